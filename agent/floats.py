@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]
-SMALL = 14
+MAX_LIST_SIZE = 14
 """Number of unknowns up to which systems are solved in lists."""
 DECIMAL = Context(prec=40)
 """libmpdec calculates in integers: exp and ln are equal to 40 digits on every machine, then rounded
@@ -51,31 +51,31 @@ def gram(rows: FloatArray, weights: FloatArray) -> FloatArray:
     """
     if not len(rows):
         return np.zeros((rows.shape[1], rows.shape[1]))
-    parts = (rows * weights[:, None])[:, :, None] * rows[:, None, :]
-    return np.asarray(np.add.accumulate(parts, axis=0)[-1])
+    terms = (rows * weights[:, None])[:, :, None] * rows[:, None, :]
+    return np.asarray(np.add.accumulate(terms, axis=0)[-1])
 
 
-def solve_positive_definite(matrix: FloatArray, right: FloatArray) -> FloatArray:
-    """Return the x with matrix·x = right, for a symmetric positive definite matrix, by Gaussian
+def solve_positive_definite(matrix: FloatArray, rhs: FloatArray) -> FloatArray:
+    """Return the x with matrix·x = rhs, for a symmetric positive definite matrix, by Gaussian
     elimination in index order. No pivoting is needed (Higham, "Accuracy and Stability of Numerical
     Algorithms", 2002, theorem 10.3). Only entries on and above the diagonal are read. Raises
     ValueError if the matrix is not positive definite.
     """
-    size = len(right)
-    if size <= SMALL:
-        rows = zip(matrix.tolist(), right.tolist(), strict=True)
+    size = len(rhs)
+    if size <= MAX_LIST_SIZE:
+        rows = zip(matrix.tolist(), rhs.tolist(), strict=True)
         return np.array(solve_packed([[b, *reversed(row[k:])] for k, (row, b) in enumerate(rows)]))
-    left = np.concatenate((matrix, right[:, None]), axis=1)
+    augmented = np.concatenate((matrix, rhs[:, None]), axis=1)
     for k in range(size):
-        row = left[k, k:]
+        row = augmented[k, k:]
         if not row[0] > 0:
             raise ValueError("the matrix is not positive definite")
-        part = row[1:-1] / row[0]
-        left[k + 1 :, k + 1 :] -= part[:, None] * row[1:]
+        factors = row[1:-1] / row[0]
+        augmented[k + 1 :, k + 1 :] -= factors[:, None] * row[1:]
     unknowns: list[float] = []  # from last to first
-    for k, row in reversed(list(enumerate(left.tolist()))):
-        known = math.fsum(map(mul, reversed(row[k + 1 : -1]), unknowns))
-        unknowns.append((row[-1] - known) / row[k])
+    for k, row in reversed(list(enumerate(augmented.tolist()))):
+        known_sum = math.fsum(map(mul, reversed(row[k + 1 : -1]), unknowns))
+        unknowns.append((row[-1] - known_sum) / row[k])
     return np.array(unknowns[::-1])
 
 
@@ -86,22 +86,27 @@ def solve_packed(upper: list[list[float]]) -> list[float]:
     """
     size = len(upper)
     for k in range(0, size, 2):
-        top = upper[k]
-        first = _pivot(top)
+        first_row = upper[k]
+        first_pivot = _pivot(first_row)
         if k + 1 == size:
             break
-        part = top[-2] / first
-        upper[k + 1] = below = [a - part * b for a, b in zip(upper[k + 1], top, strict=False)]
-        second = _pivot(below)
-        for ahead in range(2, size - k):
-            part, other = top[-1 - ahead] / first, below[-ahead] / second
-            upper[k + ahead] = [
-                a - part * b - other * c
-                for a, b, c in zip(upper[k + ahead], top, below, strict=False)
+        first_factor = first_row[-2] / first_pivot
+        upper[k + 1] = second_row = [
+            a - first_factor * b for a, b in zip(upper[k + 1], first_row, strict=False)
+        ]
+        second_pivot = _pivot(second_row)
+        for offset in range(2, size - k):
+            first_factor, second_factor = (
+                first_row[-1 - offset] / first_pivot,
+                second_row[-offset] / second_pivot,
+            )
+            upper[k + offset] = [
+                a - first_factor * b - second_factor * c
+                for a, b, c in zip(upper[k + offset], first_row, second_row, strict=False)
             ]
     unknowns: list[float] = []  # from last to first
-    for value, *row, pivot in reversed(upper):
-        unknowns.append((value - math.fsum(map(mul, row, unknowns))) / pivot)
+    for rhs, *row, pivot in reversed(upper):
+        unknowns.append((rhs - math.fsum(map(mul, row, unknowns))) / pivot)
     return unknowns[::-1]
 
 
@@ -113,8 +118,10 @@ def _pivot(row: list[float]) -> float:
 
 def inverse(matrix: FloatArray) -> FloatArray:
     """Return the inverse of a symmetric positive definite matrix. Raises ValueError otherwise."""
-    units = np.eye(len(matrix))
-    return np.array([solve_positive_definite(matrix, unit) for unit in units]).reshape(matrix.shape)
+    unit_vectors = np.eye(len(matrix))
+    return np.array(
+        [solve_positive_definite(matrix, unit_vector) for unit_vector in unit_vectors]
+    ).reshape(matrix.shape)
 
 
 def exp(x: float) -> float:
@@ -125,12 +132,12 @@ def exp(x: float) -> float:
         return 0.0
     if not x <= 709:
         raise OverflowError(f"exp({x}) is too large")
-    power = round(x / (_LN2_HIGH + _LN2_LOW))
-    rest = x - power * _LN2_HIGH - power * _LN2_LOW
-    value = 0.0
+    exponent = round(x / (_LN2_HIGH + _LN2_LOW))
+    remainder = x - exponent * _LN2_HIGH - exponent * _LN2_LOW
+    total = 0.0
     for term in _EXP_TERMS:
-        value = value * rest + term
-    return math.ldexp(value, power)
+        total = total * remainder + term
+    return math.ldexp(total, exponent)
 
 
 def log(x: float) -> float:

@@ -13,14 +13,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-MARK = "TRIMTAB_NO_KEYS"
+NO_KEYS_MARK = "TRIMTAB_NO_KEYS"
 """Variable that marks such a process; its children inherit it."""
 _PASSWORD = re.compile("TRIMTAB_[A-Z0-9_]*PASSWORD")
 
 
 def reads_no_keys() -> bool:
     """Return whether this process may not read a key from its environment or `.env`."""
-    return MARK in os.environ
+    return NO_KEYS_MARK in os.environ
 
 
 def holds_key(name: str, key_variables: Sequence[str]) -> bool:
@@ -61,5 +61,5 @@ def drop_key_variables(configs: Sequence[Path]) -> None:
     }
     if len(environment) < len(os.environ):
         sys.stdout.flush()
-        os.execve(sys.executable, sys.orig_argv, {**environment, MARK: "1"})  # noqa: S606  this program
-    os.environ[MARK] = "1"
+        os.execve(sys.executable, sys.orig_argv, {**environment, NO_KEYS_MARK: "1"})  # noqa: S606  this program
+    os.environ[NO_KEYS_MARK] = "1"

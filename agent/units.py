@@ -30,7 +30,7 @@ _SAFE_SYMBOL = re.compile(r"[A-Za-z0-9._-]{1,16}")
 _PLAIN_NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?|\.[0-9]+")
 _SHARE = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,12})?|\.[0-9]{1,12})\s*(%|bps|x)")
 _LEADING_NUMBER = re.compile(r"(?:[0-9]{1,6}(?:\.[0-9]{1,6})?|\.[0-9]{1,6})(?![0-9.e_])")
-_BARE = re.compile(r"[0-9]*[.,]?[0-9]+(e-?[0-9]+)?")
+_BARE_NUMBER = re.compile(r"[0-9]*[.,]?[0-9]+(e-?[0-9]+)?")
 _BPS_OF_UNIT = {"%": 100, "bps": 1, "x": BPS}
 
 
@@ -86,16 +86,16 @@ class Amount:
     token: Token
     raw: int
 
-    def _same(self, other: Amount) -> None:
+    def _require_same_token(self, other: Amount) -> None:
         if self.token.address != other.token.address:
             raise TypeError(f"cannot combine {self.token.label} with {other.token.label}")
 
     def __add__(self, other: Amount) -> Amount:
-        self._same(other)
+        self._require_same_token(other)
         return Amount(self.token, self.raw + other.raw)
 
     def __sub__(self, other: Amount) -> Amount:
-        self._same(other)
+        self._require_same_token(other)
         return Amount(self.token, self.raw - other.raw)
 
     def __str__(self) -> str:
@@ -128,27 +128,30 @@ def parse_raw(text: str, decimals: int, field: str) -> int:
             " holds",
             f"write at most {MAX_DIGITS}",
         )
-    scaled = Fraction(Decimal(text.strip())) * Fraction(10) ** decimals
-    if scaled.denominator != 1:
+    raw_amount = Fraction(Decimal(text.strip())) * Fraction(10) ** decimals
+    if raw_amount.denominator != 1:
         raise ConfigError(
             f"{field}: {text!r} has more than {decimals} decimal places, the smallest unit of this"
             " token",
             "round it to that many places",
         )
-    if scaled.numerator > UINT256_MAX:
+    if raw_amount.numerator > UINT256_MAX:
         raise ConfigError(
             f"{field}: {text!r} exceeds the largest token amount (2^256 - 1 base units)",
             "write a smaller amount",
         )
-    return scaled.numerator
+    return raw_amount.numerator
 
 
 def decimal_text(raw: int, decimals: int) -> str:
     """Return base units as an exact decimal without trailing zeros: (1500000, 6) -> "1.5"."""
     sign = "-" if raw < 0 else ""
     digits = str(abs(raw)).rjust(decimals + 1, "0")
-    whole, part = digits[: len(digits) - decimals], digits[len(digits) - decimals :].rstrip("0")
-    return f"{sign}{whole}.{part}" if part else f"{sign}{whole}"
+    integer, fraction = (
+        digits[: len(digits) - decimals],
+        digits[len(digits) - decimals :].rstrip("0"),
+    )
+    return f"{sign}{integer}.{fraction}" if fraction else f"{sign}{integer}"
 
 
 def value_text(value: Fraction, decimals: int, places: int | None = None) -> str:
@@ -159,56 +162,57 @@ def value_text(value: Fraction, decimals: int, places: int | None = None) -> str
     return decimal_text(round(value * Fraction(10) ** (digits - decimals)), digits)
 
 
-def gain_text(text: str) -> str:
+def gain_text(gain: str) -> str:
     """Return a profit, a decimal string, for display with two places: a loss is rounded up in size,
     so that table and page show one figure.
     """
-    if not text.startswith("-"):
-        return text
-    return f"{Decimal(text).quantize(Decimal('0.01'), ROUND_FLOOR):f}"
+    if not gain.startswith("-"):
+        return gain
+    return f"{Decimal(gain).quantize(Decimal('0.01'), ROUND_FLOOR):f}"
 
 
 def price_text(
     price: Price, token_decimals: int, numeraire_decimals: int, significant: int = 12
 ) -> str:
     """Return a price as numeraire coins per whole token, a decimal of `significant` figures."""
-    whole = price * Fraction(10) ** (token_decimals - numeraire_decimals)
-    if whole == 0:
+    coin_price = price * Fraction(10) ** (token_decimals - numeraire_decimals)
+    if coin_price == 0:
         return "0"
-    exponent = len(str(abs(whole.numerator))) - len(str(whole.denominator))
+    exponent = len(str(abs(coin_price.numerator))) - len(str(coin_price.denominator))
     places = max(0, significant - exponent)
-    return decimal_text(round(whole * 10**places), places)
+    return decimal_text(round(coin_price * 10**places), places)
 
 
-def parse_bps(text: object, field: str) -> int:
+def parse_bps(share: object, field: str) -> int:
     """Return the basis points of "50%", "5000bps" or a number in [0, 1]. Raises ConfigError for a
     number above 1 without a unit (R1.1).
     """
-    if isinstance(text, bool) or not isinstance(text, str | int | float):
-        raise ConfigError(f"{field}: {text!r} is not a share", "write 40%, 4000bps or 0.4")
-    plain = str(text).strip().replace(" ", "")
+    if isinstance(share, bool) or not isinstance(share, str | int | float):
+        raise ConfigError(f"{field}: {share!r} is not a share", "write 40%, 4000bps or 0.4")
+    share_text = str(share).strip().replace(" ", "")
     try:
-        if plain.endswith("%"):
-            scaled = Fraction(Decimal(plain[:-1])) * 100
-        elif plain.endswith("bps"):
-            scaled = Fraction(Decimal(plain[:-3]))
+        if share_text.endswith("%"):
+            share_bps = Fraction(Decimal(share_text[:-1])) * 100
+        elif share_text.endswith("bps"):
+            share_bps = Fraction(Decimal(share_text[:-3]))
         else:
-            scaled = Fraction(Decimal(plain)) * BPS
-            if scaled > BPS:
+            share_bps = Fraction(Decimal(share_text)) * BPS
+            if share_bps > BPS:
                 raise ConfigError(
-                    f"{field}: {text!r} is above 1 and has no unit", f"write {plain}% or {plain}bps"
+                    f"{field}: {share!r} is above 1 and has no unit",
+                    f"write {share_text}% or {share_text}bps",
                 )
     except (InvalidOperation, ValueError, OverflowError):
         raise ConfigError(
-            f"{field}: {text!r} is not a share", "write 40%, 4000bps or 0.4"
+            f"{field}: {share!r} is not a share", "write 40%, 4000bps or 0.4"
         ) from None
-    if scaled < 0:
-        raise ConfigError(f"{field}: {text!r} is negative", "write 0 or more")
-    if scaled.denominator != 1:
+    if share_bps < 0:
+        raise ConfigError(f"{field}: {share!r} is negative", "write 0 or more")
+    if share_bps.denominator != 1:
         raise ConfigError(
-            f"{field}: {text!r} is finer than one basis point (0.01%)", "round it to 0.01%"
+            f"{field}: {share!r} is finer than one basis point (0.01%)", "round it to 0.01%"
         )
-    return scaled.numerator
+    return share_bps.numerator
 
 
 def parse_share_bps(value: object, field: str) -> int:
@@ -217,14 +221,14 @@ def parse_share_bps(value: object, field: str) -> int:
     """
     match = _SHARE.fullmatch(value.strip()) if isinstance(value, str) else None
     if match is None:
-        text = str(value).strip()
+        share_text = str(value).strip()
         why = "is not a share"
-        if text.startswith("-"):
+        if share_text.startswith("-"):
             why = "is negative"
-        elif _BARE.fullmatch(text):
+        elif _BARE_NUMBER.fullmatch(share_text):
             why = "has no unit"
 
-        raise ConfigError(f"{field}: {value!r} {why}", f"write {_as_percent(text)}")
+        raise ConfigError(f"{field}: {value!r} {why}", f"write {_as_percent(share_text)}")
     bps = Fraction(Decimal(match[1])) * _BPS_OF_UNIT[match[2]]
     if bps.denominator != 1:
         raise ConfigError(
@@ -254,41 +258,45 @@ def largest_remainder(shares: Sequence[Fraction], total: int = BPS) -> list[int]
     """Return integers proportional to `shares` with sum `total`; ties go to the earlier entry
     (Hamilton's method).
     """
-    whole = sum(shares, Fraction(0))
-    if whole <= 0:
+    share_sum = sum(shares, Fraction(0))
+    if share_sum <= 0:
         raise ValueError("shares must have a positive sum")
-    exact = [share * total / whole for share in shares]
-    floors = [floor_int(value) for value in exact]
-    by_rest = sorted(range(len(exact)), key=lambda i: (floors[i] - exact[i], i))
-    for i in by_rest[: total - sum(floors)]:
+    quotas = [share * total / share_sum for share in shares]
+    floors = [floor_int(value) for value in quotas]
+    indexes_by_remainder = sorted(range(len(quotas)), key=lambda i: (floors[i] - quotas[i], i))
+    for i in indexes_by_remainder[: total - sum(floors)]:
         floors[i] += 1
     return floors
 
 
 def proportional_shares(
-    wanted: Sequence[Fraction], low: Sequence[int], high: Sequence[int], total: int
+    weights: Sequence[Fraction], low: Sequence[int], high: Sequence[int], total: int
 ) -> list[Fraction]:
-    """Return shares within the bounds with sum `total`, in proportion to `wanted`.
+    """Return shares within the bounds with sum `total`, in proportion to `weights`.
 
     share = clip(scale · wanted, low, high), with the scale at which they add up to `total`. Raises
-    ValueError if no shares fit the bounds, or `wanted` is all zero.
+    ValueError if no shares fit the bounds, or `weights` is all zero.
     """
-    if any(part < 0 for part in wanted) or not sum(low) <= total <= sum(high):
+    if any(weight < 0 for weight in weights) or not sum(low) <= total <= sum(high):
         raise ValueError("no shares fit the bounds")
     # The sum rises with the scale, and is linear between scales at which a share reaches a bound.
-    kinks = {Fraction(0)}
-    for part, least, most in zip(wanted, low, high, strict=True):
-        if part:
-            kinks |= {Fraction(least) / part, Fraction(most) / part}
-    scales = sorted(kinks)
-    for start, end in zip(scales, [*scales[1:], None], strict=True):
-        if end is not None and sum(_clipped(wanted, low, high, end)) < total:
+    breakpoints = {Fraction(0)}
+    for weight, least, most in zip(weights, low, high, strict=True):
+        if weight:
+            breakpoints |= {Fraction(least) / weight, Fraction(most) / weight}
+    scales = sorted(breakpoints)
+    for low_scale, high_scale in zip(scales, [*scales[1:], None], strict=True):
+        if high_scale is not None and sum(_clipped(weights, low, high, high_scale)) < total:
             continue
-        at = sum(_clipped(wanted, low, high, start))
-        probe = start + 1 if end is None else end
-        slope = sum(_clipped(wanted, low, high, probe)) - at
-        scale = start if slope == 0 else start + (probe - start) * (total - at) / slope
-        shares = _clipped(wanted, low, high, scale)
+        low_sum = sum(_clipped(weights, low, high, low_scale))
+        other_scale = low_scale + 1 if high_scale is None else high_scale
+        slope = sum(_clipped(weights, low, high, other_scale)) - low_sum
+        scale = (
+            low_scale
+            if slope == 0
+            else low_scale + (other_scale - low_scale) * (total - low_sum) / slope
+        )
+        shares = _clipped(weights, low, high, scale)
         if sum(shares) == total:
             return shares
     raise ValueError("the wanted shares cannot reach the total")
@@ -301,31 +309,33 @@ def bounded_bps(
 
     Ties go to the earlier entry. Shares outside the bounds are clipped.
     """
-    inside = [
+    clipped_shares = [
         min(max(share, Fraction(least)), Fraction(most))
         for share, least, most in zip(shares, low, high, strict=True)
     ]
-    rounded = [floor_int(share) for share in inside]
-    while (missing := total - sum(rounded)) != 0:
-        step = sign_of(missing)
-        room = [i for i in range(len(rounded)) if low[i] <= rounded[i] + step <= high[i]]
-        if not room:
+    whole_bps = [floor_int(share) for share in clipped_shares]
+    while (missing := total - sum(whole_bps)) != 0:
+        increment = sign_of(missing)
+        adjustable = [
+            i for i in range(len(whole_bps)) if low[i] <= whole_bps[i] + increment <= high[i]
+        ]
+        if not adjustable:
             raise ValueError("no shares fit the bounds")
-        best = max(room, key=lambda i: (step * (inside[i] - rounded[i]), -i))
-        rounded[best] += step
-    return rounded
+        index = max(adjustable, key=lambda i: (increment * (clipped_shares[i] - whole_bps[i]), -i))
+        whole_bps[index] += increment
+    return whole_bps
 
 
 def _clipped(
-    wanted: Sequence[Fraction], low: Sequence[int], high: Sequence[int], scale: Fraction
+    weights: Sequence[Fraction], low: Sequence[int], high: Sequence[int], scale: Fraction
 ) -> list[Fraction]:
     return [
-        min(max(part * scale, Fraction(a)), Fraction(b))
-        for part, a, b in zip(wanted, low, high, strict=True)
+        min(max(weight * scale, Fraction(least)), Fraction(most))
+        for weight, least, most in zip(weights, low, high, strict=True)
     ]
 
 
-_END_S = 253_402_300_800
+_YEAR_10000_S = 253_402_300_800
 """Unix time at which the year 10000 begins, which datetime cannot represent."""
 
 
@@ -338,7 +348,7 @@ _SECONDS = re.compile(r"(?<![\w.,:-])([0-9]{2,9}) s\b")
 def spell_durations(text: str) -> str:
     """Return a text with durations of a minute or more in words: "1740 s old" as "29 min old"."""
     return _SECONDS.sub(
-        lambda found: format_duration(int(found[1])) if int(found[1]) >= 60 else found[0], text
+        lambda match: format_duration(int(match[1])) if int(match[1]) >= 60 else match[0], text
     )
 
 
@@ -364,16 +374,16 @@ def format_time(at_s: int) -> str:
     """Format a Unix time as UTC date and time to the second; a time outside the calendar as a plain
     number.
     """
-    if not 0 <= at_s < _END_S:
+    if not 0 <= at_s < _YEAR_10000_S:
         return f"second {at_s}"
     return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def format_duration(seconds: int) -> str:
     """Format a number of seconds in at most two units, rounded down: 93,784 -> "1 d 2 h"."""
-    parts, rest = [], seconds
+    parts, rest_s = [], seconds
     for size, unit in _UNITS_S:
-        count, rest = divmod(rest, size)
+        count, rest_s = divmod(rest_s, size)
         if count:
             parts.append(f"{count} {unit}")
     return " ".join(parts[:2]) or "0 s"

@@ -18,40 +18,40 @@ from typing import Any
 import numpy as np
 
 VALUE = 1e6
-Given = Any
-Found = tuple[float, float, float]
+MarketArrays = Any
+TimedResult = tuple[float, float, float]
 """Wall seconds, processor seconds, final value."""
 
 
-def frame(given: Given) -> Any:
+def frame(market: MarketArrays) -> Any:
     """Return the prices as a table with dates."""
     import pandas as pd
 
-    index = pd.to_datetime(given["times_s"], unit="s")
+    index = pd.to_datetime(market["times_s"], unit="s")
     return pd.DataFrame(
-        given["prices"], index=index, columns=[f"A{i}" for i in range(given["prices"].shape[1])]
+        market["prices"], index=index, columns=[f"A{i}" for i in range(market["prices"].shape[1])]
     )
 
 
-def _bt(given: Given, told: bool) -> Found:
+def _run_bt(market: MarketArrays, at_our_bars: bool) -> TimedResult:
     """Run bt. RunIfOutOfBounds takes a relative band: with equal weights, the band in points times
-    the number of assets. With `told` it trades at the bars at which ours traded, and checks no
+    the number of assets. With `at_our_bars` it trades at the bars at which ours traded, and checks no
     other. The fee is its commission, without that of the initial purchases.
     """
     import bt as library
 
-    prices = frame(given)
-    fee, count = float(given["fee"]), prices.shape[1]
+    prices = frame(market)
+    fee, asset_count = float(market["fee"]), prices.shape[1]
     state = {"begun": False}
-    dates = {prices.index[0], *prices.index[given["rebalanced"]]}
+    dates = {prices.index[0], *prices.index[market["rebalanced"]]}
 
-    class Told(library.Algo):
+    class OnlyOurBars(library.Algo):
         """Passes only at the given bars."""
 
         def __call__(self, target: Any) -> bool:
             return target.now in dates
 
-    class Begun(library.Algo):
+    class MarkBegun(library.Algo):
         """Marks the end of the first bar."""
 
         def __call__(self, target: Any) -> bool:
@@ -61,91 +61,94 @@ def _bt(given: Given, told: bool) -> Found:
     def commission(quantity: float, price: float) -> float:
         return abs(quantity) * price * fee if state["begun"] else 0.0
 
-    own = library.algos.Or(
-        [library.algos.RunOnce(), library.algos.RunIfOutOfBounds(float(given["band"]) * count)]
+    own_rule = library.algos.Or(
+        [
+            library.algos.RunOnce(),
+            library.algos.RunIfOutOfBounds(float(market["band"]) * asset_count),
+        ]
     )
-    weigh = [
+    weighing = [
         library.algos.SelectAll(),
-        library.algos.WeighSpecified(**dict.fromkeys(prices.columns, 1.0 / count)),
+        library.algos.WeighSpecified(**dict.fromkeys(prices.columns, 1.0 / asset_count)),
     ]
-    first = [Told(), *weigh] if told else [*weigh, own]
-    strategy = library.Strategy("band", [*first, library.algos.Rebalance(), Begun()])
+    algorithms = [OnlyOurBars(), *weighing] if at_our_bars else [*weighing, own_rule]
+    strategy = library.Strategy("band", [*algorithms, library.algos.Rebalance(), MarkBegun()])
     test = library.Backtest(
         strategy, prices, initial_capital=VALUE, commissions=commission, integer_positions=False
     )
-    began, spent = perf_counter(), process_time()
+    began_s, processor_began_s = perf_counter(), process_time()
     test.run()
-    return perf_counter() - began, process_time() - spent, float(test.strategy.value)
+    return perf_counter() - began_s, process_time() - processor_began_s, float(test.strategy.value)
 
 
-def bt(given: Given) -> Found:
+def bt(market: MarketArrays) -> TimedResult:
     """Run bt by its own rule."""
-    return _bt(given, told=False)
+    return _run_bt(market, at_our_bars=False)
 
 
-def bt_told(given: Given) -> Found:
+def bt_told(market: MarketArrays) -> TimedResult:
     """Run bt at the bars at which ours traded."""
-    return _bt(given, told=True)
+    return _run_bt(market, at_our_bars=True)
 
 
-def vectorbt(given: Given) -> Found:
+def vectorbt(market: MarketArrays) -> TimedResult:
     """Run vectorbt with orders at the bars at which ours traded, since it has no rule for bands."""
     import vectorbt as library
 
-    prices = frame(given)
-    count, bars = prices.shape[1], given["rebalanced"]
+    prices = frame(market)
+    asset_count, bars = prices.shape[1], market["rebalanced"]
     sizes = np.full(prices.shape, np.nan)
-    sizes[bars] = 1.0 / count
-    sizes[0] = 1.0 / count
-    fees = np.full(prices.shape, float(given["fee"]))
+    sizes[bars] = 1.0 / asset_count
+    sizes[0] = 1.0 / asset_count
+    fees = np.full(prices.shape, float(market["fee"]))
     fees[0] = 0.0
 
-    def once() -> Found:
-        began, spent = perf_counter(), process_time()
-        found = library.Portfolio.from_orders(
+    def run_once() -> TimedResult:
+        began_s, processor_began_s = perf_counter(), process_time()
+        portfolio = library.Portfolio.from_orders(
             prices, size=sizes, size_type="targetpercent", fees=fees, init_cash=VALUE, cash_sharing=True, group_by=True,
             call_seq="auto", freq="1h",
         )  # fmt: skip
-        value = float(found.value().iloc[-1])
-        return perf_counter() - began, process_time() - spent, value
+        value = float(portfolio.value().iloc[-1])
+        return perf_counter() - began_s, process_time() - processor_began_s, value
 
-    once()
-    return min(once() for _ in range(5))
+    run_once()
+    return min(run_once() for _ in range(5))
 
 
-def cvxportfolio(given: Given) -> Found:
+def cvxportfolio(market: MarketArrays) -> TimedResult:
     """Run cvxportfolio with a policy that returns to equal weights beyond the band. The fee is its
     transaction cost `a`, half of a spread.
     """
     import cvxportfolio as library
     import pandas as pd
 
-    prices = frame(given)
+    prices = frame(market)
     returns = prices.pct_change().shift(-1).fillna(0.0)  # the last row has no next price
     returns["cash"] = 0.0
-    count, band = prices.shape[1], float(given["band"])
-    target = pd.Series(1.0 / count, prices.columns)
-    target["cash"] = 0.0
+    asset_count, band = prices.shape[1], float(market["band"])
+    target_weights = pd.Series(1.0 / asset_count, prices.columns)
+    target_weights["cash"] = 0.0
 
     class Band(library.policies.Policy):  # type: ignore[misc]  # the library has no types
         """Trades only when a weight is beyond its band."""
 
         def values_in_time(self, current_weights: Any, **_others: Any) -> Any:
-            away = np.abs(current_weights.iloc[:-1] - target.iloc[:-1]).max()
-            return target if away > band else current_weights
+            deviation = np.abs(current_weights.iloc[:-1] - target_weights.iloc[:-1]).max()
+            return target_weights if deviation > band else current_weights
 
     simulator = library.MarketSimulator(
-        returns=returns, prices=None, volumes=None, cash_key="cash", costs=[library.TransactionCost(a=float(given["fee"]), b=None)],
+        returns=returns, prices=None, volumes=None, cash_key="cash", costs=[library.TransactionCost(a=float(market["fee"]), b=None)],
         round_trades=False, min_history=pd.Timedelta("0s"),
     )  # fmt: skip
-    began, spent = perf_counter(), process_time()
-    found = simulator.backtest(
-        Band(), start_time=returns.index[0], end_time=returns.index[-1], h=target * VALUE
+    began_s, processor_began_s = perf_counter(), process_time()
+    result = simulator.backtest(
+        Band(), start_time=returns.index[0], end_time=returns.index[-1], h=target_weights * VALUE
     )
-    return perf_counter() - began, process_time() - spent, float(found.v.iloc[-1])
+    return perf_counter() - began_s, process_time() - processor_began_s, float(result.v.iloc[-1])
 
 
-PEERS: dict[str, Callable[[Given], Found]] = {
+PEERS: dict[str, Callable[[MarketArrays], TimedResult]] = {
     "bt": bt,
     "bt-told": bt_told,
     "vectorbt": vectorbt,
@@ -155,8 +158,8 @@ PEERS: dict[str, Callable[[Given], Found]] = {
 
 def main() -> None:
     warnings.simplefilter("ignore")
-    with np.load(sys.argv[2]) as given:
-        seconds, busy, value = PEERS[sys.argv[1]](given)
+    with np.load(sys.argv[2]) as market:
+        seconds, busy, value = PEERS[sys.argv[1]](market)
     print(json.dumps({"seconds": seconds, "processor_s": busy, "final_value": value}))
 
 

@@ -55,7 +55,7 @@ LONGEST_S = 3_600
 SYMBOLS = tuple(f"A{i}" for i in range(ASSETS))
 FEE = COST_BPS / 1e4
 Floats = np.ndarray
-Pays = Callable[[Floats, float, float], tuple[Floats, float]]
+Trader = Callable[[Floats, float, float], tuple[Floats, float]]
 """Function from values of the assets, target value of each, and cash to values and cash after
 trading."""
 
@@ -70,9 +70,13 @@ class Timed:
 
 def prices(bars: int) -> tuple[Floats, Floats]:
     """Return times and prices of random walks with annual volatilities of 50 to 100 %."""
-    chance = np.random.default_rng(1)
-    moves = np.array([0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 0.7, 0.6]) / np.sqrt(8_760)
-    walks = np.cumsum(chance.standard_normal((bars, ASSETS)) * moves - moves**2 / 2, axis=0)
+    generator = np.random.default_rng(1)
+    hourly_volatilities = np.array([0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 0.7, 0.6]) / np.sqrt(8_760)
+    walks = np.cumsum(
+        generator.standard_normal((bars, ASSETS)) * hourly_volatilities
+        - hourly_volatilities**2 / 2,
+        axis=0,
+    )
     return START_S + HOUR_S * np.arange(bars), 100 * np.exp(walks)
 
 
@@ -87,24 +91,24 @@ def band(bps: int, depth: float = float("inf")) -> KernelSetting:
 
 
 def by_loop(
-    table: Floats, pays: Pays, told: Sequence[int] | None = None
+    table: Floats, trade: Trader, trade_bars: Sequence[int] | None = None
 ) -> tuple[float, list[int]]:
-    """Run the rule bar by bar; return the final value and the bars with trades. With `told` it trades
-    at these bars instead. `pays` makes the trades.
+    """Run the rule bar by bar; return the final value and the bars with trades. With `trade_bars` it trades
+    at these bars instead. `trade` makes the trades.
     """
-    values, cash, traded = np.full(ASSETS, VALUE / ASSETS), 0.0, []
-    at = None if told is None else set(told)
+    values, cash, traded_bars = np.full(ASSETS, VALUE / ASSETS), 0.0, []
+    trade_bar_set = None if trade_bars is None else set(trade_bars)
     for bar in range(1, len(table)):
         values = values * table[bar] / table[bar - 1]
         total = values.sum() + cash
         if (
-            bar in at
-            if at is not None
+            bar in trade_bar_set
+            if trade_bar_set is not None
             else bool((np.abs(values / total - 1 / ASSETS) > BAND_BPS / 1e4).any())
         ):
-            traded.append(bar)
-            values, cash = pays(values, total / ASSETS, cash)
-    return float(values.sum() + cash), traded
+            traded_bars.append(bar)
+            values, cash = trade(values, total / ASSETS, cash)
+    return float(values.sum() + cash), traded_bars
 
 
 def together(values: Floats, _share: float, _cash: float) -> tuple[Floats, float]:
@@ -115,27 +119,27 @@ def together(values: Floats, _share: float, _cash: float) -> tuple[Floats, float
     low = 0.9 * high
     for _ in range(80):
         middle = (low + high) / 2
-        gap = middle / ASSETS - values
-        enough = np.where(gap < 0, -gap * (1 - FEE), -gap / (1 - FEE)).sum() > 0
-        low, high = (middle, high) if enough else (low, middle)
+        trades = middle / ASSETS - values
+        is_affordable = np.where(trades < 0, -trades * (1 - FEE), -trades / (1 - FEE)).sum() > 0
+        low, high = (middle, high) if is_affordable else (low, middle)
     return np.full(ASSETS, (low + high) / 2 / ASSETS), 0.0
 
 
 def each_its_own(values: Floats, share: float, _cash: float) -> tuple[Floats, float]:
     """Trade as bt does: each asset moves to its share of the value before, less its own fee."""
-    gap = share - values
-    return values + np.where(gap > 0, gap / (1 + FEE), gap / (1 - FEE)), 0.0
+    trades = share - values
+    return values + np.where(trades > 0, trades / (1 + FEE), trades / (1 - FEE)), 0.0
 
 
 def last_gets_less(values: Floats, share: float, cash: float) -> tuple[Floats, float]:
     """Trade as vectorbt does: sales first, then purchases from the smallest to the largest, until the
     cash is spent.
     """
-    gap, after = share - values, values.copy()
-    for asset in np.argsort(gap, kind="stable"):
-        bought = gap[asset] if gap[asset] < 0 else min(gap[asset], cash / (1 + FEE))
-        cash -= bought * (1 - FEE) if bought < 0 else bought * (1 + FEE)
-        after[asset] += bought
+    trades, after = share - values, values.copy()
+    for asset in np.argsort(trades, kind="stable"):
+        trade = trades[asset] if trades[asset] < 0 else min(trades[asset], cash / (1 + FEE))
+        cash -= trade * (1 - FEE) if trade < 0 else trade * (1 + FEE)
+        after[asset] += trade
     return after, cash
 
 
@@ -143,112 +147,115 @@ def on_credit(values: Floats, share: float, cash: float) -> tuple[Floats, float]
     """Trade as cvxportfolio does: each asset gets its share of the value before, and the fees are
     owed until the next trade.
     """
-    gap = share - values
-    return np.full(ASSETS, share), cash - gap.sum() - FEE * np.abs(gap).sum()
+    trades = share - values
+    return np.full(ASSETS, share), cash - trades.sum() - FEE * np.abs(trades).sum()
 
 
 def measure_kernel(
-    ready: KernelPrices, table: Floats, count: int
+    kernel_prices: KernelPrices, table: Floats, setting_count: int
 ) -> tuple[dict[str, Any], KernelResult]:
     """Measure the kernel once and over many settings. Raises AssertionError if the loop's result
     differs.
     """
-    one = band(BAND_BPS)
-    found = run_kernel(ready, one, VALUE, path=True)
-    value, traded = by_loop(table, together)
-    off = abs(found.final_value / value - 1)
-    if off > 1e-9 or found.rebalanced.tolist() != traded:
-        raise AssertionError(f"the loop comes to {value}, the kernel to {found.final_value}")
-    once = timed(lambda: run_kernel(ready, one, VALUE), RUNS)
-    settings = [band(300 + i) for i in range(count)]
-    many = timed(lambda: sweep(ready, settings, VALUE), 5)
+    setting = band(BAND_BPS)
+    result = run_kernel(kernel_prices, setting, VALUE, with_path=True)
+    loop_value, traded_bars = by_loop(table, together)
+    difference = abs(result.final_value / loop_value - 1)
+    if difference > 1e-9 or result.rebalance_bars.tolist() != traded_bars:
+        raise AssertionError(f"the loop comes to {loop_value}, the kernel to {result.final_value}")
+    run_times = timed(lambda: run_kernel(kernel_prices, setting, VALUE), RUNS)
+    settings = [band(300 + i) for i in range(setting_count)]
+    sweep_times = timed(lambda: sweep(kernel_prices, settings, VALUE), 5)
     return {
         "bars": len(table),
-        "rebalances": found.rebalances,
-        "final_value": found.final_value,
-        "off_the_loop": off,
-        "run_ms": once.clock_ms,
-        "run_processor_ms": once.busy_ms,
-        "settings": count,
-        "sweep_s": round(many.clock_ms / 1e3, 4),
-        "sweep_processor_s": round(many.busy_ms / 1e3, 4),
-    }, found
+        "rebalances": result.rebalances,
+        "final_value": result.final_value,
+        "off_the_loop": difference,
+        "run_ms": run_times.clock_ms,
+        "run_processor_ms": run_times.busy_ms,
+        "settings": setting_count,
+        "sweep_s": round(sweep_times.clock_ms / 1e3, 4),
+        "sweep_processor_s": round(sweep_times.busy_ms / 1e3, 4),
+    }, result
 
 
-def measure_step(times: Floats, table: Floats, ready: KernelPrices) -> dict[str, Any]:
+def measure_step(times: Floats, table: Floats, kernel_prices: KernelPrices) -> dict[str, Any]:
     """Measure one run of the live step over all bars. Raises AssertionError if the kernel with the
     same pools has another result.
     """
-    wanted = make_spec(dict.fromkeys(SYMBOLS, 10_000 // ASSETS), Threshold(BAND_BPS, None), "USD")
-    made = SimulationSettings(Fraction(DEPTH), int(COST_BPS * 100), Fraction(int(VALUE)))
-    began, spent = perf_counter(), process_time()
-    found = simulate(wanted, PriceTable(SYMBOLS, times.astype(np.int64), table), made)
-    clock, busy = perf_counter() - began, process_time() - spent
-    kernel = run_kernel(ready, band(BAND_BPS, DEPTH), VALUE)
-    off = abs(kernel.final_value / float(found.final_value / 10**18) - 1)
-    if off > 1e-5 or kernel.rebalances != len(found.rebalances):
+    spec = make_spec(dict.fromkeys(SYMBOLS, 10_000 // ASSETS), Threshold(BAND_BPS, None), "USD")
+    settings = SimulationSettings(Fraction(DEPTH), int(COST_BPS * 100), Fraction(int(VALUE)))
+    began_s, processor_began_s = perf_counter(), process_time()
+    result = simulate(spec, PriceTable(SYMBOLS, times.astype(np.int64), table), settings)
+    clock_s, busy_s = perf_counter() - began_s, process_time() - processor_began_s
+    kernel = run_kernel(kernel_prices, band(BAND_BPS, DEPTH), VALUE)
+    difference = abs(kernel.final_value / float(result.final_value / 10**18) - 1)
+    if difference > 1e-5 or kernel.rebalances != len(result.rebalances):
         raise AssertionError(
-            f"the live step comes to {float(found.final_value / 10**18)}, the kernel to"
+            f"the live step comes to {float(result.final_value / 10**18)}, the kernel to"
             f" {kernel.final_value}"
         )
     return {
-        "step_s": round(clock, 3),
-        "step_processor_s": round(busy, 3),
-        "step_looked": found.evaluated,
-        "kernel_off_the_step": off,
+        "step_s": round(clock_s, 3),
+        "step_processor_s": round(busy_s, 3),
+        "step_looked": result.evaluated,
+        "kernel_off_the_step": difference,
     }
 
 
 def timed(work: Any, times: int) -> Timed:
     """Return the median times of a call; the first call is not counted."""
     work()
-    clock, busy = [], []
+    clock_ms, busy_ms = [], []
     for _ in range(times):
-        began, spent = perf_counter(), process_time()
+        began_s, processor_began_s = perf_counter(), process_time()
         work()
-        clock.append((perf_counter() - began) * 1e3)
-        busy.append((process_time() - spent) * 1e3)
-    return Timed(round(float(np.median(clock)), 4), round(float(np.median(busy)), 4))
+        clock_ms.append((perf_counter() - began_s) * 1e3)
+        busy_ms.append((process_time() - processor_began_s) * 1e3)
+    return Timed(round(float(np.median(clock_ms)), 4), round(float(np.median(busy_ms)), 4))
 
 
 def measure_peers(
-    names: Sequence[str], python: Path | None, times: Floats, table: Floats, found: KernelResult
+    names: Sequence[str], python: Path | None, times: Floats, table: Floats, ours: KernelResult
 ) -> dict[str, Any]:
     """Return time and final value of each peer; `missing` with the reason if it cannot be run."""
-    made: dict[str, Any] = {}
+    answers: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="trimtab-bench-") as scratch:
         folder = Path(scratch)
         try:
-            python = python or environment(folder)
+            python = python or install_peers(folder)
         except Missing as why:
             return {name: {"missing": str(why)} for name in names}
-        given = folder / "prices.npz"
+        prices_file = folder / "prices.npz"
         np.savez(
-            given,
+            prices_file,
             times_s=times,
             prices=table,
             fee=FEE,
             band=BAND_BPS / 1e4,
-            rebalanced=found.rebalanced,
+            rebalanced=ours.rebalance_bars,
         )
         for name in names:
             try:
-                answer = ask(python, name, given)
+                answer = run_peer(python, name, prices_file)
             except Missing as why:
-                made[name] = {"missing": str(why)}
+                answers[name] = {"missing": str(why)}
                 continue
-            made[name] = {**answer, "off_ours": answer["final_value"] / found.final_value - 1}
-    told = found.rebalanced.tolist()
-    ways: dict[str, tuple[Pays, list[int] | None]] = {
-        "bt": (each_its_own, None), "bt-told": (each_its_own, told), "vectorbt": (last_gets_less, told), "cvxportfolio": (on_credit, None),
+            answers[name] = {**answer, "off_ours": answer["final_value"] / ours.final_value - 1}
+    trade_bars = ours.rebalance_bars.tolist()
+    loop_arguments: dict[str, tuple[Trader, list[int] | None]] = {
+        "bt": (each_its_own, None), "bt-told": (each_its_own, trade_bars),
+        "vectorbt": (last_gets_less, trade_bars), "cvxportfolio": (on_credit, None),
     }  # fmt: skip
-    for name, answer in made.items():
+    for name, answer in answers.items():
         if "final_value" in answer:
-            answer["off_its_own_loop"] = answer["final_value"] / by_loop(table, *ways[name])[0] - 1
-    return made
+            answer["off_its_own_loop"] = (
+                answer["final_value"] / by_loop(table, *loop_arguments[name])[0] - 1
+            )
+    return answers
 
 
-def environment(folder: Path) -> Path:
+def install_peers(folder: Path) -> Path:
     """Create an environment with the peers and return its interpreter. Raises Missing."""
     home = folder / "environment"
     install([sys.executable, "-m", "venv", str(home)], folder)
@@ -270,12 +277,12 @@ def environment(folder: Path) -> Path:
     return python
 
 
-def ask(python: Path, name: str, given: Path) -> dict[str, float]:
+def run_peer(python: Path, name: str, prices_file: Path) -> dict[str, float]:
     """Run one library and return its answer. Raises Missing with the last line of its output."""
     script = Path(__file__).resolve().parent / "backtest_peers.py"
     try:
-        done = subprocess.run(
-            [python, script, name, given],
+        process = subprocess.run(
+            [python, script, name, prices_file],
             capture_output=True,
             text=True,
             timeout=LONGEST_S,
@@ -283,18 +290,18 @@ def ask(python: Path, name: str, given: Path) -> dict[str, float]:
         )
     except subprocess.TimeoutExpired:
         raise Missing(f"it took longer than {LONGEST_S} s") from None
-    if done.returncode != 0:
-        raise Missing((done.stderr.strip().splitlines() or ["no output"])[-1][:200])
-    answer: dict[str, float] = json.loads(done.stdout)
+    if process.returncode != 0:
+        raise Missing((process.stderr.strip().splitlines() or ["no output"])[-1][:200])
+    answer: dict[str, float] = json.loads(process.stdout)
     return answer
 
 
 def ratios(ours: dict[str, Any], peers: dict[str, Any]) -> dict[str, float]:
     """Return each peer's processor time as a multiple of that of one kernel run."""
     return {
-        name: round(one["processor_s"] * 1e3 / ours["run_processor_ms"], 1)
-        for name, one in peers.items()
-        if "processor_s" in one
+        name: round(answer["processor_s"] * 1e3 / ours["run_processor_ms"], 1)
+        for name, answer in peers.items()
+        if "processor_s" in answer
     }
 
 
@@ -316,13 +323,13 @@ def main() -> None:
     )
     options = parser.parse_args()
     times, table = prices(max(2, options.bars))
-    ready = prepare_prices(SYMBOLS, times, table)
-    ours, found = measure_kernel(ready, table, max(1, options.settings))
+    kernel_prices = prepare_prices(SYMBOLS, times, table)
+    ours, result = measure_kernel(kernel_prices, table, max(1, options.settings))
     if not options.no_step:
-        ours |= measure_step(times, table, ready)
+        ours |= measure_step(times, table, kernel_prices)
     peers: dict[str, Any] = {}
     if options.peers is not None:
-        peers = measure_peers(options.peers or NAMES, options.peers_python, times, table, found)
+        peers = measure_peers(options.peers or NAMES, options.peers_python, times, table, result)
     machine = {
         "python": platform.python_version(),
         "system": platform.platform(),

@@ -73,12 +73,12 @@ def main() -> None:
         default=None,
         help="folder to build the store in; an existing store is used",
     )
-    wanted = parser.parse_args()
-    with tempfile.TemporaryDirectory() as thrown_away:
-        loaded = config(wanted.keep or Path(thrown_away))
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        loaded = config(options.keep or Path(scratch))
         with wiring.open_store_offline(loaded) as (store, _):
             if store.ledger.current_book() is None:
-                build(store, wanted.entries, wanted.days)
+                build(store, options.entries, options.days)
         machine = {
             "processor": platform.processor() or platform.machine(),
             "cores": os.cpu_count(),
@@ -86,29 +86,32 @@ def main() -> None:
         }
         print(
             json.dumps(
-                {"entries": wanted.entries, "machine": machine, **measured(loaded)}, indent=1
+                {"entries": options.entries, "machine": machine, **read_times(loaded)}, indent=1
             )
         )
 
 
-def measured(loaded: LoadedConfig) -> dict[str, Any]:
+def read_times(loaded: LoadedConfig) -> dict[str, Any]:
     """Return the seconds of each read."""
     with wiring.open_store_offline(loaded) as (store, _):
         step = _later(store)
     at_s, at_block = step.snapshot.head.timestamp_s, step.snapshot.head.number
 
-    def opened(act: Callable[[Store], object]) -> dict[str, float]:
+    def time_on_fresh_store(act: Callable[[Store], object]) -> dict[str, float]:
         with wiring.open_store_offline(loaded) as (store, _):
             return timed(lambda: act(store))
 
-    def status(store: Store, *, taxed: bool) -> StepInput:
-        keeper = TaxRunCache(loaded, step.portfolio)
-        bare = replace(step, history=store.budgets.history(at_s))
+    def status(store: Store, *, with_tax: bool) -> StepInput:
+        tax_cache = TaxRunCache(loaded, step.portfolio)
+        step_with_history = replace(step, history=store.budgets.history(at_s))
         return assemble_input(
-            bare, read_memory(bare, store, readers=(keeper.reader(store),) if taxed else ())
+            step_with_history,
+            read_memory(
+                step_with_history, store, readers=(tax_cache.reader(store),) if with_tax else ()
+            ),
         )
 
-    look: dict[str, Callable[[Store], object]] = {
+    reads_of_a_step: dict[str, Callable[[Store], object]] = {
         "stands": lambda store: store.ledger.balances(at_block),
         "history": lambda store: store.budgets.history(at_s),
         "books": lambda store: store.balances.expected(),
@@ -121,10 +124,10 @@ def measured(loaded: LoadedConfig) -> dict[str, Any]:
         "valued_block": lambda store: store.valuations.last_block(),
     }
     return {
-        "look": {name: opened(act) for name, act in look.items()},
-        "status": opened(lambda store: status(store, taxed=False)),
-        "status_with_year_limit": opened(lambda store: status(store, taxed=True)),
-        "ledger": opened(lambda store: store.ledger.entries()),
+        "look": {name: time_on_fresh_store(act) for name, act in reads_of_a_step.items()},
+        "status": time_on_fresh_store(lambda store: status(store, with_tax=False)),
+        "status_with_year_limit": time_on_fresh_store(lambda store: status(store, with_tax=True)),
+        "ledger": time_on_fresh_store(lambda store: store.ledger.entries()),
         "pnl_all": timed(lambda: api.pnl(loaded.path)),
         "pnl_month": timed(lambda: api.pnl(loaded.path, "month")),
         "history": timed(lambda: api.history(loaded.path)),
@@ -155,61 +158,71 @@ def build(store: Store, count: int, days: int) -> None:
     """Fill the store with alternating sales and purchases of WETH, final and booked, in the rows that
     the store itself writes.
     """
-    start = ledgers.at()
-    begun_s, every_s = start.snapshot.head.timestamp_s, days * 86_400 // count
+    first_step = ledgers.at()
+    begun_s, every_s = first_step.snapshot.head.timestamp_s, days * 86_400 // count
     store.journal.set_expected_nonce(0, 1)
-    store.steps.begin("first", 1, codec.dumps(start))
-    settlement.record_balance_changes(store.balances, start.snapshot, lambda: start)
-    update_ledger(store, start)
-    known = store.ledger.current_book()
-    if known is None:
+    store.steps.begin("first", 1, codec.dumps(first_step))
+    settlement.record_balance_changes(store.balances, first_step.snapshot, lambda: first_step)
+    update_ledger(store, first_step)
+    book = store.ledger.current_book()
+    if book is None:
         raise RuntimeError("no book is open")
     step_z, grant_z = (
-        database.compress_text(codec.dumps(start)),
+        database.compress_text(codec.dumps(first_step)),
         database.compress_text(codec.dumps(grant())),
     )
-    for first in range(0, count, AT_ONCE):
-        numbers = range(first, min(count, first + AT_ONCE))
+    for batch_start in range(0, count, AT_ONCE):
+        numbers = range(batch_start, min(count, batch_start + AT_ONCE))
         with store.db.write("build") as session:
-            steps = sorted({number // A_STEP for number in numbers})
+            step_numbers = sorted({number // A_STEP for number in numbers})
             session.execute(
                 insert(StepRow),
                 [
-                    {"id": f"s{one}", "now_s": begun_s + one, "input_z": step_z, "outcome": "done"}
-                    for one in steps
+                    {
+                        "id": f"s{step_number}",
+                        "now_s": begun_s + step_number,
+                        "input_z": step_z,
+                        "outcome": "done",
+                    }
+                    for step_number in step_numbers
                 ],
             )
             session.execute(
-                insert(IntentRow), [{**_intent(number), "grant_z": grant_z} for number in numbers]
+                insert(IntentRow),
+                [{**_intent_row(number), "grant_z": grant_z} for number in numbers],
             )
-            session.execute(insert(TransitionRow), [_moved(number) for number in numbers])
+            session.execute(insert(TransitionRow), [_transition_row(number) for number in numbers])
             session.execute(
                 insert(BudgetRow),
-                [_budget(number, begun_s + number * every_s) for number in numbers],
+                [_budget_row(number, begun_s + number * every_s) for number in numbers],
             )
             for number in numbers:
                 ledger.add_entry(
-                    session, known, number + 1, _entry(number, begun_s + number * every_s)
+                    session, book, number + 1, _entry(number, begun_s + number * every_s)
                 )
     blocks_an_hour = count // (days * 24) or 1
     with store.db.write("build") as session:
-        worth = [
-            _worth(known.number, hour, FIRST_BLOCK + hour * blocks_an_hour, begun_s + hour * HOUR_S)
+        valuation_rows = [
+            _valuation_row(
+                book.number, hour, FIRST_BLOCK + hour * blocks_an_hour, begun_s + hour * HOUR_S
+            )
             for hour in range(1, days * 24)
         ]
-        session.execute(insert(ValuationRow), worth)
+        session.execute(insert(ValuationRow), valuation_rows)
         ledger_sums.advance_settled(session)
-    now = _later(store)
-    settlement.record_balance_changes(store.balances, now.snapshot, lambda: now)
+    last_step = _later(store)
+    settlement.record_balance_changes(store.balances, last_step.snapshot, lambda: last_step)
 
 
 def _later(store: Store) -> StepInput:
     """Return a step input long after the last trade, with the ledger's balances."""
     step = ledgers.at(FIRST_BLOCK + 10_000_000, later_s=400 * 86_400)
-    held = {one.token: one.raw for one in store.ledger.balances(step.snapshot.head.number)}
-    holdings = tuple(Holding(token, held[token]) for token in (WETH.address, USDC.address))
+    balances = {
+        balance.token: balance.raw for balance in store.ledger.balances(step.snapshot.head.number)
+    }
+    holdings = tuple(Holding(token, balances[token]) for token in (WETH.address, USDC.address))
     return replace(
-        step, snapshot=replace(step.snapshot, holdings=holdings, native_wei=held[NATIVE])
+        step, snapshot=replace(step.snapshot, holdings=holdings, native_wei=balances[NATIVE])
     )
 
 
@@ -218,12 +231,12 @@ def _price(number: int) -> Fraction:
     return Fraction((1_500 + abs(number * 7 % 2_000 - 1_000)) * DOLLAR, COIN)
 
 
-def _moves(number: int) -> dict[str, int]:
-    paid = int(COIN // 100 * _price(number))
+def _token_changes(number: int) -> dict[str, int]:
+    price_raw = int(COIN // 100 * _price(number))
     return (
-        {WETH.address: -COIN // 100, USDC.address: paid}
+        {WETH.address: -COIN // 100, USDC.address: price_raw}
         if number % 2 == 0
-        else {WETH.address: COIN // 100, USDC.address: -paid}
+        else {WETH.address: COIN // 100, USDC.address: -price_raw}
     )
 
 
@@ -231,10 +244,10 @@ def _hash(number: int) -> str:
     return f"0x{number:064x}"
 
 
-def _intent(number: int) -> dict[str, object]:
+def _intent_row(number: int) -> dict[str, object]:
     transfers = [
         Transfer(token, *((WALLET, OTHER) if raw < 0 else (OTHER, WALLET)), abs(raw))
-        for token, raw in _moves(number).items()
+        for token, raw in _token_changes(number).items()
     ]
     receipt = Receipt(
         _hash(number), 1, FIRST_BLOCK + number, _hash(number), GAS, GAS_PRICE_WEI, tuple(transfers)
@@ -246,7 +259,7 @@ def _intent(number: int) -> dict[str, object]:
     }  # fmt: skip
 
 
-def _moved(number: int) -> dict[str, object]:
+def _transition_row(number: int) -> dict[str, object]:
     return {
         "intent_id": f"i{number}",
         "before": "mined",
@@ -257,7 +270,7 @@ def _moved(number: int) -> dict[str, object]:
     }
 
 
-def _budget(number: int, at_s: int) -> dict[str, object]:
+def _budget_row(number: int, at_s: int) -> dict[str, object]:
     return {
         "intent_id": f"i{number}", "kind": "swap", "succeeded": True, "chain_s": at_s, "turnover": str(10 * DOLLAR),
         "loss": str(Fraction(number % 7 * DOLLAR, 3)), "gas_wei": str(GAS * GAS_PRICE_WEI), "outflow": None,
@@ -266,23 +279,30 @@ def _budget(number: int, at_s: int) -> dict[str, object]:
 
 def _entry(number: int, at_s: int) -> Entry:
     prices = EntryPrices({WETH.address: _price(number), USDC.address: Fraction(1)}, WETH.address)
-    moved = _moves(number)
-    fee = {token: -raw * FEE_PIPS // 10**6 for token, raw in moved.items() if raw < 0}
+    changes = _token_changes(number)
+    fee_by_token = {token: -raw * FEE_PIPS // 10**6 for token, raw in changes.items() if raw < 0}
     change = SettledTransaction(
-        f"i{number}", FIRST_BLOCK + number, at_s, _hash(number), "swap", moved, GAS * GAS_PRICE_WEI
+        f"i{number}",
+        FIRST_BLOCK + number,
+        at_s,
+        _hash(number),
+        "swap",
+        changes,
+        GAS * GAS_PRICE_WEI,
     )
-    return entries.trade_entry(change, prices, {*moved, NATIVE}, fee)
+    return entries.trade_entry(change, prices, {*changes, NATIVE}, fee_by_token)
 
 
-def _worth(number: int, hour: int, block: int, at_s: int) -> dict[str, object]:
+def _valuation_row(book_number: int, hour: int, block: int, at_s: int) -> dict[str, object]:
     price = _price(hour)
-    held = [
+    holdings = [
         ValuedHolding(WETH.address, 10 * COIN, 0, price, 5_000),
         ValuedHolding(USDC.address, 20_000 * DOLLAR, 0, Fraction(1), 5_000),
     ]
     value = 10 * COIN * price + 20_000 * DOLLAR
     return {
-        "book": number, "block_number": block, "chain_s": at_s, "value": str(value), "held_z": database.compress_text(codec.dumps(held)),
+        "book": book_number, "block_number": block, "chain_s": at_s, "value": str(value),
+        "held_z": database.compress_text(codec.dumps(holdings)),
     }  # fmt: skip
 
 

@@ -84,7 +84,7 @@ SINCE_S = 12
 each second, which costs 10,416 gas more than the next trade."""
 
 
-def quoted(chain: LocalChain, pool: str, token_in: str, raw: int) -> int:
+def quote(chain: LocalChain, pool: str, token_in: str, raw: int) -> int:
     """Return the output that the deployed contracts quote, in base units."""
     info = chain.books.pool_info[pool]
     sold = chain.tokens[token_in].address
@@ -105,11 +105,11 @@ def legs_of(
     chain: LocalChain, swaps: list[tuple[str, str, Fraction, LegFunding, LegFunding]]
 ) -> Iterator[Leg]:
     """Yield the legs of one rebalance. No two use the same pool, so that each quote holds."""
-    left = 0
+    output_raw = 0
     for pool, token_in, coins, source, sink in swaps:
         info, token = chain.books.pool_info[pool], chain.tokens[token_in]
-        raw = int(coins * 10**token.decimals) if coins else left
-        left = quoted(chain, pool, token_in, raw)
+        raw = int(coins * 10**token.decimals) if coins else output_raw
+        output_raw = quote(chain, pool, token_in, raw)
         bought = (
             info.token1.address if info.token0.address == token.address else info.token0.address
         )
@@ -120,8 +120,8 @@ def legs_of(
             bought,
             info.fee_pips,
             raw,
-            left,
-            left * 99 // 100,
+            output_raw,
+            output_raw * 99 // 100,
             0,
             0,
             source,
@@ -169,10 +169,10 @@ def single(leg: Leg, wallet: str) -> str:
 def send(chain: LocalChain, to: str, data: str) -> int:
     """Send a transaction of the wallet, and return the gas used."""
     fees = {"gas": 3_000_000, "maxFeePerGas": 10**11, "maxPriorityFeePerGas": 10**9}
-    sent = chain.w3.eth.send_transaction(
+    tx_hash = chain.w3.eth.send_transaction(
         {"from": chain.wallet.address, "to": to, "data": data, **fees}
     )
-    receipt = chain.w3.eth.wait_for_transaction_receipt(sent, poll_latency=0.005)
+    receipt = chain.w3.eth.wait_for_transaction_receipt(tx_hash, poll_latency=0.005)
     if receipt["status"] != 1:
         raise RuntimeError(f"a transaction to {to} reverted")
     return int(receipt["gasUsed"])
@@ -181,7 +181,7 @@ def send(chain: LocalChain, to: str, data: str) -> int:
 def measure_one(chain: LocalChain, name: str) -> dict[str, int]:
     """Return the gas of the three ways, each from the same state."""
     legs = tuple(legs_of(chain, SWAPS[name]))
-    wallet, at, deadline_s = chain.wallet.address, chain.addresses, chain.now_s() + 3_600
+    wallet, addresses, deadline_s = chain.wallet.address, chain.addresses, chain.now_s() + 3_600
     usd = chain.books.prices_usd
     prices = {
         token.address: usd[symbol] * 10**6 / 10**token.decimals
@@ -190,33 +190,36 @@ def measure_one(chain: LocalChain, name: str) -> dict[str, int]:
     plan = plan_of(legs)
     ways = {
         "rebalancer": (
-            at.rebalancer,
+            addresses.rebalancer,
             [
                 calldata.encode_rebalance(
                     plan, deadline_s, calldata.RebalancerTerms(prices, -(10**9))
                 )
             ],
         ),
-        "multicall": (at.swap_router_02, [calldata.encode_multicall(plan, wallet, deadline_s)]),
+        "multicall": (
+            addresses.swap_router_02,
+            [calldata.encode_multicall(plan, wallet, deadline_s)],
+        ),
         "transactions": (
-            at.swap_router_02,
+            addresses.swap_router_02,
             [single(replace(leg, source=W, sink=W), wallet) for leg in legs],
         ),
     }
     gas: dict[str, int] = {}
-    ends = set()
+    final_balances = set()
     for way, (spender, calls) in ways.items():
-        mark = chain.snapshot()
-        spent: dict[str, int] = {}
+        snapshot = chain.snapshot()
+        spent_raw: dict[str, int] = {}
         for leg in legs:
             if leg.source is W or way == "transactions":
-                spent[leg.token_in] = spent.get(leg.token_in, 0) + leg.amount_in_raw
-        for token, raw in spent.items():
+                spent_raw[leg.token_in] = spent_raw.get(leg.token_in, 0) + leg.amount_in_raw
+        for token, raw in spent_raw.items():
             send(chain, token, encode_approve(spender, raw))
         gas[way] = sum(send(chain, spender, data) for data in calls)
-        ends.add(tuple(chain.balance(symbol) for symbol in chain.tokens))
-        chain.revert(mark)
-    if len(ends) != 1:
+        final_balances.add(tuple(chain.balance(symbol) for symbol in chain.tokens))
+        chain.revert(snapshot)
+    if len(final_balances) != 1:
         raise RuntimeError(f"{name}: the ways lead to different balances")
     return gas
 
@@ -225,33 +228,35 @@ def measure_exits(chain: LocalChain) -> dict[str, dict[str, int]]:
     """Return the gas of EXITS in one transaction and in one each, by either router, from the same
     state. Approvals are the same.
     """
-    legs, deadline_s, found = tuple(legs_of(chain, EXITS)), chain.now_s() + 3_600, {}
+    legs, deadline_s, gas = tuple(legs_of(chain, EXITS)), chain.now_s() + 3_600, {}
     usd = chain.books.prices_usd
     prices = {
         token.address: usd[symbol] * 10**6 / 10**token.decimals
         for symbol, token in chain.tokens.items()
     }
-    for router, to in (
+    for router, spender in (
         ("rebalancer", chain.addresses.rebalancer),
         ("multicall", chain.addresses.swap_router_02),
     ):
-        for way, plans in (("together", [legs]), ("one each", [(leg,) for leg in legs])):
-            mark = chain.snapshot()
+        for way, legs_by_plan in (("together", [legs]), ("one each", [(leg,) for leg in legs])):
+            snapshot = chain.snapshot()
             for leg in legs:
-                send(chain, leg.token_in, encode_approve(to, leg.amount_in_raw))
+                send(chain, leg.token_in, encode_approve(spender, leg.amount_in_raw))
             calls = [
                 (
                     calldata.encode_rebalance(
-                        plan_of(one), deadline_s, calldata.RebalancerTerms(prices, -(10**9))
+                        plan_of(plan_legs), deadline_s, calldata.RebalancerTerms(prices, -(10**9))
                     )
                     if router == "rebalancer"
-                    else calldata.encode_multicall(plan_of(one), chain.wallet.address, deadline_s)
+                    else calldata.encode_multicall(
+                        plan_of(plan_legs), chain.wallet.address, deadline_s
+                    )
                 )
-                for one in plans
+                for plan_legs in legs_by_plan
             ]
-            found.setdefault(router, {})[way] = sum(send(chain, to, data) for data in calls)
-            chain.revert(mark)
-    return found
+            gas.setdefault(router, {})[way] = sum(send(chain, spender, data) for data in calls)
+            chain.revert(snapshot)
+    return gas
 
 
 def measure() -> dict[str, Any]:
@@ -261,7 +266,7 @@ def measure() -> dict[str, Any]:
             for token in (pool.token0, pool.token1):
                 chain.swap(pool.name, token.symbol, 10**token.decimals // 100)
         chain.node.mine_at(chain.now_s() + SINCE_S)
-        found = {name: measure_one(chain, name) for name in SWAPS}
+        gas_by_name = {name: measure_one(chain, name) for name in SWAPS}
         exits = measure_exits(chain)
     return {
         "machine": {
@@ -270,22 +275,25 @@ def measure() -> dict[str, Any]:
             "cores": os.cpu_count(),
         },
         "exits": exits,
-        "ours": {name: gas["rebalancer"] for name, gas in found.items()},
+        "ours": {name: gas["rebalancer"] for name, gas in gas_by_name.items()},
         "peers": {
-            "SwapRouter02 multicall": {name: gas["multicall"] for name, gas in found.items()},
-            "one transaction per swap": {name: gas["transactions"] for name, gas in found.items()},
+            "SwapRouter02 multicall": {name: gas["multicall"] for name, gas in gas_by_name.items()},
+            "one transaction per swap": {
+                name: gas["transactions"] for name, gas in gas_by_name.items()
+            },
         },
         "ratios": {
             "to multicall": {
-                name: round(gas["rebalancer"] / gas["multicall"], 3) for name, gas in found.items()
+                name: round(gas["rebalancer"] / gas["multicall"], 3)
+                for name, gas in gas_by_name.items()
             },
             "to one transaction per swap": {
                 name: round(gas["rebalancer"] / gas["transactions"], 3)
-                for name, gas in found.items()
+                for name, gas in gas_by_name.items()
             },
             "multicall to one transaction per swap": {
                 name: round(gas["multicall"] / gas["transactions"], 3)
-                for name, gas in found.items()
+                for name, gas in gas_by_name.items()
             },
         },
     }

@@ -79,44 +79,44 @@ def quality(problems: Iterable[StepInput]) -> Quality:
     """Compare plans of random problems with those of other methods. A plan is worse if its value is
     lower by more than one base unit per leg.
     """
-    found = Quality()
+    result = Quality()
     for step in problems:
         decision = goal(step)
         delta, turnover, legs, gas = {}, Fraction(0), 1, Fraction(0)
-        if (made := _planned(step, decision)) is None:
-            found.refused += 1
+        if (best_plan := _plan_or_none(step, decision)) is None:
+            result.refused += 1
         else:
-            held = {holding.token: holding.raw for holding in step.snapshot.holdings}
+            balances = {holding.token: holding.raw for holding in step.snapshot.holdings}
             delta, turnover, legs = (
-                {at: raw - held[at] for at, raw in made.holdings_after},
-                made.turnover,
-                len(made.legs),
+                {token: raw - balances[token] for token, raw in best_plan.holdings_after},
+                best_plan.turnover,
+                len(best_plan.legs),
             )
-            gas = made.cost.gas
-            found.gaps.append(float(made.gap_bps or 0))
-        ours, priced = (
+            gas = best_plan.cost.gas
+            result.gaps.append(float(best_plan.gap_bps or 0))
+        our_value, problem = (
             objective(step, decision, delta) - gas,
             build_problem(step, reference_prices(step)),
         )
-        for name, other in OTHERS.items():
-            draft = other(step, decision)
-            more = ours - objective(step, decision, draft.delta) + draft.cost(priced).gas
-            found.better[name].append(
-                float(more / max(turnover, Fraction(1)) * BPS) if turnover else 0.0
+        for name, method in OTHERS.items():
+            draft = method(step, decision)
+            advantage = our_value - objective(step, decision, draft.delta) + draft.cost(problem).gas
+            result.better[name].append(
+                float(advantage / max(turnover, Fraction(1)) * BPS) if turnover else 0.0
             )
-            found.worse[name] += more < -legs
-    return found
+            result.worse[name] += advantage < -legs
+    return result
 
 
-def against(found: Quality, name: str) -> dict[str, Any]:
+def comparison(result: Quality, name: str) -> dict[str, Any]:
     """Return the comparison with one other method."""
     return {
-        "ours_is_worth_more_bps": spread(found.better[name]),
-        "ours_is_worse": found.worse[name],
+        "ours_is_worth_more_bps": spread(result.better[name]),
+        "ours_is_worse": result.worse[name],
     }
 
 
-def _planned(step: StepInput, decision: Rebalance) -> Plan | None:
+def _plan_or_none(step: StepInput, decision: Rebalance) -> Plan | None:
     try:
         return plan(step, decision)
     except Refused:
@@ -135,14 +135,14 @@ def typical(seed: int) -> StepInput:
 
 def whole_plans(problem: Callable[[int], StepInput], count: int) -> list[float]:
     """Return the milliseconds of each plan, including gas, floors, integers and certificate."""
-    times = []
+    times_ms = []
     for seed in range(count + 1):
         step = problem(seed)
         decision = goal(step)
-        begin = process_time()
-        _planned(step, decision)
-        times.append((process_time() - begin) * 1e3)
-    return times[1:]
+        began_s = process_time()
+        _plan_or_none(step, decision)
+        times_ms.append((process_time() - began_s) * 1e3)
+    return times_ms[1:]
 
 
 def solves(problems: Sequence[Continuous]) -> list[Timed]:
@@ -157,14 +157,14 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     """
     ordered = sorted(values)
 
-    def at(part: float) -> float:
-        return ordered[min(len(ordered) - 1, max(0, -int(-part * len(ordered) // 1) - 1))]
+    def percentile(share: float) -> float:
+        return ordered[min(len(ordered) - 1, max(0, -int(-share * len(ordered) // 1) - 1))]
 
     return {
         "median": round(statistics.median(ordered), 6),
-        "p90": round(at(0.9), 6),
-        "p99": round(at(0.99), 6),
-        "p99.9": round(at(0.999), 6),
+        "p90": round(percentile(0.9), 6),
+        "p99": round(percentile(0.99), 6),
+        "p99.9": round(percentile(0.999), 6),
         "max": round(ordered[-1], 6),
     }
 
@@ -175,71 +175,74 @@ def gap_spread(gaps: Sequence[float]) -> dict[str, float]:
 
 
 def solvers(
-    problems: Sequence[Continuous], mine: Sequence[Timed]
+    problems: Sequence[Continuous], ours: Sequence[Timed]
 ) -> tuple[dict[str, Any], dict[str, float]]:
     """Return the results of SLSQP and cvxpy for the continuous problems, and their times as multiples
     of ours.
     """
-    made: dict[str, list[Timed]] = {SLSQP: [planner_peers.slsqp(problem) for problem in problems]}
+    times_by_peer: dict[str, list[Timed]] = {
+        SLSQP: [planner_peers.slsqp(problem) for problem in problems]
+    }
     missing: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="trimtab-bench-") as folder:
         try:
-            made[CVXPY] = planner_peers.cvxpy_clarabel(problems, Path(folder))
+            times_by_peer[CVXPY] = planner_peers.cvxpy_clarabel(problems, Path(folder))
         except Missing as why:
             missing[CVXPY] = {"missing": str(why)}
     peers = {
         name: {
-            "continuous_ms": spread([one.ms for one in times]),
+            "continuous_ms": spread([solve.ms for solve in times]),
             "ours_is_worth_more_bps": spread(
-                [(a.worth - b.worth) * BPS for a, b in zip(mine, times, strict=True)]
+                [(a.worth - b.worth) * BPS for a, b in zip(ours, times, strict=True)]
             ),
         }
-        for name, times in made.items()
+        for name, times in times_by_peer.items()
     }
     ratios = {
-        name: round(statistics.median(b.ms / a.ms for a, b in zip(mine, times, strict=True)), 1)
-        for name, times in made.items()
+        name: round(statistics.median(b.ms / a.ms for a, b in zip(ours, times, strict=True)), 1)
+        for name, times in times_by_peer.items()
     }
     return peers | missing, ratios
 
 
 def measure(count: int, with_solvers: bool) -> dict[str, Any]:
     """Measure everything and return one document."""
-    timed = min(count, TIMED_AT_MOST)
-    problems = [planner_peers.continuous(seed) for seed in range(timed)]
-    mine = solves(problems)
-    plans = whole_plans(typical, timed)
-    large = {
+    timed_count = min(count, TIMED_AT_MOST)
+    problems = [planner_peers.continuous(seed) for seed in range(timed_count)]
+    our_solves = solves(problems)
+    plan_times_ms = whole_plans(typical, timed_count)
+    large_plan_times = {
         f"{tokens} tokens, {pools} pools": spread(
             whole_plans(partial(large_step, tokens=tokens, pools=pools), min(count, LARGE_AT_MOST))
         )
         for tokens, pools in LARGE
     }
-    units = [
-        float(made.gap_bps or 0)
+    coarse_unit_gaps = [
+        float(best_plan.gap_bps or 0)
         for step in map(coarse_units, range(count))
-        if (made := _planned(step, goal(step)))
+        if (best_plan := _plan_or_none(step, goal(step)))
     ]
-    found, with_gas = (
+    without_gas, with_gas = (
         quality(map(any_problem, range(count))),
         quality(map(any_problem_with_gas, range(count))),
     )
     peers: dict[str, Any] = {
-        name: against(found, name) | {"with_gas": against(with_gas, name)} for name in OTHERS
+        name: comparison(without_gas, name) | {"with_gas": comparison(with_gas, name)}
+        for name in OTHERS
     }
     ratios: dict[str, float] = {}
     if with_solvers:
-        more, ratios = solvers(problems[:50], mine[:50])
-        peers |= more
+        solver_results, ratios = solvers(problems[:50], our_solves[:50])
+        peers |= solver_results
     ours = {
         "problems": count,
-        "not_worth_a_trade": found.refused,
-        "gap_bps": gap_spread(found.gaps),
+        "not_worth_a_trade": without_gas.refused,
+        "gap_bps": gap_spread(without_gas.gaps),
         "gap_with_gas_bps": gap_spread(with_gas.gaps),
-        "gap_coarse_units_bps": gap_spread(units),
-        "continuous_ms": spread([one.ms for one in mine]),
-        "plan_ms": spread(plans),
-        "large_plan_ms": large,
+        "gap_coarse_units_bps": gap_spread(coarse_unit_gaps),
+        "continuous_ms": spread([solve.ms for solve in our_solves]),
+        "plan_ms": spread(plan_times_ms),
+        "large_plan_ms": large_plan_times,
     }
     return {"machine": machine(), "ours": ours, "peers": peers, "ratios": ratios}
 
@@ -257,22 +260,22 @@ def machine() -> dict[str, str | int | None]:
 def lines(document: dict[str, Any]) -> list[str]:
     """Return the document as lines of text."""
     ours = document["ours"]
-    shown = [f"{ours['problems']} problems, {ours['not_worth_a_trade']} not worth a trade"]
+    text_lines = [f"{ours['problems']} problems, {ours['not_worth_a_trade']} not worth a trade"]
     figures = {name: ours[name] for name in ours if name.endswith(("_bps", "_ms"))}
     figures |= figures.pop("large_plan_ms")
     for name, values in figures.items():
         unit = "bps" if name.endswith("_bps") else "ms"
-        shown.append(
+        text_lines.append(
             f"{name:<24}"
-            + "   ".join(f"{part} {value:.4g} {unit}" for part, value in values.items())
+            + "   ".join(f"{statistic} {value:.4g} {unit}" for statistic, value in values.items())
         )
     for name, peer in document["peers"].items():
         if "missing" in peer:
-            shown.append(f"{name} is missing: {peer['missing']}")
+            text_lines.append(f"{name} is missing: {peer['missing']}")
             continue
-        more = peer["ours_is_worth_more_bps"]
+        advantage = peer["ours_is_worth_more_bps"]
         words = [
-            f"ours is worth more by {more['median']:.4g} bps (median), {more['max']:.4g} at most"
+            f"ours is worth more by {advantage['median']:.4g} bps (median), {advantage['max']:.4g} at most"
         ]
         words += (
             [f"worse in {peer['ours_is_worse']}, with gas in {peer['with_gas']['ours_is_worse']}"]
@@ -284,8 +287,8 @@ def lines(document: dict[str, Any]) -> list[str]:
             if "continuous_ms" in peer
             else []
         )
-        shown.append(f"{name}: {', '.join(words)}")
-    return shown
+        text_lines.append(f"{name}: {', '.join(words)}")
+    return text_lines
 
 
 def main() -> None:

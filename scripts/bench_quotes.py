@@ -85,15 +85,15 @@ def workload() -> dict[str, tuple[Pool, int]]:
     }
 
 
-def expected() -> dict[str, dict[str, list[int]]]:
+def contract_outputs() -> dict[str, dict[str, list[int]]]:
     """Return the contract's output for every quote by kind and case."""
-    right: dict[str, dict[str, list[int]]] = {kind: {} for kind in KINDS}
+    outputs: dict[str, dict[str, list[int]]] = {kind: {} for kind in KINDS}
     for case, (state, amount) in workload().items():
         for kind, states in (("warm", [state] * AMOUNTS), ("first", new_states(state))):
-            right[kind][case] = [
+            outputs[kind][case] = [
                 state.swap(TOKEN0, amount - i).amount_out_raw for i, state in enumerate(states)
             ]
-    return right
+    return outputs
 
 
 Rates = dict[tuple[str, str], dict[str, list[float]]]
@@ -104,35 +104,42 @@ def measure(workers: Mapping[tuple[str, str], Worker], rounds: int, seconds: flo
     """Return the rates of all workers. Every round measures all of them, starting with another one
     each time.
     """
-    names = list(workers)
-    rates: Rates = {name: {case: [] for case in workload()} for name in names}
-    for turn in range(rounds):
+    worker_keys = list(workers)
+    rates: Rates = {worker_key: {case: [] for case in workload()} for worker_key in worker_keys}
+    for round_number in range(rounds):
         for case in workload():
-            for name in names[turn % len(names) :] + names[: turn % len(names)]:
-                rates[name][case].append(workers[name].run(case, seconds, name[1] == "first"))
+            for worker_key in (
+                worker_keys[round_number % len(worker_keys) :]
+                + worker_keys[: round_number % len(worker_keys)]
+            ):
+                rates[worker_key][case].append(
+                    workers[worker_key].run(case, seconds, worker_key[1] == "first")
+                )
     return rates
 
 
 def report(
-    rates: Rates, wrong: Mapping[tuple[str, str], Mapping[str, int]], missing: Mapping[str, str]
+    rates: Rates,
+    wrong_counts: Mapping[tuple[str, str], Mapping[str, int]],
+    missing: Mapping[str, str],
 ) -> dict[str, Any]:
     """Return the measurements as one document."""
     peers: dict[str, Any] = {name: {"missing": why} for name, why in missing.items()}
     for (name, kind), by_case in rates.items():
         if name == OURS.name:
             continue
-        paired = {
+        ratios = {
             case: [a / b for a, b in zip(rates[OURS.name, kind][case], theirs, strict=True)]
             for case, theirs in by_case.items()
         }
         peers.setdefault(name, {})[kind] = {
             "quotes_per_second": medians(by_case),
-            "ratio": {case: round(statistics.median(values), 1) for case, values in paired.items()},
+            "ratio": {case: round(statistics.median(values), 1) for case, values in ratios.items()},
             "ratio_range": {
                 case: [round(min(values), 1), round(max(values), 1)]
-                for case, values in paired.items()
+                for case, values in ratios.items()
             },
-            "answers_unlike_the_contract": wrong[name, kind],
+            "answers_unlike_the_contract": wrong_counts[name, kind],
         }
     return {
         "machine": machine(),
@@ -168,53 +175,51 @@ def compare(peers: Sequence[Peer], rounds: int, seconds: float) -> dict[str, Any
         }
     )
     missing: dict[str, str] = {}
-    with contextlib.ExitStack() as open_things:
+    with contextlib.ExitStack() as stack:
         workers: dict[tuple[str, str], Worker] = {}
         for peer in (OURS, *peers):
-            folder = Path(
-                open_things.enter_context(tempfile.TemporaryDirectory(prefix="trimtab-bench-"))
-            )
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="trimtab-bench-")))
             try:
                 worker = peer.start(folder)
-                open_things.callback(worker.close)
+                stack.callback(worker.close)
                 worker.begin(setup, AMOUNTS)
             except Missing as why:
                 missing[peer.name] = str(why)
                 continue
             for kind in KINDS if peer.quotes_first else KINDS[:1]:
                 workers[peer.name, kind] = worker
-        right = expected()
-        wrong = {
+        expected = contract_outputs()
+        wrong_counts = {
             (name, kind): {
                 case: sum(
                     a != b
                     for a, b in zip(worker.answers(case, kind == "first"), answers, strict=True)
                 )
-                for case, answers in right[kind].items()
+                for case, answers in expected[kind].items()
             }
             for (name, kind), worker in workers.items()
         }
-        if any(any(wrong[OURS.name, kind].values()) for kind in KINDS):
-            raise ValueError(f"our quotes are not what the contract pays: {wrong}")
-        return report(measure(workers, rounds, seconds), wrong, missing)
+        if any(any(wrong_counts[OURS.name, kind].values()) for kind in KINDS):
+            raise ValueError(f"our quotes are not what the contract pays: {wrong_counts}")
+        return report(measure(workers, rounds, seconds), wrong_counts, missing)
 
 
 def lines(document: Mapping[str, Any]) -> list[str]:
     """Return the document as lines of text."""
-    shown = []
+    lines_of_text = []
     for kind, by_case in document["ours"].items():
         for case, figure in by_case.items():
-            compared = [f"{case:<20}{kind:<6}{figure:>10,} quotes/s"]
+            parts = [f"{case:<20}{kind:<6}{figure:>10,} quotes/s"]
             for name, peer in document["peers"].items():
                 if kind in peer:
-                    unlike = peer[kind]["answers_unlike_the_contract"][case]
-                    compared.append(
+                    wrong_count = peer[kind]["answers_unlike_the_contract"][case]
+                    parts.append(
                         f"{name} {peer[kind]['quotes_per_second'][case]:,}"
                         f" ({peer[kind]['ratio'][case]}x"
-                        f"{f', {unlike} answers differ' if unlike else ''})"
+                        f"{f', {wrong_count} answers differ' if wrong_count else ''})"
                     )
-            shown.append("   ".join(compared))
-    return shown + [
+            lines_of_text.append("   ".join(parts))
+    return lines_of_text + [
         f"{name} is missing: {peer['missing']}"
         for name, peer in document["peers"].items()
         if "missing" in peer

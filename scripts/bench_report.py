@@ -34,50 +34,50 @@ def main() -> None:
     parser.add_argument("--bars", type=int, default=3 * 8_760)
     parser.add_argument("--every", type=int, default=200)
     parser.add_argument("--openings", type=int, default=7)
-    wanted = parser.parse_args()
-    found = result_of(
-        [f"T{number}" for number in range(wanted.assets - 1)] + ["USD"],
-        wanted.bars,
-        every=wanted.every,
+    options = parser.parse_args()
+    result = result_of(
+        [f"T{number}" for number in range(options.assets - 1)] + ["USD"],
+        options.bars,
+        every=options.every,
         volatility=0.005,
     )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "report.html"
-        write_report(found, path)  # imports modules before the clock starts
-        started, worked = perf_counter(), process_time()
-        write_report(found, path)
-        written = {
-            "wall_s": round(perf_counter() - started, 2),
-            "processor_s": round(process_time() - worked, 2),
+        write_report(result, path)  # imports modules before the clock starts
+        began_s, processor_began_s = perf_counter(), process_time()
+        write_report(result, path)
+        write_times = {
+            "wall_s": round(perf_counter() - began_s, 2),
+            "processor_s": round(process_time() - processor_began_s, 2),
         }
-        told = {
+        figures = {
             "html_bytes": path.stat().st_size,
             "json_bytes": path.with_suffix(".json").stat().st_size,
-            "written": written,
+            "written": write_times,
         }
         print(
             json.dumps(
-                told
+                figures
                 | {
-                    "rebalances": len(found.rebalances),
-                    "opened_ms": opened(path, wanted.openings),
+                    "rebalances": len(result.rebalances),
+                    "opened_ms": opening_times(path, options.openings),
                 },
                 indent=1,
             )
         )
 
 
-def opened(path: Path, times: int) -> dict[str, dict[str, dict[str, int]]]:
+def opening_times(path: Path, times: int) -> dict[str, dict[str, dict[str, int]]]:
     """Return the milliseconds until the visible charts and until all charts are drawn, and of the
     main thread's work, on a desktop and on a phone.
     """
-    found: dict[str, dict[str, dict[str, int]]] = {}
+    by_screen: dict[str, dict[str, dict[str, int]]] = {}
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=program(), args=list(OPTIONS), timeout=PATIENCE_MS
         )
         for name, (width, height) in (("desk", WIDE), ("phone", PHONE)):
-            seen, drawn, worked = [], [], []
+            seen_ms, drawn_ms, work_ms = [], [], []
             for _ in range(times):
                 context = browser.new_context(viewport={"width": width, "height": height})
                 page = context.new_page()
@@ -85,23 +85,31 @@ def opened(path: Path, times: int) -> dict[str, dict[str, dict[str, int]]]:
                 session.send("Performance.enable", {"timeDomain": "threadTicks"})
                 page.goto(path.as_uri())
                 page.wait_for_selector("html[data-drawn]", timeout=PATIENCE_MS)
-                told = page.evaluate("({...document.documentElement.dataset})")
-                seen.append(int(told["seenMs"]))
-                drawn.append(int(told["drawnMs"]))
+                page_times = page.evaluate("({...document.documentElement.dataset})")
+                seen_ms.append(int(page_times["seenMs"]))
+                drawn_ms.append(int(page_times["drawnMs"]))
                 metrics = {
-                    one["name"]: one["value"]
-                    for one in session.send("Performance.getMetrics")["metrics"]
+                    metric["name"]: metric["value"]
+                    for metric in session.send("Performance.getMetrics")["metrics"]
                 }
-                worked.append(round(metrics["TaskDuration"] * 1_000))
+                work_ms.append(round(metrics["TaskDuration"] * 1_000))
                 context.close()
-            found[name] = {"seen": spread(seen), "drawn": spread(drawn), "worked": spread(worked)}
+            by_screen[name] = {
+                "seen": spread(seen_ms),
+                "drawn": spread(drawn_ms),
+                "worked": spread(work_ms),
+            }
         browser.close()
-    return found
+    return by_screen
 
 
-def spread(took: list[int]) -> dict[str, int]:
+def spread(times_ms: list[int]) -> dict[str, int]:
     """Return median, minimum and maximum."""
-    return {"median": round(statistics.median(took)), "least": min(took), "most": max(took)}
+    return {
+        "median": round(statistics.median(times_ms)),
+        "least": min(times_ms),
+        "most": max(times_ms),
+    }
 
 
 if __name__ == "__main__":

@@ -46,60 +46,60 @@ class CountingProvider(HTTPProvider):
         return super().make_request(method, params)
 
 
-def whole_watch(chain: LocalChain, line: EndpointProvider) -> SnapshotScope:
-    at = chain.addresses
-    tokens = read_tokens(line, [token.address for token in chain.tokens.values()])
+def full_scope(chain: LocalChain, endpoint: EndpointProvider) -> SnapshotScope:
+    addresses = chain.addresses
+    tokens = read_tokens(endpoint, [token.address for token in chain.tokens.values()])
     venues = (
-        UniswapV2("uniswap_v2", at.v2_factory),
-        UniswapV3("uniswap_v3", at.v3_factory, (100, 500, 3000, 10_000)),
+        UniswapV2("uniswap_v2", addresses.v2_factory),
+        UniswapV3("uniswap_v3", addresses.v3_factory, (100, 500, 3000, 10_000)),
     )
-    pools = discover_pools(line, venues, tokens, ())
+    pools = discover_pools(endpoint, venues, tokens, ())
     return SnapshotScope(
         chain.wallet.address,
         tokens,
-        (at.swap_router_02,),
+        (addresses.swap_router_02,),
         pools,
         tuple(chain.feeds.values()),
-        (at.swap_router_02,),
+        (addresses.swap_router_02,),
         1_800,
         100,
     )
 
 
-def one_by_one(w3: Web3, watch: SnapshotScope) -> dict[str, Any]:
+def one_by_one(w3: Web3, scope: SnapshotScope) -> dict[str, Any]:
     """Read the content of a snapshot as most scripts do, one call at a time."""
     eth, token_abi = w3.eth, own_artifact("TestToken").abi
-    seen: dict[str, Any] = {"head": eth.get_block("latest")["number"], "chain_id": eth.chain_id}
-    seen["nonces"] = [
-        eth.get_transaction_count(watch.owner, block) for block in ("latest", "pending")
+    readings: dict[str, Any] = {"head": eth.get_block("latest")["number"], "chain_id": eth.chain_id}
+    readings["nonces"] = [
+        eth.get_transaction_count(scope.owner, block) for block in ("latest", "pending")
     ]
-    seen["fees"] = [eth.max_priority_fee, eth.gas_price]
-    seen["native"] = eth.get_balance(watch.owner)
-    for token in watch.tokens:
+    readings["fees"] = [eth.max_priority_fee, eth.gas_price]
+    readings["native"] = eth.get_balance(scope.owner)
+    for token in scope.tokens:
         erc20 = eth.contract(address=token.address, abi=token_abi).functions
-        seen[token.address] = erc20.balanceOf(watch.owner).call()
+        readings[token.address] = erc20.balanceOf(scope.owner).call()
         erc20.decimals().call()
-        for spender in watch.spenders:
-            erc20.allowance(watch.owner, spender).call()
-    for pool in watch.pools:
-        seen[pool.address] = pool_one_by_one(w3, watch, pool)
-    for feed in watch.feeds:
+        for spender in scope.spenders:
+            erc20.allowance(scope.owner, spender).call()
+    for pool in scope.pools:
+        readings[pool.address] = pool_one_by_one(w3, scope, pool)
+    for feed in scope.feeds:
         functions = eth.contract(address=feed, abi=own_artifact("PriceFeed").abi).functions
         functions.latestRoundData().call()
         functions.decimals().call()
-    for address in watch.code:
+    for address in scope.code:
         eth.get_code(address)
-    return seen
+    return readings
 
 
-def pool_one_by_one(w3: Web3, watch: SnapshotScope, pool: PoolRef) -> Any:
+def pool_one_by_one(w3: Web3, scope: SnapshotScope, pool: PoolRef) -> Any:
     if pool.kind is PoolKind.V2:
         return w3.eth.contract(address=pool.address, abi=V2_PAIR).functions.getReserves().call()[:2]
     functions = w3.eth.contract(address=pool.address, abi=V3_POOL).functions
     tick = functions.slot0().call()[1]
     functions.liquidity().call()
-    functions.observe([watch.twap_window_s, 0]).call()
-    window = window_ticks(max(watch.impact_bps, LEAST_WINDOW_BPS))
+    functions.observe([scope.twap_window_s, 0]).call()
+    window = window_ticks(max(scope.impact_bps, LEAST_WINDOW_BPS))
     ticks = []
     for word in range(
         (tick - window) // pool.tick_spacing >> 8, ((tick + window) // pool.tick_spacing >> 8) + 1
@@ -116,7 +116,7 @@ def pool_one_by_one(w3: Web3, watch: SnapshotScope, pool: PoolRef) -> Any:
     return ticks
 
 
-def require_alike(snapshot: Snapshot, read: dict[str, Any]) -> None:
+def require_alike(snapshot: Snapshot, peer_readings: dict[str, Any]) -> None:
     """Raise unless both ways have read the same data."""
     pools = {
         pool.address: (
@@ -131,36 +131,36 @@ def require_alike(snapshot: Snapshot, read: dict[str, Any]) -> None:
         **{holding.token: holding.raw for holding in snapshot.holdings},
         **pools,
     }
-    different = [what for what, value in ours.items() if read[what] != value]
-    if different:
-        raise RuntimeError(f"the two ways read different things: {different}")
+    different_names = [name for name, value in ours.items() if peer_readings[name] != value]
+    if different_names:
+        raise RuntimeError(f"the two ways read different things: {different_names}")
 
 
 def median_ms(work: Callable[[], object], rounds: int) -> float:
     times = []
     for _ in range(rounds):
-        started = time.perf_counter()
+        began_s = time.perf_counter()
         work()
-        times.append(1_000 * (time.perf_counter() - started))
+        times.append(1_000 * (time.perf_counter() - began_s))
     return round(statistics.median(times), 3)
 
 
 def measure(rounds: int) -> dict[str, Any]:
     with open_anvil() as chain:
-        line = EndpointProvider(chain.url or "", "local")
-        watch = whole_watch(chain, line)
-        reader = ChainReader([line], chain.chain_id, watch, chain.clock, 1)
+        endpoint = EndpointProvider(chain.url or "", "local")
+        scope = full_scope(chain, endpoint)
+        reader = ChainReader([endpoint], chain.chain_id, scope, chain.clock, 1)
         snapshot = reader.snapshot()
         provider = CountingProvider(chain.url)
         w3 = Web3(provider)
-        require_alike(snapshot, one_by_one(w3, watch))
+        require_alike(snapshot, one_by_one(w3, scope))
         peer_requests = provider.requests
         ours = {"requests": snapshot.requests, "median_ms": median_ms(reader.snapshot, rounds)}
         peer = {
             "requests": peer_requests,
-            "median_ms": median_ms(lambda: one_by_one(w3, watch), max(1, rounds // 10)),
+            "median_ms": median_ms(lambda: one_by_one(w3, scope), max(1, rounds // 10)),
         }
-        size = {"tokens": len(watch.tokens), "pools": len(watch.pools), "feeds": len(watch.feeds)}
+        counts = {"tokens": len(scope.tokens), "pools": len(scope.pools), "feeds": len(scope.feeds)}
     return {
         "machine": {
             "python": platform.python_version(),
@@ -168,7 +168,7 @@ def measure(rounds: int) -> dict[str, Any]:
             "cores": os.cpu_count(),
             "rounds": rounds,
         },
-        "ours": {"snapshot": {**ours, **size}},
+        "ours": {"snapshot": {**ours, **counts}},
         "peers": {"web3, one call at a time": peer},
         "ratios": {
             "requests": round(peer["requests"] / ours["requests"], 1),

@@ -45,30 +45,30 @@ of the imports."""
 
 
 def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
 
 
-def measured(config: Path, program: list[str], **environment: str) -> tuple[float, float, str]:
+def run_status(config: Path, program: list[str], **environment: str) -> tuple[float, float, str]:
     """Return (wall seconds, processor seconds, stderr) of one `status`."""
     command = [sys.executable, *program, "status", "--config", str(config)]
-    before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    done = subprocess.run(
+    usage_before, began_s = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    process = subprocess.run(
         command, env={**os.environ, **environment}, capture_output=True, text=True, check=True
     )
-    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return (
-        time.perf_counter() - started,
-        spent.ru_utime + spent.ru_stime - before.ru_utime - before.ru_stime,
-        done.stderr,
+        time.perf_counter() - began_s,
+        usage.ru_utime + usage.ru_stime - usage_before.ru_utime - usage_before.ru_stime,
+        process.stderr,
     )
 
 
 def imports(stderr: str) -> tuple[int, float]:
     """Return (modules, processor seconds) from the output of `IMPORTS`."""
-    (told,) = (line.split() for line in stderr.splitlines() if line.startswith("imports: "))
-    return int(told[1]), float(told[2])
+    (words,) = (line.split() for line in stderr.splitlines() if line.startswith("imports: "))
+    return int(words[1]), float(words[2])
 
 
 def main() -> None:
@@ -76,8 +76,8 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=9)
     runs = parser.parse_args().runs
     with tempfile.TemporaryDirectory() as folder:
-        config, empty = Path(folder) / "local.toml", Path(folder) / "empty"
-        serve = [
+        config, empty_cache = Path(folder) / "local.toml", Path(folder) / "empty"
+        serve_command = [
             sys.executable,
             *TRIMTAB,
             "localchain",
@@ -86,31 +86,37 @@ def main() -> None:
             "--write-config",
             str(config),
         ]
-        chain = subprocess.Popen(serve, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        chain = subprocess.Popen(
+            serve_command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         try:
             while not config.is_file():
                 if chain.poll() is not None:
                     raise SystemExit("the local chain did not start")
                 time.sleep(0.2)
-            measured(config, TRIMTAB)  # runs migrations, and writes missing bytecode
-            nothing = {"PYTHONPYCACHEPREFIX": str(empty), "PYTHONDONTWRITEBYTECODE": "1"}
-            kept = [measured(config, TRIMTAB) for _ in range(runs)]
-            bare = [measured(config, TRIMTAB, **nothing) for _ in range(runs)]
-            loaded = [imports(measured(config, ["-c", IMPORTS])[2]) for _ in range(runs)]
+            run_status(config, TRIMTAB)  # runs migrations, and writes missing bytecode
+            no_bytecode = {"PYTHONPYCACHEPREFIX": str(empty_cache), "PYTHONDONTWRITEBYTECODE": "1"}
+            with_bytecode = [run_status(config, TRIMTAB) for _ in range(runs)]
+            without_bytecode = [run_status(config, TRIMTAB, **no_bytecode) for _ in range(runs)]
+            import_figures = [imports(run_status(config, ["-c", IMPORTS])[2]) for _ in range(runs)]
         finally:
             chain.send_signal(signal.SIGINT)
             chain.wait()
-    found = {
-        "status_clock_s": statistics.median(one[0] for one in kept),
-        "status_processor_s": statistics.median(one[1] for one in kept),
-        "without_bytecode_clock_s": statistics.median(one[0] for one in bare),
-        "without_bytecode_processor_s": statistics.median(one[1] for one in bare),
-        "imports_s": statistics.median(seconds for _, seconds in loaded),
-        "imports_least_s": min(seconds for _, seconds in loaded),
-        "modules": loaded[0][0],
+    figures = {
+        "status_clock_s": statistics.median(measurement[0] for measurement in with_bytecode),
+        "status_processor_s": statistics.median(measurement[1] for measurement in with_bytecode),
+        "without_bytecode_clock_s": statistics.median(
+            measurement[0] for measurement in without_bytecode
+        ),
+        "without_bytecode_processor_s": statistics.median(
+            measurement[1] for measurement in without_bytecode
+        ),
+        "imports_s": statistics.median(seconds for _, seconds in import_figures),
+        "imports_least_s": min(seconds for _, seconds in import_figures),
+        "modules": import_figures[0][0],
         "runs": runs,
     }
-    print(json.dumps({name: round(value, 2) for name, value in found.items()}, indent=1))
+    print(json.dumps({name: round(value, 2) for name, value in figures.items()}, indent=1))
 
 
 if __name__ == "__main__":

@@ -46,14 +46,14 @@ def job_of(settings: int, bars: int) -> TuneJob:
         [1_600_000_000 + DAY_S * bar for bar in range(bars)],
         {"A": paths[:, 0].tolist(), "B": paths[:, 1].tolist()},
     )
-    wanted = make_spec(
+    spec = make_spec(
         {"A": 4_000, "B": 3_000, "USD": 3_000}, Every(28 * DAY_S), "USD", interval_s=DAY_S
     )
     grid = parse_grid(f"8%rel..12%rel:{settings}", "", "target", "")
     market = SimulationSettings(Fraction(10**8), 1_000, Fraction(10_000))
     return TuneJob(
         table,
-        wanted,
+        spec,
         market,
         grid.choices(),
         (0, bars - 1),
@@ -62,16 +62,18 @@ def job_of(settings: int, bars: int) -> TuneJob:
     )
 
 
-def timed(work: Callable[[TuneJob, Sequence[TuneChunk]], Iterable[object]], job: TuneJob) -> float:
-    began = time.perf_counter()
-    done = len(list(work(job, job.chunks())))
-    taken = time.perf_counter() - began
-    if done != len(job.runs):
-        raise SystemExit(f"{done} of {len(job.runs)} runs were done")
-    return taken
+def timed(
+    run_job: Callable[[TuneJob, Sequence[TuneChunk]], Iterable[object]], job: TuneJob
+) -> float:
+    began_s = time.perf_counter()
+    run_count = len(list(run_job(job, job.chunks())))
+    duration_s = time.perf_counter() - began_s
+    if run_count != len(job.runs):
+        raise SystemExit(f"{run_count} of {len(job.runs)} runs were done")
+    return duration_s
 
 
-def started(module: str, *args: str, stack: ExitStack) -> None:
+def start_process(module: str, *args: str, stack: ExitStack) -> None:
     """Start a scheduler or worker, which ends with the stack."""
     process = subprocess.Popen(
         [sys.executable, "-m", f"distributed.cli.{module}", *args, "--no-dashboard"],
@@ -82,22 +84,24 @@ def started(module: str, *args: str, stack: ExitStack) -> None:
     stack.callback(process.kill)
 
 
-def ready(
+def start_cluster(
     workers: int, job: TuneJob, stack: ExitStack
 ) -> Callable[[TuneJob, Sequence[TuneChunk]], Iterable[object]]:
     """Start a cluster of `workers`, warm it up, and return the function that runs jobs on it."""
     port = free_port()
     address = f"tcp://127.0.0.1:{port}"
-    started("dask_scheduler", "--host", "127.0.0.1", "--port", str(port), stack=stack)
+    start_process("dask_scheduler", "--host", "127.0.0.1", "--port", str(port), stack=stack)
     for _ in range(workers):
-        started("dask_worker", address, "--nthreads", "1", "--no-nanny", stack=stack)
+        start_process("dask_worker", address, "--nthreads", "1", "--no-nanny", stack=stack)
     with Client(address, timeout=120, set_as_default=False) as client:
         client.wait_for_workers(workers, timeout=120)
-    work = partial(run_on_cluster, address=address)
+    run_job = partial(run_on_cluster, address=address)
     list(
-        work(job, [TuneChunk(-1 - i, 0, 1, job.chunks()[0].engine) for i in range(WARM * workers)])
+        run_job(
+            job, [TuneChunk(-1 - i, 0, 1, job.chunks()[0].engine) for i in range(WARM * workers)]
+        )
     )
-    return work
+    return run_job
 
 
 def main() -> None:
@@ -110,27 +114,27 @@ def main() -> None:
         action="store_true",
         help="also measure local processes, including their start",
     )
-    asked = parser.parse_args()
-    job = job_of(asked.settings, asked.bars)
+    options = parser.parse_args()
+    job = job_of(options.settings, options.bars)
     load: list[float] = []
     times: dict[int, list[float]] = {1: [], 2: []}
     with ExitStack() as stack:
-        works = {workers: ready(workers, job, stack) for workers in times}
-        for _ in range(asked.rounds):
-            for workers, found in times.items():
-                found.append(timed(works[workers], job))
+        run_job_by_workers = {workers: start_cluster(workers, job, stack) for workers in times}
+        for _ in range(options.rounds):
+            for workers, durations in times.items():
+                durations.append(timed(run_job_by_workers[workers], job))
             load.append(os.getloadavg()[0])
     result = {
         "runs": len(job.runs),
-        "bars": asked.bars,
+        "bars": options.bars,
         "cores": available_cores(),
-        "one_worker_s": [round(one, 2) for one in times[1]],
-        "two_workers_s": [round(one, 2) for one in times[2]],
+        "one_worker_s": [round(number, 2) for number in times[1]],
+        "two_workers_s": [round(number, 2) for number in times[2]],
         "speedup_of_best": round(min(times[1]) / min(times[2]), 2),
         "speedup_of_median": round(statistics.median(times[1]) / statistics.median(times[2]), 2),
-        "load": [round(one, 1) for one in load],
+        "load": [round(number, 1) for number in load],
     }
-    if asked.processes:
+    if options.processes:
         result["processes_s"] = {
             str(cores): round(timed(partial(run_locally, cores=cores), job), 2) for cores in (1, 2)
         }

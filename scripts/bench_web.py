@@ -39,7 +39,7 @@ from agent.errors import TrimtabError
 from agent.localchain import open_anvil
 from scripts import bench_books
 
-ASKED = 50
+PAGE_REQUESTS = 50
 CYCLES = 10
 """Number of cycles per batch."""
 PAUSE_S = 0.3
@@ -54,46 +54,50 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, default=None, help="folder to build the store in")
     parser.add_argument("--pairs", type=int, default=0, help="number of pairs of batches of cycles")
     parser.add_argument("--read", default="", help=argparse.SUPPRESS)
-    wanted = parser.parse_args()
-    if wanted.read:
-        asyncio.run(read_streams(wanted.read, wanted.streams))
+    options = parser.parse_args()
+    if options.read:
+        asyncio.run(read_streams(options.read, options.streams))
         return
-    if wanted.pairs:
-        print(json.dumps(cycles_beside_streams(wanted.pairs, wanted.streams), indent=2))
+    if options.pairs:
+        print(json.dumps(cycles_beside_streams(options.pairs, options.streams), indent=2))
         return
-    with tempfile.TemporaryDirectory() as thrown_away:
-        folder = wanted.keep or Path(thrown_away)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = options.keep or Path(scratch)
         loaded = bench_books.config(folder)
         with wiring.open_store_offline(loaded) as (store, _):
             if store.ledger.current_book() is None:
-                bench_books.build(store, wanted.entries, 365)
-        print(json.dumps({"entries": wanted.entries, **measured(folder, wanted.streams)}, indent=2))
+                bench_books.build(store, options.entries, 365)
+        print(
+            json.dumps(
+                {"entries": options.entries, **serve_figures(folder, options.streams)}, indent=2
+            )
+        )
 
 
-def measured(folder: Path, streams: int) -> dict[str, object]:
+def serve_figures(folder: Path, streams: int) -> dict[str, object]:
     """Return the figures of one `trimtab serve`."""
-    began = perf_counter()
+    began_s = perf_counter()
     with dashboard(next(folder.glob("*.toml"))) as (address, _):
-        answers_s = perf_counter() - began
-        health_ms = []
+        answers_s = perf_counter() - began_s
+        health_times_ms = []
         while b'data-of="pnl.all' not in page(address)[0]:
-            health_ms.append(probed(address + "health"))
+            health_times_ms.append(health_ms(address + "health"))
             sleep(0.1)
-        ledger_s = perf_counter() - began
-        alone_ms, page_bytes = asked(address)
+        ledger_s = perf_counter() - began_s
+        alone_ms, page_bytes = median_page_ms(address)
         files = re.findall(r'"(/static/[^"]+)"', page(address)[0].decode())
         file_bytes = sum(page(address.rstrip("/") + name)[1] for name in files)
         links = [stream(address) for _ in range(streams)]
-        beside_ms, _ = asked(address)
+        beside_ms, _ = median_page_ms(address)
         for link in links:
             link.close()
     return {
         "answers_after_s": round(answers_s, 2),
         "ledger_read_after_s": round(ledger_s, 2),
         "health_ms_meanwhile": {
-            "first": round(health_ms[0], 2),
-            "median": round(median(health_ms[1:]), 2),
-            "longest": round(max(health_ms[1:]), 2),
+            "first": round(health_times_ms[0], 2),
+            "median": round(median(health_times_ms[1:]), 2),
+            "longest": round(max(health_times_ms[1:]), 2),
         },
         "page_ms": round(alone_ms, 2),
         "page_ms_beside_streams": round(beside_ms, 2),
@@ -102,12 +106,12 @@ def measured(folder: Path, streams: int) -> dict[str, object]:
     }
 
 
-def probed(address: str) -> float:
+def health_ms(address: str) -> float:
     """Return the milliseconds until a health check is answered."""
-    began = perf_counter()
+    began_s = perf_counter()
     with suppress(HTTPError):  # 503: no run has written here
         urlopen(address).close()  # noqa: S310 our own address
-    return (perf_counter() - began) * 1_000
+    return (perf_counter() - began_s) * 1_000
 
 
 @contextmanager
@@ -133,7 +137,7 @@ def cycles_beside_streams(pairs: int, streams: int) -> dict[str, object]:
     """Return the figures of a cycle without and with streams: medians over batches, and the median of
     the ratios within pairs.
     """
-    found: dict[int, list[dict[str, float]]] = {0: [], streams: []}
+    figures_by_streams: dict[int, list[dict[str, float]]] = {0: [], streams: []}
     with tempfile.TemporaryDirectory() as folder, open_anvil() as chain:
         config = Path(folder) / "trimtab.toml"
         config.write_text(chain.config_text())
@@ -144,21 +148,27 @@ def cycles_beside_streams(pairs: int, streams: int) -> dict[str, object]:
                 while b'data-of="status' not in page(address)[0]:
                     sleep(0.1)
                 for pair in range(pairs):
-                    for count in (0, streams) if pair % 2 else (streams, 0):
-                        found[count].append(batch(agent, address, process, count))
-    names = found[0][0]
+                    for stream_count in (0, streams) if pair % 2 else (streams, 0):
+                        figures_by_streams[stream_count].append(
+                            batch(agent, address, process, stream_count)
+                        )
+    names = figures_by_streams[0][0]
     return {
         "cycles": pairs * CYCLES,
         "streams": streams,
         **{
             name: {
-                "alone": round(median(one[name] for one in found[0]), 2),
-                "beside_streams": round(median(one[name] for one in found[streams]), 2),
+                "alone": round(median(alone[name] for alone in figures_by_streams[0]), 2),
+                "beside_streams": round(
+                    median(alone[name] for alone in figures_by_streams[streams]), 2
+                ),
                 "ratio": round(
                     median(
-                        two[name] / one[name]
-                        for one, two in zip(found[0], found[streams], strict=True)
-                        if one[name]
+                        beside[name] / alone[name]
+                        for alone, beside in zip(
+                            figures_by_streams[0], figures_by_streams[streams], strict=True
+                        )
+                        if alone[name]
                     ),
                     4,
                 ),
@@ -174,17 +184,20 @@ def batch(agent: Agent, address: str, process: int, streams: int) -> dict[str, f
     """
     reader = None
     if streams:
-        asking = [sys.executable, __file__, "--read", address, "--streams", str(streams)]
-        reader = subprocess.Popen(asking, stdout=subprocess.PIPE)
+        command = [sys.executable, __file__, "--read", address, "--streams", str(streams)]
+        reader = subprocess.Popen(command, stdout=subprocess.PIPE)
         if reader.stdout is None or not reader.stdout.readline():
             raise OSError("the streams did not open")
     spent_s, clock_s, served_s = 0.0, 0.0, processor_s(process)
     for _ in range(CYCLES):
-        spent, began = process_time(), perf_counter()
+        processor_began_s, began_s = process_time(), perf_counter()
         for outcome in agent.run(once=True):
             if isinstance(outcome, TrimtabError):
                 raise outcome
-        spent_s, clock_s = spent_s + process_time() - spent, clock_s + perf_counter() - began
+        spent_s, clock_s = (
+            spent_s + process_time() - processor_began_s,
+            clock_s + perf_counter() - began_s,
+        )
         sleep(PAUSE_S)
     served_s = processor_s(process) - served_s
     if reader is not None:
@@ -204,7 +217,7 @@ async def read_streams(address: str, streams: int) -> None:
     """Read event streams, and fetch the page after each change. Print a line once all are open."""
     host, port = address.split("/")[2].rsplit(":", 1)
 
-    async def asked(path: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async def request(path: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         reader, writer = await asyncio.open_connection(host, int(port))
         writer.write(f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
         await reader.readuntil(b"\r\n\r\n")
@@ -213,32 +226,32 @@ async def read_streams(address: str, streams: int) -> None:
     async def follow(reader: asyncio.StreamReader) -> None:
         while line := await reader.readline():
             if line.startswith(b"event: changed"):
-                shown, writer = await asked("/")
-                await shown.read()
+                page_reader, writer = await request("/")
+                await page_reader.read()
                 writer.close()
 
-    links = [await asked("/events") for _ in range(streams)]
+    links = [await request("/events") for _ in range(streams)]
     print("open", flush=True)
     await asyncio.gather(*(follow(reader) for reader, _ in links))
 
 
 def page(address: str) -> tuple[bytes, int]:
     """Return a page, and the number of bytes received."""
-    asking = Request(address, headers={"Accept-Encoding": "gzip"})  # noqa: S310 loopback
-    with urlopen(asking) as answer:  # noqa: S310 loopback
+    request = Request(address, headers={"Accept-Encoding": "gzip"})  # noqa: S310 loopback
+    with urlopen(request) as answer:  # noqa: S310 loopback
         body = answer.read()
-        packed = answer.headers["Content-Encoding"] == "gzip"
-    return gzip.decompress(body) if packed else body, len(body)
+        is_gzip = answer.headers["Content-Encoding"] == "gzip"
+    return gzip.decompress(body) if is_gzip else body, len(body)
 
 
-def asked(address: str) -> tuple[float, int]:
+def median_page_ms(address: str) -> tuple[float, int]:
     """Return the median milliseconds of the page, and its bytes."""
-    times, size = [], 0
-    for _ in range(ASKED):
-        began = perf_counter()
+    times_ms, size = [], 0
+    for _ in range(PAGE_REQUESTS):
+        began_s = perf_counter()
         size = page(address)[1]
-        times.append((perf_counter() - began) * 1000)
-    return median(times), size
+        times_ms.append((perf_counter() - began_s) * 1000)
+    return median(times_ms), size
 
 
 def stream(address: str) -> socket.socket:

@@ -30,29 +30,29 @@ extension."""
 def interpreter(version: str) -> str | None:
     """Return an interpreter of this version, checked by running it; None without one."""
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
-    tried = [
-        *sorted(str(one) for one in pyenv.glob(f"{version}.*/bin/python")),
+    programs = [
+        *sorted(str(path) for path in pyenv.glob(f"{version}.*/bin/python")),
         shutil.which(f"python{version}"),
         sys.executable,
     ]
-    for program in filter(None, tried):
-        done = subprocess.run(
+    for program in filter(None, programs):
+        process = subprocess.run(
             [program, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"],
             capture_output=True,
             text=True,
             check=False,
         )
-        if done.stdout.strip() == version:
+        if process.stdout.strip() == version:
             return program
     return None
 
 
-def installed(program: str, lock: str) -> str:
+def install_error(program: str, lock: str) -> str:
     """Install the lock and import the agent; return the end of the error, empty on success."""
     with tempfile.TemporaryDirectory() as scratch:
         python = f"{scratch}/bin/python"
         no_compiler = {**os.environ, "CC": "/bin/false", "CXX": "/bin/false"}
-        uv = [
+        uv_command = [
             sys.executable,
             "-m",
             "uv",
@@ -66,7 +66,7 @@ def installed(program: str, lock: str) -> str:
         ]
         steps = [
             [program, "-m", "venv", "--without-pip", scratch],
-            [*uv, "-r", str(REPO / lock)],
+            [*uv_command, "-r", str(REPO / lock)],
             [
                 python,
                 "-c",
@@ -74,21 +74,21 @@ def installed(program: str, lock: str) -> str:
             ],
         ]
         if lock == "requirements-run.lock":  # the others have uniswap-python or pre-releases
-            steps.append([*uv[:4], "check", "--python", python])
+            steps.append([*uv_command[:4], "check", "--python", python])
         for step in steps:
-            done = subprocess.run(
+            process = subprocess.run(
                 step, capture_output=True, text=True, check=False, cwd=REPO, env=no_compiler
             )
-            if done.returncode != 0:
+            if process.returncode != 0:
                 return (
-                    done.stderr.strip().splitlines()[-1][:300]
-                    if done.stderr.strip()
-                    else f"exit {done.returncode}"
+                    process.stderr.strip().splitlines()[-1][:300]
+                    if process.stderr.strip()
+                    else f"exit {process.returncode}"
                 )
     return ""
 
 
-def wheels_only(version: str, lock: str) -> str:
+def missing_wheels_error(version: str, lock: str) -> str:
     """Return uv's error; empty if every pin of the lock for this Python version has a wheel."""
     options = [
         "--only-binary",
@@ -100,16 +100,18 @@ def wheels_only(version: str, lock: str) -> str:
         "--no-header",
     ]
     pins = re.sub(r" *\\\n +--hash=\S+", "", (REPO / lock).read_text())
-    wanted = "\n".join(line for line in pins.splitlines() if not line.startswith(SOURCES_ONLY))
-    done = subprocess.run(
+    requirements = "\n".join(
+        line for line in pins.splitlines() if not line.startswith(SOURCES_ONLY)
+    )
+    process = subprocess.run(
         [sys.executable, "-m", "uv", "pip", "compile", "-", *options],
-        input=wanted,
+        input=requirements,
         capture_output=True,
         text=True,
         check=False,
         cwd=REPO,
     )
-    return "" if done.returncode == 0 else done.stderr.strip()[-300:]
+    return "" if process.returncode == 0 else process.stderr.strip()[-300:]
 
 
 def main() -> int:
@@ -121,22 +123,26 @@ def main() -> int:
         "--lock", action="append", choices=LOCKS, help="this lock only; may be repeated"
     )
     options = parser.parse_args()
-    found = []
+    rows = []
     for version in options.python or PYTHONS:
         program = interpreter(version)
         for lock in options.lock or LOCKS:
-            why = wheels_only(version, lock) if program is None else installed(program, lock)
-            found.append(
+            error = (
+                missing_wheels_error(version, lock)
+                if program is None
+                else install_error(program, lock)
+            )
+            rows.append(
                 {
                     "python": version,
                     "lock": lock,
                     "by": "wheels" if program is None else "installing",
-                    "ok": not why,
-                    "why": why,
+                    "ok": not error,
+                    "why": error,
                 }
             )
-    print(json.dumps(found, indent=1))
-    return 0 if all(one["ok"] for one in found) else 1
+    print(json.dumps(rows, indent=1))
+    return 0 if all(row["ok"] for row in rows) else 1
 
 
 if __name__ == "__main__":

@@ -71,37 +71,37 @@ LIFTOFF = "--liftoff-only"
 compiling these contracts."""
 
 
-def rules(name: str) -> dict[str, Any]:
+def compiler_settings(name: str) -> dict[str, Any]:
     """Return the compiler settings for a contract."""
     return SETTINGS | OWN_SETTINGS.get(name, {})
 
 
-def fingerprint(name: str, read: list[str], artifact: str) -> str:
+def fingerprint(name: str, file_names: list[str], artifact: str) -> str:
     """Return the hash over a contract's sources, settings, compiler and artifact."""
     modules = npm_root()
-    texts = []
-    for wanted in read:
-        found = (base / wanted for base in (*SOURCES, modules))
-        text = next((path.read_bytes() for path in found if path.is_file()), b"")
-        texts.append((wanted, hashlib.sha256(text).hexdigest()))
+    hashes = []
+    for file_name in file_names:
+        paths = (base / file_name for base in (*SOURCES, modules))
+        text = next((path.read_bytes() for path in paths if path.is_file()), b"")
+        hashes.append((file_name, hashlib.sha256(text).hexdigest()))
     solc = json.loads((modules / "solc" / "package.json").read_text(encoding="utf-8"))["version"]
-    whole = json.dumps([solc, DRIVER, rules(name), texts, artifact])
-    return hashlib.sha256(whole.encode()).hexdigest()
+    record_text = json.dumps([solc, DRIVER, compiler_settings(name), hashes, artifact])
+    return hashlib.sha256(record_text.encode()).hexdigest()
 
 
 def changed() -> list[str]:
     """Return the names of contracts whose sources, settings, compiler or artifact differ from the
     record, and of records and artifacts without a source.
     """
-    record = json.loads(RECORD.read_text(encoding="utf-8"))
+    records = json.loads(RECORD.read_text(encoding="utf-8"))
     sources = find_sources(None)
     artifacts = {path.stem for folder in SOURCES.values() for path in folder.glob("*.json")}
-    wrong = set(record) ^ set(sources) | artifacts ^ set(sources)
-    for name in sources.keys() - wrong:
+    outdated = set(records) ^ set(sources) | artifacts ^ set(sources)
+    for name in sources.keys() - outdated:
         artifact = (SOURCES[sources[name]] / f"{name}.json").read_text(encoding="utf-8")
-        if fingerprint(name, record[name]["read"], artifact) != record[name]["sha256"]:
-            wrong.add(name)
-    return sorted(wrong)
+        if fingerprint(name, records[name]["read"], artifact) != records[name]["sha256"]:
+            outdated.add(name)
+    return sorted(outdated)
 
 
 def compile_all(
@@ -111,7 +111,7 @@ def compile_all(
     contract name. A file Name.sol must contain a contract Name.
     """
     jobs = [
-        {"name": name, "folder": str(folder), "settings": rules(name)}
+        {"name": name, "folder": str(folder), "settings": compiler_settings(name)}
         for name, folder in sources.items()
     ]
     request = {
@@ -120,7 +120,7 @@ def compile_all(
         "modules": str(npm_root()),
     }
     answer = json.loads(run_node([LIFTOFF, "-e", DRIVER], REPO, stdin=json.dumps(request)))
-    texts, read, problems = {}, {}, []
+    texts, files_read, problems = {}, {}, []
     for name, result in answer["results"].items():
         problems += result["errors"]
         problems += [f"warning counts as an error: {text}" for text in result["warnings"]]
@@ -133,22 +133,22 @@ def compile_all(
             "abi": contract["abi"],
             "bytecode": "0x" + contract["evm"]["bytecode"]["object"],
             "deployedBytecode": "0x" + contract["evm"]["deployedBytecode"]["object"],
-            "compiler": {"version": answer["version"], "settings": rules(name)},
+            "compiler": {"version": answer["version"], "settings": compiler_settings(name)},
         }
         texts[name] = json.dumps(artifact, indent=1) + "\n"
-        read[name] = result["read"]
-    return texts, read, problems
+        files_read[name] = result["read"]
+    return texts, files_read, problems
 
 
 def find_sources(only: list[str] | None) -> dict[str, Path]:
     """Return the folder of each contract by name, sorted. Exits if two folders have the same name."""
-    found: dict[str, Path] = {}
+    folders: dict[str, Path] = {}
     for folder in SOURCES:
         for path in folder.glob("*.sol"):
-            if path.stem in found:
+            if path.stem in folders:
                 raise SystemExit(f"{path.stem}.sol is in two folders")
-            found[path.stem] = folder
-    return {name: found[name] for name in sorted(found) if only is None or name in only}
+            folders[path.stem] = folder
+    return {name: folders[name] for name in sorted(folders) if only is None or name in only}
 
 
 def main() -> int:
@@ -161,10 +161,10 @@ def main() -> int:
     )
     options = parser.parse_args()
     sources = find_sources(options.only)
-    texts, read, problems = compile_all(sources)
-    record = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.is_file() else {}
-    made = {
-        name: {"read": read[name], "sha256": fingerprint(name, read[name], text)}
+    texts, files_read, problems = compile_all(sources)
+    records = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.is_file() else {}
+    new_records = {
+        name: {"read": files_read[name], "sha256": fingerprint(name, files_read[name], text)}
         for name, text in texts.items()
     }
     for name, text in texts.items():
@@ -173,11 +173,15 @@ def main() -> int:
             path.write_text(text, encoding="utf-8")
         elif not path.is_file() or path.read_text(encoding="utf-8") != text:
             problems.append(f"{path.relative_to(REPO)} differs from what {name}.sol compiles to")
-        elif record.get(name) != made[name]:
+        elif records.get(name) != new_records[name]:
             problems.append(f"{name}: differs from {RECORD.relative_to(REPO)}")
     if not options.check:
-        kept = {name: one for name, one in record.items() if name in find_sources(None)} | made
-        RECORD.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        all_records = {
+            name: entry for name, entry in records.items() if name in find_sources(None)
+        } | new_records
+        RECORD.write_text(
+            json.dumps(all_records, indent=1, sort_keys=True) + "\n", encoding="utf-8"
+        )
     for problem in problems:
         print(problem, file=sys.stderr)
     print(f"{'compared' if options.check else 'compiled'} {len(texts)} of {len(sources)} contracts")

@@ -30,12 +30,12 @@ LATER = (
 import agent  # noqa: E402 after the setting above
 
 if __name__ == "__main__":
-    inside = [
-        found.name
-        for found in pkgutil.walk_packages(agent.__path__, "agent.")
-        if "migrations" not in found.name
+    module_names = [
+        module.name
+        for module in pkgutil.walk_packages(agent.__path__, "agent.")
+        if "migrations" not in module.name
     ]
-    for name in (*LATER, *inside):
+    for name in (*LATER, *module_names):
         with suppress(ImportError):  # belongs to an extra that is not installed
             if name == "uniswap":
                 from agent.chain.second_quote import web3_6_names

@@ -33,16 +33,18 @@ def main() -> None:
             name,
         )
         for name, summary in (
-            (name, found["summary"])
-            for name, found in json.loads(options.measured.read_text())["files"].items()
+            (name, coverage["summary"])
+            for name, coverage in json.loads(options.measured.read_text())["files"].items()
         )
         if any(fnmatch(name, pattern) for pattern in options.only.split(","))
     ]
-    covered, missing = (sum(one[at] for one in counts) for at in (1, 0))
+    covered, missing = (sum(row[column] for row in counts) for column in (1, 0))
     if not covered:
         sys.exit(f"no file of {options.only} was measured")
-    for missed, hit, name in sorted(counts, reverse=True)[:SHOWN]:
-        print(f"{missed:>5} missing  {100 * hit / (hit + missed or 1):5.1f} %  {name}")
+    for missing_count, covered_count, name in sorted(counts, reverse=True)[:SHOWN]:
+        print(
+            f"{missing_count:>5} missing  {100 * covered_count / (covered_count + missing_count or 1):5.1f} %  {name}"
+        )
     share = 100 * covered / (covered + missing)
     print(f"{share:.2f} % of {len(counts)} files covered, at least {options.least:g} % wanted")
     sys.exit(share < options.least)

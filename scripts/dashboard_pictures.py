@@ -67,12 +67,12 @@ def daily_prices() -> list[dict[str, Fraction]]:
 
 
 @contextmanager
-def kept_portfolio() -> Iterator[Path]:
+def rebalanced_config() -> Iterator[Path]:
     """Rebalance a portfolio daily up to the present; yield its config."""
     prices = daily_prices()
     tokens = tuple(
-        replace(one, price_usd=prices[0].get(one.symbol, one.price_usd))
-        for one in SMALL_WORLD.tokens
+        replace(token, price_usd=prices[0].get(token.symbol, token.price_usd))
+        for token in SMALL_WORLD.tokens
     )
     began_s = int(time.time()) - DAYS * DAY_S - SPARE_S
     with (
@@ -105,7 +105,7 @@ def _open_day(chain: LocalChain, begins_s: int, prices: dict[str, Fraction]) -> 
 def picture(
     browser: Browser,
     address: str,
-    place: str,
+    path: str,
     scheme: Literal["light", "dark"],
     size: tuple[int, int],
 ) -> bytes:
@@ -113,25 +113,22 @@ def picture(
     page = browser.new_page(
         viewport={"width": size[0], "height": size[1]}, color_scheme=scheme, device_scale_factor=1
     )
-    page.goto(address.rstrip("/") + place)
+    page.goto(address.rstrip("/") + path)
     page.wait_for_selector("data[data-of]", timeout=PATIENCE_MS)
-    if place == "/":
-        for shown in (
+    if path == "/":
+        for selector in (
             "text=healthy",
             "[data-of='status.total_value']",
             ".chart canvas >> nth=1",
         ):
-            page.wait_for_selector(shown, timeout=PATIENCE_MS)
+            page.wait_for_selector(selector, timeout=PATIENCE_MS)
     page.wait_for_selector("#connection:has-text('Live')")
-    found = page.screenshot()
+    png = page.screenshot()
     page.close()
-    return found
+    return png
 
 
-# --- PNG (W3C Recommendation, Portable Network Graphics, 2nd edition).
-
-
-def small(png: bytes) -> bytes:
+def with_palette(png: bytes) -> bytes:
     """Return the picture in at most COLOURS colours, one byte per pixel."""
     pixels = decoded(png)
     height, width, _ = pixels.shape
@@ -150,45 +147,57 @@ def small(png: bytes) -> bytes:
 
 
 def decoded(png: bytes) -> NDArray[np.uint8]:
-    """Return red, green and blue of each pixel of a PNG with 8 bits per channel."""
-    at, data, width, height, channels = 8, b"", 0, 0, 0
-    while at < len(png):
-        size, name = struct.unpack(">I4s", png[at : at + 8])
-        body = png[at + 8 : at + 8 + size]
+    """Return red, green and blue of each pixel of a PNG with 8 bits per channel (W3C Recommendation,
+    Portable Network Graphics, 2nd edition).
+    """
+    offset, data, width, height, channels = 8, b"", 0, 0, 0
+    while offset < len(png):
+        size, name = struct.unpack(">I4s", png[offset : offset + 8])
+        body = png[offset + 8 : offset + 8 + size]
         if name == b"IHDR":
-            width, height, _, kind = struct.unpack(">IIBB", body[:10])
-            channels = {2: 3, 6: 4}[kind]
+            width, height, _, colour_type = struct.unpack(">IIBB", body[:10])
+            channels = {2: 3, 6: 4}[colour_type]
         elif name == b"IDAT":
             data += body
-        at += size + 12
+        offset += size + 12
     raw = np.frombuffer(zlib.decompress(data), dtype=np.uint8).reshape(height, -1)
     rows = np.zeros((height + 1, width, channels), dtype=np.int64)
     for number, line in enumerate(raw):
-        given = line[1:].reshape(width, channels).astype(np.int64)
-        rows[number + 1] = _unfiltered(int(line[0]), given, rows[number])
+        filtered_row = line[1:].reshape(width, channels).astype(np.int64)
+        rows[number + 1] = _unfiltered(int(line[0]), filtered_row, rows[number])
     return rows[1:, :, :3].astype(np.uint8)
 
 
-def _unfiltered(kind: int, given: NDArray[np.int64], above: NDArray[np.int64]) -> NDArray[np.int64]:
-    if kind == 0:
-        return given
-    if kind == 1:
-        return np.cumsum(given, axis=0) % 256
-    if kind == 2:
-        return (given + above) % 256
-    row, left, corner = np.zeros_like(given), np.zeros_like(given[0]), np.zeros_like(given[0])
-    for x, value in enumerate(given):
-        if kind == 3:
-            guess = (left + above[x]) // 2
+def _unfiltered(
+    filter_type: int, filtered_row: NDArray[np.int64], row_above: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    if filter_type == 0:
+        return filtered_row
+    if filter_type == 1:
+        return np.cumsum(filtered_row, axis=0) % 256
+    if filter_type == 2:
+        return (filtered_row + row_above) % 256
+    row, left_value, corner_value = (
+        np.zeros_like(filtered_row),
+        np.zeros_like(filtered_row[0]),
+        np.zeros_like(filtered_row[0]),
+    )
+    for x, value in enumerate(filtered_row):
+        if filter_type == 3:
+            prediction = (left_value + row_above[x]) // 2
         else:
-            far = [abs(above[x] - corner), abs(left - corner), abs(left + above[x] - 2 * corner)]
-            guess = np.where(
-                (far[0] <= far[1]) & (far[0] <= far[2]),
-                left,
-                np.where(far[1] <= far[2], above[x], corner),
+            distances = [
+                abs(row_above[x] - corner_value),
+                abs(left_value - corner_value),
+                abs(left_value + row_above[x] - 2 * corner_value),
+            ]
+            prediction = np.where(
+                (distances[0] <= distances[1]) & (distances[0] <= distances[2]),
+                left_value,
+                np.where(distances[1] <= distances[2], row_above[x], corner_value),
             )
-        row[x] = left = (value + guess) % 256
-        corner = above[x]
+        row[x] = left_value = (value + prediction) % 256
+        corner_value = row_above[x]
     return row
 
 
@@ -197,32 +206,34 @@ def reduced(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.ui
     frequent colours first, each at some distance from those before it.
     """
     colours, inverse, counts = np.unique(pixels, axis=0, return_inverse=True, return_counts=True)
-    kept: list[NDArray[np.int64]] = []
-    for apart in (24, 12, 6, 1):
+    kept_colours: list[NDArray[np.int64]] = []
+    for min_distance in (24, 12, 6, 1):
         for colour in colours[np.argsort(-counts, kind="stable")].astype(np.int64):
-            if len(kept) < COLOURS and all(np.abs(colour - one).sum() >= apart for one in kept):
-                kept.append(colour)
-    palette = np.array(kept)
-    far = np.abs(colours.astype(np.int64)[:, None, :] - palette[None, :, :]).sum(axis=2)
-    nearest = far.argmin(axis=1).astype(np.uint8)
+            if len(kept_colours) < COLOURS and all(
+                np.abs(colour - kept_colour).sum() >= min_distance for kept_colour in kept_colours
+            ):
+                kept_colours.append(colour)
+    palette = np.array(kept_colours)
+    distances = np.abs(colours.astype(np.int64)[:, None, :] - palette[None, :, :]).sum(axis=2)
+    nearest = distances.argmin(axis=1).astype(np.uint8)
     return palette.astype(np.uint8), nearest[inverse.reshape(-1)]
 
 
 def main() -> None:
     """Write the pictures."""
-    with kept_portfolio() as config, sync_playwright() as playwright, ExitStack() as ended:
+    with rebalanced_config() as config, sync_playwright() as playwright, ExitStack() as stack:
         dashboard = DashboardProcess(config, 0)
-        ended.callback(dashboard.stop)
+        stack.callback(dashboard.stop)
         run = subprocess.Popen([*RUN, "--config", str(config)], stdout=subprocess.DEVNULL)
-        ended.callback(run.wait)
-        ended.callback(run.terminate)
+        stack.callback(run.wait)
+        stack.callback(run.terminate)
         browser = playwright.chromium.launch(executable_path=program(), args=list(OPTIONS))
-        for name, (place, scheme, size) in PICTURES.items():
-            found = small(picture(browser, dashboard.address, place, scheme, size))
-            if len(found) > MOST_BYTES:
-                raise SystemExit(f"{name}: {len(found):,} bytes")
-            (ROOT / "docs" / f"dashboard-{name}.png").write_bytes(found)
-            print(f"docs/dashboard-{name}.png: {len(found):,} bytes")
+        for name, (path, scheme, size) in PICTURES.items():
+            png = with_palette(picture(browser, dashboard.address, path, scheme, size))
+            if len(png) > MOST_BYTES:
+                raise SystemExit(f"{name}: {len(png):,} bytes")
+            (ROOT / "docs" / f"dashboard-{name}.png").write_bytes(png)
+            print(f"docs/dashboard-{name}.png: {len(png):,} bytes")
         browser.close()
 
 

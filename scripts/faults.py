@@ -33,25 +33,25 @@ CASES_PER_CHAIN = 150
 """Number of cases after which a new chain is started, since anvil drops old blocks and grows."""
 
 
-def cases(chain: LocalChain, suite: str, seed: int, wanted: Only) -> Iterator[Result]:
+def cases(chain: LocalChain, suite: str, seed: int, selection: Only) -> Iterator[Result]:
     """Yield the results of one seed of one suite. An error of the suite itself is a violation too."""
     run, _ = SUITES[suite]
     numbers = itertools.count()
     with tempfile.TemporaryDirectory() as root:
 
         def folders() -> Path:
-            made = Path(root) / str(next(numbers))
-            made.mkdir()
-            return made
+            folder = Path(root) / str(next(numbers))
+            folder.mkdir()
+            return folder
 
-        last = Case(suite, seed, "", "")
+        last_case = Case(suite, seed, "", "")
         try:
-            for result in run(chain, folders, seed, wanted):
-                last = result.case
+            for result in run(chain, folders, seed, selection):
+                last_case = result.case
                 yield result
         except Exception:
             yield Result(
-                last,
+                last_case,
                 {},
                 [f"the suite itself broke after this case: {traceback.format_exc(limit=-4)}"],
             )
@@ -62,57 +62,57 @@ def work(tasks: Any, results: Any, one_of: int) -> None:
     task = tasks.get()
     while task is not None:
         with open_anvil() as chain:
-            done = 0
-            while task is not None and done < CASES_PER_CHAIN:
+            case_count = 0
+            while task is not None and case_count < CASES_PER_CHAIN:
                 suite, seed = task
                 for result in cases(
                     chain, suite, seed, every if one_of == 1 else sample(seed, one_of)
                 ):
                     results.put(result)
-                    done += 1
+                    case_count += 1
                 results.put(task)
                 task = tasks.get()
 
 
 def spread(
-    wanted: list[tuple[str, int]], jobs: int, one_of: int, minutes: float
+    seeds: list[tuple[str, int]], jobs: int, one_of: int, minutes: float
 ) -> Iterator[Result]:
     """Yield all results of these seeds from `jobs` workers; after `minutes` no further seed is begun."""
     tasks, results = FORK.Queue(), FORK.Queue()
     workers = [FORK.Process(target=work, args=(tasks, results, one_of)) for _ in range(jobs)]
-    left, under_way, until = list(wanted), 0, time.monotonic() + minutes * 60
+    waiting_tasks, under_way, end_s = list(seeds), 0, time.monotonic() + minutes * 60
     for worker in workers:
         worker.start()
-        under_way += _hand_out(tasks, left)
+        under_way += _hand_out(tasks, waiting_tasks)
     while under_way:
-        found = results.get()
-        if isinstance(found, Result):
-            yield found
+        message = results.get()
+        if isinstance(message, Result):
+            yield message
         else:
             under_way -= 1
-            if time.monotonic() < until:
-                under_way += _hand_out(tasks, left)
+            if time.monotonic() < end_s:
+                under_way += _hand_out(tasks, waiting_tasks)
     for _ in workers:
         tasks.put(None)
     for worker in workers:
         worker.join()
 
 
-def _hand_out(tasks: Any, left: list[tuple[str, int]]) -> int:
-    if not left:
+def _hand_out(tasks: Any, waiting_tasks: list[tuple[str, int]]) -> int:
+    if not waiting_tasks:
         return 0
-    tasks.put(left.pop(0))
+    tasks.put(waiting_tasks.pop(0))
     return 1
 
 
-def order(suites: list[str], seeds: int | None, first: int) -> list[tuple[str, int]]:
+def alternating_seeds(suites: list[str], seeds: int | None, first: int) -> list[tuple[str, int]]:
     """Return the seeds of all suites, alternating between suites, so that a run cut short covers all."""
     counts = {name: SUITES[name][1] if seeds is None else seeds for name in suites}
     return [
-        (name, first + turn)
-        for turn in range(max(counts.values()))
+        (name, first + offset)
+        for offset in range(max(counts.values()))
         for name in suites
-        if turn < counts[name]
+        if offset < counts[name]
     ]
 
 
@@ -146,11 +146,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write the figures as JSON to this file")
     parser.add_argument("--replay", metavar="NAME", help="run one case again, by its name")
     options = parser.parse_args()
-    began = time.monotonic()
+    began_s = time.monotonic()
     if options.replay:
         case = parsed(options.replay)
         with open_anvil() as chain:
-            found = list(
+            results = list(
                 cases(
                     chain,
                     case.suite,
@@ -158,53 +158,53 @@ def main() -> None:
                     lambda fault, where: (fault, where) == (case.fault, case.where),
                 )
             )
-        for result in found:
+        for result in results:
             print(result)
     else:
         suites = options.suite or list(FUTURES if options.futures else SPOT)
-        wanted = order(suites, options.seeds, options.first)
-        found = []
-        for result in spread(wanted, options.jobs, options.one_of, options.minutes):
-            found.append(result)
+        seeds = alternating_seeds(suites, options.seeds, options.first)
+        results = []
+        for result in spread(seeds, options.jobs, options.one_of, options.minutes):
+            results.append(result)
             if result.violations:
                 print(
                     f"VIOLATION {result.case}\n  {result.violations}\n  after {result.ends}",
                     file=sys.stderr,
                     flush=True,
                 )
-            elif len(found) % 25 == 0:
+            elif len(results) % 25 == 0:
                 print(
-                    f"{len(found)} cases in {time.monotonic() - began:.0f} s",
+                    f"{len(results)} cases in {time.monotonic() - began_s:.0f} s",
                     file=sys.stderr,
                     flush=True,
                 )
-    document = figures(found, time.monotonic() - began)
+    document = figures(results, time.monotonic() - began_s)
     text = json.dumps(document, indent=1)
     print(text)
     if options.out:
         options.out.write_text(text + "\n", encoding="utf-8")
     sys.exit(
         1
-        if document["violations"] or not found or document["faults_injected"] < options.least
+        if document["violations"] or not results or document["faults_injected"] < options.least
         else 0
     )
 
 
-def figures(found: list[Result], seconds: float) -> dict[str, Any]:
+def figures(results: list[Result], seconds: float) -> dict[str, Any]:
     """Return the published figures: cases, faults by kind, and violations with the names for replay."""
-    kinds: Counter[str] = Counter()
-    for result in found:
-        kinds.update(result.injected)
-    struck = {result.case for result in found if any(result.injected.values())}
+    fault_counts: Counter[str] = Counter()
+    for result in results:
+        fault_counts.update(result.injected)
+    struck_cases = {result.case for result in results if any(result.injected.values())}
     return {
-        "cases": len(found),
-        "cases_struck": len(struck),
-        "cases_by_suite": dict(Counter(result.case.suite for result in found)),
-        "faults_injected": sum(kinds.values()),
-        "faults_by_kind": dict(sorted(kinds.items())),
+        "cases": len(results),
+        "cases_struck": len(struck_cases),
+        "cases_by_suite": dict(Counter(result.case.suite for result in results)),
+        "faults_injected": sum(fault_counts.values()),
+        "faults_by_kind": dict(sorted(fault_counts.items())),
         "violations": [
             {"case": str(result.case), "what": result.violations}
-            for result in found
+            for result in results
             if result.violations
         ],
         "duration_s": round(seconds),

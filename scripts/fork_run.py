@@ -91,10 +91,10 @@ def relay(upstream: str) -> Iterator[str]:
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             try:
-                answer = session.post(
+                response = session.post(
                     upstream, data=body, headers={"Content-Type": "application/json"}, timeout=60
                 )
-                status, text = answer.status_code, answer.content
+                status, text = response.status_code, response.content
             except requests.RequestException:
                 status, text = 502, b""
             with suppress(OSError):  # anvil may have ended in the meantime
@@ -118,16 +118,16 @@ def relay(upstream: str) -> Iterator[str]:
 def run(config: Path, upstream: str, native: str) -> dict:
     """Run everything; return the status before, the rebalance, and the weights after."""
     chain_id = load_config(config).config.chain.chain_id
-    found = int(EndpointProvider(upstream, "upstream").call("eth_chainId", []), 16)
-    if found != chain_id:
+    endpoint_chain_id = int(EndpointProvider(upstream, "upstream").call("eth_chainId", []), 16)
+    if endpoint_chain_id != chain_id:
         raise ConfigError(
-            f"RPC_URL is on chain {found}, the config on {chain_id}",
+            f"RPC_URL is on chain {endpoint_chain_id}, the config on {chain_id}",
             "name an endpoint of the config's chain",
         )
     with (
         tempfile.TemporaryDirectory(prefix="trimtab-fork-") as folder,
-        relay(upstream) as near,
-        run_anvil(flags=["--fork-url", near, "--no-storage-caching"]) as url,
+        relay(upstream) as local_url,
+        run_anvil(flags=["--fork-url", local_url, "--no-storage-caching"]) as url,
     ):
         loaded = load_config(fork_config(config, url, Path(folder)))
         fund(
@@ -137,13 +137,13 @@ def run(config: Path, upstream: str, native: str) -> dict:
         )
         pin_all(loaded)
         with api.open_agent(loaded) as agent:
-            before = status(agent.status())
+            status_before = status(agent.status())
             outcome = agent.rebalance(
                 send=True, confirm=lambda _: True, progress=lambda stage: note(format_stage(stage))
             )
-            done = plans.rebalance(outcome, agent.realised(outcome))
-            after = status(agent.status())
-    return {"before": before, "rebalance": done, "after": after}
+            rebalance = plans.rebalance(outcome, agent.realised(outcome))
+            status_after = status(agent.status())
+    return {"before": status_before, "rebalance": rebalance, "after": status_after}
 
 
 def main() -> int:
@@ -158,22 +158,26 @@ def main() -> int:
             raise ConfigError(
                 "RPC_URL is not set", "export RPC_URL with an archive or full node's address"
             )
-        found = run(args.config, upstream, args.native)
+        document = run(args.config, upstream, args.native)
     except TrimtabError as error:
         print(error, file=sys.stderr)
         return error.exit_code
     if args.json:
-        print(json.dumps(found, indent=2))
+        print(json.dumps(document, indent=2))
         return 0
     for name in ("before", "after"):
-        held = ", ".join(
-            f"{h['symbol']} {h['weight_bps'] / 100:.2f} %" for h in found[name]["holdings"]
+        holdings_text = ", ".join(
+            f"{h['symbol']} {h['weight_bps'] / 100:.2f} %" for h in document[name]["holdings"]
         )
-        print(f"{name}: {found[name]['total_value']} {found[name]['numeraire']}: {held}")
-    for sent in found["rebalance"]["transactions"]:
-        print(f"{sent['kind']}: {sent['status']}, {sent['gas_used']} gas, {sent['hash']}")
-    print(f"{found['rebalance']['outcome']}: {found['rebalance']['reason']}")
-    return 0 if found["rebalance"]["outcome"] in ("done", "hold") else 10
+        print(
+            f"{name}: {document[name]['total_value']} {document[name]['numeraire']}: {holdings_text}"
+        )
+    for transaction in document["rebalance"]["transactions"]:
+        print(
+            f"{transaction['kind']}: {transaction['status']}, {transaction['gas_used']} gas, {transaction['hash']}"
+        )
+    print(f"{document['rebalance']['outcome']}: {document['rebalance']['reason']}")
+    return 0 if document["rebalance"]["outcome"] in ("done", "hold") else 10
 
 
 if __name__ == "__main__":

@@ -59,7 +59,7 @@ ANY = "ANY"
 PROBLEMS = 500
 LEAST_BASE_FEE_WEI = 7
 """Lowest base fee: an eighth of it is below one wei, so EIP-1559 lowers it no further."""
-WAITS_S = (0, 3, 7)
+START_DELAYS_S = (0, 3, 7)
 """Delays of the runs of the scene, in seconds. Block numbers, and digits that depend on a block's
 time, then differ between runs."""
 WITHOUT_CONFIG = {"whatif", "templates", "backtest", "tune", "stress", "init", "nonsense"}
@@ -69,11 +69,11 @@ def commands(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tup
     """Yield the words of every command and group."""
     yield path
     if isinstance(command, click.Group):
-        for name, below in command.commands.items():
-            yield from commands(below, (*path, name))
+        for name, subcommand in command.commands.items():
+            yield from commands(subcommand, (*path, name))
 
 
-def asked(words: tuple[str, ...], folder: Path) -> subprocess.CompletedProcess[str]:
+def run_trimtab(words: tuple[str, ...], folder: Path) -> subprocess.CompletedProcess[str]:
     """Run a command as a process in a folder."""
     return subprocess.run(
         [*TRIMTAB, *words],
@@ -87,14 +87,16 @@ def asked(words: tuple[str, ...], folder: Path) -> subprocess.CompletedProcess[s
     )
 
 
-def helps() -> dict[str, str]:
+def help_texts() -> dict[str, str]:
     """Return the texts of --help by file name."""
-    every = list(commands(typer.main.get_command(app)))
+    command_words = list(commands(typer.main.get_command(app)))
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        found = threads.map(lambda words: asked((*words, "--help"), ROOT).stdout, every)
+        outputs = threads.map(
+            lambda words: run_trimtab((*words, "--help"), ROOT).stdout, command_words
+        )
     return {
         f"{'-'.join(words) or 'trimtab'}.txt": re.sub(r" +$", "", text, flags=re.M)
-        for words, text in zip(every, found, strict=True)
+        for words, text in zip(command_words, outputs, strict=True)
     }
 
 
@@ -141,117 +143,120 @@ def settle_base_fee(port: int) -> None:
         json.dumps(calls).encode(),
         {"Content-Type": "application/json"},
     )
-    with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
-        answers = json.load(answer)
-    if any("error" in one for one in answers):
-        raise RuntimeError(f"the base fee was not set: {answers}")
+    with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310
+        results = json.load(response)
+    if any("error" in result for result in results):
+        raise RuntimeError(f"the base fee was not set: {results}")
 
 
 def scene(wait_s: int = 0) -> dict[str, Any]:
     """Return exit code and document of every command of the scene, by file name."""
-    found, step = {}, ""
-    with tempfile.TemporaryDirectory() as name, chain(Path(name)):
+    documents, step = {}, ""
+    with tempfile.TemporaryDirectory() as folder, chain(Path(folder)):
         time.sleep(wait_s)
         for number, line in enumerate((GOLDEN / "scene.txt").read_text().splitlines()):
             words = tuple(shlex.split(line.replace("STEP", step)))
-            said = asked(
+            process = run_trimtab(
                 (
                     *words,
                     *(() if words[0] in WITHOUT_CONFIG else ("--config", "trimtab.toml")),
                     "--json",
                 ),
-                Path(name),
+                Path(folder),
             )
-            text = said.stdout.replace(name, "FOLDER")
+            text = process.stdout.replace(folder, "FOLDER")
             document = json.loads(text) if text.startswith("{") else text
             step = document.get("step") or step if isinstance(document, dict) else step
-            found[f"{number:02}-{words[0]}.json"] = {
+            documents[f"{number:02}-{words[0]}.json"] = {
                 "command": line,
-                "exit": said.returncode,
+                "exit": process.returncode,
                 "document": document,
             }
-    return found
+    return documents
 
 
-def masked(one: Any, other: Any) -> Any:
+def common_values(first: Any, second: Any) -> Any:
     """Return the common values of two runs, and ANY where they differ."""
-    if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
-        return {key: masked(value, other[key]) for key, value in one.items()}
-    if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
-        return [masked(value, its) for value, its in zip(one, other, strict=True)]
-    return one if one == other and type(one) is type(other) else ANY
+    if isinstance(first, dict) and isinstance(second, dict) and first.keys() == second.keys():
+        return {key: common_values(value, second[key]) for key, value in first.items()}
+    if isinstance(first, list) and isinstance(second, list) and len(first) == len(second):
+        return [
+            common_values(value, second_value)
+            for value, second_value in zip(first, second, strict=True)
+        ]
+    return first if first == second and type(first) is type(second) else ANY
 
 
-def differences(golden: Any, found: Any, at: str = "") -> Iterator[str]:
+def differences(golden: Any, current: Any, path: str = "") -> Iterator[str]:
     """Yield each difference from the golden master, with its path."""
     if golden == ANY:
         return
-    if isinstance(golden, dict) and isinstance(found, dict):
-        for key in golden.keys() | found.keys():
-            if key not in golden or key not in found:
-                yield f"{at}.{key} is {'new' if key in found else 'gone'}"
+    if isinstance(golden, dict) and isinstance(current, dict):
+        for key in golden.keys() | current.keys():
+            if key not in golden or key not in current:
+                yield f"{path}.{key} is {'new' if key in current else 'gone'}"
             else:
-                yield from differences(golden[key], found[key], f"{at}.{key}")
-    elif isinstance(golden, list) and isinstance(found, list) and len(golden) == len(found):
-        for number, (one, other) in enumerate(zip(golden, found, strict=True)):
-            yield from differences(one, other, f"{at}[{number}]")
-    elif golden != found:
-        yield f"{at}: {json.dumps(golden)[:200]} is now {json.dumps(found)[:200]}"
+                yield from differences(golden[key], current[key], f"{path}.{key}")
+    elif isinstance(golden, list) and isinstance(current, list) and len(golden) == len(current):
+        for index, (golden_item, current_item) in enumerate(zip(golden, current, strict=True)):
+            yield from differences(golden_item, current_item, f"{path}[{index}]")
+    elif golden != current:
+        yield f"{path}: {json.dumps(golden)[:200]} is now {json.dumps(current)[:200]}"
 
 
 def digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def planned(seed: int) -> str:
+def plan_line(seed: int) -> str:
     """Return one line: the problem's number, a digest of the problem, a digest of its plan. Problems
     are drawn with floats, which may differ between machines.
     """
     step = (any_problem, any_problem_with_gas)[seed % 2](seed)
     try:
-        found = codec.dumps(plan(step, goal(step)))
+        plan_text = codec.dumps(plan(step, goal(step)))
     except Refused as why:
-        found = f"{why}"
-    drawn = codec.dumps(step.snapshot) + codec.dumps(step.portfolio)
-    return f"{seed} {digest(drawn)} {digest(found)}"
+        plan_text = f"{why}"
+    problem_text = codec.dumps(step.snapshot) + codec.dumps(step.portfolio)
+    return f"{seed} {digest(problem_text)} {digest(plan_text)}"
 
 
-def plans() -> list[str]:
+def plan_lines() -> list[str]:
     with ProcessPoolExecutor() as processes:
-        return list(processes.map(planned, range(PROBLEMS), chunksize=10))
+        return list(processes.map(plan_line, range(PROBLEMS), chunksize=10))
 
 
-def unequal_plans(golden: list[str], found: list[str]) -> Iterator[str]:
+def unequal_plans(golden: list[str], current: list[str]) -> Iterator[str]:
     """Yield the plans that differ although their problem is the same."""
-    same = 0
-    for was, now in zip(golden, found, strict=True):
-        number, problem, answer = was.split()
-        if now.split()[1] == problem:
-            same += 1
-            if now.split()[2] != answer:
-                yield f"plan {number}"
-    if same < PROBLEMS // 2:
+    same_problems = 0
+    for golden_line, current_line in zip(golden, current, strict=True):
+        seed, problem_digest, plan_digest = golden_line.split()
+        if current_line.split()[1] == problem_digest:
+            same_problems += 1
+            if current_line.split()[2] != plan_digest:
+                yield f"plan {seed}"
+    if same_problems < PROBLEMS // 2:
         yield (
-            f"only {same} of {PROBLEMS} problems are drawn as they were: compare on the machine"
+            f"only {same_problems} of {PROBLEMS} problems are drawn as they were: compare on the machine"
             " that wrote them"
         )
 
 
-def replayed() -> Iterator[str]:
+def changed_steps() -> Iterator[str]:
     """Yield the recorded steps that are now decided differently; a reason may be worded anew."""
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as folder:
         with tarfile.open(GOLDEN / "steps.tar.xz") as archive:
             for member in archive.getmembers():
                 if (file := archive.extractfile(member)) is not None:
-                    (Path(name) / Path(member.name).name).write_bytes(file.read())
-        found = json.loads(asked(("replay", name, "--json"), Path(name)).stdout)
+                    (Path(folder) / Path(member.name).name).write_bytes(file.read())
+        document = json.loads(run_trimtab(("replay", folder, "--json"), Path(folder)).stdout)
         yield from (
-            f"step {one['file']}: {one}"
-            for one in found["steps"]
-            if one["result"] not in ("same", "reworded")
+            f"step {step['file']}: {step}"
+            for step in document["steps"]
+            if step["result"] not in ("same", "reworded")
         )
-        if found["same"] + found["reworded"] < 200:
-            yield f"only {found['same'] + found['reworded']} steps were decided again"
+        if document["same"] + document["reworded"] < 200:
+            yield f"only {document['same'] + document['reworded']} steps were decided again"
 
 
 def write() -> None:
@@ -259,30 +264,34 @@ def write() -> None:
     for name in ("help", "json"):
         shutil.rmtree(GOLDEN / name, ignore_errors=True)
         (GOLDEN / name).mkdir(parents=True)
-    for name, text in helps().items():
+    for name, text in help_texts().items():
         (GOLDEN / "help" / name).write_text(text)
-    runs = [scene(wait_s) for wait_s in WAITS_S]
+    runs = [scene(wait_s) for wait_s in START_DELAYS_S]
     for name in runs[0]:
-        both = reduce(masked, (run[name] for run in runs))
-        (GOLDEN / "json" / name).write_text(json.dumps(both, indent=1, sort_keys=True) + "\n")
-    (GOLDEN / "plans.txt").write_text("\n".join(plans()) + "\n")
+        common = reduce(common_values, (run[name] for run in runs))
+        (GOLDEN / "json" / name).write_text(json.dumps(common, indent=1, sort_keys=True) + "\n")
+    (GOLDEN / "plans.txt").write_text("\n".join(plan_lines()) + "\n")
 
 
 def compare() -> list[str]:
     """Return all differences."""
-    found: list[str] = []
-    for folder, now in (("help", helps()), ("json", scene())):
+    all_differences: list[str] = []
+    for folder, current in (("help", help_texts()), ("json", scene())):
         golden = {path.name: path.read_text() for path in (GOLDEN / folder).iterdir()}
-        found += [
-            f"{folder}/{name} is {'new' if name in now else 'gone'}"
-            for name in sorted(golden.keys() ^ now.keys())
+        all_differences += [
+            f"{folder}/{name} is {'new' if name in current else 'gone'}"
+            for name in sorted(golden.keys() ^ current.keys())
         ]
-        for name in sorted(golden.keys() & now.keys()):
-            was = json.loads(golden[name]) if folder == "json" else golden[name].splitlines()
-            its = now[name] if folder == "json" else now[name].splitlines()
-            found += [f"{folder}/{name}{where}" for where in differences(was, its)]
-    found += unequal_plans((GOLDEN / "plans.txt").read_text().splitlines(), plans())
-    return [*found, *replayed()]
+        for name in sorted(golden.keys() & current.keys()):
+            golden_value = (
+                json.loads(golden[name]) if folder == "json" else golden[name].splitlines()
+            )
+            current_value = current[name] if folder == "json" else current[name].splitlines()
+            all_differences += [
+                f"{folder}/{name}{where}" for where in differences(golden_value, current_value)
+            ]
+    all_differences += unequal_plans((GOLDEN / "plans.txt").read_text().splitlines(), plan_lines())
+    return [*all_differences, *changed_steps()]
 
 
 def main() -> int:
@@ -293,9 +302,9 @@ def main() -> int:
     if parser.parse_args().write:
         write()
         return 0
-    found = compare()
-    print("\n".join(found) or "equal to the golden masters")
-    return int(bool(found))
+    all_differences = compare()
+    print("\n".join(all_differences) or "equal to the golden masters")
+    return int(bool(all_differences))
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
-def done(command: list[str], **environment: str) -> bool:
+def run_command(command: list[str], **environment: str) -> bool:
     """Run a command, showing its output; return whether it succeeded."""
     return (
         subprocess.run(command, cwd=REPO, env={**os.environ, **environment}, check=False).returncode
@@ -48,9 +48,11 @@ def install(locks: list[str]) -> bool:
     """Install the locks and trimtab into this Python; return whether that succeeded."""
     files = [word for lock in locks for word in ("-r", lock)]
     with tempfile.TemporaryDirectory() as tools:
-        if not done([*PIP, "--quiet", HASHED, "--target", tools, "-r", "requirements-build.lock"]):
+        if not run_command(
+            [*PIP, "--quiet", HASHED, "--target", tools, "-r", "requirements-build.lock"]
+        ):
             return False
-        uv = [
+        uv_command = [
             f"{tools}/bin/uv",
             "pip",
             "install",
@@ -60,14 +62,16 @@ def install(locks: list[str]) -> bool:
             HASHED,
             *files,
         ]
-        index = {"UV_HTTP_RETRIES": "1"}  # fail early if the index is unreachable
+        index_variables = {"UV_HTTP_RETRIES": "1"}  # fail early if the index is unreachable
         if "PIP_INDEX_URL" in os.environ:
-            index["UV_DEFAULT_INDEX"] = os.environ["PIP_INDEX_URL"]
-        if not done(uv, **index):
+            index_variables["UV_DEFAULT_INDEX"] = os.environ["PIP_INDEX_URL"]
+        if not run_command(uv_command, **index_variables):
             say("uv failed; continuing with pip")
-            if not done([*PIP, HASHED, *files]):
+            if not run_command([*PIP, HASHED, *files]):
                 return False
-        return done([*PIP, "--quiet", "--no-build-isolation", "--editable", "."], PYTHONPATH=tools)
+        return run_command(
+            [*PIP, "--quiet", "--no-build-isolation", "--editable", "."], PYTHONPATH=tools
+        )
 
 
 def main() -> int:
@@ -78,29 +82,31 @@ def main() -> int:
         choices=("users", "developers"),
         help="npm packages of users or of developers; without this, none",
     )
-    wanted = parser.parse_args()
-    started = time.monotonic()
-    npm = [
+    options = parser.parse_args()
+    began_s = time.monotonic()
+    npm_command = [
         sys.executable,
         "scripts/npm_install.py",
-        *(["--dev"] if wanted.npm == "developers" else []),
+        *(["--dev"] if options.npm == "developers" else []),
     ]
-    early = None
-    if wanted.npm and shutil.which("npm"):  # else after the packages, which include node
-        early = subprocess.Popen(npm, cwd=REPO, env={**os.environ, "PYTHONPATH": str(REPO)})
-    say("1/3 Python packages" + (", npm packages in parallel" if early else ""))
-    well = install(wanted.locks)
-    if well:
+    early_npm = None
+    if options.npm and shutil.which("npm"):  # else after the packages, which include node
+        early_npm = subprocess.Popen(
+            npm_command, cwd=REPO, env={**os.environ, "PYTHONPATH": str(REPO)}
+        )
+    say("1/3 Python packages" + (", npm packages in parallel" if early_npm else ""))
+    succeeded = install(options.locks)
+    if succeeded:
         say("2/3 bytecode of imported modules")
-        well = done([sys.executable, "scripts/compile_imports.py"])
-    if well and wanted.npm:
+        succeeded = run_command([sys.executable, "scripts/compile_imports.py"])
+    if succeeded and options.npm:
         say("3/3 npm packages")
-        well = done(npm) if early is None else early.wait() == 0
-    elif early is not None:
-        early.terminate()
-        early.wait()
-    say(f"{'set up' if well else 'failed'} after {time.monotonic() - started:.0f} s")
-    return 0 if well else 1
+        succeeded = run_command(npm_command) if early_npm is None else early_npm.wait() == 0
+    elif early_npm is not None:
+        early_npm.terminate()
+        early_npm.wait()
+    say(f"{'set up' if succeeded else 'failed'} after {time.monotonic() - began_s:.0f} s")
+    return 0 if succeeded else 1
 
 
 if __name__ == "__main__":

@@ -66,11 +66,11 @@ class Rebalance:
 
     seed: int
     kills: int = 0
-    reached: list[str] = field(default_factory=list)
+    states_at_kill: list[str] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
 
 
-def mining(url: str) -> None:
+def mine_blocks(url: str) -> None:
     """Mine blocks until this process is ended."""
     node = AnvilNode(url)  # opens new connections after the fork
     while True:
@@ -80,30 +80,40 @@ def mining(url: str) -> None:
 
 def rebalance(chain: LocalChain, folder: Path, seed: int) -> Rebalance:
     """Kill the processes of one rebalance at drawn times, then run a last one to its end."""
-    done, draw = Rebalance(seed), random.Random(f"kills {seed}")
-    with scene(chain, folder, seed) as made:
+    outcome, generator = Rebalance(seed), random.Random(f"kills {seed}")
+    with scene(chain, folder, seed) as scenario:
         miner = (
             None
-            if made.drawn.automine
-            else FORK.Process(target=mining, args=(chain.url,), daemon=True)
+            if scenario.drawn.automine
+            else FORK.Process(target=mine_blocks, args=(chain.url,), daemon=True)
         )
         if miner is not None:
             miner.start()
         try:
-            for _ in range(draw.choice((1, 1, 1, 1, 1, 1, 2, 2, 3, MOST_KILLS))):
-                most_s, acts = statistics.median(_TOOK[-5:]), draw.random() < ACTING
-                strike(made, draw.uniform(0, most_s * (0.5 if acts else 1.5)), done, acts)
-            last = process(made, clock=LiveClock)
-            done.violations += [] if last.end else [f"the last process ended with {last.code}"]
+            for _ in range(generator.choice((1, 1, 1, 1, 1, 1, 2, 2, 3, MOST_KILLS))):
+                most_s, after_intent = (
+                    statistics.median(_DURATIONS_S[-5:]),
+                    generator.random() < ACTING,
+                )
+                strike(
+                    scenario,
+                    generator.uniform(0, most_s * (0.5 if after_intent else 1.5)),
+                    outcome,
+                    after_intent,
+                )
+            last_run = process(scenario, clock=LiveClock)
+            outcome.violations += (
+                [] if last_run.end else [f"the last process ended with {last_run.code}"]
+            )
         finally:
             if miner is not None:
                 miner.kill()
                 miner.join()
-        done.violations += made.recovered() + violations(made)
-    return done
+        outcome.violations += scenario.recovered() + violations(scenario)
+    return outcome
 
 
-_TOOK: list[float] = []
+_DURATIONS_S: list[float] = []
 """Durations of processes that were not killed, in seconds. Kills are drawn from up to 1.5 times their
 median, or from half of it after the first intent; a kill after the end does not count."""
 
@@ -111,44 +121,46 @@ median, or from half of it after the first intent; a kill after the end does not
 def calibrate(chain: LocalChain, folder: Path, seed: int) -> None:
     """Measure a rebalance without a kill."""
     folder.mkdir()
-    with scene(chain, folder, seed) as made:
-        made.rpc("evm_setAutomine", True)
-        began = time.monotonic()
-        process(made, clock=LiveClock)
-        _TOOK.append(time.monotonic() - began)
+    with scene(chain, folder, seed) as scenario:
+        scenario.rpc("evm_setAutomine", True)
+        began_s = time.monotonic()
+        process(scenario, clock=LiveClock)
+        _DURATIONS_S.append(time.monotonic() - began_s)
 
 
-def strike(made: Scene, after_s: float, done: Rebalance, acts: bool) -> None:
-    """Start a process and kill it after `after_s` seconds, unless it has ended. With `acts` the time
+def strike(scenario: Scene, after_s: float, outcome: Rebalance, after_intent: bool) -> None:
+    """Start a process and kill it after `after_s` seconds, unless it has ended. With `after_intent` the time
     counts from its first intent.
     """
-    began, acting = time.monotonic(), FORK.Event()
+    began_s, has_intent = time.monotonic(), FORK.Event()
 
-    def hear(moment: str) -> None:
+    def on_moment(moment: str) -> None:
         if moment.startswith("before:write the transaction down"):
-            acting.set()
+            has_intent.set()
 
-    child, report = started(made, hear, clock=LiveClock)
-    while acts and child.is_alive() and not acting.wait(0.005):
+    child, report = started(scenario, on_moment, clock=LiveClock)
+    while after_intent and child.is_alive() and not has_intent.wait(0.005):
         pass
     child.join(after_s)
     if child.exitcode is None:
         child.kill()
     run = finished(child, report)
     if run.killed:
-        done.kills += 1
-        done.reached.append(reached(made))
+        outcome.kills += 1
+        outcome.states_at_kill.append(newest_transaction(scenario))
         return
-    if done.kills == 0:  # a whole rebalance, not a recovery
-        _TOOK.append(time.monotonic() - began)
-    done.violations += run.wrong
+    if outcome.kills == 0:  # a whole rebalance, not a recovery
+        _DURATIONS_S.append(time.monotonic() - began_s)
+    outcome.violations += run.wrong
 
 
-def reached(made: Scene) -> str:
+def newest_transaction(scenario: Scene) -> str:
     """Return kind and state of the newest transaction in the journal."""
     from agent.store import open_store
 
-    store = open_store(made.loaded.store_url, made.chain.chain_id, made.chain.wallet.address)
+    store = open_store(
+        scenario.loaded.store_url, scenario.chain.chain_id, scenario.chain.wallet.address
+    )
     try:
         newest = store.journal.intents(limit=1)
         return (
@@ -186,15 +198,15 @@ def spread(kills: int, jobs: int, first: int) -> Iterator[Rebalance]:
     for number, worker in enumerate(workers):
         tasks.put(first + number)
         worker.start()
-    seed, struck, at_work = first + jobs, 0, jobs
-    while at_work:
-        found = results.get()
-        if found is None:
-            at_work -= 1
+    seed, kill_count, running_workers = first + jobs, 0, jobs
+    while running_workers:
+        outcome = results.get()
+        if outcome is None:
+            running_workers -= 1
             continue
-        yield found
-        struck += found.kills
-        tasks.put(seed if struck < kills else None)
+        yield outcome
+        kill_count += outcome.kills
+        tasks.put(seed if kill_count < kills else None)
         seed += 1
     for worker in workers:
         worker.join()
@@ -211,26 +223,30 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--out", type=Path, help="write the figures as JSON to this file")
     options = parser.parse_args()
-    began, found = time.monotonic(), []
-    for one in spread(options.kills, options.jobs, options.first):
-        found.append(one)
-        if one.violations:
+    began_s, outcomes = time.monotonic(), []
+    for outcome in spread(options.kills, options.jobs, options.first):
+        outcomes.append(outcome)
+        if outcome.violations:
             print(
-                f"VIOLATION seed {one.seed}: {one.violations} after {one.reached}",
+                f"VIOLATION seed {outcome.seed}: {outcome.violations} after {outcome.states_at_kill}",
                 file=sys.stderr,
                 flush=True,
             )
     document = {
-        "rebalances": len(found),
-        "kills": sum(one.kills for one in found),
-        "rebalances_killed": sum(one.kills > 0 for one in found),
+        "rebalances": len(outcomes),
+        "kills": sum(outcome.kills for outcome in outcomes),
+        "rebalances_killed": sum(outcome.kills > 0 for outcome in outcomes),
         "killed_when_the_newest_transaction_was": dict(
-            Counter(where for one in found for where in one.reached).most_common()
+            Counter(
+                state_text for outcome in outcomes for state_text in outcome.states_at_kill
+            ).most_common()
         ),
         "violations": [
-            {"seed": one.seed, "what": one.violations} for one in found if one.violations
+            {"seed": outcome.seed, "what": outcome.violations}
+            for outcome in outcomes
+            if outcome.violations
         ],
-        "duration_s": round(time.monotonic() - began),
+        "duration_s": round(time.monotonic() - began_s),
     }
     text = json.dumps(document, indent=1)
     print(text)

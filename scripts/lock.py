@@ -25,8 +25,8 @@ THIRD_QUOTE = ("uniswap-python==0.7.1", "lru-dict>=1.2,<2")
 """The third quote of swaps, and what its metadata lacks. No extra can name it: pip has no overrides."""
 
 
-def compiled(out: str, *options: str, given: str = "") -> None:
-    """Write one lock; `given` is the input if a source is "-"."""
+def write_lock(path: str, *options: str, input_text: str = "") -> None:
+    """Write one lock; `input_text` is the input if a source is "-"."""
     command = [
         sys.executable,
         "-m",
@@ -37,9 +37,9 @@ def compiled(out: str, *options: str, given: str = "") -> None:
         *PLAIN,
         *options,
         "--output-file",
-        out,
+        path,
     ]
-    subprocess.run(command, cwd=REPO, input=given, text=True, check=True)
+    subprocess.run(command, cwd=REPO, input=input_text, text=True, check=True)
 
 
 def extras(*names: str) -> list[str]:
@@ -47,14 +47,16 @@ def extras(*names: str) -> list[str]:
 
 
 def write_all(upgrade: list[str]) -> None:
-    known = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    newer = [
+    extra_packages = tomllib.loads((REPO / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    upgrade_options = [
         word
         for name in upgrade
         for word in (["--upgrade"] if name == "all" else ["--upgrade-package", name])
     ]
-    same = ("--universal", "--no-annotate", "--constraint", "requirements.lock")
-    every = extras(
+    common_options = ("--universal", "--no-annotate", "--constraint", "requirements.lock")
+    all_extras = extras(
         "hyperliquid",
         "local",
         "analysis",
@@ -69,20 +71,34 @@ def write_all(upgrade: list[str]) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         override = Path(scratch) / "override.txt"
         override.write_text("\n".join(OVERRIDES) + "\n")
-        overridden = ("--override", str(override))
+        override_options = ("--override", str(override))
         third = Path(scratch) / "third-quote.txt"
         third.write_text("\n".join(THIRD_QUOTE) + "\n")
-        both = ("pyproject.toml", str(third))
-        compiled("requirements.lock", *both, *every, *overridden, "--universal", *newer)
+        sources = ("pyproject.toml", str(third))
+        write_lock(
+            "requirements.lock",
+            *sources,
+            *all_extras,
+            *override_options,
+            "--universal",
+            *upgrade_options,
+        )
         lock = REPO / "requirements.lock"
         lock.write_text(
             lock.read_text().replace(f"{scratch}/", "")
         )  # path of the override on this machine
-        compiled("requirements-run.lock", "pyproject.toml", *same)
-        compiled("requirements-demo.lock", *both, *extras("local"), *overridden, *same)
-    tools = [*known["build"], *(item for item in known["dev"] if item.startswith("uv"))]
-    compiled("requirements-build.lock", "-", *same, given="\n".join(tools))
-    compiled("requirements-fuzz.lock", "-", "--no-annotate", given="\n".join(known["fuzz"]))
+        write_lock("requirements-run.lock", "pyproject.toml", *common_options)
+        write_lock(
+            "requirements-demo.lock", *sources, *extras("local"), *override_options, *common_options
+        )
+    tools = [
+        *extra_packages["build"],
+        *(item for item in extra_packages["dev"] if item.startswith("uv")),
+    ]
+    write_lock("requirements-build.lock", "-", *common_options, input_text="\n".join(tools))
+    write_lock(
+        "requirements-fuzz.lock", "-", "--no-annotate", input_text="\n".join(extra_packages["fuzz"])
+    )
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-OTHERS: dict[type[ast.AST], tuple[type[ast.AST], ...]] = {
+SWAPPED_OPERATORS: dict[type[ast.AST], tuple[type[ast.AST], ...]] = {
     ast.Lt: (ast.LtE, ast.GtE),
     ast.LtE: (ast.Lt, ast.Gt),
     ast.Gt: (ast.GtE, ast.LtE),
@@ -35,7 +35,7 @@ OTHERS: dict[type[ast.AST], tuple[type[ast.AST], ...]] = {
     ast.Or: (ast.And,),
 }
 CALLS = {"min": "max", "max": "min", "all": "any", "any": "all"}
-CHOSEN = re.compile(
+FREE_NUMBER_NAMES = re.compile(
     r"timeout|maxsize|max_length|stacklevel|indent"
     r"|_?(?!.*(?:GAS|WEI|BPS|FEE|TICK|FUNDING_WINDOW)|HOUR_S|DAY_S)"
     r"(?:(?:MAX|MIN|MOST|LONGEST|SHOWN|RECENT|NEWEST)(?:_[A-Z_]+)?"
@@ -44,27 +44,27 @@ CHOSEN = re.compile(
 """Names of time limits, sizes of memory and amounts of work: one more or less is no mistake. A
 comparison with them is one.
 """
-DECLARED = {"frozen", "slots", "kw_only", "repr", "strict"}
+DECLARATION_OPTIONS = {"frozen", "slots", "kw_only", "repr", "strict"}
 """Options that state what holds anyway: of dataclasses and of `zip`. Without them nothing changes but
 what happens after another mistake.
 """
 
 
-def _with(node: ast.AST, **fields: object) -> ast.AST:
-    other = copy.copy(node)
+def _changed(node: ast.AST, **fields: object) -> ast.AST:
+    changed_node = copy.copy(node)
     for name, value in fields.items():
-        setattr(other, name, value)
-    return other
+        setattr(changed_node, name, value)
+    return changed_node
 
 
-def others(node: ast.AST) -> list[ast.AST]:
+def mistaken_variants(node: ast.AST) -> list[ast.AST]:
     """Return the mistaken variants of a node."""
     match node:
         case ast.Compare(ops=ops):
             return [
-                _with(node, ops=[*ops[:i], new(), *ops[i + 1 :]])
+                _changed(node, ops=[*ops[:i], new(), *ops[i + 1 :]])
                 for i, op in enumerate(ops)
-                for new in OTHERS[type(op)]
+                for new in SWAPPED_OPERATORS[type(op)]
             ]
         case (
             ast.BinOp(left=ast.Constant(value=str()) | ast.JoinedStr())
@@ -72,11 +72,15 @@ def others(node: ast.AST) -> list[ast.AST]:
         ):
             return []
         case ast.BinOp(op=ast.FloorDiv()):
-            up = ast.UnaryOp(ast.USub(), _with(node, left=ast.UnaryOp(ast.USub(), node.left)))
-            return [_with(node, op=ast.Mult()), up]
+            up = ast.UnaryOp(ast.USub(), _changed(node, left=ast.UnaryOp(ast.USub(), node.left)))
+            return [_changed(node, op=ast.Mult()), up]
         case ast.BinOp(op=op) | ast.BoolOp(op=op) | ast.AugAssign(op=op):
-            swapped = [_with(node, op=new()) for new in OTHERS.get(type(op), ())]
-            return [*swapped, ast.Pass()] if isinstance(node, ast.AugAssign) else swapped
+            swapped_nodes = [
+                _changed(node, op=new()) for new in SWAPPED_OPERATORS.get(type(op), ())
+            ]
+            return (
+                [*swapped_nodes, ast.Pass()] if isinstance(node, ast.AugAssign) else swapped_nodes
+            )
         case ast.UnaryOp(op=ast.Not() | ast.USub(), operand=operand):
             return [operand]
         case ast.Constant(value=bool(value)):
@@ -84,13 +88,14 @@ def others(node: ast.AST) -> list[ast.AST]:
         case ast.Constant(value=int(value) | float(value)):
             return [ast.Constant(value + 1), ast.Constant(value - 1)]
         case ast.IfExp(body=body, orelse=orelse):
-            return [_with(node, body=orelse, orelse=body)]
+            return [_changed(node, body=orelse, orelse=body)]
         case ast.If(test=test):
-            return [_with(node, test=ast.UnaryOp(ast.Not(), test))]
+            return [_changed(node, test=ast.UnaryOp(ast.Not(), test))]
         case ast.Call(func=ast.Name(id=name)) if name in CALLS:
-            return [_with(node, func=ast.Name(CALLS[name], ast.Load()))]
+            return [_changed(node, func=ast.Name(CALLS[name], ast.Load()))]
         case ast.Return(value=ast.expr() as value) if not (
-            isinstance(value, ast.Constant) and any(value.value is none for none in (None, False))
+            isinstance(value, ast.Constant)
+            and any(value.value is empty_value for empty_value in (None, False))
         ):
             return [ast.Return(ast.Constant(None))]
         case ast.Expr(value=ast.Call()) | ast.Raise() | ast.Continue() | ast.Break():
@@ -98,20 +103,22 @@ def others(node: ast.AST) -> list[ast.AST]:
     return []
 
 
-def places(node: ast.AST) -> Iterator[ast.AST]:
+def running_nodes(node: ast.AST) -> Iterator[ast.AST]:
     """Yield every node that runs, in a fixed order, without annotations, code that only type
     checkers read, texts (of f-strings and of raised errors), options of declarations and the numbers
-    of CHOSEN names.
+    of FREE_NUMBER_NAMES.
     """
     match node:
         case ast.If(test=test) if "TYPE_CHECKING" in ast.unparse(test):
             return
         case ast.JoinedStr():
             return
-        case ast.keyword(arg=str(arg)) if arg in DECLARED or CHOSEN.fullmatch(arg):
+        case ast.keyword(arg=str(arg)) if arg in DECLARATION_OPTIONS or FREE_NUMBER_NAMES.fullmatch(
+            arg
+        ):
             return
         case ast.Assign(targets=[ast.Name() | ast.Tuple() as target]) if all(
-            isinstance(part, ast.Name) and CHOSEN.fullmatch(part.id)
+            isinstance(part, ast.Name) and FREE_NUMBER_NAMES.fullmatch(part.id)
             for part in getattr(target, "elts", [target])
         ):
             return
@@ -127,10 +134,10 @@ def places(node: ast.AST) -> Iterator[ast.AST]:
         if name not in ("annotation", "returns", "format_spec"):
             for child in value if isinstance(value, list) else [value]:
                 if isinstance(child, ast.AST):
-                    yield from places(child)
+                    yield from running_nodes(child)
 
 
-class _Instead(ast.NodeTransformer):
+class _ReplaceNode(ast.NodeTransformer):
     def __init__(self, old: ast.AST, new: ast.AST) -> None:
         self._old, self._new = old, new
 
@@ -148,22 +155,29 @@ class Mutant:
     source: str
 
 
-def places_in(root: Path, file: str) -> list[tuple[str, int, int]]:
+def possible_mistakes(root: Path, file: str) -> list[tuple[str, int, int]]:
     """Return file, node index and variant of every possible mistake."""
     tree = ast.parse((root / file).read_text())
-    return [(file, i, k) for i, node in enumerate(places(tree)) for k in range(len(others(node)))]
+    return [
+        (file, i, k)
+        for i, node in enumerate(running_nodes(tree))
+        for k in range(len(mistaken_variants(node)))
+    ]
 
 
-def made(root: Path, file: str, index: int, variant: int) -> Mutant:
+def make_mutant(root: Path, file: str, index: int, variant: int) -> Mutant:
     """Return one mistake."""
     tree = ast.parse((root / file).read_text())
-    node = list(places(tree))[index]
-    new = others(node)[variant]
-    said = " -> ".join(
+    node = list(running_nodes(tree))[index]
+    new = mistaken_variants(node)[variant]
+    change = " -> ".join(
         ast.unparse(ast.fix_missing_locations(copy.deepcopy(each))).splitlines()[0]
         for each in (node, new)
     )
     line = (node.test if isinstance(node, ast.If) else node).lineno  # type: ignore[attr-defined]  # no code runs on the line of `if (`
     return Mutant(
-        file, line, said, ast.unparse(ast.fix_missing_locations(_Instead(node, new).visit(tree)))
+        file,
+        line,
+        change,
+        ast.unparse(ast.fix_missing_locations(_ReplaceNode(node, new).visit(tree))),
     )

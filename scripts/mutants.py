@@ -39,10 +39,10 @@ from coverage import CoverageData
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from scripts.mistakes import Mutant, made, places_in
+from scripts.mistakes import Mutant, make_mutant, possible_mistakes
 
 ROOT = Path(__file__).resolve().parent.parent
-LEFT_OUT = (
+NOT_COPIED = (
     ".git",
     ".venv*",
     "node_modules",
@@ -62,7 +62,7 @@ def environment(tree: Path) -> dict[str, str]:
     }
 
 
-LOADED = (
+PRELOADED_MODULES = (
     "numpy",
     "hypothesis.strategies",
     "web3",
@@ -74,13 +74,13 @@ LOADED = (
     "typer",
     "eth_tester",
 )
-BATCHES = (0, 30, 300)
+BATCH_STARTS = (0, 30, 300)
 """Index of the first test of each batch. The first batch notices most mutants, and collecting all
 tests takes longer than running a few."""
-FORKING = f"""
+FORKING_PROCESS = f"""
 import contextlib, gc, importlib, json, os, sys
 import pytest
-for name in {LOADED}:
+for name in {PRELOADED_MODULES}:
     with contextlib.suppress(ImportError):
         importlib.import_module(name)
 gc.freeze()
@@ -106,7 +106,7 @@ class Runner:
     def __init__(self, tree: Path) -> None:
         self.tree = tree
         self._parent = subprocess.Popen(
-            ["nice", sys.executable, "-c", FORKING],
+            ["nice", sys.executable, "-c", FORKING_PROCESS],
             cwd=tree,
             env=environment(tree),
             stdin=subprocess.PIPE,
@@ -114,112 +114,116 @@ class Runner:
             text=True,
         )
 
-    def run(self, arguments: Sequence[str], limit: float) -> tuple[int | None, str]:
+    def run(self, arguments: Sequence[str], limit_s: float) -> tuple[int | None, str]:
         """Return exit code (None if the time limit was reached) and output."""
-        with tempfile.NamedTemporaryFile("w+") as out:
-            self._parent.stdin.write(json.dumps([out.name, *arguments]) + "\n")
+        with tempfile.NamedTemporaryFile("w+") as output_file:
+            self._parent.stdin.write(json.dumps([output_file.name, *arguments]) + "\n")
             self._parent.stdin.flush()
-            pid, late = int(self._parent.stdout.readline()), Event()
+            pid, timed_out = int(self._parent.stdout.readline()), Event()
 
             def end() -> None:
-                late.set()
+                timed_out.set()
                 os.killpg(pid, signal.SIGKILL)
 
-            timer = Timer(limit, end)
+            timer = Timer(limit_s, end)
             timer.start()
             code = int(self._parent.stdout.readline())
             timer.cancel()
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(pid, signal.SIGKILL)  # processes left by a test
-            return None if late.is_set() else code, Path(out.name).read_text()
+            return None if timed_out.is_set() else code, Path(output_file.name).read_text()
 
-    def run_tests(self, tests: Sequence[str], limit: float, hang: float) -> tuple[int | None, str]:
+    def run_tests(
+        self, tests: Sequence[str], limit_s: float, hang_s: float
+    ) -> tuple[int | None, str]:
         """Run the named tests, grouped by file, until one fails."""
         with tempfile.NamedTemporaryFile("w", suffix=".txt") as names:
             names.write("\n".join(sorted(tests, key=lambda test: test.partition("::")[0])))
             names.flush()
-            return self.run(["-x", "-rfE", f"--timeout={hang}", f"@{names.name}"], limit)
+            return self.run(["-x", "-rfE", f"--timeout={hang_s}", f"@{names.name}"], limit_s)
 
     def close(self) -> None:
         """End the process."""
         self._parent.communicate()
 
 
-def copied(root: Path, into: Path) -> Path:
+def copy_tree(root: Path, target: Path) -> Path:
     """Copy the tree for mutants. Its bytecode is validated by the hash of the source, since a mutant
     may have the size and time of the original.
     """
-    shutil.copytree(root, into, ignore=shutil.ignore_patterns(*LEFT_OUT))
+    shutil.copytree(root, target, ignore=shutil.ignore_patterns(*NOT_COPIED))
     if (root / "contracts" / "node_modules").exists():
-        (into / "contracts" / "node_modules").symlink_to(
+        (target / "contracts" / "node_modules").symlink_to(
             (root / "contracts" / "node_modules").resolve()
         )
     subprocess.run(
         [sys.executable, "-m", "compileall", "-q", "--invalidation-mode", "checked-hash", "agent"],
-        cwd=into,
+        cwd=target,
         check=True,
     )
-    return into
+    return target
 
 
-Place = tuple[str, int]
+SourceLine = tuple[str, int]
 
 
-class Names:
+class RunOnceNames:
     """Top-level names of a tree whose code runs at import or once in a process, and the lines that name
     them.
     """
 
     def __init__(self, root: Path) -> None:
-        self.uses: dict[str, set[Place]] = defaultdict(set)
-        self.once: dict[Place, tuple[str, ...]] = {}
+        self.uses: dict[str, set[SourceLine]] = defaultdict(set)
+        self.once: dict[SourceLine, tuple[str, ...]] = {}
         """Names defined by each line of such code."""
         for path in sorted((root / "agent").rglob("*.py")):
             self._add(str(path.relative_to(root)), ast.parse(path.read_text()))
 
     def _add(self, file: str, tree: ast.Module) -> None:
-        for part in tree.body:
-            names = _run_once(part)
-            for line in range(part.lineno, (part.end_lineno or part.lineno) + 1):
+        for statement in tree.body:
+            names = _names_defined_once(statement)
+            for line in range(statement.lineno, (statement.end_lineno or statement.lineno) + 1):
                 self.once[file, line] = names
         for node in ast.walk(tree):
             # A long statement is covered by its first line, too.
-            inner = (
+            nodes = (
                 ast.walk(node)
                 if isinstance(node, ast.stmt) and not hasattr(node, "body")
                 else [node]
             )
-            for part in inner:
+            for part in nodes:
                 if isinstance(part, ast.Name | ast.Attribute):
                     name = part.id if isinstance(part, ast.Name) else part.attr
                     self.uses[name] |= {(file, part.lineno), (file, node.lineno)}
 
-    def places(self, file: str, line: int) -> set[Place]:
-        """Return the lines that name what is defined on a line, or what is defined by those."""
-        reached, due = set[Place](), [(file, line)]
-        while due:
-            place = due.pop()
-            for name in self.once.get(place, ()):
-                for other in self.uses[name] - reached:
-                    if other[0] == place[0] or not name.startswith("_"):
-                        reached.add(other)
-                        due.append(other)
-        return reached
+    def using_lines(self, file: str, line: int) -> set[SourceLine]:
+        """Return the lines that use a name defined on this line and, step by step, those that use a
+        name defined there.
+        """
+        reached_lines, waiting_lines = set[SourceLine](), [(file, line)]
+        while waiting_lines:
+            reached_line = waiting_lines.pop()
+            for name in self.once.get(reached_line, ()):
+                for use in self.uses[name] - reached_lines:
+                    if use[0] == reached_line[0] or not name.startswith("_"):
+                        reached_lines.add(use)
+                        waiting_lines.append(use)
+        return reached_lines
 
 
-def _run_once(part: ast.stmt) -> tuple[str, ...]:
-    """Return the names of a top-level statement whose code runs at import, or once."""
-    match part:
+def _names_defined_once(statement: ast.stmt) -> tuple[str, ...]:
+    """Return the names that a top-level statement defines if its code runs at import, or once."""
+    match statement:
         case ast.Assign(targets=targets):
             return tuple(node.id for node in targets if isinstance(node, ast.Name))
         case ast.AnnAssign(target=ast.Name(id=name)):
             return (name,)
         case ast.FunctionDef(name=name, decorator_list=decorators) if any(
-            "cache" in ast.unparse(each) for each in decorators
+            "cache" in ast.unparse(part) for part in decorators
         ):
             return (name,)
         case ast.ClassDef(name=name, body=body) if not any(
-            isinstance(each, ast.FunctionDef) for each in body
+            isinstance(part, ast.FunctionDef) for part in body
         ):
             return (name,)
     return ()
@@ -231,7 +235,7 @@ class Tests:
 
     lines: dict[str, dict[int, set[str]]]
     seconds: dict[str, float]
-    names: Names
+    names: RunOnceNames
     sources: dict[str, str]
 
     def of(self, mutant: Mutant) -> list[str]:
@@ -239,25 +243,25 @@ class Tests:
         the tests of files that import its module, or else by those of its file, or by all.
         """
         lines = self.lines.get(mutant.file, {})
-        found = set(lines.get(mutant.line) or ())
-        for file, line in self.names.places(mutant.file, mutant.line):
-            found |= self.lines.get(file, {}).get(line) or set()
+        tests = set(lines.get(mutant.line) or ())
+        for file, line in self.names.using_lines(mutant.file, mutant.line):
+            tests |= self.lines.get(file, {}).get(line) or set()
         package, _, module = mutant.file.removesuffix(".py").replace("/", ".").rpartition(".")
-        near = re.compile(
+        import_pattern = re.compile(
             rf"\b{re.escape(package)}\.{module}\b|\b{re.escape(package)} import .*\b{module}\b"
         )
-        files = {name for name, text in self.sources.items() if near.search(text)}
+        files = {name for name, text in self.sources.items() if import_pattern.search(text)}
         if not lines.get(mutant.line) or self.names.once.get((mutant.file, mutant.line)):
-            found |= {test for test in self.seconds if test.partition("::")[0] in files}
-        if not found and mutant.line in lines:
-            found = set().union(*lines.values()) or set(self.seconds)
+            tests |= {test for test in self.seconds if test.partition("::")[0] in files}
+        if not tests and mutant.line in lines:
+            tests = set().union(*lines.values()) or set(self.seconds)
 
         def rank(test: str) -> tuple[object, ...]:
             file = test.partition("::")[0]
             is_near = package in self.sources.get(file, "")
             return file not in files, not is_near, self.seconds.get(test, 0.0), test
 
-        return sorted(found, key=rank)
+        return sorted(tests, key=rank)
 
 
 def collect(tree: Path, cache: Path, tests: Sequence[str], patterns: str, jobs: int) -> None:
@@ -267,7 +271,7 @@ def collect(tree: Path, cache: Path, tests: Sequence[str], patterns: str, jobs: 
         f"[run]\ninclude = {patterns}\nparallel = true\nconcurrency = thread,multiprocessing\ndata_file"
         f" = {cache / 'coverage'}\n"
     )
-    measured = (
+    coverage_options = (
         "--cov",
         f"--cov-config={settings}",
         "--cov-report=",
@@ -285,36 +289,36 @@ def collect(tree: Path, cache: Path, tests: Sequence[str], patterns: str, jobs: 
         "--dist",
         "worksteal",
         "-rfE",
-        *measured,
+        *coverage_options,
         *tests,
     ]
-    done = subprocess.run(
+    process = subprocess.run(
         command, check=False, cwd=tree, env=environment(tree), capture_output=True, text=True
     )
-    if done.returncode not in (0, 1):
+    if process.returncode not in (0, 1):
         sys.exit(
-            f"pytest ended with {done.returncode}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
+            f"pytest ended with {process.returncode}:\n{process.stdout[-2000:]}{process.stderr[-2000:]}"
         )
-    (cache / "log").write_text(done.stdout)
+    (cache / "log").write_text(process.stdout)
 
 
-def known(tree: Path, cache: Path) -> Tests:
+def load_tests(tree: Path, cache: Path) -> Tests:
     """Read the coverage and durations of `collect`, without tests that fail on the original."""
-    said, data = (cache / "log").read_text(), CoverageData(str(cache / "coverage"))
+    log, coverage_data = (cache / "log").read_text(), CoverageData(str(cache / "coverage"))
     seconds: dict[str, float] = defaultdict(float)
-    for took, _, test in re.findall(
-        r"^\s*([\d.]+)s (call|setup|teardown) +(\S.*)$", said, re.MULTILINE
+    for seconds_text, _, test in re.findall(
+        r"^\s*([\d.]+)s (call|setup|teardown) +(\S.*)$", log, re.MULTILINE
     ):
-        seconds[test] += float(took)
-    failing = set(re.findall(r"(?:FAILED|ERROR) (\S+::\S+)", said))
+        seconds[test] += float(seconds_text)
+    failing = set(re.findall(r"(?:FAILED|ERROR) (\S+::\S+)", log))
     for test in failing & seconds.keys():
         del seconds[test]
-    data.read()
+    coverage_data.read()
     modules: dict[str, set[str]] = defaultdict(set)
     lines: dict[str, dict[int, set[str]]] = {}
-    for file in data.measured_files():
+    for file in coverage_data.measured_files():
         by_line: dict[int, set[str]] = defaultdict(set)
-        for line, contexts in data.contexts_by_lineno(file).items():
+        for line, contexts in coverage_data.contexts_by_lineno(file).items():
             for context in contexts:
                 test, _, phase = context.rpartition("|")
                 by_line[line] |= (
@@ -330,64 +334,70 @@ def known(tree: Path, cache: Path) -> Tests:
     for by_line in lines.values():
         for (
             line,
-            found,
+            covering_tests,
         ) in by_line.items():  # a module's fixture runs for all of its tests
-            shared = {each for each in found if each.endswith("::*")}
-            by_line[line] = (found - shared).union(*(modules[each] for each in shared)) - failing
+            shared_fixtures = {test for test in covering_tests if test.endswith("::*")}
+            by_line[line] = (covering_tests - shared_fixtures).union(
+                *(modules[test] for test in shared_fixtures)
+            ) - failing
     sources = {
         str(path.relative_to(tree)): path.read_text() for path in (tree / "tests").rglob("*.py")
     }
-    return Tests(lines, seconds, Names(tree), sources)
+    return Tests(lines, seconds, RunOnceNames(tree), sources)
 
 
-AGAIN = 3
+RETRY_FACTOR = 3
 """Factor of the limits of a second try, since a limit may only mean that the machine is busy."""
 
 
-def judged_twice(
-    runner: Runner, mutant: Mutant, tests: Tests, limit: float
+def judge_twice(
+    runner: Runner, mutant: Mutant, tests: Tests, limit_s: float
 ) -> tuple[str, str | None, float]:
     """Return the result of a mutant, tried again with longer limits if one of them was reached."""
-    what, by, took = judged(runner, mutant, tests, limit)
-    if what in ("unfinished", "timeout"):
-        what, by, more = judged(runner, mutant, tests, limit, AGAIN)
-        took = round(took + more, 1)
-    return what, by, took
+    result, noticed_by, took_s = judge(runner, mutant, tests, limit_s)
+    if result in ("unfinished", "timeout"):
+        result, noticed_by, retry_s = judge(runner, mutant, tests, limit_s, RETRY_FACTOR)
+        took_s = round(took_s + retry_s, 1)
+    return result, noticed_by, took_s
 
 
-def judged(
-    runner: Runner, mutant: Mutant, tests: Tests, limit: float, patience: int = 1
+def judge(
+    runner: Runner, mutant: Mutant, tests: Tests, limit_s: float, patience: int = 1
 ) -> tuple[str, str | None, float]:
     """Return the result of a mutant, the test that noticed it, and the seconds taken. `patience`
     multiplies the limits.
     """
-    limit *= patience
-    found, file, begin = tests.of(mutant), runner.tree / mutant.file, monotonic()
-    if not found:
+    limit_s *= patience
+    ordered_tests, file, began_s = tests.of(mutant), runner.tree / mutant.file, monotonic()
+    if not ordered_tests:
         return "uncovered", None, 0.0
-    right = file.read_text()
-    hang = patience * max(20.0, 5 * max(tests.seconds.get(test, 0.0) for test in found))
-    code, said = 0, ""
+    original = file.read_text()
+    hang_s = patience * max(20.0, 5 * max(tests.seconds.get(test, 0.0) for test in ordered_tests))
+    code, output = 0, ""
     try:
         file.write_text(mutant.source)
-        for first, end in zip(BATCHES, [*BATCHES[1:], None], strict=True):
-            if code == 0 and found[first:end]:
-                left = max(1.0, limit - (monotonic() - begin))
-                code, said = runner.run_tests(found[first:end], left, hang)
-                if "ERROR: not found" in said:  # the mistake renames parameters, so run all of them
-                    left = max(1.0, limit - (monotonic() - begin))
-                    code, said = runner.run_tests(
-                        sorted({test.partition("[")[0] for test in found[first:end]}), left, hang
+        for first, end in zip(BATCH_STARTS, [*BATCH_STARTS[1:], None], strict=True):
+            if code == 0 and ordered_tests[first:end]:
+                left_s = max(1.0, limit_s - (monotonic() - began_s))
+                code, output = runner.run_tests(ordered_tests[first:end], left_s, hang_s)
+                if (
+                    "ERROR: not found" in output
+                ):  # the mistake renames parameters, so run all of them
+                    left_s = max(1.0, limit_s - (monotonic() - began_s))
+                    code, output = runner.run_tests(
+                        sorted({test.partition("[")[0] for test in ordered_tests[first:end]}),
+                        left_s,
+                        hang_s,
                     )
     finally:
-        file.write_text(right)
-    if "ERROR: not found" in said:
+        file.write_text(original)
+    if "ERROR: not found" in output:
         raise SystemExit("tests have other names than those in --cache: remove it")
-    failed = re.search(r"^(?:FAILED|ERROR) (\S+)", said, re.MULTILINE)
-    what = {0: "survived", None: "unfinished"}.get(
-        code, "timeout" if "Timeout (>" in said else "killed"
+    failed = re.search(r"^(?:FAILED|ERROR) (\S+)", output, re.MULTILINE)
+    result = {0: "survived", None: "unfinished"}.get(
+        code, "timeout" if "Timeout (>" in output else "killed"
     )
-    return what, failed[1] if failed else None, round(monotonic() - begin, 1)
+    return result, failed[1] if failed else None, round(monotonic() - began_s, 1)
 
 
 def main() -> int:
@@ -414,72 +424,74 @@ def main() -> int:
         help="folder with the coverage of one run; created if missing",
     )
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "mutants.json")
-    asked = parser.parse_args()
-    cache, patterns = asked.cache.resolve(), asked.files.split(",")
+    options = parser.parse_args()
+    cache, patterns = options.cache.resolve(), options.files.split(",")
     cache.mkdir(parents=True, exist_ok=True)
-    asked.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="mutants") as folder:
-        trees = [copied(asked.root, Path(folder) / str(i)) for i in range(asked.jobs)]
+        trees = [copy_tree(options.root, Path(folder) / str(i)) for i in range(options.jobs)]
         if not (cache / "log").exists():
-            collect(trees[0], cache, asked.tests, asked.files, asked.jobs)
-        tests, root = known(trees[0], cache), asked.root
+            collect(trees[0], cache, options.tests, options.files, options.jobs)
+        tests, root = load_tests(trees[0], cache), options.root
         files = sorted(str(path.relative_to(root)) for path in (root / "agent").rglob("*.py"))
-        every = [
-            each
+        mistakes = [
+            mistake
             for file in files
             if any(fnmatch.fnmatch(file, p) for p in patterns)
-            for each in places_in(root, file)
+            for mistake in possible_mistakes(root, file)
         ]
-        drawn = [
-            made(root, *each)
-            for each in random.Random(asked.seed).sample(every, min(asked.mutants, len(every)))
+        mutants = [
+            make_mutant(root, *mistake)
+            for mistake in random.Random(options.seed).sample(
+                mistakes, min(options.mutants, len(mistakes))
+            )
         ]
-        runners, free = [Runner(tree) for tree in trees], SimpleQueue[Runner]()
+        runners, free_runners = [Runner(tree) for tree in trees], SimpleQueue[Runner]()
         for runner in runners:
-            free.put(runner)
+            free_runners.put(runner)
 
-        def one(mutant: Mutant) -> dict[str, object]:
-            runner = free.get()
+        def run_mutant(mutant: Mutant) -> dict[str, object]:
+            runner = free_runners.get()
             try:
-                what, by, took = judged_twice(runner, mutant, tests, asked.seconds)
+                result, noticed_by, took_s = judge_twice(runner, mutant, tests, options.seconds)
             finally:
-                free.put(runner)
+                free_runners.put(runner)
             print(
-                f"{what:10} {mutant.file}:{mutant.line} {mutant.change} {by or ''} {took}",
+                f"{result:10} {mutant.file}:{mutant.line} {mutant.change} {noticed_by or ''} {took_s}",
                 file=sys.stderr,
                 flush=True,
             )
-            said = {name: value for name, value in asdict(mutant).items() if name != "source"}
-            return said | {"result": what, "by": by, "seconds": took}
+            fields = {name: value for name, value in asdict(mutant).items() if name != "source"}
+            return fields | {"result": result, "by": noticed_by, "seconds": took_s}
 
-        with ThreadPoolExecutor(asked.jobs) as pool:
-            results = list(pool.map(one, drawn))
+        with ThreadPoolExecutor(options.jobs) as pool:
+            rows = list(pool.map(run_mutant, mutants))
         for runner in runners:
             runner.close()
-    counted = Counter(str(each["result"]) for each in results)
+    result_counts = Counter(str(row["result"]) for row in rows)
     by_file: dict[str, Counter[str]] = defaultdict(Counter)
     by_package: dict[str, Counter[str]] = defaultdict(Counter)
-    for each in results:
+    for row in rows:
         for group, name in (
-            (by_file, str(each["file"])),
-            (by_package, str(Path(str(each["file"])).parts[1])),
+            (by_file, str(row["file"])),
+            (by_package, str(Path(str(row["file"])).parts[1])),
         ):
-            group[name][str(each["result"])] += 1
-    noticed = counted["killed"] + counted["timeout"]
+            group[name][str(row["result"])] += 1
+    noticed = result_counts["killed"] + result_counts["timeout"]
     report = {
-        "seed": asked.seed,
-        "places": len(every),
-        "mutants": len(results),
+        "seed": options.seed,
+        "places": len(mistakes),
+        "mutants": len(rows),
         "noticed": noticed,
-        **counted,
+        **result_counts,
     }
     report |= {
-        "score": round(noticed / max(1, len(results) - counted["unfinished"]), 4),
+        "score": round(noticed / max(1, len(rows) - result_counts["unfinished"]), 4),
         "packages": {name: dict(c) for name, c in sorted(by_package.items())},
         "files": {name: dict(c) for name, c in sorted(by_file.items())},
     }
     print(json.dumps(report, indent=1))
-    asked.out.write_text(json.dumps(report | {"each": results}, indent=1))
+    options.out.write_text(json.dumps(report | {"each": rows}, indent=1))
     return 0
 
 

@@ -21,7 +21,7 @@ from agent.web.access import Access
 from agent.web.api.gate import ApiProblem
 from agent.web.api.routes import build_api
 from agent.web.api.tokens import TokenFile
-from agent.web.board import Board
+from agent.web.document_cache import DocumentCache
 from agent.web.probes import Probes
 from agent.web.reach import Reach
 
@@ -60,28 +60,32 @@ REQUESTS = ("ControlArgument", "PreviewRequest", "ControlRequest")
 
 def schemas() -> dict[str, Any]:
     """Return the schema of each document by name. No document has other keys than those declared."""
-    exact = ConfigDict(extra="forbid")
-    wanted: list[Any] = [
-        (kind.__name__, "serialization", TypeAdapter(list[kind], config=exact))
+    exact_config = ConfigDict(extra="forbid")
+    schema_requests: list[Any] = [
+        (kind.__name__, "serialization", TypeAdapter(list[kind], config=exact_config))
         for kind in DOCUMENTS
     ]
-    _, found = TypeAdapter.json_schemas(wanted, ref_template="#/components/schemas/{model}")
+    _, definitions = TypeAdapter.json_schemas(
+        schema_requests, ref_template="#/components/schemas/{model}"
+    )
     problem = ApiProblem.model_json_schema(mode="serialization")
-    text = json.dumps({**found["$defs"], "ApiProblem": problem})
+    text = json.dumps({**definitions["$defs"], "ApiProblem": problem})
     loaded: dict[str, Any] = json.loads(text.replace("agent__app__documents__", ""))
     return loaded
 
 
 def document() -> str:
     """Return the OpenAPI document as text."""
-    gate: Any = build_api(Board("none.toml", Path("none.db")), TokenFile(Path("none.db")))
+    gate: Any = build_api(DocumentCache("none.toml", Path("none.db")), TokenFile(Path("none.db")))
     Probes(gate.app, Access(Reach()), gate).add_to(gate.app)
-    found = gate.app.openapi()
+    openapi_document = gate.app.openapi()
     requests = {
-        name: one for name, one in found["components"]["schemas"].items() if name in REQUESTS
+        name: schema
+        for name, schema in openapi_document["components"]["schemas"].items()
+        if name in REQUESTS
     }
-    found["components"]["schemas"] = {**schemas(), **requests}
-    return json.dumps(found, indent=1, sort_keys=True) + "\n"
+    openapi_document["components"]["schemas"] = {**schemas(), **requests}
+    return json.dumps(openapi_document, indent=1, sort_keys=True) + "\n"
 
 
 if __name__ == "__main__":

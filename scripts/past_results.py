@@ -19,8 +19,10 @@ from agent.config.writing.portfolio_templates import PORTFOLIO_TEMPLATES
 
 def main() -> int:
     """Compare or write the results."""
-    found = {name: computed_template_result(one) for name, one in PORTFOLIO_TEMPLATES.items()}
-    text = json.dumps(found, indent=1) + "\n"
+    results = {
+        name: computed_template_result(template) for name, template in PORTFOLIO_TEMPLATES.items()
+    }
+    text = json.dumps(results, indent=1) + "\n"
     if "--write" in sys.argv:
         STORED.write_text(text, encoding="utf-8")
         return 0

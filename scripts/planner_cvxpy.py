@@ -14,51 +14,63 @@ from time import process_time
 import cvxpy as cp
 import numpy as np
 
-MOST = 5.0
+MAX_INPUT = 5.0
 """Bound on the input of a range, as a multiple of the holdings; more could flow only in a cycle, which
 gains nothing."""
 
 
 def solve(problem):
     """Return the milliseconds, including building the model, and the worth; None if the solver fails."""
-    begin = process_time()
-    held, shares, price = np.array(problem["held"]), np.array(problem["shares"]), problem["price"]
+    began_s = process_time()
+    holdings, shares, price = (
+        np.array(problem["held"]),
+        np.array(problem["shares"]),
+        problem["price"],
+    )
     ranges = []
     for source, target, keep, roots, depths in problem["arcs"]:
-        for top, end, depth in zip(roots[:-1], roots[1:], depths, strict=True):
-            if depth > 0 and end < top:
-                ranges.append((source, target, keep, top, end, depth))
-    source, target, keep, top, end, depth = (
+        for root_start, root_end, depth in zip(roots[:-1], roots[1:], depths, strict=True):
+            if depth > 0 and root_end < root_start:
+                ranges.append((source, target, keep, root_start, root_end, depth))
+    source, target, keep, root_start, root_end, depth = (
         np.array(column) for column in zip(*ranges, strict=True)
     )
     source, target = source.astype(int), target.astype(int)
-    size, count = len(held), len(ranges)
-    net, loss = cp.Variable(count, nonneg=True), cp.Variable(count, nonneg=True)
-    paid = cp.multiply(top**2, net) - loss
-    into, out_of = np.zeros((size, count)), np.zeros((size, count))
-    into[target, np.arange(count)] = 1.0
-    out_of[source, np.arange(count)] = 1.0 / keep
-    y = held + into @ paid - out_of @ net
-    bent, longer = cp.multiply(np.sqrt(top**3 / depth), net), 1 + cp.multiply(top / depth, net)
-    rules = [
+    token_count, range_count = len(holdings), len(ranges)
+    net, loss = cp.Variable(range_count, nonneg=True), cp.Variable(range_count, nonneg=True)
+    output = cp.multiply(root_start**2, net) - loss
+    received_matrix, sold_matrix = (
+        np.zeros((token_count, range_count)),
+        np.zeros((token_count, range_count)),
+    )
+    received_matrix[target, np.arange(range_count)] = 1.0
+    sold_matrix[source, np.arange(range_count)] = 1.0 / keep
+    final_holdings = holdings + received_matrix @ output - sold_matrix @ net
+    bent, longer = (
+        cp.multiply(np.sqrt(root_start**3 / depth), net),
+        1 + cp.multiply(root_start / depth, net),
+    )
+    constraints = [
         cp.SOC(
             loss + longer, cp.vstack([2 * bent, loss - longer]), axis=0
         ),  # loss · longer ≥ bent²
-        net <= np.minimum(depth * (1 / end - 1 / top), MOST * held.sum()),
+        net <= np.minimum(depth * (1 / root_end - 1 / root_start), MAX_INPUT * holdings.sum()),
     ]
     if problem.get("hubs"):
-        rules.append(y[problem["hubs"]] == 0)
+        constraints.append(final_holdings[problem["hubs"]] == 0)
     if problem.get("budget") is not None:
-        rules.append(cp.norm1(y - held) / 2 <= problem["budget"])
-    worth = cp.sum(y) - price / 2 * cp.norm1(y - shares * cp.sum(y))
-    found = cp.Problem(cp.Maximize(worth), rules)
+        constraints.append(cp.norm1(final_holdings - holdings) / 2 <= problem["budget"])
+    objective = cp.sum(final_holdings) - price / 2 * cp.norm1(
+        final_holdings - shares * cp.sum(final_holdings)
+    )
+    model = cp.Problem(cp.Maximize(objective), constraints)
     try:
-        found.solve(solver=cp.CLARABEL)
+        model.solve(solver=cp.CLARABEL)
     except cp.error.SolverError:
-        return {"ms": (process_time() - begin) * 1e3, "worth": None}
+        return {"ms": (process_time() - began_s) * 1e3, "worth": None}
     return {
-        "ms": (process_time() - begin) * 1e3,
-        "worth": float(found.value) if found.status == cp.OPTIMAL else None,
+        "ms": (process_time() - began_s) * 1e3,
+        "worth": float(model.value) if model.status == cp.OPTIMAL else None,
     }
 
 

@@ -66,11 +66,11 @@ class Continuous:
             ]
             for pool_edge in self.market.pool_edges
         ]
-        worth = self.search.worth
+        utility = self.search.utility
         return {
             "held": self.search.held.tolist(),
-            "shares": worth.low.tolist(),
-            "price": worth.price,
+            "shares": utility.low.tolist(),
+            "price": utility.price,
             "arcs": pool_edges,
         }
 
@@ -87,18 +87,19 @@ def continuous(seed: int) -> Continuous:
         )
     )
     problem = build_problem(step, reference_prices(step))
-    aim = objective_for_goal(problem, goal(step).goal)
-    market = build_pool_graph(problem, aim.off)
-    return Continuous(market, aim.search(market.scale, np.zeros(TOKENS), {}, None))
+    objective = objective_for_goal(problem, goal(step).goal)
+    market = build_pool_graph(problem, objective.off_goal)
+    return Continuous(market, objective.optimizer(market.scale, np.zeros(TOKENS), {}, None))
 
 
 def ours(problem: Continuous) -> Timed:
     """Solve by the planner's dual method; the worth is that of the final flows."""
-    begin = process_time()
-    found = problem.search.solve(problem.market.real)
-    spent = process_time() - begin
+    began_s = process_time()
+    solution = problem.search.solve(problem.market.real)
+    duration_s = process_time() - began_s
     return Timed(
-        spent * 1e3, problem.search.worth.of(problem.search.ends(problem.market.real, found))
+        duration_s * 1e3,
+        problem.search.utility.of(problem.search.ends(problem.market.real, solution)),
     )
 
 
@@ -107,63 +108,71 @@ def slsqp(problem: Continuous) -> Timed:
     the target, and exact derivatives.
     """
     curves = [pool_edge.offer.real for pool_edge in problem.market.pool_edges]
-    ends = [(pool_edge.source, pool_edge.target) for pool_edge in problem.market.pool_edges]
-    held, shares, price = problem.search.held, problem.search.worth.low, problem.search.worth.price
-    size, count = len(held), len(curves)
+    token_pairs = [(pool_edge.source, pool_edge.target) for pool_edge in problem.market.pool_edges]
+    holdings_before, shares, price = (
+        problem.search.held,
+        problem.search.utility.low,
+        problem.search.utility.price,
+    )
+    token_count, curve_count = len(holdings_before), len(curves)
 
-    def y_of(x: np.ndarray) -> np.ndarray:
-        y = held.copy()
-        for (source, target), curve, taken in zip(ends, curves, x[:count], strict=True):
-            y[source] -= taken
-            y[target] += curve.pays(taken)
-        return y
+    def final_holdings(x: np.ndarray) -> np.ndarray:
+        holdings = holdings_before.copy()
+        for (source, target), curve, amount_in in zip(
+            token_pairs, curves, x[:curve_count], strict=True
+        ):
+            holdings[source] -= amount_in
+            holdings[target] += curve.pays(amount_in)
+        return holdings
 
-    def y_slope(x: np.ndarray) -> np.ndarray:
-        slope = np.zeros((size, count + size))
-        for k, ((source, target), curve) in enumerate(zip(ends, curves, strict=True)):
+    def holdings_slope(x: np.ndarray) -> np.ndarray:
+        slope = np.zeros((token_count, curve_count + token_count))
+        for k, ((source, target), curve) in enumerate(zip(token_pairs, curves, strict=True)):
             slope[source, k] -= 1
-            slope[target, k] += marginal(curve, x[k])
+            slope[target, k] += marginal_output(curve, x[k])
         return slope
 
-    def off(x: np.ndarray) -> np.ndarray:
-        y = y_of(x)
-        return y - shares * y.sum()
+    def deviation(x: np.ndarray) -> np.ndarray:
+        holdings = final_holdings(x)
+        return holdings - shares * holdings.sum()
 
-    def off_slope(x: np.ndarray) -> np.ndarray:
-        slope = y_slope(x)
+    def deviation_slope(x: np.ndarray) -> np.ndarray:
+        slope = holdings_slope(x)
         return slope - np.outer(shares, slope.sum(axis=0))
 
-    distance = np.hstack((np.zeros((size, count)), np.eye(size)))
-    begin = process_time()
-    start = np.concatenate((np.zeros(count), np.abs(held - shares * held.sum())))
-    found = minimize(
-        lambda x: -y_of(x).sum() + price / 2 * x[count:].sum(),
+    distance_slope = np.hstack((np.zeros((token_count, curve_count)), np.eye(token_count)))
+    began_s = process_time()
+    start = np.concatenate(
+        (np.zeros(curve_count), np.abs(holdings_before - shares * holdings_before.sum()))
+    )
+    result = minimize(
+        lambda x: -final_holdings(x).sum() + price / 2 * x[curve_count:].sum(),
         start,
-        jac=lambda x: -y_slope(x).sum(axis=0) + price / 2 * distance.sum(axis=0),
-        bounds=[(0.0, curve.capacity) for curve in curves] + [(0.0, None)] * size,
+        jac=lambda x: -holdings_slope(x).sum(axis=0) + price / 2 * distance_slope.sum(axis=0),
+        bounds=[(0.0, curve.capacity) for curve in curves] + [(0.0, None)] * token_count,
         constraints=[
             {
                 "type": "ineq",
-                "fun": lambda x: x[count:] - off(x),
-                "jac": lambda x: distance - off_slope(x),
+                "fun": lambda x: x[curve_count:] - deviation(x),
+                "jac": lambda x: distance_slope - deviation_slope(x),
             },
             {
                 "type": "ineq",
-                "fun": lambda x: x[count:] + off(x),
-                "jac": lambda x: distance + off_slope(x),
+                "fun": lambda x: x[curve_count:] + deviation(x),
+                "jac": lambda x: distance_slope + deviation_slope(x),
             },
         ],
         method="SLSQP",
         options={"maxiter": 300, "ftol": 1e-9},
     )
-    spent = process_time() - begin
-    x = np.clip(found.x, 0.0, [*(curve.capacity for curve in curves), *[np.inf] * size])
-    return Timed(spent * 1e3, problem.search.worth.of(y_of(x)))
+    duration_s = process_time() - began_s
+    x = np.clip(result.x, 0.0, [*(curve.capacity for curve in curves), *[np.inf] * token_count])
+    return Timed(duration_s * 1e3, problem.search.utility.of(final_holdings(x)))
 
 
-def marginal(curve: Any, taken: float) -> float:
-    """Return the marginal output after `taken`."""
-    net = taken * curve.keep
+def marginal_output(curve: Any, amount_in: float) -> float:
+    """Return the marginal output after `amount_in`."""
+    net = amount_in * curve.keep
     k = int(np.searchsorted(curve.net_in, net, side="right")) - 1
     depth, root = float(curve.depths[k]), float(curve.roots[k])
     if depth <= 0:
@@ -174,7 +183,7 @@ def marginal(curve: Any, taken: float) -> float:
 def cvxpy_clarabel(problems: Sequence[Continuous], folder: Path) -> list[Timed]:
     """Solve by cvxpy with Clarabel. Raises Missing."""
     return [
-        Timed(**found) for found in in_cvxpy([problem.as_json() for problem in problems], folder)
+        Timed(**answer) for answer in in_cvxpy([problem.as_json() for problem in problems], folder)
     ]
 
 
@@ -198,9 +207,9 @@ def in_cvxpy(problems: Sequence[dict[str, Any]], folder: Path) -> list[dict[str,
     )
     lines = "\n".join(json.dumps(problem) for problem in problems)
     worker = Path(__file__).with_name("planner_cvxpy.py")
-    done = subprocess.run(
+    process = subprocess.run(
         [python, str(worker)], input=lines, capture_output=True, text=True, cwd=folder, check=False
     )
-    if done.returncode != 0:
-        raise Missing(f"its process ended: {done.stderr.strip().splitlines()[-1:]}")
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    if process.returncode != 0:
+        raise Missing(f"its process ended: {process.stderr.strip().splitlines()[-1:]}")
+    return [json.loads(line) for line in process.stdout.splitlines()]

@@ -23,7 +23,7 @@ USD = 1_000_000
 """Value in USD of each token in an added pool, as full-range liquidity."""
 
 
-def widen(chain: LocalChain) -> None:
+def add_extreme_tokens(chain: LocalChain) -> None:
     """Add tokens with 0 and 24 decimals, with pools of both kinds."""
     chain.add_token("WHOLE", 0, Fraction(1, 50))
     chain.add_token("FINE", 24, 40)
@@ -36,26 +36,28 @@ def widen(chain: LocalChain) -> None:
             prod(int(USD * 10**token.decimals / prices[token.symbol]) for token in tokens)
         )
         middle = read_v3(chain, pool).tick // 60 * 60
-        for below, above, times in (
+        for ticks_below, ticks_above, times in (
             (6_000, 9_000, 2),
             (1_200, 600, 6),
             (120, 60, 20),
             (-60, 180, 8),
         ):
-            chain.mint_position(pool.name, middle - below, middle + above, times * liquidity)
+            chain.mint_position(
+                pool.name, middle - ticks_below, middle + ticks_above, times * liquidity
+            )
 
 
 def run(count: int) -> list[Outcome]:
     """Return the outcomes of the first `count` problems, and print each on stderr as it ends."""
-    found = []
+    outcomes = []
     with open_anvil() as chain:
-        widen(chain)
+        add_extreme_tokens(chain)
         for seed in range(count):
-            mark = chain.snapshot()
-            found.append(execute(chain, seed))
-            chain.revert(mark)
-            print(found[-1], file=sys.stderr)
-    return found
+            snapshot = chain.snapshot()
+            outcomes.append(execute(chain, seed))
+            chain.revert(snapshot)
+            print(outcomes[-1], file=sys.stderr)
+    return outcomes
 
 
 def main() -> None:
@@ -69,21 +71,21 @@ def main() -> None:
         help="print one JSON document with the numbers of plans that arrived, were stopped, and failed",
     )
     options = parser.parse_args()
-    found = run(options.problems)
-    planned = [outcome for outcome in found if outcome.plan is not None]
+    outcomes = run(options.problems)
+    with_plan = [outcome for outcome in outcomes if outcome.plan is not None]
     document = {
-        "problems": len(found),
-        "not_worth_a_trade": len(found) - len(planned),
-        "arrived": sum(outcome.arrived for outcome in planned),
+        "problems": len(outcomes),
+        "not_worth_a_trade": len(outcomes) - len(with_plan),
+        "arrived": sum(outcome.arrived for outcome in with_plan),
         "stopped_by_a_named_bound": sum(
-            not outcome.arrived and outcome.explained for outcome in planned
+            not outcome.arrived and outcome.explained for outcome in with_plan
         ),
-        "equal_to_the_wei": sum(outcome.exact for outcome in planned),
-        "failed": [outcome.seed for outcome in planned if not outcome.kept],
-        "legs": sum(len(outcome.plan.legs) for outcome in planned if outcome.plan is not None),
+        "equal_to_the_wei": sum(outcome.exact for outcome in with_plan),
+        "failed": [outcome.seed for outcome in with_plan if not outcome.kept],
+        "legs": sum(len(outcome.plan.legs) for outcome in with_plan if outcome.plan is not None),
         "largest_gap_bps": float(
             max(
-                (outcome.plan.gap_bps or Fraction(0) for outcome in planned if outcome.plan),
+                (outcome.plan.gap_bps or Fraction(0) for outcome in with_plan if outcome.plan),
                 default=Fraction(0),
             )
         ),

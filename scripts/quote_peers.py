@@ -158,43 +158,45 @@ PEERS = (
 def install(command: list[str], folder: Path) -> None:
     """Run an installer. Raises Missing with the end of its output."""
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             command, cwd=folder, capture_output=True, text=True, timeout=INSTALL_S, check=False
         )
     except subprocess.TimeoutExpired:
         raise Missing(f"{Path(command[0]).name} took longer than {INSTALL_S} s") from None
-    if done.returncode != 0:
-        words = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
+    if process.returncode != 0:
+        output_lines = [
+            line for line in (process.stderr + process.stdout).splitlines() if line.strip()
+        ]
         raise Missing(
             f"{' '.join([Path(command[0]).name, *command[1:4]])} failed:"
-            f" {' '.join(words[-3:])[:400] or 'no output'}"
+            f" {' '.join(output_lines[-3:])[:400] or 'no output'}"
         )
 
 
 def as_json(state: Pool) -> dict[str, Any]:
     """Return a pool for another process, with integers beyond JavaScript's range as text."""
-    plain = asdict(state)
-    plain["ticks"] = (
+    fields = asdict(state)
+    fields["ticks"] = (
         [[tick.index, str(tick.liquidity_net)] for tick in state.ticks]
         if isinstance(state, V3Pool)
         else None
     )
     for name in ("reserve0", "reserve1", "sqrt_price_x96", "liquidity"):
-        if name in plain:
-            plain[name] = str(plain[name])
-    return plain
+        if name in fields:
+            fields[name] = str(fields[name])
+    return fields
 
 
-def from_json(plain: dict[str, Any]) -> Pool:
+def from_json(fields: dict[str, Any]) -> Pool:
     """Return the pool that as_json wrote."""
-    ticks = plain.pop("ticks")
+    ticks = fields.pop("ticks")
     for name in ("reserve0", "reserve1", "sqrt_price_x96", "liquidity"):
-        if name in plain:
-            plain[name] = int(plain[name])
+        if name in fields:
+            fields[name] = int(fields[name])
     return (
-        V2Pool(**plain)
+        V2Pool(**fields)
         if ticks is None
-        else V3Pool(ticks=tuple(TickLiquidity(index, int(net)) for index, net in ticks), **plain)
+        else V3Pool(ticks=tuple(TickLiquidity(index, int(net)) for index, net in ticks), **fields)
     )
 
 
@@ -205,17 +207,17 @@ def new_states(state: Pool) -> list[Pool]:
     return [replace(state, reserve0=state.reserve0 + i) for i in range(STATES)]
 
 
-def ours(states: Sequence[Pool]) -> list[Quote]:
+def our_quotes(states: Sequence[Pool]) -> list[Quote]:
     """Return our function for many quotes of each state."""
     return [state.quoter(state.token0) for state in states]
 
 
-def ours_first(states: Sequence[Pool]) -> list[Quote]:
+def our_first_quotes(states: Sequence[Pool]) -> list[Quote]:
     """Return our function for one quote of each state."""
     return [partial(state.quote, state.token0) for state in states]
 
 
-def degenbot(states: Sequence[Pool]) -> list[Quote]:
+def degenbot_quotes(states: Sequence[Pool]) -> list[Quote]:
     """Return degenbot's own functions, without our code between. Its pools are filled in here, since
     their constructor reads from a node. The states share their ticks.
     """
@@ -223,9 +225,9 @@ def degenbot(states: Sequence[Pool]) -> list[Quote]:
     from degenbot.uniswap.v2_functions import constant_product_calc_exact_in
     from degenbot.uniswap.v3_liquidity_pool import UniswapV3Pool
 
-    first = states[0]
-    if not isinstance(first, V3Pool):
-        fee = Fraction(first.fee_pips, 10**6)
+    first_state = states[0]
+    if not isinstance(first_state, V3Pool):
+        fee = Fraction(first_state.fee_pips, 10**6)
         return [
             partial(
                 constant_product_calc_exact_in,
@@ -235,14 +237,14 @@ def degenbot(states: Sequence[Pool]) -> list[Quote]:
             )
             for state in states
         ]
-    data = {
+    ticks = {
         tick.index: UniswapV3LiquidityAtTick(tick.liquidity_net, abs(tick.liquidity_net))
-        for tick in first.ticks
+        for tick in first_state.ticks
     }
     pool = object.__new__(UniswapV3Pool)
     pool.fee, pool.tick_spacing, pool.sparse_liquidity_map = (
-        first.fee_pips,
-        first.tick_spacing,
+        first_state.fee_pips,
+        first_state.tick_spacing,
         False,
     )
     return [
@@ -251,14 +253,14 @@ def degenbot(states: Sequence[Pool]) -> list[Quote]:
             True,
             sqrt_price_limit_x96=price_limit(True),
             override_state=UniswapV3PoolState(
-                state.address, state.liquidity, state.sqrt_price_x96, state.tick, {}, data
+                state.address, state.liquidity, state.sqrt_price_x96, state.tick, {}, ticks
             ),
         )
         for state in states
     ]
 
 
-def paid(answer: Any) -> int:
+def output_of(answer: Any) -> int:
     """Return the output of a quote: degenbot answers a V3 swap with both amounts and the state."""
     return -answer[1] if isinstance(answer, tuple) else answer
 
@@ -267,41 +269,47 @@ def per_second(quotes: Sequence[tuple[Quote, int]], seconds: float) -> float:
     """Return the quotes per second of processor time, which other programs affect little. The clock
     is read after each eighth of the quotes, so that slow quotes overrun the time only a little.
     """
-    part = max(1, len(quotes) // 8)
-    parts = cycle([quotes[i : i + part] for i in range(0, len(quotes), part)])
-    done, start = 0, process_time()
-    while (spent := process_time() - start) < seconds:
-        some = next(parts)
-        for quote, amount in some:
+    batch_size = max(1, len(quotes) // 8)
+    batches = cycle([quotes[i : i + batch_size] for i in range(0, len(quotes), batch_size)])
+    quote_count, began_s = 0, process_time()
+    while (spent_s := process_time() - began_s) < seconds:
+        batch = next(batches)
+        for quote, amount in batch:
             quote(amount)
-        done += len(some)
-    return done / spent
+        quote_count += len(batch)
+    return quote_count / spent_s
 
 
 def serve(
-    warm: Callable[[Sequence[Pool]], list[Quote]], first: Callable[[Sequence[Pool]], list[Quote]]
+    make_warm_quotes: Callable[[Sequence[Pool]], list[Quote]],
+    make_first_quotes: Callable[[Sequence[Pool]], list[Quote]],
 ) -> None:
     """Answer line by line until the input is closed."""
     setup = json.loads(sys.stdin.readline())
     quotes: dict[tuple[str, bool], list[tuple[Quote, int]]] = {}
-    for case, given in setup["cases"].items():
-        state, amount = from_json(given["pool"]), int(given["amount"])
-        [quote] = warm([state])
+    for case, case_data in setup["cases"].items():
+        state, amount = from_json(case_data["pool"]), int(case_data["amount"])
+        [quote] = make_warm_quotes([state])
         quotes[case, False] = [(quote, amount - i) for i in range(setup["amounts"])]
         quotes[case, True] = [
-            (quote, amount - i) for i, quote in enumerate(first(new_states(state)))
+            (quote, amount - i) for i, quote in enumerate(make_first_quotes(new_states(state)))
         ]
     print("true", flush=True)
     for line in sys.stdin:
         question = json.loads(line)
-        some = quotes[question["case"], question["first"]]
+        asked_quotes = quotes[question["case"], question["first"]]
         answer = (
-            [str(paid(quote(amount))) for quote, amount in some]
+            [str(output_of(quote(amount))) for quote, amount in asked_quotes]
             if question["do"] == "answers"
-            else per_second(some, question["seconds"])
+            else per_second(asked_quotes, question["seconds"])
         )
         print(json.dumps(answer), flush=True)
 
 
 if __name__ == "__main__":
-    serve(*{"trimtab": (ours, ours_first), "degenbot": (degenbot, degenbot)}[sys.argv[1]])
+    serve(
+        *{
+            "trimtab": (our_quotes, our_first_quotes),
+            "degenbot": (degenbot_quotes, degenbot_quotes),
+        }[sys.argv[1]]
+    )

@@ -35,7 +35,7 @@ from scripts.planner_peers import Missing, in_cvxpy
 from tests.support.planning_peers import carry_out
 from tests.support.planning_worlds import KINDS, any_problem, goal
 
-ALL = {"usual": any_problem, **KINDS}
+PROBLEMS_BY_KIND = {"usual": any_problem, **KINDS}
 MOST_PRICE = 0.9
 """Upper bound of the cost per unit of value to move, if limits.plan_cost is off or higher."""
 UNIT = Fraction(1, 10**8)
@@ -55,7 +55,7 @@ class Tally:
     """Problem, its JSON, objective value and turnover per unit of the portfolio, and gap in bps."""
 
 
-def ranges(
+def curve_ranges(
     step: StepInput, pool: Pool, token_in: str, prices: dict[str, Fraction], total: Fraction
 ) -> list[Any] | None:
     """Return [keep, roots, depths] of one direction within impact bound and floor, per unit of the
@@ -64,45 +64,48 @@ def ranges(
     limits, keep = step.limits, 1 - pool.fee_pips / PIPS
     token_out = pool.token1 if token_in == pool.token0 else pool.token0
     impact = (BPS - 1 if limits.price_impact_bps is None else limits.price_impact_bps) / BPS
-    least = max(0.0, keep - (1.0 if limits.price_impact_bps is None else impact)) * (
+    min_price_share = max(0.0, keep - (1.0 if limits.price_impact_bps is None else impact)) * (
         1 - (limits.slippage_bps or 0) / BPS
     )
-    stretch = math.sqrt(prices[token_out] / prices[token_in])
-    weight = math.sqrt(prices[token_in]) * math.sqrt(prices[token_out]) / float(total)
-    forward = token_in == pool.token0
+    price_scale = math.sqrt(prices[token_out] / prices[token_in])
+    depth_scale = math.sqrt(prices[token_in]) * math.sqrt(prices[token_out]) / float(total)
+    is_token0_in = token_in == pool.token0
     if isinstance(pool, V2Pool):
-        inside, outside = (
-            (pool.reserve0, pool.reserve1) if forward else (pool.reserve1, pool.reserve0)
+        reserve_in, reserve_out = (
+            (pool.reserve0, pool.reserve1) if is_token0_in else (pool.reserve1, pool.reserve0)
         )
-        most = (math.sqrt((1 + keep) ** 2 + 4 * keep * (1 / (1 - impact) - 1)) - 1 - keep) / (
-            2 * keep
+        max_input_share = (
+            math.sqrt((1 + keep) ** 2 + 4 * keep * (1 / (1 - impact) - 1)) - 1 - keep
+        ) / (2 * keep)
+        start_root, depth = (
+            math.sqrt(reserve_out / reserve_in),
+            math.sqrt(reserve_in) * math.sqrt(reserve_out),
         )
-        start, depth = math.sqrt(outside / inside), math.sqrt(inside) * math.sqrt(outside)
-        bound = start / (1 + keep * most)
-        edges, depths = [start, bound], [depth]
+        impact_root = start_root / (1 + keep * max_input_share)
+        roots, depths = [start_root, impact_root], [depth]
     else:
-        here = pool.sqrt_price_x96 / 2**96
-        start = here if forward else 1 / here
+        sqrt_price = pool.sqrt_price_x96 / 2**96
+        start_root = sqrt_price if is_token0_in else 1 / sqrt_price
         ticks = [
-            t for t in pool.ticks if (t.index <= pool.tick if forward else t.index > pool.tick)
+            t for t in pool.ticks if (t.index <= pool.tick if is_token0_in else t.index > pool.tick)
         ]
-        edges, depths, depth = [start], [], float(pool.liquidity)
-        for tick in reversed(ticks) if forward else ticks:
-            edges.append(1.0001 ** ((tick.index if forward else -tick.index) / 2))
+        roots, depths, depth = [start_root], [], float(pool.liquidity)
+        for tick in reversed(ticks) if is_token0_in else ticks:
+            roots.append(1.0001 ** ((tick.index if is_token0_in else -tick.index) / 2))
             depths.append(depth)
-            depth += -tick.liquidity_net if forward else tick.liquidity_net
-        bound = start * math.sqrt(1 - impact)
-    end = max(bound, math.sqrt(least / keep) / stretch)
-    if start <= end or not depths:
+            depth += -tick.liquidity_net if is_token0_in else tick.liquidity_net
+        impact_root = start_root * math.sqrt(1 - impact)
+    end_root = max(impact_root, math.sqrt(min_price_share / keep) / price_scale)
+    if start_root <= end_root or not depths:
         return None
     return [
         keep,
-        [max(edge, end) * stretch for edge in edges],
-        [depth * weight for depth in depths],
+        [max(root, end_root) * price_scale for root in roots],
+        [depth * depth_scale for depth in depths],
     ]
 
 
-def question(step: StepInput, prices: dict[str, Fraction]) -> dict[str, Any] | None:
+def cvxpy_problem(step: StepInput, prices: dict[str, Fraction]) -> dict[str, Any] | None:
     """Return the problem for cvxpy, per unit of the portfolio; None if a pool pays more than the
     reference, or if no pool can trade.
     """
@@ -113,120 +116,128 @@ def question(step: StepInput, prices: dict[str, Fraction]) -> dict[str, Any] | N
         for hub in step.portfolio.hubs
         if hub.address in prices and hub.address not in tokens
     ]
-    position = {at: number for number, at in enumerate((*tokens, *hubs))}
-    held = {holding.token: holding.raw for holding in step.snapshot.holdings}
-    total = sum((held[at] * prices[at] for at in tokens), Fraction(0))
+    index_by_token = {token: index for index, token in enumerate((*tokens, *hubs))}
+    balances = {holding.token: holding.raw for holding in step.snapshot.holdings}
+    total = sum((balances[token] * prices[token] for token in tokens), Fraction(0))
     pool_edges = []
     for pool in step.snapshot.pools:
-        if not {pool.token0, pool.token1} <= set(position):
+        if not {pool.token0, pool.token1} <= set(index_by_token):
             continue
         for token_in, token_out in ((pool.token0, pool.token1), (pool.token1, pool.token0)):
-            found = ranges(step, pool, token_in, prices, total)
-            if found is not None:
-                if found[0] * found[1][0] ** 2 >= 1 - 1e-6:
+            curve = curve_ranges(step, pool, token_in, prices, total)
+            if curve is not None:
+                if curve[0] * curve[1][0] ** 2 >= 1 - 1e-6:
                     return None
-                pool_edges.append([position[token_in], position[token_out], *found])
+                pool_edges.append([index_by_token[token_in], index_by_token[token_out], *curve])
     if not pool_edges:
         return None
     limits = step.limits
     return {
-        "held": [float(held[at] * prices[at] / total) for at in tokens] + [0.0] * len(hubs),
+        "held": [float(balances[token] * prices[token] / total) for token in tokens]
+        + [0.0] * len(hubs),
         "shares": targets + [0.0] * len(hubs),
         "price": (
             MOST_PRICE
             if limits.plan_cost_bps is None
             else min(limits.plan_cost_bps / BPS, MOST_PRICE)
         ),
-        "hubs": list(range(len(tokens), len(position))),
+        "hubs": list(range(len(tokens), len(index_by_token))),
         "budget": None if limits.turnover_bps is None else limits.turnover_bps / BPS,
         "arcs": pool_edges,
     }
 
 
-def achieved(step: StepInput, found: Plan, prices: dict[str, Fraction], price: float) -> float:
+def objective_value(
+    step: StepInput, traded_plan: Plan, prices: dict[str, Fraction], price: float
+) -> float:
     """Return the objective value of a plan per unit of the portfolio: final value less the price of
     its deviation from the targets.
     """
-    held = {holding.token: holding.raw for holding in step.snapshot.holdings}
-    total = sum((raw * prices[at] for at, raw in held.items()), Fraction(0))
-    ends = {at: raw * prices[at] for at, raw in found.holdings_after}
-    after = sum(ends.values(), Fraction(0))
-    off = sum(
+    balances = {holding.token: holding.raw for holding in step.snapshot.holdings}
+    total = sum((raw * prices[token] for token, raw in balances.items()), Fraction(0))
+    final_values = {token: raw * prices[token] for token, raw in traded_plan.holdings_after}
+    final_total = sum(final_values.values(), Fraction(0))
+    deviation = sum(
         (
-            abs(ends[asset.token.address] - after * asset.target_bps / BPS)
+            abs(final_values[asset.token.address] - final_total * asset.target_bps / BPS)
             for asset in step.portfolio.assets
         ),
         Fraction(0),
     )
-    return float((after - Fraction(price) * off / 2) / total)
+    return float((final_total - Fraction(price) * deviation / 2) / total)
 
 
-def tried(kind: str, seeds: Sequence[int], asked: int) -> Tally:
-    """Plan the problems with these seeds, and keep up to `asked` of them for cvxpy."""
+def plan_problems(kind: str, seeds: Sequence[int], max_questions: int) -> Tally:
+    """Plan the problems with these seeds, and keep up to `max_questions` of them for cvxpy."""
     tally = Tally()
     for seed in seeds:
-        step = ALL[kind](seed)
+        step = PROBLEMS_BY_KIND[kind](seed)
         prices = reference_prices(step).by_token
         name = f"{kind} {seed}"
         try:
-            found = plan(step, goal(step))
+            best_plan = plan(step, goal(step))
         except Refused as refusal:
-            plain = "nothing to trade" in refusal.message
-            tally.counts["nothing to trade" if plain else "refused"] += 1
-            tally.wrong += [] if plain else [f"{name}: {refusal.message}"]
+            is_nothing_to_trade = "nothing to trade" in refusal.message
+            tally.counts["nothing to trade" if is_nothing_to_trade else "refused"] += 1
+            tally.wrong += [] if is_nothing_to_trade else [f"{name}: {refusal.message}"]
             continue
         except Exception as error:  # errors are counted
             tally.counts["errors"] += 1
             tally.wrong.append(f"{name}: {error!r}")
             continue
         tally.counts["planned"] += 1
-        faults = carry_out(step, found, prices.__getitem__).wrong
+        faults = carry_out(step, best_plan, prices.__getitem__).wrong
         tally.counts["leftovers"] += bool({"hub", "left in the router"} & set(faults))
         tally.counts["violations"] += bool(faults)
         tally.wrong += [f"{name}: {fault}" for fault in faults]
-        tally.gaps.append(float(found.gap_bps or 0))
-        held = sum(holding.raw * prices[holding.token] for holding in step.snapshot.holdings)
+        tally.gaps.append(float(best_plan.gap_bps or 0))
+        total = sum(holding.raw * prices[holding.token] for holding in step.snapshot.holdings)
         is_smooth = (
-            found.cost.gas + found.cost.approvals == 0 and max(prices.values()) < UNIT * held
+            best_plan.cost.gas + best_plan.cost.approvals == 0
+            and max(prices.values()) < UNIT * total
         )
-        posed = question(step, prices) if is_smooth and len(tally.questions) < asked else None
-        if posed is not None:
-            basis = max(float(found.turnover / held), 1 / BPS)
+        problem = (
+            cvxpy_problem(step, prices)
+            if is_smooth and len(tally.questions) < max_questions
+            else None
+        )
+        if problem is not None:
+            turnover_share = max(float(best_plan.turnover / total), 1 / BPS)
             tally.questions.append(
                 (
                     name,
-                    posed,
-                    achieved(step, found, prices, posed["price"]),
-                    basis,
-                    float(found.gap_bps or 0),
+                    problem,
+                    objective_value(step, best_plan, prices, problem["price"]),
+                    turnover_share,
+                    float(best_plan.gap_bps or 0),
                 )
             )
     return tally
 
 
-def against_cvxpy(tallies: Sequence[Tally]) -> Iterator[str]:
+def compare_with_cvxpy(tallies: Sequence[Tally]) -> Iterator[str]:
     """Compare with cvxpy, record wrong certificates, and yield a summary line. Raises Missing."""
-    questions = [asked for tally in tallies for asked in tally.questions]
+    questions = [question for tally in tallies for question in tally.questions]
     with tempfile.TemporaryDirectory() as folder:
-        answers = in_cvxpy([posed for _, posed, *_ in questions], Path(folder))
-    compared, largest, beyond = 0, 0.0, -math.inf
-    for (name, _, ours, basis, gap), answer in zip(questions, answers, strict=True):
+        answers = in_cvxpy([problem for _, problem, *_ in questions], Path(folder))
+    solved_count, largest_gap_bps, largest_excess = 0, 0.0, -math.inf
+    for (name, _, ours, turnover_share, gap), answer in zip(questions, answers, strict=True):
         if answer["worth"] is None:
             continue
-        compared += 1
-        better = answer["worth"] - ours
-        largest, beyond = (
-            max(largest, better / basis * BPS),
-            max(beyond, better - gap * basis / BPS),
+        solved_count += 1
+        advantage = answer["worth"] - ours
+        largest_gap_bps, largest_excess = (
+            max(largest_gap_bps, advantage / turnover_share * BPS),
+            max(largest_excess, advantage - gap * turnover_share / BPS),
         )
-        if better - gap * basis / BPS > SOLVED:
+        if advantage - gap * turnover_share / BPS > SOLVED:
             tallies[0].wrong.append(
                 f"{name}: the certificate says {gap:.4f} bps, cvxpy finds"
-                f" {better / basis * BPS:.4f} bps more"
+                f" {advantage / turnover_share * BPS:.4f} bps more"
             )
     yield (
-        f"cvxpy     {compared} of {len(questions)} solved; best plan {largest:.4f} bps better at"
-        f" most; {beyond:.1e} beyond a certificate"
+        f"cvxpy     {solved_count} of {len(questions)} solved; best plan {largest_gap_bps:.4f} bps better at"
+        f" most; {largest_excess:.1e} beyond a certificate"
     )
 
 
@@ -238,7 +249,9 @@ def main() -> None:
         "--problems", type=int, default=1_500, help="number of problems of each kind"
     )
     parser.add_argument("--first", type=int, default=0, help="seed of the first problem")
-    parser.add_argument("--kind", choices=sorted(ALL), action="append", help="only these kinds")
+    parser.add_argument(
+        "--kind", choices=sorted(PROBLEMS_BY_KIND), action="append", help="only these kinds"
+    )
     parser.add_argument(
         "--cvxpy",
         type=int,
@@ -247,15 +260,15 @@ def main() -> None:
     )
     parser.add_argument("--json", action="store_true", help="one JSON document")
     options = parser.parse_args()
-    kinds = options.kind or list(ALL)
+    kinds = options.kind or list(PROBLEMS_BY_KIND)
     tallies = [
-        tried(kind, range(options.first, options.first + options.problems), options.cvxpy)
+        plan_problems(kind, range(options.first, options.first + options.problems), options.cvxpy)
         for kind in kinds
     ]
     lines = []
     if options.cvxpy:
         try:
-            lines += against_cvxpy(tallies)
+            lines += compare_with_cvxpy(tallies)
         except Missing as missing:
             tallies[0].wrong.append(f"cvxpy could not be run: {missing}")
     wrong = [fault for tally in tallies for fault in tally.wrong]
@@ -278,8 +291,8 @@ def spread(gaps: Sequence[float]) -> dict[str, float]:
     """Return median, 90th and 99th percentile, and maximum."""
     ordered = sorted(gaps) or [0.0]
     return {
-        name: round(ordered[int((len(ordered) - 1) * part)], 4)
-        for name, part in (("median", 0.5), ("p90", 0.9), ("p99", 0.99), ("max", 1))
+        name: round(ordered[int((len(ordered) - 1) * share)], 4)
+        for name, share in (("median", 0.5), ("p90", 0.9), ("p99", 0.99), ("max", 1))
     }
 
 

@@ -28,15 +28,15 @@ HEADER_BYTES = 8 + 25
 """Length of a PNG's signature and IHDR chunk, in bytes."""
 
 
-def command() -> str:
+def readme_command() -> str:
     """Return the arguments of the backtest in the README."""
-    found = re.search(
+    match = re.search(
         r"trimtab (backtest --sample .*--html report\.html)",
         (ROOT / "README.md").read_text(encoding="utf-8"),
     )
-    if found is None:
+    if match is None:
         raise SystemExit("README.md shows no backtest with --html report.html")
-    return found[1]
+    return match[1]
 
 
 def with_text(picture: bytes, text: str) -> bytes:
@@ -54,7 +54,7 @@ def main() -> None:
                 sys.executable,
                 "-c",
                 "from agent.cli.main import main; main()",
-                *shlex.split(command()),
+                *shlex.split(readme_command()),
             ],
             cwd=folder,
             check=True,
@@ -63,7 +63,7 @@ def main() -> None:
         page = browser.new_page(viewport=SIZE, color_scheme="light")
         page.goto((Path(folder) / "report.html").as_uri())
         page.wait_for_selector("html[data-drawn]", timeout=PATIENCE_MS)
-        PICTURE.write_bytes(with_text(page.screenshot(), command()))
+        PICTURE.write_bytes(with_text(page.screenshot(), readme_command()))
         browser.close()
 
 

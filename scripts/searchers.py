@@ -36,7 +36,7 @@ GRID = {
 """Sizes in dollars per pool of the plan, from negligible to sizes at which nothing is traded."""
 
 
-def kept(turn: Turn) -> bool:
+def holds_limits(turn: Turn) -> bool:
     """Return whether limits and estimate held."""
     try:
         turn.require_bounded()
@@ -67,31 +67,31 @@ def row(scene: Scene, router: str, tactic: Tactic, turns: list[Turn]) -> dict[st
         "loss_bps": bps(best.lost, best),
         "worst_loss_bps": bps(worst.lost, worst),
         "limit_bps": bps(worst.limit, worst),
-        "violations": sum(not kept(turn) for turn in turns),
+        "violations": sum(not holds_limits(turn) for turn in turns),
     }
 
 
 def run(rounds: int) -> list[dict[str, object]]:
     """Return one row per scene, router and tactic, and print each on stderr as it ends."""
-    found = []
+    rows = []
     with open_anvil() as chain:
         for scene in SCENES:
             for router in ROUTERS:
-                mark = chain.snapshot()
+                snapshot = chain.snapshot()
                 with (
                     tempfile.TemporaryDirectory() as folder,
                     searcher_on(chain, Path(folder), scene, router) as searcher,
                 ):
                     for tactic in TACTICS:
-                        sizeless = not tactic.skew and not tactic.front
+                        is_sizeless = not tactic.skew and not tactic.front
                         sizes = [
-                            Fraction(size) for size in ((0,) if sizeless else GRID[scene.name])
+                            Fraction(size) for size in ((0,) if is_sizeless else GRID[scene.name])
                         ]
                         turns = explored(lambda size: searcher.attack(tactic, size), sizes, rounds)  # noqa: B023 used at once
-                        found.append(row(scene, router, tactic, turns))
-                        print(json.dumps(found[-1]), file=sys.stderr)
-                chain.revert(mark)
-    return found
+                        rows.append(row(scene, router, tactic, turns))
+                        print(json.dumps(rows[-1]), file=sys.stderr)
+                chain.revert(snapshot)
+    return rows
 
 
 def main() -> None:
@@ -106,10 +106,10 @@ def main() -> None:
     )
     parser.add_argument("--json", action="store_true", help="one JSON document instead of a table")
     options = parser.parse_args()
-    found = run(options.rounds)
-    violations = sum(int(str(one["violations"])) for one in found)
+    rows = run(options.rounds)
+    violations = sum(int(str(figures["violations"])) for figures in rows)
     if options.json:
-        print(json.dumps({"rows": found, "violations": violations}))
+        print(json.dumps({"rows": rows, "violations": violations}))
     else:
         columns = (
             "scene",
@@ -124,11 +124,13 @@ def main() -> None:
         )
         print("| " + " | ".join(columns) + " |")
         print("|" + "---|" * len(columns))
-        for one in found:
+        for figures in rows:
             print(
                 "| "
                 + " | ".join(
-                    f"{one[name]:,}" if isinstance(one[name], int | float) else str(one[name])
+                    f"{figures[name]:,}"
+                    if isinstance(figures[name], int | float)
+                    else str(figures[name])
                     for name in columns
                 )
                 + " |"

@@ -41,7 +41,7 @@ def main() -> None:
     options = parser.parse_args()
     step = max(1, options.looks // 20)
     with tempfile.TemporaryDirectory() as folder, open_anvil() as chain:
-        found = soak(
+        result = soak(
             chain,
             Path(folder),
             options.looks,
@@ -50,21 +50,22 @@ def main() -> None:
             traced=options.traced,
             told=lambda mark: print(mark, file=sys.stderr),
         )
-    after = options.looks // 4
-    document = found.document(after)
-    last = document["marks"][-1]
-    words = [
+    settled_cycles = options.looks // 4
+    document = result.document(settled_cycles)
+    last_mark = document["marks"][-1]
+    text_lines = [
         f"{options.looks} cycles: {document['outcomes']}",
-        f"growth per cycle after {after} cycles: {document['per_look']} (bytes, objects)",
+        f"growth per cycle after {settled_cycles} cycles: {document['per_look']} (bytes, objects)",
     ]
-    words.append(
-        f"at the end: heap {last['heap'] / 1e6:.1f} MB, resident {last['resident'] / 1e6:.0f} MB,"
-        f" store {last['store'] / 1e6:.1f} MB"
+    text_lines.append(
+        f"at the end: heap {last_mark['heap'] / 1e6:.1f} MB, resident {last_mark['resident'] / 1e6:.0f} MB,"
+        f" store {last_mark['store'] / 1e6:.1f} MB"
     )
-    print(json.dumps(document) if options.json else "\n".join(words))
+    print(json.dumps(document) if options.json else "\n".join(text_lines))
     sys.exit(
         1
-        if max(found.growth("heap", after), found.growth("resident", after)) > MOST_PER_LOOK
+        if max(result.growth("heap", settled_cycles), result.growth("resident", settled_cycles))
+        > MOST_PER_LOOK
         else 0
     )
 

@@ -31,8 +31,8 @@ def to_quanta(value: Value) -> int:
     """Return a value in whole quanta, rounded half to even, for fast sums over thousands of
     entries.
     """
-    number, rest = divmod(value.numerator * QUANTA_PER_UNIT, value.denominator)
-    return number if rest == 0 else round(value * QUANTA_PER_UNIT)
+    quotient, remainder = divmod(value.numerator * QUANTA_PER_UNIT, value.denominator)
+    return quotient if remainder == 0 else round(value * QUANTA_PER_UNIT)
 
 
 def from_quanta(number: int) -> Value:
@@ -42,14 +42,14 @@ def from_quanta(number: int) -> Value:
 
 def exact_sum(values: Iterable[Value]) -> Value:
     """Return the exact sum, much faster than by adding fractions if the values are on the grid."""
-    number, rest = 0, Fraction(0)
+    quanta, off_grid = 0, Fraction(0)
     for value in values:
-        times, off = divmod(QUANTA_PER_UNIT, value.denominator)
-        if off:
-            rest += value
+        factor, remainder = divmod(QUANTA_PER_UNIT, value.denominator)
+        if remainder:
+            off_grid += value
         else:
-            number += value.numerator * times
-    return from_quanta(number) + rest
+            quanta += value.numerator * factor
+    return from_quanta(quanta) + off_grid
 
 
 def prorated_value(value: Value, raw: int, of_raw: int) -> Value:
@@ -65,12 +65,12 @@ def split_quanta(number: int, weights: list[int]) -> list[int]:
     """
     if len(weights) == 1:
         return [number]
-    whole = sum(weights)
-    if whole == 0:
-        weights, whole = [1] * len(weights), len(weights)
-    parts = [number * weight // whole for weight in weights]
-    last = max(place for place, weight in enumerate(weights) if weight > 0)
-    parts[last] += number - sum(parts)
+    weight_sum = sum(weights)
+    if weight_sum == 0:
+        weights, weight_sum = [1] * len(weights), len(weights)
+    parts = [number * weight // weight_sum for weight in weights]
+    last_index = max(index for index, weight in enumerate(weights) if weight > 0)
+    parts[last_index] += number - sum(parts)
     return parts
 
 
@@ -103,15 +103,15 @@ _TRANSFER_ACCOUNTS: dict[ExternalTransferKind | None, tuple[EntryKind, str]] = {
 @dataclass(frozen=True, slots=True)
 class EntryPrices:
     """Reference prices of an entry's step by token; native coin has the price of its wrapped token
-    `coin`.
+    `wrapped_native`.
     """
 
     by_token: Mapping[str, Price]
-    coin: str
+    wrapped_native: str
 
     def of(self, token: str) -> Price | None:
         """Return numeraire base units per base unit of a token; None without a price."""
-        return self.by_token.get(self.coin if token == NATIVE else token)
+        return self.by_token.get(self.wrapped_native if token == NATIVE else token)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,9 +131,9 @@ class SettledTransaction:
 
 
 def trade_entry(
-    change: SettledTransaction,
+    transaction: SettledTransaction,
     prices: EntryPrices,
-    counted: Collection[str],
+    ledger_tokens: Collection[str],
     fees: RawAmounts,
     kind: EntryKind = EntryKind.TRADE,
 ) -> Entry:
@@ -141,39 +141,42 @@ def trade_entry(
 
     Amounts paid include the pool fees, in the input token of each leg; fees are posted separately.
     """
-    book = EntryBuilder(prices)
-    for token, raw in counted_moves(change.moved, counted).items():
-        book.move(WALLET, TRADING, token, raw)
+    builder = EntryBuilder(prices)
+    for token, raw in counted_moves(transaction.moved, ledger_tokens).items():
+        builder.move(WALLET, TRADING, token, raw)
     for token, raw in sorted(fees.items()):
-        book.move(FEES, TRADING, token, raw)
-    traded = any(account != WALLET for account, _ in book.moves)
-    return book.entry(change, kind if traded else EntryKind.GAS, counted)
+        builder.move(FEES, TRADING, token, raw)
+    has_exchange = any(account != WALLET for account, _ in builder.moves)
+    return builder.entry(transaction, kind if has_exchange else EntryKind.GAS, ledger_tokens)
 
 
 def payout_entry(
-    change: SettledTransaction, prices: EntryPrices, counted: Collection[str]
+    transaction: SettledTransaction, prices: EntryPrices, ledger_tokens: Collection[str]
 ) -> Entry:
     """Return the entry of a payout to an address of the owner."""
-    book = EntryBuilder(prices)
-    for token, raw in counted_moves(change.moved, counted).items():
-        book.move(WALLET, WITHDRAWALS, token, raw)
-    return book.entry(change, EntryKind.PAYOUT, counted)
+    builder = EntryBuilder(prices)
+    for token, raw in counted_moves(transaction.moved, ledger_tokens).items():
+        builder.move(WALLET, WITHDRAWALS, token, raw)
+    return builder.entry(transaction, EntryKind.PAYOUT, ledger_tokens)
 
 
 def provision_entry(
-    change: SettledTransaction, prices: EntryPrices, counted: Collection[str], position: str
+    transaction: SettledTransaction,
+    prices: EntryPrices,
+    ledger_tokens: Collection[str],
+    position: str,
 ) -> Entry:
     """Return the entry of tokens moved into a liquidity position."""
-    book = EntryBuilder(prices)
-    for token, raw in counted_moves(change.moved, counted).items():
-        book.move(WALLET, f"{LP}:{position}", token, raw)
-    return book.entry(change, EntryKind.PROVIDE, counted)
+    builder = EntryBuilder(prices)
+    for token, raw in counted_moves(transaction.moved, ledger_tokens).items():
+        builder.move(WALLET, f"{LP}:{position}", token, raw)
+    return builder.entry(transaction, EntryKind.PROVIDE, ledger_tokens)
 
 
 def withdrawal_entry(
-    change: SettledTransaction,
+    transaction: SettledTransaction,
     prices: EntryPrices,
-    counted: Collection[str],
+    ledger_tokens: Collection[str],
     position: str,
     principal: RawAmounts,
     share: Fraction,
@@ -185,44 +188,48 @@ def withdrawal_entry(
     difference to the principal is an exchange by the pool, or income or a loss if it has the same
     sign in both tokens.
     """
-    book = EntryBuilder(prices)
-    moved = counted_moves(change.moved, counted)
-    tokens = sorted({*moved, *(token for token in principal if token in counted)})
-    rest = {}
+    builder = EntryBuilder(prices)
+    changes_raw = counted_moves(transaction.moved, ledger_tokens)
+    tokens = sorted({*changes_raw, *(token for token in principal if token in ledger_tokens)})
+    remainders_raw = {}
     for token in tokens:
-        earned = min(max(0, moved.get(token, 0)), fees.get(token, 0))
-        back = floor_int(principal.get(token, 0) * share)
-        book.move(WALLET, LP_INCOME, token, earned)
-        book.move(WALLET, f"{LP}:{position}", token, back)
-        rest[token] = moved.get(token, 0) - earned - back
-    exchanged = min(rest.values(), default=0) < 0 < max(rest.values(), default=0)
-    for token, raw in rest.items():
+        earned_raw = min(max(0, changes_raw.get(token, 0)), fees.get(token, 0))
+        returned_raw = floor_int(principal.get(token, 0) * share)
+        builder.move(WALLET, LP_INCOME, token, earned_raw)
+        builder.move(WALLET, f"{LP}:{position}", token, returned_raw)
+        remainders_raw[token] = changes_raw.get(token, 0) - earned_raw - returned_raw
+    is_exchange = (
+        min(remainders_raw.values(), default=0) < 0 < max(remainders_raw.values(), default=0)
+    )
+    for token, raw in remainders_raw.items():
         account = LP_INCOME if raw > 0 else LP_LOSSES
-        book.move(WALLET, TRADING if exchanged else account, token, raw)
-    return book.entry(change, EntryKind.WITHDRAW if share else EntryKind.COLLECT, counted)
+        builder.move(WALLET, TRADING if is_exchange else account, token, raw)
+    return builder.entry(
+        transaction, EntryKind.WITHDRAW if share else EntryKind.COLLECT, ledger_tokens
+    )
 
 
 def external_entry(
     tx_hash: str,
     block: int,
     chain_s: int,
-    moved: RawAmounts,
+    moved_raw: RawAmounts,
     prices: EntryPrices,
-    counted: Collection[str],
+    ledger_tokens: Collection[str],
 ) -> Entry:
     """Return the entry of a wallet transaction that is not in the journal, gas included. Tokens
     both sent and received make it a manual exchange.
     """
-    changes = counted_moves(moved, counted)
-    exchanged = min(changes.values(), default=0) < 0 < max(changes.values(), default=0)
-    book = EntryBuilder(prices)
-    for token, raw in changes.items():
+    changes_raw = counted_moves(moved_raw, ledger_tokens)
+    is_exchange = min(changes_raw.values(), default=0) < 0 < max(changes_raw.values(), default=0)
+    builder = EntryBuilder(prices)
+    for token, raw in changes_raw.items():
         account = DEPOSITS if raw > 0 else WITHDRAWALS
-        book.move(WALLET, TRADING if exchanged else account, token, raw)
-    change = SettledTransaction(
+        builder.move(WALLET, TRADING if is_exchange else account, token, raw)
+    transaction = SettledTransaction(
         tx_hash, block, chain_s, tx_hash, "sent without this store", {}, 0, True
     )
-    return book.entry(change, EntryKind.OUTSIDE, counted)
+    return builder.entry(transaction, EntryKind.EXTERNAL, ledger_tokens)
 
 
 def transfer_entry(flow: ExternalTransfer) -> Entry:
@@ -231,7 +238,7 @@ def transfer_entry(flow: ExternalTransfer) -> Entry:
     value = None if flow.value is None else quantize(flow.value)
     postings = (
         Posting(WALLET, flow.token, flow.delta_raw, value),
-        Posting(account, flow.token, -flow.delta_raw, _minus(value)),
+        Posting(account, flow.token, -flow.delta_raw, _negated(value)),
     )
     return Entry(f"flow {flow.id}", kind, flow.block, flow.chain_s, "", "", postings)
 
@@ -241,7 +248,7 @@ def opening_entry(opening: LedgerOpening) -> Entry:
     account = f"{LP}:{opening.place}" if opening.place else WALLET
     postings = (
         Posting(account, opening.token, opening.raw, opening.value),
-        Posting(OPENING, opening.token, -opening.raw, _minus(opening.value)),
+        Posting(OPENING, opening.token, -opening.raw, _negated(opening.value)),
     )
     name = f"opening {opening.place or 'wallet'} {opening.token}"
     return Entry(name, EntryKind.OPENING, opening.block, opening.chain_s, "", "", postings)
@@ -278,10 +285,12 @@ class EntryBuilder:
             for account, sign in ((into, 1), (out_of, -1)):
                 self.moves[account, token] = self.moves.get((account, token), 0) + sign * raw
 
-    def entry(self, change: SettledTransaction, kind: EntryKind, counted: Collection[str]) -> Entry:
+    def entry(
+        self, transaction: SettledTransaction, kind: EntryKind, ledger_tokens: Collection[str]
+    ) -> Entry:
         """Return the entry, gas included."""
-        if NATIVE in counted:
-            self.move(GAS, WALLET, NATIVE, change.gas_wei)
+        if NATIVE in ledger_tokens:
+            self.move(GAS, WALLET, NATIVE, transaction.gas_wei)
         postings = []
         for (account, token), raw in self.moves.items():
             price = self.prices.of(token)
@@ -289,21 +298,23 @@ class EntryBuilder:
                 value = None if price is None else quantize(raw * price)
                 postings.append(Posting(account, token, raw, value))
         return Entry(
-            change.id,
+            transaction.id,
             kind,
-            change.block,
-            change.chain_s,
-            change.tx_hash,
-            change.note,
+            transaction.block,
+            transaction.chain_s,
+            transaction.tx_hash,
+            transaction.note,
             tuple(postings),
-            change.by_hand,
+            transaction.by_hand,
         )
 
 
-def counted_moves(moved: RawAmounts, counted: Collection[str]) -> dict[str, int]:
+def counted_moves(moved_raw: RawAmounts, ledger_tokens: Collection[str]) -> dict[str, int]:
     """Return the changes of counted tokens, base units, in a canonical order."""
-    return {token: raw for token, raw in sorted(moved.items()) if token in counted and raw}
+    return {
+        token: raw for token, raw in sorted(moved_raw.items()) if token in ledger_tokens and raw
+    }
 
 
-def _minus(value: Fraction | None) -> Fraction | None:
+def _negated(value: Fraction | None) -> Fraction | None:
     return None if value is None else -value

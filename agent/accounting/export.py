@@ -80,18 +80,21 @@ def rotki_trades(entries: Iterable[Entry], assets: RotkiAssets) -> Iterator[CsvR
     Together with the dust in `rotki_events`, the rows sum exactly. Equal rows are spaced a
     millisecond apart, since rotki skips duplicates.
     """
-    seen: set[CsvRow] = set()
+    written_keys: set[CsvRow] = set()
     for entry in entries:
         fee_raw = _gas(entry)
-        for (spent, spent_raw), (received, received_raw) in _pairs(entry)[0]:
+        for (spent_token, spent_raw), (received_token, received_raw) in _pairs(entry)[0]:
             fee = (assets.amount(NATIVE, fee_raw), assets.name(NATIVE)) if fee_raw else ("", "")
             amounts = (
-                assets.name(spent), assets.name(received), assets.amount(received, received_raw), assets.amount(spent, spent_raw),
-            )  # fmt: skip
+                assets.name(spent_token),
+                assets.name(received_token),
+                assets.amount(received_token, received_raw),
+                assets.amount(spent_token, spent_raw),
+            )
             at_ms = entry.chain_s * 1_000
-            while (*amounts, str(at_ms)) in seen:
+            while (*amounts, str(at_ms)) in written_keys:
                 at_ms += 1
-            seen.add((*amounts, str(at_ms)))
+            written_keys.add((*amounts, str(at_ms)))
             yield (TRADE_LOCATION, *amounts, *fee, _description(entry), str(at_ms))
             fee_raw = 0
 
@@ -100,22 +103,22 @@ def rotki_events(entries: Iterable[Entry], assets: RotkiAssets) -> Iterator[CsvR
     """Yield transfers, income, dust of exchanges, futures results, and gas outside exchanges. Moves
     into liquidity positions and margin are omitted, since both belong to the owner.
     """
-    owed = FuturesUnits()
+    futures_units = FuturesUnits()
     for entry in entries:
         pairs, dust = _pairs(entry)
         fee_raw = 0 if pairs else _gas(entry)
-        moved = [
+        events = [
             (_EVENTS[posting.account][posting.raw > 0], posting.token, posting.raw)
             for posting in entry.postings
             if posting.account in _EVENTS and posting.raw
         ]
-        moved += [("Income" if raw > 0 else "Loss", token, raw) for token, raw in dust]
-        moved += [
+        events += [("Income" if raw > 0 else "Loss", token, raw) for token, raw in dust]
+        events += [
             ("Income" if raw > 0 else "Loss", *result)
-            for result in owed.results(entry)
+            for result in futures_units.results(entry)
             if (raw := result[1])
         ]
-        for event, token, raw in moved:
+        for event, token, raw in events:
             fee = (assets.amount(NATIVE, fee_raw), assets.name(NATIVE)) if fee_raw else ("", "")
             yield (
                 event,
@@ -152,55 +155,61 @@ def _pairs(entry: Entry) -> tuple[list[tuple[Side, Side]], list[Side]]:
     unit of its counterpart is merged with a second pair of its token, so that no row has an amount
     of zero.
     """
-    net: dict[str, int] = {}
+    net_raw: dict[str, int] = {}
     values: dict[str, Fraction] = {}
     for posting in entry.postings:
         token, value = posting.token, posting.value or Fraction(0)
         if posting.account in (book.TRADING, book.FEES):
-            net[token] = net.get(token, 0) - posting.raw
+            net_raw[token] = net_raw.get(token, 0) - posting.raw
             values[token] = values.get(token, Fraction(0)) - value
-    gave, got = ([(token, raw) for token, raw in net.items() if raw * sign > 0] for sign in (-1, 1))
-    if not gave or not got:
+    spent, received = (
+        [(token, raw) for token, raw in net_raw.items() if raw * sign > 0] for sign in (-1, 1)
+    )
+    if not spent or not received:
         return [], []
-    pieces = list(_pieces(gave, got, values))
-    whole = {
-        (piece, bought): [raw_in, raw_out]
-        for piece, bought, raw_in, raw_out in pieces
+    pieces = list(_pieces(spent, received, values))
+    amounts_by_pair = {
+        (sold, bought): [raw_in, raw_out]
+        for sold, bought, raw_in, raw_out in pieces
         if raw_in and raw_out
     }
     dust = []
     for sold, bought, raw_in, raw_out in pieces:
         if bool(raw_in) == bool(raw_out):
             continue
-        side, token, raw = (0, sold, raw_in) if raw_in else (1, bought, raw_out)
-        home = next((amounts for pair, amounts in whole.items() if pair[side] == token), None)
-        if home is None:
-            dust.append((token, raw if side else -raw))
+        side_index, token, raw = (0, sold, raw_in) if raw_in else (1, bought, raw_out)
+        amounts = next(
+            (amounts for pair, amounts in amounts_by_pair.items() if pair[side_index] == token),
+            None,
+        )
+        if amounts is None:
+            dust.append((token, raw if side_index else -raw))
         else:
-            home[side] += raw
+            amounts[side_index] += raw
     return [
-        ((sold, raw_in), (bought, raw_out)) for (sold, bought), (raw_in, raw_out) in whole.items()
+        ((sold, raw_in), (bought, raw_out))
+        for (sold, bought), (raw_in, raw_out) in amounts_by_pair.items()
     ], dust
 
 
 def _pieces(
-    gave: list[Side], got: list[Side], values: dict[str, Fraction]
+    spent: list[Side], received: list[Side], values: dict[str, Fraction]
 ) -> Iterator[tuple[str, str, int, int]]:
     """Yield (given, received, base units given, base units received) of each piece; each side sums
     to its total.
     """
-    ends_in, ends_out = (_ends(side, values) for side in (gave, got))
-    at_in = at_out = done_in = done_out = 0
-    while at_in < len(gave) and at_out < len(got):
-        end = min(ends_in[at_in], ends_out[at_out])
-        raw_in = _cut(gave, ends_in, at_in, end) - done_in
-        raw_out = _cut(got, ends_out, at_out, end) - done_out
-        yield gave[at_in][0], got[at_out][0], raw_in, raw_out
-        done_in, done_out = done_in + raw_in, done_out + raw_out
-        if end == ends_in[at_in]:
-            at_in, done_in = at_in + 1, 0
-        if end == ends_out[at_out]:
-            at_out, done_out = at_out + 1, 0
+    ends_in, ends_out = (_ends(side, values) for side in (spent, received))
+    index_in = index_out = used_in_raw = used_out_raw = 0
+    while index_in < len(spent) and index_out < len(received):
+        end = min(ends_in[index_in], ends_out[index_out])
+        raw_in = _cut(spent, ends_in, index_in, end) - used_in_raw
+        raw_out = _cut(received, ends_out, index_out, end) - used_out_raw
+        yield spent[index_in][0], received[index_out][0], raw_in, raw_out
+        used_in_raw, used_out_raw = used_in_raw + raw_in, used_out_raw + raw_out
+        if end == ends_in[index_in]:
+            index_in, used_in_raw = index_in + 1, 0
+        if end == ends_out[index_out]:
+            index_out, used_out_raw = index_out + 1, 0
 
 
 def _ends(side: list[Side], values: dict[str, Fraction]) -> list[Fraction]:
@@ -210,17 +219,17 @@ def _ends(side: list[Side], values: dict[str, Fraction]) -> list[Fraction]:
     sizes = [abs(values[token]) for token, _ in side]
     if not all(sizes):
         sizes = [Fraction(1)] * len(side)
-    whole = sum(sizes, Fraction(0))
-    return [total / whole for total in accumulate(sizes)]
+    size_sum = sum(sizes, Fraction(0))
+    return [total / size_sum for total in accumulate(sizes)]
 
 
-def _cut(side: list[Side], ends: list[Fraction], at: int, end: Fraction) -> int:
+def _cut(side: list[Side], ends: list[Fraction], index: int, end: Fraction) -> int:
     """Return the base units of a token up to `end`; all of them at the end of its segment."""
-    raw = abs(side[at][1])
-    if end == ends[at]:
+    raw = abs(side[index][1])
+    if end == ends[index]:
         return raw
-    first = ends[at - 1] if at else Fraction(0)
-    return floor_int(raw * (end - first) / (ends[at] - first))
+    segment_start = ends[index - 1] if index else Fraction(0)
+    return floor_int(raw * (end - segment_start) / (ends[index] - segment_start))
 
 
 def _gas(entry: Entry) -> int:
@@ -228,8 +237,8 @@ def _gas(entry: Entry) -> int:
 
 
 def _description(entry: Entry) -> str:
-    hand = " by hand" if entry.by_hand else ""
-    return f"trimtab {entry.kind.value}{hand} {entry.tx_hash or entry.id}"
+    suffix = " by hand" if entry.by_hand else ""
+    return f"trimtab {entry.kind.value}{suffix} {entry.tx_hash or entry.id}"
 
 
 def _milliseconds(entry: Entry) -> str:
@@ -291,10 +300,10 @@ def escape_formula(text: str) -> str:
     """Neutralise a cell so that no spreadsheet parses it as a formula (T17): strip control codes
     and prefix an apostrophe if needed.
     """
-    plain = "".join(" " if ord(char) < 32 or 127 <= ord(char) < 160 else char for char in text)
+    plain_text = "".join(" " if ord(char) < 32 or 127 <= ord(char) < 160 else char for char in text)
     if text.startswith(_STARTS_FORMULA) and not _NUMBER.fullmatch(text):
-        return f"'{plain}"
-    return plain
+        return f"'{plain_text}"
+    return plain_text
 
 
 def format_utc(at_s: int) -> str:
@@ -412,15 +421,15 @@ def _values(valuations: Sequence[Valuation], names: TokenNames) -> ExportTable:
         "weight_bps",
     )
     places, rows = names.numeraire.decimals, []
-    for worth in valuations:
-        weights = weights_bps(worth)
-        for holding in worth.held:
+    for valuation in valuations:
+        weights = weights_bps(valuation)
+        for holding in valuation.held:
             decimals = names.decimals(holding.token)
             rows.append(
                 (
-                    format_utc(worth.chain_s),
-                    str(worth.block),
-                    value_text(worth.managed, places),
+                    format_utc(valuation.chain_s),
+                    str(valuation.block),
+                    value_text(valuation.managed, places),
                     names.label(holding.token),
                     holding.token,
                     decimal_text(holding.wallet_raw, decimals),
@@ -437,12 +446,16 @@ def _values(valuations: Sequence[Valuation], names: TokenNames) -> ExportTable:
 
 def weights_bps(valuation: Valuation) -> dict[str, int]:
     """Return each token's weight in bps, as the step judged it; empty if nothing has a weight."""
-    managed = [holding for holding in valuation.held if not holding.is_gas_money]
-    values = [valued_holding.weighed_raw * valued_holding.price for valued_holding in managed]
+    managed_holdings = [holding for holding in valuation.held if not holding.is_gas_money]
+    values = [holding.weighed_raw * holding.price for holding in managed_holdings]
     if not any(values):
         return {}
     return dict(
-        zip((asset.token for asset in managed), largest_remainder(values, BPS), strict=True)
+        zip(
+            (holding.token for holding in managed_holdings),
+            largest_remainder(values, BPS),
+            strict=True,
+        )
     )
 
 

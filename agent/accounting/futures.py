@@ -83,22 +83,28 @@ def futures_changes(
     """
     valued_s = {valuation.block: valuation.chain_s for valuation in valuations}
 
-    def place(entry: Entry) -> tuple[int, bool]:
+    def order_key(entry: Entry) -> tuple[int, bool]:
         is_fill = entry.futures is not None and bool(entry.futures.fills)
         return entry.block, is_fill and valued_s.get(
             entry.block, entry.chain_s + 1
         ) <= entry.chain_s
 
-    ordered = sorted(entries, key=place)
-    changes, number = [], 0
+    ordered_entries = sorted(entries, key=order_key)
+    changes, index = [], 0
     for start, end in pairwise(valuations):
-        while number < len(ordered) and place(ordered[number]) <= (start.block, False):
-            number += 1
-        first = number
-        while number < len(ordered) and place(ordered[number]) <= (end.block, False):
-            number += 1
+        while index < len(ordered_entries) and order_key(ordered_entries[index]) <= (
+            start.block,
+            False,
+        ):
+            index += 1
+        begin_index = index
+        while index < len(ordered_entries) and order_key(ordered_entries[index]) <= (
+            end.block,
+            False,
+        ):
+            index += 1
         if start.collateral is not None or end.collateral is not None:
-            changes.append(_change(start, end, ordered[first:number]))
+            changes.append(_change(start, end, ordered_entries[begin_index:index]))
     return tuple(changes)
 
 
@@ -107,10 +113,10 @@ def summed(changes: Iterable[FuturesChange]) -> FuturesProfit:
     changes, zero = tuple(changes), Fraction(0)
     return FuturesProfit(
         sum((change.price for change in changes), zero),
-        sum((futures_change.fees for futures_change in changes), zero),
-        sum((part.funding for part in changes), zero),
-        sum((part.realised for part in changes), zero),
-        sum((part.transferred for part in changes), zero),
+        sum((change.fees for change in changes), zero),
+        sum((change.funding for change in changes), zero),
+        sum((change.realised for change in changes), zero),
+        sum((change.transferred for change in changes), zero),
     )
 
 
@@ -128,43 +134,46 @@ class FuturesLines:
 def futures_lines(entries: Iterable[Entry]) -> FuturesLines | None:
     """Return the sums of entries; None without fills and funding."""
     fees = funding = realised = Fraction(0)
-    known = False
+    has_events = False
     for futures_entry in (entry.futures for entry in entries):
         if futures_entry is None or not (futures_entry.fills or futures_entry.funding):
             continue
-        known, rate = True, (futures_entry.price or Fraction(0)) / futures_entry.settlement_raw
+        has_events, rate = True, (futures_entry.price or Fraction(0)) / futures_entry.settlement_raw
         fees += sum(fill.fee_raw for fill in futures_entry.fills) * rate
         realised += sum(fill.realised_raw for fill in futures_entry.fills) * rate
-        funding += sum(paid.paid_raw for paid in futures_entry.funding) * rate
-    return FuturesLines(fees, funding, realised) if known else None
+        funding += sum(payment.paid_raw for payment in futures_entry.funding) * rate
+    return FuturesLines(fees, funding, realised) if has_events else None
 
 
-def _change(start: Valuation, end: Valuation, within: Sequence[Entry]) -> FuturesChange:
+def _change(start: Valuation, end: Valuation, entries: Sequence[Entry]) -> FuturesChange:
     holding = end.collateral or start.collateral
     if holding is None:
         raise ValueError("neither valuation has a margin account")
     price = _price(end, holding.token) or holding.price
     change = _value(end) - _value(start)
-    own = [entry.futures for entry in within if entry.futures]
-    units = _moved(within, MARGIN, holding.token)
+    futures_entries = [entry.futures for entry in entries if entry.futures]
+    moved_raw = _posted_raw(entries, MARGIN, holding.token)
     before, after = (
         None if valuation.collateral is None else valuation.collateral.margin
         for valuation in (start, end)
     )
     if before is None or after is None:  # the account was opened or closed in between
-        deposited, zero = units * price, Fraction(0)
+        deposited, zero = moved_raw * price, Fraction(0)
         return FuturesChange(start, end, deposited, change - deposited, zero, zero, zero, zero, ())
     # A mined but not yet final move has no entry; it shows only in the wallet's balance.
-    pending = _moved(within, WALLET, holding.token)
-    pending -= _wallet(end, holding.token) - _wallet(start, holding.token)
-    if abs(_unexplained(before, after, units + pending, own)) < after.settlement_raw:
-        units += pending
-    deposited = units * price
+    pending_raw = _posted_raw(entries, WALLET, holding.token)
+    pending_raw -= _wallet_raw(end, holding.token) - _wallet_raw(start, holding.token)
+    if (
+        abs(_unexplained_raw(before, after, moved_raw + pending_raw, futures_entries))
+        < after.settlement_raw
+    ):
+        moved_raw += pending_raw
+    deposited = moved_raw * price
     rate = price / after.settlement_raw
-    parts = _parts(before, after, units, own)
+    parts = _split_change(before, after, moved_raw, futures_entries)
     fees, realised, transferred = (Fraction(raw) * rate for raw in parts.sums)
-    by_market = tuple((market, raw * rate) for market, raw in parts.funding)
-    funding = sum((value for _, value in by_market), Fraction(0))
+    funding_by_market = tuple((market, raw * rate) for market, raw in parts.funding)
+    funding = sum((value for _, value in funding_by_market), Fraction(0))
     return FuturesChange(
         start,
         end,
@@ -174,61 +183,73 @@ def _change(start: Valuation, end: Valuation, within: Sequence[Entry]) -> Future
         fees,
         funding,
         realised,
-        by_market,
+        funding_by_market,
     )
 
 
 @dataclass(frozen=True, slots=True)
-class _Parts:
+class _ChangeParts:
     """Quote base units: fees, realised profit and transfers; funding by market."""
 
     sums: tuple[int, int, int]
     funding: tuple[tuple[str, int], ...]
 
 
-def _parts(
-    before: MarginReading, after: MarginReading, units: int, own: Sequence[FuturesEntry]
-) -> _Parts:
+def _split_change(
+    before: MarginReading,
+    after: MarginReading,
+    moved_raw: int,
+    futures_entries: Sequence[FuturesEntry],
+) -> _ChangeParts:
     """Split the change of an account by receipts and readings.
 
     A change in cash that receipts do not explain counts as a transfer if the collateral changed
     too; as funding settled by others if the receipts explain all position sizes; otherwise as price
     result, such as a liquidation or a manual trade.
     """
-    fills = [fill for entry in own for fill in entry.fills]
-    settled: dict[str, int] = {}
-    for entry in own:
-        for paid in entry.funding:
-            settled[paid.market] = settled.get(paid.market, 0) + paid.paid_raw
-    realised = sum(fill.realised_raw for fill in fills)
-    rest = _unexplained(before, after, units, own)
-    pending = {market.market: market.pending_raw for market in before.markets}
-    funding = {market: raw - pending.get(market, 0) for market, raw in settled.items()}
+    fills = [fill for entry in futures_entries for fill in entry.fills]
+    settled_raw: dict[str, int] = {}
+    for entry in futures_entries:
+        for payment in entry.funding:
+            settled_raw[payment.market] = settled_raw.get(payment.market, 0) + payment.paid_raw
+    realised_raw = sum(fill.realised_raw for fill in fills)
+    unexplained_raw = _unexplained_raw(before, after, moved_raw, futures_entries)
+    pending_raw_by_market = {market.market: market.pending_raw for market in before.markets}
+    funding_raw = {
+        market: raw - pending_raw_by_market.get(market, 0) for market, raw in settled_raw.items()
+    }
     for market in after.markets:
-        funding.setdefault(market.market, -pending.get(market.market, 0))
-        funding[market.market] += market.pending_raw
-    transferred = 0
+        funding_raw.setdefault(market.market, -pending_raw_by_market.get(market.market, 0))
+        funding_raw[market.market] += market.pending_raw
+    transferred_raw = 0
     # Settling profit into the collateral rounds off less than one of its base units.
-    if abs(rest) >= after.settlement_raw:
-        if after.collateral_raw - before.collateral_raw != units * after.settlement_raw:
-            transferred = rest if units >= 0 else 0
-        elif _sizes_explained(before, after, own):
-            _add_in_proportion(funding, pending, -rest)
-    fees = sum(fill.fee_raw for fill in fills)
-    return _Parts((fees, realised, transferred), tuple(sorted(funding.items())))
+    if abs(unexplained_raw) >= after.settlement_raw:
+        if after.collateral_raw - before.collateral_raw != moved_raw * after.settlement_raw:
+            transferred_raw = unexplained_raw if moved_raw >= 0 else 0
+        elif _sizes_explained(before, after, futures_entries):
+            _add_in_proportion(funding_raw, pending_raw_by_market, -unexplained_raw)
+    fees_raw = sum(fill.fee_raw for fill in fills)
+    return _ChangeParts(
+        (fees_raw, realised_raw, transferred_raw), tuple(sorted(funding_raw.items()))
+    )
 
 
-def _unexplained(
-    before: MarginReading, after: MarginReading, units: int, own: Sequence[FuturesEntry]
+def _unexplained_raw(
+    before: MarginReading,
+    after: MarginReading,
+    moved_raw: int,
+    futures_entries: Sequence[FuturesEntry],
 ) -> int:
-    """Return the change in cash that neither `units` of moved collateral nor receipts explain."""
-    realised = sum(fill.realised_raw for entry in own for fill in entry.fills)
-    settled = sum(paid.paid_raw for entry in own for paid in entry.funding)
-    explained = units * after.settlement_raw + realised - settled
-    return after.cash_raw - before.cash_raw - explained
+    """Return the change in cash that neither `moved_raw` of moved collateral nor receipts
+    explain.
+    """
+    realised_raw = sum(fill.realised_raw for entry in futures_entries for fill in entry.fills)
+    settled_raw = sum(payment.paid_raw for entry in futures_entries for payment in entry.funding)
+    explained_raw = moved_raw * after.settlement_raw + realised_raw - settled_raw
+    return after.cash_raw - before.cash_raw - explained_raw
 
 
-def _moved(entries: Iterable[Entry], account: str, token: str) -> int:
+def _posted_raw(entries: Iterable[Entry], account: str, token: str) -> int:
     """Return the base units of a token that entries post to an account."""
     return sum(
         posting.raw
@@ -238,19 +259,22 @@ def _moved(entries: Iterable[Entry], account: str, token: str) -> int:
     )
 
 
-def _wallet(at: Valuation, token: str) -> int:
-    return sum(holding.wallet_raw for holding in at.held if holding.token == token)
+def _wallet_raw(valuation: Valuation, token: str) -> int:
+    return sum(holding.wallet_raw for holding in valuation.held if holding.token == token)
 
 
 def _sizes_explained(
-    before: MarginReading, after: MarginReading, own: Sequence[FuturesEntry]
+    before: MarginReading, after: MarginReading, futures_entries: Sequence[FuturesEntry]
 ) -> bool:
-    sizes = {market.market: market.size_raw for market in before.markets}
-    for entry in own:
+    expected_sizes = {market.market: market.size_raw for market in before.markets}
+    for entry in futures_entries:
         for fill in entry.fills:
-            sizes[fill.market] = sizes.get(fill.market, 0) + fill.size_raw
-    now = {market.market: market.size_raw for market in after.markets}
-    return all(sizes.get(market, 0) == now.get(market, 0) for market in {*sizes, *now})
+            expected_sizes[fill.market] = expected_sizes.get(fill.market, 0) + fill.size_raw
+    sizes_after = {market.market: market.size_raw for market in after.markets}
+    return all(
+        expected_sizes.get(market, 0) == sizes_after.get(market, 0)
+        for market in {*expected_sizes, *sizes_after}
+    )
 
 
 def _add_in_proportion(funding: dict[str, int], weights: dict[str, int], raw: int) -> None:
@@ -258,22 +282,22 @@ def _add_in_proportion(funding: dict[str, int], weights: dict[str, int], raw: in
     takes the remainder.
     """
     markets = [market for market in sorted(funding) if weights.get(market)] or sorted(funding)[:1]
-    whole, left = sum(abs(weights.get(market, 0)) for market in markets), raw
+    weight_sum, left_raw = sum(abs(weights.get(market, 0)) for market in markets), raw
     for market in markets[:-1]:
-        part = raw * abs(weights[market]) // whole
-        funding[market] += part
-        left -= part
+        part_raw = raw * abs(weights[market]) // weight_sum
+        funding[market] += part_raw
+        left_raw -= part_raw
     for market in markets[-1:]:
-        funding[market] += left
+        funding[market] += left_raw
 
 
-def _price(at: Valuation, token: str) -> Value | None:
-    return next((holding.price for holding in at.held if holding.token == token), None)
+def _price(valuation: Valuation, token: str) -> Value | None:
+    return next((holding.price for holding in valuation.held if holding.token == token), None)
 
 
-def _value(at: Valuation) -> Value:
+def _value(valuation: Valuation) -> Value:
     """Return the margin account's value in a valuation, numeraire base units."""
-    holding = at.collateral
+    holding = valuation.collateral
     return Fraction(0) if holding is None else holding.margin_raw * holding.price
 
 
@@ -283,7 +307,7 @@ class FuturesUnits:
     """
 
     def __init__(self) -> None:
-        self._left_raw = 0
+        self._remainder_raw = 0
 
     def results(self, entry: Entry) -> list[tuple[str, int]]:
         """Return the results of an entry: token and signed base units."""
@@ -291,9 +315,11 @@ class FuturesUnits:
         if futures_entry is None:
             return amounts
         results = [fill.realised_raw for fill in futures_entry.fills]
-        results += [-paid.paid_raw for paid in futures_entry.funding]
+        results += [-payment.paid_raw for payment in futures_entry.funding]
         for raw in results:
-            units, self._left_raw = divmod(raw + self._left_raw, futures_entry.settlement_raw)
+            units, self._remainder_raw = divmod(
+                raw + self._remainder_raw, futures_entry.settlement_raw
+            )
             amounts.append((futures_entry.collateral, units))
         return amounts
 
@@ -328,21 +354,23 @@ def funding_days(
             key = (valuation.chain_s // DAY_S * DAY_S, market.market)
             rates.setdefault(key, []).append(market.funding_daily)
             symbols[market.market] = market.symbol
-    paid: dict[tuple[int, str], Value] = {}
+    paid_by_day: dict[tuple[int, str], Value] = {}
     for change in changes:
         day_s = change.end.chain_s // DAY_S * DAY_S
-        for name, value in change.funding_by_market:
-            paid[day_s, name] = paid.get((day_s, name), Fraction(0)) + value
+        for market_name, value in change.funding_by_market:
+            paid_by_day[day_s, market_name] = (
+                paid_by_day.get((day_s, market_name), Fraction(0)) + value
+            )
     return tuple(
         FundingDay(
             day_s,
-            name,
-            symbols.get(name, name),
-            paid.get((day_s, name), Fraction(0)),
+            market_name,
+            symbols.get(market_name, market_name),
+            paid_by_day.get((day_s, market_name), Fraction(0)),
             sum(rate, Fraction(0)) / len(rate)
-            if (rate := rates.get((day_s, name)))
+            if (rate := rates.get((day_s, market_name)))
             else Fraction(0),
-            len(rates.get((day_s, name), ())),
+            len(rates.get((day_s, market_name), ())),
         )
-        for day_s, name in sorted(rates.keys() | paid.keys())
+        for day_s, market_name in sorted(rates.keys() | paid_by_day.keys())
     )

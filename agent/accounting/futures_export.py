@@ -60,7 +60,7 @@ def futures_years(entries: Iterable[Entry], rate: Rate = identity_rate) -> dict[
         ):
             continue
         raw = sum(fill.realised_raw for fill in futures_entry.fills)
-        raw -= sum(paid.paid_raw for paid in futures_entry.funding)
+        raw -= sum(payment.paid_raw for payment in futures_entry.funding)
         year, value = (
             format_utc(entry.chain_s)[:4],
             raw * futures_entry.price / futures_entry.settlement_raw,
@@ -71,18 +71,19 @@ def futures_years(entries: Iterable[Entry], rate: Rate = identity_rate) -> dict[
 
 def futures_events(entry: Entry, names: TokenNames) -> Iterator[CsvRow]:
     """Yield event, market, symbol, size, notional, amount and value of each event. The amount is in
-    the venue's quote, and for a margin deposit or withdrawal in its token, whose label is the symbol.
+    the venue's quote, and for a margin deposit or withdrawal in its token, whose label is the
+    symbol.
     """
     futures_entry, places = entry.futures, names.numeraire.decimals
     for posting in entry.postings:
         if posting.account == book.MARGIN:
-            event = "margin deposit" if posting.raw > 0 else "margin withdrawal"
-            amount = decimal_text(posting.raw, names.decimals(posting.token))
+            event_name = "margin deposit" if posting.raw > 0 else "margin withdrawal"
+            amount_text = decimal_text(posting.raw, names.decimals(posting.token))
             value = "" if posting.value is None else value_text(posting.value, places)
-            yield (event, "", names.label(posting.token), "", "", amount, value)
+            yield (event_name, "", names.label(posting.token), "", "", amount_text, value)
     if futures_entry is None:
         return
-    rate = (
+    price_per_quote = (
         None if futures_entry.price is None else futures_entry.price / futures_entry.settlement_raw
     )
     # One base unit of the collateral is a power of ten of the quote's.
@@ -90,16 +91,16 @@ def futures_events(entry: Entry, names: TokenNames) -> Iterator[CsvRow]:
         names.decimals(futures_entry.collateral) + len(str(futures_entry.settlement_raw)) - 1
     )
 
-    def result(raw: int) -> tuple[str, str]:
-        value = "" if rate is None else value_text(raw * rate, places)
+    def amount_cells(raw: int) -> tuple[str, str]:
+        value = "" if price_per_quote is None else value_text(raw * price_per_quote, places)
         return decimal_text(raw, quote_places), value
 
     for fill in futures_entry.fills:
-        size = decimal_text(fill.size_raw, fill.size_decimals)
-        notional = decimal_text(fill.notional_raw, quote_places)
-        at = (fill.market, fill.symbol, size, notional)
-        yield ("trading fee", *at, *result(-fill.fee_raw))
+        size_text = decimal_text(fill.size_raw, fill.size_decimals)
+        notional_text = decimal_text(fill.notional_raw, quote_places)
+        order_cells = (fill.market, fill.symbol, size_text, notional_text)
+        yield ("trading fee", *order_cells, *amount_cells(-fill.fee_raw))
         if fill.realised_raw:
-            yield ("realised profit", *at, *result(fill.realised_raw))
-    for paid in futures_entry.funding:
-        yield ("funding", paid.market, paid.symbol, "", "", *result(-paid.paid_raw))
+            yield ("realised profit", *order_cells, *amount_cells(fill.realised_raw))
+    for payment in futures_entry.funding:
+        yield ("funding", payment.market, payment.symbol, "", "", *amount_cells(-payment.paid_raw))

@@ -20,7 +20,7 @@ from agent.model import Entry, EntryKind, Valuation
 from agent.units import NATIVE, YEAR_S, Price, Value
 
 _EXTERNAL = (
-    EntryKind.OPENING, EntryKind.DEPOSIT, EntryKind.WITHDRAWAL, EntryKind.GIFT, EntryKind.GAS_MONEY, EntryKind.PAYOUT, EntryKind.OUTSIDE,
+    EntryKind.OPENING, EntryKind.DEPOSIT, EntryKind.WITHDRAWAL, EntryKind.GIFT, EntryKind.GAS_MONEY, EntryKind.PAYOUT, EntryKind.EXTERNAL,
 )  # fmt: skip
 """Entry kinds caused neither by the market nor by the strategy."""
 
@@ -152,11 +152,13 @@ def buy_at_targets(
     """Return the base units that `value` buys at the targets without cost: how buy and hold invests
     cash. Tokens without a price are not bought.
     """
-    bought = {token: Fraction(bps) for token, bps in targets.items() if bps and prices[token] > 0}
-    sum_of_targets = sum(bought.values(), Fraction(0))
+    bought_bps = {
+        token: Fraction(bps) for token, bps in targets.items() if bps and prices[token] > 0
+    }
+    sum_of_targets = sum(bought_bps.values(), Fraction(0))
     return {
         token: quantize(value * bps / sum_of_targets / prices[token])
-        for token, bps in bought.items()
+        for token, bps in bought_bps.items()
     }
 
 
@@ -174,12 +176,12 @@ class OpeningCash:
         cash above target buys of the tokens below their targets, without cost. Margin is not spent.
         """
         units = {holding.token: Fraction(holding.managed_raw) for holding in start.held}
-        prices = {valued_holding.token: valued_holding.price for valued_holding in start.held}
-        targets = {asset.token: asset.target_bps for asset in start.held}
+        prices = {holding.token: holding.price for holding in start.held}
+        targets = {holding.token: holding.target_bps for holding in start.held}
         spot: dict[str, Value] = {}
-        for asset in start.held:
-            token = self.wrapped if asset.token == NATIVE else asset.token
-            value = (asset.managed_raw - asset.margin_raw) * asset.price
+        for holding in start.held:
+            token = self.wrapped if holding.token == NATIVE else holding.token
+            value = (holding.managed_raw - holding.margin_raw) * holding.price
             spot[token] = spot.get(token, Fraction(0)) + value
         total_value, sum_bps = sum(spot.values(), Fraction(0)), sum(targets.values())
         if not sum_bps:
@@ -216,45 +218,42 @@ def buy_and_hold(
     """
     first = valuations[0]
     if opening is None:
-        units = {
-            valued_holding.token: Fraction(valued_holding.managed_raw)
-            for valued_holding in first.held
-        }
+        units = {holding.token: Fraction(holding.managed_raw) for holding in first.held}
     else:
         units = opening.basket(first)
     prices = {holding.token: holding.price for holding in first.held}
-    start = before = first.managed
-    factor, inflow, has_return = Fraction(1), Fraction(0), start > 0
+    start_value = previous_value = first.managed
+    growth, inflow, has_return = Fraction(1), Fraction(0), start_value > 0
     for period in return_periods(valuations, (flow for flow in cash_flows if not flow.by_hand)):
         prices |= {
-            asset.token: asset.price for asset in period.end.held
+            holding.token: holding.price for holding in period.end.held
         }  # former tokens: last price
-        deposited = period.net_inflow - period.from_gas_money
-        if not deposited and period.end is not valuations[-1]:
+        deposited_value = period.net_inflow - period.from_gas_money
+        if not deposited_value and period.end is not valuations[-1]:
             continue
-        value = _value(units, prices)
-        if before > 0:
-            factor, has_return = quantize(factor * value / before), True
-        inflow += deposited
-        if deposited > 0:
-            targets = {asset.token: asset.target_bps for asset in period.end.held}
-            for token, bought in buy_at_targets(deposited, targets, prices).items():
-                units[token] = units.get(token, Fraction(0)) + bought
-        elif deposited < 0 and value > 0:
-            share_left = max(Fraction(0), 1 + deposited / value)
+        value = _basket_value(units, prices)
+        if previous_value > 0:
+            growth, has_return = quantize(growth * value / previous_value), True
+        inflow += deposited_value
+        if deposited_value > 0:
+            targets = {holding.token: holding.target_bps for holding in period.end.held}
+            for token, bought_raw in buy_at_targets(deposited_value, targets, prices).items():
+                units[token] = units.get(token, Fraction(0)) + bought_raw
+        elif deposited_value < 0 and value > 0:
+            share_left = max(Fraction(0), 1 + deposited_value / value)
             units = {token: quantize(raw * share_left) for token, raw in units.items()}
-        before = _value(units, prices)
-    return before - start - inflow, factor - 1 if has_return else None
+        previous_value = _basket_value(units, prices)
+    return previous_value - start_value - inflow, growth - 1 if has_return else None
 
 
-def _value(units: dict[str, Fraction], prices: dict[str, Fraction]) -> Value:
+def _basket_value(units: dict[str, Fraction], prices: dict[str, Fraction]) -> Value:
     return sum((raw * prices[token] for token, raw in units.items()), Fraction(0))
 
 
-_DAYS = 36_500
+_SCALED_DAYS = 36_500
 """Days to which every period is scaled, since pyxirr counts whole days."""
 _ORIGIN = date(1970, 1, 1)
-_CLOSE = 1e-6
+_RESIDUAL_TOLERANCE = 1e-6
 """Largest residual at the rate of return, as a fraction of the largest amount at the end of the
 period.
 """
@@ -277,18 +276,19 @@ def money_weighted(
     amounts = [
         (0, -start),
         *((_day(at_s, start_s, span_s), -value) for at_s, value in cash_flows),
-        (_DAYS, end),
+        (_SCALED_DAYS, end),
     ]
     if span_s <= 0 or not any(value < 0 for _, value in amounts) or end < 0:
         return None
     import pyxirr
 
-    largest = max(abs(value) for _, value in amounts)
+    largest_amount = max(abs(value) for _, value in amounts)
     # With an amount of zero pyxirr returns a wrong rate.
-    dated = [(day, float(value / largest)) for day, value in amounts if value]
+    day_and_amount = [(day, float(value / largest_amount)) for day, value in amounts if value]
     try:
         rate = pyxirr.xirr(
-            [_ORIGIN + timedelta(days=day) for day, _ in dated], [value for _, value in dated]
+            [_ORIGIN + timedelta(days=day) for day, _ in day_and_amount],
+            [value for _, value in day_and_amount],
         )
     except pyxirr.InvalidPaymentsError:
         return None
@@ -296,11 +296,13 @@ def money_weighted(
         return None
     growth = math.log1p(rate) / 365
     try:  # pyxirr may return a rate so high that every discounted amount is near zero
-        end_amounts = [value * math.exp(growth * (_DAYS - day)) for day, value in dated]
-        period_rate = math.expm1(growth * _DAYS)
+        end_amounts = [
+            value * math.exp(growth * (_SCALED_DAYS - day)) for day, value in day_and_amount
+        ]
+        period_rate = math.expm1(growth * _SCALED_DAYS)
     except OverflowError:
         return None
-    is_solved = abs(math.fsum(end_amounts)) <= _CLOSE * max(map(abs, end_amounts))
+    is_solved = abs(math.fsum(end_amounts)) <= _RESIDUAL_TOLERANCE * max(map(abs, end_amounts))
     return period_rate if period_rate > -1 and is_solved else None
 
 
@@ -315,7 +317,11 @@ def annualize(period_rate: float, span_s: int) -> float | None:
 
 
 def _day(at_s: int, start_s: int, span_s: int) -> int:
-    return 0 if span_s <= 0 else min(_DAYS, max(0, round((at_s - start_s) * _DAYS / span_s)))
+    return (
+        0
+        if span_s <= 0
+        else min(_SCALED_DAYS, max(0, round((at_s - start_s) * _SCALED_DAYS / span_s)))
+    )
 
 
 MIN_REBALANCES, MIN_DAYS = 5, 28
@@ -381,18 +387,18 @@ class Performance:
         days = (self.end.chain_s - self.start.chain_s) // 86_400
         if self.rebalances < MIN_REBALANCES or days < MIN_DAYS:
             return ""
-        earned = self.effect + self.costs.total
-        if earned <= 0:
+        gross_premium = self.effect + self.costs.total
+        if gross_premium <= 0:
             return (
                 "rebalancing gained nothing before costs, as in a trending market: wider bands or"
                 " longer intervals cost less"
             )
-        if self.costs.total > earned * HIGH_COST_SHARE:
+        if self.costs.total > gross_premium * HIGH_COST_SHARE:
             return (
                 "costs took more than half of the rebalancing gain: wider bands or longer intervals"
                 " may keep more of it"
             )
-        if self.costs.total < earned * LOW_COST_SHARE:
+        if self.costs.total < gross_premium * LOW_COST_SHARE:
             return (
                 "costs took less than a tenth of the rebalancing gain: narrower bands or shorter"
                 " intervals may gain more"
@@ -415,9 +421,13 @@ def performance(
     Entries and valuations are in chain order. Until the first trade, buy and hold buys the basket
     with its cash; later it begins with what the portfolio holds.
     """
-    last = max(0, bisect_right(valuations, from_s, key=_valued_s) - 1)
-    first = bisect_left(valuations, valuations[last].chain_s, key=_valued_s) if valuations else 0
-    period_valuations = valuations[first : bisect_right(valuations, until_s - 1, key=_valued_s)]
+    start_index = max(0, bisect_right(valuations, from_s, key=_valued_s) - 1)
+    first_index = (
+        bisect_left(valuations, valuations[start_index].chain_s, key=_valued_s) if valuations else 0
+    )
+    period_valuations = valuations[
+        first_index : bisect_right(valuations, until_s - 1, key=_valued_s)
+    ]
     if len(period_valuations) < 2:
         return None
     start, end = period_valuations[0], period_valuations[-1]
@@ -431,45 +441,45 @@ def performance(
         entries[bisect_left(entries, start.block, key=_block) :], period_valuations
     )
     cash_flows = (*external_cash_flows(period_entries), *_margin_transfers(changes))
-    futures = summed(changes) if changes else None
-    parts = return_periods(period_valuations, cash_flows)
-    profit = end.managed - start.managed - sum((part.net_inflow for part in parts), Fraction(0))
+    futures_profit = summed(changes) if changes else None
+    periods = return_periods(period_valuations, cash_flows)
+    profit = end.managed - start.managed - sum((part.net_inflow for part in periods), Fraction(0))
     has_traded = any(map(_is_trade, entries[: bisect_right(entries, start.block, key=_block)]))
     hold_profit, hold_return = buy_and_hold(
         period_valuations, cash_flows, None if has_traded else opening
     )
-    by_hand = [flow for flow in cash_flows if flow.by_hand]
+    manual_flows = [flow for flow in cash_flows if flow.by_hand]
     has_gas_money = any(holding.is_gas_money for holding in end.held)
-    from_gas_money = sum((part.from_gas_money for part in parts), Fraction(0))
-    if has_gas_money:  # gas of manual swaps is part of `by_hand`
-        from_gas_money -= sum((flow.native for flow in by_hand), Fraction(0))
+    from_gas_money = sum((part.from_gas_money for part in periods), Fraction(0))
+    if has_gas_money:  # gas of manual swaps is part of `manual_flows`
+        from_gas_money -= sum((flow.native for flow in manual_flows), Fraction(0))
     strategy_entries = [entry for entry in period_entries if not entry.by_hand]
     return Performance(
         start=start,
         end=end,
         deposits=_sum_of_flows(cash_flows, has_gas_money, deposits=True),
         withdrawals=-_sum_of_flows(cash_flows, has_gas_money, deposits=False),
-        by_hand=sum((flow.value for flow in by_hand), Fraction(0)),
+        by_hand=sum((flow.value for flow in manual_flows), Fraction(0)),
         from_gas_money=from_gas_money,
         profit=profit,
-        twr=time_weighted(parts),
+        twr=time_weighted(periods),
         mwr=money_weighted(
             start.chain_s,
             end.chain_s,
             start.managed,
             end.managed,
-            [(part.end.chain_s, part.net_inflow) for part in parts],
+            [(part.end.chain_s, part.net_inflow) for part in periods],
         ),
         hold_profit=hold_profit,
         hold_return=hold_return,
         benchmark=_change(start, end, benchmark),
-        effect=profit - hold_profit - (futures.profit if futures else 0),
+        effect=profit - hold_profit - (futures_profit.profit if futures_profit else 0),
         rebalances=sum(map(_is_trade, strategy_entries)),
         by_hand_swaps=sum(_is_trade(entry) for entry in period_entries if entry.by_hand),
         turnover=exact_sum(map(turnover, strategy_entries)),
         costs=performance_costs(strategy_entries),
-        parts=parts,
-        futures=futures,
+        parts=periods,
+        futures=futures_profit,
     )
 
 
@@ -504,11 +514,13 @@ def turnover(entry: Entry) -> Value:
     """Return half of the value exchanged by a trade, both sides, at reference prices."""
     if entry.kind is not EntryKind.TRADE:
         return Fraction(0)
-    valued = [(posting, posting.value) for posting in entry.postings if posting.value]
-    gas = {posting.token: value for posting, value in valued if posting.account == book.GAS}
+    valued_postings = [(posting, posting.value) for posting in entry.postings if posting.value]
+    gas = {
+        posting.token: value for posting, value in valued_postings if posting.account == book.GAS
+    }
     changes = [
         value + gas.get(posting.token, 0)
-        for posting, value in valued
+        for posting, value in valued_postings
         if posting.account == book.WALLET
     ]
     return exact_sum(abs(change) for change in changes) / 2
@@ -576,8 +588,8 @@ def year_start_s(at_s: int) -> int:
     return int(_floor("year", datetime.fromtimestamp(at_s, UTC)).timestamp())
 
 
-def _floor(kind: str, at: datetime) -> datetime:
-    day = at.replace(hour=0, minute=0, second=0, microsecond=0)
+def _floor(kind: str, time: datetime) -> datetime:
+    day = time.replace(hour=0, minute=0, second=0, microsecond=0)
     match kind:
         case "week":
             return day - timedelta(days=day.weekday())
@@ -589,13 +601,13 @@ def _floor(kind: str, at: datetime) -> datetime:
             return day
 
 
-def _next(kind: str, at: datetime) -> datetime:
+def _next(kind: str, time: datetime) -> datetime:
     match kind:
         case "day":
-            return at + timedelta(days=1)
+            return time + timedelta(days=1)
         case "week":
-            return at + timedelta(days=7)
+            return time + timedelta(days=7)
         case "month":
-            return at.replace(year=at.year + at.month // 12, month=at.month % 12 + 1)
+            return time.replace(year=time.year + time.month // 12, month=time.month % 12 + 1)
         case _:
-            return at.replace(year=at.year + 1)
+            return time.replace(year=time.year + 1)

@@ -78,10 +78,10 @@ class Lots:
 
     def __init__(self, method: LotMethod, lots: Iterable[OpenLot] = ()) -> None:
         self.method = method
-        self._piles: dict[str, _TokenLots] = {}
-        self._owed: dict[str, int] = {}
+        self._lots_by_token: dict[str, _TokenLots] = {}
+        self._unmatched: dict[str, int] = {}
         for lot in lots:
-            self._pile(lot.token).add(Lot(lot.raw, to_quanta(lot.cost), lot.acquired_s))
+            self._lots_of(lot.token).add(Lot(lot.raw, to_quanta(lot.cost), lot.acquired_s))
 
     def acquire(self, token: str, raw: int, cost: Value, at_s: int) -> None:
         """Acquire base units for `cost`. Earlier disposals without a lot are covered first."""
@@ -98,29 +98,29 @@ class Lots:
 
     def acquire_quanta(self, token: str, raw: int, cost: int, at_s: int) -> None:
         """Acquire base units as `acquire` does, with the cost in quanta."""
-        filled = min(raw, self._owed.get(token, 0))
-        if filled:
-            self._owed[token] -= filled
-        if raw > filled:
-            self._pile(token).add(Lot(raw - filled, cost - cost * filled // raw, at_s))
+        covered_raw = min(raw, self._unmatched.get(token, 0))
+        if covered_raw:
+            self._unmatched[token] -= covered_raw
+        if raw > covered_raw:
+            self._lots_of(token).add(Lot(raw - covered_raw, cost - cost * covered_raw // raw, at_s))
 
     def dispose_quanta(self, token: str, raw: int, at_cost: int) -> list[Lot]:
         """Return the lots that a disposal consumes as `dispose` does, with costs in quanta."""
-        pile, left, consumed = self._pile(token), raw, []
-        while left > 0 and pile.raw:
-            consumed.append(pile.take(left))
-            left -= consumed[-1].raw
-        if left > 0:
-            consumed.append(Lot(left, at_cost * left // raw, None))
-            self._owed[token] = self._owed.get(token, 0) + left
-        return consumed
+        token_lots, left_raw, consumed_lots = self._lots_of(token), raw, []
+        while left_raw > 0 and token_lots.raw:
+            consumed_lots.append(token_lots.take(left_raw))
+            left_raw -= consumed_lots[-1].raw
+        if left_raw > 0:
+            consumed_lots.append(Lot(left_raw, at_cost * left_raw // raw, None))
+            self._unmatched[token] = self._unmatched.get(token, 0) + left_raw
+        return consumed_lots
 
     def lots_in_order(self, token: str) -> Iterator[NextLot]:
         """Yield and remove the lots of a token in the order of disposal."""
-        pile = self._pile(token)
-        while pile.raw:
-            lot = pile.peek()
-            pile.take(lot.raw)
+        token_lots = self._lots_of(token)
+        while token_lots.raw:
+            lot = token_lots.peek()
+            token_lots.take(lot.raw)
             yield lot
 
     def open(self) -> tuple[OpenLot, ...]:
@@ -129,16 +129,16 @@ class Lots:
         """
         return tuple(
             OpenLot(token, lot.raw, from_quanta(lot.cost), lot.acquired_s or 0)
-            for token in sorted(self._piles)
-            for lot in self._piles[token].open()
+            for token in sorted(self._lots_by_token)
+            for lot in self._lots_by_token[token].open()
         )
 
-    def owed(self) -> dict[str, int]:
+    def unmatched(self) -> dict[str, int]:
         """Return the base units by token that were disposed of without a known acquisition."""
-        return {token: raw for token, raw in self._owed.items() if raw}
+        return {token: raw for token, raw in self._unmatched.items() if raw}
 
-    def _pile(self, token: str) -> _TokenLots:
-        return self._piles.setdefault(token, _TokenLots(self.method))
+    def _lots_of(self, token: str) -> _TokenLots:
+        return self._lots_by_token.setdefault(token, _TokenLots(self.method))
 
 
 class _TokenLots:
@@ -147,7 +147,7 @@ class _TokenLots:
     def __init__(self, method: LotMethod) -> None:
         self.method = method
         self.raw = self._cost = self._count = 0
-        self._line: deque[Lot] = deque()
+        self._lots: deque[Lot] = deque()
         self._costliest: list[tuple[Fraction, int, Lot]] = []
 
     def add(self, lot: Lot) -> None:
@@ -156,22 +156,22 @@ class _TokenLots:
         self._count += 1
         self.raw, self._cost = self.raw + lot.raw, self._cost + lot.cost
 
-    def take(self, most: int) -> Lot:
-        """Consume the next lot, or at most `most` base units of it."""
-        lot, number = self._next()
-        raw = min(most, lot.raw)
+    def take(self, max_raw: int) -> Lot:
+        """Consume the next lot, or at most `max_raw` base units of it."""
+        lot, sequence = self._next()
+        raw = min(max_raw, lot.raw)
         pool_raw, pool_cost = self._pool(lot)
         cost = pool_cost if raw == pool_raw else pool_cost * raw // pool_raw
 
         if raw < lot.raw:
-            self._put(Lot(lot.raw - raw, lot.cost - cost, lot.acquired_s), number, back=True)
+            self._put(Lot(lot.raw - raw, lot.cost - cost, lot.acquired_s), sequence, back=True)
         self.raw, self._cost = self.raw - raw, self._cost - cost
         return Lot(raw, cost, lot.acquired_s)
 
     def peek(self) -> NextLot:
         """Return the next lot without consuming it."""
-        lot, number = self._next()
-        self._put(lot, number, back=True)
+        lot, sequence = self._next()
+        self._put(lot, sequence, back=True)
         pool_raw, pool_cost = self._pool(lot)
         return NextLot(lot.raw, pool_raw, from_quanta(pool_cost))
 
@@ -186,20 +186,20 @@ class _TokenLots:
         if self.method is LotMethod.HIFO:
             return [lot for _, _, lot in sorted(self._costliest, key=lambda entry: entry[1])]
         if self.method is not LotMethod.AVERAGE:
-            return list(self._line)
-        lots, raw, total = [], self.raw, self._cost
-        for lot in self._line:
-            cost = total * lot.raw // raw
-            total, raw = total - cost, raw - lot.raw
+            return list(self._lots)
+        lots, raw_left, cost_left = [], self.raw, self._cost
+        for lot in self._lots:
+            cost = cost_left * lot.raw // raw_left
+            cost_left, raw_left = cost_left - cost, raw_left - lot.raw
             lots.append(Lot(lot.raw, cost, lot.acquired_s))
         return lots
 
     def _next(self) -> tuple[Lot, int]:
         match self.method:
             case LotMethod.FIFO | LotMethod.AVERAGE:
-                return self._line.popleft(), 0
+                return self._lots.popleft(), 0
             case LotMethod.LIFO:
-                return self._line.pop(), 0
+                return self._lots.pop(), 0
             case LotMethod.HIFO:
                 _, number, lot = heappop(self._costliest)
                 return lot, number
@@ -212,17 +212,20 @@ class _TokenLots:
             case LotMethod.HIFO:
                 heappush(self._costliest, (Fraction(-lot.cost, lot.raw), number, lot))
             case LotMethod.FIFO | LotMethod.AVERAGE if back:
-                self._line.appendleft(lot)
+                self._lots.appendleft(lot)
             case _:
-                self._line.append(lot)
+                self._lots.append(lot)
 
 
 Rate = Callable[[int], Fraction]
 """Reporting units per numeraire unit at a chain time."""
-_LEAVES, _COMES = (accounts.WITHDRAWALS,), (accounts.OPENING, accounts.DEPOSITS)
-_INCOME = (accounts.GIFTS, accounts.REBASES, accounts.LP_INCOME)
-_LOST = (accounts.LOSSES, accounts.LP_LOSSES)
-_OF_EXCHANGES = (accounts.TRADING, accounts.FEES, accounts.GAS)
+_WITHDRAWAL_ACCOUNTS, _DEPOSIT_ACCOUNTS = (
+    (accounts.WITHDRAWALS,),
+    (accounts.OPENING, accounts.DEPOSITS),
+)
+_INCOME_ACCOUNTS = (accounts.GIFTS, accounts.REBASES, accounts.LP_INCOME)
+_LOSS_ACCOUNTS = (accounts.LOSSES, accounts.LP_LOSSES)
+_EXCHANGE_ACCOUNTS = (accounts.TRADING, accounts.FEES, accounts.GAS)
 
 
 @dataclass(slots=True)
@@ -302,12 +305,12 @@ class TaxLotRun:
 
     def realised(self, from_s: int = 0, until_s: int | None = None) -> Value:
         """Return gains less losses of disposals with from_s <= time < until_s."""
-        within = (
+        disposals = (
             disposal
             for disposal in self.disposals
             if from_s <= disposal.disposed_s and (until_s is None or disposal.disposed_s < until_s)
         )
-        return net_gain(within)
+        return net_gain(disposals)
 
     def gained(self, from_s: int) -> Value:
         """Return the sum of gains per entry since `from_s`; losing entries count as zero."""
@@ -373,84 +376,96 @@ class _EntryLots:
                 self.value[key] = self.value.get(key, 0) + to_quanta(posting.value)
 
     def book(self) -> None:
-        got, gave = self._exchanged()
+        received, spent = self._exchanged()
         gas_raw = self.raw.get((accounts.GAS, self.coin), 0)
-        gas = self._rated(self.value.get((accounts.GAS, self.coin), 0))
-        if not all(account in _OF_EXCHANGES for account, _ in self.raw):
-            for account in (*_COMES, *_INCOME, accounts.UNEXPLAINED):
+        gas_quanta = self._rated(self.value.get((accounts.GAS, self.coin), 0))
+        if not all(account in _EXCHANGE_ACCOUNTS for account, _ in self.raw):
+            for account in (*_DEPOSIT_ACCOUNTS, *_INCOME_ACCOUNTS, accounts.UNEXPLAINED):
                 self._external(account, True)
-            for account in (*_LEAVES, *_LOST):
+            for account in (*_WITHDRAWAL_ACCOUNTS, *_LOSS_ACCOUNTS):
                 self._external(account, False)
-        self._exchange(got, gave, gas)
+        self._exchange(received, spent, gas_quanta)
         if gas_raw:
-            self._dispose(self.coin, gas_raw, gas)
-            if not got and not gave:
-                self.run.sums["spent"] += gas
+            self._dispose(self.coin, gas_raw, gas_quanta)
+            if not received and not spent:
+                self.run.sums["spent"] += gas_quanta
 
-    def _rated(self, number: int) -> int:
+    def _rated(self, quanta: int) -> int:
         """Return a numeraire value as a reporting value."""
-        return number if self.rate is None else round(number * self.rate)
+        return quanta if self.rate is None else round(quanta * self.rate)
 
     def _exchanged(self) -> tuple[dict[str, int], dict[str, int]]:
         """Return the amounts that an exchange received and gave, fees included, in base units by
         token.
         """
-        net: dict[str, int] = {}
+        net_raw: dict[str, int] = {}
         for (account, token), raw in self.raw.items():
             if account in (accounts.TRADING, accounts.FEES):
-                net[token] = net.get(token, 0) - raw
-        received = {token: raw for token, raw in net.items() if raw > 0}
-        spent = {token: -raw for token, raw in net.items() if raw < 0}
+                net_raw[token] = net_raw.get(token, 0) - raw
+        received = {token: raw for token, raw in net_raw.items() if raw > 0}
+        spent = {token: -raw for token, raw in net_raw.items() if raw < 0}
         return received, spent
 
     def _value(self, token: str) -> int:
         """Return the reference value of the exchanged amount of a token, unsigned."""
-        traded = self.value.get((accounts.TRADING, token), 0)
-        fees = self.value.get((accounts.FEES, token), 0)
-        return self._rated(abs(traded + fees))
+        traded_quanta = self.value.get((accounts.TRADING, token), 0)
+        fee_quanta = self.value.get((accounts.FEES, token), 0)
+        return self._rated(abs(traded_quanta + fee_quanta))
 
-    def _exchange(self, got: dict[str, int], gave: dict[str, int], gas: int) -> None:
-        if not got and not gave:
+    def _exchange(self, received: dict[str, int], spent: dict[str, int], gas_quanta: int) -> None:
+        if not received and not spent:
             return
-        bought, sold = sorted(set(got) - {self.numeraire}), sorted(set(gave) - {self.numeraire})
-        face_in, face_out = (
-            self._rated(side.get(self.numeraire, 0) * QUANTA_PER_UNIT) for side in (got, gave)
+        bought_tokens, sold_tokens = (
+            sorted(set(received) - {self.numeraire}),
+            sorted(set(spent) - {self.numeraire}),
+        )
+        numeraire_in, numeraire_out = (
+            self._rated(amounts.get(self.numeraire, 0) * QUANTA_PER_UNIT)
+            for amounts in (received, spent)
         )
         value_bought, value_sold = (
-            [self._value(token) for token in side] for side in (bought, sold)
+            [self._value(token) for token in amounts] for amounts in (bought_tokens, sold_tokens)
         )
-        if not gave:  # a receipt without payment is income
-            self.run.sums["income"] += face_in + sum(value_bought)
-        if not got:
-            face_out = paid = costs = 0
-        elif face_out:  # tokens given with the numeraire count at their reference prices
-            paid = sum(value_sold)
-            costs = face_out + paid
+        if not spent:  # a receipt without payment is income
+            self.run.sums["income"] += numeraire_in + sum(value_bought)
+        if not received:
+            numeraire_out = sale_value = purchase_value = 0
+        elif numeraire_out:  # tokens given with the numeraire count at their reference prices
+            sale_value = sum(value_sold)
+            purchase_value = numeraire_out + sale_value
         else:
-            costs = sum(value_bought)
-            paid = face_in + costs
-        if sold:
-            for token, proceeds in zip(sold, split_quanta(paid - gas, value_sold), strict=True):
-                self._dispose(token, gave[token], proceeds)
-        if self.numeraire in gave:
-            self._dispose(self.numeraire, gave[self.numeraire], face_out if got or sold else -gas)
-        if bought:
-            total = costs if sold else costs + gas
-            for token, cost in zip(bought, split_quanta(total, value_bought), strict=True):
-                self._acquire(token, got[token], cost)
-        if self.numeraire in got:
-            cost = face_in if sold or bought else face_in + gas
-            self._acquire(self.numeraire, got[self.numeraire], cost)
+            purchase_value = sum(value_bought)
+            sale_value = numeraire_in + purchase_value
+        if sold_tokens:
+            for token, proceeds in zip(
+                sold_tokens, split_quanta(sale_value - gas_quanta, value_sold), strict=True
+            ):
+                self._dispose(token, spent[token], proceeds)
+        if self.numeraire in spent:
+            self._dispose(
+                self.numeraire,
+                spent[self.numeraire],
+                numeraire_out if received or sold_tokens else -gas_quanta,
+            )
+        if bought_tokens:
+            purchase_cost = purchase_value if sold_tokens else purchase_value + gas_quanta
+            for token, cost in zip(
+                bought_tokens, split_quanta(purchase_cost, value_bought), strict=True
+            ):
+                self._acquire(token, received[token], cost)
+        if self.numeraire in received:
+            cost = numeraire_in if sold_tokens or bought_tokens else numeraire_in + gas_quanta
+            self._acquire(self.numeraire, received[self.numeraire], cost)
 
-    def _external(self, account: str, came: bool) -> None:
-        for (where, token), raw in self.raw.items():
-            if where != account or raw == 0:
+    def _external(self, account: str, is_inflow: bool) -> None:
+        for (posted_account, token), raw in self.raw.items():
+            if posted_account != account or raw == 0:
                 continue
-            value = self._rated(abs(self.value.get((where, token), 0)))
-            if raw < 0 and came:
+            value = self._rated(abs(self.value.get((posted_account, token), 0)))
+            if raw < 0 and is_inflow:
                 self._acquire(token, -raw, value)
-                self.run.sums["income" if account in _INCOME else "came"] += value
-            elif account in _LOST or account in _INCOME:
+                self.run.sums["income" if account in _INCOME_ACCOUNTS else "came"] += value
+            elif account in _LOSS_ACCOUNTS or account in _INCOME_ACCOUNTS:
                 self._dispose(token, abs(raw), 0)
             else:
                 self._leave(token, abs(raw), value)
@@ -466,13 +481,13 @@ class _EntryLots:
 
     def _dispose(self, token: str, raw: int, proceeds: int) -> None:
         lots, entry = self._take(token, raw, proceeds), self.entry
-        parts = split_quanta(proceeds, [lot.raw for lot in lots])
-        for lot, part in zip(lots, parts, strict=True):
+        proceeds_parts = split_quanta(proceeds, [lot.raw for lot in lots])
+        for lot, part_proceeds in zip(lots, proceeds_parts, strict=True):
             disposal = Disposal(
                 entry=entry.id,
                 token=token,
                 raw=lot.raw,
-                proceeds_quanta=part,
+                proceeds_quanta=part_proceeds,
                 cost_quanta=lot.cost,
                 acquired_s=lot.acquired_s,
                 disposed_s=entry.chain_s,
@@ -514,61 +529,66 @@ def planned_gains(
     changes = plan.wallet_changes()
     price = prices.get(coin)
     gas_wei = round(plan.cost.gas / price) if price else 0
-    counted = {*changes, NATIVE}
+    ledger_tokens = {*changes, NATIVE}
     transaction = SettledTransaction("plan", plan.block, now_s, "", "", changes, gas_wei)
-    entry = accounts.trade_entry(transaction, EntryPrices(prices, coin), counted, {})
+    entry = accounts.trade_entry(transaction, EntryPrices(prices, coin), ledger_tokens, {})
     disposals = run_tax_lots(
         [entry], tax.method, numeraire, coin, lambda _: tax.rate, Lots(tax.method, tax.lots)
     ).disposals
     return tuple(
-        _gain(token, [disposal for disposal in disposals if disposal.token == token])
+        _planned_gain(token, [disposal for disposal in disposals if disposal.token == token])
         for token in dict.fromkeys(disposal.token for disposal in disposals)
     )
 
 
 def max_sellable_raw(
-    lots: Iterable[OpenLot], method: LotMethod, token: str, price: Value, gain: Value, most_raw: int
+    lots: Iterable[OpenLot],
+    method: LotMethod,
+    token: str,
+    price: Value,
+    max_gain: Value,
+    most_raw: int,
 ) -> int:
     """Return the most base units, up to `most_raw`, that may be sold without realising more than
-    `gain`.
+    `max_gain`.
 
     `price` is in reporting units per base unit. The bound holds at the end of every lot. Losses of
     earlier lots offset gains of later ones; amounts without a known lot have no gain.
     """
-    if gain < 0:
+    if max_gain < 0:
         return 0
-    total, sold = Fraction(0), 0
+    total_gain, sold_raw = Fraction(0), 0
     for lot in Lots(method, (lot for lot in lots if lot.token == token)).lots_in_order(token):
-        raw, before = min(lot.raw, most_raw - sold), total
-        total = before + raw * price - lot.cost_of(raw)
-        if total > gain:
-            return sold + _largest_part(lot, price, gain - before, raw)
-        sold += raw
-        if sold == most_raw:
-            return sold
+        raw, previous_total = min(lot.raw, most_raw - sold_raw), total_gain
+        total_gain = previous_total + raw * price - lot.cost_of(raw)
+        if total_gain > max_gain:
+            return sold_raw + _largest_part(lot, price, max_gain - previous_total, raw)
+        sold_raw += raw
+        if sold_raw == most_raw:
+            return sold_raw
     return most_raw
 
 
-def _largest_part(lot: NextLot, price: Value, gain: Value, too_many: int) -> int:
+def _largest_part(lot: NextLot, price: Value, max_gain: Value, too_many_raw: int) -> int:
     """Return the most base units of a lot within a gain, by bisection."""
-    low, high = 0, too_many - 1
-    while low < high:
-        middle = (low + high + 1) // 2
-        if middle * price - lot.cost_of(middle) <= gain:
-            low = middle
+    low_raw, high_raw = 0, too_many_raw - 1
+    while low_raw < high_raw:
+        middle_raw = (low_raw + high_raw + 1) // 2
+        if middle_raw * price - lot.cost_of(middle_raw) <= max_gain:
+            low_raw = middle_raw
         else:
-            high = middle - 1
-    return low
+            high_raw = middle_raw - 1
+    return low_raw
 
 
-def _gain(token: str, parts: list[Disposal]) -> PlannedGain:
-    times = [part.acquired_s for part in parts if part.acquired_s is not None]
+def _planned_gain(token: str, disposals: list[Disposal]) -> PlannedGain:
+    times = [disposal.acquired_s for disposal in disposals if disposal.acquired_s is not None]
     return PlannedGain(
         token,
-        sum(part.raw for part in parts),
-        sum((part.proceeds for part in parts), Fraction(0)),
-        sum((part.cost for part in parts), Fraction(0)),
+        sum(disposal.raw for disposal in disposals),
+        sum((disposal.proceeds for disposal in disposals), Fraction(0)),
+        sum((disposal.cost for disposal in disposals), Fraction(0)),
         min(times, default=None),
         max(times, default=None),
-        sum(part.raw for part in parts if part.acquired_s is None),
+        sum(disposal.raw for disposal in disposals if disposal.acquired_s is None),
     )

@@ -12,8 +12,6 @@ from agent.errors import ConfigError, ErrorCode, Refused
 from agent.model import Pool
 from agent.units import BPS, mul_div_up
 
-# --- Direction, prices, and searches for bounds.
-
 
 def is_zero_for_one(pool: Pool, token_in: str) -> bool:
     """Return whether token_in is token0. Raises ConfigError if the pool does not trade it."""
@@ -44,9 +42,13 @@ def price_move_bps(before: Pool, after: Pool, token_in: str) -> int:
     """Return the relative price move between two states of a pool, in bps of the first price,
     rounded up.
     """
-    old, old_unit = before.price_terms(token_in)
-    new, new_unit = after.price_terms(token_in)
-    return mul_div_up(abs(new * old_unit - old * new_unit), BPS, old * new_unit)
+    numerator_before, denominator_before = before.price_terms(token_in)
+    numerator_after, denominator_after = after.price_terms(token_in)
+    return mul_div_up(
+        abs(numerator_after * denominator_before - numerator_before * denominator_after),
+        BPS,
+        numerator_before * denominator_after,
+    )
 
 
 def sqrt_ratio_x96(numerator: int, denominator: int) -> int:
@@ -54,27 +56,29 @@ def sqrt_ratio_x96(numerator: int, denominator: int) -> int:
     return isqrt((numerator << 192) // denominator)
 
 
-def moved_back(start: int, now: int, left: Fraction) -> int:
-    """Return the point at the fraction `left` of the way from start to now, rounded towards now."""
-    distance = (abs(now - start) * left.numerator + left.denominator - 1) // left.denominator
+def moved_back(start: int, now: int, remaining_share: Fraction) -> int:
+    """Return the point at `remaining_share` of the way from start to now, rounded towards now."""
+    distance = (
+        abs(now - start) * remaining_share.numerator + remaining_share.denominator - 1
+    ) // remaining_share.denominator
     return start + distance if now > start else start - distance
 
 
-def last_that_fits(fits: Callable[[int], bool], near: int) -> int:
+def last_that_fits(fits: Callable[[int], bool], largest_fitting: int) -> int:
     """Return the largest n with fits(n), for a monotone `fits` with fits(near). Gallops upwards,
     then bisects.
     """
     step = 1
-    while fits(near + step):
-        near, step = near + step, 2 * step
-    past = near + step
-    while past - near > 1:
-        middle = (near + past) // 2
+    while fits(largest_fitting + step):
+        largest_fitting, step = largest_fitting + step, 2 * step
+    too_large = largest_fitting + step
+    while too_large - largest_fitting > 1:
+        middle = (largest_fitting + too_large) // 2
         if fits(middle):
-            near = middle
+            largest_fitting = middle
         else:
-            past = middle
-    return near
+            too_large = middle
+    return largest_fitting
 
 
 def without_mean(pool: Pool) -> Refused:

@@ -93,9 +93,12 @@ class SolidlyPool:
         pair = cls(address, cls.kind, *addresses, *reserves, fee_pips, form == "stable", *units)
         if not pair.stable:
             return pair
-        balanced = isqrt(reserves[0] * units[1] * reserves[1] * units[0])
+        balanced_reserve = isqrt(reserves[0] * units[1] * reserves[1] * units[0])
         x, y = pair._reserves_at(
-            balanced, balanced, price.numerator * units[0], price.denominator * units[1]
+            balanced_reserve,
+            balanced_reserve,
+            price.numerator * units[0],
+            price.denominator * units[1],
         )
         return replace(pair, reserve0=x // units[1], reserve1=y // units[0])
 
@@ -133,12 +136,12 @@ class SolidlyPool:
             raise ContractRevert("BaseV1Pair.swap", "IIA", "trade more than zero")
         if self.is_empty:
             raise ContractRevert("BaseV1Pair.getAmountOut", "", "the pair is empty")
-        net = amount_in_raw - amount_in_raw * self.fee_pips // PIPS
+        net_in = amount_in_raw - amount_in_raw * self.fee_pips // PIPS
         if not self.stable:
-            return net * reserve_out // (reserve_in + net)
+            return net_in * reserve_out // (reserve_in + net_in)
         precision = self.precision
         x, y = reserve_in * precision // unit_in, reserve_out * precision // unit_out
-        y_after = _get_y(net * precision // unit_in + x, _k(x, y, precision), y, precision)
+        y_after = _get_y(net_in * precision // unit_in + x, _k(x, y, precision), y, precision)
         if y_after > y:
             raise ContractRevert(
                 "BaseV1Pair.getAmountOut",
@@ -237,7 +240,7 @@ class SolidlyPool:
         if num * denominator < numerator * den:
             return 0
 
-        def fits(amount_in: int) -> bool:
+        def reaches_price(amount_in: int) -> bool:
             if amount_in > largest:
                 return False
             fee = amount_in * self.fee_pips // PIPS
@@ -245,8 +248,8 @@ class SolidlyPool:
                 out = self.quote(token_in, amount_in) if amount_in else 0
             except ContractRevert:  # below the resolution of the curve: no output
                 out = 0
-            kept = amount_in if self.fee_stays else amount_in - fee
-            num, den = self._moved(token_in, kept, out).price_terms(token_in)
+            kept_in = amount_in if self.fee_stays else amount_in - fee
+            num, den = self._moved(token_in, kept_in, out).price_terms(token_in)
             return num * denominator >= numerator * den
 
         end_reserve, _ = self._reserves_at(
@@ -260,9 +263,9 @@ class SolidlyPool:
             max(0, end_reserve // unit_out - reserve_in) * PIPS // max(1, PIPS - self.fee_pips),
         )
         start = max(0, guess - (guess >> 40) - 2)
-        while not fits(start):
+        while not reaches_price(start):
             start = start * 7 // 8
-        return last_that_fits(fits, start)
+        return last_that_fits(reaches_price, start)
 
     def _reserves_at(self, x: int, y: int, numerator: int, denominator: int) -> tuple[int, int]:
         """Return the reserves on the curve through (x, y) at which the price, y per x, is numerator
@@ -300,39 +303,39 @@ class SolidlyPool:
         reserve_in, reserve_out, unit_in, unit_out = self._side(token_in)
         if self.is_empty:
             return None
-        share = min(impact_bps, BPS - 1) / BPS
+        impact_share = min(impact_bps, BPS - 1) / BPS
         if not self.stable:
             start = math.sqrt(reserve_out / reserve_in)
             return PriceCurve(
-                [start, start * math.sqrt(1 - share)],
+                [start, start * math.sqrt(1 - impact_share)],
                 [math.sqrt(reserve_in) * math.sqrt(reserve_out)],
             )
         x, y = reserve_in / unit_in, reserve_out / unit_out
         scale = math.sqrt(unit_out) / math.sqrt(unit_in)
         start_c = (x - y) / (x + y)
-        cubed = start_c * start_c * start_c
-        price = (1 - cubed) / (1 + cubed) * (1 - share)
+        c_cubed = start_c * start_c * start_c
+        price = (1 - c_cubed) / (1 + c_cubed) * (1 - impact_share)
         end_c = _cube_root_of((1 - price) / (1 + price))
-        sum_at_balance = (x + y) * math.sqrt(math.sqrt(1 - start_c * cubed))
+        sum_at_balance = (x + y) * math.sqrt(math.sqrt(1 - start_c * c_cubed))
         roots: list[float] = []
         amounts: list[float] = []
         for step in range(RANGES + 1):
             c = start_c + (end_c - start_c) * step / RANGES
-            cubed = c * c * c
-            root = math.sqrt((1 - cubed) / (1 + cubed))
+            c_cubed = c * c * c
+            root = math.sqrt((1 - c_cubed) / (1 + c_cubed))
             if roots and roots[-1] - root < FLAT:
                 if step < RANGES:
                     continue
                 if len(roots) > 1:
                     del roots[-1], amounts[-1]
             roots.append(root)
-            amounts.append(sum_at_balance / math.sqrt(math.sqrt(1 - c * cubed)) * (1 + c) / 2)
+            amounts.append(sum_at_balance / math.sqrt(math.sqrt(1 - c * c_cubed)) * (1 + c) / 2)
         pairs = list(zip(roots, roots[1:], amounts, amounts[1:], strict=False))
         depths = [
-            (more - less) / (1 / low - 1 / high) if high > low else 0.0
-            for high, low, less, more in pairs
+            (amount_after - amount_before) / (1 / low - 1 / high) if high > low else 0.0
+            for high, low, amount_before, amount_after in pairs
         ]
-        markup = math.sqrt(1 + 4 * share / (RANGES * RANGES) + 2 * FLAT)
+        markup = math.sqrt(1 + 4 * impact_share / (RANGES * RANGES) + 2 * FLAT)
         unit_depth = markup * math.sqrt(unit_in) * math.sqrt(unit_out)
         return PriceCurve(
             [root * markup * scale for root in roots], [depth * unit_depth for depth in depths]
@@ -346,14 +349,14 @@ class SolidlyPool:
         """See Pool: the reserve. A stable pair has more depth near balance."""
         return 0 if self.is_empty else self.depth(token)
 
-    def recovered(self, start: SolidlyPool, left: Fraction) -> SolidlyPool:
+    def recovered(self, start: SolidlyPool, remaining_share: Fraction) -> SolidlyPool:
         """See Pool."""
         if self == start:
             return self
         root = moved_back(
             sqrt_ratio_x96(*start.price_terms(self.token0)),
             sqrt_ratio_x96(*self.price_terms(self.token0)),
-            left,
+            remaining_share,
         )
         terms = root * root * self.unit0, self.unit1 << 192
         x, y = self._reserves_at(self.reserve0 * self.unit1, self.reserve1 * self.unit0, *terms)
@@ -413,10 +416,10 @@ def _d(x0: int, y: int, precision: int) -> int:
 def _get_y(x0: int, xy: int, y: int, precision: int) -> int:
     """Return BaseV1Pair._get_y: Newton's method until a step is at most one."""
     for _ in range(MOST_STEPS):
-        before, k, slope = y, _f(x0, y, precision), _d(x0, y, precision)
+        y_before, k, slope = y, _f(x0, y, precision), _d(x0, y, precision)
         if slope == 0:
             raise ContractRevert("BaseV1Pair.getAmountOut", "", "reserves are too small")
         y = y + (xy - k) * precision // slope if k < xy else y - (k - xy) * precision // slope
-        if abs(y - before) <= 1:
+        if abs(y - y_before) <= 1:
             return y
     return y

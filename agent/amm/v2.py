@@ -63,11 +63,11 @@ def quoter(reserve_in: int, reserve_out: int, fee_pips: int = 3000) -> Callable[
     reserves are computed once.
     """
 
-    def any_amount(amount_in: int) -> int:
+    def quote_any(amount_in: int) -> int:
         return get_amount_out(amount_in, reserve_in, reserve_out, fee_pips)
 
     if reserve_in <= 0 or reserve_out <= 0:
-        return any_amount
+        return quote_any
     divisor = gcd(PIPS, fee_pips)
     fee_factor, scaled_reserve_in, safe_bound = (
         (PIPS - fee_pips) // divisor,
@@ -79,7 +79,7 @@ def quoter(reserve_in: int, reserve_out: int, fee_pips: int = 3000) -> Callable[
         if 0 < amount_in < safe_bound:
             amount_in *= fee_factor
             return amount_in * reserve_out // (scaled_reserve_in + amount_in)
-        return any_amount(amount_in)
+        return quote_any(amount_in)
 
     return quote
 
@@ -116,8 +116,8 @@ def _require_fits(
     """Raise ContractRevert where SafeMath reverts in getAmountOut, in the fee units of the
     contract.
     """
-    largest = UINT256_MAX * _fee_unit_pips(fee_pips)
-    if amount_in_with_fee * reserve_out > largest:
+    limit = UINT256_MAX * _fee_unit_pips(fee_pips)
+    if amount_in_with_fee * reserve_out > limit:
         raise ContractRevert("UniswapV2Library.getAmountOut", "ds-math-mul-overflow")
-    if reserve_in * PIPS + amount_in_with_fee > largest:
+    if reserve_in * PIPS + amount_in_with_fee > limit:
         raise ContractRevert("UniswapV2Library.getAmountOut", "ds-math-add-overflow")

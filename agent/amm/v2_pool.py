@@ -92,23 +92,23 @@ class V2Pool:
 
     def swap(self, token_in: str, amount_in_raw: int) -> SwapResult[V2Pool]:
         """See Pool: UniswapV2Pair.swap, called by Router02."""
-        return self._swapped(token_in, amount_in_raw, self.quote(token_in, amount_in_raw))
+        return self._result(token_in, amount_in_raw, self.quote(token_in, amount_in_raw))
 
     def swap_exact_out(self, token_in: str, amount_out_raw: int) -> SwapResult[V2Pool]:
         """Swap token_in for exactly amount_out_raw base units of the other token."""
         amount_in_raw = get_amount_in(amount_out_raw, *self._reserves(token_in), self.fee_pips)
-        return self._swapped(token_in, amount_in_raw, amount_out_raw)
+        return self._result(token_in, amount_in_raw, amount_out_raw)
 
-    def _swapped(self, token_in: str, amount_in: int, amount_out: int) -> SwapResult[V2Pool]:
+    def _result(self, token_in: str, amount_in: int, amount_out: int) -> SwapResult[V2Pool]:
         reserve_in, reserve_out = self._reserves(token_in)
         require_pair_swaps(amount_in, amount_out, reserve_in, reserve_out)
         reserve_in, reserve_out = reserve_in + amount_in, reserve_out - amount_out
         if token_in == self.token0:
-            after = replace(self, reserve0=reserve_in, reserve1=reserve_out)
+            pool_after = replace(self, reserve0=reserve_in, reserve1=reserve_out)
         else:
-            after = replace(self, reserve0=reserve_out, reserve1=reserve_in)
+            pool_after = replace(self, reserve0=reserve_out, reserve1=reserve_in)
         return SwapResult(
-            amount_in, amount_out, mul_div_up(amount_in, self.fee_pips, PIPS), after, 0
+            amount_in, amount_out, mul_div_up(amount_in, self.fee_pips, PIPS), pool_after, 0
         )
 
     def price_terms(self, token_in: str) -> tuple[int, int]:
@@ -125,8 +125,10 @@ class V2Pool:
         if price <= 0:
             return self.max_in(token_in, impact_bps)
         reserve_in, reserve_out = self._reserves(token_in)
-        p, q, kept = price.numerator, price.denominator, PIPS - self.fee_pips
-        best = (isqrt(kept * PIPS * reserve_in * reserve_out * q // p) - reserve_in * PIPS) // kept
+        p, q, kept_pips = price.numerator, price.denominator, PIPS - self.fee_pips
+        best = (
+            isqrt(kept_pips * PIPS * reserve_in * reserve_out * q // p) - reserve_in * PIPS
+        ) // kept_pips
         return min(best, self.max_in(token_in, impact_bps)) if best > 0 else 0
 
     def runs_out(self, token_in: str, impact_bps: int) -> bool:
@@ -143,10 +145,11 @@ class V2Pool:
         reserve_in, reserve_out = self._reserves(token_in)
         if reserve_in <= 0 or reserve_out <= 0:
             return None
-        start, kept = math.sqrt(reserve_out / reserve_in), 1 - self.fee_pips / PIPS
-        grown = power(1 - min(impact_bps, BPS - 1) / BPS, -1 / (1 + kept)) - 1
+        start, kept_share = math.sqrt(reserve_out / reserve_in), 1 - self.fee_pips / PIPS
+        relative_input = power(1 - min(impact_bps, BPS - 1) / BPS, -1 / (1 + kept_share)) - 1
         return PriceCurve(
-            [start, start / (1 + kept * grown)], [math.sqrt(reserve_in) * math.sqrt(reserve_out)]
+            [start, start / (1 + kept_share * relative_input)],
+            [math.sqrt(reserve_in) * math.sqrt(reserve_out)],
         )
 
     def depth(self, token: str) -> int:
@@ -157,14 +160,14 @@ class V2Pool:
         """See Pool: the reserve."""
         return 0 if self.is_empty else self.depth(token)
 
-    def recovered(self, start: V2Pool, left: Fraction) -> V2Pool:
+    def recovered(self, start: V2Pool, remaining_share: Fraction) -> V2Pool:
         """See Pool."""
         if self == start:
             return self
         root = moved_back(
             sqrt_ratio_x96(start.reserve1, start.reserve0),
             sqrt_ratio_x96(self.reserve1, self.reserve0),
-            left,
+            remaining_share,
         )
         product = self.reserve0 * self.reserve1
         return replace(
@@ -189,20 +192,20 @@ def _max_in(reserve_in: int, reserve_out: int, fee_pips: int, impact_bps: int) -
     The root always fits: the output is rounded down, so the price moves less than in exact
     arithmetic.
     """
-    most = UINT112_MAX - reserve_in
-    kept = max(0, BPS - impact_bps)
-    if kept == 0 or reserve_in <= 0 or reserve_out <= 0:
-        return max(most, 0) if reserve_in > 0 and reserve_out > 0 else 0
+    max_amount_in = UINT112_MAX - reserve_in
+    kept_bps = max(0, BPS - impact_bps)
+    if kept_bps == 0 or reserve_in <= 0 or reserve_out <= 0:
+        return max(max_amount_in, 0) if reserve_in > 0 and reserve_out > 0 else 0
 
     def fits(amount_in: int) -> bool:
-        if amount_in > most:
+        if amount_in > max_amount_in:
             return False
-        left = reserve_out - get_amount_out(amount_in, reserve_in, reserve_out, fee_pips)
-        return left * reserve_in * BPS >= kept * reserve_out * (reserve_in + amount_in)
+        reserve_left = reserve_out - get_amount_out(amount_in, reserve_in, reserve_out, fee_pips)
+        return reserve_left * reserve_in * BPS >= kept_bps * reserve_out * (reserve_in + amount_in)
 
-    linear = reserve_in * (2 * PIPS - fee_pips)
-    constant = reserve_in * reserve_in * impact_bps * PIPS // kept
-    root = (isqrt(linear * linear + 4 * (PIPS - fee_pips) * constant) - linear) // (
-        2 * (PIPS - fee_pips)
-    )
-    return last_that_fits(fits, min(max(root, 0), most))
+    linear_term = reserve_in * (2 * PIPS - fee_pips)
+    constant_term = reserve_in * reserve_in * impact_bps * PIPS // kept_bps
+    root = (
+        isqrt(linear_term * linear_term + 4 * (PIPS - fee_pips) * constant_term) - linear_term
+    ) // (2 * (PIPS - fee_pips))
+    return last_that_fits(fits, min(max(root, 0), max_amount_in))

@@ -89,7 +89,7 @@ if TYPE_CHECKING:  # the single list of public names, used by type checkers and 
     from agent.app.records.price_history import fetch_prices as fetch_prices
     from agent.app.records.price_history import forget_prices as forget_prices
     from agent.app.records.price_history import import_prices as import_prices
-    from agent.app.records.price_history import prices as prices
+    from agent.app.records.price_history import recorded_price_spans as recorded_price_spans
     from agent.app.records.run_report import run_health as run_health
     from agent.app.records.step_history import explain as explain
     from agent.app.records.step_history import history as history

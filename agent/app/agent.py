@@ -97,28 +97,28 @@ class Agent:
     def status(self) -> PortfolioStatus:
         """Return the status of the portfolio and the current decision."""
         step_input = self.step_input()
-        decided = proposals.decision_at(step_input)
-        switch = self.context.switch.read()
+        decision_result = proposals.decision_at(step_input)
+        switch_state = self.context.switch.read()
         warnings = (
             *minimum.warnings(self.portfolio),
-            *overweight_messages(decided.drifts),
+            *overweight_messages(decision_result.drifts),
             *valuation.warnings(step_input.snapshot, step_input.portfolio),
             *paused_strategies(
                 step_input.portfolio,
                 step_input.config(CapitalSplit),
                 step_input.layer(StrategiesState),
             ).values(),
-            *above_ceiling_warnings(step_input, decided.drifts),
+            *above_ceiling_warnings(step_input, decision_result.drifts),
             *accepted_limits(self.context.config.limits),
         )
         return PortfolioStatus(
             step_input,
-            decided,
-            switch.paused is not False,
-            switch.reason,
+            decision_result,
+            switch_state.paused is not False,
+            switch_state.reason,
             warnings,
             self.endpoints(),
-            switch.hard,
+            switch_state.hard,
         )
 
     def quote(
@@ -127,17 +127,21 @@ class Agent:
         """Quote the sale of `amount` whole coins of `token_in`, over all pools or in `pool`. Reads
         more ticks if the quote passes the known ones.
         """
-        sold, bought = self.token(token_in, "--in"), self.token(token_out, "--out")
-        raw = self._amount(amount, sold)
+        sold_token, bought_token = self.token(token_in, "--in"), self.token(token_out, "--out")
+        amount_raw = self._parse_amount(amount, sold_token)
         step_input = self.step_input()
-        chosen = None if pool is None else parse_address(pool, "--pool")
+        pool_address = None if pool is None else parse_address(pool, "--pool")
         try:
-            return step_input, planner.quote(step_input, sold.address, bought.address, raw, chosen)
+            return step_input, planner.quote(
+                step_input, sold_token.address, bought_token.address, amount_raw, pool_address
+            )
         except KnownTicksExceeded:
-            deeper = TickExtender(self.context.readers.reader)(step_input)
-            if deeper is None:
+            input_with_ticks = TickExtender(self.context.readers.reader)(step_input)
+            if input_with_ticks is None:
                 raise
-        return deeper, planner.quote(deeper, sold.address, bought.address, raw, chosen)
+        return input_with_ticks, planner.quote(
+            input_with_ticks, sold_token.address, bought_token.address, amount_raw, pool_address
+        )
 
     def plan(self) -> StepOutcome:
         """Plan a rebalance now and run every guard. Writes nothing."""
@@ -157,9 +161,9 @@ class Agent:
         if not send:
             return engine.run_cycle(context.readers, AgentCycle(), context.store, None)
         wallet = wiring.open_wallet_session(context, confirm_once(confirm), progress)
-        with wallet.held() as actors:
-            first = engine.run_cycle(context.readers, AgentCycle(), context.store, actors)
-        return continue_execution(wallet, first)
+        with wallet.acting() as actors:
+            first_outcome = engine.run_cycle(context.readers, AgentCycle(), context.store, actors)
+        return continue_execution(wallet, first_outcome)
 
     def swap(
         self,
@@ -172,9 +176,12 @@ class Agent:
         progress: Progress = ignore_progress,
     ) -> StepOutcome:
         """Swap `amount` whole coins, under the same guards as a rebalance."""
-        sold, bought = self.token(token_in, "--in"), self.token(token_out, "--out")
-        return self._step(
-            Swap(sold.address, bought.address, self._amount(amount, sold)), send, confirm, progress
+        sold_token, bought_token = self.token(token_in, "--in"), self.token(token_out, "--out")
+        return self._run_request(
+            Swap(sold_token.address, bought_token.address, self._parse_amount(amount, sold_token)),
+            send,
+            confirm,
+            progress,
         )
 
     def adjust_futures(
@@ -189,7 +196,7 @@ class Agent:
         guards as a step. Raises ConfigError without [futures].
         """
         self.futures_policy()
-        return self._step(request, send, confirm, progress)
+        return self._run_request(request, send, confirm, progress)
 
     def futures_policy(self) -> FuturesPolicy:
         """Return the config's futures policy. Raises ConfigError without [futures]."""
@@ -229,14 +236,14 @@ class Agent:
             raise ConfigError(f"--every: {every!r} is shorter than one second", "for example 10m")
         if send:
             self.require_not_stopped()
-        with self._serving(send, confirm, progress, once) as wallet:
-            run = AgentRun(self, wallet, every, once, progress, controls)
+        with self._wallet_session(send, confirm, progress, once) as wallet:
+            agent_run = AgentRun(self, wallet, every, once, progress, controls)
             for result in run_periodically(
-                run.cycle,
+                agent_run.cycle,
                 interval_s,
                 self.context.clock,
                 self.context.readers.chance,
-                run.ends_pause,
+                agent_run.ends_pause,
             ):
                 if result is None:
                     return
@@ -244,7 +251,7 @@ class Agent:
                 if once:
                     return
 
-    def _serving(
+    def _wallet_session(
         self, send: bool, confirm: Confirm, progress: Progress, once: bool
     ) -> AbstractContextManager[wiring.WalletSession] | AbstractContextManager[None]:
         if not send:
@@ -273,7 +280,7 @@ class Agent:
 
     def cancel_and_revoke(self, why: str, progress: Progress = ignore_progress) -> StepOutcome:
         """Cancel pending transactions and revoke allowances under a hard pause."""
-        with wiring.open_wallet_session(self.context, never_confirm, progress).held(
+        with wiring.open_wallet_session(self.context, never_confirm, progress).acting(
             cancels_only=True
         ) as actors:
             return cancel_and_revoke(self.context.readers, self.context.store, actors, why)
@@ -291,7 +298,7 @@ class Agent:
                 self.context.store.balances.record_prior_day((), nonce)
             return nonce
 
-    def _step(
+    def _run_request(
         self, request: PlanRequest, send: bool, confirm: Confirm, progress: Progress
     ) -> StepOutcome:
         with (
@@ -304,21 +311,21 @@ class Agent:
         if several differ in nothing else. `field` names the option in the ConfigError for any other
         name.
         """
-        known = [*(asset.token for asset in self.portfolio.assets), *self.portfolio.hubs]
-        for token in known:
+        tokens = [*(asset.token for asset in self.portfolio.assets), *self.portfolio.hubs]
+        for token in tokens:
             if name in (token.symbol, token.address) or name.lower() == token.address.lower():
                 return token
-        alike = [
-            token for token in known if name.isascii() and token.symbol.lower() == name.lower()
+        case_matches = [
+            token for token in tokens if name.isascii() and token.symbol.lower() == name.lower()
         ]
-        if len(alike) == 1:
-            return alike[0]
+        if len(case_matches) == 1:
+            return case_matches[0]
         raise ConfigError(
             f"{field}: {name!r} is not a configured token",
-            f"choose from {', '.join(t.label for t in known)}",
+            f"choose from {', '.join(t.label for t in tokens)}",
         )
 
-    def _amount(self, text: str, token: Token) -> int:
+    def _parse_amount(self, text: str, token: Token) -> int:
         raw = parse_raw(text, token.decimals, "--amount")
         if raw == 0:
             raise ConfigError("--amount must be above 0", "for example --amount 0.1")
@@ -340,8 +347,8 @@ class Agent:
         """Return the planned and realised change of each balance in base units, by the receipts of
         swaps, liquidity actions and unwraps.
         """
-        planned: dict[str, int] = {}
-        realised: dict[str, int] = {}
+        planned_raw: dict[str, int] = {}
+        realised_raw: dict[str, int] = {}
         for intent in outcome.transactions:
             if intent.receipt is None or intent.kind not in (
                 IntentKind.SWAP,
@@ -350,19 +357,19 @@ class Agent:
             ):
                 continue
             owner = outcome.step_input.snapshot.owner
-            net = {
+            changes = {
                 NATIVE: native_delta(intent, owner, self.portfolio.wrapped_native)
             } | intent.receipt.net(owner)
             for token, raw in self._planned_changes(intent).items():
-                planned[token] = planned.get(token, 0) + raw
-                realised[token] = realised.get(token, 0) + net.get(token, 0)
+                planned_raw[token] = planned_raw.get(token, 0) + raw
+                realised_raw[token] = realised_raw.get(token, 0) + changes.get(token, 0)
         return [
             {
                 "symbol": self.portfolio.token(token).label,
                 "planned_raw": str(raw),
-                "realised_raw": str(realised[token]),
+                "realised_raw": str(realised_raw[token]),
             }
-            for token, raw in planned.items()
+            for token, raw in planned_raw.items()
         ]
 
     def _planned_changes(self, intent: Intent) -> dict[str, int]:
@@ -417,7 +424,11 @@ class Agent:
 
     def parameters(self) -> dict[str, str]:
         """Return all parameters that bind the transaction, for the owner to confirm."""
-        return parameters(self.context.config, self.context.counted, self.context.execution.router)
+        return parameters(
+            self.context.config,
+            self.context.portfolio_with_positions,
+            self.context.execution.router,
+        )
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
-from agent.app.alerting import AssetBand, asset_bands, price_distance, short_key
+from agent.app.alerting import AssetBand, asset_bands, price_distance, shortfall_key
 from agent.app.documents import fill
 from agent.app.documents.owner import AlertDocument, AlertTargetDocument
 from agent.config.load import load_config
@@ -42,20 +42,20 @@ if TYPE_CHECKING:
         QuietHoursDocument,
     )
 
-TEST = "This is a test of trimtab's alerts."
-SLACK_S = 10.0
+TEST_TEXT = "This is a test of trimtab's alerts."
+EXTRA_WAIT_S = 10.0
 """Extra seconds that a test waits for a target after its last attempt."""
 
 
 def open_notifier(
-    table: AlertsTable, store: AlertStore, failed: Callable[[Delivery], None]
+    table: AlertsTable, store: AlertStore, on_failed: Callable[[Delivery], None]
 ) -> AlertNotifier | None:
     """Open the notifier; None without alert targets. Raises ConfigError for a target whose variable
     is not set.
     """
     if not table.targets:
         return None
-    return AlertNotifier(store, open_subscriptions(table), alert_rules(table), failed)
+    return AlertNotifier(store, open_subscriptions(table), alert_rules(table), on_failed)
 
 
 def open_subscriptions(table: AlertsTable) -> list[ChannelSubscription]:
@@ -95,18 +95,22 @@ def alerts(agent: Agent) -> AlertsDocument:
     table, store = agent.context.config.alerts, agent.context.store
     states, targets = store.alerts.states(), store.alerts.targets()
     names = {target.name for target in table.targets}
-    sent = [state for state in states if state.told_s is not None]
-    quiet: QuietHoursDocument | None = None
+    sent_states = [state for state in states if state.told_s is not None]
+    quiet_hours: QuietHoursDocument | None = None
     if table.quiet is not None:
-        quiet = {"hours": table.quiet, "timezone": table.timezone, "urgent": list(table.urgent)}
+        quiet_hours = {
+            "hours": table.quiet,
+            "timezone": table.timezone,
+            "urgent": list(table.urgent),
+        }
     return {
         "block": status.step_input.snapshot.head.number,
-        "assets": [_asset(agent, asset) for asset in asset_bands(status.decided.drifts)],
+        "assets": [_asset_document(agent, asset) for asset in asset_bands(status.decided.drifts)],
         "events": list(table.events),
-        "quiet": quiet,
+        "quiet": quiet_hours,
         "cooldown_s": table.cooldown,
         "targets": [
-            _target(target, targets.get(target.name, AlertTargetState(target.name)), table)
+            _target_document(target, targets.get(target.name, AlertTargetState(target.name)), table)
             for target in table.targets
         ],
         "forgotten_targets": sorted(set(targets) - names),
@@ -117,7 +121,7 @@ def alerts(agent: Agent) -> AlertsDocument:
         ],
         "last": [
             fill(AlertDocument, state)
-            for state in sorted(sent, key=lambda state: state.told_s or 0, reverse=True)[:10]
+            for state in sorted(sent_states, key=lambda state: state.told_s or 0, reverse=True)[:10]
         ],
     }
 
@@ -135,13 +139,13 @@ def try_targets(config: LoadedConfig | Path | str) -> AlertTestDocument:
         )
     channels = [_open_channel(table, target) for target in table.targets]
     for number, channel in enumerate(channels):
-        channel.put(AlertMessage(number, channel.name, AlertKind.TEST, TEST, int(time.time())))
-    deliveries = drain_channels(channels, table.timeout * table.attempts + SLACK_S)
+        channel.put(AlertMessage(number, channel.name, AlertKind.TEST, TEST_TEXT, int(time.time())))
+    deliveries = drain_channels(channels, table.timeout * table.attempts + EXTRA_WAIT_S)
     reasons = {delivery.message.target: delivery.why for delivery in deliveries}
     results = [(channel.name, reasons.get(channel.name, UNANSWERED)) for channel in channels]
     return {
         "reached": not any(why for _, why in results),
-        "targets": [{"name": n, "delivered": not why, "why": why} for n, why in results],
+        "targets": [{"name": name, "delivered": not why, "why": why} for name, why in results],
     }
 
 
@@ -154,7 +158,7 @@ def _kinds(events: Sequence[str]) -> frozenset[AlertKind]:
     return frozenset(AlertKind(event) for event in events)
 
 
-def _asset(agent: Agent, asset: AssetBand) -> AssetAlertDocument:
+def _asset_document(agent: Agent, asset: AssetBand) -> AssetAlertDocument:
     drift, token = asset.drift, agent.portfolio.token(asset.drift.token)
     numeraire = agent.portfolio.numeraire
 
@@ -168,30 +172,30 @@ def _asset(agent: Agent, asset: AssetBand) -> AssetAlertDocument:
     return {
         "symbol": token.label,
         "price": price(drift.price),
-        "alert_low": price(asset.low),
-        "alert_high": price(asset.high),
-        "to_low_bps": distance_bps(asset.low),
-        "to_high_bps": distance_bps(asset.high),
+        "alert_low": price(asset.low_price),
+        "alert_high": price(asset.high_price),
+        "to_low_bps": distance_bps(asset.low_price),
+        "to_high_bps": distance_bps(asset.high_price),
         "weight_bps": drift.weight_bps,
         "band_bps": [round(drift.band_low_bps), round(drift.band_high_bps)],
         "side": asset.side,
     }
 
 
-def _target(
+def _target_document(
     target: AlertTargetTable, state: AlertTargetState, table: AlertsTable
 ) -> AlertTargetDocument:
     try:
         target.resolve()
-        ready = True
+        is_ready = True
     except ConfigError:
-        ready = False
+        is_ready = False
     events = list(target.events or table.events)
     return fill(
         AlertTargetDocument,
         state,
         name=target.name,
-        ready=ready,
+        ready=is_ready,
         url_env=target.url_env,
         events=events,
     )
@@ -207,14 +211,17 @@ def unreported_shortfalls(
     """Return the failed steps whose transaction brought less than its minimum and for which no
     alert is recorded, for example because a crash came before it, with the tokens' labels.
     """
-    reported = {state.key for state in alerts.states()}
+    reported_keys = {state.key for state in alerts.states()}
     steps = []
     for intent in store.journal.succeeded_in(OutcomeKind.FAILED.value):
-        recent = intent.created_s >= now_s - SHORTFALL_DAYS * 86_400
-        if not recent or short_key(intent.step_id) in reported:
+        is_recent = intent.created_s >= now_s - SHORTFALL_DAYS * 86_400
+        if not is_recent or shortfall_key(intent.step_id) in reported_keys:
             continue
-        short, step = recovered_shortfall(store, intent), originating_step(store.steps, intent)
-        if short and step is not None:
-            labels = tuple(step.portfolio.token(token).label for token in short)
+        short_tokens, step = (
+            recovered_shortfall(store, intent),
+            originating_step(store.steps, intent),
+        )
+        if short_tokens and step is not None:
+            labels = tuple(step.portfolio.token(token).label for token in short_tokens)
             steps.append((intent.step_id, labels))
     return tuple(steps)

@@ -71,8 +71,8 @@ class AssetBand:
     """
 
     drift: AssetDrift
-    low: Price | None
-    high: Price | None
+    low_price: Price | None
+    high_price: Price | None
 
     @property
     def side(self) -> str:
@@ -98,19 +98,22 @@ def drift_causes(assets: Sequence[AssetBand], numeraire: str) -> tuple[AssetBand
     its price against the portfolio. An asset at the median ratio did not move: it left its band
     because another asset moved.
     """
-    outside = [asset for asset in assets if asset.side != "inside"]
-    outside = [asset for asset in outside if asset.drift.token != numeraire]
+    assets_outside = [asset for asset in assets if asset.side != "inside"]
+    assets_outside = [asset for asset in assets_outside if asset.drift.token != numeraire]
     ratios = sorted(_ratio(asset) for asset in assets if asset.drift.target_bps > 0)
     if not ratios:
-        return tuple(outside)
+        return tuple(assets_outside)
     median = (ratios[len(ratios) // 2] + ratios[(len(ratios) - 1) // 2]) / 2
-    moved = [
+    moved_assets = [
         asset
-        for asset in outside
+        for asset in assets_outside
         if asset.drift.target_bps == 0 or abs(_ratio(asset) - median) > UNMOVED_TOLERANCE * median
     ]
     return tuple(
-        sorted(moved or outside, key=lambda asset: (-abs(asset.drift.drift_bps), asset.drift.token))
+        sorted(
+            moved_assets or assets_outside,
+            key=lambda asset: (-abs(asset.drift.drift_bps), asset.drift.token),
+        )
     )
 
 
@@ -123,17 +126,17 @@ def drift_alerts(outcome: StepOutcome) -> Iterator[Alert]:
     portfolio = outcome.step_input.portfolio
     causes = drift_causes(asset_bands(outcome.decided.drifts), portfolio.numeraire.address)
     trades = _planned_trades(outcome)
-    planned = f" It would {trades}; run: trimtab rebalance --send" if trades else ""
+    plan_text = f" It would {trades}; run: trimtab rebalance --send" if trades else ""
     if causes:
-        yield _band_alert(causes, outcome.step_input, outcome.decided.drifts, planned)
+        yield _band_alert(causes, outcome.step_input, outcome.decided.drifts, plan_text)
     elif outcome.kind is OutcomeKind.PLANNED and not (
         (futures := planned_futures(outcome.plan)) is not None and futures.is_reducing
     ):  # a reduction of futures has an alert of its own
         yield Alert(
-            AlertKind.REVIEW, "planned", f"A rebalance is due: {outcome.reason}.{planned}", True
+            AlertKind.REVIEW, "planned", f"A rebalance is due: {outcome.reason}.{plan_text}", True
         )
     elif overweight := bands.overweight_assets(outcome.decided.drifts):
-        named = "; ".join(
+        overweight_text = "; ".join(
             f"{portfolio.token(drift.token).label} is {drift.percent} of the"
             f" portfolio, limits.max_weight {(drift.max_bps or 0) / 100:g} %"
             for drift in overweight
@@ -142,7 +145,7 @@ def drift_alerts(outcome: StepOutcome) -> Iterator[Alert]:
         yield Alert(
             AlertKind.PRICE,
             f"max_weight:{key}",
-            f"{named}; no sale reduces it: {outcome.reason}. trimtab status",
+            f"{overweight_text}; no sale reduces it: {outcome.reason}. trimtab status",
             True,
         )
     elif outcome.decided.reviews:
@@ -154,21 +157,23 @@ def drift_alerts(outcome: StepOutcome) -> Iterator[Alert]:
 
 
 def _band_alert(
-    causes: Sequence[AssetBand], step: StepInput, drifts: Sequence[AssetDrift], planned: str
+    causes: Sequence[AssetBand], step: StepInput, drifts: Sequence[AssetDrift], plan_text: str
 ) -> Alert:
     """Return the alert for assets outside their bands, with their net exposure where they have
     futures; beyond MAX_NAMED, only their number.
     """
-    named, nets = causes[:MAX_NAMED], net_shares(step, drifts)
-    text = "; ".join(_format_band(asset, step.portfolio, nets) for asset in named)
+    shown_causes, exposures = causes[:MAX_NAMED], net_shares(step, drifts)
+    text = "; ".join(_format_band(asset, step.portfolio, exposures) for asset in shown_causes)
     if len(causes) > MAX_NAMED:
         text += f"; and {len(causes) - MAX_NAMED} more"
-    key = ",".join(sorted(f"{asset.drift.token}:{asset.side}" for asset in named))
-    return Alert(AlertKind.PRICE, f"price:{key}", f"{text}.{planned or ' See trimtab plan.'}", True)
+    key = ",".join(sorted(f"{asset.drift.token}:{asset.side}" for asset in shown_causes))
+    return Alert(
+        AlertKind.PRICE, f"price:{key}", f"{text}.{plan_text or ' See trimtab plan.'}", True
+    )
 
 
 def format_trades(
-    plan: Plan | None, portfolio: Portfolio, tense: tuple[str, str] = ("sell", "buy")
+    plan: Plan | None, portfolio: Portfolio, verbs: tuple[str, str] = ("sell", "buy")
 ) -> str:
     """Format the trades of a plan without the numeraire's, and the cost: "sell 0.5 WETH, buy 0.01
     WBTC; cost 2.1 USDC (5 bps)". Empty without swaps.
@@ -179,19 +184,21 @@ def format_trades(
     for leg in plan.legs:
         moves[leg.token_in] = moves.get(leg.token_in, 0) - leg.amount_in_raw
         moves[leg.token_out] = moves.get(leg.token_out, 0) + leg.amount_out_raw
-    numeraire, words = portfolio.numeraire, []
+    numeraire, trade_texts = portfolio.numeraire, []
     for asset in portfolio.assets:
         raw = moves.get(asset.token.address, 0)
         if raw and asset.token.address != numeraire.address:
-            words.append(
-                f"{tense[raw > 0]} {_amount(abs(raw), asset.token.decimals)} {asset.token.label}"
+            trade_texts.append(
+                f"{verbs[raw > 0]} {_amount_text(abs(raw), asset.token.decimals)} {asset.token.label}"
             )
-    share = ""
+    cost_share_text = ""
     if plan.turnover > 0:
-        share = f" ({decimal_text(round(plan.cost.total / plan.turnover * BPS * 10), 1)} bps)"
+        cost_share_text = (
+            f" ({decimal_text(round(plan.cost.total / plan.turnover * BPS * 10), 1)} bps)"
+        )
     return (
-        f"{', '.join(words)}; cost {_amount(round(plan.cost.total), numeraire.decimals)}"
-        f" {numeraire.label}{share}"
+        f"{', '.join(trade_texts)}; cost {_amount_text(round(plan.cost.total), numeraire.decimals)}"
+        f" {numeraire.label}{cost_share_text}"
     )
 
 
@@ -205,25 +212,25 @@ def _planned_trades(outcome: StepOutcome, *, is_done: bool = False) -> str:
             step.snapshot, step.portfolio, futures_policy(step), futures, is_done=is_done
         )
     else:
-        tense = ("sold", "bought") if is_done else ("sell", "buy")
-        trades = format_trades(plan, step.portfolio, tense)
+        verbs = ("sold", "bought") if is_done else ("sell", "buy")
+        trades = format_trades(plan, step.portfolio, verbs)
         if plan is not None and trades and not is_done:
             trades += worst_case_and_tax(step, plan)
     portfolio = step.portfolio
-    compared = [
+    comparison_texts = [
         compare_text(
             comparison, portfolio.token(comparison.token).label, portfolio.numeraire.decimals
         )
         for comparison in comparisons(outcome)
     ]
-    return "; ".join(part for part in (trades, *compared) if part)
+    return "; ".join(part for part in (trades, *comparison_texts) if part)
 
 
 def _ratio(asset: AssetBand) -> Fraction:
     return asset.drift.share * BPS / asset.drift.target_bps
 
 
-def _format_band(asset: AssetBand, portfolio: Portfolio, nets: Mapping[str, Fraction]) -> str:
+def _format_band(asset: AssetBand, portfolio: Portfolio, exposures: Mapping[str, Fraction]) -> str:
     drift, numeraire = asset.drift, portfolio.numeraire
     token = portfolio.token(drift.token)
     text = (
@@ -231,27 +238,27 @@ def _format_band(asset: AssetBand, portfolio: Portfolio, nets: Mapping[str, Frac
         f" band {format_band(drift)}, price"
         f" {price_text(drift.price, token.decimals, numeraire.decimals, 6)} {numeraire.label}"
     )
-    if token.label in nets:
-        text += f", net exposure {format_percent(nets[token.label])}"
-    edge, limit = ("low", asset.low) if asset.side == "below" else ("high", asset.high)
+    if token.label in exposures:
+        text += f", net exposure {format_percent(exposures[token.label])}"
+    edge, limit = ("low", asset.low_price) if asset.side == "below" else ("high", asset.high_price)
     if limit is not None:
         text += f", alert-{edge} {price_text(limit, token.decimals, numeraire.decimals, 6)}"
     return text
 
 
-def _amount(raw: int, decimals: int) -> str:
+def _amount_text(raw: int, decimals: int) -> str:
     """Format an amount, rounded down to six places."""
-    cut = max(0, decimals - 6)
-    return decimal_text(raw // 10**cut, decimals - cut)
+    hidden_places = max(0, decimals - 6)
+    return decimal_text(raw // 10**hidden_places, decimals - hidden_places)
 
 
 EVENT_KINDS = {AlertKind.REBALANCE, AlertKind.ERROR, AlertKind.CONTROL, AlertKind.TEST}
 LASTING_KINDS = frozenset(AlertKind) - EVENT_KINDS
 ALWAYS_CHECKED_KINDS = frozenset({AlertKind.PAUSED, AlertKind.HEARTBEAT})
 """Kinds that even a failed cycle checks."""
-KILL_SWITCH = "kill_switch"
+KILL_SWITCH_GUARD = "kill_switch"
 """If this guard is the only one that refuses, a pause is reported instead of a refusal."""
-FAILURES = "reverts_in_row"
+REVERTS_GUARD = "reverts_in_row"
 """Guard that stops rebalances but not exits, which the alert mentions."""
 MOVING_KINDS = (
     IntentKind.SWAP,
@@ -268,16 +275,17 @@ _STEP = re.compile(r"[0-9a-f]{1,40}")
 
 @dataclass(frozen=True, slots=True)
 class RunFacts:
-    """State of the run in addition to the cycle's result: kill switch, reason for a failing
-    heartbeat (empty if it succeeds), low-gas threshold (None if not configured), and steps of the
-    journal without an alert whose transaction brought less than its minimum, with the labels of the
-    tokens.
+    """State of the run in addition to the cycle's result.
+
+    `paused` is the kill switch, `heartbeat_fault` why the heartbeat fails (empty if it succeeds),
+    `low_gas_wei` the threshold (None if not configured). `shortfalls` has (step, token labels) of
+    mined transactions that brought less than their minimum and were not reported yet.
     """
 
     paused: bool
-    silent: str
+    heartbeat_fault: str
     low_gas_wei: int | None
-    short: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    shortfalls: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
 
 def covered_kinds(result: StepOutcome | TrimtabError) -> frozenset[AlertKind]:
@@ -328,10 +336,10 @@ def _alerts(result: StepOutcome | TrimtabError, facts: RunFacts) -> Iterator[Ale
         yield from _outcome_alerts(result, facts.paused)
         yield from _transfer_alerts(result)
         yield from _gas_alerts(latest.snapshot, facts.low_gas_wei)
-    own = result.step_id if isinstance(result, StepOutcome) and result.short else ""
-    for step_id, labels in facts.short:
-        if step_id != own:
-            yield short_alert(step_id, labels)
+    own_step_id = result.step_id if isinstance(result, StepOutcome) and result.short else ""
+    for step_id, labels in facts.shortfalls:
+        if step_id != own_step_id:
+            yield shortfall_alert(step_id, labels)
     if facts.paused:
         yield Alert(
             AlertKind.PAUSED,
@@ -339,8 +347,8 @@ def _alerts(result: StepOutcome | TrimtabError, facts: RunFacts) -> Iterator[Ale
             "The kill switch is on: nothing is sent. trimtab resume switches it off.",
             True,
         )
-    if facts.silent:
-        yield Alert(AlertKind.HEARTBEAT, "heartbeat", facts.silent, True)
+    if facts.heartbeat_fault:
+        yield Alert(AlertKind.HEARTBEAT, "heartbeat", facts.heartbeat_fault, True)
 
 
 def _order_alerts(portfolio: Portfolio, orders: Iterable[ConditionalOrder]) -> Iterator[Alert]:
@@ -348,15 +356,17 @@ def _order_alerts(portfolio: Portfolio, orders: Iterable[ConditionalOrder]) -> I
     for order in orders:
         if order.stage not in (OrderStage.FIRED, OrderStage.DONE):
             continue
-        at = ""
+        fired_text = ""
         if order.at is not None:
-            at = f" at {conditional_orders.format_order_price(portfolio, order.token, order.at)}"
-        then = "trimtab orders arm re-arms it" if order.is_exit else "the asset may be bought"
+            fired_text = (
+                f" at {conditional_orders.format_order_price(portfolio, order.token, order.at)}"
+            )
+        advice = "trimtab orders arm re-arms it" if order.is_exit else "the asset may be bought"
         name = conditional_orders.order_name(portfolio, order.terms)
         yield Alert(
             AlertKind.ORDER,
             f"order:{order.token}:{order.kind.value}",
-            f"Fired: {name}{at}; {then}.",
+            f"Fired: {name}{fired_text}; {advice}.",
             True,
         )
 
@@ -378,33 +388,37 @@ def _transfer_alerts(outcome: StepOutcome) -> Iterator[Alert]:
         yield Alert(AlertKind.HALT, f"accepted:{flow.id}", text, True)
 
 
-def short_key(step_id: str) -> str:
+def shortfall_key(step_id: str) -> str:
     """Return the key of the alert for a step whose transaction brought less than its minimum."""
     return f"short:{step_id}"
 
 
-def short_alert(step_id: str, labels: Sequence[str]) -> Alert:
+def shortfall_alert(step_id: str, labels: Sequence[str]) -> Alert:
     """Return the alert for a step whose transaction brought less than its minimum."""
     text = (
         f"A transaction brought less than its minimum: {', '.join(labels)}. Check the token before"
         f" its next trade. trimtab explain {step_id}"
     )
-    return Alert(AlertKind.ERROR, short_key(step_id), text)
+    return Alert(AlertKind.ERROR, shortfall_key(step_id), text)
 
 
 def _outcome_alerts(outcome: StepOutcome, paused: bool) -> Iterator[Alert]:
     command = "trimtab explain"
     if _STEP.fullmatch(outcome.step_id):
         command += f" {outcome.step_id}"
-    judged = (*outcome.plan_verdicts, *outcome.verdicts)
-    failing = [verdict for verdict in judged if not verdict.passed]
-    only_paused = paused and {verdict.guard for verdict in failing} == {KILL_SWITCH}
+    verdicts = (*outcome.plan_verdicts, *outcome.verdicts)
+    failing_verdicts = [verdict for verdict in verdicts if not verdict.passed]
+    is_only_paused = paused and {verdict.guard for verdict in failing_verdicts} == {
+        KILL_SWITCH_GUARD
+    }
     match outcome.kind:
         case OutcomeKind.DONE:
             yield from _done_alert(outcome, command)
         case OutcomeKind.FAILED if outcome.short:
             token_at = outcome.step_input.portfolio.token
-            yield short_alert(outcome.step_id, [token_at(token).label for token in outcome.short])
+            yield shortfall_alert(
+                outcome.step_id, [token_at(token).label for token in outcome.short]
+            )
         case OutcomeKind.FAILED:
             yield Alert(
                 AlertKind.ERROR,
@@ -412,9 +426,11 @@ def _outcome_alerts(outcome: StepOutcome, paused: bool) -> Iterator[Alert]:
                 "A transaction failed or an exit could not be sent; nothing was bought"
                 f" afterwards. {command}",
             )
-        case OutcomeKind.REFUSED if not only_paused:
+        case OutcomeKind.REFUSED if not is_only_paused:
             trades = _planned_trades(outcome)
-            yield _refusal_alert(failing, f"{f'It would {trades}. ' if trades else ''}{command}")
+            yield _refusal_alert(
+                failing_verdicts, f"{f'It would {trades}. ' if trades else ''}{command}"
+            )
         case OutcomeKind.HALT if not paused:
             yield Alert(AlertKind.HALT, "halt", f"Nothing is traded: {outcome.reason}", True)
         case _:
@@ -422,32 +438,34 @@ def _outcome_alerts(outcome: StepOutcome, paused: bool) -> Iterator[Alert]:
 
 
 def _done_alert(outcome: StepOutcome, command: str) -> Iterator[Alert]:
-    moved = [
+    moving_intents = [
         transaction
         for transaction in outcome.transactions
         if transaction.kind in MOVING_KINDS and transaction.succeeded
     ]
-    if not moved:
+    if not moving_intents:
         return
-    swapped = any(intent.kind is IntentKind.SWAP for intent in moved)
-    what = "Rebalance completed" if swapped else "Request completed"
-    blocks = [intent.receipt.block_number for intent in moved if intent.receipt is not None]
-    at = f", last in block {max(blocks)}" if blocks else ""
-    sent = len(outcome.transactions)
+    has_swapped = any(intent.kind is IntentKind.SWAP for intent in moving_intents)
+    title = "Rebalance completed" if has_swapped else "Request completed"
+    blocks = [
+        intent.receipt.block_number for intent in moving_intents if intent.receipt is not None
+    ]
+    block_text = f", last in block {max(blocks)}" if blocks else ""
+    count = len(outcome.transactions)
     trades = _planned_trades(outcome, is_done=True)
     text = (
-        f"{what}: {sent} {'transaction' if sent == 1 else 'transactions'}{at}."
+        f"{title}: {count} {'transaction' if count == 1 else 'transactions'}{block_text}."
         f" {f'Planned: {trades}. ' if trades else ''}{command}"
     )
     yield Alert(AlertKind.REBALANCE, "rebalance", text)
 
 
-def _refusal_alert(failing: list[Verdict], advice: str) -> Alert:
+def _refusal_alert(failing_verdicts: list[Verdict], advice: str) -> Alert:
     """Return the alert for failing guards by name; with measured value and limit only if both are
     plain figures.
     """
     guards: dict[str, str] = {}
-    for verdict in failing:
+    for verdict in failing_verdicts:
         name = verdict.guard if _GUARD.fullmatch(verdict.guard) else "a guard"
         measured, limit = verdict.measured.strip(), verdict.limit.strip()
         guards[name] = name
@@ -456,7 +474,7 @@ def _refusal_alert(failing: list[Verdict], advice: str) -> Alert:
     text = "A plan was refused before anything was sent."
     if guards:
         text = f"A plan was refused by {', '.join(guards.values())}."
-    if FAILURES in guards:
+    if REVERTS_GUARD in guards:
         text += (
             " Too many transactions failed in a row: rebalances stop until trimtab resume; exits"
             " are retried at growing intervals."
@@ -469,8 +487,8 @@ def _gas_alerts(snapshot: Snapshot, threshold_wei: int | None) -> Iterator[Alert
     native_wei = snapshot.native_wei
     if threshold_wei is not None and native_wei < threshold_wei:
         text = (
-            f"The wallet has {_amount(native_wei, 18)} of native coin for gas, below"
-            f" {_amount(threshold_wei, 18)}."
+            f"The wallet has {_amount_text(native_wei, 18)} of native coin for gas, below"
+            f" {_amount_text(threshold_wei, 18)}."
         )
         yield Alert(AlertKind.LOW_GAS, "low_gas", text, True)
 

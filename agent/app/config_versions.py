@@ -43,7 +43,7 @@ def unconfirmed_changes(
         return None
     for version in configs.newest(1_000):
         if version.digest == confirmed_digest and version.text is not None:
-            return config_diff(version.text, loaded.text) or ("only comments or secrets",)
+            return config_diff(version.text, loaded.redacted_text) or ("only comments or secrets",)
     return UNKNOWN
 
 
@@ -52,7 +52,7 @@ def record_version(loaded: LoadedConfig, configs: ConfigVersionStore, how: str) 
     for newest in configs.newest(1):
         if newest.digest == loaded.digest and (newest.how == NOTICED) == (how == NOTICED):
             return
-    configs.confirm(loaded.digest, int(time.time()), loaded.text, how)
+    configs.confirm(loaded.digest, int(time.time()), loaded.redacted_text, how)
 
 
 CONTROLLED_TABLES = ("portfolio", "policy", "limits")
@@ -124,7 +124,7 @@ def confirm_changes(context: wiring.AgentContext, ask: Ask) -> bool:
         record_version(loaded, configs, NOTICED)
     if not ask(lines):
         return False
-    configs.require_present(loaded.digest, confirmed_digest)
+    configs.require_current(loaded.digest, confirmed_digest)
     record_version(loaded, configs, CONFIRMED)
     return True
 
@@ -160,18 +160,18 @@ def show_version(config: ConfigSource, number: int) -> Document:
         raise ConfigError(
             f"--config-version: {number} is not in the store", "see trimtab history --configs"
         )
-    shown = versions[index]
+    shown_version = versions[index]
     previous = next((older for older in versions[index + 1 :] if older.text is not None), None)
     changes: list[str] = []
-    if shown.text is not None and previous is not None and previous.text is not None:
-        changes = list(config_diff(previous.text, shown.text))
+    if shown_version.text is not None and previous is not None and previous.text is not None:
+        changes = list(config_diff(previous.text, shown_version.text))
     return {
         "number": number,
-        "digest": shown.digest,
-        "how": shown.how,
+        "digest": shown_version.digest,
+        "how": shown_version.how,
         "before": None if previous is None else previous.number,
         "changes": changes,
-        "text": shown.text,
+        "text": shown_version.text,
     }
 
 

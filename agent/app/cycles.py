@@ -46,7 +46,7 @@ def close_orders(context: wiring.AgentContext, step_input: StepInput) -> None:
             context.store.executions.end(order.id, "expired", why, chain_s)
 
 
-def continue_execution(wallet: wiring.WalletSession, first: StepOutcome) -> StepOutcome:
+def continue_execution(wallet: wiring.WalletSession, first_outcome: StepOutcome) -> StepOutcome:
     """Run the remaining slices of a gradual execution, until it ends, a due slice is held, a cycle
     neither acts nor holds, or sending is paused. `trimtab run` continues a held slice.
 
@@ -55,7 +55,11 @@ def continue_execution(wallet: wiring.WalletSession, first: StepOutcome) -> Step
     store. Return the outcome of the last slice, with the transactions of all.
     """
     context = wallet.context
-    outcome, last, sent = first, first, list(first.transactions)
+    outcome, last_outcome, transactions = (
+        first_outcome,
+        first_outcome,
+        list(first_outcome.transactions),
+    )
     while outcome.kind in CONTINUE_KINDS:
         execution = _open_execution(context, outcome)
         if execution is None or context.switch.read().paused is not False:
@@ -70,26 +74,29 @@ def continue_execution(wallet: wiring.WalletSession, first: StepOutcome) -> Step
         )
         interruptible_sleep(max(1, execution.next_s - now_s), context.clock, lambda: False)
         try:
-            with wallet.held() as actors:
+            with wallet.acting() as actors:
                 outcome = engine.run_cycle(context.readers, AgentCycle(), context.store, actors)
-        except ConfigChanged as edited:  # report the transactions sent before it
+        except ConfigChanged as error:  # report the transactions sent before it
             return replace(
                 outcome,
                 kind=OutcomeKind.REFUSED,
-                reason=str(edited),
-                transactions=tuple(sent),
-                verdicts=edited.verdicts,
+                reason=str(error),
+                transactions=tuple(transactions),
+                verdicts=error.verdicts,
             )
-        sent += outcome.transactions
+        transactions += outcome.transactions
         if outcome.kind is not OutcomeKind.HOLD:
-            last = outcome
-    if outcome is first:
-        return first
-    if outcome.kind is OutcomeKind.HOLD and last.kind is OutcomeKind.DONE:
+            last_outcome = outcome
+    if outcome is first_outcome:
+        return first_outcome
+    if outcome.kind is OutcomeKind.HOLD and last_outcome.kind is OutcomeKind.DONE:
         return replace(
-            last, transactions=tuple(sent), reason=outcome.reason, after=outcome.step_input
+            last_outcome,
+            transactions=tuple(transactions),
+            reason=outcome.reason,
+            after=outcome.step_input,
         )
-    return replace(outcome, transactions=tuple(sent))
+    return replace(outcome, transactions=tuple(transactions))
 
 
 def confirm_once(confirm: Confirm) -> Confirm:
@@ -98,12 +105,12 @@ def confirm_once(confirm: Confirm) -> Confirm:
     """
     confirmations: list[bool] = []
 
-    def answer(outcome: StepOutcome) -> bool:
+    def confirm_or_repeat(outcome: StepOutcome) -> bool:
         if not confirmations or not confirmations[-1] or outcome.exits_tried:
             confirmations.append(confirm(outcome))
         return confirmations[-1]
 
-    return answer
+    return confirm_or_repeat
 
 
 def _open_execution(context: wiring.AgentContext, outcome: StepOutcome) -> Execution | None:
@@ -152,10 +159,10 @@ def run_periodically(
 
 def interruptible_sleep(seconds: float, clock: Clock, interrupted: Callable[[], bool]) -> None:
     """Sleep for `seconds`, or until `interrupted` returns True."""
-    left_s = seconds
-    while left_s > 0 and not interrupted():
-        clock.sleep(min(left_s, SLEEP_SLICE_S))
-        left_s -= SLEEP_SLICE_S
+    remaining_s = seconds
+    while remaining_s > 0 and not interrupted():
+        clock.sleep(min(remaining_s, SLEEP_SLICE_S))
+        remaining_s -= SLEEP_SLICE_S
 
 
 class ControlQueue(Protocol):
@@ -199,8 +206,8 @@ class AgentRun:
         self._once = once
         self._progress = progress
         self._was_hard = agent.context.switch.is_hard()
-        self._known_config = agent.context.store.configs.confirmed()
-        self._config_waits = False
+        self._confirmed_digest = agent.context.store.configs.confirmed()
+        self._is_config_blocked = False
         """True while adoption of a new config is blocked by an endpoint or by the wallet's lock."""
 
     def cycle(self) -> StepOutcome | TrimtabError | None:
@@ -212,10 +219,10 @@ class AgentRun:
             return self._act_by_newest_config()
         except ConfigChanged:
             raise
-        except LockHeld as held:
+        except LockHeld as lock_held:
             if self._once:
                 raise
-            return Retryable(held.message, held.remedy)
+            return Retryable(lock_held.message, lock_held.remedy)
         except (Retryable, Refused) as error:
             return error
         finally:
@@ -227,7 +234,7 @@ class AgentRun:
         """
         try:
             return (
-                self._over()
+                self._is_over()
                 or (
                     self._wallet is not None
                     and self._agent.context.switch.is_hard()
@@ -236,40 +243,43 @@ class AgentRun:
                 or (self._controls is not None and self._controls.waits())
             )
         except ConfigChanged:
-            return not self._config_waits
+            return not self._is_config_blocked
 
-    def _over(self) -> bool:
+    def _is_over(self) -> bool:
         """Return whether the owner has stopped the bot. Raises ConfigChanged if another config was
         confirmed.
         """
         context = self._agent.context
-        context.store.configs.require_present(context.loaded.digest, self._known_config)
+        context.store.configs.require_current(context.loaded.digest, self._confirmed_digest)
         return self._wallet is not None and context.store.requests.stopping() is not None
 
     def _act_by_newest_config(self) -> StepOutcome | None:
         try:
             return self._act()
-        except ConfigChanged as edited:
+        except ConfigChanged as error:
             if self._once:
                 raise
-            self._config_waits = True
+            self._is_config_blocked = True
             self._agent.context, self._wallet = config_versions.with_confirmed_config(
-                self._agent.context, self._wallet, edited
+                self._agent.context, self._wallet, error
             )
-            self._known_config, self._config_waits = self._agent.context.confirmed, False
+            self._confirmed_digest, self._is_config_blocked = (
+                self._agent.context.confirmed_hash,
+                False,
+            )
         return self._act()
 
     def _act(self) -> StepOutcome | None:
-        if self._over():
+        if self._is_over():
             return None
         if self._wallet is None:
             return self._act_once(None)
         if self._controls is not None:
             self._controls.carry_out(self._wallet, serving=not self._once)
-        with self._wallet.held() as actors:
+        with self._wallet.acting() as actors:
             # the owner may have stopped the bot while this cycle waited for the lock
-            stopped = self._agent.context.store.requests.stopping() is not None
-            outcome = None if stopped else self._act_once(actors)
+            is_stopped = self._agent.context.store.requests.stopping() is not None
+            outcome = None if is_stopped else self._act_once(actors)
         if self._controls is not None:
             self._controls.end_cycle()
         return outcome

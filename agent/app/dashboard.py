@@ -24,7 +24,7 @@ from agent.errors import ConfigError, OperatorNeeded, TrimtabError
 Documents = dict[str, Any]
 """Documents by name. One that cannot be read has the keys `error`, its text, and `raised`."""
 PERIODS = ("day", "week", "month", "year", "all")
-NEWEST = 100
+MAX_STEPS = 100
 """Steps and valuations shown."""
 FUNDING_DAYS = 7
 """Days of funding shown, as by `trimtab funding`."""
@@ -51,10 +51,10 @@ def require_current_store(config: ConfigSource) -> None:
 def newest_step(config: ConfigSource) -> str:
     """Return a mark of the newest step that changes with each cycle; empty without steps."""
     with wiring.open_store_offline(load_config(config)) as (store, switch):
-        paused = switch.is_paused() is not False
+        is_paused = switch.is_paused() is not False
         for summary in store.steps.newest(1):
             states = [intent.state.value for intent in store.journal.intents(summary.id)]
-            return " ".join((summary.id, summary.outcome or "", str(paused), *states))
+            return " ".join((summary.id, summary.outcome or "", str(is_paused), *states))
     return ""
 
 
@@ -64,16 +64,19 @@ def stored_documents(config: ConfigSource) -> Documents:
     """
     loaded = load_config(config)
     documents: Documents = {
-        "history": _read(lambda: history(loaded, NEWEST)),
-        "settings": _read(lambda: settings_document(loaded)),
+        "history": _document_or_error(lambda: history(loaded, MAX_STEPS)),
+        "settings": _document_or_error(lambda: settings_document(loaded)),
     }
     try:
         with open_ledger_data(loaded) as ledger:
-            pnl = _read(lambda: newest_pnl(ledger, PERIODS))
-            return documents | {"pnl": pnl, "lots": _read(lambda: lots_document(ledger))}
+            pnl = _document_or_error(lambda: newest_pnl(ledger, PERIODS))
+            return documents | {
+                "pnl": pnl,
+                "lots": _document_or_error(lambda: lots_document(ledger)),
+            }
     except ConfigError as error:  # an empty ledger
-        failed = {"error": str(error), "raised": error}
-        return documents | {"pnl": failed, "lots": failed}
+        error_document = {"error": str(error), "raised": error}
+        return documents | {"pnl": error_document, "lots": error_document}
 
 
 def live_documents(config: ConfigSource, names: Collection[str] = ()) -> Documents:
@@ -95,7 +98,7 @@ def live_documents(config: ConfigSource, names: Collection[str] = ()) -> Documen
             readers["margin"] = lambda _: futures_documents.margin_document(read_futures()[0])
             readers["funding"] = lambda _: futures_documents.funding(*read_futures())
         return {
-            name: _read(partial(read, agent))
+            name: _document_or_error(partial(read, agent))
             for name, read in readers.items()
             if name in names or not names
         }
@@ -116,10 +119,10 @@ def step_document(config: ConfigSource, step_id: str) -> Documents:
     return {"explain": explain(loaded, step_id), "explorer": explorer}
 
 
-def _read(read: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
+def _document_or_error(read_document: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
     """Return a document, or the reason why it cannot be read."""
     try:
-        return read()
+        return read_document()
     except OperatorNeeded:
         raise
     except TrimtabError as error:

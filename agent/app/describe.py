@@ -58,14 +58,14 @@ def pool_names(snapshot: Snapshot, portfolio: Portfolio) -> dict[str, str]:
         """
         if token == portfolio.numeraire.address:
             return 3
-        if any(unit in portfolio.token(token).label for unit in ("USD", "DAI")):
+        if any(dollar_name in portfolio.token(token).label for dollar_name in ("USD", "DAI")):
             return 2
         return int(token == portfolio.wrapped_native)
 
     names: dict[str, str] = {}
     for pool in snapshot.pools:
         pair = "/".join(
-            portfolio.token(side).label for side in sorted((pool.token0, pool.token1), key=rank)
+            portfolio.token(token).label for token in sorted((pool.token0, pool.token1), key=rank)
         )
         name = f"{pair}{pool.label} {pool.fee_pips / 10_000:g} %"
         if name in names.values():
@@ -78,10 +78,10 @@ def replace_pool_addresses(text: str, names: Mapping[str, str], *, addresses: bo
     """Replace pool addresses in the text by their names, or by both."""
 
     def name(match: re.Match[str]) -> str:
-        known = names.get(match[1])
-        if known is None:
+        pool_name = names.get(match[1])
+        if pool_name is None:
             return match[0]
-        return f"{known} ({match[1]})" if addresses else known
+        return f"{pool_name} ({match[1]})" if addresses else pool_name
 
     return _POOL.sub(name, text)
 
@@ -96,9 +96,9 @@ def off_target(outcome: StepOutcome) -> list[str]:
     )
     assets = {asset.token.label for asset in step.portfolio.assets}
     return [
-        f"{skipped.what} stays {replace_pool_addresses(skipped.why, names)}"
-        for skipped in outcome.plan.skipped
-        if skipped.what in assets
+        f"{skipped_item.what} stays {replace_pool_addresses(skipped_item.why, names)}"
+        for skipped_item in outcome.plan.skipped
+        if skipped_item.what in assets
     ]
 
 
@@ -143,29 +143,34 @@ def submission(config: Config) -> str:
 def exposure(config: Config) -> SandwichExposure:
     """Return the sandwich exposure of public transactions under the limits."""
     limits, numeraire = config.limits, config.portfolio.numeraire
-    others = [asset for asset in config.portfolio.assets if asset.symbol != numeraire]
+    other_assets = [asset for asset in config.portfolio.assets if asset.symbol != numeraire]
     return sandwich_exposure(
         limits.plan_cost,
         limits.slippage,
         limits.turnover,
         limits.daily_turnover,
         limits.oracle_deviation,
-        min(2, max(1, len(others))),
+        min(2, max(1, len(other_assets))),
     )
 
 
 def sandwich(config: Config, outcome: StepOutcome) -> Sandwich:
     """Return the sandwich exposure of a step's plan."""
     plan = outcome.plan
-    at_most = bps = profit = None
+    at_most = at_most_bps = profit = None
     if plan is not None:
         at_most = plan_sandwich_loss(reference_prices(outcome.step_input), plan)
         profit = max_extractable_profit(outcome.step_input, plan, at_most)
         if at_most is not None and plan.turnover > 0:
-            bps = math.ceil(at_most / plan.turnover * BPS)
-    path = submission(config)
+            at_most_bps = math.ceil(at_most / plan.turnover * BPS)
+    submission_path = submission(config)
     return Sandwich(
-        path, path != PRIVATE and not config.chain.local, at_most, bps, exposure(config), profit
+        submission_path,
+        submission_path != PRIVATE and not config.chain.local,
+        at_most,
+        at_most_bps,
+        exposure(config),
+        profit,
     )
 
 
@@ -173,10 +178,10 @@ def submission_text(config: Config) -> str:
     """Return the submission path as text, on a live chain with the possible loss, for the owner to
     confirm.
     """
-    path = submission(config)
-    if path == PRIVATE or config.chain.local:
-        return path
-    return f"{path}: {exposure(config).words}; {APPROVAL_LEAK}"
+    submission_path = submission(config)
+    if submission_path == PRIVATE or config.chain.local:
+        return submission_path
+    return f"{submission_path}: {exposure(config).words}; {APPROVAL_LEAK}"
 
 
 def target_shares(split: CapitalSplit, state: StrategiesState) -> dict[str, Fraction]:
@@ -186,24 +191,24 @@ def target_shares(split: CapitalSplit, state: StrategiesState) -> dict[str, Frac
     books = state.books
     if books is None:
         return {}
-    if {strategy.name for strategy in split.strategies} != set(books.named):
+    if {strategy.name for strategy in split.strategies} != set(books.by_name):
         return {strategy.name: Fraction(strategy.share_bps, BPS) for strategy in split.strategies}
-    return target_capital_shares(split, books.named)
+    return target_capital_shares(split, books.by_name)
 
 
 def strategy_parameters(
-    split: CapitalSplit | None, portfolio: Portfolio, chosen: Mapping[str, str]
+    split: CapitalSplit | None, portfolio: Portfolio, allocator_texts: Mapping[str, str]
 ) -> dict[str, str]:
     """Return the parameters of each strategy and of the split, as text by name; empty for a single
     strategy.
 
-    `chosen` describes each allocator, by strategy name.
+    `allocator_texts` describes each allocator, by strategy name.
     """
     if split is None:
         return {}
     texts = {
         f"strategy {strategy.name}": _strategy_text(
-            strategy, portfolio, chosen.get(strategy.name, "")
+            strategy, portfolio, allocator_texts.get(strategy.name, "")
         )
         for strategy in split.strategies
     }
@@ -213,29 +218,32 @@ def strategy_parameters(
     return texts | {"split": f"restored beyond {' or '.join(widths)}"}
 
 
-def _strategy_text(strategy: Strategy, portfolio: Portfolio, chosen: str) -> str:
+def _strategy_text(strategy: Strategy, portfolio: Portfolio, allocator_text: str) -> str:
     labels = {asset.token.address: asset.token.label for asset in portfolio.assets}
-    weights = ", ".join(
+    weight_list = ", ".join(
         f"{labels.get(token, token)} {bps / 100:g}%" for token, bps in strategy.weights_bps
     )
-    rule, health = strategy.health, "off"
-    if rule is not None:
-        low, high = decimal_text(rule.limit_milli, 3), decimal_text(rule.recover_milli, 3)
-        health = (
-            f"Sharpe ratio of {format_duration(rule.window_s)} below {low} for"
-            f" {format_duration(rule.period_s)}, back at {high} for"
-            f" {format_duration(rule.recover_s)}"
+    health_rule, health_text = strategy.health, "off"
+    if health_rule is not None:
+        min_sharpe_text, recovery_text = (
+            decimal_text(health_rule.limit_milli, 3),
+            decimal_text(health_rule.recover_milli, 3),
+        )
+        health_text = (
+            f"Sharpe ratio of {format_duration(health_rule.window_s)} below {min_sharpe_text} for"
+            f" {format_duration(health_rule.period_s)}, back at {recovery_text} for"
+            f" {format_duration(health_rule.recover_s)}"
         )
     parts = [
         f"{strategy.share_bps / 100:g}% of the capital, floor {strategy.floor_bps / 100:g}%",
-        weights,
-        *([chosen] if chosen else []),
+        weight_list,
+        *([allocator_text] if allocator_text else []),
     ]
     parts += [
         trigger_text.format_trigger(strategy.trigger, portfolio),
         strategy.destination.value,
         f"cooldown {format_duration(strategy.cooldown_s)}",
-        f"health {health}",
+        f"health {health_text}",
     ]
     return "; ".join(parts)
 
@@ -249,7 +257,7 @@ def parameters(config: Config, portfolio: Portfolio, router: str) -> dict[str, s
         "chain": f"{chain.chain_id}{' (a local fork)' if chain.fork else ''}",
         "endpoints": f"{', '.join(operators)}; {chain.min_operators} must agree",
         "wallet": config.wallet.address,
-        "key": _key(config),
+        "key": _key_text(config),
         "router": f"{execution.router} {router}",
         "payout addresses": ", ".join(config.wallet.payout_addresses) or "none",
         "submission": submission_text(config),
@@ -301,12 +309,12 @@ def parameters(config: Config, portfolio: Portfolio, router: str) -> dict[str, s
     }
     for describe in PARAMETERS:
         texts |= describe(config, portfolio)
-    chosen = {
+    allocator_texts = {
         strategy.name: weights_text(strategy_as_portfolio(config.portfolio, strategy))
         for strategy in config.strategies
         if isinstance(strategy.allocator, WeightsTable)
     }
-    texts |= strategy_parameters(build_split(config), portfolio, chosen)
+    texts |= strategy_parameters(build_split(config), portfolio, allocator_texts)
     if config.policy.risk is not None:
         texts["risk"] = risk_text(config.policy.risk)
     for name in LimitsTable.model_fields:
@@ -355,7 +363,7 @@ def limit_text(
     return format_duration(value) if unit is LimitUnit.DURATION else f"{value / 100:g}%"
 
 
-def _key(config: Config) -> str:
+def _key_text(config: Config) -> str:
     wallet = config.wallet
     if wallet.mode == "propose":
         return (

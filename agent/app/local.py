@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from agent.execution.step_context import StepOutcome
     from agent.model import MarginAccount
 
-DRIFT = {"WETH": Fraction(7, 5), "USDC": Fraction(1, 2)}
+START_DRIFT = {"WETH": Fraction(7, 5), "USDC": Fraction(1, 2)}
 """Initial holdings of the served chain's wallet relative to its targets."""
 COOLDOWN = "10s"
 """Cooldown in a served chain's config, so that the agent reacts to market moves at once."""
@@ -50,25 +50,25 @@ COOLDOWN = "10s"
 def serve_localchain(
     port: int,
     write_config: Path | None,
-    tell: Callable[[LocalChainDocument], None],
+    report: Callable[[LocalChainDocument], None],
     *,
     futures: bool = False,
 ) -> None:
     """Serve until SIGINT or SIGTERM; with `futures` also Perpetual Protocol v2.
 
-    `tell` is called once everything is ready and the config's contracts are pinned in its store.
+    `report` is called once everything is ready and the config's contracts are pinned in its store.
     Raises ConfigError if the port is in use, if an existing config or store was not written by a
     local chain, or if the chain of an existing config still runs on another port.
     """
     if write_config is not None:
-        _require_ours(write_config)
-        _require_ended(write_config, port)
+        _require_local_files(write_config)
+        _require_stopped(write_config, port)
 
-    def ready(chain: LocalChain) -> None:
+    def on_ready(chain: LocalChain) -> None:
         unbalance(chain)
         if write_config is not None:
             publish(chain, write_config)
-        tell(
+        report(
             {
                 "chain_id": chain.chain_id,
                 "url": chain.url,
@@ -80,7 +80,7 @@ def serve_localchain(
             }
         )
 
-    serve(port, None, ready, open_futures if futures else None)
+    serve(port, None, on_ready, open_futures if futures else None)
 
 
 FUTURES_MARKETS = (PerpSpec("WETH", 4_000_000), PerpSpec("WBTC", 4_000_000))
@@ -117,7 +117,7 @@ def store_beside(config: Path) -> Path:
     return config.with_suffix(".db")
 
 
-def _require_ours(config: Path) -> None:
+def _require_local_files(config: Path) -> None:
     """Raise unless the files were written for a local chain. The config and journal of a real
     wallet are never overwritten.
     """
@@ -127,10 +127,10 @@ def _require_ours(config: Path) -> None:
         )
     if config.exists():
         try:
-            ours = config.read_text(encoding="utf-8").startswith(CONFIG_MARKER)
+            is_local = config.read_text(encoding="utf-8").startswith(CONFIG_MARKER)
         except (OSError, UnicodeDecodeError):
-            ours = False
-        if not ours:
+            is_local = False
+        if not is_local:
             raise ConfigError(
                 f"--write-config {config}: exists and does not belong to a local chain; nothing was changed",
                 "name another file",
@@ -143,27 +143,27 @@ def _require_ours(config: Path) -> None:
         )
 
 
-def _require_ended(config: Path, port: int) -> None:
+def _require_stopped(config: Path, port: int) -> None:
     """Raise if the chain of an existing config answers on another port than `port`: an agent may
     run on that config, and its journal lies beside it.
     """
     try:
         endpoint = load_config(config).config.chain.rpc[0]
-        used = urlsplit(endpoint.resolve()).port
-        if used in (None, port):
+        used_port = urlsplit(endpoint.resolve()).port
+        if used_port in (None, port):
             return  # a port in use is refused on its own
         wiring.open_transport(endpoint).call("eth_chainId", [])
     except (TrimtabError, ValueError):
         return
     raise ConfigError(
-        f"--write-config {config}: its chain still runs on port {used}; nothing was changed",
+        f"--write-config {config}: its chain still runs on port {used_port}; nothing was changed",
         "name another file, or stop that chain first",
     )
 
 
 def unbalance(chain: LocalChain) -> None:
     """Let the wallet's portfolio drift, so that the first rebalance has trades to make."""
-    for symbol, factor in DRIFT.items():
+    for symbol, factor in START_DRIFT.items():
         chain.set_balance(symbol, floor_int(chain.balance(symbol) * factor))
 
 
@@ -173,10 +173,10 @@ def publish(chain: LocalChain, path: Path) -> None:
     """
     path.unlink(missing_ok=True)
     store = store_beside(path)
-    for ending in ("", "-wal", "-shm", ".paused"):
-        old = store.with_name(store.name + ending)
-        if old.exists():
-            old.replace(old.with_name(f"old-{os.getpid()}-{old.name}"))
+    for suffix in ("", "-wal", "-shm", ".paused"):
+        old_file = store.with_name(store.name + suffix)
+        if old_file.exists():
+            old_file.replace(old_file.with_name(f"old-{os.getpid()}-{old_file.name}"))
     draft = path.with_name(f".{path.name}.draft")
     text = chain.config_text(f"sqlite:///{store.name}").replace(
         'cooldown = "1h"', f'cooldown = "{COOLDOWN}"'
@@ -192,7 +192,7 @@ def publish(chain: LocalChain, path: Path) -> None:
         draft.unlink(missing_ok=True)
 
 
-SHARES = (
+POOL_RANGES = (
     LiquidityRange(None, None, 4_000),
     LiquidityRange(-1_500, 2_000, 3_500),
     LiquidityRange(-400, 300, 2_500),
@@ -204,20 +204,20 @@ SMALL_WORLD = replace(
     pools=(
         V2Spec("WETH", "USDC", 20_000_000),
         V2Spec("WBTC", "WETH", 12_000_000),
-        V3Spec("WETH", "USDC", 500, 40_000_000, SHARES),
-        V3Spec("WETH", "USDC", 3_000, 15_000_000, SHARES),
-        V3Spec("WBTC", "WETH", 500, 20_000_000, SHARES),
-        V3Spec("WBTC", "USDC", 3_000, 25_000_000, SHARES),
+        V3Spec("WETH", "USDC", 500, 40_000_000, POOL_RANGES),
+        V3Spec("WETH", "USDC", 3_000, 15_000_000, POOL_RANGES),
+        V3Spec("WBTC", "WETH", 500, 20_000_000, POOL_RANGES),
+        V3Spec("WBTC", "USDC", 3_000, 25_000_000, POOL_RANGES),
     ),
 )
 TARGETS = {"WBTC": "50%", "WETH": "30%", "USDC": "20%"}
 START_USD = {"WBTC": 5_000, "WETH": 3_000, "USDC": 2_000}
-FACTORS = {"WBTC": Fraction(116, 75), "WETH": Fraction(6, 5)}
+DEMO_FACTORS = {"WBTC": Fraction(116, 75), "WETH": Fraction(6, 5)}
 """Price moves that take 50/30/20 to 58/27/15 (worked case W2)."""
 DEMO_FOLDER = "trimtab-demo-"
 
 
-def _moves(factors: Mapping[str, Fraction]) -> dict[str, str]:
+def _move_texts(factors: Mapping[str, Fraction]) -> dict[str, str]:
     """Return price factors as text by symbol."""
     return {symbol: f"{float(factor - 1) * 100:+.1f} %" for symbol, factor in factors.items()}
 
@@ -231,9 +231,11 @@ class DemoWorld:
 
     def move_market(self) -> dict[str, str]:
         """Move every pool and feed; return the moves as text by symbol."""
-        usd = self.chain.books.prices_usd
-        self.chain.move_market({symbol: usd[symbol] * factor for symbol, factor in FACTORS.items()})
-        return _moves(FACTORS)
+        prices_usd = self.chain.books.prices_usd
+        self.chain.move_market(
+            {symbol: prices_usd[symbol] * factor for symbol, factor in DEMO_FACTORS.items()}
+        )
+        return _move_texts(DEMO_FACTORS)
 
 
 @contextmanager
@@ -245,30 +247,32 @@ def demo_world() -> Iterator[DemoWorld]:
 
 @contextmanager
 def _demo_agent(
-    chain: LocalChain, targets: dict[str, str], start_usd: dict[str, int], more: str = ""
+    chain: LocalChain, targets: dict[str, str], start_usd: dict[str, int], more_config: str = ""
 ) -> Iterator[Agent]:
-    """Open an agent on a portfolio worth `start_usd` by symbol, with `more` text in its config."""
+    """Open an agent on a portfolio worth `start_usd` by symbol; `more_config` is appended to its
+    config.
+    """
     with tempfile.TemporaryDirectory(prefix=DEMO_FOLDER) as folder:
         fund(chain, start_usd)
         path = Path(folder) / "trimtab.toml"
-        replace_file(path, (chain.config_text(targets=targets) + more).encode())
+        replace_file(path, (chain.config_text(targets=targets) + more_config).encode())
         loaded = load_config(path)
         pin_all(loaded, [chain.transport])
         with open_agent(loaded, transports=[chain.transport], clock=chain.clock) as agent:
             yield agent
 
 
-def fund(chain: LocalChain, usd: Mapping[str, int]) -> None:
+def fund(chain: LocalChain, usd_by_symbol: Mapping[str, int]) -> None:
     """Set the wallet's balances to these values in USD, by symbol."""
-    for symbol, value in usd.items():
-        unit = 10 ** chain.tokens[symbol].decimals
-        chain.set_balance(symbol, floor_int(value / chain.books.prices_usd[symbol] * unit))
+    for symbol, value in usd_by_symbol.items():
+        raw_per_coin = 10 ** chain.tokens[symbol].decimals
+        chain.set_balance(symbol, floor_int(value / chain.books.prices_usd[symbol] * raw_per_coin))
 
 
 DEMO_EVERY, DEMO_CONFIRM_BLOCKS = "1s", 3
 """Pause before a cycle, and the blocks that confirm a drift. Each cycle has one block, so the first
 three cycles after a move only show the drift."""
-LOOK_S = 4
+CYCLE_PAUSE_S = 4
 """Pause after a cycle, in seconds, so that the dashboard reads the chain while no prices move. In
 the middle of a move, pools contradict feeds."""
 MOVE_EVERY_S = 30
@@ -277,9 +281,9 @@ DEMO_BANNER = (
     "Demo: recorded prices of 2021 replayed on a local chain, a week in each half minute. Not the"
     " market of today, and no real money."
 )
-RECORDED = {"WBTC": "BTC", "WETH": "ETH"}
+PRICE_COLUMNS = {"WBTC": "BTC", "WETH": "ETH"}
 """Columns of the recorded prices by token of the demo."""
-_PER_DAY = {"daily_turnover": "off", "daily_loss": "20%", "gas_per_day": "5"}
+_DAILY_LIMITS = {"daily_turnover": "off", "daily_loss": "20%", "gas_per_day": "5"}
 """Wider daily limits, since a day passes in minutes here."""
 
 
@@ -307,7 +311,7 @@ def recorded_days() -> tuple[RecordedDay, ...]:
         rows = list(csv.DictReader(file))[::DAYS_A_MOVE]
     return tuple(
         RecordedDay(
-            row["time"], {token: Fraction(row[column]) for token, column in RECORDED.items()}
+            row["time"], {token: Fraction(row[column]) for token, column in PRICE_COLUMNS.items()}
         )
         for row in rows
     )
@@ -333,9 +337,9 @@ class LiveDemo:
         """Run cycles that send, and move the market between them; yield each outcome and move. After
         the last day the market stands still. Ends with StopRequested.
         """
-        days, moved = pairwise(self._days), -float(MOVE_EVERY_S)
-        with ExitStack() as running:
-            run_service = running.enter_context(
+        days, moved_s = pairwise(self._days), -float(MOVE_EVERY_S)
+        with ExitStack() as stack:
+            run_service = stack.enter_context(
                 service.serve(self._agent, self._clock, DEMO_EVERY, sends=True)
             )
             cycles = self._agent.run(
@@ -345,21 +349,21 @@ class LiveDemo:
                 progress=run_service.on_stage,
                 controls=ControlRunner(self._agent),
             )
-            running.enter_context(closing(cycles))
+            stack.enter_context(closing(cycles))
             for cycle in cycles:
                 run_service.on_cycle(cycle)
                 yield cycle
-                self._clock.sleep(LOOK_S)
-                if time.monotonic() - moved < MOVE_EVERY_S:
+                self._clock.sleep(CYCLE_PAUSE_S)
+                if time.monotonic() - moved_s < MOVE_EVERY_S:
                     self._chain.mine()
                     continue
-                before, after = next(days, (None, None))
-                if before is None or after is None:
+                day, next_day = next(days, (None, None))
+                if day is None or next_day is None:
                     self._chain.mine()
                     continue
-                factors = {name: after.prices[name] / before.prices[name] for name in RECORDED}
-                moved = time.monotonic()
-                yield MarketMove(after.date, _moves(factors))
+                factors = {name: next_day.prices[name] / day.prices[name] for name in PRICE_COLUMNS}
+                moved_s = time.monotonic()
+                yield MarketMove(next_day.date, _move_texts(factors))
                 with self._clock.asking():  # each trade takes a second, so a signal interrupts
                     market.apply_move(self._chain, factors)
 
@@ -387,17 +391,17 @@ def live_demo(clock: StoppableClock) -> Iterator[LiveDemo]:
     ):
         fund(chain, START_USD)
         path = Path(folder) / "trimtab.toml"
-        replace_file(path, _faster(chain.config_text(targets=TARGETS)).encode())
+        replace_file(path, _with_demo_values(chain.config_text(targets=TARGETS)).encode())
         loaded = load_config(path)
         pin_all(loaded)
         with open_agent(loaded, clock=clock) as agent:
             yield LiveDemo(agent, chain, path, clock, days)
 
 
-def _faster(config: str) -> str:
+def _with_demo_values(config: str) -> str:
     """Return the demo's config for a time in which a day passes in minutes."""
     values = {"cooldown": f'"{COOLDOWN}"', "confirm_blocks": str(DEMO_CONFIRM_BLOCKS)}
-    values |= {key: f'"{value}"' for key, value in _PER_DAY.items()}
+    values |= {key: f'"{value}"' for key, value in _DAILY_LIMITS.items()}
     for key, value in values.items():
         config = re.sub(rf"(?m)^{key} = .*$", f"{key} = {value}", config)
     return config
@@ -428,42 +432,42 @@ class FuturesDemoWorld:
     def __init__(self, agent: Agent, chain: LocalChain, perps: LocalPerps) -> None:
         self.agent = agent
         self._chain, self._perps = chain, perps
-        self._first: MarginAccount | None = None
+        self._first_account: MarginAccount | None = None
 
     def remember(self) -> None:
         """Store the current positions for `untouched`."""
-        self._first = margin_account(self.agent.step_input().snapshot)
+        self._first_account = margin_account(self.agent.step_input().snapshot)
 
     def crash(self, factors: Mapping[str, Fraction]) -> dict[str, str]:
         """Move tokens, indexes and perpetuals; return the moves as text by symbol."""
-        usd = self._chain.books.prices_usd
-        prices = {symbol: usd[symbol] * factor for symbol, factor in factors.items()}
+        prices_usd = self._chain.books.prices_usd
+        prices = {symbol: prices_usd[symbol] * factor for symbol, factor in factors.items()}
         self._chain.move_market(prices)
-        self._perps.move_pools(prices, self._pass)
+        self._perps.move_pools(prices, self._sleep)
         # The mark price is a half-hour average.
         self._chain.warp(TWAP_S)
-        return _moves(factors)
+        return _move_texts(factors)
 
     def pass_a_day_at_a_premium(self) -> None:
         """Let the perpetuals trade above their index for a day."""
-        usd = self._chain.books.prices_usd
-        prices = {symbol: usd[symbol] * PREMIUM for symbol in self._perps.markets}
-        self._perps.move_pools(prices, self._pass)
+        prices_usd = self._chain.books.prices_usd
+        prices = {symbol: prices_usd[symbol] * PREMIUM for symbol in self._perps.markets}
+        self._perps.move_pools(prices, self._sleep)
         self._chain.warp(DAY_S)
 
     def untouched(self) -> UntouchedDocument:
         """Return the initial positions at current prices, without funding."""
         account = margin_account(self.agent.step_input().snapshot)
-        if self._first is None or account is None:
+        if self._first_account is None or account is None:
             raise RuntimeError("the margin account is not known")
-        account = replace(self._first, markets=account.markets)
+        account = replace(self._first_account, markets=account.markets)
         leverage = margin.leverage(account)
         return {
             "leverage": None if leverage is None else value_text(leverage, 0, 6),
             "is_liquidated": margin.is_liquidatable(account),
         }
 
-    def _pass(self, seconds: float) -> None:
+    def _sleep(self, seconds: float) -> None:
         self._chain.clock.sleep(seconds)
 
 

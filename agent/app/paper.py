@@ -41,7 +41,7 @@ class PaperStart:
     margin: str = ""
 
     @property
-    def given(self) -> bool:
+    def is_set(self) -> bool:
         """True if an option was given."""
         return bool(self.value or self.amounts or self.margin)
 
@@ -81,11 +81,11 @@ def open_paper(
     with open_agent(loaded, clock=clock, transports=transports, record=record) as agent:
         store = agent.context.store
         if store.paper.wallet() is None:
-            begun = _begun(agent, begin)
-            store.balances.record_prior_day((), begun.nonce)  # this wallet has no history
+            wallet = _initial_wallet(agent, begin)
+            store.balances.record_prior_day((), wallet.nonce)  # this wallet has no history
             store.paper.copy_prices(live_store_file(loaded))
-            store.paper.begin(begun)
-        elif begin.given:
+            store.paper.begin(wallet)
+        elif begin.is_set:
             raise ConfigError(
                 "paper trading has already started; --value and --start apply to its first run"
                 " only",
@@ -101,7 +101,7 @@ def always_confirm(_: StepOutcome) -> bool:
     return True
 
 
-def _begun(agent: Agent, begin: PaperStart) -> PaperWallet:
+def _initial_wallet(agent: Agent, begin: PaperStart) -> PaperWallet:
     """Return the initial paper wallet, with its margin account."""
     snapshot = agent.context.reader.snapshot()
     context, futures = agent.context, agent.context.futures
@@ -111,7 +111,7 @@ def _begun(agent: Agent, begin: PaperStart) -> PaperWallet:
             raise ConfigError("--margin: the config has no [futures]", "omit it")
         decimals = agent.portfolio.token(futures.collateral).decimals
         deposit_raw = parse_raw(begin.margin, decimals, "--margin")
-    wallet = _first_wallet(agent, begin, snapshot, deposit_raw or 0)
+    wallet = _wallet_without_margin(agent, begin, snapshot, deposit_raw or 0)
     if context.paper is None or futures is None:
         return wallet
     venue = context.order_venue()
@@ -120,7 +120,7 @@ def _begun(agent: Agent, begin: PaperStart) -> PaperWallet:
     return replace(wallet, margin=context.paper.begin_margin(snapshot, deposit_raw))
 
 
-def _first_wallet(
+def _wallet_without_margin(
     agent: Agent, begin: PaperStart, snapshot: Snapshot, margin_raw: int
 ) -> PaperWallet:
     context = agent.context
@@ -128,13 +128,15 @@ def _first_wallet(
         return chain.paper_from_wallet(snapshot, context.tokens)
     native_wei = parse_raw(begin.native, NATIVE_DECIMALS, "--native")
     if begin.amounts:
-        raw = dict.fromkeys(context.tokens, 0)
+        amounts_raw = dict.fromkeys(context.tokens, 0)
         for symbol, text in parse_pairs(begin.amounts, "--start").items():
             token = agent.token(symbol, "--start")
-            raw[token.address] = parse_raw(text, token.decimals, f"--start {symbol}")
-        return chain.paper_from_amounts(snapshot, raw, native_wei)
+            amounts_raw[token.address] = parse_raw(text, token.decimals, f"--start {symbol}")
+        return chain.paper_from_amounts(snapshot, amounts_raw, native_wei)
     value = Fraction(parse_raw(begin.value, VALUE_DECIMALS, "--value"), 10**VALUE_DECIMALS)
     if value == 0:
         raise ConfigError("--value: must be above 0", "write for example --value 10000")
-    bare = context.bare_input(snapshot, context.store.budgets.history(snapshot.head.timestamp_s))
-    return chain.paper_from_value(bare, value, native_wei, margin_raw)
+    step_input = context.bare_input(
+        snapshot, context.store.budgets.history(snapshot.head.timestamp_s)
+    )
+    return chain.paper_from_value(step_input, value, native_wei, margin_raw)

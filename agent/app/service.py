@@ -67,9 +67,9 @@ class StoppableClock:
     def __init__(self, clock: Clock | None = None) -> None:
         """Wrap `clock`, by default the system clock."""
         self._clock = clock or wiring.SystemClock()
-        self._stopping = False
+        self._is_stopping = False
         self._signals: SimpleQueue[None] = SimpleQueue()
-        self._asking = False
+        self._is_asking = False
         self._watch: Watchdog | None = None
 
     def now_s(self) -> int:
@@ -80,44 +80,44 @@ class StoppableClock:
         """Sleep; raise StopRequested once a stop was requested."""
         if self._watch is not None:
             self._watch.beat("waiting")
-        if not self._stopping:
+        if not self._is_stopping:
             with suppress(Empty):
                 self._signals.get(timeout=max(0.0, seconds))
-        if self._stopping:
+        if self._is_stopping:
             raise StopRequested
 
     def check(self) -> None:
         """Raise StopRequested if a stop was requested."""
         self.sleep(0)
 
-    def watched(self, watch: Watchdog) -> None:
+    def watched(self, watchdog: Watchdog) -> None:
         """Report each sleep to the watchdog as a sign of life, and pause it during prompts."""
-        self._watch = watch
+        self._watch = watchdog
 
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Handle signals inside the context. Call from the main thread."""
-        before = {number: signal.signal(number, self._on_signal) for number in SIGNALS}
+        old_handlers = {number: signal.signal(number, self._on_signal) for number in SIGNALS}
         try:
             yield
         finally:
-            for number, handler in before.items():
+            for number, handler in old_handlers.items():
                 signal.signal(number, handler)
 
     @contextmanager
     def asking(self) -> Iterator[None]:
         """Let the first signal interrupt inside the context, since a prompt precedes any action."""
-        self._asking = True
+        self._is_asking = True
         try:
             with self._watch.asking() if self._watch is not None else nullcontext():
                 yield
         finally:
-            self._asking = False
+            self._is_asking = False
 
     def _on_signal(self, _signal: int, _frame: FrameType | None) -> None:
-        second, self._stopping = self._stopping, True
+        is_second, self._is_stopping = self._is_stopping, True
         self._signals.put(None)
-        if second or self._asking:
+        if is_second or self._is_asking:
             raise StopRequested
 
 
@@ -127,7 +127,7 @@ class OneStopClock(StoppableClock):
     """
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if not self._stopping:
+        if not self._is_stopping:
             super()._on_signal(number, frame)
 
 
@@ -151,11 +151,11 @@ class Service:
     heartbeat: Heartbeat | None
     logs: bool
     alert_notifier: AlertNotifier | None = None
-    began: float = field(default_factory=time.monotonic)
+    began_s: float = field(default_factory=time.monotonic)
     paused: bool = False
     failed_heartbeats: int = 0
     failed_heartbeats_in_row: int = 0
-    unwritten: str = ""
+    unrecorded_reason: str = ""
     config_changes: tuple[str, ...] = ()
     """Changed lines of a newly adopted config, until the screen shows them."""
     control_notes: tuple[str, ...] = ()
@@ -174,7 +174,7 @@ class Service:
     def on_stage(self, stage: str) -> None:
         """Handle the next stage of the run."""
         if stage == READING_STAGE:
-            self.began = time.monotonic()
+            self.began_s = time.monotonic()
         self.watch.beat(stage)
 
     def on_cycle(self, result: StepOutcome | TrimtabError) -> None:
@@ -190,38 +190,40 @@ class Service:
                 self.log.error("reporting failed", kind=type(error).__name__)
 
     def _report(self, result: StepOutcome | TrimtabError) -> None:
-        took_s = time.monotonic() - self.began
+        duration_s = time.monotonic() - self.began_s
         self.watch.beat("reporting of the last cycle")
         if (loaded := self.agent.context.loaded) != self._loaded:
-            changes = config_diff(self._loaded.text, loaded.text)
+            changes = config_diff(self._loaded.redacted_text, loaded.redacted_text)
             self.config_changes = changes or ("only comments",)
             self.log.info("config reloaded", digest=loaded.digest, changes=self.config_changes)
             self._loaded = loaded
-        stopped = self.agent.context.switch.read()
-        paused = stopped.paused is not False
-        trouble = cycle_trouble(result, paused)
+        switch_state = self.agent.context.switch.read()
+        is_paused = switch_state.paused is not False
+        trouble = cycle_trouble(result, is_paused)
         recorder = self.recorder
         recorder.on_cycle(
-            cycle_outcome(result), trouble, pause_reason(stopped), cycle_transactions(result)
+            cycle_outcome(result), trouble, pause_reason(switch_state), cycle_transactions(result)
         )
         try:
-            recorder.on_figures(cycle_figures(self.agent, result, took_s, recorder.report.figures))
+            recorder.on_figures(
+                cycle_figures(self.agent, result, duration_s, recorder.report.figures)
+            )
         finally:  # without figures the run is still alive
             self.write_report()
-        if paused is not self.paused:
+        if is_paused is not self.paused:
             self.log.warning(
-                "paused" if paused else "resumed",
-                **nonempty_fields(reason=stopped.reason, hard=stopped.hard or None),
+                "paused" if is_paused else "resumed",
+                **nonempty_fields(reason=switch_state.reason, hard=switch_state.hard or None),
             )
-            self.paused = paused
-        write = self.log.warning if trouble else self.log.info
-        for event, fields in log_lines(self.agent, result, took_s):
-            write(event, **fields)
+            self.paused = is_paused
+        log_event = self.log.warning if trouble else self.log.info
+        for event, fields in log_lines(self.agent, result, duration_s):
+            log_event(event, **fields)
         if self.recorder.report.cycles == 1:
             self.notifier.ready()
         self.notifier.status(trouble or summary(result))
-        counts = self.recorder.health().healthy and not self.recorder.gives_way
-        if self.heartbeat is not None and counts:
+        is_good = self.recorder.health().healthy and not self.recorder.gives_way
+        if self.heartbeat is not None and is_good:
             self.heartbeat.beat()
 
     def write_report(self) -> None:
@@ -243,13 +245,13 @@ class Service:
             return
         self.control_log_end = events[-1].number
         for event in events[:MAX_CONTROL_LINES]:
-            write = self.log.info if event.state in CONTROL_SUCCESSES else self.log.warning
+            log_event = self.log.info if event.state in CONTROL_SUCCESSES else self.log.warning
             fields = {"kind": event.kind, "origin": event.origin, "code": event.code or None}
-            write("control", state=event.state, **nonempty_fields(**fields))
+            log_event("control", state=event.state, **nonempty_fields(**fields))
             if event.state not in {"queued", "taken"}:
                 self.control_notes += (control_note(event),)
-        if (more := len(events) - MAX_CONTROL_LINES) > 0:
-            self.log.warning("controls", more=more)
+        if (unshown := len(events) - MAX_CONTROL_LINES) > 0:
+            self.log.warning("controls", more=unshown)
         alerts = control_alerts(events)
         if self.alert_notifier is not None and alerts:
             self.alert_notifier.on_cycle(alerts, frozenset(), now_s)
@@ -263,14 +265,16 @@ class Service:
         else:
             self.failed_heartbeats_in_row = 0
         self.failed_heartbeats = 0
-        silent = self.recorder.silence()
-        if not silent and self.failed_heartbeats_in_row >= MAX_MISSED_CYCLES:
-            silent = f"the heartbeat did not arrive {self.failed_heartbeats_in_row} times in a row"
+        silence_text = self.recorder.silence()
+        if not silence_text and self.failed_heartbeats_in_row >= MAX_MISSED_CYCLES:
+            silence_text = (
+                f"the heartbeat did not arrive {self.failed_heartbeats_in_row} times in a row"
+            )
         context = self.agent.context
         now_s = context.clock.now_s()
         facts = alerting.RunFacts(
             self.paused,
-            silent,
+            silence_text,
             alert_channels.low_gas_wei(context.loaded),
             alert_channels.unreported_shortfalls(context.store, context.store.alerts, now_s),
         )
@@ -279,7 +283,7 @@ class Service:
         ):
             self.log.info("alert", about=state.kind.value, text=state.text)
 
-    def ended(self, error: TrimtabError) -> None:
+    def on_error(self, error: TrimtabError) -> None:
         """Report that the run ends with an error."""
         self.log.error("ended", **failure(error))
         self.recorder.on_end(error.message)
@@ -287,11 +291,11 @@ class Service:
             return
         alert, now_s = alerting.run_ended_alert(error), self.agent.context.clock.now_s()
         with suppress(Exception):  # if the store failed, send the alert without recording it
-            self.alert_notifier.on_cycle((alert,), frozenset(), now_s, last=True)
+            self.alert_notifier.on_cycle((alert,), frozenset(), now_s, is_last=True)
             return
         self.alert_notifier.send_now(alert, now_s)
 
-    def offered(self) -> None:
+    def on_offer(self) -> None:
         """Report that the plan of the last cycle waits for a confirmation."""
         self.log.info("offered")
         self.plan_waits = True
@@ -304,18 +308,18 @@ class Service:
         notes += self.control_notes
         if self.plan_waits:
             notes += ("The plan waits for a confirmation: trimtab request confirm",)
-        if self.unwritten:
-            notes += (self.unwritten,)
+        if self.unrecorded_reason:
+            notes += (self.unrecorded_reason,)
         self.config_changes, self.control_notes = (), ()
-        self.plan_waits, self.unwritten = False, ""
+        self.plan_waits, self.unrecorded_reason = False, ""
         return notes
 
-    def unrecorded(self, why: str) -> None:
+    def on_unrecorded(self, why: str) -> None:
         """Report that a step could not be written to its file. The run continues."""
         self.log.warning("record failed", why=why)
-        self.unwritten = why
+        self.unrecorded_reason = why
 
-    def hung(self, why: str) -> NoReturn:
+    def on_hang(self, why: str) -> NoReturn:
         """Report the hung stage and end the process, so that its service manager restarts it.
 
         Called from the watchdog's thread. Sent transactions are in the journal, so the exit is as
@@ -346,12 +350,12 @@ def serve(
     that of a run that goes on. Paper trading writes only the log, because alerts, heartbeat and
     report describe the live agent.
     """
-    table, paper = agent.context.config.service, agent.context.loaded.paper
+    table, on_paper = agent.context.config.service, agent.context.loaded.paper
     secrets = secrets_of(agent.context.loaded)
-    style = log_format or table.log_format
-    log, notifier = configure(style, secrets), SystemdNotifier()
+    log_style = log_format or table.log_format
+    log, notifier = configure(log_style, secrets), SystemdNotifier()
     recorder = RunRecorder(
-        None if once or paper else agent.context.store.runs,
+        None if once or on_paper else agent.context.store.runs,
         parse_duration_s(every, "--every"),
         sends=sends,
         redact=Redactor(secrets).clean,
@@ -372,19 +376,19 @@ def serve(
 
     heartbeat, alert_notifier = None, None
     watch = Watchdog(table.hang_after, period_s=notifier.watchdog_s)
-    if not paper:
+    if not on_paper:
         if (url := table.heartbeat()) is not None:
             heartbeat = Heartbeat(url, table.heartbeat_method, on_failed_heartbeat)
         alert_notifier = alert_channels.open_notifier(
             agent.context.config.alerts, agent.context.store.alerts, on_failed_delivery
         )
     service = Service(
-        agent, log, recorder, watch, notifier, heartbeat, style is not None, alert_notifier
+        agent, log, recorder, watch, notifier, heartbeat, log_style is not None, alert_notifier
     )
     clock.watched(watch)
     if agent.context.recorder is not None:
-        agent.context.recorder.tell = service.unrecorded
-    with watch.watching(service.hung, notifier.alive):
+        agent.context.recorder.tell = service.on_unrecorded
+    with watch.watching(service.on_hang, notifier.alive):
         log.info("started", **agent_fields(agent), every=every)
         service.write_report()
         try:
@@ -392,7 +396,7 @@ def serve(
                 alert_notifier.begin()
             yield service
         except TrimtabError as error:
-            service.ended(error)
+            service.on_error(error)
             raise
         except Exception as error:
             recorder.on_end(f"internal error: {type(error).__name__}")
@@ -417,22 +421,22 @@ def secrets_of(loaded: LoadedConfig) -> list[str]:
     """
     config = loaded.config
     secrets: list[str] = []
-    for read in (
+    for read_secret in (
         *(endpoint.resolve for endpoint in config.chain.rpc),
         config.service.heartbeat,
         config.execution.submit_url.get_secret_value,
     ):
-        secrets += _optional_secret(read)
+        secrets += _optional_secret(read_secret)
     secrets += config.alerts.secrets()
     if loaded.paper:  # paper trading reads no key, even for redaction
         return secrets
-    names = (config.wallet.key_env, PASSWORD_ENV)
-    return secrets + [value for name in names if name and (value := os.environ.get(name))]
+    variables = (config.wallet.key_env, PASSWORD_ENV)
+    return secrets + [value for name in variables if name and (value := os.environ.get(name))]
 
 
-def _optional_secret(read: Callable[[], Any]) -> list[str]:
+def _optional_secret(read_secret: Callable[[], Any]) -> list[str]:
     try:
-        value = read()
+        value = read_secret()
     except ConfigError:  # reported when the value is used
         return []
     return [value] if value else []

@@ -34,13 +34,13 @@ from agent.model import (
 from agent.planning import requests
 from agent.policy import native_coin
 from agent.policy.cash_flows import transfers
-from agent.policy.cash_flows.purchases import LASTS_S
+from agent.policy.cash_flows.purchases import MAX_DURATION_S
 from agent.policy.native_coin import held_balances
 from agent.store import Store
 from agent.units import NATIVE, ceil_int, format_time
 from agent.wiring import AgentContext
 
-KINDS = {"refused": OutcomeKind.REFUSED, "failed": OutcomeKind.FAILED}
+OUTCOME_KINDS = {"refused": OutcomeKind.REFUSED, "failed": OutcomeKind.FAILED}
 MAX_SALES = 3
 """Maximum number of sales for one withdrawal. A second is rare, because the first includes a
 margin.
@@ -67,7 +67,7 @@ class WithdrawalReport:
     transactions: tuple[Intent, ...] = ()
 
     @property
-    def refused(self) -> bool:
+    def is_refused(self) -> bool:
         """True if the sale is not possible or a limit refuses the payments."""
         if self.sale is not None and self.sale.kind is not OutcomeKind.PLANNED:
             return True
@@ -88,8 +88,8 @@ def withdrawable_step(context: AgentContext) -> StepInput:
 
 
 class WithdrawalRun:
-    """One withdrawal: evaluation, confirmation, sale and payments. `sure` means that it is already
-    confirmed.
+    """One withdrawal: evaluation, confirmation, sale and payments. `is_confirmed` means that
+    the owner has confirmed it already.
     """
 
     def __init__(
@@ -98,22 +98,24 @@ class WithdrawalRun:
         payments: tuple[Payment, ...],
         to: str | None,
         request: OwnerRequest | None = None,
-        sure: bool = False,
+        is_confirmed: bool = False,
     ) -> None:
         self._context = context
         self._payments, self._to, self.request = payments, to, request
-        self._resumed = request is not None
-        self._sure = sure
+        self._is_resumed = request is not None
+        self._is_confirmed = is_confirmed
         self._sent: list[Intent] = []
 
     def report(
         self, step: StepInput, sale: StepOutcome | None = None, state: str = "", reason: str = ""
     ) -> WithdrawalReport:
         """Return the report at this step; without `sale` and `state`, plan and judge it first."""
-        step = self._claimed(step)
-        short = self._short(step)
-        if sale is None and short is not None:
-            sale = evaluation.evaluate(self._withdrawal_readers(), requests.raise_money(short))
+        step = self._with_claims(step)
+        short_token = self._short_token(step)
+        if sale is None and short_token is not None:
+            sale = evaluation.evaluate(
+                self._withdrawal_readers(), requests.raise_money(short_token)
+            )
         verdicts = () if state else self._verdicts(step)
         report = WithdrawalReport(
             step,
@@ -123,78 +125,86 @@ class WithdrawalRun:
             verdicts,
             state or "planned",
             reason,
-            self._number,
+            self._request_id,
             tuple(self._sent),
         )
-        if state or not report.refused:
+        if state or not report.is_refused:
             return report
-        failing = [f"{v.guard}: {v.measured}, limit {v.limit}" for v in verdicts if not v.passed]
-        if not failing and sale is not None:
-            failing = [sale.reason]
-        return replace(report, state="refused", reason=failing[0] if failing else "")
+        failing_texts = [
+            f"{v.guard}: {v.measured}, limit {v.limit}" for v in verdicts if not v.passed
+        ]
+        if not failing_texts and sale is not None:
+            failing_texts = [sale.reason]
+        return replace(report, state="refused", reason=failing_texts[0] if failing_texts else "")
 
-    def confirmed(self, outcome: StepOutcome, confirm: Confirm) -> bool:
+    def confirm_sale(self, outcome: StepOutcome, confirm: Confirm) -> bool:
         """Return whether the owner confirms the sale. The confirmation, and the sale of a part, are
         recorded before anything is sent.
         """
-        if not self._sure:
+        if not self._is_confirmed:
             if outcome.kind is not OutcomeKind.PLANNED:
                 return False
             if not confirm(self.report(outcome.step_input, outcome)):
                 return False
-            self._write(outcome.step_input.snapshot.head.timestamp_s)
-        if self.request is not None and (short := self._short(outcome.step_input)) is not None:
-            _record_begun(self._context.store, self.request, outcome, short)
+            self._record_request(outcome.step_input.snapshot.head.timestamp_s)
+        if (
+            self.request is not None
+            and (short_token := self._short_token(outcome.step_input)) is not None
+        ):
+            _record_part_begun(self._context.store, self.request, outcome, short_token)
         return True
 
     def execute(self, actors: StepActors, confirm: Confirm) -> WithdrawalReport:
         """Raise the shortfall by sales, then pay; return the report."""
-        step = self._claimed(withdrawable_step(self._context))
+        step = self._with_claims(withdrawable_step(self._context))
         table.require_payout_allowed(self._verdicts(step))
         sale: StepOutcome | None = None
         for _ in range(MAX_SALES):
-            short = self._short(step)
-            if short is None:
+            short_token = self._short_token(step)
+            if short_token is None:
                 break
             sale = engine.run_cycle(
-                self._withdrawal_readers(), RaiseForWithdrawal(short), self._context.store, actors
+                self._withdrawal_readers(),
+                RaiseForWithdrawal(short_token),
+                self._context.store,
+                actors,
             )
             self._sent += sale.transactions
             if sale.kind is not OutcomeKind.DONE:
-                return self._not_sold(step, sale)
-            step = self._claimed(withdrawable_step(self._context))
+                return self._failed_sale_report(step, sale)
+            step = self._with_claims(withdrawable_step(self._context))
             if self.request is not None and (
-                message := _record_part(self._context.store, self.request, sale, step, short)
+                message := _record_part(self._context.store, self.request, sale, step, short_token)
             ):
                 return self.report(step, sale, "part", message)
-        if not self._sure:
+        if not self._is_confirmed:
             if not confirm(self.report(step)):
                 return self.report(step, state="declined", reason="not confirmed; nothing was sent")
-            self._write(step.snapshot.head.timestamp_s)
+            self._record_request(step.snapshot.head.timestamp_s)
         return self._pay(actors, sale)
 
     def _pay(self, actors: StepActors, sale: StepOutcome | None) -> WithdrawalReport:
-        number = self._number or 0
+        request_id = self._request_id or 0
         if self._to is None:
-            self._context.store.requests.record_parts(number, None)
+            self._context.store.requests.record_parts(request_id, None)
             step = withdrawable_step(self._context)
             message = (
-                f"set aside as withdrawal {number}; to pay it: trimtab withdraw --resume {number}"
+                f"set aside as withdrawal {request_id}; to pay it: trimtab withdraw --resume {request_id}"
                 " --to ADDRESS"
             )
             return self.report(step, sale, "reserved", message)
-        while (claim := self._next()) is not None:
+        while (claim := self._next_claim()) is not None:
             if claim.payment.native and (missing_raw := self._to_unwrap_raw(claim)) > 0:
-                done = engine.run_cycle(
+                outcome = engine.run_cycle(
                     self._context.readers,
                     Unwrap(missing_raw),
                     self._context.store,
                     replace(actors, confirm=lambda _: True),
                 )
-                self._sent += done.transactions
-                if done.kind is not OutcomeKind.DONE:
+                self._sent += outcome.transactions
+                if outcome.kind is not OutcomeKind.DONE:
                     return self.report(
-                        withdrawable_step(self._context), sale, "failed", done.reason
+                        withdrawable_step(self._context), sale, "failed", outcome.reason
                     )
             intent = pay(
                 self._context.readers,
@@ -207,40 +217,44 @@ class WithdrawalRun:
             if not intent.succeeded:
                 why = (
                     f'"{intent.note}" ended as {intent.state.value}; trimtab withdraw --resume'
-                    f" {number} tries again"
+                    f" {request_id} tries again"
                 )
                 return self.report(withdrawable_step(self._context), sale, "failed", why)
         store = self._context.store
-        paid = [intent.state for intent, _ in store.requests.paid(number) if intent.succeeded]
+        paid_states = [
+            intent.state for intent, _ in store.requests.paid(request_id) if intent.succeeded
+        ]
         step = withdrawable_step(self._context)
-        if number not in {request.id for request in store.requests.newest(1_000, open_only=True)}:
+        if request_id not in {
+            request.id for request in store.requests.newest(1_000, open_only=True)
+        }:
             # `_payments` are those unpaid when this command began
             payments = self._payments if self.request is None else self.request.payments
             message = (
-                f"withdrawal {number} was released in the meantime; {len(paid)} of its"
+                f"withdrawal {request_id} was released in the meantime; {len(paid_states)} of its"
                 f" {len(payments)} payments were made"
             )
             return self.report(step, sale, "failed", message)
-        if any(state is not IntentState.FINAL for state in paid):
+        if any(state is not IntentState.FINAL for state in paid_states):
             return self.report(
                 step,
                 sale,
                 "waiting",
-                f"paid; the run ends withdrawal {number} once its payments are final; without a run:"
-                f" trimtab withdraw --resume {number}",
+                f"paid; the run ends withdrawal {request_id} once its payments are final; without a run:"
+                f" trimtab withdraw --resume {request_id}",
             )
-        store.requests.end(number, RequestState.DONE, self._context.clock.now_s())
+        store.requests.end(request_id, RequestState.DONE, self._context.clock.now_s())
         # The next cycle would book the payment, but profit is looked at now, and a wallet may have none.
-        update_ledger(store, current_step_input(self._context.readers, store), force=True)
+        update_ledger(store, current_step_input(self._context.readers, store), is_forced=True)
         return self.report(step, sale, "paid", f"paid to {self._to}")
 
     @property
-    def _number(self) -> int | None:
+    def _request_id(self) -> int | None:
         return None if self.request is None else self.request.id
 
-    def _write(self, asked_s: int) -> None:
+    def _record_request(self, asked_s: int) -> None:
         """Record the request, of that chain time, before anything is sent."""
-        self._sure = True
+        self._is_confirmed = True
         if self.request is None:
             self.request = self._context.store.requests.ask(
                 RequestKind.WITHDRAW,
@@ -252,23 +266,25 @@ class WithdrawalRun:
         else:
             self._context.store.requests.redirect(self.request.id, self._to)
 
-    def _not_sold(self, step: StepInput, sale: StepOutcome) -> WithdrawalReport:
+    def _failed_sale_report(self, step: StepInput, sale: StepOutcome) -> WithdrawalReport:
         """Return the report of a sale that did not succeed. A new withdrawal that sold nothing is
         released; a resumed one stays reserved.
         """
         states = {OutcomeKind.DECLINED: "declined", OutcomeKind.FAILED: "failed"}
-        if self._sure and self.request is not None:
+        if self._is_confirmed and self.request is not None:
             store = self._context.store.requests
-            swapped = any(
+            has_swapped = any(
                 intent.succeeded and intent.kind is IntentKind.SWAP for intent in self._sent
             )
-            if self._resumed or swapped:  # undo the record of the part, since its sale failed
+            if (
+                self._is_resumed or has_swapped
+            ):  # undo the record of the part, since its sale failed
                 store.record_parts(self.request.id, self.request.parts)
             else:
                 store.end(self.request.id, RequestState.RELEASED, self._context.clock.now_s())
         return self.report(step, sale, states.get(sale.kind, "refused"), sale.reason)
 
-    def _claimed(self, step: StepInput) -> StepInput:
+    def _with_claims(self, step: StepInput) -> StepInput:
         """Return the step with the amounts of this withdrawal reserved, whether stored or not."""
         if self.request is not None or any(
             claim.request == 0 for claim in step.history.cash_flows.claims
@@ -282,13 +298,13 @@ class WithdrawalRun:
         readers = self._context.readers
         return replace(
             readers,
-            assemble=lambda snapshot, history: self._claimed(
+            assemble=lambda snapshot, history: self._with_claims(
                 transfers.reserve_pending_deposits(readers.assemble(snapshot, history))
             ),
             assemble_recorded=readers.assemble,
         )
 
-    def _short(self, step: StepInput) -> str | None:
+    def _short_token(self, step: StepInput) -> str | None:
         """Return the first token with a shortfall; None without one."""
         tokens = dict.fromkeys(payment.token for payment in self._payments)
         return next(
@@ -303,9 +319,9 @@ class WithdrawalRun:
             None,
         )
 
-    def _next(self) -> PendingPayment | None:
+    def _next_claim(self) -> PendingPayment | None:
         claims = withdrawable_step(self._context).history.cash_flows.claims
-        return next((claim for claim in claims if claim.request == self._number), None)
+        return next((claim for claim in claims if claim.request == self._request_id), None)
 
     def _payout(self, payment: Payment) -> Payout:
         return Payout(
@@ -313,7 +329,7 @@ class WithdrawalRun:
             self._to or "",
             payment.raw,
             0,
-            self._number or 0,
+            self._request_id or 0,
         )
 
     def _verdicts(self, step: StepInput) -> tuple[Verdict, ...]:
@@ -337,7 +353,7 @@ class WithdrawalRun:
         )
 
 
-def _record_begun(store: Store, request: OwnerRequest, sale: StepOutcome, token: str) -> None:
+def _record_part_begun(store: Store, request: OwnerRequest, sale: StepOutcome, token: str) -> None:
     """Record the sale of a part before it is sent, so that an interrupted withdrawal continues with
     the next part. Does nothing if the plan raises the whole shortfall.
     """
@@ -350,13 +366,15 @@ def _record_begun(store: Store, request: OwnerRequest, sale: StepOutcome, token:
     before_raw = transfers.shortfall_raw(
         step.portfolio, step.limits, native_coin.held_balances(step), token
     )
-    done, now_s = (
-        _done(step.portfolio, step.limits, held_balances(step), request, token),
+    parts_done, now_s = (
+        _parts_done(step.portfolio, step.limits, held_balances(step), request, token),
         step.snapshot.head.timestamp_s,
     )
-    count = done + _remaining_parts(before_raw, before_raw - after_raw)
-    parts = WithdrawalProgress(count, done, now_s + every_s, _until_s(request, now_s), before_raw)
-    store.requests.record_parts(request.id, parts)
+    parts_count = parts_done + _remaining_parts(before_raw, before_raw - after_raw)
+    progress = WithdrawalProgress(
+        parts_count, parts_done, now_s + every_s, _until_s(request, now_s), before_raw
+    )
+    store.requests.record_parts(request.id, progress)
 
 
 def _record_part(
@@ -384,9 +402,9 @@ def _record_part(
     after_raw = transfers.shortfall_raw(
         step.portfolio, step.limits, native_coin.held_balances(step), token
     )
-    done, now_s = (
+    parts_done, now_s = (
         1
-        + _done(
+        + _parts_done(
             sale.step_input.portfolio,
             sale.step_input.limits,
             held_balances(sale.step_input),
@@ -395,12 +413,14 @@ def _record_part(
         ),
         step.snapshot.head.timestamp_s,
     )
-    count = done + _remaining_parts(after_raw, before_raw - after_raw)
-    parts = WithdrawalProgress(count, done, now_s + every_s, _until_s(request, now_s))
-    store.requests.record_parts(request.id, parts)
+    parts_count = parts_done + _remaining_parts(after_raw, before_raw - after_raw)
+    progress = WithdrawalProgress(
+        parts_count, parts_done, now_s + every_s, _until_s(request, now_s)
+    )
+    store.requests.record_parts(request.id, progress)
     return (
-        f"part {done} of about {count} is raised for withdrawal {request.id}; next at"
-        f" {format_time(parts.next_s)}: trimtab run --send continues and pays once the full amount"
+        f"part {parts_done} of about {parts_count} is raised for withdrawal {request.id}; next at"
+        f" {format_time(progress.next_s)}: trimtab run --send continues and pays once the full amount"
         f" is raised, or trimtab withdraw --resume {request.id} --send"
     )
 
@@ -412,7 +432,7 @@ def _remaining_parts(shortfall_raw: int, raised_raw: int) -> int:
     return ceil_int(Fraction(shortfall_raw, raised_raw)) if raised_raw > 0 else 1
 
 
-def _done(
+def _parts_done(
     portfolio: Portfolio,
     limits: Limits,
     balances: Mapping[str, int],
@@ -423,14 +443,14 @@ def _done(
     return (
         0
         if request.parts is None
-        else transfers.counted(portfolio, limits, balances, request.parts, token).done
+        else transfers.progress_now(portfolio, limits, balances, request.parts, token).done
     )
 
 
 def _until_s(request: OwnerRequest, now_s: int) -> int:
     if request.parts is not None and request.parts.until_s > now_s:
         return request.parts.until_s
-    return now_s + LASTS_S
+    return now_s + MAX_DURATION_S
 
 
 def require_due(request: OwnerRequest | None, step: StepInput) -> None:
@@ -455,7 +475,7 @@ def require_due(request: OwnerRequest | None, step: StepInput) -> None:
     if token is None:
         return
     balances = native_coin.held_balances(step)
-    progress = transfers.counted(step.portfolio, step.limits, balances, request.parts, token)
+    progress = transfers.progress_now(step.portfolio, step.limits, balances, request.parts, token)
     raise Refused(
         f"withdrawal {request.id}: {format_parts(progress)}",
         remedy="wait until then; parts are limits.first_purchase apart",
@@ -467,10 +487,10 @@ def require_alone(step: StepInput, tokens: Iterable[str]) -> None:
     """Raise Refused while an earlier withdrawal in parts lacks one of these tokens, because a new
     withdrawal would sell for the remaining parts at once.
     """
-    wanted_tokens = {*tokens}
+    new_tokens = {*tokens}
     for claim in step.history.cash_flows.claims:
         token = claim.payment.token
-        if claim.parts is None or token not in wanted_tokens:
+        if claim.parts is None or token not in new_tokens:
             continue
         if (
             transfers.shortfall_raw(
@@ -479,7 +499,7 @@ def require_alone(step: StepInput, tokens: Iterable[str]) -> None:
             > 0
         ):
             progress = format_parts(
-                transfers.counted(
+                transfers.progress_now(
                     step.portfolio, step.limits, native_coin.held_balances(step), claim.parts, token
                 )
             )
@@ -492,9 +512,9 @@ def require_alone(step: StepInput, tokens: Iterable[str]) -> None:
             )
 
 
-def format_parts(parts: WithdrawalProgress) -> str:
+def format_parts(progress: WithdrawalProgress) -> str:
     """Describe the progress of a withdrawal in parts."""
-    return f"{parts.done} of about {parts.count} parts raised, next at {format_time(parts.next_s)}"
+    return f"{progress.done} of about {progress.count} parts raised, next at {format_time(progress.next_s)}"
 
 
 def _has_shortfall(
@@ -510,17 +530,17 @@ def is_next(request: OwnerRequest, step: StepInput) -> bool:
     """Return whether a run continues this withdrawal now: its next part or payment is due, and its
     deadline has not passed.
     """
-    if request.kind is not RequestKind.WITHDRAW or (parts := request.parts) is None:
+    if request.kind is not RequestKind.WITHDRAW or (progress := request.parts) is None:
         return False
     now_s = step.snapshot.head.timestamp_s
-    return now_s < parts.until_s and (
-        now_s >= parts.next_s
+    return now_s < progress.until_s and (
+        now_s >= progress.next_s
         or not _has_shortfall(request, step.portfolio, step.limits, held_balances(step))
     )
 
 
 def continue_withdrawal(
-    context: AgentContext, actors: StepActors | None, cycle: StepOutcome
+    context: AgentContext, actors: StepActors | None, cycle_outcome: StepOutcome
 ) -> StepOutcome:
     """End withdrawals whose payments are final. After a cycle that held, continue a withdrawal in
     parts: run its due part or payment and return the outcome, else return the cycle's.
@@ -529,13 +549,13 @@ def continue_withdrawal(
     end as a hold. After the deadline the owner has to resume the withdrawal.
     """
     if actors is None:
-        return cycle
-    store, step = context.store, cycle.after or cycle.step_input
+        return cycle_outcome
+    store, step = context.store, cycle_outcome.after or cycle_outcome.step_input
     if not store.requests.newest(1, open_only=True):
-        return cycle
+        return cycle_outcome
     store.requests.end_paid(context.clock.now_s())
-    if cycle.kind is not OutcomeKind.HOLD:
-        return cycle
+    if cycle_outcome.kind is not OutcomeKind.HOLD:
+        return cycle_outcome
     every_s = context.limits.first_purchase_s
     request = next(
         (
@@ -546,7 +566,7 @@ def continue_withdrawal(
         None,
     )
     if request is None or request.parts is None or every_s is None:
-        return cycle
+        return cycle_outcome
     if _has_shortfall(
         request, step.portfolio, step.limits, held_balances(step)
     ):  # schedule the next attempt first, in case this one fails
@@ -556,16 +576,16 @@ def continue_withdrawal(
     unpaid = tuple(
         claim.payment for claim in step.history.cash_flows.claims if claim.request == request.id
     )
-    run = WithdrawalRun(context, unpaid, request.to, request, sure=True)
+    run = WithdrawalRun(context, unpaid, request.to, request, is_confirmed=True)
     report = run.execute(
-        replace(actors, confirm=lambda sale: run.confirmed(sale, lambda _: True)), lambda _: True
+        replace(actors, confirm=lambda sale: run.confirm_sale(sale, lambda _: True)), lambda _: True
     )
     sale = report.sale
-    if report.state in KINDS and sale is not None and sale.kind is not OutcomeKind.DONE:
+    if report.state in OUTCOME_KINDS and sale is not None and sale.kind is not OutcomeKind.DONE:
         return sale
     return replace(
-        sale or cycle,
-        kind=KINDS.get(report.state, OutcomeKind.DONE),
+        sale or cycle_outcome,
+        kind=OUTCOME_KINDS.get(report.state, OutcomeKind.DONE),
         reason=report.reason,
         transactions=report.transactions,
         after=report.step_input,

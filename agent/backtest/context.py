@@ -35,8 +35,7 @@ from agent.engine import run_cycle
 from agent.execution.executor import JournaledExecutor
 from agent.execution.step_context import StepActors, StepOutcome, StepReaders
 from agent.execution.step_memory import read_memory
-from agent.execution.submitter import SubmissionSettings as Patience
-from agent.execution.submitter import Submitter, signable_nonces
+from agent.execution.submitter import SubmissionSettings, Submitter, signable_nonces
 from agent.layers.drafts import layer_composers
 from agent.layers.futures.state import FuturesConfig, planned_futures
 from agent.layers.signals.host import SignalHost
@@ -143,7 +142,11 @@ class ReplayReader:
         )
         pools = tuple(world.pools.values())
         return tuple(
-            PastPrices(past, tuple(_by(feed, past.timestamp_s) for feed in world.feeds), pools)
+            PastPrices(
+                past,
+                tuple(_limit_round_time(feed, past.timestamp_s) for feed in world.feeds),
+                pools,
+            )
             for past in heads
         )
 
@@ -175,18 +178,18 @@ class SimulatedEvidence:
 
     def _quotes(self, plan: Plan) -> tuple[SecondQuote, ...]:
         pools, quotes = dict(self._world.pools), []
-        for number, leg in enumerate(plan.legs):
+        for leg_index, leg in enumerate(plan.legs):
             try:
-                swapped = pools[leg.pool].swap(leg.token_in, leg.amount_in_raw)
+                quote = pools[leg.pool].swap(leg.token_in, leg.amount_in_raw)
             except (ContractRevert, BeyondKnownTicks) as error:
-                quotes.append(SecondQuote(number, None, error.message))
+                quotes.append(SecondQuote(leg_index, None, error.message))
                 continue
-            pools[leg.pool] = swapped.after
-            quotes.append(SecondQuote(number, swapped.amount_out_raw))
+            pools[leg.pool] = quote.after
+            quotes.append(SecondQuote(leg_index, quote.amount_out_raw))
         return tuple(quotes)
 
 
-def _by(feed: FeedRound, at_s: int) -> FeedRound:
+def _limit_round_time(feed: FeedRound, at_s: int) -> FeedRound:
     """Return the round, with its time limited to `at_s`."""
     if feed.updated_at_s <= at_s:
         return feed
@@ -211,7 +214,7 @@ class SimulatedComposer(RouterComposer):
     def layer_action(self, step: StepInput, plan: Plan) -> PreparedTransaction:
         """See RouterComposer."""
         if self._venue is not None and (futures := planned_futures(plan)) is not None:
-            self._venue.begin(futures, plan.decision.reason)
+            self._venue.note_plan(futures, plan.decision.reason)
         return super().layer_action(step, plan)
 
     def swap(self, step: StepInput, plan: Plan) -> PreparedTransaction:
@@ -254,10 +257,10 @@ class SimulatedChain:
     def simulate(self, tx: UnsignedTx, _sender: str) -> Simulation:
         """See ports.Sender."""
         try:
-            done = self._run(tx)
+            effects = self._execute(tx)
         except TransactionReverted as error:
             return Simulation(False, str(error), 0, self._world.head())
-        return Simulation(True, "", done.gas, self._world.head())
+        return Simulation(True, "", effects.gas, self._world.head())
 
     def send(self, signed: SignedTx) -> None:
         """See ports.Sender."""
@@ -272,8 +275,8 @@ class SimulatedChain:
         self._mine()
         if (receipt := self._world.receipts.get(tx_hash)) is not None:
             return TransactionStatus("mined", receipt)
-        pending = any(waiting == tx_hash for _, waiting, _ in self._world.pending)
-        return TransactionStatus("pending" if pending else "unknown", None)
+        is_pending = any(pending_hash == tx_hash for _, pending_hash, _ in self._world.pending)
+        return TransactionStatus("pending" if is_pending else "unknown", None)
 
     def _mine(self) -> None:
         """Mine the transactions due at this bar, each in its own block."""
@@ -283,7 +286,7 @@ class SimulatedChain:
             world.begin_block()
             world.receipts[tx_hash] = self._apply(tx, tx_hash)
 
-    def _run(self, tx: UnsignedTx) -> TransactionEffects | VenueEffects:
+    def _execute(self, tx: UnsignedTx) -> TransactionEffects | VenueEffects:
         world = self._world
         wallet = world.wallet
         if world.venue is not None and (call := world.venue.call_of(tx)) is not None:
@@ -296,59 +299,63 @@ class SimulatedChain:
         world, wallet = self._world, self._world.wallet
         wallet.nonce += 1
         transfers, fills = tuple[Transfer, ...](), tuple[PerpFill, ...]()
-        done: TransactionEffects | VenueEffects | None
+        effects: TransactionEffects | VenueEffects | None
         try:
-            done = self._run(tx)
+            effects = self._execute(tx)
         except TransactionReverted:
-            done = None
-        if done is not None and done.gas > tx.gas:  # out of gas
-            done = None
-        units, price_wei = min(tx.gas, FAILED_UNITS), min(world.gas_wei, tx.most_price_wei)
-        if done is not None:
-            units, transfers = done.gas, tuple(done.transfers)
-            wallet.balances = done.balances
-        if isinstance(done, TransactionEffects):
-            wallet.allowances, world.pools = done.allowances, done.pools
-        elif done is not None and world.venue is not None:
-            world.venue.apply(done)
-            fills = done.fills
-        wallet.native_wei -= units * price_wei
-        world.fills.append(self._fill(tx, done, units * price_wei))
+            effects = None
+        if effects is not None and effects.gas > tx.gas:  # out of gas
+            effects = None
+        gas_units, price_wei = min(tx.gas, FAILED_UNITS), min(world.gas_wei, tx.most_price_wei)
+        if effects is not None:
+            gas_units, transfers = effects.gas, tuple(effects.transfers)
+            wallet.balances = effects.balances
+        if isinstance(effects, TransactionEffects):
+            wallet.allowances, world.pools = effects.allowances, effects.pools
+        elif effects is not None and world.venue is not None:
+            world.venue.apply(effects)
+            fills = effects.fills
+        wallet.native_wei -= gas_units * price_wei
+        world.fills.append(self._fill(tx, effects, gas_units * price_wei))
         return Receipt(
             tx_hash,
-            int(done is not None),
+            int(effects is not None),
             world.block,
             block_hash(world.block),
-            units,
+            gas_units,
             price_wei,
             transfers,
             fills=fills,
         )
 
     def _fill(
-        self, tx: UnsignedTx, done: TransactionEffects | VenueEffects | None, paid_wei: int
+        self, tx: UnsignedTx, effects: TransactionEffects | VenueEffects | None, paid_wei: int
     ) -> Fill:
         world = self._world
         prices = world.prices
-        gas = paid_wei * prices[world.backtest.portfolio.wrapped_native]
-        world.gas_paid += gas
-        swap = tx.to == ROUTER
-        if not isinstance(done, TransactionEffects):
-            zero = Fraction(0)
-            return Fill(world.bar, swap, done is not None, zero, zero, zero, gas)
-        fees = lost = Fraction(0)
-        for token_in, token_out, swapped in done.swaps:
-            fees += swapped.fee_raw * prices[token_in]
-            lost += (
-                swapped.amount_in_raw * prices[token_in]
-                - swapped.amount_out_raw * prices[token_out]
+        gas_value = paid_wei * prices[world.backtest.portfolio.wrapped_native]
+        world.gas_paid += gas_value
+        is_swap = tx.to == ROUTER
+        if not isinstance(effects, TransactionEffects):
+            no_value = Fraction(0)
+            return Fill(
+                world.bar, is_swap, effects is not None, no_value, no_value, no_value, gas_value
             )
-        moved: dict[str, int] = {}
-        for transfer in done.transfers:
+        fees = swap_loss = Fraction(0)
+        for token_in, token_out, swap_result in effects.swaps:
+            fees += swap_result.fee_raw * prices[token_in]
+            swap_loss += (
+                swap_result.amount_in_raw * prices[token_in]
+                - swap_result.amount_out_raw * prices[token_out]
+            )
+        net_raw: dict[str, int] = {}
+        for transfer in effects.transfers:
             sign = (transfer.recipient == WALLET) - (transfer.sender == WALLET)
-            moved[transfer.token] = moved.get(transfer.token, 0) + sign * transfer.raw
-        traded = sum((abs(raw) * prices[token] for token, raw in moved.items()), Fraction(0)) / 2
-        return Fill(world.bar, swap, True, traded, fees, lost - fees, gas)
+            net_raw[transfer.token] = net_raw.get(transfer.token, 0) + sign * transfer.raw
+        turnover = (
+            sum((abs(raw) * prices[token] for token, raw in net_raw.items()), Fraction(0)) / 2
+        )
+        return Fill(world.bar, is_swap, True, turnover, fees, swap_loss - fees, gas_value)
 
 
 class SimulatedIntents(IntentStore):
@@ -369,23 +376,23 @@ class SimulatedBalances(BalanceStore):
         snapshot: Snapshot,
         balances: Mapping[str, int],
         flows: Sequence[ExternalTransfer],
-        turn: int,
+        version: int,
     ) -> bool:
         """See BalanceStore."""
         key = "balances"
         if not flows and self.db.answers.get(key) == balances:
             return True
-        done = super().record(snapshot, balances, flows, turn)
-        if done:
+        is_recorded = super().record(snapshot, balances, flows, version)
+        if is_recorded:
             self.db.answers[key] = dict(balances)
-        return done
+        return is_recorded
 
 
 class NoValuations(ValuationStore):
     """Discards valuations. The result of a simulation has its own."""
 
     def record(
-        self, valuation: Valuation, forced: bool, changed: Collection[int] = frozenset()
+        self, valuation: Valuation, is_forced: bool, changed_blocks: Collection[int] = frozenset()
     ) -> bool:
         """Record nothing."""
         return False
@@ -399,9 +406,9 @@ class NoPrices(PriceStore):
         return True
 
 
-def simulation_store(coin: str, keeps_prices: bool) -> Store:
+def simulation_store(wrapped_native: str, keeps_prices: bool) -> Store:
     """Open a store in memory without valuations, and without prices unless `keeps_prices`."""
-    store = open_memory_store(CHAIN_ID, WALLET, coin)
+    store = open_memory_store(CHAIN_ID, WALLET, wrapped_native)
     store.journal = SimulatedIntents(store.db)
     store.balances = SimulatedBalances(store.db)
     store.valuations = NoValuations(store.db)
@@ -459,11 +466,11 @@ def _needs_price_history(spec: BacktestSpec) -> bool:
 def _build_context(world: SimulatedWorld, store: Store, signals: SignalHost) -> SimulationContext:
     spec = world.backtest
     execution = replace(spec.execution, deadline_s=deadline_s(spec, world.settings, world.table))
-    hedges = world.venue is not None and world.venue.setup.policy.hedge is not None
-    taxes = TaxLotLedger(store, spec.portfolio, spec.tax, is_needed=hedges)
+    has_hedge = world.venue is not None and world.venue.setup.policy.hedge is not None
+    tax_ledger = TaxLotLedger(store, spec.portfolio, spec.tax, is_needed=has_hedge)
 
     def assemble(snapshot: Snapshot, history: History) -> StepInput:
-        if world.flowed and any(flow.is_open for flow in history.cash_flows.unexplained):
+        if world.applied_transfers and any(flow.is_open for flow in history.cash_flows.unexplained):
             # classify the owner's transfers immediately
             store.balances.classify(None, None, snapshot.now_s)
             history = store.budgets.history(snapshot.head.timestamp_s)
@@ -484,22 +491,28 @@ def _build_context(world: SimulatedWorld, store: Store, signals: SignalHost) -> 
         )
         delisted = [
             ScreenedToken(token, TokenFinding.PAUSED, "no current price")
-            for token in sorted(world.gone)
+            for token in sorted(world.excluded)
         ]
-        tax = TaxState(taxes.state(snapshot.head.timestamp_s))
+        tax = TaxState(tax_ledger.state(snapshot.head.timestamp_s))
         readers = (SignalReader(signals), lambda _, __: tax)
         return assemble_input(bare, read_memory(bare, store, delisted, readers))
 
     chain = SimulatedChain(world)
-    chance = random.Random(world.settings.seed).random
+    draw_random = random.Random(world.settings.seed).random
     tokens = tuple(token.address for token in world.tokens)
-    weth, ceiling_wei = spec.portfolio.wrapped_native, spec.limits.gas_price_wei
+    wrapped_native, ceiling_wei = spec.portfolio.wrapped_native, spec.limits.gas_price_wei
     rules = SigningRules(
-        CHAIN_ID, WALLET, (ROUTER,), tokens, execution.deadline_s, ceiling_wei, wrapped_native=weth
+        CHAIN_ID,
+        WALLET,
+        (ROUTER,),
+        tokens,
+        execution.deadline_s,
+        ceiling_wei,
+        wrapped_native=wrapped_native,
     )
     if world.venue is not None:
         rules = replace(rules, futures=world.venue.rules())
-    patience = Patience(
+    submission_settings = SubmissionSettings(
         confirmations=1,
         poll_s=1.0,
         mined_timeout_s=math.inf,
@@ -509,7 +522,9 @@ def _build_context(world: SimulatedWorld, store: Store, signals: SignalHost) -> 
     )
     signer = NullSigner(rules, partial(signable_nonces, store.journal))
     executor = JournaledExecutor(
-        Submitter(store.journal, store.budgets, signer, chain, world, patience, lambda: False)
+        Submitter(
+            store.journal, store.budgets, signer, chain, world, submission_settings, lambda: False
+        )
     )
     readers = StepReaders(
         ReplayReader(world),
@@ -517,7 +532,7 @@ def _build_context(world: SimulatedWorld, store: Store, signals: SignalHost) -> 
         store.budgets.history,
         SimulatedEvidence(world),
         world,
-        chance,
+        draw_random,
     )
     return SimulationContext(
         world,

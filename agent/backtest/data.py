@@ -58,27 +58,30 @@ class PriceTable:
         """Return the table of these symbols from the first bar at which each has a price. Raises
         ConfigError if there is none.
         """
-        missing = [symbol for symbol in symbols if symbol not in self.symbols]
-        if missing:
+        missing_symbols = [symbol for symbol in symbols if symbol not in self.symbols]
+        if missing_symbols:
             raise ConfigError(
-                f"--prices: no symbol {missing[0]}", f"its symbols are {', '.join(self.symbols)}"
+                f"--prices: no symbol {missing_symbols[0]}",
+                f"its symbols are {', '.join(self.symbols)}",
             )
         closes = self.closes[:, [self.symbols.index(symbol) for symbol in symbols]]
-        known = np.logical_or.accumulate(~np.isnan(closes), axis=0).all(axis=1)
-        first = int(np.argmax(known))
-        if not known.any() or self.bars - first < FEWEST_BARS:
+        has_begun = np.logical_or.accumulate(~np.isnan(closes), axis=0).all(axis=1)
+        first_bar = int(np.argmax(has_begun))
+        if not has_begun.any() or self.bars - first_bar < FEWEST_BARS:
             raise ConfigError(
                 f"--prices: {', '.join(symbols)} never have prices at the same time",
                 "omit symbols that start too late",
             )
-        filled = forward_fill(closes)[first:].copy()
-        rows = np.where(np.arange(len(filled))[:, None] == 0, filled, closes[first:])
-        notes = price_gap_notes(symbols, self.times_s, closes, first)
+        filled = forward_fill(closes)[first_bar:].copy()
+        closes_from_start = np.where(
+            np.arange(len(filled))[:, None] == 0, filled, closes[first_bar:]
+        )
+        notes = price_gap_notes(symbols, self.times_s, closes, first_bar)
         return replace(
             self,
             symbols=tuple(symbols),
-            times_s=self.times_s[first:],
-            closes=rows,
+            times_s=self.times_s[first_bar:],
+            closes=closes_from_start,
             notes=(*self.notes, *notes),
         )
 
@@ -94,8 +97,8 @@ def validate_prices(table: PriceTable) -> PriceTable:
     closes.
     """
     if table.bars < FEWEST_BARS or not table.symbols:
-        what = f"--prices: {table.bars} bars of {len(table.symbols)} symbols"
-        raise ConfigError(what, f"give at least {FEWEST_BARS} bars of one symbol")
+        problem = f"--prices: {table.bars} bars of {len(table.symbols)} symbols"
+        raise ConfigError(problem, f"give at least {FEWEST_BARS} bars of one symbol")
     for symbol in table.symbols:
         if safe_label(symbol, "") != symbol:
             raise ConfigError(
@@ -110,9 +113,9 @@ def validate_prices(table: PriceTable) -> PriceTable:
             f"--prices: time {int(table.times_s[row + 1])} {word}",
             "sort the file by time, without duplicates",
         )
-    bad = ~np.isnan(table.closes) & ~((table.closes > 0) & np.isfinite(table.closes))
-    if bad.any():
-        row, column = (int(indices[0]) for indices in np.nonzero(bad))
+    is_invalid = ~np.isnan(table.closes) & ~((table.closes > 0) & np.isfinite(table.closes))
+    if is_invalid.any():
+        row, column = (int(indices[0]) for indices in np.nonzero(is_invalid))
         raise ConfigError(
             f"--prices: {table.symbols[column]} costs {table.closes[row, column]} at time"
             f" {int(table.times_s[row])}",
@@ -124,47 +127,51 @@ def validate_prices(table: PriceTable) -> PriceTable:
 def forward_fill(closes: NDArray[np.float64]) -> NDArray[np.float64]:
     """Replace each missing close by the newest one before it; NaN before the first."""
     rows = np.where(np.isnan(closes), -1, np.arange(len(closes))[:, None])
-    newest = np.maximum.accumulate(rows, axis=0)
+    newest_rows = np.maximum.accumulate(rows, axis=0)
     filled: NDArray[np.float64] = np.where(
-        newest >= 0, np.take_along_axis(closes, np.maximum(newest, 0), axis=0), np.nan
+        newest_rows >= 0, np.take_along_axis(closes, np.maximum(newest_rows, 0), axis=0), np.nan
     )
     return filled
 
 
 def price_gap_notes(
-    symbols: Sequence[str], times_s: NDArray[np.int64], closes: NDArray[np.float64], first: int
+    symbols: Sequence[str], times_s: NDArray[np.int64], closes: NDArray[np.float64], first_bar: int
 ) -> tuple[str, ...]:
-    """Return notes on symbols that start late or end early, and on gaps; a gap uses the last price."""
+    """Return notes on symbols that start late or end early, and on gaps; a gap uses the last
+    price.
+    """
     notes = []
-    known = ~np.isnan(closes)
+    has_price = ~np.isnan(closes)
     for column, symbol in enumerate(symbols):
-        rows = np.nonzero(known[:, column])[0]
-        start, end = int(rows[0]), int(rows[-1])
-        if start > 0:
-            notes.append(f"{symbol} starts {start} bars after the first")
-        if end < len(closes) - 1:
+        rows = np.nonzero(has_price[:, column])[0]
+        start_row, end_row = int(rows[0]), int(rows[-1])
+        if start_row > 0:
+            notes.append(f"{symbol} starts {start_row} bars after the first")
+        if end_row < len(closes) - 1:
             notes.append(
-                f"{symbol} ends {len(closes) - 1 - end} bars before the data, at"
-                f" {int(times_s[end])}"
+                f"{symbol} ends {len(closes) - 1 - end_row} bars before the data, at"
+                f" {int(times_s[end_row])}"
             )
-        holes = end - start + 1 - len(rows)
-        if holes:
+        missing_count = end_row - start_row + 1 - len(rows)
+        if missing_count:
             notes.append(
-                f"{symbol} has {holes} missing prices, at most {int(np.diff(rows).max()) - 1}"
+                f"{symbol} has {missing_count} missing prices, at most {int(np.diff(rows).max()) - 1}"
                 " in a row"
             )
-    if first > 0:
+    if first_bar > 0:
         notes.append(
-            f"the simulation begins at bar {first}, the first at which every asset has a price"
+            f"the simulation begins at bar {first_bar}, the first at which every asset has a price"
         )
-    steps = np.diff(times_s[first:])
-    wide = int((steps > np.median(steps)).sum())
-    if wide:
-        notes.append(f"{wide} intervals are longer than usual, at most {int(steps.max())} s")
+    steps = np.diff(times_s[first_bar:])
+    long_interval_count = int((steps > np.median(steps)).sum())
+    if long_interval_count:
+        notes.append(
+            f"{long_interval_count} intervals are longer than usual, at most {int(steps.max())} s"
+        )
     return tuple(notes)
 
 
-PARQUET = b"PAR1"
+PARQUET_MAGIC = b"PAR1"
 
 
 def why_unreadable(path: Path) -> str:
@@ -172,19 +179,19 @@ def why_unreadable(path: Path) -> str:
     with too many cells.
     """
     try:
-        data = path.read_bytes()
+        content = path.read_bytes()
     except OSError as error:
         return f"cannot be opened: {error.strerror}"
-    if not data.strip():
+    if not content.strip():
         return "is empty"
     if path.suffix.lower() in (".parquet", ".pq"):
-        if data.startswith(PARQUET) and data.endswith(PARQUET):
+        if content.startswith(PARQUET_MAGIC) and content.endswith(PARQUET_MAGIC):
             return "is damaged"
         return "is not a Parquet file"
     try:
-        text = data.decode("utf-8")
+        text = content.decode("utf-8")
     except UnicodeDecodeError as error:
-        return f"is not UTF-8 text: byte {error.start} is 0x{data[error.start]:02x}"
+        return f"is not UTF-8 text: byte {error.start} is 0x{content[error.start]:02x}"
     try:
         rows = csv.reader(text.splitlines())
         header = next(rows, [])
@@ -199,8 +206,8 @@ def why_unreadable(path: Path) -> str:
 TIME_COLUMNS = ("time", "date", "timestamp")
 OHLCV_COLUMNS = {"open", "high", "low", "close", "volume"}
 FORMAT_HINT = "give a header with the names of the columns, and a row for each time"
-_ZONE = r"(Z|[+-]\d{2}:?\d{2})$"
-_EPOCH_S = 1_230_768_000
+_ZONE_PATTERN = r"(Z|[+-]\d{2}:?\d{2})$"
+_EARLIEST_S = 1_230_768_000
 """2009-01-01, before the first coin price. Earlier times are spreadsheet dates, and those beyond
 _LATEST_S are milliseconds, not Unix seconds.
 """
@@ -215,28 +222,28 @@ def read_table(path: Path) -> PriceTable:
     """
     polars = load_polars()
     frame = read_frame(polars, path)
-    column = next((name for name in TIME_COLUMNS if name in frame.columns), None)
-    if column is None:
+    time_column = next((name for name in TIME_COLUMNS if name in frame.columns), None)
+    if time_column is None:
         raise ConfigError(
             f"{path.name}: no column {' or '.join(TIME_COLUMNS)}; it has"
             f" {', '.join(frame.columns)[:200]}",
             FORMAT_HINT,
         )
-    frame = frame.with_columns(unix_seconds(polars, frame[column], path).alias(column))
-    require_unix_seconds(frame[column], path)
-    long = "symbol" in frame.columns
-    if long and "close" not in frame.columns:
+    frame = frame.with_columns(unix_seconds(polars, frame[time_column], path).alias(time_column))
+    require_unix_seconds(frame[time_column], path)
+    is_long = "symbol" in frame.columns
+    if is_long and "close" not in frame.columns:
         raise ConfigError(
             f"{path.name}: has a column symbol but no column close",
             "name the column of prices close",
         )
-    if not long and (ohlcv := OHLCV_COLUMNS & set(frame.columns)):
+    if not is_long and (ohlcv := OHLCV_COLUMNS & set(frame.columns)):
         raise ConfigError(
             f"{path.name}: has a column {sorted(ohlcv)[0]} but no column symbol",
             "add a column symbol",
         )
-    read = _from_long_format if long else _from_wide_format
-    return validate_prices(read(polars, frame, column, path))
+    read_format = _from_long_format if is_long else _from_wide_format
+    return validate_prices(read_format(polars, frame, time_column, path))
 
 
 def read_gas(path: Path, times_s: NDArray[np.int64]) -> tuple[int, ...]:
@@ -252,9 +259,9 @@ def read_gas(path: Path, times_s: NDArray[np.int64]) -> tuple[int, ...]:
             f" {', '.join(frame.columns)[:200]}",
             FORMAT_HINT,
         )
-    kind = frame["gas_price_wei"].dtype
+    dtype = frame["gas_price_wei"].dtype
     if (
-        not kind.is_integer()
+        not dtype.is_integer()
         or frame["gas_price_wei"].null_count()
         or frame["gas_price_wei"].min() < 0
     ):
@@ -262,31 +269,31 @@ def read_gas(path: Path, times_s: NDArray[np.int64]) -> tuple[int, ...]:
             f"{option}: a gas price of {path.name} is not a whole number of wei, 0 or more",
             "write for example 20000000000",
         )
-    rows, prices = (
+    row_times_s, prices = (
         unix_seconds(polars, frame["time"], path).to_numpy(),
         frame["gas_price_wei"].to_list(),
     )
-    if (np.diff(rows) <= 0).any():
-        row = int(np.argmax(np.diff(rows) <= 0)) + 2
+    if (np.diff(row_times_s) <= 0).any():
+        row = int(np.argmax(np.diff(row_times_s) <= 0)) + 2
         raise ConfigError(
             f"{option}: {path.name}, row {row}: its time is not later than the previous row's",
             "sort the file by time, without duplicates",
         )
-    newest = np.searchsorted(rows, times_s, side="right") - 1
-    if newest[0] < 0:
+    newest_rows = np.searchsorted(row_times_s, times_s, side="right") - 1
+    if newest_rows[0] < 0:
         raise ConfigError(
-            f"{option}: {path.name} begins at {int(rows[0])}, after the first price",
+            f"{option}: {path.name} begins at {int(row_times_s[0])}, after the first price",
             "add earlier gas prices, or omit earlier prices",
         )
-    return tuple(int(prices[row]) for row in newest)
+    return tuple(int(prices[row]) for row in newest_rows)
 
 
 def require_unix_seconds(times: Any, path: Path) -> None:
     """Raise ConfigError if the times cannot be Unix seconds."""
-    low, high = times.min(), times.max()
-    if low is not None and not _EPOCH_S <= int(low) <= int(high) <= _LATEST_S:
+    earliest, latest = times.min(), times.max()
+    if earliest is not None and not _EARLIEST_S <= int(earliest) <= int(latest) <= _LATEST_S:
         raise ConfigError(
-            f"{path.name}: times from {low} to {high} are not Unix seconds",
+            f"{path.name}: times from {earliest} to {latest} are not Unix seconds",
             "write times such as 2021-04-04T21:00:00Z",
         )
 
@@ -333,14 +340,14 @@ def unix_seconds(polars: Any, times: Any, path: Path) -> Any:
         raise ConfigError(
             f"{path.name}: {times.null_count()} rows have no time", "remove rows without a time"
         )
-    kind = times.dtype
-    if kind.is_integer():
+    dtype = times.dtype
+    if dtype.is_integer():
         return times.cast(polars.Int64)
-    if kind == polars.String:
-        times = _parsed(times, path)
-    elif kind == polars.Date:
+    if dtype == polars.String:
+        times = _parse_times(times, path)
+    elif dtype == polars.Date:
         times = times.cast(polars.Datetime("us"))
-    elif not isinstance(kind, polars.Datetime):
+    elif not isinstance(dtype, polars.Datetime):
         raise ConfigError(
             f"{path.name}: its times are neither text nor whole seconds",
             "write times such as 2021-04-04T21:00:00Z",
@@ -348,37 +355,39 @@ def unix_seconds(polars: Any, times: Any, path: Path) -> Any:
     return times.dt.epoch("s")
 
 
-def _parsed(times: Any, path: Path) -> Any:
-    zones = times.str.extract(_ZONE).fill_null("").unique().to_list()
+def _parse_times(times: Any, path: Path) -> Any:
+    zones = times.str.extract(_ZONE_PATTERN).fill_null("").unique().to_list()
     if len(zones) > 1:
         raise ConfigError(
             f"{path.name}: times in several time zones: {', '.join(sorted(z or 'none' for z in zones))}",
             "write all of them in UTC",
         )
-    plain = times.str.replace(_ZONE, "").str.replace("T", " ", literal=True).str.strip_chars()
-    lengths = plain.str.len_chars()
-    whole = plain.zip_with(lengths != len("2021-04-04"), plain + " 00:00:00")
-    whole = whole.zip_with(lengths != len("2021-04-04 21:00"), whole + ":00")
-    parsed = whole.str.to_datetime("%Y-%m-%d %H:%M:%S%.f", strict=False)
-    if parsed.null_count():
-        row = int(parsed.is_null().arg_true()[0])
+    local_times = (
+        times.str.replace(_ZONE_PATTERN, "").str.replace("T", " ", literal=True).str.strip_chars()
+    )
+    lengths = local_times.str.len_chars()
+    full_times = local_times.zip_with(lengths != len("2021-04-04"), local_times + " 00:00:00")
+    full_times = full_times.zip_with(lengths != len("2021-04-04 21:00"), full_times + ":00")
+    parsed_times = full_times.str.to_datetime("%Y-%m-%d %H:%M:%S%.f", strict=False)
+    if parsed_times.null_count():
+        row = int(parsed_times.is_null().arg_true()[0])
         raise ConfigError(
             f"{path.name}, row {row + 1}: its time cannot be parsed",
             "write times such as 2021-04-04T21:00:00Z",
         )
-    return parsed - _offset(zones[0])
+    return parsed_times - _zone_offset(zones[0])
 
 
-def _offset(zone: str) -> timedelta:
+def _zone_offset(zone: str) -> timedelta:
     """Return the UTC offset of a zone such as "Z" or "+02:00"."""
     if zone in ("", "Z"):
         return timedelta(0)
     digits = zone[1:].replace(":", "")
-    ahead = timedelta(hours=int(digits[:2]), minutes=int(digits[2:]))
-    return -ahead if zone[0] == "-" else ahead
+    offset = timedelta(hours=int(digits[:2]), minutes=int(digits[2:]))
+    return -offset if zone[0] == "-" else offset
 
 
-def _from_long_format(polars: Any, frame: Any, time: str, path: Path) -> PriceTable:
+def _from_long_format(polars: Any, frame: Any, time_column: str, path: Path) -> PriceTable:
     """Read a table with one row for each time and symbol. The times of each symbol ascend."""
     for name in ("symbol", "close"):
         if frame[name].null_count():
@@ -386,53 +395,57 @@ def _from_long_format(polars: Any, frame: Any, time: str, path: Path) -> PriceTa
                 f"{path.name}: {frame[name].null_count()} rows have no {name}",
                 f"remove rows without a {name}",
             )
-    frame = _numbers(polars, frame, ["close", *({"volume"} & set(frame.columns))], path)
-    _require_prices(polars, frame, "close", path)
+    frame = _with_float_columns(polars, frame, ["close", *({"volume"} & set(frame.columns))], path)
+    _require_positive_prices(polars, frame, "close", path)
     if (
         "volume" in frame.columns
-        and (bad := frame.with_row_index("row").filter(polars.col("volume") < 0)).height
+        and (invalid_rows := frame.with_row_index("row").filter(polars.col("volume") < 0)).height
     ):
         raise ConfigError(
-            f"{path.name}, row {bad['row'][0] + 1}: a negative volume",
+            f"{path.name}, row {invalid_rows['row'][0] + 1}: a negative volume",
             "check the file: its rows may be damaged",
         )
-    later = polars.col(time).diff().over("symbol")
-    wrong = (
+    time_step = polars.col(time_column).diff().over("symbol")
+    unordered_rows = (
         frame.with_row_index("row")
-        .with_columns(later.alias("step"))
+        .with_columns(time_step.alias("step"))
         .filter(polars.col("step") <= 0)
     )
-    if wrong.height:
-        word = "a repeated" if wrong["step"][0] == 0 else "an unordered"
+    if unordered_rows.height:
+        word = "a repeated" if unordered_rows["step"][0] == 0 else "an unordered"
         raise ConfigError(
-            f"{path.name}, row {wrong['row'][0] + 1}: {str(wrong['symbol'][0])[:16]!r} has"
+            f"{path.name}, row {unordered_rows['row'][0] + 1}: {str(unordered_rows['symbol'][0])[:16]!r} has"
             f" {word} time",
             "sort the file by time, without duplicates",
         )
     symbols = frame["symbol"].cast(polars.String).unique(maintain_order=True).to_list()
-    wide = (
-        frame.select(time, polars.col("symbol").cast(polars.String), "close")
-        .pivot(on="symbol", index=time, values="close")
-        .sort(time)
+    wide_frame = (
+        frame.select(time_column, polars.col("symbol").cast(polars.String), "close")
+        .pivot(on="symbol", index=time_column, values="close")
+        .sort(time_column)
     )
     return PriceTable(
-        tuple(symbols), wide[time].to_numpy(), wide.select(symbols).to_numpy().astype(np.float64)
+        tuple(symbols),
+        wide_frame[time_column].to_numpy(),
+        wide_frame.select(symbols).to_numpy().astype(np.float64),
     )
 
 
-def _from_wide_format(polars: Any, frame: Any, time: str, path: Path) -> PriceTable:
+def _from_wide_format(polars: Any, frame: Any, time_column: str, path: Path) -> PriceTable:
     """Read a table with one row for each time. An empty cell is a missing price."""
-    symbols = [name for name in frame.columns if name != time]
-    frame = _numbers(polars, frame, symbols, path)
+    symbols = [name for name in frame.columns if name != time_column]
+    frame = _with_float_columns(polars, frame, symbols, path)
     for symbol in symbols:
-        _require_prices(polars, frame.filter(polars.col(symbol).is_not_null()), symbol, path)
+        _require_positive_prices(
+            polars, frame.filter(polars.col(symbol).is_not_null()), symbol, path
+        )
     closes = frame.select(polars.col(symbols).fill_null(float("nan"))).to_numpy().astype(np.float64)
     return PriceTable(
-        tuple(symbols), frame[time].to_numpy(), closes.reshape(frame.height, len(symbols))
+        tuple(symbols), frame[time_column].to_numpy(), closes.reshape(frame.height, len(symbols))
     )
 
 
-def _numbers(polars: Any, frame: Any, names: list[str], path: Path) -> Any:
+def _with_float_columns(polars: Any, frame: Any, names: list[str], path: Path) -> Any:
     for name in names:
         if not frame[name].dtype.is_numeric() and frame[name].dtype != polars.Null:
             raise ConfigError(
@@ -442,14 +455,16 @@ def _numbers(polars: Any, frame: Any, names: list[str], path: Path) -> Any:
     return frame.with_columns([polars.col(name).cast(polars.Float64) for name in names])
 
 
-def _require_prices(polars: Any, frame: Any, name: str, path: Path) -> None:
+def _require_positive_prices(polars: Any, frame: Any, name: str, path: Path) -> None:
     close = polars.col(name)
-    bad = frame.with_row_index("row").filter(close.is_nan() | close.is_infinite() | (close <= 0))
-    if bad.height:
-        what = bad["symbol"][0] if "symbol" in bad.columns else name
+    invalid_rows = frame.with_row_index("row").filter(
+        close.is_nan() | close.is_infinite() | (close <= 0)
+    )
+    if invalid_rows.height:
+        symbol = invalid_rows["symbol"][0] if "symbol" in invalid_rows.columns else name
         raise ConfigError(
-            f"{path.name}, row {bad['row'][0] + 1}: {str(what)[:16]!r} has a close of"
-            f" {bad[name][0]}",
+            f"{path.name}, row {invalid_rows['row'][0] + 1}: {str(symbol)[:16]!r} has a close of"
+            f" {invalid_rows[name][0]}",
             "prices must be above zero; remove rows without a price",
         )
 
@@ -469,9 +484,13 @@ def select_spec_symbols(spec: BacktestSpec, table: PriceTable) -> PriceTable:
     """Return the table restricted to the portfolio's symbols, as PriceTable.only. The numeraire may
     be missing. Raises ConfigError.
     """
-    money = spec.portfolio.numeraire.address
+    numeraire_address = spec.portfolio.numeraire.address
     return table.only(
-        [symbol for address, symbol in spec.symbols if symbol in table.symbols or address != money]
+        [
+            symbol
+            for address, symbol in spec.symbols
+            if symbol in table.symbols or address != numeraire_address
+        ]
     )
 
 
@@ -481,12 +500,12 @@ def numeraire_prices(
     """Return a column of prices for each token, in whole coins of the numeraire, from closes in the
     table's order; NaN if missing.
     """
-    columns, ones = columns_by_token(spec, table), np.ones(len(closes))
-    by_token = {address: closes[:, column] for address, column in columns.items()}
+    columns, unit_prices = columns_by_token(spec, table), np.ones(len(closes))
+    closes_by_token = {address: closes[:, column] for address, column in columns.items()}
     prices: NDArray[np.float64] = np.column_stack(
-        [by_token.get(token.address, ones) for token in tokens]
+        [closes_by_token.get(token.address, unit_prices) for token in tokens]
     )
-    return prices / by_token.get(spec.portfolio.numeraire.address, ones)[:, None]
+    return prices / closes_by_token.get(spec.portfolio.numeraire.address, unit_prices)[:, None]
 
 
 def has_gas_price(spec: BacktestSpec, table: PriceTable) -> bool:

@@ -30,7 +30,7 @@ HIGH_YEARLY_RATE = 1.0
 """Yearly funding rates above the whole notional are probably in percent."""
 
 
-GAP = 1.5
+MAX_INTERVAL_FACTOR = 1.5
 """Factor by which an interval may differ from the usual one; the times of venues deviate slightly.
 """
 
@@ -79,7 +79,7 @@ class FundingCarry:
         return Fraction(sum(self.notionals), len(self.notionals))
 
     @property
-    def held_for(self) -> int:
+    def notional_seconds(self) -> int:
         """Sum of holding times duration, in base units times seconds."""
         return sum(
             notional * length
@@ -91,7 +91,7 @@ class FundingCarry:
         """Carry per year of 365 days, as a share of the holding; None without a holding or known
         duration.
         """
-        return _yearly([self])
+        return _yearly_carry([self])
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,35 +109,35 @@ class FundingSummary:
     @property
     def yearly(self) -> float | None:
         """Carry per year of all symbols together; see FundingCarry."""
-        return _yearly(self.carries)
+        return _yearly_carry(self.carries)
 
 
-def _yearly(carries: Sequence[FundingCarry]) -> float | None:
-    held_value = sum(carry.held_for for carry in carries)
-    if not held_value:
+def _yearly_carry(carries: Sequence[FundingCarry]) -> float | None:
+    notional_seconds = sum(carry.notional_seconds for carry in carries)
+    if not notional_seconds:
         return None
-    return float(Fraction(sum(sum(carry.payments) for carry in carries) * YEAR_S, held_value))
+    return float(Fraction(sum(sum(carry.payments) for carry in carries) * YEAR_S, notional_seconds))
 
 
 def rename_funding_symbols(
-    series: Sequence[FundingRateSeries], names: Mapping[str, str]
+    series: Sequence[FundingRateSeries], symbol_names: Mapping[str, str]
 ) -> tuple[FundingRateSeries, ...]:
-    """Rename the series to the config's symbols, by `names`. Raises ConfigError if two get one
-    name.
+    """Rename the series to the config's symbols, by `symbol_names`. Raises ConfigError if two get
+    one name.
     """
-    market_series = tuple(
+    renamed_series = tuple(
         replace(
             funding_rate_series,
-            symbol=names.get(funding_rate_series.symbol, funding_rate_series.symbol),
+            symbol=symbol_names.get(funding_rate_series.symbol, funding_rate_series.symbol),
         )
         for funding_rate_series in series
     )
-    if len({series.symbol for series in market_series}) < len(market_series):
+    if len({series.symbol for series in renamed_series}) < len(renamed_series):
         raise ConfigError(
             "--as: two symbols of the funding file get the same name",
             "give each symbol a different name",
         )
-    return market_series
+    return renamed_series
 
 
 def require_prices(
@@ -154,13 +154,13 @@ def require_prices(
                 f" {', '.join(symbols)}",
             )
         if not rates_within(funding_rate_series, bars_s).any():
-            rates, bars = (
-                f"from {_when(times[0])} to {_when(times[-1])}"
+            rates_range, bars_range = (
+                f"from {_format_minute(times[0])} to {_format_minute(times[-1])}"
                 for times in (funding_rate_series.times_s, bars_s)
             )
             raise ConfigError(
-                f"--funding: the rates of {funding_rate_series.symbol}, {rates}, are outside the simulation,"
-                f" {bars}",
+                f"--funding: the rates of {funding_rate_series.symbol}, {rates_range}, are outside the simulation,"
+                f" {bars_range}",
                 "use prices and rates of the same period, or remove its rows",
             )
 
@@ -170,22 +170,24 @@ def funding_carry(
 ) -> FundingCarry:
     """Return the payments at the times of the series within the bars.
 
-    `held_value` returns the holding after a bar, at its price, numeraire base units. Each time uses the
-    newest bar until then, so no later price or trade changes a payment.
+    `held_value` returns the holding after a bar, at its price, numeraire base units. Each time uses
+    the newest bar until then, so no later price or trade changes a payment.
     """
-    inside, usual = rates_within(series, bars_s), series.usual_s
-    times_s = series.times_s[inside]
-    bars = np.searchsorted(bars_s, times_s, side="right") - 1
-    values = [held_value(bar) for bar in bars.tolist()]
-    lengths = np.minimum(np.diff(series.times_s, prepend=series.times_s[0] - usual), usual)[inside]
-    rates = [Fraction(str(rate)) for rate in series.rates[inside].tolist()]
+    is_inside, usual_s = rates_within(series, bars_s), series.usual_s
+    times_s = series.times_s[is_inside]
+    bar_indices = np.searchsorted(bars_s, times_s, side="right") - 1
+    values = [held_value(bar) for bar in bar_indices.tolist()]
+    lengths_s = np.minimum(np.diff(series.times_s, prepend=series.times_s[0] - usual_s), usual_s)[
+        is_inside
+    ]
+    rates = [Fraction(str(rate)) for rate in series.rates[is_inside].tolist()]
     payments = tuple(floor_int(value * rate) for value, rate in zip(values, rates, strict=True))
     return FundingCarry(
         series.symbol,
         times_s,
         payments,
         tuple(floor_int(value) for value in values),
-        tuple(lengths.tolist()),
+        tuple(lengths_s.tolist()),
     )
 
 
@@ -193,28 +195,28 @@ def funding_notes(series: FundingRateSeries, bars_s: Times) -> list[str]:
     """Return notes on rates that start late, end early, are outside the bars, have irregular
     intervals, or look like percent.
     """
-    times_s, usual, notes = series.times_s, series.usual_s, []
-    name, inside = f"funding: {series.symbol}", rates_within(series, bars_s)
-    if times_s[0] - bars_s[0] > usual:
-        notes.append(f"{name} starts at {_when(times_s[0])}, after the simulation starts")
-    if bars_s[-1] - times_s[-1] > usual:
-        notes.append(f"{name} ends at {_when(times_s[-1])}, before the simulation ends")
-    if outside := int((~inside).sum()):
-        notes.append(f"{name} has {outside} rates outside the simulation, which are ignored")
+    times_s, usual_s, notes = series.times_s, series.usual_s, []
+    name, is_inside = f"funding: {series.symbol}", rates_within(series, bars_s)
+    if times_s[0] - bars_s[0] > usual_s:
+        notes.append(f"{name} starts at {_format_minute(times_s[0])}, after the simulation starts")
+    if bars_s[-1] - times_s[-1] > usual_s:
+        notes.append(f"{name} ends at {_format_minute(times_s[-1])}, before the simulation ends")
+    if outside_count := int((~is_inside).sum()):
+        notes.append(f"{name} has {outside_count} rates outside the simulation, which are ignored")
     steps = np.diff(times_s)
-    if wide := int((steps > GAP * usual).sum()):
+    if long_count := int((steps > MAX_INTERVAL_FACTOR * usual_s).sum()):
         notes.append(
-            f"{name} has {wide} intervals longer than usual, at most {int(steps.max())} s;"
+            f"{name} has {long_count} intervals longer than usual, at most {int(steps.max())} s;"
             " missing rates count as zero"
         )
-    if close := int((steps * GAP < usual).sum()):
+    if short_count := int((steps * MAX_INTERVAL_FACTOR < usual_s).sum()):
         notes.append(
-            f"{name} has {close} intervals shorter than usual, at least {int(steps.min())} s"
+            f"{name} has {short_count} intervals shorter than usual, at least {int(steps.min())} s"
         )
-    a_year = float(np.median(np.abs(series.rates))) * YEAR_S / usual if usual else 0.0
-    if a_year > HIGH_YEARLY_RATE:
+    yearly_rate = float(np.median(np.abs(series.rates))) * YEAR_S / usual_s if usual_s else 0.0
+    if yearly_rate > HIGH_YEARLY_RATE:
         notes.append(
-            f"{name} has rates of {100 * a_year:,.0f}% a year: they may be percent instead of shares"
+            f"{name} has rates of {100 * yearly_rate:,.0f}% a year: they may be percent instead of shares"
         )
     return notes
 
@@ -232,11 +234,11 @@ def funding_digest(series: Sequence[FundingRateSeries]) -> str:
 
 def rates_within(series: FundingRateSeries, bars_s: Times) -> NDArray[np.bool_]:
     """Return a mask of the times of the series from the first bar to the last."""
-    within: NDArray[np.bool_] = (series.times_s >= bars_s[0]) & (series.times_s <= bars_s[-1])
-    return within
+    is_within: NDArray[np.bool_] = (series.times_s >= bars_s[0]) & (series.times_s <= bars_s[-1])
+    return is_within
 
 
-def _when(time_s: int) -> str:
+def _format_minute(time_s: int) -> str:
     return f"{datetime.fromtimestamp(int(time_s), UTC):%Y-%m-%d %H:%M}"
 
 
@@ -249,18 +251,18 @@ def read_funding(path: Path) -> tuple[FundingRateSeries, ...]:
     """
     polars, option = load_polars(), "--funding"
     frame = read_frame(polars, path, option)
-    column = next((name for name in TIME_COLUMNS if name in frame.columns), None)
-    if column is None or not {"symbol", "rate"} <= set(frame.columns):
+    time_column = next((name for name in TIME_COLUMNS if name in frame.columns), None)
+    if time_column is None or not {"symbol", "rate"} <= set(frame.columns):
         raise ConfigError(
             f"{option}: {path.name} needs columns time, symbol and rate; it has"
             f" {', '.join(frame.columns)[:200]}",
             "rate is the share of notional that longs pay shorts in an interval, such as 0.0001",
         )
     frame = frame.with_columns(
-        unix_seconds(polars, frame[column], path).alias(column),
+        unix_seconds(polars, frame[time_column], path).alias(time_column),
         polars.col("symbol").cast(polars.String),
     )
-    require_unix_seconds(frame[column], path)
+    require_unix_seconds(frame[time_column], path)
     for name in ("symbol", "rate"):
         if frame[name].null_count():
             row = int(frame[name].is_null().arg_true()[0])
@@ -275,21 +277,23 @@ def read_funding(path: Path) -> tuple[FundingRateSeries, ...]:
         )
     frame = frame.with_columns(polars.col("rate").cast(polars.Float64)).with_row_index("row")
     _require_rates(polars, frame, f"{option}: {path.name}")
-    later = frame.with_columns(polars.col(column).diff().over("symbol").alias("step")).filter(
-        polars.col("step") <= 0
-    )
-    if later.height:
-        word = "a repeated" if later["step"][0] == 0 else "an unordered"
+    unordered_rows = frame.with_columns(
+        polars.col(time_column).diff().over("symbol").alias("step")
+    ).filter(polars.col("step") <= 0)
+    if unordered_rows.height:
+        word = "a repeated" if unordered_rows["step"][0] == 0 else "an unordered"
         raise ConfigError(
-            f"{option}: {path.name}, row {later['row'][0] + 1}: {later['symbol'][0]!r} has"
+            f"{option}: {path.name}, row {unordered_rows['row'][0] + 1}: {unordered_rows['symbol'][0]!r} has"
             f" {word} time",
             "sort the file by time, without duplicates",
         )
     symbols = frame["symbol"].unique(maintain_order=True).to_list()
-    parts = [frame.filter(polars.col("symbol") == symbol) for symbol in symbols]
+    frames = [frame.filter(polars.col("symbol") == symbol) for symbol in symbols]
     return tuple(
-        FundingRateSeries(str(name), part[column].to_numpy(), part["rate"].to_numpy())
-        for name, part in zip(symbols, parts, strict=True)
+        FundingRateSeries(
+            str(name), symbol_frame[time_column].to_numpy(), symbol_frame["rate"].to_numpy()
+        )
+        for name, symbol_frame in zip(symbols, frames, strict=True)
     )
 
 
@@ -299,10 +303,10 @@ def _require_rates(polars: Any, frame: Any, where: str) -> None:
             f"{where}: a symbol is not a plain name",
             "use at most 16 letters, digits and ._- characters",
         )
-    bad = frame.filter(~(polars.col("rate").abs() <= 1))  # also NaN
-    if bad.height:
-        rate = bad["rate"][0]
-        message = f"{where}, row {bad['row'][0] + 1}: {bad['symbol'][0]!r} has a rate of {rate}"
+    invalid_rows = frame.filter(~(polars.col("rate").abs() <= 1))  # also NaN
+    if invalid_rows.height:
+        rate = invalid_rows["rate"][0]
+        message = f"{where}, row {invalid_rows['row'][0] + 1}: {invalid_rows['symbol'][0]!r} has a rate of {rate}"
         if np.isfinite(rate):
             raise ConfigError(
                 f"{message}, more than the whole notional: it looks like percent",

@@ -24,7 +24,7 @@ WALLET_MONEY = "USD"
 """Numeraire of a book alone."""
 REVIEW_S = 28 * 86_400
 """Interval of the spot portfolio's reviews; it holds nothing to trade."""
-DUST = Fraction(1, 10**6)
+DUST_WALLET = Fraction(1, 10**6)
 """Wallet of a book without reserve, in whole coins."""
 DEPTH = Fraction(10**9)
 
@@ -37,15 +37,15 @@ def simulate_book(
     looks_at_all: bool = False,
 ) -> FuturesResult:
     """Simulate a book with and without the agent. The wallet holds the reserve."""
-    money = WALLET_MONEY if WALLET_MONEY not in path.symbols else WALLET_MONEY + "_"
-    targets = dict.fromkeys(path.symbols, 0) | {money: BPS}
+    numeraire = WALLET_MONEY if WALLET_MONEY not in path.symbols else WALLET_MONEY + "_"
+    targets = dict.fromkeys(path.symbols, 0) | {numeraire: BPS}
     interval_s = int(np.median(np.diff(path.times_s))) if path.bars > 1 else 1
-    spec = make_spec(targets, Every(REVIEW_S), money, interval_s=interval_s)
+    spec = make_spec(targets, Every(REVIEW_S), numeraire, interval_s=interval_s)
     reserve = Fraction(settings.reserve_raw, QUOTE.unit)
     market = SimulationSettings(
         DEPTH,
         0,
-        reserve or DUST,
+        reserve or DUST_WALLET,
         latency_bars=settings.latency_bars,
         seed=settings.seed,
         looks_at_all=looks_at_all,
@@ -65,7 +65,7 @@ def setup_of_options(
     rates: tuple[FundingRateSeries, ...] = (),
 ) -> FuturesSetup:
     """Return the futures of `settings` for a portfolio that has their symbols as assets."""
-    tokens = {token.symbol: token.address for token in spec.tokens}
+    address_by_symbol = {token.symbol: token.address for token in spec.tokens}
     collateral = spec.portfolio.numeraire
     limits = replace(settings.policy.limits, top_up_per_day_bps=None if settings.reserve_raw else 0)
     policy = replace(settings.policy, collateral=collateral.address, limits=limits)
@@ -73,7 +73,7 @@ def setup_of_options(
         settings,
         simulated_policy(policy, {symbol: symbol for symbol in symbols}),
         collateral,
-        tuple((symbol, tokens[symbol]) for symbol in symbols),
+        tuple((symbol, address_by_symbol[symbol]) for symbol in symbols),
         rates,
         path,
     )

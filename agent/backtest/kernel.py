@@ -24,7 +24,7 @@ BAND_TOLERANCE = 1e-12
 """Tolerance in shares for float errors: a weight closer to an edge counts as on it, and smaller
 corrections count as zero.
 """
-_DEEPEST, _ROUNDS = 1.0 - 1e-9, 200
+_MAX_DEPTH_SHARE, _MAX_NEWTON_STEPS = 1.0 - 1e-9, 200
 BLOCK = 256
 """Maximum number of bars checked at a time."""
 
@@ -39,108 +39,113 @@ def _compiled(function: Any) -> Any:
 
 @_compiled
 def set_bands(
-    targets: Floats, absolute: float, relative: float, open_: Any, goal: Floats, bands: Floats
+    targets: Floats, absolute: float, relative: float, tradable: Any, goal: Floats, bands: Floats
 ) -> bool:
     """Write the scaled targets of the tradable assets into `goal`; return False if none has a
     target.
 
-    `bands` receives the band edges (0 and 1 for assets that do not trade), and the intervals in
-    which a rebalance to the bands may end: the band without the part that other assets cannot
-    offset. The narrower of two widths applies; NaN means no width (agent/policy/drift.py).
+    `bands` gets four rows: the lower and upper edge of each band (0 and 1 for assets that do not
+    trade), and the lowest and highest share at which a rebalance to the bands may end. That range
+    excludes shares that the other assets could not offset within their own bands. The narrower of
+    two widths applies; NaN means no width (agent/policy/drift.py).
     """
-    whole = 0.0
+    target_sum = 0.0
     for i in range(len(targets)):
-        if open_[i]:
-            whole += targets[i]
-    low, high, least, most = bands[0], bands[1], bands[2], bands[3]
-    lows, highs = 0.0, 0.0
+        if tradable[i]:
+            target_sum += targets[i]
+    low, high, end_low, end_high = bands[0], bands[1], bands[2], bands[3]
+    low_sum, high_sum = 0.0, 0.0
     for i in range(len(targets)):
         goal[i], low[i], high[i] = 0.0, 0.0, 1.0
-        if open_[i] and whole > 0.0:
-            goal[i] = targets[i] / whole
+        if tradable[i] and target_sum > 0.0:
+            goal[i] = targets[i] / target_sum
             width = absolute
             if np.isnan(width) or relative * goal[i] < width:
                 width = relative * goal[i]
             if np.isnan(width):
                 width = 0.0
             low[i], high[i] = max(0.0, goal[i] - width), min(1.0, goal[i] + width)
-            lows, highs = lows + low[i], highs + high[i]
+            low_sum, high_sum = low_sum + low[i], high_sum + high[i]
     for i in range(len(targets)):
-        least[i], most[i] = 0.0, 0.0
-        if open_[i]:
-            least[i], most[i] = (
-                max(low[i], 1.0 - (highs - high[i])),
-                min(high[i], 1.0 - (lows - low[i])),
+        end_low[i], end_high[i] = 0.0, 0.0
+        if tradable[i]:
+            end_low[i], end_high[i] = (
+                max(low[i], 1.0 - (high_sum - high[i])),
+                min(high[i], 1.0 - (low_sum - low[i])),
             )
-    return whole > 0.0
+    return target_sum > 0.0
 
 
 @_compiled
 def destination_shares(
-    destination: int, shares: Floats, goal: Floats, bands: Floats, land: Floats
+    destination: int, shares: Floats, goal: Floats, bands: Floats, end_shares: Floats
 ) -> float:
-    """Write the destination shares into `land`; return the largest correction, as a share
+    """Write the destination shares into `end_shares`; return the largest correction, as a share
     (agent/policy/drift.py).
 
     For destinations target and halfway the shares are fixed. For bands, each share moves to the
     nearest edge of its interval, and the total may differ from one. The difference is spread in
     proportion to the room left in each interval, for minimal turnover.
     """
-    least, most = bands[2], bands[3]
-    largest, left, room = 0.0, 1.0, 0.0
+    end_low, end_high = bands[2], bands[3]
+    largest_correction, remainder, room = 0.0, 1.0, 0.0
     for i in range(len(shares)):
         if destination == BAND:
-            land[i] = min(max(shares[i], least[i]), most[i])
+            end_shares[i] = min(max(shares[i], end_low[i]), end_high[i])
         else:
-            land[i] = goal[i] if destination == TARGET else 0.5 * (shares[i] + goal[i])
-        largest = max(largest, abs(land[i] - shares[i]))
-        left -= land[i]
+            end_shares[i] = goal[i] if destination == TARGET else 0.5 * (shares[i] + goal[i])
+        largest_correction = max(largest_correction, abs(end_shares[i] - shares[i]))
+        remainder -= end_shares[i]
     if destination != BAND:
-        return largest
+        return largest_correction
     for i in range(len(shares)):
-        room += most[i] - land[i] if left > 0.0 else land[i] - least[i]
-    part = min(1.0, abs(left) / room) if room > 0.0 else 0.0
+        room += end_high[i] - end_shares[i] if remainder > 0.0 else end_shares[i] - end_low[i]
+    fill_ratio = min(1.0, abs(remainder) / room) if room > 0.0 else 0.0
     for i in range(len(shares)):
-        land[i] += part * ((most[i] if left > 0.0 else least[i]) - land[i])
-    return largest
+        end_shares[i] += fill_ratio * (
+            (end_high[i] if remainder > 0.0 else end_low[i]) - end_shares[i]
+        )
+    return largest_correction
 
 
 @_compiled
 def value_after_costs(
-    values: Floats, land: Floats, fee: Floats, shallow: Floats, total: float
+    values: Floats, end_shares: Floats, fee: Floats, inverse_depth: Floats, total: float
 ) -> float:
-    """Return the value left of `total`, after costs, once every asset has its share `land`.
+    """Return the value left of `total`, after costs, once every asset has its share `end_shares`.
 
     Selling x into a pool of depth D yields n / (1 + n / D) with n = x (1 - fee), as
-    UniswapV2Library.getAmountOut; `shallow` is 1 / D, zero if size does not matter. Proceeds less
-    costs are concave and decreasing in the remaining value, so Newton's steps from above never pass
-    the root.
+    UniswapV2Library.getAmountOut; `inverse_depth` is 1 / D, zero if size does not matter. Proceeds
+    less costs are concave and decreasing in the remaining value, so Newton's steps from above never
+    pass the root.
     """
-    left, costly = total, False
+    end_value, has_costs = total, False
     for i in range(len(values)):
-        costly |= fee[i] > 0.0 or shallow[i] > 0.0
-        if shallow[i] > 0.0 and land[i] > 0.0:
-            left = min(left, (values[i] + _DEEPEST / shallow[i]) / land[i])
-    for _ in range(_ROUNDS if costly else 0):
+        has_costs |= fee[i] > 0.0 or inverse_depth[i] > 0.0
+        if inverse_depth[i] > 0.0 and end_shares[i] > 0.0:
+            end_value = min(
+                end_value, (values[i] + _MAX_DEPTH_SHARE / inverse_depth[i]) / end_shares[i]
+            )
+    for _ in range(_MAX_NEWTON_STEPS if has_costs else 0):
         surplus, slope = 0.0, 0.0
         for i in range(len(values)):
-            gap, keep = land[i] * left - values[i], 1.0 - fee[i]
+            gap, after_fee = end_shares[i] * end_value - values[i], 1.0 - fee[i]
             if gap < 0.0:
-                net = -gap * keep
-                room = 1.0 + net * shallow[i]
-                surplus += net / room
-                slope -= land[i] * keep / (room * room)
+                net_sold = -gap * after_fee
+                impact = 1.0 + net_sold * inverse_depth[i]
+                surplus += net_sold / impact
+                slope -= end_shares[i] * after_fee / (impact * impact)
             else:
-                room = 1.0 - gap * shallow[i]
-                surplus -= gap / (room * keep)
-                slope -= land[i] / (room * room * keep)
+                impact = 1.0 - gap * inverse_depth[i]
+                surplus -= gap / (impact * after_fee)
+                slope -= end_shares[i] / (impact * impact * after_fee)
         if slope == 0.0:
             break
         step = surplus / slope
         if step <= 1e-16 * total:
             break
-        left -= step
-    return left
+        end_value -= step
+    return end_value
 
 
 @_compiled
@@ -166,51 +171,51 @@ def _is_outside_band(units: Floats, prices: Floats, t: int, bands: Floats) -> bo
 
 @_compiled
 def first_bar_outside_band(
-    units: Floats, prices: Floats, start: int, end: int, bands: Floats, whole: Floats
+    units: Floats, prices: Floats, start: int, end: int, bands: Floats, block_totals: Floats
 ) -> int:
     """Return the first bar from `start` at which `_is_outside_band` is true; `end` if there is
     none.
 
     Holdings are constant between trades, so bars are checked in blocks, asset by asset. Blocks
     start small and grow, because a large block wastes work if weights leave their bands often.
-    `whole` is a buffer for the totals of one block.
+    `block_totals` is a buffer for the totals of one block.
     """
-    size = 16
+    block_size = 16
     while start < end:
-        stop = min(end, start + size)
-        many = stop - start
-        whole[:many] = 0.0
+        stop = min(end, start + block_size)
+        bar_count = stop - start
+        block_totals[:bar_count] = 0.0
         for i in range(len(units)):
-            amount, row = units[i], prices[i, start:stop]
-            for b in range(many):
-                whole[b] += amount * row[b]
-        outside = 0
+            units_held, row = units[i], prices[i, start:stop]
+            for b in range(bar_count):
+                block_totals[b] += units_held * row[b]
+        any_outside = 0
         for i in range(len(units)):
-            amount, row, least, most = (
+            units_held, row, low, high = (
                 units[i],
                 prices[i, start:stop],
                 bands[0, i] - BAND_TOLERANCE,
                 bands[1, i] + BAND_TOLERANCE,
             )
-            for b in range(many):
-                value = amount * row[b]
-                outside |= (value > most * whole[b]) | (value < least * whole[b])
-        if outside:
+            for b in range(bar_count):
+                value = units_held * row[b]
+                any_outside |= (value > high * block_totals[b]) | (value < low * block_totals[b])
+        if any_outside:
             for t in range(start, stop):
                 if _is_outside_band(units, prices, t, bands):
                     return t
-        start, size = stop, min(len(whole), 2 * size)
+        start, block_size = stop, min(len(block_totals), 2 * block_size)
     return end
 
 
 @_compiled
 def run(  # noqa: C901, PLR0913, PLR0915
     times_s: NDArray[np.int64],
-    traded: Floats,
-    quoted: Floats,
-    state: NDArray[np.int8],
-    breaks: NDArray[np.int64],
-    value: float,
+    trade_prices: Floats,
+    quote_prices: Floats,
+    bar_states: NDArray[np.int8],
+    break_bars: NDArray[np.int64],
+    start_value: float,
     targets: Floats,
     absolute: float,
     relative: float,
@@ -219,124 +224,141 @@ def run(  # noqa: C901, PLR0913, PLR0915
     min_trade: float,
     destination: int,
     fee: Floats,
-    shallow: Floats,
-    marks: NDArray[np.int64],
+    inverse_depth: Floats,
+    mark_bars: NDArray[np.int64],
     totals: Floats,
     values_at: Floats,
-    traded_at: NDArray[np.bool_],
-    held_at: Floats,
+    has_traded: NDArray[np.bool_],
+    holdings: Floats,
 ) -> None:
     """Run one setting over all bars.
 
-    Results are written to `totals`, the value at each bar of `marks` (ascending) to `values_at`.
-    `traded` has prices by asset and bar, zero while an asset does not trade; `quoted` has the newest
-    known prices, used for all values. `breaks` has the bars that are not SAME, and the end. If
-    `traded_at` and `held_at` are as long as the table, they receive the bars that traded, and the
-    holdings after the first buys and after each trade. NaN means no width, an `every_s` of zero no
-    interval.
+    Results are written to `totals`, the value at each bar of `mark_bars` (ascending) to
+    `values_at`. `trade_prices` has prices by asset and bar, zero while an asset does not trade;
+    `quote_prices` has the newest known prices, used for all values. `break_bars` has the bars that
+    are not SAME, and the end. `start_value` buys the first holdings. If `has_traded` and `holdings`
+    are as long as the table, they receive the bars that traded, and the holdings after the first
+    buys and after each trade. NaN means no width, an `every_s` of zero no interval.
     """
-    count, bars = traded.shape
-    units, first, values, shares = (
-        np.zeros(count),
-        np.zeros(count),
-        np.zeros(count),
-        np.zeros(count),
+    asset_count, bar_count = trade_prices.shape
+    units, first_units, values, shares = (
+        np.zeros(asset_count),
+        np.zeros(asset_count),
+        np.zeros(asset_count),
+        np.zeros(asset_count),
     )
-    goal, land, bands, whole = (
-        np.zeros(count),
-        np.zeros(count),
-        np.zeros((4, count)),
+    goal, end_shares, bands, block_totals = (
+        np.zeros(asset_count),
+        np.zeros(asset_count),
+        np.zeros((4, asset_count)),
         np.zeros(BLOCK),
     )
-    banded, timed = not (np.isnan(absolute) and np.isnan(relative)), every_s > 0
-    due_s, rested_s = times_s[0], times_s[0]
+    has_band, has_interval = not (np.isnan(absolute) and np.isnan(relative)), every_s > 0
+    due_s, cooldown_end_s = times_s[0], times_s[0]
     turnover, costs = 0.0, 0.0
-    t, rebalances, mark, next_break, opened, begun = 0, 0, 0, 0, False, False
-    while t < bars:
-        while breaks[next_break] < t:
+    t, rebalances, mark_index, next_break, has_targets, has_bought = 0, 0, 0, 0, False, False
+    while t < bar_count:
+        while break_bars[next_break] < t:
             next_break += 1
-        end = breaks[next_break]
+        end = break_bars[next_break]
         if t < end:
-            if timed:
+            if has_interval:
                 t += np.searchsorted(times_s[t:end], due_s)
-            elif opened and begun:
-                t += np.searchsorted(times_s[t:end], rested_s)
-                if banded:
-                    t = first_bar_outside_band(units, traded, t, end, bands, whole)
+            elif has_targets and has_bought:
+                t += np.searchsorted(times_s[t:end], cooldown_end_s)
+                if has_band:
+                    t = first_bar_outside_band(units, trade_prices, t, end, bands, block_totals)
             else:
                 t = end
-        while mark < len(marks) and marks[mark] < t:
-            values_at[mark] = _portfolio_value(units, quoted, marks[mark]) if begun else value
-            mark += 1
-        if t >= bars:
+        while mark_index < len(mark_bars) and mark_bars[mark_index] < t:
+            values_at[mark_index] = (
+                _portfolio_value(units, quote_prices, mark_bars[mark_index])
+                if has_bought
+                else start_value
+            )
+            mark_index += 1
+        if t >= bar_count:
             break
-        if state[t] == CHANGED:
-            opened = set_bands(targets, absolute, relative, traded[:, t] > 0.0, goal, bands)
-            if opened and not begun:
-                begun = True
-                for i in range(count):
+        if bar_states[t] == CHANGED:
+            has_targets = set_bands(
+                targets, absolute, relative, trade_prices[:, t] > 0.0, goal, bands
+            )
+            if has_targets and not has_bought:
+                has_bought = True
+                for i in range(asset_count):
                     if goal[i] > 0.0:
-                        units[i] = first[i] = value * goal[i] / traded[i, t]
-                if len(traded_at) == bars:
-                    held_at[t] = units
-        if state[t] != CLOSED and opened and times_s[t] >= due_s:
-            total = _portfolio_value(units, traded, t)
-            fires = total > 0.0 and (not banded or _is_outside_band(units, traded, t, bands))
-            if fires and times_s[t] >= rested_s:
-                for i in range(count):
-                    values[i] = units[i] * traded[i, t]
+                        units[i] = first_units[i] = start_value * goal[i] / trade_prices[i, t]
+                if len(has_traded) == bar_count:
+                    holdings[t] = units
+        if bar_states[t] != CLOSED and has_targets and times_s[t] >= due_s:
+            total = _portfolio_value(units, trade_prices, t)
+            fires = total > 0.0 and (
+                not has_band or _is_outside_band(units, trade_prices, t, bands)
+            )
+            if fires and times_s[t] >= cooldown_end_s:
+                for i in range(asset_count):
+                    values[i] = units[i] * trade_prices[i, t]
                     shares[i] = values[i] / total
-                largest = destination_shares(destination, shares, goal, bands, land)
-                if largest > BAND_TOLERANCE and largest * total >= min_trade:
-                    left = value_after_costs(values, land, fee, shallow, total)
-                    for i in range(count):
-                        if traded[i, t] > 0.0:
-                            turnover += 0.5 * abs(land[i] * left - values[i])
-                            units[i] = land[i] * left / traded[i, t]
-                    costs += total - left
-                    rested_s = times_s[t] + cooldown_s
+                largest_correction = destination_shares(
+                    destination, shares, goal, bands, end_shares
+                )
+                if largest_correction > BAND_TOLERANCE and largest_correction * total >= min_trade:
+                    end_value = value_after_costs(values, end_shares, fee, inverse_depth, total)
+                    for i in range(asset_count):
+                        if trade_prices[i, t] > 0.0:
+                            turnover += 0.5 * abs(end_shares[i] * end_value - values[i])
+                            units[i] = end_shares[i] * end_value / trade_prices[i, t]
+                    costs += total - end_value
+                    cooldown_end_s = times_s[t] + cooldown_s
                     rebalances += 1
-                    if len(traded_at) == bars:
-                        traded_at[t] = True
-                        held_at[t] = units
+                    if len(has_traded) == bar_count:
+                        has_traded[t] = True
+                        holdings[t] = units
                 fires = False  # the scheduled review is complete
             due_s = due_s if fires else times_s[t] + every_s
-        if mark < len(marks) and marks[mark] == t:
-            values_at[mark] = _portfolio_value(units, quoted, t) if begun else value
-            mark += 1
+        if mark_index < len(mark_bars) and mark_bars[mark_index] == t:
+            values_at[mark_index] = (
+                _portfolio_value(units, quote_prices, t) if has_bought else start_value
+            )
+            mark_index += 1
         t += 1
-    totals[FINAL] = _portfolio_value(units, quoted, bars - 1) if begun else value
-    totals[HOLD] = _portfolio_value(first, quoted, bars - 1) if begun else value
-    for i in range(count):
-        if traded[i, bars - 1] == 0.0:
-            totals[STRANDED] += units[i] * quoted[i, bars - 1]
+    totals[FINAL] = (
+        _portfolio_value(units, quote_prices, bar_count - 1) if has_bought else start_value
+    )
+    totals[HOLD] = (
+        _portfolio_value(first_units, quote_prices, bar_count - 1) if has_bought else start_value
+    )
+    for i in range(asset_count):
+        if trade_prices[i, bar_count - 1] == 0.0:
+            totals[STRANDED] += units[i] * quote_prices[i, bar_count - 1]
     totals[TURNOVER], totals[COSTS], totals[REBALANCES] = turnover, costs, float(rebalances)
 
 
 @_compiled
-def many(  # noqa: PLR0913
+def run_settings(  # noqa: PLR0913
     times_s: NDArray[np.int64],
-    traded: Floats,
-    quoted: Floats,
-    state: NDArray[np.int8],
-    breaks: NDArray[np.int64],
-    value: float,
+    trade_prices: Floats,
+    quote_prices: Floats,
+    bar_states: NDArray[np.int8],
+    break_bars: NDArray[np.int64],
+    start_value: float,
     targets: Floats,
     numbers: Floats,
     seconds: NDArray[np.int64],
     destination: NDArray[np.int64],
     fee: Floats,
-    shallow: Floats,
-    marks: NDArray[np.int64],
+    inverse_depth: Floats,
+    mark_bars: NDArray[np.int64],
     totals: Floats,
     values_at: Floats,
 ) -> None:
     """Call `run` for each row: `numbers` are absolute width, relative width and smallest trade,
     `seconds` interval and cooldown.
     """
-    silent, nothing = np.zeros(0, dtype=np.bool_), np.zeros((0, targets.shape[1]))
+    no_trades, no_holdings = np.zeros(0, dtype=np.bool_), np.zeros((0, targets.shape[1]))
     for k in range(len(targets)):
         run(
-            times_s, traded, quoted, state, breaks, value, targets[k], numbers[k, 0], numbers[k, 1], seconds[k, 0], seconds[k, 1],
-            numbers[k, 2], destination[k], fee[k], shallow[k], marks, totals[k], values_at[k], silent, nothing,
+            times_s, trade_prices, quote_prices, bar_states, break_bars, start_value, targets[k], numbers[k, 0], numbers[k, 1],
+            seconds[k, 0], seconds[k, 1], numbers[k, 2], destination[k], fee[k], inverse_depth[k], mark_bars, totals[k], values_at[k],
+            no_trades, no_holdings,
         )  # fmt: skip

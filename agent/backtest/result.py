@@ -30,10 +30,10 @@ from agent.backtest.funding import (
     FundingRateSeries,
     FundingSummary,
     funding_carry,
+    funding_digest,
     funding_notes,
     rates_within,
 )
-from agent.backtest.funding import funding_digest as digest_of_funding
 from agent.backtest.futures.simulate import FuturesResult
 from agent.backtest.settings import AppliedTransfer, HealthRecord, TaxRule
 from agent.backtest.world import SimulatedWorld
@@ -82,46 +82,48 @@ def rebalancing_premium(
     weights: Floats,
     cost_shares: Floats,
     times_s: NDArray[np.int64],
-    bought: Floats | None = None,
+    start_weights: Floats | None = None,
 ) -> RebalancingPremium:
     """Compute the premium from `prices[bar, asset]` in one unit and `weights[bar, asset]` after the
     trades of each bar.
 
     `cost_shares[bar]` are the costs of those trades as shares of the holdings before them; times
-    are Unix seconds. `bought` are the weights before the trades of the first bar, which buy and
-    hold keeps; None without such trades. Transfers have no effect. Raises ConfigError for
+    are Unix seconds. `start_weights` are the weights before the trades of the first bar, which buy
+    and hold keeps; None without such trades. Transfers have no effect. Raises ConfigError for
     mismatched tables, prices that are not positive, weights that do not sum to one, and costs of
     100 % or more.
     """
-    _check(prices, weights, cost_shares, times_s)
-    if bought is not None and not (
-        bought.shape == weights[0].shape and abs(bought.sum() - 1) <= WEIGHT_TOLERANCE
+    _check_tables(prices, weights, cost_shares, times_s)
+    if start_weights is not None and not (
+        start_weights.shape == weights[0].shape and abs(start_weights.sum() - 1) <= WEIGHT_TOLERANCE
     ):
         raise ConfigError(
             "harvest: the initial weights do not sum to one",
             "give the share of every holding",
         )
-    logs = np.diff(np.log(prices), axis=0)
-    before, start = weights[:-1], weights[0]
-    if bought is not None:
-        start = bought
-    gross = np.log((before * np.exp(logs)).sum(axis=1))
-    excess = float((gross - (before * logs).sum(axis=1)).sum())
-    off_target = float(((before - start) * logs).sum())
-    whole = logs.sum(axis=0)
-    top = whole.max()
-    holding = float(np.log(start @ np.exp(whole - top)) + top)
-    dispersion = holding - float(start @ whole)
+    log_returns = np.diff(np.log(prices), axis=0)
+    weights_before, held_weights = weights[:-1], weights[0]
+    if start_weights is not None:
+        held_weights = start_weights
+    growth_logs = np.log((weights_before * np.exp(log_returns)).sum(axis=1))
+    excess_growth = float((growth_logs - (weights_before * log_returns).sum(axis=1)).sum())
+    off_target = float(((weights_before - held_weights) * log_returns).sum())
+    total_logs = log_returns.sum(axis=0)
+    largest_log = total_logs.max()
+    hold_growth = float(np.log(held_weights @ np.exp(total_logs - largest_log)) + largest_log)
+    dispersion = hold_growth - float(held_weights @ total_logs)
     costs = float(-np.log1p(-cost_shares).sum())
     years = (int(times_s[-1]) - int(times_s[0])) / YEAR_S
     return RebalancingPremium(
-        advantage=float(gross.sum()) - costs - holding,
-        excess_growth=excess,
+        advantage=float(growth_logs.sum()) - costs - hold_growth,
+        excess_growth=excess_growth,
         off_target=off_target,
         dispersion=dispersion,
         costs=costs,
-        excess_growth_yearly=excess / years,
-        expected_yearly=excess_growth_rate(start, _covariance(logs)) * len(logs) / years,
+        excess_growth_yearly=excess_growth / years,
+        expected_yearly=excess_growth_rate(held_weights, _covariance(log_returns))
+        * len(log_returns)
+        / years,
     )
 
 
@@ -132,15 +134,15 @@ def excess_growth_rate(weights: Floats, covariance: Floats) -> float:
     return float(weights @ np.diag(covariance) - weights @ covariance @ weights) / 2
 
 
-def _covariance(logs: Floats) -> Floats:
+def _covariance(log_returns: Floats) -> Floats:
     """Return the covariance per bar; zero for a single bar."""
-    if len(logs) < 2:
-        return np.zeros((logs.shape[1], logs.shape[1]))
-    covariance: Floats = np.atleast_2d(np.cov(logs, rowvar=False))
+    if len(log_returns) < 2:
+        return np.zeros((log_returns.shape[1], log_returns.shape[1]))
+    covariance: Floats = np.atleast_2d(np.cov(log_returns, rowvar=False))
     return covariance
 
 
-def _check(
+def _check_tables(
     prices: Floats, weights: Floats, cost_shares: Floats, times_s: NDArray[np.int64]
 ) -> None:
     bars = len(times_s)
@@ -303,13 +305,13 @@ class TargetBands:
     bands: dict[str, tuple[float, float]]
 
 
-def target_bands(bar: int, drifts: Sequence[AssetDrift], banded: bool) -> TargetBands:
-    """Return the targets of a step, and its bands if `banded`, except those from 0 to 1."""
+def target_bands(bar: int, drifts: Sequence[AssetDrift], with_bands: bool) -> TargetBands:
+    """Return the targets of a step, and its bands if `with_bands`, except those from 0 to 1."""
     edges = {
         drift.token: (float(drift.band_low_bps) / BPS, float(drift.band_high_bps) / BPS)
         for drift in drifts
     }
-    bands = {token: edge for token, edge in edges.items() if banded and edge != (0.0, 1.0)}
+    bands = {token: edge for token, edge in edges.items() if with_bands and edge != (0.0, 1.0)}
     return TargetBands(bar, {drift.token: drift.target_bps / BPS for drift in drifts}, bands)
 
 
@@ -329,45 +331,49 @@ class PortfolioPaths:
 
 def _shares(values: Floats) -> Floats:
     """Return the share of each column in its row; zero in a row without value."""
-    whole = values.sum(axis=1, keepdims=True)
-    shares: Floats = np.divide(values, whole, out=np.zeros_like(values), where=whole > 0)
+    totals = values.sum(axis=1, keepdims=True)
+    shares: Floats = np.divide(values, totals, out=np.zeros_like(values), where=totals > 0)
     return shares
 
 
-def portfolio_paths(world: SimulatedWorld, goals: Sequence[TargetBands]) -> PortfolioPaths:
+def portfolio_paths(world: SimulatedWorld, bands_by_step: Sequence[TargetBands]) -> PortfolioPaths:
     """Build the paths from the records of bars at which holdings changed."""
     table, records = world.table, world.records
     tokens = world.tokens
     assets = [asset.token.address for asset in world.backtest.portfolio.assets]
     prices = numeraire_prices(world.backtest, table, world.closes, tokens)
-    coins = np.array([10.0**token.decimals for token in tokens])
+    base_units = np.array([10.0**token.decimals for token in tokens])
     equity, hold = np.empty(table.bars), np.empty(table.bars)
     values = np.empty((table.bars, len(tokens)))
-    ends = [*(record.bar for record in records[1:]), table.bars]
-    for record, end in zip(records, ends, strict=True):
-        here = slice(record.bar, end)
-        values[here] = (
+    end_bars = [*(record.bar for record in records[1:]), table.bars]
+    for record, end_bar in zip(records, end_bars, strict=True):
+        bar_range = slice(record.bar, end_bar)
+        values[bar_range] = (
             np.array([float(record.balances[token.address]) for token in tokens])
-            / coins
-            * prices[here]
+            / base_units
+            * prices[bar_range]
         )
-        equity[here] = values[here].sum(axis=1) - float(record.gas / 10**world.money.decimals)
-        hold[here] = (
-            np.array([float(record.hold[token.address]) for token in tokens]) / coins * prices[here]
+        equity[bar_range] = values[bar_range].sum(axis=1) - float(
+            record.gas / 10**world.money.decimals
+        )
+        hold[bar_range] = (
+            np.array([float(record.hold[token.address]) for token in tokens])
+            / base_units
+            * prices[bar_range]
         ).sum(axis=1)
     if world.venue is not None:
-        margin, collateral = world.venue.values(), world.venue.setup.collateral.address
+        margin_values, collateral = world.venue.values(), world.venue.setup.collateral.address
         if world.venue.setup.policy.margin_in_weights:
-            values[:, [token.address for token in tokens].index(collateral)] += margin
-        equity += margin
+            values[:, [token.address for token in tokens].index(collateral)] += margin_values
+        equity += margin_values
     weights = values[:, : len(assets)]
     targets = np.full((table.bars, len(assets)), np.nan)
     bands = np.full((table.bars, len(assets), 2), np.nan)
-    ends = [*(target.bar for target in goals[1:]), table.bars][: len(goals)]
-    for target, end in zip(goals, ends, strict=True):
-        here = slice(target.bar, end)
-        targets[here] = [target.targets.get(token, 0.0) for token in assets]
-        bands[here] = [target.bands.get(token, (np.nan, np.nan)) for token in assets]
+    end_bars = [*(target.bar for target in bands_by_step[1:]), table.bars][: len(bands_by_step)]
+    for step_bands, end_bar in zip(bands_by_step, end_bars, strict=True):
+        bar_range = slice(step_bands.bar, end_bar)
+        targets[bar_range] = [step_bands.targets.get(token, 0.0) for token in assets]
+        bands[bar_range] = [step_bands.bands.get(token, (np.nan, np.nan)) for token in assets]
     return PortfolioPaths(
         equity,
         hold,
@@ -384,19 +390,21 @@ def time_weighted_return(
     """Return the product of growth between transfers, less one (Global Investment Performance
     Standards); `flows` are (value before, transfer).
     """
-    growth, base = 1.0, start
-    for before, transfer in flows:
-        growth *= float(before / base)
-        base = before + transfer
-    return growth * float(end / base) - 1
+    growth, start_value = 1.0, start
+    for value_before, transfer in flows:
+        growth *= float(value_before / start_value)
+        start_value = value_before + transfer
+    return growth * float(end / start_value) - 1
 
 
 def time_weighted_returns(
     world: SimulatedWorld, start: Fraction, flows: Sequence[AppliedTransfer]
 ) -> tuple[float, float]:
-    """Return the time-weighted returns of the rebalanced portfolio, after gas, and of buy and hold."""
-    last = world.records[-1]
-    end, holding_value = world.wealth(), world.value(last.hold)
+    """Return the time-weighted returns of the rebalanced portfolio, after gas, and of buy and
+    hold.
+    """
+    last_record = world.records[-1]
+    end, holding_value = world.wealth(), world.value(last_record.hold)
     return (
         time_weighted_return(start, end, [(flow.before, flow.value) for flow in flows]),
         time_weighted_return(
@@ -406,27 +414,27 @@ def time_weighted_returns(
 
 
 def premium_of_simulation(
-    world: SimulatedWorld, paths: PortfolioPaths, done: Sequence[RebalanceRecord]
+    world: SimulatedWorld, paths: PortfolioPaths, rebalances: Sequence[RebalanceRecord]
 ) -> RebalancingPremium | None:
     """Return the rebalancing premium of the paths; None if gas consumed everything."""
-    taken = np.zeros(world.table.bars)
-    for rebalance in done:
+    costs = np.zeros(world.table.bars)
+    for rebalance in rebalances:
         cost = rebalance.fees + rebalance.impact + rebalance.gas
-        taken[rebalance.bar] += float(cost / 10**world.money.decimals)
+        costs[rebalance.bar] += float(cost / 10**world.money.decimals)
     if not (paths.equity > 0).all():
         return None
-    first = world.records[0].hold  # before the first bar's trades; transfers come later
+    start_balances = world.records[0].hold  # before the first bar's trades; transfers come later
     tokens = world.tokens[: paths.weights.shape[1]]
-    bought = (
-        np.array([float(first[token.address]) / 10.0**token.decimals for token in tokens])
+    start_values = (
+        np.array([float(start_balances[token.address]) / 10.0**token.decimals for token in tokens])
         * paths.prices[0]
     )
     return rebalancing_premium(
         paths.prices,
         paths.weights,
-        taken / (paths.equity + taken),
+        costs / (paths.equity + costs),
         world.table.times_s,
-        bought / bought.sum(),
+        start_values / start_values.sum(),
     )
 
 
@@ -441,27 +449,32 @@ class TaxLotLedger:
         """
         self._store, self._portfolio, self._rule = store, portfolio, rule
         self._is_needed = is_needed or rule.year_limit is not None
-        self._mark: tuple[int, ...] | None = None
-        self._found: TaxLotRun | None = None
+        self._ledger_version: tuple[int, ...] | None = None
+        self._tax_run: TaxLotRun | None = None
 
     def state(self, now_s: int) -> TaxInputs | None:
         """Return the tax state for the gain of a plan; None if nothing depends on it."""
         if not self._is_needed:
             return None
-        mark = self._store.ledger.version()
-        if self._found is None or mark != self._mark:
-            self._found, self._mark = self._run(), mark
-        realised = self._found.realised(year_start_s(now_s))
+        ledger_version = self._store.ledger.version()
+        if self._tax_run is None or ledger_version != self._ledger_version:
+            self._tax_run, self._ledger_version = self._run(), ledger_version
+        realised = self._tax_run.realised(year_start_s(now_s))
         return TaxInputs(
-            self._rule.method, "", Fraction(1), self._found.open(), realised, self._rule.year_limit
+            self._rule.method,
+            "",
+            Fraction(1),
+            self._tax_run.open(),
+            realised,
+            self._rule.year_limit,
         )
 
     def years(self, from_s: int, until_s: int) -> tuple[YearGain, ...]:
         """Return the gain of every calendar year from the first time to the last."""
-        run = self._run()
+        tax_run = self._run()
         spans = calendar_periods("year", from_s, until_s)
         return tuple(
-            YearGain(datetime.fromtimestamp(start, UTC).year, run.realised(start, end))
+            YearGain(datetime.fromtimestamp(start, UTC).year, tax_run.realised(start, end))
             for start, end in spans
         )
 
@@ -487,20 +500,22 @@ def futures_years(world: SimulatedWorld) -> tuple[YearGain, ...]:
     times_s = world.table.times_s
     years = []
     for start_s, end_s in calendar_periods("year", int(times_s[0]), int(times_s[-1])):
-        first, last = (int(bar) - 1 for bar in np.searchsorted(times_s, [start_s, end_s]))
-        realised = venue.realised_until(world.money, last) - venue.realised_until(
-            world.money, first
+        before_bar, last_bar = (int(bar) - 1 for bar in np.searchsorted(times_s, [start_s, end_s]))
+        realised = venue.realised_until(world.money, last_bar) - venue.realised_until(
+            world.money, before_bar
         )
         years.append(YearGain(datetime.fromtimestamp(start_s, UTC).year, realised))
     return tuple(years)
 
 
-SHOWN = 2
+VALUE_DIGITS = 2
 """Decimal places of a value in text."""
 
 
 def delisted_holdings(world: SimulatedWorld, final_value: Value) -> tuple[DelistedHolding, ...]:
-    """Return the holdings whose last price is too old for a step at the last bar of the backtest."""
+    """Return the holdings whose last price is too old for a step at the last bar of the
+    backtest.
+    """
     delisted = []
     for token in world.tokens:
         column, raw = world.columns.get(token.address), world.wallet.balances.get(token.address, 0)
@@ -517,14 +532,14 @@ def delisted_holdings(world: SimulatedWorld, final_value: Value) -> tuple[Delist
 
 def format_delisted(holding: DelistedHolding, money: str, decimals: int) -> str:
     """Describe the holding in one sentence."""
-    day = datetime.fromtimestamp(holding.time_s, UTC).strftime("%Y-%m-%d %H:%M")
-    share = (
+    time_text = datetime.fromtimestamp(holding.time_s, UTC).strftime("%Y-%m-%d %H:%M")
+    share_text = (
         "" if holding.share is None else f", {float(100 * holding.share):.2f} % of the final value"
     )
     return (
-        f"{decimal_text(holding.raw, holding.decimals)} {holding.symbol} have no price after {day} UTC: at the"
+        f"{decimal_text(holding.raw, holding.decimals)} {holding.symbol} have no price after {time_text} UTC: at the"
         f" last price, {price_text(holding.price, holding.decimals, decimals, 6)} {money}, their value is"
-        f" {value_text(holding.value, decimals, SHOWN)} {money}{share}"
+        f" {value_text(holding.value, decimals, VALUE_DIGITS)} {money}{share_text}"
     )
 
 
@@ -552,16 +567,16 @@ def funding_of_holdings(
     with_rates = {funding_rate_series.symbol for funding_rate_series in series} | {
         world.money.symbol
     }
-    without = [
+    without_rates = [
         asset.token.symbol
         for asset in world.backtest.portfolio.assets
         if asset.token.symbol not in with_rates
     ]
-    if without:
+    if without_rates:
         notes.append(
-            f"funding: no rates of {', '.join(without)}, so funding of a short of it is unknown"
+            f"funding: no rates of {', '.join(without_rates)}, so funding of a short of it is unknown"
         )
-    return FundingSummary(tuple(carries), digest_of_funding(series)), tuple(notes)
+    return FundingSummary(tuple(carries), funding_digest(series)), tuple(notes)
 
 
 def _held_value(
@@ -570,8 +585,8 @@ def _held_value(
     """Return the value of the token's holding after that bar, at the bar's price."""
     if token is None:
         return Fraction(0)
-    newest = int(np.searchsorted(record_bars, bar, side="right")) - 1
-    return world.records[newest].balances.get(token.address, 0) * world.price(token, bar)
+    record_index = int(np.searchsorted(record_bars, bar, side="right")) - 1
+    return world.records[record_index].balances.get(token.address, 0) * world.price(token, bar)
 
 
 def _count_missing_prices(world: SimulatedWorld, series: FundingRateSeries) -> int:
@@ -579,6 +594,6 @@ def _count_missing_prices(world: SimulatedWorld, series: FundingRateSeries) -> i
     table = world.table
     if series.symbol not in table.symbols:
         return 0
-    inside = series.times_s[rates_within(series, table.times_s)]
-    bars = np.searchsorted(table.times_s, inside, side="right") - 1
+    rate_times_s = series.times_s[rates_within(series, table.times_s)]
+    bars = np.searchsorted(table.times_s, rate_times_s, side="right") - 1
     return int(np.isnan(table.closes[bars, table.symbols.index(series.symbol)]).sum())

@@ -84,7 +84,7 @@ class RouterAddresses:
 
     wallet: str
     router: str
-    coin: str = ""
+    wrapped_native: str = ""
 
 
 SIMULATED_ADDRESSES = RouterAddresses(WALLET, ROUTER)
@@ -94,22 +94,24 @@ SIMULATED_ADDRESSES = RouterAddresses(WALLET, ROUTER)
 @dataclass(slots=True)
 class TransactionEffects:
     """Pending effects of a transaction: the wallet's balances and allowances, pools, and events.
-    `native_wei` is the wallet's native coin, before gas; `wrapped` has deposits and withdrawals of
-    the wrapped coin; `met` has the pool before each swap; `unspent` has the legs, by token, whose
-    outputs are in the router.
+    `native_wei` is the wallet's native coin, before gas, `router_balances` and `router_wei` are
+    what the router holds. `wrap_transfers` has deposits and withdrawals of the wrapped coin,
+    `swaps` the tokens and results of swaps, `pools_and_results` the pool before each swap with its
+    result. `legs` are the planner's legs for all this; `unspent` has, by token, the indices of
+    those whose output is still in the router.
     """
 
     balances: dict[str, int]
     allowances: dict[str, int]
     pools: dict[str, Pool]
-    place: RouterAddresses = SIMULATED_ADDRESSES
+    addresses: RouterAddresses = SIMULATED_ADDRESSES
     native_wei: int = 0
-    router: dict[str, int] = field(default_factory=dict)
+    router_balances: dict[str, int] = field(default_factory=dict)
     router_wei: int = 0
     transfers: list[Transfer] = field(default_factory=list)
-    wrapped: list[Transfer] = field(default_factory=list)
+    wrap_transfers: list[Transfer] = field(default_factory=list)
     swaps: list[tuple[str, str, SwapResult[Pool]]] = field(default_factory=list)
-    met: list[tuple[Pool, SwapResult[Pool]]] = field(default_factory=list)
+    pools_and_results: list[tuple[Pool, SwapResult[Pool]]] = field(default_factory=list)
     legs: list[Leg] = field(default_factory=list)
     unspent: dict[str, list[int]] = field(default_factory=dict)
     gas: int = 0
@@ -122,7 +124,7 @@ def execute(  # noqa: PLR0913
     allowances: Mapping[str, int],
     pools: Mapping[str, Pool],
     now_s: int,
-    place: RouterAddresses = SIMULATED_ADDRESSES,
+    addresses: RouterAddresses = SIMULATED_ADDRESSES,
     value_wei: int = 0,
     native_wei: int = 0,
 ) -> TransactionEffects:
@@ -131,99 +133,101 @@ def execute(  # noqa: PLR0913
     Raises TransactionReverted if the contracts would revert, TicksExhausted if that depends on
     ticks that were not read.
     """
-    done = TransactionEffects(dict(balances), dict(allowances), dict(pools), place, native_wei)
-    if (to, data, value_wei) == (place.wallet, "0x", 0):
-        done.gas = CANCEL_UNITS
-        return done
+    effects = TransactionEffects(
+        dict(balances), dict(allowances), dict(pools), addresses, native_wei
+    )
+    if (to, data, value_wei) == (addresses.wallet, "0x", 0):
+        effects.gas = CANCEL_UNITS
+        return effects
     try:
         call = decode(data)
     except UndecodableCalldata as error:
         raise TransactionReverted(str(error)) from None
     match call:
-        case Approve(spender=spender, raw=raw) if spender == place.router and not value_wei:
-            done.allowances[to] = raw
-            done.gas = APPROVE_UNITS
-        case WithdrawWeth9(raw=raw) if to == place.coin and not value_wei:
-            _unwrap(done, place.wallet, done.balances, raw)
-            done.native_wei += raw
-            done.gas = UNWRAP_UNITS
-        case Multicall() if to == place.router:
-            _multicall(done, call, value_wei, now_s)
-            done.gas = _gas(done, balances, allowances, pools)
-        case other:
-            raise TransactionReverted(f"{type(other).__name__} at {to} is not simulated")
-    return done
+        case Approve(spender=spender, raw=raw) if spender == addresses.router and not value_wei:
+            effects.allowances[to] = raw
+            effects.gas = APPROVE_UNITS
+        case WithdrawWeth9(raw=raw) if to == addresses.wrapped_native and not value_wei:
+            _unwrap(effects, addresses.wallet, effects.balances, raw)
+            effects.native_wei += raw
+            effects.gas = UNWRAP_UNITS
+        case Multicall() if to == addresses.router:
+            _multicall(effects, call, value_wei, now_s)
+            effects.gas = _gas_units(effects, balances, allowances, pools)
+        case unsupported:
+            raise TransactionReverted(f"{type(unsupported).__name__} at {to} is not simulated")
+    return effects
 
 
-def _multicall(done: TransactionEffects, call: Multicall, value_wei: int, now_s: int) -> None:
+def _multicall(effects: TransactionEffects, call: Multicall, value_wei: int, now_s: int) -> None:
     if now_s > call.deadline_s:
         raise TransactionReverted("Transaction too old")
-    if value_wei > done.native_wei:
+    if value_wei > effects.native_wei:
         raise TransactionReverted("insufficient funds for gas * price + value")
-    done.native_wei -= value_wei
-    done.router_wei += value_wei
+    effects.native_wei -= value_wei
+    effects.router_wei += value_wei
     for inner in call.calls:
         match inner:
             case ExactInputSingle() | SwapExactTokens():
-                _swap(done, inner)
+                _swap(effects, inner)
             case WrapEth(value_wei=raw):
-                _wrap(done, raw)
-            case SweepToken(token=token, min_raw=least, recipient=recipient):
-                _sweep(done, token, least, recipient)
+                _wrap(effects, raw)
+            case SweepToken(token=token, min_raw=min_raw, recipient=recipient):
+                _sweep(effects, token, min_raw, recipient)
             case Pull(token=token, raw=raw):
-                _from_wallet(done, token, raw, done.place.router)
-                done.router[token] = done.router.get(token, 0) + raw
-            case UnwrapWeth9(min_raw=least, recipient=recipient):
-                _unwrap_all(done, least, recipient)
+                _pull_from_wallet(effects, token, raw, effects.addresses.router)
+                effects.router_balances[token] = effects.router_balances.get(token, 0) + raw
+            case UnwrapWeth9(min_raw=min_raw, recipient=recipient):
+                _unwrap_all(effects, min_raw, recipient)
 
 
-def _swap(done: TransactionEffects, call: ExactInputSingle | SwapExactTokens) -> None:
-    place = done.place
+def _swap(effects: TransactionEffects, call: ExactInputSingle | SwapExactTokens) -> None:
+    addresses = effects.addresses
     if isinstance(call, ExactInputSingle):
         token_in, token_out = pair = call.token_in, call.token_out
     else:
         token_in, token_out = pair = call.path[0], call.path[-1]
-    pool = _pool(done.pools, call, pair)
-    amount_raw = call.amount_in_raw or done.router.get(token_in, 0)
+    pool = _matching_pool(effects.pools, call, pair)
+    amount_raw = call.amount_in_raw or effects.router_balances.get(token_in, 0)
     source = LegFunding.WALLET if call.amount_in_raw else LegFunding.ROUTER
     sink = LegFunding.ROUTER if call.recipient == ROUTER_ITSELF else LegFunding.WALLET
-    if sink is LegFunding.WALLET and call.recipient != place.wallet:
+    if sink is LegFunding.WALLET and call.recipient != addresses.wallet:
         raise TransactionReverted(f"a swap that pays {call.recipient} is not simulated")
-    swapped = _swapped(pool, token_in, amount_raw)
-    if swapped.amount_out_raw < call.min_out_raw:
+    swap_result = _swap_or_revert(pool, token_in, amount_raw)
+    if swap_result.amount_out_raw < call.min_out_raw:
         raise TransactionReverted("Too little received")
     if pool.paid_first:
-        source = _pay(done, token_in, swapped.amount_in_raw, source, pool.address)
-        _receive(done, token_out, swapped.amount_out_raw, sink, pool.address)
+        source = _pay(effects, token_in, swap_result.amount_in_raw, source, pool.address)
+        _receive(effects, token_out, swap_result.amount_out_raw, sink, pool.address)
     else:
-        _receive(done, token_out, swapped.amount_out_raw, sink, pool.address)
-        source = _pay(done, token_in, swapped.amount_in_raw, source, pool.address)
-    done.pools[pool.address] = swapped.after
-    done.swaps.append((token_in, token_out, swapped))
-    done.met.append((pool, swapped))
-    done.legs.append(
+        _receive(effects, token_out, swap_result.amount_out_raw, sink, pool.address)
+        source = _pay(effects, token_in, swap_result.amount_in_raw, source, pool.address)
+    effects.pools[pool.address] = swap_result.after
+    effects.swaps.append((token_in, token_out, swap_result))
+    effects.pools_and_results.append((pool, swap_result))
+    effects.legs.append(
         Leg(
             pool=pool.address,
             venue=pool.venue,
             token_in=token_in,
             token_out=token_out,
             fee_pips=pool.fee_pips,
-            amount_in_raw=swapped.amount_in_raw,
-            amount_out_raw=swapped.amount_out_raw,
+            amount_in_raw=swap_result.amount_in_raw,
+            amount_out_raw=swap_result.amount_out_raw,
             min_out_raw=call.min_out_raw,
-            fee_raw=swapped.fee_raw,
+            fee_raw=swap_result.fee_raw,
             impact_bps=0,
             source=source,
             sink=sink,
         )
     )
     if source is LegFunding.ROUTER:
-        done.unspent.pop(token_in, None)
+        effects.unspent.pop(token_in, None)
     if sink is LegFunding.ROUTER:
-        done.unspent.setdefault(token_out, []).append(len(done.legs) - 1)
+        effects.unspent.setdefault(token_out, []).append(len(effects.legs) - 1)
 
 
-def _swapped(pool: Pool, token_in: str, amount_raw: int) -> SwapResult[Pool]:
+def _swap_or_revert(pool: Pool, token_in: str, amount_raw: int) -> SwapResult[Pool]:
     try:
         return pool.swap(token_in, amount_raw)
     except BeyondKnownTicks as error:
@@ -232,112 +236,130 @@ def _swapped(pool: Pool, token_in: str, amount_raw: int) -> SwapResult[Pool]:
         raise TransactionReverted(str(error)) from None
 
 
-def _pool(
+def _matching_pool(
     pools: Mapping[str, Pool], call: ExactInputSingle | SwapExactTokens, pair: tuple[str, str]
 ) -> Pool:
     """Return the pool that the factory has for this call."""
     for pool in pools.values():
         if isinstance(call, SwapExactTokens):
-            fits = pool.paid_first
+            matches = pool.paid_first
         else:
-            fits = not pool.paid_first and pool.fee_pips == call.fee_pips
-        if fits and {pool.token0, pool.token1} == set(pair):
+            matches = not pool.paid_first and pool.fee_pips == call.fee_pips
+        if matches and {pool.token0, pool.token1} == set(pair):
             return pool
     raise TransactionReverted("no such pool")
 
 
-def _receive(done: TransactionEffects, token: str, raw: int, sink: LegFunding, pool: str) -> None:
-    into, holder = done.balances, done.place.wallet
+def _receive(
+    effects: TransactionEffects, token: str, raw: int, sink: LegFunding, pool: str
+) -> None:
+    balances, holder = effects.balances, effects.addresses.wallet
     if sink is LegFunding.ROUTER:
-        into, holder = done.router, done.place.router
-    into[token] = into.get(token, 0) + raw
-    done.transfers.append(Transfer(token, pool, holder, raw))
+        balances, holder = effects.router_balances, effects.addresses.router
+    balances[token] = balances.get(token, 0) + raw
+    effects.transfers.append(Transfer(token, pool, holder, raw))
 
 
 def _pay(
-    done: TransactionEffects, token: str, raw: int, source: LegFunding, pool: str
+    effects: TransactionEffects, token: str, raw: int, source: LegFunding, pool: str
 ) -> LegFunding:
     """Pay like PeripheryPaymentsExtended.pay, the router's native coin first; return the payer."""
-    router = done.place.router
-    if token == done.place.coin and 0 < raw <= done.router_wei:
-        _wrap(done, raw, LegFunding.ROUTER)
+    router = effects.addresses.router
+    if token == effects.addresses.wrapped_native and 0 < raw <= effects.router_wei:
+        _wrap(effects, raw, LegFunding.ROUTER)
         source = LegFunding.ROUTER
     if source is LegFunding.WALLET:
-        _from_wallet(done, token, raw, pool)
+        _pull_from_wallet(effects, token, raw, pool)
         return source
-    if done.router.get(token, 0) < raw:
+    if effects.router_balances.get(token, 0) < raw:
         raise TransactionReverted("ST")
-    done.router[token] -= raw
-    done.transfers.append(Transfer(token, router, pool, raw))
+    effects.router_balances[token] -= raw
+    effects.transfers.append(Transfer(token, router, pool, raw))
     return source
 
 
-def _from_wallet(done: TransactionEffects, token: str, raw: int, to: str) -> None:
-    if done.allowances.get(token, 0) < raw or done.balances.get(token, 0) < raw:
+def _pull_from_wallet(effects: TransactionEffects, token: str, raw: int, to: str) -> None:
+    if effects.allowances.get(token, 0) < raw or effects.balances.get(token, 0) < raw:
         raise TransactionReverted("STF")
-    done.allowances[token] -= raw
-    done.balances[token] -= raw
-    done.transfers.append(Transfer(token, done.place.wallet, to, raw))
+    effects.allowances[token] -= raw
+    effects.balances[token] -= raw
+    effects.transfers.append(Transfer(token, effects.addresses.wallet, to, raw))
 
 
-def _wrap(done: TransactionEffects, raw: int, sink: LegFunding = LegFunding.WALLET) -> None:
+def _wrap(effects: TransactionEffects, raw: int, sink: LegFunding = LegFunding.WALLET) -> None:
     """Wrap native coin for `sink`: the router's next swap, or the wallet by a sweep."""
-    if raw > done.router_wei:
+    if raw > effects.router_wei:
         raise TransactionReverted("Insufficient ETH")
-    coin, router = done.place.coin, done.place.router
-    done.router_wei -= raw
-    done.router[coin] = done.router.get(coin, 0) + raw
-    done.wrapped.append(Transfer(coin, NATIVE, router, raw))
-    done.legs.append(_native_leg(coin, NATIVE, coin, raw, LegFunding.WALLET, sink))
-
-
-def _sweep(done: TransactionEffects, token: str, least_raw: int, recipient: str) -> None:
-    raw = done.router.get(token, 0)
-    if raw < least_raw:
-        raise TransactionReverted("Insufficient token")
-    if recipient != done.place.wallet:
-        raise TransactionReverted(f"a sweep to {recipient} is not simulated")
-    done.router[token] = 0
-    done.balances[token] = done.balances.get(token, 0) + raw
-    for number in done.unspent.pop(token, []):
-        done.legs[number] = replace(done.legs[number], sink=LegFunding.WALLET)
-    if raw:
-        done.transfers.append(Transfer(token, done.place.router, recipient, raw))
-
-
-def _unwrap_all(done: TransactionEffects, least_raw: int, recipient: str) -> None:
-    coin, raw = done.place.coin, done.router.get(done.place.coin, 0)
-    if raw < least_raw:
-        raise TransactionReverted("Insufficient WETH9")
-    if recipient != done.place.wallet:
-        raise TransactionReverted(f"native coin for {recipient} is not simulated")
-    pulled = bool(done.transfers) and (done.transfers[-1].sender, done.transfers[-1].recipient) == (
-        done.place.wallet,
-        done.place.router,
+    wrapped_native, router = effects.addresses.wrapped_native, effects.addresses.router
+    effects.router_wei -= raw
+    effects.router_balances[wrapped_native] = effects.router_balances.get(wrapped_native, 0) + raw
+    effects.wrap_transfers.append(Transfer(wrapped_native, NATIVE, router, raw))
+    effects.legs.append(
+        _native_leg(wrapped_native, NATIVE, wrapped_native, raw, LegFunding.WALLET, sink)
     )
-    _unwrap(done, done.place.router, done.router, raw)
-    done.native_wei += raw
-    done.unspent.pop(coin, None)
-    source = LegFunding.WALLET if pulled else LegFunding.ROUTER
-    done.legs.append(_native_leg(coin, coin, NATIVE, raw, source, LegFunding.WALLET))
 
 
-def _unwrap(done: TransactionEffects, holder: str, balances: dict[str, int], raw: int) -> None:
-    """Unwrap like WETH9.withdraw called by `holder`, whose balances are `balances`; the caller credits the
-    native coin.
+def _sweep(effects: TransactionEffects, token: str, min_raw: int, recipient: str) -> None:
+    raw = effects.router_balances.get(token, 0)
+    if raw < min_raw:
+        raise TransactionReverted("Insufficient token")
+    if recipient != effects.addresses.wallet:
+        raise TransactionReverted(f"a sweep to {recipient} is not simulated")
+    effects.router_balances[token] = 0
+    effects.balances[token] = effects.balances.get(token, 0) + raw
+    for leg_index in effects.unspent.pop(token, []):
+        effects.legs[leg_index] = replace(effects.legs[leg_index], sink=LegFunding.WALLET)
+    if raw:
+        effects.transfers.append(Transfer(token, effects.addresses.router, recipient, raw))
+
+
+def _unwrap_all(effects: TransactionEffects, min_raw: int, recipient: str) -> None:
+    wrapped_native, raw = (
+        effects.addresses.wrapped_native,
+        effects.router_balances.get(effects.addresses.wrapped_native, 0),
+    )
+    if raw < min_raw:
+        raise TransactionReverted("Insufficient WETH9")
+    if recipient != effects.addresses.wallet:
+        raise TransactionReverted(f"native coin for {recipient} is not simulated")
+    # the wrapped coin was pulled from the wallet just before: the leg is the wallet's
+    is_from_wallet = bool(effects.transfers) and (
+        effects.transfers[-1].sender,
+        effects.transfers[-1].recipient,
+    ) == (
+        effects.addresses.wallet,
+        effects.addresses.router,
+    )
+    _unwrap(effects, effects.addresses.router, effects.router_balances, raw)
+    effects.native_wei += raw
+    effects.unspent.pop(wrapped_native, None)
+    source = LegFunding.WALLET if is_from_wallet else LegFunding.ROUTER
+    effects.legs.append(
+        _native_leg(wrapped_native, wrapped_native, NATIVE, raw, source, LegFunding.WALLET)
+    )
+
+
+def _unwrap(effects: TransactionEffects, holder: str, balances: dict[str, int], raw: int) -> None:
+    """Unwrap like WETH9.withdraw called by `holder`, whose balances are `balances`; the caller
+    credits the native coin.
     """
-    coin = done.place.coin
-    if balances.get(coin, 0) < raw:
+    wrapped_native = effects.addresses.wrapped_native
+    if balances.get(wrapped_native, 0) < raw:
         raise TransactionReverted("WETH9: balance")
-    balances[coin] -= raw
-    done.wrapped.append(Transfer(coin, holder, NATIVE, raw))
+    balances[wrapped_native] -= raw
+    effects.wrap_transfers.append(Transfer(wrapped_native, holder, NATIVE, raw))
 
 
 def _native_leg(
-    coin: str, token_in: str, token_out: str, raw: int, source: LegFunding, sink: LegFunding
+    wrapped_native: str,
+    token_in: str,
+    token_out: str,
+    raw: int,
+    source: LegFunding,
+    sink: LegFunding,
 ) -> Leg:
     return Leg(
-        pool=coin,
+        pool=wrapped_native,
         venue=NATIVE_VENUE,
         token_in=token_in,
         token_out=token_out,
@@ -352,8 +374,8 @@ def _native_leg(
     )
 
 
-def _gas(
-    done: TransactionEffects,
+def _gas_units(
+    effects: TransactionEffects,
     balances: Mapping[str, int],
     allowances: Mapping[str, int],
     pools: Mapping[str, Pool],
@@ -361,17 +383,17 @@ def _gas(
     """Return the gas according to the planner's model. A pool writes at most one observation in a
     transaction that moves its tick.
     """
-    units, written = 0, set[str]()
-    for before, swap_result in done.met:
-        moves = before.observed != swap_result.after.observed
-        units += leg_gas_units(
-            before,
+    swap_units, observed_pools = 0, set[str]()
+    for pool, swap_result in effects.pools_and_results:
+        moves_tick = pool.observed != swap_result.after.observed
+        swap_units += leg_gas_units(
+            pool,
             swap_result.ticks_crossed,
             swap_result.steps,
-            moved=moves and before.address not in written,
+            writes_observation=moves_tick and pool.address not in observed_pools,
         )
-        if moves:
-            written.add(before.address)
+        if moves_tick:
+            observed_pools.add(pool.address)
     return plan_gas_units(
-        GasInputs(balances=balances, allowances=allowances, pools=pools), done.legs, units
+        GasInputs(balances=balances, allowances=allowances, pools=pools), effects.legs, swap_units
     )

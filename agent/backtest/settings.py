@@ -69,12 +69,12 @@ def parse_owner_transfer(text: str) -> OwnerTransfer:
     """Parse 2021-03-01=+1000, or with a time of day; UTC unless a zone is named. Raises
     ConfigError.
     """
-    when, _, amount = text.partition("=")
+    time_text, _, amount_text = text.partition("=")
     try:
-        time = datetime.fromisoformat(when.strip())
+        time = datetime.fromisoformat(time_text.strip())
         if not time.tzinfo:
             time = time.replace(tzinfo=UTC)
-        transfer = OwnerTransfer(int(time.timestamp()), Fraction(Decimal(amount.strip())))
+        transfer = OwnerTransfer(int(time.timestamp()), Fraction(Decimal(amount_text.strip())))
     except (ValueError, InvalidOperation, OverflowError):
         raise ConfigError(
             f"--flow: {text[:40]!r}",
@@ -102,9 +102,10 @@ def transfers_by_bar(
     transfers = []
     for flow in sorted(flows, key=lambda flow: flow.time_s):
         if not times_s[0] < flow.time_s <= times_s[-1]:
-            when = datetime.fromtimestamp(flow.time_s, UTC).isoformat(sep=" ")
+            time_text = datetime.fromtimestamp(flow.time_s, UTC).isoformat(sep=" ")
             raise ConfigError(
-                f"--flow: {when} is not within the simulation", "--value sets the initial balance"
+                f"--flow: {time_text} is not within the simulation",
+                "--value sets the initial balance",
             )
         bar = next(number for number, at_s in enumerate(times_s) if at_s >= flow.time_s)
         transfers.append((bar, flow.amount))
@@ -126,29 +127,35 @@ def apply_transfer(
     assets in proportion. Pro rata, all `assets` change in proportion to the holdings. Raises
     ConfigError for a withdrawal of everything.
     """
-    after = dict(balances)
+    balances_after = dict(balances)
     total_value = sum((raw * prices[token] for token, raw in balances.items()), Fraction(0))
     if value <= -total_value:
         raise ConfigError(
             "--flow: a withdrawal is not below the portfolio's value",
             "withdraw less",
         )
-    value_left, tokens = value, [token for token in assets if balances[token] > 0]
+    value_left, paying_tokens = value, [token for token in assets if balances[token] > 0]
     if mode == IN_NUMERAIRE:
         if value > 0:
-            after[numeraire] += floor_int(value / prices[numeraire])
-            return after
-        paid = min(balances[numeraire], ceil_int(-value / prices[numeraire]))
-        after[numeraire] -= paid
-        value_left = min(Fraction(0), value + paid * prices[numeraire])
-        tokens = [token for token, raw in after.items() if token != numeraire and raw > 0]
-    tokens_value = sum((after[token] * prices[token] for token in tokens), Fraction(0))
+            balances_after[numeraire] += floor_int(value / prices[numeraire])
+            return balances_after
+        paid_raw = min(balances[numeraire], ceil_int(-value / prices[numeraire]))
+        balances_after[numeraire] -= paid_raw
+        value_left = min(Fraction(0), value + paid_raw * prices[numeraire])
+        paying_tokens = [
+            token for token, raw in balances_after.items() if token != numeraire and raw > 0
+        ]
+    tokens_value = sum(
+        (balances_after[token] * prices[token] for token in paying_tokens), Fraction(0)
+    )
     if value_left and tokens_value:
-        for token in tokens:
-            after[token] = max(
-                0, after[token] + floor_int(after[token] * value_left / tokens_value)
+        for token in paying_tokens:
+            balances_after[token] = max(
+                0,
+                balances_after[token]
+                + floor_int(balances_after[token] * value_left / tokens_value),
             )
-    return after
+    return balances_after
 
 
 DECIMALS = 18
@@ -193,7 +200,9 @@ WALLET = simulated_address("wallet")
 
 @dataclass(frozen=True, slots=True)
 class TaxRule:
-    """Lot rule of sales, and the maximum gain of a year in numeraire base units (None: no limit)."""
+    """Lot rule of sales, and the maximum gain of a year in numeraire base units (None: no
+    limit).
+    """
 
     method: LotMethod = LotMethod.FIFO
     year_limit: Value | None = None
@@ -310,8 +319,8 @@ def make_spec(  # noqa: PLR0913
     """
     if sum(targets.values()) != BPS:
         sum_bps = sum(targets.values())
-        excess = "missing" if sum_bps < BPS else "too much"
-        excess_text = f"{abs(BPS - sum_bps) / 100:g}% {excess}"
+        excess_word = "missing" if sum_bps < BPS else "too much"
+        excess_text = f"{abs(BPS - sum_bps) / 100:g}% {excess_word}"
         raise ConfigError(
             f"--target: sums to {sum_bps / 100:g}%, not 100%",
             f"{excess_text}; a bare number is percent, such as BTC=50,ETH=30,USD=20",
@@ -321,14 +330,14 @@ def make_spec(  # noqa: PLR0913
         ("--decimals", (*(decimals or {}),)),
         ("--pool-state", tuple(symbol for pair in pairs for symbol in pair)),
     ):
-        if unknown := [name for name in names if name not in symbols]:
+        if unknown_names := [name for name in names if name not in symbols]:
             raise ConfigError(
-                f"{option}: {unknown[0]!r} is not in the portfolio",
+                f"{option}: {unknown_names[0]!r} is not in the portfolio",
                 f"choose from {', '.join(symbols)}",
             )
-    known_decimals, addresses = decimals or {}, _addresses(symbols, pairs)
+    decimals_by_symbol, addresses = decimals or {}, _addresses(symbols, pairs)
     tokens = {
-        symbol: Token(addresses[symbol], symbol, known_decimals.get(symbol, DECIMALS))
+        symbol: Token(addresses[symbol], symbol, decimals_by_symbol.get(symbol, DECIMALS))
         for symbol in symbols
     }
     if native and native not in tokens:
@@ -359,9 +368,12 @@ def _addresses(symbols: Sequence[str], pairs: Sequence[tuple[str, str]]) -> dict
     """Return addresses derived from the names, sorted where pools require an order."""
     addresses = {symbol: simulated_address(f"token {symbol}") for symbol in symbols}
     try:
-        order = tuple(
+        symbols_in_order = tuple(
             TopologicalSorter(
-                {symbol: [low for low, high in pairs if high == symbol] for symbol in symbols}
+                {
+                    symbol: [first for first, second in pairs if second == symbol]
+                    for symbol in symbols
+                }
             ).static_order()
         )
     except CycleError:
@@ -372,7 +384,7 @@ def _addresses(symbols: Sequence[str], pairs: Sequence[tuple[str, str]]) -> dict
     if not pairs:
         return addresses
     sorted_addresses = sorted(addresses.values(), key=lambda address: int(address, 16))
-    return dict(zip(order, sorted_addresses, strict=True))
+    return dict(zip(symbols_in_order, sorted_addresses, strict=True))
 
 
 def simulated_spec(spec: BacktestSpec) -> BacktestSpec:
@@ -386,21 +398,24 @@ def simulated_spec(spec: BacktestSpec) -> BacktestSpec:
             "omit portfolio.positions and lp.targets from the config of a backtest",
         )
     assets = tuple(_with_feed(asset) for asset in portfolio.assets)
-    renamed = {old.feed: new.feed for old, new in zip(portfolio.assets, assets, strict=True)}
-    ages = tuple(
-        (new, age_s)
-        for old, age_s in spec.reference.feed_ages
-        if (new := renamed.get(old)) is not None
+    simulated_feed = {
+        asset_before.feed: new.feed
+        for asset_before, new in zip(portfolio.assets, assets, strict=True)
+    }
+    feed_ages = tuple(
+        (feed, age_s)
+        for asset_before, age_s in spec.reference.feed_ages
+        if (feed := simulated_feed.get(asset_before)) is not None
     )
     tokens = (*(asset.token for asset in assets), *portfolio.hubs)
     return BacktestSpec(
-        portfolio=_replaced(portfolio, assets),
+        portfolio=_with_assets(portfolio, assets),
         policy=spec.policy,
         reference=ReferenceConfig(
             (PriceSource.FEED,),
             spec.reference.twap_window_s,
             spec.reference.feed_max_age_s,
-            ages,
+            feed_ages,
         ),
         # no refill: the native coin, held outside the portfolio, suffices for any simulation
         limits=replace(spec.limits, native_top_up_wei=None),
@@ -433,7 +448,7 @@ def _with_feed(asset: Asset) -> Asset:
     )
 
 
-def _replaced(portfolio: Portfolio, assets: tuple[Asset, ...]) -> Portfolio:
+def _with_assets(portfolio: Portfolio, assets: tuple[Asset, ...]) -> Portfolio:
     feeds = tuple((hub.address, simulated_address(f"feed {hub.address}")) for hub in portfolio.hubs)
     return Portfolio(
         portfolio.numeraire,
@@ -473,8 +488,8 @@ class HealthLog:
             record = HealthRecord(
                 time_s, book.name, state.health.value, state.reason, state.sharpe_milli
             )
-            earlier = self._newest.get(book.name)
-            if earlier is not None and earlier.health != record.health:
+            previous = self._newest.get(book.name)
+            if previous is not None and previous.health != record.health:
                 self.changes.append(record)
             self._newest[book.name] = record
 

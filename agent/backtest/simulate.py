@@ -19,7 +19,7 @@ from agent.backtest.funding import FundingRateSeries, require_prices
 from agent.backtest.futures.simulate import (
     QUOTE,
     FuturesResult,
-    beside_held,
+    compare_with_held,
     policies_by_bar,
     settings_digest,
 )
@@ -51,7 +51,7 @@ from agent.errors import ConfigError, Refused, Retryable
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.layers.futures.execution.cycle import futures_plan
 from agent.layers.futures.policy.chosen_weights import chosen_futures
-from agent.layers.futures.policy.targets import emergency_orders, triggered
+from agent.layers.futures.policy.targets import due_triggers, emergency_orders
 from agent.layers.strategies.policy.futures import chosen_shares
 from agent.layers.strategies.state import CapitalSplit, StrategiesState
 from agent.model import ExecutionStyle, Hold, NoTradeZone, schedules_of
@@ -83,10 +83,13 @@ class DueBarFinder:
 
     def __init__(self, world: SimulatedWorld) -> None:
         self._world = world
-        self._fits, self._leaves = _may_skip_bars(world), world.settings.gone == LEAVE
-        self._by_time = bool(schedules_of(world.backtest.policy.trigger))
+        self._can_skip_bars, self._trades_without_stale = (
+            _may_skip_bars(world),
+            world.settings.gone == LEAVE,
+        )
+        self._is_scheduled = bool(schedules_of(world.backtest.policy.trigger))
         self._due_s = AT_ONCE
-        if not self._fits:
+        if not self._can_skip_bars:
             return
         portfolio, trigger = world.backtest.portfolio, world.backtest.policy.trigger
         tokens = [asset.token for asset in portfolio.assets]
@@ -95,34 +98,34 @@ class DueBarFinder:
             band(trigger, asset.target_bps, asset.band, asset.max_bps) for asset in portfolio.assets
         ]
         self._bands = np.array([(float(low) / BPS, float(high) / BPS) for low, high in edges])
-        named = dict.fromkeys(token.address for token in (*tokens, portfolio.numeraire))
-        used = [world.columns[address] for address in named if address in world.columns]
-        self._stale: NDArray[np.bool_] = np.logical_or.reduce(world.stale[:, used], axis=1)
+        addresses = dict.fromkeys(token.address for token in (*tokens, portfolio.numeraire))
+        columns = [world.columns[address] for address in addresses if address in world.columns]
+        self._is_stale: NDArray[np.bool_] = np.logical_or.reduce(world.stale[:, columns], axis=1)
 
-    def evaluated(self, outcome: StepOutcome | None) -> None:
+    def note_outcome(self, outcome: StepOutcome | None) -> None:
         """Record the schedule's next due time after a cycle; immediately if its review is not
         complete.
         """
         if outcome is None or outcome.kind is OutcomeKind.HALT:
             return
-        waits = isinstance(outcome.decision, Hold) and outcome.decision.kept_by == ""
-        done = outcome.kind in (OutcomeKind.HOLD, OutcomeKind.DONE)
+        is_waiting = isinstance(outcome.decision, Hold) and outcome.decision.kept_by == ""
+        has_succeeded = outcome.kind in (OutcomeKind.HOLD, OutcomeKind.DONE)
         self._due_s = AT_ONCE
-        if done and (outcome.decided.reviewed or waits):
+        if has_succeeded and (outcome.decided.reviewed or is_waiting):
             self._due_s = outcome.decided.next_s or AT_ONCE
 
-    def next_bar(self, after: int) -> int:
-        """Return the first bar after `after` to evaluate; the number of bars if there is none."""
+    def next_bar(self, bar: int) -> int:
+        """Return the first bar after `bar` to evaluate; the number of bars if there is none."""
         bars = self._world.table.bars
-        if not self._fits or self._world.venue is not None or after + 1 >= bars:
-            return after + 1
-        start, size = after + 1, 64
+        if not self._can_skip_bars or self._world.venue is not None or bar + 1 >= bars:
+            return bar + 1
+        start, block_size = bar + 1, 64
         while start < bars:
-            end = min(bars, start + size)
-            due = self._due_bars(start, end)
-            if due.any():
-                return start + int(np.argmax(due))
-            start, size = end, 2 * size
+            end = min(bars, start + block_size)
+            is_due = self._due_bars(start, end)
+            if is_due.any():
+                return start + int(np.argmax(is_due))
+            start, block_size = end, 2 * block_size
         return bars
 
     def is_quiet(self) -> bool:
@@ -131,49 +134,54 @@ class DueBarFinder:
         price is new.
         """
         world = self._world
-        if not self._fits or (venue := world.venue) is None or world.settings.looks_at_all:
+        if not self._can_skip_bars or (venue := world.venue) is None or world.settings.looks_at_all:
             return False
         bar, account, policy = world.bar, venue.book.account, venue.setup.policy
         if (
             world.pending
-            or venue.open_hedges
-            or self._stale[bar]
+            or venue.has_open_hedge
+            or self._is_stale[bar]
             or self._due_bars(bar, bar + 1)[0]
         ):
             return False
-        spot = world.value(world.wallet.balances) * Fraction(QUOTE.unit, world.money.unit)
-        return not emergency_orders(account, policy) and not triggered(account, policy, spot)
+        spot_value = world.value(world.wallet.balances) * Fraction(QUOTE.unit, world.money.unit)
+        return not emergency_orders(account, policy) and not due_triggers(
+            account, policy, spot_value
+        )
 
-    def halted(self, start: int, end: int) -> int:
+    def count_halted(self, start: int, end: int) -> int:
         """Return the number of unevaluated bars in [start, end) with a stale price."""
-        if not self._fits or self._leaves:
+        if not self._can_skip_bars or self._trades_without_stale:
             return 0
-        return int(self._stale[start:end].sum())
+        return int(self._is_stale[start:end].sum())
 
-    def count_waiting(self, start: int, end: int) -> int:
+    def count_waiting_bars(self, start: int, end: int) -> int:
         """Return the number of bars in the range with a weight outside its band while the schedule
         is not due; zero without a band.
         """
-        banded = has_band(self._world.backtest.policy.trigger)
-        if not (self._fits and self._by_time and banded) or end <= start:
+        is_banded = has_band(self._world.backtest.policy.trigger)
+        if not (self._can_skip_bars and self._is_scheduled and is_banded) or end <= start:
             return 0
-        return int((self._outside(start, end, 0) & ~self._stale[start:end]).sum())
+        return int((self._is_outside_band(start, end, 0) & ~self._is_stale[start:end]).sum())
 
     def _due_bars(self, start: int, end: int) -> NDArray[np.bool_]:
-        stale = self._stale[start:end]
-        halts = stale
-        if not self._leaves:
-            halts = stale & ~self._stale[start - 1 : end - 1]
-        if self._by_time:
-            due = self._world.table.times_s[start:end] >= self._due_s
+        is_stale = self._is_stale[start:end]
+        needs_halt = is_stale
+        if not self._trades_without_stale:
+            needs_halt = is_stale & ~self._is_stale[start - 1 : end - 1]
+        if self._is_scheduled:
+            is_due = self._world.table.times_s[start:end] >= self._due_s
         else:
-            due = self._outside(start, end, BAND_MARGIN)
-        bars: NDArray[np.bool_] = (due & ~stale) | halts
-        return bars
+            is_due = self._is_outside_band(start, end, BAND_MARGIN)
+        is_due_or_halts: NDArray[np.bool_] = (is_due & ~is_stale) | needs_halt
+        return is_due_or_halts
 
-    def _outside(self, start: int, end: int, margin: float) -> NDArray[np.bool_]:
+    def _is_outside_band(self, start: int, end: int, margin: float) -> NDArray[np.bool_]:
         """Return a mask of bars with a weight beyond its band, or within `margin` of an edge."""
-        portfolio, balances = self._world.backtest.portfolio, self._world.wallet.balances
+        portfolio, balances = (
+            self._world.backtest.portfolio,
+            self._world.wallet.balances,
+        )
         amounts = np.array(
             [balances[a.token.address] / 10.0**a.token.decimals for a in portfolio.assets]
         )
@@ -182,14 +190,14 @@ class DueBarFinder:
         if venue is not None and venue.setup.policy.margin_in_weights:
             # at the world's bar, the only one requested
             tokens = [asset.token.address for asset in portfolio.assets]
-            account = float(venue.value(self._world.money) / self._world.money.unit)
-            values[:, tokens.index(venue.setup.collateral.address)] += max(0.0, account)
-        whole = values.sum(axis=1, keepdims=True)
-        weights = np.divide(values, whole, out=np.zeros_like(values), where=whole > 0)
-        outside: NDArray[np.bool_] = (
+            margin_value = float(venue.value(self._world.money) / self._world.money.unit)
+            values[:, tokens.index(venue.setup.collateral.address)] += max(0.0, margin_value)
+        totals = values.sum(axis=1, keepdims=True)
+        weights = np.divide(values, totals, out=np.zeros_like(values), where=totals > 0)
+        is_outside: NDArray[np.bool_] = (
             (weights < self._bands[:, 0] + margin) | (weights > self._bands[:, 1] - margin)
         ).any(axis=1)
-        return outside
+        return is_outside
 
 
 def _may_skip_bars(world: SimulatedWorld) -> bool:
@@ -198,30 +206,30 @@ def _may_skip_bars(world: SimulatedWorld) -> bool:
     """
     spec = world.backtest
     portfolio, limits, trigger = spec.portfolio, spec.limits, spec.policy.trigger
-    known = is_plain(trigger)
+    is_simple_trigger = is_plain(trigger)
     if schedules_of(trigger):  # a maximum weight may be exceeded at any bar
-        known = (
-            known
+        is_simple_trigger = (
+            is_simple_trigger
             and spec.policy.jitter_bps == 0
             and all(asset.max_bps is None for asset in portfolio.assets)
         )
-    plain = known and spec.split is None and spec.policy.only is None
-    fixed = (
+    is_simple_policy = is_simple_trigger and spec.split is None and spec.policy.only is None
+    has_fixed_targets = (
         portfolio.weights is None
         and not portfolio.orders.terms
         and spec.execution.pace.style is ExecutionStyle.MARKET
     )
-    whole = all(asset.reserve_raw == 0 for asset in portfolio.assets)
-    pegged = limits.depeg_bps is not None and any(
+    has_no_reserves = all(asset.reserve_raw == 0 for asset in portfolio.assets)
+    checks_depegs = limits.depeg_bps is not None and any(
         is_dollar(a.token) and a.token.address in world.columns for a in portfolio.assets
     )
-    return plain and fixed and whole and not pegged
+    return is_simple_policy and has_fixed_targets and has_no_reserves and not checks_depegs
 
 
 Progress = Callable[[int, int], None]
 """Called with the numbers of finished bars and of all bars."""
-LONGEST = 200
-AMOUNT = re.compile(r"(?<![\w.])\d[\d,]*(\.\d+)?(?!\w)")
+MAX_TEXT_LENGTH = 200
+NUMBER = re.compile(r"(?<![\w.])\d[\d,]*(\.\d+)?(?!\w)")
 """Numbers in a reason. Refusals that differ only in numbers count as one."""
 LIBRARIES = ("trimtab", "numpy", "scipy", "polars")
 __all__ = [
@@ -275,18 +283,18 @@ class SimulationRun:
         settings: SimulationSettings,
         futures: FuturesSetup | None = None,
     ) -> None:
-        self.world = _world(spec, table, settings, futures)
+        self.world = _build_world(spec, table, settings, futures)
         self.outcome: StepOutcome | None = None
         self._context = open_simulation(self.world)
-        self._goals: list[TargetBands] = []
-        self._futures: list[tuple[int, tuple[tuple[str, Fraction], ...]]] = []
-        self._evaluated = self._halted = 0
-        self._refused: dict[str, int] = {}
-        self._kept: dict[str, int] = {}
-        self._refused_futures: dict[str, int] = {}
-        self._health = HealthLog()
-        self._ended: tuple[str, ...] = ()
-        self._quiet = DueBarFinder(self.world)
+        self._target_bands: list[TargetBands] = []
+        self._futures_weights: list[tuple[int, tuple[tuple[str, Fraction], ...]]] = []
+        self._evaluated_bars = self._halted_bars = 0
+        self._refusal_counts: dict[str, int] = {}
+        self._hold_counts: dict[str, int] = {}
+        self._futures_refusal_counts: dict[str, int] = {}
+        self._health_log = HealthLog()
+        self._end_notes: tuple[str, ...] = ()
+        self._due_bar_finder = DueBarFinder(self.world)
 
     def __enter__(self) -> SimulationRun:
         self.context: SimulationContext = self._context.__enter__()
@@ -297,22 +305,26 @@ class SimulationRun:
 
     def next(self) -> bool:
         """Evaluate the next bar; return False at the end."""
-        world, begun = self.world, self._evaluated > 0
-        bar = self._next_bar() if begun else world.bar
+        world, has_begun = self.world, self._evaluated_bars > 0
+        bar = self._next_bar() if has_begun else world.bar
         if bar >= world.table.bars:
             return False
         try:
-            if begun:
+            if has_begun:
                 world.advance_to(bar)
-                while self._quiet.is_quiet():
-                    _count(self._kept, "policy.trigger", self._quiet.count_waiting(bar, bar + 1))
+                while self._due_bar_finder.is_quiet():
+                    _count(
+                        self._hold_counts,
+                        "policy.trigger",
+                        self._due_bar_finder.count_waiting_bars(bar, bar + 1),
+                    )
                     bar += 1
                     if bar >= world.table.bars:
                         return False
                     world.advance_to(bar)
             self._evaluate()
         except EndOfPrices:
-            self._ended = (
+            self._end_notes = (
                 f"{len(world.pending)} transaction was still pending at the end of the data",
             )
             return False
@@ -323,24 +335,28 @@ class SimulationRun:
         world = self.world
         if world.settings.looks_at_all:
             return world.bar + 1
-        bar = min(self._quiet.next_bar(world.bar), world.next_transfer_bar())
-        self._halted += self._quiet.halted(world.bar + 1, bar)
-        _count(self._kept, "policy.trigger", self._quiet.count_waiting(world.bar + 1, bar))
+        bar = min(self._due_bar_finder.next_bar(world.bar), world.next_transfer_bar())
+        self._halted_bars += self._due_bar_finder.count_halted(world.bar + 1, bar)
+        _count(
+            self._hold_counts,
+            "policy.trigger",
+            self._due_bar_finder.count_waiting_bars(world.bar + 1, bar),
+        )
         return bar
 
     def _evaluate(self) -> None:
-        self._evaluated += 1
+        self._evaluated_bars += 1
         self.outcome = None
         try:
             self.outcome = outcome = self.context.step()
         except (Retryable, Refused) as error:
-            _count(self._refused, error.message)
+            _count(self._refusal_counts, error.message)
             return
-        self._quiet.evaluated(outcome)
-        self._health.add(self.world.bar_s, outcome.step_input.layer(StrategiesState).books)
+        self._due_bar_finder.note_outcome(outcome)
+        self._health_log.add(self.world.bar_s, outcome.step_input.layer(StrategiesState).books)
         plan = futures_plan(outcome)
-        for why in () if plan is None else plan.refused:
-            _count(self._refused_futures, why)
+        for reason in () if plan is None else plan.refused:
+            _count(self._futures_refusal_counts, reason)
         step = outcome.step_input
         shares = (
             chosen_shares(step.config(CapitalSplit), step.layer(StrategiesState))
@@ -348,30 +364,30 @@ class SimulationRun:
             else chosen_futures(step)
         )
         if shares is not None and (
-            not self._futures or self._futures[-1][1] != tuple(shares.items())
+            not self._futures_weights or self._futures_weights[-1][1] != tuple(shares.items())
         ):
-            self._futures.append((self.world.bar, tuple(shares.items())))
+            self._futures_weights.append((self.world.bar, tuple(shares.items())))
         drifts, spec = outcome.decided.drifts, self.world.backtest
-        banded = has_band(spec.policy.trigger) and spec.split is None
+        is_banded = has_band(spec.policy.trigger) and spec.split is None
         if drifts:
-            goal = target_bands(
-                self.world.bar, drifts, banded or isinstance(spec.policy.trigger, NoTradeZone)
+            bands = target_bands(
+                self.world.bar, drifts, is_banded or isinstance(spec.policy.trigger, NoTradeZone)
             )
-            if not self._goals:
-                self._goals.append(replace(goal, bar=0))
-            elif goal != replace(self._goals[-1], bar=goal.bar):
-                self._goals.append(goal)
-        self._halted += outcome.kind is OutcomeKind.HALT
+            if not self._target_bands:
+                self._target_bands.append(replace(bands, bar=0))
+            elif bands != replace(self._target_bands[-1], bar=bands.bar):
+                self._target_bands.append(bands)
+        self._halted_bars += outcome.kind is OutcomeKind.HALT
         if outcome.kind in (OutcomeKind.REFUSED, OutcomeKind.FAILED):
-            failing = [verdict.guard for verdict in outcome.verdicts if not verdict.passed]
-            why = ", ".join(failing) or AMOUNT.sub("…", outcome.reason)
-            _count(self._refused if plan is None else self._refused_futures, why)
+            failed_guards = [verdict.guard for verdict in outcome.verdicts if not verdict.passed]
+            reason = ", ".join(failed_guards) or NUMBER.sub("…", outcome.reason)
+            _count(self._refusal_counts if plan is None else self._futures_refusal_counts, reason)
         elif isinstance(outcome.decision, Hold):
             kept_by = outcome.decision.kept_by
-            if not kept_by and banded and any(drift.outside for drift in drifts):
+            if not kept_by and is_banded and any(drift.outside for drift in drifts):
                 kept_by = "policy.trigger"
             if kept_by:
-                _count(self._kept, kept_by)
+                _count(self._hold_counts, kept_by)
 
     def result(self) -> SimulationResult:
         """Return the result so far, up to the last bar of the table."""
@@ -381,19 +397,23 @@ class SimulationRun:
         world.record()
         if world.venue is not None:
             world.venue.record()
-        paths, flows, fills = portfolio_paths(world, self._goals), tuple(world.flowed), world.fills
-        rebalances = _rebalances(world, fills)
+        paths, flows, fills = (
+            portfolio_paths(world, self._target_bands),
+            tuple(world.applied_transfers),
+            world.fills,
+        )
+        rebalances = _rebalance_records(world, fills)
         scale = 10**money.decimals
-        shares = [
+        turnover_shares = [
             rebalance.turnover / (Fraction(float(paths.equity[rebalance.bar])) * scale)
             for rebalance in rebalances
         ]
-        start = world.settings.start_value * scale
+        start_value = world.settings.start_value * scale
         if world.venue is not None:
-            start += Fraction(world.venue.setup.settings.collateral_raw * scale, QUOTE.unit)
-        twr, hold_twr = time_weighted_returns(world, start, flows)
-        final = world.wealth()
-        delisted = delisted_holdings(world, final)
+            start_value += Fraction(world.venue.setup.settings.collateral_raw * scale, QUOTE.unit)
+        twr, hold_twr = time_weighted_returns(world, start_value, flows)
+        final_value = world.wealth()
+        delisted = delisted_holdings(world, final_value)
         ledger = TaxLotLedger(self.context.store, spec.portfolio, spec.tax)
         return SimulationResult(
             symbols=tuple(asset.token.symbol for asset in spec.portfolio.assets),
@@ -404,23 +424,23 @@ class SimulationRun:
             hold=paths.hold,
             weights=paths.weights,
             rebalances=rebalances,
-            final_value=final,
+            final_value=final_value,
             hold_value=world.value(world.hold),
-            start_value=start,
-            turnover=sum(shares, Fraction(0)),
+            start_value=start_value,
+            turnover=sum(turnover_shares, Fraction(0)),
             fees=sum((fill.fees for fill in fills), Fraction(0)),
             impact=sum((fill.impact for fill in fills), Fraction(0)),
             gas=world.gas_paid,
             balances=tuple(world.wallet.balances.items()),
             bars=world.table.bars,
-            evaluated=self._evaluated,
-            halted=self._halted,
-            refused=tuple(sorted(self._refused.items())),
+            evaluated=self._evaluated_bars,
+            halted=self._halted_bars,
+            refused=tuple(sorted(self._refusal_counts.items())),
             notes=(
                 *world.table.notes,
-                *self._ended,
+                *self._end_notes,
                 *(format_delisted(holding, money.symbol, money.decimals) for holding in delisted),
-                *_cap_note(spec, start),
+                *_cap_note(spec, start_value),
             ),
             config_hash=spec_digest(
                 spec, world.settings, None if world.venue is None else world.venue.setup
@@ -428,8 +448,8 @@ class SimulationRun:
             data_hash=world.table.digest,
             seed=world.settings.seed,
             versions=library_versions(),
-            kept=tuple(sorted(self._kept.items())),
-            futures_weights=tuple(self._futures),
+            kept=tuple(sorted(self._hold_counts.items())),
+            futures_weights=tuple(self._futures_weights),
             flows=flows,
             twr=twr,
             hold_twr=hold_twr,
@@ -445,29 +465,29 @@ class SimulationRun:
                 premium_of_simulation(world, paths, rebalances) if world.venue is None else None
             ),
             ended=delisted,
-            book=self._book(paths),
-            health=tuple(self._health.changes),
-            strategies=self._health.newest,
+            book=self._futures_result(paths),
+            health=tuple(self._health_log.changes),
+            strategies=self._health_log.newest,
         )
 
-    def _book(self, paths: PortfolioPaths) -> FuturesResult | None:
+    def _futures_result(self, paths: PortfolioPaths) -> FuturesResult | None:
         """Return the result of the futures traded by the steps, beside that of holding the first
         positions.
         """
         if (venue := self.world.venue) is None:
             return None
-        settings, names = venue.setup.settings, venue.symbols
-        weights = [
-            (bar, {names[market]: weight for market, weight in future})
-            for bar, future in self._futures
+        settings, symbols = venue.setup.settings, venue.symbols
+        weights_by_bar = [
+            (bar, {symbols[market]: weight for market, weight in future})
+            for bar, future in self._futures_weights
         ]
         spot = (paths.equity - venue.values()).tolist()
-        return beside_held(
-            venue.result(sorted(self._refused_futures.items())),
+        return compare_with_held(
+            venue.result(sorted(self._futures_refusal_counts.items())),
             venue.path,
             settings,
             [Fraction(str(value)) * QUOTE.unit for value in spot],
-            policies_by_bar(settings.policy, weights, range(venue.path.bars)),
+            policies_by_bar(settings.policy, weights_by_bar, range(venue.path.bars)),
             venue.hedges(),
         )
 
@@ -490,21 +510,23 @@ def parameter_texts(settings: SimulationSettings) -> tuple[tuple[str, str], ...]
         text = str(value)
         if isinstance(value, Sequence) and not isinstance(value, str):
             text = repr(tuple(value))
-        if len(text) > LONGEST:
+        if len(text) > MAX_TEXT_LENGTH:
             text = f"sha256 {sha256(text.encode()).hexdigest()}"
         texts.append((field.name, text))
     return tuple(texts)
 
 
-def _cap_note(spec: BacktestSpec, start: Fraction) -> tuple[str, ...]:
+def _cap_note(spec: BacktestSpec, start_value: Fraction) -> tuple[str, ...]:
     """Return a note if portfolio.max_live_value refuses every trade from the start."""
-    cap, money = spec.limits.max_live_value, spec.portfolio.numeraire
-    if cap is None or start <= cap:
+    max_value, money = spec.limits.max_live_value, spec.portfolio.numeraire
+    if max_value is None or start_value <= max_value:
         return ()
-    texts = [decimal_text(floor_int(raw), money.decimals) for raw in (cap, start)]
+    amount_texts = [
+        decimal_text(floor_int(raw), money.decimals) for raw in (max_value, start_value)
+    ]
     return (
-        f"portfolio.max_live_value of {texts[0]} {money.label} is below the start value of"
-        f" {texts[1]}, so every rebalance was refused: set --value, or raise it in a copy of the"
+        f"portfolio.max_live_value of {amount_texts[0]} {money.label} is below the start value of"
+        f" {amount_texts[1]}, so every rebalance was refused: set --value, or raise it in a copy of the"
         " config",
     )
 
@@ -515,7 +537,7 @@ def spec_digest(
     """Return the SHA-256 of spec, market and futures, without `looks_at_all`, which does not change
     the result.
     """
-    parts = (
+    spec_parts = (
         spec.portfolio,
         spec.policy,
         spec.reference,
@@ -523,7 +545,7 @@ def spec_digest(
         spec.execution,
         *spec.layers,
     )
-    texts = [codec.dumps(part) for part in parts]
+    texts = [codec.dumps(part) for part in spec_parts]
     texts += [
         repr(spec.tax),
         *(f"{name}={text}" for name, text in parameter_texts(settings) if name != "looks_at_all"),
@@ -533,20 +555,22 @@ def spec_digest(
     return sha256("\n".join(texts).encode()).hexdigest()
 
 
-def _world(
+def _build_world(
     spec: BacktestSpec,
     table: PriceTable,
     settings: SimulationSettings,
     futures: FuturesSetup | None,
 ) -> SimulatedWorld:
     money = spec.portfolio.numeraire
-    used = select_spec_symbols(spec, table)
+    selected_table = select_spec_symbols(spec, table)
     if not isinstance(settings.gas_wei, int):
         if len(settings.gas_wei) != table.bars:
             raise ConfigError(
                 f"gas prices for {len(settings.gas_wei)} bars, but the table has {table.bars}"
             )
-        settings = replace(settings, gas_wei=tuple(settings.gas_wei)[table.bars - used.bars :])
+        settings = replace(
+            settings, gas_wei=tuple(settings.gas_wei)[table.bars - selected_table.bars :]
+        )
     if (
         settings.flows
         and settings.flows_in == IN_NUMERAIRE
@@ -556,9 +580,11 @@ def _world(
             f"--flow: {money.symbol} is not an asset of the portfolio",
             "use --flows-in pro-rata",
         )
-    world = SimulatedWorld(spec, used, settings, SimulatedWallet({}, {}))
+    world = SimulatedWorld(spec, selected_table, settings, SimulatedWallet({}, {}))
     if futures is not None:
-        world.venue = SimulatedVenue(futures, used, deadline_s(spec, settings, used))
+        world.venue = SimulatedVenue(
+            futures, selected_table, deadline_s(spec, settings, selected_table)
+        )
     world.advance_to(0)
     world.wallet.balances = balances_at_targets(world)
     world.hold = dict(world.wallet.balances)
@@ -567,24 +593,30 @@ def _world(
     return world
 
 
-def _count(counts: dict[str, int], why: str, times: int = 1) -> None:
+def _count(counts: dict[str, int], reason: str, times: int = 1) -> None:
     if times:
-        counts[why] = counts.get(why, 0) + times
+        counts[reason] = counts.get(reason, 0) + times
 
 
-def _rebalances(world: SimulatedWorld, fills: list[Fill]) -> tuple[RebalanceRecord, ...]:
+def _rebalance_records(world: SimulatedWorld, fills: list[Fill]) -> tuple[RebalanceRecord, ...]:
     """Return the swaps, each with the gas of the approvals before it."""
-    rebalances, gas = [], Fraction(0)
+    rebalances, gas_value = [], Fraction(0)
     for fill in fills:
-        gas += fill.gas
+        gas_value += fill.gas
         if fill.swap:
             time_s = int(world.table.times_s[fill.bar])
             rebalances.append(
                 RebalanceRecord(
-                    fill.bar, time_s, fill.turnover, fill.fees, fill.impact, gas, fill.succeeded
+                    fill.bar,
+                    time_s,
+                    fill.turnover,
+                    fill.fees,
+                    fill.impact,
+                    gas_value,
+                    fill.succeeded,
                 )
             )
-            gas = Fraction(0)
+            gas_value = Fraction(0)
     return tuple(rebalances)
 
 

@@ -33,20 +33,20 @@ class KernelPrices:
     """A price table in the kernel's form: one row of prices in one numeraire per asset, one column
     per bar.
 
-    `traded` is zero while an asset has no price, `quoted` the newest price so far (zero before the
-    first). `state` marks bars that trade; `breaks` has the bars where that changes, and the end. An
-    asset is included from its first price on. While an asset lacks a price nothing trades, as the
-    live agent halts on unknown prices. After `patience_bars` the other assets trade with targets
-    scaled to one, and the missing asset is valued at its newest price until it has a price again.
-    `notes` describe missing prices.
+    `trade_prices` is zero while an asset has no price, `quote_prices` the newest price so far (zero
+    before the first). `bar_states` marks bars that trade; `break_bars` has the bars where that
+    changes, and the end. An asset is included from its first price on. While an asset lacks a price
+    nothing trades, as the live agent halts on unknown prices. After `patience_bars` the other
+    assets trade with targets scaled to one, and the missing asset is valued at its newest price
+    until it has a price again. `notes` describe missing prices.
     """
 
     symbols: tuple[str, ...]
     times_s: NDArray[np.int64]
-    traded: Floats
-    quoted: Floats
-    state: NDArray[np.int8]
-    breaks: NDArray[np.int64]
+    trade_prices: Floats
+    quote_prices: Floats
+    bar_states: NDArray[np.int8]
+    break_bars: NDArray[np.int64]
     notes: tuple[str, ...]
 
 
@@ -62,7 +62,7 @@ def prepare_prices(
     Raises ConfigError for times that repeat or fall, for prices that are zero, negative or
     infinite, and for an asset without prices.
     """
-    times, table = _shaped(symbols, times_s, prices)
+    times, table = _checked_arrays(symbols, times_s, prices)
     if patience_bars is not None and patience_bars < 0:
         raise ConfigError(
             f"patience_bars: {patience_bars} is negative",
@@ -70,38 +70,42 @@ def prepare_prices(
         )
     _check_times(times)
     _check_prices(symbols, times, table)
-    known = ~np.isnan(table)
-    prices_or_zero = np.where(known, table, 0.0)
-    traded = np.ascontiguousarray(prices_or_zero.T)
-    quoted = traded if known.all() else np.ascontiguousarray(_newest(prices_or_zero, known).T)
-    state = _states(known, patience_bars)
-    breaks = np.append(np.nonzero(state != SAME)[0], len(times))
+    has_price = ~np.isnan(table)
+    prices_or_zero = np.where(has_price, table, 0.0)
+    trade_prices = np.ascontiguousarray(prices_or_zero.T)
+    quote_prices = (
+        trade_prices
+        if has_price.all()
+        else np.ascontiguousarray(_newest_prices(prices_or_zero, has_price).T)
+    )
+    bar_states = _bar_states(has_price, patience_bars)
+    break_bars = np.append(np.nonzero(bar_states != SAME)[0], len(times))
     return KernelPrices(
         tuple(symbols),
         times,
-        traded,
-        quoted,
-        state,
-        breaks,
-        _notes(symbols, times, known, patience_bars),
+        trade_prices,
+        quote_prices,
+        bar_states,
+        break_bars,
+        _price_notes(symbols, times, has_price, patience_bars),
     )
 
 
-def _shaped(
+def _checked_arrays(
     symbols: Sequence[str], times_s: ArrayLike, prices: ArrayLike
 ) -> tuple[NDArray[np.int64], Floats]:
-    array: NDArray[Any] = np.asarray(times_s)
-    if array.dtype.kind not in "iu":
-        raise ConfigError(f"times: {array.dtype} are not unix seconds", "use whole seconds, UTC")
+    times: NDArray[Any] = np.asarray(times_s)
+    if times.dtype.kind not in "iu":
+        raise ConfigError(f"times: {times.dtype} are not unix seconds", "use whole seconds, UTC")
     table = np.array(prices, dtype=np.float64, order="C")
-    if table.ndim != 2 or table.shape != (len(array), len(symbols)):
+    if table.ndim != 2 or table.shape != (len(times), len(symbols)):
         raise ConfigError(
-            f"prices: a table of {table.shape} for {len(array)} times and {len(symbols)} assets",
+            f"prices: a table of {table.shape} for {len(times)} times and {len(symbols)} assets",
             "use one row per time and one column per asset",
         )
-    if len(array) < FEWEST_BARS or not symbols:
+    if len(times) < FEWEST_BARS or not symbols:
         raise ConfigError(
-            f"prices: {len(array)} bars of {len(symbols)} assets",
+            f"prices: {len(times)} bars of {len(symbols)} assets",
             f"at least {FEWEST_BARS} bars of one asset are needed",
         )
     if len(set(symbols)) != len(symbols):
@@ -110,118 +114,120 @@ def _shaped(
             "use one column per asset",
         )
     # A copy, since numba compiles anew for an array that may not be written.
-    return np.array(array, dtype=np.int64, order="C"), table
+    return np.array(times, dtype=np.int64, order="C"), table
 
 
 def _check_times(times: NDArray[np.int64]) -> None:
     steps = np.diff(times)
     if (steps <= 0).any():
         row = int(np.argmax(steps <= 0)) + 1
-        what = "is repeated"
+        problem = "is repeated"
         if steps[row - 1] != 0:
-            what = f"follows {format_time(int(times[row - 1]))}"
+            problem = f"follows {format_time(int(times[row - 1]))}"
         raise ConfigError(
-            f"times: {format_time(int(times[row]))} (row {row}) {what}",
+            f"times: {format_time(int(times[row]))} (row {row}) {problem}",
             "sort the table by time, one row per time",
         )
 
 
 def _check_prices(symbols: Sequence[str], times: NDArray[np.int64], table: Floats) -> None:
-    bad = ~np.isnan(table) & ~((table > 0) & np.isfinite(table))
-    if bad.any():
-        row, column = (int(part[0]) for part in np.nonzero(bad))
+    is_invalid = ~np.isnan(table) & ~((table > 0) & np.isfinite(table))
+    if is_invalid.any():
+        row, column = (int(indices[0]) for indices in np.nonzero(is_invalid))
         price = float(table[row, column])
-        what = "infinite"
+        problem = "infinite"
         if np.isfinite(price):
-            what = "negative" if price < 0 else "zero"
+            problem = "negative" if price < 0 else "zero"
         raise ConfigError(
-            f"prices: {symbols[column]} is {what} ({price:g}) at"
+            f"prices: {symbols[column]} is {problem} ({price:g}) at"
             f" {format_time(int(times[row]))} (row {row})",
             "mark missing prices as NaN",
         )
-    empty = np.isnan(table).all(axis=0)
-    if empty.any():
+    is_empty = np.isnan(table).all(axis=0)
+    if is_empty.any():
         raise ConfigError(
-            f"prices: {symbols[int(np.argmax(empty))]} has none (NaN in every bar)",
+            f"prices: {symbols[int(np.argmax(is_empty))]} has none (NaN in every bar)",
             "omit the asset",
         )
 
 
-def _newest(traded: Floats, known: NDArray[np.bool_]) -> Floats:
+def _newest_prices(prices: Floats, has_price: NDArray[np.bool_]) -> Floats:
     """Replace each missing price by the newest earlier price, zero before the first."""
-    rows = np.maximum.accumulate(np.where(known, np.arange(len(known))[:, None], 0), axis=0)
-    newest: Floats = np.take_along_axis(traded, rows, axis=0)
-    return newest
+    rows = np.maximum.accumulate(np.where(has_price, np.arange(len(has_price))[:, None], 0), axis=0)
+    newest_prices: Floats = np.take_along_axis(prices, rows, axis=0)
+    return newest_prices
 
 
-def _missing_for(known: NDArray[np.bool_]) -> NDArray[np.int64]:
+def _missing_bars(has_price: NDArray[np.bool_]) -> NDArray[np.int64]:
     """Return the number of bars, including the current one, for which each asset has had no price;
     zero before its first price.
     """
-    rows = np.arange(len(known))[:, None]
-    last = np.maximum.accumulate(np.where(known, rows, -1), axis=0)
-    ages: NDArray[np.int64] = np.where(last >= 0, rows - last, 0)
+    rows = np.arange(len(has_price))[:, None]
+    newest_rows = np.maximum.accumulate(np.where(has_price, rows, -1), axis=0)
+    ages: NDArray[np.int64] = np.where(newest_rows >= 0, rows - newest_rows, 0)
     return ages
 
 
-def _states(known: NDArray[np.bool_], patience_bars: int | None) -> NDArray[np.int8]:
-    state = np.zeros(len(known), dtype=np.int8)
-    state[0] = CHANGED
-    if known.all():
-        return state
-    missing = _missing_for(known)
-    waits = missing > 0
+def _bar_states(has_price: NDArray[np.bool_], patience_bars: int | None) -> NDArray[np.int8]:
+    states = np.zeros(len(has_price), dtype=np.int8)
+    states[0] = CHANGED
+    if has_price.all():
+        return states
+    missing_bars = _missing_bars(has_price)
+    is_waiting = missing_bars > 0
     if patience_bars is not None:
-        waits &= missing <= patience_bars
-    closed = waits.any(axis=1)
-    state[closed] = CLOSED
-    open_rows = np.nonzero(~closed)[0]
-    sets = known[open_rows]
-    changed = np.ones(len(open_rows), dtype=bool)
-    changed[1:] = (sets[1:] != sets[:-1]).any(axis=1)
-    state[open_rows] = np.where(changed, CHANGED, SAME)
-    return state
+        is_waiting &= missing_bars <= patience_bars
+    is_closed = is_waiting.any(axis=1)
+    states[is_closed] = CLOSED
+    open_rows = np.nonzero(~is_closed)[0]
+    priced_assets = has_price[open_rows]
+    is_changed = np.ones(len(open_rows), dtype=bool)
+    is_changed[1:] = (priced_assets[1:] != priced_assets[:-1]).any(axis=1)
+    states[open_rows] = np.where(is_changed, CHANGED, SAME)
+    return states
 
 
-def _notes(
+def _price_notes(
     symbols: Sequence[str],
     times: NDArray[np.int64],
-    known: NDArray[np.bool_],
+    has_price: NDArray[np.bool_],
     patience_bars: int | None,
 ) -> tuple[str, ...]:
     notes = []
-    waiting = "nothing trades"
+    consequence = "nothing trades"
     if patience_bars is not None:
-        waiting = f"nothing trades for {patience_bars} bars, then the other assets trade without it"
+        consequence = (
+            f"nothing trades for {patience_bars} bars, then the other assets trade without it"
+        )
     for column, symbol in enumerate(symbols):
-        rows = np.nonzero(known[:, column])[0]
-        first, last = int(rows[0]), int(rows[-1])
-        if first > 0:
+        rows = np.nonzero(has_price[:, column])[0]
+        first_row, last_row = int(rows[0]), int(rows[-1])
+        if first_row > 0:
             notes.append(
-                f"{symbol} has no price before {format_time(int(times[first]))}: until then"
+                f"{symbol} has no price before {format_time(int(times[first_row]))}: until then"
                 " the other assets share its weight"
             )
-        if holes := last - first + 1 - len(rows):
+        if missing_count := last_row - first_row + 1 - len(rows):
             notes.append(
-                f"{symbol} has {holes} missing prices, at most {int(np.diff(rows).max()) - 1} in a"
-                f" row: {waiting}"
+                f"{symbol} has {missing_count} missing prices, at most {int(np.diff(rows).max()) - 1} in a"
+                f" row: {consequence}"
             )
-        if last < len(known) - 1:
+        if last_row < len(has_price) - 1:
             notes.append(
-                f"{symbol} has no price after {format_time(int(times[last]))}: it is"
-                f" valued at its last price; {waiting}"
+                f"{symbol} has no price after {format_time(int(times[last_row]))}: it is"
+                f" valued at its last price; {consequence}"
             )
     steps = np.diff(times)
-    usual = int(np.median(steps))
-    if wide := int((steps > usual).sum()):
+    usual_s = int(np.median(steps))
+    if long_gap_count := int((steps > usual_s).sum()):
         row = int(np.argmax(steps))
-        longest = (
+        longest_text = (
             f"the longest, {format_duration(int(steps[row]))}, follows"
             f" {format_time(int(times[row]))}"
         )
         notes.append(
-            f"{wide} gaps between bars are longer than the usual {format_duration(usual)};"
-            f" {longest}"
+            f"{long_gap_count} gaps between bars are longer than the usual {format_duration(usual_s)};"
+            f" {longest_text}"
         )
     return tuple(notes)
 
@@ -281,9 +287,9 @@ def simulated_costs(spec: BacktestSpec, settings: SimulationSettings) -> Trading
         )
     assets = [asset.token.address for asset in spec.portfolio.assets]
     money = spec.portfolio.numeraire.address
-    own = assets.index(money) if money in assets else None
+    numeraire_index = assets.index(money) if money in assets else None
     return TradingCosts.pools(
-        settings.fee_pips * BPS / PIPS, float(settings.depth), len(assets), own
+        settings.fee_pips * BPS / PIPS, float(settings.depth), len(assets), numeraire_index
     )
 
 
@@ -312,18 +318,18 @@ class SettingArrays:
     seconds: NDArray[np.int64]
     destination: NDArray[np.int64]
     fee: Floats
-    shallow: Floats
+    inverse_depth: Floats
 
-    def part(self, start: int, end: int) -> SettingArrays:
+    def slice_rows(self, start: int, end: int) -> SettingArrays:
         """Return a slice of the rows, without a copy."""
-        some = slice(start, end)
+        row_range = slice(start, end)
         return SettingArrays(
-            self.targets[some],
-            self.numbers[some],
-            self.seconds[some],
-            self.destination[some],
-            self.fee[some],
-            self.shallow[some],
+            self.targets[row_range],
+            self.numbers[row_range],
+            self.seconds[row_range],
+            self.destination[row_range],
+            self.fee[row_range],
+            self.inverse_depth[row_range],
         )
 
 
@@ -334,21 +340,21 @@ def setting_arrays(settings: Sequence[KernelSetting], assets: int) -> SettingArr
     if not settings:
         raise ConfigError("settings: the list is empty", "give at least one setting")
     for setting in settings:
-        _check(setting, assets)
-    every = [_parts(setting) for setting in settings]
+        _check_setting(setting, assets)
+    bands_and_intervals = [_band_and_interval(setting) for setting in settings]
     return SettingArrays(
         np.array([setting.targets_bps for setting in settings], dtype=np.float64) / BPS,
         np.array(
             [
                 [*widths, setting.min_trade]
-                for (widths, _), setting in zip(every, settings, strict=True)
+                for (widths, _), setting in zip(bands_and_intervals, settings, strict=True)
             ],
             dtype=np.float64,
         ),
         np.array(
             [
                 [every_s, setting.cooldown_s]
-                for (_, every_s), setting in zip(every, settings, strict=True)
+                for (_, every_s), setting in zip(bands_and_intervals, settings, strict=True)
             ],
             dtype=np.int64,
         ),
@@ -358,7 +364,7 @@ def setting_arrays(settings: Sequence[KernelSetting], assets: int) -> SettingArr
     )
 
 
-def _parts(setting: KernelSetting) -> tuple[tuple[float, float], int]:
+def _band_and_interval(setting: KernelSetting) -> tuple[tuple[float, float], int]:
     """Return the widths of the band as shares, NaN for none, and the interval in seconds, zero for
     none.
     """
@@ -371,7 +377,7 @@ def _parts(setting: KernelSetting) -> tuple[tuple[float, float], int]:
     return (absolute, relative), every_s or 0
 
 
-def _check(setting: KernelSetting, assets: int) -> None:
+def _check_setting(setting: KernelSetting, assets: int) -> None:
     trigger, costs = setting.trigger, setting.costs
     if band_and_interval(trigger) is None:
         raise ConfigError(
@@ -430,8 +436,9 @@ class SweepResult:
 class KernelResult:
     """Result of one setting.
 
-    `values` are at every bar, `rebalanced` the bars that traded, `held[bar, asset]` the units after
-    the first buys and after each trade, zero at all other bars. The three are empty without a path.
+    `values` are at every bar, `rebalance_bars` the bars that traded, `holdings[bar, asset]` the
+    units after the first buys and after each trade, zero at all other bars. The three are empty
+    without a path.
     """
 
     final_value: float
@@ -441,28 +448,29 @@ class KernelResult:
     stranded: float
     rebalances: int
     values: Floats
-    rebalanced: NDArray[np.int64]
-    held: Floats
+    rebalance_bars: NDArray[np.int64]
+    holdings: Floats
 
 
 def run_kernel(
-    bars: KernelPrices, setting: KernelSetting, value: float, *, path: bool = False
+    prices: KernelPrices, setting: KernelSetting, start_value: float, *, with_path: bool = False
 ) -> KernelResult:
-    """Run one setting with an initial `value` of the numeraire. Raises ConfigError for invalid
+    """Run one setting with an initial value in the numeraire. Raises ConfigError for invalid
     input, Refused without numba.
     """
-    kernel, rows = _kernel(), setting_arrays([setting], len(bars.symbols))
-    _check_value(value)
-    marks = np.arange(len(bars.times_s)) if path else np.zeros(0, dtype=np.int64)
-    totals, values = np.zeros(6), np.zeros(len(marks))
-    traded_at, held_at = (
-        np.zeros(len(marks), dtype=np.bool_),
-        np.zeros((len(marks), len(bars.symbols))),
+    kernel, arrays = _kernel(), setting_arrays([setting], len(prices.symbols))
+    _check_value(start_value)
+    mark_bars = np.arange(len(prices.times_s)) if with_path else np.zeros(0, dtype=np.int64)
+    totals, values = np.zeros(6), np.zeros(len(mark_bars))
+    has_traded, holdings = (
+        np.zeros(len(mark_bars), dtype=np.bool_),
+        np.zeros((len(mark_bars), len(prices.symbols))),
     )
-    (absolute, relative, min_trade), (every_s, cooldown_s) = rows.numbers[0], rows.seconds[0]
+    (absolute, relative, min_trade), (every_s, cooldown_s) = arrays.numbers[0], arrays.seconds[0]
     kernel.run(
-        bars.times_s, bars.traded, bars.quoted, bars.state, bars.breaks, float(value), rows.targets[0], absolute, relative, every_s,
-        cooldown_s, min_trade, rows.destination[0], rows.fee[0], rows.shallow[0], marks, totals, values, traded_at, held_at,
+        prices.times_s, prices.trade_prices, prices.quote_prices, prices.bar_states, prices.break_bars, float(start_value),
+        arrays.targets[0], absolute, relative, every_s, cooldown_s, min_trade, arrays.destination[0], arrays.fee[0],
+        arrays.inverse_depth[0], mark_bars, totals, values, has_traded, holdings,
     )  # fmt: skip
     final, hold, turnover, costs, stranded = (float(number) for number in totals[:5])
     return KernelResult(
@@ -473,15 +481,15 @@ def run_kernel(
         stranded,
         int(totals[5]),
         values,
-        np.nonzero(traded_at)[0],
-        held_at,
+        np.nonzero(has_traded)[0],
+        holdings,
     )
 
 
 def sweep(
-    bars: KernelPrices,
+    prices: KernelPrices,
     settings: Sequence[KernelSetting],
-    value: float,
+    start_value: float,
     *,
     marks: Sequence[int] = (),
     cores: int | None = None,
@@ -489,26 +497,27 @@ def sweep(
     """Run all settings on `cores` cores (default: all available). `marks` are rising bar numbers.
     Raises ConfigError for invalid input, Refused without numba.
     """
-    kernel, rows = _kernel(), setting_arrays(settings, len(bars.symbols))
-    _check_value(value)
-    at = _marked(marks, len(bars.times_s))
+    kernel, arrays = _kernel(), setting_arrays(settings, len(prices.symbols))
+    _check_value(start_value)
+    mark_bars = _checked_mark_bars(marks, len(prices.times_s))
     count = len(settings)
-    totals, values = np.zeros((count, 6)), np.zeros((count, len(at)))
+    totals, values = np.zeros((count, 6)), np.zeros((count, len(mark_bars)))
     threads = min(count, cores or available_cores())
-    size = -(-count // (threads * PARTS_PER_CORE)) if threads > 1 else count
+    chunk_size = -(-count // (threads * PARTS_PER_CORE)) if threads > 1 else count
 
-    def part(start: int) -> None:
-        some: SettingArrays = rows.part(start, start + size)
-        kernel.many(
-            bars.times_s, bars.traded, bars.quoted, bars.state, bars.breaks, float(value), some.targets, some.numbers, some.seconds,
-            some.destination, some.fee, some.shallow, at, totals[start : start + size], values[start : start + size],
+    def run_chunk(start: int) -> None:
+        chunk: SettingArrays = arrays.slice_rows(start, start + chunk_size)
+        kernel.run_settings(
+            prices.times_s, prices.trade_prices, prices.quote_prices, prices.bar_states, prices.break_bars, float(start_value),
+            chunk.targets, chunk.numbers, chunk.seconds, chunk.destination, chunk.fee, chunk.inverse_depth, mark_bars,
+            totals[start : start + chunk_size], values[start : start + chunk_size],
         )  # fmt: skip
 
     if threads == 1:
-        part(0)
+        run_chunk(0)
     else:
         with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(part, range(0, count, size)))
+            list(pool.map(run_chunk, range(0, count, chunk_size)))
     final, hold, turnover, costs, stranded = (
         np.ascontiguousarray(totals[:, column]) for column in range(5)
     )
@@ -536,10 +545,12 @@ def _check_value(value: float) -> None:
         raise ConfigError(f"value: {value} is not a positive amount", "write a value above zero")
 
 
-def _marked(marks: Sequence[int], bars: int) -> NDArray[np.int64]:
-    at = np.asarray(marks, dtype=np.int64)
-    if len(at) and not (at[0] >= 0 and at[-1] < bars and (np.diff(at) > 0).all()):
+def _checked_mark_bars(marks: Sequence[int], bars: int) -> NDArray[np.int64]:
+    mark_bars = np.asarray(marks, dtype=np.int64)
+    if len(mark_bars) and not (
+        mark_bars[0] >= 0 and mark_bars[-1] < bars and (np.diff(mark_bars) > 0).all()
+    ):
         raise ConfigError(
             "marks: the bar numbers are not ascending", f"bars are numbered from 0 to {bars - 1}"
         )
-    return at
+    return mark_bars

@@ -26,7 +26,7 @@ C = TypeVar("C")
 R = TypeVar("R")
 C_contra = TypeVar("C_contra", contravariant=True)
 R_co = TypeVar("R_co", covariant=True)
-_AHEAD = 2
+_QUEUED_PER_PROCESS = 2
 """Chunks queued per process, so that none is idle."""
 _job: ChunkWorker[Any, Any] | None = None
 
@@ -39,33 +39,36 @@ class ChunkWorker(Protocol[C_contra, R_co]):
 
 
 def run_in_processes(
-    job: ChunkWorker[C, R], chunks: Sequence[C], processes: int, lost: str
+    job: ChunkWorker[C, R], chunks: Sequence[C], processes: int, lost_message: str
 ) -> Iterator[tuple[C, R]]:
     """Yield the chunks with their results, in order of completion, from that many processes.
 
-    Raises the errors of a chunk; Retryable with the message `lost` if a process died.
+    Raises the errors of a chunk; Retryable with the message `lost_message` if a process died.
     """
     # Spawn fresh processes: a fork would share this process's threads and open databases.
-    with ProcessPoolExecutor(processes, get_context("spawn"), _begin, (job,)) as pool:
-        waiting: dict[Future[R], C] = {}
-        rest = iter(chunks)
+    with ProcessPoolExecutor(processes, get_context("spawn"), _init_process, (job,)) as pool:
+        chunk_by_future: dict[Future[R], C] = {}
+        unsubmitted = iter(chunks)
         try:
             while True:
-                while len(waiting) < _AHEAD * processes and (chunk := next(rest, None)) is not None:
+                while (
+                    len(chunk_by_future) < _QUEUED_PER_PROCESS * processes
+                    and (chunk := next(unsubmitted, None)) is not None
+                ):
                     with _sigint_blocked():
-                        waiting[pool.submit(_do, chunk)] = chunk
-                if not waiting:
+                        chunk_by_future[pool.submit(_run_in_process, chunk)] = chunk
+                if not chunk_by_future:
                     return
-                for future in wait(waiting, return_when=FIRST_COMPLETED).done:
-                    yield waiting.pop(future), future.result()
+                for future in wait(chunk_by_future, return_when=FIRST_COMPLETED).done:
+                    yield chunk_by_future.pop(future), future.result()
         except BrokenProcessPool:
             raise Retryable(
-                lost,
+                lost_message,
                 "run the same command again, with fewer --cores if memory is short",
                 code=ErrorCode.WORKER,
             ) from None
         finally:
-            for future in waiting:
+            for future in chunk_by_future:
                 future.cancel()
 
 
@@ -77,36 +80,36 @@ def _sigint_blocked() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    previous_mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous_mask)
 
 
-def _begin(job: ChunkWorker[Any, Any]) -> None:
+def _init_process(job: ChunkWorker[Any, Any]) -> None:
     """Set up a new process: its job, and a thread that ends it with its parent."""
     global _job  # noqa: PLW0603  set once in each process of the pool
     _job = job
-    signal.signal(signal.SIGTERM, lambda _signal, _frame: _leave())
-    above = parent_process()
-    if above is not None:
-        threading.Thread(target=_end_with, args=(above.sentinel,), daemon=True).start()
+    signal.signal(signal.SIGTERM, lambda _signal, _frame: _exit_now())
+    parent = parent_process()
+    if parent is not None:
+        threading.Thread(target=_exit_with_parent, args=(parent.sentinel,), daemon=True).start()
 
 
-def _end_with(sentinel: int) -> None:
+def _exit_with_parent(sentinel: int) -> None:
     connection.wait([sentinel])
-    _leave()
+    _exit_now()
 
 
-def _leave() -> None:
+def _exit_now() -> None:
     """Exit immediately and silently, after removing temporary folders."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     atexit._run_exitfuncs()
     os._exit(1)
 
 
-def _do(chunk: Any) -> Any:
+def _run_in_process(chunk: Any) -> Any:
     if _job is None:
         raise RuntimeError("a worker process did not start")
     return _job.do(chunk)
@@ -126,16 +129,16 @@ def run_locally(job: TuneJob, chunks: Sequence[TuneChunk], cores: int) -> Iterat
     for chunk in chunks:
         if chunk.engine is RunEngine.KERNEL:
             yield chunk, job.do(chunk, cores)
-    steps = [chunk for chunk in chunks if chunk.engine is RunEngine.FULL]
-    if min(cores, len(steps)) > 1:
+    step_chunks = [chunk for chunk in chunks if chunk.engine is RunEngine.FULL]
+    if min(cores, len(step_chunks)) > 1:
         yield from run_in_processes(
             job,
-            steps,
-            min(cores, len(steps)),
+            step_chunks,
+            min(cores, len(step_chunks)),
             f"a process of the search died, perhaps for lack of memory; {RESULTS_KEPT_HINT}",
         )
     else:
-        yield from ((chunk, job.do(chunk)) for chunk in steps)
+        yield from ((chunk, job.do(chunk)) for chunk in step_chunks)
 
 
 PATIENCE_S = 10
@@ -162,11 +165,11 @@ def run_on_cluster(
     package, without workers, or for workers of another version; Retryable if the scheduler does not
     answer or dies; and the errors of a run.
     """
-    distributed = _package()
-    client = _connected(distributed, address)
+    distributed = _import_distributed()
+    client = _connect(distributed, address)
     try:
         _require_workers(client)
-        yield from _answers(distributed, client, job, chunks)
+        yield from _cluster_results(distributed, client, job, chunks)
     except (
         OSError,
         TimeoutError,
@@ -192,7 +195,7 @@ def local_version() -> str:
     return version("trimtab")
 
 
-def _package() -> Any:
+def _import_distributed() -> Any:
     try:
         return import_module("distributed")
     except ImportError:
@@ -201,7 +204,7 @@ def _package() -> Any:
         ) from None
 
 
-def _connected(distributed: Any, address: str) -> Any:
+def _connect(distributed: Any, address: str) -> Any:
     try:
         return distributed.Client(address, timeout=PATIENCE_S, set_as_default=False)
     except (OSError, TimeoutError, ValueError, TypeError) as error:
@@ -218,28 +221,30 @@ def _require_workers(client: Any) -> None:
         raise ConfigError(
             "--scheduler: it has no workers", "start a worker with: dask worker ADDRESS"
         )
-    others = sorted({text for text in versions.values() if text != local_version()})
-    if others:
+    other_versions = sorted({text for text in versions.values() if text != local_version()})
+    if other_versions:
         raise ConfigError(
-            f"--scheduler: workers have trimtab {', '.join(others)}, this machine has {local_version()}",
+            f"--scheduler: workers have trimtab {', '.join(other_versions)}, this machine has {local_version()}",
             "install the same version on both",
         )
 
 
-def _answers(
+def _cluster_results(
     distributed: Any, client: Any, job: TuneJob, chunks: Sequence[TuneChunk]
 ) -> Iterator[ChunkResult]:
-    shared = client.scatter(job, broadcast=True, hash=False)
-    waiting = {client.submit(run_chunk, shared, chunk, pure=False): chunk for chunk in chunks}
-    for future in distributed.as_completed(list(waiting), loop=client.loop):
+    job_future = client.scatter(job, broadcast=True, hash=False)
+    chunk_by_future = {
+        client.submit(run_chunk, job_future, chunk, pure=False): chunk for chunk in chunks
+    }
+    for future in distributed.as_completed(list(chunk_by_future), loop=client.loop):
         if future.status == "error":
-            raise _failed(future.exception(timeout=PATIENCE_S))
+            raise _worker_error(future.exception(timeout=PATIENCE_S))
         run_results: list[RunResult] = future.result(timeout=PATIENCE_S)
-        yield waiting.pop(future), run_results
+        yield chunk_by_future.pop(future), run_results
         future.release()
 
 
-def _failed(error: BaseException) -> TrimtabError:
+def _worker_error(error: BaseException) -> TrimtabError:
     """Return the error that a run raised on its worker; wrap foreign errors, such as repeatedly
     lost workers.
     """

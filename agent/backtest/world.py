@@ -38,31 +38,30 @@ from agent.errors import ConfigError
 from agent.layers.strategies.state import Strategy
 from agent.model import FeedRound, Head, OrderKind, Pool, Receipt, UnsignedTx
 from agent.units import BPS, PIPS, Price, Token, floor_int
-from agent.units import Price as Ratio
 
 UINT112_MAX = 2**112 - 1
 
 
 def make_pool(
-    form: str, token: Token, money: Token, price: Price, depth_raw: int, fee_pips: int
+    pool_form: str, token: Token, money: Token, price: Price, depth_raw: int, fee_pips: int
 ) -> Pool:
     """Return a pool in which one base unit of `token` costs `price` base units of `money`, with
-    `depth_raw` of `money`. `form` is a key of FORMS. Raises ConfigError if a reserve is zero or
-    exceeds uint112.
+    `depth_raw` of `money`. `pool_form` is a key of FORMS. Raises ConfigError if a reserve is zero
+    or exceeds uint112.
     """
-    other_raw = floor_int(depth_raw / price)
-    if not 0 < other_raw <= UINT112_MAX or not 0 < depth_raw <= UINT112_MAX:
+    token_raw = floor_int(depth_raw / price)
+    if not 0 < token_raw <= UINT112_MAX or not 0 < depth_raw <= UINT112_MAX:
         raise ConfigError(
-            f"--depth: reserves of {depth_raw} base units of {money.label} and {other_raw} of"
+            f"--depth: reserves of {depth_raw} base units of {money.label} and {token_raw} of"
             f" {token.label} are out of range",
             "choose a depth with reserves of at least 1 base unit and less than 2^112",
         )
-    first = int(token.address, 16) < int(money.address, 16)
-    tokens, reserves, price0 = (token, money), (other_raw, depth_raw), price
-    if not first:
-        tokens, reserves, price0 = (money, token), (depth_raw, other_raw), 1 / price
-    address = simulated_address(f"{form} {token.address} {money.address}")
-    return FORMS[form].simulated(form, address, tokens, price0, reserves, fee_pips)
+    is_token0 = int(token.address, 16) < int(money.address, 16)
+    tokens, reserves, price0 = (token, money), (token_raw, depth_raw), price
+    if not is_token0:
+        tokens, reserves, price0 = (money, token), (depth_raw, token_raw), 1 / price
+    address = simulated_address(f"{pool_form} {token.address} {money.address}")
+    return FORMS[pool_form].simulated(pool_form, address, tokens, price0, reserves, fee_pips)
 
 
 LARGEST_RAW = 2**255 - 1
@@ -76,17 +75,20 @@ def read_pool(path: Path, token0: Token, token1: Token) -> V3Pool:
     net liquidity sums to `liquidity` up to the current tick and to zero over all ticks.
     """
     try:
-        pool = _pool(json.loads(path.read_text(encoding="utf-8")), path, token0, token1)
+        pool = _parse_pool(json.loads(path.read_text(encoding="utf-8")), path, token0, token1)
     except OSError as error:
         raise ConfigError(
             f"--pool-state: {path} cannot be read: {error.strerror}",
             "name a readable JSON file",
         ) from None
     except (KeyError, TypeError, ValueError, IndexError) as error:
-        why = f"--pool-state: {path.name} is not a pool: {type(error).__name__} {error}"[:160]
-        raise ConfigError(why, "write scalars and tick_data as in docs/backtest.md") from None
-    inside = sum(tick.liquidity_net for tick in pool.ticks if tick.index <= pool.tick)
-    if inside != pool.liquidity or sum(liquidity.liquidity_net for liquidity in pool.ticks) != 0:
+        problem = f"--pool-state: {path.name} is not a pool: {type(error).__name__} {error}"[:160]
+        raise ConfigError(problem, "write scalars and tick_data as in docs/backtest.md") from None
+    liquidity_at_tick = sum(tick.liquidity_net for tick in pool.ticks if tick.index <= pool.tick)
+    if (
+        liquidity_at_tick != pool.liquidity
+        or sum(liquidity.liquidity_net for liquidity in pool.ticks) != 0
+    ):
         raise ConfigError(
             f"--pool-state: the ticks of {path.name} do not add up to its liquidity",
             "list every initialised tick",
@@ -99,8 +101,8 @@ def read_pool(path: Path, token0: Token, token1: Token) -> V3Pool:
     return pool
 
 
-def _pool(data: Any, path: Path, token0: Token, token1: Token) -> V3Pool:
-    scalars = data["scalars"]
+def _parse_pool(document: Any, path: Path, token0: Token, token1: Token) -> V3Pool:
+    scalars = document["scalars"]
     fee_pips, spacing, sqrt_x96, tick = (
         int(scalars[name]) for name in ("fee", "tick_spacing", "sqrt_price_x96", "tick")
     )
@@ -110,10 +112,10 @@ def _pool(data: Any, path: Path, token0: Token, token1: Token) -> V3Pool:
         raise ValueError("the tick does not match the price")
     ticks = tuple(
         TickLiquidity(int(index), int(row[1]))
-        for index, row in sorted(data["tick_data"].items(), key=lambda one: int(one[0]))
+        for index, row in sorted(document["tick_data"].items(), key=lambda item: int(item[0]))
     )
-    edge = MAX_TICK // spacing * spacing
-    if any(liquidity.index % spacing or abs(liquidity.index) > edge for liquidity in ticks):
+    last_tick = MAX_TICK // spacing * spacing
+    if any(liquidity.index % spacing or abs(liquidity.index) > last_tick for liquidity in ticks):
         raise ValueError("a tick does not match the spacing or is out of range")
     address = simulated_address(f"pool {path.name} {token0.address} {token1.address}")
     return V3Pool(
@@ -127,28 +129,28 @@ def _pool(data: Any, path: Path, token0: Token, token1: Token) -> V3Pool:
         tick,
         int(scalars["liquidity"]),
         ticks,
-        -edge,
-        edge,
+        -last_tick,
+        last_tick,
     )
 
 
-def arbitrage_pool(pool: V3Pool, price: Ratio) -> V3Pool:
+def arbitrage_pool(pool: V3Pool, price: Price) -> V3Pool:
     """Return the pool after a swap to `price` (token1 per base unit of token0), over every tick in
     between.
 
     Real arbitrage stops one fee short of the price. Raises ConfigError for a price outside the
     pool's range.
     """
-    wanted_x96 = isqrt(floor_int(price * 2**192))
-    if not MIN_SQRT_RATIO < wanted_x96 < MAX_SQRT_RATIO:
+    target_x96 = isqrt(floor_int(price * 2**192))
+    if not MIN_SQRT_RATIO < target_x96 < MAX_SQRT_RATIO:
         raise ConfigError(
             "--pool-state: a price in the table is outside a pool's range",
             "check the decimals of its tokens",
         )
-    if wanted_x96 == pool.sqrt_price_x96:
+    if target_x96 == pool.sqrt_price_x96:
         return pool
-    token_in = pool.token0 if wanted_x96 < pool.sqrt_price_x96 else pool.token1
-    return pool.swap(token_in, LARGEST_RAW, wanted_x96).after
+    token_in = pool.token0 if target_x96 < pool.sqrt_price_x96 else pool.token1
+    return pool.swap(token_in, LARGEST_RAW, target_x96).after
 
 
 CHAIN_ID = 31337
@@ -220,7 +222,7 @@ class SimulatedWorld:
     fills: list[Fill] = field(default_factory=list)
     hold: dict[str, int] = field(default_factory=dict)
     flows: tuple[tuple[int, Fraction], ...] = ()
-    flowed: list[AppliedTransfer] = field(default_factory=list)
+    applied_transfers: list[AppliedTransfer] = field(default_factory=list)
     gas_paid: Fraction = Fraction(0)
     records: list[HoldingsRecord] = field(default_factory=list)
     columns: dict[str, int] = field(init=False)
@@ -260,22 +262,22 @@ class SimulatedWorld:
         return int(self.table.times_s[self.bar])
 
     @property
-    def gone(self) -> frozenset[str]:
+    def excluded(self) -> frozenset[str]:
         """Tokens excluded at this bar because their price is stale; never the numeraire."""
         if self.settings.gone != LEAVE:
             return frozenset()
-        stale = self.stale[self.bar]
+        is_stale = self.stale[self.bar]
         return frozenset(
             token
             for token, column in self.columns.items()
-            if stale[column] and token != self.money.address
+            if is_stale[column] and token != self.money.address
         )
 
     @property
     def gas_wei(self) -> int:
         """Gas price at this bar."""
-        gas: int | Sequence[int] = self.settings.gas_wei
-        return gas if isinstance(gas, int) else gas[self.bar]
+        gas_setting: int | Sequence[int] = self.settings.gas_wei
+        return gas_setting if isinstance(gas_setting, int) else gas_setting[self.bar]
 
     def now_s(self) -> int:
         """Return the bar's time, equal for all its blocks (ports.Clock): later times would delay
@@ -303,19 +305,26 @@ class SimulatedWorld:
         self.bar = bar
         if self.venue is not None:
             self.venue.advance_to(bar)
-        self._price()
-        self._trade_pools()
-        self._pay_in_and_out()
+        self._update_prices()
+        self._reset_pools()
+        self._apply_transfers_due()
 
     def record(self) -> None:
         """Record the holdings after this bar if they changed."""
-        now = HoldingsRecord(self.bar, self.wallet.balances, self.hold, self.gas_paid)
-        last = self.records[-1] if self.records else None
+        current_record = HoldingsRecord(self.bar, self.wallet.balances, self.hold, self.gas_paid)
+        previous_record = self.records[-1] if self.records else None
         if self.wallet.balances and (
-            last is None
-            or (last.balances, last.hold, last.gas) != (now.balances, now.hold, now.gas)
+            previous_record is None
+            or (previous_record.balances, previous_record.hold, previous_record.gas)
+            != (current_record.balances, current_record.hold, current_record.gas)
         ):
-            self.records.append(replace(now, balances=dict(now.balances), hold=dict(now.hold)))
+            self.records.append(
+                replace(
+                    current_record,
+                    balances=dict(current_record.balances),
+                    hold=dict(current_record.hold),
+                )
+            )
 
     def next_transfer_bar(self) -> int:
         """Return the bar of the owner's next transfer; the number of bars if there is none."""
@@ -325,7 +334,7 @@ class SimulatedWorld:
         """Begin a new block."""
         self.block += 1
 
-    def quoted(self, token: str, bar: int) -> Fraction:
+    def table_price(self, token: str, bar: int) -> Fraction:
         """Return the close of a token in the table's unit; 1 for a token without a column, which is
         that unit.
         """
@@ -334,8 +343,13 @@ class SimulatedWorld:
 
     def price(self, token: Token, bar: int) -> Price:
         """Return the price of a token at a bar, numeraire base units per base unit."""
-        quoted, unit = self.quoted(token.address, bar), self.quoted(self.money.address, bar)
-        return quoted / unit * Fraction(10) ** (self.money.decimals - token.decimals)
+        token_price, numeraire_price = (
+            self.table_price(token.address, bar),
+            self.table_price(self.money.address, bar),
+        )
+        return (
+            token_price / numeraire_price * Fraction(10) ** (self.money.decimals - token.decimals)
+        )
 
     def value(self, balances: dict[str, int]) -> Fraction:
         """Return the value of balances in numeraire base units, at this bar's prices."""
@@ -343,23 +357,23 @@ class SimulatedWorld:
 
     def wealth(self) -> Fraction:
         """Return the value of wallet and margin account after gas, at this bar's prices."""
-        margin = Fraction(0) if self.venue is None else self.venue.value(self.money)
-        return self.value(self.wallet.balances) + margin - self.gas_paid
+        margin_value = Fraction(0) if self.venue is None else self.venue.value(self.money)
+        return self.value(self.wallet.balances) + margin_value - self.gas_paid
 
-    def _pay_in_and_out(self) -> None:
+    def _apply_transfers_due(self) -> None:
         """Apply the transfers due at this bar to the wallet and to the buy-and-hold portfolio."""
         while self.flows and self.flows[0][0] <= self.bar:
             amount, self.flows = self.flows[0][1], self.flows[1:]
             value = amount * 10**self.money.decimals
-            self.flowed.append(
+            self.applied_transfers.append(
                 AppliedTransfer(self.bar, self.bar_s, value, self.wealth(), self.value(self.hold))
             )
             assets = [asset.token.address for asset in self.backtest.portfolio.assets]
-            way, money = self.settings.flows_in, self.money.address
+            mode, money = self.settings.flows_in, self.money.address
             self.wallet.balances = apply_transfer(
-                self.wallet.balances, self.prices, value, way, money, assets
+                self.wallet.balances, self.prices, value, mode, money, assets
             )
-            if value > 0 and way == IN_NUMERAIRE:  # as in the ledger's buy and hold
+            if value > 0 and mode == IN_NUMERAIRE:  # as in the ledger's buy and hold
                 targets = target_shares_bps(self.backtest)
                 for token, raw in buy_at_targets(value, targets, self.prices).items():
                     self.hold[token] += floor_int(raw)
@@ -370,43 +384,50 @@ class SimulatedWorld:
 
     def _max_age_s(self, symbol: str) -> int:
         spec = self.backtest
-        names = {ours: spec.portfolio.feed(address) for address, ours in spec.symbols}
-        return spec.reference.max_age_s(names.get(symbol) or "")
+        feed_by_symbol = {
+            symbol_of_token: spec.portfolio.feed(address)
+            for address, symbol_of_token in spec.symbols
+        }
+        return spec.reference.max_age_s(feed_by_symbol.get(symbol) or "")
 
-    def _price(self) -> None:
-        portfolio, gone = self.backtest.portfolio, self.gone
+    def _update_prices(self) -> None:
+        portfolio, excluded_tokens = self.backtest.portfolio, self.excluded
         feeds = []
         for token in self.tokens:
             column = self.columns.get(token.address)
-            at = self.bar
-            if column is not None and token.address not in gone:  # steps do not read excluded feeds
-                at = int(self.newest[self.bar, column])
-            at_s, name = int(self.table.times_s[at]), portfolio.feed(token.address)
+            row = self.bar
+            if (
+                column is not None and token.address not in excluded_tokens
+            ):  # steps do not read excluded feeds
+                row = int(self.newest[self.bar, column])
+            updated_at_s, feed = int(self.table.times_s[row]), portfolio.feed(token.address)
             self.prices[token.address] = self.price(token, self.bar)
-            price = Fraction(1) if column is None else Fraction(str(float(self.closes[at, column])))
-            if name is not None:
+            price = (
+                Fraction(1) if column is None else Fraction(str(float(self.closes[row, column])))
+            )
+            if feed is not None:
                 feeds.append(
                     FeedRound(
-                        name,
+                        feed,
                         FEED_DECIMALS,
-                        at + 1,
+                        row + 1,
                         floor_int(price * 10**FEED_DECIMALS),
-                        at_s,
-                        at_s,
-                        at + 1,
+                        updated_at_s,
+                        updated_at_s,
+                        row + 1,
                     )
                 )
         self.feeds = tuple(feeds)
 
-    def _trade_pools(self) -> None:
+    def _reset_pools(self) -> None:
         settings, money = self.settings, self.money
-        first, end, part = settings.thin or (0, 0, Fraction(1))
+        thin_start, thin_end, thin_share = settings.thin or (0, 0, Fraction(1))
         depth = settings.depth
-        if first <= self.bar < end:
-            depth *= part
+        if thin_start <= self.bar < thin_end:
+            depth *= thin_share
         depth_raw = floor_int(depth * 10**money.decimals)
-        gone = self.gone
-        recorded = [(pool, {pool.token0, pool.token1}) for pool in settings.recorded]
+        excluded_tokens = self.excluded
+        recorded_pairs = [(pool, {pool.token0, pool.token1}) for pool in settings.recorded]
         pools = [
             make_pool(
                 settings.pool,
@@ -417,14 +438,14 @@ class SimulatedWorld:
                 settings.fee_pips,
             )
             for token in self.tokens
-            if token.address not in (money.address, *gone)
-            and all(pair != {token.address, money.address} for _, pair in recorded)
+            if token.address not in (money.address, *excluded_tokens)
+            and all(pair != {token.address, money.address} for _, pair in recorded_pairs)
         ]
-        for pool, pair in recorded:
-            before = self.pools.get(pool.address, pool)
-            if isinstance(before, V3Pool) and not pair & gone:
+        for pool, pair in recorded_pairs:
+            previous = self.pools.get(pool.address, pool)
+            if isinstance(previous, V3Pool) and not pair & excluded_tokens:
                 pools.append(
-                    arbitrage_pool(before, self.prices[pool.token0] / self.prices[pool.token1])
+                    arbitrage_pool(previous, self.prices[pool.token0] / self.prices[pool.token1])
                 )
         self.pools = {pool.address: pool for pool in pools}
 
@@ -443,22 +464,32 @@ def balances_at_targets(world: SimulatedWorld) -> dict[str, int]:
     base unit.
     """
     portfolio, settings, money = world.backtest.portfolio, world.settings, world.money.address
-    whole = settings.start_value * 10**portfolio.numeraire.decimals
+    start_value = settings.start_value * 10**portfolio.numeraire.decimals
     balances = {token.address: 0 for token in world.tokens}
-    waiting = {terms.token for terms in portfolio.orders.terms if terms.kind is OrderKind.ENTRY}
-    waits_as = money if any(asset.token.address == money for asset in portfolio.assets) else ""
+    entry_tokens = {
+        terms.token for terms in portfolio.orders.terms if terms.kind is OrderKind.ENTRY
+    }
+    entry_substitute = (
+        money if any(asset.token.address == money for asset in portfolio.assets) else ""
+    )
     targets = target_shares_bps(world.backtest)
-    values = _beside_margin(world, {token: whole * bps / BPS for token, bps in targets.items()})
+    values = _without_margin(
+        world, {token: start_value * bps / BPS for token, bps in targets.items()}
+    )
     for asset in portfolio.assets:
-        token = waits_as if waits_as and asset.token.address in waiting else asset.token.address
-        bought = floor_int(values[asset.token.address] / world.prices[token])
-        if values[asset.token.address] and not bought:
+        token = (
+            entry_substitute
+            if entry_substitute and asset.token.address in entry_tokens
+            else asset.token.address
+        )
+        bought_raw = floor_int(values[asset.token.address] / world.prices[token])
+        if values[asset.token.address] and not bought_raw:
             raise ConfigError(
                 f"--value: {float(settings.start_value):g} is too low for one base unit of"
                 f" {asset.token.label} ({asset.token.decimals} decimals)",
                 "raise --value, or check --decimals",
             )
-        balances[token] += bought
+        balances[token] += bought_raw
         balances[asset.token.address] += asset.reserve_raw
     return balances
 
@@ -477,19 +508,25 @@ def target_shares_bps(spec: BacktestSpec) -> dict[str, Fraction]:
     }
 
 
-def _beside_margin(world: SimulatedWorld, values: dict[str, Fraction]) -> dict[str, Fraction]:
+def _without_margin(world: SimulatedWorld, values: dict[str, Fraction]) -> dict[str, Fraction]:
     """Return the values that an initial wallet holds in addition to its margin account, so that
     both together are at the targets, or as close as the wallet allows if the collateral exceeds its
     target.
     """
     if world.venue is None or not world.venue.setup.policy.margin_in_weights:
         return values
-    collateral, whole = world.venue.setup.collateral.address, sum(values.values(), Fraction(0))
-    margin = world.venue.value(world.money)
-    values = {token: value * (whole + margin) / whole for token, value in values.items()}
-    values[collateral] = max(Fraction(0), values[collateral] - margin)
+    collateral, start_value = (
+        world.venue.setup.collateral.address,
+        sum(values.values(), Fraction(0)),
+    )
+    margin_value = world.venue.value(world.money)
+    values = {
+        token: value * (start_value + margin_value) / start_value for token, value in values.items()
+    }
+    values[collateral] = max(Fraction(0), values[collateral] - margin_value)
     return {
-        token: value * whole / sum(values.values(), Fraction(0)) for token, value in values.items()
+        token: value * start_value / sum(values.values(), Fraction(0))
+        for token, value in values.items()
     }
 
 

@@ -24,7 +24,7 @@ _FEE_BITS = 128
 def fee_items(data_fee: DataFee) -> list[CallItem]:
     """Return the calls whose answers `read_quote` takes; none for chains without a fee."""
     match data_fee:
-        case DataFee.OP_STACK | DataFee.OPTIONAL:
+        case DataFee.OP_STACK | DataFee.OP_STACK_COPY:
             function_calls = [
                 (_L1_FEE_UPPER_BOUND, 0),
                 (_L1_FEE_UPPER_BOUND, DATA_BYTES),
@@ -49,23 +49,23 @@ def read_quote(data_fee: DataFee, answers: Sequence[LensAnswer]) -> DataFeeQuote
         prices = answer_words(answers[0], 2)
         if isinstance(prices, CallStatus):
             return prices
-        read = [prices[0], prices[0] + prices[1] * DATA_BYTES]
+        fees_wei = [prices[0], prices[0] + prices[1] * DATA_BYTES]
     else:
         words = [answer_words(answer, 1) for answer in answers]
-        if failed := [word for word in words if isinstance(word, CallStatus)]:
-            return failed[0]
-        read = [word[0] for word in words if not isinstance(word, CallStatus)]
-    if any(wei >> _FEE_BITS for wei in read) or any(
-        empty > full for empty, full in zip(read[::2], read[1::2], strict=True)
+        if failures := [word for word in words if isinstance(word, CallStatus)]:
+            return failures[0]
+        fees_wei = [word[0] for word in words if not isinstance(word, CallStatus)]
+    if any(wei >> _FEE_BITS for wei in fees_wei) or any(
+        empty > full for empty, full in zip(fees_wei[::2], fees_wei[1::2], strict=True)
     ):
         return CallStatus.MALFORMED
-    return DataFeeQuote(*read, as_gas=data_fee is DataFee.ARBITRUM)
+    return DataFeeQuote(*fees_wei, as_gas=data_fee is DataFee.ARBITRUM)
 
 
-def fee_calls(data_fee: DataFee, at: str) -> list[RpcCall]:
+def fee_calls(data_fee: DataFee, block_tag: str) -> list[RpcCall]:
     """Return the same calls for one node, at a block tag."""
     return [
-        ("eth_call", [{"to": item.target, "data": hex_data(item.data)}, at])
+        ("eth_call", [{"to": item.target, "data": hex_data(item.data)}, block_tag])
         for item in fee_items(data_fee)
     ]
 
@@ -76,15 +76,15 @@ def node_quote(name: str, data_fee: DataFee, answers: Sequence[object]) -> DataF
     """
     if not answers:
         return None
-    read = read_quote(
+    quote = read_quote(
         data_fee,
         [
             parse_bytes(require_result(name, "eth_call", answer), "the data fee")
             for answer in answers
         ],
     )
-    if isinstance(read, CallStatus):
+    if isinstance(quote, CallStatus):
         raise Retryable(
-            f"{name} cannot report the {DATA_FEE_ITEM}: {read.why}", code=ErrorCode.ANSWER
+            f"{name} cannot report the {DATA_FEE_ITEM}: {quote.why}", code=ErrorCode.ANSWER
         )
-    return read
+    return quote

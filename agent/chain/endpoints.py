@@ -17,7 +17,7 @@ from agent.units import format_duration
 
 HALF_LIFE_S = 60.0
 """Age at which the weight of a success, failure or latency is halved."""
-FAILURES = 3
+FAILURES_BEFORE_REST = 3
 """Consecutive failures after which an endpoint rests."""
 FIRST_REST_S, LONGEST_REST_S = 5.0, 300.0
 """Shortest and longest rest. Each failed trial doubles the rest; a Retry-After is capped at the
@@ -53,11 +53,11 @@ class EndpointHealth:
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
-        self._at = now()
-        self._good = self._bad = self._took = 0.0
-        self._in_a_row = 0
-        self._rests = 0
-        self._until = self._wait_until = self._at
+        self._decayed_at_s = now()
+        self._good = self._bad = self._latency_sum_s = 0.0
+        self._failures_in_row = 0
+        self._rest_count = 0
+        self._rest_until_s = self._wait_until_s = self._decayed_at_s
         self._why = ""
         self.lagging = False
 
@@ -67,23 +67,25 @@ class EndpointHealth:
         """
         self._decay()
         self._good += 1
-        self._took += took_s
-        self._in_a_row = self._rests = 0
+        self._latency_sum_s += took_s
+        self._failures_in_row = self._rest_count = 0
 
     def failure(self, why: str, wait_s: float | None = None) -> None:
         """Record a missing or malformed answer. `wait_s` is the pause requested by the endpoint."""
         self._decay()
         self._bad += 1
-        self._in_a_row += 1
+        self._failures_in_row += 1
         self._why = why
         if wait_s is not None:
-            self._wait_until = max(
-                self._wait_until, self._at + min(max(wait_s, 0.0), LONGEST_REST_S)
+            self._wait_until_s = max(
+                self._wait_until_s, self._decayed_at_s + min(max(wait_s, 0.0), LONGEST_REST_S)
             )
-        if self._in_a_row >= FAILURES or self._rests:
-            self._until = self._at + min(FIRST_REST_S * 2**self._rests, LONGEST_REST_S)
-            self._rests = min(self._rests + 1, 16)
-            self._in_a_row = 0
+        if self._failures_in_row >= FAILURES_BEFORE_REST or self._rest_count:
+            self._rest_until_s = self._decayed_at_s + min(
+                FIRST_REST_S * 2**self._rest_count, LONGEST_REST_S
+            )
+            self._rest_count = min(self._rest_count + 1, 16)
+            self._failures_in_row = 0
 
     def blame(self, why: str) -> None:
         """Record an answer that differs from the others. Only its score falls; the endpoint stays
@@ -108,13 +110,13 @@ class EndpointHealth:
         the endpoint back in service.
         """
         now = self._now()
-        if now < self._wait_until:
+        if now < self._wait_until_s:
             return Circuit.WAIT
-        if now < self._until:
+        if now < self._rest_until_s:
             return Circuit.OPEN
         if self.lagging:
             return Circuit.LAGGING
-        return Circuit.TRIAL if self._rests else Circuit.CLOSED
+        return Circuit.TRIAL if self._rest_count else Circuit.CLOSED
 
     @property
     def score(self) -> float:
@@ -133,21 +135,21 @@ class EndpointHealth:
             self.circuit,
             score,
             self._latency_s,
-            max(0.0, self._wait_until - now, self._until - now),
+            max(0.0, self._wait_until_s - now, self._rest_until_s - now),
             self._why,
         )
 
     @property
     def _latency_s(self) -> float | None:
-        return self._took / self._good if self._good > 0 else None
+        return self._latency_sum_s / self._good if self._good > 0 else None
 
     def _decay(self) -> None:
         now = self._now()
-        factor = 0.5 ** ((now - self._at) / HALF_LIFE_S)
+        factor = 0.5 ** ((now - self._decayed_at_s) / HALF_LIFE_S)
         self._good *= factor
         self._bad *= factor
-        self._took *= factor
-        self._at = now
+        self._latency_sum_s *= factor
+        self._decayed_at_s = now
 
 
 T = TypeVar("T")
@@ -199,7 +201,7 @@ class Endpoint:
                     f"{self.name} is rate limited for {format_duration(int(state.rest_s))} more: {state.why}",
                     code=ErrorCode.RATE_LIMIT,
                 )
-            started = self._now()
+            started_s = self._now()
             try:
                 answers = self._line.batch(calls)
             except EndpointOverloaded as error:
@@ -208,7 +210,7 @@ class Endpoint:
             except TrimtabError as error:
                 self.health.failure(error.message)
                 raise
-            self.health.success(self._now() - started)
+            self.health.success(self._now() - started_s)
             return answers
 
 
@@ -217,7 +219,7 @@ class PollResult(Generic[T]):
     """Answers by endpoint in the order of the config, and the failures of the others."""
 
     answers: dict[Endpoint, T]
-    lost: dict[Endpoint, TrimtabError]
+    failures: dict[Endpoint, TrimtabError]
 
     @property
     def operators(self) -> set[str]:
@@ -250,14 +252,14 @@ class EndpointPool:
         )
         self.min_operators = min_operators
         self.max_lag_blocks = max_lag_blocks
-        self.tell: Callable[[str], None] = lambda text: None
+        self.report: Callable[[str], None] = lambda text: None
         self.data_fee = data_fee
         self.now_s = now_s
         self._grace_s = grace_s
-        known = sorted(operators_of(self.endpoints))
-        if len(known) < max(1, min_operators):
+        operators = sorted(operators_of(self.endpoints))
+        if len(operators) < max(1, min_operators):
             raise ConfigError(
-                f"chain.rpc has endpoints of {len(known)} operator(s) ({', '.join(known)}), but"
+                f"chain.rpc has endpoints of {len(operators)} operator(s) ({', '.join(operators)}), but"
                 f" {min_operators} must agree",
                 "add an endpoint of another operator, or name the only one in"
                 " chain.single_operator",
@@ -277,49 +279,53 @@ class EndpointPool:
         self,
         question: Callable[[Endpoint], T],
         among: Iterable[Endpoint] | None = None,
-        enough: Callable[[Mapping[Endpoint, T]], bool] = lambda answers: False,
+        is_enough: Callable[[Mapping[Endpoint, T]], bool] = lambda answers: False,
     ) -> PollResult[T]:
-        """Query all endpoints in service in parallel. Once `enough` returns True, the others have a
+        """Query all endpoints in service in parallel. Once `is_enough` returns True, the others have a
         short grace period. Errors of endpoints are returned; any other error is raised.
         """
         candidates = self.ranked if among is None else list(among)
         queried = self._in_service(candidates)
-        lost: dict[Endpoint, TrimtabError] = {
-            endpoint: _resting(endpoint) for endpoint in candidates if endpoint not in queried
+        failures: dict[Endpoint, TrimtabError] = {
+            endpoint: _resting_error(endpoint) for endpoint in candidates if endpoint not in queried
         }
         answers: dict[Endpoint, T] = {}
         results: queue.SimpleQueue[tuple[Endpoint, T | Exception, bool]] = queue.SimpleQueue()
         for endpoint in queried[1:]:
             # daemon threads: a hanging request does not keep the process alive
-            threading.Thread(target=_run, args=(question, endpoint, results), daemon=True).start()
+            threading.Thread(
+                target=_ask_endpoint, args=(question, endpoint, results), daemon=True
+            ).start()
         if len(queried) == 1:
-            _run(question, queried[0], results)
+            _ask_endpoint(question, queried[0], results)
         elif queried:
-            threading.Thread(target=_run, args=(question, queried[0], results), daemon=True).start()
-        pending, until_s = set(queried), None
-        while pending:
+            threading.Thread(
+                target=_ask_endpoint, args=(question, queried[0], results), daemon=True
+            ).start()
+        unanswered, until_s = set(queried), None
+        while unanswered:
             timeout_s = None if until_s is None else max(0.0, until_s - time.monotonic())
             try:
-                endpoint, result, failed = results.get(timeout=timeout_s)
+                endpoint, result, is_error = results.get(timeout=timeout_s)
             except queue.Empty:
                 break
-            pending.discard(endpoint)
-            if not failed:
+            unanswered.discard(endpoint)
+            if not is_error:
                 answers[endpoint] = result  # type: ignore[assignment]  # an answer unless `failed`
             elif isinstance(result, Retryable | OperatorNeeded):
-                lost[endpoint] = result
+                failures[endpoint] = result
             else:
                 raise result  # type: ignore[misc]  # an error, since `failed`
-            if not failed and until_s is None and pending and enough(answers):
+            if not is_error and until_s is None and unanswered and is_enough(answers):
                 until_s = time.monotonic() + self._grace_s
-        lost |= {
+        failures |= {
             slow: Retryable(f"{slow.name} had not answered when enough others agreed")
-            for slow in pending
+            for slow in unanswered
         }
         in_order = {
             endpoint: answers[endpoint] for endpoint in self.endpoints if endpoint in answers
         }
-        return PollResult(in_order, lost)
+        return PollResult(in_order, failures)
 
     def require(self, poll: PollResult[T]) -> None:
         """Raise unless enough operators answered: OperatorNeeded if every failure needs an
@@ -328,15 +334,17 @@ class EndpointPool:
         if len(poll.operators) >= self.min_operators:
             return
         if len(self.endpoints) == 1:
-            raise next(iter(poll.lost.values()))
+            raise next(iter(poll.failures.values()))
         message = "; ".join(
-            failure_text(endpoint, failure) for endpoint, failure in poll.lost.items()
+            failure_text(endpoint, failure) for endpoint, failure in poll.failures.items()
         )
-        kind: type[TrimtabError] = Retryable
-        if poll.lost and all(isinstance(error, OperatorNeeded) for error in poll.lost.values()):
-            kind = OperatorNeeded
-        remedy = next((failure.remedy for failure in poll.lost.values() if failure.remedy), "")
-        raise kind(
+        error_type: type[TrimtabError] = Retryable
+        if poll.failures and all(
+            isinstance(error, OperatorNeeded) for error in poll.failures.values()
+        ):
+            error_type = OperatorNeeded
+        remedy = next((failure.remedy for failure in poll.failures.values() if failure.remedy), "")
+        raise error_type(
             f"{len(poll.operators)} of {self.min_operators} operators answered: {message}",
             remedy,
             code=ErrorCode.OPERATORS,
@@ -344,17 +352,17 @@ class EndpointPool:
 
     def blame(self, endpoint: Endpoint, why: str, *, outvoted: bool = True) -> None:
         """Record an endpoint that differs from the others; with `outvoted`, the others are the
-        majority. `tell` reports it once.
+        majority. `report` tells it once.
         """
         if endpoint.health.state.why != why:
             majority = "; the others outvoted it" if outvoted else ""
-            self.tell(f"{endpoint.name} {why}{majority}")
+            self.report(f"{endpoint.name} {why}{majority}")
         endpoint.health.blame(why)
 
     def lags(self, endpoint: Endpoint, why: str) -> None:
-        """Record an endpoint whose newest block is too old; `tell` reports it once per lag."""
+        """Record an endpoint whose newest block is too old; `report` tells it once per lag."""
         if not endpoint.health.lagging:
-            self.tell(f"{endpoint.name} {why}")
+            self.report(f"{endpoint.name} {why}")
         endpoint.health.lags(why)
 
     def endpoint_states(self) -> list[tuple[str, EndpointState]]:
@@ -368,12 +376,12 @@ class EndpointPool:
         allowed = [
             endpoint for endpoint in candidates if endpoint.health.circuit is not Circuit.WAIT
         ]
-        ready = [
+        usable = [
             endpoint
             for endpoint in allowed
             if endpoint.health.circuit is not Circuit.OPEN and not endpoint.busy
         ]
-        return ready if len(operators_of(ready)) >= max(1, self.min_operators) else allowed
+        return usable if len(operators_of(usable)) >= max(1, self.min_operators) else allowed
 
 
 def operators_of(endpoints: Iterable[Endpoint]) -> set[str]:
@@ -388,7 +396,7 @@ def failure_text(endpoint: Endpoint, failure: TrimtabError) -> str:
     return f"{endpoint.name}: {failure.message}"
 
 
-def _resting(endpoint: Endpoint) -> EndpointResting:
+def _resting_error(endpoint: Endpoint) -> EndpointResting:
     state = endpoint.health.state
     if state.rest_s > 0:
         return EndpointResting(
@@ -397,7 +405,7 @@ def _resting(endpoint: Endpoint) -> EndpointResting:
     return EndpointResting(f"{endpoint.name} has not yet answered an earlier request")
 
 
-def _run(
+def _ask_endpoint(
     question: Callable[[Endpoint], T],
     endpoint: Endpoint,
     results: queue.SimpleQueue[tuple[Endpoint, T | Exception, bool]],

@@ -70,7 +70,7 @@ class CallItem:
 
     def packed(self) -> bytes:
         """Encode the item for the contract."""
-        return bytes([_CALL]) + _address(self.target) + self.packed_call()
+        return bytes([_CALL]) + _address_bytes(self.target) + self.packed_call()
 
     def packed_call(self) -> bytes:
         """Return the packed item without its target address."""
@@ -99,7 +99,7 @@ class ViaItem:
 
     def packed(self) -> bytes:
         """Encode the item for the contract."""
-        return bytes([_VIA]) + _address(self.holder) + self.selector + self.call.packed_call()
+        return bytes([_VIA]) + _address_bytes(self.holder) + self.selector + self.call.packed_call()
 
     def max_bytes(self) -> int:
         """Return the number of bytes of the longest answer, status included."""
@@ -115,7 +115,7 @@ class CodeItem:
 
     def packed(self) -> bytes:
         """Encode the item for the contract."""
-        return bytes([_CODE]) + _address(self.target)
+        return bytes([_CODE]) + _address_bytes(self.target)
 
     def max_bytes(self) -> int:
         """Return the number of bytes of the longest answer, status included."""
@@ -142,10 +142,10 @@ class V3Item:
     @property
     def likely_gas(self) -> int:
         """Return the gas if every tick in the window is initialised."""
-        words = 2 * self.window_ticks // (256 * self.tick_spacing) + 3
+        word_count = 2 * self.window_ticks // (256 * self.tick_spacing) + 3
         return (
             30_000
-            + words * 5_000
+            + word_count * 5_000
             + self.likely_ticks * 8_000
             + (100_000 if self.twap_window_s else 0)
         )
@@ -157,7 +157,12 @@ class V3Item:
             + self.window_ticks.to_bytes(3, "big")
             + self.likely_ticks.to_bytes(2, "big")
         )
-        return bytes([_V3]) + _address(self.pool) + bounds + self.twap_window_s.to_bytes(4, "big")
+        return (
+            bytes([_V3])
+            + _address_bytes(self.pool)
+            + bounds
+            + self.twap_window_s.to_bytes(4, "big")
+        )
 
     def max_bytes(self) -> int:
         """Return the number of bytes of the longest answer, status included."""
@@ -193,17 +198,22 @@ def split_into_pages(items: Sequence[LensItem], page_gas: int = PAGE_GAS) -> lis
     Order is preserved.
     """
     pages: list[list[int]] = []
-    room_bytes = room_request = room_gas = 0
+    answer_room = request_room = gas_room = 0
     for index, item in enumerate(items):
-        answer, request, gas = item.max_bytes(), len(item.packed()), item.likely_gas
-        if not pages or answer > room_bytes or request > room_request or gas > room_gas:
+        answer_bytes, request_bytes, gas = item.max_bytes(), len(item.packed()), item.likely_gas
+        if (
+            not pages
+            or answer_bytes > answer_room
+            or request_bytes > request_room
+            or gas > gas_room
+        ):
             pages.append([])
-            room_bytes, room_request, room_gas = PAGE_BYTES - 64, REQUEST_BYTES, page_gas
+            answer_room, request_room, gas_room = PAGE_BYTES - 64, REQUEST_BYTES, page_gas
         pages[-1].append(index)
-        room_bytes, room_request, room_gas = (
-            room_bytes - answer,
-            room_request - request,
-            room_gas - gas,
+        answer_room, request_room, gas_room = (
+            answer_room - answer_bytes,
+            request_room - request_bytes,
+            gas_room - gas,
         )
     return pages
 
@@ -252,7 +262,7 @@ def _read_page(items: Sequence[LensItem], page: bytes) -> list[tuple[LensAnswer,
 def _decode(item: LensItem, reader: _PageReader) -> LensAnswer:
     status = reader.uint(1)
     if status:
-        if status not in _CONTRACT_STATUS:
+        if status not in _CONTRACT_STATUSES:
             raise Retryable("the endpoint's answer to the lens has an unknown status")
         return CallStatus(status)
     match item:
@@ -268,7 +278,11 @@ def _decode(item: LensItem, reader: _PageReader) -> LensAnswer:
 
 
 def _decode_v3(reader: _PageReader) -> LensAnswer:
-    price, tick, observations = reader.uint(20), reader.signed(3), (reader.uint(2), reader.uint(2))
+    sqrt_price, tick, observations = (
+        reader.uint(20),
+        reader.signed(3),
+        (reader.uint(2), reader.uint(2)),
+    )
     liquidity = reader.uint(16)
     from_tick, to_tick = reader.signed(3), reader.signed(3)
     has_twap, tick_delta, seconds_delta = reader.uint(1), reader.signed(7), reader.uint(20)
@@ -281,10 +295,12 @@ def _decode_v3(reader: _PageReader) -> LensAnswer:
     ):
         return CallStatus.MALFORMED
     twap = (tick_delta, seconds_delta) if has_twap else None
-    return V3Answer(price, tick, liquidity, from_tick, to_tick, tuple(ticks), twap, observations)
+    return V3Answer(
+        sqrt_price, tick, liquidity, from_tick, to_tick, tuple(ticks), twap, observations
+    )
 
 
-_CONTRACT_STATUS = frozenset(
+_CONTRACT_STATUSES = frozenset(
     status.value for status in CallStatus if status is not CallStatus.MALFORMED
 )
 
@@ -297,11 +313,11 @@ class _PageReader:
         self.position = 0
 
     def take(self, size: int) -> bytes:
-        part = self._data[self.position : self.position + size]
-        if len(part) != size:
+        field = self._data[self.position : self.position + size]
+        if len(field) != size:
             raise Retryable("the endpoint's answer to the lens is truncated")
         self.position += size
-        return part
+        return field
 
     def uint(self, size: int) -> int:
         return int.from_bytes(self.take(size), "big")
@@ -314,31 +330,31 @@ class _PageReader:
             raise Retryable("the endpoint's answer to the lens has excess bytes")
 
 
-def _address(address: str) -> bytes:
+def _address_bytes(address: str) -> bytes:
     return bytes.fromhex(address[2:])
 
 
-def answer_words(data: LensAnswer, count: int) -> tuple[int, ...] | CallStatus:
+def answer_words(answer: LensAnswer, count: int) -> tuple[int, ...] | CallStatus:
     """Return the first `count` 32-byte words of a call's answer as unsigned integers.
 
     A shorter answer is MALFORMED; a failure is returned.
     """
-    if isinstance(data, CallStatus):
-        return data
-    if not isinstance(data, bytes) or len(data) < 32 * count:
+    if isinstance(answer, CallStatus):
+        return answer
+    if not isinstance(answer, bytes) or len(answer) < 32 * count:
         return CallStatus.MALFORMED
-    return tuple(int.from_bytes(data[32 * i : 32 * i + 32], "big") for i in range(count))
+    return tuple(int.from_bytes(answer[32 * i : 32 * i + 32], "big") for i in range(count))
 
 
-def answer_uint(data: LensAnswer, bits: int = 256) -> int | CallStatus:
+def answer_uint(answer: LensAnswer, bits: int = 256) -> int | CallStatus:
     """Return one unsigned integer of at most `bits` bits, or the failure."""
-    words = answer_words(data, 1)
+    words = answer_words(answer, 1)
     if isinstance(words, CallStatus):
         return words
     return words[0] if words[0] >> bits == 0 else CallStatus.MALFORMED
 
 
-_SMALLER = 8
+_SMALLER_PAGE_DIVISOR = 8
 _UNREAD = bytes([CallStatus.UNREAD.value])
 
 
@@ -379,11 +395,12 @@ class LensPages:
             if (items := self.items_of(call))
         }
         smaller_pages = [
-            (number, [unread[i] for i in page])
+            (number, [unread_indexes[i] for i in page])
             for number, page_answers in encoded.items()
-            if (unread := [i for i, answer in enumerate(page_answers) if answer == _UNREAD])
+            if (unread_indexes := [i for i, answer in enumerate(page_answers) if answer == _UNREAD])
             for page in split_into_pages(
-                [self.items_of(calls[number])[i] for i in unread], PAGE_GAS // _SMALLER
+                [self.items_of(calls[number])[i] for i in unread_indexes],
+                PAGE_GAS // _SMALLER_PAGE_DIVISOR,
             )
         ]
         if not smaller_pages:
@@ -407,8 +424,8 @@ class LensPages:
                     answer,
                     "it must allow eth_call of creation code",
                 )
-            for i, part in zip(page, _encoded(transport, items, answer), strict=True):
-                encoded[number][i] = part
+            for i, item_answer in zip(page, _encoded(transport, items, answer), strict=True):
+                encoded[number][i] = item_answer
             complete_answers[number] = hex_data(bytes([FORMAT]) + b"".join(encoded[number]))
         return complete_answers
 

@@ -38,9 +38,9 @@ if TYPE_CHECKING:
 
 class PositionReader:
     """ports.Reader over a ChainReader that adds the agent's current positions to each snapshot.
-    `start_refs` are the positions known at start-up, `moves` returns recorded position changes, `known`
-    returns the positions that count after those changes. The range of a minted position comes from
-    its transaction; the snapshot verifies it like any other.
+    `start_refs` are the positions known at start-up, `recorded_changes` returns the recorded changes
+    of positions, `counted_positions` the positions that count after them. The range of a minted position
+    comes from its transaction; the snapshot verifies it like any other.
     """
 
     def __init__(
@@ -48,21 +48,21 @@ class PositionReader:
         reader: ChainReader,
         start_refs: Sequence[PositionRef],
         factories: dict[str, str],
-        moves: Callable[[], Sequence[LpPositionChange]],
-        known: Callable[[Sequence[LpPositionChange]], tuple[ConfirmedPosition, ...]],
+        recorded_changes: Callable[[], Sequence[LpPositionChange]],
+        counted_positions: Callable[[Sequence[LpPositionChange]], tuple[ConfirmedPosition, ...]],
     ) -> None:
         self.chain = reader
-        self._found = {ref.confirmed.name: ref for ref in start_refs}
+        self._start_refs = {ref.confirmed.name: ref for ref in start_refs}
         self._factories = factories
-        self._moves = moves
-        self._known = known
+        self._recorded_changes = recorded_changes
+        self._counted_positions = counted_positions
 
     def snapshot(self) -> Snapshot:
         """See ports.Reader."""
-        moves = self._moves()
-        refs = tuple(self._ref(position, moves) for position in self._known(moves))
-        if refs != self.chain.watch.positions:
-            self.chain.watch = replace(self.chain.watch, positions=refs)
+        changes = self._recorded_changes()
+        refs = tuple(self._ref(position, changes) for position in self._counted_positions(changes))
+        if refs != self.chain.scope.positions:
+            self.chain.scope = replace(self.chain.scope, positions=refs)
         return self.chain.snapshot()
 
     def past(self, head: Head, blocks: int) -> tuple[PastPrices, ...]:
@@ -73,21 +73,21 @@ class PositionReader:
         """See ports.Reader."""
         return self.chain.with_more_ticks(snapshot, pools)
 
-    def _ref(self, position: ConfirmedPosition, moves: Sequence[LpPositionChange]) -> PositionRef:
-        ref = self._found.get(position.name)
+    def _ref(self, position: ConfirmedPosition, changes: Sequence[LpPositionChange]) -> PositionRef:
+        ref = self._start_refs.get(position.name)
         if ref is not None:
             return replace(ref, confirmed=position)
         ranges = (
             PositionRange(mint.pool, mint.fee_pips, *(mint.ticks or (0, 0)))
-            for mint in own_changes.open_mints(moves)
+            for mint in own_changes.open_mints(changes)
             if mint.name == position.name
         )
         return PositionRef(position, self._factories[position.venue], next(ranges, None))
 
 
-MOST = 100
+MAX_CHECKED_TOKENS = 100
 """Maximum number of the manager's tokens that are checked, since anyone can send thousands."""
-_ADDRESS = (1 << 160) - 1
+_ADDRESS_MASK = (1 << 160) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +105,12 @@ class UnsolicitedPosition:
 
 @dataclass(frozen=True, slots=True)
 class UnsolicitedPositions:
-    """Unsolicited positions. `more` is the number of manager tokens beyond MOST, which were not
-    checked.
+    """Unsolicited positions. `unchecked_count` is the number of manager tokens beyond
+    MAX_CHECKED_TOKENS, which were not checked.
     """
 
-    found: tuple[UnsolicitedPosition, ...]
-    more: int
+    positions: tuple[UnsolicitedPosition, ...]
+    unchecked_count: int
 
 
 def find_unsolicited_positions(
@@ -119,12 +119,12 @@ def find_unsolicited_positions(
     manager: str | None,
     pools: Iterable[PoolRef],
     confirmed: Sequence[ConfirmedPosition],
-    at: object,
+    block_ref: object,
 ) -> UnsolicitedPositions:
     """Return the unconfirmed LP tokens of `pools` and tokens of the manager that `owner` holds at
     one block, with up to three requests. Raises Retryable from the endpoint.
     """
-    known = {position.name for position in confirmed}
+    confirmed_names = {position.name for position in confirmed}
     pairs = [pool for pool in pools if pool.kind is PoolKind.V2]
     contracts = [*(pool.address for pool in pairs), *([] if manager is None else [manager])]
     balances = [
@@ -132,7 +132,7 @@ def find_unsolicited_positions(
         for answer in query_lens(
             transport,
             [CallItem(contract, address_call(BALANCE_OF, owner)) for contract in contracts],
-            at,
+            block_ref,
         )
     ]
     unsolicited = [
@@ -149,15 +149,17 @@ def find_unsolicited_positions(
     count = balances[-1] if manager is not None else 0
     token_count = 0 if isinstance(count, CallStatus) else count
     if manager is not None and token_count:
-        unsolicited += _tokens(transport, owner, manager, min(token_count, MOST), at)
+        unsolicited += _manager_tokens(
+            transport, owner, manager, min(token_count, MAX_CHECKED_TOKENS), block_ref
+        )
     return UnsolicitedPositions(
-        tuple(position for position in unsolicited if position.name not in known),
-        max(0, token_count - MOST),
+        tuple(position for position in unsolicited if position.name not in confirmed_names),
+        max(0, token_count - MAX_CHECKED_TOKENS),
     )
 
 
-def _tokens(
-    transport: Transport, owner: str, manager: str, count: int, at: object
+def _manager_tokens(
+    transport: Transport, owner: str, manager: str, count: int, block_ref: object
 ) -> list[UnsolicitedPosition]:
     """Return the first `count` tokens of the manager that the owner holds."""
     calls = [
@@ -165,30 +167,33 @@ def _tokens(
         for index in range(count)
     ]
     ids = [
-        read
-        for read in map(answer_uint, query_lens(transport, calls, at))
-        if not isinstance(read, CallStatus)
+        token_id
+        for token_id in map(answer_uint, query_lens(transport, calls, block_ref))
+        if not isinstance(token_id, CallStatus)
     ]
-    shapes = query_lens(
+    position_answers = query_lens(
         transport,
         [
             CallItem(manager, MANAGER_POSITIONS + uint_word(token_id), max_answer_bytes=384)
             for token_id in ids
         ],
-        at,
+        block_ref,
     )
     unsolicited = []
-    for token_id, answer in zip(ids, shapes, strict=True):
-        read = answer_words(answer, 12)
-        if not isinstance(read, CallStatus):
-            tokens = (address_from_word(read[2] & _ADDRESS), address_from_word(read[3] & _ADDRESS))
+    for token_id, answer in zip(ids, position_answers, strict=True):
+        words = answer_words(answer, 12)
+        if not isinstance(words, CallStatus):
+            tokens = (
+                address_from_word(words[2] & _ADDRESS_MASK),
+                address_from_word(words[3] & _ADDRESS_MASK),
+            )
             unsolicited.append(
                 UnsolicitedPosition(
                     position_name("uniswap_v3", manager, token_id),
                     manager,
                     token_id,
                     tokens,
-                    read[7],
+                    words[7],
                 )
             )
     return unsolicited

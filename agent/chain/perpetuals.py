@@ -136,8 +136,8 @@ class PerpScope:
         """
         if not (bases := unread_bases(self, answers)):
             return self
-        more = unnamed_markets(bases, [market.symbol for market in self.markets], ask)
-        return replace(self, markets=(*self.markets, *more))
+        other_markets = unnamed_markets(bases, [market.symbol for market in self.markets], ask)
+        return replace(self, markets=(*self.markets, *other_markets))
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,72 +155,79 @@ class _Unreadable(Exception):
 
 def perp_questions(scope: PerpScope) -> list[PerpQuestion]:
     """Return all items in the order that `read_account` expects."""
-    who = scope.trader
+    trader = scope.trader
     questions = [
-        _ask("collateral", scope.vault, address_call(_GET_BALANCE, who)),
-        _ask("settlement token", scope.vault, _GET_SETTLEMENT_TOKEN),
-        _ask("profit", scope.account_balance, address_call(_GET_PNL, who), 96, gas=_ACCOUNT_GAS),
-        _ask(
+        _question("collateral", scope.vault, address_call(_GET_BALANCE, trader)),
+        _question("settlement token", scope.vault, _GET_SETTLEMENT_TOKEN),
+        _question(
+            "profit", scope.account_balance, address_call(_GET_PNL, trader), 96, gas=_ACCOUNT_GAS
+        ),
+        _question(
             "markets held",
             scope.account_balance,
-            address_call(_GET_BASE_TOKENS, who),
+            address_call(_GET_BASE_TOKENS, trader),
             64 + 32 * MOST_MARKETS,
         ),
-        _ask("orders", scope.account_balance, address_call(_HAS_ORDER, who)),
-        _ask(
-            "account value", scope.vault, address_call(_GET_SETTLEMENT_VALUE, who), gas=_ACCOUNT_GAS
-        ),
-        _ask(
-            "other collateral",
+        _question("orders", scope.account_balance, address_call(_HAS_ORDER, trader)),
+        _question(
+            "account value",
             scope.vault,
-            address_call(_GET_COLLATERAL_TOKENS, who),
-            64 + 32 * MOST_MARKETS,
-        ),
-        _ask(
-            "maintenance margin",
-            scope.account_balance,
-            address_call(_GET_MAINTENANCE, who),
+            address_call(_GET_SETTLEMENT_VALUE, trader),
             gas=_ACCOUNT_GAS,
         ),
-        _ask("free margin", scope.vault, address_call(_GET_FREE, who), gas=_ACCOUNT_GAS),
-        _ask("initial ratio", scope.config, _GET_INITIAL_RATIO),
-        _ask("maintenance ratio", scope.config, _GET_MAINTENANCE_RATIO),
-        _ask("maximum funding rate", scope.config, _GET_MAX_FUNDING),
+        _question(
+            "other collateral",
+            scope.vault,
+            address_call(_GET_COLLATERAL_TOKENS, trader),
+            64 + 32 * MOST_MARKETS,
+        ),
+        _question(
+            "maintenance margin",
+            scope.account_balance,
+            address_call(_GET_MAINTENANCE, trader),
+            gas=_ACCOUNT_GAS,
+        ),
+        _question("free margin", scope.vault, address_call(_GET_FREE, trader), gas=_ACCOUNT_GAS),
+        _question("initial ratio", scope.config, _GET_INITIAL_RATIO),
+        _question("maintenance ratio", scope.config, _GET_MAINTENANCE_RATIO),
+        _question("maximum funding rate", scope.config, _GET_MAX_FUNDING),
     ]
     for market in scope.markets:
         base, name = market.base, market.symbol
         twap = _GET_MARKET_TWAP + address_word(base) + uint_word(FUNDING_WINDOW_S)
         index_twap = _GET_INDEX + uint_word(FUNDING_WINDOW_S)
         questions += [
-            _ask(f"position in {name}", scope.account_balance, address_call(_GET_SIZE, who, base)),
-            _ask(
+            _question(
+                f"position in {name}", scope.account_balance, address_call(_GET_SIZE, trader, base)
+            ),
+            _question(
                 f"open notional in {name}",
                 scope.account_balance,
-                address_call(_GET_OPEN_NOTIONAL, who, base),
+                address_call(_GET_OPEN_NOTIONAL, trader, base),
             ),
-            _ask(
+            _question(
                 f"funding in {name}",
                 scope.exchange,
-                address_call(_GET_FUNDING, who, base),
+                address_call(_GET_FUNDING, trader, base),
                 gas=_HEAVY_GAS,
             ),
-            _ask(
+            _question(
                 f"mark of {name}",
                 scope.account_balance,
                 address_call(_GET_MARK, base),
                 gas=_HEAVY_GAS,
             ),
-            _ask(f"index of {name}", base, _GET_INDEX + uint_word(0), gas=_HEAVY_GAS),
-            _ask(f"mean index of {name}", base, index_twap, gas=_HEAVY_GAS),
-            _ask(f"mean market price of {name}", scope.exchange, twap, gas=_HEAVY_GAS),
-            _ask(f"fee of {name}", scope.market_registry, address_call(_GET_FEE, base)),
-            _ask(
+            _question(f"index of {name}", base, _GET_INDEX + uint_word(0), gas=_HEAVY_GAS),
+            _question(f"mean index of {name}", base, index_twap, gas=_HEAVY_GAS),
+            _question(f"mean market price of {name}", scope.exchange, twap, gas=_HEAVY_GAS),
+            _question(f"fee of {name}", scope.market_registry, address_call(_GET_FEE, base)),
+            _question(
                 f"maximum ticks per block of {name}",
                 scope.exchange,
                 address_call(_GET_MOST_TICKS, base),
             ),
-            _ask(f"state of {name}", base, _IS_OPEN),
-            _ask(f"index round of {name}", market.aggregator, LATEST_ROUND_DATA, 160),
+            _question(f"state of {name}", base, _IS_OPEN),
+            _question(f"index round of {name}", market.aggregator, LATEST_ROUND_DATA, 160),
         ]
     return questions
 
@@ -235,39 +242,55 @@ def read_account(scope: PerpScope, answers: Sequence[LensAnswer]) -> MarginAccou
     """
     questions = perp_questions(scope)
     try:
-        return _account(scope, iter(zip(questions, answers, strict=True)))
-    except _Unreadable as why:
-        return str(why)
+        return _read_margin_account(scope, iter(zip(questions, answers, strict=True)))
+    except _Unreadable as error:
+        return str(error)
 
 
-Asked = Iterator[tuple[PerpQuestion, LensAnswer]]
+QuestionAnswers = Iterator[tuple[PerpQuestion, LensAnswer]]
 
 
-def _account(scope: PerpScope, left: Asked) -> MarginAccount:
-    (collateral,), (settlement,) = _words(left, 1), _words(left, 1)
+def _read_margin_account(scope: PerpScope, remaining_answers: QuestionAnswers) -> MarginAccount:
+    (collateral,), (settlement,) = (
+        _next_words(remaining_answers, 1),
+        _next_words(remaining_answers, 1),
+    )
     if settlement != int(scope.collateral.address, 16):
         raise _Unreadable(
             f"the vault settles in 0x{settlement:040x}, not in futures.collateral"
             f" {scope.collateral.label}"
         )
-    realised, _, pending_fee = _words(left, 3)
-    known = {int(market.base, 16) for market in scope.markets}
-    foreign = [word for word in _addresses(*next(left)) if word not in known]
-    (orders,), (value,) = _words(left, 1), _words(left, 1)
-    gifts = _addresses(*next(left))
-    (maintenance,), (free,) = _words(left, 1), _words(left, 1)
-    (initial_ppm,), (maintenance_ppm,) = _words(left, 1), _words(left, 1)
-    (most_funding_ppm,) = _words(left, 1)
-    if foreign:
-        unknown = ", ".join(f"0x{word:040x}" for word in foreign)
-        raise _Unreadable(f"the account has positions in markets not configured: {unknown}")
-    if orders or pending_fee:
+    realised, _, pending_fee = _next_words(remaining_answers, 3)
+    base_words = {int(market.base, 16) for market in scope.markets}
+    foreign_words = [
+        word for word in _address_words(*next(remaining_answers)) if word not in base_words
+    ]
+    (has_orders,), (account_value,) = (
+        _next_words(remaining_answers, 1),
+        _next_words(remaining_answers, 1),
+    )
+    other_collateral = _address_words(*next(remaining_answers))
+    (maintenance_margin,), (free_margin,) = (
+        _next_words(remaining_answers, 1),
+        _next_words(remaining_answers, 1),
+    )
+    (initial_ppm,), (maintenance_ppm,) = (
+        _next_words(remaining_answers, 1),
+        _next_words(remaining_answers, 1),
+    )
+    (most_funding_ppm,) = _next_words(remaining_answers, 1)
+    if foreign_words:
+        foreign_text = ", ".join(f"0x{word:040x}" for word in foreign_words)
+        raise _Unreadable(f"the account has positions in markets not configured: {foreign_text}")
+    if has_orders or pending_fee:
         raise _Unreadable("the account provides liquidity, whose value is not counted")
     scale = 10 ** (18 - scope.collateral.decimals)
     tiers = (MarginTier(0, initial_ppm, maintenance_ppm),)
     markets, positions = [], []
     for ref in scope.markets:
-        market, position = _market(ref, tiers, Fraction(most_funding_ppm, margin.PPM), left)
+        market, position = _read_market(
+            ref, tiers, Fraction(most_funding_ppm, margin.PPM), remaining_answers
+        )
         if ref.is_named or position.size_raw:
             markets.append(market)
         positions += [position] if position.size_raw else []
@@ -279,16 +302,19 @@ def _account(scope: PerpScope, left: Asked) -> MarginAccount:
         positions=tuple(positions),
         markets=tuple(markets),
     )
-    computed = {
-        "account value": (margin.settled_value_raw(account), to_signed(value) * scale),
-        "maintenance margin": (margin.maintenance_raw(account), to_signed(maintenance)),
-        "free margin": (max(0, margin.free_raw(account)) // scale, free),
+    own_and_venue_sums = {
+        "account value": (margin.settled_value_raw(account), to_signed(account_value) * scale),
+        "maintenance margin": (margin.maintenance_raw(account), to_signed(maintenance_margin)),
+        "free margin": (max(0, margin.free_raw(account)) // scale, free_margin),
     }
-    if gifts and free > computed["free margin"][0]:
-        del computed["free margin"]  # anyone may deposit another collateral, which is not counted
-    for name, (ours, theirs) in computed.items():
-        if ours != theirs:
-            raise _Unreadable(f"the {name} is {theirs} base units, but its parts sum to {ours}")
+    if other_collateral and free_margin > own_and_venue_sums["free margin"][0]:
+        # anyone may deposit another collateral, which is not counted
+        del own_and_venue_sums["free margin"]
+    for name, (own_sum, venue_sum) in own_and_venue_sums.items():
+        if own_sum != venue_sum:
+            raise _Unreadable(
+                f"the {name} is {venue_sum} base units, but its parts sum to {own_sum}"
+            )
     return account
 
 
@@ -297,13 +323,13 @@ def unread_bases(scope: PerpScope, answers: Sequence[LensAnswer]) -> tuple[str, 
     empty if the answer is unreadable, which makes the account unknown.
     """
     pairs = zip(perp_questions(scope), answers, strict=True)
-    base_tokens = next(pair for pair in pairs if pair[0].item.data[:4] == _GET_BASE_TOKENS)
-    known = {int(market.base, 16) for market in scope.markets}
+    base_tokens_answer = next(pair for pair in pairs if pair[0].item.data[:4] == _GET_BASE_TOKENS)
+    base_words = {int(market.base, 16) for market in scope.markets}
     try:
-        words = _addresses(*base_tokens)
+        words = _address_words(*base_tokens_answer)
     except _Unreadable:
         return ()
-    return tuple(to_checksum_address(f"0x{word:040x}") for word in words if word not in known)
+    return tuple(to_checksum_address(f"0x{word:040x}") for word in words if word not in base_words)
 
 
 Ask = Callable[[Sequence[CallItem]], Sequence[LensAnswer]]
@@ -311,25 +337,29 @@ Ask = Callable[[Sequence[CallItem]], Sequence[LensAnswer]]
 
 
 def unnamed_markets(
-    bases: Sequence[str], named: Collection[str], ask: Ask
+    bases: Sequence[str], named_symbols: Collection[str], ask: Ask
 ) -> tuple[PerpMarketRef, ...]:
     """Return the markets of base tokens that the config does not name. A symbol that is unsafe to
-    print, or the same as one of the config (`named`), is replaced by the address. An aggregator
-    that cannot be read leaves the age of the index unknown.
+    print, or the same as one of the config (`named_symbols`), is replaced by the address. An
+    aggregator that cannot be read leaves the age of the index unknown.
     """
     symbols = ask([CallItem(base, _SYMBOL, 96) for base in bases])
-    places = list(bases)
+    feed_contracts = list(bases)
     for view in (_PRICE_FEED, _CHAINLINK_FEED, _AGGREGATOR):
-        views = ask([CallItem(place, view) for place in places])
-        places = [
-            place if (address := _address_word(answer)) is None else address
-            for place, answer in zip(places, views, strict=True)
+        view_answers = ask([CallItem(feed_contract, view) for feed_contract in feed_contracts])
+        feed_contracts = [
+            feed_contract if (address := _address_word(answer)) is None else address
+            for feed_contract, answer in zip(feed_contracts, view_answers, strict=True)
         ]
     refs: list[PerpMarketRef] = []
-    for base, symbol, place in zip(bases, symbols, places, strict=True):
-        text = safe_label(_text(symbol), base)
-        taken = {*named, *(ref.symbol for ref in refs)}
-        refs.append(PerpMarketRef(base, base if text in taken else text, "", place, is_named=False))
+    for base, symbol, feed_contract in zip(bases, symbols, feed_contracts, strict=True):
+        label = safe_label(_decode_text(symbol), base)
+        used_symbols = {*named_symbols, *(ref.symbol for ref in refs)}
+        refs.append(
+            PerpMarketRef(
+                base, base if label in used_symbols else label, "", feed_contract, is_named=False
+            )
+        )
     return tuple(refs)
 
 
@@ -340,7 +370,7 @@ def _address_word(answer: LensAnswer) -> str | None:
     return to_checksum_address(f"0x{words[0]:040x}")
 
 
-def _text(answer: LensAnswer) -> str:
+def _decode_text(answer: LensAnswer) -> str:
     """Return a string of at most 32 bytes; empty if the answer is not one."""
     words = answer_words(answer, 3)
     if isinstance(words, CallStatus) or words[0] != 32 or words[1] > 32:
@@ -348,30 +378,45 @@ def _text(answer: LensAnswer) -> str:
     return words[2].to_bytes(32, "big")[: words[1]].decode("ascii", "replace")
 
 
-def _addresses(question: PerpQuestion, answer: LensAnswer) -> tuple[int, ...]:
+def _address_words(question: PerpQuestion, answer: LensAnswer) -> tuple[int, ...]:
     """Return a list of at most MOST_MARKETS addresses. Raises _Unreadable."""
-    head = answer_words(answer, 2)
-    if isinstance(head, CallStatus):
-        raise _Unreadable(f"{question.name} could not be read: {head.why}")
-    offset, count = head
+    header_words = answer_words(answer, 2)
+    if isinstance(header_words, CallStatus):
+        raise _Unreadable(f"{question.name} could not be read: {header_words.why}")
+    offset, count = header_words
     words = answer_words(answer, 2 + count) if count <= MOST_MARKETS else CallStatus.TOO_LONG
     if offset != 32 or isinstance(words, CallStatus) or any(word >> 160 for word in words[2:]):
         raise _Unreadable(f"{question.name} could not be read: {CallStatus.MALFORMED.why}")
     return words[2:]
 
 
-def _market(
-    ref: PerpMarketRef, tiers: tuple[MarginTier, ...], most_funding: Fraction, left: Asked
+def _read_market(
+    ref: PerpMarketRef,
+    tiers: tuple[MarginTier, ...],
+    most_funding: Fraction,
+    remaining_answers: QuestionAnswers,
 ) -> tuple[PerpMarket, Position]:
-    (size,), (notional,), (funding,) = _words(left, 1), _words(left, 1), _words(left, 1)
-    (mark,), (index,), (mean_index,) = _words(left, 1), _words(left, 1), _words(left, 1)
-    (mean_root,), (fee,), (most_ticks,) = _words(left, 1), _words(left, 1), _words(left, 1)
-    (is_open,) = _words(left, 1)
-    _, round_answer = next(left)
+    (size,), (notional,), (funding,) = (
+        _next_words(remaining_answers, 1),
+        _next_words(remaining_answers, 1),
+        _next_words(remaining_answers, 1),
+    )
+    (mark,), (index,), (mean_index,) = (
+        _next_words(remaining_answers, 1),
+        _next_words(remaining_answers, 1),
+        _next_words(remaining_answers, 1),
+    )
+    (mean_sqrt_x96,), (fee_ppm,), (most_ticks,) = (
+        _next_words(remaining_answers, 1),
+        _next_words(remaining_answers, 1),
+        _next_words(remaining_answers, 1),
+    )
+    (is_open,) = _next_words(remaining_answers, 1)
+    _, round_answer = next(remaining_answers)
     words = answer_words(round_answer, 5)
     if not mark or not index or not mean_index:
         raise _Unreadable(f"{ref.symbol} has no price")
-    mean_market = margin.wad_of_sqrt_x96(mean_root)
+    mean_market = margin.wad_of_sqrt_x96(mean_sqrt_x96)
     premium = Fraction(mean_market - mean_index, mean_index)
     market = PerpMarket(
         market=ref.base,
@@ -381,7 +426,7 @@ def _market(
         lot_raw=1,
         tick=Fraction(1, WAD),
         tiers=tiers,
-        fee_ppm=fee,
+        fee_ppm=fee_ppm,
         mark=Fraction(mark, WAD),
         index=Fraction(index, WAD),
         index_s=UNKNOWN_S if isinstance(words, CallStatus) else words[3],
@@ -394,15 +439,19 @@ def _market(
     return market, position
 
 
-def _ask(name: str, target: str, data: bytes, longest: int = 32, *, gas: int = 0) -> PerpQuestion:
+def _question(
+    name: str, target: str, data: bytes, max_answer_bytes: int = 32, *, gas: int = 0
+) -> PerpQuestion:
     if gas:
-        return PerpQuestion(name, target, CallItem(target, data, longest, gas, _LIKELY_GAS))
-    return PerpQuestion(name, target, CallItem(target, data, longest))
+        return PerpQuestion(
+            name, target, CallItem(target, data, max_answer_bytes, gas, _LIKELY_GAS)
+        )
+    return PerpQuestion(name, target, CallItem(target, data, max_answer_bytes))
 
 
-def _words(left: Asked, count: int) -> tuple[int, ...]:
+def _next_words(remaining_answers: QuestionAnswers, count: int) -> tuple[int, ...]:
     """Return the words of the next answer. Raises _Unreadable naming the question."""
-    question, answer = next(left)
+    question, answer = next(remaining_answers)
     words = answer_words(answer, count)
     if isinstance(words, CallStatus):
         raise _Unreadable(f"{question.name} could not be read: {words.why}")
@@ -419,18 +468,18 @@ def with_perp_events(receipt: Receipt, logs: Sequence[Log]) -> Receipt:
     """Return the receipt with the trades and funding payments of futures accounts."""
     return replace(
         receipt,
-        fills=tuple(fill for log in logs if (fill := _fill(log)) is not None),
-        funding=tuple(paid for log in logs if (paid := _funding(log)) is not None),
+        fills=tuple(fill for log in logs if (fill := _parse_fill(log)) is not None),
+        funding=tuple(payment for log in logs if (payment := _parse_funding(log)) is not None),
     )
 
 
-def _fill(log: Log) -> PerpFill | None:
+def _parse_fill(log: Log) -> PerpFill | None:
     """Return the PositionChanged event of a log entry: a trade of a futures account."""
     topics = topics_of(log, POSITION_CHANGED, 3)
     if topics is None or len(data := parse_bytes(log.get("data"), "log data")) != 192:
         return None
     size_raw, quote_raw, fee_raw, realised_raw = (
-        int.from_bytes(data[at : at + 32], "big", signed=True) for at in (0, 32, 64, 128)
+        int.from_bytes(data[start : start + 32], "big", signed=True) for start in (0, 32, 64, 128)
     )
     return PerpFill(
         emitter(log),
@@ -443,7 +492,7 @@ def _fill(log: Log) -> PerpFill | None:
     )
 
 
-def _funding(log: Log) -> PerpFunding | None:
+def _parse_funding(log: Log) -> PerpFunding | None:
     """Return the FundingPaymentSettled event of a log entry."""
     topics = topics_of(log, FUNDING_SETTLED, 3)
     if topics is None or len(data := parse_bytes(log.get("data"), "log data")) != 32:

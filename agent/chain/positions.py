@@ -53,10 +53,10 @@ class PositionRange:
 
     def key(self, manager: str) -> bytes:
         """Return the key of the manager's position in the pool's accounts (PositionKey.compute)."""
-        ends = b"".join(
+        tick_bytes = b"".join(
             tick.to_bytes(3, "big", signed=True) for tick in (self.tick_lower, self.tick_upper)
         )
-        return keccak(bytes.fromhex(manager[2:]) + ends)
+        return keccak(bytes.fromhex(manager[2:]) + tick_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,22 +101,27 @@ def resolve_positions(
             ],
         )
     )
-    refs_and_shapes = [
+    refs_and_ranges = [
         (
             _v2_ref(position, factories[position.venue], [next(answers) for _ in range(3)])
             if position.token_id is None
-            else _v3_shape(position, factories[position.venue], [next(answers) for _ in range(3)])
+            else _v3_ref(position, factories[position.venue], [next(answers) for _ in range(3)])
         )
         for position in confirmed
     ]
-    existing = [(ref, shape) for ref, shape in refs_and_shapes if shape is not None]
-    call_items = [_get_pool(ref.factory, ref.confirmed, shape[0]) for ref, shape in existing]
-    pools = {
+    minted = [
+        (ref, range_fields) for ref, range_fields in refs_and_ranges if range_fields is not None
+    ]
+    call_items = [
+        _get_pool(ref.factory, ref.confirmed, range_fields[0]) for ref, range_fields in minted
+    ]
+    pool_answers = {
         ref.confirmed: answer_uint(answer, 160)
-        for (ref, _), answer in zip(existing, query_lens(transport, call_items), strict=True)
+        for (ref, _), answer in zip(minted, query_lens(transport, call_items), strict=True)
     }
     return tuple(
-        _with_range(ref, shape, pools.get(ref.confirmed)) for ref, shape in refs_and_shapes
+        _with_range(ref, range_fields, pool_answers.get(ref.confirmed))
+        for ref, range_fields in refs_and_ranges
     )
 
 
@@ -140,7 +145,9 @@ def _v2_ref(
     token_words = [answer_uint(answer, 160) for answer in answers[:2]]
     for token_word in token_words:
         if isinstance(token_word, CallStatus):
-            raise ConfigError(f"{_where(position)}: {token_word.why}", "is it a Uniswap V2 pair?")
+            raise ConfigError(
+                f"{_position_label(position)}: {token_word.why}", "is it a Uniswap V2 pair?"
+            )
     _require_tokens(
         position,
         [
@@ -152,13 +159,13 @@ def _v2_ref(
     pair = answer_uint(answers[2], 160)
     if isinstance(pair, CallStatus) or address_from_word(pair) != position.contract:
         raise ConfigError(
-            f"{_where(position)}: was not created by the factory {factory}",
+            f"{_position_label(position)}: was not created by the factory {factory}",
             "remove it; it may be a scam",
         )
     return PositionRef(position, factory), None
 
 
-def _v3_shape(
+def _v3_ref(
     position: ConfirmedPosition, factory: str, answers: Sequence[LensAnswer]
 ) -> tuple[PositionRef, tuple[int, int, int] | None]:
     """Return the reference, and (fee, lower tick, upper tick) if the token exists."""
@@ -179,35 +186,39 @@ def _v3_shape(
     words = answer_words(answers[2], 12)
     if isinstance(words, CallStatus):
         raise ConfigError(
-            f"{_where(position)}: {words.why}", "check venues.uniswap_v3.position_manager"
+            f"{_position_label(position)}: {words.why}", "check venues.uniswap_v3.position_manager"
         )
     _require_tokens(position, [address_from_word(value & (1 << 160) - 1) for value in words[2:4]])
     return PositionRef(position, factory), (words[4], to_signed(words[5]), to_signed(words[6]))
 
 
 def _with_range(
-    ref: PositionRef, shape: tuple[int, int, int] | None, pool: int | CallStatus | None
+    ref: PositionRef,
+    range_fields: tuple[int, int, int] | None,
+    pool_answer: int | CallStatus | None,
 ) -> PositionRef:
-    if shape is None:
+    if range_fields is None:
         return ref
-    if pool is None or isinstance(pool, CallStatus) or pool == 0:
+    if pool_answer is None or isinstance(pool_answer, CallStatus) or pool_answer == 0:
         raise ConfigError(
-            f"{_where(ref.confirmed)}: the factory {ref.factory} has no pool for it",
+            f"{_position_label(ref.confirmed)}: the factory {ref.factory} has no pool for it",
             "check the addresses of the venue",
         )
-    return PositionRef(ref.confirmed, ref.factory, PositionRange(address_from_word(pool), *shape))
+    return PositionRef(
+        ref.confirmed, ref.factory, PositionRange(address_from_word(pool_answer), *range_fields)
+    )
 
 
 def _require_tokens(position: ConfirmedPosition, tokens: Sequence[str]) -> None:
     if list(tokens) != [position.token0, position.token1]:
         raise ConfigError(
-            f"{_where(position)}: holds {' and '.join(tokens)}, but its entry names {position.token0} and"
+            f"{_position_label(position)}: holds {' and '.join(tokens)}, but its entry names {position.token0} and"
             f" {position.token1}",
             "correct the position or its entry",
         )
 
 
-def _where(position: ConfirmedPosition) -> str:
+def _position_label(position: ConfirmedPosition) -> str:
     return f"portfolio.positions: {position.name}"
 
 
@@ -279,11 +290,11 @@ def _read_v2(
     ref: PositionRef, questions: Sequence[PositionQuestion], answers: Sequence[LensAnswer]
 ) -> LpV2Position:
     position = ref.confirmed
-    liquidity, supply, reserves, k_last, balance0, balance1, fee_to, pair = (
-        _words(question, answer, 2 if question.what == "reserves" else 1)
+    liquidity, supply, reserves, k_last, balance0, balance1, fee_to, pair_words = (
+        _require_words(question, answer, 2 if question.what == "reserves" else 1)
         for question, answer in zip(questions, answers, strict=True)
     )
-    if address_from_word(_bits(pair[0], 160)) != position.contract:
+    if address_from_word(_require_bits(pair_words[0], 160)) != position.contract:
         raise _PositionUnreadable(
             f"the factory {ref.factory} has a different pair for these tokens"
         )
@@ -294,7 +305,7 @@ def _read_v2(
         token1=position.token1,
         liquidity=liquidity[0],
         total_supply=supply[0],
-        reserves=(_bits(reserves[0], 112), _bits(reserves[1], 112)),
+        reserves=(_require_bits(reserves[0], 112), _require_bits(reserves[1], 112)),
         balances=(balance0[0], balance1[0]),
         k_last=k_last[0],
         protocol_fee=fee_to[0] != 0,
@@ -309,29 +320,37 @@ def _read_v3(
 ) -> LpV3Position | LpMissingPosition:
     position, position_range = ref.confirmed, ref.range
     token_id = position.token_id or 0
-    if (
-        answers[0] is CallStatus.FAILED and answers[1] is CallStatus.FAILED
-    ):  # both calls revert if, and only if, the token does not exist
+    if answers[0] is CallStatus.FAILED and answers[1] is CallStatus.FAILED:
+        # both calls revert if, and only if, the token does not exist
         return LpMissingPosition(
             position.venue, position.contract, token_id, position.token0, position.token1
         )
-    holder = address_from_word(_bits(_words(questions[0], answers[0], 1)[0], 160))
+    holder = address_from_word(_require_bits(_require_words(questions[0], answers[0], 1)[0], 160))
     if holder != owner:
         raise _PositionUnreadable(f"it belongs to {holder}, not to the wallet {owner}")
     if position_range is None:
         raise _PositionUnreadable("it did not exist when the agent started: restart the agent")
     word_counts = (12, 1, 2, 1, 1, 4, 4, 5)
-    manager_words, pool, slot0, growth0, growth1, lower, upper, pool_words = (
-        _words(question, answer, count)
+    (
+        manager_words,
+        pool_word,
+        slot0,
+        growth0,
+        growth1,
+        lower_tick_words,
+        upper_tick_words,
+        range_words,
+    ) = (
+        _require_words(question, answer, count)
         for question, answer, count in zip(questions[1:], answers[1:], word_counts, strict=True)
     )
-    state = (
-        *(address_from_word(_bits(value, 160)) for value in manager_words[2:4]),
+    current_fields = (
+        *(address_from_word(_require_bits(value, 160)) for value in manager_words[2:4]),
         manager_words[4],
         to_signed(manager_words[5]),
         to_signed(manager_words[6]),
     )
-    if state != (
+    if current_fields != (
         position.token0,
         position.token1,
         position_range.fee_pips,
@@ -339,11 +358,11 @@ def _read_v3(
         position_range.tick_upper,
     ):
         raise _PositionUnreadable("its pool or ticks have changed since the agent started")
-    if address_from_word(_bits(pool[0], 160)) != position_range.pool:
+    if address_from_word(_require_bits(pool_word[0], 160)) != position_range.pool:
         raise _PositionUnreadable(
             f"the factory {ref.factory} has a different pool than {position_range.pool}"
         )
-    if _bits(slot0[0], 160) == 0:
+    if _require_bits(slot0[0], 160) == 0:
         raise _PositionUnreadable("its pool has no price")
     return LpV3Position(
         venue=position.venue,
@@ -355,28 +374,28 @@ def _read_v3(
         fee_pips=position_range.fee_pips,
         tick_lower=position_range.tick_lower,
         tick_upper=position_range.tick_upper,
-        liquidity=_bits(manager_words[7], 128),
+        liquidity=_require_bits(manager_words[7], 128),
         inside_last_x128=(manager_words[8], manager_words[9]),
-        owed=(_bits(manager_words[10], 128), _bits(manager_words[11], 128)),
+        owed=(_require_bits(manager_words[10], 128), _require_bits(manager_words[11], 128)),
         sqrt_price_x96=slot0[0],
         tick=to_signed(slot0[1]),
         growth_global_x128=(growth0[0], growth1[0]),
-        growth_outside_lower_x128=(lower[2], lower[3]),
-        growth_outside_upper_x128=(upper[2], upper[3]),
-        core_liquidity=_bits(pool_words[0], 128),
-        core_inside_last_x128=(pool_words[1], pool_words[2]),
-        core_owed=(_bits(pool_words[3], 128), _bits(pool_words[4], 128)),
+        growth_outside_lower_x128=(lower_tick_words[2], lower_tick_words[3]),
+        growth_outside_upper_x128=(upper_tick_words[2], upper_tick_words[3]),
+        core_liquidity=_require_bits(range_words[0], 128),
+        core_inside_last_x128=(range_words[1], range_words[2]),
+        core_owed=(_require_bits(range_words[3], 128), _require_bits(range_words[4], 128)),
     )
 
 
-def _words(question: PositionQuestion, answer: LensAnswer, count: int) -> tuple[int, ...]:
+def _require_words(question: PositionQuestion, answer: LensAnswer, count: int) -> tuple[int, ...]:
     words = answer_words(answer, count)
     if isinstance(words, CallStatus):
         raise _PositionUnreadable(f"{question.what}: {words.why}")
     return words
 
 
-def _bits(value: int, bits: int) -> int:
+def _require_bits(value: int, bits: int) -> int:
     if value >> bits:
         raise _PositionUnreadable(CallStatus.MALFORMED.why)
     return value

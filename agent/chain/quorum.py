@@ -19,7 +19,8 @@ NO_MAJORITY_REMEDY = (
 @dataclass(frozen=True, slots=True)
 class EndpointAnswer:
     """One endpoint's answers at one block: `values` are the wallet's nonce and native balance, and
-    each answer of the lens, including code hashes, as its bytes, since the lens encodes canonically.
+    each answer of the lens, including code hashes, as its bytes, since the lens encodes
+    canonically.
     """
 
     operator: str
@@ -51,24 +52,26 @@ def find_quorum(
     `names` are those of the values, for the message. Raises Refused with a verdict that names
     dissenters and differences.
     """
-    backing = operators_by_value((answer.operator, answer.says) for answer in answers)
-    ranked = sorted(backing, key=lambda says: len(backing[says]), reverse=True)
-    agreed = next(answer for answer in answers if answer.says == ranked[0])
-    operators = sorted(backing[ranked[0]])
-    dissent = tuple(
-        (answer.operator, difference(agreed, answer, names))
-        for says in ranked[1:]
-        for answer in answers
-        if answer.says == says
+    operators_by_answer = operators_by_value((answer.operator, answer.says) for answer in answers)
+    ranked = sorted(
+        operators_by_answer, key=lambda said: len(operators_by_answer[said]), reverse=True
     )
-    contested = len(ranked) > 1 and len(backing[ranked[1]]) == len(operators)
-    if contested or len(operators) < min_operators:
+    agreed_answer = next(answer for answer in answers if answer.says == ranked[0])
+    operators = sorted(operators_by_answer[ranked[0]])
+    dissent = tuple(
+        (answer.operator, difference(agreed_answer, answer, names))
+        for said in ranked[1:]
+        for answer in answers
+        if answer.says == said
+    )
+    is_contested = len(ranked) > 1 and len(operators_by_answer[ranked[1]]) == len(operators)
+    if is_contested or len(operators) < min_operators:
         raise Refused(
             _refusal(answers, operators, dissent),
             [_verdict(operators, dissent, min_operators)],
             NO_MAJORITY_REMEDY,
         )
-    return QuorumAgreement(agreed, tuple(operators), dissent)
+    return QuorumAgreement(agreed_answer, tuple(operators), dissent)
 
 
 def difference(agreed: EndpointAnswer, other: EndpointAnswer, names: Sequence[str]) -> str:
@@ -82,25 +85,25 @@ def difference(agreed: EndpointAnswer, other: EndpointAnswer, names: Sequence[st
 
 
 def _refusal(
-    answers: Sequence[EndpointAnswer], backing: Sequence[str], dissent: Sequence[tuple[str, str]]
+    answers: Sequence[EndpointAnswer], backers: Sequence[str], dissent: Sequence[tuple[str, str]]
 ) -> str:
     block = answers[0].head.number
     if not dissent:
-        return f"only {', '.join(backing) or 'no operator'} confirms block {block}"
+        return f"only {', '.join(backers) or 'no operator'} confirms block {block}"
     message = "; ".join(f"{operator} differs in {what}" for operator, what in dissent)
-    majority = ", ".join(backing) or "an operator that contradicts itself"
+    majority = ", ".join(backers) or "an operator that contradicts itself"
     return f"endpoints disagree on block {block}: {message} (against {majority})"
 
 
 def _verdict(
-    backing: Sequence[str], dissent: Sequence[tuple[str, str]], min_operators: int
+    backers: Sequence[str], dissent: Sequence[tuple[str, str]], min_operators: int
 ) -> Verdict:
-    against = ""
+    against_text = ""
     if dissent:
-        against = f", against {', '.join(sorted({operator for operator, _ in dissent}))}"
+        against_text = f", against {', '.join(sorted({operator for operator, _ in dissent}))}"
     return Verdict(
         "quorum",
-        f"{len(backing)} operators agree ({', '.join(backing)}){against}",
+        f"{len(backers)} operators agree ({', '.join(backers)}){against_text}",
         f"{min_operators} operators",
         False,
     )
@@ -123,18 +126,20 @@ def confirmed_value(votes: Sequence[tuple[str, H]], min_operators: int, what: st
     """Return the only value that enough operators give. An operator that gives two values counts
     for neither. Raises NoQuorum naming dissenters.
     """
-    enough = quorum_size(len({operator for operator, _ in votes}), min_operators)
-    backing = operators_by_value(votes)
-    ranked = sorted(backing, key=lambda value: len(backing[value]), reverse=True)
-    if not ranked or len(backing[ranked[0]]) < enough:
+    quorum = quorum_size(len({operator for operator, _ in votes}), min_operators)
+    operators_of_value = operators_by_value(votes)
+    ranked = sorted(
+        operators_of_value, key=lambda value: len(operators_of_value[value]), reverse=True
+    )
+    if not ranked or len(operators_of_value[ranked[0]]) < quorum:
         # The values are untrusted text and are not repeated (T17).
-        sides = [
+        operator_groups = [
             ", ".join(sorted({operator for operator, answer in votes if answer == value}))
             for value in ranked
         ]
         raise NoQuorum(
-            f"endpoints disagree on {what}, {enough} operators must agree"
-            f" ({' against '.join(sides) or 'none answered'})",
+            f"endpoints disagree on {what}, {quorum} operators must agree"
+            f" ({' against '.join(operator_groups) or 'none answered'})",
             NO_MAJORITY_REMEDY,
             code=ErrorCode.QUORUM,
         )
@@ -165,27 +170,27 @@ def operators_by_value(votes: Iterable[tuple[str, H]]) -> dict[H, set[str]]:
     return operators
 
 
-def highest_confirmed(values: Mapping[str, int], enough: int) -> int:
-    """Return the highest value that `enough` operators have reached, such as a height or a used
-    nonce. Fewer than `enough` dishonest operators cannot raise it above the highest honest value,
-    nor lower it while `enough` are honest.
+def highest_confirmed(values: Mapping[str, int], quorum: int) -> int:
+    """Return the highest value that `quorum` operators have reached, such as a height or a used
+    nonce. Fewer than `quorum` dishonest operators cannot raise it above the highest honest value,
+    nor lower it while `quorum` are honest.
     """
-    return sorted(values.values(), reverse=True)[enough - 1]
+    return sorted(values.values(), reverse=True)[quorum - 1]
 
 
-def lowest_sufficient(values: Mapping[str, int], enough: int) -> int:
-    """Return the lowest value that `enough` operators call sufficient, such as gas or a pending
+def lowest_sufficient(values: Mapping[str, int], quorum: int) -> int:
+    """Return the lowest value that `quorum` operators call sufficient, such as gas or a pending
     nonce. With two operators, the higher value counts.
     """
-    return sorted(values.values())[enough - 1]
+    return sorted(values.values())[quorum - 1]
 
 
 def common_height(newest: Mapping[Endpoint, int], min_operators: int) -> int:
     """Return the highest block that enough operators have, by each operator's newest block. If one
     operator suffices, all its endpoints must have the block.
     """
-    enough = quorum_size(len(operators_of(newest)), min_operators)
-    return highest_confirmed(_heights(newest, lowest=enough == 1), enough)
+    quorum = quorum_size(len(operators_of(newest)), min_operators)
+    return highest_confirmed(_heights(newest, lowest=quorum == 1), quorum)
 
 
 def height_disagreement(
@@ -198,33 +203,35 @@ def height_disagreement(
     Records lagging and leading endpoints.
     """
     max_lag, heights = endpoint_pool.max_lag_blocks, _heights(newest)
-    near = sum(abs(number - height) <= max_lag for number in heights.values())
-    agreed = near >= quorum_size(len(heights), endpoint_pool.min_operators)
-    agreed = agreed and not any(
+    near_count = sum(abs(number - height) <= max_lag for number in heights.values())
+    is_agreed = near_count >= quorum_size(len(heights), endpoint_pool.min_operators)
+    is_agreed = is_agreed and not any(
         number - height > max_lag
         and _may_be_newest(endpoint_pool, number, height, timestamp_s)
         and _has_header(endpoint, number)
         for endpoint, number in newest.items()
     )
-    top = height if agreed else max(heights.values())
+    newest_height = height if is_agreed else max(heights.values())
     for endpoint, number in newest.items():
-        if top - number > max_lag:
-            endpoint_pool.lags(endpoint, f"is {top - number} blocks behind block {top}")
+        if newest_height - number > max_lag:
+            endpoint_pool.lags(
+                endpoint, f"is {newest_height - number} blocks behind block {newest_height}"
+            )
             continue
         endpoint.health.caught_up()
         if number - height > max_lag:
             endpoint_pool.blame(
-                endpoint, f"is {number - height} blocks ahead of block {height}", outvoted=agreed
+                endpoint, f"is {number - height} blocks ahead of block {height}", outvoted=is_agreed
             )
-    if agreed:
+    if is_agreed:
         return ""
     message = ", ".join(
         f"{operator} is at block {number}"
         for operator, number in sorted(heights.items(), key=lambda item: item[1])
     )
-    apart = max(abs(number - height) for number in heights.values())
+    distance = max(abs(number - height) for number in heights.values())
     return (
-        f"endpoints are {apart} blocks apart, chain.max_lag_blocks is {max_lag}: {message}; one"
+        f"endpoints are {distance} blocks apart, chain.max_lag_blocks is {max_lag}: {message}; one"
         " lags, or reports a block that the others lack"
     )
 
@@ -243,27 +250,27 @@ def _may_be_newest(endpoint_pool: EndpointPool, number: int, height: int, timest
     age_s = endpoint_pool.now_s() - timestamp_s
     if age_s <= FRESH_S:
         return False
-    passed_s, blocks = _past_interval(endpoint_pool, height, timestamp_s)
+    passed_s, blocks = _past_blocks(endpoint_pool, height, timestamp_s)
     return 2 * age_s * blocks >= passed_s * (number - height)
 
 
-def _past_interval(endpoint_pool: EndpointPool, height: int, timestamp_s: int) -> tuple[int, int]:
-    """Return the seconds and the number of the last INTERVAL_BLOCKS blocks up to `height`, as enough
-    operators report it; no seconds if they disagree.
+def _past_blocks(endpoint_pool: EndpointPool, height: int, timestamp_s: int) -> tuple[int, int]:
+    """Return the seconds and the number of the last INTERVAL_BLOCKS blocks up to `height`, as
+    enough operators report it; no seconds if they disagree.
     """
-    first = max(0, height - INTERVAL_BLOCKS)
+    first_block = max(0, height - INTERVAL_BLOCKS)
 
     def read_timestamp(endpoint: Endpoint) -> int:
-        block = endpoint.call("eth_getBlockByNumber", [hex(first), False])
+        block = endpoint.call("eth_getBlockByNumber", [hex(first_block), False])
         return parse_head(block, 0).timestamp_s
 
     poll = endpoint_pool.ask(read_timestamp)
     votes = [(endpoint.operator, answer) for endpoint, answer in poll.answers.items()]
     try:
-        first_s = confirmed_value(votes, endpoint_pool.min_operators, f"block {first}")
+        first_s = confirmed_value(votes, endpoint_pool.min_operators, f"block {first_block}")
     except NoQuorum:
         first_s = timestamp_s
-    return max(0, timestamp_s - first_s), max(1, height - first)
+    return max(0, timestamp_s - first_s), max(1, height - first_block)
 
 
 def _has_header(endpoint: Endpoint, number: int) -> bool:
@@ -278,10 +285,10 @@ def _heights(newest: Mapping[Endpoint, int], *, lowest: bool = False) -> dict[st
     """Return the newest block by operator: the highest of its endpoints, or with `lowest` the
     lowest.
     """
-    choose = min if lowest else max
+    pick = min if lowest else max
     heights: dict[str, int] = {}
     for endpoint, number in newest.items():
-        heights[endpoint.operator] = choose(heights.get(endpoint.operator, number), number)
+        heights[endpoint.operator] = pick(heights.get(endpoint.operator, number), number)
     return heights
 
 
@@ -310,17 +317,23 @@ def ask_at_one_block(
 
     def agreeing(answers: Mapping[Endpoint, T]) -> list[tuple[Endpoint, T]]:
         heads = {endpoint: head_of(answer) for endpoint, answer in answers.items()}
-        backing = operators_by_value((endpoint.operator, head) for endpoint, head in heads.items())
-        enough = quorum_size(len(operators_of(answers)), endpoint_pool.min_operators)
-        best = max(backing, key=lambda head: len(backing[head]), default=None)
-        if best is None or len(backing[best]) < enough:
+        operators_of_head = operators_by_value(
+            (endpoint.operator, head) for endpoint, head in heads.items()
+        )
+        quorum = quorum_size(len(operators_of(answers)), endpoint_pool.min_operators)
+        best_head = max(
+            operators_of_head, key=lambda head: len(operators_of_head[head]), default=None
+        )
+        if best_head is None or len(operators_of_head[best_head]) < quorum:
             return []
         return [
-            (endpoint, answer) for endpoint, answer in answers.items() if heads[endpoint] == best
+            (endpoint, answer)
+            for endpoint, answer in answers.items()
+            if heads[endpoint] == best_head
         ]
 
     poll = endpoint_pool.ask(
-        lambda endpoint: question(endpoint, None), enough=lambda answers: bool(agreeing(answers))
+        lambda endpoint: question(endpoint, None), is_enough=lambda answers: bool(agreeing(answers))
     )
     endpoint_pool.require(poll)
     heads = {endpoint: head_of(answer) for endpoint, answer in poll.answers.items()}
@@ -329,34 +342,36 @@ def ask_at_one_block(
     if not agreed:
         height = common_height(newest, endpoint_pool.min_operators)
         with_block = [endpoint for endpoint, head in heads.items() if head.number >= height]
-        second = endpoint_pool.ask(
+        second_poll = endpoint_pool.ask(
             lambda endpoint: question(endpoint, height),
             among=with_block,
-            enough=lambda answers: bool(agreeing(answers)),
+            is_enough=lambda answers: bool(agreeing(answers)),
         )
-        endpoint_pool.require(second)
-        heads |= {endpoint: head_of(answer) for endpoint, answer in second.answers.items()}
-        agreed = agreeing(second.answers)
+        endpoint_pool.require(second_poll)
+        heads |= {endpoint: head_of(answer) for endpoint, answer in second_poll.answers.items()}
+        agreed = agreeing(second_poll.answers)
         if not agreed:
             message = "; ".join(
-                f"{endpoint.operator}: {heads[endpoint].hash}" for endpoint in second.answers
+                f"{endpoint.operator}: {heads[endpoint].hash}" for endpoint in second_poll.answers
             )
             raise NoQuorum(
                 f"endpoints disagree on block {height} ({message})",
                 NO_MAJORITY_REMEDY,
                 code=ErrorCode.QUORUM,
             )
-    common = head_of(agreed[0][1])
-    message = height_disagreement(endpoint_pool, newest, common.number, common.timestamp_s)
+    common_head = head_of(agreed[0][1])
+    message = height_disagreement(
+        endpoint_pool, newest, common_head.number, common_head.timestamp_s
+    )
     for endpoint, head in heads.items():
-        if head.number == common.number and head != common:
-            endpoint_pool.blame(endpoint, f"differs in the header of block {common.number}")
+        if head.number == common_head.number and head != common_head:
+            endpoint_pool.blame(endpoint, f"differs in the header of block {common_head.number}")
     return BlockAnswers(agreed, message)
 
 
 def read_head(line: Transport, height: int | None = None) -> Head:
-    """Return one endpoint's newest header, or that at `height`, with its chain id. Raises CallFailed
-    if it refuses, else as Transport.
+    """Return one endpoint's newest header, or that at `height`, with its chain id. Raises
+    CallFailed if it refuses, else as Transport.
     """
     tag = "latest" if height is None else hex(height)
     chain_id, block = line.batch([("eth_chainId", []), ("eth_getBlockByNumber", [tag, False])])

@@ -39,34 +39,39 @@ WITHDRAWAL = hex_data(keccak(text="Withdrawal(address,uint256)"))
 
 
 def parse_receipt(
-    raw: Mapping[str, object], tx_hash: str, data_fee: DataFee = DataFee.PLAIN
+    receipt_json: Mapping[str, object], tx_hash: str, data_fee: DataFee = DataFee.PLAIN
 ) -> Receipt:
     """Parse a receipt. Raises Retryable if it belongs to another transaction or is inconsistent,
     also with the fees of the chain (`data_fee`).
     """
-    if hex_data(parse_bytes(raw.get("transactionHash"), "transaction hash", 32)) != tx_hash.lower():
+    if (
+        hex_data(parse_bytes(receipt_json.get("transactionHash"), "transaction hash", 32))
+        != tx_hash.lower()
+    ):
         raise Retryable(
             "the endpoint sent the receipt of another transaction", code=ErrorCode.ANSWER
         )
-    logs = raw.get("logs")
+    logs = receipt_json.get("logs")
     if not isinstance(logs, list):
         raise Retryable("the endpoint's receipt has no logs", code=ErrorCode.ANSWER)
     if not all(isinstance(log, Mapping) for log in logs):
         raise Retryable(
             "the endpoint's receipt has a log entry that is not an object", code=ErrorCode.ANSWER
         )
-    gas_used = parse_quantity(raw.get("gasUsed"), "gas used")
+    gas_used = parse_quantity(receipt_json.get("gasUsed"), "gas used")
     receipt = Receipt(
         tx_hash=tx_hash,
-        status=parse_quantity(raw.get("status"), "receipt status"),
-        block_number=parse_quantity(raw.get("blockNumber"), "block number"),
-        block_hash=hex_data(parse_bytes(raw.get("blockHash"), "block hash", 32)),
+        status=parse_quantity(receipt_json.get("status"), "receipt status"),
+        block_number=parse_quantity(receipt_json.get("blockNumber"), "block number"),
+        block_hash=hex_data(parse_bytes(receipt_json.get("blockHash"), "block hash", 32)),
         gas_used=gas_used,
-        effective_gas_price_wei=parse_quantity(raw.get("effectiveGasPrice"), "effective gas price"),
+        effective_gas_price_wei=parse_quantity(
+            receipt_json.get("effectiveGasPrice"), "effective gas price"
+        ),
         transfers=tuple(transfer for log in logs if (transfer := _transfer(log)) is not None),
-        added=_added(logs),
-        wrapped=tuple(wrap for log in logs if (wrap := _wrapped(log)) is not None),
-        data_fee_wei=_data_fee_wei(raw, gas_used, data_fee),
+        added=_added_liquidity(logs),
+        wrapped=tuple(wrap for log in logs if (wrap := _wrap_transfer(log)) is not None),
+        data_fee_wei=_data_fee_wei(receipt_json, gas_used, data_fee),
     )
     return with_perp_events(receipt, logs)
 
@@ -76,39 +81,42 @@ _ISTHMUS_UNIT, _JOVIAN_FACTOR = 10**6, 100
 a daFootprintGasScalar (specs.optimism.io; op-geth, core/types/rollup_cost.go)."""
 
 
-def _data_fee_wei(raw: Mapping[str, object], gas_used: int, data_fee: DataFee) -> int:
+def _data_fee_wei(receipt_json: Mapping[str, object], gas_used: int, data_fee: DataFee) -> int:
     """Return data fee and operator fee of a receipt, wei.
 
     A live OP Stack chain names `l1Fee` in every receipt, and the operator fee's two parameters
     unless both are zero; other supported chains name none of them.
     """
-    named = raw.get("l1Fee")
+    l1_fee = receipt_json.get("l1Fee")
     if data_fee in (DataFee.PLAIN, DataFee.ARBITRUM):
-        if named is not None and parse_quantity(named, "l1Fee"):
+        if l1_fee is not None and parse_quantity(l1_fee, "l1Fee"):
             raise Retryable(
                 "the endpoint's receipt has a data fee (l1Fee), which this chain does not charge",
                 "check chain.chain_id and the endpoint",
                 code=ErrorCode.ANSWER,
             )
         return 0
-    if named is None:
-        if data_fee is DataFee.OPTIONAL:
+    if l1_fee is None:
+        if data_fee is DataFee.OP_STACK_COPY:
             return 0
         raise Retryable(
             "the endpoint's receipt lacks the data fee (l1Fee) that this chain charges",
             "use another endpoint; for a local copy of the chain, write chain.fork = true",
             code=ErrorCode.ANSWER,
         )
-    scalar, constant = raw.get("operatorFeeScalar"), raw.get("operatorFeeConstant")
-    fee_wei = parse_quantity(named, "l1Fee")
-    if scalar is None and constant is None:
+    fee_scalar, fee_constant = (
+        receipt_json.get("operatorFeeScalar"),
+        receipt_json.get("operatorFeeConstant"),
+    )
+    fee_wei = parse_quantity(l1_fee, "l1Fee")
+    if fee_scalar is None and fee_constant is None:
         return fee_wei
-    rate = parse_quantity(scalar, "operatorFeeScalar") * gas_used
-    if raw.get("daFootprintGasScalar") is None:
-        rate //= _ISTHMUS_UNIT
+    operator_fee_wei = parse_quantity(fee_scalar, "operatorFeeScalar") * gas_used
+    if receipt_json.get("daFootprintGasScalar") is None:
+        operator_fee_wei //= _ISTHMUS_UNIT
     else:
-        rate *= _JOVIAN_FACTOR
-    return fee_wei + rate + parse_quantity(constant, "operatorFeeConstant")
+        operator_fee_wei *= _JOVIAN_FACTOR
+    return fee_wei + operator_fee_wei + parse_quantity(fee_constant, "operatorFeeConstant")
 
 
 def _transfer(log: Log) -> Transfer | None:
@@ -118,18 +126,18 @@ def _transfer(log: Log) -> Transfer | None:
     topics, data = topics_of(log, TRANSFER, 3), log.get("data")
     if topics is None:
         return None
-    raw = parse_bytes(data, "log data")
-    if len(raw) != 32:
+    amount_bytes = parse_bytes(data, "log data")
+    if len(amount_bytes) != 32:
         return None
     return Transfer(
         token=emitter(log),
         sender=address_of(topics[1]),
         recipient=address_of(topics[2]),
-        raw=int.from_bytes(raw, "big"),
+        raw=int.from_bytes(amount_bytes, "big"),
     )
 
 
-def _wrapped(log: Log) -> Transfer | None:
+def _wrap_transfer(log: Log) -> Transfer | None:
     """Return a log entry's Deposit or Withdrawal of WETH9, as a transfer from or to the zero
     address.
     """
@@ -143,16 +151,16 @@ def _wrapped(log: Log) -> Transfer | None:
     return None
 
 
-def _added(logs: Sequence[Log]) -> tuple[LiquidityAdded, ...]:
+def _added_liquidity(logs: Sequence[Log]) -> tuple[LiquidityAdded, ...]:
     """Return IncreaseLiquidity events in order. The recipient of a minted token is in the preceding
     ERC-721 Transfer from zero.
     """
-    minted: dict[tuple[str, int], str] = {}
-    added = []
+    mint_recipients: dict[tuple[str, int], str] = {}
+    added_positions = []
     for log in logs:
-        transfer = topics_of(log, TRANSFER, 4)
-        if transfer is not None and address_of(transfer[1]) == NATIVE:
-            minted[emitter(log), _number(transfer[3])] = address_of(transfer[2])
+        nft_topics = topics_of(log, TRANSFER, 4)
+        if nft_topics is not None and address_of(nft_topics[1]) == NATIVE:
+            mint_recipients[emitter(log), _topic_number(nft_topics[3])] = address_of(nft_topics[2])
         topics = topics_of(log, INCREASE_LIQUIDITY, 2)
         if topics is None:
             continue
@@ -160,22 +168,26 @@ def _added(logs: Sequence[Log]) -> tuple[LiquidityAdded, ...]:
         if len(data) != 96:
             continue
         liquidity, amount0, amount1 = (
-            int.from_bytes(data[at : at + 32], "big") for at in (0, 32, 64)
+            int.from_bytes(data[start : start + 32], "big") for start in (0, 32, 64)
         )
-        manager, token_id = emitter(log), _number(topics[1])
-        added.append(
+        manager, token_id = emitter(log), _topic_number(topics[1])
+        added_positions.append(
             LiquidityAdded(
-                manager, token_id, liquidity, (amount0, amount1), minted.get((manager, token_id))
+                manager,
+                token_id,
+                liquidity,
+                (amount0, amount1),
+                mint_recipients.get((manager, token_id)),
             )
         )
-    return tuple(added)
+    return tuple(added_positions)
 
 
-def _number(topic: object) -> int:
+def _topic_number(topic: object) -> int:
     return int.from_bytes(parse_bytes(topic, "log topic", 32), "big")
 
 
-LOGS_AT_ONCE = 1_000
+BLOCKS_PER_REQUEST = 1_000
 """Blocks per event request; the limit of free endpoints."""
 MOST_REQUESTS = 200
 RECENT_BLOCKS = 120
@@ -213,9 +225,9 @@ def find_tx_by_nonce(
     """Return the transaction of `owner` with `nonce` in a block range, agreed by enough operators;
     None if there is none.
     """
-    return _agreed(
+    return _agreed_answer(
         endpoint_pool,
-        lambda line: _used(line, owner, nonce, since_block, head_block),
+        lambda line: _find_by_nonce(line, owner, nonce, since_block, head_block),
         f"the transaction of nonce {nonce}",
     )
 
@@ -226,14 +238,14 @@ def find_safe_execution(
     """Return the transaction in which `safe` executed the call with this hash, agreed by enough
     operators; None if there is none.
     """
-    return _agreed(
+    return _agreed_answer(
         endpoint_pool,
-        lambda line: _executed(line, safe, safe_tx_hash, since_block, head_block),
+        lambda line: _find_execution(line, safe, safe_tx_hash, since_block, head_block),
         "the execution by the Safe",
     )
 
 
-def _agreed(endpoint_pool: EndpointPool, question: Callable[[Transport], T], what: str) -> T:
+def _agreed_answer(endpoint_pool: EndpointPool, question: Callable[[Transport], T], what: str) -> T:
     poll = endpoint_pool.ask(question)
     endpoint_pool.require(poll)
     return confirmed_value(
@@ -243,47 +255,49 @@ def _agreed(endpoint_pool: EndpointPool, question: Callable[[Transport], T], wha
     )
 
 
-def _used(
+def _find_by_nonce(
     line: Transport, owner: str, nonce: int, since_block: int, head_block: int
 ) -> NonceTx | None:
-    # Invariant: the nonce is unused after block `low`, used after block `high`.
-    low, high = max(0, since_block - 1), head_block
+    # Invariant: the nonce is unused after block `low_block`, used after block `high_block`.
+    low_block, high_block = max(0, since_block - 1), head_block
 
-    def count(block: int) -> int:
+    def nonce_at(block: int) -> int:
         return parse_quantity(line.call("eth_getTransactionCount", [owner, hex(block)]), "nonce")
 
-    if count(high) <= nonce:
+    if nonce_at(high_block) <= nonce:
         return None
-    if low < high - RECENT_BLOCKS and count(high - RECENT_BLOCKS) <= nonce:
-        low = high - RECENT_BLOCKS  # nodes without archive state can answer from here on
-    elif low < high and count(low) > nonce:
+    if low_block < high_block - RECENT_BLOCKS and nonce_at(high_block - RECENT_BLOCKS) <= nonce:
+        low_block = (
+            high_block - RECENT_BLOCKS
+        )  # nodes without archive state can answer from here on
+    elif low_block < high_block and nonce_at(low_block) > nonce:
         return None
-    while high - low > 1:
-        middle = (low + high) // 2
-        if count(middle) > nonce:
-            high = middle
+    while high_block - low_block > 1:
+        middle = (low_block + high_block) // 2
+        if nonce_at(middle) > nonce:
+            high_block = middle
         else:
-            low = middle
-    block = line.call("eth_getBlockByNumber", [hex(high), True])
-    listed = json_field(block, "transactions")
-    if not isinstance(listed, list):
-        raise Retryable(f"{line.name} does not have block {high}", code=ErrorCode.ANSWER)
-    for tx in listed:
-        if _sent_with(tx, owner, nonce):
+            low_block = middle
+    block = line.call("eth_getBlockByNumber", [hex(high_block), True])
+    transactions = json_field(block, "transactions")
+    if not isinstance(transactions, list):
+        raise Retryable(f"{line.name} does not have block {high_block}", code=ErrorCode.ANSWER)
+    for tx in transactions:
+        if _is_sent_with(tx, owner, nonce):
             return NonceTx(
                 hex_data(parse_bytes(tx.get("hash"), "transaction hash", 32)),
-                high,
+                high_block,
                 parse_recipient(tx.get("to")),
                 parse_quantity(tx.get("value"), "value"),
                 hex_data(parse_bytes(tx.get("input"), "calldata")),
             )
     raise Retryable(
-        f"{line.name} reports nonce {nonce} used in block {high}, but lists no such transaction",
+        f"{line.name} reports nonce {nonce} used in block {high_block}, but lists no such transaction",
         code=ErrorCode.ANSWER,
     )
 
 
-def _sent_with(tx: object, owner: str, nonce: int) -> bool:
+def _is_sent_with(tx: object, owner: str, nonce: int) -> bool:
     return (
         isinstance(tx, Mapping)
         and str(tx.get("from", "")).lower() == owner.lower()
@@ -291,18 +305,18 @@ def _sent_with(tx: object, owner: str, nonce: int) -> bool:
     )
 
 
-def _executed(
+def _find_execution(
     line: Transport, safe: str, safe_tx_hash: str, since_block: int, head_block: int
 ) -> SafeExecution | None:
-    if (head_block - since_block) // LOGS_AT_ONCE >= MOST_REQUESTS:
+    if (head_block - since_block) // BLOCKS_PER_REQUEST >= MOST_REQUESTS:
         # a proposal from before that block has long expired
-        since_block = head_block - LOGS_AT_ONCE * MOST_REQUESTS
-    for start in range(since_block, head_block + 1, LOGS_AT_ONCE):
-        end = min(head_block, start + LOGS_AT_ONCE - 1)
+        since_block = head_block - BLOCKS_PER_REQUEST * MOST_REQUESTS
+    for start in range(since_block, head_block + 1, BLOCKS_PER_REQUEST):
+        end_block = min(head_block, start + BLOCKS_PER_REQUEST - 1)
         request = {
             "address": safe,
             "fromBlock": hex(start),
-            "toBlock": hex(end),
+            "toBlock": hex(end_block),
             "topics": [EXECUTION_SUCCESS],
         }
         logs = line.call("eth_getLogs", [request])
@@ -311,7 +325,7 @@ def _executed(
                 f"{line.name} returned events that are not a list", code=ErrorCode.ANSWER
             )
         for log in logs:
-            if isinstance(log, Mapping) and _names(log, safe, safe_tx_hash):
+            if isinstance(log, Mapping) and _is_execution_of(log, safe, safe_tx_hash):
                 tx_hash = hex_data(parse_bytes(log.get("transactionHash"), "transaction hash", 32))
                 return SafeExecution(
                     tx_hash, parse_quantity(log.get("blockNumber"), "block number")
@@ -319,7 +333,7 @@ def _executed(
     return None
 
 
-def _names(log: Mapping[str, object], safe: str, safe_tx_hash: str) -> bool:
+def _is_execution_of(log: Mapping[str, object], safe: str, safe_tx_hash: str) -> bool:
     """Return whether the Safe emitted the event for this call, since endpoints may return more than
     requested.
     """
@@ -331,10 +345,10 @@ def _names(log: Mapping[str, object], safe: str, safe_tx_hash: str) -> bool:
     ):
         return False
     if len(topics) > 1:
-        named = str(topics[1])
+        executed_hash = str(topics[1])
     else:
-        named = hex_data(parse_bytes(log.get("data"), "log data")[:32])
-    return named.lower() == safe_tx_hash
+        executed_hash = hex_data(parse_bytes(log.get("data"), "log data")[:32])
+    return executed_hash.lower() == safe_tx_hash
 
 
 def find_conflicting_tx(
@@ -350,24 +364,24 @@ def find_conflicting_tx(
             continue
         if nonce_tx is not None:
             return nonce_tx.tx_hash
-    poll = endpoint_pool.ask(lambda line: _pending(line, owner, nonce))
+    poll = endpoint_pool.ask(lambda line: _find_pending(line, owner, nonce))
     return next((answer for answer in poll.answers.values() if answer is not None), None)
 
 
-def _pending(line: Transport, owner: str, nonce: int) -> str | None:
+def _find_pending(line: Transport, owner: str, nonce: int) -> str | None:
     block = line.call("eth_getBlockByNumber", ["pending", True])
-    listed = json_field(block, "transactions")
-    for tx in listed if isinstance(listed, list) else []:
+    transactions = json_field(block, "transactions")
+    for tx in transactions if isinstance(transactions, list) else []:
         try:
-            if _sent_with(tx, owner, nonce):
+            if _is_sent_with(tx, owner, nonce):
                 return hex_data(parse_bytes(tx.get("hash"), "transaction hash", 32))
         except Retryable:
             continue
     return None
 
 
-_ERROR = selector("Error(string)")
-_PANIC = selector("Panic(uint256)")
+_ERROR_SELECTOR = selector("Error(string)")
+_PANIC_SELECTOR = selector("Panic(uint256)")
 _MAX_TEXT = 120
 _PREFIXES = (
     "execution reverted: ",
@@ -424,7 +438,7 @@ REVERT_MESSAGES = {
 }
 """Descriptions of the revert reasons of Uniswap V2 and V3 contracts."""
 
-_CUSTOM = {
+_TOKEN_ERRORS = {
     "ERC20InsufficientBalance(address,uint256,uint256)": "the balance of a token is too small",
     "ERC20InsufficientAllowance(address,uint256,uint256)": "the allowance of a token is too small",
     "ERC20InvalidReceiver(address)": "a token refuses the recipient",
@@ -436,7 +450,7 @@ _CUSTOM = {
     "TransferFailed()": "a token's transfer failed",
     "TransferFromFailed()": "a token could not be taken from the wallet",
 }
-_REBALANCER = {
+_REBALANCER_ERRORS = {
     "Expired()": "the deadline has passed",
     "Reentered()": ("reentrant call of the Rebalancer: a token or pool of the plan calls back"),
     "Malformed()": "the Rebalancer cannot decode the program",
@@ -466,9 +480,9 @@ _REBALANCER = {
     ),
 }
 """Descriptions of the errors of contracts/src/Rebalancer.sol; {} stands for the argument."""
-CUSTOM = {
+CUSTOM_ERRORS = {
     selector(signature): (signature, description)
-    for signature, description in (_CUSTOM | _REBALANCER).items()
+    for signature, description in (_TOKEN_ERRORS | _REBALANCER_ERRORS).items()
 }
 """Custom errors of token libraries and of the Rebalancer by selector: signature, description."""
 
@@ -487,7 +501,7 @@ def revert_reason(fault: RpcFault) -> str:
     (T17).
     """
     if fault.data not in ("", "0x"):
-        return _from_data(bytes.fromhex(fault.data[2:]))
+        return _reason_from_data(bytes.fromhex(fault.data[2:]))
     text = fault.message
     for prefix in _PREFIXES:
         text = text.removeprefix(prefix)
@@ -503,30 +517,30 @@ def revert_message(code: str) -> str:
     return f"{REVERT_MESSAGES[code]} ({plain_code})" if code in REVERT_MESSAGES else plain_code
 
 
-def _from_data(data: bytes) -> str:
-    head, body = data[:4], data[4:]
-    if head == _ERROR:
+def _reason_from_data(data: bytes) -> str:
+    error_selector, body = data[:4], data[4:]
+    if error_selector == _ERROR_SELECTOR:
         try:
             return revert_message(str(abi_decode(["string"], body)[0]))
         except Exception:  # eth_abi raises many error types on malformed bytes
             return "reverted with a reason that cannot be decoded"
-    if head == _PANIC and len(body) == 32:
+    if error_selector == _PANIC_SELECTOR and len(body) == 32:
         code = int.from_bytes(body, "big")
         return f"the contract panicked: {_PANICS.get(code, 'panic')} (Panic 0x{code:02x})"
-    if head in CUSTOM:
-        signature, description = CUSTOM[head]
+    if error_selector in CUSTOM_ERRORS:
+        signature, description = CUSTOM_ERRORS[error_selector]
         name, _, types = signature.rstrip(")").partition("(")
         return f"{description.format(_error_argument(types, body))} ({name})"
-    if len(head) == 4:
-        return f"reverted with custom error 0x{head.hex()}"
+    if len(error_selector) == 4:
+        return f"reverted with custom error 0x{error_selector.hex()}"
     return "reverted with data that cannot be decoded"
 
 
-def _error_argument(kind: str, body: bytes) -> str:
+def _error_argument(abi_type: str, body: bytes) -> str:
     """Return the single value carried by a Rebalancer error."""
     word = body[:32]
     if len(word) != 32:
         return "?"
-    if kind == "address":
+    if abi_type == "address":
         return str(to_checksum_address(word[12:]))
-    return str(int.from_bytes(word, "big", signed=kind == "int256"))
+    return str(int.from_bytes(word, "big", signed=abi_type == "int256"))

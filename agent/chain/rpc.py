@@ -132,8 +132,8 @@ def header_verifies(block: object, number: int) -> bool:
         return False
     try:
         fields: list[int | bytes] = []
-        for at, (name, is_number) in enumerate(HEADER_FIELDS):
-            if (value := block.get(name)) is None and at >= _FIRST_OPTIONAL_FIELD:
+        for index, (name, is_number) in enumerate(HEADER_FIELDS):
+            if (value := block.get(name)) is None and index >= _FIRST_OPTIONAL_FIELD:
                 break
             fields.append(parse_quantity(value, name) if is_number else parse_bytes(value, name))
         same_number = parse_quantity(block.get("number"), "block number") == number

@@ -100,7 +100,7 @@ class SafeContract:
     def require_known(self) -> None:
         """Raise ConfigError unless a Safe of a supported version is at the address."""
         try:
-            version = str(self._view("VERSION()", [], [], ["string"])[0])
+            version = str(self._call_view("VERSION()", [], [], ["string"])[0])
         except TrimtabError:
             version = ""
         if version not in VERSIONS:
@@ -109,43 +109,43 @@ class SafeContract:
                 "correct wallet.address, or omit wallet.safe for a wallet with a key",
             )
 
-    def nonce(self, at: object = "latest") -> int:
+    def nonce(self, block_ref: object = "latest") -> int:
         """Return the Safe's next nonce: the number of calls that it has executed."""
-        return int(self._view("nonce()", [], [], ["uint256"], at)[0])
+        return int(self._call_view("nonce()", [], [], ["uint256"], block_ref)[0])
 
     def require_hash(self, tx: UnsignedTx) -> str:
         """Return the hash to sign. Raises OperatorNeeded if the Safe returns another hash."""
-        ours, fields = safe_tx_hash(self.address, tx), safe_tx(tx)
+        own_hash, fields = safe_tx_hash(self.address, tx), safe_tx(tx)
         values = [
             parse_bytes(fields[name], name) if kind == "bytes" else fields[name]
             for kind, name in _FIELDS
         ]
         signature = f"getTransactionHash({','.join(kind for kind, _ in _FIELDS)})"
-        theirs = hex_data(
-            self._view(signature, [kind for kind, _ in _FIELDS], values, ["bytes32"])[0]
+        safe_hash = hex_data(
+            self._call_view(signature, [kind for kind, _ in _FIELDS], values, ["bytes32"])[0]
         )
-        if theirs != ours:
+        if safe_hash != own_hash:
             raise OperatorNeeded(
-                f"the Safe {self.address} returns another hash for this call, {theirs} instead of"
-                f" {ours}",
+                f"the Safe {self.address} returns another hash for this call, {safe_hash} instead of"
+                f" {own_hash}",
                 "do not sign it; report this",
             )
-        return ours
+        return own_hash
 
-    def _view(
+    def _call_view(
         self,
         signature: str,
-        kinds: list[str],
+        types: list[str],
         values: list[Any],
-        answers: list[str],
-        at: object = "latest",
+        answer_types: list[str],
+        block_ref: object = "latest",
     ) -> tuple[Any, ...]:
-        data = hex_data(keccak(text=signature)[:4] + abi_encode(kinds, values))
-        raw = parse_bytes(
-            self.line.call("eth_call", [{"to": self.address, "data": data}, at]), signature
+        data = hex_data(keccak(text=signature)[:4] + abi_encode(types, values))
+        answer_bytes = parse_bytes(
+            self.line.call("eth_call", [{"to": self.address, "data": data}, block_ref]), signature
         )
         try:
-            return tuple(abi_decode(answers, raw))
+            return tuple(abi_decode(answer_types, answer_bytes))
         except Exception as error:  # eth-abi raises many error types
             raise Retryable(
                 f"{signature} of {self.address} returned invalid data ({type(error).__name__})",
@@ -205,8 +205,8 @@ class SafeSender:
         status = self.sender.status_of(tx_hash)
         if status.receipt is None:
             return status
-        free = replace(status.receipt, effective_gas_price_wei=0, data_fee_wei=0)
-        return replace(status, receipt=free)
+        free_receipt = replace(status.receipt, effective_gas_price_wei=0, data_fee_wei=0)
+        return replace(status, receipt=free_receipt)
 
     def nonces(self, owner: str) -> tuple[int, int]:
         """Return the Safe's nonce twice, since pending Safe calls are in no mempool."""
@@ -242,7 +242,7 @@ class WalletOwner:
         """See ports.ExternalSigner."""
         require_signable(tx, grant, self.rules, self.nonces())
 
-    def shown(self, tx: UnsignedTx) -> Mapping[str, Any]:
+    def signing_json(self, tx: UnsignedTx) -> Mapping[str, Any]:
         """Return the transaction in the format of wallets, and the hash to sign."""
         from eth_account._utils.legacy_transactions import (
             serializable_unsigned_transaction_from_dict,
@@ -260,18 +260,18 @@ class WalletOwner:
             "signing_hash": hex_data(bytes(unsigned.hash())),
         }
 
-    def carried(self, tx: UnsignedTx, since_block: int) -> MinedTransaction | None:
+    def mined_at_nonce(self, tx: UnsignedTx, since_block: int) -> MinedTransaction | None:
         """See ports.ExternalSigner."""
         head = self.sender.head().number
         nonce_tx = find_tx_by_nonce(self.endpoints, self.address, tx.nonce, since_block, head)
         if nonce_tx is None:
             return None
-        same = (nonce_tx.to, nonce_tx.value_wei, nonce_tx.data) == (
+        is_same = (nonce_tx.to, nonce_tx.value_wei, nonce_tx.data) == (
             tx.to,
             tx.value_wei,
             tx.data.lower(),
         )
-        return MinedTransaction(nonce_tx.tx_hash, nonce_tx.block, same)
+        return MinedTransaction(nonce_tx.tx_hash, nonce_tx.block, is_same)
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,7 +296,7 @@ class SafeOwners:
         require_signable(replace(tx, gas=max(tx.gas, 21_000)), grant, self.rules, self.nonces())
         self.safe.require_hash(tx)
 
-    def shown(self, tx: UnsignedTx) -> Mapping[str, Any]:
+    def signing_json(self, tx: UnsignedTx) -> Mapping[str, Any]:
         """Return the SafeTx with its hash, and its typed data."""
         fields = {
             name: str(value) if name in ("value", "nonce") else value
@@ -304,16 +304,16 @@ class SafeOwners:
         }
         digest = safe_tx_hash(self.address, tx)
         # numbers as text, since wallets read JSON numbers with 53 bits only
-        signed = {**typed_data(self.address, tx), "message": fields}
+        typed_tx = {**typed_data(self.address, tx), "message": fields}
         return {
             "kind": "safe",
             "safe": self.address,
             "safe_tx": fields,
             "safe_tx_hash": digest,
-            "typed_data": signed,
+            "typed_data": typed_tx,
         }
 
-    def carried(self, tx: UnsignedTx, since_block: int) -> MinedTransaction | None:
+    def mined_at_nonce(self, tx: UnsignedTx, since_block: int) -> MinedTransaction | None:
         """Return the executed call (see ports.ExternalSigner). Another call at the Safe's nonce has
         an unknown hash and is not found.
         """
@@ -338,14 +338,14 @@ def foreign_signer(
     sender: Sender,
     line: Transport,
     *,
-    safe: bool,
+    is_safe: bool,
 ) -> tuple[ExternalSigner, Sender]:
     """Return the external signer of the wallet of `rules`, and a sender with its nonce. Raises
     ConfigError if the wallet is configured as a Safe but is not one.
     """
-    if not safe:
+    if not is_safe:
         return WalletOwner(rules, nonces, endpoint_pool, sender), sender
     contract = SafeContract(line, rules.wallet)
     contract.require_known()
-    through = SafeSender(sender, contract)
-    return SafeOwners(rules, nonces, endpoint_pool, through, contract), through
+    safe_sender = SafeSender(sender, contract)
+    return SafeOwners(rules, nonces, endpoint_pool, safe_sender, contract), safe_sender

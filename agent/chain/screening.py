@@ -1,8 +1,9 @@
 """Token screen: simulate the transfers of every token of a plan, at its amounts, accounts and
 block.
 
-Uses eth_call only: pools lend the tokens to the contract TokenScreen, and single calls run as the
-wallet, a pool or the router, since eth_call allows any sender. docs/tokens.md lists what is
+Uses eth_call, and eth_getLogs for a balance that changed: pools lend the tokens to the contract
+TokenScreen, and single calls run as the wallet, a pool or the router, since eth_call allows any
+sender. docs/tokens.md lists what is
 detected and what is not.
 """
 
@@ -33,8 +34,8 @@ from agent.units import BPS
 
 RECORD_BYTES = 385
 FORMAT = 1
-_UNKNOWN = 2**256 - 1
-SHARES = 2
+_UNREAD_BALANCE = 2**256 - 1
+SHARE_ROUNDING_RAW = 2
 """Base units by which share-based tokens round a transfer."""
 ScreenResult = tuple[TokenFinding, str]
 
@@ -59,15 +60,15 @@ class TrialRecord:
     status: int
     lent: int
     pool_before: int
-    came: int
-    pool_lent: int
+    arrived: int
+    pool_after_loan: int
     transfer: TransferOutcome
     passed_on: int
-    kept: int
+    first_remainder: int
     approve: TransferOutcome
     transfer_from: TransferOutcome
     pool_after: int
-    left: int
+    second_remainder: int
     hooks: int
 
 
@@ -79,23 +80,23 @@ def decode_record(page: bytes) -> TrialRecord:
             "it must allow eth_call of creation code",
         )
     status = page[1]
-    w = [int.from_bytes(page[2 + 32 * i : 34 + 32 * i], "big") for i in range(12)]
-    if status > 4 or max(w[4], w[7], w[8]) > 4:
+    words = [int.from_bytes(page[2 + 32 * i : 34 + 32 * i], "big") for i in range(12)]
+    if status > 4 or max(words[4], words[7], words[8]) > 4:
         raise Retryable("the endpoint's answer to the token screen has an unknown status")
     return TrialRecord(
         status=status,
-        lent=w[0],
-        pool_before=w[1],
-        came=w[2],
-        pool_lent=w[3],
-        transfer=TransferOutcome(w[4]),
-        passed_on=w[5],
-        kept=w[6],
-        approve=TransferOutcome(w[7]),
-        transfer_from=TransferOutcome(w[8]),
-        pool_after=w[9],
-        left=w[10],
-        hooks=w[11],
+        lent=words[0],
+        pool_before=words[1],
+        arrived=words[2],
+        pool_after_loan=words[3],
+        transfer=TransferOutcome(words[4]),
+        passed_on=words[5],
+        first_remainder=words[6],
+        approve=TransferOutcome(words[7]),
+        transfer_from=TransferOutcome(words[8]),
+        pool_after=words[9],
+        second_remainder=words[10],
+        hooks=words[11],
     )
 
 
@@ -107,14 +108,14 @@ def judge_trial(record: TrialRecord) -> ScreenResult:
         return _NO_TRIAL[record.status]
     balances = (
         record.pool_before,
-        record.came,
-        record.pool_lent,
+        record.arrived,
+        record.pool_after_loan,
         record.passed_on,
-        record.kept,
+        record.first_remainder,
         record.pool_after,
-        record.left,
+        record.second_remainder,
     )
-    if _UNKNOWN in balances:
+    if _UNREAD_BALANCE in balances:
         return TokenFinding.UNREADABLE, "a balance during the transfer"
     answers = {
         "transfer": record.transfer,
@@ -132,7 +133,7 @@ def judge_trial(record: TrialRecord) -> ScreenResult:
             return TokenFinding.HONEYPOT, message
     if record.hooks:
         return TokenFinding.CALLBACK, "sender and recipient are called on transfer"
-    return _balanced(record, TransferOutcome.SILENT in answers.values())
+    return _judge_balances(record, TransferOutcome.SILENT in answers.values())
 
 
 _NO_TRIAL: dict[int, ScreenResult] = {
@@ -144,28 +145,34 @@ _NO_TRIAL: dict[int, ScreenResult] = {
 """Statuses of a trial that ended before the first transfer."""
 
 
-def _balanced(record: TrialRecord, silent: bool) -> ScreenResult:
+def _judge_balances(record: TrialRecord, is_silent: bool) -> ScreenResult:
     """Return the finding of a trial by comparing every balance change with the transfer."""
     steps = (
-        ("a pool transfers it", record.lent, record.came),
-        ("it is forwarded", record.came, record.passed_on),
-        ("it is sold to a pool", record.passed_on, record.pool_after - record.pool_lent),
+        ("a pool transfers it", record.lent, record.arrived),
+        ("it is forwarded", record.arrived, record.passed_on),
+        ("it is sold to a pool", record.passed_on, record.pool_after - record.pool_after_loan),
     )
-    when, sent, received = max(steps, key=lambda step: step[1] - step[2])
-    if sent - received > SHARES:
-        lost_bps = -(-(sent - received) * BPS // sent)
-        message = f"of {sent} base units {received} arrive when {when}, {lost_bps} bps less"
+    stage, sent_raw, received_raw = max(steps, key=lambda step: step[1] - step[2])
+    if sent_raw - received_raw > SHARE_ROUNDING_RAW:
+        lost_bps = -(-(sent_raw - received_raw) * BPS // sent_raw)
+        message = (
+            f"of {sent_raw} base units {received_raw} arrive when {stage}, {lost_bps} bps less"
+        )
         return TokenFinding.FEE_ON_TRANSFER, message
-    exact = all(sent == got for _, sent, got in steps) and not record.kept and not record.left
-    if not exact or record.pool_before - record.pool_lent != record.lent:
+    is_exact = (
+        all(sent_raw == received_raw for _, sent_raw, received_raw in steps)
+        and not record.first_remainder
+        and not record.second_remainder
+    )
+    if not is_exact or record.pool_before - record.pool_after_loan != record.lent:
         return TokenFinding.REBASING, "balances do not change by the amount transferred"
-    return (TokenFinding.NO_RETURN_VALUE if silent else TokenFinding.CLEAN), ""
+    return (TokenFinding.NO_RETURN_VALUE if is_silent else TokenFinding.CLEAN), ""
 
 
 def transfer_outcome(answer: object) -> TransferOutcome | None:
     """Return a token's answer to a call by eth_call; None if the node could not run it."""
     if isinstance(answer, RpcFault):
-        return TransferOutcome.FAILED if _reverted(answer) else None
+        return TransferOutcome.FAILED if _is_revert(answer) else None
     if answer == "0x":
         return TransferOutcome.SILENT
     match word_of(answer):
@@ -185,21 +192,21 @@ def word_of(answer: object) -> int | None:
         return None
 
 
-def _reverted(fault: RpcFault) -> bool:
+def _is_revert(fault: RpcFault) -> bool:
     """Return whether the call ran and failed. The texts differ between nodes."""
     text = fault.message.lower()
-    ran = ("revert", "invalid opcode", "out of gas", "outofgas", "stack", "invalid jump")
-    return fault.code == 3 or bool(fault.data) or any(word in text for word in ran)
+    revert_words = ("revert", "invalid opcode", "out of gas", "outofgas", "stack", "invalid jump")
+    return fault.code == 3 or bool(fault.data) or any(phrase in text for phrase in revert_words)
 
 
 NOBODY = "0x000000000000000000000000000000007472696D"
 """Address that no blocklist is expected to contain."""
 _PAUSED = bytes.fromhex("5c975abb")
-_LISTS = ("fe575a87", "e47d6060", "dbac26e9", "fbac3951", "59bf1abe")
+_LIST_VIEWS = ("fe575a87", "e47d6060", "dbac26e9", "fbac3951", "59bf1abe")
 """isBlacklisted, isBlackListed, blacklisted, isBlocked, getBlackListStatus, all (address)."""
 TRANSFER = bytes.fromhex("a9059cbb")
 TRANSFER_FROM = bytes.fromhex("23b872dd")
-_NOT_TRUE = (
+_NOT_TRUE_RESULT = (
     TokenFinding.FALSE_RETURNING,
     "a transfer returned false, or neither true nor empty data",
 )
@@ -221,74 +228,76 @@ def explain_failure(
     snapshot: Snapshot,
     move: TokenMove,
     result: ScreenResult,
-    failed: Sequence[FailedCall],
-    at: object,
+    failed_calls: Sequence[FailedCall],
+    block_ref: object,
 ) -> ScreenResult:
     """Return the finding of one token whose trial or single calls failed, with one more request."""
     if result[0] is not TokenFinding.UNKNOWN and not result[0].accepted:
         return result
-    not_true = (TransferOutcome.FALSE, TransferOutcome.ODD)
-    if any(call.outcome in not_true for call in failed):
-        return _NOT_TRUE
+    bad_outcomes = (TransferOutcome.FALSE, TransferOutcome.ODD)
+    if any(call.outcome in bad_outcomes for call in failed_calls):
+        return _NOT_TRUE_RESULT
     wallet, labels = snapshot.owner, {snapshot.owner: "the wallet"}
-    for tested in (move, *(call.move for call in failed)):
-        labels[tested.pool.address] = f"pool {tested.pool.address}"
-        labels.setdefault(tested.payee or wallet, "the router")
-        labels.setdefault(tested.spender or wallet, "the router")
+    for tested_move in (move, *(call.move for call in failed_calls)):
+        labels[tested_move.pool.address] = f"pool {tested_move.pool.address}"
+        labels.setdefault(tested_move.payee or wallet, "the router")
+        labels.setdefault(tested_move.spender or wallet, "the router")
     items = [CallItem(move.token, _PAUSED)]
     items += [
         CallItem(move.token, address_call(bytes.fromhex(view), address))
         for address in labels
-        for view in _LISTS
+        for view in _LIST_VIEWS
     ]
     pages = LensPages(items)
     balance_raw = next(
         (holding.raw for holding in snapshot.holdings if holding.token == move.token), 0
     )
     calls = [
-        transfer(move.token, move.pool.address, NOBODY, move.raw, at),
-        transfer(move.token, wallet, NOBODY, min(balance_raw, move.raw), at),
-        transfer_from(move.token, NOBODY, wallet, move.pool.address, 0, at),
+        transfer(move.token, move.pool.address, NOBODY, move.raw, block_ref),
+        transfer(move.token, wallet, NOBODY, min(balance_raw, move.raw), block_ref),
+        transfer_from(move.token, NOBODY, wallet, move.pool.address, 0, block_ref),
     ]
-    calls += pages.calls(at)
+    calls += pages.calls(block_ref)
     replies = pages.complete(line, calls, line.batch(calls))
-    by_pool, by_wallet, by_nobody = (transfer_outcome(answer) for answer in replies[:3])
+    pool_outcome, wallet_outcome, nobody_outcome = (
+        transfer_outcome(answer) for answer in replies[:3]
+    )
     flags = [answer_uint(answer) for answer in pages.decode(replies[3:])]
     if flags[0] == 1:
         return TokenFinding.PAUSED, "paused() returns true"
     for number, label in enumerate(labels.values()):
-        if 1 in flags[1 + number * len(_LISTS) : 1 + (number + 1) * len(_LISTS)]:
+        if 1 in flags[1 + number * len(_LIST_VIEWS) : 1 + (number + 1) * len(_LIST_VIEWS)]:
             return TokenFinding.BLOCKLISTED, f"{label} is on its blocklist"
-    if by_pool in not_true or by_wallet in not_true:
-        return _NOT_TRUE
+    if pool_outcome in bad_outcomes or wallet_outcome in bad_outcomes:
+        return _NOT_TRUE_RESULT
     if result[0] is TokenFinding.UNKNOWN:
-        return _not_lent(move, result, by_pool, by_wallet if balance_raw else None)
-    return _blocklisted_role(result, failed, by_nobody)
+        return _not_lent(move, result, pool_outcome, wallet_outcome if balance_raw else None)
+    return _blocklisted_role(result, failed_calls, nobody_outcome)
 
 
 def _not_lent(
     move: TokenMove,
     result: ScreenResult,
-    by_pool: TransferOutcome | None,
-    by_wallet: TransferOutcome | None,
+    pool_outcome: TransferOutcome | None,
+    wallet_outcome: TransferOutcome | None,
 ) -> ScreenResult:
     """Return the finding for a token that the pool did not lend."""
-    if by_pool is not TransferOutcome.FAILED:
+    if pool_outcome is not TransferOutcome.FAILED:
         return result
-    if by_wallet in _SUCCESS:
+    if wallet_outcome in _SUCCESS:
         return TokenFinding.BLOCKLISTED, f"pool {move.pool.address} cannot send it"
-    if by_wallet is None:
+    if wallet_outcome is None:
         return TokenFinding.PAUSED, "pools cannot send it"
     return TokenFinding.PAUSED, "neither pools nor the wallet can send it"
 
 
 def _blocklisted_role(
-    result: ScreenResult, failed: Sequence[FailedCall], by_nobody: TransferOutcome | None
+    result: ScreenResult, failed_calls: Sequence[FailedCall], nobody_outcome: TransferOutcome | None
 ) -> ScreenResult:
     """Return the finding for a token that transfers between other addresses, but not for an address
     of the plan.
     """
-    for call in failed:
+    for call in failed_calls:
         if call.outcome is None:
             return TokenFinding.UNKNOWN, "the endpoint cannot run a call from that address"
         pool = call.move.pool.address
@@ -299,16 +308,16 @@ def _blocklisted_role(
             )
         if call.role == "wallet":
             return TokenFinding.BLOCKLISTED, f"the wallet cannot send it to pool {pool}"
-        if by_nobody in _SUCCESS:
+        if nobody_outcome in _SUCCESS:
             return TokenFinding.BLOCKLISTED, f"{call.move.spender} cannot spend it"
     # The token rejects a transfer of zero, and there is no allowance yet to test with.
     return result
 
 
 BLOCKS_BACK = 64
-"""Blocks over which a wallet's balance may change only by transfers. Nodes keep 128 states."""
+"""Number of blocks back to the balance that transfers have to explain. Nodes keep 128 states."""
 TRANSFER_TOPIC = "0xddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef"
-_BY_SHARES = {
+_SHARE_VIEWS = {
     "sharesOf": bytes.fromhex("f5eb42dc"),
     "scaledBalanceOf": bytes.fromhex("1da24f3e"),
     "gonsForBalance": bytes.fromhex("1bd39674"),
@@ -333,58 +342,73 @@ class TokenScreen:
 
     def screen(self, step: StepInput, moves: tuple[TokenMove, ...]) -> tuple[ScreenedToken, ...]:
         """Return a finding for each token of the transfers."""
-        largest = list(largest_moves(moves).values())
-        if not largest:
+        largest_by_token = list(largest_moves(moves).values())
+        if not largest_by_token:
             return ()
-        at: dict[str, object] = {"blockHash": step.snapshot.head.hash, "requireCanonical": True}
-        trials = [_trial_call(move, at) for move in largest]
-        single = [call for move in moves for call in _single_calls(step.snapshot, move, at)]
-        traits = LensPages(
-            [item for move in largest for item in _trait_calls(step.snapshot, move.token)]
+        block_ref: dict[str, object] = {
+            "blockHash": step.snapshot.head.hash,
+            "requireCanonical": True,
+        }
+        trial_calls = [_trial_call(move, block_ref) for move in largest_by_token]
+        single_calls = [
+            call for move in moves for call in _single_calls(step.snapshot, move, block_ref)
+        ]
+        trait_pages = LensPages(
+            [item for move in largest_by_token for item in _trait_calls(step.snapshot, move.token)]
         )
-        owned = address_call(BALANCE_OF, step.snapshot.owner)
-        balances = LensPages([CallItem(move.token, owned) for move in largest])
-        past = balances.calls(hex(_since(step.snapshot)))
-        trait_calls = traits.calls(at)
+        balance_call = address_call(BALANCE_OF, step.snapshot.owner)
+        balance_pages = LensPages([CallItem(move.token, balance_call) for move in largest_by_token])
+        past_calls = balance_pages.calls(hex(_earlier_block(step.snapshot)))
+        trait_calls = trait_pages.calls(block_ref)
         answers = iter(
-            self.line.batch([*trials, *past, *(call for _, _, call in single), *trait_calls])
+            self.line.batch(
+                [*trial_calls, *past_calls, *(call for _, _, call in single_calls), *trait_calls]
+            )
         )
-        results = self._trial_results(largest, [next(answers) for _ in trials], at)
-        earlier = _earlier_balances(balances, [next(answers) for _ in past])
-        replies = [_without_limit(self.line, next(answers)) for _ in single]
-        failed = [
+        results = self._trial_results(
+            largest_by_token, [next(answers) for _ in trial_calls], block_ref
+        )
+        earlier_balances = _earlier_balances(balance_pages, [next(answers) for _ in past_calls])
+        replies = [_require_no_rate_limit(self.line, next(answers)) for _ in single_calls]
+        all_failed_calls = [
             FailedCall(move, role, outcome)
-            for (move, role, _), reply in zip(single, replies, strict=True)
+            for (move, role, _), reply in zip(single_calls, replies, strict=True)
             if (outcome := transfer_outcome(reply)) not in _SUCCESS
         ]
-        trait_answers = traits.decode(traits.complete(self.line, trait_calls, list(answers)))
-        screened = []
-        for number, move in enumerate(largest):
-            failed_calls = [call for call in failed if call.move.token == move.token]
+        trait_answers = trait_pages.decode(
+            trait_pages.complete(self.line, trait_calls, list(answers))
+        )
+        screens = []
+        for number, move in enumerate(largest_by_token):
+            failed_calls = [call for call in all_failed_calls if call.move.token == move.token]
             result = results[number]
             if result[0] is TokenFinding.UNKNOWN or failed_calls:
-                result = explain_failure(self.line, step.snapshot, move, result, failed_calls, at)
+                result = explain_failure(
+                    self.line, step.snapshot, move, result, failed_calls, block_ref
+                )
             if result[0].accepted:
                 result = (
-                    _trait(trait_answers[4 * number : 4 * number + 4])
-                    or self._rebased(step, move.token, earlier[number])
+                    _judge_traits(trait_answers[4 * number : 4 * number + 4])
+                    or self._find_rebasing(step, move.token, earlier_balances[number])
                     or result
                 )
-            screened.append(ScreenedToken(move.token, *result))
-        return tuple(screened)
+            screens.append(ScreenedToken(move.token, *result))
+        return tuple(screens)
 
     def _trial_results(
-        self, moves: Sequence[TokenMove], answers: Sequence[object], at: object
+        self, moves: Sequence[TokenMove], answers: Sequence[object], block_ref: object
     ) -> list[ScreenResult]:
         """Return the result of each trial. A trial that the node refused is repeated, and is
         UNKNOWN if refused again. Raises Retryable if the node refuses all, since that says nothing
         about a token.
         """
         results = [_trial_result(self.line, answer) for answer in answers]
-        refused = [number for number, result in enumerate(results) if result is None]
-        if refused:
-            repeated = self.line.batch([_trial_call(moves[number], at) for number in refused])
-            for number, answer in zip(refused, repeated, strict=True):
+        refused_trials = [number for number, result in enumerate(results) if result is None]
+        if refused_trials:
+            repeated = self.line.batch(
+                [_trial_call(moves[number], block_ref) for number in refused_trials]
+            )
+            for number, answer in zip(refused_trials, repeated, strict=True):
                 results[number] = _trial_result(self.line, answer)
         if not any(results):
             raise Retryable(
@@ -397,64 +421,78 @@ class TokenScreen:
             for result in results
         ]
 
-    def _rebased(self, step: StepInput, token: str, before: int | None) -> ScreenResult | None:
+    def _find_rebasing(
+        self, step: StepInput, token: str, earlier_raw: int | None
+    ) -> ScreenResult | None:
         """Return REBASING if the wallet's balance changed over the last blocks without transfers,
         else None, also if the node lacks that state or the logs.
 
         The check can exclude a token but never clear it.
         """
-        now = next(
+        current_raw = next(
             (holding.raw for holding in step.snapshot.holdings if holding.token == token), None
         )
-        if token == self.wrapped_native or now is None or before in (None, now):
+        if (
+            token == self.wrapped_native
+            or current_raw is None
+            or earlier_raw in (None, current_raw)
+        ):
             return None
         wallet = hex_data(address_word(step.snapshot.owner))
-        span = {
+        log_filter = {
             "address": token,
-            "fromBlock": hex(_since(step.snapshot) + 1),
+            "fromBlock": hex(_earlier_block(step.snapshot) + 1),
             "toBlock": hex(step.snapshot.head.number),
         }
         calls: list[RpcCall] = [
-            ("eth_getLogs", [{**span, "topics": topics}])
+            ("eth_getLogs", [{**log_filter, "topics": topics}])
             for topics in ([TRANSFER_TOPIC, None, wallet], [TRANSFER_TOPIC, wallet])
         ]
-        received, sent = (_transferred(logs) for logs in self.line.batch(calls))
-        if before is None or received is None or sent is None or before + received - sent == now:
+        received_raw, sent_raw = (_transferred_raw(logs) for logs in self.line.batch(calls))
+        if (
+            earlier_raw is None
+            or received_raw is None
+            or sent_raw is None
+            or earlier_raw + received_raw - sent_raw == current_raw
+        ):
             return None
         return (
             TokenFinding.REBASING,
-            f"since block {_since(step.snapshot)} the wallet's balance changed by"
-            f" {now - before - received + sent} base units without a transfer",
+            f"since block {_earlier_block(step.snapshot)} the wallet's balance changed by"
+            f" {current_raw - earlier_raw - received_raw + sent_raw} base units without a transfer",
         )
 
 
-_LIMITED = (-32005, 429)
+_RATE_LIMIT_CODES = (-32005, 429)
 """Error codes of a call that a node refuses because of its limits while it answers others of the
 batch (EIP-1474, and common use)."""
 _SUCCESS = (TransferOutcome.TRUE, TransferOutcome.SILENT)
 
 
-def _trial_call(move: TokenMove, at: object) -> RpcCall:
+def _trial_call(move: TokenMove, block_ref: object) -> RpcCall:
     """Return a call of TokenScreen's creation code for one token. Each token gets its own call,
     since state persists within a call and a token can prevent rollback.
     """
     addresses = bytes.fromhex(move.token[2:]) + bytes.fromhex(move.pool.address[2:])
-    packed = addresses + bytes([move.kind]) + min(move.raw, 2**128 - 1).to_bytes(16, "big")
-    request = bytes([1]) + packed
+    loan = addresses + bytes([move.kind]) + min(move.raw, 2**128 - 1).to_bytes(16, "big")
+    request = bytes([1]) + loan
     argument = uint_word(32) + uint_word(len(request)) + request + bytes(-len(request) % 32)
-    return ("eth_call", [{"data": own_artifact("TokenScreen").bytecode + argument.hex()}, at])
+    return (
+        "eth_call",
+        [{"data": own_artifact("TokenScreen").bytecode + argument.hex()}, block_ref],
+    )
 
 
 def _trial_result(line: Transport, answer: object) -> ScreenResult | None:
     """Return the result of a trial; None if the node refused the call."""
-    if isinstance(_without_limit(line, answer), RpcFault):
+    if isinstance(_require_no_rate_limit(line, answer), RpcFault):
         return None
     return judge_trial(decode_record(parse_bytes(answer, "the token screen")))
 
 
-def _without_limit(line: Transport, answer: object) -> object:
+def _require_no_rate_limit(line: Transport, answer: object) -> object:
     """Return the answer. Raises Retryable for a rate limit, which says nothing about a token."""
-    if isinstance(answer, RpcFault) and answer.code in _LIMITED:
+    if isinstance(answer, RpcFault) and answer.code in _RATE_LIMIT_CODES:
         raise Retryable(
             f"{line.name} refused part of the token screen: {answer.message}",
             "send fewer requests, or use another endpoint",
@@ -464,7 +502,7 @@ def _without_limit(line: Transport, answer: object) -> object:
 
 
 def _single_calls(
-    snapshot: Snapshot, move: TokenMove, at: object
+    snapshot: Snapshot, move: TokenMove, block_ref: object
 ) -> list[tuple[TokenMove, str, RpcCall]]:
     """Return calls from the real sender of each token, as (transfer, role, call), within the
     balance and the allowance.
@@ -472,46 +510,54 @@ def _single_calls(
     token, pool, wallet = move.token, move.pool.address, snapshot.owner
     calls = []
     if move.payee is not None:
-        calls.append((move, "payee", transfer(token, pool, move.payee, move.raw, at)))
+        calls.append((move, "payee", transfer(token, pool, move.payee, move.raw, block_ref)))
     balance_raw = next((holding.raw for holding in snapshot.holdings if holding.token == token), 0)
     if move.spender is not None and balance_raw > 0:
         raw = min(move.raw, balance_raw)
-        calls.append((move, "wallet", transfer(token, wallet, pool, raw, at)))
+        calls.append((move, "wallet", transfer(token, wallet, pool, raw, block_ref)))
         allowances = {
             (allowance.token, allowance.spender): allowance.raw
             for allowance in reversed(snapshot.allowances)
         }
-        spent = min(raw, allowances.get((token, move.spender), 0))
-        calls.append((move, "spender", transfer_from(token, move.spender, wallet, pool, spent, at)))
+        spendable_raw = min(raw, allowances.get((token, move.spender), 0))
+        calls.append(
+            (
+                move,
+                "spender",
+                transfer_from(token, move.spender, wallet, pool, spendable_raw, block_ref),
+            )
+        )
     return calls
 
 
-def transfer(token: str, sender: str, to: str, raw: int, at: object) -> RpcCall:
+def transfer(token: str, sender: str, to: str, raw: int, block_ref: object) -> RpcCall:
     """Return a call of transfer by `sender`."""
     data = TRANSFER + address_word(to) + uint_word(raw)
-    return "eth_call", [{"from": sender, "to": token, "data": hex_data(data)}, at]
+    return "eth_call", [{"from": sender, "to": token, "data": hex_data(data)}, block_ref]
 
 
-def transfer_from(token: str, spender: str, sender: str, to: str, raw: int, at: object) -> RpcCall:
+def transfer_from(
+    token: str, spender: str, sender: str, to: str, raw: int, block_ref: object
+) -> RpcCall:
     """Return a call of transferFrom by `spender`."""
     data = TRANSFER_FROM + address_word(sender) + address_word(to) + uint_word(raw)
-    return "eth_call", [{"from": spender, "to": token, "data": hex_data(data)}, at]
+    return "eth_call", [{"from": spender, "to": token, "data": hex_data(data)}, block_ref]
 
 
 def _trait_calls(snapshot: Snapshot, token: str) -> list[CallItem]:
     """Return calls of functions that only share-based or ERC-777 tokens have."""
     owner = snapshot.owner
     calls = (
-        address_call(_BY_SHARES["sharesOf"], owner),
-        address_call(_BY_SHARES["scaledBalanceOf"], owner),
-        _BY_SHARES["gonsForBalance"] + uint_word(10**6),
+        address_call(_SHARE_VIEWS["sharesOf"], owner),
+        address_call(_SHARE_VIEWS["scaledBalanceOf"], owner),
+        _SHARE_VIEWS["gonsForBalance"] + uint_word(10**6),
         _GRANULARITY,
     )
     return [CallItem(token, data) for data in calls]
 
 
-def _trait(answers: Sequence[LensAnswer]) -> ScreenResult | None:
-    for name, answer in zip(_BY_SHARES, answers, strict=False):
+def _judge_traits(answers: Sequence[LensAnswer]) -> ScreenResult | None:
+    for name, answer in zip(_SHARE_VIEWS, answers, strict=False):
         if isinstance(answer_uint(answer), int):
             return TokenFinding.REBASING, f"its balances are shares: {name}()"
     if isinstance(answer_uint(answers[3]), int):
@@ -519,7 +565,7 @@ def _trait(answers: Sequence[LensAnswer]) -> ScreenResult | None:
     return None
 
 
-def _since(snapshot: Snapshot) -> int:
+def _earlier_block(snapshot: Snapshot) -> int:
     return max(0, snapshot.head.number - BLOCKS_BACK)
 
 
@@ -535,7 +581,7 @@ def _earlier_balances(pages: LensPages, answers: Sequence[object]) -> list[int |
     return balances
 
 
-def _transferred(logs: object) -> int | None:
+def _transferred_raw(logs: object) -> int | None:
     """Return the total of Transfer events, base units; None if the node returned no usable logs."""
     if not isinstance(logs, list):
         return None

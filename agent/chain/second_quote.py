@@ -102,8 +102,8 @@ def second_quotes(plan: Plan, block_hash: str, quoter: Quoter) -> tuple[SecondQu
     one cannot be quoted at the snapshot's state and gets an error.
     """
     outputs: dict[tuple[str, int], int] = {}
-    direction: dict[str, str] = {}
-    spent: dict[str, int] = {}
+    token_in_by_pool: dict[str, str] = {}
+    input_by_pool: dict[str, int] = {}
 
     def total_out(leg: Leg, amount_in_raw: int) -> int:
         if amount_in_raw == 0:
@@ -117,17 +117,17 @@ def second_quotes(plan: Plan, block_hash: str, quoter: Quoter) -> tuple[SecondQu
     for number, leg in enumerate(plan.legs):
         if leg.venue == NATIVE_VENUE:
             continue
-        if direction.setdefault(leg.pool, leg.token_in) != leg.token_in:
+        if token_in_by_pool.setdefault(leg.pool, leg.token_in) != leg.token_in:
             reason = (
                 "an earlier leg uses the pool in the other direction: it cannot be quoted at the"
                 " snapshot's block"
             )
             quotes.append(SecondQuote(number, None, reason))
             continue
-        before = spent.get(leg.pool, 0)
-        spent[leg.pool] = before + leg.amount_in_raw
+        earlier_raw = input_by_pool.get(leg.pool, 0)
+        input_by_pool[leg.pool] = earlier_raw + leg.amount_in_raw
         try:
-            out_raw = total_out(leg, before + leg.amount_in_raw) - total_out(leg, before)
+            out_raw = total_out(leg, earlier_raw + leg.amount_in_raw) - total_out(leg, earlier_raw)
             quotes.append(SecondQuote(number, out_raw))
         except NoSecondQuote as error:
             quotes.append(SecondQuote(number, None, error.message))
@@ -165,18 +165,18 @@ class UniswapPythonQuoter:
             )
         library = self._libraries.get(leg.venue) or _open_library(self._transport, venue)
         self._libraries[leg.venue] = library
-        library.view.line, library.view.block_hash = self._transport, block_hash
-        pool = (leg.token_in, leg.token_out, leg.fee_pips, leg.pool)
-        if pool not in self._confirmed:
+        library.block_provider.line, library.block_provider.block_hash = self._transport, block_hash
+        pool_key = (leg.token_in, leg.token_out, leg.fee_pips, leg.pool)
+        if pool_key not in self._confirmed:
             if without_foreign_errors(lambda: library.find_pool(leg)).lower() != leg.pool.lower():
                 raise NoSecondQuote(_OTHER_POOL, code=ErrorCode.POOL)
-            self._confirmed.add(pool)
+            self._confirmed.add(pool_key)
         return without_foreign_errors(lambda: library.ask(leg, amount_in_raw))
 
 
 @dataclass(frozen=True, slots=True)
 class _LibraryQuoter:
-    view: BlockProvider
+    block_provider: BlockProvider
     find_pool: Callable[[Leg], str]
     ask: Callable[[Leg, int], int]
 
@@ -185,16 +185,16 @@ def _open_library(transport: Transport, venue: V2Contracts | V3Contracts) -> _Li
     from agent.chain.providers.checked import open_web3  # web3 is loaded to quote only
     from agent.chain.providers.one_block import BlockProvider
 
-    view = BlockProvider(transport)
-    w3 = open_web3(view)
+    block_provider = BlockProvider(transport)
+    w3 = open_web3(block_provider)
     match venue:
         case V2Contracts():
-            return _open_v2_library(w3, view, venue)
+            return _open_v2_library(w3, block_provider, venue)
         case V3Contracts():
-            return _open_v3_library(w3, view, venue)
+            return _open_v3_library(w3, block_provider, venue)
 
 
-def _open_v2_library(w3: Web3, view: BlockProvider, venue: V2Contracts) -> _LibraryQuoter:
+def _open_v2_library(w3: Web3, block_provider: BlockProvider, venue: V2Contracts) -> _LibraryQuoter:
     library = _library(w3, 2, venue.factory, venue.router)
 
     def find_pool(leg: Leg) -> str:
@@ -205,10 +205,10 @@ def _open_v2_library(w3: Web3, view: BlockProvider, venue: V2Contracts) -> _Libr
         route = [leg.token_in, leg.token_out]
         return int(library.get_price_input(*route, amount_in_raw, route=route))
 
-    return _LibraryQuoter(view, find_pool, ask)
+    return _LibraryQuoter(block_provider, find_pool, ask)
 
 
-def _open_v3_library(w3: Web3, view: BlockProvider, venue: V3Contracts) -> _LibraryQuoter:
+def _open_v3_library(w3: Web3, block_provider: BlockProvider, venue: V3Contracts) -> _LibraryQuoter:
     """Open the library for V3, and replace its mainnet contracts by the same interfaces at the
     config's addresses.
     """
@@ -228,7 +228,7 @@ def _open_v3_library(w3: Web3, view: BlockProvider, venue: V3Contracts) -> _Libr
             library.get_price_input(leg.token_in, leg.token_out, amount_in_raw, fee=leg.fee_pips)
         )
 
-    return _LibraryQuoter(view, find_pool, ask)
+    return _LibraryQuoter(block_provider, find_pool, ask)
 
 
 def _library(w3: Web3, version: int, factory: str | None = None, router: str | None = None) -> Any:
@@ -264,22 +264,24 @@ def without_foreign_errors(ask: Callable[[], T]) -> T:
         ) from None
 
 
-def _view(name: str, inputs: Sequence[Mapping[str, object]], words: int) -> dict[str, object]:
+def _view_abi(name: str, inputs: Sequence[Mapping[str, object]], words: int) -> dict[str, object]:
     """Return the ABI of a view function that returns exactly `words` words."""
     outputs = [{"name": "", "type": "uint256"}] * words
     fields = {"type": "function", "name": name, "stateMutability": "view"}
     return {**fields, "inputs": inputs, "outputs": outputs}
 
 
-def _inputs(*types: str) -> list[Mapping[str, object]]:
+def _input_abis(*types: str) -> list[Mapping[str, object]]:
     return [{"name": "", "type": kind} for kind in types]
 
 
-_PAIR = _view("getPair", _inputs("address", "address"), 1)
-_POOL = _view("getPool", _inputs("address", "address", "uint24"), 1)
-_AMOUNTS = _view("getAmountsOut", _inputs("uint256", "address[]"), 4)
-_TERMS = _inputs("address", "address", "uint256", "uint24", "uint160")
-_QUOTE = _view("quoteExactInputSingle", [{"name": "", "type": "tuple", "components": _TERMS}], 4)
+_GET_PAIR_ABI = _view_abi("getPair", _input_abis("address", "address"), 1)
+_GET_POOL_ABI = _view_abi("getPool", _input_abis("address", "address", "uint24"), 1)
+_GET_AMOUNTS_ABI = _view_abi("getAmountsOut", _input_abis("uint256", "address[]"), 4)
+_QUOTE_PARAMS = _input_abis("address", "address", "uint256", "uint24", "uint160")
+_QUOTE_ABI = _view_abi(
+    "quoteExactInputSingle", [{"name": "", "type": "tuple", "components": _QUOTE_PARAMS}], 4
+)
 _AMOUNTS_OF_TWO = (32, 2)
 """Offset and length of getAmountsOut's list for a path of two tokens."""
 _OTHER_POOL = "the venue's factory has a different pool for this pair and fee"
@@ -312,35 +314,37 @@ class ContractQuoter:
                         "Router02 quotes only V2 pools with a fee of 0.3 %", code=ErrorCode.FEE
                     )
                 pair = (leg.token_in, leg.token_out)
-                pool, (start, count, _, out_raw) = self._ask(
-                    (venue.factory, _PAIR, pair),
-                    (venue.router, _AMOUNTS, (amount_in_raw, pair)),
+                pool, (list_offset, count, _, out_raw) = self._ask(
+                    (venue.factory, _GET_PAIR_ABI, pair),
+                    (venue.router, _GET_AMOUNTS_ABI, (amount_in_raw, pair)),
                     block_hash,
                 )
                 self._require_pool(leg, pool)
-                if (start, count) != _AMOUNTS_OF_TWO:
+                if (list_offset, count) != _AMOUNTS_OF_TWO:
                     raise NoSecondQuote(
                         "Router02 did not return two amounts", code=ErrorCode.ANSWER
                     )
                 return out_raw
             case V3Contracts() as venue:
-                terms = (leg.token_in, leg.token_out, amount_in_raw, leg.fee_pips, 0)
-                pool, paid = self._ask(
-                    (venue.factory, _POOL, (leg.token_in, leg.token_out, leg.fee_pips)),
-                    (venue.quoter_v2, _QUOTE, (terms,)),
+                arguments = (leg.token_in, leg.token_out, amount_in_raw, leg.fee_pips, 0)
+                pool, quote_words = self._ask(
+                    (venue.factory, _GET_POOL_ABI, (leg.token_in, leg.token_out, leg.fee_pips)),
+                    (venue.quoter_v2, _QUOTE_ABI, (arguments,)),
                     block_hash,
                 )
                 self._require_pool(leg, pool)
-                return paid[0]
+                return quote_words[0]
 
-    def _ask(self, find: _Call, quote: _Call, block_hash: str) -> tuple[int, Sequence[int]]:
+    def _ask(
+        self, find_call: _Call, quote_call: _Call, block_hash: str
+    ) -> tuple[int, Sequence[int]]:
         """Return the factory's pool and the words of the quote, by one request."""
         from agent.chain.providers.checked import open_web3  # web3 is loaded to quote only
         from agent.chain.providers.one_block import BlockProvider
 
         w3 = open_web3(BlockProvider(self._transport, block_hash, (32, 128)))
         with w3.batch_requests() as batch:
-            for address, abi, arguments in (find, quote):
+            for address, abi, arguments in (find_call, quote_call):
                 contract: Any = w3.eth.contract(w3.to_checksum_address(address), abi=[abi])
                 batch.add(contract.functions[abi["name"]](*arguments))
             answers: list[Any] = batch.execute()
@@ -365,8 +369,10 @@ class UnanimousQuoter:
             name: quoter.quote(leg, amount_in_raw, block_hash) for name, quoter in self.quoters
         }
         if len(set(quotes.values())) != 1:
-            listed = ", ".join(f"{name} {out_raw}" for name, out_raw in quotes.items())
-            raise NoSecondQuote(f"second quotes differ: {listed}", code=ErrorCode.QUOTES_DIFFER)
+            quotes_text = ", ".join(f"{name} {out_raw}" for name, out_raw in quotes.items())
+            raise NoSecondQuote(
+                f"second quotes differ: {quotes_text}", code=ErrorCode.QUOTES_DIFFER
+            )
         return next(iter(quotes.values()))
 
 
@@ -389,32 +395,32 @@ def build_quoter(
 class GatheredEvidence:
     """Implements ports.EvidenceSource.
 
-    `paused` reads the kill switch as (paused, reason), after everything else; a failed read counts
-    as paused (T14). `pins` reads the (address, code hash) pairs of `trimtab trust`. `quoter` is
-    None without a second source; the guard then refuses unless it is off. `min_operators` must
-    agree; endpoints of one operator count once (T2). `screen` tests the transfers of the plan's
-    tokens.
+    `read_switch` reads the kill switch as (paused, reason), after everything else; a failed read
+    counts as paused (T14). `read_pins` reads the (address, code hash) pairs of `trimtab trust`.
+    `quoter` is None without a second source; the guard then refuses unless it is off.
+    `min_operators` must agree; endpoints of one operator count once (T2). `screen_tokens` tests the
+    transfers of the plan's tokens.
     """
 
-    paused: Callable[[], tuple[bool, str]]
-    pins: Callable[[], Sequence[tuple[str, str]]]
+    read_switch: Callable[[], tuple[bool, str]]
+    read_pins: Callable[[], Sequence[tuple[str, str]]]
     quoter: Quoter | None
     clock: Clock
     min_operators: int
-    screen: Callable[[StepInput, Plan], tuple[ScreenedToken, ...]] | None = None
+    screen_tokens: Callable[[StepInput, Plan], tuple[ScreenedToken, ...]] | None = None
 
     def gather(self, step: StepInput, plan: Plan) -> Evidence:
         """Gather the evidence for one plan. Raises the errors of reading the pins."""
         screens = None
-        if self.screen is not None and step.limits.token_screen is not None:
-            screens = self.screen(step, plan)
+        if self.screen_tokens is not None and step.limits.token_screen is not None:
+            screens = self.screen_tokens(step, plan)
         quotes = self._second_quotes(step, plan)
-        trusted = tuple(self.pins())
+        pins = tuple(self.read_pins())
         paused, reason = self._kill_switch()
         return Evidence(
             paused=paused,
             pause_reason=reason,
-            trusted=trusted,
+            trusted=pins,
             second_quotes=quotes,
             quorum=len(set(step.snapshot.operators)) >= self.min_operators,
             now_s=self.clock.now_s(),
@@ -434,7 +440,7 @@ class GatheredEvidence:
 
     def _kill_switch(self) -> tuple[bool | None, str]:
         try:
-            return self.paused()
+            return self.read_switch()
         except TrimtabError as error:
             return None, error.message
         except Exception as error:  # any failure to read the kill switch counts as paused

@@ -68,14 +68,14 @@ class NodeSender:
         because that check would require the price of a whole block. Raises Retryable if the node
         cannot simulate.
         """
-        request, at = _request(tx, sender), _tag(height)
-        chain_id, block, answer, gas, *fees = self._transport.batch(
+        request, block_tag = _request(tx, sender), _tag(height)
+        chain_id, block, answer, gas_answer, *fees = self._transport.batch(
             [
                 ("eth_chainId", []),
-                ("eth_getBlockByNumber", [at, False]),
-                ("eth_call", [request, at]),
-                ("eth_estimateGas", [request, at]),
-                *fee_calls(self._data_fee, at),
+                ("eth_getBlockByNumber", [block_tag, False]),
+                ("eth_call", [request, block_tag]),
+                ("eth_estimateGas", [request, block_tag]),
+                *fee_calls(self._data_fee, block_tag),
             ]
         )
         head = parse_head(
@@ -90,23 +90,25 @@ class NodeSender:
                 0,
                 head,
             )
-        for outcome in (answer, gas):
+        for outcome in (answer, gas_answer):
             if isinstance(outcome, RpcFault):
                 return Simulation(
-                    False, _failure(outcome), 0, head, reverted=_by_contracts(outcome, tx)
+                    False, _failure_reason(outcome), 0, head, reverted=_is_by_contracts(outcome, tx)
                 )
-        if tx.data.startswith(hex_data(APPROVE)) and _not_true(
+        if tx.data.startswith(hex_data(APPROVE)) and _is_not_true(
             parse_bytes(answer, "the simulated call")
         ):
             refusal = "the token returned false, refusing the approval"
             return Simulation(False, refusal, 0, head, reverted=True)
-        units = parse_quantity(gas, "the gas estimate")
+        gas_units = parse_quantity(gas_answer, "the gas estimate")
         try:
             quote = node_quote(self._transport.name, self._data_fee, fees)
         except Retryable as error:  # no reason to keep a revocation or a cancel from being sent
-            return Simulation(True, "", units, head, data_fee_unread=error.message)
-        fee_wei = 0 if quote is None else quote.most_wei(max(tx.gas, units), len(tx.data) // 2 - 1)
-        return Simulation(True, "", units, head, data_fee_wei=fee_wei)
+            return Simulation(True, "", gas_units, head, data_fee_unread=error.message)
+        fee_wei = (
+            0 if quote is None else quote.most_wei(max(tx.gas, gas_units), len(tx.data) // 2 - 1)
+        )
+        return Simulation(True, "", gas_units, head, data_fee_wei=fee_wei)
 
     def send(self, signed: SignedTx) -> None:
         """Send the signed bytes to the node once. An already known transaction counts as success.
@@ -124,21 +126,21 @@ class NodeSender:
         """Send the signed bytes once, as `send` does, but also raise NonceUsed if the transaction
         itself is mined. The caller must check its hash.
         """
-        unknown = _outcome_unknown(signed.hash)
+        unknown_text = _outcome_unknown(signed.hash)
         try:
             answer = self._submit.call("eth_sendRawTransaction", [hex_data(signed.raw)])
         except CallFailed as error:
-            _refused(signed.hash, error.fault)
+            _raise_refusal(signed.hash, error.fault)
             return
         except Retryable as error:
             raise Retryable(
-                f"{unknown}: {error.message}",
+                f"{unknown_text}: {error.message}",
                 "check its hash before sending anything else",
                 code=ErrorCode.UNKNOWN_IF_SENT,
             ) from None
         if not isinstance(answer, str) or answer.lower() != signed.hash:
             raise Retryable(
-                f"{unknown}: the node returned another hash",
+                f"{unknown_text}: the node returned another hash",
                 "check its hash before sending anything else",
                 code=ErrorCode.UNKNOWN_IF_SENT,
             )
@@ -147,26 +149,29 @@ class NodeSender:
         """Return the status of the hash: unknown, pending, or mined with its receipt. Raises
         Retryable if the node cannot answer.
         """
-        receipt_answer, known = self._transport.batch(
+        receipt_answer, tx_answer = self._transport.batch(
             [("eth_getTransactionReceipt", [tx_hash]), ("eth_getTransactionByHash", [tx_hash])]
         )
-        receipt, body = _maybe(receipt_answer, "the receipt"), _maybe(known, "the transaction")
+        receipt, tx_body = (
+            _object_or_none(receipt_answer, "the receipt"),
+            _object_or_none(tx_answer, "the transaction"),
+        )
         if receipt is not None and receipt.get("blockHash") is not None:
             return TransactionStatus("mined", parse_receipt(receipt, tx_hash, self._data_fee))
-        if body is not None:
+        if tx_body is not None:
             return TransactionStatus("pending", None)
         return TransactionStatus("unknown", None)
 
     def nonces(self, owner: str) -> tuple[int, int]:
         """Return the next nonces of `owner`, in the latest block and with pending transactions."""
-        latest, pending = self._transport.batch(
+        latest_answer, pending_answer = self._transport.batch(
             [
                 ("eth_getTransactionCount", [owner, "latest"]),
                 ("eth_getTransactionCount", [owner, "pending"]),
             ]
         )
-        used = parse_quantity(_result(latest, "the nonce"), "nonce")
-        return used, parse_quantity(_result(pending, "the nonce"), "nonce")
+        nonce_latest = parse_quantity(_result(latest_answer, "the nonce"), "nonce")
+        return nonce_latest, parse_quantity(_result(pending_answer, "the nonce"), "nonce")
 
     def head(self, height: int | None = None) -> Head:
         """Return the header of the newest block, or of the block at `height`."""
@@ -181,7 +186,7 @@ class NodeSender:
     def block_hash(self, number: int) -> str | None:
         """Return the hash of the canonical block at that height; None if there is none."""
         (block,) = self._transport.batch([("eth_getBlockByNumber", [hex(number), False])])
-        header = _maybe(block, "the block")
+        header = _object_or_none(block, "the block")
         if header is None:
             return None
         return hex_data(parse_bytes(header.get("hash"), "block hash", 32))
@@ -191,28 +196,28 @@ def _outcome_unknown(tx_hash: str) -> str:
     return f"outcome of sending transaction {tx_hash} is unknown"
 
 
-def _refused(tx_hash: str, fault: RpcFault) -> None:
+def _raise_refusal(tx_hash: str, fault: RpcFault) -> None:
     """Raise the node's refusal as an error, unless the node already has the transaction."""
-    meaning = refusal_kind(fault)
-    if meaning is RefusalKind.KNOWN:
+    kind = refusal_kind(fault)
+    if kind is RefusalKind.KNOWN:
         return
-    if meaning is RefusalKind.NONCE_LOW:
+    if kind is RefusalKind.NONCE_LOW:
         raise NonceUsed(
             f"the nonce of transaction {tx_hash} is used by another transaction ({fault.message})",
             "another program sends from this wallet; find it before continuing",
             code=ErrorCode.NONCE_USED,
         )
-    if meaning is None:
+    if kind is None:
         raise Retryable(
             f"{_outcome_unknown(tx_hash)}: {fault.message}",
             "check its hash",
             code=ErrorCode.UNKNOWN_IF_SENT,
         )
-    verdict = Verdict(f"send.{meaning.value}", fault.message, "accepted by the node", False)
+    verdict = Verdict(f"send.{kind.value}", fault.message, "accepted by the node", False)
     raise SendRefused(
         f"the node refused transaction {tx_hash}: {fault.message}",
         (verdict,),
-        REMEDIES[meaning],
+        REMEDIES[kind],
     )
 
 
@@ -245,7 +250,7 @@ def _result(answer: object, what: str) -> object:
     return answer
 
 
-def _maybe(answer: object, what: str) -> Mapping[str, object] | None:
+def _object_or_none(answer: object, what: str) -> Mapping[str, object] | None:
     """Return the answered object, None for null. Raises Retryable for an error or another type."""
     result = _result(answer, what)
     if result is None or isinstance(result, Mapping):
@@ -253,22 +258,22 @@ def _maybe(answer: object, what: str) -> Mapping[str, object] | None:
     raise Retryable(f"the endpoint's answer for {what} is not an object", code=ErrorCode.ANSWER)
 
 
-def _failure(fault: RpcFault) -> str:
+def _failure_reason(fault: RpcFault) -> str:
     """Return why a simulation failed. Raises Retryable if the node itself failed."""
-    if _reverts(fault):
+    if _is_revert(fault):
         return revert_reason(fault)
-    meaning = refusal_kind(fault)
-    if meaning is None or meaning is RefusalKind.KNOWN:
+    kind = refusal_kind(fault)
+    if kind is None or kind is RefusalKind.KNOWN:
         raise Retryable(
             f"the endpoint cannot simulate: {fault.message}",
             "try again, or use another endpoint",
             code=ErrorCode.SIMULATION,
         )
-    remedy = REMEDIES.get(meaning)
+    remedy = REMEDIES.get(kind)
     return f"{fault.message}; {remedy}" if remedy else fault.message
 
 
-def _reverts(fault: RpcFault) -> bool:
+def _is_revert(fault: RpcFault) -> bool:
     return (
         fault.code == _REVERTED_CODE
         or fault.data not in ("", "0x")
@@ -276,17 +281,17 @@ def _reverts(fault: RpcFault) -> bool:
     )
 
 
-def _by_contracts(fault: RpcFault, tx: UnsignedTx) -> bool:
+def _is_by_contracts(fault: RpcFault, tx: UnsignedTx) -> bool:
     """Return whether contracts reverted or burned all the gas.
 
     "gas required exceeds" can also mean that the wallet cannot pay, but only if the request
     includes gas or a price.
     """
-    burned = tx.gas == 0 and refusal_kind(fault) is RefusalKind.BAD_GAS
-    return _reverts(fault) or burned or "out of gas" in fault.message.lower()
+    is_gas_burned = tx.gas == 0 and refusal_kind(fault) is RefusalKind.BAD_GAS
+    return _is_revert(fault) or is_gas_burned or "out of gas" in fault.message.lower()
 
 
-def _not_true(returned: bytes) -> bool:
+def _is_not_true(returned: bytes) -> bool:
     """Return whether an ERC-20 call returned data other than true. No data is success (USDT)."""
     return len(returned) > 0 and int.from_bytes(returned, "big") != 1
 
@@ -335,53 +340,61 @@ class QuorumSender:
     def _simulate_at(
         self, node: Transport, tx: UnsignedTx, sender: str, height: int | None
     ) -> Simulation:
-        line = NodeSender(node, data_fee=self._endpoint_pool.data_fee)
-        simulation = line.simulate(tx, sender, height)
+        node_sender = NodeSender(node, data_fee=self._endpoint_pool.data_fee)
+        simulation = node_sender.simulate(tx, sender, height)
         self._require_chain(simulation.head)
         return simulation
 
     def _verdict(self, results: Sequence[tuple[Endpoint, Simulation]]) -> Simulation:
-        enough = quorum_size(
+        quorum = quorum_size(
             len({endpoint.operator for endpoint, _ in results}), self._endpoint_pool.min_operators
         )
         verdicts = operators_by_value(
             (endpoint.operator, result.ok) for endpoint, result in results
         )
-        good, bad = verdicts.get(True, set()), verdicts.get(False, set())
+        succeeding_operators, failing_operators = (
+            verdicts.get(True, set()),
+            verdicts.get(False, set()),
+        )
         self._blame(
             results,
             lambda result: (
-                (len(good) >= enough and not result.ok) or (len(bad) >= enough and result.ok)
+                (len(succeeding_operators) >= quorum and not result.ok)
+                or (len(failing_operators) >= quorum and result.ok)
             ),
             "the simulation",
         )
-        if len(good) >= enough:
-            gas: dict[str, int] = {}
-            fees: dict[str, int] = {}
-            unread = ""
+        if len(succeeding_operators) >= quorum:
+            gas_by_operator: dict[str, int] = {}
+            fee_by_operator: dict[str, int] = {}
+            unread_reason = ""
             for endpoint, result in results:
-                if (name := endpoint.operator) in good:
-                    gas[name] = max(gas.get(name, 0), result.gas)
+                if (name := endpoint.operator) in succeeding_operators:
+                    gas_by_operator[name] = max(gas_by_operator.get(name, 0), result.gas)
                     if result.data_fee_unread:
-                        unread = result.data_fee_unread
+                        unread_reason = result.data_fee_unread
                     else:
-                        fees[name] = max(fees.get(name, 0), result.data_fee_wei)
-            units, head = lowest_sufficient(gas, enough), results[0][1].head
-            if len(fees) < enough:
-                return Simulation(True, "", units, head, data_fee_unread=unread)
-            fee_wei = lowest_sufficient(fees, enough)
-            return Simulation(True, "", units, head, data_fee_wei=fee_wei)
-        failed = [(endpoint, result) for endpoint, result in results if not result.ok]
-        if len(bad) >= enough:
-            by_contracts = operators_by_value(
-                (endpoint.operator, result.reverted) for endpoint, result in failed
+                        fee_by_operator[name] = max(
+                            fee_by_operator.get(name, 0), result.data_fee_wei
+                        )
+            gas_units, head = lowest_sufficient(gas_by_operator, quorum), results[0][1].head
+            if len(fee_by_operator) < quorum:
+                return Simulation(True, "", gas_units, head, data_fee_unread=unread_reason)
+            fee_wei = lowest_sufficient(fee_by_operator, quorum)
+            return Simulation(True, "", gas_units, head, data_fee_wei=fee_wei)
+        failed_results = [(endpoint, result) for endpoint, result in results if not result.ok]
+        if len(failing_operators) >= quorum:
+            reverting_operators = operators_by_value(
+                (endpoint.operator, result.reverted) for endpoint, result in failed_results
             ).get(True, set())
-            return replace(failed[0][1], reverted=len(by_contracts) >= enough)
-        message = "; ".join(f"{endpoint.operator}: {result.reason}" for endpoint, result in failed)
-        succeeded = ", ".join(sorted(good)) or "none"
+            return replace(failed_results[0][1], reverted=len(reverting_operators) >= quorum)
+        message = "; ".join(
+            f"{endpoint.operator}: {result.reason}" for endpoint, result in failed_results
+        )
+        succeeding_text = ", ".join(sorted(succeeding_operators)) or "none"
         return Simulation(
             False,
-            f"endpoints disagree ({message}; it succeeds for {succeeded})",
+            f"endpoints disagree ({message}; it succeeds for {succeeding_text})",
             0,
             results[0][1].head,
         )
@@ -394,22 +407,30 @@ class QuorumSender:
         endpoint makes the result unknown, and a refusal requires that all refuse; a used nonce is
         verified first.
         """
-        accepted, refusals, lost = self._offer_all(signed)
-        if accepted:
+        is_accepted, refusals, failures = self._offer_all(signed)
+        if is_accepted:
             return
-        unknown = [failure for failure in lost if not isinstance(failure, EndpointResting)]
-        if lost and not refusals and all(isinstance(failure, OperatorNeeded) for failure in lost):
-            raise lost[0]
-        if unknown or not refusals:
-            message = "; ".join(failure.message for failure in lost)
+        unknown_outcomes = [
+            failure for failure in failures if not isinstance(failure, EndpointResting)
+        ]
+        if (
+            failures
+            and not refusals
+            and all(isinstance(failure, OperatorNeeded) for failure in failures)
+        ):
+            raise failures[0]
+        if unknown_outcomes or not refusals:
+            message = "; ".join(failure.message for failure in failures)
             raise Retryable(
                 f"{_outcome_unknown(signed.hash)}: {message}",
                 "check its hash before sending anything else",
                 code=ErrorCode.UNKNOWN_IF_SENT,
             )
-        refused = next((refusal for refusal in refusals if isinstance(refusal, SendRefused)), None)
-        if refused is not None:
-            raise refused
+        send_refused = next(
+            (refusal for refusal in refusals if isinstance(refusal, SendRefused)), None
+        )
+        if send_refused is not None:
+            raise send_refused
         if self.status_of(signed.hash).state == "unknown":
             raise refusals[0]
 
@@ -421,32 +442,35 @@ class QuorumSender:
             lambda node: node.status_of(tx_hash),
             lambda answers: self._agreed_status(answers).state != "unknown",
         )
-        agreed = self._agreed_status(answers)
-        if agreed.receipt is not None:
+        agreed_status = self._agreed_status(answers)
+        if agreed_status.receipt is not None:
             mined = [
                 (endpoint, status)
                 for endpoint, status in answers.items()
                 if status.receipt is not None
             ]
-            self._blame(mined, lambda status: status != agreed, "a receipt")
-        return agreed
+            self._blame(mined, lambda status: status != agreed_status, "a receipt")
+        return agreed_status
 
     def nonces(self, owner: str) -> tuple[int, int]:
         """See ports.Sender. A used nonce confirms all below it; a pending nonce in a single mempool
         is outvoted.
         """
         answers = self._poll(lambda node: node.nonces(owner), lambda _: True)
-        latest: dict[str, int] = {}
-        pending: dict[str, int] = {}
-        for endpoint, (used, queued) in answers.items():
-            latest[endpoint.operator] = min(latest.get(endpoint.operator, used), used)
-            pending[endpoint.operator] = max(
-                pending.get(endpoint.operator, 0), queued if queued > used else 0
+        latest_by_operator: dict[str, int] = {}
+        pending_by_operator: dict[str, int] = {}
+        for endpoint, (used_nonce, queued_nonce) in answers.items():
+            latest_by_operator[endpoint.operator] = min(
+                latest_by_operator.get(endpoint.operator, used_nonce), used_nonce
             )
-        enough = quorum_size(len(latest), self._endpoint_pool.min_operators)
-        confirmed = highest_confirmed(latest, enough)
+            pending_by_operator[endpoint.operator] = max(
+                pending_by_operator.get(endpoint.operator, 0),
+                queued_nonce if queued_nonce > used_nonce else 0,
+            )
+        quorum = quorum_size(len(latest_by_operator), self._endpoint_pool.min_operators)
+        confirmed = highest_confirmed(latest_by_operator, quorum)
         self._blame(answers.items(), lambda pair: pair[0] > confirmed, "the wallet's nonce")
-        return confirmed, max(confirmed, lowest_sufficient(pending, enough))
+        return confirmed, max(confirmed, lowest_sufficient(pending_by_operator, quorum))
 
     def head(self) -> Head:
         """See ports.Sender. Returns the newest header that enough operators agree on."""
@@ -466,22 +490,24 @@ class QuorumSender:
         answers = self._poll(
             lambda node: node.block_hash(number), lambda answers: is_decided(vote, answers)
         )
-        agreed = vote(answers)
+        agreed_hash = vote(answers)
         self._blame(
             answers.items(),
-            lambda answer: answer is not None and answer != agreed,
+            lambda answer: answer is not None and answer != agreed_hash,
             f"block {number}",
         )
-        return agreed
+        return agreed_hash
 
     def conflicting_tx(self, owner: str, nonce: int) -> str | None:
         """See ports.ConflictingTransactionFinder."""
         return find_conflicting_tx(self._endpoint_pool, owner, nonce, self.head().number)
 
     def _poll(
-        self, question: Callable[[NodeSender], T], settled: Callable[[Mapping[Endpoint, T]], bool]
+        self,
+        question: Callable[[NodeSender], T],
+        is_settled: Callable[[Mapping[Endpoint, T]], bool],
     ) -> dict[Endpoint, T]:
-        """Return answers of at least a quorum of operators. Once `settled` is true, the rest are
+        """Return answers of at least a quorum of operators. Once `is_settled` is true, the rest are
         ignored.
         """
         quorum = quorum_size(
@@ -489,7 +515,7 @@ class QuorumSender:
         )
         poll = self._endpoint_pool.ask(
             lambda endpoint: question(NodeSender(endpoint, data_fee=self._endpoint_pool.data_fee)),
-            enough=lambda answers: len(operators_of(answers)) >= quorum and settled(answers),
+            is_enough=lambda answers: len(operators_of(answers)) >= quorum and is_settled(answers),
         )
         self._endpoint_pool.require(poll)
         return poll.answers
@@ -498,14 +524,14 @@ class QuorumSender:
         """Combine the operators' statuses of one hash. A receipt from too few operators counts as
         pending.
         """
-        enough = quorum_size(len(operators_of(answers)), self._endpoint_pool.min_operators)
+        quorum = quorum_size(len(operators_of(answers)), self._endpoint_pool.min_operators)
         for status, operators in operators_by_value(
             (endpoint.operator, status) for endpoint, status in answers.items()
         ).items():
-            if status.receipt is not None and len(operators) >= enough:
+            if status.receipt is not None and len(operators) >= quorum:
                 return status
-        known = any(status.state != "unknown" for status in answers.values())
-        return TransactionStatus("pending" if known else "unknown", None)
+        is_known = any(status.state != "unknown" for status in answers.values())
+        return TransactionStatus("pending" if is_known else "unknown", None)
 
     def _offer_all(
         self, signed: SignedTx
@@ -514,30 +540,30 @@ class QuorumSender:
         failures with unknown outcome.
         """
         refusals: list[Refusal] = []
-        lost: list[Retryable | OperatorNeeded] = []
+        failures: list[Retryable | OperatorNeeded] = []
         targets = [EndpointPool([self._submit], 1)] if self._submit is not None else []
         if self._submit is None or self._public_fallback:
             targets.append(self._endpoint_pool)
         for target in targets:
             poll = target.ask(
                 lambda endpoint: _offer(endpoint, signed),
-                enough=lambda answers: None in answers.values(),
+                is_enough=lambda answers: None in answers.values(),
             )
             if None in poll.answers.values():
-                return True, refusals, lost
+                return True, refusals, failures
             refusals += [refusal for refusal in poll.answers.values() if refusal is not None]
-            lost += [
+            failures += [
                 failure
-                for failure in poll.lost.values()
+                for failure in poll.failures.values()
                 if isinstance(failure, Retryable | OperatorNeeded)
             ]
-        return False, refusals, lost
+        return False, refusals, failures
 
     def _blame(
-        self, answers: Iterable[tuple[Endpoint, T]], wrong: Callable[[T], bool], what: str
+        self, answers: Iterable[tuple[Endpoint, T]], is_wrong: Callable[[T], bool], what: str
     ) -> None:
         for endpoint, answer in answers:
-            if wrong(answer):
+            if is_wrong(answer):
                 self._endpoint_pool.blame(endpoint, f"differs in {what}")
 
     def _require_chain(self, head: Head) -> Head:

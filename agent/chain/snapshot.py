@@ -9,7 +9,7 @@ from itertools import islice
 from agent.chain import tokens
 from agent.chain.endpoints import Endpoint, EndpointPool, PollResult, operators_of
 from agent.chain.lens import LensAnswer, LensItem, LensPages
-from agent.chain.providers.checked import HEADER, read_batch
+from agent.chain.providers.checked import BLOCK_METHOD, read_batch
 from agent.chain.providers.quorum import QuorumProvider, SnapshotProvider
 from agent.chain.quorum import (
     NO_MAJORITY_REMEDY,
@@ -55,7 +55,7 @@ from agent.ports import Clock
 
 
 def read_past_prices(
-    endpoint_pool: EndpointPool, watch: SnapshotScope, head: Head, blocks: int
+    endpoint_pool: EndpointPool, scope: SnapshotScope, head: Head, blocks: int
 ) -> tuple[PastPrices, ...]:
     """Return the prices of the preceding blocks, newest first; fewer on a younger chain.
 
@@ -66,8 +66,8 @@ def read_past_prices(
     heights = range(head.number - 1, max(-1, head.number - 1 - blocks), -1)
     if not heights:
         return ()
-    narrow = replace(
-        watch,
+    narrow_scope = replace(
+        scope,
         tokens=(),
         spenders=(),
         code=(),
@@ -78,22 +78,27 @@ def read_past_prices(
         data_fee=DataFee.PLAIN,
     )
     what = f"the prices of the {len(heights)} blocks before block {head.number}"
-    pages = LensPages([question.item for question in snapshot_questions(narrow)])
+    pages = LensPages([question.item for question in snapshot_questions(narrow_scope)])
     provider = QuorumProvider(endpoint_pool, pages, what)
-    headers: list[RpcCall] = [(HEADER, [hex(height), False]) for height in (head.number, *heights)]
-    newest, *before = [parse_head(block, head.chain_id) for block in read_batch(provider, headers)]
-    if newest.hash != head.hash:
+    headers: list[RpcCall] = [
+        (BLOCK_METHOD, [hex(height), False]) for height in (head.number, *heights)
+    ]
+    newest_head, *past_heads = [
+        parse_head(block, head.chain_id) for block in read_batch(provider, headers)
+    ]
+    if newest_head.hash != head.hash:
         raise Retryable(
             f"{provider.name} returned a different block {head.number} than before",
             "a reorg happened; try again",
             code=ErrorCode.REORG,
         )
-    if [past.number for past in before] != list(heights):
+    if [past_head.number for past_head in past_heads] != list(heights):
         raise Retryable(f"{provider.name} returned different blocks than requested")
-    answers = _read_pages(provider, pages, [past.hash for past in before])
-    parts = [snapshot_parts(narrow, read) for read in answers]
+    answers = _read_pages(provider, pages, [past_head.hash for past_head in past_heads])
+    parts = [snapshot_parts(narrow_scope, block_answers) for block_answers in answers]
     return tuple(
-        PastPrices(past, read.feeds, read.pools) for past, read in zip(before, parts, strict=True)
+        PastPrices(past_head, block_parts.feeds, block_parts.pools)
+        for past_head, block_parts in zip(past_heads, parts, strict=True)
     )
 
 
@@ -102,9 +107,11 @@ def _read_pages(
 ) -> list[list[LensAnswer]]:
     """Return the lens's answers at each block, in one request."""
     calls = [call for block_hash in hashes for call in pages.calls(at_hash(block_hash))]
-    read = read_batch(provider, calls)
-    size = len(pages.pages)
-    return [pages.decode(read[i * size : (i + 1) * size]) for i in range(len(hashes))]
+    answers = read_batch(provider, calls)
+    page_count = len(pages.pages)
+    return [
+        pages.decode(answers[i * page_count : (i + 1) * page_count]) for i in range(len(hashes))
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +138,8 @@ class _BlockReading:
     answers: Sequence[LensAnswer]
     implementations: tuple[ProxyImplementation, ...]
     agreement: QuorumAgreement
-    alike: dict[Endpoint, _HeadAnswer]
-    lost: Mapping[Endpoint, TrimtabError]
+    agreeing: dict[Endpoint, _HeadAnswer]
+    failures: Mapping[Endpoint, TrimtabError]
 
 
 class ChainReader:
@@ -142,7 +149,7 @@ class ChainReader:
         self,
         lines: Sequence[Transport] | EndpointPool,
         chain_id: int,
-        watch: SnapshotScope,
+        scope: SnapshotScope,
         clock: Clock,
         min_operators: int,
     ) -> None:
@@ -156,7 +163,7 @@ class ChainReader:
         self._chain_id = chain_id
         self._clock = clock
         self._min_operators = min_operators
-        self.watch = watch
+        self.scope = scope
 
     def snapshot(self) -> Snapshot:
         """See ports.Reader. Reads the newest block that enough operators have.
@@ -166,56 +173,64 @@ class ChainReader:
         operators have it too and may outvote a dishonest one. Raises NoQuorum if too few operators'
         newest blocks are near it: it may be old or false (T19).
         """
-        before, watch, now_s = self._endpoint_pool.requests, self.watch, self._clock.now_s()
-        firsts = self._firsts(watch.owner)
-        head = _newest(firsts.answers, self._min_operators)
+        requests_before, scope, now_s = (
+            self._endpoint_pool.requests,
+            self.scope,
+            self._clock.now_s(),
+        )
+        first_answers = self._first_answers(scope.owner)
+        head = _newest_head(first_answers.answers, self._min_operators)
         if message := height_disagreement(
             self._endpoint_pool,
-            {line: first.head.number for line, first in firsts.answers.items()},
+            {line: first.head.number for line, first in first_answers.answers.items()},
             head.number,
             head.timestamp_s,
         ):
             raise NoQuorum(message, NO_MAJORITY_REMEDY, code=ErrorCode.LAG)
         try:
-            read = self._read(head, firsts, watch)
+            reading = self._read_block(head, first_answers, scope)
         except (Refused, Retryable):
-            older = self._older(head, firsts.answers)
-            if older is None:
+            older_head = self._older_head(head, first_answers.answers)
+            if older_head is None:
                 raise
-            read = self._read(older, firsts, watch)
-        if (wider := self._with_wider_layers(watch, read)) is not None:
-            self.watch = watch = wider
-            read = self._read(read.head, firsts, watch)
-        return self._assemble(watch, read, now_s, self._endpoint_pool.requests - before)
+            reading = self._read_block(older_head, first_answers, scope)
+        if (wider_scope := self._with_wider_layers(scope, reading)) is not None:
+            self.scope = scope = wider_scope
+            reading = self._read_block(reading.head, first_answers, scope)
+        return self._assemble(scope, reading, now_s, self._endpoint_pool.requests - requests_before)
 
     def past(self, head: Head, blocks: int) -> tuple[PastPrices, ...]:
         """See ports.Reader."""
-        return read_past_prices(self._endpoint_pool, self.watch, head, blocks)
+        return read_past_prices(self._endpoint_pool, self.scope, head, blocks)
 
     def with_more_ticks(self, snapshot: Snapshot, pools: Collection[str]) -> Snapshot:
         """See ports.Reader."""
-        before = self._endpoint_pool.requests
-        refs = [ref for ref in self.watch.pools if ref.kind is PoolKind.V3 and ref.address in pools]
-        answers = self._lens([deep_pool_item(ref) for ref in refs], snapshot.head)
+        requests_before = self._endpoint_pool.requests
+        refs = [ref for ref in self.scope.pools if ref.kind is PoolKind.V3 and ref.address in pools]
+        answers = self._read_items([deep_pool_item(ref) for ref in refs], snapshot.head)
         answer_of = {ref.address: answer for ref, answer in zip(refs, answers, strict=True)}
-        read = tuple(
+        deeper_pools = tuple(
             with_deeper_ticks(pool, answer_of[pool.address]) if pool.address in answer_of else pool
             for pool in snapshot.pools
         )
         return replace(
-            snapshot, pools=read, requests=snapshot.requests + self._endpoint_pool.requests - before
+            snapshot,
+            pools=deeper_pools,
+            requests=snapshot.requests + self._endpoint_pool.requests - requests_before,
         )
 
-    def _firsts(self, owner: str) -> PollResult[_HeadAnswer]:
+    def _first_answers(self, owner: str) -> PollResult[_HeadAnswer]:
         """Send the first request. Endpoints of another chain are excluded; if they are half or
         more, or too few others remain, an operator has to act.
         """
         quorum = quorum_size(len(operators_of(self._endpoint_pool.endpoints)), self._min_operators)
         poll = self._endpoint_pool.ask(
-            lambda line: self._first(line, owner),
-            enough=lambda answers: len(operators_of(answers)) >= quorum,
+            lambda line: self._first_answer(line, owner),
+            is_enough=lambda answers: len(operators_of(answers)) >= quorum,
         )
-        wrong_chain = [failure for failure in poll.lost.values() if isinstance(failure, WrongChain)]
+        wrong_chain = [
+            failure for failure in poll.failures.values() if isinstance(failure, WrongChain)
+        ]
         if wrong_chain and (
             len(wrong_chain) >= len(poll.answers) or len(poll.operators) < self._min_operators
         ):
@@ -223,104 +238,112 @@ class ChainReader:
         self._endpoint_pool.require(poll)
         return poll
 
-    def _read(
-        self, head: Head, firsts: PollResult[_HeadAnswer], watch: SnapshotScope
+    def _read_block(
+        self, head: Head, first_answers: PollResult[_HeadAnswer], scope: SnapshotScope
     ) -> _BlockReading:
         """Send the second request, at the head's hash, and a third for items that did not fit."""
-        questions = snapshot_questions(watch)
+        questions = snapshot_questions(scope)
         pages = LensPages([question.item for question in questions])
         names = ["wallet's nonce", "wallet's native balance"]
-        names += [question.name for question in questions] + tokens.proxy_call_names(watch.proxies)
-        able, lost = [], dict(firsts.lost)
-        for line, first in firsts.answers.items():
+        names += [question.name for question in questions] + tokens.proxy_call_names(scope.proxies)
+        endpoints_with_block, failures = [], dict(first_answers.failures)
+        for line, first in first_answers.answers.items():
             if (lag := head.number - first.head.number) <= 0:
-                able.append(line)
+                endpoints_with_block.append(line)
             elif lag > self._endpoint_pool.max_lag_blocks:
-                lost[line] = Retryable(f"{line.name} is {lag} blocks behind block {head.number}")
-        provider = SnapshotProvider(self._endpoint_pool, pages, head, able, lost, names)
-        at = at_hash(head.hash)
-        block, nonce, native, *read = read_batch(
+                failures[line] = Retryable(
+                    f"{line.name} is {lag} blocks behind block {head.number}"
+                )
+        provider = SnapshotProvider(
+            self._endpoint_pool, pages, head, endpoints_with_block, failures, names
+        )
+        block_ref = at_hash(head.hash)
+        block, nonce_answer, native_answer, *page_answers = read_batch(
             provider,
             [
-                (HEADER, [hex(head.number), False]),
-                ("eth_getTransactionCount", [watch.owner, at]),
-                ("eth_getBalance", [watch.owner, at]),
-                *pages.calls(at),
-                *tokens.proxy_calls(watch.proxies, at),
+                (BLOCK_METHOD, [hex(head.number), False]),
+                ("eth_getTransactionCount", [scope.owner, block_ref]),
+                ("eth_getBalance", [scope.owner, block_ref]),
+                *pages.calls(block_ref),
+                *tokens.proxy_calls(scope.proxies, block_ref),
             ],
         )
-        size = len(pages.pages)
+        page_count = len(pages.pages)
         return _BlockReading(
             parse_head(block, self._chain_id),
-            parse_quantity(nonce, names[0]),
-            parse_quantity(native, names[1]),
-            pages.decode(read[:size]),
-            tokens.proxy_implementations(watch.proxies, tokens.proxy_answers(read[size:])),
+            parse_quantity(nonce_answer, names[0]),
+            parse_quantity(native_answer, names[1]),
+            pages.decode(page_answers[:page_count]),
+            tokens.proxy_implementations(
+                scope.proxies, tokens.proxy_answers(page_answers[page_count:])
+            ),
             provider.agreement,
-            {line: firsts.answers[line] for line in provider.alike},
-            provider.lost,
+            {line: first_answers.answers[line] for line in provider.agreeing},
+            provider.failures,
         )
 
-    def _lens(self, items: Sequence[LensItem], head: Head) -> list[LensAnswer]:
+    def _read_items(self, items: Sequence[LensItem], head: Head) -> list[LensAnswer]:
         """Return the agreed answers to further items at a head."""
         pages = LensPages(items)
         return _read_pages(QuorumProvider(self._endpoint_pool, pages), pages, [head.hash])[0]
 
     def _with_wider_layers(
-        self, watch: SnapshotScope, reading: _BlockReading
+        self, scope: SnapshotScope, reading: _BlockReading
     ) -> SnapshotScope | None:
         """Return the scope with what the answers show besides, such as markets in which someone
         else has opened a position for the account; None if they show nothing, or while that cannot
         be read. Later snapshots read it with the rest.
         """
-        answers = iter(reading.answers[len(reading.answers) - len(layer_questions(watch)) :])
+        answers = iter(reading.answers[len(reading.answers) - len(layer_questions(scope)) :])
         try:
             layers = tuple(
                 layer.widened(
                     [*islice(answers, len(layer.questions()))],
-                    lambda items: self._lens(items, reading.head),
+                    lambda items: self._read_items(items, reading.head),
                 )
-                for layer in watch.layers
+                for layer in scope.layers
             )
         except (Refused, Retryable):
             return None
-        return None if layers == watch.layers else replace(watch, layers=layers)
+        return None if layers == scope.layers else replace(scope, layers=layers)
 
-    def _older(self, head: Head, firsts: Mapping[Endpoint, _HeadAnswer]) -> Head | None:
+    def _older_head(self, head: Head, first_answers: Mapping[Endpoint, _HeadAnswer]) -> Head | None:
         """Return the newest block that all endpoints without a large lag have, by quorum on its
         header; None without a quorum, or if the block is the same.
         """
-        near = [
+        near_endpoints = [
             line
-            for line, first in firsts.items()
+            for line, first in first_answers.items()
             if first.head.number >= head.number - self._endpoint_pool.max_lag_blocks
         ]
-        if len(operators_of(near)) <= quorum_size(len(operators_of(firsts)), self._min_operators):
+        if len(operators_of(near_endpoints)) <= quorum_size(
+            len(operators_of(first_answers)), self._min_operators
+        ):
             return None
-        height = min(firsts[line].head.number for line in near)
-        poll = self._endpoint_pool.ask(lambda line: read_head(line, height), among=near)
+        height = min(first_answers[line].head.number for line in near_endpoints)
+        poll = self._endpoint_pool.ask(lambda line: read_head(line, height), among=near_endpoints)
         votes = [(line.operator, answer) for line, answer in poll.answers.items()]
         try:
-            older = confirmed_value(votes, self._min_operators, f"block {height}")
+            older_head = confirmed_value(votes, self._min_operators, f"block {height}")
         except NoQuorum:
             return None
-        return None if older == head else older
+        return None if older_head == head else older_head
 
-    def _first(self, line: Transport, owner: str) -> _HeadAnswer:
+    def _first_answer(self, line: Transport, owner: str) -> _HeadAnswer:
         """Send the first request. The priority fee may be missing, as on legacy chains."""
         calls: list[RpcCall] = [
             ("eth_chainId", []),
-            (HEADER, ["latest", False]),
+            (BLOCK_METHOD, ["latest", False]),
             ("eth_getTransactionCount", [owner, "pending"]),
             ("eth_gasPrice", []),
             ("eth_maxPriorityFeePerGas", []),
         ]
-        *answers, priority = line.batch(calls)
-        named = zip(calls, answers, strict=False)
-        chain, block, *others = [
-            require_result(line.name, call[0], answer) for call, answer in named
+        *answers, priority_answer = line.batch(calls)
+        named_calls = zip(calls, answers, strict=False)
+        chain_answer, block, *nonce_and_price = [
+            require_result(line.name, call[0], answer) for call, answer in named_calls
         ]
-        chain_id = parse_quantity(chain, "chain id")
+        chain_id = parse_quantity(chain_answer, "chain id")
         if chain_id != self._chain_id:
             raise WrongChain(
                 f"{line.name} is on chain {chain_id}, chain.chain_id is {self._chain_id}",
@@ -329,83 +352,89 @@ class ChainReader:
             )
         return _HeadAnswer(
             parse_head(block, chain_id),
-            parse_quantity(others[0], "pending nonce"),
-            0 if isinstance(priority, RpcFault) else parse_quantity(priority, "priority fee"),
-            parse_quantity(others[1], "gas price"),
+            parse_quantity(nonce_and_price[0], "pending nonce"),
+            0
+            if isinstance(priority_answer, RpcFault)
+            else parse_quantity(priority_answer, "priority fee"),
+            parse_quantity(nonce_and_price[1], "gas price"),
         )
 
     def _assemble(
-        self, watch: SnapshotScope, reading: _BlockReading, now_s: int, requests: int
+        self, scope: SnapshotScope, reading: _BlockReading, now_s: int, requests: int
     ) -> Snapshot:
-        agreement, read = reading.agreement, snapshot_parts(watch, reading.answers)
+        agreement, parts = reading.agreement, snapshot_parts(scope, reading.answers)
         # The code of new proxy implementations is read from the next snapshot on.
-        known = (*watch.code, tokens.UNREADABLE)
-        if new := [i.address for i in reading.implementations if i.address not in known]:
-            self.watch = replace(self.watch, code=(*self.watch.code, *new))
-        failed = tuple(
+        known_addresses = (*scope.code, tokens.UNREAD_ADDRESS)
+        if new_addresses := [
+            i.address for i in reading.implementations if i.address not in known_addresses
+        ]:
+            self.scope = replace(self.scope, code=(*self.scope.code, *new_addresses))
+        failed_items = tuple(
             QuarantinedItem("endpoint", line.operator, failure.message)
-            for line, failure in reading.lost.items()
+            for line, failure in reading.failures.items()
         )
-        differing = tuple(
+        differing_items = tuple(
             QuarantinedItem("endpoint", operator, f"differs in {what}")
             for operator, what in agreement.dissent
         )
         # Mempools and suggested fees differ, so the majority decides. With two operators, the
         # cautious value is used: more pending transactions and lower fees.
-        alike = reading.alike
-        enough = quorum_size(len(operators_of(alike)), self._min_operators)
-        pending = _by_operator(alike, lambda first: first.nonce_pending, max)
+        agreeing = reading.agreeing
+        quorum = quorum_size(len(operators_of(agreeing)), self._min_operators)
+        pending_nonces = _by_operator(agreeing, lambda first: first.nonce_pending, max)
         return Snapshot(
             head=reading.head,
             now_s=now_s,
-            owner=watch.owner,
+            owner=scope.owner,
             native_wei=reading.native_wei,
             nonce_latest=reading.nonce,
-            nonce_pending=max(reading.nonce, lowest_sufficient(pending, enough)),
+            nonce_pending=max(reading.nonce, lowest_sufficient(pending_nonces, quorum)),
             priority_fee_wei=highest_confirmed(
-                _by_operator(alike, lambda first: first.priority_fee_wei, min), enough
+                _by_operator(agreeing, lambda first: first.priority_fee_wei, min), quorum
             ),
             gas_price_wei=highest_confirmed(
-                _by_operator(alike, lambda first: first.gas_price_wei, min), enough
+                _by_operator(agreeing, lambda first: first.gas_price_wei, min), quorum
             ),
-            holdings=read.holdings,
-            allowances=read.allowances,
-            pools=read.pools,
-            feeds=read.feeds,
-            code_hashes=read.code_hashes,
-            quarantined=read.quarantined + failed + differing,
+            holdings=parts.holdings,
+            allowances=parts.allowances,
+            pools=parts.pools,
+            feeds=parts.feeds,
+            code_hashes=parts.code_hashes,
+            quarantined=parts.quarantined + failed_items + differing_items,
             operators=agreement.operators,
             requests=requests,
-            positions=read.positions,
+            positions=parts.positions,
             implementations=reading.implementations,
-            supplies=read.supplies,
-            data_fee=read.data_fee,
-            layers=read.layers,
+            supplies=parts.supplies,
+            data_fee=parts.data_fee,
+            layers=parts.layers,
         )
 
 
-def _newest(firsts: Mapping[Endpoint, _HeadAnswer], min_operators: int) -> Head:
+def _newest_head(first_answers: Mapping[Endpoint, _HeadAnswer], min_operators: int) -> Head:
     """Return the highest block that enough operators have; of several headers at that height, the
     most frequent.
     """
     height = common_height(
-        {line: first.head.number for line, first in firsts.items()}, min_operators
+        {line: first.head.number for line, first in first_answers.items()}, min_operators
     )
-    backing = operators_by_value(
-        (line.operator, first.head) for line, first in firsts.items() if first.head.number == height
+    operators_of_head = operators_by_value(
+        (line.operator, first.head)
+        for line, first in first_answers.items()
+        if first.head.number == height
     )
-    return max(backing, key=lambda head: len(backing[head]))
+    return max(operators_of_head, key=lambda head: len(operators_of_head[head]))
 
 
 def _by_operator(
-    firsts: Mapping[Endpoint, _HeadAnswer],
+    first_answers: Mapping[Endpoint, _HeadAnswer],
     field: Callable[[_HeadAnswer], int],
-    choose: Callable[[int, int], int],
+    pick: Callable[[int, int], int],
 ) -> dict[str, int]:
     values: dict[str, int] = {}
-    for line, first in firsts.items():
+    for line, first in first_answers.items():
         value = field(first)
-        values[line.operator] = choose(values.get(line.operator, value), value)
+        values[line.operator] = pick(values.get(line.operator, value), value)
     return values
 
 

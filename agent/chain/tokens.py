@@ -52,18 +52,18 @@ def read_tokens(transport: Transport, addresses: Sequence[str]) -> tuple[Token, 
     )
 
 
-def _token(address: str, decimals: LensAnswer, symbol: LensAnswer) -> Token:
-    read = answer_uint(decimals, 8)
-    if isinstance(read, CallStatus):
+def _token(address: str, decimals_answer: LensAnswer, symbol_answer: LensAnswer) -> Token:
+    decimals = answer_uint(decimals_answer, 8)
+    if isinstance(decimals, CallStatus):
         raise ConfigError(
-            f"token {address}: {read.why} (decimals)", "check the address and the chain id"
+            f"token {address}: {decimals.why} (decimals)", "check the address and the chain id"
         )
-    if read > MOST_DECIMALS:
+    if decimals > MOST_DECIMALS:
         raise ConfigError(
-            f"token {address}: {read} decimals",
+            f"token {address}: {decimals} decimals",
             f"tokens with more than {MOST_DECIMALS} are not supported",
         )
-    return Token(address, safe_label(symbol_text(symbol), address), read)
+    return Token(address, safe_label(symbol_text(symbol_answer), address), decimals)
 
 
 def symbol_text(answer: LensAnswer) -> str:
@@ -80,34 +80,37 @@ def symbol_text(answer: LensAnswer) -> str:
 
 IMPLEMENTATION = bytes.fromhex("5c60da1b")
 """Selector of implementation() on beacons and EIP-897 proxies."""
-SLOTS = (
+IMPLEMENTATION_SLOTS = (
     "0x360894a13ba1a3210667c828492db98dca3e2076cc3735a920a3ca505d382bbc",  # EIP-1967: keccak256("eip1967.proxy.implementation") - 1
     "0xc5f16f0fcc639fa48a6947836d9850f504798523bf8c9a3a87d5876cf622bcf7",  # EIP-1822: keccak256("PROXIABLE")
     "0x7050c9e0f4ca769c69bd3a8ef740bc37934f8e2c036e5a723fd8ee048ed3f8c3",  # keccak256("org.zeppelinos.proxy.implementation")
 )
 BEACON_SLOT = "0xa3f0ad74e5423aebfd80d3ef4346578335a9a72aeaee59ff6cb3582b35133d50"
 """EIP-1967: keccak256("eip1967.proxy.beacon") - 1."""
-UNREADABLE = "0x" + "0" * 40
+UNREAD_ADDRESS = "0x" + "0" * 40
 
 
 @dataclass(frozen=True, slots=True)
 class ProxyRef:
     """A proxy, `token`, with the storage slot of its implementation, or the contract that answers
-    implementation(): a beacon or the proxy itself. `first` is the implementation when the proxy was
-    found.
+    implementation(): a beacon or the proxy itself. `first_implementation` is that of when the
+    proxy was found.
     """
 
     token: str
     slot: str | None
-    asked: str | None
-    first: str
+    implementer: str | None
+    first_implementation: str
 
-    def calls(self, at: object) -> Iterator[RpcCall]:
+    def calls(self, block_ref: object) -> Iterator[RpcCall]:
         """Return the calls for this proxy at one block."""
         if self.slot is not None:
-            yield ("eth_getStorageAt", [self.token, self.slot, at])
-        if self.asked is not None:
-            yield ("eth_call", [{"to": self.asked, "data": hex_data(IMPLEMENTATION)}, at])
+            yield ("eth_getStorageAt", [self.token, self.slot, block_ref])
+        if self.implementer is not None:
+            yield (
+                "eth_call",
+                [{"to": self.implementer, "data": hex_data(IMPLEMENTATION)}, block_ref],
+            )
 
 
 def find_proxies(line: Transport, tokens: Sequence[str]) -> tuple[ProxyRef, ...]:
@@ -115,33 +118,37 @@ def find_proxies(line: Transport, tokens: Sequence[str]) -> tuple[ProxyRef, ...]
 
     Raises CallFailed if a node does not serve storage.
     """
-    slots = [(token, slot) for token in tokens for slot in (*SLOTS, BEACON_SLOT)]
-    stored = line.batch([("eth_getStorageAt", [token, slot, "latest"]) for token, slot in slots])
-    filled: dict[str, tuple[str, str]] = {}
-    for (token, slot), answer in zip(slots, stored, strict=True):
+    slots = [(token, slot) for token in tokens for slot in (*IMPLEMENTATION_SLOTS, BEACON_SLOT)]
+    slot_answers = line.batch(
+        [("eth_getStorageAt", [token, slot, "latest"]) for token, slot in slots]
+    )
+    filled_slots: dict[str, tuple[str, str]] = {}
+    for (token, slot), answer in zip(slots, slot_answers, strict=True):
         value = parse_quantity(
             require_result(line.name, "eth_getStorageAt", answer), "a storage slot"
         )
-        if value and token not in filled:
-            filled[token] = (slot, address_from_word(value & (1 << 160) - 1))
-    askable = [
-        filled[token][1] if token in filled and filled[token][0] == BEACON_SLOT else token
+        if value and token not in filled_slots:
+            filled_slots[token] = (slot, address_from_word(value & (1 << 160) - 1))
+    implementers = [
+        filled_slots[token][1]
+        if token in filled_slots and filled_slots[token][0] == BEACON_SLOT
+        else token
         for token in tokens
     ]
-    answers = query_lens(line, [CallItem(address, IMPLEMENTATION) for address in askable])
+    answers = query_lens(line, [CallItem(address, IMPLEMENTATION) for address in implementers])
     proxies = []
-    for token, implementer, answer in zip(tokens, askable, answers, strict=True):
-        slot, stands_at = filled.get(token, ("", ""))
+    for token, implementer, answer in zip(tokens, implementers, answers, strict=True):
+        slot, implementation = filled_slots.get(token, ("", ""))
         if slot and slot != BEACON_SLOT:
-            proxies.append(ProxyRef(token, slot, None, stands_at))
-        elif slot or _address(answer) != UNREADABLE:
+            proxies.append(ProxyRef(token, slot, None, implementation))
+        elif slot or _address(answer) != UNREAD_ADDRESS:
             proxies.append(ProxyRef(token, slot or None, implementer, _address(answer)))
     return tuple(proxies)
 
 
-def proxy_calls(refs: Sequence[ProxyRef], at: object) -> list[RpcCall]:
+def proxy_calls(refs: Sequence[ProxyRef], block_ref: object) -> list[RpcCall]:
     """Return the calls for all proxies at one block."""
-    return [call for ref in refs for call in ref.calls(at)]
+    return [call for ref in refs for call in ref.calls(block_ref)]
 
 
 def proxy_call_names(refs: Sequence[ProxyRef]) -> list[str]:
@@ -167,11 +174,11 @@ def proxy_implementations(
     """Return each proxy's current implementation: zero if it was not read, the new beacon if its
     beacon changed. Neither is ever pinned.
     """
-    left = iter(answers)
+    remaining_answers = iter(answers)
     implementations = []
     for ref in refs:
-        addresses = [_address(next(left)) for _ in ref.calls(None)]
-        if ref.slot == BEACON_SLOT and addresses[0] != ref.asked:
+        addresses = [_address(next(remaining_answers)) for _ in ref.calls(None)]
+        if ref.slot == BEACON_SLOT and addresses[0] != ref.implementer:
             addresses = addresses[:1]
         implementations.append(ProxyImplementation(ref.token, addresses[-1]))
     return tuple(implementations)
@@ -179,7 +186,7 @@ def proxy_implementations(
 
 def _address(answer: LensAnswer) -> str:
     value = answer_uint(answer, 160)
-    return UNREADABLE if isinstance(value, CallStatus) else address_from_word(value)
+    return UNREAD_ADDRESS if isinstance(value, CallStatus) else address_from_word(value)
 
 
 PERMIT2 = "0x000000000022D473030F116dDEE9F6B43aC78BA3"
@@ -222,10 +229,10 @@ def lacking_approvals(
     tokens like USDT refuse to change one non-zero allowance into another. Raises Refused if an
     allowance is not in the snapshot.
     """
-    have = {a.token: a.raw for a in snapshot.allowances if a.spender == spender}
+    allowance_by_token = {a.token: a.raw for a in snapshot.allowances if a.spender == spender}
     approvals: list[tuple[str, int]] = []
     for token, raw in amounts.items():
-        if token not in have:
+        if token not in allowance_by_token:
             raise Refused(
                 f"the allowance of {spender} for {token} is not in the snapshot of block"
                 f" {snapshot.head.number}",
@@ -234,9 +241,9 @@ def lacking_approvals(
                 ),
                 code=ErrorCode.ALLOWANCE,
             )
-        if have[token] >= raw:
+        if allowance_by_token[token] >= raw:
             continue
-        if have[token] > 0:
+        if allowance_by_token[token] > 0:
             approvals.append((token, 0))
         approvals.append((token, raw))
     return tuple(approvals)
@@ -276,7 +283,9 @@ class TokenMove:
 def plan_token_moves(step: StepInput, plan: Plan) -> tuple[TokenMove, ...]:
     """Return the transfers of all legs and provided liquidity, in the plan's order."""
     return tuple(
-        move for move in (*_leg_moves(step, plan), *_provided(step.snapshot, plan)) if move.raw > 0
+        move
+        for move in (*_leg_moves(step, plan), *_provided_moves(step.snapshot, plan))
+        if move.raw > 0
     )
 
 
@@ -296,7 +305,7 @@ def _leg_moves(step: StepInput, plan: Plan) -> Iterator[TokenMove]:
             yield TokenMove(leg.token_out, pool, leg.amount_out_raw, payee=payee)
 
 
-def _provided(snapshot: Snapshot, plan: Plan) -> Iterator[TokenMove]:
+def _provided_moves(snapshot: Snapshot, plan: Plan) -> Iterator[TokenMove]:
     pools = {pool.address: pool for pool in snapshot.pools}
     for action in plan.actions:
         pool = pools.get(action.pool)
@@ -328,8 +337,8 @@ def initial_token_moves(step: StepInput) -> tuple[TokenMove, ...]:
 
 def largest_moves(moves: tuple[TokenMove, ...]) -> dict[str, TokenMove]:
     """Return the largest transfer of each token."""
-    largest: dict[str, TokenMove] = {}
+    largest_by_token: dict[str, TokenMove] = {}
     for move in moves:
-        if move.token not in largest or move.raw > largest[move.token].raw:
-            largest[move.token] = move
-    return largest
+        if move.token not in largest_by_token or move.raw > largest_by_token[move.token].raw:
+            largest_by_token[move.token] = move
+    return largest_by_token

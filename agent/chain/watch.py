@@ -59,7 +59,7 @@ from agent.model import (
 from agent.model.rollups import DATA_FEE_ITEM
 from agent.units import BPS, Token
 
-ITEMS = 4
+ITEMS_PER_FEED = 4
 
 
 def feed_questions(feed: str) -> list[tuple[str, LensItem]]:
@@ -84,25 +84,25 @@ def read_feed(
 ) -> tuple[FeedRound | None, tuple[QuarantinedItem, ...]]:
     """Return the latest round, or the items that could not be read."""
     names = [name for name, _ in feed_questions(feed)]
-    decimals, latest = answer_uint(answers[0], 8), _round(answers[1])
-    bad = [
+    decimals, latest_round = answer_uint(answers[0], 8), _latest_round(answers[1])
+    items = [
         (names[0], decimals),
-        (names[1], latest),
+        (names[1], latest_round),
         *((name, value) for name, value in zip(names[2:], answers[2:], strict=True)),
     ]
     # A feed may lack bounds, but an item that ran out of gas was not read.
-    lost = [
+    unread_items = [
         (name, value)
-        for at, (name, value) in enumerate(bad)
-        if isinstance(value, CallStatus) and (at < 2 or value is CallStatus.UNREAD)
+        for index, (name, value) in enumerate(items)
+        if isinstance(value, CallStatus) and (index < 2 or value is CallStatus.UNREAD)
     ]
-    if isinstance(decimals, CallStatus) or isinstance(latest, CallStatus) or lost:
+    if isinstance(decimals, CallStatus) or isinstance(latest_round, CallStatus) or unread_items:
         return None, tuple(
             QuarantinedItem(name, feed, value.why)
-            for name, value in lost
+            for name, value in unread_items
             if isinstance(value, CallStatus)
         )
-    round_id, answer, started_s, updated_s, answered_in = latest
+    round_id, answer, started_s, updated_s, answered_in = latest_round
     return (
         FeedRound(
             feed,
@@ -112,14 +112,14 @@ def read_feed(
             started_s,
             updated_s,
             answered_in,
-            _bound(answers[2]),
-            _bound(answers[3]),
+            _answer_bound(answers[2]),
+            _answer_bound(answers[3]),
         ),
         (),
     )
 
 
-def _round(answer: LensAnswer) -> tuple[int, int, int, int, int] | CallStatus:
+def _latest_round(answer: LensAnswer) -> tuple[int, int, int, int, int] | CallStatus:
     """Parse AggregatorV3Interface.latestRoundData: (uint80, int256, uint256, uint256, uint80)."""
     words = answer_words(answer, 5)
     if isinstance(words, CallStatus):
@@ -130,7 +130,7 @@ def _round(answer: LensAnswer) -> tuple[int, int, int, int, int] | CallStatus:
     return round_id, to_signed(price), started_s, updated_s, answered_in
 
 
-def _bound(answer: LensAnswer) -> int | None:
+def _answer_bound(answer: LensAnswer) -> int | None:
     """Return a signed word; None if the feed has no such bound."""
     words = answer_words(answer, 1)
     return None if isinstance(words, CallStatus) else to_signed(words[0])
@@ -202,12 +202,12 @@ class LayerScope(Protocol):
 class SnapshotScope:
     """Scope of a snapshot.
 
-    `code` are addresses whose code hash is read; `twap_window_s` 0 reads no TWAP. For `pair_spender`,
-    the allowances of the V2 positions' LP tokens are read (None: no spender). `proxies` are proxy
-    tokens, whose implementation is read too. `supplies` are tokens whose total supply is read.
-    Ticks are read for a move of a pool's marginal price by `impact_bps` in either direction, and at
-    least for the pool's depth. `layers` is what is read for the layers, `data_fee` the kind of fee
-    that the chain charges beyond gas.
+    `code` are addresses whose code hash is read; `twap_window_s` 0 reads no TWAP. For
+    `pair_spender`, the allowances of the V2 positions' LP tokens are read (None: no spender).
+    `proxies` are proxy tokens, whose implementation is read too. `supplies` are tokens whose total
+    supply is read. Ticks are read for a move of a pool's marginal price by `impact_bps` in either
+    direction, and at least for the pool's depth. `layers` is what is read for the layers,
+    `data_fee` the kind of fee that the chain charges beyond gas.
     """
 
     owner: str
@@ -260,79 +260,79 @@ def window_ticks(impact_bps: int) -> int:
             f"impact of {impact_bps} bps is not between 0 and {BPS - 1}",
             "set a limit below 100%",
         )
-    root = isqrt(BPS * Q96**2 // (BPS - impact_bps))
-    return get_tick_at_sqrt_ratio(root - 1) + 2
+    sqrt_ratio = isqrt(BPS * Q96**2 // (BPS - impact_bps))
+    return get_tick_at_sqrt_ratio(sqrt_ratio - 1) + 2
 
 
-def snapshot_questions(watch: SnapshotScope) -> list[LensQuestion]:
+def snapshot_questions(scope: SnapshotScope) -> list[LensQuestion]:
     """Return all items in the order that `snapshot_parts` expects."""
     questions: list[LensQuestion] = []
-    for token in watch.tokens:
-        balance = CallItem(token.address, address_call(BALANCE_OF, watch.owner))
-        questions.append(LensQuestion(f"balance of {token.label}", token.address, balance))
+    for token in scope.tokens:
+        balance_item = CallItem(token.address, address_call(BALANCE_OF, scope.owner))
+        questions.append(LensQuestion(f"balance of {token.label}", token.address, balance_item))
         questions.append(
             LensQuestion(
                 f"decimals of {token.label}", token.address, CallItem(token.address, DECIMALS)
             )
         )
-        for spender in watch.spenders:
-            item = CallItem(token.address, allowance_call(watch.owner, spender))
+        for spender in scope.spenders:
+            item = CallItem(token.address, allowance_call(scope.owner, spender))
             questions.append(
                 LensQuestion(f"allowance of {token.label} to {spender}", token.address, item)
             )
-    window = window_ticks(max(watch.impact_bps, LEAST_WINDOW_BPS))
-    for pool in watch.pools:
-        state: LensItem = CallItem(pool.address, GET_RESERVES, 96, _POOL_GAS, likely_gas=12_000)
+    tick_window = window_ticks(max(scope.impact_bps, LEAST_WINDOW_BPS))
+    for pool in scope.pools:
+        pool_item: LensItem = CallItem(pool.address, GET_RESERVES, 96, _POOL_GAS, likely_gas=12_000)
         if pool.kind is not PoolKind.V2:
-            ticks, twap_s = MOST_TICKS_PER_POOL, watch.twap_window_s
-            state = V3Item(pool.address, pool.tick_spacing, window, ticks, twap_s)
-        questions.append(LensQuestion(f"pool of {pool.venue}", pool.address, state))
-    for feed in watch.feeds:
+            ticks, twap_s = MOST_TICKS_PER_POOL, scope.twap_window_s
+            pool_item = V3Item(pool.address, pool.tick_spacing, tick_window, ticks, twap_s)
+        questions.append(LensQuestion(f"pool of {pool.venue}", pool.address, pool_item))
+    for feed in scope.feeds:
         questions += [LensQuestion(name, feed, item) for name, item in feed_questions(feed)]
-    questions.extend(LensQuestion("code", address, CodeItem(address)) for address in watch.code)
-    for ref in watch.positions:
-        own = ref.confirmed
+    questions.extend(LensQuestion("code", address, CodeItem(address)) for address in scope.code)
+    for ref in scope.positions:
+        position = ref.confirmed
         questions += [
-            LensQuestion(f"{own.name}: {part.what}", own.contract, part.item)
-            for part in positions.position_questions(ref, watch.owner)
+            LensQuestion(f"{position.name}: {question.what}", position.contract, question.item)
+            for question in positions.position_questions(ref, scope.owner)
         ]
     questions += [
         LensQuestion(
             f"allowance of {what} to {spender}",
             token,
-            CallItem(token, allowance_call(watch.owner, spender)),
+            CallItem(token, allowance_call(scope.owner, spender)),
         )
-        for what, token, spender in _single_allowances(watch)
+        for what, token, spender in _single_allowances(scope)
     ]
     questions += [
         LensQuestion("storage of a pool", pool.address, item)
-        for pool in watch.pools
-        for item in _written(pool)
+        for pool in scope.pools
+        for item in _first_trade_items(pool)
     ]
     questions += [
-        LensQuestion("supply", token, CallItem(token, TOTAL_SUPPLY)) for token in watch.supplies
+        LensQuestion("supply", token, CallItem(token, TOTAL_SUPPLY)) for token in scope.supplies
     ]
     questions += [
-        LensQuestion(DATA_FEE_ITEM, item.target, item) for item in fee_items(watch.data_fee)
+        LensQuestion(DATA_FEE_ITEM, item.target, item) for item in fee_items(scope.data_fee)
     ]
-    return [*questions, *layer_questions(watch)]
+    return [*questions, *layer_questions(scope)]
 
 
-def layer_questions(watch: SnapshotScope) -> list[LensQuestion]:
+def layer_questions(scope: SnapshotScope) -> list[LensQuestion]:
     """Return the items of the layers, which are the last."""
-    return [question for layer in watch.layers for question in layer.questions()]
+    return [question for layer in scope.layers for question in layer.questions()]
 
 
-def _single_allowances(watch: SnapshotScope) -> list[tuple[str, str, str]]:
+def _single_allowances(scope: SnapshotScope) -> list[tuple[str, str, str]]:
     """Return (description, token, spender) of every V2 position's LP tokens, and of what the layers
     need.
     """
     allowances = [
-        ("LP tokens", ref.confirmed.contract, watch.pair_spender)
-        for ref in watch.positions
-        if ref.confirmed.token_id is None and watch.pair_spender is not None
+        ("LP tokens", ref.confirmed.contract, scope.pair_spender)
+        for ref in scope.positions
+        if ref.confirmed.token_id is None and scope.pair_spender is not None
     ]
-    for layer in watch.layers:
+    for layer in scope.layers:
         allowances += layer.allowances
     return allowances
 
@@ -357,13 +357,15 @@ def with_deeper_ticks(pool: Pool, answer: LensAnswer) -> Pool:
     if not isinstance(pool, V3Pool) or not isinstance(answer, V3Answer):
         return pool
     ticks = tuple(TickLiquidity(index, net) for index, net in answer.ticks)
-    near = tuple(tick for tick in ticks if pool.known_from_tick <= tick.index <= pool.known_to_tick)
+    known_ticks = tuple(
+        tick for tick in ticks if pool.known_from_tick <= tick.index <= pool.known_to_tick
+    )
     if not (
         answer.known_from_tick <= pool.known_from_tick
         and pool.known_to_tick <= answer.known_to_tick
     ):
         return pool
-    if (answer.sqrt_price_x96, answer.tick, answer.liquidity, near) != (
+    if (answer.sqrt_price_x96, answer.tick, answer.liquidity, known_ticks) != (
         pool.sqrt_price_x96,
         pool.tick,
         pool.liquidity,
@@ -382,7 +384,7 @@ def with_deeper_ticks(pool: Pool, answer: LensAnswer) -> Pool:
     )
 
 
-def _written(pool: PoolRef) -> list[CallItem]:
+def _first_trade_items(pool: PoolRef) -> list[CallItem]:
     """Return the items whose storage is zero until the pool's first trade."""
     calldata = (
         [PRICE_0_CUMULATIVE]
@@ -392,104 +394,108 @@ def _written(pool: PoolRef) -> list[CallItem]:
     return [CallItem(pool.address, data, gas=_POOL_GAS, likely_gas=6_000) for data in calldata]
 
 
-def _unwritten(pool: PoolRef, answers: Sequence[LensAnswer]) -> tuple[bool, bool]:
+def _are_unwritten(pool: PoolRef, answers: Sequence[LensAnswer]) -> tuple[bool, bool]:
     """Return, for token0 and token1, whether the item is known to be zero. A V2 pair has one item
     for both tokens. Affects only the gas estimate, so an unread item counts as written.
     """
-    zero = [answer_uint(answer) == 0 for answer in answers]
-    return zero[0], zero[-1]
+    is_zero = [answer_uint(answer) == 0 for answer in answers]
+    return is_zero[0], is_zero[-1]
 
 
-def snapshot_parts(watch: SnapshotScope, answers: Sequence[LensAnswer]) -> SnapshotParts:  # noqa: C901
+def snapshot_parts(scope: SnapshotScope, answers: Sequence[LensAnswer]) -> SnapshotParts:  # noqa: C901
     """Return the typed parts of the snapshot. Unread items are listed in `quarantined` only."""
-    questions = snapshot_questions(watch)
-    bad: list[QuarantinedItem] = []
-    left = iter(zip(questions, answers, strict=True))
+    questions = snapshot_questions(scope)
+    quarantined: list[QuarantinedItem] = []
+    remaining = iter(zip(questions, answers, strict=True))
 
-    def value(bits: int = 256) -> int | None:
-        question, answer = next(left)
-        read = answer_uint(answer, bits)
-        if not isinstance(read, CallStatus):
-            return read
-        quarantine(question, read)
+    def next_uint(bits: int = 256) -> int | None:
+        question, answer = next(remaining)
+        number = answer_uint(answer, bits)
+        if not isinstance(number, CallStatus):
+            return number
+        quarantine(question, number)
         return None
 
     def quarantine(question: LensQuestion, status: CallStatus) -> None:
-        bad.append(QuarantinedItem(question.name, question.address, status.why))
+        quarantined.append(QuarantinedItem(question.name, question.address, status.why))
 
     holdings: list[Holding] = []
     allowances: list[Allowance] = []
-    for token in watch.tokens:
-        balance, decimals = value(), value(8)
+    for token in scope.tokens:
+        balance, decimals = next_uint(), next_uint(8)
         if decimals is not None and decimals != token.decimals:
             why = f"the contract has {decimals} decimals, expected {token.decimals}"
-            bad.append(QuarantinedItem(f"decimals of {token.label}", token.address, why))
+            quarantined.append(QuarantinedItem(f"decimals of {token.label}", token.address, why))
         elif balance is not None and decimals is not None:
             holdings.append(Holding(token.address, balance))
-        for spender in watch.spenders:
-            raw = value()
+        for spender in scope.spenders:
+            raw = next_uint()
             if raw is not None:
                 allowances.append(Allowance(token.address, spender, raw))
     pools: list[V2Pool | V3Pool] = []
-    for pool in watch.pools:
-        question, answer = next(left)
+    for pool in scope.pools:
+        question, answer = next(remaining)
         state = (
-            _v2(pool, answer)
+            _v2_pool(pool, answer)
             if pool.kind is PoolKind.V2
-            else _v3(pool, answer, watch.twap_window_s)
+            else _v3_pool(pool, answer, scope.twap_window_s)
         )
         if isinstance(state, CallStatus):
             quarantine(question, state)
         else:
             pools.append(state)
     feeds: list[FeedRound] = []
-    for feed in watch.feeds:
-        latest, lost = read_feed(feed, [next(left)[1] for _ in range(ITEMS)])
+    for feed in scope.feeds:
+        latest, unread_items = read_feed(feed, [next(remaining)[1] for _ in range(ITEMS_PER_FEED)])
         feeds += [] if latest is None else [latest]
-        bad += lost
+        quarantined += unread_items
     codes: list[CodeHash] = []
-    for address in watch.code:
-        question, answer = next(left)
+    for address in scope.code:
+        question, answer = next(remaining)
         if isinstance(answer, bytes):
             codes.append(CodeHash(address, "0x" + answer.hex()))
         else:
             quarantine(question, answer if isinstance(answer, CallStatus) else CallStatus.MALFORMED)
-    lp: list[LpPosition] = []
-    for ref in watch.positions:
-        position_answers = [next(left)[1] for _ in positions.position_questions(ref, watch.owner)]
-        position = positions.read_position(ref, watch.owner, position_answers)
+    lp_positions: list[LpPosition] = []
+    for ref in scope.positions:
+        position_answers = [
+            next(remaining)[1] for _ in positions.position_questions(ref, scope.owner)
+        ]
+        position = positions.read_position(ref, scope.owner, position_answers)
         if isinstance(position, str):
-            bad.append(
+            quarantined.append(
                 QuarantinedItem(f"position {ref.confirmed.name}", ref.confirmed.contract, position)
             )
         else:
-            lp.append(position)
-    for _, token_address, spender in _single_allowances(watch):
-        raw = value()
+            lp_positions.append(position)
+    for _, token_address, spender in _single_allowances(scope):
+        raw = next_uint()
         if raw is not None:
             allowances.append(Allowance(token_address, spender, raw))
-    fresh = {
-        pool.address: _unwritten(pool, [next(left)[1] for _ in _written(pool)])
-        for pool in watch.pools
+    unwritten_by_pool = {
+        pool.address: _are_unwritten(pool, [next(remaining)[1] for _ in _first_trade_items(pool)])
+        for pool in scope.pools
     }
-    pools = [replace(state, unwritten=fresh[state.address]) for state in pools]
-    read_supplies = [(token, answer_uint(next(left)[1])) for token in watch.supplies]
+    pools = [replace(state, unwritten=unwritten_by_pool[state.address]) for state in pools]
+    read_supplies = [(token, answer_uint(next(remaining)[1])) for token in scope.supplies]
     supplies = tuple(
         TokenSupply(token, raw) for token, raw in read_supplies if not isinstance(raw, CallStatus)
     )
-    data_fee = _data_fee(watch, [next(left)[1] for _ in fee_items(watch.data_fee)], bad)
+    data_fee = _data_fee(
+        scope, [next(remaining)[1] for _ in fee_items(scope.data_fee)], quarantined
+    )
     layers: tuple[LayerReading, ...] = ()
-    for layer in watch.layers:
-        reading, unknown = layer.read([next(left)[1] for _ in layer.questions()])
-        layers, bad = (*layers, reading), [*bad, *unknown]
+    for layer in scope.layers:
+        reading, unknown_items = layer.read([next(remaining)[1] for _ in layer.questions()])
+        layers, quarantined = (*layers, reading), [*quarantined, *unknown_items]
     return SnapshotParts(
         tuple(holdings),
         tuple(allowances),
         tuple(pools),
         tuple(feeds),
         tuple(codes),
-        tuple(lp),
-        tuple(bad),
+        tuple(lp_positions),
+        tuple(quarantined),
         supplies,
         layers,
         data_fee,
@@ -497,24 +503,28 @@ def snapshot_parts(watch: SnapshotScope, answers: Sequence[LensAnswer]) -> Snaps
 
 
 def _data_fee(
-    watch: SnapshotScope, answers: Sequence[LensAnswer], bad: list[QuarantinedItem]
+    scope: SnapshotScope, answers: Sequence[LensAnswer], quarantined: list[QuarantinedItem]
 ) -> DataFeeQuote | None:
-    """Return the data fee; None, with an entry in `bad`, if the rollup's contract did not answer."""
+    """Return the data fee; None, with an entry in `quarantined`, if the rollup's contract did not
+    answer.
+    """
     if not answers:
         return None
-    read = read_quote(watch.data_fee, answers)
-    if isinstance(read, CallStatus):
-        bad.append(QuarantinedItem(DATA_FEE_ITEM, fee_items(watch.data_fee)[0].target, read.why))
+    quote = read_quote(scope.data_fee, answers)
+    if isinstance(quote, CallStatus):
+        quarantined.append(
+            QuarantinedItem(DATA_FEE_ITEM, fee_items(scope.data_fee)[0].target, quote.why)
+        )
         return None
-    return read
+    return quote
 
 
-def _v2(pool: PoolRef, answer: LensAnswer) -> V2Pool | CallStatus:
+def _v2_pool(pool: PoolRef, answer: LensAnswer) -> V2Pool | CallStatus:
     """Parse UniswapV2Pair.getReserves: (uint112, uint112, uint32)."""
-    read = answer_words(answer, 3)
-    if isinstance(read, CallStatus):
-        return read
-    reserve0, reserve1, _ = read
+    reserves = answer_words(answer, 3)
+    if isinstance(reserves, CallStatus):
+        return reserves
+    reserve0, reserve1, _ = reserves
     if reserve0 >> 112 or reserve1 >> 112:
         return CallStatus.MALFORMED
     return V2Pool(
@@ -522,7 +532,7 @@ def _v2(pool: PoolRef, answer: LensAnswer) -> V2Pool | CallStatus:
     )
 
 
-def _v3(pool: PoolRef, answer: LensAnswer, twap_window_s: int) -> V3Pool | CallStatus:
+def _v3_pool(pool: PoolRef, answer: LensAnswer, twap_window_s: int) -> V3Pool | CallStatus:
     if not isinstance(answer, V3Answer):
         return answer if isinstance(answer, CallStatus) else CallStatus.MALFORMED
     twap_tick = twap_liquidity = None

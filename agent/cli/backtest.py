@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from rich.status import Status
 
 
-FREE = "0 wei"
+NO_GAS = "0 wei"
 FIGURES = (
     ("CAGR", "cagr"),
     ("annual volatility", "volatility"),
@@ -113,7 +113,7 @@ PerpVenue = Annotated[
         rich_help_panel=FUTURES,
     ),
 ]
-SHOWN = 0.00005
+MIN_SHOWN = 0.00005
 """Smallest log return that is printed."""
 
 
@@ -147,7 +147,7 @@ def backtest(
     depth: Depth = "1000000000",
     pool: Pool = "v2",
     value: Value = "10000",
-    gas: Annotated[str, typer.Option("--gas", help="Gas price, such as 20 gwei.")] = FREE,
+    gas: Annotated[str, typer.Option("--gas", help="Gas price, such as 20 gwei.")] = NO_GAS,
     gas_prices: GasPrices = None,
     native: Native = "",
     flow: Annotated[
@@ -210,7 +210,7 @@ def backtest(
 
     pages = report_paths("backtest", html, config, keep)
     file = api.prices_file(prices, sample)
-    if sample and native and gas_prices is None and gas == FREE:
+    if sample and native and gas_prices is None and gas == NO_GAS:
         gas_prices = api.sample()[1]
     market = api.MarketOptions(
         cost,
@@ -267,8 +267,8 @@ def backtest(
             result = api.backtest(file, market, portfolio, funding=funding, progress=progress)
             document = api.backtest_document(result)
     for page in pages:
-        written = [str(path) for path in api.write_report(result, page, book_result)]
-        document["report"] = document.get("report", []) + written
+        written_paths = [str(path) for path in api.write_report(result, page, book_result)]
+        document["report"] = document.get("report", []) + written_paths
     emit(document, as_json, lambda: _show(document))
 
 
@@ -297,21 +297,21 @@ def format_premium(premium: Document, twr: float, hold_twr: float) -> str:
     """Format the log return against holding and its parts; the remainder is gas and external
     transfers.
     """
-    part = {name: f"{100 * float(number):+.3f}%" for name, number in premium.items()}
+    parts = {name: f"{100 * float(number):+.3f}%" for name, number in premium.items()}
     advantage = float(premium["advantage"])
-    excess, rest = advantage, ""
+    excess, outside_text = advantage, ""
     if min(twr, hold_twr) > -1:
         excess = math.log((1 + twr) / (1 + hold_twr))
     outside = excess - advantage
-    if abs(outside) >= SHOWN:
-        rest = f", and {100 * outside:+.3f}% from gas money and external transfers"
+    if abs(outside) >= MIN_SHOWN:
+        outside_text = f", and {100 * outside:+.3f}% from gas money and external transfers"
     else:
         excess = advantage
     return (
         f"log return against holding {100 * excess:+.3f}%:"
-        f" {part['excess_growth']} from rebalancing itself, {part['off_target']} from weights off"
-        f" target, less {part['dispersion']} that holding gains from growing winners, less"
-        f" {part['costs']} of costs{rest}"
+        f" {parts['excess_growth']} from rebalancing itself, {parts['off_target']} from weights off"
+        f" target, less {parts['dispersion']} that holding gains from growing winners, less"
+        f" {parts['costs']} of costs{outside_text}"
     )
 
 
@@ -329,10 +329,10 @@ def _show_spot(document: Document) -> None:
     _show_returns(document)
     if document["halted"]:
         say(f"{document['halted']} bars without a decision: stale or contradictory data")
-    for setting, times in document["kept"].items():
-        say(f"held {times} times by {setting}, although a trade was due")
-    for why, times in document["refused"].items():
-        say(f"refused {times} times: {why}")
+    for setting, count in document["kept"].items():
+        say(f"held {count} times by {setting}, although a trade was due")
+    for why, count in document["refused"].items():
+        say(f"refused {count} times: {why}")
     _show_health(document)
     for note in document["notes"]:
         say(note)
@@ -354,8 +354,8 @@ def _show_health(document: Document) -> None:
 def show_report(document: Document) -> None:
     """Print the paths of the report's files, if there is one."""
     written = document.get("report", [])
-    for page, data in zip(written[::2], written[1::2], strict=True):
-        say(f"report: {page}, as data: {data}")
+    for page_path, data_path in zip(written[::2], written[1::2], strict=True):
+        say(f"report: {page_path}, as data: {data_path}")
 
 
 def show_provenance(document: Document) -> None:
@@ -384,7 +384,7 @@ def _show_figures(document: Document) -> None:
         "final value", money(document["final_value"]), money(document["hold_value"])
     )
     for name, key in FIGURES:
-        figure_table.add_row(name, *(figure(key, of[key]) for of in figures.values()))
+        figure_table.add_row(name, *(figure(key, side[key]) for side in figures.values()))
     for kind in ("fees", "impact", "gas"):
         cost = money(document["costs"][kind])
         if kind == "gas" and not document["gas_counted"]:
@@ -424,8 +424,8 @@ def _show_funding(document: Document, unit: str) -> None:
         *document["assets"].items(),
         ("all", {**document, "carry": document["total"]}),
     ):
-        a_year = "" if row["yearly"] is None else f"{100 * float(row['yearly']):+.2f}%"
-        figure_table.add_row(name, money(row["carry"]), a_year)
+        yearly = "" if row["yearly"] is None else f"{100 * float(row['yearly']):+.2f}%"
+        figure_table.add_row(name, money(row["carry"]), yearly)
     out.print(figure_table)
     say(
         f"{document['intervals']:,} funding payments to shorts as large as the holdings (negative:"

@@ -23,7 +23,7 @@ from agent.cli.display.terminal import (
     out,
     require_answerable,
     say,
-    spinner,
+    show_spinner,
 )
 from agent.cli.money import show_remedies, show_sale, show_sent
 from agent.cli.options import (
@@ -36,7 +36,7 @@ from agent.cli.options import (
     Yes,
     command,
 )
-from agent.errors import EXIT_REFUSED, EXIT_RETRYABLE, EXPLAINED_EXITS, ConfigError
+from agent.errors import EXIT_REFUSED, EXIT_RETRYABLE, OUTCOME_EXITS, ConfigError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -77,31 +77,33 @@ def pause(
                 "--send and --yes need --hard: a soft pause sends nothing",
                 "omit them, or add --hard",
             )
-        paused = api.pause(config, reason)
+        pause_document = api.pause(config, reason)
         emit(
-            paused,
+            pause_document,
             as_json,
-            lambda: say(f"Paused: {paused['reason']}. Nothing is sent until: trimtab resume"),
+            lambda: say(
+                f"Paused: {pause_document['reason']}. Nothing is sent until: trimtab resume"
+            ),
         )
-        if "store" in paused:
-            note(f"Paused by file only: {paused['store']}")
+        if "store" in pause_document:
+            note(f"Paused by file only: {pause_document['store']}")
         return
     if send:
         require_answerable(yes)
-    with spinner("Paused. Reading the chain") as wait:
+    with show_spinner("Paused. Reading the chain") as spinner:
 
         def confirm(exposure: OpenExposure) -> bool:
             if not exposure.waiting and not exposure.allowed:
                 return True
-            with wait.aside():
-                err.print(_table(fill(owner.ExposedDocument, exposure)))
+            with spinner.hidden():
+                err.print(_exposure_table(fill(owner.ExposedDocument, exposure)))
                 return ask("Paused. Cancel and revoke all of this?")
 
         report = api.pause_hard(
-            config, reason, send=send, sure=yes, confirm=confirm, progress=wait.update
+            config, reason, send=send, sure=yes, confirm=confirm, progress=spinner.update
         )
     document = hard_pause.hard_pause_document(report, send)
-    emit(document, as_json, lambda: _show(document))
+    emit(document, as_json, lambda: _show_pause(document))
     raise typer.Exit(
         {"declined": EXIT_REFUSED, "failed": EXIT_RETRYABLE, "handed over": EXIT_RETRYABLE}.get(
             document["outcome"], 0
@@ -122,11 +124,11 @@ def resume(config: ConfigPath = DEFAULT_CONFIG, yes: Yes = False, as_json: AsJso
     emit(document, as_json, lambda: say("Resumed."))
 
 
-def _show(document: Document) -> None:
+def _show_pause(document: Document) -> None:
     from agent.cli.display import tables
 
     if document["outcome"] in ("planned", "declined", "handed over"):
-        out.print(_table(document))
+        out.print(_exposure_table(document))
     if document["transactions"]:
         out.print(tables.transactions(document))
     say(
@@ -136,7 +138,7 @@ def _show(document: Document) -> None:
     say("Nothing is traded until: trimtab resume")
 
 
-def _table(document: Document) -> FigureTable:
+def _exposure_table(document: Document) -> FigureTable:
     """Return a table of transactions to cancel and allowances to revoke."""
     from agent.cli.display import tables
 
@@ -183,7 +185,7 @@ def stop(
     from agent.app.documents import fill, owner
     from agent.app.money import shutdown
 
-    with money.open_for_command(config, send=send, yes=yes) as (agent, wait):
+    with money.open_for_command(config, send=send, yes=yes) as (agent, spinner):
 
         def show(console: Console, document: Document) -> None:
             _show_shutdown(console, document, agent, verbose=verbose)
@@ -193,7 +195,7 @@ def stop(
                 return True  # no question delays a shutdown that neither sells nor pays out
             return money.ask_owner(
                 agent,
-                wait,
+                spinner,
                 fill(owner.ShutdownDocument, report, agent.portfolio),
                 show,
                 "Stop the bot like this?",
@@ -206,11 +208,11 @@ def stop(
             send_to=send_to,
             send=send,
             confirm=confirm,
-            progress=wait.update,
+            progress=spinner.update,
         )
         document = fill(owner.ShutdownDocument, report, agent.portfolio)
-        money.show_result(wait, document, show, as_json=as_json)
-    raise typer.Exit(EXPLAINED_EXITS.get(document["state"], 0))
+        money.show_result(spinner, document, show, as_json=as_json)
+    raise typer.Exit(OUTCOME_EXITS.get(document["state"], 0))
 
 
 @command(Heading.TROUBLE, 70)
@@ -230,21 +232,21 @@ def revoke(
     from agent.app.documents import fill, owner
     from agent.app.money import revocation
 
-    with money.open_for_command(config, send=send, yes=yes) as (agent, wait):
+    with money.open_for_command(config, send=send, yes=yes) as (agent, spinner):
 
         def confirm(report: RevocationReport) -> bool:
             if yes:
                 return True
-            with wait.aside():
+            with spinner.hidden():
                 _show_revoking(err, fill(owner.RevocationDocument, report))
                 return ask("Set all of this to zero?")
 
         report = revocation.revoke(
-            agent, tokens or (), send=send, confirm=confirm, progress=wait.update
+            agent, tokens or (), send=send, confirm=confirm, progress=spinner.update
         )
         document = fill(owner.RevocationDocument, report)
-        money.show_result(wait, document, _show_revoking, as_json=as_json)
-    raise typer.Exit(EXPLAINED_EXITS.get(document["state"], 0))
+        money.show_result(spinner, document, _show_revoking, as_json=as_json)
+    raise typer.Exit(OUTCOME_EXITS.get(document["state"], 0))
 
 
 @command(Heading.SET_UP, 60)
@@ -262,7 +264,7 @@ def rehearse(
     """
     from agent.app.money import rehearsal
 
-    with money.open_for_command(config, send=send, yes=yes) as (agent, wait):
+    with money.open_for_command(config, send=send, yes=yes) as (agent, spinner):
 
         def show(console: Console, document: Document) -> None:
             _show_rehearsal(console, document, agent)
@@ -270,7 +272,7 @@ def rehearse(
         def confirm(trade: Rehearsal) -> bool:
             return money.ask_owner(
                 agent,
-                wait,
+                spinner,
                 rehearsal.rehearsal_document(trade, agent),
                 show,
                 "Trade this round trip?",
@@ -281,12 +283,12 @@ def rehearse(
             agent.require_not_stopped()
         document = rehearsal.rehearsal_document(
             rehearsal.rehearse_trade(
-                agent, token, send=send, confirm=confirm, progress=wait.update
+                agent, token, send=send, confirm=confirm, progress=spinner.update
             ),
             agent,
         )
-        money.show_result(wait, document, show, as_json=as_json)
-    raise typer.Exit(EXPLAINED_EXITS.get(document["state"], 0))
+        money.show_result(spinner, document, show, as_json=as_json)
+    raise typer.Exit(OUTCOME_EXITS.get(document["state"], 0))
 
 
 def _show_shutdown(console: Console, document: Document, agent: Agent, *, verbose: bool) -> None:
@@ -363,16 +365,16 @@ def _show_revoking(console: Console, document: Document) -> None:
 
 
 def _show_rehearsal(console: Console, document: Document, agent: Agent) -> None:
-    from agent.app.documents.plans import decimals as known_decimals
+    from agent.app.documents.plans import decimals as token_decimals
     from agent.cli.display import tables
     from agent.units import decimal_text
 
     if document["state"] in ("planned", "refused"):
         show_sale(console, document["plan"], agent)
     if document["ways"]:
-        decimals = known_decimals(agent.portfolio)
-        heads = ("sold", "predicted", "realised", "slippage bps", "gas predicted", "gas used")
-        table = tables.table("Round trip", ("",), heads)
+        decimals = token_decimals(agent.portfolio)
+        columns = ("sold", "predicted", "realised", "slippage bps", "gas predicted", "gas used")
+        table = tables.table("Round trip", ("",), columns)
         for leg in document["ways"]:
             decimals_out = decimals[leg["token_out"]]
             table.add_row(
@@ -447,9 +449,9 @@ def request(
         _queue(config, kind, pairs, "", as_json=as_json)
         return
     if not plan:
-        with spinner(READING) as wait:
+        with show_spinner(READING) as spinner:
             preview = api.preview_control(config, kind, pairs)
-            with wait.aside():
+            with spinner.hidden():
                 if preview["state"] == "refused":
                     emit(preview, as_json, lambda: say(f"Refused: {preview['reason']}"))
                     raise typer.Exit(EXIT_REFUSED)
@@ -484,8 +486,8 @@ def _queue(
 
 
 def _argument(text: str) -> tuple[str, str]:
-    name, sign, value = text.partition("=")
-    if not sign:
+    name, equals, value = text.partition("=")
+    if not equals:
         raise ConfigError(f"{text!r}: is not NAME=VALUE", "for example amount=500")
     return name.strip(), value.strip()
 
@@ -499,8 +501,8 @@ def _show_plan(console: Console, document: Document) -> None:
 def _show_controls(document: Document) -> None:
     from agent.cli.display import tables
 
-    if (waiting := document["waiting"]) is not None:
-        _show_plan(out, waiting)
+    if (pending_plan := document["waiting"]) is not None:
+        _show_plan(out, pending_plan)
         say("It waits for a confirmation: trimtab request confirm")
     if not document["controls"]:
         say("No controls yet.")

@@ -16,7 +16,7 @@ from agent.cli.display.terminal import (
     hidden_prompt,
     note,
     out,
-    spinner,
+    show_spinner,
 )
 from agent.cli.money import ask_owner, open_for_command, show_result
 from agent.cli.options import (
@@ -34,7 +34,7 @@ from agent.cli.options import (
     paper_or_live,
 )
 from agent.cli.portfolio import confirmer, show_outcome
-from agent.errors import EXIT_OK, EXIT_REFUSED, EXPLAINED_EXITS, ConfigError
+from agent.errors import EXIT_OK, EXIT_REFUSED, OUTCOME_EXITS, ConfigError
 
 if TYPE_CHECKING:
     from agent.app import Agent
@@ -52,9 +52,9 @@ def positions(
     from agent.app.documents import futures as documents
     from agent.cli.display import futures_tables
 
-    document: Document = mark_paper(documents.positions(_read(config, paper)), paper)
+    document: Document = mark_paper(documents.positions(_read_futures_report(config, paper)), paper)
     emit(document, as_json, lambda: out.print(futures_tables.positions(document)))
-    raise typer.Exit(_known(document, as_json))
+    raise typer.Exit(_account_exit_code(document, as_json))
 
 
 @command(Heading.LOOK, 80)
@@ -92,9 +92,11 @@ def margin(
     if amount is None:
         if send:
             raise ConfigError("--send needs --deposit or --withdraw", "for example --deposit 100")
-        document: Document = mark_paper(documents.margin_document(_read(config, paper)), paper)
+        document: Document = mark_paper(
+            documents.margin_document(_read_futures_report(config, paper)), paper
+        )
         emit(document, as_json, lambda: futures_tables.show_margin(out, document))
-        raise typer.Exit(_known(document, as_json))
+        raise typer.Exit(_account_exit_code(document, as_json))
 
     def carry_out(agent: Agent, confirm: Confirm, progress: Progress) -> StepOutcome:
         return margin_moves.move_margin(
@@ -106,9 +108,9 @@ def margin(
             progress=progress,
         )
 
-    what = "withdraws margin" if deposit is None else "deposits margin"
+    request_text = "withdraws margin" if deposit is None else "deposits margin"
     style = PrintStyle(as_json, verbose)
-    raise typer.Exit(_carry_out(config, carry_out, style, send, yes, what))
+    raise typer.Exit(_carry_out(config, carry_out, style, send, yes, request_text))
 
 
 @command(Heading.TRADE, 60)
@@ -169,7 +171,7 @@ def delegate(
     from agent.app.start import venue
     from agent.cli.display import futures_tables
 
-    with open_for_command(config, send=send, yes=yes) as (agent, wait):
+    with open_for_command(config, send=send, yes=yes) as (agent, spinner):
         if venue.approves_agents(agent):
             document: Document = venue.approve_agent_key(
                 agent,
@@ -178,7 +180,7 @@ def delegate(
                 send=send,
                 confirm=lambda approval: ask_owner(
                     agent,
-                    wait,
+                    spinner,
                     approval,
                     futures_tables.show_approval,
                     "Sign and send this?",
@@ -186,8 +188,8 @@ def delegate(
                 ),
                 ask=hidden_prompt(),
             )
-            show_result(wait, document, futures_tables.show_approval, as_json=as_json)
-            raise typer.Exit(EXPLAINED_EXITS.get(document["outcome"], EXIT_OK))
+            show_result(spinner, document, futures_tables.show_approval, as_json=as_json)
+            raise typer.Exit(OUTCOME_EXITS.get(document["outcome"], EXIT_OK))
     if days is not None:
         raise ConfigError("--days: only Hyperliquid agent keys expire", "omit it")
 
@@ -196,9 +198,9 @@ def delegate(
             agent, ends=end, send=send, confirm=confirm, progress=progress
         )
 
-    what = "ends the delegate's right to trade" if end else "lets the delegate trade"
+    request_text = "ends the delegate's right to trade" if end else "lets the delegate trade"
     style = PrintStyle(as_json, verbose)
-    raise typer.Exit(_carry_out(config, carry_out, style, send, yes, what))
+    raise typer.Exit(_carry_out(config, carry_out, style, send, yes, request_text))
 
 
 @command(Heading.LOOK, 90)
@@ -218,11 +220,11 @@ def funding(
     from agent.app.documents import futures as documents
     from agent.cli.display import futures_tables
 
-    with spinner(READING), api.open_agent(paper_or_live(config, paper)) as agent:
+    with show_spinner(READING), api.open_agent(paper_or_live(config, paper)) as agent:
         document: Document = documents.funding(*api.futures_funding(agent, days))
     document = mark_paper(document, paper)
     emit(document, as_json, lambda: futures_tables.show_funding(out, document))
-    raise typer.Exit(_known(document, as_json))
+    raise typer.Exit(_account_exit_code(document, as_json))
 
 
 @command(Heading.TRADE, 35)
@@ -249,9 +251,9 @@ def hedge(
             agent, asset, ratio, close=close, send=send, confirm=confirm, progress=progress
         )
 
-    what = f"closes the hedge of {asset}" if close else f"hedges {asset}"
+    request_text = f"closes the hedge of {asset}" if close else f"hedges {asset}"
     style = PrintStyle(as_json, verbose)
-    raise typer.Exit(_carry_out(config, carry_out, style, send, yes, what))
+    raise typer.Exit(_carry_out(config, carry_out, style, send, yes, request_text))
 
 
 def _carry_out(
@@ -260,40 +262,52 @@ def _carry_out(
     style: PrintStyle,
     send: bool,
     yes: bool,
-    what: str,
+    request_text: str,
     warn: Callable[[Agent], None] = lambda _: None,
 ) -> int:
     """Carry out an owner's request, print its outcome, and return the exit code. `warn` prints any
     warnings.
     """
-    with open_for_command(config, send=send, yes=yes) as (agent, wait):
-        confirm = confirmer(agent, yes, wait, verbose=style.verbose)
-        outcome = act(agent, confirm, wait.update)
-        with wait.aside():
-            code = show_outcome(outcome, agent, style, sent=send, extra=_asked(outcome, what))
+    with open_for_command(config, send=send, yes=yes) as (agent, spinner):
+        confirm = confirmer(agent, yes, spinner, verbose=style.verbose)
+        outcome = act(agent, confirm, spinner.update)
+        with spinner.hidden():
+            code = show_outcome(
+                outcome,
+                agent,
+                style,
+                sent=send,
+                extra=_refused_request_fields(outcome, request_text),
+            )
             if code == EXIT_OK:
                 warn(agent)
             return code
 
 
-def _asked(outcome: StepOutcome, what: str) -> dict[str, object]:
+def _refused_request_fields(outcome: StepOutcome, request_text: str) -> dict[str, object]:
     """Return the owner's request as the decision to print, if the outcome was refused without a
     plan. The step's own decision does not concern the request.
     """
     if outcome.plan is not None or outcome.kind.value != "refused":
         return {}
     kind = outcome.kind.value
-    return {"decision": {"kind": "adjustfutures", "reason": f"the owner {what}", "outcome": kind}}
+    return {
+        "decision": {
+            "kind": "adjustfutures",
+            "reason": f"the owner {request_text}",
+            "outcome": kind,
+        }
+    }
 
 
-def _read(config: Path, paper: bool) -> FuturesReport:
+def _read_futures_report(config: Path, paper: bool) -> FuturesReport:
     from agent import app as api
 
-    with spinner(READING), api.open_agent(paper_or_live(config, paper)) as agent:
+    with show_spinner(READING), api.open_agent(paper_or_live(config, paper)) as agent:
         return api.futures_layer(agent)
 
 
-def _known(document: Document, as_json: bool) -> int:
+def _account_exit_code(document: Document, as_json: bool) -> int:
     """Return the exit code; if the account is unknown, print the reason first."""
     if not document["unknown"]:
         return EXIT_OK

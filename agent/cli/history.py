@@ -18,8 +18,8 @@ from agent.cli.display.terminal import (
     out,
     require_answerable,
     say,
+    show_spinner,
     spaced_time,
-    spinner,
 )
 from agent.cli.options import (
     DEFAULT_CONFIG,
@@ -71,15 +71,15 @@ def history(
 
         if version is not None:
             config_version = config_versions.show_version(paper_or_live(config, paper), version)
-            emit(config_version, as_json, lambda: profiles.show_one(config_version))
+            emit(config_version, as_json, lambda: profiles.show_version(config_version))
         else:
             versions = config_versions.list_versions(paper_or_live(config, paper), limit)
-            emit(versions, as_json, lambda: profiles.show_all(versions))
+            emit(versions, as_json, lambda: profiles.show_versions(versions))
         return
     document = mark_paper(api.history(paper_or_live(config, paper), limit), paper)
 
     def show() -> None:
-        out.print(steps(document))
+        out.print(steps_table(document))
         if out.is_terminal and any(
             len(row["reason"]) > LONGEST_REASON for row in document["steps"]
         ):
@@ -113,7 +113,7 @@ def explain(
     emit(document, as_json, show)
 
 
-def steps(document: Document) -> FigureTable:
+def steps_table(document: Document) -> FigureTable:
     """Return a table of past steps. Long reasons are truncated at a terminal only."""
     from agent.cli.display.tables import table
 
@@ -121,11 +121,11 @@ def steps(document: Document) -> FigureTable:
         "Steps, newest first", ("step", "time (UTC)", "outcome", "transactions", "reason")
     )
     for row in document["steps"]:
-        sent = ", ".join(f"{item['kind']} {item['status']}" for item in row["transactions"])
+        transactions = ", ".join(f"{item['kind']} {item['status']}" for item in row["transactions"])
         reason = row["reason"]
         if out.is_terminal:
             reason = shorten(reason, LONGEST_REASON, placeholder=" …")
-        figure_table.add_row(row["step"], row["time"], row["outcome"], sent, reason)
+        figure_table.add_row(row["step"], row["time"], row["outcome"], transactions, reason)
     return figure_table
 
 
@@ -143,7 +143,7 @@ def txs(
     from agent import app as api
 
     document = api.transactions(config, limit)
-    emit(document, as_json, lambda: _show(document))
+    emit(document, as_json, lambda: _show_transactions(document))
 
 
 @command(Heading.TROUBLE, 40)
@@ -159,22 +159,26 @@ def cancel(
     """
     from agent import app as api
 
-    pending = api.pending_transactions(config)
-    if not pending["transactions"] or not send:
-        emit(pending, as_json, lambda: _shown(pending, "To cancel them: trimtab cancel --send"))
+    pending_document = api.pending_transactions(config)
+    if not pending_document["transactions"] or not send:
+        emit(
+            pending_document,
+            as_json,
+            lambda: _show_pending(pending_document, "To cancel them: trimtab cancel --send"),
+        )
         raise typer.Exit
     if not yes:
         require_answerable(yes)
-        err.print(_table(pending))
+        err.print(_transactions_table(pending_document))
         if not ask("Cancel this?"):
-            emit(pending, as_json, lambda: say("Nothing was sent."))
+            emit(pending_document, as_json, lambda: say("Nothing was sent."))
             raise typer.Exit(EXIT_REFUSED)
-    with api.open_agent(config) as agent, spinner("Cancelling") as wait:
-        document = api.cancel(agent, progress=wait.update)
+    with api.open_agent(config) as agent, show_spinner("Cancelling") as spinner:
+        document = api.cancel(agent, progress=spinner.update)
     emit(
         document,
         as_json,
-        lambda: _shown(
+        lambda: _show_pending(
             document, "Some are still pending: repeat trimtab cancel --send, or trimtab reconcile"
         ),
     )
@@ -197,18 +201,18 @@ def reconcile(
 
     if send and not yes:
         require_answerable(yes)
-        pending = api.pending_transactions(config)
-        if pending["transactions"]:
-            err.print(_table(pending))
+        pending_document = api.pending_transactions(config)
+        if pending_document["transactions"]:
+            err.print(_transactions_table(pending_document))
         if not ask("Resend lost transactions and cancel late ones?"):
-            emit(pending, as_json, lambda: say("Nothing was sent."))
+            emit(pending_document, as_json, lambda: say("Nothing was sent."))
             raise typer.Exit(EXIT_REFUSED)
-    with api.open_agent(config) as agent, spinner("Reading the chain") as wait:
-        document = api.reconcile(agent, send=send, progress=wait.update)
+    with api.open_agent(config) as agent, show_spinner("Reading the chain") as spinner:
+        document = api.reconcile(agent, send=send, progress=spinner.update)
     emit(
         document,
         as_json,
-        lambda: _shown(
+        lambda: _show_pending(
             document,
             "To resend lost transactions and cancel late ones: trimtab reconcile --send",
         ),
@@ -216,10 +220,10 @@ def reconcile(
     raise typer.Exit(EXIT_RETRYABLE if document["waiting"] else 0)
 
 
-def _shown(document: Document, hint: str) -> None:
+def _show_pending(document: Document, hint: str) -> None:
     """Print the transactions with their counts, the number booked, and `hint` if any is pending."""
     if document["transactions"]:
-        _show(document)
+        _show_transactions(document)
     if document.get("booked"):
         say(f"Booked: {document['booked']}.")
     if document["waiting"]:
@@ -228,11 +232,11 @@ def _shown(document: Document, hint: str) -> None:
         say("No pending transactions.")
 
 
-def _show(document: Document) -> None:
+def _show_transactions(document: Document) -> None:
     if not document["transactions"]:
         say("No transaction is recorded.")
         return
-    out.print(_table(document))
+    out.print(_transactions_table(document))
     say(f"{document['waiting']} pending, {document['confirming']} awaiting confirmations.")
 
 
@@ -243,7 +247,7 @@ def gas_price_wei(item: Document) -> float:
     return int(item["max_fee_wei"])
 
 
-def _table(document: Document) -> Any:
+def _transactions_table(document: Document) -> Any:
     from agent.cli.display import tables
 
     figure_table = tables.table(
@@ -253,17 +257,17 @@ def _table(document: Document) -> Any:
         order=("nonce", "kind", "status", "gwei", "block", "what", "hash"),
     )
     for item in document["transactions"]:
-        status, what = item["status"], item["note"]
+        status, description = item["status"], item["note"]
         if (order := item.get("order")) is not None:
             status = "resting"
-            what += f"; {order['filled']} of {order['size']} filled, until {spaced_time(order['expires'])}"
+            description += f"; {order['filled']} of {order['size']} filled, until {spaced_time(order['expires'])}"
         figure_table.add_row(
             str(item["nonce"]),
             item["kind"],
             cell(status, tables.STATE_STYLES.get(status, "yellow")),
             f"{gas_price_wei(item) / 10**9:.3g}",
             "" if item["block"] is None else str(item["block"]),
-            what,
+            description,
             item["hash"],
         )
     return figure_table
@@ -318,12 +322,12 @@ def check(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     from agent import app as api
 
     document = api.check_store(config)
-    copy = ""
+    copy_note = ""
     if document["copy"] is not None:
-        copy = f", a copy ({document['copy']}) not yet adopted"
+        copy_note = f", a copy ({document['copy']}) not yet adopted"
     text = (
         f"{document['store']} is intact: version {document['version']}, wallet {document['wallet']},"
-        f" chain {document['chain_id']}{copy}."
+        f" chain {document['chain_id']}{copy_note}."
     )
     emit(document, as_json, lambda: say(text))
 
@@ -352,7 +356,7 @@ def adopt(
         if not ask("Continue from the chain's current nonce?"):
             emit({"nonce": None}, as_json, lambda: say("Nothing was adopted."))
             raise typer.Exit(EXIT_REFUSED)
-    with api.open_agent(config) as agent, spinner("Reading the chain"):
+    with api.open_agent(config) as agent, show_spinner("Reading the chain"):
         document = {"nonce": agent.resync_nonce(nothing_lost=nothing_lost)}
     emit(
         document,

@@ -10,7 +10,16 @@ from rich.console import Console
 
 from agent.cli.display.futures_tables import FUTURES_TAX
 from agent.cli.display.tables import FigureTable, amount, brief, gain_or_loss, money, table
-from agent.cli.display.terminal import Document, cell, emit, note, out, say, spaced_time, spinner
+from agent.cli.display.terminal import (
+    Document,
+    cell,
+    emit,
+    note,
+    out,
+    say,
+    show_spinner,
+    spaced_time,
+)
 from agent.cli.options import (
     DEFAULT_CONFIG,
     AsJson,
@@ -24,7 +33,7 @@ from agent.cli.options import (
 )
 from agent.units import decimal_text
 
-GAS_LOTS = (
+GAS_LOTS_NOTE = (
     "Realised gains, unlike profit, include gas money: it shares lots with the wrapped coin, oldest"
     " first."
 )
@@ -53,11 +62,11 @@ def pnl(
     """
     from agent import app as api
 
-    books = paper_or_live(config, paper)
+    config_or_paper = paper_or_live(config, paper)
     if now:
-        with spinner("Reading the chain"), api.open_agent(books) as agent:
+        with show_spinner("Reading the chain"), api.open_agent(config_or_paper) as agent:
             api.refresh_ledger(agent)
-    document = mark_paper(api.pnl(books, period, benchmark, last), paper)
+    document = mark_paper(api.pnl(config_or_paper, period, benchmark, last), paper)
     emit(document, as_json, lambda: show_pnl(out, document))
 
 
@@ -113,7 +122,7 @@ def check(
     document = api.check_books(config, rebuild)
     document["chain"] = None
     if not offline:
-        with spinner("Reading the chain"), api.open_agent(config) as agent:
+        with show_spinner("Reading the chain"), api.open_agent(config) as agent:
             document["chain"] = chain = api.compare_with_chain(agent)
         document["sound"] = document["sound"] and not chain["disagreement"]
     emit(document, as_json, lambda: show_check(document))
@@ -177,13 +186,13 @@ def open_books(
     )
 
 
-EXCLUDED = (("gas_money", "of native coin for gas"), ("reserved", "in reserves"))
+EXCLUDED_VALUES = (("gas_money", "of native coin for gas"), ("reserved", "in reserves"))
 
 
 def show_pnl(console: Console, document: Document) -> None:
     """Print one row per period, then unrealised gains, hints and statistics."""
     unit = document["numeraire"]
-    before = (
+    value_columns = (
         "value",
         "in",
         "out",
@@ -194,7 +203,7 @@ def show_pnl(console: Console, document: Document) -> None:
         document["benchmark"],
         "effect",
     )
-    after = ("fees", "impact", "gas", "realised")
+    cost_columns = ("fees", "impact", "gas", "realised")
     since, until = spaced_time(document["since"]), spaced_time(document["until"])
     title = f"Profit and loss in {unit}, {since} to {until} UTC"
     rows = []
@@ -208,7 +217,7 @@ def show_pnl(console: Console, document: Document) -> None:
             money(costs["fees"]), money(costs["impact"]), money(costs["gas"]), gain_or_loss(period["realised"]),
         ))  # fmt: skip
     if rows:
-        console.print(figures(title, ("from", *before, "rebalances", *after), rows))
+        console.print(figures(title, ("from", *value_columns, "rebalances", *cost_columns), rows))
     else:
         say(
             f"No profit or loss yet: {document['why_empty']}. Try again later: trimtab pnl --now,"
@@ -219,13 +228,13 @@ def show_pnl(console: Console, document: Document) -> None:
             f"Not booked yet: {count} mined transactions that are not final. The value includes"
             " them; rebalances, fees, impact, gas and realised gains do not."
         )
-    excluded = [
-        f"{money(document[name])} {unit} {words}"
-        for name, words in EXCLUDED
+    excluded_values = [
+        f"{money(document[name])} {unit} {description}"
+        for name, description in EXCLUDED_VALUES
         if document[name] != "0"
     ]
-    if excluded:
-        say(f"Not included: {' and '.join(excluded)}.")
+    if excluded_values:
+        say(f"Not included: {' and '.join(excluded_values)}.")
     say(
         f"Unrealised by {document['method']}, reserves included, without gas money:"
         f" {gain_or_loss(document['unrealised'])} {unit}."
@@ -233,8 +242,8 @@ def show_pnl(console: Console, document: Document) -> None:
     for period in document["periods"]:
         _show_period_notes(console, period, unit)
     _show_taxes(console, document)
-    if uncertain := document.get("uncertain"):
-        console.print(cell(f"Uncertain: {uncertain}.", "yellow"))
+    if uncertainty := document.get("uncertain"):
+        console.print(cell(f"Uncertain: {uncertainty}.", "yellow"))
     if document["unpriced"]:
         console.print(
             cell(
@@ -255,7 +264,7 @@ def _show_taxes(console: Console, document: Document) -> None:
     if document["gas_money"] != "0" and any(
         float(period["realised"]) for period in document["periods"]
     ):
-        say(GAS_LOTS)
+        say(GAS_LOTS_NOTE)
     if tax is not None and (futures := tax.get("futures")):
         years = ", ".join(f"{year} {gain_or_loss(result)}" for year, result in futures.items())
         say(f"Futures, apart from these gains, in {tax['currency']}: {years}; {FUTURES_TAX}.")
@@ -286,41 +295,43 @@ def _show_period_notes(console: Console, document: Document, unit: str) -> None:
 
 def format_futures(day: str, document: Document, unit: str) -> str:
     """Return the components of a period's futures profit as text."""
-    parts = f"price {gain_or_loss(document['price'])}, trading fees {_received(document['fees'])}"
+    parts = f"price {gain_or_loss(document['price'])}, trading fees {_as_result(document['fees'])}"
     text = (
         f"{day}: futures made {gain_or_loss(document['profit'])} {unit} of the profit: {parts}, funding"
-        f" {_received(document['funding'])}; realised {gain_or_loss(document['realised'])}."
+        f" {_as_result(document['funding'])}; realised {gain_or_loss(document['realised'])}."
     )
     if document["transferred"] != "0":
         text += f" {money(document['transferred'])} was transferred into the margin account from outside."
     return text
 
 
-def _received(paid: str) -> str:
+def _as_result(paid_text: str) -> str:
     """Format a paid amount as a result: negative if paid."""
     return gain_or_loss(
-        paid.removeprefix("-") if paid.startswith("-") or paid == "0" else f"-{paid}"
+        paid_text.removeprefix("-")
+        if paid_text.startswith("-") or paid_text == "0"
+        else f"-{paid_text}"
     )
 
 
 def show_values(console: Console, document: Document) -> None:
     """Print the costs of past steps, and weights over time, unless the ledger is empty."""
-    spent = [row for row in document["steps"] if row["cost"] is not None]
-    if spent:
+    steps_with_cost = [row for row in document["steps"] if row["cost"] is not None]
+    if steps_with_cost:
         figure_table = table("Costs", ("step",), ("fees", "impact", "gas", "total", "against plan"))
-        for row in spent:
+        for row in steps_with_cost:
             costs = (brief(row["cost"][name]) for name in ("fees", "impact", "gas", "total"))
             figure_table.add_row(row["step"], *costs, _against_plan(row["execution"]))
         console.print(figure_table)
-    traded = [(row["step"], row["futures"]) for row in document["steps"] if "futures" in row]
-    if traded:
+    futures_steps = [(row["step"], row["futures"]) for row in document["steps"] if "futures" in row]
+    if futures_steps:
         figure_table = table(
             "Futures, settled",
             ("step",),
             ("fees", "funding paid", "realised"),
             rows=(
-                (step, *(brief(lines[name]) for name in ("fees", "funding", "realised")))
-                for step, lines in traded
+                (step, *(brief(futures[name]) for name in ("fees", "funding", "realised")))
+                for step, futures in futures_steps
             ),
         )
         console.print(figure_table)
@@ -331,8 +342,8 @@ def show_values(console: Console, document: Document) -> None:
         rows = []
         for row in document["values"]:
             shares = (row["weights_bps"].get(name) for name in symbols)
-            when = spaced_time(row["time"])
-            rows.append((when, money(row["value"]), *(format_share(share) for share in shares)))
+            time = spaced_time(row["time"])
+            rows.append((time, money(row["value"]), *(format_share(share) for share in shares)))
         console.print(figures("Weights over time", ("time (UTC)", "value", *symbols), rows))
 
 
@@ -355,10 +366,10 @@ def show_journal(console: Console, document: Document) -> None:
     )
     for entry in document["entries"]:
         kind = f"{entry['kind']}, manual" if entry["by_hand"] else entry["kind"]
-        heads = [spaced_time(entry["time"][:16]), kind]
+        head_cells = [spaced_time(entry["time"][:16]), kind]
         for number, posting in enumerate(entry["postings"]):
             figure_table.add_row(
-                heads[number] if number < len(heads) else "",
+                head_cells[number] if number < len(head_cells) else "",
                 f"{posting['account']}:{posting['token']}",
                 amount(decimal_text(int(posting["raw"]), posting["decimals"]), 8),
                 "" if posting["value"] is None else money(posting["value"]),
@@ -376,9 +387,9 @@ def show_journal(console: Console, document: Document) -> None:
 
 def show_lots(console: Console, document: Document) -> None:
     """Print one row per asset and per lot, then the gains realised in the year."""
-    unit, at = document["currency"], document["valued"]
-    valued = f"values of {spaced_time(at)} UTC" if at else "no valuation yet"
-    title = f"Tax lots by {document['method']}, in {unit}, {valued}"
+    unit, valued_at = document["currency"], document["valued"]
+    valuation_text = f"values of {spaced_time(valued_at)} UTC" if valued_at else "no valuation yet"
+    title = f"Tax lots by {document['method']}, in {unit}, {valuation_text}"
     figure_table = table(
         title, ("acquired",), ("amount", "entry price", "cost", "value", "unrealised", "realised")
     )
@@ -396,15 +407,15 @@ def show_lots(console: Console, document: Document) -> None:
             " gains are those before them."
         )
     if (gas := document["gas_money"]) is not None:
-        row, unrealised = _lot_cells(gas), gas["unrealised"]
+        cells, unrealised = _lot_cells(gas), gas["unrealised"]
         say(
-            f"Gas money, in no total: {row[0]} {gas['symbol']}, cost {row[2]}, value {row[3]}"
+            f"Gas money, in no total: {cells[0]} {gas['symbol']}, cost {cells[2]}, value {cells[3]}"
             + ("." if unrealised is None else f", unrealised {gain_or_loss(unrealised)}.")
         )
     if document["year"] is not None:
         say(f"Realised in {document['year']} so far: {gain_or_loss(document['realised'])} {unit}.")
         if gas is not None and float(document["realised"]):
-            say(GAS_LOTS)
+            say(GAS_LOTS_NOTE)
     for asset in document["assets"]:
         if asset["unmatched"] != "0":
             say(
@@ -429,15 +440,17 @@ def _lot_cells(document: Document) -> list[str]:
 
 def show_check(document: Document) -> None:
     """Print the differences of the ledger, or that there are none."""
-    rebuild = "trimtab books check --rebuild"
+    rebuild_command = "trimtab books check --rebuild"
     if document["unbalanced"]:
         say(f"Entries that do not balance: {', '.join(document['unbalanced'])}.")
     if document["differing"]:
-        done = "rewritten" if document["rebuilt"] else f"{rebuild} rewrites them"
-        say(f"Entries that differ from their receipts: {', '.join(document['differing'])}; {done}.")
+        remedy = "rewritten" if document["rebuilt"] else f"{rebuild_command} rewrites them"
+        say(
+            f"Entries that differ from their receipts: {', '.join(document['differing'])}; {remedy}."
+        )
     for difference in document["misstated"]:
-        done = "recomputed" if document["rebuilt"] else f"{rebuild} recomputes them"
-        say(f"Running sums: {difference}; {done}.")
+        remedy = "recomputed" if document["rebuilt"] else f"{rebuild_command} recomputes them"
+        say(f"Running sums: {difference}; {remedy}.")
     for symbol, raw in document["missing_lots"].items():
         say(
             f"{raw} base units of {symbol} were sold or withdrawn without a recorded purchase; they"

@@ -68,24 +68,24 @@ def localchain(
                 "--write-config and --move cannot be combined: --move changes a running chain",
                 "use one of them",
             )
-        moved = api.move_market(port, move)
+        market_move = api.move_market(port, move)
 
         def report() -> None:
             from agent.cli.display.tables import amount
 
-            for symbol, by in moved["moved"].items():
-                say(f"{symbol} {by}: {amount(moved['prices_usd'][symbol])} USD")
+            for symbol, by in market_move["moved"].items():
+                say(f"{symbol} {by}: {amount(market_move['prices_usd'][symbol])} USD")
 
-        emit(moved, as_json, report)
+        emit(market_move, as_json, report)
         return
 
-    def ready(document: LocalChainDocument) -> None:
+    def on_ready(document: LocalChainDocument) -> None:
         def show() -> None:
-            place = (
+            chain_text = (
                 f"chain {document['chain_id']} with {len(document['pools'])} pools at"
                 f" {document['url']}"
             )
-            note(f"Ready: {place}; wallet {document['wallet']}. Stop with Ctrl-C.")
+            note(f"Ready: {chain_text}; wallet {document['wallet']}. Stop with Ctrl-C.")
             if write_config is not None:
                 note(
                     "Config written, its contracts pinned. Try: trimtab status --config"
@@ -95,7 +95,7 @@ def localchain(
         emit(document, as_json, show)
 
     note(f"Starting the chain on port {port} and deploying the contracts")
-    api.serve_localchain(port, write_config, ready, futures=futures)
+    api.serve_localchain(port, write_config, on_ready, futures=futures)
 
 
 @command(Heading.TRY, 10)
@@ -136,10 +136,14 @@ def demo(
         return
     from agent.cli.display.terminal import Output
 
-    file = io.StringIO() if as_json else None
-    columns, drawn = (None, None) if svg is None else (PICTURE_COLUMNS, True)
+    sink = io.StringIO() if as_json else None
+    columns, force_terminal = (None, None) if svg is None else (PICTURE_COLUMNS, True)
     console = Output(
-        file=file, record=svg is not None, highlight=False, width=columns, force_terminal=drawn
+        file=sink,
+        record=svg is not None,
+        highlight=False,
+        width=columns,
+        force_terminal=force_terminal,
     )
     document = run_futures_demo(console) if futures else run_demo(console)
     if svg is not None:
@@ -171,15 +175,15 @@ def run_demo(console: Console) -> DemoDocument:
     from agent.app.documents import plans
     from agent.app.documents.status import status
 
-    starting: AbstractContextManager[object] = nullcontext()
+    start_display: AbstractContextManager[object] = nullcontext()
     if not console.record:
-        starting = console.status("Starting an embedded chain with Uniswap V2 and V3")
-    with starting, api.demo_world() as world:
+        start_display = console.status("Starting an embedded chain with Uniswap V2 and V3")
+    with start_display, api.demo_world() as world:
         agent = world.agent
         decimals = plans.decimals(agent.portfolio)
-        before = status(agent.status())
+        status_before = status(agent.status())
         _chapter(console, 1, "A wallet with three tokens, each on target")
-        console.print(tables.holdings(before))
+        console.print(tables.holdings(status_before))
 
         moves = world.move_market()
         _chapter(
@@ -187,28 +191,30 @@ def run_demo(console: Console) -> DemoDocument:
             2,
             "The market moves: " + ", ".join(f"{symbol} {text}" for symbol, text in moves.items()),
         )
-        drifted = status(agent.status())
-        console.print(tables.holdings(drifted), tables.decision(drifted), sep="\n")
+        status_after_move = status(agent.status())
+        console.print(
+            tables.holdings(status_after_move), tables.decision(status_after_move), sep="\n"
+        )
 
         _chapter(
             console, 3, "The plan: swaps over V2 and V3 pools, their cost and every guard's verdict"
         )
-        planned = plans.plan(agent.plan())
-        plan_tables.show_plan(console, planned, decimals, with_decision=False, verbose=True)
+        plan_document = plans.plan(agent.plan())
+        plan_tables.show_plan(console, plan_document, decimals, with_decision=False, verbose=True)
 
         _chapter(
             console, 4, "Signed and sent: approvals, then the whole rebalance in one transaction"
         )
         outcome = agent.rebalance(send=True, confirm=lambda _: True, progress=lambda _: None)
-        done = plans.rebalance(outcome, agent.realised(outcome))
+        rebalance_document = plans.rebalance(outcome, agent.realised(outcome))
         if outcome.after is not None:
-            done["weights_after_bps"] = agent.weights(outcome.after)
-        plan_tables.show_sent(console, done, decimals)
+            rebalance_document["weights_after_bps"] = agent.weights(outcome.after)
+        plan_tables.show_sent(console, rebalance_document, decimals)
 
         _chapter(console, 5, "Balanced again; the next cycle holds and says why")
-        after = status(agent.status())
+        status_after = status(agent.status())
         plan_after = plans.plan(agent.plan())
-        console.print(tables.holdings(after), tables.decision(plan_after), sep="\n")
+        console.print(tables.holdings(status_after), tables.decision(plan_after), sep="\n")
     console.print(
         Text(
             "All of this ran on real Uniswap contracts, on a chain inside this process.",
@@ -216,12 +222,12 @@ def run_demo(console: Console) -> DemoDocument:
         )
     )
     return {
-        "before": before,
+        "before": status_before,
         "moves": moves,
-        "drifted": drifted,
-        "plan": planned,
-        "rebalance": done,
-        "after": after,
+        "drifted": status_after_move,
+        "plan": plan_document,
+        "rebalance": rebalance_document,
+        "after": status_after,
         "next": plan_after,
     }
 
@@ -243,21 +249,21 @@ def run_live_demo(port: int, as_json: bool) -> None:
     drop_key_variables([])
     require_servable(port)
     clock = api.OneStopClock()
-    with suppress(api.StopRequested), clock.listening(), ExitStack() as ended:
+    with suppress(api.StopRequested), clock.listening(), ExitStack() as stack:
         note("Starting a local chain with Uniswap V2 and V3")
         with clock.asking():
-            demo = ended.enter_context(api.live_demo(clock))
+            demo = stack.enter_context(api.live_demo(clock))
             dashboard = DashboardProcess(demo.config, port, api.DEMO_BANNER)
-            ended.callback(dashboard.stop)
+            stack.callback(dashboard.stop)
         address = dashboard.address
         address_document: LiveDemoDocument = {"url": address, "config": str(demo.config)}
-        emit(address_document, as_json, lambda: _show_place(address, demo.config))
+        emit(address_document, as_json, lambda: _show_address(address, demo.config))
         for event in demo.play():
             dashboard.require_alive()
             _show_event(event)
 
 
-def _show_place(address: str, config: Path) -> None:
+def _show_address(address: str, config: Path) -> None:
     say(api.DEMO_BANNER)
     say(f"Dashboard: {address}. Stop with Ctrl-C.")
     say(f"In a second terminal: trimtab status --config {config}")
@@ -279,20 +285,20 @@ def run_futures_demo(console: Console) -> FuturesDemoDocument:
     from agent.app.documents import futures as documents
     from agent.app.documents.status import status
 
-    starting: AbstractContextManager[object] = nullcontext()
+    start_display: AbstractContextManager[object] = nullcontext()
     if not console.record:
-        starting = console.status("Starting an embedded chain with Perpetual Protocol v2")
-    with starting, api.futures_demo_world() as world:
+        start_display = console.status("Starting an embedded chain with Perpetual Protocol v2")
+    with start_display, api.futures_demo_world() as world:
         agent = world.agent
         _chapter(
             console, 1, "A wallet with three tokens, and 5,000 USDC of margin without positions"
         )
-        before = status(agent.status())
-        console.print(tables.holdings(before))
-        futures_tables.show_summary(console, before)
+        status_before = status(agent.status())
+        console.print(tables.holdings(status_before))
+        futures_tables.show_summary(console, status_before)
 
         _chapter(console, 2, "The first step opens a position in each market, at 3x leverage")
-        opened = _futures_step(console, world)
+        opening_document = _futures_step(console, world)
         positions = documents.positions(api.futures_layer(agent))
         console.print(futures_tables.positions(positions))
         world.remember()
@@ -300,11 +306,13 @@ def run_futures_demo(console: Console) -> FuturesDemoDocument:
         crashes: list[CrashDocument] = []
         for number, factors in enumerate(api.DEMO_CRASHES, 3):
             moves = world.crash(factors)
-            fallen = ", ".join(f"{symbol} {text}" for symbol, text in moves.items())
-            _chapter(console, number, f"The market falls: {fallen}. Leverage is above its limit")
+            moves_text = ", ".join(f"{symbol} {text}" for symbol, text in moves.items())
+            _chapter(
+                console, number, f"The market falls: {moves_text}. Leverage is above its limit"
+            )
             margin = documents.margin_document(api.futures_layer(agent))
             futures_tables.show_margin(console, margin)
-            reduced = _futures_step(console, world)
+            reduction_document = _futures_step(console, world)
             after = documents.margin_document(api.futures_layer(agent))
             untouched = world.untouched()
             _say_untouched(console, after, untouched)
@@ -312,7 +320,7 @@ def run_futures_demo(console: Console) -> FuturesDemoDocument:
                 {
                     "moves": moves,
                     "margin": margin,
-                    "rebalance": reduced,
+                    "rebalance": reduction_document,
                     "after": after,
                     "untouched": untouched,
                 }
@@ -324,10 +332,12 @@ def run_futures_demo(console: Console) -> FuturesDemoDocument:
         futures_tables.show_funding(console, funding)
 
         _chapter(console, 6, "Portfolio and futures at the end")
-        final = status(agent.status())
-        left = documents.positions(api.futures_layer(agent))
-        console.print(tables.holdings(final), futures_tables.positions(left), sep="\n")
-        futures_tables.show_summary(console, final)
+        final_status = status(agent.status())
+        final_positions = documents.positions(api.futures_layer(agent))
+        console.print(
+            tables.holdings(final_status), futures_tables.positions(final_positions), sep="\n"
+        )
+        futures_tables.show_summary(console, final_status)
     console.print(
         Text(
             "All of this ran on the real contracts of Uniswap and Perpetual Protocol v2, on a chain"
@@ -336,13 +346,13 @@ def run_futures_demo(console: Console) -> FuturesDemoDocument:
         )
     )
     return {
-        "before": before,
-        "opened": opened,
+        "before": status_before,
+        "opened": opening_document,
         "positions": positions,
         "crashes": crashes,
         "funding": funding,
-        "final": final,
-        "left": left,
+        "final": final_status,
+        "left": final_positions,
     }
 
 
@@ -351,21 +361,23 @@ def _futures_step(console: Console, world: FuturesDemoWorld) -> RebalanceDocumen
     from agent.app.documents import plans
 
     outcome = world.agent.rebalance(send=True, confirm=lambda _: True, progress=lambda _: None)
-    done = plans.rebalance(outcome, world.agent.realised(outcome))
-    console.print(tables.transactions(done))
-    for sent in done["transactions"]:
-        console.print(Text(f"  {sent['note']}", style="dim"))
-    console.print(Text(done["reason"]))
-    return done
+    rebalance_document = plans.rebalance(outcome, world.agent.realised(outcome))
+    console.print(tables.transactions(rebalance_document))
+    for transaction in rebalance_document["transactions"]:
+        console.print(Text(f"  {transaction['note']}", style="dim"))
+    console.print(Text(rebalance_document["reason"]))
+    return rebalance_document
 
 
 def _say_untouched(console: Console, after: MarginDocument, untouched: UntouchedDocument) -> None:
     """Print the comparison of the account with the initial positions, had they not been reduced."""
-    ours = futures_tables.multiple(None if after["margin"] is None else after["margin"]["leverage"])
+    leverage = futures_tables.multiple(
+        None if after["margin"] is None else after["margin"]["leverage"]
+    )
     fate = "liquidated" if untouched["is_liquidated"] else "not liquidated yet"
     console.print(
         Text(
-            f"Leverage is {ours} now. Without the agent: {futures_tables.multiple(untouched['leverage'])},"
+            f"Leverage is {leverage} now. Without the agent: {futures_tables.multiple(untouched['leverage'])},"
             f" {fate}.",
             style="bold",
         )

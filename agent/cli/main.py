@@ -27,7 +27,7 @@ from agent.errors import ConfigError, Interrupted, OperatorNeeded, TrimtabError
 
 _SECRET = re.compile(r"(0x)?[0-9a-fA-F]{64}|https?://\S+|(?<=')(\w+ ){11,}\w+")
 """A private key, URL or recovery phrase typed in place of a name."""
-GARBAGE = 300_000
+GC_THRESHOLD = 300_000
 """Objects between two passes of the garbage collector. Imports create about as many permanent
 objects; scanning them took a fifth of the time of `status`.
 """
@@ -39,12 +39,12 @@ def declared_commands() -> list[DeclaredCommand]:
     """Load every module of agent/cli, and return the commands in their order."""
     for module in iter_modules(cli.__path__):
         import_module(f"agent.cli.{module.name}")
-    return sorted(DECLARED, key=lambda declared: declared.place)
+    return sorted(DECLARED, key=lambda declared: declared.sort_key)
 
 
 def build_app(commands: Iterable[DeclaredCommand]) -> typer.Typer:
     """Build the command line of these commands."""
-    built = typer.Typer(
+    typer_app = typer.Typer(
         name="trimtab",
         help=(
             "Keeps a wallet's tokens at their target weights, with every cost bounded. Nothing is"
@@ -55,19 +55,21 @@ def build_app(commands: Iterable[DeclaredCommand]) -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
         rich_markup_mode="rich",
     )
-    built.callback()(_root)
+    typer_app.callback()(_root)
     for command in commands:
         if isinstance(command.body, typer.Typer):
-            for registered in command.body.registered_commands:
-                if registered.callback is not None:
-                    registered.help = registered.help or help_text(registered.callback)
-            built.add_typer(command.body, name=command.name, rich_help_panel=command.heading.value)
+            for subcommand in command.body.registered_commands:
+                if subcommand.callback is not None:
+                    subcommand.help = subcommand.help or help_text(subcommand.callback)
+            typer_app.add_typer(
+                command.body, name=command.name, rich_help_panel=command.heading.value
+            )
         else:
             heading = command.heading.value
-            built.command(command.name, help=help_text(command.body), rich_help_panel=heading)(
+            typer_app.command(command.name, help=help_text(command.body), rich_help_panel=heading)(
                 command.body
             )
-    return built
+    return typer_app
 
 
 def help_text(body: Callable[..., Any]) -> str:
@@ -78,8 +80,8 @@ def help_text(body: Callable[..., Any]) -> str:
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
 
 
-def _print_version(wanted_version: bool) -> None:
-    if wanted_version:
+def _print_version(is_requested: bool) -> None:
+    if is_requested:
         from importlib.metadata import version
 
         typer.echo(f"trimtab {version('trimtab')}")
@@ -104,7 +106,7 @@ def _root(
 app = build_app(declared_commands())
 
 
-def _unrepeated(error: click.ClickException) -> str:
+def _safe_message(error: click.ClickException) -> str:
     """Return the message without text that may be a key, a recovery phrase or an endpoint's URL."""
     message = error.format_message()
     if message.startswith("Got unexpected extra argument"):
@@ -127,7 +129,7 @@ def _is_negative_amount(error: click.ClickException) -> bool:
     return re.match(r"-[0-9.]", error.option_name) is not None and "amount" in arguments
 
 
-def _help_of(error: click.ClickException) -> str:
+def _help_command(error: click.ClickException) -> str:
     """Return the command whose help describes the expected input."""
     names: list[str] = []
     context = error.ctx if isinstance(error, click.UsageError) else None
@@ -144,24 +146,24 @@ def main() -> None:
     needed, 13 a run hung, 14 a replay decided differently, 130 Ctrl-C in a command that uses no
     chain.
     """
-    gc.set_threshold(GARBAGE)
+    gc.set_threshold(GC_THRESHOLD)
     # skip garbage collection at exit, which would take as long as a cycle of the agent
     atexit.register(gc.freeze)
     terminal.replace_unencodable()
-    as_json, ending = "--json" in sys.argv, terminal.sending_exit()
+    as_json, process_exit = "--json" in sys.argv, terminal.sending_exit()
     try:
-        with terminal.exit_in_time(ending):
-            code = _run(as_json, ending)
+        with terminal.exit_in_time(process_exit):
+            code = _run(as_json, process_exit)
             sys.stdout.flush()
     except KeyboardInterrupt:  # before the signal handlers were set, or after they were removed
-        code = _interrupted(as_json, ending)
+        code = _interrupted(as_json, process_exit)
     except OSError as error:  # the report is lost, but the transactions are in the journal
-        terminal.give_up(error)
-        code = 0 if _is_cut_help(error.errno) else OperatorNeeded.exit_code
+        terminal.report_lost_output(error)
+        code = 0 if _is_closed_help_pipe(error.errno) else OperatorNeeded.exit_code
     sys.exit(code)
 
 
-def _is_cut_help(error_number: int | None) -> bool:
+def _is_closed_help_pipe(error_number: int | None) -> bool:
     """Return whether a pipe was closed while help or version was printed, as by head: the reader
     has all that it wants.
     """
@@ -169,32 +171,32 @@ def _is_cut_help(error_number: int | None) -> bool:
     return error_number == errno.EPIPE and bool(prints_help)
 
 
-def _run(as_json: bool, ending: terminal.ProcessExit) -> int:
+def _run(as_json: bool, process_exit: terminal.ProcessExit) -> int:
     """Run one command and return its exit code. Raises OSError if an output cannot be written."""
     try:
         code = app(standalone_mode=False)
         if code == TYPER_INTERRUPTED:
             raise KeyboardInterrupt
     except SystemExit:  # Rich's and Typer's answer to a closed pipe
-        if _is_cut_help(errno.EPIPE):
+        if _is_closed_help_pipe(errno.EPIPE):
             return 0
         raise
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         code = 2
     except click.ClickException as error:
-        code = fail(ConfigError(_unrepeated(error), f"see {_help_of(error)}"), as_json)
+        code = fail(ConfigError(_safe_message(error), f"see {_help_command(error)}"), as_json)
     except (click.exceptions.Abort, KeyboardInterrupt):
-        if sys.argv[1:2] and sys.argv[1] in terminal.OFFLINE:
+        if sys.argv[1:2] and sys.argv[1] in terminal.INTERRUPTIBLE:
             return fail(Interrupted(terminal.interruption(sys.argv[1])), as_json)
-        code = _interrupted(as_json, ending)
+        code = _interrupted(as_json, process_exit)
     except TrimtabError as error:
         code = fail(error, as_json)
     except Exception as error:  # a bug: the traceback is for the report, the document for machines
         if isinstance(error, OSError) and terminal.is_output_error(error):
             raise
-        if ending.pressed:  # native code may turn a KeyboardInterrupt into another error
-            return _interrupted(as_json, ending)
+        if process_exit.pressed:  # native code may turn a KeyboardInterrupt into another error
+            return _interrupted(as_json, process_exit)
         traceback.print_exc()
         code = fail(
             TrimtabError(
@@ -206,5 +208,9 @@ def _run(as_json: bool, ending: terminal.ProcessExit) -> int:
     return code if isinstance(code, int) else 0
 
 
-def _interrupted(as_json: bool, ending: terminal.ProcessExit) -> int:
-    return fail(ending.error, as_json) if ending.claim_report() else ending.error.exit_code
+def _interrupted(as_json: bool, process_exit: terminal.ProcessExit) -> int:
+    return (
+        fail(process_exit.error, as_json)
+        if process_exit.claim_report()
+        else process_exit.error.exit_code
+    )

@@ -20,7 +20,7 @@ from agent.cli.display.terminal import (
     out,
     require_answerable,
     say,
-    spinner,
+    show_spinner,
 )
 from agent.cli.options import (
     DEFAULT_CONFIG,
@@ -33,7 +33,7 @@ from agent.cli.options import (
     command,
     command_group,
 )
-from agent.errors import EXPLAINED_EXITS, ConfigError
+from agent.errors import OUTCOME_EXITS, ConfigError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -57,12 +57,12 @@ def open_for_command(config: Path, *, send: bool, yes: bool) -> Iterator[tuple[A
 
     if send:
         require_answerable(yes)
-    with api.open_agent(config) as agent, spinner(READING) as wait:
-        yield agent, wait
+    with api.open_agent(config) as agent, show_spinner(READING) as spinner:
+        yield agent, spinner
 
 
 def ask_owner(
-    agent: Agent, wait: Spinner, document: Document, show: Show, question: str, *, yes: bool
+    agent: Agent, spinner: Spinner, document: Document, show: Show, question: str, *, yes: bool
 ) -> bool:
     """Ask for confirmation after showing the document and manual config changes; `yes` skips the
     question.
@@ -71,16 +71,16 @@ def ask_owner(
 
     if yes:
         return config_versions.confirm_without_asking(agent.context)
-    with wait.aside():
+    with spinner.hidden():
         show(err, document)
         return config_versions.confirm_changes(
             agent.context, lambda lines: ask_with_changes(lines, question)
         )
 
 
-def show_result(wait: Spinner, document: Document, show: Show, *, as_json: bool) -> None:
+def show_result(spinner: Spinner, document: Document, show: Show, *, as_json: bool) -> None:
     """Print the result of a command as JSON or tables."""
-    with wait.aside():
+    with spinner.hidden():
         emit(document, as_json, lambda: show(out, document))
 
 
@@ -101,7 +101,7 @@ def invest(
     """
     from agent.app.money import transfers
 
-    with open_for_command(config, send=send, yes=yes) as (agent, wait):
+    with open_for_command(config, send=send, yes=yes) as (agent, spinner):
 
         def show(console: Console, document: Document) -> None:
             _show_investing(console, document, agent, hint=not send, verbose=verbose)
@@ -110,7 +110,7 @@ def invest(
             question = "Confirm this as a deposit and invest it?"
             return ask_owner(
                 agent,
-                wait,
+                spinner,
                 transfers.investment_document(report, agent, sent=send),
                 show,
                 question,
@@ -120,11 +120,11 @@ def invest(
         if send:
             agent.require_not_stopped()
         investment = transfers.invest(
-            agent, only=flow or (), send=send, confirm=confirm, progress=wait.update
+            agent, only=flow or (), send=send, confirm=confirm, progress=spinner.update
         )
         report = transfers.investment_document(investment, agent, sent=send)
-        show_result(wait, report, show, as_json=as_json)
-    raise typer.Exit(EXPLAINED_EXITS.get(report["outcome"], 0))
+        show_result(spinner, report, show, as_json=as_json)
+    raise typer.Exit(OUTCOME_EXITS.get(report["outcome"], 0))
 
 
 @command(Heading.MONEY, 20)
@@ -171,22 +171,22 @@ def withdraw(
         raise ConfigError("--in and --pro-rata need an AMOUNT", "give the amount in whole coins")
     if amount is None and resume is None and (to is not None or (send and release is None)):
         raise ConfigError("AMOUNT is missing", "give the amount in whole coins, or --resume NUMBER")
-    with open_for_command(config, send=send, yes=yes) as (agent, wait):
+    with open_for_command(config, send=send, yes=yes) as (agent, spinner):
         if amount is None and resume is None:
             if release is not None:
-                transfers.release(agent, release, wait.update)
+                transfers.release(agent, release, spinner.update)
             requests = [
                 owner_request
                 for owner_request in agent.context.store.requests.newest()
                 if owner_request.payments
             ]
-            listed: Document = {
+            requests_document: Document = {
                 "withdrawals": [
                     fill(owner.RequestDocument, request, agent.portfolio) for request in requests
                 ]
             }
-            with wait.aside():
-                emit(listed, as_json, lambda: _show_requests(listed))
+            with spinner.hidden():
+                emit(requests_document, as_json, lambda: _show_requests(requests_document))
             raise typer.Exit
 
         def show(console: Console, document: Document) -> None:
@@ -195,7 +195,7 @@ def withdraw(
         def confirm(report: WithdrawalReport) -> bool:
             return ask_owner(
                 agent,
-                wait,
+                spinner,
                 fill(owner.WithdrawalDocument, report, agent.portfolio),
                 show,
                 "Withdraw this?",
@@ -204,7 +204,7 @@ def withdraw(
 
         if resume is not None:
             withdrawal = transfers.resume(
-                agent, resume, to=to, send=send, confirm=confirm, progress=wait.update
+                agent, resume, to=to, send=send, confirm=confirm, progress=spinner.update
             )
         else:
             withdrawal = transfers.withdraw(
@@ -215,11 +215,11 @@ def withdraw(
                 to=to,
                 send=send,
                 confirm=confirm,
-                progress=wait.update,
+                progress=spinner.update,
             )
         report = fill(owner.WithdrawalDocument, withdrawal, agent.portfolio)
-        show_result(wait, report, show, as_json=as_json)
-    raise typer.Exit(EXPLAINED_EXITS.get(report["state"], 0))
+        show_result(spinner, report, show, as_json=as_json)
+    raise typer.Exit(OUTCOME_EXITS.get(report["state"], 0))
 
 
 def show_sale(console: Console, plan: Document, agent: Agent, *, verbose: bool = False) -> None:
@@ -228,7 +228,7 @@ def show_sale(console: Console, plan: Document, agent: Agent, *, verbose: bool =
     from agent.cli.display import plan_tables
 
     plan_tables.show_plan(
-        console, plan, decimals(agent.portfolio), verbose=verbose, more="--verbose"
+        console, plan, decimals(agent.portfolio), verbose=verbose, details_option="--verbose"
     )
 
 
@@ -302,10 +302,10 @@ def _show_withdrawing(console: Console, document: Document, agent: Agent, *, ver
         console.print(cell(document["excluded"]))
     if document["state"] == "planned":
         if console is out:
-            does = "pay" if document["to"] else "set it aside"
+            action = "pay" if document["to"] else "set it aside"
             if document["sale"]:
-                does = f"sell and {does}"
-            say(f"Dry run: nothing was sent. Add --send to {does}.")
+                action = f"sell and {action}"
+            say(f"Dry run: nothing was sent. Add --send to {action}.")
     elif document["state"] == "refused" and _is_reason_shown(document):
         console.print(cell("refused, for the reason above"))
     else:
@@ -319,11 +319,11 @@ def _show_investing(
 ) -> None:
     from agent.cli.display import tables
 
-    rest = document["purchase"]
+    purchase = document["purchase"]
     if not document["came"]:
         console.print(cell("No new deposit was found."))
-        if rest is not None:
-            _show_rest(console, rest, agent)
+        if purchase is not None:
+            _show_purchase(console, purchase, agent)
         if document["reason"]:
             console.print(cell(document["reason"]))
         console.print(
@@ -349,8 +349,8 @@ def _show_investing(
     if document["outcome"] in ("planned", "refused") and document["plan"] is not None:
         show_sale(console, document["plan"], agent, verbose=verbose)
     show_sent(console, document)
-    if rest is not None:
-        _show_rest(console, rest, agent)
+    if purchase is not None:
+        _show_purchase(console, purchase, agent)
     elif document["outcome"] not in ("planned", "refused"):
         reason = _with_pool_names(document["reason"], document["plan"])
         console.print(cell(f"{document['outcome']}: {reason}"))
@@ -361,14 +361,14 @@ def _show_investing(
         )
 
 
-def _show_rest(console: Console, rest: Document, agent: Agent) -> None:
+def _show_purchase(console: Console, purchase: Document, agent: Agent) -> None:
     """Print the progress of an open purchase and the commands that continue and end it."""
     from agent.cli.display import plan_tables
 
     console.print(
         cell(
-            f"{plan_tables.format_execution(rest, agent.portfolio.numeraire.label)}. trimtab run"
-            f" --send continues it; trimtab limit --cancel {rest['id']} ends it, and its rest counts as drift."
+            f"{plan_tables.format_execution(purchase, agent.portfolio.numeraire.label)}. trimtab run"
+            f" --send continues it; trimtab limit --cancel {purchase['id']} ends it, and its rest counts as drift."
         )
     )
 
@@ -390,7 +390,7 @@ def flows(
         return
     from agent import app as api
 
-    with spinner("Reading the chain"), api.open_agent(config) as agent:
+    with show_spinner("Reading the chain"), api.open_agent(config) as agent:
         document = api.list_transfers(agent, everything)
     emit(document, as_json, lambda: show_transfers(document))
 
@@ -416,13 +416,13 @@ def confirm(
 
     document = api.confirm_transfers(config, number, kind)
 
-    def message() -> None:
+    def show() -> None:
         for item in document["confirmed"]:
             say(f"Flow {item['id']}: {item['as']}.")
         if not document["confirmed"]:
             say("All balance changes are explained.")
 
-    emit(document, as_json, message)
+    emit(document, as_json, show)
 
 
 def show_transfers(document: Document) -> None:

@@ -40,7 +40,7 @@ class DeclaredCommand:
     body: Callable[..., Any] | typer.Typer
 
     @property
-    def place(self) -> tuple[int, int]:
+    def sort_key(self) -> tuple[int, int]:
         """Place in the list of commands."""
         return list(Heading).index(self.heading), self.rank
 

@@ -20,7 +20,7 @@ from agent.cli.display.terminal import (
     out,
     require_answerable,
     say,
-    spinner,
+    show_spinner,
 )
 from agent.cli.options import (
     DEFAULT_CONFIG,
@@ -36,7 +36,7 @@ from agent.cli.options import (
     mark_paper,
     paper_or_live,
 )
-from agent.errors import EXIT_OK, EXIT_REFUSED, EXPLAINED_EXITS, ConfigError
+from agent.errors import EXIT_OK, EXIT_REFUSED, OUTCOME_EXITS, ConfigError
 
 if TYPE_CHECKING:
     from agent.app import Agent, LimitOrderRequest, StoppableClock
@@ -55,7 +55,7 @@ def status(
     from agent.app.documents.status import status as status_document
     from agent.cli.display import futures_tables, plan_tables, tables
 
-    with spinner(READING), api.open_agent(paper_or_live(config, paper)) as agent:
+    with show_spinner(READING), api.open_agent(paper_or_live(config, paper)) as agent:
         portfolio_status = agent.status()
     document = mark_paper(status_document(portfolio_status), paper)
 
@@ -83,7 +83,7 @@ def quote(
     from agent.app.documents import plans
     from agent.cli.display import plan_tables
 
-    with spinner(READING), api.open_agent(config) as agent:
+    with show_spinner(READING), api.open_agent(config) as agent:
         step, swaps = agent.quote(token_in, token_out, amount, pool)
     document = plans.quote(swaps, step.snapshot, step.portfolio)
     emit(
@@ -118,10 +118,10 @@ def plan(
                 "--input and --paper cannot be combined",
                 "omit --paper: a saved input already contains its wallet and balances",
             )
-        outcome = api.plan_from_input(_read(input_file))
+        outcome = api.plan_from_input(_read_input(input_file))
         hint = "Plan from a file: guards that need live data did not run."
     else:
-        with spinner(READING), api.open_agent(paper_or_live(config, paper)) as agent:
+        with show_spinner(READING), api.open_agent(paper_or_live(config, paper)) as agent:
             outcome = agent.plan()
         hint = "To send it: trimtab rebalance --send"
         if paper:
@@ -154,10 +154,12 @@ def rebalance(
 
     if send:
         require_answerable(yes)
-    with api.open_agent(config) as agent, spinner(READING) as wait:
-        confirm = confirmer(agent, yes, wait, verbose=verbose)
-        outcome = agent.rebalance(send=send, confirm=confirm, progress=noting_slices(wait.update))
-        with wait.aside():
+    with api.open_agent(config) as agent, show_spinner(READING) as spinner:
+        confirm = confirmer(agent, yes, spinner, verbose=verbose)
+        outcome = agent.rebalance(
+            send=send, confirm=confirm, progress=noting_slices(spinner.update)
+        )
+        with spinner.hidden():
             raise typer.Exit(show_outcome(outcome, agent, PrintStyle(as_json, verbose), sent=send))
 
 
@@ -178,7 +180,7 @@ def swap(
         str | None,
         typer.Option("--until", help="Expiry of the limit order: 4h, or 2027-01-31T18:00Z."),
     ] = None,
-    stay: Annotated[
+    waits_for_fill: Annotated[
         bool,
         typer.Option(
             "--wait",
@@ -196,7 +198,7 @@ def swap(
     """
     from agent import app as api
 
-    if (price is None) != (until is None) or (stay and price is None):
+    if (price is None) != (until is None) or (waits_for_fill and price is None):
         raise ConfigError(
             "--price needs --until, and --wait needs both",
             f"for example --price 2000 {token_out}/{token_in} --until 4h",
@@ -205,33 +207,33 @@ def swap(
     if send:
         require_answerable(yes)
     if limit is not None and until is not None:
-        request = api.LimitOrderRequest(token_in, token_out, amount, limit, until, stay)
+        request = api.LimitOrderRequest(token_in, token_out, amount, limit, until, waits_for_fill)
         raise typer.Exit(
             place_limit_order(config, request, send=send, yes=yes, verbose=verbose, as_json=as_json)
         )
-    with api.open_agent(config) as agent, spinner(READING) as wait:
-        confirm = confirmer(agent, yes, wait, verbose=verbose)
+    with api.open_agent(config) as agent, show_spinner(READING) as spinner:
+        confirm = confirmer(agent, yes, spinner, verbose=verbose)
         outcome = agent.swap(
-            token_in, token_out, amount, send=send, confirm=confirm, progress=wait.update
+            token_in, token_out, amount, send=send, confirm=confirm, progress=spinner.update
         )
-        by_hand = {
+        manual_decision = {
             "kind": "rebalance",
             "reason": f"manual swap of {amount} {token_in} for {token_out}",
             "outcome": outcome.kind.value,
         }
-        refused: dict[str, object] = {}
+        extra: dict[str, object] = {}
         if outcome.kind.value == "refused":
-            refused["decision"] = by_hand
-        with wait.aside():
+            extra["decision"] = manual_decision
+        with spinner.hidden():
             raise typer.Exit(
-                show_outcome(outcome, agent, PrintStyle(as_json, verbose), sent=send, extra=refused)
+                show_outcome(outcome, agent, PrintStyle(as_json, verbose), sent=send, extra=extra)
             )
 
 
 def confirmer(
     agent: Agent,
     yes: bool,
-    wait: Spinner,
+    spinner: Spinner,
     clock: StoppableClock | None = None,
     *,
     verbose: bool = False,
@@ -248,15 +250,19 @@ def confirmer(
         from agent.app.documents import plans
         from agent.cli.display import plan_tables
 
-        with wait.aside(), clock.asking() if clock else nullcontext():
-            document, binding = plans.plan(outcome), agent.parameters()
+        with spinner.hidden(), clock.asking() if clock else nullcontext():
+            document, parameters = plans.plan(outcome), agent.parameters()
             plan_tables.show_plan(
-                err, document, plans.decimals(agent.portfolio), verbose=verbose, more="--verbose"
+                err,
+                document,
+                plans.decimals(agent.portfolio),
+                verbose=verbose,
+                details_option="--verbose",
             )
             if verbose:
-                err.print(plan_tables.parameters(binding))
+                err.print(plan_tables.parameters(parameters))
             else:
-                note(plan_tables.signing(binding))
+                note(plan_tables.signing(parameters))
             return config_versions.confirm_changes(
                 agent.context, lambda lines: ask_with_changes(lines, "Sign and send this?")
             )
@@ -289,7 +295,9 @@ def show_outcome(
     def show() -> None:
         kind = document["outcome"]
         if kind not in ("done", "failed", "declined"):
-            plan_tables.show_plan(out, document, decimals, verbose=style.verbose, more="--verbose")
+            plan_tables.show_plan(
+                out, document, decimals, verbose=style.verbose, details_option="--verbose"
+            )
             _show_target_reasons(document)
         if document.get("transactions"):
             plan_tables.show_sent(out, document, decimals)
@@ -298,17 +306,17 @@ def show_outcome(
             if kind == "done":
                 plan_tables.show_off_target(out, document)
         elif kind == "planned":
-            if (exposed := document.get("sandwich")) is not None and exposed["public"]:
+            if (sandwich := document.get("sandwich")) is not None and sandwich["public"]:
                 unit = document["numeraire"]
                 note(
-                    f"{exposed['submission']}: a sandwich attack may cost this plan up to"
-                    f" {exposed['at_most']} {unit} and earn an attacker up to"
-                    f" {exposed['profit_at_most']} {unit}, fees and impact included."
+                    f"{sandwich['submission']}: a sandwich attack may cost this plan up to"
+                    f" {sandwich['at_most']} {unit} and earn an attacker up to"
+                    f" {sandwich['profit_at_most']} {unit}, fees and impact included."
                 )
             say(hint or "Dry run: nothing was sent. Add --send to sign and send.")
 
     emit(document, style.as_json, show, style.lines)
-    return EXPLAINED_EXITS.get(document["outcome"], 0)
+    return OUTCOME_EXITS.get(document["outcome"], 0)
 
 
 def noting_slices(update: Callable[[str], None]) -> Callable[[str], None]:
@@ -342,7 +350,7 @@ def _show_target_reasons(document: Document) -> None:
         say(f"Targets: {reason}.")
 
 
-def _read(path: Path) -> str:
+def _read_input(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except OSError as error:
@@ -377,11 +385,13 @@ def limit(
     from agent import app as api
 
     if cancel is not None:
-        done = api.cancel_waiting(config, cancel)
-        emit(done, as_json, lambda: say(f"Ended: {cancel}. Sent transactions are not reverted."))
+        cancelled = api.cancel_waiting(config, cancel)
+        emit(
+            cancelled, as_json, lambda: say(f"Ended: {cancel}. Sent transactions are not reverted.")
+        )
         return
     document = api.waiting_orders(config)
-    emit(document, as_json, lambda: _show(document))
+    emit(document, as_json, lambda: _show_waiting(document))
 
 
 def place_limit_order(
@@ -390,23 +400,23 @@ def place_limit_order(
     """Place an order, or show its effect; return the exit code."""
     from agent import app as api
 
-    with api.open_agent(config) as agent, spinner(READING) as wait:
+    with api.open_agent(config) as agent, show_spinner(READING) as spinner:
         order, outcome = api.swap_at_limit(
             agent,
             request,
             send=send,
-            confirm=confirmer(agent, yes, wait, verbose=verbose),
-            progress=wait.update,
-            confirm_price=lambda prices: yes or _confirm_distance(prices, wait),
+            confirm=confirmer(agent, yes, spinner, verbose=verbose),
+            progress=spinner.update,
+            confirm_price=lambda prices: yes or _confirm_distance(prices, spinner),
         )
         prices = api.limit_prices(order, outcome.step_input)
-        with wait.aside():
+        with spinner.hidden():
             document: dict[str, object] = {"order": api.order_document(order), "prices": prices}
             code = show_outcome(
                 outcome, agent, PrintStyle(as_json, verbose), sent=send, extra=document
             )
             if not as_json:
-                say(_words(prices))
+                say(_limit_text(prices))
                 say(
                     f"Order {order.id or '(not placed)'}: {order.note}; {order.state} {order.why}".rstrip()
                 )
@@ -417,7 +427,7 @@ def place_limit_order(
     return code or EXIT_REFUSED
 
 
-def _words(prices: LimitPricesDocument) -> str:
+def _limit_text(prices: LimitPricesDocument) -> str:
     """Format limit and market price, in both directions, and their distance."""
     market = "the market price is unknown"
     if prices["market"] is not None and prices["off_bps"] is not None:
@@ -428,16 +438,16 @@ def _words(prices: LimitPricesDocument) -> str:
     return f"Limit {' or '.join(prices['limit'])}; {market}."
 
 
-def _confirm_distance(prices: LimitPricesDocument, wait: Spinner) -> bool:
+def _confirm_distance(prices: LimitPricesDocument, spinner: Spinner) -> bool:
     """Return whether the limit is near the market, or far from it and confirmed."""
     if prices["off_bps"] is None or abs(prices["off_bps"]) <= FAR_BPS:
         return True
-    with wait.aside():
-        note(_words(prices))
+    with spinner.hidden():
+        note(_limit_text(prices))
         return ask(f"The limit is more than {FAR_BPS // 100} % from the market. Continue?")
 
 
-def _show(document: WaitingDocument) -> None:
+def _show_waiting(document: WaitingDocument) -> None:
     from agent.cli.display import plan_tables, tables
 
     if not document["orders"] and not document["corrections"]:

@@ -20,7 +20,7 @@ from agent.cli.display.terminal import (
     out,
     require_answerable,
     say,
-    spinner,
+    show_spinner,
 )
 from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Heading, Yes, command_group
 from agent.errors import EXIT_REFUSED, ConfigError
@@ -57,7 +57,7 @@ def orders(
     from agent import app as api
     from agent.cli.display.tables import show_orders
 
-    with spinner(READING), api.open_agent(config) as agent:
+    with show_spinner(READING), api.open_agent(config) as agent:
         document = api.standing_orders(agent)
     emit(document, as_json, lambda: show_orders(document))
 
@@ -90,17 +90,17 @@ def set_(
             "orders set: no level given",
             f"for example: trimtab orders set {subject} --stop-loss 10%",
         )
-    with spinner(READING) as wait:
+    with show_spinner(READING) as spinner:
 
-        def sure(implausible: Sequence[str]) -> bool:
-            with wait.aside():
+        def confirm_levels(implausible: Sequence[str]) -> bool:
+            with spinner.hidden():
                 return yes or (
                     interactive() and ask(f'{"; ".join(implausible)}. Write it? A share is "12%"')
                 )
 
-        document = api.set_orders(config, subject, levels, sure)
+        document = api.set_orders(config, subject, levels, confirm_levels)
 
-    def message() -> None:
+    def show() -> None:
         for line in document["notes"]:
             note(f"note: {line}")
         for kind, (before, after) in document["changes"].items():
@@ -113,7 +113,7 @@ def set_(
                 " next cycle, or by trimtab rebalance, also without --send."
             )
 
-    emit(document, as_json, message)
+    emit(document, as_json, show)
 
 
 @orders_group.command()
@@ -156,13 +156,14 @@ def _change_orders(
     from agent.model import OrderKind
 
     names = [kind.value for kind in OrderKind]
-    if strange := [kind for kind in kinds if kind not in names]:
+    if unknown_kinds := [kind for kind in kinds if kind not in names]:
         raise ConfigError(
-            f"--only: {strange[0]!r} is not a kind of order", f"choose from {', '.join(names)}"
+            f"--only: {unknown_kinds[0]!r} is not a kind of order",
+            f"choose from {', '.join(names)}",
         )
     require_answerable(yes)
-    with spinner(READING) as wait, api.open_agent(config) as agent:
-        with wait.aside():
+    with show_spinner(READING) as spinner, api.open_agent(config) as agent:
+        with spinner.hidden():
             if not yes and not ask(
                 f"{verb.capitalize()} the orders of {subject}? The next rebalance buys back the"
                 " assets that they sold, one with an armed entry only at or below it"
@@ -173,18 +174,20 @@ def _change_orders(
             document = api.arm_orders(agent, subject)
         else:
             document = api.disarm_orders(agent, subject, [OrderKind(kind) for kind in kinds])
-        with wait.aside():
+        with spinner.hidden():
             emit(document, as_json, lambda: _show_change(document))
 
 
 def _show_change(document: Document) -> None:
-    armed = "armed" in document
-    for item in document["armed" if armed else "disarmed"]:
-        state = "is armed at the next cycle" if armed else "is disarmed"
+    is_armed = "armed" in document
+    for item in document["armed" if is_armed else "disarmed"]:
+        state = "is armed at the next cycle" if is_armed else "is disarmed"
         say(f"{item['kind']} of {item['subject']} {state}")
-    entered = {item["subject"] for item in document.get("armed", ()) if item["kind"] == "entry"}
+    subjects_with_entry = {
+        item["subject"] for item in document.get("armed", ()) if item["kind"] == "entry"
+    }
     for subject in document["back_in"]:
-        condition = ", only at or below its entry" if subject in entered else ""
+        condition = ", only at or below its entry" if subject in subjects_with_entry else ""
         say(f"The next rebalance buys {subject} back{condition}")
 
 
@@ -203,7 +206,7 @@ def lp(
     from agent import app as api
     from agent.app.positions.holdings import liquidity_document
 
-    with spinner(READING), api.open_agent(config) as agent:
+    with show_spinner(READING), api.open_agent(config) as agent:
         report = api.liquidity(agent)
     document = liquidity_document(report)
     emit(document, as_json, lambda: show_liquidity(document))
@@ -218,7 +221,7 @@ def take(
     """Starts counting a position as the agent's own, for example after restoring a store."""
     from agent import app as api
 
-    with spinner(READING), api.open_agent(config) as agent:
+    with show_spinner(READING), api.open_agent(config) as agent:
         document = api.take_position(agent, number)
     emit(
         document,
@@ -243,17 +246,17 @@ def forget(
 def show_liquidity(document: Document) -> None:
     """Print positions, forecasts, totals with their limits, and ignored positions."""
     if document["positions"]:
-        out.print(_positions(document))
-        out.print(_payable(document))
-        out.print(_forecasts(document))
+        out.print(_positions_table(document))
+        out.print(_payouts_table(document))
+        out.print(_forecasts_table(document))
     elif document["unreadable"]:
         say("No confirmed liquidity position could be read.")
     else:
         say("The config lists no liquidity positions.")
     if document["targets"]:
-        out.print(_targets(document))
+        out.print(_targets_table(document))
     for name, title in (("expected_loss", "Expected loss"), ("weight", "In liquidity")):
-        say(f"{title}: {_sum(document[name], document['numeraire'])}")
+        say(f"{title}: {_total_text(document[name], document['numeraire'])}")
     for text in (*document["unreadable"], *document["warnings"]):
         out.print(cell(f"Note: {text}", "yellow"))
     for item in document["ignored"]:
@@ -273,7 +276,7 @@ def show_liquidity(document: Document) -> None:
         )
 
 
-def _positions(document: Document) -> FigureTable:
+def _positions_table(document: Document) -> FigureTable:
     from agent.cli.display import tables
 
     table = tables.table(
@@ -283,33 +286,35 @@ def _positions(document: Document) -> FigureTable:
     )
     for item in document["positions"]:
         figures = (tables.amount(item[key], 2) for key in ("value", "hold_value", "loss", "fees"))
-        table.add_row(_short(item), item["state"], *figures, tables.amount(item["lvr_per_day"], 4))
+        table.add_row(
+            _position_cell(item), item["state"], *figures, tables.amount(item["lvr_per_day"], 4)
+        )
     return table
 
 
-def _targets(document: Document) -> FigureTable:
+def _targets_table(document: Document) -> FigureTable:
     from agent.cli.display import tables
 
     order = ("pool", "target", "share", "value", "fees", "next")
     table = tables.table("Liquidity targets", ("pool", "next"), order[1:-1], order=order)
     for item in document["targets"]:
-        has = "unknown"
+        share_text = "unknown"
         if item["weight_bps"] is not None:
-            has = f"{float(item['weight_bps']) / 100:.2f} %"
-        now = "; ".join((*item["asks"], *(f"skipped: {why}" for why in item["leaves"])))
+            share_text = f"{float(item['weight_bps']) / 100:.2f} %"
+        next_text = "; ".join((*item["asks"], *(f"skipped: {reason}" for reason in item["leaves"])))
         figures = (tables.amount(item[key], 2) for key in ("value", "fees"))
         pool = cell(f"{'/'.join(item['tokens'])} {item['fee_pips'] / 10_000:g} %")
         table.add_row(
             pool,
             f"{item['share_bps'] / 100:g} %",
-            has,
+            share_text,
             *figures,
-            now or "at its target share",
+            next_text or "at its target share",
         )
     return table
 
 
-def _payable(document: Document) -> FigureTable:
+def _payouts_table(document: Document) -> FigureTable:
     from agent.cli.display import tables
 
     table = tables.table(
@@ -320,36 +325,39 @@ def _payable(document: Document) -> FigureTable:
     for item in document["positions"]:
         for symbol in item["tokens"]:
             table.add_row(
-                _short(item), symbol, item["redeemable_raw"][symbol], item["fees_raw"][symbol]
+                _position_cell(item),
+                symbol,
+                item["redeemable_raw"][symbol],
+                item["fees_raw"][symbol],
             )
     return table
 
 
-def _forecasts(document: Document) -> FigureTable:
+def _forecasts_table(document: Document) -> FigureTable:
     from agent.cli.display import tables
 
-    moves = [
+    move_headers = [
         f"{item['move_bps'] / 100:+g} %"
         for item in next((p["forecasts"] for p in document["positions"] if p["forecasts"]), [])
     ]
     table = tables.table(
         f"Future impermanent loss, in {document['numeraire']}",
         ("position", "price move"),
-        (*moves, "expected"),
+        (*move_headers, "expected"),
     )
     for item in document["positions"]:
         if item["forecasts"]:
-            lost = (tables.amount(part["loss"], 2) for part in item["forecasts"])
+            losses = (tables.amount(forecast["loss"], 2) for forecast in item["forecasts"])
             table.add_row(
-                _short(item),
+                _position_cell(item),
                 item["forecasts"][0]["moving"],
-                *lost,
+                *losses,
                 tables.amount(item["expected_loss"], 2),
             )
     return table
 
 
-def _sum(document: Document, numeraire: str) -> str:
+def _total_text(document: Document, numeraire: str) -> str:
     from agent.cli.display import tables
 
     if document["value"] is None or document["share_bps"] is None:
@@ -357,14 +365,14 @@ def _sum(document: Document, numeraire: str) -> str:
     limit = "no limit"
     if document["limit_bps"] is not None:
         limit = f"limit {document['limit_bps'] / 100:g} %"
-    over = "" if document["within"] else ", exceeded"
+    exceeded_text = "" if document["within"] else ", exceeded"
     return (
         f"{tables.amount(document['value'], 2)} {numeraire}, {float(document['share_bps']) / 100:.2f} %"
-        f" of the portfolio, {limit}{over}"
+        f" of the portfolio, {limit}{exceeded_text}"
     )
 
 
-def _short(item: Document) -> Any:
+def _position_cell(item: Document) -> Any:
     venue = item["venue"].removeprefix("uniswap_")
     text = f"{'/'.join(item['tokens'])} {venue}"
     if item["token_id"] is not None:
@@ -392,7 +400,7 @@ def strategies(
         return
     from agent import app as api
 
-    with spinner(READING), api.open_agent(config) as agent:
+    with show_spinner(READING), api.open_agent(config) as agent:
         document = api.strategies(agent)
     emit(document, as_json, lambda: show_strategies(out, document))
 
@@ -404,19 +412,19 @@ def apply(config: ConfigPath = DEFAULT_CONFIG, yes: Yes = False, as_json: AsJson
     """
     from agent import app as api
 
-    with api.open_agent(config) as agent, spinner(READING) as wait:
+    with api.open_agent(config) as agent, show_spinner(READING) as spinner:
 
         def confirm(document: Document) -> bool:
             require_answerable(yes)  # here, since there may be no question
             if yes:
                 return True
-            with wait.aside():
+            with spinner.hidden():
                 err.print(cell(document["why"]))
                 show_strategies(err, document)
                 return ask("Adopt these ledgers?")
 
         document = api.take_over_strategies(agent, confirm)
-    emit(document, as_json, lambda: _applied(document))
+    emit(document, as_json, lambda: _show_applied(document))
     raise typer.Exit(0 if document["applied"] else EXIT_REFUSED)
 
 
@@ -432,10 +440,10 @@ def deposits_to(
     from agent import app as api
 
     document = api.route_transfers(config, name)
-    to = document["flows_to"]
+    receiver = document["flows_to"]
     message = "Deposits and withdrawals are now shared by capital."
-    if to is not None:
-        message = f"{to} now gets deposits and pays withdrawals."
+    if receiver is not None:
+        message = f"{receiver} now gets deposits and pays withdrawals."
     emit(document, as_json, lambda: say(message))
 
 
@@ -457,15 +465,15 @@ def show_strategies(console: Console, document: Document) -> None:
         capital.add_row(
             strategy["name"],
             tables.money(strategy["capital"]),
-            _share(strategy["share_bps"]),
-            _share(strategy["target_share_bps"]),
+            _share_text(strategy["share_bps"]),
+            _share_text(strategy["target_share_bps"]),
             cell(strategy["state"], "yellow" if strategy["state"] == "paused" else "green"),
             datetime.fromtimestamp(strategy["since_s"], UTC).strftime("%Y-%m-%d %H:%M"),
         )
         performance.add_row(
             strategy["name"],
             "" if strategy["unit_value"] is None else tables.amount(strategy["unit_value"], 6),
-            _share(strategy["return_bps"]),
+            _share_text(strategy["return_bps"]),
             strategy["sharpe"] or "unknown",
             tables.money(strategy["costs"]),
         )
@@ -474,10 +482,12 @@ def show_strategies(console: Console, document: Document) -> None:
     for strategy in document["strategies"]:
         console.print(holdings(strategy, unit))
         if weights := strategy.get("futures"):
-            named = ", ".join(f"{symbol} {_share(bps)}" for symbol, bps in weights.items())
+            targets_text = ", ".join(
+                f"{symbol} {_share_text(bps)}" for symbol, bps in weights.items()
+            )
             state = "no futures while paused" if strategy["state"] == "paused" else "futures"
             console.print(
-                cell(f"{strategy['name']}: {state}, targets {named} of its target notional")
+                cell(f"{strategy['name']}: {state}, targets {targets_text} of its target notional")
             )
         if strategy["why"]:
             console.print(
@@ -502,8 +512,8 @@ def holdings(document: Document, unit: str) -> Any:
                 item["symbol"],
                 tables.amount(item["amount"]),
                 tables.money(item["value"]),
-                _share(item["weight_bps"]),
-                _share(item["target_bps"]),
+                _share_text(item["weight_bps"]),
+                _share_text(item["target_bps"]),
             )
             for item in document["holdings"]
         ),
@@ -531,10 +541,10 @@ def netting_lines(document: Document | None, unit: str) -> list[str]:
     return lines
 
 
-def _applied(document: Document) -> None:
+def _show_applied(document: Document) -> None:
     show_strategies(out, document)
     say("The ledgers are adopted." if document["applied"] else "Nothing was changed.")
 
 
-def _share(value_bps: int | None) -> str:
+def _share_text(value_bps: int | None) -> str:
     return "" if value_bps is None else f"{value_bps / 100:.2f} %"

@@ -20,7 +20,7 @@ from agent.cli.display.terminal import (
     out,
     require_answerable,
     say,
-    spinner,
+    show_spinner,
 )
 from agent.cli.money import show_sent
 from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Heading, Verbose, Yes, command
@@ -59,7 +59,7 @@ def templates(
                 for name, value in template["policy"]["trigger"].items()
                 if name != "kind"
             )
-            when = (
+            policy_text = (
                 f"{trigger}; to {template['policy']['destination']}; cooldown"
                 f" {template['policy']['cooldown']}"
             )
@@ -75,7 +75,7 @@ def templates(
             table.add_row(
                 cell(template["name"], "bold"),
                 f"{template['about']}\n{classes}\n{contents}",
-                when,
+                policy_text,
                 limits,
             )
         out.print(table)
@@ -153,13 +153,13 @@ def import_profile(
     from agent.app.settings import editing
 
     answerable = yes or interactive()  # before the spinner takes over the terminal
-    with spinner("Reading the chain") as wait:
+    with show_spinner("Reading the chain") as spinner:
 
-        def answer(changes: Document, edited: EditReport, agent: Agent | None) -> bool:
+        def confirm_import(changes: Document, edited: EditReport, agent: Agent | None) -> bool:
             if yes:
                 return agent is None or editing.accept_edit(edited, agent)
-            with wait.aside():
-                _show(err, changes)
+            with spinner.hidden():
+                _show_import(err, changes)
                 decimals = None if agent is None else plans.decimals(agent.portfolio)
                 show_editing(err, editing.edit_document(edited), decimals)
                 return ask("Write this?")
@@ -167,7 +167,7 @@ def import_profile(
         document = api.import_profile(
             config,
             file,
-            answer if answerable else None,
+            confirm_import if answerable else None,
             sha256=sha256,
             token_list=token_list,
             token_list_sha256=token_list_sha256,
@@ -178,24 +178,24 @@ def import_profile(
         document.update(editing.edit_document(document.pop("editing")))
 
     def show() -> None:
-        _show(out, document)
+        _show_import(out, document)
         show_editing(out, document, None)
 
     emit(document, as_json, show)
     raise typer.Exit(EXIT_REFUSED if document["state"] == "declined" else 0)
 
 
-def _show(console: Console, document: Document) -> None:
+def _show_import(console: Console, document: Document) -> None:
     from agent.cli.display import tables
 
     table = tables.table("Targets", ("token", "address", "found in"), ("before", "after"))
     for item in document["assets"]:
-        before = "none" if item["before_bps"] is None else f"{item['before_bps'] / 100:g}%"
+        old_target_text = "none" if item["before_bps"] is None else f"{item['before_bps'] / 100:g}%"
         table.add_row(
             item["symbol"],
             item["address"],
             item["source"],
-            before,
+            old_target_text,
             f"{item['after_bps'] / 100:g}%",
         )
         if item["differs"]:
@@ -297,18 +297,18 @@ def edit(
     if send:
         require_answerable(yes)
 
-    def make(text: str) -> str:
+    def new_text(text: str) -> str:
         if confirm:
             return text
-        return apply_changes(text, changes) if changes.any else _edited(text)
+        return apply_changes(text, changes) if changes.any else _edit_in_editor(text)
 
-    asking = yes or interactive()
-    with spinner("Reading the chain") as wait:
+    answerable = yes or interactive()
+    with show_spinner("Reading the chain") as spinner:
 
-        def answer(report: EditReport, agent: Agent) -> bool:
+        def confirm_report(report: EditReport, agent: Agent) -> bool:
             if yes:
                 return editing.accept_edit(report, agent)
-            with wait.aside():
+            with spinner.hidden():
                 show_editing(
                     err,
                     editing.edit_document(report),
@@ -317,13 +317,13 @@ def edit(
                 )
                 return ask("Confirm this?" if confirm else "Write this?")
 
-        confirm_edit = answer if asking else None
+        confirm_edit = confirm_report if answerable else None
         if changes.removes:
 
-            def sale(agent: Agent, outcome: StepOutcome) -> bool:
-                return confirmer(agent, yes, wait, verbose=verbose)(outcome)
+            def ask_for_sale(agent: Agent, outcome: StepOutcome) -> bool:
+                return confirmer(agent, yes, spinner, verbose=verbose)(outcome)
 
-            removed = editing.remove(
+            removal = editing.remove(
                 config,
                 changes,
                 in_rounds=in_slices,
@@ -331,14 +331,14 @@ def edit(
                 unseen=yes,
                 confirm=confirm_edit,
                 send=send,
-                confirm_sale=sale,
-                progress=wait.update,
+                confirm_sale=ask_for_sale,
+                progress=spinner.update,
             )
-            report, document = removed.edited, editing.removal_document(removed)
+            report, document = removal.edited, editing.removal_document(removal)
         else:
             report = editing.edit(
                 config,
-                make,
+                new_text,
                 in_rounds=in_slices,
                 keep_holdings=keep_holdings,
                 pins=True,
@@ -347,7 +347,7 @@ def edit(
                 confirm=confirm_edit,
             )
             document = editing.edit_document(report)
-        with wait.aside():
+        with spinner.hidden():
             decimals = None
             if verbose and report.transition is not None and document["state"] == "planned":
                 decimals = plans.decimals(report.transition.step_input.portfolio)
@@ -355,7 +355,7 @@ def edit(
     raise typer.Exit(EXIT_REFUSED if document["state"] in ("declined", "unfinished") else 0)
 
 
-def _edited(text: str) -> str:
+def _edit_in_editor(text: str) -> str:
     """Return the text as saved in $EDITOR from an owner-only file; unchanged if nothing was saved."""
     try:
         return click.edit(text, extension=".toml") or text
@@ -430,7 +430,9 @@ def _show_transition(
     unit, cost = plan["numeraire"], replace_pool_addresses(plan["reason"], plan["pools"])
     if plan["legs"]:
         if decimals is not None:
-            plan_tables.show_plan(console, plan, decimals, verbose=verbose, more="--verbose")
+            plan_tables.show_plan(
+                console, plan, decimals, verbose=verbose, details_option="--verbose"
+            )
         cost = (
             f"{tables.money(plan['turnover'])} {unit} of turnover for"
             f" {tables.amount(plan['cost']['total'], 4)} {unit}"
@@ -445,13 +447,13 @@ def _show_state(console: Console, document: Document) -> None:
     if document["state"] == "unfinished":
         console.print(cell(document["reason"], "yellow"))
     elif document["state"] in ("written", "removed"):
-        kept = ""
+        backup_note = ""
         if document["backup"] is not None:
-            kept = f"; the previous file is {document['backup']}"
-        adopted = (
+            backup_note = f"; the previous file is {document['backup']}"
+        adoption_note = (
             "" if document["restart"] else " A running trimtab run uses it from its next cycle."
         )
-        console.print(cell(f"Written{kept}.{adopted}"))
+        console.print(cell(f"Written{backup_note}.{adoption_note}"))
         for line in document["next"]:
             console.print(cell(f"Next: {line}"))
     elif console is out:
@@ -459,25 +461,25 @@ def _show_state(console: Console, document: Document) -> None:
         say(f"Nothing was written.{hint}")
 
 
-def show_all(document: Document) -> None:
+def show_versions(document: Document) -> None:
     """Print one line for each version."""
     from agent.cli.display import tables
 
     table = tables.table("Versions of the config", ("no.", "time", "how", "digest"))
     for version in document["configs"]:
-        mark = " (current)" if version["digest"] == document["present"] else ""
+        current_note = " (current)" if version["digest"] == document["present"] else ""
         table.add_row(
             str(version["number"]),
             version["time"],
             version["how"],
-            version["digest"][:16] + mark,
+            version["digest"][:16] + current_note,
         )
     out.print(table)
     if document["confirmed"] not in (None, document["present"]):
         say("The current config is not confirmed: trimtab edit --confirm")
 
 
-def show_one(document: Document) -> None:
+def show_version(document: Document) -> None:
     """Print the changes of a version, then its text."""
     say(f"Version {document['number']} ({document['how']}), {document['digest']}")
     if document["before"] is not None:

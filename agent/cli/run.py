@@ -24,7 +24,7 @@ from agent.cli.display.terminal import (
     out,
     require_answerable,
     say,
-    spinner,
+    show_spinner,
 )
 from agent.cli.options import (
     DEFAULT_CONFIG,
@@ -40,7 +40,7 @@ from agent.cli.options import (
     command_group,
 )
 from agent.cli.portfolio import confirmer, format_reason, show_outcome
-from agent.errors import EXIT_RETRYABLE, EXIT_UNHEALTHY, EXPLAINED_EXITS, ConfigError, TrimtabError
+from agent.errors import EXIT_RETRYABLE, EXIT_UNHEALTHY, OUTCOME_EXITS, ConfigError, TrimtabError
 from agent.units import format_duration
 
 if TYPE_CHECKING:
@@ -100,17 +100,19 @@ def run(
         require_answerable(yes)
     clock = api.StoppableClock()
 
-    def confirming(agent: Agent, wait: Spinner) -> Callable[[StepOutcome], bool]:
-        return confirmer(agent, yes, wait, clock, verbose=verbose)
+    def make_confirm(agent: Agent, spinner: Spinner) -> Callable[[StepOutcome], bool]:
+        return confirmer(agent, yes, spinner, clock, verbose=verbose)
 
-    opened = api.open_agent(config, clock=clock, record=record)
-    terms = RunTerms(send, every, once, log_format, takes_controls=send, offers=offer)
-    code = run_loop(opened, clock, confirming, terms, PrintStyle(as_json, verbose, lines=not once))
+    agent_context = api.open_agent(config, clock=clock, record=record)
+    options = RunOptions(send, every, once, log_format, takes_controls=send, offers=offer)
+    code = run_loop(
+        agent_context, clock, make_confirm, options, PrintStyle(as_json, verbose, lines=not once)
+    )
     raise typer.Exit(code)
 
 
 @dataclass(frozen=True, slots=True)
-class RunTerms:
+class RunOptions:
     """Options of a run, as entered. Paper trading takes no controls and sends nothing, whatever
     `send`.
     """
@@ -130,10 +132,10 @@ class RunTerms:
 
 
 def run_loop(
-    opened: AbstractContextManager[Agent],
+    agent_context: AbstractContextManager[Agent],
     clock: StoppableClock,
-    confirming: Callable[[Agent, Spinner], Callable[[StepOutcome], bool]],
-    terms: RunTerms,
+    make_confirm: Callable[[Agent, Spinner], Callable[[StepOutcome], bool]],
+    options: RunOptions,
     style: PrintStyle,
 ) -> int:
     """Run cycles until stopped and report each one. Returns exit code 0 once stopped, else that of
@@ -141,73 +143,73 @@ def run_loop(
     """
     from agent import app as api
 
-    code, logs = 0, False
+    code, is_logging = 0, False
     try:
         with (
             clock.listening(),
-            opened as agent,
+            agent_context as agent,
             api.serve(
                 agent,
                 clock,
-                terms.every,
-                sends=terms.send,
-                once=terms.once,
-                log_format=terms.log_style,
+                options.every,
+                sends=options.send,
+                once=options.once,
+                log_format=options.log_style,
             ) as service,
-            spinner(READING) as wait,
+            show_spinner(READING) as spinner,
         ):
-            logs = service.logs
+            is_logging = service.logs
 
             def progress(stage: str) -> None:
                 service.on_stage(stage)
-                wait.update(stage)
+                spinner.update(stage)
 
-            controls = api.ControlRunner(agent) if terms.takes_controls else None
-            confirm = confirming(agent, wait)
-            if terms.offers and controls is not None:
+            controls = api.ControlRunner(agent) if options.takes_controls else None
+            confirm = make_confirm(agent, spinner)
+            if options.offers and controls is not None:
                 confirm = controls.confirm
-            printer = CyclePrinter(agent, style, clock, sent=terms.send)
+            printer = CyclePrinter(agent, style, clock, sent=options.send)
             with closing(
                 agent.run(
-                    send=terms.send,
+                    send=options.send,
                     confirm=confirm,
-                    every=terms.every,
-                    once=terms.once,
+                    every=options.every,
+                    once=options.once,
                     progress=progress,
                     controls=controls,
                 )
             ) as cycles:
                 for cycle in cycles:
                     service.on_cycle(cycle)
-                    if controls is not None and terms.offers and controls.offers:
-                        service.offered()
-                    with wait.aside():
-                        code = printer.show(cycle, logged=logs)
+                    if controls is not None and options.offers and controls.offers:
+                        service.on_offer()
+                    with spinner.hidden():
+                        code = printer.show(cycle, logged=is_logging)
                         _show_notes(service)
                     clock.check()
             service.report_controls()  # a stop control, which no further cycle would report
             _show_notes(service)
-            if not terms.once:  # only `trimtab stop` ends the cycles
+            if not options.once:  # only `trimtab stop` ends the cycles
                 service.stopped_by = "trimtab stop"
-        if not terms.once:
-            if not logs:
+        if not options.once:
+            if not is_logging:
                 note(
                     "The bot was stopped (trimtab stop), so this run ends. trimtab resume starts it"
                     " again."
                 )
             code = 0
     except api.StopRequested:
-        if not logs:
-            note(_stopped_words(terms))
+        if not is_logging:
+            note(_stop_message(options))
         code = 0
     return code
 
 
-def _stopped_words(terms: RunTerms) -> str:
+def _stop_message(options: RunOptions) -> str:
     """Return the last line of a run that was stopped by a signal."""
-    if terms.paper:
+    if options.paper:
         return "Stopped. Paper trading sent nothing."
-    if not terms.send:
+    if not options.send:
         return "Stopped. This dry run sent nothing."
     return "Stopped. Sent transactions are in the journal; the next run settles them."
 
@@ -228,8 +230,8 @@ class CyclePrinter:
         self, agent: Agent, style: PrintStyle, clock: StoppableClock, *, sent: bool
     ) -> None:
         """`sent` is True if the run may send."""
-        self._agent, self._style, self._clock, self._sent = agent, style, clock, sent
-        self._last: tuple[object, ...] = ()
+        self._agent, self._style, self._clock, self._may_send = agent, style, clock, sent
+        self._last_result: tuple[object, ...] = ()
 
     def show(self, result: StepOutcome | TrimtabError, *, logged: bool) -> int:
         """Print a cycle, unless it was logged and no documents were requested. Returns its exit
@@ -238,14 +240,14 @@ class CyclePrinter:
         if isinstance(result, TrimtabError):
             code = result.exit_code
         else:
-            code = EXPLAINED_EXITS.get(result.kind.value, 0)
+            code = OUTCOME_EXITS.get(result.kind.value, 0)
         if logged and not self._style.as_json:
             return code
         if self._style.lines and not self._style.as_json and self._show_time(result):
             return code
         if isinstance(result, TrimtabError):
             return fail(result, self._style.as_json, lines=self._style.lines)
-        return show_outcome(result, self._agent, self._style, sent=self._sent)
+        return show_outcome(result, self._agent, self._style, sent=self._may_send)
 
     def _show_time(self, result: StepOutcome | TrimtabError) -> bool:
         """Print the cycle's time, and the result if it is that of the last cycle. Returns whether
@@ -253,19 +255,19 @@ class CyclePrinter:
         """
         from agent.app.documents import utc
 
-        at = f"{utc(self._clock.now_s())} UTC"
-        before, self._last = self._last, _result(result)
-        again = bool(self._last) and self._last == before
+        time = f"{utc(self._clock.now_s())} UTC"
+        previous, self._last_result = self._last_result, _comparable_result(result)
+        is_repeated = bool(self._last_result) and self._last_result == previous
         if isinstance(result, TrimtabError):
-            note(f"{at}, as before: {result.message}" if again else at)
-        elif again:
-            say(f"{at}, as before: {result.kind.value}: {format_reason(result)}")
+            note(f"{time}, as before: {result.message}" if is_repeated else time)
+        elif is_repeated:
+            say(f"{time}, as before: {result.kind.value}: {format_reason(result)}")
         else:
-            say(at)
-        return again
+            say(time)
+        return is_repeated
 
 
-def _result(result: StepOutcome | TrimtabError) -> tuple[object, ...]:
+def _comparable_result(result: StepOutcome | TrimtabError) -> tuple[object, ...]:
     """Return the result of a cycle, to compare it with the next; empty if the cycle is always printed
     in full, as one with transactions is.
     """
@@ -308,7 +310,7 @@ def health(
     document = api.run_health(config, ready=ready)
 
     def show() -> None:
-        say(_health_words(document, ready=ready))
+        say(_health_text(document, ready=ready))
         for reason in document["reasons"]:
             say(f"  {reason}")
 
@@ -317,26 +319,28 @@ def health(
         raise typer.Exit(EXIT_UNHEALTHY)
 
 
-def _health_words(document: Mapping[str, Any], *, ready: bool) -> str:
+def _health_text(document: Mapping[str, Any], *, ready: bool) -> str:
     """Return the answer in a line."""
-    dry_run = document["sends"] is False
+    is_dry_run = document["sends"] is False
     if not document["ok"]:
         if ready:  # a reason names the dry run
             return "NOT READY:"
-        return "UNHEALTHY, a dry run:" if dry_run else "UNHEALTHY:"
-    last = document["last_good_look_s"]
-    since = (
+        return "UNHEALTHY, a dry run:" if is_dry_run else "UNHEALTHY:"
+    last_good_age_s = document["last_good_look_s"]
+    last_cycle = (
         "no cycle yet"
-        if last is None
-        else f"last successful cycle {format_duration(int(last))} ago"
+        if last_good_age_s is None
+        else f"last successful cycle {format_duration(int(last_good_age_s))} ago"
     )
-    paused = ", paused" if document["paused"] else ""
-    sends = " A dry run: it sends nothing." if dry_run else ""
-    cycles = f"{document['looks']} cycle{'' if document['looks'] == 1 else 's'}"
-    return f"{'Ready' if ready else 'Healthy'}: {cycles}, {since}{paused}.{sends}"
+    pause_note = ", paused" if document["paused"] else ""
+    dry_run_note = " A dry run: it sends nothing." if is_dry_run else ""
+    cycle_count = f"{document['looks']} cycle{'' if document['looks'] == 1 else 's'}"
+    return (
+        f"{'Ready' if ready else 'Healthy'}: {cycle_count}, {last_cycle}{pause_note}.{dry_run_note}"
+    )
 
 
-BANNER = (
+PAPER_BANNER = (
     "PAPER: real prices and pools, simulated swaps. No key is read, nothing is signed, nothing is"
     " sent."
 )
@@ -379,23 +383,23 @@ def paper(
     from agent import app as api
 
     clock = api.StoppableClock()
-    opened = api.open_paper(
+    agent_context = api.open_paper(
         config, api.PaperStart(value, start, native, margin), clock=clock, record=record
     )
-    note(BANNER)
+    note(PAPER_BANNER)
 
-    def confirming(_agent: Agent, _wait: Spinner) -> Callable[[StepOutcome], bool]:
+    def make_confirm(_agent: Agent, _spinner: Spinner) -> Callable[[StepOutcome], bool]:
         return api.always_confirm
 
-    terms = RunTerms(True, every, once, log_format, paper=True)
+    options = RunOptions(True, every, once, log_format, paper=True)
     raise typer.Exit(
-        run_loop(opened, clock, confirming, terms, PrintStyle(as_json, lines=not once))
+        run_loop(agent_context, clock, make_confirm, options, PrintStyle(as_json, lines=not once))
     )
 
 
-LONGEST = 120
+MAX_VALUE_CHARS = 120
 """Maximum number of characters printed of a value. The JSON document has all of them."""
-STYLES = {
+RESULT_STYLES = {
     "same": "green",
     "reworded": "green",
     "different": "bold red",
@@ -420,13 +424,13 @@ def replay(
     """
     from agent import app as api
 
-    with spinner("Replaying"):
+    with show_spinner("Replaying"):
         document = api.replay(folder)
-    emit(document, as_json, lambda: _show(document))
+    emit(document, as_json, lambda: _show_replay(document))
     raise typer.Exit(int(document["exit"]))
 
 
-def _show(document: Document) -> None:
+def _show_replay(document: Document) -> None:
     from agent.cli.display import tables
 
     table = tables.table(
@@ -439,7 +443,7 @@ def _show(document: Document) -> None:
         result = step["result"]
         cells = (cell(step.get(key) or "") for key in ("asked", "decision"))
         table.add_row(
-            step["file"], str(step.get("block", "")), *cells, cell(result, STYLES[result])
+            step["file"], str(step.get("block", "")), *cells, cell(result, RESULT_STYLES[result])
         )
     out.print(table)
     for step in document["steps"]:
@@ -447,8 +451,8 @@ def _show(document: Document) -> None:
             say(f"{step['file']}: {step['why']}")
         for difference in step.get("differs", ()):
             say(
-                f"{step['file']}: {difference['what']} was {_short(difference['recorded'])}, is now"
-                f" {_short(difference['now'])}"
+                f"{step['file']}: {difference['what']} was {_truncated(difference['recorded'])}, is now"
+                f" {_truncated(difference['now'])}"
             )
         if step.get("more"):
             say(f"{step['file']}: and {step['more']} more")
@@ -459,9 +463,9 @@ def _show(document: Document) -> None:
     )
 
 
-def _short(value: object) -> str:
+def _truncated(value: object) -> str:
     text = value if isinstance(value, str) else json.dumps(value)
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
+    return text if len(text) <= MAX_VALUE_CHARS else f"{text[:MAX_VALUE_CHARS]}…"
 
 
 alerts_group = command_group(
@@ -484,18 +488,18 @@ def alerts(
         return
     from agent import app as api
 
-    with spinner(READING), api.open_agent(config) as agent:
+    with show_spinner(READING), api.open_agent(config) as agent:
         document = api.alerts(agent)
 
     def show() -> None:
-        out.print(_assets(document))
+        out.print(_assets_table(document))
         if document["targets"]:
-            out.print(_targets(document))
+            out.print(_targets_table(document))
         else:
             say("No alert targets configured: add [[alerts.targets]] (docs/alerts.md).")
         for item in document["open"]:
-            pending = " (not sent yet)" if item["waits"] else ""
-            out.print(cell(f"{item['since'] or 'before'}: {item['text']}{pending}"))
+            pending_note = " (not sent yet)" if item["waits"] else ""
+            out.print(cell(f"{item['since'] or 'before'}: {item['text']}{pending_note}"))
 
     emit(document, as_json, show)
 
@@ -505,7 +509,7 @@ def test(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """Sends a test message to each target. Exit code 11 if one was not delivered."""
     from agent import app as api
 
-    with spinner("Sending to each target"):
+    with show_spinner("Sending to each target"):
         document = api.try_targets(config)
 
     def show() -> None:
@@ -522,7 +526,7 @@ def test(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
         raise typer.Exit(EXIT_RETRYABLE)
 
 
-def _assets(document: Document) -> FigureTable:
+def _assets_table(document: Document) -> FigureTable:
     from agent.cli.display import tables
 
     return tables.table(
@@ -544,23 +548,23 @@ def _assets(document: Document) -> FigureTable:
     )
 
 
-def _targets(document: Document) -> FigureTable:
+def _targets_table(document: Document) -> FigureTable:
     from agent.cli.display import tables
 
     table = tables.table(
         "Targets", ("name", "events", "last delivered", "last failed"), ("pending",)
     )
     for item in document["targets"]:
-        name, failed = item["name"], item["failed"] or "never"
+        name, failed_text = item["name"], item["failed"] or "never"
         if not item["ready"]:
             name += f" ({item['url_env']} is not set)"
         if item["failures_in_row"]:
-            failed = f"{item['failed']}: {item['why']}, {item['failures_in_row']} in a row"
+            failed_text = f"{item['failed']}: {item['why']}, {item['failures_in_row']} in a row"
         table.add_row(
             name,
             ", ".join(item["events"]),
             item["delivered"] or "never",
-            failed,
+            failed_text,
             str(item["waiting"]),
         )
     return table

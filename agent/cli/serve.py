@@ -107,11 +107,11 @@ def serve(
         serve_setup((config or [DEFAULT_CONFIG])[0], host, port, show_address)
         return
 
-    public = PublicOptions(tls_cert, tls_key, proxy, name, proxy_secret)
+    public_options = PublicOptions(tls_cert, tls_key, proxy, name, proxy_secret)
 
-    def show_dashboard(address: str, more: Mapping[str, Any]) -> None:
+    def show_dashboard(address: str, extra: Mapping[str, Any]) -> None:
         text = f"Dashboard: {address}. Stop with Ctrl-C."
-        emit({"url": address, **more}, as_json, lambda: say(text))
+        emit({"url": address, **extra}, as_json, lambda: say(text))
 
     def show_portfolios(address: str, portfolios: list[dict[str, str]]) -> None:
         show_dashboard(address, {"portfolios": portfolios})
@@ -122,9 +122,11 @@ def serve(
     configs = find_configs(config or [DEFAULT_CONFIG])
     drop_key_variables(configs)
     if len(configs) == 1:
-        serve_dashboard(configs[0], host, port, lambda address: show_dashboard(address, {}), public)
+        serve_dashboard(
+            configs[0], host, port, lambda address: show_dashboard(address, {}), public_options
+        )
     else:
-        serve_portfolios(configs, host, port, show_portfolios, public)
+        serve_portfolios(configs, host, port, show_portfolios, public_options)
 
 
 @command(Heading.LOOK, 16)
@@ -260,9 +262,9 @@ def user_log(
     def show() -> None:
         table = tables.table("Log", ("time (UTC)", "event", "user", "address", "detail"), ())
         for event in document["events"]:
-            at = spaced_time(event["time"])
+            event_time = spaced_time(event["time"])
             cells = (event[key] for key in ("event", "user", "address", "detail"))
-            table.add_row(at, *map(cell, cells))
+            table.add_row(event_time, *map(cell, cells))
         if document["events"]:
             out.print(table)
         else:

@@ -22,7 +22,7 @@ from agent.cli.display.terminal import (
     note,
     out,
     say,
-    spinner,
+    show_spinner,
 )
 from agent.cli.options import (
     DEFAULT_CONFIG,
@@ -135,7 +135,7 @@ def init(
         [_pair(text, "--rpc") for text in rpc or ()],
     )
     alert_pair = None if alert is None else _pair(alert, "--alert")
-    lacking = [
+    missing_options = [
         option
         for option, value in (
             ("--wallet", wallet),
@@ -151,8 +151,10 @@ def init(
         "--token-list": token_list or token_list_sha256,
         "--futures": futures or futures_venue or futures_target,
     }
-    apart = [name for name, value in options.items() if value]  # the dialogue would drop them
-    if lacking and not apart and not yes and not as_json and interactive():
+    unsupported_options = [
+        name for name, value in options.items() if value
+    ]  # the dialogue would drop them
+    if missing_options and not unsupported_options and not yes and not as_json and interactive():
         answers = api.InitAnswers(
             network,
             wallet or "",
@@ -177,10 +179,12 @@ def init(
         return
     if wallet is None or not endpoints:
         raise ConfigError(
-            f"{lacking[0]}: missing",
-            f"give {' and '.join(lacking)}; see trimtab init --help, or run it in a terminal"
+            f"{missing_options[0]}: missing",
+            f"give {' and '.join(missing_options)}; see trimtab init --help, or run it in a terminal"
             + (
-                f" without {' and '.join(apart)}, which the dialogue does not take" if apart else ""
+                f" without {' and '.join(unsupported_options)}, which the dialogue does not take"
+                if unsupported_options
+                else ""
             ),
         )
     document = api.initialise(
@@ -221,7 +225,7 @@ def _init_guided(config: Path, answers: InitAnswers, answered: set[str]) -> None
 
 
 def _show_init(document: InitDocument) -> None:
-    from agent.app.start.guide import ESTIMATED
+    from agent.app.start.guide import ESTIMATE_NOTE
     from agent.cli.display import tables
 
     say(f"Written: {document['config']}")
@@ -256,7 +260,7 @@ def _show_init(document: InitDocument) -> None:
     for line in document["next"]:
         say(f"  {line}")
     if document["worth"]:
-        say(f"{ESTIMATED}:")
+        say(f"{ESTIMATE_NOTE}:")
     for line in document["worth"]:
         say(line)
 
@@ -268,12 +272,12 @@ def doctor(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None
     """
     from agent import app as api
 
-    with spinner("Checking"):
+    with show_spinner("Checking"):
         document = api.doctor(config)
 
     def show() -> None:
         if out.is_terminal:
-            out.print(_checks(document))
+            out.print(_checks_table(document))
             return
         for row in document["checks"]:
             remedy = f". What to do: {row['remedy']}" if row["remedy"] else ""
@@ -291,21 +295,21 @@ def trust(config: ConfigPath = DEFAULT_CONFIG, yes: Yes = False, as_json: AsJson
     from agent import app as api
 
     was_asked = False
-    with spinner("Reading code hashes") as wait:
+    with show_spinner("Reading code hashes") as spinner:
 
         def confirm(contracts: Document) -> bool:
             nonlocal was_asked
             if yes:
                 return True
-            with wait.aside():
+            with spinner.hidden():
                 if not interactive():
                     return False
                 was_asked = True
-                err.print(_contracts(contracts))
+                err.print(_contracts_table(contracts))
                 return ask("Pin these?")
 
         document = api.trust(config, confirm, unseen=yes)
-    emit(document, as_json, lambda: None if was_asked else out.print(_contracts(document)))
+    emit(document, as_json, lambda: None if was_asked else out.print(_contracts_table(document)))
     if not document["pinned"]:
         note("Nothing pinned. To pin these: trimtab trust --yes")
         raise typer.Exit(EXIT_REFUSED)
@@ -313,11 +317,11 @@ def trust(config: ConfigPath = DEFAULT_CONFIG, yes: Yes = False, as_json: AsJson
     note(f"{len(document['contracts'])} contracts{markets} are pinned.")
 
 
-def _checks(document: Document) -> FigureTable:
+def _checks_table(document: Document) -> FigureTable:
     """Return a table of the doctor's checks."""
     from agent.cli.display.tables import table
 
-    marks = {
+    state_cells = {
         "ok": cell("✓", "green"),
         "warn": cell("note", "yellow"),
         "fail": cell("fails", "bold red"),
@@ -326,13 +330,13 @@ def _checks(document: Document) -> FigureTable:
         "Doctor",
         ("", "check", "found", "remedy"),
         rows=(
-            (marks[row["state"]], row["check"], row["found"], row["remedy"])
+            (state_cells[row["state"]], row["check"], row["found"], row["remedy"])
             for row in document["checks"]
         ),
     )
 
 
-def _contracts(document: Document) -> FigureTable:
+def _contracts_table(document: Document) -> FigureTable:
     """Return a table of the contracts that trust would pin."""
     from agent.cli.display.tables import table
 
@@ -361,8 +365,8 @@ def _futures_start(
 
 
 def _pair(text: str, field: str) -> tuple[str, str]:
-    name, sign, value = text.partition("=")
-    if not sign or not name or not value:
+    name, equals, value = text.partition("=")
+    if not equals or not name or not value:
         # the text is not repeated, because a URL pasted here is a secret
         raise ConfigError(
             f"{field}: not NAME=VALUE", "for example --target WETH=50% and --rpc RPC_URL_1=alchemy"
@@ -371,7 +375,7 @@ def _pair(text: str, field: str) -> tuple[str, str]:
 
 
 DEFAULT_FILE = Path("wallet.json")
-File = Annotated[
+KeystoreFile = Annotated[
     Path | None,
     typer.Option(
         "--keystore",
@@ -379,7 +383,7 @@ File = Annotated[
         show_default="wallet.json, unless --keyring is given",
     ),
 ]
-Ring = Annotated[
+KeyringName = Annotated[
     str | None,
     typer.Option("--keyring", help="SERVICE/NAME in the keyring of the operating system."),
 ]
@@ -393,8 +397,8 @@ wallet_group = command_group(
 
 @wallet_group.command()
 def create(
-    keystore: File = None,
-    keyring: Ring = None,
+    keystore: KeystoreFile = None,
+    keyring: KeyringName = None,
     password_env: PasswordEnv = None,
     password_fd: PasswordDescriptor = None,
     as_json: AsJson = False,
@@ -403,9 +407,12 @@ def create(
     from agent import app as api
 
     wallet = api.create_wallet(
-        _file(keystore, keyring), keyring, api.Password(password_env, password_fd), hidden_prompt()
+        _keystore_file(keystore, keyring),
+        keyring,
+        api.Password(password_env, password_fd),
+        hidden_prompt(),
     )
-    _made(wallet, as_json)
+    _show_wallet(wallet, as_json)
 
 
 @wallet_group.command()
@@ -414,7 +421,7 @@ def address(
         Path | None,
         typer.Option("--keystore", help="The keystore file.", show_default="wallet.json"),
     ] = None,
-    keyring: Ring = None,
+    keyring: KeyringName = None,
     config: Annotated[
         Path | None, typer.Option("--config", "-c", help="The config file, in place of a key.")
     ] = None,
@@ -438,9 +445,9 @@ def address(
 
 
 @wallet_group.command("import")
-def take_over(
-    keystore: File = None,
-    keyring: Ring = None,
+def import_key(
+    keystore: KeystoreFile = None,
+    keyring: KeyringName = None,
     index: Annotated[int, typer.Option("--index", help="Account index of a recovery phrase.")] = 0,
     password_env: PasswordEnv = None,
     password_fd: PasswordDescriptor = None,
@@ -450,13 +457,13 @@ def take_over(
     from agent import app as api
 
     imported = api.import_wallet(
-        _file(keystore, keyring),
+        _keystore_file(keystore, keyring),
         keyring,
         api.Password(password_env, password_fd),
         hidden_prompt(),
         index,
     )
-    _made(imported, as_json)
+    _show_wallet(imported, as_json)
 
 
 @wallet_group.command("change-password")
@@ -490,11 +497,11 @@ def change_password(
     _warn(document)
 
 
-def _file(keystore: Path | None, keyring: str | None) -> Path | None:
+def _keystore_file(keystore: Path | None, keyring: str | None) -> Path | None:
     return DEFAULT_FILE if keystore is None and keyring is None else keystore
 
 
-def _made(document: Document, as_json: bool) -> None:
+def _show_wallet(document: Document, as_json: bool) -> None:
     def show() -> None:
         say(f"Address: {document['address']}")
         if document["keystore"]:

@@ -55,9 +55,9 @@ if TYPE_CHECKING:
     from agent.backtest.tune.jobs import WorkEstimate
 
 
-ASKED_FROM_S = 120.0
+CONFIRM_ABOVE_S = 120.0
 """Estimated duration, seconds, above which a confirmation is needed."""
-STRESS_SHOWN = ("50%", "5%")
+STRESS_QUANTILES = ("50%", "5%")
 
 
 @command(Heading.TEST, 30)
@@ -185,9 +185,9 @@ def stress(
     portfolio = api.PortfolioOptions(
         config, target, band, every, destination, numeraire, native, names
     )
-    seconds = 0.0
+    estimate_s = 0.0
     if has_spot:
-        prepared = api.prepare_stress(
+        prepared_stress = api.prepare_stress(
             file,
             market,
             api.StressOptions(
@@ -206,9 +206,9 @@ def stress(
             portfolio,
             limits=limits,
         )
-        seconds += prepared.seconds
+        estimate_s += prepared_stress.seconds
     if futures_target:
-        book = api.prepare_futures_stress(
+        futures_book = api.prepare_futures_stress(
             file,
             api.FuturesBookOptions(
                 target=futures_target,
@@ -227,8 +227,8 @@ def stress(
             paths=step_paths,
             seeds=seeds,
         )
-        seconds += api.futures_stress_seconds(book)
-    _confirm_duration(seconds, yes)
+        estimate_s += api.futures_stress_seconds(futures_book)
+    _confirm_duration(estimate_s, yes)
     document: dict[str, Any] = {}
     with progress_display("making paths", as_json) as status:
 
@@ -237,21 +237,21 @@ def stress(
                 status.update(f"{case}: path {done} of {count}")
 
         if has_spot:
-            result = api.run_stress(prepared, progress, cores)
+            result = api.run_stress(prepared_stress, progress, cores)
             document = api.stress_document(result)
         if futures_target:
-            document["futures"] = api.stress_futures(book, progress)
+            document["futures"] = api.stress_futures(futures_book, progress)
     for page in pages:
-        written = [str(path) for path in api.write_stress_report(result, page)]
-        document["report"] = document.get("report", []) + written
+        written_paths = [str(path) for path in api.write_stress_report(result, page)]
+        document["report"] = document.get("report", []) + written_paths
     emit(document, as_json, lambda: _show_stress_test(document))
 
 
-def _confirm_duration(seconds: float, yes: bool) -> None:
+def _confirm_duration(estimate_s: float, yes: bool) -> None:
     """Raise ConfigError if the test takes long and is not confirmed."""
-    if seconds <= ASKED_FROM_S or yes:
+    if estimate_s <= CONFIRM_ABOVE_S or yes:
         return
-    cost = f"this may take {seconds / 60:,.0f} minutes on one core"
+    cost = f"this may take {estimate_s / 60:,.0f} minutes on one core"
     if not interactive():
         raise ConfigError(
             cost, "add --yes, or use fewer paths (--paths, --step-paths) or shorter paths (--bars)"
@@ -273,20 +273,20 @@ def _show_stress_test(document: Document) -> None:
 def _show_stress(document: Document) -> None:
     from agent.cli.display.tables import table
 
-    returns = tuple(f"return {name}" for name in STRESS_SHOWN)
-    names = (*returns, "shortfall", "end value 50%", "turnover", "outside")
+    return_columns = tuple(f"return {name}" for name in STRESS_QUANTILES)
+    names = (*return_columns, "shortfall", "end value 50%", "turnover", "outside")
     figure_table = table(
         f"{document['bars']} bars each; shortfall is the mean return of the worst 5 %",
         ("case",),
         ("paths", *names),
     )
     for case in document["cases"]:
-        gained, turnover, outside = case["return"], case["turnover"], case["outside_bands"]
+        returns, turnover, outside = case["return"], case["turnover"], case["outside_bands"]
         figure_table.add_row(
             case["name"],
             str(case["paths"]),
-            *(_percent(gained["quantiles"][name], sign="+") for name in STRESS_SHOWN),
-            _percent(gained["expected_shortfall"], sign="+"),
+            *(_percent(returns["quantiles"][name], sign="+") for name in STRESS_QUANTILES),
+            _percent(returns["expected_shortfall"], sign="+"),
             f"{float(case['end_value']['quantiles']['50%']):,.2f}",
             f"{float(turnover['quantiles']['50%']):.2f}",
             "–" if outside is None else _percent(outside["quantiles"]["50%"]),
@@ -297,7 +297,7 @@ def _show_stress(document: Document) -> None:
         " and the share of bars outside a band are medians."
     )
     for case in document["cases"]:
-        notes = [f"{times} times refused by {why}" for why, times in case["refused"].items()]
+        notes = [f"{count} times refused by {why}" for why, count in case["refused"].items()]
         if case["halted"]:
             notes.insert(0, f"{case['halted']} bars halted")
         if notes:
@@ -317,10 +317,10 @@ SHADES = "·░▒▓█"
 """Shades from the lowest objective to the highest."""
 
 
-ROWS = 10
+TOP_ROWS = 10
 
 
-NUMBERED = 8
+MAX_NUMBERED_COLUMNS = 8
 """Maximum number of columns of a map with numbers. Wider maps have only shades."""
 
 
@@ -418,7 +418,7 @@ def tune(
     pages = report_paths("tune", html, config, keep)
     file = api.prices_file(prices, sample)
     market = api.MarketOptions(cost, depth, value, pool, gas, latency, seed, gas_prices=gas_prices)
-    grids = api.TuneOptions(
+    tune_options = api.TuneOptions(
         band,
         every,
         destination,
@@ -435,7 +435,7 @@ def tune(
     portfolio = api.PortfolioOptions(
         config, target, numeraire=numeraire, native=native, names=names
     )
-    search = api.prepare_tune(file, market, grids, portfolio)
+    search = api.prepare_tune(file, market, tune_options, portfolio)
     with progress_display("measuring", as_json) as status:
 
         def progress(done: int, runs: int) -> None:
@@ -447,10 +447,10 @@ def tune(
                 return False
             if status is not None:
                 status.stop()
-            answer = ask(f"The search has {estimate.words}. Start?")
+            is_confirmed = ask(f"The search has {estimate.words}. Start?")
             if status is not None:
                 status.start()
-            return answer
+            return is_confirmed
 
         result = api.run_tune(
             search,
@@ -462,37 +462,37 @@ def tune(
         )
     document = api.tune_document(result)
     for page in pages:
-        written = [str(path) for path in api.write_tune_report(result, page)]
-        document["report"] = document.get("report", []) + written
+        written_paths = [str(path) for path in api.write_tune_report(result, page)]
+        document["report"] = document.get("report", []) + written_paths
     emit(document, as_json, lambda: _show_search(document))
 
 
 def _show_search(document: Document) -> None:
     from agent.cli.display.tables import amount, table
 
-    growth = document["objective"] == "growth"
-    head = (
+    is_growth = document["objective"] == "growth"
+    title = (
         f"{document['settings']:,} settings, ranked by {document['objective']} per year in the first three"
         " quarters"
     )
     out.print(
         table(
-            head,
+            title,
             ("setting",),
             (document["objective"], "over hold", "costs", "trades"),
             rows=(
                 (
                     row["label"],
-                    _signed_percent(row["objective"]) if growth else row["objective"][:-3],
+                    _signed_percent(row["objective"]) if is_growth else row["objective"][:-3],
                     _signed_percent(row["over_hold"]),
                     amount(row["costs"], 2),
                     str(row["rebalances"]),
                 )
-                for row in document["ranked"][:ROWS]
+                for row in document["ranked"][:TOP_ROWS]
             ),
         )
     )
-    _show_map(document["stability"], growth)
+    _show_map(document["stability"], is_growth)
     folds = table(
         f"Walk-forward, {document['walk_forward']['walk']}",
         ("chosen setting",),
@@ -508,9 +508,9 @@ def _show_search(document: Document) -> None:
     )
     if document["walk_forward"]["folds"]:
         out.print(folds)
-    if (risk := document["overfitting"]) is not None:
+    if (overfitting := document["overfitting"]) is not None:
         say(
-            f"Probability of overfitting: {float(risk['probability']):.0%} ({risk['ways']:,} ways"
+            f"Probability of overfitting: {float(overfitting['probability']):.0%} ({overfitting['ways']:,} ways"
             " to halve the data)"
         )
     if (deflated := document["deflated_sharpe"]) is not None:
@@ -528,19 +528,19 @@ def _show_search(document: Document) -> None:
     )
 
 
-def _show_map(stable: Document, growth: bool) -> None:
+def _show_map(stability: Document, growth: bool) -> None:
     """Show the objective over two axes as shades; the best cell is in brackets."""
     from agent.cli.display.tables import table
 
-    if len(stable["rows"]) * len(stable["columns"]) < 2:
+    if len(stability["rows"]) * len(stability["columns"]) < 2:
         return
-    known = [float(value) for row in stable["values"] for value in row if value is not None]
-    low, high = min(known), max(known)
+    values = [float(value) for row in stability["values"] for value in row if value is not None]
+    low, high = min(values), max(values)
     figure_table = table(
-        f"{'Growth' if growth else 'Sharpe ratio'} by {stable['down']} and {stable['across']}",
-        (stable["down"], *stable["columns"]),
+        f"{'Growth' if growth else 'Sharpe ratio'} by {stability['down']} and {stability['across']}",
+        (stability["down"], *stability["columns"]),
     )
-    for i, (label, row) in enumerate(zip(stable["rows"], stable["values"], strict=True)):
+    for i, (label, row) in enumerate(zip(stability["rows"], stability["values"], strict=True)):
         cells = []
         for j, value in enumerate(row):
             if value is None:
@@ -548,19 +548,21 @@ def _show_map(stable: Document, growth: bool) -> None:
                 continue
             share = (float(value) - low) / (high - low) if high > low else 1.0
             text = SHADES[min(len(SHADES) - 1, int(share * len(SHADES)))] * 2
-            if len(row) <= NUMBERED:
+            if len(row) <= MAX_NUMBERED_COLUMNS:
                 text += f" {_signed_percent(value) if growth else value[:-4]}"
-            cells.append(cell(f"[{text}]" if [i, j] == stable["best"] else text))
+            cells.append(cell(f"[{text}]" if [i, j] == stability["best"] else text))
         figure_table.add_row(label, *cells)
     out.print(figure_table)
-    near = stable["neighbours"]
-    if near is not None:
-        mean, most = near["mean_fall"], near["largest_fall"]
+    neighbours = stability["neighbours"]
+    if neighbours is not None:
+        mean_fall, largest_fall = neighbours["mean_fall"], neighbours["largest_fall"]
         if growth:
-            mean, most = (f"{100 * float(fall):.2f} points" for fall in (mean, most))
+            mean_fall, largest_fall = (
+                f"{100 * float(fall):.2f} points" for fall in (mean_fall, largest_fall)
+            )
         say(
-            f"One grid step from the best, over {near['count']} neighbours, the objective falls by"
-            f" {mean} on average, {most} at most"
+            f"One grid step from the best, over {neighbours['count']} neighbours, the objective falls by"
+            f" {mean_fall} on average, {largest_fall} at most"
         )
 
 

@@ -17,7 +17,7 @@ from agent.cli.display.terminal import (
     out,
     require_answerable,
     say,
-    spinner,
+    show_spinner,
 )
 from agent.cli.options import (
     DEFAULT_CONFIG,
@@ -29,7 +29,7 @@ from agent.cli.options import (
     command,
     command_group,
 )
-from agent.errors import EXPLAINED_EXITS, ConfigError
+from agent.errors import OUTCOME_EXITS, ConfigError
 from agent.units import format_duration
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def weights(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> Non
     """
     from agent import app as api
 
-    with spinner("Reading the chain"), api.open_agent(config) as agent:
+    with show_spinner("Reading the chain"), api.open_agent(config) as agent:
         document = api.weights(agent)
     emit(document, as_json, lambda: _show_weights(document))
 
@@ -62,8 +62,8 @@ def prices(
         return
     from agent import app as api
 
-    with spinner("Reading the chain"), api.open_agent(config) as agent:
-        document = api.prices(agent)
+    with show_spinner("Reading the chain"), api.open_agent(config) as agent:
+        document = api.recorded_price_spans(agent)
     emit(document, as_json, lambda: _show_prices(document))
 
 
@@ -101,7 +101,7 @@ def import_file(
     """
     from agent import app as api
 
-    with spinner("Reading the file"), api.open_agent(config) as agent:
+    with show_spinner("Reading the file"), api.open_agent(config) as agent:
         document = api.import_prices(agent, file, names or [], bar, check)
     emit(document, as_json, lambda: _show_import(document))
 
@@ -121,7 +121,7 @@ def fetch(
     """Fetches missing hours from earlier rounds of price feeds and from V3 observations."""
     from agent import app as api
 
-    with spinner("Reading feeds and pools"), api.open_agent(config) as agent:
+    with show_spinner("Reading feeds and pools"), api.open_agent(config) as agent:
         document = api.fetch_prices(agent, source, back)
     emit(document, as_json, lambda: _show_fetched(document))
 
@@ -135,7 +135,7 @@ def forget(
     """Removes the prices of one source, except the agent's own records."""
     from agent import app as api
 
-    with spinner("Reading the chain"), api.open_agent(config) as agent:
+    with show_spinner("Reading the chain"), api.open_agent(config) as agent:
         document = api.forget_prices(agent, source)
     emit(
         document, as_json, lambda: say(f"{document['removed']} prices of source {source} removed.")
@@ -145,35 +145,37 @@ def forget(
 def _show_weights(document: Document) -> None:
     from agent.cli.display import tables
 
-    title, shares = f"Weights by {document['kind']}", ("target", "chosen", "now")
+    title, weight_columns = f"Weights by {document['kind']}", ("target", "chosen", "now")
     table = tables.table(
-        title, ("asset", "limits", "data"), shares, order=("asset", *shares, "limits", "data")
+        title,
+        ("asset", "limits", "data"),
+        weight_columns,
+        order=("asset", *weight_columns, "limits", "data"),
     )
     for item in document["assets"]:
-        limits = data = ""
+        limits = data_text = ""
         if item["fixed"]:
             limits = "fixed"
         elif item["limits_bps"] is not None:
             limits = "{} to {}".format(*map(_percent, item["limits_bps"]))
         if item["volatility"] is not None:
-            data = f"annual volatility {float(item['volatility']):.1%}"
+            data_text = f"annual volatility {float(item['volatility']):.1%}"
         elif item["supply_raw"] is not None:
-            data = f"supply by {item['supply_source']}"
-        parts = (_percent(item[which]) for which in ("target_bps", "standing_bps", "now_bps"))
-        table.add_row(item["symbol"], *parts, limits, data)
+            data_text = f"supply by {item['supply_source']}"
+        weight_cells = (_percent(item[key]) for key in ("target_bps", "standing_bps", "now_bps"))
+        table.add_row(item["symbol"], *weight_cells, limits, data_text)
     out.print(table)
     if document["correlations"]:
         out.print(_correlations(document))
-    if (standing := document["standing"]) is not None:
+    if (standing_weights := document["standing"]) is not None:
         say(
-            f"Chosen {_utc(standing['at_s'])} from {standing['data']}{_span(standing)}:"
-            f" {standing['why']}."
+            f"Chosen {_utc(standing_weights['at_s'])} from {standing_weights['data']}{_span(standing_weights)}: {standing_weights['why']}."
         )
         say(f"The next choice is due {'now' if document['due'] else _utc(document['next_s'])}.")
     else:
         say("Nothing chosen yet: the next cycle of trimtab run or rebalance chooses.")
-    if (now := document["now"]) is not None:
-        say(f"Now, from {now['data']}{_span(now)}: {now['why']}.")
+    if (weights_now := document["now"]) is not None:
+        say(f"Now, from {weights_now['data']}{_span(weights_now)}: {weights_now['why']}.")
     if document["turnover_bps"]:
         say(f"That would move {document['turnover_bps'] / 100:g} % of the portfolio.")
     if document["fault"]:
@@ -184,12 +186,12 @@ def _correlations(document: Document) -> FigureTable:
     """Return the lower triangle of the correlation matrix."""
     from agent.cli.display import tables
 
-    known = document["correlations"]
-    names = list(dict.fromkeys(name for pair in known for name in pair.split("/")))
+    correlations = document["correlations"]
+    names = list(dict.fromkeys(name for pair in correlations for name in pair.split("/")))
     columns = names[:-1]
     table = tables.table("Correlations", ("",), columns)
     for row in names[1:]:
-        cells = [known.get(f"{column}/{row}") for column in columns]
+        cells = [correlations.get(f"{column}/{row}") for column in columns]
         table.add_row(row, *("" if text is None else f"{float(text):.2f}" for text in cells))
     return table
 
@@ -237,10 +239,10 @@ def _show_import(document: Document) -> None:
         gaps = "none"
         if item["gaps"]:
             gaps = f"{item['gaps']}, the longest {item['longest_gap_s'] / 3600:g} h"
-        numbers = (str(item["rows"]), str(item["hours"]), str(item["new"]))
+        counts = (str(item["rows"]), str(item["hours"]), str(item["new"]))
         table.add_row(
             item["symbol"],
-            *numbers,
+            *counts,
             _utc(item["from_s"]),
             _utc(item["until_s"]),
             f"{item['interval_s'] / 3600:g} h",
@@ -321,28 +323,28 @@ def oracle(
         )
     if send:
         require_answerable(yes)
-    with spinner("Reading the chain") as wait, api.open_agent(config) as agent:
+    with show_spinner("Reading the chain") as spinner, api.open_agent(config) as agent:
         if pool is None or to is None:
-            listed = api.observations(agent)
-            with wait.aside():
-                emit(listed, as_json, lambda: _list(listed))
+            observations = api.observations(agent)
+            with spinner.hidden():
+                emit(observations, as_json, lambda: _show_observations(observations))
             return
 
         def confirm(document: Document) -> bool:
-            with wait.aside():
+            with spinner.hidden():
                 if not as_json:
-                    _cost(document)
+                    _show_cost(document)
                 return yes or ask(f"Extend {document['pool']} to {document['to']} observations?")
 
         document = api.raise_observations(
-            agent, pool, to, send=send, confirm=confirm, progress=wait.update
+            agent, pool, to, send=send, confirm=confirm, progress=spinner.update
         )
-        with wait.aside():
-            emit(document, as_json, lambda: _show(document, send))
-    raise typer.Exit(EXPLAINED_EXITS.get(document["outcome"], 0))
+        with spinner.hidden():
+            emit(document, as_json, lambda: _show_extension(document, send))
+    raise typer.Exit(OUTCOME_EXITS.get(document["outcome"], 0))
 
 
-def _list(document: Document) -> None:
+def _show_observations(document: Document) -> None:
     from agent.cli.display import tables
 
     title = (
@@ -365,7 +367,7 @@ def _list(document: Document) -> None:
     out.print(table)
 
 
-def _cost(document: Document) -> None:
+def _show_cost(document: Document) -> None:
     pair, before = "/".join(document["tokens"]), document["observations_next"]
     say(f"{document['pool']} ({pair}): from {before} to {document['to']} price observations")
     cost = f"{document['cost_native']} native coin"
@@ -376,7 +378,7 @@ def _cost(document: Document) -> None:
     say(f"About {document['gas_units']} gas: {cost}")
 
 
-def _show(document: Document, sent: bool) -> None:
+def _show_extension(document: Document, sent: bool) -> None:
     if document["rises"] == 0:
         say(
             f"{document['pool']} already has {document['observations_next']} observations; nothing"
@@ -384,7 +386,7 @@ def _show(document: Document, sent: bool) -> None:
         )
         return
     if not sent:
-        _cost(document)
+        _show_cost(document)
         note("Nothing was sent. To send it, add --send.")
     for item in document["transactions"]:
         say(f"{item['kind']} {item['status']} in block {item['block']}: {item['hash']}")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from agent.app.research.whatif import AlertPrices, WhatIf
 
 
-ALONE = (
+ALERT_NOTE = (
     "An alert price assumes that only its asset's price moves. If several prices move,"
     " assets leave their bands at other prices."
 )
@@ -271,7 +271,7 @@ def document(what_if: WhatIf) -> Document:
             for drift in what_if.drifts
         ],
         "alert_prices": {symbol: _alert(alert) for symbol, alert in what_if.alerts.items()},
-        "alert_note": ALONE,
+        "alert_note": ALERT_NOTE,
         "least_total": list(what_if.least),
         "warnings": list(what_if.warnings),
     }
@@ -324,7 +324,9 @@ def _show(document: Document) -> None:
             band,
             _signed(document["trades"][symbol], money),
         )
-        prices.add_row(symbol, _price(alert["price"]), *_at(alert, "low"), *_at(alert, "high"))
+        prices.add_row(
+            symbol, _price(alert["price"]), *_edge_cells(alert, "low"), *_edge_cells(alert, "high")
+        )
     out.print(figure_table)
     say(f"{document['decision']['kind']}: {document['decision']['reason']}")
     out.print(prices)
@@ -372,8 +374,10 @@ def _show_futures(document: Document) -> None:
     for breach in document["breaches"]:
         say(f"{breach['limit']}: {breach['measured']}, limit {breach['allowed']}")
     if document["triggers"]:
-        after = money(document["allowed_gross"])
-        say(f"Triggered: {', '.join(document['triggers'])}; notional after the orders {after}")
+        allowed_gross = money(document["allowed_gross"])
+        say(
+            f"Triggered: {', '.join(document['triggers'])}; notional after the orders {allowed_gross}"
+        )
     else:
         say("Nothing triggers.")
     for hedge in document["hedges"]:
@@ -399,7 +403,7 @@ def _price(text: str) -> str:
     return brief(text)
 
 
-def _at(alert: Document, side: str) -> tuple[str, str]:
+def _edge_cells(alert: Document, side: str) -> tuple[str, str]:
     if alert[side] is None:
         return "none", ""
     return _price(alert[side]), f"{_signed(alert[f'{side}_change_percent'], str)} %"

@@ -37,7 +37,7 @@ def build_portfolio(config: Config, tokens: Mapping[str, Token]) -> Portfolio:
     config's.
     """
 
-    def token(entry: AssetTable | HubTable) -> Token:
+    def checked_token(entry: AssetTable | HubTable) -> Token:
         if entry.address not in tokens:
             raise ConfigError(
                 f"portfolio: {entry.symbol} at {entry.address} was not read from the chain"
@@ -52,13 +52,13 @@ def build_portfolio(config: Config, tokens: Mapping[str, Token]) -> Portfolio:
         return Token(entry.address, entry.symbol, decimals)
 
     table = config.portfolio
-    assets = tuple(_build_asset(config, entry, token(entry)) for entry in table.assets)
+    assets = tuple(_build_asset(config, entry, checked_token(entry)) for entry in table.assets)
     numeraire = next(asset.token for asset in assets if asset.token.symbol == table.numeraire)
-    hubs = tuple(token(h) for h in table.hubs)
+    hubs = tuple(checked_token(h) for h in table.hubs)
     feeds = tuple((h.address, h.feed) for h in table.hubs if h.feed is not None)
     positions = build_positions(config, {asset.token.symbol: asset.token for asset in assets})
     orders = build_orders(table, assets, numeraire)
-    cash = table.use_cash
+    use_cash = table.use_cash
     return Portfolio(
         numeraire,
         assets,
@@ -68,7 +68,9 @@ def build_portfolio(config: Config, tokens: Mapping[str, Token]) -> Portfolio:
         positions,
         orders=orders,
         use_cash_raw=(
-            None if cash is None else parse_raw(cash, numeraire.decimals, "portfolio.use_cash")
+            None
+            if use_cash is None
+            else parse_raw(use_cash, numeraire.decimals, "portfolio.use_cash")
         ),
     )
 

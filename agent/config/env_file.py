@@ -28,8 +28,8 @@ def load_env_file(folder: Path, variables: Iterable[str], keys: Iterable[str] = 
     """
     file = folder / ENV_FILE
     try:
-        with file.open(encoding="utf-8") as lines:
-            mode, read = os.fstat(lines.fileno()).st_mode, dict(_lines(file, lines))
+        with file.open(encoding="utf-8") as stream:
+            mode, values = os.fstat(stream.fileno()).st_mode, dict(_parse_lines(file, stream))
     except (FileNotFoundError, NotADirectoryError):
         return
     except (OSError, UnicodeDecodeError) as error:
@@ -37,23 +37,25 @@ def load_env_file(folder: Path, variables: Iterable[str], keys: Iterable[str] = 
             f"{file}: cannot be read ({type(error).__name__})",
             "make it a readable text file, or remove it",
         ) from None
-    names = {*variables}
-    missing = {
+    accepted_names = {*variables}
+    unset_variables = {
         name: value
-        for name, value in read.items()
-        if (name in names or name.startswith(ENV_PREFIX)) and name not in os.environ
+        for name, value in values.items()
+        if (name in accepted_names or name.startswith(ENV_PREFIX)) and name not in os.environ
     }
     if reads_no_keys():
-        named = tuple(keys)
-        missing = {name: value for name, value in missing.items() if not holds_key(name, named)}
-    if missing and mode & 0o077:
+        key_names = tuple(keys)
+        unset_variables = {
+            name: value for name, value in unset_variables.items() if not holds_key(name, key_names)
+        }
+    if unset_variables and mode & 0o077:
         raise ConfigError(
             f"{file}: contains secrets, but others can read or change it (mode {mode & 0o777:04o})",
             f"run: chmod 600 {file}",
         )
-    if missing:
+    if unset_variables:
         require_private(file, ENV_FILE)
-    os.environ.update(missing)
+    os.environ.update(unset_variables)
 
 
 def referenced_env_variables(table: Any) -> Iterator[str]:
@@ -71,10 +73,10 @@ def referenced_env_variables(table: Any) -> Iterator[str]:
             yield from referenced_env_variables(inner)
 
 
-def _lines(file: Path, lines: Any) -> Iterator[tuple[str, str]]:
+def _parse_lines(file: Path, stream: Any) -> Iterator[tuple[str, str]]:
     from dotenv.parser import parse_stream
 
-    for binding in parse_stream(lines):
+    for binding in parse_stream(stream):
         if binding.error or (binding.key is not None and binding.value is None):
             raise ConfigError(
                 f"{file}: line {binding.original.line} is not NAME=VALUE",

@@ -41,7 +41,7 @@ def require_futures(config: Config) -> None:
         if market.symbol in [market_table.symbol for market_table in earlier]:
             raise ValueError(f"{key}: given twice; list each market once")
         if isinstance(market, FuturesMarketTable) and market.name in [
-            other.name for other in earlier
+            earlier_market.name for earlier_market in earlier
         ]:
             raise ValueError(f"{key}.base: {market.base} is given twice; list each market once")
         if market.asset is not None and market.asset not in symbols:
@@ -139,15 +139,15 @@ def _require_horizon_and_hedges(table: FuturesTable | HyperliquidTable) -> None:
         )
     if table.hedge is None:
         return
-    named = [market.asset for market in table.markets if market.asset is not None]
-    if not named:
+    assets = [market.asset for market in table.markets if market.asset is not None]
+    if not assets:
         raise ValueError(
             "futures.hedge: no market has an asset; add asset to one of [[futures.markets]], or remove"
             " [futures.hedge]"
         )
-    if twice := [asset for asset in named if named.count(asset) > 1]:
+    if repeated := [asset for asset in assets if assets.count(asset) > 1]:
         raise ValueError(
-            f"futures.markets: two markets have the asset {twice[0]!r}; keep it"
+            f"futures.markets: two markets have the asset {repeated[0]!r}; keep it"
             " only in the market used for hedging"
         )
 
@@ -159,9 +159,9 @@ def futures_markets(config: Config) -> Sequence[MarketTable]:
 
 def require_hedge_market(config: Config, symbol: str) -> None:
     """Raise ConfigError unless a market has the asset of this symbol."""
-    named = [market.asset for market in futures_markets(config) if market.asset is not None]
-    if symbol not in named:
-        choices = f"choose from {', '.join(named)}" if named else "none has an asset yet"
+    assets = [market.asset for market in futures_markets(config) if market.asset is not None]
+    if symbol not in assets:
+        choices = f"choose from {', '.join(assets)}" if assets else "none has an asset yet"
         raise ConfigError(
             f"hedge: {symbol} has no futures market",
             f'{choices}, or add asset = "{symbol}" to its market in [[futures.markets]]',

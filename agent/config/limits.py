@@ -29,34 +29,34 @@ def require_accepted(config: Config) -> None:
             f"limits.i_accept: {unknown!r} is not a limit with a ceiling; choose from"
             f" {', '.join(CEILINGS)}"
         )
-    refused = {
+    unaccepted_limits = {
         key: text
         for key, text in limits_beyond_ceiling(limits).items()
         if key not in limits.i_accept
     }
-    if refused:
-        names = ", ".join(f'"{name}"' for name in (*limits.i_accept, *refused))
+    if unaccepted_limits:
+        names = ", ".join(f'"{name}"' for name in (*limits.i_accept, *unaccepted_limits))
         raise ValueError(
-            f"{'; '.join(refused.values())}; lower it, or accept it with i_accept = [{names}] in"
+            f"{'; '.join(unaccepted_limits.values())}; lower it, or accept it with i_accept = [{names}] in"
             " [limits]"
         )
 
 
 def max_weight_bps(config: Config, symbol: str) -> int | None:
     """Return an asset's maximum weight; None without a limit."""
-    table = config.limits.max_weight or {}
-    if symbol in table or symbol == config.portfolio.numeraire:
-        return table.get(symbol)
-    return table.get(ANY)
+    max_weights = config.limits.max_weight or {}
+    if symbol in max_weights or symbol == config.portfolio.numeraire:
+        return max_weights.get(symbol)
+    return max_weights.get(ANY)
 
 
 def require_max_weight(config: Config) -> None:
     """Raise ValueError naming asset, value and remedy if a target, or a weight that an allocator
     may choose, is above its limit.
     """
-    portfolio, table = config.portfolio, config.limits.max_weight or {}
+    portfolio, max_weights = config.portfolio, config.limits.max_weight or {}
     symbols = [asset.symbol for asset in portfolio.assets]
-    unknown = next((name for name in table if name != ANY and name not in symbols), None)
+    unknown = next((name for name in max_weights if name != ANY and name not in symbols), None)
     if unknown is not None:
         raise ValueError(
             f"limits.max_weight.{unknown}: not an asset; choose from {', '.join(symbols)}, or"
@@ -84,31 +84,31 @@ def _highest_weights(config: Config, symbol: str) -> Iterator[tuple[str, int]]:
     """Yield (key, bps): the highest target weight of an asset in each part of the config."""
     table = config.portfolio
     if config.strategies:
-        parts = [
-            strategy.share * _of_strategy(strategy, symbol, len(table.assets))
+        strategy_weights = [
+            strategy.share * _max_strategy_weight_bps(strategy, symbol, len(table.assets))
             for strategy in config.strategies
         ]
-        yield "strategies", -(-sum(parts) // BPS)
+        yield "strategies", -(-sum(strategy_weights) // BPS)
         return
     yield (
         f"portfolio.assets.{symbol}.target",
         next(asset.target for asset in table.assets if asset.symbol == symbol),
     )
     if table.weights is not None:
-        yield "portfolio.weights.cap", _of_allocator(table.weights, symbol)
+        yield "portfolio.weights.cap", _max_allocator_weight_bps(table.weights, symbol)
 
 
-def _of_strategy(strategy: StrategyTable, symbol: str, assets: int) -> int:
+def _max_strategy_weight_bps(strategy: StrategyTable, symbol: str, asset_count: int) -> int:
     if strategy.weights is None:
-        target = -(-BPS // assets)
+        target = -(-BPS // asset_count)
     else:
         target = strategy.weights.get(symbol, 0)
     if isinstance(strategy.allocator, WeightsTable):
-        return max(target, _of_allocator(strategy.allocator, symbol))
+        return max(target, _max_allocator_weight_bps(strategy.allocator, symbol))
     return target
 
 
-def _of_allocator(weights: WeightsTable, symbol: str) -> int:
+def _max_allocator_weight_bps(weights: WeightsTable, symbol: str) -> int:
     """Return the highest weight that the allocator may choose; zero for assets that keep their
     target.
     """
@@ -161,15 +161,15 @@ def _require_settled_prices(config: Config) -> None:
     """Require explicit consent to triggers that one block can fire, and to a rollup without a
     sequencer feed (T3, T13).
     """
-    reference, known = config.reference, SEQUENCER_FEEDS.get(config.chain.chain_id)
+    reference, sequencer_feed = config.reference, SEQUENCER_FEEDS.get(config.chain.chain_id)
     if config.policy.confirm_blocks is None and not config.chain.local:
         raise ValueError(
             "policy.confirm_blocks: missing; write 3, or 0 to trigger on the prices of a single"
             " block"
         )
-    if known is not None and "sequencer_feed" not in reference.model_fields_set:
+    if sequencer_feed is not None and "sequencer_feed" not in reference.model_fields_set:
         raise ValueError(
-            f'reference.sequencer_feed: missing on this rollup; write "{known}" with'
+            f'reference.sequencer_feed: missing on this rollup; write "{sequencer_feed}" with'
             f' sequencer_grace = "{SEQUENCER_GRACE}", or "off"'
         )
     if reference.sequencer_feed is not None and reference.sequencer_grace is None:
@@ -184,10 +184,10 @@ def require_native_top_up(config: Config) -> None:
     """Raise ValueError unless limits.native_top_up is above the floor and the wrapped native coin
     is an asset.
     """
-    target, floor = config.limits.native_top_up, config.limits.native_floor
-    if target is None:
+    top_up, floor = config.limits.native_top_up, config.limits.native_floor
+    if top_up is None:
         return
-    if floor is None or Decimal(target) <= Decimal(floor):
+    if floor is None or Decimal(top_up) <= Decimal(floor):
         raise ValueError(
             "limits.native_top_up: not above limits.native_floor; raise it, or write off"
         )

@@ -38,8 +38,8 @@ def require_targets(config: Config) -> None:
     if not targets:
         return
     for number, target in enumerate(targets):
-        key = f"lp.targets.{target.at}"
-        if target.at in [earlier.at for earlier in targets[:number]]:
+        key = f"lp.targets.{target.pool_address}"
+        if target.pool_address in [earlier.pool_address for earlier in targets[:number]]:
             raise ValueError(f"{key}: given twice; list each pool once")
         if getattr(config.venues, target.kind) is None:
             raise ValueError(f"{key}: needs [venues.{target.kind}]")
@@ -49,10 +49,10 @@ def require_targets(config: Config) -> None:
             "limits.lp_max_weight: missing or off; required by [[lp.targets]]; write a share such as"
             ' "25%"'
         )
-    shares = sum(target.share for target in targets)
-    if shares > limit:
+    share_sum = sum(target.share for target in targets)
+    if share_sum > limit:
         raise ValueError(
-            f"lp.targets: shares sum to {shares / 100:g}%, but limits.lp_max_weight is"
+            f"lp.targets: shares sum to {share_sum / 100:g}%, but limits.lp_max_weight is"
             f" {limit / 100:g}%;"
             " lower the shares or raise the limit"
         )
@@ -77,9 +77,10 @@ def _build_target(
     portfolio: Portfolio,
     pools: Sequence[PoolRef],
 ) -> LpTarget:
-    key = f"lp.targets.{table.at}"
+    key = f"lp.targets.{table.pool_address}"
     pool = next(
-        (pool for pool in pools if pool.address == table.at and pool.venue == table.kind), None
+        (pool for pool in pools if pool.address == table.pool_address and pool.venue == table.kind),
+        None,
     )
     if pool is None:
         raise ConfigError(
@@ -87,41 +88,41 @@ def _build_target(
             "check the address; add its fee tier to fee_tiers, or the pool to the venue's pools",
         )
     assets = {asset.token.address for asset in portfolio.assets}
-    foreign = [
+    foreign_labels = [
         portfolio.token(token).label for token in (pool.token0, pool.token1) if token not in assets
     ]
-    if foreign:
+    if foreign_labels:
         raise ConfigError(
-            f"{key}: holds {' and '.join(foreign)}, not an asset of the portfolio",
+            f"{key}: holds {' and '.join(foreign_labels)}, not an asset of the portfolio",
             "add it to portfolio.assets (a target of 0% is allowed), or use another pool",
         )
     v3 = config.venues.uniswap_v3
-    above, width = None, None
+    compound_above, width = None, None
     if isinstance(table, V3TargetTable):
         width = table.width
         if table.compound_above is not None:
-            above = Fraction(
+            compound_above = Fraction(
                 parse_raw(
                     table.compound_above, portfolio.numeraire.decimals, f"{key}.compound_above"
                 )
             )
     return LpTarget(
         venue=table.kind,
-        contract=table.at if width is None or v3 is None else v3.position_manager,
-        pool=table.at,
+        contract=table.pool_address if width is None or v3 is None else v3.position_manager,
+        pool=table.pool_address,
         token0=pool.token0,
         token1=pool.token1,
         fee_pips=pool.fee_pips,
         tick_spacing=None if width is None else pool.tick_spacing,
         share_bps=table.share,
         width_bps=width,
-        compound_above=above,
+        compound_above=compound_above,
         volatility_bps=lp.volatility if table.volatility is None else table.volatility,
         horizon_s=lp.horizon,
     )
 
 
-def require_usable(config: Config) -> None:
+def require_usable_liquidity(config: Config) -> None:
     """Raise ValueError naming the field if a position or target could not be read, valued or
     bounded.
     """
@@ -139,10 +140,10 @@ def require_usable(config: Config) -> None:
         if getattr(config.venues, position.kind) is None:
             raise ValueError(f"{key}: needs [venues.{position.kind}]")
         symbols = [asset.symbol for asset in config.portfolio.assets]
-        foreign = [symbol for symbol in position.entry if symbol not in symbols]
-        if foreign:
+        foreign_symbols = [symbol for symbol in position.entry if symbol not in symbols]
+        if foreign_symbols:
             raise ValueError(
-                f"{key}.entry: {foreign[0]!r} is not an asset; add it to portfolio.assets"
+                f"{key}.entry: {foreign_symbols[0]!r} is not an asset; add it to portfolio.assets"
                 " (a target of 0% is allowed)"
             )
     if config.lp is None:
@@ -174,20 +175,20 @@ def _build_position(
     tokens: Mapping[str, Token],
 ) -> ConfirmedPosition:
     key = f"portfolio.positions.{table.name.removeprefix('token_id ')}.entry"
-    entry = sorted(
+    amounts = sorted(
         (int(tokens[symbol].address, 16), tokens[symbol], amount)
         for symbol, amount in table.entry.items()
     )
-    (_, token0, first), (_, token1, second) = entry
+    (_, token0, amount0), (_, token1, amount1) = amounts
     return ConfirmedPosition(
         venue=table.kind,
-        contract=table.pair if isinstance(table, V2PositionTable) else _manager(config),
+        contract=table.pair if isinstance(table, V2PositionTable) else _position_manager(config),
         token_id=None if isinstance(table, V2PositionTable) else table.token_id,
         token0=token0.address,
         token1=token1.address,
         entry_raw=(
-            parse_raw(first, token0.decimals, f"{key}.{token0.symbol}"),
-            parse_raw(second, token1.decimals, f"{key}.{token1.symbol}"),
+            parse_raw(amount0, token0.decimals, f"{key}.{token0.symbol}"),
+            parse_raw(amount1, token1.decimals, f"{key}.{token1.symbol}"),
         ),
         entry_block=table.entry_block,
         volatility_bps=lp.volatility if table.volatility is None else table.volatility,
@@ -195,36 +196,38 @@ def _build_position(
     )
 
 
-def _manager(config: Config) -> str:
+def _position_manager(config: Config) -> str:
     if config.venues.uniswap_v3 is None:
         raise ConfigError("portfolio.positions: a uniswap_v3 position needs [venues.uniswap_v3]")
     return config.venues.uniswap_v3.position_manager
 
 
 def known_positions(
-    config: Config, portfolio: Portfolio, moves: Sequence[LpPositionChange]
+    config: Config, portfolio: Portfolio, changes: Sequence[LpPositionChange]
 ) -> tuple[ConfirmedPosition, ...]:
     """Return all counted positions. Raises ConfigError if the config lacks settings for positions
     opened by the agent.
     """
     if config.lp is not None:
         venues = {"uniswap_v2": config.venues.uniswap_v2, "uniswap_v3": config.venues.uniswap_v3}
-        for move in moves:
-            if venues.get(move.venue) is None and own_changes.is_position_open(moves, move.name):
+        for change in changes:
+            if venues.get(change.venue) is None and own_changes.is_position_open(
+                changes, change.name
+            ):
                 raise ConfigError(
-                    f"venues.{move.venue}: missing, but the agent has liquidity in {move.name}",
-                    f"keep [venues.{move.venue}] in the config; a target with a share of 0%"
+                    f"venues.{change.venue}: missing, but the agent has liquidity in {change.name}",
+                    f"keep [venues.{change.venue}] in the config; a target with a share of 0%"
                     " withdraws liquidity",
                 )
         return own_changes.tracked_positions(
             portfolio.positions,
             portfolio.lp_targets,
-            moves,
+            changes,
             config.lp.volatility,
             config.lp.horizon,
         )
     if still_open := {
-        move.name for move in moves if own_changes.is_position_open(moves, move.name)
+        change.name for change in changes if own_changes.is_position_open(changes, change.name)
     }:
         raise ConfigError(
             f"lp: missing, but the agent has liquidity in {', '.join(sorted(still_open))}",
@@ -234,25 +237,25 @@ def known_positions(
     return portfolio.positions
 
 
-def lp_venues(config: Config, moves: Sequence[LpPositionChange]) -> frozenset[str]:
+def lp_venues(config: Config, changes: Sequence[LpPositionChange]) -> frozenset[str]:
     """Return venues of positions that are confirmed, targeted, or opened by the agent."""
     targets = () if config.lp is None else config.lp.targets
-    configured = [entry.kind for entry in (*config.portfolio.positions, *targets)]
-    return frozenset(configured) | {
-        move.venue for move in moves if own_changes.is_position_open(moves, move.name)
+    configured_venues = [entry.kind for entry in (*config.portfolio.positions, *targets)]
+    return frozenset(configured_venues) | {
+        change.venue for change in changes if own_changes.is_position_open(changes, change.name)
     }
 
 
 def liquidity_contracts(
-    config: Config, moves: Sequence[LpPositionChange]
+    config: Config, changes: Sequence[LpPositionChange]
 ) -> tuple[tuple[str, str], ...]:
     """Return (venue, contract) pairs of the contracts that provide and withdraw liquidity, for venues
     with liquidity.
     """
-    v2, v3, used = config.venues.uniswap_v2, config.venues.uniswap_v3, lp_venues(config, moves)
+    v2, v3, venues = config.venues.uniswap_v2, config.venues.uniswap_v3, lp_venues(config, changes)
     contracts = []
     if v2 is not None:
         contracts.append(("uniswap_v2", v2.router))
     if v3 is not None:
         contracts.append(("uniswap_v3", v3.position_manager))
-    return tuple((venue, contract) for venue, contract in contracts if venue in used)
+    return tuple((venue, contract) for venue, contract in contracts if venue in venues)

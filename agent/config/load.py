@@ -20,7 +20,7 @@ from agent.config.limits import (
     require_native_top_up,
     require_protection,
 )
-from agent.config.liquidity import require_usable
+from agent.config.liquidity import require_usable_liquidity
 from agent.config.loaded import USUAL_STORE, ConfigSource, LoadedConfig, sqlite_file
 from agent.config.orders import require_strategy_orders
 from agent.config.pace import require_pace
@@ -45,10 +45,10 @@ NO_CONFIG = (
 
 def parse_config(text: str, origin: str = "config") -> Config:
     """Parse TOML text into a Config. Raises ConfigError listing every mistake."""
-    return check_values(_values(text, origin), origin)
+    return check_values(_parse_toml(text, origin), origin)
 
 
-def _values(text: str, origin: str) -> dict[str, Any]:
+def _parse_toml(text: str, origin: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -60,10 +60,10 @@ def _values(text: str, origin: str) -> dict[str, Any]:
 
 def _toml_remedy(text: str, error: str) -> str:
     """Return the remedy of a TOML error: quotes, if it is at a bare percentage or duration."""
-    if position := re.search(r"at line (\d+), column (\d+)", error):
-        line, at = text.split("\n")[int(position[1]) - 1], int(position[2]) - 1
-        number = re.search(r"=\s*([0-9][0-9.]*\s?)$", line[:at])
-        unit = re.match("%|[a-z]+", line[at:])
+    if match := re.search(r"at line (\d+), column (\d+)", error):
+        line, column = text.split("\n")[int(match[1]) - 1], int(match[2]) - 1
+        number = re.search(r"=\s*([0-9][0-9.]*\s?)$", line[:column])
+        unit = re.match("%|[a-z]+", line[column:])
         if number is not None and unit is not None:
             return f'put the value in quotes: "{number[1]}{unit[0]}"'
     return "correct it; trimtab init writes a valid config"
@@ -72,7 +72,7 @@ def _toml_remedy(text: str, error: str) -> str:
 CHECKS = (
     require_protection,
     require_max_weight,
-    require_usable,
+    require_usable_liquidity,
     require_zone,
     require_pace,
     require_strategies,
@@ -87,17 +87,17 @@ CHECKS = (
 """Checks between tables; each raises ValueError naming field and remedy."""
 
 
-def check_values(data: dict[str, Any], origin: str) -> Config:
+def check_values(values: dict[str, Any], origin: str) -> Config:
     """Return the config of parsed values. Raises ConfigError."""
     try:
-        config = Config.model_validate(data)
+        config = Config.model_validate(values)
         for check in CHECKS:
             check(config)
         if config.wallet.test_account is not None and not config.chain.local:
             raise ValueError("wallet.test_account is for local chains only; use keystore")
     except ValueError as error:
         mistakes = (
-            describe_errors(error, data, Config)
+            describe_errors(error, values, Config)
             if isinstance(error, ValidationError)
             else [str(error)]
         )
@@ -124,8 +124,8 @@ def load_config(path: ConfigSource = "trimtab.toml", *, guarded: bool = True) ->
     if guarded:
         make_private(file, "config")
     try:
-        raw = file.read_bytes()
-        text = raw.decode()
+        content = file.read_bytes()
+        text = content.decode()
     except FileNotFoundError:
         raise ConfigError(f"{file}: no such file", NO_CONFIG) from None
     except (OSError, UnicodeDecodeError) as error:
@@ -137,7 +137,7 @@ def load_config_text(text: str, path: Path, origin: str, *, guarded: bool = True
     """Load a config from text that may not be saved yet, and .env beside `path` unless `guarded` is
     false.
     """
-    values = _values(text, origin)
+    values = _parse_toml(text, origin)
     digest = hashlib.sha256(text.encode()).hexdigest()
     loaded = LoadedConfig(check_values(values, origin), path, digest, values)
     if guarded:

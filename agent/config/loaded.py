@@ -32,7 +32,7 @@ class LoadedConfig:
     paper: bool = False
 
     @property
-    def text(self) -> str:
+    def redacted_text(self) -> str:
         """Storable text: canonical values without comments and secrets."""
         return redacted_text(self.values)
 
@@ -45,13 +45,13 @@ class LoadedConfig:
         url, prefix = self.live_url, "sqlite:///"
         if not url.startswith(prefix):
             return url
-        live = Path(url.removeprefix(prefix))
-        if live.name == PAPER_FILE:
+        live_file = Path(url.removeprefix(prefix))
+        if live_file.name == PAPER_FILE:
             raise ConfigError(
                 f"store.url: {PAPER_FILE} is reserved for paper trading",
                 "choose another name, such as trimtab.db",
             )
-        return prefix + str(live.with_name(PAPER_FILE)) if self.paper else url
+        return prefix + str(live_file.with_name(PAPER_FILE)) if self.paper else url
 
     @property
     def live_url(self) -> str:
@@ -81,5 +81,5 @@ def sqlite_file(url: str, folder: Path) -> Path | None:
     """Return the file of a store's URL, relative to `folder`; None for another kind of store."""
     if not url.startswith(SQLITE):
         return None
-    name = Path(url.removeprefix(SQLITE))
-    return name if name.is_absolute() else (folder / name).resolve()
+    file = Path(url.removeprefix(SQLITE))
+    return file if file.is_absolute() else (folder / file).resolve()

@@ -29,16 +29,16 @@ def price_level_notes(portfolio: PortfolioTable) -> dict[str, str]:
         for kind, level in order_levels(asset):
             if level.price is None:
                 continue
-            number = _plain(level.price)
+            price_text = _decimal_text(level.price)
             meaning = "distance" if kind is OrderKind.TRAILING_STOP else "price"
-            share = f'; a share is written "{number}%"' if level.price < 100 else ""
+            share_hint = f'; a share is written "{price_text}%"' if level.price < 100 else ""
             notes[f"{asset.symbol} {kind.value}"] = (
-                f"{number} is a {meaning} in {portfolio.numeraire}{share}"
+                f"{price_text} is a {meaning} in {portfolio.numeraire}{share_hint}"
             )
     return notes
 
 
-def _plain(price: Fraction) -> str:
+def _decimal_text(price: Fraction) -> str:
     return f"{Decimal(price.numerator) / Decimal(price.denominator):f}"
 
 
@@ -49,10 +49,10 @@ def require_strategy_orders(config: Config) -> None:
     portfolio = config.portfolio
     if not config.strategies:
         return
-    entered = next((asset.symbol for asset in portfolio.assets if asset.entry is not None), None)
-    if entered is not None:
+    with_entry = next((asset.symbol for asset in portfolio.assets if asset.entry is not None), None)
+    if with_entry is not None:
         raise ValueError(
-            f"portfolio.assets.{entered}.entry: strategies do not support entries; remove the entry"
+            f"portfolio.assets.{with_entry}.entry: strategies do not support entries; remove the entry"
             " or [[strategies]]"
         )
     if portfolio.orders is not None and portfolio.orders.absent != "cash":
@@ -73,9 +73,9 @@ def build_orders(
     ]
     for asset in portfolio.assets:
         token = tokens[asset.symbol]
-        unit = Fraction(10) ** (numeraire.decimals - token.decimals)
+        scale = Fraction(10) ** (numeraire.decimals - token.decimals)
         for kind, level in order_levels(asset):
-            price = None if level.price is None else level.price * unit
+            price = None if level.price is None else level.price * scale
             terms.append(OrderTerms(token.address, kind, price, level.share_bps))
     return OrdersConfig(
         tuple(terms),

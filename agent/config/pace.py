@@ -26,11 +26,11 @@ from agent.units import format_duration
 def require_pace(config: Config) -> None:
     """Raise ValueError naming field and remedy if the execution style cannot be executed."""
     table = config.execution
-    missing = [key for key in STYLE_KEYS[table.style] if key not in table.model_fields_set]
-    if missing:
+    missing_keys = [key for key in STYLE_KEYS[table.style] if key not in table.model_fields_set]
+    if missing_keys:
         raise ValueError(
-            f"execution.{missing[0]}: missing; style = {table.style!r} needs it, for example"
-            f" {EXAMPLES[missing[0]]}"
+            f"execution.{missing_keys[0]}: missing; style = {table.style!r} needs it, for example"
+            f" {EXAMPLES[missing_keys[0]]}"
         )
     for key in ("interval", "recovery", "over", "patience"):
         seconds = getattr(table, key)
@@ -89,11 +89,11 @@ def pace_text(config: Config) -> str:
     """Return the execution style and its keys as text."""
     table = config.execution
     values = {key: getattr(table, key) for key in STYLE_KEYS[table.style]}
-    parts = [f"{key} {_shown(key, value)}" for key, value in values.items()]
+    parts = [f"{key} {_value_text(key, value)}" for key, value in values.items()]
     return ", ".join([table.style, *parts])
 
 
-def _shown(key: str, value: object) -> str:
+def _value_text(key: str, value: object) -> str:
     if value is None:
         return "off"
     if key in ("interval", "recovery", "over", "patience") and isinstance(value, int):

@@ -132,12 +132,12 @@ def starting_deviation_bps(feeds: Iterable[str | None], numeraire: str | None) -
     """Return limits.oracle_deviation for a new config: the thresholds of an asset's feed and of the
     numeraire's, the largest of all assets, plus a margin. None if a threshold is not known.
     """
-    known = [FEED_THRESHOLDS_BPS.get(feed or "") for feed in feeds]
-    base = FEED_THRESHOLDS_BPS.get(numeraire or "")
-    thresholds = [bps for bps in known if bps is not None]
-    if base is None or len(thresholds) < len(known):
+    asset_thresholds = [FEED_THRESHOLDS_BPS.get(feed or "") for feed in feeds]
+    numeraire_threshold = FEED_THRESHOLDS_BPS.get(numeraire or "")
+    thresholds = [bps for bps in asset_thresholds if bps is not None]
+    if numeraire_threshold is None or len(thresholds) < len(asset_thresholds):
         return None
-    return max(thresholds, default=0) + base + DEVIATION_MARGIN_BPS
+    return max(thresholds, default=0) + numeraire_threshold + DEVIATION_MARGIN_BPS
 
 
 SEQUENCER_FEEDS = {

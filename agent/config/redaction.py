@@ -19,7 +19,7 @@ def redacted_text(values: Mapping[str, Any]) -> str:
     """Return canonical TOML of the values with URLs, keys and recovery phrases redacted."""
     import tomlkit
 
-    return tomlkit.dumps(_cleaned(values))
+    return tomlkit.dumps(_redacted(values))
 
 
 def config_diff(before: str, after: str) -> tuple[str, ...]:
@@ -43,15 +43,15 @@ def is_secret(value: str) -> bool:
     return any(pattern.search(value) for pattern in (_URL, _KEY, _PHRASE))
 
 
-def _cleaned(value: Any) -> Any:
+def _redacted(value: Any) -> Any:
     match value:
         case dict():
             return {
-                HIDDEN if is_secret(name) else name: _cleaned(inner)
+                HIDDEN if is_secret(name) else name: _redacted(inner)
                 for name, inner in value.items()
             }
         case list():
-            return [_cleaned(inner) for inner in value]
+            return [_redacted(inner) for inner in value]
         case str() if is_secret(value):
             return HIDDEN
         case _:

@@ -75,7 +75,7 @@ class ExecutionTable(PaceTable):
     rebalancer: Address | None = None
 
     @model_validator(mode="after")
-    def _private(self) -> ExecutionTable:
+    def _check_submission(self) -> ExecutionTable:
         url = self.submit_url.get_secret_value()
         if url and not url.startswith(("http://", "https://")):
             raise ValueError(

@@ -47,8 +47,8 @@ def require_strategies(config: Config) -> None:
             'split: missing; strategies need it, for example [split] with relative = "20%"'
         )
     names = [strategy.name for strategy in strategies]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ValueError(f"strategies: the name {twice[0]} is given twice; write another name")
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"strategies: the name {repeated[0]} is given twice; write another name")
     if "all" in names:
         raise ValueError("strategies: 'all' is reserved; choose another name")
     if (total := sum(strategy.share for strategy in strategies)) != BPS:
@@ -119,7 +119,7 @@ def _require_no_wallet_settings(config: Config) -> None:
                 f"strategies.{strategy.name}.trigger: a zone needs the whole wallet; use another"
                 " trigger, such as a threshold"
             )
-    refused = (
+    conflicts = (
         (
             "policy.trigger: a zone",
             is_zone(policy.trigger),
@@ -160,8 +160,8 @@ def _require_no_wallet_settings(config: Config) -> None:
             'write style = "market" and remove the keys of other styles',
         ),
     )
-    for setting, present, remedy in refused:
-        if present:
+    for setting, is_set, remedy in conflicts:
+        if is_set:
             raise ValueError(
                 f"{setting} cannot be combined with [[strategies]]; {remedy}, or"
                 " remove [[strategies]]"
@@ -175,17 +175,17 @@ def build_split(config: Config) -> CapitalSplit | None:
     if not config.strategies or config.split is None:
         return None
     policy, assets = build_policy(config), config.portfolio.assets
-    address = {asset.symbol: asset.address for asset in assets}
-    base = {market.symbol: market.name for market in futures_markets(config)}
+    addresses = {asset.symbol: asset.address for asset in assets}
+    market_names = {market.symbol: market.name for market in futures_markets(config)}
     strategies = []
     for table in config.strategies:
         strategy_policy = _strategy_policy(config, policy, table)
         if table.weights is None:
             weights = dict(
-                zip(address.values(), largest_remainder([Fraction(1)] * len(assets)), strict=True)
+                zip(addresses.values(), largest_remainder([Fraction(1)] * len(assets)), strict=True)
             )
         else:
-            weights = {address[symbol]: bps for symbol, bps in table.weights.items()}
+            weights = {addresses[symbol]: bps for symbol, bps in table.weights.items()}
         health = None
         if (rule := table.health) is not None:
             health = StrategyHealthRule(
@@ -201,7 +201,9 @@ def build_split(config: Config) -> CapitalSplit | None:
                 strategy_policy.cooldown_s,
                 table.floor,
                 health,
-                market_bps=tuple((base[symbol], bps) for symbol, bps in table.futures.items()),
+                market_bps=tuple(
+                    (market_names[symbol], bps) for symbol, bps in table.futures.items()
+                ),
             )
         )
     return CapitalSplit(tuple(strategies), Threshold(config.split.absolute, config.split.relative))
@@ -219,16 +221,16 @@ def with_allocators(
     strategies = []
     for strategy in split.strategies:
         table = strategy_as_portfolio(config.portfolio, tables[strategy.name])
-        weights = build_weights(table, portfolio, folder, build_signals(config), config.futures)
-        if weights is not None and weights.method is AllocationMethod.FIXED:
-            weights = None
-        strategies.append(replace(strategy, allocator=weights))
+        allocator = build_weights(table, portfolio, folder, build_signals(config), config.futures)
+        if allocator is not None and allocator.method is AllocationMethod.FIXED:
+            allocator = None
+        strategies.append(replace(strategy, allocator=allocator))
     return replace(split, strategies=tuple(strategies))
 
 
 def _strategy_policy(config: Config, policy: Policy, table: StrategyTable) -> Policy:
     """Build the policy of one strategy, validated like that of a portfolio."""
-    risky = {
+    risky_addresses = {
         asset.symbol: asset.address
         for asset in config.portfolio.assets
         if asset.symbol != config.portfolio.numeraire
@@ -239,7 +241,7 @@ def _strategy_policy(config: Config, policy: Policy, table: StrategyTable) -> Po
                 "policy.trigger: a zone needs the whole portfolio", "use another trigger"
             )
         if table.trigger is not None:
-            policy = replace(policy, trigger=build_trigger(table.trigger, risky))
+            policy = replace(policy, trigger=build_trigger(table.trigger, risky_addresses))
         if table.destination is not None:
             policy = replace(policy, destination=Destination(table.destination))
         if table.cooldown is not None:

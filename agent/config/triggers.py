@@ -1,6 +1,4 @@
-"""[policy] trigger and risk: every kind of trigger, bands of assets, and the risk figures of a
-zone.
-"""
+"""Checks of [policy] trigger and risk, and the trigger with a zone's risk figures."""
 
 from __future__ import annotations
 
@@ -30,19 +28,19 @@ def require_zone(config: Config) -> None:
             " or with estimate (docs/zone.md)"
         )
     symbols = [asset.symbol for asset in config.portfolio.assets]
-    unknown = [symbol for symbol in table.volatilities if symbol not in symbols]
-    if unknown:
+    unknown_symbols = [symbol for symbol in table.volatilities if symbol not in symbols]
+    if unknown_symbols:
         raise ValueError(
-            f"policy.risk.volatilities: {unknown[0]!r} is not an asset; remove it or correct"
+            f"policy.risk.volatilities: {unknown_symbols[0]!r} is not an asset; remove it or correct"
             " its spelling"
         )
-    named = [_pair(name, symbols) for name in table.correlations]
-    twice = [
-        name for name, pair in zip(table.correlations, named, strict=True) if named.count(pair) > 1
+    pairs = [_pair(name, symbols) for name in table.correlations]
+    repeated_pairs = [
+        name for name, pair in zip(table.correlations, pairs, strict=True) if pairs.count(pair) > 1
     ]
-    if twice:
+    if repeated_pairs:
         raise ValueError(
-            f"policy.risk.correlations: {' and '.join(twice)} are the same pair; keep one"
+            f"policy.risk.correlations: {' and '.join(repeated_pairs)} are the same pair; keep one"
         )
     zone = build_policy_trigger(config)
     labels = {asset.address: asset.symbol for asset in config.portfolio.assets}
@@ -64,17 +62,19 @@ def _require_estimate(
             "policy.risk.correlation: estimate takes correlations from prices; write only those"
             " of pairs without prices"
         )
-    far = [name for name, bps in table.correlations.items() if abs(bps) > risk.MOST_CORRELATION_BPS]
-    if far:
+    too_high_pairs = [
+        name for name, bps in table.correlations.items() if abs(bps) > risk.MOST_CORRELATION_BPS
+    ]
+    if too_high_pairs:
         raise ValueError(
-            f'policy.risk.correlations: {far[0]} is beyond 99%; write "99%" for tokens that move'
+            f'policy.risk.correlations: {too_high_pairs[0]} is beyond 99%; write "99%" for tokens that move'
             " as one"
         )
-    estimated = [symbol for symbol in labels.values() if symbol not in table.volatilities]
-    count = len(estimated)
-    if estimate.min_history < (count + 1) * estimate.step:
+    estimated_symbols = [symbol for symbol in labels.values() if symbol not in table.volatilities]
+    asset_count = len(estimated_symbols)
+    if estimate.min_history < (asset_count + 1) * estimate.step:
         raise ValueError(
-            f"policy.risk.estimate.min_history: {count} assets need at least {count + 1}"
+            f"policy.risk.estimate.min_history: {asset_count} assets need at least {asset_count + 1}"
             " steps for a non-singular covariance; write a longer one"
         )
     return {address: symbol for address, symbol in labels.items() if symbol in table.volatilities}
@@ -107,12 +107,12 @@ def _with_risk(
                 (assets[symbol], bps) for symbol, bps in table.volatilities.items()
             ),
             correlations_bps=tuple(_correlations(table, assets)),
-            measuring=None if table.estimate is None else _measuring(table.estimate),
+            measuring=None if table.estimate is None else _estimation_window(table.estimate),
         )
     )
 
 
-def _measuring(estimate: EstimateTable) -> RiskEstimationWindow:
+def _estimation_window(estimate: EstimateTable) -> RiskEstimationWindow:
     return RiskEstimationWindow(
         estimate.window, estimate.step, -(-estimate.min_history // estimate.step), estimate.max_age
     )
@@ -120,13 +120,13 @@ def _measuring(estimate: EstimateTable) -> RiskEstimationWindow:
 
 def _correlations(table: RiskTable, addresses: Mapping[str, str]) -> list[tuple[str, str, int]]:
     """Return (token, token, bps) of every pair of assets with a correlation."""
-    named = {frozenset(name.split("/")): bps for name, bps in table.correlations.items()}
+    bps_by_pair = {frozenset(name.split("/")): bps for name, bps in table.correlations.items()}
     symbols, pairs = list(addresses), []
     for number, later in enumerate(symbols):
         for earlier in symbols[:number]:
-            configured = later in table.volatilities and earlier in table.volatilities
-            default = table.correlation if table.estimate is None or not configured else 0
-            bps = named.get(frozenset((later, earlier)), default)
+            both_configured = later in table.volatilities and earlier in table.volatilities
+            default = table.correlation if table.estimate is None or not both_configured else 0
+            bps = bps_by_pair.get(frozenset((later, earlier)), default)
             if bps is not None:
                 pairs.append((addresses[earlier], addresses[later], bps))
     return pairs
@@ -135,12 +135,12 @@ def _correlations(table: RiskTable, addresses: Mapping[str, str]) -> list[tuple[
 def build_policy_trigger(config: Config) -> Trigger:
     """Build the trigger of [policy], a zone with its risk. Raises ConfigError."""
     addresses = {asset.symbol: asset.address for asset in config.portfolio.assets}
-    risky = {
+    risky_addresses = {
         symbol: address
         for symbol, address in addresses.items()
         if symbol != config.portfolio.numeraire
     }
-    trigger = build_trigger(config.policy.trigger, risky)
+    trigger = build_trigger(config.policy.trigger, risky_addresses)
     if isinstance(trigger, NoTradeZone):
         return _with_risk(trigger, config.policy.risk, addresses)
     return trigger

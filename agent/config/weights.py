@@ -53,7 +53,7 @@ def build_weights(
     if weights is None:
         return None
     tokens = {asset.token.symbol: asset.token.address for asset in portfolio.assets}
-    free = [symbol for symbol in tokens if symbol not in weights.fixed]
+    unfixed_symbols = [symbol for symbol in tokens if symbol not in weights.fixed]
     step_s = weights.step or HOUR_S
     supplies: list[TokenSupply] = []
     if weights.supplies is not None:
@@ -70,7 +70,8 @@ def build_weights(
         until_chosen=InitialWeights(weights.until_chosen or "wait"),
         fixed=tuple(tokens[symbol] for symbol in weights.fixed),
         limits=tuple(
-            WeightLimit(tokens[symbol], *weight_bounds(weights, symbol)) for symbol in free
+            WeightLimit(tokens[symbol], *weight_bounds(weights, symbol))
+            for symbol in unfixed_symbols
         ),
         supplies=tuple(supplies),
         signal=None if weights.signal is None else signals[weights.signal],
@@ -86,13 +87,13 @@ def _futures_risk(
     """Return the bounds of futures weights; None for an allocator of spot weights."""
     if futures is None or weights.method.needs is not AllocationNeeds.MARKETS:
         return None
-    sides = tuple(
+    futures_sides = tuple(
         FuturesSide(market.name, tokens[market.asset], market.weight > 0)
         for market in futures.markets
         if market.weight and market.asset is not None
     )
     return FuturesRisk(
-        sides,
+        futures_sides,
         futures.leverage,
         futures.limits.stress_move or 0,
         weights.stress_loss or 0,
@@ -117,16 +118,16 @@ def _require_futures_allocator(field: str, table: WeightsTable, config: Config) 
     futures = config.futures
     if futures is None or not futures.leverage:
         raise ValueError(f"{field}: kind {table.kind} needs [futures] with a leverage above 0x")
-    tables = [market for market in futures.markets if market.weight]
-    if without := [market.symbol for market in tables if market.asset is None]:
+    markets = [market for market in futures.markets if market.weight]
+    if without_asset := [market.symbol for market in markets if market.asset is None]:
         raise ValueError(
-            f"futures.markets.{without[0]}.asset: missing; kind {table.kind} uses the prices of the"
+            f"futures.markets.{without_asset[0]}.asset: missing; kind {table.kind} uses the prices of the"
             " asset"
         )
-    assets = [market.asset for market in tables]
-    if twice := [asset for asset in assets if assets.count(asset) > 1]:
+    assets = [market.asset for market in markets]
+    if repeated := [asset for asset in assets if assets.count(asset) > 1]:
         raise ValueError(
-            f"futures.markets: two markets have the asset {twice[0]!r}; kind {table.kind} needs one"
+            f"futures.markets: two markets have the asset {repeated[0]!r}; kind {table.kind} needs one"
         )
     if not futures.limits.stress_move or not 0 < (table.stress_loss or 0) <= BPS:
         raise ValueError(
@@ -157,7 +158,7 @@ def allocator_supply_tokens(portfolio: Portfolio, layers: Iterable[LayerConfig])
     """
     allocators = [
         portfolio.weights,
-        *(part.allocator for settings in layers for part in settings.allocators),
+        *(allocator.allocator for settings in layers for allocator in settings.allocators),
     ]
     return tuple(
         dict.fromkeys(
@@ -173,12 +174,12 @@ def weights_text(table: PortfolioTable) -> str:
     weights = table.weights
     if weights is None or weights.method is AllocationMethod.FIXED:
         return "fixed targets"
-    free = [asset.symbol for asset in table.assets if asset.symbol not in weights.fixed]
+    unfixed_symbols = [asset.symbol for asset in table.assets if asset.symbol not in weights.fixed]
     name = weights.kind if weights.signal is None else f"{weights.kind} {weights.signal}"
     choice = f"{name}, chosen every {format_duration(weights.every or 0)}"
     if weights.step and weights.window:
-        what = "returns" if weights.signal is None else "prices"
-        choice += f" from {what} of {format_duration(weights.step)}"
+        series = "returns" if weights.signal is None else "prices"
+        choice += f" from {series} of {format_duration(weights.step)}"
         choice += f" over {format_duration(weights.window)}"
     parts = [choice]
     if weights.min_history:
@@ -188,8 +189,8 @@ def weights_text(table: PortfolioTable) -> str:
         parts.append(f"{', '.join(weights.fixed)} fixed")
     if weights.stress_loss is not None:
         parts.append(f"futures weights, stress loss of a market {weights.stress_loss / 100:g}%")
-        free = []
-    for symbol in free:
+        unfixed_symbols = []
+    for symbol in unfixed_symbols:
         low, high = weight_bounds(weights, symbol)
         parts.append(f"{symbol} {low / 100:g}% to {high / 100:g}%")
     parts += [
@@ -207,33 +208,35 @@ def read_supplies(path: Path, portfolio: Portfolio) -> list[TokenSupply]:
     tokens = {asset.token.symbol: asset.token for asset in portfolio.assets}
     field = f"portfolio.weights.supplies: {path.name}"
     try:
-        lines = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+        rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
     except (OSError, ValueError, csv.Error) as error:  # ValueError: not text, or not a path
         raise ConfigError(
             f"{field}: cannot be read: {error}", "write a CSV with the columns symbol,supply,as_of"
         ) from None
     supplies: dict[str, TokenSupply] = {}
-    for number, line in enumerate(lines, 2):
-        symbol, text = (line.get("symbol") or "").strip(), _supply_text(line)
+    for line_number, row in enumerate(rows, 2):
+        symbol, text = (row.get("symbol") or "").strip(), _supply_text(row)
         if symbol not in tokens:
             raise ConfigError(
-                f"{field}, line {number}: {symbol!r} is not an asset",
+                f"{field}, line {line_number}: {symbol!r} is not an asset",
                 "remove the line, or correct the symbol",
             )
         if symbol in supplies:
-            raise ConfigError(f"{field}, line {number}: {symbol} is given twice", "keep one line")
+            raise ConfigError(
+                f"{field}, line {line_number}: {symbol} is given twice", "keep one line"
+            )
         if not _NUMBER.fullmatch(text):
             raise ConfigError(
-                f"{field}, line {number}: {text!r} is not a number of coins",
+                f"{field}, line {line_number}: {text!r} is not a number of coins",
                 "write a plain decimal such as 19850000.5",
             )
-        as_of = (line.get("as_of") or "").strip()
-        origin = safe_label(path.name, "a file")
+        as_of = (row.get("as_of") or "").strip()
+        source = safe_label(path.name, "a file")
         if _DATE.fullmatch(as_of):
-            origin += f" of {as_of}"
+            source += f" of {as_of}"
         token = tokens[symbol]
         supplies[symbol] = TokenSupply(
-            token.address, floor_int(Fraction(text) * 10**token.decimals), origin
+            token.address, floor_int(Fraction(text) * 10**token.decimals), source
         )
     if not supplies:
         raise ConfigError(
@@ -242,42 +245,42 @@ def read_supplies(path: Path, portfolio: Portfolio) -> list[TokenSupply]:
     return list(supplies.values())
 
 
-def _supply_text(line: Mapping[str, str | None]) -> str:
+def _supply_text(row: Mapping[str, str | None]) -> str:
     """Return the supply of a line, or market_cap over price, rounded down to a millionth of a coin."""
-    supply, worth, price = (
-        (line.get(name) or "").strip() for name in ("supply", "market_cap", "price")
+    supply, market_cap, price = (
+        (row.get(name) or "").strip() for name in ("supply", "market_cap", "price")
     )
-    if supply or not (_NUMBER.fullmatch(worth) and _NUMBER.fullmatch(price)):
-        return supply or worth
+    if supply or not (_NUMBER.fullmatch(market_cap) and _NUMBER.fullmatch(price)):
+        return supply or market_cap
     if not Fraction(price):
-        return f"{worth} / {price}"
-    return f"{Decimal(floor_int(Fraction(worth) / Fraction(price) * 10**6)) / 10**6:f}"
+        return f"{market_cap} / {price}"
+    return f"{Decimal(floor_int(Fraction(market_cap) / Fraction(price) * 10**6)) / 10**6:f}"
 
 
 def require_signals(config: Config) -> None:
     """Raise ValueError naming the field if a signal is missing or unused, or if its futures weights
     would have no band.
     """
-    used = dict(_used(config))
-    for field, name in used.items():
+    signal_by_field = dict(_signals_by_field(config))
+    for field, name in signal_by_field.items():
         if name not in config.signals:
             raise ValueError(
                 f"{field}: no [signals.{name}]; add it with a timeout, or correct the name"
             )
     for name in config.signals:
-        if name not in used.values():
+        if name not in signal_by_field.values():
             raise ValueError(
                 f"signals.{name}: unused; name it in an allocator of kind 'signal', or remove it"
             )
     futures = config.futures
-    if used and futures is not None and "leverage_band" not in futures.model_fields_set:
+    if signal_by_field and futures is not None and "leverage_band" not in futures.model_fields_set:
         raise ValueError(
             "futures.leverage_band: missing; a signal changes the total notional: write for example"
             ' "20%", or "off"'
         )
 
 
-def _used(config: Config) -> Iterator[tuple[str, str]]:
+def _signals_by_field(config: Config) -> Iterator[tuple[str, str]]:
     """Yield (field, name) of each signal that an allocator names."""
     tables = {"portfolio.weights.signal": config.portfolio.weights}
     for strategy in config.strategies:

@@ -39,70 +39,81 @@ def with_prior_day(
     balances: BalanceStore,
     budgets: BudgetStore,
     endpoint_pool: EndpointPool,
-    contract: bool = False,
+    is_contract: bool = False,
 ) -> StepInput:
     """Return the step with a history of the last 24 h, read from the chain once.
 
     If the chain cannot be read, daily limits refuse until the store covers a whole day or the owner
     confirms that day, so that no limit takes an unknown day for an unused one. A swap is valued at
     the reference prices just before it if feeds and the node still have them, else at current
-    prices. Its gain counts as zero, and its loss is at least its gas. A transfer out, except to the
-    router, is the owner's: it costs its gas and counts as paid out (limits.payout_per_day), as does
-    the loss of a swap elsewhere. `contract` means that the wallet is a contract, whose nonce does
-    not count transactions sent by its owners.
+    prices. Its gain counts as zero, and its loss is at least its gas. Tokens sent anywhere but to
+    the router count as a payment by the owner: its loss is its gas, and its amount counts in
+    limits.payout_per_day, as does the loss of a swap on another contract. `is_contract` means that
+    the wallet is a contract, whose nonce does not count transactions sent by its owners.
     """
     snapshot = step.snapshot
     now_s = snapshot.head.timestamp_s
     if balances.prior_day_known(now_s):
         return step
     try:
-        if contract and snapshot.nonce_latest:
+        if is_contract and snapshot.nonce_latest:
             raise HistoryUnavailable("earlier transactions of the Safe's owners are not read")
         feeds = [feed.feed for feed in snapshot.feeds if feed.feed in step.portfolio.feeds()]
-        day = RecentTransactions(0, ())
+        recent_txs = RecentTransactions(0, ())
         if snapshot.nonce_latest:
-            day = recent_transactions(
+            recent_txs = recent_transactions(
                 endpoint_pool, snapshot.owner, snapshot.head, snapshot.nonce_latest, feeds
             )
-        usage = prior_day_usage(step, day)
+        usage = prior_day_usage(step, recent_txs)
     except TrimtabError as error:
         balances.mark_day_asked(now_s)
         why = f"the wallet's last 24 h are not known ({error.message}); {REMEDY}"
-        unknown = "; ".join(filter(None, (step.history.budgets.unknown, why)))
+        unknown_reason = "; ".join(filter(None, (step.history.budgets.unknown, why)))
         return replace(
             step,
-            history=replace(step.history, budgets=replace(step.history.budgets, unknown=unknown)),
+            history=replace(
+                step.history, budgets=replace(step.history.budgets, unknown=unknown_reason)
+            ),
         )
     balances.record_prior_day(usage, snapshot.nonce_latest)
     return replace(step, history=budgets.history(now_s))
 
 
-def prior_day_usage(step: StepInput, day: RecentTransactions) -> tuple[ExternalTransaction, ...]:
+def prior_day_usage(
+    step: StepInput, recent_txs: RecentTransactions
+) -> tuple[ExternalTransaction, ...]:
     """Return each transaction's use of the daily limits, at the reference prices of its time if
     known, else at current ones. Raises HistoryUnavailable if a transferred asset has neither price,
     because its loss would go unrecorded.
     """
-    coin = step.portfolio.wrapped_native
-    assets = {asset.token.address for asset in step.portfolio.assets} | {coin}
-    present = reference_prices(step).by_token
+    wrapped_native = step.portfolio.wrapped_native
+    assets = {asset.token.address for asset in step.portfolio.assets} | {wrapped_native}
+    current_prices = reference_prices(step).by_token
     usage = []
-    for sent in day.sent:
-        prices = present
-        if sent.answers:
-            prices = {**present, **reference_prices(_with_feeds_as_of(step, sent)).by_token}
-        moved = {token for token, raw in sent.receipt.net(step.snapshot.owner).items() if raw}
-        for token in sorted(((moved | {coin}) & assets) - prices.keys()):
+    for transaction in recent_txs.sent:
+        prices = current_prices
+        if transaction.answers:
+            prices = {
+                **current_prices,
+                **reference_prices(_with_feeds_as_of(step, transaction)).by_token,
+            }
+        moved_tokens = {
+            token for token, raw in transaction.receipt.net(step.snapshot.owner).items() if raw
+        }
+        for token in sorted(((moved_tokens | {wrapped_native}) & assets) - prices.keys()):
             raise HistoryUnavailable(f"{token_label(step.portfolio, token)} has no reference price")
         asset_prices = {token: price for token, price in prices.items() if token in assets}
         usage.append(
-            _prior_usage(step.portfolio, step.execution, step.snapshot.owner, sent, asset_prices)
+            _prior_usage(
+                step.portfolio, step.execution, step.snapshot.owner, transaction, asset_prices
+            )
         )
     return tuple(usage)
 
 
-def _with_feeds_as_of(step: StepInput, sent: MinedTx) -> StepInput:
+def _with_feeds_as_of(step: StepInput, transaction: MinedTx) -> StepInput:
     """Return the step with the feed answers at the time of a transaction."""
-    answers, now_s = dict(sent.answers), step.snapshot.head.timestamp_s
+    answers, now_s = dict(transaction.answers), step.snapshot.head.timestamp_s
     feeds = tuple(
         replace(
             feed,
@@ -121,43 +132,57 @@ def _prior_usage(
     portfolio: Portfolio,
     execution: ExecutionConfig,
     owner: str,
-    sent: MinedTx,
+    transaction: MinedTx,
     prices: dict[str, Price],
 ) -> ExternalTransaction:
-    coin, wallet, receipt = portfolio.wrapped_native, owner, sent.receipt
-    native = prices.get(coin, Fraction(0))
-    intent = _as_intent(sent)
+    wrapped_native, wallet, receipt = portfolio.wrapped_native, owner, transaction.receipt
+    native_price = prices.get(wrapped_native, Fraction(0))
+    intent = _as_intent(transaction)
     deltas = {token: raw for token, raw in receipt.net(wallet).items() if token in prices and raw}
-    if wei := intent.coins(wallet, coin):
-        deltas[coin] = deltas.get(coin, 0) + wei
-    gas_value = receipt.gas_cost_wei * native
-    exchanged = any(raw > 0 for raw in deltas.values()) and any(raw < 0 for raw in deltas.values())
-    traded = exchanged or sent.to == execution.router
-    lost = max(gas_value, trade_loss({}, deltas, prices, gas_value)) if traded else gas_value
-    moved = trade_turnover(deltas, prices) if traded else Fraction(0)
-    if sent.to == execution.router:
-        paid = Fraction(0)
-    elif traded:  # a payment that returned only dust is still a payment
-        paid = lost - gas_value
+    if wei := intent.native_change_wei(wallet, wrapped_native):
+        deltas[wrapped_native] = deltas.get(wrapped_native, 0) + wei
+    gas_value = receipt.gas_cost_wei * native_price
+    is_exchange = any(raw > 0 for raw in deltas.values()) and any(
+        raw < 0 for raw in deltas.values()
+    )
+    is_trade = is_exchange or transaction.to == execution.router
+    loss = max(gas_value, trade_loss({}, deltas, prices, gas_value)) if is_trade else gas_value
+    turnover = trade_turnover(deltas, prices) if is_trade else Fraction(0)
+    if transaction.to == execution.router:
+        payout_value = Fraction(0)
+    elif is_trade:  # a payment that returned only dust is still a payment
+        payout_value = loss - gas_value
     else:
-        paid = sum((-raw * prices[token] for token, raw in deltas.items() if raw < 0), Fraction(0))
-    changes = tuple(sorted(intent.changes(wallet, coin).items()))
+        payout_value = sum(
+            (-raw * prices[token] for token, raw in deltas.items() if raw < 0), Fraction(0)
+        )
+    changes = tuple(sorted(intent.changes(wallet, wrapped_native).items()))
     return ExternalTransaction(
         receipt.tx_hash,
         receipt.block_number,
-        sent.chain_s,
-        moved,
-        lost,
+        transaction.chain_s,
+        turnover,
+        loss,
         receipt.gas_cost_wei,
         changes,
-        paid,
+        payout_value,
     )
 
 
-def _as_intent(sent: MinedTx) -> Intent:
+def _as_intent(transaction: MinedTx) -> Intent:
     """Return the transaction as an intent, whose methods read its receipt."""
-    tx = UnsignedTx(0, sent.nonce, sent.to or NATIVE, sent.value_wei, "0x", 0, None, None, None)
-    state = IntentState.FINAL if sent.receipt.status == 1 else IntentState.REVERTED
+    tx = UnsignedTx(
+        0,
+        transaction.nonce,
+        transaction.to or NATIVE,
+        transaction.value_wei,
+        "0x",
+        0,
+        None,
+        None,
+        None,
+    )
+    state = IntentState.FINAL if transaction.receipt.status == 1 else IntentState.REVERTED
     return Intent(
         "",
         "",
@@ -165,8 +190,8 @@ def _as_intent(sent: MinedTx) -> Intent:
         state,
         tx,
         "",
-        sent.chain_s,
+        transaction.chain_s,
         None,
-        sent.receipt.tx_hash,
-        sent.receipt,
+        transaction.receipt.tx_hash,
+        transaction.receipt,
     )

@@ -33,17 +33,20 @@ newest nonces searched for them.
 
 
 def approve(
-    actors: StepActors, outcome: StepOutcome, needed: Sequence[Approval], sent: list[Intent]
+    actors: StepActors,
+    outcome: StepOutcome,
+    missing_approvals: Sequence[Approval],
+    sent_intents: list[Intent],
 ) -> None:
     """Send approvals until one fails; the gas of each counts against the next. The caller plans
     again.
     """
     step_input = outcome.step_input
-    for approval in needed:
+    for approval in missing_approvals:
         intent = execute_prepared(
             actors, outcome.step_id, actors.composer.approve(step_input, approval)
         )
-        sent.append(intent)
+        sent_intents.append(intent)
         if not intent.succeeded:
             return
         step_input = after_gas(step_input, intent)
@@ -56,10 +59,10 @@ def execute_prepared(actors: StepActors, step_id: str, prepared: PreparedTransac
     )
 
 
-def format_open_allowances(allowed: Sequence[Approval]) -> str:
+def format_open_allowances(open_allowances: Sequence[Approval]) -> str:
     """Describe the open allowances by spender."""
     labels: dict[str, list[str]] = {}
-    for approval in allowed:
+    for approval in open_allowances:
         labels.setdefault(approval.holder, []).append(approval.label)
     return " and ".join(
         f"the {holder} can still spend {', '.join(tokens)}" for holder, tokens in labels.items()
@@ -77,40 +80,42 @@ def revoke_leftovers(
     """
     if outcome.kind is OutcomeKind.DECLINED and not outcome.transactions:
         return outcome
-    sent, step_input = list(outcome.transactions), outcome.after or outcome.step_input
-    if not sent and not actors.composer.open_approvals(step_input):
+    sent_intents, step_input = list(outcome.transactions), outcome.after or outcome.step_input
+    if not sent_intents and not actors.composer.open_approvals(step_input):
         return outcome
     if not actors.executor.ready():
         return outcome
     try:
-        if sent and outcome.after is None:
+        if sent_intents and outcome.after is None:
             step_input = readers.step_input_at(readers.reader.snapshot())
         approvals = actors.composer.open_approvals(step_input)
-        misreported = [item for item in approvals if _is_misreported(store.journal, item)]
-        approvals = [item for item in approvals if item not in misreported]
-        if misreported:
+        misreported_approvals = [
+            approval for approval in approvals if _is_misreported(store.journal, approval)
+        ]
+        approvals = [approval for approval in approvals if approval not in misreported_approvals]
+        if misreported_approvals:
             message = (
-                f"{format_open_allowances(misreported)}, although it was set to zero"
+                f"{format_open_allowances(misreported_approvals)}, although it was set to zero"
                 f" {MAX_RESETS} times; inspect the token, or run trimtab revoke"
             )
             outcome = replace(outcome, reason=f"{outcome.reason}; {message}")
         if not approvals:
             return outcome
         message = format_open_allowances(approvals)
-        if not sent and not actors.confirm(
+        if not sent_intents and not actors.confirm(
             replace(outcome, reason=f"{outcome.reason}; {message}: set to zero")
         ):
             return outcome
-        failures = set_to_zero(actors, outcome.step_id, step_input, approvals, sent)
+        failures = set_to_zero(actors, outcome.step_id, step_input, approvals, sent_intents)
         snapshot = readers.reader.snapshot()
         settle_mined(store, snapshot, lambda: readers.step_input_at(snapshot))
         if not failures:
-            after = None if outcome.after is None else readers.step_input_at(snapshot)
-            return replace(outcome, transactions=tuple(sent), after=after)
+            step_after = None if outcome.after is None else readers.step_input_at(snapshot)
+            return replace(outcome, transactions=tuple(sent_intents), after=step_after)
         message = f"open allowances remain: {'; '.join(failures)}"
     except TrimtabError as error:
         message = f"open allowances remain: {error.message}"
-    return replace(outcome, transactions=tuple(sent), reason=f"{outcome.reason}; {message}")
+    return replace(outcome, transactions=tuple(sent_intents), reason=f"{outcome.reason}; {message}")
 
 
 def set_to_zero(
@@ -118,7 +123,7 @@ def set_to_zero(
     step_id: str,
     step_input: StepInput,
     approvals: Sequence[Approval],
-    sent: list[Intent],
+    sent_intents: list[Intent],
 ) -> list[str]:
     """Revoke each of these approvals and return the failures; one token's refusal does not stop the
     others.
@@ -135,7 +140,7 @@ def set_to_zero(
         except Retryable as error:
             failures.append(error.message)
             break
-        sent.append(intent)
+        sent_intents.append(intent)
         if not intent.succeeded:
             failures.append(f'{approval.label}: "{intent.note}" did not succeed')
         step_input = after_gas(step_input, intent)
@@ -146,17 +151,17 @@ def _is_misreported(journal: IntentStore, approval: Approval) -> bool:
     """True if its newest MAX_RESETS mined approvals all set the allowance to zero: the token
     misreports it.
     """
-    resets, end = 0, journal.expected_nonce() or 0
-    for nonce in range(end - 1, max(-1, end - 1 - RESET_LOOKBACK_NONCES), -1):
+    zero_count, next_nonce = 0, journal.expected_nonce() or 0
+    for nonce in range(next_nonce - 1, max(-1, next_nonce - 1 - RESET_LOOKBACK_NONCES), -1):
         for intent in journal.intents_at(nonce):
             if intent.kind is not IntentKind.APPROVE or not intent.succeeded:
                 continue
-            granted = journal.grant(intent.id).approve
-            if granted is None or granted[:2] != (approval.token, approval.spender):
+            approval_terms = journal.grant(intent.id).approve
+            if approval_terms is None or approval_terms[:2] != (approval.token, approval.spender):
                 continue
-            resets += 1
-            if granted[2] > 0 or resets == MAX_RESETS:
-                return granted[2] == 0
+            zero_count += 1
+            if approval_terms[2] > 0 or zero_count == MAX_RESETS:
+                return approval_terms[2] == 0
     return False
 
 
@@ -183,9 +188,9 @@ def pay(
     )
     try:
         table.require_payout_allowed(table.judge_payout(step, payout, confirmed))
-        prepared = actors.composer.payout(step, payout)
+        prepared_tx = actors.composer.payout(step, payout)
         intent = actors.executor.run(
-            step_id, prepared.grant.kind, prepared.tx, prepared.grant, prepared.note
+            step_id, prepared_tx.grant.kind, prepared_tx.tx, prepared_tx.grant, prepared_tx.note
         )
     except TrimtabError as error:
         outcome = "refused" if isinstance(error, Refused) else "error"
@@ -193,7 +198,7 @@ def pay(
         raise
     current_step_input(readers, store)
     store.steps.end(
-        step_id, "payout", prepared.note, None, "done" if intent.succeeded else "failed"
+        step_id, "payout", prepared_tx.note, None, "done" if intent.succeeded else "failed"
     )
     return intent
 
@@ -203,9 +208,9 @@ def current_step_input(readers: StepReaders, store: Store) -> StepInput:
     booked.
     """
     snapshot = CaughtUpReader(readers.reader, store.journal, readers.clock).snapshot()
-    assembled = partial(readers.step_input_at, snapshot)
-    settle_mined(store, snapshot, assembled)
-    return assembled()
+    assemble_step = partial(readers.step_input_at, snapshot)
+    settle_mined(store, snapshot, assemble_step)
+    return assemble_step()
 
 
 # --- Hard pause: cancel pending transactions, revoke allowances, trade nothing (T14).
@@ -237,12 +242,12 @@ def pending_intents(journal: IntentStore) -> tuple[Intent, ...]:
     orders that rest at a venue.
     """
     intents = journal.open_intents()
-    mined = {
+    mined_nonces = {
         intent.tx.nonce
         for intent in intents
         if intent.state is IntentState.MINED and not intent.rests
     }
-    return tuple(intent for intent in intents if intent.tx.nonce not in mined)
+    return tuple(intent for intent in intents if intent.tx.nonce not in mined_nonces)
 
 
 def cancel_and_revoke(
@@ -255,7 +260,7 @@ def cancel_and_revoke(
     hard or off, Retryable and OperatorNeeded like a step.
     """
     store.cycles.close(f"hard pause: {why}")
-    before = pending_intents(store.journal)
+    pending_before = pending_intents(store.journal)
     actors.executor.cancel_pending(why)
     readers = replace(readers, reader=CaughtUpReader(readers.reader, store.journal, readers.clock))
     snapshot = readers.reader.snapshot()
@@ -268,20 +273,20 @@ def cancel_and_revoke(
         codec.dumps(step_input),
         codec.dumps(ManualAction("pause --hard")),
     )
-    allowed = allowances.revocations(step_input)
-    sent, failures = revoke_allowances(actors, step_id, step_input, allowed)
-    after = readers.step_input_at(readers.reader.snapshot()) if sent else step_input
-    if remaining := allowances.revocations(after):
-        failures.append(format_open_allowances(remaining))
+    open_allowances = allowances.revocations(step_input)
+    sent_intents, failures = revoke_allowances(actors, step_id, step_input, open_allowances)
+    step_after = readers.step_input_at(readers.reader.snapshot()) if sent_intents else step_input
+    if remaining_approvals := allowances.revocations(step_after):
+        failures.append(format_open_allowances(remaining_approvals))
     failures += [
         f'"{note}" is still pending'
         for note in dict.fromkeys(intent.note for intent in pending_intents(store.journal))
     ]
-    cancels = _cancels(store.journal, before)
-    reason = _cancel_summary(why, before, cancels, sent, failures)
+    cancels = _with_cancels(store.journal, pending_before)
+    reason = _cancel_summary(why, pending_before, cancels, sent_intents, failures)
     if failures:
         kind = OutcomeKind.FAILED
-    elif before or sent:
+    elif pending_before or sent_intents:
         kind = OutcomeKind.DONE
     else:
         kind = OutcomeKind.HALT
@@ -293,53 +298,61 @@ def cancel_and_revoke(
         step_input,
         halt_for(step_input, reason),
         None,
-        transactions=(*cancels, *sent),
-        after=after,
+        transactions=(*cancels, *sent_intents),
+        after=step_after,
     )
 
 
 def revoke_allowances(
-    actors: StepActors, step_id: str, step_input: StepInput, allowed: Sequence[Approval]
+    actors: StepActors, step_id: str, step_input: StepInput, open_allowances: Sequence[Approval]
 ) -> tuple[list[Intent], list[str]]:
     """Set each of these allowances to zero; return the transactions and the failures."""
-    sent: list[Intent] = []
+    sent_intents: list[Intent] = []
     if not actors.executor.ready(for_revoking=True):
-        return sent, ["allowances are revoked once nothing is pending"] if allowed else []
-    failures = set_to_zero(actors, step_id, step_input, allowed, sent)
-    return sent, failures
+        return sent_intents, [
+            "allowances are revoked once nothing is pending"
+        ] if open_allowances else []
+    failures = set_to_zero(actors, step_id, step_input, open_allowances, sent_intents)
+    return sent_intents, failures
 
 
-def _cancels(journal: IntentStore, before: Sequence[Intent]) -> list[Intent]:
-    """Return the transactions of `before` and their cancels in their current state."""
-    newest = {intent.tx.nonce: intent.id for intent in before}
+def _with_cancels(journal: IntentStore, pending_before: Sequence[Intent]) -> list[Intent]:
+    """Return the transactions of `pending_before` and their cancels in their current state."""
+    newest_by_nonce = {intent.tx.nonce: intent.id for intent in pending_before}
     return [
         intent
-        for nonce, intent_id in newest.items()
+        for nonce, intent_id in newest_by_nonce.items()
         for intent in family(journal.intents_at(nonce), intent_id)
     ]
 
 
 def _cancel_summary(
     why: str,
-    before: Sequence[Intent],
+    pending_before: Sequence[Intent],
     cancels: Sequence[Intent],
-    sent: Sequence[Intent],
+    sent_intents: Sequence[Intent],
     failures: Sequence[str],
 ) -> str:
-    if not before and not sent and not failures:
+    if not pending_before and not sent_intents and not failures:
         return f"hard pause ({why}): no pending transactions, no open allowances"
-    rested = {intent.id for intent in before if intent.rests}
-    mined = [
+    resting_ids = {intent.id for intent in pending_before if intent.rests}
+    mined_intents = [
         intent
         for intent in cancels
-        if intent.succeeded and intent.kind is not IntentKind.CANCEL and intent.id not in rested
+        if intent.succeeded
+        and intent.kind is not IntentKind.CANCEL
+        and intent.id not in resting_ids
     ]
-    parts = []
-    if before:
-        nonces = len({intent.tx.nonce for intent in before})
-        parts.append(f"{nonces - len(mined)} of {nonces} pending transactions cancelled")
-    parts += [f'"{intent.note}" was mined before it could be cancelled' for intent in mined]
-    if sent:
-        revoked = sum(intent.succeeded for intent in sent)
-        parts.append(f"{revoked} of {len(sent)} allowances set to zero")
-    return f"hard pause ({why}): {'; '.join([*parts, *failures])}"
+    sentences = []
+    if pending_before:
+        nonce_count = len({intent.tx.nonce for intent in pending_before})
+        sentences.append(
+            f"{nonce_count - len(mined_intents)} of {nonce_count} pending transactions cancelled"
+        )
+    sentences += [
+        f'"{intent.note}" was mined before it could be cancelled' for intent in mined_intents
+    ]
+    if sent_intents:
+        revoked_count = sum(intent.succeeded for intent in sent_intents)
+        sentences.append(f"{revoked_count} of {len(sent_intents)} allowances set to zero")
+    return f"hard pause ({why}): {'; '.join([*sentences, *failures])}"

@@ -62,18 +62,21 @@ class AuditedEntry:
 
 
 def update_ledger(
-    store: Store, step: StepInput, changed: Collection[int] = frozenset(), force: bool = False
+    store: Store,
+    step: StepInput,
+    changed_blocks: Collection[int] = frozenset(),
+    is_forced: bool = False,
 ) -> None:
     """Post final transactions, enter opening balances, and record a valuation.
 
-    A valuation is recorded once an hour, after each block of `changed` (settle_mined), and with
-    `force`.
+    A valuation is recorded once an hour, after each block of `changed_blocks` (settle_mined), and
+    with `is_forced`.
     """
     for intent in store.ledger.intents_without_entry():
         store.ledger.enter(intent, _posted_entry(store, intent, step))
     prices = entry_prices(step.portfolio, reference_prices(step))
-    present = valuation(step, prices)
-    if present is None:
+    new_valuation = valuation(step, prices)
+    if new_valuation is None:
         return
     portfolio = step.portfolio
     store.ledger.record_token_names(
@@ -81,15 +84,15 @@ def update_ledger(
         portfolio.numeraire,
         portfolio.wrapped_native,
     )
-    places = _holdings_by_place(step, prices)
-    opened: tuple[tuple[str, str], ...] = ()
-    if not store.ledger.has_places(places):
-        opened = store.ledger.open_places(step.snapshot, places)
+    holdings_by_place = _holdings_by_place(step, prices)
+    opened_places: tuple[tuple[str, str], ...] = ()
+    if not store.ledger.has_places(holdings_by_place):
+        opened_places = store.ledger.open_places(step.snapshot, holdings_by_place)
         # A holding missing from the ledger must not look like a profit.
-        if not store.ledger.has_places(places):
+        if not store.ledger.has_places(holdings_by_place):
             return
     store.ledger.enter_payments(entry for payments in PAYMENTS for entry in payments(step, prices))
-    store.valuations.record(present, force or bool(opened), changed)
+    store.valuations.record(new_valuation, is_forced or bool(opened_places), changed_blocks)
 
 
 def valuation_of_step(store: Store, step: StepInput) -> Valuation | None:
@@ -104,21 +107,21 @@ def valuation_of_step(store: Store, step: StepInput) -> Valuation | None:
     return valuation(step, prices)
 
 
-def _posted_entry(store: Store, intent: Intent, present: StepInput) -> Entry:
-    counted = store.ledger.counted(intent.id)
-    return derive_entry(store, intent, present, counted, store.ledger.principal)
+def _posted_entry(store: Store, intent: Intent, current_step: StepInput) -> Entry:
+    ledger_tokens = store.ledger.counted(intent.id)
+    return derive_entry(store, intent, current_step, ledger_tokens, store.ledger.principal)
 
 
-def audit_entries(store: Store, present: StepInput) -> tuple[AuditedEntry, ...]:
+def audit_entries(store: Store, current_step: StepInput) -> tuple[AuditedEntry, ...]:
     """Return every recorded entry with the one derived from journal and receipts, in chain
     order.
     """
-    recorded = {entry.id: entry for entry in store.ledger.entered()}
-    audited: list[AuditedEntry] = []
+    recorded_by_id = {entry.id: entry for entry in store.ledger.entered()}
+    audited_entries: list[AuditedEntry] = []
     openings = [entry for entry in store.ledger.entries() if entry.kind is EntryKind.OPENING]
 
     def principal(position: str) -> dict[str, int]:
-        sums = entries.account_balances([*openings, *(entry.derived for entry in audited)])
+        sums = entries.account_balances([*openings, *(entry.derived for entry in audited_entries)])
         return {
             token: raw
             for (account, token), raw in sums.items()
@@ -126,52 +129,55 @@ def audit_entries(store: Store, present: StepInput) -> tuple[AuditedEntry, ...]:
         }
 
     for intent in store.ledger.enterable_intents():
-        counted = store.ledger.counted(intent.id)
-        derived = derive_entry(store, intent, present, counted, principal)
-        audited.append(AuditedEntry(intent, recorded.get(intent.id), derived))
-    return tuple(audited)
+        ledger_tokens = store.ledger.counted(intent.id)
+        derived_entry = derive_entry(store, intent, current_step, ledger_tokens, principal)
+        audited_entries.append(AuditedEntry(intent, recorded_by_id.get(intent.id), derived_entry))
+    return tuple(audited_entries)
 
 
 def derive_entry(
     store: Store,
     intent: Intent,
-    present: StepInput,
-    counted: frozenset[str],
+    current_step: StepInput,
+    ledger_tokens: frozenset[str],
     principal: Principal,
 ) -> Entry:
-    """Return the entry of a final transaction at the reference prices of its step, or of `present`
-    if that step is unreadable. `principal` returns the net amounts provided to a position.
+    """Return the entry of a final transaction at the reference prices of its step, or of
+    `current_step` if that step is unreadable. `principal` returns the net amounts provided to a
+    position.
     """
     receipt = intent.receipt
     if receipt is None:
         raise ValueError(f"intent {intent.id} has no receipt to enter")
-    basis = originating_step(store.steps, intent) or present
-    grant, owner = store.journal.grant(intent.id), present.snapshot.owner
-    prices, coin = (
-        entry_prices(basis.portfolio, reference_prices(basis)),
-        basis.portfolio.wrapped_native,
+    step = originating_step(store.steps, intent) or current_step
+    grant, owner = store.journal.grant(intent.id), current_step.snapshot.owner
+    prices, wrapped_native = (
+        entry_prices(step.portfolio, reference_prices(step)),
+        step.portfolio.wrapped_native,
     )
-    moved = dict(receipt.net(owner)) if receipt.status == 1 else {}
-    if wei := intent.coins(owner, coin):
-        moved[NATIVE] = moved.get(NATIVE, 0) + wei
-    chain_s = basis.snapshot.head.timestamp_s
-    by_hand = store.steps.by_hand(intent.id) if grant.plan is None else _is_manual(grant.plan)
-    change = SettledTransaction(
+    changes = dict(receipt.net(owner)) if receipt.status == 1 else {}
+    if wei := intent.native_change_wei(owner, wrapped_native):
+        changes[NATIVE] = changes.get(NATIVE, 0) + wei
+    chain_s = step.snapshot.head.timestamp_s
+    is_manual = store.steps.by_hand(intent.id) if grant.plan is None else _is_manual(grant.plan)
+    transaction = SettledTransaction(
         intent.id,
         receipt.block_number,
         chain_s,
         receipt.tx_hash,
         intent.note,
-        moved,
+        changes,
         receipt.gas_cost_wei,
-        by_hand,
+        is_manual,
     )
     if intent.kind is IntentKind.PAYOUT:
-        return entries.payout_entry(change, prices, counted)
+        return entries.payout_entry(transaction, prices, ledger_tokens)
     if (entry_of := ENTRIES.get(intent.kind)) is not None and receipt.status == 1:
-        return entry_of(grant, change, prices, counted, basis, receipt, principal)
+        return entry_of(grant, transaction, prices, ledger_tokens, step, receipt, principal)
     kind = EntryKind.WRAP if intent.kind is IntentKind.UNWRAP else EntryKind.TRADE
-    return entries.trade_entry(change, prices, counted, _fees(grant, intent, counted), kind)
+    return entries.trade_entry(
+        transaction, prices, ledger_tokens, _fees(grant, intent, ledger_tokens), kind
+    )
 
 
 def valuation(step: StepInput, prices: EntryPrices) -> Valuation | None:
@@ -185,30 +191,33 @@ def valuation(step: StepInput, prices: EntryPrices) -> Valuation | None:
     if any(token not in balances or prices.of(token) is None for token in targets):
         return None
     try:
-        outside = outside_raw(step, prices.by_token, READINGS)
+        raw_elsewhere = outside_raw(step, prices.by_token, READINGS)
     except Refused:
         return None
-    reserved = _reserved(step.portfolio, step.limits, balances)
-    valued = []
+    reserved_raw = _reserved(step.portfolio, step.limits, balances)
+    valued_holdings = []
     readings = {
         token: reading for read in READINGS.values() for token, reading in read(step).items()
     }
     for token in (*targets, NATIVE):
         price = prices.of(token) or Fraction(0)
-        valued.append(
+        valued_holdings.append(
             ValuedHolding(
                 token,
                 balances[token],
-                outside.get(token, 0),
+                raw_elsewhere.get(token, 0),
                 price,
                 targets.get(token, 0),
-                reserved.get(token, 0),
+                reserved_raw.get(token, 0),
                 readings.get(token),
             )
         )
-    value = sum((holding.total_raw * holding.price for holding in valued), Fraction(0))
+    value = sum((holding.total_raw * holding.price for holding in valued_holdings), Fraction(0))
     return Valuation(
-        step.snapshot.head.number, step.snapshot.head.timestamp_s, quantize(value), tuple(valued)
+        step.snapshot.head.number,
+        step.snapshot.head.timestamp_s,
+        quantize(value),
+        tuple(valued_holdings),
     )
 
 
@@ -216,15 +225,15 @@ def _reserved(portfolio: Portfolio, limits: Limits, balances: Mapping[str, int])
     """Return the wallet's unmanaged base units: reserves, and native coin unless it is an asset.
     The reserve of a native asset is taken from native coin first.
     """
-    reserved = {
+    reserved_raw = {
         asset.token.address: min(balances[asset.token.address], asset.reserve_raw)
         for asset in portfolio.assets
     }
-    native = next((asset for asset in portfolio.assets if asset.native), None)
-    if native is None:
-        return reserved | {NATIVE: balances[NATIVE]}
-    raw, token = native_coin.reserved_raw(limits, native), native.token.address
-    return reserved | {
+    native_asset = next((asset for asset in portfolio.assets if asset.native), None)
+    if native_asset is None:
+        return reserved_raw | {NATIVE: balances[NATIVE]}
+    raw, token = native_coin.reserved_raw(limits, native_asset), native_asset.token.address
+    return reserved_raw | {
         NATIVE: min(balances[NATIVE], raw),
         token: min(balances[token], max(0, raw - balances[NATIVE])),
     }
@@ -241,24 +250,33 @@ def _holdings_by_place(
         ("", token): balances[token]
         for token in (*(asset.token.address for asset in step.portfolio.assets), NATIVE)
     }
-    for by_place in BY_PLACE:
-        holdings |= by_place(step, prices.by_token)
-    priced = {}
+    for holdings_of in BY_PLACE:
+        holdings |= holdings_of(step, prices.by_token)
+    amounts_and_values = {}
     for (place, token), raw in holdings.items():
         price = prices.of(token)
-        priced[place, token] = (raw, None if price is None else quantize(raw * price))
-    return priced
+        amounts_and_values[place, token] = (raw, None if price is None else quantize(raw * price))
+    return amounts_and_values
 
 
-def _fees(grant: Grant, intent: Intent, counted: frozenset[str]) -> dict[str, int]:
+def _fees(grant: Grant, intent: Intent, ledger_tokens: frozenset[str]) -> dict[str, int]:
     """Return the pool fees of all legs by input token, base units rounded up, from the receipt's
     amounts or else the planned ones.
     """
-    if grant.plan is None or intent.receipt is None or intent.receipt.status != 1 or not counted:
+    if (
+        grant.plan is None
+        or intent.receipt is None
+        or intent.receipt.status != 1
+        or not ledger_tokens
+    ):
         return {}
     fees: dict[str, int] = {}
-    for leg, done in zip(grant.plan.legs, realised_legs(grant.plan, intent.receipt), strict=True):
-        raw = leg.amount_in_raw if done.amount_in_raw is None else done.amount_in_raw
+    for leg, realised_leg in zip(
+        grant.plan.legs, realised_legs(grant.plan, intent.receipt), strict=True
+    ):
+        raw = (
+            leg.amount_in_raw if realised_leg.amount_in_raw is None else realised_leg.amount_in_raw
+        )
         fees[leg.token_in] = fees.get(leg.token_in, 0) - (-raw * leg.fee_pips // PIPS)
     return {token: raw for token, raw in fees.items() if raw}
 
@@ -276,40 +294,42 @@ def entry_prices(portfolio: Portfolio, references: ReferencePrices) -> EntryPric
 # too.
 
 
-_MINED = (IntentState.MINED, IntentState.FINAL, IntentState.REVERTED)
+_MINED_STATES = (IntentState.MINED, IntentState.FINAL, IntentState.REVERTED)
 
 
-def pending_entries(store: Store, present: StepInput) -> tuple[Entry, ...]:
+def pending_entries(store: Store, current_step: StepInput) -> tuple[Entry, ...]:
     """Return one entry per nonce that is not final: from the receipt if there is one, else from the
     plan, without gas, which would lower the gain. Among replacements at a nonce, the mined
-    transaction counts, else the first. `present` replaces an unreadable step.
+    transaction counts, else the first. `current_step` replaces an unreadable step.
     """
-    by_nonce: dict[int, Intent] = {}
+    intent_by_nonce: dict[int, Intent] = {}
     for intent in store.ledger.unsettled():
-        known = by_nonce.get(intent.tx.nonce)
-        if known is None or (intent.state in _MINED and known.state not in _MINED):
-            by_nonce[intent.tx.nonce] = intent
-    pending = []
-    for intent in by_nonce.values():
+        earlier = intent_by_nonce.get(intent.tx.nonce)
+        if earlier is None or (
+            intent.state in _MINED_STATES and earlier.state not in _MINED_STATES
+        ):
+            intent_by_nonce[intent.tx.nonce] = intent
+    pending_postings = []
+    for intent in intent_by_nonce.values():
         if intent.receipt is not None:
-            pending.append(_posted_entry(store, intent, present))
-        elif (planned := _planned_entry(store, intent, present)) is not None:
-            pending.append(planned)
-    return tuple(pending)
+            pending_postings.append(_posted_entry(store, intent, current_step))
+        elif (planned_entry := _planned_entry(store, intent, current_step)) is not None:
+            pending_postings.append(planned_entry)
+    return tuple(pending_postings)
 
 
-def _planned_entry(store: Store, intent: Intent, present: StepInput) -> Entry | None:
+def _planned_entry(store: Store, intent: Intent, current_step: StepInput) -> Entry | None:
     """Return the entry that the plan of an unmined transaction predicts; None without a plan."""
     plan = store.journal.grant(intent.id).plan
     if plan is None:
         return None
-    basis = originating_step(store.steps, intent) or present
-    head, moved = basis.snapshot.head, plan.wallet_changes()
-    change = SettledTransaction(
-        intent.id, head.number, head.timestamp_s, intent.tx_hash or "", intent.note, moved, 0
+    step = originating_step(store.steps, intent) or current_step
+    head, changes = step.snapshot.head, plan.wallet_changes()
+    transaction = SettledTransaction(
+        intent.id, head.number, head.timestamp_s, intent.tx_hash or "", intent.note, changes, 0
     )
     return entries.trade_entry(
-        change, entry_prices(basis.portfolio, reference_prices(basis)), {*moved, NATIVE}, {}
+        transaction, entry_prices(step.portfolio, reference_prices(step)), {*changes, NATIVE}, {}
     )
 
 
@@ -318,9 +338,9 @@ def _planned_entry(store: Store, intent: Intent, present: StepInput) -> Entry | 
 
 def record_allocation(history: History, allocations: AllocationStore) -> None:
     """Record the weights that this step chose, so that a restart uses them again."""
-    chosen = history.allocation
-    if chosen is not None and chosen != allocations.newest():
-        allocations.record(chosen)
+    allocation = history.allocation
+    if allocation is not None and allocation != allocations.newest():
+        allocations.record(allocation)
 
 
 def record_hourly_prices(readers: StepReaders, step: StepInput, prices: PriceStore) -> None:
@@ -333,12 +353,12 @@ def record_hourly_prices(readers: StepReaders, step: StepInput, prices: PriceSto
     at_s, numeraire = review_time_s(step.snapshot), step.portfolio.numeraire.address
     if prices.has(numeraire, at_s):
         return
-    past, blocks = step.snapshot.past, step.policy.confirm_blocks
-    if len(past) < blocks:
+    past_prices, blocks = step.snapshot.past, step.policy.confirm_blocks
+    if len(past_prices) < blocks:
         try:
-            past = readers.reader.past(step.snapshot.head, blocks)
+            past_prices = readers.reader.past(step.snapshot.head, blocks)
         except (Refused, Retryable):
             return
-    points = confirmed_prices(step, past, at_s)
+    points = confirmed_prices(step, past_prices, at_s)
     if points:
         prices.record(numeraire, points)

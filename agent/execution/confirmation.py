@@ -19,8 +19,8 @@ UNCONFIRMED = "which was not part of the confirmed plan"
 
 def plan_hash(plan: Plan) -> str:
     """Return the hash of what a plan does; block, expiry and verdicts do not count."""
-    same = replace(plan, block=0, expires_block=0, verdicts=())
-    return hashlib.sha256(codec.dumps(same).encode()).hexdigest()
+    plan_terms = replace(plan, block=0, expires_block=0, verdicts=())
+    return hashlib.sha256(codec.dumps(plan_terms).encode()).hexdigest()
 
 
 def confirmation_of(outcome: StepOutcome, plan: Plan) -> Confirmation:
@@ -38,7 +38,7 @@ def confirmation_of(outcome: StepOutcome, plan: Plan) -> Confirmation:
     )
 
 
-def covering(cycle: Cycle, plan: Plan) -> Confirmation | None:
+def covering_confirmation(cycle: Cycle, plan: Plan) -> Confirmation | None:
     """Return the cycle's confirmation if it covers this plan; None if the plan has to be confirmed.
     Actions in a layer and swaps are confirmed separately. After a restart nothing but the confirmed
     plan itself is covered: who confirmed it may be gone, and so may be the prices.
@@ -71,13 +71,13 @@ def require_exit_possible(confirmed: Confirmation, outcome: StepOutcome) -> None
     if not token or token == outcome.decided.exit_token:
         return
     label = step.portfolio.token(token).label
-    why = [quarantine.format_quarantine(step.portfolio, step.targets.quarantine, {token})]
-    why += [
+    causes = [quarantine.format_quarantine(step.portfolio, step.targets.quarantine, {token})]
+    causes += [
         f"{label} cannot be sold now: {blocked.why}"
         for blocked in step.blocked_exits
         if blocked.token == token
     ]
-    if reasons := [f"{reason}, {UNCONFIRMED}" for reason in why if reason]:
+    if reasons := [f"{reason}, {UNCONFIRMED}" for reason in causes if reason]:
         raise ExitRefused("; ".join(reasons), remedy=REPLAN_REMEDY)
     if native_coin.held_balances(step).get(token, 0) < confirmed.exit_raw:
         raise ExitRefused(
@@ -92,13 +92,15 @@ def _require_no_new_exclusions(confirmed: Confirmation, outcome: StepOutcome) ->
     step = outcome.step_input
     if outcome.decided.exit_token:
         return
-    if shut := {token.token for token in step.targets.quarantine} - {*confirmed.quarantined}:
+    if new_quarantined := {screened.token for screened in step.targets.quarantine} - {
+        *confirmed.quarantined
+    }:
         raise Refused(
-            f"{quarantine.format_quarantine(step.portfolio, step.targets.quarantine, shut)}, {UNCONFIRMED}",
+            f"{quarantine.format_quarantine(step.portfolio, step.targets.quarantine, new_quarantined)}, {UNCONFIRMED}",
             remedy=REPLAN_REMEDY,
         )
-    if stays := {blocked.token for blocked in step.blocked_exits} - {*confirmed.blocked}:
+    if new_blocked := {blocked.token for blocked in step.blocked_exits} - {*confirmed.blocked}:
         raise Refused(
-            f"{blocked_exits.format_blocked_exits(step, stays)}, {UNCONFIRMED}",
+            f"{blocked_exits.format_blocked_exits(step, new_blocked)}, {UNCONFIRMED}",
             remedy=REPLAN_REMEDY,
         )

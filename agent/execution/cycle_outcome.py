@@ -19,19 +19,19 @@ def outcome_of_cycle(cycle: Cycle, last: StepOutcome, outcome_of: OutcomeOf) -> 
     """Return the outcome of a cycle that ends with `last`, including what the layers did and
     everything that could not be sent. Raise the endpoint's error if nothing was sent.
     """
-    whole = _of_trades(cycle, last, outcome_of)
-    for complete in layers.COMPLETED:
-        whole = complete(cycle, whole, outcome_of)
-    return _with_unsold_exits(cycle, whole, outcome_of)
+    outcome = _trades_outcome(cycle, last, outcome_of)
+    for complete in layers.OUTCOME_COMPLETERS:
+        outcome = complete(cycle, outcome, outcome_of)
+    return _with_unsold_exits(cycle, outcome, outcome_of)
 
 
-def _of_trades(cycle: Cycle, last: StepOutcome, outcome_of: OutcomeOf) -> StepOutcome:
+def _trades_outcome(cycle: Cycle, last: StepOutcome, outcome_of: OutcomeOf) -> StepOutcome:
     """Return the outcome of the swap, else of the exits, else `last`."""
     if last.step_id == cycle.swapped:
         return _with_sold_exits(cycle, last)
     if cycle.swapped and cycle.ended is CycleEnd.NOTHING_DUE:
-        swapped = _with_sold_exits(cycle, outcome_of(cycle.swapped))
-        return replace(swapped, after=last.step_input)
+        swap_outcome = _with_sold_exits(cycle, outcome_of(cycle.swapped))
+        return replace(swap_outcome, after=last.step_input)
     if cycle.exits and cycle.ended in (CycleEnd.NOTHING_DUE, CycleEnd.REFUSED):
         return _after_exits(cycle, last, outcome_of)
     return last
@@ -42,10 +42,10 @@ def with_actions(cycle: Cycle, outcome: StepOutcome) -> StepOutcome:
     layers before.
     """
     notes = [note for part in cycle.layers for note in part.notes()]
-    left = any(part.is_done_before(outcome.plan) for part in cycle.layers)
+    is_layer_done = any(part.is_done_before(outcome.plan) for part in cycle.layers)
     if cycle.swapped or cycle.exits or not notes:
         return outcome
-    if outcome.kind is not OutcomeKind.HOLD and not left:
+    if outcome.kind is not OutcomeKind.HOLD and not is_layer_done:
         return outcome
     reason = "; ".join([*notes, outcome.reason])
     return replace(outcome, kind=OutcomeKind.DONE, reason=reason, after=outcome.step_input)
@@ -53,18 +53,22 @@ def with_actions(cycle: Cycle, outcome: StepOutcome) -> StepOutcome:
 
 def _after_exits(cycle: Cycle, last: StepOutcome, outcome_of: OutcomeOf) -> StepOutcome:
     """Return the outcome of the last failed exit, else of the last exit."""
-    whole = outcome_of((cycle.failed_exits or cycle.exits)[-1].step_id)
-    sent = {note.exit_token for note in cycle.exits}
-    blocked = tuple(item for item in last.decided.blocked_exits if item.token not in sent)
-    parts = [whole.reason]
-    if len(sent) > 1:
-        parts += _sold_exits(cycle, last.step_input.portfolio)
+    outcome = outcome_of((cycle.failed_exits or cycle.exits)[-1].step_id)
+    sent_tokens = {note.exit_token for note in cycle.exits}
+    blocked = tuple(
+        blocked_exit
+        for blocked_exit in last.decided.blocked_exits
+        if blocked_exit.token not in sent_tokens
+    )
+    parts = [outcome.reason]
+    if len(sent_tokens) > 1:
+        parts += _sold_exits_note(cycle, last.step_input.portfolio)
     if blocked or last.kind is not OutcomeKind.HOLD:
         parts.append(f"then: {last.reason}")
     return replace(
-        whole,
+        outcome,
         reason="; ".join(parts),
-        decided=replace(whole.decided, blocked_exits=blocked),
+        decided=replace(outcome.decided, blocked_exits=blocked),
         exits_tried=cycle.tried,
         after=last.step_input,
     )
@@ -74,25 +78,27 @@ def _with_unsold_exits(cycle: Cycle, outcome: StepOutcome, outcome_of: OutcomeOf
     """Add the exits that the cycle could not sell to the outcome, even if later plans succeeded.
     Raise the endpoint's error if nothing was sent and no exit was held.
     """
-    quiet = outcome.kind in QUIET_KINDS
-    unsent = [*cycle.failed_in_layers, *cycle.held]
-    if quiet and unsent:
-        outcome = outcome_of(unsent[-1].step_id)
-    elif quiet and cycle.interrupted and not cycle.sent:
-        first = cycle.interrupted[0]
-        raise Retryable(first.message, first.remedy, code=first.code)
-    failed = [*cycle.failed_exits, *cycle.failed_in_layers]
-    token_at = outcome.step_input.portfolio.token
-    unsold = [note.reason for note in failed if note.reason not in outcome.reason]
-    unsold += [
-        f"{token_at(exit_.token).label} was not sold: {error_text(exit_.message, exit_.remedy)}"
-        for exit_ in cycle.interrupted
-        if exit_.message not in outcome.reason
+    is_quiet = outcome.kind in QUIET_KINDS
+    unsent_steps = [*cycle.failed_in_layers, *cycle.held]
+    if is_quiet and unsent_steps:
+        outcome = outcome_of(unsent_steps[-1].step_id)
+    elif is_quiet and cycle.interrupted and not cycle.sent:
+        first_interruption = cycle.interrupted[0]
+        raise Retryable(
+            first_interruption.message, first_interruption.remedy, code=first_interruption.code
+        )
+    failures = [*cycle.failed_exits, *cycle.failed_in_layers]
+    token_of = outcome.step_input.portfolio.token
+    unsold_reasons = [note.reason for note in failures if note.reason not in outcome.reason]
+    unsold_reasons += [
+        f"{token_of(interruption.token).label} was not sold: {error_text(interruption.message, interruption.remedy)}"
+        for interruption in cycle.interrupted
+        if interruption.message not in outcome.reason
     ]
-    hidden = outcome.kind is OutcomeKind.DONE or (quiet and not unsent)
-    if (failed or cycle.interrupted) and hidden:
+    hides_failures = outcome.kind is OutcomeKind.DONE or (is_quiet and not unsent_steps)
+    if (failures or cycle.interrupted) and hides_failures:
         outcome = replace(outcome, kind=OutcomeKind.FAILED)
-    return replace(outcome, reason="; ".join([outcome.reason, *unsold]))
+    return replace(outcome, reason="; ".join([outcome.reason, *unsold_reasons]))
 
 
 def error_text(message: str, remedy: str) -> str:
@@ -101,17 +107,17 @@ def error_text(message: str, remedy: str) -> str:
 
 
 def _with_sold_exits(cycle: Cycle, outcome: StepOutcome) -> StepOutcome:
-    reasons = [outcome.reason, *_sold_exits(cycle, outcome.step_input.portfolio)]
+    reasons = [outcome.reason, *_sold_exits_note(cycle, outcome.step_input.portfolio)]
     return replace(outcome, reason="; ".join(reasons))
 
 
-def _sold_exits(cycle: Cycle, portfolio: Portfolio) -> list[str]:
+def _sold_exits_note(cycle: Cycle, portfolio: Portfolio) -> list[str]:
     """Return a note on the sold exits; empty if there are none."""
     labels = [portfolio.token(note.exit_token).label for note in cycle.exits if not note.failed]
     return [f"exits sold, each in its own transaction: {', '.join(labels)}"] if labels else []
 
 
-def sent_so_far(sent: Sequence[IntentKind]) -> str:
+def unsent_words(sent: Sequence[IntentKind]) -> str:
     """Return the words before "sent" in the note on a declined plan, such as "nothing more was" if
     other actions were sent.
     """

@@ -1,8 +1,7 @@
 """Evaluation of a step: decide, plan and judge; nothing is sent, and only
-`clear_submission_refusals` writes. Exits that the guards
-refuse because of the state of their market, or that are refused just before sending, block only
-themselves: each exit is a separate transaction. A token can pass screening and still refuse the
-actual sale.
+`clear_submission_refusals` writes. Exits that the guards refuse because of the state of their
+market, or that are refused just before sending, block only themselves: each exit is a separate
+transaction. A token can pass screening and still refuse the actual sale.
 """
 
 from __future__ import annotations
@@ -75,10 +74,10 @@ BUDGET_GUARDS = frozenset(
 )
 """Guards that may refuse one exit and pass another, because of its cost, gas, prices or failures.
 """
-NOTHING_TO_DO = "no action needed"
-SOLD_IN_PART = "it was sold as far as the limits allow; the next cycle sells the rest"
-REVERTED = "its transaction failed; the next cycle tries again"
-DECLINED = "it was not confirmed"
+NO_ACTION_REMEDY = "no action needed"
+SOLD_IN_PART_REASON = "it was sold as far as the limits allow; the next cycle sells the rest"
+REVERTED_REASON = "its transaction failed; the next cycle tries again"
+DECLINED_REASON = "it was not confirmed"
 REPLAN_REMEDY = "run it again and confirm the new plan"
 
 
@@ -86,11 +85,11 @@ class ExitRefused(Refused):
     """A refusal just before sending that only the exit's token caused."""
 
 
-def own_refusal(outcome: StepOutcome) -> BlockedExit | None:
+def refused_exit(outcome: StepOutcome) -> BlockedExit | None:
     """Return the exit whose plan is refused only by guards of its market and by limits that another
     exit may meet; None in every other case. An exit that was already skipped is not returned.
     """
-    token, failing = (
+    token, failed_verdicts = (
         outcome.decided.exit_token,
         [verdict for verdict in outcome.verdicts if not verdict.passed],
     )
@@ -100,12 +99,18 @@ def own_refusal(outcome: StepOutcome) -> BlockedExit | None:
         outcome.step_input.targets, outcome.step_input.blocked_exits
     ):
         return None
-    if not failing or not {verdict.guard for verdict in failing} <= MARKET_GUARDS | BUDGET_GUARDS:
+    if (
+        not failed_verdicts
+        or not {verdict.guard for verdict in failed_verdicts} <= MARKET_GUARDS | BUDGET_GUARDS
+    ):
         return None
     why = "; ".join(
-        f"{verdict.guard} measured {verdict.measured}, limit {verdict.limit}" for verdict in failing
+        f"{verdict.guard} measured {verdict.measured}, limit {verdict.limit}"
+        for verdict in failed_verdicts
     )
-    remedies = dict.fromkeys(REMEDIES.get(verdict.guard, "plan again") for verdict in failing)
+    remedies = dict.fromkeys(
+        REMEDIES.get(verdict.guard, "plan again") for verdict in failed_verdicts
+    )
     return BlockedExit(token, f"refused: {why}", "; ".join(remedies))
 
 
@@ -117,22 +122,26 @@ def concerns_budget(verdicts: Sequence[Verdict]) -> bool:
 
 
 def missing_approvals(
-    composer: Composer, outcome: StepOutcome, plan: Plan, approved: int, last: bool = False
+    composer: Composer,
+    outcome: StepOutcome,
+    plan: Plan,
+    approval_count: int,
+    is_last_plan: bool = False,
 ) -> Sequence[Approval]:
     """Return approvals that the plan lacks. Raises ExitRefused if an exit's token hides or drops
-    its allowance. `approved` is the number of its successful approvals in the cycle; `last` means
-    that no later plan can use an approval, so an exit that still lacks one is not sold in this
-    cycle.
+    its allowance. `approval_count` is the number of its successful approvals in the cycle;
+    `is_last_plan` means that no later plan can use an approval, so an exit that still lacks one is
+    not sold in this cycle.
     """
     token = outcome.decided.exit_token
     try:
         approvals = composer.approvals(outcome.step_input, plan)
-    except Refused as why:
+    except Refused as refusal:
         if token:
-            raise ExitRefused(why.message, why.verdicts, why.remedy) from None
+            raise ExitRefused(refusal.message, refusal.verdicts, refusal.remedy) from None
         raise
     for approval in approvals:
-        if approval.token == token and (last or approved > MAX_INEFFECTIVE_APPROVALS):
+        if approval.token == token and (is_last_plan or approval_count > MAX_INEFFECTIVE_APPROVALS):
             raise ExitRefused(
                 f"{approval.label} was approved, but its allowance is still too small",
                 code=ErrorCode.ALLOWANCE,
@@ -140,37 +149,37 @@ def missing_approvals(
     return approvals
 
 
-def gas_refusal(why: Refused) -> bool:
+def is_budget_refusal(refusal: Refused) -> bool:
     """True if guards failed and each of them is one of BUDGET_GUARDS, so another action may pass."""
-    guards = {verdict.guard for verdict in why.verdicts if not verdict.passed}
-    return bool(guards) and guards <= BUDGET_GUARDS
+    failed_guards = {verdict.guard for verdict in refusal.verdicts if not verdict.passed}
+    return bool(failed_guards) and failed_guards <= BUDGET_GUARDS
 
 
-def concerns_trade(why: Refused) -> bool:
+def concerns_trade(refusal: Refused) -> bool:
     """True if the simulation, the token or a signer rule refused the trade itself; not fees, time
     or wallet.
     """
-    guards = {verdict.guard for verdict in why.verdicts if not verdict.passed}
-    return isinstance(why, UnsendableTransaction | ExitRefused) or (
-        bool(guards) and guards <= TRADE_SIGNER_RULES
+    failed_guards = {verdict.guard for verdict in refusal.verdicts if not verdict.passed}
+    return isinstance(refusal, UnsendableTransaction | ExitRefused) or (
+        bool(failed_guards) and failed_guards <= TRADE_SIGNER_RULES
     )
 
 
 def without_doubtful(
-    known: Sequence[SubmissionRefusal],
-    doubtful: Mapping[str, SubmissionRefusal | None],
+    refusals: Sequence[SubmissionRefusal],
+    earlier_by_token: Mapping[str, SubmissionRefusal | None],
 ) -> tuple[SubmissionRefusal, ...]:
     """Return the refusals; for tokens whose refusal may have had another cause, the earlier stored
     one, if any.
     """
-    before = (refusal for refusal in doubtful.values() if refusal is not None)
+    earlier = (refusal for refusal in earlier_by_token.values() if refusal is not None)
     return (
         *(
             submission_refusal
-            for submission_refusal in known
-            if submission_refusal.token not in doubtful
+            for submission_refusal in refusals
+            if submission_refusal.token not in earlier_by_token
         ),
-        *before,
+        *earlier,
     )
 
 
@@ -179,18 +188,18 @@ def clear_submission_refusals(budgets: BudgetStore, outcome: StepOutcome) -> Non
     ends every series of failures.
     """
     refusals = outcome.step_input.history.failures.submission_refusals
-    kept = blocked_exits.open_submission_refusals(
+    open_refusals = blocked_exits.open_submission_refusals(
         outcome.step_input.history, outcome.decided.exit_token
     )
-    if kept != refusals:
-        budgets.mark_submission_refusals(kept)
+    if open_refusals != refusals:
+        budgets.mark_submission_refusals(open_refusals)
 
 
 def evaluate(readers: StepReaders, propose: Proposer) -> StepOutcome:
     """Evaluate a new snapshot. A refusal is returned as an outcome with verdicts, not raised."""
     step_input = confirm_prices(readers, readers.step_input_at(readers.reader.snapshot()))
     return evaluate_input(
-        step_input, propose, readers.evidence, further=TickExtender(readers.reader)
+        step_input, propose, readers.evidence, extend_ticks=TickExtender(readers.reader)
     )
 
 
@@ -199,41 +208,42 @@ def evaluate_input(
     propose: Proposer,
     evidence: EvidenceSource | None,
     step_id: str = "",
-    further: Callable[[StepInput], StepInput | None] | None = None,
+    extend_ticks: Callable[[StepInput], StepInput | None] | None = None,
 ) -> StepOutcome:
-    """Evaluate a step input. Verdicts are empty without an evidence source. `further` reads more
-    ticks.
+    """Evaluate a step input. Verdicts are empty without an evidence source. `extend_ticks` reads
+    more ticks.
 
     If guards of its market refuse an exit, the next exit or the remaining trades are planned and
     judged. If a limit of the whole wallet refuses it, only a plan that reduces risk may follow. If
     guards refuse what a layer does beside the spot portfolio, or the spot portfolio beside a layer,
     the other part is planned.
     """
-    outcome = evaluate_input_once(step_input, propose, evidence, step_id, further)
+    outcome = evaluate_input_once(step_input, propose, evidence, step_id, extend_ticks)
     over_budget: StepOutcome | None = None
-    while (blocked := own_refusal(outcome)) is not None:
+    while (blocked := refused_exit(outcome)) is not None:
         if may_go_directly(
             outcome.step_input.portfolio,
             outcome.step_input.progress.direct,
             outcome.plan,
             blocked.token,
         ):
-            direct = (*outcome.step_input.progress.direct, blocked.token)
+            direct_tokens = (*outcome.step_input.progress.direct, blocked.token)
             step_input = replace(
-                outcome.step_input, progress=replace(outcome.step_input.progress, direct=direct)
+                outcome.step_input,
+                progress=replace(outcome.step_input.progress, direct=direct_tokens),
             )
-            outcome = evaluate_input_once(step_input, propose, evidence, step_id, further)
+            outcome = evaluate_input_once(step_input, propose, evidence, step_id, extend_ticks)
             continue
         if over_budget is None and concerns_budget(outcome.verdicts):
             over_budget = outcome
         step_input = exclude_blocked_exits(outcome.step_input, [blocked])
-        outcome = evaluate_input_once(step_input, propose, evidence, step_id, further)
+        outcome = evaluate_input_once(step_input, propose, evidence, step_id, extend_ticks)
     if over_budget is not None and not reduces_risk(outcome):
         return over_budget
-    if (step := _without_refused_part(outcome)) is None:
+    if (reduced_step := _without_refused_part(outcome)) is None:
         return outcome
-    other = evaluate_input_once(step, propose, evidence, step_id, further)
-    return other if other.kind is OutcomeKind.PLANNED else outcome
+    other_part = evaluate_input_once(reduced_step, propose, evidence, step_id, extend_ticks)
+    return other_part if other_part.kind is OutcomeKind.PLANNED else outcome
 
 
 def _without_refused_part(refused: StepOutcome) -> StepInput | None:
@@ -248,8 +258,13 @@ def _without_refused_part(refused: StepOutcome) -> StepInput | None:
     if refused.kind is not OutcomeKind.REFUSED or not acts_beside_spot(step):
         return None
     if not isinstance(decision, Rebalance):
-        parts = (without(step, decision, refused.plan, refused.reason) for without in REFUSED_PARTS)
-        return next((part for part in parts if part is not None), None)
+        reduced_steps = (
+            without_part(step, decision, refused.plan, refused.reason)
+            for without_part in REFUSED_PARTS
+        )
+        return next(
+            (reduced_step for reduced_step in reduced_steps if reduced_step is not None), None
+        )
     if not decision.by_trigger or step.progress.spot_held:
         return None
     return replace(step, progress=replace(step.progress, spot_held=f"spot: {refused.reason}"))
@@ -266,29 +281,31 @@ def evaluate_input_once(
     propose: Proposer,
     evidence: EvidenceSource | None,
     step_id: str = "",
-    further: Callable[[StepInput], StepInput | None] | None = None,
+    extend_ticks: Callable[[StepInput], StepInput | None] | None = None,
 ) -> StepOutcome:
     """Evaluate a step input once, without skipping refused exits."""
-    step_input, proposal, gathered = propose_screened(step_input, propose, evidence, further)
+    step_input, proposal, gathered_evidence = propose_screened(
+        step_input, propose, evidence, extend_ticks
+    )
     if isinstance(proposal, Refused):
-        return _refused(step_id, step_input, decide(step_input), None, proposal)
+        return _refused_outcome(step_id, step_input, decide(step_input), None, proposal)
     if (plan := proposal.plan) is None:
         kind = OutcomeKind.HALT if isinstance(proposal.decided.decision, Halt) else OutcomeKind.HOLD
         return StepOutcome(
             step_id, kind, proposal.decided.decision.reason, step_input, proposal.decided, None
         )
-    if gathered is not None:
-        plan = replace(plan, verdicts=guards.judge(step_input, plan, gathered))
+    if gathered_evidence is not None:
+        plan = replace(plan, verdicts=guards.judge(step_input, plan, gathered_evidence))
         try:
             guards.require(plan, plan.verdicts)
         except Refused as refusal:
-            return _refused(step_id, step_input, proposal.decided, plan, refusal)
+            return _refused_outcome(step_id, step_input, proposal.decided, plan, refusal)
     return StepOutcome(
         step_id, OutcomeKind.PLANNED, plan.decision.reason, step_input, proposal.decided, plan
     )
 
 
-def _refused(
+def _refused_outcome(
     step_id: str,
     step_input: StepInput,
     decided: DecisionResult,

@@ -13,10 +13,13 @@ from agent.store.store import Store
 
 def end_purchase(store: Store, outcome: StepOutcome) -> None:
     """Record the end of a purchase that the decision ends."""
-    active, ended = outcome.step_input.history.cash_flows.purchase, outcome.decided.purchase.ended
-    if active is not None and ended:
+    active, end_reason = (
+        outcome.step_input.history.cash_flows.purchase,
+        outcome.decided.purchase.ended,
+    )
+    if active is not None and end_reason:
         chain_s = outcome.step_input.snapshot.head.timestamp_s
-        store.executions.end(active.id, "ended", ended, chain_s)
+        store.executions.end(active.id, "ended", end_reason, chain_s)
 
 
 def end_finished_purchase(store: Store, step: StepInput) -> None:
@@ -27,10 +30,10 @@ def end_finished_purchase(store: Store, step: StepInput) -> None:
     references = reference_prices(step)
     if active is None or decision_faults(step, references):  # the next cycle judges it
         return
-    part = decide_part(step, compute_drifts(step, references.by_token))
-    if part is not None and part[1].ended:
+    part_decision = decide_part(step, compute_drifts(step, references.by_token))
+    if part_decision is not None and part_decision[1].ended:
         chain_s = step.snapshot.head.timestamp_s
-        store.executions.end(active.id, "ended", part[1].ended, chain_s)
+        store.executions.end(active.id, "ended", part_decision[1].ended, chain_s)
 
 
 def begin_part(store: Store, outcome: StepOutcome) -> None:

@@ -99,7 +99,7 @@ class JournaledExecutor:
         submitter = self._submitter
         submitter.require_running(grant)
         self._require_final_mint(grant)
-        self._require_turn(tx)
+        self._require_next_nonce(tx)
         submitter.simulate(tx, grant.deadline_s, grant)
         intent = submitter.plan(step_id, kind, tx, grant, note, grant.deadline_s)
         intent = submitter.launch(intent, grant, grant.deadline_s)
@@ -111,11 +111,11 @@ class JournaledExecutor:
                 "run the command again: it first waits for this transaction",
                 code=ErrorCode.NOT_MINED,
             )
-        ended = submitter.await_final(mined)
-        if ended.kind is IntentKind.CANCEL and kind is not IntentKind.CANCEL:
+        last_intent = submitter.await_final(mined)
+        if last_intent.kind is IntentKind.CANCEL and kind is not IntentKind.CANCEL:
             at_nonce = submitter.journal.intents_at(tx.nonce)
             return next(original for original in at_nonce if original.id == intent.id)
-        return ended
+        return last_intent
 
     def _require_final_mint(self, grant: Grant) -> None:
         """Raise if a reorg can still change the position's id: added liquidity could then go to
@@ -125,11 +125,11 @@ class JournaledExecutor:
         if not isinstance(action, Provide) or action.token_id is None:
             return
         for intent in journal.open_intents():
-            done = journal.grant(intent.id).action
+            earlier = journal.grant(intent.id).action
             if (
-                isinstance(done, Provide)
-                and done.token_id is None
-                and done.contract == action.contract
+                isinstance(earlier, Provide)
+                and earlier.token_id is None
+                and earlier.contract == action.contract
             ):
                 raise Retryable(
                     f"the mint of {intent.tx_hash} is not final: a reorg "
@@ -138,14 +138,14 @@ class JournaledExecutor:
                     code=ErrorCode.MINT_NOT_FINAL,
                 )
 
-    def _require_turn(self, tx: UnsignedTx) -> None:
+    def _require_next_nonce(self, tx: UnsignedTx) -> None:
         """Raise unless the nonce is free and the next one of both chain and journal."""
         if unfinished := self._submitter.unfinished():
-            first, what = unfinished[0], unfinished[0].note
+            first, open_note = unfinished[0], unfinished[0].note
             if first.state in IN_FLIGHT_STATES:
-                what = f"{what}, {first.tx_hash}"
+                open_note = f"{open_note}, {first.tx_hash}"
             raise Retryable(
-                f"an earlier transaction is not finished: {what}",
+                f"an earlier transaction is not finished: {open_note}",
                 "reconcile first",
                 code=ErrorCode.OPEN_TRANSACTION,
             )
@@ -158,9 +158,6 @@ class JournaledExecutor:
                 "the wallet's nonce changed since the transaction was composed",
                 "plan again",
             )
-
-
-# --- A signer without a key, for cycles that send nothing.
 
 
 class ReadOnlySigner:
@@ -176,24 +173,24 @@ class ReadOnlySigner:
         )
 
 
-FORMAT = 1
+PROPOSAL_FORMAT = 1
 """Version of the layout of proposal files."""
 
 
 class AwaitingExternalSignature(Retryable):
-    """A transaction was proposed and awaits its signer; the file `place` contains `document`."""
+    """A transaction was proposed and awaits its signer; the file `path` contains `document`."""
 
-    def __init__(self, message: str, remedy: str, document: dict[str, Any], place: str) -> None:
+    def __init__(self, message: str, remedy: str, document: dict[str, Any], path: str) -> None:
         super().__init__(message, remedy)
         self.document = document
-        self.place = place
+        self.path = path
 
 
 class RefusingSigner:
     """ports.Signer of a wallet with an external signer: refuses every transaction."""
 
-    def __init__(self, owner: ExternalSigner) -> None:
-        self.address = owner.address
+    def __init__(self, external_signer: ExternalSigner) -> None:
+        self.address = external_signer.address
 
     def sign(self, tx: UnsignedTx, grant: Grant) -> SignedTx:
         """Always raises."""
@@ -217,12 +214,12 @@ class ProposingExecutor(JournaledExecutor):
         self,
         submitter: Submitter,
         proposals: ProposalStore,
-        owner: ExternalSigner,
+        external_signer: ExternalSigner,
         outbox: FileOutbox,
     ) -> None:
-        super().__init__(replace(submitter, signer=RefusingSigner(owner)))
+        super().__init__(replace(submitter, signer=RefusingSigner(external_signer)))
         self._journal, self._sender = submitter.journal, submitter.sender
-        self._proposals, self._owner, self._outbox = proposals, owner, outbox
+        self._proposals, self._external_signer, self._outbox = proposals, external_signer, outbox
 
     def reconcile(self, *, may_send: bool = True) -> list[Intent]:
         """Settle proposals that are mined or expired.
@@ -236,7 +233,7 @@ class ProposingExecutor(JournaledExecutor):
                 self._settle(intent, proposed[intent.id])
         self._require_none_sent_late(proposed)
         self._reconciler.run(may_send=False)
-        return [self._now(intent) for intent in open_before]
+        return [self._current(intent) for intent in open_before]
 
     def run(
         self, step_id: str, kind: IntentKind, tx: UnsignedTx, grant: Grant, note: str
@@ -250,12 +247,12 @@ class ProposingExecutor(JournaledExecutor):
         submitter = self._submitter
         submitter.require_running(grant)
         self._require_final_mint(grant)
-        self._require_turn(tx)
+        self._require_next_nonce(tx)
         head = submitter.simulate(tx, grant.deadline_s, grant).head
-        self._owner.require(tx, grant)
+        self._external_signer.require(tx, grant)
         intent = submitter.plan(step_id, kind, tx, grant, note, grant.deadline_s)
         self._proposals.mark_proposed(intent.id, head.number)
-        raise self._awaiting(intent)
+        raise self._propose(intent)
 
     def cancel_pending(self, why: str) -> list[Intent]:
         """Withdraw every proposal. A signer who has seen a proposal can still send it: a swap until
@@ -277,7 +274,7 @@ class ProposingExecutor(JournaledExecutor):
                 self._drop(intent, why)
         cancelled = super().cancel_pending(why)
         ids = {intent.id for intent in cancelled}
-        return [*(self._now(intent) for intent in unsigned if intent.id not in ids), *cancelled]
+        return [*(self._current(intent) for intent in unsigned if intent.id not in ids), *cancelled]
 
     def _settle(self, intent: Intent, since_block: int) -> None:
         """Settle one proposal that is mined or expired; raise AwaitingExternalSignature
@@ -289,20 +286,20 @@ class ProposingExecutor(JournaledExecutor):
         if self._is_mined(intent, since_block):
             return
         if intent.deadline_s is not None and head.timestamp_s >= intent.deadline_s:
-            why = f"the proposal {intent.id} expired at {_time(intent.deadline_s)} unsent"
+            why = f"the proposal {intent.id} expired at {_utc_text(intent.deadline_s)} unsent"
             self._drop(intent, why)
             return
-        raise self._awaiting(intent)
+        raise self._propose(intent)
 
     def _is_mined(self, intent: Intent, since_block: int) -> bool:
         """Return whether the proposed transaction is mined, and record it as SIGNED if so. Raises
         OperatorNeeded if another transaction took its nonce.
         """
-        latest, _ = self._sender.nonces(self._owner.address)
+        latest, _ = self._sender.nonces(self._external_signer.address)
         if latest <= intent.tx.nonce:
             return False
-        mined = self._owner.carried(intent.tx, since_block)
-        if mined is not None and mined.same:
+        mined = self._external_signer.mined_at_nonce(intent.tx, since_block)
+        if mined is not None and mined.matches:
             self._submitter.move(
                 intent,
                 IntentState.SIGNED,
@@ -311,40 +308,40 @@ class ProposingExecutor(JournaledExecutor):
             )
             self._outbox.remove_proposal(intent.id)
             return True
-        by = "a transaction that was not proposed"
+        used_by = "a transaction that was not proposed"
         if mined is not None:
-            by = f"{mined.tx_hash}, a different transaction"
+            used_by = f"{mined.tx_hash}, a different transaction"
         raise OperatorNeeded(
-            f"nonce {intent.tx.nonce} of {self._owner.address} was used by {by}, in place of"
+            f"nonce {intent.tx.nonce} of {self._external_signer.address} was used by {used_by}, in place of"
             f' {intent.id} ("{intent.note}")',
             "find out who signed it and check the balances, then run trimtab adopt",
             code=ErrorCode.NONCE_USED,
         )
 
-    def _awaiting(self, intent: Intent) -> AwaitingExternalSignature:
-        document = self._document(intent)
-        place = self._outbox.put(intent.id, json.dumps(document, indent=2) + "\n")
-        until = "" if intent.deadline_s is None else f" until {_time(intent.deadline_s)}"
+    def _propose(self, intent: Intent) -> AwaitingExternalSignature:
+        document = self._proposal_document(intent)
+        outbox_path = self._outbox.put(intent.id, json.dumps(document, indent=2) + "\n")
+        until_text = "" if intent.deadline_s is None else f" until {_utc_text(intent.deadline_s)}"
         return AwaitingExternalSignature(
-            f'"{intent.note}" is proposed and awaits its signature{until}: {place}',
+            f'"{intent.note}" is proposed and awaits its signature{until_text}: {outbox_path}',
             "have it signed and sent, then run the command again: it settles the proposal from the"
             " chain and continues",
             document,
-            place,
+            outbox_path,
         )
 
-    def _document(self, intent: Intent) -> dict[str, Any]:
+    def _proposal_document(self, intent: Intent) -> dict[str, Any]:
         grant = self._journal.grant(intent.id)
         plan = None if grant.plan is None else json.loads(codec.dumps(grant.plan))
         return {
-            "proposal": FORMAT,
+            "proposal": PROPOSAL_FORMAT,
             "id": intent.id,
             "what": intent.note,
             "purpose": intent.kind.value,
             "chain_id": intent.tx.chain_id,
             "created_s": intent.created_s,
             "expires_s": intent.deadline_s,
-            **self._owner.shown(intent.tx),
+            **self._external_signer.signing_json(intent.tx),
             "plan": plan,
         }
 
@@ -357,7 +354,7 @@ class ProposingExecutor(JournaledExecutor):
         on chain; a late swap would revert.
         """
         expected = self._journal.expected_nonce()
-        latest, _ = self._sender.nonces(self._owner.address)
+        latest, _ = self._sender.nonces(self._external_signer.address)
         if expected is None or latest <= expected:
             return
         at_nonce = self._journal.intents_at(expected)
@@ -366,8 +363,8 @@ class ProposingExecutor(JournaledExecutor):
         for intent in at_nonce:
             if intent.state is not IntentState.CANCELLED or intent.id not in proposed:
                 continue
-            mined = self._owner.carried(intent.tx, proposed[intent.id])
-            if mined is not None and mined.same:
+            mined = self._external_signer.mined_at_nonce(intent.tx, proposed[intent.id])
+            if mined is not None and mined.matches:
                 raise OperatorNeeded(
                     f'the dropped proposal {intent.id} ("{intent.note}") was sent after all, by'
                     f" {mined.tx_hash}",
@@ -375,7 +372,7 @@ class ProposingExecutor(JournaledExecutor):
                     code=ErrorCode.PROPOSAL_SENT,
                 )
 
-    def _now(self, intent: Intent) -> Intent:
+    def _current(self, intent: Intent) -> Intent:
         return next(
             other for other in self._journal.intents_at(intent.tx.nonce) if other.id == intent.id
         )
@@ -395,5 +392,5 @@ def require_no_open_proposals(journal: IntentStore, proposals: ProposalStore) ->
             )
 
 
-def _time(at_s: int) -> str:
+def _utc_text(at_s: int) -> str:
     return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

@@ -52,8 +52,8 @@ def hold_exit(cycle: Cycle, outcome: StepOutcome, why: str) -> Cycle:
     """Skip an exit that was declined or whose gas was refused, without recording a refusal by its
     token.
     """
-    blocked = BlockedExit(outcome.decided.exit_token, why, evaluation.NOTHING_TO_DO)
-    return replace(cycle.leave_exit(blocked), held=(*cycle.held, note_of(outcome)))
+    blocked_exit = BlockedExit(outcome.decided.exit_token, why, evaluation.NO_ACTION_REMEDY)
+    return replace(cycle.leave_exit(blocked_exit), held=(*cycle.held, note_of(outcome)))
 
 
 def skip_refused_exit(
@@ -66,31 +66,31 @@ def skip_refused_exit(
     reason = str(refusal)
     if outcome.plan is None:
         reason += f"; {outcome.reason}"  # include the decision's reason
-    stopped = close_step(
+    refused_outcome = close_step(
         ports.store,
         replace(outcome, kind=OutcomeKind.REFUSED, reason=reason, verdicts=refusal.verdicts),
     )
     concerns_trade = evaluation.concerns_trade(refusal)
-    own = concerns_trade or evaluation.gas_refusal(refusal)
-    by_token = isinstance(refusal, evaluation.ExitRefused)
+    concerns_exit = concerns_trade or evaluation.is_budget_refusal(refusal)
+    is_by_token = isinstance(refusal, evaluation.ExitRefused)
     token = outcome.decided.exit_token
     if (
-        own
-        and not by_token
+        concerns_exit
+        and not is_by_token
         and may_go_directly(
             outcome.step_input.portfolio, outcome.step_input.progress.direct, outcome.plan, token
         )
     ):
-        return StepResult(cycle.go_directly(token), stopped)
-    if own and token and not concerns_trade:
+        return StepResult(cycle.go_directly(token), refused_outcome)
+    if concerns_exit and token and not concerns_trade:
         why = f"refused at submission: {refusal.message}"
-        return StepResult(hold_exit(cycle, stopped, why), stopped)
+        return StepResult(hold_exit(cycle, refused_outcome, why), refused_outcome)
     token = "" if cycle.confirmed is None else cycle.confirmed.exit_token
     if concerns_trade and token:
-        return StepResult(_leave_refused(ports, cycle, outcome, refusal, token), stopped)
+        return StepResult(_leave_refused(ports, cycle, outcome, refusal, token), refused_outcome)
     if concerns_trade:
-        _forget_doubtful(ports, cycle, outcome)
-    return StepResult(cycle.end(CycleEnd.REFUSED), stopped)
+        _restore_doubtful(ports, cycle, outcome)
+    return StepResult(cycle.end(CycleEnd.REFUSED), refused_outcome)
 
 
 def _leave_refused(
@@ -98,27 +98,29 @@ def _leave_refused(
 ) -> Cycle:
     """Record the refusal of the confirmed exit, and leave it out."""
     if not isinstance(refusal, evaluation.ExitRefused):
-        earlier = _refusals(outcome).get(token)
-        doubtful = dict(cycle.doubtful) | {token: earlier}
-        cycle = replace(cycle, doubtful=tuple(doubtful.items()))
-    blocked = BlockedExit(token, f"refused at submission: {refusal.message}", RETRY_REMEDY)
+        earlier_refusal = _refusal_by_token(outcome).get(token)
+        earlier_by_token = dict(cycle.doubtful) | {token: earlier_refusal}
+        cycle = replace(cycle, doubtful=tuple(earlier_by_token.items()))
+    blocked_exit = BlockedExit(token, f"refused at submission: {refusal.message}", RETRY_REMEDY)
     ports.store.budgets.mark_submission_refusals(
         add_submission_refusal(
-            outcome.step_input.snapshot, outcome.step_input.history.failures, blocked
+            outcome.step_input.snapshot, outcome.step_input.history.failures, blocked_exit
         )
     )
-    return cycle.leave_exit(blocked)
+    return cycle.leave_exit(blocked_exit)
 
 
-def _forget_doubtful(ports: StepPorts, cycle: Cycle, outcome: StepOutcome) -> None:
+def _restore_doubtful(ports: StepPorts, cycle: Cycle, outcome: StepOutcome) -> None:
     """Restore the earlier refusals of this cycle's refused exits, unless an exit was sold."""
     if cycle.doubtful and len(cycle.exits) == len(cycle.failed_exits):
         ports.store.budgets.mark_submission_refusals(
-            evaluation.without_doubtful(tuple(_refusals(outcome).values()), dict(cycle.doubtful))
+            evaluation.without_doubtful(
+                tuple(_refusal_by_token(outcome).values()), dict(cycle.doubtful)
+            )
         )
 
 
-def _refusals(outcome: StepOutcome) -> dict[str, SubmissionRefusal]:
+def _refusal_by_token(outcome: StepOutcome) -> dict[str, SubmissionRefusal]:
     refusals = outcome.step_input.history.failures.submission_refusals
     return {refusal.token: refusal for refusal in refusals}
 
@@ -126,20 +128,20 @@ def _refusals(outcome: StepOutcome) -> dict[str, SubmissionRefusal]:
 def after_approval(
     ports: StepPorts, cycle: Cycle, outcome: StepOutcome, intent: Intent
 ) -> StepResult:
-    """Return the result of a step that has sent this approval, for the use of the next; a failed one
-    skips its exit or ends the cycle.
+    """Return the result of a step that has sent this approval, for the use of the next; a failed
+    one skips its exit or ends the cycle.
     """
-    granted = ports.store.journal.grant(intent.id).approve
-    if granted is not None and granted[2] > 0:  # resets to zero are no attempts
-        cycle = replace(cycle, attempts=with_count(cycle.attempts, granted[0]))
+    approval = ports.store.journal.grant(intent.id).approve
+    if approval is not None and approval[2] > 0:  # resets to zero are no attempts
+        cycle = replace(cycle, attempts=with_count(cycle.attempts, approval[0]))
     if intent.succeeded:
         return StepResult(cycle, close_step(ports.store, outcome))
     if intent.receipt is not None and intent.tx.to == outcome.decided.exit_token:
         refusal = evaluation.ExitRefused(f'"{intent.note}" reverted')
         return skip_refused_exit(ports, cycle, outcome, refusal)
     reason = f'"{intent.note}" did not succeed'
-    failed = replace(outcome, kind=OutcomeKind.FAILED, reason=reason)
-    return StepResult(cycle.end(CycleEnd.FAILED), close_step(ports.store, failed))
+    failed_outcome = replace(outcome, kind=OutcomeKind.FAILED, reason=reason)
+    return StepResult(cycle.end(CycleEnd.FAILED), close_step(ports.store, failed_outcome))
 
 
 def skip_interrupted_exit(
@@ -148,27 +150,27 @@ def skip_interrupted_exit(
     token: str,
     error: TrimtabError,
     *,
-    directly: bool,
+    goes_directly: bool,
     step_id: str = "",
 ) -> StepResult:
     """Skip an exit that was not sent because an endpoint failed, or plan it again without a route
-    through another token. Raise any other error, and this one if the next nonce is unknown: the swap
-    of the step was sent or a transaction is open.
+    through another token. Raise any other error, and this one if the next nonce is unknown: the
+    swap of the step was sent or a transaction is open.
     """
     if not isinstance(error, Retryable) or not token or token in cycle.tried:
         raise error
     intents = ports.store.journal.intents(step_id) if step_id else ()
-    sent = [
+    sent_intents = [
         intent
         for intent in intents
         if intent.kind is not IntentKind.APPROVE and intent.receipt is not None
     ]
-    if sent or not ports.actors.executor.ready():
+    if sent_intents or not ports.actors.executor.ready():
         raise error
-    if directly:
+    if goes_directly:
         return StepResult(cycle.go_directly(token), None)
-    interrupted = InterruptedExit(token, error.message, error.remedy, error.code)
+    interruption = InterruptedExit(token, error.message, error.remedy, error.code)
     why = f"it could not be sent: {error.message}"
-    blocked = BlockedExit(token, why, error.remedy or evaluation.NOTHING_TO_DO)
-    cycle = replace(cycle.leave_exit(blocked), interrupted=(*cycle.interrupted, interrupted))
+    blocked_exit = BlockedExit(token, why, error.remedy or evaluation.NO_ACTION_REMEDY)
+    cycle = replace(cycle.leave_exit(blocked_exit), interrupted=(*cycle.interrupted, interruption))
     return StepResult(cycle, None)

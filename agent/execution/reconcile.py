@@ -46,26 +46,26 @@ class TxReplacer:
         or cancels every `bump_after_s`. A refusal is reported as an event, and waiting continues.
         """
         after_s = self._submitter.settings.bump_after_s
-        tried_s: float | None = None
+        last_try_s: float | None = None
 
         def replace_if_due(waited_s: float) -> None:
-            nonlocal tried_s
-            newest = None if after_s is None else self._newest(nonce)
-            if after_s is None or newest is None:
+            nonlocal last_try_s
+            newest_intent = None if after_s is None else self._newest(nonce)
+            if after_s is None or newest_intent is None:
                 return
-            if tried_s is None:  # an earlier process may have sent it: its age counts too
-                pending_s = max(waited_s, self._submitter.clock.now_s() - newest.created_s)
+            if last_try_s is None:  # an earlier process may have sent it: its age counts too
+                pending_s = max(waited_s, self._submitter.clock.now_s() - newest_intent.created_s)
             else:
-                pending_s = waited_s - tried_s
+                pending_s = waited_s - last_try_s
             if pending_s < after_s:
                 return
-            tried_s = waited_s
+            last_try_s = waited_s
             try:
                 self.bump_or_cancel(nonce)
             except (Refused, Retryable) as error:
-                self._submitter.tell(
+                self._submitter.on_event(
                     SubmissionEvent(
-                        "waiting", newest, f"nonce {nonce} is still pending: {error.message}"
+                        "waiting", newest_intent, f"nonce {nonce} is still pending: {error.message}"
                     )
                 )
 
@@ -76,82 +76,89 @@ class TxReplacer:
         it is in a block. Raises Refused if neither may be sent now (kill switch, gas caps),
         OperatorNeeded if a cancel fails.
         """
-        newest = self._newest(nonce)
-        if newest is None:
+        newest_intent = self._newest(nonce)
+        if newest_intent is None:
             return
         self._submitter.require_running(_cancel_grant(0, 0, 0))
-        if newest.kind is IntentKind.CANCEL:
-            self.cancel(newest, "")
+        if newest_intent.kind is IntentKind.CANCEL:
+            self.cancel(newest_intent, "")
             return
         try:
-            self._bump(newest)
+            self._bump(newest_intent)
         except Refused as error:
             # A simulation also fails if the transaction has just been mined.
             if self._submitter.find_mined(nonce) is None:
-                self.cancel(newest, error.message)
+                self.cancel(newest_intent, error.message)
 
-    def cancel(self, pending: Intent, why: str) -> None:
+    def cancel(self, pending_intent: Intent, why: str) -> None:
         """Cancel with a transfer of zero to ourselves at the same nonce and a higher fee; replace a
         pending cancel with another at a higher fee.
 
         Raises Refused above the ceiling or the gas caps, OperatorNeeded if its simulation fails.
         """
-        submitter, granted = self._submitter, self._journal.grant(pending.id)
-        ceiling_wei, _ = submitter.settings.ceilings_of(granted)
+        submitter, pending_grant = self._submitter, self._journal.grant(pending_intent.id)
+        ceiling_wei, _ = submitter.settings.ceilings_of(pending_grant)
         tx = cancel_transaction(
-            pending.tx, submitter.signer.address, submitter.sender.head(), ceiling_wei
+            pending_intent.tx, submitter.signer.address, submitter.sender.head(), ceiling_wei
         )
         simulation = submitter.sender.simulate(tx, submitter.signer.address)
         if not simulation.ok:
             raise OperatorNeeded(
-                f"{pending.note} ({pending.tx_hash}) can be neither resent ({why}) nor cancelled:"
+                f"{pending_intent.note} ({pending_intent.tx_hash}) can be neither resent ({why}) nor cancelled:"
                 f" {simulation.reason}",
                 "send the wallet native coin for gas, then run the command again",
                 code=ErrorCode.CANNOT_CANCEL,
             )
         tx = replace(tx, gas=max(_MIN_GAS, simulation.gas * 6 // 5))
         now_s = simulation.head.timestamp_s
-        most_wei = MAX_GAS_MULTIPLE * self._first_gas_wei(pending)
+        most_wei = MAX_GAS_MULTIPLE * self._first_gas_wei(pending_intent)
         if ceiling_wei is not None:
             # A cancel beyond the initial gas budget may cost up to the owner's ceiling.
             most_wei = max(most_wei, tx.gas * ceiling_wei)
-        self._require_gas_caps(tx, pending, most_wei, now_s)
-        grant = _cancel_grant(now_s, max(granted.deadline_s, now_s), most_wei)
-        grant = grant.as_cancel_of(granted)
-        note = pending.note
-        if pending.kind is not IntentKind.CANCEL:
-            note = f"cancel of {pending.note}: {why}"
-        self._launch(pending, IntentKind.CANCEL, tx, grant, note, None)
+        self._require_gas_caps(tx, pending_intent, most_wei, now_s)
+        grant = _cancel_grant(now_s, max(pending_grant.deadline_s, now_s), most_wei)
+        grant = grant.as_cancel_of(pending_grant)
+        note = pending_intent.note
+        if pending_intent.kind is not IntentKind.CANCEL:
+            note = f"cancel of {pending_intent.note}: {why}"
+        self._launch(pending_intent, IntentKind.CANCEL, tx, grant, note, None)
 
-    def _bump(self, pending: Intent) -> None:
+    def _bump(self, pending_intent: Intent) -> None:
         """Send the same payload at a higher fee. Raises Refused if it may not be sent."""
-        granted = self._journal.grant(pending.id)
-        self._submitter.require_running(granted)
+        pending_grant = self._journal.grant(pending_intent.id)
+        self._submitter.require_running(pending_grant)
         head = self._submitter.sender.head()
-        most_wei = MAX_GAS_MULTIPLE * self._first_gas_wei(pending)
+        most_wei = MAX_GAS_MULTIPLE * self._first_gas_wei(pending_intent)
         tx = with_bumped_fees(
-            pending.tx,
+            pending_intent.tx,
             head,
-            _bump_ceiling_wei(self._submitter.settings.ceilings_of(granted)[0]),
-            most_wei // pending.tx.gas,
+            _bump_ceiling_wei(self._submitter.settings.ceilings_of(pending_grant)[0]),
+            most_wei // pending_intent.tx.gas,
         )
-        simulation = self._submitter.simulate(tx, pending.deadline_s, granted)
+        simulation = self._submitter.simulate(tx, pending_intent.deadline_s, pending_grant)
         now_s = simulation.head.timestamp_s
-        self._require_gas_caps(tx, pending, most_wei, now_s)
-        grant = replace(granted, now_s=now_s, max_gas_wei=tx.most_gas_wei)
-        self._launch(pending, pending.kind, tx, grant, pending.note, pending.deadline_s)
+        self._require_gas_caps(tx, pending_intent, most_wei, now_s)
+        grant = replace(pending_grant, now_s=now_s, max_gas_wei=tx.most_gas_wei)
+        self._launch(
+            pending_intent,
+            pending_intent.kind,
+            tx,
+            grant,
+            pending_intent.note,
+            pending_intent.deadline_s,
+        )
 
     def _launch(
         self,
-        pending: Intent,
+        pending_intent: Intent,
         kind: IntentKind,
         tx: UnsignedTx,
         grant: Grant,
         note: str,
         deadline_s: int | None,
     ) -> None:
-        """Record and send a replacement of `pending`. The next poll detects a nonce that was used
-        meanwhile.
+        """Record and send a replacement of `pending_intent`. The next poll detects a nonce that was
+        used meanwhile.
         """
         submitter = self._submitter
         for intent in self._journal.intents_at(tx.nonce):
@@ -159,12 +166,12 @@ class TxReplacer:
             if intent.state in (IntentState.PLANNED, IntentState.SIGNED):
                 submitter.drop(intent, "another transaction is pending at its nonce")
         intent = submitter.plan(
-            pending.step_id, kind, tx, grant, note, deadline_s, replaces=pending.id
+            pending_intent.step_id, kind, tx, grant, note, deadline_s, replaces=pending_intent.id
         )
         try:
             submitter.launch(intent, grant, deadline_s)
         except (NonceUsed, SendRefused) as error:
-            submitter.tell(SubmissionEvent("not-taken", intent, error.message))
+            submitter.on_event(SubmissionEvent("not-taken", intent, error.message))
 
     def _newest(self, nonce: int) -> Intent | None:
         """Return the newest sent intent at `nonce`; None if there is none, or one is mined."""
@@ -173,23 +180,26 @@ class TxReplacer:
             return None
         return next(iter(in_flight), None)
 
-    def _first_gas_wei(self, pending: Intent) -> int:
+    def _first_gas_wei(self, pending_intent: Intent) -> int:
         """Return the gas cost granted to the first transaction in this series of replacements."""
-        replaced_by = {
-            intent.id: intent.replaces for intent in self._journal.intents_at(pending.tx.nonce)
+        replaces_by_id = {
+            intent.id: intent.replaces
+            for intent in self._journal.intents_at(pending_intent.tx.nonce)
         }
-        first = pending.id
-        while (older := replaced_by.get(first)) is not None:
-            first = older
-        return self._journal.grant(first).max_gas_wei
+        first_id = pending_intent.id
+        while (older_id := replaces_by_id.get(first_id)) is not None:
+            first_id = older_id
+        return self._journal.grant(first_id).max_gas_wei
 
-    def _require_gas_caps(self, tx: UnsignedTx, pending: Intent, most_wei: int, now_s: int) -> None:
+    def _require_gas_caps(
+        self, tx: UnsignedTx, pending_intent: Intent, most_wei: int, now_s: int
+    ) -> None:
         """Enforce the gas caps, per transaction and per day of chain time. Only one transaction per
         nonce is mined, so the most expensive one counts.
         """
-        granted = self._journal.grant(pending.id)
+        pending_grant = self._journal.grant(pending_intent.id)
         worst_wei = tx.most_gas_wei
-        _, day_wei = self._submitter.settings.ceilings_of(granted)
+        _, day_limit_wei = self._submitter.settings.ceilings_of(pending_grant)
         if worst_wei > most_wei:
             raise guard_refusal(
                 "gas_cost",
@@ -198,8 +208,8 @@ class TxReplacer:
                 "a resend would exceed the gas cost allowed for one transaction",
                 "wait",
             )
-        if day_wei is None or worst_wei <= max(
-            intent.tx.most_gas_wei for intent in self._submitter.in_flight(pending.tx.nonce)
+        if day_limit_wei is None or worst_wei <= max(
+            intent.tx.most_gas_wei for intent in self._submitter.in_flight(pending_intent.tx.nonce)
         ):
             return
         unbooked_wei = sum(
@@ -209,45 +219,50 @@ class TxReplacer:
         )
         history = self._submitter.budgets.history(now_s)
         spent_wei = (
-            history.emergency_gas_24h_wei if granted.is_emergency else history.budgets.gas_24h_wei
+            history.emergency_gas_24h_wei
+            if pending_grant.is_emergency
+            else history.budgets.gas_24h_wei
         )
-        total_wei = spent_wei + unbooked_wei + worst_wei + (granted.data_fee_wei or 0)
-        if total_wei > day_wei:
+        total_wei = spent_wei + unbooked_wei + worst_wei + (pending_grant.data_fee_wei or 0)
+        if total_wei > day_limit_wei:
             raise guard_refusal(
                 "gas_per_day",
                 f"{total_wei} wei",
-                f"{day_wei} wei",
+                f"{day_limit_wei} wei",
                 "a resend could exceed limits.gas_per_day",
                 "wait, or raise limits.gas_per_day",
             )
 
 
 def with_bumped_fees(
-    paid: UnsignedTx, head: Head, limit_wei: int | None, aim_wei: int | None = None
+    pending_tx: UnsignedTx, head: Head, limit_wei: int | None, soft_limit_wei: int | None = None
 ) -> UnsignedTx:
-    """Return the transaction with every fee at least 12.5 % higher, and enough for six full blocks
-    after `head` as far as `limit_wei` and `aim_wei` per gas allow.
+    """Return the transaction with every fee at least 12.5 % higher.
 
-    Raises Refused above `limit_wei`, or if that is below the base fee.
+    The maximum fee is raised to twice the base fee of `head` plus the tip, enough for the next five
+    full blocks, but not above `limit_wei` or `soft_limit_wei` per gas. Raises Refused above
+    `limit_wei`, or if that is below the base fee.
     """
-    more = bump_fees(paid)
-    if more.max_fee_wei is not None and head.base_fee_wei is not None:
-        enough = 2 * head.base_fee_wei + (more.max_priority_fee_wei or 0)
-        enough = min(enough, *(wei for wei in (limit_wei, aim_wei) if wei is not None), enough)
-        more = replace(more, max_fee_wei=max(more.max_fee_wei, enough))
-    if limit_wei is not None and max(more.most_wei, head.base_fee_wei or 0) > limit_wei:
+    bumped_fees = bump_fees(pending_tx)
+    if bumped_fees.max_fee_wei is not None and head.base_fee_wei is not None:
+        enough_wei = 2 * head.base_fee_wei + (bumped_fees.max_priority_fee_wei or 0)
+        enough_wei = min(
+            enough_wei, *(wei for wei in (limit_wei, soft_limit_wei) if wei is not None), enough_wei
+        )
+        bumped_fees = replace(bumped_fees, max_fee_wei=max(bumped_fees.max_fee_wei, enough_wei))
+    if limit_wei is not None and max(bumped_fees.most_wei, head.base_fee_wei or 0) > limit_wei:
         raise guard_refusal(
             "gas_price",
-            f"{max(more.most_wei, head.base_fee_wei or 0)} wei",
+            f"{max(bumped_fees.most_wei, head.base_fee_wei or 0)} wei",
             f"{limit_wei} wei",
             "the replacement needs a gas price above the limit",
             "raise limits.gas_price, or wait",
         )
     return replace(
-        paid,
-        max_fee_wei=more.max_fee_wei,
-        max_priority_fee_wei=more.max_priority_fee_wei,
-        gas_price_wei=more.gas_price_wei,
+        pending_tx,
+        max_fee_wei=bumped_fees.max_fee_wei,
+        max_priority_fee_wei=bumped_fees.max_priority_fee_wei,
+        gas_price_wei=bumped_fees.gas_price_wei,
     )
 
 
@@ -266,8 +281,10 @@ def _bump_ceiling_wei(ceiling_wei: int | None) -> int | None:
     """Return the fee ceiling of bumps: the owner's ceiling less the reserved steps."""
     if ceiling_wei is None:
         return None
-    bumped: int = ceiling_wei * BUMP_DENOMINATOR**RESERVED_BUMPS // BUMP_NUMERATOR**RESERVED_BUMPS
-    return bumped
+    bumped_ceiling_wei: int = (
+        ceiling_wei * BUMP_DENOMINATOR**RESERVED_BUMPS // BUMP_NUMERATOR**RESERVED_BUMPS
+    )
+    return bumped_ceiling_wei
 
 
 def _cancel_grant(now_s: int, deadline_s: int, most_wei: int) -> Grant:
@@ -291,7 +308,7 @@ class Reconciler:
     def __init__(self, submitter: Submitter, replacer: TxReplacer) -> None:
         self._submitter = submitter
         self._replacer = replacer
-        self._rewinder = ReorgHandler(submitter)
+        self._reorg_handler = ReorgHandler(submitter)
         self._journal = submitter.journal
         self._sender = submitter.sender
 
@@ -299,7 +316,7 @@ class Reconciler:
         """Resolve every open intent, including those reopened by a reorg; return them in their new
         state.
         """
-        self._rewinder.run()
+        self._reorg_handler.run()
         open_before = open_transactions(self._journal)
         for intent in open_before:
             if intent.state is IntentState.PLANNED:
@@ -308,7 +325,7 @@ class Reconciler:
             self._resolve(nonce, may_send)
         if not open_before or not self._submitter.unfinished():
             self.require_known_nonce()
-        return [self._now(intent) for intent in open_before]
+        return [self._current(intent) for intent in open_before]
 
     def cancel_pending(self, why: str) -> list[Intent]:
         """Drop unsent intents and cancel pending ones; return them in their new state. Used at a
@@ -318,15 +335,15 @@ class Reconciler:
         for nonce in sorted({intent.tx.nonce for intent in open_before}):
             self._cancel_at(nonce, why)
         self.run(may_send=True)
-        return [self._now(intent) for intent in open_before]
+        return [self._current(intent) for intent in open_before]
 
     def _cancel_at(self, nonce: int, why: str) -> None:
-        unmined = [
+        unmined_intents = [
             intent
             for intent in self._journal.intents_at(nonce)
             if intent.state in (IntentState.SIGNED, IntentState.BROADCAST)
         ]
-        if not unmined or self._chain_state(unmined, nonce) == "mined":
+        if not unmined_intents or self._chain_state(unmined_intents, nonce) == "mined":
             return
         for intent in self._journal.intents_at(nonce):
             if intent.state is IntentState.SIGNED:
@@ -340,32 +357,34 @@ class Reconciler:
         OperatorNeeded if another sender used the wallet, Retryable if the endpoint is behind the
         journal.
         """
-        latest, pending = self._nonces()
-        expected = self._journal.expected_nonce()
-        if expected is not None and latest < expected:  # pending transactions may be ours
-            self._rewinder.require_possible(expected - 1)
+        next_nonce, next_pending_nonce = self._nonces()
+        expected_nonce = self._journal.expected_nonce()
+        if (
+            expected_nonce is not None and next_nonce < expected_nonce
+        ):  # pending transactions may be ours
+            self._reorg_handler.require_possible(expected_nonce - 1)
             raise Retryable(
-                f"the endpoint's next nonce is {latest}, the journal's "
-                f"{expected}: the endpoint lags "
-                f"behind our transaction at nonce {expected - 1}, or the chain was restarted",
+                f"the endpoint's next nonce is {next_nonce}, the journal's "
+                f"{expected_nonce}: the endpoint lags "
+                f"behind our transaction at nonce {expected_nonce - 1}, or the chain was restarted",
                 "try again; after a restart of a local chain set a new file in store.url; "
                 "if the chain dropped blocks, run trimtab adopt",
                 code=ErrorCode.LAG,
             )
-        if pending > latest:
+        if next_pending_nonce > next_nonce:
             raise OperatorNeeded(
-                f"nonce {latest} of {self._submitter.signer.address} has a pending transaction that"
-                f" is not in this store{self._conflicting_hash(latest)}",
+                f"nonce {next_nonce} of {self._submitter.signer.address} has a pending transaction that"
+                f" is not in this store{self._conflicting_hash(next_nonce)}",
                 "another program uses this wallet, or this store is a restored copy: stop the other"
                 " sender, wait until it is mined, then run trimtab adopt",
                 code=ErrorCode.FOREIGN_PENDING,
             )
-        if expected is None:
-            self._journal.set_expected_nonce(latest, self._submitter.clock.now_s())
-            return latest
-        if latest > expected:
-            raise self._foreign(expected, latest)
-        return latest
+        if expected_nonce is None:
+            self._journal.set_expected_nonce(next_nonce, self._submitter.clock.now_s())
+            return next_nonce
+        if next_nonce > expected_nonce:
+            raise self._foreign_nonce_error(expected_nonce, next_nonce)
+        return next_nonce
 
     def resync_nonce(self) -> int:
         """Adopt the chain's nonce, and end intents that foreign transactions replaced; only on the
@@ -373,43 +392,43 @@ class Reconciler:
 
         Raises Retryable while any transaction of the wallet may still be mined.
         """
-        latest, pending = self._nonces()
-        if pending > latest:
+        next_nonce, next_pending_nonce = self._nonces()
+        if next_pending_nonce > next_nonce:
             raise Retryable(
-                f"a transaction at nonce {latest} is pending",
+                f"a transaction at nonce {next_nonce} is pending",
                 "wait until it is mined, then run trimtab adopt",
                 code=ErrorCode.FOREIGN_PENDING,
             )
-        unfinished = [
+        unfinished_intents = [
             intent
             for intent in open_transactions(self._journal)
             if intent.state is not IntentState.MINED
         ]
-        for intent in unfinished:
-            known = (
+        for intent in unfinished_intents:
+            is_known = (
                 intent.tx_hash is not None
                 and self._sender.status_of(intent.tx_hash).state != "unknown"
             )
-            if known or intent.tx.nonce >= latest:
+            if is_known or intent.tx.nonce >= next_nonce:
                 raise Retryable(
                     f"{intent.note} ({intent.tx_hash}) is open",
                     "run the command that resolves it first, then trimtab adopt",
                     code=ErrorCode.OPEN_TRANSACTION,
                 )
         # The nonce first: the journal accepts a foreign winner only below the expected nonce.
-        self._journal.set_expected_nonce(latest, self._submitter.clock.now_s())
+        self._journal.set_expected_nonce(next_nonce, self._submitter.clock.now_s())
         why = "a foreign transaction took the nonce; adopted by the operator"
-        for intent in unfinished:
+        for intent in unfinished_intents:
             if intent.state is IntentState.BROADCAST:
                 self._submitter.move(intent, IntentState.REPLACED, why)
             else:
                 self._submitter.drop(intent, why)
-        return latest
+        return next_nonce
 
     def _nonces(self) -> tuple[int, int]:
         return self._sender.nonces(self._submitter.signer.address)
 
-    def _now(self, intent: Intent) -> Intent:
+    def _current(self, intent: Intent) -> Intent:
         return next(
             other for other in self._journal.intents_at(intent.tx.nonce) if other.id == intent.id
         )
@@ -422,23 +441,23 @@ class Reconciler:
                 "the transaction that took its nonce lost its block",
                 event=IntentEvent.REOPEN,
             )
-        group = self._journal.intents_at(nonce)
-        winners = [end for end in group if end.state in ENDED_IN_BLOCK]
+        intents_at_nonce = self._journal.intents_at(nonce)
+        winners = [intent for intent in intents_at_nonce if intent.state in ENDED_IN_BLOCK]
         for winner in winners:
-            if any(intent.state in OPEN for intent in family(group, winner.id)):
+            if any(intent.state in OPEN for intent in family(intents_at_nonce, winner.id)):
                 # An earlier process was killed between ending the winner and the others.
                 self._submitter.close(winner)
                 return
-        unfinished = [
+        unfinished_intents = [
             intent
-            for intent in group
+            for intent in intents_at_nonce
             if intent.state in (IntentState.SIGNED, IntentState.BROADCAST, IntentState.MINED)
         ]
-        if not unfinished:
+        if not unfinished_intents:
             return
-        if self._chain_state(unfinished, nonce) == "unknown":
-            if may_send and self._may_resend(unfinished[-1]):
-                self._resend_or_cancel(unfinished)
+        if self._chain_state(unfinished_intents, nonce) == "unknown":
+            if may_send and self._may_resend(unfinished_intents[-1]):
+                self._resend_or_cancel(unfinished_intents)
                 if self._submitter.in_flight(nonce):
                     self._follow(nonce, may_send)
         elif (
@@ -446,20 +465,20 @@ class Reconciler:
         ):
             self._cancel_expired(nonce)
 
-    def _chain_state(self, unfinished: list[Intent], nonce: int) -> str:
+    def _chain_state(self, unfinished_intents: list[Intent], nonce: int) -> str:
         """Return "mined", "pending" or "unknown": the furthest state of our transactions at
         `nonce`. A signed transaction known to a node moves to BROADCAST.
         """
-        latest = 0
+        next_nonce = 0
         for attempt in range(_NONCE_CHECKS):
             if attempt:
                 self._submitter.clock.sleep(self._submitter.settings.poll_s)
-            latest, _ = self._nonces()
+            next_nonce, _ = self._nonces()
             states = {
                 intent.id: self._sender.status_of(str(intent.tx_hash)).state
-                for intent in unfinished
+                for intent in unfinished_intents
             }
-            for intent in unfinished:
+            for intent in unfinished_intents:
                 # sent by a copy of this store
                 if states[intent.id] != "unknown" and intent.state is IntentState.SIGNED:
                     self._submitter.move(intent, IntentState.BROADCAST, "found on the chain")
@@ -467,15 +486,15 @@ class Reconciler:
                 return "mined"
             if "pending" in states.values():
                 return "pending"
-            if any(intent.state is IntentState.MINED for intent in unfinished):
+            if any(intent.state is IntentState.MINED for intent in unfinished_intents):
                 return "mined"
-            if latest <= nonce:
+            if next_nonce <= nonce:
                 break
-        if latest > nonce:
-            raise self._foreign(nonce, latest)
-        if latest < nonce:
+        if next_nonce > nonce:
+            raise self._foreign_nonce_error(nonce, next_nonce)
+        if next_nonce < nonce:
             raise Retryable(
-                f"the endpoint's next nonce is {latest}, a transaction of ours has {nonce}: the"
+                f"the endpoint's next nonce is {next_nonce}, a transaction of ours has {nonce}: the"
                 " endpoint lags",
                 "try again",
                 code=ErrorCode.LAG,
@@ -486,16 +505,16 @@ class Reconciler:
         """Wait for a block and its confirmations; False if nothing was mined in time, or a reorg
         removed the block.
         """
-        meanwhile = [self._replacer.while_waiting(nonce)] if may_send else []
-        mined = self._submitter.await_mined(nonce, *meanwhile)
+        while_waiting = [self._replacer.while_waiting(nonce)] if may_send else []
+        mined_intent = self._submitter.await_mined(nonce, *while_waiting)
         return (
-            mined is not None
-            and self._submitter.await_final(mined).state is not IntentState.BROADCAST
+            mined_intent is not None
+            and self._submitter.await_final(mined_intent).state is not IntentState.BROADCAST
         )
 
-    def _resend_or_cancel(self, unfinished: list[Intent]) -> None:
+    def _resend_or_cancel(self, unfinished_intents: list[Intent]) -> None:
         """Resend a transaction that no node knows, unchanged or at a higher fee, else cancel it."""
-        for intent in reversed(unfinished):
+        for intent in reversed(unfinished_intents):
             if intent.state is IntentState.BROADCAST and self._below_base_fee(intent):
                 self._replacer.bump_or_cancel(intent.tx.nonce)
                 return
@@ -512,7 +531,7 @@ class Reconciler:
                     continue
                 if (
                     self._submitter.is_paused() is False or self._submitter.is_hard()
-                ) and self._still_unknown(unfinished):
+                ) and self._still_unknown(unfinished_intents):
                     self._replacer.cancel(intent, error.message)
                 return
             self._submitter.send(intent, signed)
@@ -533,12 +552,13 @@ class Reconciler:
         base_fee_wei = self._sender.head().base_fee_wei
         return base_fee_wei is not None and intent.tx.most_price_wei < base_fee_wei
 
-    def _still_unknown(self, unfinished: list[Intent]) -> bool:
+    def _still_unknown(self, unfinished_intents: list[Intent]) -> bool:
         """True if no node knows a transaction at the nonce: a simulation also fails for one mined
         just now.
         """
         return all(
-            self._sender.status_of(str(intent.tx_hash)).state == "unknown" for intent in unfinished
+            self._sender.status_of(str(intent.tx_hash)).state == "unknown"
+            for intent in unfinished_intents
         )
 
     def _cancel_expired(self, nonce: int) -> None:
@@ -552,19 +572,19 @@ class Reconciler:
             self._replacer.cancel(in_flight[0], why)
             self._follow(nonce, may_send=True)
 
-    def _foreign(self, nonce: int, latest: int) -> OperatorNeeded:
-        known = [
+    def _foreign_nonce_error(self, nonce: int, next_nonce: int) -> OperatorNeeded:
+        own_hashes = [
             str(intent.tx_hash)
             for intent in self._journal.intents_at(nonce)
             if intent.tx_hash is not None
         ]
-        hashes = "this store has no sent transaction at that nonce"
-        if known:
-            hashes = f"none of ours is in a block: {', '.join(dict.fromkeys(known))}"
+        own_hashes_text = "this store has no sent transaction at that nonce"
+        if own_hashes:
+            own_hashes_text = f"none of ours is in a block: {', '.join(dict.fromkeys(own_hashes))}"
         return OperatorNeeded(
             f"nonce {nonce} of {self._submitter.signer.address} was used by a transaction that is"
-            f" not in this store{self._conflicting_hash(nonce)} (the chain's next is {latest};"
-            f" {hashes})",
+            f" not in this store{self._conflicting_hash(nonce)} (the chain's next is {next_nonce};"
+            f" {own_hashes_text})",
             "another program uses this wallet, or this store is a restored copy: stop the other"
             " sender, check the balances, then run trimtab adopt",
             code=ErrorCode.FOREIGN_NONCE,

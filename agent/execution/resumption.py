@@ -61,7 +61,7 @@ def resumed_cycle(ports: StepPorts, request: PlanRequest) -> StepResult | None:
     store = ports.store
     if (cycle := _open_cycle(store, request)) is None:
         return None
-    if why := _why_not(cycle, request, ports.readers.clock.now_s()):
+    if why := _not_resumed_reason(cycle, request, ports.readers.clock.now_s()):
         store.cycles.close(why)
         return None
     try:
@@ -86,16 +86,18 @@ def _open_cycle(store: Store, request: PlanRequest) -> Cycle | None:
     and had sent a transaction, it is opened again when its request is repeated.
     """
     if (cycle := store.cycles.open()) is not None:
-        same = isinstance(request, AgentCycle) and isinstance(cycle.request, AgentCycle)
-        if same or request == cycle.request:
+        both_agent_cycles = isinstance(request, AgentCycle) and isinstance(
+            cycle.request, AgentCycle
+        )
+        if both_agent_cycles or request == cycle.request:
             return cycle
         is_unreported = cycle.sending and names_amount(cycle.request)
-        end = store.cycles.leave_unreported if is_unreported else store.cycles.close
-        end("another request began")
+        close_cycle = store.cycles.leave_unreported if is_unreported else store.cycles.close
+        close_cycle("another request began")
     return store.cycles.reopen(request) if names_amount(request) else None
 
 
-def _why_not(cycle: Cycle, request: PlanRequest, now_s: int) -> str:
+def _not_resumed_reason(cycle: Cycle, request: PlanRequest, now_s: int) -> str:
     """Return why an open cycle of this request is not continued; empty if it is."""
     max_age_s = MAX_AGE_OF_AMOUNT_S if names_amount(request) else MAX_AGE_S
     if not 0 <= now_s - cycle.began_s <= max_age_s:
@@ -113,20 +115,22 @@ def _with_last_transaction(ports: StepPorts, cycle: Cycle) -> tuple[Cycle, StepO
     intents = ports.store.journal.intents(step_id) if step_id else ()
     mined = [intent for intent in intents if intent.receipt is not None]
     if not mined:
-        still_open = {intent.id for intent in ports.store.journal.open_intents()}
-        is_pending = any(intent.id in still_open for intent in intents)
+        open_ids = {intent.id for intent in ports.store.journal.open_intents()}
+        is_pending = any(intent.id in open_ids for intent in intents)
         return (cycle if is_pending else replace(cycle, sending="")), None
     cycle = replace(cycle, sending="")
-    own = [intent for intent in intents if intent.kind is not IntentKind.CANCEL]
-    intent = next((sent for sent in own if sent in mined), own[0])  # a mined cancel ends its own
+    originals = [intent for intent in intents if intent.kind is not IntentKind.CANCEL]
+    intent = next(
+        (original for original in originals if original in mined), originals[0]
+    )  # a mined cancel ends its own
     outcome = _with_result(ports.store, recorded_outcome(ports.store, cycle, step_id), intent)
     cycle = cycle.with_transaction(intent)
     if intent.kind is IntentKind.APPROVE:
         return after_approval(ports, cycle, outcome, intent).cycle, outcome
     if outcome.plan is None:
         return cycle.end(CycleEnd.DONE), outcome
-    done = sender_of(outcome.plan).after_sent(cycle, outcome, outcome.plan, intent)
-    return done, replace(outcome, transactions=(intent,))
+    cycle_after = sender_of(outcome.plan).after_sent(cycle, outcome, outcome.plan, intent)
+    return cycle_after, replace(outcome, transactions=(intent,))
 
 
 def _with_result(store: Store, outcome: StepOutcome, intent: Intent) -> StepOutcome:
@@ -135,14 +139,15 @@ def _with_result(store: Store, outcome: StepOutcome, intent: Intent) -> StepOutc
         return outcome
     if not intent.succeeded:
         return failed_outcome(outcome, intent, f'"{intent.note}"', "nothing was exchanged")
-    short = tuple(recovered_shortfall(store, intent))
-    kind = OutcomeKind.FAILED if short else OutcomeKind.DONE
-    return replace(outcome, kind=kind, short=short)
+    short_tokens = tuple(recovered_shortfall(store, intent))
+    kind = OutcomeKind.FAILED if short_tokens else OutcomeKind.DONE
+    return replace(outcome, kind=kind, short=short_tokens)
 
 
 def recorded_outcome(store: Store, cycle: Cycle, step_id: str) -> StepOutcome:
-    """Return the outcome of a step of an ended process, from its input in the journal, whose decision
-    and plan follow from it. Raises ConfigError if it is unreadable, and Refused if it has no plan.
+    """Return the outcome of a step of an ended process, from its input in the journal, whose
+    decision and plan follow from it. Raises ConfigError if it is unreadable, and Refused if it has
+    no plan.
     """
     if (record := store.steps.get(step_id)) is None:
         raise ConfigError(f"step {step_id} is not in the journal", "start the cycle again")

@@ -26,17 +26,17 @@ def _after_swap(cycle: Cycle, outcome: StepOutcome, _: Plan, __: Intent) -> Cycl
     """Return the cycle after an exit, which the next one follows, or after the rebalance, which
     only actions of a layer follow.
     """
-    failed = outcome.kind is OutcomeKind.FAILED
+    is_failed = outcome.kind is OutcomeKind.FAILED
     if token := outcome.decided.exit_token:
         blocked = None
-        if failed and not outcome.short:
-            blocked = BlockedExit(token, evaluation.REVERTED, evaluation.NOTHING_TO_DO)
-        exits = (*cycle.exits, note_of(outcome, failed=failed))
+        if is_failed and not outcome.short:
+            blocked = BlockedExit(token, evaluation.REVERTED_REASON, evaluation.NO_ACTION_REMEDY)
+        exits = (*cycle.exits, note_of(outcome, failed=is_failed))
         return replace(cycle.leave_exit(blocked), exits=exits)
     cycle = replace(cycle, swapped=outcome.step_id)
-    if failed:
+    if is_failed:
         return cycle.end(CycleEnd.FAILED)
-    if any(part.follows_swaps for part in cycle.layers):
+    if any(part.may_act_again for part in cycle.layers):
         return cycle.begin_plan()
     return cycle.end(CycleEnd.DONE)
 

@@ -28,9 +28,9 @@ class Draft:
 
 @dataclass(frozen=True, slots=True)
 class PlanSender:
-    """How one kind of plan is sent: the test of its plans, its next transaction, and the cycle after
-    that transaction with its outcome, which is the same in a process that only learns of it after a
-    restart.
+    """How one kind of plan is sent: the test of its plans, its next transaction, and the cycle
+    after that transaction with its outcome, which is the same in a process that only learns of it
+    after a restart.
     """
 
     sends: Callable[[Plan], bool]
@@ -50,14 +50,14 @@ def execute(ports: StepPorts, outcome: StepOutcome, draft: Draft) -> tuple[StepO
         snapshot = ports.readers.reader.snapshot()
     except (Retryable, Refused):  # the transaction is mined; the next step books it
         return with_shortfall(outcome, intent, None), intent
-    changed = settle_mined(
+    changed_blocks = settle_mined(
         ports.store,
         snapshot,
         lambda: ports.readers.step_input_at(snapshot),
         before=outcome.step_input.snapshot,
     )
     after = ports.readers.step_input_at(snapshot)
-    update_ledger(ports.store, ports.readers.recorded(after), changed)
+    update_ledger(ports.store, ports.readers.recorded(after), changed_blocks)
     for after_input in records.AFTER_INPUT:
         after_input(ports.store, after)
     return with_shortfall(replace(outcome, after=after), intent, snapshot), intent

@@ -58,7 +58,7 @@ def realised_legs(plan: Plan, receipt: Receipt) -> tuple[RealisedLeg, ...]:
     Pools that serve several legs are matched in leg order. An amount that passes directly from one
     pool to the next is output of the first leg and input of the second.
     """
-    outgoing, incoming, wrapped = (
+    outgoing_transfers, incoming_transfers, wrap_transfers = (
         list(receipt.transfers),
         list(receipt.transfers),
         list(receipt.wrapped),
@@ -72,11 +72,11 @@ def realised_legs(plan: Plan, receipt: Receipt) -> tuple[RealisedLeg, ...]:
 
     def amounts(leg: Leg) -> tuple[int | None, int | None]:
         if leg.venue == NATIVE_VENUE:
-            raw = take(wrapped, lambda transfer: _wraps(transfer, leg))
+            raw = take(wrap_transfers, lambda transfer: _is_wrap_of(transfer, leg))
             return raw, raw
         return (
-            take(incoming, lambda t: (t.token, t.recipient) == (leg.token_in, leg.pool)),
-            take(outgoing, lambda t: (t.token, t.sender) == (leg.token_out, leg.pool)),
+            take(incoming_transfers, lambda t: (t.token, t.recipient) == (leg.token_in, leg.pool)),
+            take(outgoing_transfers, lambda t: (t.token, t.sender) == (leg.token_out, leg.pool)),
         )
 
     return tuple(
@@ -92,21 +92,21 @@ def realised_legs(plan: Plan, receipt: Receipt) -> tuple[RealisedLeg, ...]:
     )
 
 
-def _wraps(transfer: Transfer, leg: Leg) -> bool:
+def _is_wrap_of(transfer: Transfer, leg: Leg) -> bool:
     """True if the Deposit or Withdrawal event belongs to a leg that wraps or unwraps."""
-    end = transfer.sender if leg.token_in == NATIVE else transfer.recipient
-    return transfer.token == leg.pool and end == NATIVE
+    native_side = transfer.sender if leg.token_in == NATIVE else transfer.recipient
+    return transfer.token == leg.pool and native_side == NATIVE
 
 
-def native_delta(intent: Intent, wallet: str, coin: str) -> int:
+def native_delta(intent: Intent, wallet: str, wrapped_native: str) -> int:
     """Return the change of native coin by a mined intent, in wei and without gas: wrapped coin
-    (`coin`) that the wallet or the called contract unwrapped, less the value sent.
+    (`wrapped_native`) that the wallet or the called contract unwrapped, less the value sent.
     """
     receipt = intent.receipt
     if receipt is None or receipt.status != 1:
         return 0
     sent_wei = 0 if intent.tx.to == wallet else intent.tx.value_wei
-    return receipt.unwrapped(coin, wallet, intent.tx.to) - sent_wei
+    return receipt.unwrapped(wrapped_native, wallet, intent.tx.to) - sent_wei
 
 
 def trade_loss(
@@ -153,86 +153,90 @@ def book_intent(  # noqa: PLR0913
     chain_s: int,
     balances: tuple[Mapping[str, int], Mapping[str, int]] | None = None,
     gain_counts: bool = True,
-    coin: str = "",
+    wrapped_native: str = "",
     payout: Payout | None = None,
-    apart: Fraction = Fraction(0),
+    exempt_turnover: Fraction = Fraction(0),
     exit_into: str = "",
 ) -> Fraction:
     """Book a mined intent, including a reverted one and a cancel, and return its loss. Booking is
-    idempotent. `prices` are the reference prices before the trade, and `native_price` is the price
-    of one wei. `balances` are the balances before and after, if read. The larger of the losses by
-    balances and by receipt events counts, so neither false events nor a deposit in between hides a
-    loss. `chain_s` is the time of the block, or later. Only tokens in `prices` count. Without
-    `gain_counts` the loss is at least the gas, because prices of another time cannot prove a gain.
-    Native coin counts as `coin`, its wrapped token, so that wrapping costs nothing. A payout is an
-    outflow, not a loss. `apart` is the value of a purchase or of a withdrawal's sale, which
-    turnover limits exclude. Of an exit into the token `exit_into` they count purchases of other
-    tokens only, as the guards do.
+    idempotent.
+
+    `prices` are the reference prices before the trade, and `native_price` is the price of one wei;
+    only tokens in `prices` count. `balances` are the balances before and after, if read. The larger
+    of the losses by balances and by receipt events counts, so neither false events nor a deposit in
+    between hides a loss. `chain_s` is the time of the block, or later. Without `gain_counts` the
+    loss is at least the gas, because prices of another time cannot prove a gain. Native coin counts
+    as its token `wrapped_native`, so that wrapping costs nothing. A payout is an outflow, not a
+    loss. Turnover limits exclude `exempt_turnover`, the value of a purchase or of a withdrawal's
+    sale. An exit sells for the token `exit_into`: only its purchases of other tokens count as
+    turnover, as in the guards.
     """
     receipt = intent.receipt
     if receipt is None:
         raise ValueError(f"intent {intent.id} has no receipt to book")
     gas_value = receipt.gas_cost_wei * native_price
     deltas = {token: raw for token, raw in receipt.net(wallet).items() if token in prices}
-    native_wei = native_delta(intent, wallet, coin)
-    if native_wei and coin in prices:
-        deltas[coin] = deltas.get(coin, 0) + native_wei
-    paid, outflow = _paid(receipt, payout, coin), Fraction(0)
-    for token, raw in paid.items():
+    native_wei = native_delta(intent, wallet, wrapped_native)
+    if native_wei and wrapped_native in prices:
+        deltas[wrapped_native] = deltas.get(wrapped_native, 0) + native_wei
+    payout_raw, outflow = _payout_raw(receipt, payout, wrapped_native), Fraction(0)
+    for token, raw in payout_raw.items():
         deltas[token] = deltas.get(token, 0) + raw
         outflow += raw * prices.get(token, Fraction(0))
-    lost = trade_loss({}, deltas, prices, gas_value)
+    loss = trade_loss({}, deltas, prices, gas_value)
     if balances is not None:
-        lost = max(lost, trade_loss(*balances, prices, gas_value))
+        loss = max(loss, trade_loss(*balances, prices, gas_value))
     if not gain_counts:
-        lost = max(lost, gas_value)
-    moved = Fraction(0)
+        loss = max(loss, gas_value)
+    gross_turnover = Fraction(0)
     if exit_into:
-        bought = (raw * prices[token] for token, raw in deltas.items() if token != exit_into)
-        moved = sum((value for value in bought if value > 0), moved)
+        purchases = (raw * prices[token] for token, raw in deltas.items() if token != exit_into)
+        gross_turnover = sum((value for value in purchases if value > 0), gross_turnover)
     elif payout is None:
-        moved = trade_turnover(deltas, prices)
-    turnover = max(Fraction(0), moved - apart)
-    budgets.book(intent, turnover, lost, receipt.gas_cost_wei, chain_s, outflow)
-    return lost
+        gross_turnover = trade_turnover(deltas, prices)
+    turnover = max(Fraction(0), gross_turnover - exempt_turnover)
+    budgets.book(intent, turnover, loss, receipt.gas_cost_wei, chain_s, outflow)
+    return loss
 
 
-def _paid(receipt: Receipt, payout: Payout | None, coin: str) -> dict[str, int]:
+def _payout_raw(receipt: Receipt, payout: Payout | None, wrapped_native: str) -> dict[str, int]:
     """Return the base units, by token, of a successful payout."""
     if payout is None or receipt.status != 1:
         return {}
-    return {coin if payout.token == NATIVE else payout.token: payout.raw}
+    return {wrapped_native if payout.token == NATIVE else payout.token: payout.raw}
 
 
 # --- Booking before each step; balances that differ from the expected ones are external transfers.
 
 
 def record_balance_changes(
-    balances: BalanceStore, snapshot: Snapshot, present: Callable[[], StepInput]
+    balances: BalanceStore, snapshot: Snapshot, current_step: Callable[[], StepInput]
 ) -> tuple[ExpectedBalances, tuple[ExternalTransfer, ...]]:
     """Record what differs from the expected balances, and the balances of `snapshot` as the new
     basis. Return the expected balances and the recorded transfers: new ones, and older ones newly
     valued or accepted.
 
-    `present` is called only if a balance may have changed. If the snapshot cannot be compared, or
-    another process wrote first, nothing is recorded, and the next cycle compares again.
+    `current_step` is called only if a balance may have changed. If the snapshot cannot be compared,
+    or another process wrote first, nothing is recorded, and the next cycle compares again.
     """
-    read = balance_changes.balances_of(snapshot)
+    current_raw = balance_changes.balances_of(snapshot)
 
-    def is_explained(books: ExpectedBalances) -> bool:
+    def is_explained(expected: ExpectedBalances) -> bool:
         return (
-            balance_changes.is_comparable(snapshot, books)
-            and not balance_changes.differences(snapshot, books)
-            and not balance_changes.may_change(books)
+            balance_changes.is_comparable(snapshot, expected)
+            and not balance_changes.differences(snapshot, expected)
+            and not balance_changes.may_change(expected)
         )
 
-    before, recorded = balances.record_explained(snapshot, read, is_explained)
-    if recorded or not balance_changes.is_comparable(snapshot, before):
-        return before, ()
-    step = present()
-    books = balances.expected()  # more external transactions may be known now
-    transfers = balance_changes.changes_to_record(step, books)
-    return books, transfers if balances.record(snapshot, read, transfers, books.turn) else ()
+    expected_before, is_recorded = balances.record_explained(snapshot, current_raw, is_explained)
+    if is_recorded or not balance_changes.is_comparable(snapshot, expected_before):
+        return expected_before, ()
+    step = current_step()
+    expected = balances.expected()  # more external transactions may be known now
+    transfers = balance_changes.changes_to_record(step, expected)
+    return expected, transfers if balances.record(
+        snapshot, current_raw, transfers, expected.turn
+    ) else ()
 
 
 MAX_CLOCK_LEAD_S = 30
@@ -242,42 +246,42 @@ MAX_CLOCK_LEAD_S = 30
 def settle_mined(
     store: Store,
     snapshot: Snapshot,
-    present: Callable[[], StepInput],
+    current_step: Callable[[], StepInput],
     before: Snapshot | None = None,
 ) -> frozenset[int]:
     """Book every mined transaction missing from the budgets, at the reference prices of its own
     step; then compare balances. Return the blocks of the newest known changes of balances.
 
-    `present` is called only if a balance may have changed, or if that step is unreadable (written
-    by another version): then current prices are used and no gain counts. While a token spent in an
-    unreadable step has no price, the transaction stays unbooked and nothing is planned. With
-    `before`, read before the last trade, the larger of the losses by balances and by events counts,
-    unless every expected balance is known: then a difference is an external transfer and is counted
-    as one. Tokens without a price, foreign ones included, count as zero, because a plan cannot
-    spend them and events of unknown contracts prove nothing (T11).
+    `current_step` is called only if a balance may have changed, or if that step is unreadable
+    (written by another version): then current prices are used and no gain counts. While a token
+    spent in an unreadable step has no price, the transaction stays unbooked and nothing is planned.
+    With `before`, read before the last trade, the larger of the losses by balances and by events
+    counts, unless every expected balance is known: then a difference is an external transfer and is
+    counted as one. Tokens without a price, foreign ones included, count as zero, because a plan
+    cannot spend them and events of unknown contracts prove nothing (T11).
     """
-    unbooked = store.journal.unbooked()
+    unbooked_intents = store.journal.unbooked()
     all_expected = True
-    if unbooked and before is not None:
-        expected = {opening.token for opening in store.balances.expected().openings}
-        all_expected = expected >= {holding.token for holding in snapshot.holdings}
-    for intent in unbooked:
-        own = originating_step(store.steps, intent)
-        basis = own or present()
-        prices = reference_prices(basis).by_token
-        if own is None and _unpriced(intent, basis.portfolio, basis.snapshot.owner, prices):
+    if unbooked_intents and before is not None:
+        expected_tokens = {opening.token for opening in store.balances.expected().openings}
+        all_expected = expected_tokens >= {holding.token for holding in snapshot.holdings}
+    for intent in unbooked_intents:
+        own_step = originating_step(store.steps, intent)
+        step = own_step or current_step()
+        prices = reference_prices(step).by_token
+        if own_step is None and _unpriced(intent, step.portfolio, step.snapshot.owner, prices):
             continue
-        coin, at_s = basis.portfolio.wrapped_native, _chain_s(snapshot, own)
-        native = prices.get(coin, Fraction(0))
-        if (book := BOOKINGS.get(intent.kind)) is not None:
+        wrapped_native, at_s = step.portfolio.wrapped_native, _chain_s(snapshot, own_step)
+        native_price = prices.get(wrapped_native, Fraction(0))
+        if (book_layer := BOOKINGS.get(intent.kind)) is not None:
             after = None if before is None else snapshot
-            book(store, intent, own, basis, after, native, at_s)
+            book_layer(store, intent, own_step, step, after, native_price, at_s)
             continue
         balances = None
         if before is not None and not all_expected and intent.kind in _TRADES:
-            balances = _balances(before, snapshot, prices)
-            if native_delta(intent, snapshot.owner, coin):
-                balances = _with_native(balances, (before, snapshot), intent, coin)
+            balances = _priced_balances(before, snapshot, prices)
+            if native_delta(intent, snapshot.owner, wrapped_native):
+                balances = _with_native(balances, (before, snapshot), intent, wrapped_native)
         payout = None
         if intent.kind is IntentKind.PAYOUT:
             payout = store.journal.grant(intent.id).payout
@@ -286,18 +290,18 @@ def settle_mined(
             intent,
             snapshot.owner,
             prices,
-            native,
+            native_price,
             at_s,
             balances,
-            gain_counts=own is not None,
-            coin=coin,
+            gain_counts=own_step is not None,
+            wrapped_native=wrapped_native,
             payout=payout,
-            apart=_exempt_turnover(store.journal, intent),
-            exit_into=_exit_into(store.journal, intent, basis.portfolio),
+            exempt_turnover=_exempt_turnover(store.journal, intent),
+            exit_into=_exit_into(store.journal, intent, step.portfolio),
         )
-    books, transfers = record_balance_changes(store.balances, snapshot, present)
-    transferred = [flow.block for flow in (*books.flows, *transfers)]
-    return frozenset([*transferred, *(change.block for change in books.own)])
+    expected, transfers = record_balance_changes(store.balances, snapshot, current_step)
+    transfer_blocks = [flow.block for flow in (*expected.flows, *transfers)]
+    return frozenset([*transfer_blocks, *(change.block for change in expected.own)])
 
 
 _TRADES = (IntentKind.SWAP, IntentKind.UNWRAP)
@@ -342,13 +346,13 @@ def originating_step(steps: StepStore, intent: Intent) -> StepInput | None:
     """Return the input of the step that an intent belongs to; None if it is unreadable."""
     try:
         text = steps.input_json(intent.step_id)
-        return None if text is None else _read(text)
+        return None if text is None else _parse_step(text)
     except (ConfigError, OperatorNeeded):
         return None
 
 
 @lru_cache(maxsize=2)
-def _read(text: str) -> StepInput:
+def _parse_step(text: str) -> StepInput:
     """Parse a recorded step; cached, since a step's transactions are booked one by one."""
     return codec.loads(StepInput, text)
 
@@ -359,49 +363,51 @@ def _unpriced(
     """True if the transaction spent an asset that has no price now."""
     if intent.receipt is None:
         return False
-    ours = {asset.token.address for asset in portfolio.assets}
+    asset_tokens = {asset.token.address for asset in portfolio.assets}
     return any(
-        raw < 0 and token in ours and token not in prices
+        raw < 0 and token in asset_tokens and token not in prices
         for token, raw in intent.receipt.net(owner).items()
     )
 
 
-def _balances(
+def _priced_balances(
     before: Snapshot, after: Snapshot, prices: dict[str, Fraction]
 ) -> tuple[dict[str, int], dict[str, int]]:
     """Return balances before and after by token, for priced tokens that are in both snapshots,
     because an unread balance is not zero.
     """
-    old = {holding.token: holding.raw for holding in before.holdings}
-    new = {holding.token: holding.raw for holding in after.holdings}
-    both = old.keys() & new.keys() & prices.keys()
-    return {token: old[token] for token in both}, {token: new[token] for token in both}
+    old_raw = {holding.token: holding.raw for holding in before.holdings}
+    new_raw = {holding.token: holding.raw for holding in after.holdings}
+    shared_tokens = old_raw.keys() & new_raw.keys() & prices.keys()
+    return {token: old_raw[token] for token in shared_tokens}, {
+        token: new_raw[token] for token in shared_tokens
+    }
 
 
 def _with_native(
     balances: tuple[dict[str, int], dict[str, int]],
     snapshots: tuple[Snapshot, Snapshot],
     intent: Intent,
-    coin: str,
+    wrapped_native: str,
 ) -> tuple[dict[str, int], dict[str, int]]:
     """Return the balances with native coin added to its wrapped token, before the gas of
     `intent`.
     """
     gas_wei = 0 if intent.receipt is None else intent.receipt.gas_cost_wei
     natives_wei = snapshots[0].native_wei, snapshots[1].native_wei + gas_wei
-    old, new = (
-        {token: raw + (wei if token == coin else 0) for token, raw in balance.items()}
+    old_raw, new_raw = (
+        {token: raw + (wei if token == wrapped_native else 0) for token, raw in balance.items()}
         for balance, wei in zip(balances, natives_wei, strict=True)
     )
-    return old, new
+    return old_raw, new_raw
 
 
-def _chain_s(snapshot: Snapshot, own: StepInput | None) -> int:
+def _chain_s(snapshot: Snapshot, own_step: StepInput | None) -> int:
     """Return the booking time: not after the clock, and not before the trade's own step. So a
     header from the future neither halts the agent until that time nor moves an entry out of the
     last 24 hours (T6).
     """
     latest_s = snapshot.now_s + MAX_CLOCK_LEAD_S
-    if own is not None:
-        latest_s = max(latest_s, own.snapshot.head.timestamp_s)
+    if own_step is not None:
+        latest_s = max(latest_s, own_step.snapshot.head.timestamp_s)
     return min(snapshot.head.timestamp_s, latest_s)

@@ -20,27 +20,27 @@ def with_shortfall(outcome: StepOutcome, intent: Intent, after: Snapshot | None)
     plan, before = outcome.plan, outcome.step_input.snapshot
     if plan is None or intent.receipt is None or plan.in_layer:
         return outcome
-    if not (short := short_tokens(plan, intent.receipt, before, after)):
+    if not (shortfalls := short_tokens(plan, intent.receipt, before, after)):
         return outcome
-    reason = _reason(outcome.step_input.portfolio, short)
-    return replace(outcome, kind=OutcomeKind.FAILED, reason=reason, short=tuple(short))
+    reason = _shortfall_reason(outcome.step_input.portfolio, shortfalls)
+    return replace(outcome, kind=OutcomeKind.FAILED, reason=reason, short=tuple(shortfalls))
 
 
 def end_interrupted_steps(store: Store) -> None:
     """Record the outcome of each step that a crash or an error interrupted, and whose transaction
-    succeeded: failed if it brought less than the plan's minimums by the receipt's events, else done.
-    Balances are not compared, because they may have changed since.
+    succeeded: failed if it brought less than the plan's minimums by the receipt's events, else
+    done. Balances are not compared, because they may have changed since.
     """
     for intent in store.journal.succeeded_in("", "error"):
         if (step := originating_step(store.steps, intent)) is None:
             continue
         kind, reason = OutcomeKind.DONE, "the transaction was mined after the step was interrupted"
-        if short := recovered_shortfall(store, intent):
-            kind, reason = OutcomeKind.FAILED, _reason(step.portfolio, short)
+        if shortfalls := recovered_shortfall(store, intent):
+            kind, reason = OutcomeKind.FAILED, _shortfall_reason(step.portfolio, shortfalls)
         plan = store.journal.grant(intent.id).plan
         decision = "" if plan is None else type(plan.decision).__name__.lower()
-        text = None if plan is None else codec.dumps(plan)
-        store.steps.end(intent.step_id, decision, reason, text, kind.value)
+        plan_json = None if plan is None else codec.dumps(plan)
+        store.steps.end(intent.step_id, decision, reason, plan_json, kind.value)
 
 
 def recovered_shortfall(store: Store, intent: Intent) -> dict[str, tuple[int, int]]:
@@ -52,18 +52,22 @@ def recovered_shortfall(store: Store, intent: Intent) -> dict[str, tuple[int, in
         return {}
     if grant.plan is not None:
         return short_tokens(grant.plan, intent.receipt, step.snapshot, None)
-    least = {} if grant.action is None else grant.action.least_raw
-    return _below(least, intent.receipt, step.snapshot, None)
+    least_raw = {} if grant.action is None else grant.action.least_raw
+    return _below_least(least_raw, intent.receipt, step.snapshot, None)
 
 
-def _reason(portfolio: Portfolio, short: dict[str, tuple[int, int]]) -> str:
-    words = []
-    for token, (change_raw, least_raw) in short.items():
-        known = portfolio.token(token)
-        change, least = (decimal_text(raw, known.decimals) for raw in (change_raw, least_raw))
-        words.append(f"the wallet's {known.label} changed by {change}, at least {least} was due")
+def _shortfall_reason(portfolio: Portfolio, shortfalls: dict[str, tuple[int, int]]) -> str:
+    parts = []
+    for token, (change_raw, least_raw) in shortfalls.items():
+        token_info = portfolio.token(token)
+        change_text, least_text = (
+            decimal_text(raw, token_info.decimals) for raw in (change_raw, least_raw)
+        )
+        parts.append(
+            f"the wallet's {token_info.label} changed by {change_text}, at least {least_text} was due"
+        )
     return (
-        f"{'; '.join(words)}: the token keeps a part of its transfers, or left the wallet"
+        f"{'; '.join(parts)}: the token keeps a part of its transfers, or left the wallet"
         " meanwhile. The difference counts in daily_loss; the token is tested before its next trade"
     )
 
@@ -80,20 +84,26 @@ def short_tokens(
     covers.
     """
     if plan.actions:
-        least = plan.actions[0].least_raw
+        least_raw = plan.actions[0].least_raw
     else:
-        least = balance_deltas([replace(leg, amount_out_raw=leg.min_out_raw) for leg in plan.legs])
-        least.pop(NATIVE, None)
-    return _below(least, receipt, before, after)
+        least_raw = balance_deltas(
+            [replace(leg, amount_out_raw=leg.min_out_raw) for leg in plan.legs]
+        )
+        least_raw.pop(NATIVE, None)
+    return _below_least(least_raw, receipt, before, after)
 
 
-def _below(
-    least: dict[str, int], receipt: Receipt, before: Snapshot, after: Snapshot | None
+def _below_least(
+    least_raw: dict[str, int], receipt: Receipt, before: Snapshot, after: Snapshot | None
 ) -> dict[str, tuple[int, int]]:
-    moved = receipt.net(before.owner)
-    balances = {holding.token: holding.raw for holding in before.holdings}
-    now = {} if after is None else {holding.token: holding.raw for holding in after.holdings}
-    changes = {token: moved.get(token, 0) for token in least}
-    for token in least.keys() & balances.keys() & now.keys():
-        changes[token] = min(changes[token], now[token] - balances[token])
-    return {token: (changes[token], raw) for token, raw in least.items() if changes[token] < raw}
+    event_changes = receipt.net(before.owner)
+    balances_before = {holding.token: holding.raw for holding in before.holdings}
+    balances_after = (
+        {} if after is None else {holding.token: holding.raw for holding in after.holdings}
+    )
+    changes = {token: event_changes.get(token, 0) for token in least_raw}
+    for token in least_raw.keys() & balances_before.keys() & balances_after.keys():
+        changes[token] = min(changes[token], balances_after[token] - balances_before[token])
+    return {
+        token: (changes[token], raw) for token, raw in least_raw.items() if changes[token] < raw
+    }

@@ -54,16 +54,16 @@ class CaughtUpReader:
 
     def snapshot(self) -> Snapshot:
         """See ports.Reader. Raises Retryable if the quorum stays behind the journal."""
-        ours = self._journal.expected_nonce() or 0
+        expected_nonce = self._journal.expected_nonce() or 0
         snapshot = self._reader.snapshot()
         for _ in range(CATCH_UP_ATTEMPTS):
-            if snapshot.nonce_latest >= ours:
+            if snapshot.nonce_latest >= expected_nonce:
                 return snapshot
             self._clock.sleep(CATCH_UP_PAUSE_S)
             snapshot = self._reader.snapshot()
         raise Retryable(
             f"the endpoints agree only on block {snapshot.head.number}, which is "
-            f"behind our transaction at nonce {ours - 1}",
+            f"behind our transaction at nonce {expected_nonce - 1}",
             "try again when the slower endpoint has caught up",
             code=ErrorCode.LAG,
         )
@@ -82,15 +82,15 @@ class TickExtender:
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
-        self._done = False
+        self._has_read = False
 
     def __call__(self, step: StepInput) -> StepInput | None:
         """Return the step with more ticks; None if they were already read, there are no more, or
         endpoints disagree.
         """
-        if self._done:
+        if self._has_read:
             return None
-        self._done = True
+        self._has_read = True
         pools = [pool.address for pool in step.snapshot.pools if pool.tick_state is not None]
         try:
             snapshot = self._reader.with_more_ticks(step.snapshot, pools)
@@ -133,8 +133,8 @@ def confirm_prices(readers: StepReaders, step: StepInput) -> StepInput:
     moves_orders = conditional_orders.needs_past_prices(step)
     if not moves_orders and not _acts_on_prices(step):
         return step
-    past = readers.reader.past(step.snapshot.head, step.policy.confirm_blocks)
-    snapshot = replace(step.snapshot, past=past)
+    past_prices = readers.reader.past(step.snapshot.head, step.policy.confirm_blocks)
+    snapshot = replace(step.snapshot, past=past_prices)
     # the preceding blocks may change the stage of orders and thereby the targets
     return readers.step_input_at(snapshot) if moves_orders else replace(step, snapshot=snapshot)
 
@@ -158,10 +158,10 @@ def record_anomalies(budgets: BudgetStore, balances: BalanceStore, step: StepInp
     token is quarantined if its balance is unreadable for too long, and an excluded deposit stays
     excluded.
     """
-    if (off := depegged_tokens(step, reference_prices(step))) != step.history.depegged:
-        budgets.mark_depegged(off)
-    if (unread := quarantine.unread_balances(step)) != step.history.unread:
-        budgets.mark_unread(unread)
+    if (depegged_now := depegged_tokens(step, reference_prices(step))) != step.history.depegged:
+        budgets.mark_depegged(depegged_now)
+    if (unread_now := quarantine.unread_balances(step)) != step.history.unread:
+        budgets.mark_unread(unread_now)
     if step.excluded.reason and step.history.cash_flows.left_rises != step.history.cash_flows.rises:
         balances.mark_left_alone()
 
@@ -184,9 +184,6 @@ def record_order_stages(orders: OrderStore, portfolio: Portfolio, history: Histo
             "run it again",
             code=ErrorCode.ORDERS_CHANGED,
         )
-
-
-# --- Outcome and actors of a step.
 
 
 class OutcomeKind(Enum):
@@ -278,7 +275,7 @@ def propose_screened(
     step: StepInput,
     propose: Proposer,
     evidence: EvidenceSource | None,
-    further: ExtendTicks | None = None,
+    extend_ticks: ExtendTicks | None = None,
 ) -> tuple[StepInput, Proposal | Refused, Evidence | None]:
     """Return the final step, its proposal, and the evidence for the plan; or the refusal in place
     of the proposal. A proposal that reaches the end of the known ticks is repeated with more ticks.
@@ -286,14 +283,14 @@ def propose_screened(
     them. Nothing is screened without an evidence source or a plan.
     """
     while True:
-        proposal = _proposed(step, propose)
+        proposal = _try_propose(step, propose)
         if (
-            further is not None
+            extend_ticks is not None
             and _ran_out_of_ticks(step, proposal)
-            and (deeper := further(step)) is not None
+            and (extended_step := extend_ticks(step)) is not None
         ):
-            step = deeper
-            proposal = _proposed(step, propose)
+            step = extended_step
+            proposal = _try_propose(step, propose)
         if isinstance(proposal, Refused):
             return (
                 (proposal.step if isinstance(proposal, RefusedWithBlockedExits) else step),
@@ -304,21 +301,21 @@ def propose_screened(
         if proposal.plan is None or evidence is None:
             return step, proposal, None
         try:
-            gathered = evidence.gather(step, proposal.plan)
+            plan_evidence = evidence.gather(step, proposal.plan)
         except Retryable as error:
             if token := proposal.decided.exit_token:
-                directly = blocked_exits.may_go_directly(
+                goes_directly = blocked_exits.may_go_directly(
                     step.portfolio, step.progress.direct, proposal.plan, token
                 )
-                raise ExitInterrupted(token, error, directly) from error
+                raise ExitInterrupted(token, error, goes_directly) from error
             raise
-        remaining = quarantine.quarantine_tokens(step, gathered.screens or ())
-        if remaining is step:
-            return step, proposal, gathered
-        step = remaining
+        screened_step = quarantine.quarantine_tokens(step, plan_evidence.screens or ())
+        if screened_step is step:
+            return step, proposal, plan_evidence
+        step = screened_step
 
 
-def _proposed(step: StepInput, propose: Proposer) -> Proposal | Refused:
+def _try_propose(step: StepInput, propose: Proposer) -> Proposal | Refused:
     try:
         return propose(step)
     except Refused as refusal:

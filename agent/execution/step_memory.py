@@ -41,10 +41,10 @@ def record_cash(cash: CashStore, history: History) -> None:
     """Record the account of portfolio.use_cash before the step acts on it. Raises Retryable if it
     cannot be opened at this block, or if another process wrote first.
     """
-    state = history.cash_flows.cash
-    if state is None or state.is_stored:
+    memory = history.cash_flows.cash
+    if memory is None or memory.is_stored:
         return
-    if not (state.is_known and cash.record(state.account, state.turn)):
+    if not (memory.is_known and cash.record(memory.account, memory.turn)):
         raise Retryable(
             "portfolio.use_cash: the wallet's cash changed while its account was recorded",
             "wait for the next cycle",
@@ -58,35 +58,37 @@ service of its own.
 
 
 def read_memory(
-    bare: StepInput,
+    bare_step: StepInput,
     store: Store,
     untradable: Iterable[ScreenedToken] = (),
     readers: Iterable[LayerReader] = (),
 ) -> StepMemory:
-    """Return the store's history at the block of `bare` (snapshot, config and budgets), with what
-    the `readers` add.
+    """Return the store's history at the block of `bare_step` (snapshot, config and budgets), with
+    what the `readers` add.
     """
-    chosen = None if bare.portfolio.weights is None else store.allocations.newest()
+    allocation = None if bare_step.portfolio.weights is None else store.allocations.newest()
     balances = store.balances.expected()
-    ledger = store.ledger.balances(bare.snapshot.head.number)
-    parts = [part for config in bare.layers for part in config.allocators]
+    ledger = store.ledger.balances(bare_step.snapshot.head.number)
+    parts = [part for config in bare_step.layers for part in config.allocators]
     choices = tuple(
-        (part.owner, allocation)
+        (part.owner, part_allocation)
         for part in parts
-        if (allocation := store.allocations.newest(part.owner)) is not None
+        if (part_allocation := store.allocations.newest(part.owner)) is not None
     )
-    prices = _recorded_prices(bare, store.prices, chosen, dict(choices))
+    prices = _recorded_prices(bare_step, store.prices, allocation, dict(choices))
     memory = StepMemory(
         prices,
-        chosen,
+        allocation,
         balances,
         ledger,
         choices,
         tuple(untradable),
-        read_cash(bare.portfolio, bare.snapshot, store.cash),
-        tuple(read(bare, store) for read in READERS),
+        read_cash(bare_step.portfolio, bare_step.snapshot, store.cash),
+        tuple(read(bare_step, store) for read in READERS),
     )
-    step = replace(bare, history=replace(bare.history, prices=prices, allocation=chosen))
+    step = replace(
+        bare_step, history=replace(bare_step.history, prices=prices, allocation=allocation)
+    )
     return replace(memory, layers=(*memory.layers, *(read(step, memory) for read in readers)))
 
 
@@ -99,18 +101,18 @@ def part_history_needed(
     """Return (seconds, step in seconds) of recorded prices that due choices of the parts that
     divide the wallet need; `choices` are their earlier ones, by owner.
     """
-    needs = []
+    spans_and_steps = []
     for part in (part for config in layers for part in config.allocators):
-        whole = replace(portfolio, weights=part.allocator)
-        back_s = target_changes.allocation_history_s(whole, choices.get(part.owner), now_s)
-        needs.append((back_s, part.allocator.step_s))
-    return [(back_s, step_s) for back_s, step_s in needs if back_s]
+        part_portfolio = replace(portfolio, weights=part.allocator)
+        back_s = target_changes.allocation_history_s(part_portfolio, choices.get(part.owner), now_s)
+        spans_and_steps.append((back_s, part.allocator.step_s))
+    return [(back_s, step_s) for back_s, step_s in spans_and_steps if back_s]
 
 
 def _recorded_prices(
     step: StepInput,
-    recorded: PriceStore,
-    chosen: Allocation | None,
+    price_store: PriceStore,
+    allocation: Allocation | None,
     choices: Mapping[str, Allocation],
 ) -> tuple[PricePoint, ...]:
     """Return recorded prices as far back as this config needs: all prices within trigger windows,
@@ -118,22 +120,22 @@ def _recorded_prices(
     """
     portfolio, now_s = step.portfolio, step.snapshot.head.timestamp_s
     numeraire, weights = portfolio.numeraire.address, portfolio.weights
-    others = [trigger for config in step.layers for trigger in config.triggers]
-    back_s = rules.required_history_s(step.policy, others)
-    needs = part_history_needed(
+    layer_triggers = [trigger for config in step.layers for trigger in config.triggers]
+    back_s = rules.required_history_s(step.policy, layer_triggers)
+    spans_and_steps = part_history_needed(
         step.portfolio, step.layers, step.snapshot.head.timestamp_s, choices
     )
     if weights is not None:
-        needs.append(
-            (target_changes.allocation_history_s(portfolio, chosen, now_s), weights.step_s)
+        spans_and_steps.append(
+            (target_changes.allocation_history_s(portfolio, allocation, now_s), weights.step_s)
         )
-    needs.append(risk_estimates.price_history_needed(step.policy))
+    spans_and_steps.append(risk_estimates.price_history_needed(step.policy))
     until_s = now_s - back_s - bool(back_s)
     older = {
         point
-        for choice_s, step_s in needs
+        for choice_s, step_s in spans_and_steps
         if choice_s > back_s
-        for point in recorded.between(numeraire, now_s - choice_s, until_s, step_s)
+        for point in price_store.between(numeraire, now_s - choice_s, until_s, step_s)
     }
-    hourly = recorded.between(numeraire, now_s - back_s, now_s) if back_s else ()
+    hourly = price_store.between(numeraire, now_s - back_s, now_s) if back_s else ()
     return (*sorted(older, key=lambda point: (point.at_s, point.token)), *hourly)

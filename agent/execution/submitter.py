@@ -31,15 +31,13 @@ from agent.ports import Clock, Grant, Sender, Signer, Simulation
 from agent.store.budgets import BudgetStore
 from agent.store.journal import IntentStore
 
-# --- Settings, and the events that the executor reports.
-
 
 @dataclass(frozen=True, slots=True)
 class SubmissionSettings:
     """Settings of submission and waiting. `confirmations` counts the transaction's own block.
 
     `max_fee_wei` is limits.gas_price and `gas_per_day_wei` is limits.gas_per_day (None: off);
-    `emergency` has the ceilings for positions that are closed ahead of liquidation. A transaction
+    `emergency_ceilings` are those for positions that are closed ahead of liquidation. A transaction
     pending longer than `bump_after_s` is replaced at a higher fee or cancelled (None: never). The
     chain is polled every `poll_s` seconds. After `mined_timeout_s` a transaction counts as late;
     after `final_timeout_s` a mined one is left to the next reconciliation.
@@ -52,12 +50,12 @@ class SubmissionSettings:
     max_fee_wei: int | None
     bump_after_s: float | None = None
     gas_per_day_wei: int | None = None
-    emergency: tuple[int | None, int | None] = (None, None)
+    emergency_ceilings: tuple[int | None, int | None] = (None, None)
 
     def ceilings_of(self, grant: Grant) -> tuple[int | None, int | None]:
         """Return the maximum wei per unit of gas and in 24 h for a granted transaction."""
         if grant.is_emergency:
-            return self.emergency
+            return self.emergency_ceilings
         return self.max_fee_wei, self.gas_per_day_wei
 
 
@@ -105,7 +103,7 @@ def guard_refusal(
 @dataclass(slots=True, eq=False)
 class Submitter:
     """Submits transactions through the ports. Each state change is stored before it is acted on.
-    `proposed` returns the ids of intents that an external signer may have sent with other fees.
+    `proposed_ids` returns those of intents that an external signer may have sent with other fees.
     """
 
     journal: IntentStore
@@ -115,26 +113,26 @@ class Submitter:
     clock: Clock
     settings: SubmissionSettings
     is_paused: Callable[[], bool | None]
-    tell: OnEvent = ignore_event
+    on_event: OnEvent = ignore_event
     is_hard: Callable[[], bool] = lambda: False
-    proposed: Callable[[], Container[str]] = tuple
+    proposed_ids: Callable[[], Container[str]] = tuple
 
     # checks
     def require_running(self, grant: Grant | None = None) -> None:
         """Raise Refused unless the kill switch was read and is off, or is at hard and `grant` is
         for a revocation or a cancel (T14).
         """
-        paused = self.is_paused()
-        if paused is False:
+        is_paused = self.is_paused()
+        if is_paused is False:
             return
         if grant is not None and only_undoes(grant) and self.is_hard():
             return
-        measured = "paused" if paused else "cannot be read"
+        switch_state = "paused" if is_paused else "cannot be read"
         raise guard_refusal(
             "kill_switch",
-            measured,
+            switch_state,
             "off",
-            f"the kill switch is on ({measured}); nothing is sent",
+            f"the kill switch is on ({switch_state}); nothing is sent",
             "trimtab resume",
         )
 
@@ -188,11 +186,11 @@ class Submitter:
         replaces: str | None = None,
     ) -> Intent:
         """Record the intent; `replaces` names the intent that it replaces at its nonce."""
-        self.tell(SubmissionEvent("before:planned", None, note))
+        self.on_event(SubmissionEvent("before:planned", None, note))
         intent = self.journal.intend(
             step_id, kind, tx, grant, note, self.clock.now_s(), deadline_s, replaces
         )
-        self.tell(SubmissionEvent("after:planned", intent))
+        self.on_event(SubmissionEvent("after:planned", intent))
         return intent
 
     def move(
@@ -206,11 +204,11 @@ class Submitter:
         event: IntentEvent | None = None,
     ) -> Intent:
         """Record a transition, with its `event` if given."""
-        self.tell(SubmissionEvent(f"before:{to.value}", intent, note))
+        self.on_event(SubmissionEvent(f"before:{to.value}", intent, note))
         intent = self.journal.advance(
             intent.id, to, self.clock.now_s(), tx_hash, receipt, note, event
         )
-        self.tell(SubmissionEvent(f"after:{to.value}", intent, note))
+        self.on_event(SubmissionEvent(f"after:{to.value}", intent, note))
         return intent
 
     def drop(self, intent: Intent, why: str) -> Intent:
@@ -243,12 +241,12 @@ class Submitter:
         the next reconciliation resolves it.
         """
         intent = self.move(intent, IntentState.BROADCAST, "sent", event=IntentEvent.SEND)
-        self.tell(SubmissionEvent("before:send", intent))
+        self.on_event(SubmissionEvent("before:send", intent))
         try:
             self.sender.send(signed)
         except Retryable as error:
-            self.tell(SubmissionEvent("fate-unknown", intent, error.message))
-        self.tell(SubmissionEvent("after:send", intent))
+            self.on_event(SubmissionEvent("fate-unknown", intent, error.message))
+        self.on_event(SubmissionEvent("after:send", intent))
         return intent
 
     def sign_again(self, intent: Intent, now_s: int) -> SignedTx:
@@ -267,16 +265,16 @@ class Submitter:
 
     # waiting
     def await_mined(
-        self, nonce: int, meanwhile: Callable[[float], None] = lambda _waited_s: None
+        self, nonce: int, while_waiting: Callable[[float], None] = lambda _waited_s: None
     ) -> Intent | None:
         """Wait until a transaction of the agent at `nonce` is in a block, move it to MINED and
         return it; None after the timeout.
 
-        Retries network errors until the timeout. `meanwhile` is called after each poll in which it
-        was in no block, with the seconds waited so far. Raises Retryable at once if an earlier
+        Retries network errors until the timeout. `while_waiting` is called after each poll in which
+        it was in no block, with the seconds waited so far. Raises Retryable at once if an earlier
         transaction lost its block: it must be resolved first.
         """
-        waited, last_error, low_nonce_polls = 0.0, None, 0
+        waited_s, last_error, low_nonce_polls = 0.0, None, 0
         while True:
             try:
                 mined = self.find_mined(nonce)
@@ -295,34 +293,34 @@ class Submitter:
                     "run the command again: it sends the earlier one first",
                     code=ErrorCode.REORG,
                 )
-            if waited >= self.settings.mined_timeout_s:
+            if waited_s >= self.settings.mined_timeout_s:
                 if last_error is not None:
                     raise last_error
                 return None
             if last_error is None:  # otherwise it may be mined
-                meanwhile(waited)
-            self.tell(
+                while_waiting(waited_s)
+            self.on_event(
                 SubmissionEvent(
-                    "waiting", None, f"nonce {nonce}: waiting {waited:.0f} s to be mined"
+                    "waiting", None, f"nonce {nonce}: waiting {waited_s:.0f} s to be mined"
                 )
             )
             self.clock.sleep(self.settings.poll_s)
-            waited += self.settings.poll_s
+            waited_s += self.settings.poll_s
 
     def find_mined(self, nonce: int) -> Intent | None:
         """Return the agent's mined transaction at `nonce`, checking once; None if there is none.
         Moves the others at that nonce out of MINED.
         """
         in_flight = self.in_flight(nonce)
-        mined = [intent for intent in in_flight if intent.state is IntentState.MINED]
+        mined_intents = [intent for intent in in_flight if intent.state is IntentState.MINED]
         for intent in in_flight:
             if intent.state is IntentState.MINED:
                 continue
             receipt = self.receipt_of(intent)
             if receipt is not None:
-                self._unmine(mined, intent)
+                self._unmine(mined_intents, intent)
                 return self.move(intent, IntentState.MINED, receipt=receipt)
-        return next(iter(mined), None)
+        return next(iter(mined_intents), None)
 
     def receipt_of(self, intent: Intent) -> Receipt | None:
         """Return the receipt of our transaction; None if it is in no block. Raises Retryable for a
@@ -330,7 +328,7 @@ class Submitter:
         """
         receipt = self.sender.status_of(str(intent.tx_hash)).receipt
         most_wei = intent.tx.most_gas_wei
-        if receipt is None or receipt.gas_paid_wei <= most_wei or intent.id in self.proposed():
+        if receipt is None or receipt.gas_paid_wei <= most_wei or intent.id in self.proposed_ids():
             return receipt
         raise Retryable(
             f"the endpoints' receipt of {intent.tx_hash} has a gas cost of {receipt.gas_paid_wei}"
@@ -339,20 +337,20 @@ class Submitter:
             code=ErrorCode.ANSWER,
         )
 
-    def _unmine(self, others: Sequence[Intent], by: Intent) -> None:
-        for other in others:
+    def _unmine(self, other_intents: Sequence[Intent], winner: Intent) -> None:
+        for other in other_intents:
             self.move(
                 other,
                 IntentState.BROADCAST,
-                f"{by.tx_hash} is in a block in its place",
+                f"{winner.tx_hash} is in a block in its place",
                 event=IntentEvent.UNMINE,
             )
 
     def unfinished(self) -> list[Intent]:
         """Return open transactions at nonces where none of ours is mined."""
         intents = open_transactions(self.journal)
-        mined = {intent.tx.nonce for intent in intents if intent.state is IntentState.MINED}
-        return [intent for intent in intents if intent.tx.nonce not in mined]
+        mined_nonces = {intent.tx.nonce for intent in intents if intent.state is IntentState.MINED}
+        return [intent for intent in intents if intent.tx.nonce not in mined_nonces]
 
     def in_flight(self, nonce: int) -> list[Intent]:
         """Return our transactions at `nonce` whose bytes may have been sent, newest first."""
@@ -366,26 +364,26 @@ class Submitter:
         """Wait for the confirmations and return the intent: FINAL or REVERTED, MINED after the
         timeout, BROADCAST if a reorg removed its block.
         """
-        waited = 0.0
+        waited_s = 0.0
         while True:
-            intent, deep = self._depth(intent)
+            intent, is_deep = self._state_and_depth(intent)
             if intent.state is not IntentState.MINED:
                 return intent
-            if deep:
+            if is_deep:
                 return self.close(intent)
-            if waited >= self.settings.final_timeout_s:
+            if waited_s >= self.settings.final_timeout_s:
                 return intent
-            self.tell(
+            self.on_event(
                 SubmissionEvent(
                     "confirming",
                     intent,
-                    f"waiting {waited:.0f} s for {self.settings.confirmations} confirmations",
+                    f"waiting {waited_s:.0f} s for {self.settings.confirmations} confirmations",
                 )
             )
             self.clock.sleep(self.settings.poll_s)
-            waited += self.settings.poll_s
+            waited_s += self.settings.poll_s
 
-    def _depth(self, intent: Intent) -> tuple[Intent, bool]:
+    def _state_and_depth(self, intent: Intent) -> tuple[Intent, bool]:
         """Return the intent's current state on the canonical chain, and True if it is deep
         enough.
         """
@@ -400,13 +398,13 @@ class Submitter:
             height = self.sender.head().number
             if self.sender.block_hash(receipt.block_number) == receipt.block_hash:
                 return intent, height - receipt.block_number + 1 >= self.settings.confirmations
-            found = self.receipt_of(intent)
+            new_receipt = self.receipt_of(intent)
         except Retryable as error:
-            self.tell(SubmissionEvent("confirming", intent, error.message))
+            self.on_event(SubmissionEvent("confirming", intent, error.message))
             return intent, False
-        if found == receipt:  # a lagging endpoint does not know the block yet
+        if new_receipt == receipt:  # a lagging endpoint does not know the block yet
             return intent, False
-        return self.follow_reorg(intent, found), False
+        return self.follow_reorg(intent, new_receipt), False
 
     def follow_reorg(self, intent: Intent, receipt: Receipt | None) -> Intent:
         """Record that the transaction's block changed: MINED with its new receipt, or BROADCAST."""
@@ -422,11 +420,13 @@ class Submitter:
     def close(self, winner: Intent) -> Intent:
         """End `winner`, then every other intent at its nonce."""
         if winner.state is IntentState.MINED:
-            succeeded = winner.receipt is not None and winner.receipt.status == 1
-            winner = self.move(winner, IntentState.FINAL if succeeded else IntentState.REVERTED)
-        at_nonce = self.journal.intents_at(winner.tx.nonce)
-        self._unmine([other for other in at_nonce if other.state is IntentState.MINED], winner)
-        lost_to = (
+            is_success = winner.receipt is not None and winner.receipt.status == 1
+            winner = self.move(winner, IntentState.FINAL if is_success else IntentState.REVERTED)
+        intents_at_nonce = self.journal.intents_at(winner.tx.nonce)
+        self._unmine(
+            [other for other in intents_at_nonce if other.state is IntentState.MINED], winner
+        )
+        loser_state = (
             IntentState.CANCELLED if winner.kind is IntentKind.CANCEL else IntentState.REPLACED
         )
         for other in self.journal.intents_at(winner.tx.nonce):
@@ -435,7 +435,7 @@ class Submitter:
             if other.state in (IntentState.PLANNED, IntentState.SIGNED):
                 self.drop(other, f"{winner.tx_hash} took the nonce")
             elif other.state is IntentState.BROADCAST:
-                self.move(other, lost_to, f"{winner.tx_hash} took the nonce")
+                self.move(other, loser_state, f"{winner.tx_hash} took the nonce")
         return winner
 
 
@@ -496,13 +496,15 @@ def signable_nonces(journal: IntentStore) -> dict[int, int | None]:
     signed at it. Planned intents do not count, because their nonces are unverified. Empty while the
     journal has no nonce.
     """
-    expected = journal.expected_nonce()
-    tips: dict[int, int | None] = {} if expected is None else {expected: None}
+    next_nonce = journal.expected_nonce()
+    tip_by_nonce: dict[int, int | None] = {} if next_nonce is None else {next_nonce: None}
     for intent in open_transactions(journal):
         if intent.state in _SIGNED_STATES:
             nonce = intent.tx.nonce
-            tips[nonce] = max(tips.get(nonce) or 0, intent.tx.max_priority_fee_wei or 0)
-    return tips
+            tip_by_nonce[nonce] = max(
+                tip_by_nonce.get(nonce) or 0, intent.tx.max_priority_fee_wei or 0
+            )
+    return tip_by_nonce
 
 
 # --- Reorgs: ended transactions whose block left the chain after their confirmations.
@@ -530,26 +532,26 @@ class ReorgHandler:
         """Move transactions whose block left the chain back to MINED or BROADCAST, oldest first.
         Sends nothing. Raises OperatorNeeded if a block deeper than REORG_WATCH_BLOCKS is gone.
         """
-        ended = self._submitter.journal.ended_in_block(_MAX_CHECKED)
-        unchecked = self._unchecked(ended)
-        if not unchecked:
+        ended_intents = self._submitter.journal.ended_in_block(_MAX_CHECKED)
+        unchecked_intents = self._unchecked(ended_intents)
+        if not unchecked_intents:
             return
         head = self._submitter.sender.head()
-        gone: list[Intent] = []
+        gone_intents: list[Intent] = []
         all_known = True
-        for intent in unchecked:
-            depth = head.number - _block(intent)[0] + 1
-            canonical = self._is_canonical(intent)
-            all_known = all_known and canonical is not None
-            if canonical is False:
+        for intent in unchecked_intents:
+            depth = head.number - _block_of(intent)[0] + 1
+            is_canonical = self._is_canonical(intent)
+            all_known = all_known and is_canonical is not None
+            if is_canonical is False:
                 if depth > REORG_WATCH_BLOCKS:
                     raise self._too_deep(intent, depth)
-                gone.append(intent)
+                gone_intents.append(intent)
             elif depth > REORG_WATCH_BLOCKS:
                 break  # deeper blocks are ancestors of a canonical block
-        for intent in reversed(gone):
+        for intent in reversed(gone_intents):
             self._move_back(intent)
-        self._anchor = head if all_known and not gone else None
+        self._anchor = head if all_known and not gone_intents else None
 
     def require_possible(self, nonce: int) -> None:
         """Raise OperatorNeeded if the chain replaced the final block of our transaction at `nonce`.
@@ -557,7 +559,7 @@ class ReorgHandler:
         """
         head = self._submitter.sender.head()
         for intent in self._submitter.journal.ended_in_block(_MAX_CHECKED):
-            depth = head.number - _block(intent)[0] + 1
+            depth = head.number - _block_of(intent)[0] + 1
             if (
                 intent.tx.nonce == nonce
                 and depth > REORG_WATCH_BLOCKS
@@ -565,24 +567,24 @@ class ReorgHandler:
             ):
                 raise self._too_deep(intent, depth)
 
-    def _unchecked(self, ended: Sequence[Intent]) -> Sequence[Intent]:
+    def _unchecked(self, ended_intents: Sequence[Intent]) -> Sequence[Intent]:
         """Return the transactions that no earlier check of the current chain covers, newest
         first.
         """
         anchor = self._anchor
         if (
-            not ended
+            not ended_intents
             or anchor is None
             or self._submitter.sender.block_hash(anchor.number) != anchor.hash
         ):
-            return ended
-        return [intent for intent in ended if _block(intent)[0] > anchor.number]
+            return ended_intents
+        return [intent for intent in ended_intents if _block_of(intent)[0] > anchor.number]
 
     def _is_canonical(self, intent: Intent) -> bool | None:
         """True if the chain has its block; None if no endpoint has a block at that height."""
-        number, block_hash = _block(intent)
-        canonical = self._submitter.sender.block_hash(number)
-        return None if canonical is None else canonical == block_hash
+        number, block_hash = _block_of(intent)
+        canonical_hash = self._submitter.sender.block_hash(number)
+        return None if canonical_hash is None else canonical_hash == block_hash
 
     def _move_back(self, intent: Intent) -> None:
         receipt = self._submitter.receipt_of(intent)
@@ -590,7 +592,7 @@ class ReorgHandler:
             self._submitter.follow_reorg(intent, receipt)
 
     def _too_deep(self, intent: Intent, depth: int) -> OperatorNeeded:
-        number, block_hash = _block(intent)
+        number, block_hash = _block_of(intent)
         return OperatorNeeded(
             f"transaction {intent.tx_hash} ({intent.note}) was {intent.state.value} in block"
             f" {number} ({block_hash}), {depth} deep, and the chain has another block there: a"
@@ -601,7 +603,7 @@ class ReorgHandler:
         )
 
 
-def _block(intent: Intent) -> tuple[int, str]:
+def _block_of(intent: Intent) -> tuple[int, str]:
     if intent.receipt is None:
         raise OperatorNeeded(
             f"store: transaction {intent.tx_hash} ended in a block but has no receipt",

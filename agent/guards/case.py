@@ -95,7 +95,7 @@ class GuardCase:
         """Return the reference price of a token; the native coin has the price of its wrapped
         token. Raises MissingData.
         """
-        price = self.prices.get(self.step.portfolio.held_as(address))
+        price = self.prices.get(self.step.portfolio.priced_as(address))
         if price is None or price <= 0:
             raise MissingData(
                 f"no reference price of {self.label(address)}:"
@@ -109,19 +109,23 @@ class GuardCase:
         """
         price = self.price(address)
         ranges = {} if self.plan.exits else price_ranges(self.step)
-        return ranges.get(self.step.portfolio.held_as(address), (price, price))
+        return ranges.get(self.step.portfolio.priced_as(address), (price, price))
 
-    def runs(self) -> tuple[SimulatedSwap, ...]:
-        """Return the simulated swaps. Raises MissingData if a leg fails."""
+    def require_complete_replay(self) -> None:
+        """Raise MissingData if a leg fails."""
         if self.replay.fault is not None:
             raise MissingData(self.replay.fault)
-        return self.replay.runs
+
+    def swaps(self) -> tuple[SimulatedSwap, ...]:
+        """Return the simulated swaps. Raises MissingData if a leg fails."""
+        self.require_complete_replay()
+        return self.replay.swaps
 
     def is_exit(self) -> bool:
         """True if a limit of a layer requires the plan, so that neither cost nor size blocks it.
         Raises MissingData.
         """
-        return known(self.layer.is_required)
+        return from_layer(self.layer.is_required)
 
     def is_risk_reducing(self) -> bool:
         """True if the plan buys only the numeraire, recomputed from its legs and actions. Raises
@@ -146,19 +150,19 @@ class GuardCase:
         """
         if not self.plan.exits or self.plan.actions:
             return False
-        self.runs()
-        bought = {token for token in self.replay.tokens if self.replay.delta(token) > 0} - {
+        self.require_complete_replay()
+        bought_tokens = {token for token in self.replay.tokens if self.replay.delta(token) > 0} - {
             self.numeraire.address
         }
-        if not bought or bought - self._lacked():
-            return not bought
-        sold = sum(
+        if not bought_tokens or bought_tokens - self._tokens_short():
+            return not bought_tokens
+        sold_value = sum(
             (max(0, -self.replay.delta(token)) * self.price(token) for token in self.replay.tokens),
             Fraction(0),
         )
         # no sale is smaller, so the last one may raise up to this much too much
-        smallest_trade = self.step.limits.min_trade or 0
-        return sold <= self._gross(bought) + smallest_trade
+        allowed_excess = self.step.limits.min_trade or 0
+        return sold_value <= self._justified_sale_value(bought_tokens) + allowed_excess
 
     def judged_tokens(self, *, with_gas: bool = True) -> set[str] | None:
         """Return the tokens whose price sources may refuse the plan; None for all tokens. Raises
@@ -175,7 +179,11 @@ class GuardCase:
         return {
             portfolio.numeraire.address,
             *([portfolio.wrapped_native] if with_gas else []),
-            *(portfolio.held_as(token) for leg in legs for token in (leg.token_in, leg.token_out)),
+            *(
+                portfolio.priced_as(token)
+                for leg in legs
+                for token in (leg.token_in, leg.token_out)
+            ),
             *(token for action in actions for token in (action.token0, action.token1)),
         }
 
@@ -184,75 +192,75 @@ class GuardCase:
         the value of purchases other than of the numeraire; for a purchase or withdrawal, the value
         beyond the confirmed amount.
         """
-        return max(Fraction(0), self._limited() - self.apart())
+        return max(Fraction(0), self._turnover_before_exemption() - self.largest_exempt_turnover())
 
     def exempt_turnover(self) -> Fraction:
         """Return the turnover that does not count against limits. Raises MissingData."""
-        return min(self._limited(), self.apart())
+        return min(self._turnover_before_exemption(), self.largest_exempt_turnover())
 
-    def _limited(self) -> Fraction:
+    def _turnover_before_exemption(self) -> Fraction:
         """Return the turnover before exemptions; for an exit only purchases other than
         of the numeraire. Raises MissingData.
         """
         if not self.plan.exits:
             return self.turnover()
-        self.runs()
-        bought = {
+        self.require_complete_replay()
+        changes_raw = {
             token: self.replay.delta(token)
             for token in self.replay.tokens
             if token != self.numeraire.address
         }
         return sum(
-            (raw * self.price(token) for token, raw in bought.items() if raw > 0), Fraction(0)
+            (raw * self.price(token) for token, raw in changes_raw.items() if raw > 0), Fraction(0)
         )
 
-    def apart(self) -> Fraction:
+    def largest_exempt_turnover(self) -> Fraction:
         """Return the largest exempt turnover of a purchase or of a withdrawal's sales. Raises
         MissingData.
         """
-        return self._raised() if self.plan.exits else self._purchase
+        return self._withdrawal_allowance() if self.plan.exits else self._purchase_allowance
 
     @cached_property
-    def _purchase(self) -> Fraction:
+    def _purchase_allowance(self) -> Fraction:
         """Largest exempt turnover of a purchase, recomputed."""
         decision = self.plan.decision
         if not isinstance(decision, Rebalance) or decision.apart <= 0:
             return Fraction(0)
         return min(decision.apart, purchases.turnover_allowance(self.step))
 
-    def _raised(self) -> Fraction:
+    def _withdrawal_allowance(self) -> Fraction:
         """Return the largest exempt turnover of an exit for open withdrawals, recomputed. Raises
         MissingData.
         """
         decision = self.plan.decision
         if not isinstance(decision, Rebalance) or decision.apart <= 0:
             return Fraction(0)
-        bought = {token for token in self.replay.tokens if self.replay.delta(token) > 0}
-        return min(decision.apart, self._gross(bought & self._lacked()))
+        bought_tokens = {token for token in self.replay.tokens if self.replay.delta(token) > 0}
+        return min(decision.apart, self._justified_sale_value(bought_tokens & self._tokens_short()))
 
-    def _lacked(self) -> set[str]:
+    def _tokens_short(self) -> set[str]:
         """Return the assets, except the numeraire, with a shortfall for open withdrawals."""
-        claimed = {claim.payment.token for claim in self.step.history.cash_flows.claims} - {
+        claimed_tokens = {claim.payment.token for claim in self.step.history.cash_flows.claims} - {
             self.numeraire.address
         }
         return {
             token
-            for token in claimed
+            for token in claimed_tokens
             if transfers.shortfall_raw(
                 self.step.portfolio, self.step.limits, native_coin.held_balances(self.step), token
             )
             > 0
         }
 
-    def _gross(self, tokens: set[str]) -> Fraction:
+    def _justified_sale_value(self, tokens: set[str]) -> Fraction:
         """Return the largest sale value that these shortfalls justify. Raises MissingData."""
         try:
             return sum(
                 (transfers.gross_sale_value(self.step, token) for token in sorted(tokens)),
                 Fraction(0),
             )
-        except Refused as why:
-            raise MissingData(why.message) from None
+        except Refused as refusal:
+            raise MissingData(refusal.message) from None
 
     def balance(self, address: str) -> int:
         """Return the wallet's balance of a token or of native coin, in base units. Raises
@@ -295,14 +303,14 @@ class GuardCase:
         """Return the value of investable balances, and what layers have outside the wallet, at
         reference prices. Raises MissingData.
         """
-        free = sum(
+        investable_value = sum(
             (
                 self.investable(asset) * self.price(asset.token.address)
                 for asset in self.step.portfolio.assets
             ),
             Fraction(0),
         )
-        return free + self.outside_value()
+        return investable_value + self.outside_value()
 
     def blocked_value(self) -> Fraction:
         """Return the value of assets with blocked exits, which `total` excludes. An asset without a
@@ -310,32 +318,32 @@ class GuardCase:
         """
         return sum(
             (
-                blocked.raw * self.prices.get(blocked.token, Fraction(0))
-                for blocked in self.step.blocked_exits
+                blocked_exit.raw * self.prices.get(blocked_exit.token, Fraction(0))
+                for blocked_exit in self.step.blocked_exits
             ),
             Fraction(0),
         )
 
     def outside_value(self) -> Fraction:
         """Return the value of what layers have outside the wallet. Raises MissingData."""
-        return known(lambda: outside_value(self.step, self.prices))
+        return from_layer(lambda: outside_value(self.step, self.prices))
 
     def turnover(self) -> Fraction:
         """Return half the sum of absolute changes of wallet balances, in value. Raises
         MissingData.
         """
-        self.runs()
-        moved = sum(
+        self.require_complete_replay()
+        sum_of_changes = sum(
             (abs(self.replay.delta(token)) * self.price(token) for token in self.replay.tokens),
             Fraction(0),
         )
-        return moved / 2
+        return sum_of_changes / 2
 
     def trading_cost(self) -> Fraction:
         """Return the value given less the value received, at reference prices: fees, impact and
         skew. Raises MissingData.
         """
-        self.runs()
+        self.require_complete_replay()
         return -sum(
             (self.replay.delta(token) * self.price(token) for token in self.replay.tokens),
             Fraction(0),
@@ -345,34 +353,34 @@ class GuardCase:
         """Return how much more the swaps cost at the worse of feed and TWAP for the wallet. Raises
         MissingData.
         """
-        self.runs()
-        deltas = {token: self.replay.delta(token) for token in self.replay.tokens}
-        return disagreement_loss(self.step, deltas)
+        self.require_complete_replay()
+        changes = {token: self.replay.delta(token) for token in self.replay.tokens}
+        return disagreement_loss(self.step, changes)
 
     def cost(self) -> Fraction:
         """Return the sum of trading cost, a layer's cost, and gas of plan and missing approvals.
         Raises MissingData.
         """
-        paid_wei = self.gas_units() * self.gas_price_wei() + self.data_fee_wei(self.gas_units())
-        gas = paid_wei * self.price(self.step.portfolio.wrapped_native)
-        return self.trading_cost() + known(self.layer.cost) + gas
+        expected_wei = self.gas_units() * self.gas_price_wei() + self.data_fee_wei(self.gas_units())
+        gas_value = expected_wei * self.price(self.step.portfolio.wrapped_native)
+        return self.trading_cost() + from_layer(self.layer.cost) + gas_value
 
     def worst_cost(self) -> Fraction:
         """Return the worst-case cost, with each swap and action at its minimum, at the worse of
         feed and TWAP, and all gas burned. Raises MissingData.
         """
-        self.runs()
-        ends = [flow for flow in self.replay.flows if flow.leg.sink is LegFunding.WALLET]
-        shortfall = sum(
+        self.require_complete_replay()
+        final_flows = [flow for flow in self.replay.flows if flow.leg.sink is LegFunding.WALLET]
+        shortfall_value = sum(
             (
                 max(0, flow.amount_out_raw - flow.leg.min_out_raw) * self.price(flow.leg.token_out)
-                for flow in ends
+                for flow in final_flows
             ),
             Fraction(0),
         )
-        gas = self.worst_gas_wei() * self.price(self.step.portfolio.wrapped_native)
-        traded = self.trading_cost() + shortfall + self.disagreement()
-        return traded + known(self.layer.worst_cost) + gas
+        gas_value = self.worst_gas_wei() * self.price(self.step.portfolio.wrapped_native)
+        swap_cost = self.trading_cost() + shortfall_value + self.disagreement()
+        return swap_cost + from_layer(self.layer.worst_cost) + gas_value
 
     def gas_units(self) -> int:
         """Return the expected gas of the plan's transaction and of missing approvals."""
@@ -391,7 +399,7 @@ class GuardCase:
         self.data_fee_wei(self.gas_units())
         return worst_gas_wei(self.step, self.plan)
 
-    def data_fee_wei(self, gas: int) -> int:
+    def data_fee_wei(self, gas_units: int) -> int:
         """Return the most that the transactions pay now beyond their gas. Raises MissingData if it
         was not read.
         """
@@ -400,15 +408,15 @@ class GuardCase:
             raise MissingData(f"the rollup's data fee was not read ({why})")
         if snapshot.data_fee is None or self.needs_no_gas():
             return 0
-        return snapshot.data_fee_wei(gas, *plan_sizes(self.step, self.plan))
+        return snapshot.data_fee_wei(gas_units, *plan_sizes(self.step, self.plan))
 
 
 def build_guard_case(step: StepInput, plan: Plan, evidence: Evidence) -> GuardCase:
     """Return the case, with prices, legs and actions recomputed from the snapshot."""
     references = reference_prices(step)
     prices = references.by_token
-    unpriced = {lacking.token: lacking.why for lacking in references.unpriced}
-    legs = replay_legs(step.snapshot, plan, step.portfolio.wrapped_native)
+    unpriced = {unpriced_token.token: unpriced_token.why for unpriced_token in references.unpriced}
+    replay = replay_legs(step.snapshot, plan, step.portfolio.wrapped_native)
     return GuardCase(
         step,
         plan,
@@ -416,15 +424,15 @@ def build_guard_case(step: StepInput, plan: Plan, evidence: Evidence) -> GuardCa
         prices,
         unpriced,
         spot_prices(price_inputs(step)),
-        legs,
+        replay,
         references,
         build_layer_case(step, plan),
     )
 
 
-def known(measure: Callable[[], K]) -> K:
+def from_layer(measure: Callable[[], K]) -> K:
     """Return a measurement of a layer. Raises MissingData if an input of it is unknown."""
     try:
         return measure()
-    except Refused as why:
-        raise MissingData(why.message) from None
+    except Refused as refusal:
+        raise MissingData(refusal.message) from None

@@ -39,14 +39,14 @@ def price_impact(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     """Return the largest price move of a pool, without fees, cumulated over the legs in the
     pool.
     """
-    moved = [
-        (pools.price_move_bps(run.start, run.after, run.leg.token_in), run.leg.pool)
-        for run in case.runs()
+    moves = [
+        (pools.price_move_bps(swap.start, swap.after, swap.leg.token_in), swap.leg.pool)
+        for swap in case.swaps()
     ]
-    if not moved:
+    if not moves:
         return GuardMeasurement("no trade", True)
-    worst, pool = max(moved)
-    return GuardMeasurement(f"{worst} bps in {pool}", worst <= limit_bps)
+    largest_bps, pool = max(moves)
+    return GuardMeasurement(f"{largest_bps} bps in {pool}", largest_bps <= limit_bps)
 
 
 def slippage(case: GuardCase, limit_bps: int) -> GuardMeasurement:
@@ -59,17 +59,18 @@ def slippage(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     for slippage_of in layers.SLIPPAGES:
         if (measured := slippage_of(case, limit_bps)) is not None:
             return measured
-    worst = 0
-    for run in case.runs():
-        floor, out = run.leg.min_out_raw, run.amount_out_raw
-        if floor > out:
+    largest_bps = 0
+    for swap in case.swaps():
+        min_out, simulated_out = swap.leg.min_out_raw, swap.amount_out_raw
+        if min_out > simulated_out:
             return GuardMeasurement(
-                f"leg {run.number} has a minimum of {floor}, the pool pays {out}", False
+                f"leg {swap.number} has a minimum of {min_out}, the pool pays {simulated_out}",
+                False,
             )
-        if floor <= 0:
-            return GuardMeasurement(f"leg {run.number} has no minimum output", False)
-        worst = max(worst, BPS * (out - floor - 1) // out + 1)
-    return GuardMeasurement(f"{worst} bps", worst <= limit_bps)
+        if min_out <= 0:
+            return GuardMeasurement(f"leg {swap.number} has no minimum output", False)
+        largest_bps = max(largest_bps, BPS * (simulated_out - min_out - 1) // simulated_out + 1)
+    return GuardMeasurement(f"{largest_bps} bps", largest_bps <= limit_bps)
 
 
 def fair_floor_kept(case: GuardCase) -> GuardMeasurement:
@@ -86,12 +87,12 @@ def fair_floor_kept(case: GuardCase) -> GuardMeasurement:
         return GuardMeasurement(
             "any price: limits.slippage and limits.price_impact are both off", False
         )
-    for run in case.runs():
-        least = _least_out(case, run)
-        if run.leg.min_out_raw < least:
+    for swap in case.swaps():
+        least_out = _least_out(case, swap)
+        if swap.leg.min_out_raw < least_out:
             return GuardMeasurement(
-                f"leg {run.number} has a minimum of {run.leg.min_out_raw}, the reference requires"
-                f" {least}",
+                f"leg {swap.number} has a minimum of {swap.leg.min_out_raw}, the reference requires"
+                f" {least_out}",
                 False,
             )
     return GuardMeasurement("every leg at or above it", True)
@@ -99,12 +100,12 @@ def fair_floor_kept(case: GuardCase) -> GuardMeasurement:
 
 def pool_min_value(case: GuardCase, limit: Fraction) -> GuardMeasurement:
     """Return the smallest depth of a used pool: the value of both sides at reference prices."""
-    depths = [(_depth_value(case, run.start), run.leg.pool) for run in case.runs()]
-    provided = {action.pool for action in case.plan.actions if isinstance(action, Provide)}
+    depths = [(_depth_value(case, swap.start), swap.leg.pool) for swap in case.swaps()]
+    provided_pools = {action.pool for action in case.plan.actions if isinstance(action, Provide)}
     depths += [
         (_depth_value(case, pool), pool.address)
         for pool in case.step.snapshot.pools
-        if pool.address in provided
+        if pool.address in provided_pools
     ]
     if not depths:
         return GuardMeasurement("no trade", True)
@@ -119,28 +120,29 @@ def second_quote(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     quote refuses the plan.
     """
     quotes = {quote.leg: quote for quote in case.evidence.second_quotes}
-    worst = Fraction(0)
-    for run in case.runs():
-        quote = quotes.get(run.number)
+    largest_deviation = Fraction(0)
+    for swap in case.swaps():
+        quote = quotes.get(swap.number)
         if quote is None:
-            raise MissingData(f"no second quote for leg {run.number}")
+            raise MissingData(f"no second quote for leg {swap.number}")
         if quote.amount_out_raw is None:
             raise MissingData(
-                f"no second quote for leg {run.number}: {quote.error or 'no reason given'}"
+                f"no second quote for leg {swap.number}: {quote.error or 'no reason given'}"
             )
-        worst = max(
-            worst, Fraction(abs(quote.amount_out_raw - run.amount_out_raw), run.amount_out_raw)
+        largest_deviation = max(
+            largest_deviation,
+            Fraction(abs(quote.amount_out_raw - swap.amount_out_raw), swap.amount_out_raw),
         )
-    return GuardMeasurement(format_ratio(worst), worst * BPS <= limit_bps)
+    return GuardMeasurement(format_ratio(largest_deviation), largest_deviation * BPS <= limit_bps)
 
 
-def _least_out(case: GuardCase, run: SimulatedSwap) -> int:
+def _least_out(case: GuardCase, swap: SimulatedSwap) -> int:
     limits = case.step.limits
     return fair_floor(
-        run.amount_in_raw,
-        case.price_range(run.leg.token_in)[1],
-        case.price_range(run.leg.token_out)[0],
-        run.start.fee_pips,
+        swap.amount_in_raw,
+        case.price_range(swap.leg.token_in)[1],
+        case.price_range(swap.leg.token_out)[0],
+        swap.start.fee_pips,
         BPS if limits.price_impact_bps is None else limits.price_impact_bps,
         BPS if limits.slippage_bps is None else limits.slippage_bps,
     )
@@ -197,9 +199,11 @@ def oracle_deviation(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     move the agent waits for the TWAP. For an exit only prices that it depends on are compared, and
     `late_means` are not. An asset without a spot price refuses the plan.
     """
-    deviations = [*_assets(case), *_pools(case), *_means(case)]
-    worst, what = max(deviations, default=(Fraction(0), "nothing to compare"))
-    return GuardMeasurement(f"{format_ratio(worst)} ({what})", worst * BPS <= limit_bps)
+    deviations = [*_spot_deviations(case), *_pool_deviations(case), *_twap_deviations(case)]
+    largest_deviation, label = max(deviations, default=(Fraction(0), "nothing to compare"))
+    return GuardMeasurement(
+        f"{format_ratio(largest_deviation)} ({label})", largest_deviation * BPS <= limit_bps
+    )
 
 
 def feed_health(case: GuardCase, max_age_s: int) -> GuardMeasurement:
@@ -211,19 +215,21 @@ def feed_health(case: GuardCase, max_age_s: int) -> GuardMeasurement:
     """
     if PriceSource.FEED not in case.step.reference.kinds:
         return GuardMeasurement("no feed in use", True)
-    judged = case.judged_tokens()
+    judged_tokens = case.judged_tokens()
     ages = []
     for asset in case.step.portfolio.assets:
-        if asset.feed is not None and (judged is None or asset.token.address in judged):
-            age_s, limit_s = _age(case, asset), case.step.reference.max_age_s(asset.feed)
+        if asset.feed is not None and (
+            judged_tokens is None or asset.token.address in judged_tokens
+        ):
+            age_s, limit_s = _feed_age_s(case, asset), case.step.reference.max_age_s(asset.feed)
             ages.append((age_s - limit_s, age_s, asset.token.label, asset.feed))
     if not ages:
         return GuardMeasurement("0 s (no feed in use)", True)
-    over_s, age_s, label, feed = max(ages)
+    excess_s, age_s, label, feed = max(ages)
     limit_s = case.step.reference.max_age_s(feed)
     if limit_s != max_age_s:
         label += f", at most {format_seconds(limit_s)}"
-    return GuardMeasurement(f"{format_seconds(age_s)} ({label})", over_s <= 0)
+    return GuardMeasurement(f"{format_seconds(age_s)} ({label})", excess_s <= 0)
 
 
 def sequencer(case: GuardCase, _grace_s: int) -> GuardMeasurement:
@@ -241,85 +247,92 @@ def depeg(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     """
     try:
         pegs = list(dollar_pegs(case.step, case.references, limit_bps, case.judged_tokens()))
-    except PegUnknown as why:
-        raise MissingData(str(why)) from None
+    except PegUnknown as error:
+        raise MissingData(str(error)) from None
     if not pegs:
         return GuardMeasurement("no dollar token", True)
-    worst = max(pegs, key=lambda peg: peg.distance - peg.limit_bps / BPS)
-    label = worst.token.label
-    if worst.limit_bps != limit_bps:
-        label += f", which left its peg: at most {format_ratio(worst.limit_bps / BPS)}"
-    return GuardMeasurement(f"{format_ratio(worst.distance)} ({label})", not worst.off)
+    worst_peg = max(pegs, key=lambda peg: peg.distance - peg.limit_bps / BPS)
+    label = worst_peg.token.label
+    if worst_peg.limit_bps != limit_bps:
+        label += f", which left its peg: at most {format_ratio(worst_peg.limit_bps / BPS)}"
+    return GuardMeasurement(f"{format_ratio(worst_peg.distance)} ({label})", not worst_peg.off)
 
 
-def _assets(case: GuardCase) -> Iterator[tuple[Fraction, str]]:
+def _spot_deviations(case: GuardCase) -> Iterator[tuple[Fraction, str]]:
     """Yield the deviation of each asset's spot price; for an exit only of assets that it trades, so
     that pools of other assets cannot block it.
     """
-    ignored = {
-        blocked.token for blocked in case.step.blocked_exits
+    ignored_tokens = {
+        blocked_exit.token for blocked_exit in case.step.blocked_exits
     }  # not traded; often has no pool
 
     if case.layer.only_reduces():
         return
     if case.is_sell_only():
-        traded = set(map(case.step.portfolio.held_as, case.replay.tokens))
-        ignored |= {asset.token.address for asset in case.step.portfolio.assets} - traded
+        traded_tokens = set(map(case.step.portfolio.priced_as, case.replay.tokens))
+        ignored_tokens |= {
+            asset.token.address for asset in case.step.portfolio.assets
+        } - traded_tokens
     for asset in case.step.portfolio.assets:
-        if asset.token.address in ignored:
+        if asset.token.address in ignored_tokens:
             continue
         spot = case.spots.get(asset.token.address)
         if spot is None:
             raise MissingData(f"no pool has a spot price of {asset.token.label}")
-        yield _distance(spot, case.price(asset.token.address)), f"spot of {asset.token.label}"
-
-
-def _pools(case: GuardCase) -> Iterator[tuple[Fraction, str]]:
-    for run in case.runs():
-        fair = case.price(run.leg.token_in) / case.price(run.leg.token_out)
         yield (
-            _distance(pools.marginal_price(run.start, run.leg.token_in), fair),
-            f"pool {run.leg.pool}",
+            _relative_deviation(spot, case.price(asset.token.address)),
+            f"spot of {asset.token.label}",
         )
-    for deviations in layers.DEVIATIONS:
-        yield from deviations(case)
 
 
-def _means(case: GuardCase) -> Iterator[tuple[Fraction, str]]:
-    judged = case.judged_tokens(with_gas=False)
+def _pool_deviations(case: GuardCase) -> Iterator[tuple[Fraction, str]]:
+    for swap in case.swaps():
+        reference_rate = case.price(swap.leg.token_in) / case.price(swap.leg.token_out)
+        yield (
+            _relative_deviation(
+                pools.marginal_price(swap.start, swap.leg.token_in), reference_rate
+            ),
+            f"pool {swap.leg.pool}",
+        )
+    for deviations_of in layers.DEVIATIONS:
+        yield from deviations_of(case)
+
+
+def _twap_deviations(case: GuardCase) -> Iterator[tuple[Fraction, str]]:
+    judged_tokens = case.judged_tokens(with_gas=False)
     inputs, limit_bps = price_inputs(case.step), case.step.limits.oracle_deviation_bps
-    late = late_means(inputs, limit_bps) if case.is_sell_only() else frozenset[str]()
+    late_tokens = late_means(inputs, limit_bps) if case.is_sell_only() else frozenset[str]()
     for deviation, token in source_deviations(inputs):
-        if (judged is None or token in judged) and token not in late:
+        if (judged_tokens is None or token in judged_tokens) and token not in late_tokens:
             yield deviation, f"TWAP of {case.label(token)} against its feed"
 
 
-def _distance(price: Fraction, reference: Fraction) -> Fraction:
+def _relative_deviation(price: Fraction, reference: Fraction) -> Fraction:
     return abs(price / reference - 1)
 
 
-def _round(case: GuardCase, asset: Asset) -> FeedRound:
+def _latest_round(case: GuardCase, asset: Asset) -> FeedRound:
     """Return the latest round of an asset's feed (AggregatorV3Interface.latestRoundData). Raises
     MissingData if it is invalid.
     """
-    answer = next((feed for feed in case.step.snapshot.feeds if feed.feed == asset.feed), None)
+    feed_round = next((feed for feed in case.step.snapshot.feeds if feed.feed == asset.feed), None)
     label = asset.token.label
-    if answer is None:
+    if feed_round is None:
         raise MissingData(f"feed of {label} was not read")
-    if answer.answer <= 0:
-        raise MissingData(f"feed of {label} returned {answer.answer}")
-    if answer.updated_at_s <= 0 or answer.answered_in_round < answer.round_id:
+    if feed_round.answer <= 0:
+        raise MissingData(f"feed of {label} returned {feed_round.answer}")
+    if feed_round.updated_at_s <= 0 or feed_round.answered_in_round < feed_round.round_id:
         raise MissingData(f"feed of {label} has an unfinished round")
-    if answer.updated_at_s > case.step.snapshot.head.timestamp_s:
+    if feed_round.updated_at_s > case.step.snapshot.head.timestamp_s:
         raise MissingData(f"feed of {label} is dated after the block")
-    fault = answer_bound_fault(answer) or round_regression_fault(case.step.snapshot, answer)
+    fault = answer_bound_fault(feed_round) or round_regression_fault(case.step.snapshot, feed_round)
     if fault:
         raise MissingData(f"feed of {label} {fault}")
-    return answer
+    return feed_round
 
 
-def _age(case: GuardCase, asset: Asset) -> int:
-    return case.step.snapshot.head.timestamp_s - _round(case, asset).updated_at_s
+def _feed_age_s(case: GuardCase, asset: Asset) -> int:
+    return case.step.snapshot.head.timestamp_s - _latest_round(case, asset).updated_at_s
 
 
 def _feed_max_age(step: StepInput) -> int | None:

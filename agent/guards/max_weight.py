@@ -5,49 +5,56 @@ from __future__ import annotations
 from collections.abc import Mapping
 from fractions import Fraction
 
-from agent.guards.case import GuardCase, GuardMeasurement, known
+from agent.guards.case import GuardCase, GuardMeasurement, from_layer
 from agent.guards.guard import format_ratio
 from agent.layers.questions import outside_raw
 from agent.model import Rebalance
 from agent.units import BPS
 
 
-def max_weight(case: GuardCase, most: Mapping[str, int]) -> GuardMeasurement:
-    """Return the weight after the plan of the bought asset that is furthest above its maximum, in
-    whole bps.
+def max_weight(case: GuardCase, max_bps_by_token: Mapping[str, int]) -> GuardMeasurement:
+    """Measure, among the assets that the plan buys, the one that ends furthest above its maximum
+    weight. The excess is rounded down to whole bps.
 
-    `most` are the maximum weights by token. Sold assets, exits, liquidity actions and the numeraire
-    from a manual swap are not judged.
+    `max_bps_by_token` are the maximum weights by token. Sold assets, exits, liquidity actions and
+    the numeraire from a manual swap are not judged.
     """
     if case.is_sell_only():
         return GuardMeasurement("an exit", True)
     if not case.plan.legs:
         return GuardMeasurement("no swap", True)
-    case.runs()
-    decision, cash = case.plan.decision, case.numeraire.address
-    free = {cash} if isinstance(decision, Rebalance) and decision.by_hand else set()
-    bought = [token for token in most if token not in free and case.replay.delta(token) > 0]
-    if not bought:
+    case.require_complete_replay()
+    decision, numeraire = case.plan.decision, case.numeraire.address
+    exempt_tokens = {numeraire} if isinstance(decision, Rebalance) and decision.by_hand else set()
+    bought_tokens = [
+        token
+        for token in max_bps_by_token
+        if token not in exempt_tokens and case.replay.delta(token) > 0
+    ]
+    if not bought_tokens:
         return GuardMeasurement("no asset with a maximum is bought", True)
-    values = _weight_after(case)
-    whole = sum(values.values(), Fraction(0))
-    if whole <= 0:
+    values = _values_after(case)
+    total = sum(values.values(), Fraction(0))
+    if total <= 0:
         return GuardMeasurement("an empty portfolio", False)
-    beyond = {token: values[token] / whole * BPS // 1 - most[token] for token in bought}
-    worst = max(bought, key=lambda token: beyond[token])
+    excess_bps = {
+        token: values[token] / total * BPS // 1 - max_bps_by_token[token] for token in bought_tokens
+    }
+    worst_token = max(bought_tokens, key=lambda token: excess_bps[token])
     return GuardMeasurement(
-        f"{case.label(worst)} at {format_ratio(values[worst] / whole)}", beyond[worst] <= 0
+        f"{case.label(worst_token)} at {format_ratio(values[worst_token] / total)}",
+        excess_bps[worst_token] <= 0,
     )
 
 
-def _weight_after(case: GuardCase) -> dict[str, Fraction]:
+def _values_after(case: GuardCase) -> dict[str, Fraction]:
     """Return the value of each asset after the plan by token, what is outside the wallet
     included. Raises MissingData.
     """
-    outside, values = known(lambda: outside_raw(case.step, case.prices)), {}
+    outside_by_token, values = from_layer(lambda: outside_raw(case.step, case.prices)), {}
     for asset in case.step.portfolio.assets:
         token = asset.token.address
         raw = case.investable(asset) + case.replay.delta(token)
-        raw += outside.get(token, 0)
+        raw += outside_by_token.get(token, 0)
         values[token] = raw * case.price(token)
     return values

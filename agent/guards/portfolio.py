@@ -21,7 +21,8 @@ def plan_cost(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     """Return fees, impact, skew and gas, recomputed, per unit of value moved.
 
     A plan that moves no value may have no cost, except for the gas of a gas money refill, which
-    limits.gas_price and limits.gas_per_day bound. A plan of a layer's actions is measured by the layer.
+    limits.gas_price and limits.gas_per_day bound. A plan of a layer's actions is measured by the
+    layer.
 
     If feed and TWAP differ, the cost at the worse of both for the wallet may exceed the limit by
     limits.slippage, so that a feed that lags within limits.oracle_deviation does not hide a skewed
@@ -37,13 +38,13 @@ def plan_cost(case: GuardCase, limit_bps: int) -> GuardMeasurement:
         )
     if turnover == 0:
         return GuardMeasurement(format_money(cost, case.numeraire), cost <= 0)
-    text = f"{format_ratio(cost / turnover)} ({format_money(cost, case.numeraire)})"
-    most_bps = limit_bps + (case.step.limits.slippage_bps or 0)
-    cautious = cost if case.plan.exits else cost + case.disagreement()
-    if cautious * BPS > most_bps * turnover:
-        ratio = format_ratio(cautious / turnover)
-        return GuardMeasurement(f"{text}; {ratio} at the worse of feed and TWAP", False)
-    return GuardMeasurement(text, cost * BPS <= limit_bps * turnover)
+    cost_text = f"{format_ratio(cost / turnover)} ({format_money(cost, case.numeraire)})"
+    cautious_limit_bps = limit_bps + (case.step.limits.slippage_bps or 0)
+    cautious_cost = cost if case.plan.exits else cost + case.disagreement()
+    if cautious_cost * BPS > cautious_limit_bps * turnover:
+        ratio_text = format_ratio(cautious_cost / turnover)
+        return GuardMeasurement(f"{cost_text}; {ratio_text} at the worse of feed and TWAP", False)
+    return GuardMeasurement(cost_text, cost * BPS <= limit_bps * turnover)
 
 
 def turnover(case: GuardCase, limit_bps: int) -> GuardMeasurement:
@@ -51,11 +52,11 @@ def turnover(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     numeraire do not count.
     """
     if case.layer.needs_no_spot_price():
-        return GuardMeasurement(case.layer.exempt, True)
-    moved = case.counted_turnover()
-    if moved == 0 and case.plan.exits and not case.apart():
+        return GuardMeasurement(case.layer.exemption_text, True)
+    counted_turnover = case.counted_turnover()
+    if counted_turnover == 0 and case.plan.exits and not case.largest_exempt_turnover():
         return GuardMeasurement("an exit into the numeraire", True)
-    return _with_exempt(case, _share(case, moved, limit_bps), limit_bps)
+    return _with_exempt(case, _share(case, counted_turnover, limit_bps), limit_bps)
 
 
 def daily_turnover(case: GuardCase, limit_bps: int) -> GuardMeasurement:
@@ -64,31 +65,31 @@ def daily_turnover(case: GuardCase, limit_bps: int) -> GuardMeasurement:
 
     An exit that buys only the numeraire always passes, even if the last 24 h are unknown.
     """
-    moved = case.counted_turnover()
-    if moved == 0 and case.plan.exits:
+    counted_turnover = case.counted_turnover()
+    if counted_turnover == 0 and case.plan.exits:
         return _with_exempt(case, GuardMeasurement("an exit into the numeraire", True), limit_bps)
     if case.layer.only_reduces():
-        return GuardMeasurement(case.layer.exempt, True)
+        return GuardMeasurement(case.layer.exemption_text, True)
     case.require_known_day()
-    total = case.step.history.budgets.turnover_24h + moved
+    total = case.step.history.budgets.turnover_24h + counted_turnover
     return _with_exempt(case, _share(case, total, limit_bps), limit_bps)
 
 
 def _with_exempt(case: GuardCase, measured: GuardMeasurement, limit_bps: int) -> GuardMeasurement:
     """Return the measurement with the exempt turnover of a purchase or withdrawal and its limit."""
-    most = case.apart()
-    if most == 0:
+    exempt_limit = case.largest_exempt_turnover()
+    if exempt_limit == 0:
         return measured
-    name = "purchase"
+    exempt_kind = "purchase"
     if case.plan.exits:
-        name = "withdrawal"
+        exempt_kind = "withdrawal"
     elif purchases.is_first_purchase(case.step.limits, case.step.history):
-        name = "first rebalance"
-    moved = format_money(case.exempt_turnover(), case.numeraire)
+        exempt_kind = "first rebalance"
+    exempt_text = format_money(case.exempt_turnover(), case.numeraire)
     return replace(
         measured,
-        text=f"{moved} for the {name}, plus {measured.text}",
-        limit=f"{format_money(most, case.numeraire)}, plus {format_bps(limit_bps)}",
+        text=f"{exempt_text} for the {exempt_kind}, plus {measured.text}",
+        limit=f"{format_money(exempt_limit, case.numeraire)}, plus {format_bps(limit_bps)}",
     )
 
 
@@ -104,15 +105,15 @@ def daily_loss(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     the last 24 h are unknown.
     """
     if case.layer.only_reduces():
-        return GuardMeasurement(case.layer.exempt, True)
+        return GuardMeasurement(case.layer.exemption_text, True)
     case.require_known_day()
     history, is_exit = case.step.history, case.is_sell_only() or case.is_exit()
-    lost = _counted_loss(
+    past_loss = _counted_loss(
         case, history.budgets.loss_24h, history.budgets.fell_24h, history.budgets.wasted_24h_wei
     )
     cost = case.cost() if is_exit else case.worst_cost()
     cost += sum((cost_of(case) for cost_of in layers.WORST_COSTS), Fraction(0))
-    return _loss_share(case, lost + max(cost, Fraction(0)), limit_bps)
+    return _loss_share(case, past_loss + max(cost, Fraction(0)), limit_bps)
 
 
 def total_loss(case: GuardCase, limit_bps: int) -> GuardMeasurement:
@@ -120,22 +121,24 @@ def total_loss(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     total. Exits count as in daily_loss.
     """
     if case.layer.only_reduces():
-        return GuardMeasurement(case.layer.exempt, True)
+        return GuardMeasurement(case.layer.exemption_text, True)
     history = case.step.history
-    lost = _counted_loss(
+    past_loss = _counted_loss(
         case, history.budgets.loss_total, history.budgets.fell_total, history.budgets.wasted_wei
     )
-    return _loss_share(case, lost + max(case.cost(), Fraction(0)), limit_bps)
+    return _loss_share(case, past_loss + max(case.cost(), Fraction(0)), limit_bps)
 
 
-def _counted_loss(case: GuardCase, lost: Fraction, fell: Fraction, wasted_wei: int) -> Fraction:
+def _counted_loss(
+    case: GuardCase, loss_value: Fraction, decreases_value: Fraction, wasted_wei: int
+) -> Fraction:
     """Return the part of a loss that counts for this plan: for an exit only losses from trades.
     Raises MissingData.
     """
     if not case.is_risk_reducing():
-        return lost
-    wasted = wasted_wei * case.price(case.step.portfolio.wrapped_native)
-    return max(Fraction(0), lost - fell - wasted)
+        return loss_value
+    wasted_gas_value = wasted_wei * case.price(case.step.portfolio.wrapped_native)
+    return max(Fraction(0), loss_value - decreases_value - wasted_gas_value)
 
 
 def balance_jump(case: GuardCase, limit_bps: int) -> GuardMeasurement:
@@ -147,21 +150,23 @@ def balance_jump(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     if case.is_risk_reducing():
         return GuardMeasurement("exits always pass", True)
     since_s = case.step.snapshot.head.timestamp_s - DAY_S
-    opened = [
+    counted_changes = [
         flow
         for flow in case.step.history.cash_flows.unexplained
         if flow.halts or flow.chain_s > since_s
     ]
-    if not opened:
+    if not counted_changes:
         return GuardMeasurement("every balance is explained", True)
-    if any(flow.value is None and flow.delta_raw < 0 for flow in opened):
+    if any(flow.value is None and flow.delta_raw < 0 for flow in counted_changes):
         raise MissingData("a balance decreased and its token has no reference price")
     measured = _share(
         case,
-        sum((abs(flow.value) for flow in opened if flow.value is not None), Fraction(0)),
+        sum((abs(flow.value) for flow in counted_changes if flow.value is not None), Fraction(0)),
         limit_bps,
     )
-    return replace(measured, passed=measured.passed and not any(flow.halts for flow in opened))
+    return replace(
+        measured, passed=measured.passed and not any(flow.halts for flow in counted_changes)
+    )
 
 
 def min_trade(case: GuardCase, limit: Fraction) -> GuardMeasurement:
@@ -171,11 +176,11 @@ def min_trade(case: GuardCase, limit: Fraction) -> GuardMeasurement:
     for smallest_of in layers.SMALLEST:
         if (measured := smallest_of(case, limit)) is not None:
             return measured
-    case.runs()
+    case.require_complete_replay()
     sizes = [
         (raw * case.price(token), token)
-        for side in (case.replay.sold, case.replay.bought)
-        for token, raw in side.items()
+        for raw_by_token in (case.replay.sold, case.replay.bought)
+        for token, raw in raw_by_token.items()
     ]
     if not sizes:
         return GuardMeasurement("no trade", True)
@@ -190,7 +195,7 @@ def max_live_value(case: GuardCase, limit: Fraction) -> GuardMeasurement:
     unsolicited deposit must not block it.
     """
     if case.layer.needs_no_spot_price():
-        return GuardMeasurement(case.layer.exempt, True)
+        return GuardMeasurement(case.layer.exemption_text, True)
     total = case.total()
     if case.is_risk_reducing():
         return GuardMeasurement(f"{format_money(total, case.numeraire)}, an exit", True)
@@ -203,14 +208,14 @@ def _loss_share(case: GuardCase, value: Fraction, limit_bps: int) -> GuardMeasur
     """Return a loss over the investable total. For an exit the total includes the holdings of
     blocked exits, so that they do not tighten its limit.
     """
-    blocked = case.blocked_value() if case.is_risk_reducing() else Fraction(0)
-    return _share(case, value, limit_bps, blocked)
+    blocked_value = case.blocked_value() if case.is_risk_reducing() else Fraction(0)
+    return _share(case, value, limit_bps, blocked_value)
 
 
 def _share(
-    case: GuardCase, value: Fraction, limit_bps: int, besides: Fraction = Fraction(0)
+    case: GuardCase, value: Fraction, limit_bps: int, extra_total: Fraction = Fraction(0)
 ) -> GuardMeasurement:
-    total = case.total() + besides
+    total = case.total() + extra_total
     if total == 0:
         return GuardMeasurement(
             f"{format_money(value, case.numeraire)} of an empty portfolio", value == 0
@@ -219,9 +224,6 @@ def _share(
         f"{format_ratio(value / total)} ({format_money(value, case.numeraire)})",
         value * BPS <= limit_bps * total,
     )
-
-
-# --- The guards of this file, as rows of the table.
 
 
 def _max_weights(step: StepInput) -> dict[str, int] | None:
@@ -235,7 +237,8 @@ def _max_weights(step: StepInput) -> dict[str, int] | None:
 
 def _max_weights_text(limit: dict[str, int], step: StepInput) -> str:
     return ", ".join(
-        f"{step.portfolio.token(token).label} {format_bps(most)}" for token, most in limit.items()
+        f"{step.portfolio.token(token).label} {format_bps(max_bps)}"
+        for token, max_bps in limit.items()
     )
 
 

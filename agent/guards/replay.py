@@ -47,18 +47,19 @@ class Replay:
     """Replay of all legs: tokens given and received by the wallet, and `stranded` amounts left in
     the router.
 
-    `runs` are the swaps, `flows` all legs. In `sold` and `bought`, native coin counts as its
-    wrapped token and conversions are ignored; `moved` has both separately. `fault` is the reason
-    why the replay ended early (None: complete), which makes the numbers meaningless.
+    `swaps` are the exchanges in pools, `flows` all legs. `sold` and `bought` count native coin as
+    its wrapped token and leave out conversions. `balance_changes_raw` is the change of each
+    balance, with native and wrapped coin apart and conversions included. `fault` is the reason why
+    the replay ended early (None: complete), which makes the numbers meaningless.
     """
 
-    runs: tuple[SimulatedSwap, ...]
+    swaps: tuple[SimulatedSwap, ...]
     sold: Mapping[str, int]
     bought: Mapping[str, int]
     stranded: Mapping[str, int]
     fault: str | None
     flows: tuple[LegFlow, ...] = ()
-    moved: Mapping[str, int] = field(default_factory=dict)
+    balance_changes_raw: Mapping[str, int] = field(default_factory=dict)
 
     def delta(self, token: str) -> int:
         """Return the change of the wallet's balance in base units."""
@@ -76,39 +77,49 @@ def replay_legs(snapshot: Snapshot, plan: Plan, wrapped_native: str = "") -> Rep
     A wallet leg spends its amount, a router leg the router's balance. Only `wrapped_native`
     converts to native coin, one to one.
     """
-    start = {pool.address: pool for pool in snapshot.pools}
-    now = dict(start)
-    runs: list[SimulatedSwap] = []
+    start_pools = {pool.address: pool for pool in snapshot.pools}
+    current_pools = dict(start_pools)
+    swaps: list[SimulatedSwap] = []
     sold: dict[str, int] = {}
     bought: dict[str, int] = {}
-    router: dict[str, int] = {}
-    moved: dict[str, int] = {}
+    router_balances: dict[str, int] = {}
+    balance_changes_raw: dict[str, int] = {}
     flows: list[LegFlow] = []
 
     def result(fault: str | None) -> Replay:
-        stranded = {token: raw for token, raw in router.items() if raw}
-        return Replay(tuple(runs), sold, bought, stranded, fault, tuple(flows), moved)
+        stranded = {token: raw for token, raw in router_balances.items() if raw}
+        return Replay(
+            tuple(swaps), sold, bought, stranded, fault, tuple(flows), balance_changes_raw
+        )
 
     def book(flow: LegFlow) -> None:
-        leg, coin = flow.leg, {NATIVE: wrapped_native}
-        converts = leg.venue == NATIVE_VENUE and leg.source is leg.sink is LegFunding.WALLET
+        leg, wrapped_of = flow.leg, {NATIVE: wrapped_native}
+        is_conversion = leg.venue == NATIVE_VENUE and leg.source is leg.sink is LegFunding.WALLET
         flows.append(flow)
         if leg.source is LegFunding.WALLET:
-            moved[leg.token_in] = moved.get(leg.token_in, 0) - flow.amount_in_raw
-            if not converts:
-                token = coin.get(leg.token_in, leg.token_in)
+            balance_changes_raw[leg.token_in] = (
+                balance_changes_raw.get(leg.token_in, 0) - flow.amount_in_raw
+            )
+            if not is_conversion:
+                token = wrapped_of.get(leg.token_in, leg.token_in)
                 sold[token] = sold.get(token, 0) + flow.amount_in_raw
         if leg.sink is LegFunding.ROUTER:
-            router[leg.token_out] = router.get(leg.token_out, 0) + flow.amount_out_raw
+            router_balances[leg.token_out] = (
+                router_balances.get(leg.token_out, 0) + flow.amount_out_raw
+            )
         else:
-            moved[leg.token_out] = moved.get(leg.token_out, 0) + flow.amount_out_raw
-            if not converts:
-                token = coin.get(leg.token_out, leg.token_out)
+            balance_changes_raw[leg.token_out] = (
+                balance_changes_raw.get(leg.token_out, 0) + flow.amount_out_raw
+            )
+            if not is_conversion:
+                token = wrapped_of.get(leg.token_out, leg.token_out)
                 bought[token] = bought.get(token, 0) + flow.amount_out_raw
 
     for number, leg in enumerate(plan.legs):
         amount_in = (
-            leg.amount_in_raw if leg.source is LegFunding.WALLET else router.pop(leg.token_in, 0)
+            leg.amount_in_raw
+            if leg.source is LegFunding.WALLET
+            else router_balances.pop(leg.token_in, 0)
         )
         if leg.venue == NATIVE_VENUE:
             if (
@@ -122,34 +133,34 @@ def replay_legs(snapshot: Snapshot, plan: Plan, wrapped_native: str = "") -> Rep
                 )
             book(LegFlow(number, leg, amount_in, amount_in))
             continue
-        before = now.get(leg.pool)
-        if before is None:
+        pool_before = current_pools.get(leg.pool)
+        if pool_before is None:
             return result(f"leg {number}: pool {leg.pool} is not in the snapshot")
-        if {leg.token_in, leg.token_out} != {before.token0, before.token1}:
+        if {leg.token_in, leg.token_out} != {pool_before.token0, pool_before.token1}:
             return result(f"leg {number}: pool {leg.pool} does not trade these tokens")
         if amount_in <= 0:
             return result(f"leg {number}: no balance to spend")
         try:
-            swapped = before.swap(leg.token_in, amount_in)
+            swap_result = pool_before.swap(leg.token_in, amount_in)
         except (Refused, ValueError, ArithmeticError) as error:
             return result(f"leg {number}: {error}")
-        if swapped.amount_in_raw != amount_in:
+        if swap_result.amount_in_raw != amount_in:
             return result(
-                f"leg {number}: pool {leg.pool} accepts only {swapped.amount_in_raw} of {amount_in}"
+                f"leg {number}: pool {leg.pool} accepts only {swap_result.amount_in_raw} of {amount_in}"
             )
-        if swapped.amount_out_raw <= 0:
+        if swap_result.amount_out_raw <= 0:
             return result(f"leg {number}: pool {leg.pool} pays nothing for {amount_in}")
-        now[leg.pool] = swapped.after
-        runs.append(
+        current_pools[leg.pool] = swap_result.after
+        swaps.append(
             SimulatedSwap(
                 number,
                 leg,
-                start[leg.pool],
-                before,
-                swapped.after,
+                start_pools[leg.pool],
+                pool_before,
+                swap_result.after,
                 amount_in,
-                swapped.amount_out_raw,
+                swap_result.amount_out_raw,
             )
         )
-        book(LegFlow(number, leg, amount_in, swapped.amount_out_raw))
+        book(LegFlow(number, leg, amount_in, swap_result.amount_out_raw))
     return result(None)

@@ -26,45 +26,48 @@ def head_age(case: GuardCase, limit_s: int) -> GuardMeasurement:
     """Return the age of the head by the agent's clock. A head in the future means a wrong clock or
     a false answer.
     """
-    age = case.evidence.now_s - case.step.snapshot.head.timestamp_s
-    if age < 0:
-        return GuardMeasurement(f"{format_seconds(-age)} in the future", age >= -FUTURE_TOLERANCE_S)
-    return GuardMeasurement(format_seconds(age), age <= limit_s)
+    age_s = case.evidence.now_s - case.step.snapshot.head.timestamp_s
+    if age_s < 0:
+        return GuardMeasurement(
+            f"{format_seconds(-age_s)} in the future", age_s >= -FUTURE_TOLERANCE_S
+        )
+    return GuardMeasurement(format_seconds(age_s), age_s <= limit_s)
 
 
 def expiry(case: GuardCase) -> GuardMeasurement:
     """Require that the plan was made at the block of the snapshot and has not expired."""
     head = case.step.snapshot.head.number
-    current = case.plan.block == head <= case.plan.expires_block
+    is_current = case.plan.block == head <= case.plan.expires_block
     return GuardMeasurement(
-        f"plan of block {case.plan.block}, valid to {case.plan.expires_block}, head {head}", current
+        f"plan of block {case.plan.block}, valid to {case.plan.expires_block}, head {head}",
+        is_current,
     )
 
 
 def balance(case: GuardCase) -> GuardMeasurement:
     """Require that legs spend only investable tokens or tokens bought by earlier legs, and that the
-    router is left empty. Actions of a layer must spend investable balances or the minimums of earlier
-    ones.
+    router is left empty. Actions of a layer must spend investable balances or the minimum amounts
+    that earlier actions return.
     """
-    for overspent in layers.OVERSPENT:
-        if (measured := overspent(case)) is not None:
+    for overspent_of in layers.OVERSPENT:
+        if (measured := overspent_of(case)) is not None:
             return measured
-    case.runs()
+    case.require_complete_replay()
     wallet = _Wallet(case)
     for flow in case.replay.flows:
-        short = wallet.run(flow)
-        if short > 0:
+        overspent_raw = wallet.spend(flow)
+        if overspent_raw > 0:
             return GuardMeasurement(
-                f"leg {flow.number} spends {short} base units of {case.label(flow.leg.token_in)}"
+                f"leg {flow.number} spends {overspent_raw} base units of {case.label(flow.leg.token_in)}"
                 " too much",
                 False,
             )
     if case.replay.stranded:
-        left = "; ".join(
+        stranded_text = "; ".join(
             f"{raw} base units of {case.label(token)}"
             for token, raw in case.replay.stranded.items()
         )
-        return GuardMeasurement(f"{left} remain in the router", False)
+        return GuardMeasurement(f"{stranded_text} remain in the router", False)
     return GuardMeasurement("every leg is funded", True)
 
 
@@ -75,7 +78,7 @@ class _Wallet:
 
     def __init__(self, case: GuardCase) -> None:
         self._case = case
-        self._left: dict[str, int] = {}
+        self._assets: dict[str, int] = {}
         self._forms: dict[str, int] = {}
         self._wrapped = next(
             (asset.token.address for asset in case.step.portfolio.assets if asset.native), None
@@ -86,28 +89,30 @@ class _Wallet:
                 self._wrapped: case.balance(self._wrapped),
             }
 
-    def run(self, flow: LegFlow) -> int:
+    def spend(self, flow: LegFlow) -> int:
         """Book one leg and return the base units that it overspends."""
-        leg, short = flow.leg, 0
-        given, received = self._asset(leg.token_in), self._asset(leg.token_out)
-        converts = given == received and leg.source is leg.sink
+        leg, overspent_raw = flow.leg, 0
+        asset_in, asset_out = self._asset(leg.token_in), self._asset(leg.token_out)
+        is_conversion = asset_in == asset_out and leg.source is leg.sink
         if leg.source is LegFunding.WALLET:
-            short = max(0, -self._form(leg.token_in, -flow.amount_in_raw))
-            if not converts:
-                short = max(short, -self._add(self._left, given, -flow.amount_in_raw))
+            overspent_raw = max(0, -self._change_form(leg.token_in, -flow.amount_in_raw))
+            if not is_conversion:
+                overspent_raw = max(
+                    overspent_raw, -self._change(self._assets, asset_in, -flow.amount_in_raw)
+                )
         if leg.sink is LegFunding.WALLET:
-            self._form(leg.token_out, flow.amount_out_raw)
-            if not converts:
-                self._add(self._left, received, flow.amount_out_raw)
-        return short
+            self._change_form(leg.token_out, flow.amount_out_raw)
+            if not is_conversion:
+                self._change(self._assets, asset_out, flow.amount_out_raw)
+        return overspent_raw
 
     def _asset(self, token: str) -> str:
         return self._wrapped if token == NATIVE and self._wrapped is not None else token
 
-    def _form(self, token: str, raw: int) -> int:
-        return self._add(self._forms, token, raw) if token in self._forms else 0
+    def _change_form(self, token: str, raw: int) -> int:
+        return self._change(self._forms, token, raw) if token in self._forms else 0
 
-    def _add(self, ledger: dict[str, int], token: str, raw: int) -> int:
+    def _change(self, ledger: dict[str, int], token: str, raw: int) -> int:
         if token not in ledger:
             ledger[token] = self._spendable(token)
         ledger[token] += raw
@@ -123,29 +128,29 @@ class _Wallet:
 
 def prediction(case: GuardCase) -> GuardMeasurement:
     """Require that the plan predicts the amounts and the final balances of the replay."""
-    case.runs()
-    for run in case.replay.flows:
-        if (run.leg.amount_in_raw, run.leg.amount_out_raw) != (
-            run.amount_in_raw,
-            run.amount_out_raw,
+    case.require_complete_replay()
+    for flow in case.replay.flows:
+        if (flow.leg.amount_in_raw, flow.leg.amount_out_raw) != (
+            flow.amount_in_raw,
+            flow.amount_out_raw,
         ):
             return GuardMeasurement(
-                f"leg {run.number} gives {run.amount_out_raw} for {run.amount_in_raw}, the plan"
-                f" predicts {run.leg.amount_out_raw} for {run.leg.amount_in_raw}",
+                f"leg {flow.number} gives {flow.amount_out_raw} for {flow.amount_in_raw}, the plan"
+                f" predicts {flow.leg.amount_out_raw} for {flow.leg.amount_in_raw}",
                 False,
             )
-    predicted = dict(case.plan.holdings_after)
-    for mispredicted in layers.MISPREDICTED:
-        if (measured := mispredicted(case)) is not None:
+    predicted_raws = dict(case.plan.holdings_after)
+    for mispredicted_of in layers.MISPREDICTED:
+        if (measured := mispredicted_of(case)) is not None:
             return measured
     if case.plan.native_after_wei is not None:
-        predicted[NATIVE] = case.plan.native_after_wei
-    for token, moved in case.replay.moved.items():
-        after = case.balance(token) + moved if token in predicted else None
-        if after != predicted.get(token):
+        predicted_raws[NATIVE] = case.plan.native_after_wei
+    for token, change_raw in case.replay.balance_changes_raw.items():
+        predicted_raw = case.balance(token) + change_raw if token in predicted_raws else None
+        if predicted_raw != predicted_raws.get(token):
             return GuardMeasurement(
-                f"{case.label(token)} ends at {after} base units, the plan predicts"
-                f" {predicted.get(token)}",
+                f"{case.label(token)} ends at {predicted_raw} base units, the plan predicts"
+                f" {predicted_raws.get(token)}",
                 False,
             )
     return GuardMeasurement("as simulated", True)
@@ -164,49 +169,61 @@ def allowlist(case: GuardCase) -> GuardMeasurement:
     For native coin, which has no code, the wrapped token is checked.
     """
     portfolio, execution = case.step.portfolio, case.step.execution
-    known = {
+    portfolio_tokens = {
         token.address
-        for token in (*(a.token for a in portfolio.assets), *portfolio.hubs, portfolio.numeraire)
+        for token in (
+            *(asset.token for asset in portfolio.assets),
+            *portfolio.hubs,
+            portfolio.numeraire,
+        )
     }
     legs, actions = case.plan.legs, case.plan.actions
-    traded = [token for leg in legs for token in (leg.token_in, leg.token_out) if token != NATIVE]
+    traded_tokens = [
+        token for leg in legs for token in (leg.token_in, leg.token_out) if token != NATIVE
+    ]
     tokens = dict.fromkeys(
-        (*traded, *(token for action in actions for token in (action.token0, action.token1)))
+        (*traded_tokens, *(token for action in actions for token in (action.token0, action.token1)))
     )
     pools = dict.fromkeys(
         (
             *(leg.pool for leg in legs),
-            *(place for action in actions for place in (action.pool, action.contract)),
+            *(contract for action in actions for contract in (action.pool, action.contract)),
         )
     )
-    quarantined = {token.token for token in case.step.targets.quarantine}  # already reported
+    quarantined_tokens = {token.token for token in case.step.targets.quarantine}  # already reported
 
-    needed = dict.fromkeys(
+    contracts = dict.fromkeys(
         (
             *pools,
             *tokens,
             execution.router,
-            *(address for address in execution.pinned if address not in quarantined),
+            *(address for address in execution.pinned if address not in quarantined_tokens),
         )
     )
-    code = {entry.address.lower(): entry.hash.lower() for entry in case.step.snapshot.code_hashes}
-    trusted = {(address.lower(), pinned.lower()) for address, pinned in case.evidence.trusted}
-    pinned_addresses = {address for address, _ in trusted}
+    code_hash_of = {
+        entry.address.lower(): entry.hash.lower() for entry in case.step.snapshot.code_hashes
+    }
+    trusted_hashes = {
+        (address.lower(), pinned_hash.lower()) for address, pinned_hash in case.evidence.trusted
+    }
+    pinned_addresses = {address for address, _ in trusted_hashes}
     complaints = [
-        f"{token} is not a token of the portfolio" for token in tokens if token not in known
+        f"{token} is not a token of the portfolio"
+        for token in tokens
+        if token not in portfolio_tokens
     ]
-    for address in needed:
-        current = code.get(address.lower())
-        if current is None:
+    for address in contracts:
+        current_hash = code_hash_of.get(address.lower())
+        if current_hash is None:
             complaints.append(f"code at {address} was not read")
-        elif current == NO_CODE:
+        elif current_hash == NO_CODE:
             complaints.append(f"no code at {address}")
         elif address.lower() not in pinned_addresses:
             complaints.append(f"{address} is not pinned")
-        elif (address.lower(), current) not in trusted:
+        elif (address.lower(), current_hash) not in trusted_hashes:
             complaints.append(f"code at {address} changed since it was pinned")
     return GuardMeasurement(
-        "; ".join(complaints) or f"{len(needed)} of {len(needed)} pinned", not complaints
+        "; ".join(complaints) or f"{len(contracts)} of {len(contracts)} pinned", not complaints
     )
 
 
@@ -214,19 +231,23 @@ def token_screen(case: GuardCase, _: bool) -> GuardMeasurement:
     """Require that each token of the plan transferred the exact amount in a simulation, and that
     none is quarantined. Withdrawals of liquidity and unwrapping always pass.
     """
-    moved = moved_tokens(case.plan)
+    tokens = moved_tokens(case.plan)
     screens = case.evidence.screens
-    if moved and screens is None:
+    if tokens and screens is None:
         raise MissingData("no token was tested")
-    tested = {screen.token: screen for screen in (*(screens or ()), *case.step.targets.quarantine)}
-    complaints = [f"{case.label(token)} was not tested" for token in moved if token not in tested]
+    screen_by_token = {
+        screen.token: screen for screen in (*(screens or ()), *case.step.targets.quarantine)
+    }
+    complaints = [
+        f"{case.label(token)} was not tested" for token in tokens if token not in screen_by_token
+    ]
     complaints += [
-        f"{case.label(token)} {tested[token].why}"
-        for token in moved
-        if token in tested and not tested[token].finding.accepted
+        f"{case.label(token)} {screen_by_token[token].why}"
+        for token in tokens
+        if token in screen_by_token and not screen_by_token[token].finding.accepted
     ]
     return GuardMeasurement(
-        "; ".join(complaints) or f"{len(moved)} of {len(moved)} tokens transfer the exact amount",
+        "; ".join(complaints) or f"{len(tokens)} of {len(tokens)} tokens transfer the exact amount",
         not complaints,
     )
 
@@ -235,19 +256,19 @@ def moved_tokens(plan: Plan) -> tuple[str, ...]:
     """Return the tokens that legs exchange or actions provide as liquidity, without duplicates.
     Wrapping and unwrapping do not count.
     """
-    traded = [
+    traded_tokens = [
         token
         for leg in plan.legs
         if NATIVE not in (leg.token_in, leg.token_out)
         for token in (leg.token_in, leg.token_out)
     ]
-    provided = [
+    provided_tokens = [
         token
         for action in plan.actions
         if isinstance(action, Provide)
         for token in (action.token0, action.token1)
     ]
-    return tuple(dict.fromkeys((*traded, *provided)))
+    return tuple(dict.fromkeys((*traded_tokens, *provided_tokens)))
 
 
 def kill_switch(case: GuardCase) -> GuardMeasurement:
@@ -281,14 +302,14 @@ def reverts_in_row(case: GuardCase) -> GuardMeasurement:
         if history.failures.is_stopped and not failures.too_many(reverts, approvals):
             message += "; the count restarted when the owner resumed"
         return GuardMeasurement(message, not failures.is_stopped(history))
-    own = failures.exit_failures(history, failures.exit_name(case.plan))
-    message = _failures_text(own.reverts, own.approvals)
-    if failures.retry_wait_s(own) == 0 or case.step.progress.spend_caps:
+    exit_failures = failures.exit_failures(history, failures.exit_name(case.plan))
+    message = _failures_text(exit_failures.reverts, exit_failures.approvals)
+    if failures.retry_wait_s(exit_failures) == 0 or case.step.progress.spend_caps:
         return GuardMeasurement(message, True)  # the approvals of this step already passed
-    again_s = failures.retry_at_s(own)
+    retry_s = failures.retry_at_s(exit_failures)
     return GuardMeasurement(
-        f"{message}; this exit is retried at {format_time(again_s)}",
-        case.step.snapshot.head.timestamp_s >= again_s,
+        f"{message}; this exit is retried at {format_time(retry_s)}",
+        case.step.snapshot.head.timestamp_s >= retry_s,
     )
 
 
@@ -358,12 +379,20 @@ def gas_price(case: GuardCase, limit_wei: int) -> GuardMeasurement:
     """Return the current gas price. The same limit bounds the fee cap of the transaction."""
     if case.needs_no_gas():
         return NO_GAS
-    price = case.gas_price_wei()
+    price_wei = case.gas_price_wei()
     if case.plan.is_emergency:
-        most = gas_price_limit_wei(case.step, case.plan)
-        limit = "off" if most is None else f"{format_gwei(most)} in an emergency"
-        return GuardMeasurement(format_gwei(price), most is None or price <= most, limit)
-    return GuardMeasurement(format_gwei(price), price <= limit_wei)
+        emergency_limit_wei = gas_price_limit_wei(case.step, case.plan)
+        limit_text = (
+            "off"
+            if emergency_limit_wei is None
+            else f"{format_gwei(emergency_limit_wei)} in an emergency"
+        )
+        return GuardMeasurement(
+            format_gwei(price_wei),
+            emergency_limit_wei is None or price_wei <= emergency_limit_wei,
+            limit_text,
+        )
+    return GuardMeasurement(format_gwei(price_wei), price_wei <= limit_wei)
 
 
 def gas_per_day(case: GuardCase, limit_wei: int) -> GuardMeasurement:
@@ -374,17 +403,19 @@ def gas_per_day(case: GuardCase, limit_wei: int) -> GuardMeasurement:
     if case.needs_no_gas():
         return NO_GAS
     if (own_budget := case.layer.own_gas_budget(limit_wei)) is not None:
-        most, spent = own_budget[0], own_budget[1] + case.worst_gas_wei()
-        text = f"{format_native(most)} of emergencies"
-        return GuardMeasurement(format_native(spent), spent <= most, text)
+        emergency_limit_wei, spent_wei = own_budget[0], own_budget[1] + case.worst_gas_wei()
+        limit_text = f"{format_native(emergency_limit_wei)} of emergencies"
+        return GuardMeasurement(
+            format_native(spent_wei), spent_wei <= emergency_limit_wei, limit_text
+        )
     case.require_known_day()
-    total = case.step.history.budgets.gas_24h_wei + case.worst_gas_wei()
-    own = failures.exit_failures(case.step.history, failures.exit_name(case.plan))
-    if failures.retry_wait_s(own) == 0:
-        return GuardMeasurement(format_native(total), total <= limit_wei)
+    total_wei = case.step.history.budgets.gas_24h_wei + case.worst_gas_wei()
+    exit_failures = failures.exit_failures(case.step.history, failures.exit_name(case.plan))
+    if failures.retry_wait_s(exit_failures) == 0:
+        return GuardMeasurement(format_native(total_wei), total_wei <= limit_wei)
     limit_wei //= 2
-    after = f"{format_native(limit_wei)} after {own.reverts} reverts of this exit"
-    return GuardMeasurement(format_native(total), total <= limit_wei, after)
+    limit_text = f"{format_native(limit_wei)} after {exit_failures.reverts} reverts of this exit"
+    return GuardMeasurement(format_native(total_wei), total_wei <= limit_wei, limit_text)
 
 
 def native_floor(case: GuardCase, limit_wei: int) -> GuardMeasurement:
@@ -395,7 +426,7 @@ def native_floor(case: GuardCase, limit_wei: int) -> GuardMeasurement:
     if case.needs_no_gas():
         return NO_GAS
     balance_wei, gas_wei = case.step.snapshot.native_wei, case.worst_gas_wei()
-    unwrapped_wei = case.replay.moved.get(NATIVE, 0)
+    unwrapped_wei = case.replay.balance_changes_raw.get(NATIVE, 0)
     left_wei = balance_wei + unwrapped_wei - gas_wei
     if isinstance(case.plan.decision, TopUp):
         return GuardMeasurement(

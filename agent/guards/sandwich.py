@@ -50,7 +50,7 @@ def sandwich_exposure(
     off by `deviation_bps`; `priced` is 2 if a swap may exchange two such tokens.
     """
     if plan_cost_bps is None or slippage_bps is None or deviation_bps is None:
-        off = " and ".join(
+        limits_off = " and ".join(
             f"limits.{name}"
             for name, value in (
                 ("plan_cost", plan_cost_bps),
@@ -63,27 +63,27 @@ def sandwich_exposure(
             None,
             None,
             None,
-            f"a sandwich may take an unknown part of the exchanged value, because {off} is off",
+            f"a sandwich may take an unknown part of the exchanged value, because {limits_off} is off",
         )
-    most_bps = min(plan_cost_bps + slippage_bps + priced * deviation_bps, BPS)
-    times = "" if priced == 1 else f"{priced} × "
-    words = [
-        f"a sandwich may take up to {_percent(most_bps)} of the exchanged value (slippage +"
-        f" plan_cost + {times}oracle_deviation)"
+    max_loss_bps = min(plan_cost_bps + slippage_bps + priced * deviation_bps, BPS)
+    factor_text = "" if priced == 1 else f"{priced} × "
+    parts = [
+        f"a sandwich may take up to {_percent(max_loss_bps)} of the exchanged value (slippage +"
+        f" plan_cost + {factor_text}oracle_deviation)"
     ]
-    shares: list[int | None] = []
-    for limit_bps, name, when in (
+    loss_bps_list: list[int | None] = []
+    for limit_bps, name, period in (
         (turnover_bps, "turnover", "per rebalance"),
         (daily_turnover_bps, "daily_turnover", "per day"),
     ):
         if limit_bps is None:
-            shares.append(None)
-            words.append(f"unbounded {when}, because {name} is off")
+            loss_bps_list.append(None)
+            parts.append(f"unbounded {period}, because {name} is off")
         else:
-            share = math.ceil(Fraction(most_bps * limit_bps, BPS))
-            shares.append(share)
-            words.append(f"{_percent(share)} of the portfolio {when}")
-    return SandwichExposure(most_bps, shares[0], shares[1], ", ".join(words))
+            loss_bps = math.ceil(Fraction(max_loss_bps * limit_bps, BPS))
+            loss_bps_list.append(loss_bps)
+            parts.append(f"{_percent(loss_bps)} of the portfolio {period}")
+    return SandwichExposure(max_loss_bps, loss_bps_list[0], loss_bps_list[1], ", ".join(parts))
 
 
 def plan_sandwich_loss(references: ReferencePrices, plan: Plan) -> Value | None:
@@ -94,13 +94,13 @@ def plan_sandwich_loss(references: ReferencePrices, plan: Plan) -> Value | None:
     cost.
     """
     prices = references.prices
-    ends = [leg for leg in plan.legs if leg.sink is LegFunding.WALLET]
-    if any(leg.token_out not in prices for leg in ends):
+    final_legs = [leg for leg in plan.legs if leg.sink is LegFunding.WALLET]
+    if any(leg.token_out not in prices for leg in final_legs):
         return None
     return sum(
         (
             max(0, leg.amount_out_raw - leg.min_out_raw) * prices[leg.token_out].price
-            for leg in ends
+            for leg in final_legs
         ),
         Fraction(0),
     )
@@ -111,25 +111,27 @@ def plan_worst_case(step: StepInput, plan: Plan) -> Value | None:
     price, and all prices off by limits.oracle_deviation; None if a received token, or the native
     coin that pays gas, has no reference price.
     """
-    if (short := plan_sandwich_loss(reference_prices(step), plan)) is None:
+    if (sandwich_loss := plan_sandwich_loss(reference_prices(step), plan)) is None:
         return None
     if plan.gas_units and step.portfolio.wrapped_native not in reference_prices(step).prices:
         return None
-    traded = plan.cost.total - plan.cost.gas - plan.cost.approvals
-    off = deviation_loss(step, balance_deltas(plan.legs))
-    return traded + worst_case_gas(step, plan) + short + off
+    swap_cost = plan.cost.total - plan.cost.gas - plan.cost.approvals
+    deviation_value = deviation_loss(step, balance_deltas(plan.legs))
+    return swap_cost + worst_case_gas(step, plan) + sandwich_loss + deviation_value
 
 
-def max_extractable_profit(step: StepInput, plan: Plan, short: Value | None) -> Value | None:
+def max_extractable_profit(
+    step: StepInput, plan: Plan, sandwich_loss: Value | None
+) -> Value | None:
     """Return the largest profit of third parties from a plan, which is its largest loss.
 
-    It is the sum of predicted fees, impact and skew, the sandwich loss `short` (see
+    It is the sum of predicted fees, impact and skew, the sandwich loss `sandwich_loss` (see
     plan_sandwich_loss), and the loss by prices that are limits.oracle_deviation off.
     """
-    if short is None:
+    if sandwich_loss is None:
         return None
-    traded = max(plan.cost.total - plan.cost.gas - plan.cost.approvals, Fraction(0))
-    return short + traded + deviation_loss(step, balance_deltas(plan.legs))
+    swap_cost = max(plan.cost.total - plan.cost.gas - plan.cost.approvals, Fraction(0))
+    return sandwich_loss + swap_cost + deviation_loss(step, balance_deltas(plan.legs))
 
 
 def _percent(bps: int) -> str:

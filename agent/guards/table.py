@@ -78,7 +78,9 @@ def _require_passed(verdicts: Sequence[Verdict], remedies: Mapping[str, str]) ->
     refusing = [verdict for verdict in verdicts if not verdict.passed]
     if refusing:
         message = "; ".join(_refusal(verdict) for verdict in refusing)
-        remedy = "; ".join(f"{v.guard}: {remedies.get(v.guard, 'plan again')}" for v in refusing)
+        remedy = "; ".join(
+            f"{verdict.guard}: {remedies.get(verdict.guard, 'plan again')}" for verdict in refusing
+        )
         raise Refused(f"refused: {message}", verdicts, remedy)
 
 
@@ -111,8 +113,8 @@ def judge_payout_permission(
     """Return the verdicts on all payments of a request, without those on balances."""
     return (
         Verdict("kill_switch", "paused" if paused else "off", "not paused", not paused),
-        _address(payouts, confirmed),
-        _cap(step, payouts),
+        _judge_address(payouts, confirmed),
+        _judge_daily_payouts(step, payouts),
     )
 
 
@@ -122,7 +124,7 @@ def judge_payout(step: StepInput, payout: Payout, confirmed: Sequence[str]) -> t
     """
     return (
         *judge_payout_permission(step, (payout,), confirmed),
-        _balance(step.snapshot, step.portfolio, step.limits, step.history.cash_flows, payout),
+        _judge_balance(step.snapshot, step.portfolio, step.limits, step.history.cash_flows, payout),
     )
 
 
@@ -136,13 +138,13 @@ def payout_remedies(verdicts: Sequence[Verdict]) -> tuple[str, ...]:
     return tuple(PAYOUT_REMEDIES[verdict.guard] for verdict in verdicts if not verdict.passed)
 
 
-def _address(payouts: Sequence[Payout], confirmed: Sequence[str]) -> Verdict:
+def _judge_address(payouts: Sequence[Payout], confirmed: Sequence[str]) -> Verdict:
     unconfirmed = sorted({payout.to for payout in payouts} - set(confirmed))
     limit = "a confirmed payout address"
     return Verdict("payout_address", ", ".join(unconfirmed) or "confirmed", limit, not unconfirmed)
 
 
-def _cap(step: StepInput, payouts: Sequence[Payout]) -> Verdict:
+def _judge_daily_payouts(step: StepInput, payouts: Sequence[Payout]) -> Verdict:
     name, limit, numeraire = "payout_per_day", step.limits.payout_per_day, step.portfolio.numeraire
     if limit is None:
         return Verdict(name, "not measured", OFF, True)
@@ -159,7 +161,7 @@ def _cap(step: StepInput, payouts: Sequence[Payout]) -> Verdict:
     return Verdict(name, f"{format_money(total, numeraire)} in 24 h", limit_text, total <= limit)
 
 
-def _balance(
+def _judge_balance(
     snapshot: Snapshot, portfolio: Portfolio, limits: Limits, cash_flows: CashFlows, payout: Payout
 ) -> Verdict:
     """Judge a payment against the balance less gas floor and reserve. The amount reserved for its
@@ -183,11 +185,11 @@ def _available_raw(
     assets = {asset.token.address: asset for asset in portfolio.assets}
     if payout.token not in assets:
         return 0
-    set_aside = sum(
+    claimed_raw = sum(
         claim.payment.raw
         for claim in cash_flows.claims
         if (claim.request, claim.payment.token) == (payout.request, payout.token)
     )
     balances = {holding.token: holding.raw for holding in snapshot.holdings}
-    reserve = max(0, assets[payout.token].reserve_raw - set_aside)
+    reserve = max(0, assets[payout.token].reserve_raw - claimed_raw)
     return balances.get(payout.token, 0) - reserve

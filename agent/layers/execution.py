@@ -8,20 +8,20 @@ from agent.errors import Refused
 from agent.execution.sending import PlanSender
 from agent.execution.step_context import StepOutcome
 from agent.execution.step_result import StepPorts, StepResult
-from agent.layers.futures.execution.cycle import completed, skip_refused_action
+from agent.layers.futures.execution.cycle import completed_outcome, skip_refused_action
 from agent.layers.futures.execution.resting_orders import end_resting_orders
-from agent.layers.futures.execution.send import FUTURES
+from agent.layers.futures.execution.send import FUTURES_SENDER
 from agent.layers.liquidity.execution.cycle import skip_refused_withdrawal
-from agent.layers.liquidity.execution.send import LIQUIDITY, require_as_confirmed
+from agent.layers.liquidity.execution.send import LIQUIDITY_SENDER, require_as_confirmed
 from agent.model import Confirmation, Cycle, Plan
 
-BEFORE_PLAN: tuple[Callable[[StepPorts, Cycle, StepOutcome], StepResult | None], ...] = (
+BEFORE_CONFIRMATION: tuple[Callable[[StepPorts, Cycle, StepOutcome], StepResult | None], ...] = (
     end_resting_orders,
 )
-"""What a layer ends in place of the plan of an evaluation, which the next step evaluates again; None
-if it ends nothing.
+"""Called once a plan is made and before it is confirmed. A layer may end something instead, such as a
+resting order; the next step then evaluates again. None if it ends nothing.
 """
-SENDERS: tuple[PlanSender, ...] = (FUTURES, LIQUIDITY)
+SENDERS: tuple[PlanSender, ...] = (FUTURES_SENDER, LIQUIDITY_SENDER)
 """Senders of plans that act in a layer."""
 SKIPS: tuple[Callable[[Cycle, StepOutcome, Refused], StepResult | None], ...] = (
     skip_refused_action,
@@ -30,9 +30,9 @@ SKIPS: tuple[Callable[[Cycle, StepOutcome, Refused], StepResult | None], ...] = 
 """What a layer leaves out for the rest of the cycle after a refusal just before sending; None for
 a refusal of anything else.
 """
-COMPLETED: tuple[Callable[[Cycle, StepOutcome, Callable[[str], StepOutcome]], StepOutcome], ...] = (
-    completed,
-)
+OUTCOME_COMPLETERS: tuple[
+    Callable[[Cycle, StepOutcome, Callable[[str], StepOutcome]], StepOutcome], ...
+] = (completed_outcome,)
 """Outcome of a cycle with what it did and could not do in a layer; the last argument returns the
 outcome of a step by its id.
 """

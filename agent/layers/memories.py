@@ -37,8 +37,8 @@ BOOKINGS: Mapping[
     IntentKind,
     Callable[[Store, Intent, StepInput | None, StepInput, Snapshot | None, Price, int], Value],
 ] = {
-    IntentKind.FUTURES: lambda store, intent, _, basis, __, native_price, chain_s: (
-        book_futures_action(store, intent, basis, native_price, chain_s)
+    IntentKind.FUTURES: lambda store, intent, _, price_step, __, native_price, chain_s: (
+        book_futures_action(store, intent, price_step, native_price, chain_s)
     ),
     IntentKind.LIQUIDITY: book_liquidity_action,
 }
@@ -53,8 +53,8 @@ ENTRIES: Mapping[
         Entry,
     ],
 ] = {
-    IntentKind.FUTURES: lambda grant, change, prices, counted, basis, receipt, _: (
-        futures.settled_entry(grant, change, prices, counted, basis, receipt)
+    IntentKind.FUTURES: lambda grant, transaction, prices, ledger_tokens, step, receipt, _: (
+        futures.settled_entry(grant, transaction, prices, ledger_tokens, step, receipt)
     ),
     IntentKind.LIQUIDITY: liquidity.settled_entry,
 }

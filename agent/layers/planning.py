@@ -38,9 +38,9 @@ def schedule(
     step: StepInput, decided: DecisionResult, decision: Rebalance, plan: Plan
 ) -> tuple[DecisionResult, Plan | None]:
     """Return decision and plan after each layer's schedule; the first that holds it ends this."""
-    found: Plan | None = plan
-    for change in SCHEDULES:
-        if found is None:
+    scheduled_plan: Plan | None = plan
+    for apply_schedule in SCHEDULES:
+        if scheduled_plan is None:
             break
-        decided, found = change(step, decided, decision, found)
-    return decided, found
+        decided, scheduled_plan = apply_schedule(step, decided, decision, scheduled_plan)
+    return decided, scheduled_plan

@@ -54,12 +54,12 @@ PLACES: tuple[Callable[[StepInput], str], ...] = (pools.place, futures.place)
 """Where else than in the wallet an asset may be; empty if nowhere."""
 OUTSIDE: Mapping[str, Callable[[StepInput, Mapping[str, Price]], Mapping[str, int]]] = {
     pools.POSITIONS: liquidity.holdings,
-    futures.MARGIN: lambda step, _: exposure.weighed_margin(step),
+    futures.MARGIN: lambda step, _: exposure.margin_in_weights(step),
 }
 """Base units by token outside the wallet that weights count at these prices, by the name of the
 place. Raise Refused if something is unknown.
 """
-APART: tuple[Callable[[StepInput], Mapping[str, int]], ...] = (exposure.unweighed_margin,)
+APART: tuple[Callable[[StepInput], Mapping[str, int]], ...] = (exposure.margin_outside_weights,)
 """Base units by token outside the wallet that count in the total and in no weight."""
 UNKNOWN_VALUES: tuple[Callable[[StepInput], str], ...] = (exposure.unknown_account_reason,)
 """Why the value of an account outside the wallet, which then counts nowhere, is unknown; empty if it
@@ -85,7 +85,7 @@ BY_PLACE: tuple[Callable[[StepInput, Mapping[str, Price]], dict[tuple[str, str],
 """Base units outside the wallet for the ledger, by the name of the position and token; a missing
 price counts as one.
 """
-KEEPS: tuple[Callable[[StepInput, AssetDrift, Value], bool], ...] = (pools.keeps,)
+KEEPS: tuple[Callable[[StepInput, AssetDrift, Value], bool], ...] = (pools.pools_hold,)
 """True if a layer has at least this value of an asset, which an exit frees and sells."""
 TOKENS: tuple[Callable[[Portfolio], set[str]], ...] = (pools.tokens,)
 """Tokens that are needed to value what a layer has."""
@@ -102,21 +102,23 @@ SPENDERS: tuple[Callable[[StepInput], dict[str, str]], ...] = (pools.spenders, f
 
 
 def outside_by_place(
-    step: StepInput, prices: Mapping[str, Price], without: Collection[str] = ()
+    step: StepInput, prices: Mapping[str, Price], skipped_places: Collection[str] = ()
 ) -> dict[str, Mapping[str, int]]:
     """Return the base units by token that weights count in each place outside the wallet, but those
-    `without`. Raises Refused if something is unknown.
+    `skipped_places`. Raises Refused if something is unknown.
     """
     return {
-        place: holdings(step, prices) for place, holdings in OUTSIDE.items() if place not in without
+        place: holdings(step, prices)
+        for place, holdings in OUTSIDE.items()
+        if place not in skipped_places
     }
 
 
 def outside_raw(
-    step: StepInput, prices: Mapping[str, Price], without: Collection[str] = ()
+    step: StepInput, prices: Mapping[str, Price], skipped_places: Collection[str] = ()
 ) -> dict[str, int]:
     """Return the same by token for all places together."""
-    return _sums(outside_by_place(step, prices, without).values())
+    return _sums(outside_by_place(step, prices, skipped_places).values())
 
 
 def apart_raw(step: StepInput) -> dict[str, int]:
@@ -138,12 +140,12 @@ def locked_raw(step: StepInput) -> dict[str, int]:
 
 
 def outside_value(
-    step: StepInput, prices: Mapping[str, Price], without: Collection[str] = ()
+    step: StepInput, prices: Mapping[str, Price], skipped_places: Collection[str] = ()
 ) -> Value:
-    """Return the value outside the wallet, but in the places `without`; zero without a price.
-    Raises Refused if something is unknown.
+    """Return the value outside the wallet, but in `skipped_places`; zero without a price. Raises
+    Refused if something is unknown.
     """
-    amounts = _sums((outside_raw(step, prices, without), apart_raw(step)))
+    amounts = _sums((outside_raw(step, prices, skipped_places), apart_raw(step)))
     return sum(
         (raw * prices.get(token, Fraction(0)) for token, raw in amounts.items()), Fraction(0)
     )

@@ -27,7 +27,7 @@ def plan_sales(step: StepInput, decision: Rebalance, most: tuple[Value, str] | N
     the name of that limit. Raises Refused as the planner does.
     """
     plan = planner.plan(step, decision, most=most)
-    for limited in SALE_LIMITS:
+    for limit_sales in SALE_LIMITS:
         if isinstance(plan.decision, Rebalance):
-            plan = limited(step, plan.decision, plan, most)
+            plan = limit_sales(step, plan.decision, plan, most)
     return plan

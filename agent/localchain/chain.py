@@ -82,14 +82,19 @@ class LocalChain(LocalContracts):
         """Return base units of token1 per base unit of token0 at the current USD prices; tokens by
         symbol.
         """
-        a, b, usd = self.tokens[token0], self.tokens[token1], self.books.prices_usd
-        return usd[token0] / usd[token1] * Fraction(10) ** (b.decimals - a.decimals)
+        a, b, prices_usd = self.tokens[token0], self.tokens[token1], self.books.prices_usd
+        return prices_usd[token0] / prices_usd[token1] * Fraction(10) ** (b.decimals - a.decimals)
 
     def allow_whale(self, symbols: Iterable[str]) -> None:
         """Approve the protocol contracts for the whale's tokens."""
-        at = self.addresses
+        addresses = self.addresses
         for symbol in symbols:
-            for spender in (at.v2_router, at.swap_router_02, at.position_manager, at.pool_minter):
+            for spender in (
+                addresses.v2_router,
+                addresses.swap_router_02,
+                addresses.position_manager,
+                addresses.pool_minter,
+            ):
                 self.send(self.token_contract(symbol).functions.approve(spender, UINT256_MAX))
 
     def warp(self, seconds: int, refresh_feeds: bool = True) -> None:
@@ -102,15 +107,18 @@ class LocalChain(LocalContracts):
         """Write a complete round at the current price and time to these feeds (default: all), in
         one transaction.
         """
-        selected, usd = list(self.feeds if symbols is None else symbols), self.books.prices_usd
-        if not selected:
+        selected_symbols, prices_usd = (
+            list(self.feeds if symbols is None else symbols),
+            self.books.prices_usd,
+        )
+        if not selected_symbols:
             return
         if self.perps is not None:
-            for symbol in filter(self.perps.markets.__contains__, selected):
-                self.perps.set_index(symbol, usd[symbol])
-        answers = [round(usd[symbol] * 10**FEED_DECIMALS) for symbol in selected]
-        push = self.feed_contract(selected[0]).functions.pushAll
-        self.send(push([self.feeds[symbol] for symbol in selected], answers))
+            for symbol in filter(self.perps.markets.__contains__, selected_symbols):
+                self.perps.set_index(symbol, prices_usd[symbol])
+        answers = [round(prices_usd[symbol] * 10**FEED_DECIMALS) for symbol in selected_symbols]
+        push_all = self.feed_contract(selected_symbols[0]).functions.pushAll
+        self.send(push_all([self.feeds[symbol] for symbol in selected_symbols], answers))
 
     def feed_contract(self, symbol: str) -> Contract:
         """Return the price feed of a token; any account may write its rounds."""
@@ -120,10 +128,10 @@ class LocalChain(LocalContracts):
         """Save chain and contents."""
         return ChainSnapshot(self.node.snapshot(), self.books)
 
-    def revert(self, mark: ChainSnapshot) -> None:
+    def revert(self, chain_snapshot: ChainSnapshot) -> None:
         """Revert to a snapshot; each snapshot can be used once."""
-        self.node.revert(mark.node)
-        self.books = mark.books
+        self.node.revert(chain_snapshot.node)
+        self.books = chain_snapshot.books
 
     def add_token(
         self,
@@ -137,10 +145,10 @@ class LocalChain(LocalContracts):
         """
         if symbol in self.tokens:
             raise ValueError(f"{symbol} is already on this chain")
-        wrapped = kind is TokenKind.WRAPPED_NATIVE
+        is_wrapped = kind is TokenKind.WRAPPED_NATIVE
         address = (
             self.addresses.weth
-            if wrapped
+            if is_wrapped
             else self.deploy(own_artifact(kind.value), symbol, symbol, decimals)
         )
         feed = self.deploy(own_artifact("PriceFeed"), f"{symbol} / USD", FEED_DECIMALS)
@@ -152,12 +160,12 @@ class LocalChain(LocalContracts):
             prices_usd={**books.prices_usd, symbol: Fraction(price_usd)},
             feeds={**books.feeds, symbol: feed},
         )
-        plenty = int(WHALE_USD / Fraction(price_usd) * 10**decimals)
+        whale_raw = int(WHALE_USD / Fraction(price_usd) * 10**decimals)
         functions = self.token_contract(symbol).functions
-        if wrapped:
-            self.send(functions.deposit(), value_wei=plenty)
+        if is_wrapped:
+            self.send(functions.deposit(), value_wei=whale_raw)
         else:
-            self.send(functions.mint(self.whale.address, plenty))
+            self.send(functions.mint(self.whale.address, whale_raw))
         self.allow_whale([symbol])
         self.refresh_feeds([symbol])
         return token
@@ -169,7 +177,7 @@ class LocalChain(LocalContracts):
             self._raw_for_usd(token.symbol, Fraction(value_usd, 2)) for token in (token0, token1)
         ]
         router = self.contract(self.addresses.v2_router, npm_artifact(V2_ROUTER))
-        order = (
+        arguments = (
             token0.address,
             token1.address,
             *amounts,
@@ -177,7 +185,7 @@ class LocalChain(LocalContracts):
             self.whale.address,
             FAR_FUTURE_S,
         )
-        self.send(router.functions.addLiquidity(*order), gas=5_000_000)
+        self.send(router.functions.addLiquidity(*arguments), gas=5_000_000)
         factory = self.contract(self.addresses.v2_factory, npm_artifact(V2_FACTORY))
         address = str(factory.functions.getPair(token0.address, token1.address).call())
         return self._register_pool(
@@ -198,11 +206,13 @@ class LocalChain(LocalContracts):
         A new pool stores only one price observation until its cardinality is increased.
         """
         token0, token1 = self._pair(token_a, token_b)
-        at = self.pool_price(token0.symbol, token1.symbol) if price is None else price
+        initial_price = self.pool_price(token0.symbol, token1.symbol) if price is None else price
         manager = self.contract(self.addresses.position_manager, npm_artifact(POSITION_MANAGER))
         pair = (token0.address, token1.address, fee_pips)
         self.send(
-            manager.functions.createAndInitializePoolIfNecessary(*pair, sqrt_price_x96(at)),
+            manager.functions.createAndInitializePoolIfNecessary(
+                *pair, sqrt_price_x96(initial_price)
+            ),
             gas=8_000_000,
         )
         address = str(
@@ -237,39 +247,41 @@ class LocalChain(LocalContracts):
         """Set the USD prices of these tokens: every pool is arbitraged to them, and feeds and the
         30-minute TWAP follow.
         """
-        moved = {symbol: Fraction(price) for symbol, price in prices_usd.items()}
-        for symbol, price in moved.items():
+        new_prices = {symbol: Fraction(price) for symbol, price in prices_usd.items()}
+        for symbol, price in new_prices.items():
             if symbol not in self.tokens:
                 raise ValueError(f"{symbol} is not a token of this chain")
             if price <= 0:
                 raise ValueError(f"price of {symbol}: {price} is not positive")
-        self.books = replace(self.books, prices_usd={**self.books.prices_usd, **moved})
+        self.books = replace(self.books, prices_usd={**self.books.prices_usd, **new_prices})
         self.arbitrage(
             *(
                 pool
                 for pool in self.books.pool_info.values()
-                if pool.token0.symbol in moved or pool.token1.symbol in moved
+                if pool.token0.symbol in new_prices or pool.token1.symbol in new_prices
             )
         )
         if twap_follows:
             self.warp(TWAP_WINDOW_S + TWAP_MARGIN_S, refresh_feeds=False)
         if feeds_follow:
             # The TWAP window has passed for all feeds, so all of them get a round.
-            self.refresh_feeds(self.feeds if twap_follows else moved)
+            self.refresh_feeds(self.feeds if twap_follows else new_prices)
 
     def swap(self, pool: str, token_in: str, amount_in_raw: int) -> int:
         """Swap the whale's tokens in one pool at any price, without changing feeds. Return the base
         units received.
         """
-        info = self.books.pool_info[pool]
-        token = info.token0 if info.token0.symbol == token_in else info.token1
-        token1 = info.token1 if token is info.token0 else info.token0
-        before = self.balance(token1.symbol, self.whale.address)
-        if info.version == 2:
-            self.send(self._swap_v2(token, token1, amount_in_raw))
+        local_pool = self.books.pool_info[pool]
+        sold_token = (
+            local_pool.token0 if local_pool.token0.symbol == token_in else local_pool.token1
+        )
+        bought_token = local_pool.token1 if sold_token is local_pool.token0 else local_pool.token0
+        balance_before = self.balance(bought_token.symbol, self.whale.address)
+        if local_pool.version == 2:
+            self.send(self._swap_v2(sold_token, bought_token, amount_in_raw))
         else:
-            self.send(self._swap_v3(info, token, token1, amount_in_raw, 0))
-        return self.balance(token1.symbol, self.whale.address) - before
+            self.send(self._swap_v3(local_pool, sold_token, bought_token, amount_in_raw, 0))
+        return self.balance(bought_token.symbol, self.whale.address) - balance_before
 
     def config_text(
         self,
@@ -314,22 +326,22 @@ class LocalChain(LocalContracts):
         manager = self.contract(self.addresses.position_manager, npm_artifact(POSITION_MANAGER))
         price = self.pool_price(pool.token0.symbol, pool.token1.symbol)
         spacing = TICK_SPACINGS[pool.fee_pips]
-        mints, ends = [], set()
-        for part in ranges:
+        mints, tick_ends = [], set()
+        for liquidity_range in ranges:
             value1_raw = self._raw_for_usd(
-                pool.token1.symbol, Fraction(value_usd * part.share_bps, BPS)
+                pool.token1.symbol, Fraction(value_usd * liquidity_range.share_bps, BPS)
             )
             position = position_amounts(
-                price, *range_ticks(price, part, spacing), float(value1_raw)
+                price, *range_ticks(price, liquidity_range, spacing), float(value1_raw)
             )
             ticks = (position.tick_lower, position.tick_upper)
             pair = (pool.token0.address, pool.token1.address, pool.fee_pips)
             amounts = (position.amount0_raw, position.amount1_raw, 0, 0)
             params = (*pair, *ticks, *amounts, self.whale.address, FAR_FUTURE_S)
             mints.append(manager.encode_abi("mint", args=[params]))
-            ends |= set(ticks)
+            tick_ends |= set(ticks)
         self.send(manager.functions.multicall(mints))
-        self._register_ticks(pool, ends)
+        self._register_ticks(pool, tick_ends)
 
     def mint_positions(self, pool: LocalPool, positions: Sequence[tuple[int, int, int]]) -> None:
         """Mint exact liquidity (tick_lower, tick_upper, liquidity), owned by the PoolMinter, paid
@@ -339,7 +351,9 @@ class LocalChain(LocalContracts):
         for start in range(0, len(positions), MINTS_PER_TX):
             lowers, uppers, liquidities = zip(*positions[start : start + MINTS_PER_TX], strict=True)
             self.send(minter.functions.mint(pool.address, lowers, uppers, liquidities))
-        self._register_ticks(pool, {end for lower, upper, _ in positions for end in (lower, upper)})
+        self._register_ticks(
+            pool, {tick for lower, upper, _ in positions for tick in (lower, upper)}
+        )
 
     def arbitrage(self, *pools: LocalPool) -> None:
         """Trade as the whale, in one transaction, until each pool's marginal price, fee excluded, is
@@ -350,11 +364,11 @@ class LocalChain(LocalContracts):
         states = read_views(self.node, [self._state_call(pool) for pool in pools])
         swaps: list[bytes] = []
         for pool, state in zip(pools, states, strict=True):
-            v2 = pool.version == 2
+            is_v2 = pool.version == 2
             swap = (
-                self._correct_v2(pool, *state[:2])
-                if v2
-                else self._correct_v3(pool, state[0], balances)
+                self._v2_correction(pool, *state[:2])
+                if is_v2
+                else self._v3_correction(pool, state[0], balances)
             )
             swaps += [] if swap is None else [bytes.fromhex(call_data(swap)[2:])]
         if swaps:
@@ -366,7 +380,7 @@ class LocalChain(LocalContracts):
             return self.contract(pool.address, npm_artifact(V2_PAIR)).functions.getReserves()
         return self.contract(pool.address, npm_artifact(V3_POOL)).functions.slot0()
 
-    def _correct_v2(self, pool: LocalPool, reserve0: int, reserve1: int) -> Any:
+    def _v2_correction(self, pool: LocalPool, reserve0: int, reserve1: int) -> Any:
         """Return the swap that moves a pair to the current cross price; None if there is none."""
         target = self.pool_price(pool.token0.symbol, pool.token1.symbol)
         sell0 = v2_input_to_reach(reserve0, reserve1, target)
@@ -378,12 +392,12 @@ class LocalChain(LocalContracts):
             return self._swap_v2(pool.token1, pool.token0, sell1)
         return None
 
-    def _correct_v3(self, pool: LocalPool, now_x96: int, balances: Mapping[str, int]) -> Any:
+    def _v3_correction(self, pool: LocalPool, current_x96: int, balances: Mapping[str, int]) -> Any:
         limit_x96 = sqrt_price_x96(self.pool_price(pool.token0.symbol, pool.token1.symbol))
         token_in, token_out = pool.token0, pool.token1
-        if limit_x96 > now_x96:
+        if limit_x96 > current_x96:
             token_in, token_out = token_out, token_in
-        if now_x96 == limit_x96:
+        if current_x96 == limit_x96:
             return None
         return self._swap_v3(pool, token_in, token_out, balances[token_in.symbol], limit_x96)
 
@@ -410,11 +424,14 @@ class LocalChain(LocalContracts):
         self.books = replace(self.books, pool_info={**self.books.pool_info, info.name: info})
         return info
 
-    def _register_ticks(self, pool: LocalPool, ends: Iterable[int]) -> None:
-        known = self.books.ticks
+    def _register_ticks(self, pool: LocalPool, new_ticks: Iterable[int]) -> None:
+        ticks_by_pool = self.books.ticks
         self.books = replace(
             self.books,
-            ticks={**known, pool.name: known.get(pool.name, frozenset()) | frozenset(ends)},
+            ticks={
+                **ticks_by_pool,
+                pool.name: ticks_by_pool.get(pool.name, frozenset()) | frozenset(new_ticks),
+            },
         )
 
     def _pair(self, token_a: str, token_b: str) -> tuple[Token, Token]:

@@ -159,7 +159,7 @@ class LocalContracts:
         self, symbols: Iterable[str] | None = None, owner: str | None = None
     ) -> dict[str, int]:
         """Return the balances of several tokens (default: all), read at once."""
-        selected = list(self.tokens if symbols is None else symbols)
+        selected_symbols = list(self.tokens if symbols is None else symbols)
         owner = owner or self.wallet.address
         data = BALANCE_OF + owner.removeprefix("0x").lower().rjust(64, "0")
         calls = [
@@ -167,11 +167,11 @@ class LocalContracts:
                 "eth_call",
                 [{"from": owner, "to": self.tokens[symbol].address, "data": data}, "latest"],
             )
-            for symbol in selected
+            for symbol in selected_symbols
         ]
         return {
             symbol: int(str(answer), 16)
-            for symbol, answer in zip(selected, self.node.ask(calls), strict=True)
+            for symbol, answer in zip(selected_symbols, self.node.ask(calls), strict=True)
         }
 
     def send(
@@ -215,10 +215,12 @@ class LocalContracts:
         balances, owner = self.balances(targets, owner), owner or self.wallet.address
         for symbol, raw in targets.items():
             missing, token = raw - balances[symbol], self.token_contract(symbol).functions
-            wrapped = self.books.kinds[symbol] is TokenKind.WRAPPED_NATIVE
+            is_wrapped = self.books.kinds[symbol] is TokenKind.WRAPPED_NATIVE
             if missing > 0:
-                self.send(token.transfer(owner, missing) if wrapped else token.mint(owner, missing))
-            elif missing < 0 and wrapped:
+                self.send(
+                    token.transfer(owner, missing) if is_wrapped else token.mint(owner, missing)
+                )
+            elif missing < 0 and is_wrapped:
                 self.send(token.transferFrom(owner, self.whale.address, -missing))
             elif missing < 0:
                 self.send(token.burn(owner, -missing))

@@ -41,16 +41,16 @@ _NO_DESCRIPTOR = "0x0000000000000000000000000000000000000000"
 def deploy_world(
     node: LocalNode,
     world: LocalWorld,
-    history: Callable[[LocalChain], None] | None = None,
+    build_history: Callable[[LocalChain], None] | None = None,
     now_s: int | None = None,
 ) -> LocalChain:
     """Deploy the world on a node whose genesis is `history_s` ago, so that pools have a history.
-    Afterwards feeds are fresh, and the newest block has the current time, or `now_s`. `history` runs
-    in the past, before the wallet is funded.
+    Afterwards feeds are fresh, and the newest block has the current time, or `now_s`.
+    `build_history` runs in the past, before the wallet is funded.
     """
     chain = LocalChain(node, world)
     with node.past():
-        _protocol(chain)
+        _deploy_protocol(chain)
         for spec in world.tokens:
             chain.add_token(spec.symbol, spec.decimals, spec.price_usd, spec.kind)
         for pool in world.pools:
@@ -62,8 +62,8 @@ def deploy_world(
                     pool.value_usd,
                     pool.ranges,
                 )
-        if history is not None:
-            history(chain)
+        if build_history is not None:
+            build_history(chain)
         weth = next(spec.symbol for spec in world.tokens if spec.kind is TokenKind.WRAPPED_NATIVE)
         # set_balance can then reduce the balance without using the wallet's nonce.
         chain.send(
@@ -80,7 +80,7 @@ def deploy_world(
     return chain
 
 
-def _protocol(chain: LocalChain) -> None:
+def _deploy_protocol(chain: LocalChain) -> None:
     """Deploy Uniswap V2 and V3 as on mainnet, including the 0.01 % tier."""
     weth = chain.deploy(npm_artifact("@uniswap/v2-periphery/build/WETH9.json"))
     v2_factory = chain.deploy(npm_artifact(V2_FACTORY), chain.whale.address)
@@ -129,16 +129,16 @@ def open_eth_tester(world: LocalWorld = DEFAULT_WORLD) -> Iterator[LocalChain]:
 def open_anvil(
     port: int | None = None,
     world: LocalWorld = DEFAULT_WORLD,
-    history: Callable[[LocalChain], None] | None = None,
+    build_history: Callable[[LocalChain], None] | None = None,
     now_s: int | None = None,
     **options: str | int | bool,
 ) -> Iterator[LocalChain]:
-    """Open the world on an anvil process, chain id 31337, which ends with the context. `history`
-    makes further deployments in the chain's past; the chain begins at `now_s`, by default the
-    present. `options` are anvil's flags with underscores: block_time=2, hardfork="cancun",
-    no_cors=True. Raises ConfigError.
+    """Open the world on an anvil process, chain id 31337, which ends with the context.
+    `build_history` makes further deployments in the chain's past; the newest block has the time
+    `now_s`, by default the present. `options` are anvil's flags with underscores: block_time=2,
+    hardfork="cancun", no_cors=True. Raises ConfigError.
     """
-    began_s = int(time.time()) if now_s is None else now_s
+    newest_s = int(time.time()) if now_s is None else now_s
     flags: list[str] = []
     for name, value in options.items():
         if value is False:
@@ -146,7 +146,7 @@ def open_anvil(
         flags.append(f"--{name.replace('_', '-')}")
         if value is not True:
             flags.append(str(value))
-    with run_anvil(port, flags, genesis_s=began_s - world.history_s) as url:
+    with run_anvil(port, flags, genesis_s=newest_s - world.history_s) as url:
         node = AnvilNode(url)
         node.set_native(dev_accounts()[WHALE_INDEX].address, WHALE_WEI)
-        yield deploy_world(node, world, history, now_s)
+        yield deploy_world(node, world, build_history, now_s)

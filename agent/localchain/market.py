@@ -24,7 +24,7 @@ from agent.localchain.chain import FEED_DECIMALS, V3_POOL, LocalChain
 from agent.localchain.deployment import open_anvil
 
 ANSWER_TIMEOUT_S = 120.0
-LEAST, MOST = Fraction(1, 20), Fraction(10)
+LEAST_FACTOR, MOST_FACTOR = Fraction(1, 20), Fraction(10)
 """Bounds of a move, as factors of the price."""
 FIRST_OBSERVATION = 8
 """Storage slot of UniswapV3Pool.observations. Each is one word: 32 bits of time, 56 of
@@ -38,7 +38,7 @@ def parse_moves(texts: list[str]) -> dict[str, Fraction]:
     for text in texts:
         match = _MOVE.fullmatch(text)
         factor = Fraction(0) if match is None else 1 + Fraction(match[2]) / 100
-        if match is None or not LEAST <= factor <= MOST:
+        if match is None or not LEAST_FACTOR <= factor <= MOST_FACTOR:
             raise ConfigError(
                 f"--move: {text[:40]!r}",
                 "write for example WBTC=+30% or WETH=-20%, from -95% to +900%",
@@ -74,9 +74,9 @@ class MarketMoveServer:
         """Wait for a requested move and carry it out; return after the timeout."""
         if not select.select([self._socket], [], [], seconds)[0]:
             return
-        line, _ = self._socket.accept()
-        with line, line.makefile("rw", encoding="utf-8") as stream:
-            line.settimeout(ANSWER_TIMEOUT_S)
+        connection, _ = self._socket.accept()
+        with connection, connection.makefile("rw", encoding="utf-8") as stream:
+            connection.settimeout(ANSWER_TIMEOUT_S)
             try:
                 request = json.loads(stream.readline())
                 factors = {symbol: Fraction(factor) for symbol, factor in request.items()}
@@ -94,10 +94,10 @@ def request_move(port: int, factors: Mapping[str, Fraction]) -> dict[str, str]:
     ConfigError if no chain is served there or it refuses the move, Retryable without an answer.
     """
     try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
-            line.settimeout(ANSWER_TIMEOUT_S)
-            line.connect(str(move_socket_path(port)))
-            with line.makefile("rw", encoding="utf-8") as stream:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.settimeout(ANSWER_TIMEOUT_S)
+            connection.connect(str(move_socket_path(port)))
+            with connection.makefile("rw", encoding="utf-8") as stream:
                 stream.write(
                     json.dumps({symbol: str(factor) for symbol, factor in factors.items()}) + "\n"
                 )
@@ -126,22 +126,26 @@ def apply_move(chain: LocalChain, factors: Mapping[str, Fraction]) -> dict[str, 
     as if the new price had always held, so that TWAPs follow at once without blocks in the future,
     and no funding comes from their delay. Raises ConfigError for an unknown symbol.
     """
-    if unknown := sorted(set(factors) - set(chain.feeds)):
-        raise ConfigError(f"{unknown[0]!r} is not a token of this chain: {', '.join(chain.feeds)}")
+    if unknown_symbols := sorted(set(factors) - set(chain.feeds)):
+        raise ConfigError(
+            f"{unknown_symbols[0]!r} is not a token of this chain: {', '.join(chain.feeds)}"
+        )
     prices = {
         name: Fraction(
             chain.feed_contract(name).functions.latestRoundData().call()[1], 10**FEED_DECIMALS
         )
         for name in chain.feeds
     }
-    moved = {symbol: prices[symbol] * factor for symbol, factor in factors.items()}
+    new_prices = {symbol: prices[symbol] * factor for symbol, factor in factors.items()}
     chain.books = replace(chain.books, prices_usd={**chain.books.prices_usd, **prices})
-    chain.move_market(moved, twap_follows=False)
+    chain.move_market(new_prices, twap_follows=False)
     for pool in chain.books.pool_info.values():
         if pool.version == 3:
             _rewrite_observations(chain, pool.address)
     if chain.perps is not None:
-        markets = {symbol: moved[symbol] for symbol in chain.perps.markets if symbol in moved}
+        markets = {
+            symbol: new_prices[symbol] for symbol in chain.perps.markets if symbol in new_prices
+        }
         chain.perps.move_pools(markets)
         for symbol in markets:
             _rewrite_observations(chain, chain.perps.markets[symbol].pool)
@@ -151,7 +155,7 @@ def apply_move(chain: LocalChain, factors: Mapping[str, Fraction]) -> dict[str, 
     while (ahead_s := chain.now_s() + 1 - time.time()) > 0:
         time.sleep(ahead_s)
     chain.mine()
-    return moved
+    return new_prices
 
 
 def _rewrite_observations(chain: LocalChain, pool: str) -> None:
@@ -160,16 +164,16 @@ def _rewrite_observations(chain: LocalChain, pool: str) -> None:
     slot0 = chain.contract(pool, npm_artifact(V3_POOL)).functions.slot0().call()
     tick, newest, count = int(slot0[1]), int(slot0[2]), int(slot0[3])
     words = [
-        int(rpc("eth_getStorageAt", pool, hex(FIRST_OBSERVATION + at), "latest"), 16)
-        for at in range(count)
+        int(rpc("eth_getStorageAt", pool, hex(FIRST_OBSERVATION + index), "latest"), 16)
+        for index in range(count)
     ]
-    last_s, last = words[newest] & 0xFFFFFFFF, words[newest] >> 32 & (1 << 56) - 1
-    for at, word in enumerate(words):
-        if at == newest or not word >> 248:
+    last_s, last_cumulative = words[newest] & 0xFFFFFFFF, words[newest] >> 32 & (1 << 56) - 1
+    for index, observation in enumerate(words):
+        if index == newest or not observation >> 248:
             continue
-        cumulative = last - tick * (last_s - (word & 0xFFFFFFFF)) & (1 << 56) - 1
-        changed = word & ~(((1 << 56) - 1) << 32) | cumulative << 32
-        rpc("anvil_setStorageAt", pool, hex(FIRST_OBSERVATION + at), f"0x{changed:064x}")
+        cumulative = last_cumulative - tick * (last_s - (observation & 0xFFFFFFFF)) & (1 << 56) - 1
+        new_word = observation & ~(((1 << 56) - 1) << 32) | cumulative << 32
+        rpc("anvil_setStorageAt", pool, hex(FIRST_OBSERVATION + index), f"0x{new_word:064x}")
 
 
 def _rewrite_index(chain: LocalChain, feed: str) -> None:
@@ -184,8 +188,8 @@ def _rewrite_index(chain: LocalChain, feed: str) -> None:
     newest = word(0) & 0xFFFF
     price = word(1 + 3 * newest)
     for slot in range(1, 3 * newest + 4, 3):
-        for at, value in ((slot, price), (slot + 1, price * word(slot + 2))):
-            rpc("anvil_setStorageAt", feed, hex(at), f"0x{value:064x}")
+        for target_slot, value in ((slot, price), (slot + 1, price * word(slot + 2))):
+            rpc("anvil_setStorageAt", feed, hex(target_slot), f"0x{value:064x}")
 
 
 HEARTBEAT_S = 10
@@ -198,37 +202,42 @@ def serve(
     port: int,
     write_config: Path | None = None,
     on_ready: Callable[[LocalChain], None] | None = None,
-    history: Callable[[LocalChain], None] | None = None,
+    build_history: Callable[[LocalChain], None] | None = None,
 ) -> None:
     """Start anvil on `port`, deploy the world, write its trimtab.toml, and run until SIGINT or
-    SIGTERM. `history` is called to deploy further contracts in blocks dated before now.
+    SIGTERM. `build_history` is called to deploy further contracts in blocks dated before now.
 
     The file is written atomically once the chain is ready. Raises ConfigError if the port is taken.
     Call from the main thread.
     """
-    stopped = False
+    is_stopped = False
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
-        nonlocal stopped
-        stopped = True
+        nonlocal is_stopped
+        is_stopped = True
         # Exit through the contexts, which end anvil, during deployment too.
         raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous_handlers = {
+        number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
-        with open_anvil(port, history=history) as chain, MarketMoveServer(port) as moves:
+        with (
+            open_anvil(port, build_history=build_history) as chain,
+            MarketMoveServer(port) as moves,
+        ):
             if write_config is not None:
                 replace_file(write_config, chain.config_text().encode())  # it may hold secrets
             if on_ready is not None:
                 on_ready(chain)
-            while not stopped:
+            while not is_stopped:
                 moves.wait(HEARTBEAT_S, chain)
                 _mine_if_idle(chain)
     except KeyboardInterrupt:
-        if not stopped:
+        if not is_stopped:
             raise
     finally:
-        for number, handler in before.items():
+        for number, handler in previous_handlers.items():
             signal.signal(number, handler)
 
 

@@ -45,7 +45,7 @@ class LocalProvider(JSONBaseProvider):
     def __init__(self, url: str) -> None:
         super().__init__()
         self.endpoint_uri = url
-        self._kept = threading.local()
+        self._thread_connections = threading.local()
 
     def make_request(self, method: RPCEndpoint, params: Any) -> RPCResponse:
         """See web3's BaseProvider."""
@@ -64,35 +64,37 @@ class LocalProvider(JSONBaseProvider):
 
     def post(self, body: bytes) -> bytes:
         """Return the body of the node's answer to a request's body."""
-        line = self._line()
+        connection = self._connection()
         try:
-            line.request("POST", "/", body, _HEADERS)
-            return line.getresponse().read()
+            connection.request("POST", "/", body, _HEADERS)
+            return connection.getresponse().read()
         except (HTTPException, OSError) as error:
-            line.close()
+            connection.close()
             raise ConnectionError(
                 f"the local node at {self.endpoint_uri} does not answer: {type(error).__name__}"
             ) from error
 
-    def _line(self) -> HTTPConnection:
+    def _connection(self) -> HTTPConnection:
         """Return the thread's connection, renewed after a fork or if the node closed it."""
-        pid, line = getattr(self._kept, "line", (0, None))
-        if line is None or pid != os.getpid():
-            at = urlsplit(self.endpoint_uri)
-            line = HTTPConnection(at.hostname or "127.0.0.1", at.port, timeout=TIMEOUT_S)
-            self._kept.line = os.getpid(), line
-        elif line.sock is not None and _readable(line.sock):
-            line.close()
-        return line
+        pid, connection = getattr(self._thread_connections, "line", (0, None))
+        if connection is None or pid != os.getpid():
+            address = urlsplit(self.endpoint_uri)
+            connection = HTTPConnection(
+                address.hostname or "127.0.0.1", address.port, timeout=TIMEOUT_S
+            )
+            self._thread_connections.line = os.getpid(), connection
+        elif connection.sock is not None and _has_data(connection.sock):
+            connection.close()
+        return connection
 
 
-def _readable(connection: socket.socket) -> bool:
+def _has_data(connection: socket.socket) -> bool:
     """Return whether the connection has data to read, which between two requests means that the
     node closed it.
     """
-    watch = select.poll()
-    watch.register(connection, select.POLLIN)
-    return bool(watch.poll(0))
+    poll = select.poll()
+    poll.register(connection, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 BLOCK_GAS = 100_000_000
@@ -100,7 +102,7 @@ WHALE_WEI = 10**9 * 10**18
 OTHERS_WEI = 10**4 * 10**18
 _MINED_S, _POLL_S = 120, 0.005
 """Longest wait for a transaction, and the polling interval, seconds."""
-_TRIES, _PAUSE_S = 50, 0.02
+_MINE_ATTEMPTS, _PAUSE_S = 50, 0.02
 """Attempts, and the pause between them, while anvil refuses a block because another is in
 progress.
 """
@@ -234,20 +236,20 @@ class AnvilNode:
         """
         if isinstance(call, ContractFunction):
             data = call_data(call)
-            built = {**fields, "chainId": self._chain_id, "to": call.address, "data": data}
+            tx_fields = {**fields, "chainId": self._chain_id, "to": call.address, "data": data}
         else:
-            built = call.build_transaction({**fields, "chainId": self._chain_id})
-            built.pop("to", None)  # a deployment has no recipient
+            tx_fields = call.build_transaction({**fields, "chainId": self._chain_id})
+            tx_fields.pop("to", None)  # a deployment has no recipient
         tx_hash = self.rpc(
             "eth_sendTransaction",
             {
                 name: hex(value) if isinstance(value, int) else value
-                for name, value in built.items()
+                for name, value in tx_fields.items()
             },
         )
-        until = time.monotonic() + _MINED_S
+        give_up_at = time.monotonic() + _MINED_S
         while (receipt := self.rpc("eth_getTransactionReceipt", tx_hash)) is None:
-            if time.monotonic() > until:
+            if time.monotonic() > give_up_at:
                 raise RuntimeError(f"anvil did not mine transaction {tx_hash} within {_MINED_S} s")
             time.sleep(_POLL_S)
         return HexStr(tx_hash), receipt["status"] == "0x1"
@@ -271,13 +273,13 @@ class AnvilNode:
         anvil counts a block's time before the block can be read, so a time that it rejects now may
         be valid a moment later.
         """
-        for left in reversed(range(_TRIES)):
-            wanted_s = max(timestamp_s, self.now_s() + 1)
+        for tries_left in reversed(range(_MINE_ATTEMPTS)):
+            block_s = max(timestamp_s, self.now_s() + 1)
             try:
-                self.rpc("evm_setNextBlockTimestamp", wanted_s)
+                self.rpc("evm_setNextBlockTimestamp", block_s)
                 break
             except RuntimeError:
-                if left == 0:
+                if tries_left == 0:
                     raise
                 time.sleep(_PAUSE_S)
         self.rpc("evm_mine")
@@ -300,19 +302,24 @@ class AnvilNode:
         time after their receipts can be read. If it did that after the revert, it would drop the
         sender's next transaction.
         """
-        until = time.monotonic() + _MINED_S
-        while any(self.rpc("eth_getTransactionReceipt", tx_hash) for tx_hash in self._pooled()):
-            if time.monotonic() > until:
+        give_up_at = time.monotonic() + _MINED_S
+        while any(
+            self.rpc("eth_getTransactionReceipt", tx_hash) for tx_hash in self._pooled_hashes()
+        ):
+            if time.monotonic() > give_up_at:
                 raise RuntimeError("anvil keeps mined transactions in its pool")
             time.sleep(_POLL_S)
         if not self.rpc("evm_revert", snapshot):
             raise RuntimeError(f"anvil has no snapshot {snapshot}")
 
-    def _pooled(self) -> list[str]:
+    def _pooled_hashes(self) -> list[str]:
         """Return the hashes of the transactions in the pool."""
-        pooled = self.rpc("txpool_content").values()
+        pool_contents = self.rpc("txpool_content").values()
         return [
-            tx["hash"] for by_nonce in pooled for sent in by_nonce.values() for tx in sent.values()
+            tx["hash"]
+            for by_nonce in pool_contents
+            for by_hash in by_nonce.values()
+            for tx in by_hash.values()
         ]
 
     def set_native(self, address: str, wei: int) -> None:
@@ -320,18 +327,18 @@ class AnvilNode:
         self.rpc("anvil_setBalance", address, hex(wei))
 
 
-def _least_gas(state: Any, transaction: Any) -> int:
+def _sufficient_gas(state: Any, transaction: Any) -> int:
     """Estimate a sufficient gas limit as nodes do: upwards from the consumed gas, to 1.5 %.
     py-evm's own estimator bisects the whole block limit, which takes a dozen executions instead of
     two or three.
     """
     from eth.vm.spoof import SpoofTransaction
 
-    def left(limit: int) -> int | None:
+    def remaining_gas(limit: int) -> int | None:
         """Return the remaining gas; None if the limit is too low. Raises the error of an execution
         at the highest limit.
         """
-        before = state.snapshot()
+        state_snapshot = state.snapshot()
         try:
             computation = state.apply_transaction(
                 SpoofTransaction(transaction, gas=limit, gas_price=0)
@@ -340,20 +347,23 @@ def _least_gas(state: Any, transaction: Any) -> int:
                 raise computation.error
             return None if computation.is_error else int(computation.get_gas_remaining())
         finally:
-            state.revert(before)
+            state.revert(state_snapshot)
 
-    enough = int(state.gas_limit)
-    too_little = enough - (left(enough) or 0) - 1
+    sufficient_limit = int(state.gas_limit)
+    insufficient_limit = sufficient_limit - (remaining_gas(sufficient_limit) or 0) - 1
     # The consumed gas is enough, unless an inner call receives only a share of the remaining gas
     # (EIP-150); then it takes slightly more.
-    tries = [too_little + 1, too_little * 64 // 63 + 2_300]
-    while (enough - too_little - 1) * 1_000 > 15 * enough:
-        limit = min(tries.pop(0) if tries else (enough + too_little) // 2, enough - 1)
-        if left(limit) is None:
-            too_little = max(too_little, limit)
+    limit_guesses = [insufficient_limit + 1, insufficient_limit * 64 // 63 + 2_300]
+    while (sufficient_limit - insufficient_limit - 1) * 1_000 > 15 * sufficient_limit:
+        limit = min(
+            limit_guesses.pop(0) if limit_guesses else (sufficient_limit + insufficient_limit) // 2,
+            sufficient_limit - 1,
+        )
+        if remaining_gas(limit) is None:
+            insufficient_limit = max(insufficient_limit, limit)
         else:
-            enough = min(enough, limit)
-    return enough
+            sufficient_limit = min(sufficient_limit, limit)
+    return sufficient_limit
 
 
 class TesterNode:
@@ -386,7 +396,7 @@ class TesterNode:
         }
         params = get_default_genesis_params({"gas_limit": BLOCK_GAS, "timestamp": genesis_s})
         backend = PyEVMBackend(params, state, mnemonic=TEST_MNEMONIC, hd_path=HD_PATH)
-        backend.chain.gas_estimator = _least_gas
+        backend.chain.gas_estimator = _sufficient_gas
         self.tester = EthereumTester(backend)
         self.provider = EthereumTesterProvider(self.tester)
         self.w3 = _plain_web3(self.provider)
@@ -493,12 +503,19 @@ def run_anvil(
     process, even if that is killed. Raises ConfigError if the port is taken or a flag is wrong,
     Retryable if it does not answer in time.
     """
-    chosen = free_port() if port is None else port
-    url = f"http://127.0.0.1:{chosen}"
+    listen_port = free_port() if port is None else port
+    url = f"http://127.0.0.1:{listen_port}"
     # A unique genesis time distinguishes our anvil from another that already listens on this port.
     born_s = (int(time.time()) if genesis_s is None else genesis_s) - random.randrange(600)
-    forks = "--fork-url" in flags
-    command = [str(anvil_binary()), "--port", str(chosen), "--silent", "--mnemonic", TEST_MNEMONIC]
+    is_fork = "--fork-url" in flags
+    command = [
+        str(anvil_binary()),
+        "--port",
+        str(listen_port),
+        "--silent",
+        "--mnemonic",
+        TEST_MNEMONIC,
+    ]
     command += [
         "--gas-limit",
         str(BLOCK_GAS),
@@ -508,7 +525,7 @@ def run_anvil(
         str(STATES_KEPT),
     ]
     command += (
-        [*flags] if forks else ["--chain-id", str(CHAIN_ID), "--timestamp", str(born_s), *flags]
+        [*flags] if is_fork else ["--chain-id", str(CHAIN_ID), "--timestamp", str(born_s), *flags]
     )
     shell = shutil.which("sh") or "/bin/sh"
     keeper = subprocess.Popen(  # noqa: S603 our own program and arguments
@@ -520,7 +537,7 @@ def run_anvil(
         start_new_session=True,
     )
     try:
-        _await_ready(keeper, url, None if forks else born_s)
+        _await_ready(keeper, url, None if is_fork else born_s)
         yield url
     finally:
         for pipe in (keeper.stdin, keeper.stdout):
@@ -532,25 +549,25 @@ def run_anvil(
 def _await_ready(keeper: subprocess.Popen[str], url: str, born_s: int | None) -> None:
     import selectors
 
-    end = time.monotonic() + READY_WITHIN_S
-    with selectors.DefaultSelector() as watch:
+    give_up_at = time.monotonic() + READY_WITHIN_S
+    with selectors.DefaultSelector() as selector:
         assert keeper.stdout is not None  # noqa: S101 it was opened as a pipe
-        watch.register(keeper.stdout, selectors.EVENT_READ)
-        while time.monotonic() < end:
+        selector.register(keeper.stdout, selectors.EVENT_READ)
+        while time.monotonic() < give_up_at:
             # With --silent anvil writes only errors.
-            if watch.select(timeout=0.02):
+            if selector.select(timeout=0.02):
                 output = keeper.stdout.read().strip()
                 raise ConfigError(
                     f"anvil did not start on {url}: {output[-500:] or 'no message'}",
                     "is the port taken? choose another one",
                 )
-            block = _genesis(url)
-            if block is not None and (born_s is None or block == born_s):
+            answered_s = _read_genesis_s(url)
+            if answered_s is not None and (born_s is None or answered_s == born_s):
                 return
     raise Retryable(f"anvil at {url} did not answer within {READY_WITHIN_S} s")
 
 
-def _genesis(url: str) -> int | None:
+def _read_genesis_s(url: str) -> int | None:
     """Return the timestamp of block 0; None while there is no answer."""
     body = json.dumps(
         {"jsonrpc": "2.0", "id": 1, "method": "eth_getBlockByNumber", "params": ["0x0", False]}

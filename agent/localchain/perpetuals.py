@@ -43,11 +43,11 @@ is used.
 """
 TICKS_IN_A_BLOCK, PRICE_LIMIT_S = 1_000, 15
 """Maximum ticks that a market may cross within PRICE_LIMIT_S seconds; zero pauses it."""
-NO_CODE = b"\0" * 32
+NO_REFERRAL = b"\0" * 32
 """No referral."""
-RANGE = LiquidityRange(-6_000, 15_000, 10_000)
+MAKER_RANGE = LiquidityRange(-6_000, 15_000, 10_000)
 """Range of the makers' liquidity: 40 % to 250 % of the price."""
-COLLATERAL_RULES = (5, 750_000, 500_000, 2_000, 30_000)
+COLLATERAL_PARAMETERS = (5, 750_000, 500_000, 2_000, 30_000)
 """CollateralManager: maximum number of collaterals, debt ratio, liquidation ratio, margin buffer,
 insurance fee.
 """
@@ -141,58 +141,73 @@ class LocalPerps:
         call = self.contract(address, name).functions[function](*arguments)
         self.chain.send(call)
 
-    def _initialised(self, name: str, *arguments: Any) -> str:
+    def _deploy_initialised(self, name: str, *arguments: Any) -> str:
         address = self.chain.deploy(curie(name))
         self._send(address, name, "initialize", *arguments)
         return address
 
     def _deploy_protocol(self) -> PerpAddresses:
         """Deploy and connect the core contracts."""
-        unit = self.collateral.unit
-        quote = self._deploy_quote()
+        collateral_unit = self.collateral.unit
+        quote_address = self._deploy_quote()
         factory = self.chain.deploy(npm_artifact(_V3.format("UniswapV3Factory"), PERPS))
         self._factory = self.chain.contract(
             factory, npm_artifact(_V3.format("UniswapV3Factory"), PERPS)
         )
-        config = self._initialised("ClearingHouseConfig")
-        registry = self._initialised("MarketRegistry", factory, quote)
-        orders = self._initialised("OrderBook", registry)
-        insurance = self._initialised("InsuranceFund", self.collateral.address)
-        exchange = self._initialised("Exchange", registry, orders, config)
-        accounts = self._initialised("AccountBalance", config, orders)
-        vault = self._initialised("Vault", insurance, config, accounts, exchange)
-        collaterals = self._initialised(
+        config = self._deploy_initialised("ClearingHouseConfig")
+        registry = self._deploy_initialised("MarketRegistry", factory, quote_address)
+        order_book = self._deploy_initialised("OrderBook", registry)
+        insurance = self._deploy_initialised("InsuranceFund", self.collateral.address)
+        exchange = self._deploy_initialised("Exchange", registry, order_book, config)
+        account_balance = self._deploy_initialised("AccountBalance", config, order_book)
+        vault = self._deploy_initialised("Vault", insurance, config, account_balance, exchange)
+        collaterals = self._deploy_initialised(
             "CollateralManager",
             config,
             vault,
-            *COLLATERAL_RULES,
-            DEBT_THRESHOLD_USD * unit,
-            DUST_USD * unit,
+            *COLLATERAL_PARAMETERS,
+            DEBT_THRESHOLD_USD * collateral_unit,
+            DUST_USD * collateral_unit,
         )
-        house = self._initialised(
-            "ClearingHouse", config, vault, quote, factory, exchange, accounts, insurance
+        clearing_house = self._deploy_initialised(
+            "ClearingHouse",
+            config,
+            vault,
+            quote_address,
+            factory,
+            exchange,
+            account_balance,
+            insurance,
         )
-        delegates = self._initialised("DelegateApproval")
+        delegates = self._deploy_initialised("DelegateApproval")
         for address, name in (
             (registry, "MarketRegistry"),
-            (orders, "OrderBook"),
+            (order_book, "OrderBook"),
             (exchange, "Exchange"),
-            (accounts, "AccountBalance"),
+            (account_balance, "AccountBalance"),
             (vault, "Vault"),
         ):
-            self._send(address, name, "setClearingHouse", house)
-        self._send(orders, "OrderBook", "setExchange", exchange)
-        self._send(exchange, "Exchange", "setAccountBalance", accounts)
-        self._send(accounts, "AccountBalance", "setVault", vault)
+            self._send(address, name, "setClearingHouse", clearing_house)
+        self._send(order_book, "OrderBook", "setExchange", exchange)
+        self._send(exchange, "Exchange", "setAccountBalance", account_balance)
+        self._send(account_balance, "AccountBalance", "setVault", vault)
         self._send(insurance, "InsuranceFund", "setVault", vault)
         self._send(vault, "Vault", "setCollateralManager", collaterals)
-        self._send(house, "ClearingHouse", "setDelegateApproval", delegates)
+        self._send(clearing_house, "ClearingHouse", "setDelegateApproval", delegates)
         self._send(config, "ClearingHouseConfig", "setSettlementTokenBalanceCap", UINT256_MAX)
-        quote_token = self.contract(quote, "QuoteToken").functions
-        self.chain.send(quote_token.mintMaximumTo(house), self._quote_owner)
-        self.chain.send(quote_token.addWhitelist(house), self._quote_owner)
+        quote_token = self.contract(quote_address, "QuoteToken").functions
+        self.chain.send(quote_token.mintMaximumTo(clearing_house), self._quote_owner)
+        self.chain.send(quote_token.addWhitelist(clearing_house), self._quote_owner)
         return PerpAddresses(
-            quote, house, exchange, accounts, vault, config, registry, orders, delegates
+            quote_address,
+            clearing_house,
+            exchange,
+            account_balance,
+            vault,
+            config,
+            registry,
+            order_book,
+            delegates,
         )
 
     def _deploy_quote(self) -> str:
@@ -211,13 +226,13 @@ class LocalPerps:
         ]
         self._quote_owner = max(accounts, key=next_address)
         address = self.chain.deploy(curie("QuoteToken"), sender=self._quote_owner)
-        quote = self.contract(address, "QuoteToken").functions
-        self.chain.send(quote.initialize("vUSD", "vUSD"), self._quote_owner)
+        quote_functions = self.contract(address, "QuoteToken").functions
+        self.chain.send(quote_functions.initialize("vUSD", "vUSD"), self._quote_owner)
         return address
 
     def _add_market(self, spec: PerpSpec) -> None:
         """Deploy a market at the spot price, with a maker around it."""
-        at, symbol = self.addresses, spec.symbol
+        addresses, symbol = self.addresses, spec.symbol
         price = self.chain.books.prices_usd[symbol]
         aggregator = self.chain.deploy(
             npm_artifact(_AGGREGATOR, PERPS),
@@ -231,8 +246,10 @@ class LocalPerps:
             f"{symbol} / USD",
         )
         whale = self.chain.whale.address
-        flux = self.chain.contract(aggregator, npm_artifact(_AGGREGATOR, PERPS)).functions
-        self.chain.send(flux.changeOracles([], [whale], [whale], 1, 1, 0))
+        aggregator_functions = self.chain.contract(
+            aggregator, npm_artifact(_AGGREGATOR, PERPS)
+        ).functions
+        self.chain.send(aggregator_functions.changeOracles([], [whale], [whale], 1, 1, 0))
         feed = self.chain.deploy(
             npm_artifact(_ORACLE.format("ChainlinkPriceFeedV3"), PERPS),
             aggregator,
@@ -243,35 +260,37 @@ class LocalPerps:
             npm_artifact(_ORACLE.format("PriceFeedDispatcher"), PERPS), feed
         )
         base = self.chain.deploy(curie("BaseToken"))
-        while int(base, 16) > int(at.quote, 16):
+        while int(base, 16) > int(addresses.quote, 16):
             base = self.chain.deploy(curie("BaseToken"))
         self.markets[symbol] = LocalPerpMarket(symbol, base, "", aggregator, feed)
         self.set_index(symbol, price)
         self._send(base, "BaseToken", "initialize", f"v{symbol}", f"v{symbol}", dispatcher)
-        self.chain.send(self._factory.functions.createPool(base, at.quote, FEE_PIPS))
-        pool = str(self._factory.functions.getPool(base, at.quote, FEE_PIPS).call())
+        self.chain.send(self._factory.functions.createPool(base, addresses.quote, FEE_PIPS))
+        pool = str(self._factory.functions.getPool(base, addresses.quote, FEE_PIPS).call())
         self.markets[symbol] = LocalPerpMarket(symbol, base, pool, aggregator, feed)
-        virtual = self.chain.contract(
+        virtual_pool = self.chain.contract(
             pool, npm_artifact(_V3.format("UniswapV3Pool"), PERPS)
         ).functions
-        self.chain.send(virtual.initialize(sqrt_price_x96(price)))
-        self.chain.send(virtual.increaseObservationCardinalityNext(OBSERVATIONS))
-        self._send(base, "BaseToken", "mintMaximumTo", at.clearing_house)
-        self._send(base, "BaseToken", "addWhitelist", at.clearing_house)
+        self.chain.send(virtual_pool.initialize(sqrt_price_x96(price)))
+        self.chain.send(virtual_pool.increaseObservationCardinalityNext(OBSERVATIONS))
+        self._send(base, "BaseToken", "mintMaximumTo", addresses.clearing_house)
+        self._send(base, "BaseToken", "addWhitelist", addresses.clearing_house)
         self._send(base, "BaseToken", "addWhitelist", pool)
-        quote = self.contract(at.quote, "QuoteToken").functions
+        quote = self.contract(addresses.quote, "QuoteToken").functions
         self.chain.send(quote.addWhitelist(pool), self._quote_owner)
-        self._send(at.market_registry, "MarketRegistry", "addPool", base, FEE_PIPS)
-        self._send(at.market_registry, "MarketRegistry", "setFeeRatio", base, FEE_PPM)
-        self._send(at.exchange, "Exchange", "setMaxTickCrossedWithinBlock", base, TICKS_IN_A_BLOCK)
+        self._send(addresses.market_registry, "MarketRegistry", "addPool", base, FEE_PIPS)
+        self._send(addresses.market_registry, "MarketRegistry", "setFeeRatio", base, FEE_PPM)
+        self._send(
+            addresses.exchange, "Exchange", "setMaxTickCrossedWithinBlock", base, TICKS_IN_A_BLOCK
+        )
 
     def _provide(self, market: LocalPerpMarket, price: Fraction, value_usd: int) -> None:
         """Deposit collateral worth the liquidity, and provide the liquidity."""
         whale = self.chain.whale.address
         self.deposit(whale, value_usd * self.collateral.unit)
-        lower, upper = range_ticks(price, RANGE, TICK_SPACING)
-        half = Fraction(value_usd * WAD, 2)
-        amounts = (int(half / price), int(half))
+        lower, upper = range_ticks(price, MAKER_RANGE, TICK_SPACING)
+        half_value = Fraction(value_usd * WAD, 2)
+        amounts = (int(half_value / price), int(half_value))
         call = self.clearing_house.functions.addLiquidity(
             (market.base, *amounts, lower, upper, 0, 0, False, FAR_FUTURE_S)
         )
@@ -284,7 +303,9 @@ class LocalPerps:
         second reverts (CPF_NU).
         """
         market = self.markets[symbol]
-        flux = self.chain.contract(market.aggregator, npm_artifact(_AGGREGATOR, PERPS)).functions
+        aggregator_functions = self.chain.contract(
+            market.aggregator, npm_artifact(_AGGREGATOR, PERPS)
+        ).functions
         feed = self.chain.contract(
             market.feed, npm_artifact(_ORACLE.format("ChainlinkPriceFeedV3"), PERPS)
         )
@@ -292,31 +313,33 @@ class LocalPerps:
         if self.chain.now_s() <= last_s:
             self.chain.node.mine_at(last_s + 1)
         answer = round(Fraction(price) * 10**INDEX_DECIMALS)
-        self.chain.send(flux.submit(int(flux.latestRound().call()) + 1, answer))
+        self.chain.send(
+            aggregator_functions.submit(int(aggregator_functions.latestRound().call()) + 1, answer)
+        )
         self.chain.send(feed.functions.update())
 
-    def deposit(self, who: str, raw: int) -> None:
-        """Give `who` collateral and deposit it."""
+    def deposit(self, account: str, raw: int) -> None:
+        """Give `account` collateral and deposit it."""
         token = self.chain.token_contract(self.collateral.symbol).functions
-        self.chain.send(token.mint(who, raw))
-        self.chain.send(token.approve(self.addresses.vault, raw), who)
-        self.chain.send(self.vault.functions.deposit(self.collateral.address, raw), who)
+        self.chain.send(token.mint(account, raw))
+        self.chain.send(token.approve(self.addresses.vault, raw), account)
+        self.chain.send(self.vault.functions.deposit(self.collateral.address, raw), account)
 
-    def trade(self, who: str, symbol: str, size_raw: int) -> HexStr:
+    def trade(self, account: str, symbol: str, size_raw: int) -> HexStr:
         """Open or reduce a position by a signed size, without a price bound; return the
         transaction's hash.
         """
         order = self.order(symbol, size_raw, 0)
-        return self.chain.send(self.clearing_house.functions.openPosition(order), who)
+        return self.chain.send(self.clearing_house.functions.openPosition(order), account)
 
     def order(self, symbol: str, size_raw: int, bound_raw: int) -> tuple[Any, ...]:
         """Return the parameters of openPosition for an exact signed size: a sale is exact base in,
         a purchase exact base out. `bound_raw` is the minimum quote of a sale or the maximum of a
         purchase.
         """
-        sells = size_raw < 0
+        is_sale = size_raw < 0
         base = self.markets[symbol].base
-        return base, sells, sells, abs(size_raw), bound_raw, FAR_FUTURE_S, 0, NO_CODE
+        return base, is_sale, is_sale, abs(size_raw), bound_raw, FAR_FUTURE_S, 0, NO_REFERRAL
 
     def move_pools(
         self, prices: Mapping[str, Fraction], wait: Callable[[float], object] = time.sleep
@@ -326,18 +349,20 @@ class LocalPerps:
         rounds; `wait` is called with the seconds left of PRICE_LIMIT_S since the last trade, before
         each round. Set the indexes first, because trades away from them revert.
         """
-        who = self.chain.accounts[MOVER_INDEX].address
+        mover = self.chain.accounts[MOVER_INDEX].address
         if (
-            2 * self.vault.functions.getFreeCollateral(who).call()
+            2 * self.vault.functions.getFreeCollateral(mover).call()
             < MOVER_USD * self.collateral.unit
         ):
-            self.deposit(who, MOVER_USD * self.collateral.unit)
-        while left := [symbol for symbol in prices if not self._at_price(symbol, prices[symbol])]:
-            traded_s = max(map(self._traded_s, left))
+            self.deposit(mover, MOVER_USD * self.collateral.unit)
+        while remaining_symbols := [
+            symbol for symbol in prices if not self._at_price(symbol, prices[symbol])
+        ]:
+            traded_s = max(map(self._last_trade_s, remaining_symbols))
             if (rest_s := traded_s + PRICE_LIMIT_S - self.chain.now_s()) > 0:
                 wait(rest_s)
-            for symbol in left:
-                self._step_towards(symbol, sqrt_price_x96(prices[symbol]), who)
+            for symbol in remaining_symbols:
+                self._step_towards(symbol, sqrt_price_x96(prices[symbol]), mover)
 
     def _at_price(self, symbol: str, price: Fraction) -> bool:
         return self._sqrt_price(symbol) == sqrt_price_x96(price)
@@ -345,7 +370,7 @@ class LocalPerps:
     def _sqrt_price(self, symbol: str) -> int:
         return int(self._pool(symbol).functions.slot0().call()[0])
 
-    def _traded_s(self, symbol: str) -> int:
+    def _last_trade_s(self, symbol: str) -> int:
         """Return the time of the last block in which the price changed."""
         functions = self._pool(symbol).functions
         return int(functions.observations(functions.slot0().call()[2]).call()[0])
@@ -354,15 +379,15 @@ class LocalPerps:
         artifact = npm_artifact(_V3.format("UniswapV3Pool"), PERPS)
         return self.chain.contract(self.markets[symbol].pool, artifact)
 
-    def _step_towards(self, symbol: str, target: int, who: str) -> None:
-        present = self._sqrt_price(symbol)
-        sells = target < present
-        step = present * 956 // 1_000 if sells else present * 1_046 // 1_000
-        limit = max(target, step) if sells else min(target, step)
+    def _step_towards(self, symbol: str, target_sqrt: int, mover: str) -> None:
+        current_sqrt = self._sqrt_price(symbol)
+        is_sale = target_sqrt < current_sqrt
+        step_sqrt = current_sqrt * 956 // 1_000 if is_sale else current_sqrt * 1_046 // 1_000
+        sqrt_limit = max(target_sqrt, step_sqrt) if is_sale else min(target_sqrt, step_sqrt)
         # Exact quote in or out, as far as the price limit.
         amount, base = MOVER_USD * WAD, self.markets[symbol].base
-        order = (base, sells, not sells, amount, 0, FAR_FUTURE_S, limit, NO_CODE)
-        self.chain.send(self.clearing_house.functions.openPosition(order), who)
+        order = (base, is_sale, not is_sale, amount, 0, FAR_FUTURE_S, sqrt_limit, NO_REFERRAL)
+        self.chain.send(self.clearing_house.functions.openPosition(order), mover)
 
     def quote_token(self) -> Token:
         """Return the virtual quote token, in which the protocol keeps its accounts."""
@@ -386,16 +411,16 @@ def futures_config(
 
 def venue_of(perps: LocalPerps) -> VenueFileTable:
     """Return the contracts in the form of a venue file."""
-    at = perps.addresses
+    addresses = perps.addresses
     return VenueFileTable(
         venue="perpetual_protocol_v2",
-        clearing_house=at.clearing_house,
-        vault=at.vault,
-        account_balance=at.account_balance,
-        exchange=at.exchange,
-        market_registry=at.market_registry,
-        config=at.config,
-        delegate_approval=at.delegate_approval,
+        clearing_house=addresses.clearing_house,
+        vault=addresses.vault,
+        account_balance=addresses.account_balance,
+        exchange=addresses.exchange,
+        market_registry=addresses.market_registry,
+        config=addresses.config,
+        delegate_approval=addresses.delegate_approval,
         markets={
             symbol: VenueMarketTable(base=market.base, aggregator=market.aggregator)
             for symbol, market in perps.markets.items()

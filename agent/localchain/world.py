@@ -174,19 +174,19 @@ def sqrt_price_x96(price: Fraction) -> int:
 
 def full_range(spacing: int) -> tuple[int, int]:
     """Return the widest range whose ends are multiples of the spacing."""
-    last = MAX_TICK // spacing * spacing
-    return -last, last
+    last_tick = MAX_TICK // spacing * spacing
+    return -last_tick, last_tick
 
 
-def range_ticks(price: Fraction, part: LiquidityRange, spacing: int) -> tuple[int, int]:
+def range_ticks(price: Fraction, liquidity_range: LiquidityRange, spacing: int) -> tuple[int, int]:
     """Return the ends of a range as usable ticks, at least one spacing apart."""
-    first, last = full_range(spacing)
+    first_tick, last_tick = full_range(spacing)
 
     def tick(distance_bps: int) -> int:
         return floor(log(float(price) * (1 + distance_bps / BPS)) / log(1.0001) / spacing) * spacing
 
-    lower = first if part.from_bps is None else tick(part.from_bps)
-    upper = last if part.to_bps is None else tick(part.to_bps)
+    lower = first_tick if liquidity_range.from_bps is None else tick(liquidity_range.from_bps)
+    upper = last_tick if liquidity_range.to_bps is None else tick(liquidity_range.to_bps)
     return lower, max(upper, lower + spacing)
 
 
@@ -197,9 +197,13 @@ def position_amounts(
     (LiquidityAmounts.getAmountsForLiquidity). Floats are precise enough, because the contract
     calculates the liquidity from the amounts.
     """
-    low, high, now = 1.0001 ** (tick_lower / 2), 1.0001 ** (tick_upper / 2), sqrt(float(price))
-    inside = min(max(now, low), high)
-    amount0, amount1 = 1 / inside - 1 / high, inside - low
+    low_sqrt, high_sqrt, sqrt_price = (
+        1.0001 ** (tick_lower / 2),
+        1.0001 ** (tick_upper / 2),
+        sqrt(float(price)),
+    )
+    clamped_sqrt = min(max(sqrt_price, low_sqrt), high_sqrt)
+    amount0, amount1 = 1 / clamped_sqrt - 1 / high_sqrt, clamped_sqrt - low_sqrt
     scale = value1_raw / (amount0 * float(price) + amount1)
     return PositionAmounts(
         tick_lower, tick_upper, _with_margin(amount0 * scale), _with_margin(amount1 * scale)
@@ -217,19 +221,19 @@ def v2_input_to_reach(
     least `price` token_out per token_in: UniswapV2Library.getAmountOut in integers, bisected.
     """
 
-    def pays(amount_in: int) -> bool:
+    def pays_enough(amount_in: int) -> bool:
         with_fee = amount_in * (PIPS - fee_pips)
-        out = with_fee * reserve_out // (reserve_in * PIPS + with_fee)
-        return Fraction(reserve_out - out, reserve_in + amount_in) >= price
+        amount_out = with_fee * reserve_out // (reserve_in * PIPS + with_fee)
+        return Fraction(reserve_out - amount_out, reserve_in + amount_in) >= price
 
-    if not pays(0):
+    if not pays_enough(0):
         return 0
     low, high = 0, reserve_in
-    while pays(high):
+    while pays_enough(high):
         low, high = high, 2 * high
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if pays(middle) else (low, middle)
+        low, high = (middle, high) if pays_enough(middle) else (low, middle)
     return low
 
 

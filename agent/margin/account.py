@@ -20,7 +20,7 @@ PPM = 1_000_000
 """Parts per million in one whole."""
 WAD = 10**18
 """1.0 in the venue's 18-decimal fixed-point format."""
-LEAST_PARTIAL_LIQUIDATION = 100
+FULL_LIQUIDATION_MAX_VALUE = 100
 """Position value, in whole quote coins, up to which a liquidation closes the whole position."""
 
 
@@ -33,8 +33,8 @@ def wad_of_sqrt_x96(sqrt_price_x96: int) -> int:
 
 def truncate(value: Fraction) -> int:
     """Return the integer part, rounded toward zero as in Solidity."""
-    whole = abs(value.numerator) // value.denominator
-    return -whole if value < 0 else whole
+    magnitude = abs(value.numerator) // value.denominator
+    return -magnitude if value < 0 else magnitude
 
 
 def position_value_raw(market: PerpMarket, size_raw: int) -> int:
@@ -42,8 +42,8 @@ def position_value_raw(market: PerpMarket, size_raw: int) -> int:
     toward zero.
     """
     product = size_raw * market.mark.numerator
-    whole = abs(product) // market.mark.denominator
-    return -whole if product < 0 else whole
+    magnitude = abs(product) // market.mark.denominator
+    return -magnitude if product < 0 else magnitude
 
 
 def value_at_mark_raw(account: MarginAccount, position: Position) -> int:
@@ -80,8 +80,8 @@ def settled_value_raw(account: MarginAccount) -> int:
     """Return the account value in whole base units of the collateral token, rounded down as venues
     judge it, but expressed in quote base units (ClearingHouse.getAccountValue).
     """
-    unit = account.settlement_raw
-    return account_value_raw(account) // unit * unit
+    settlement_raw = account.settlement_raw
+    return account_value_raw(account) // settlement_raw * settlement_raw
 
 
 def settled_units(account: MarginAccount) -> int:
@@ -105,40 +105,42 @@ def leverage(account: MarginAccount) -> Fraction | None:
     """Return gross notional over account value; None if the account has positions but no value,
     which breaches every limit.
     """
-    gross, value = gross_notional_raw(account), account_value_raw(account)
-    if gross == 0:
+    gross_raw, value_raw = gross_notional_raw(account), account_value_raw(account)
+    if gross_raw == 0:
         return Fraction(0)
-    return Fraction(gross, value) if value > 0 else None
+    return Fraction(gross_raw, value_raw) if value_raw > 0 else None
 
 
 def debt_value_raw(account: MarginAccount) -> int:
     """Return the notional that needs initial margin: the net quote owed and the shorts at the mark
     (AccountBalance.getTotalDebtValue).
     """
-    quote = sum(position.open_notional_raw for position in account.positions)
-    shorts = sum(
+    quote_raw = sum(position.open_notional_raw for position in account.positions)
+    shorts_raw = sum(
         value_at_mark_raw(account, position)
         for position in account.positions
         if position.size_raw < 0
     )
-    return -(min(0, quote) + shorts)
+    return -(min(0, quote_raw) + shorts_raw)
 
 
 def tiered_raw(tiers: tuple[MarginTier, ...], notional_raw: int, is_initial: bool) -> Fraction:
     """Return the margin of a notional by tiers, each part at its own rate."""
-    required = Fraction(0)
+    margin_raw = Fraction(0)
     for index, tier in enumerate(tiers):
-        above = tiers[index + 1].above_raw if index + 1 < len(tiers) else notional_raw
-        part = min(notional_raw, above) - tier.above_raw
-        if part <= 0:
+        tier_end_raw = tiers[index + 1].above_raw if index + 1 < len(tiers) else notional_raw
+        part_raw = min(notional_raw, tier_end_raw) - tier.above_raw
+        if part_raw <= 0:
             break
-        required += Fraction(part * (tier.initial_ppm if is_initial else tier.maintenance_ppm), PPM)
-    return required
+        margin_raw += Fraction(
+            part_raw * (tier.initial_ppm if is_initial else tier.maintenance_ppm), PPM
+        )
+    return margin_raw
 
 
 def _tiered_sum_raw(account: MarginAccount, *, is_initial: bool) -> int:
     """Return the margin by market and tier on the notional at the mark, rounded up."""
-    parts = (
+    margins = (
         tiered_raw(
             account.market(position.market).tiers,
             abs(value_at_mark_raw(account, position)),
@@ -146,7 +148,7 @@ def _tiered_sum_raw(account: MarginAccount, *, is_initial: bool) -> int:
         )
         for position in account.positions
     )
-    return ceil_int(sum(parts, Fraction(0)))
+    return ceil_int(sum(margins, Fraction(0)))
 
 
 def maintenance_raw(account: MarginAccount) -> int:
@@ -186,19 +188,19 @@ def may_reduce(account: MarginAccount) -> bool:
     notional where the venue counts that.
     """
     rate = _single_rate(account, is_initial=False) if account.initial_on_debt else None
-    required = maintenance_raw(account)
+    required_raw = maintenance_raw(account)
     if rate is not None:
-        required = mul_div_down(debt_value_raw(account), rate, PPM)
-    return min(collateral_value_raw(account), account_value_raw(account)) >= required
+        required_raw = mul_div_down(debt_value_raw(account), rate, PPM)
+    return min(collateral_value_raw(account), account_value_raw(account)) >= required_raw
 
 
 def utilisation(account: MarginAccount) -> Fraction | None:
     """Return initial margin over account value, which rises as positions lose; None if the account
     has positions but no value.
     """
-    value = account_value_raw(account)
-    if value > 0:
-        return Fraction(initial_raw(account), value)
+    value_raw = account_value_raw(account)
+    if value_raw > 0:
+        return Fraction(initial_raw(account), value_raw)
     return None if account.positions else Fraction(0)
 
 
@@ -218,11 +220,11 @@ def liquidatable_size_raw(account: MarginAccount, market: str) -> int:
         return 0
     size_raw = account.size_raw(market)
     value_raw = abs(position_value_raw(account.market(market), size_raw))
-    whole = settled_value_raw(account) < maintenance_raw(account) // 2
-    if whole or value_raw <= LEAST_PARTIAL_LIQUIDATION * account.quote.unit:
+    is_full = settled_value_raw(account) < maintenance_raw(account) // 2
+    if is_full or value_raw <= FULL_LIQUIDATION_MAX_VALUE * account.quote.unit:
         return size_raw
-    ratio = min(PPM, mul_div_down(gross_notional_raw(account), PPM, 2 * value_raw))
-    return truncate(Fraction(size_raw * ratio, PPM))
+    ratio_ppm = min(PPM, mul_div_down(gross_notional_raw(account), PPM, 2 * value_raw))
+    return truncate(Fraction(size_raw * ratio_ppm, PPM))
 
 
 def liquidation_price(account: MarginAccount, market: str) -> Price | None:
@@ -234,11 +236,11 @@ def liquidation_price(account: MarginAccount, market: str) -> Price | None:
     saving by lower tiers.
     """
     perp_market = account.market(market)
-    size = account.size_raw(market)
-    if size == 0:
+    size_raw = account.size_raw(market)
+    if size_raw == 0:
         return None
-    value = account_value_raw(account)
-    others = Fraction(
+    value_raw = account_value_raw(account)
+    others_maintenance = Fraction(
         maintenance_raw(
             replace(
                 account,
@@ -250,16 +252,20 @@ def liquidation_price(account: MarginAccount, market: str) -> Price | None:
     )
     for index, tier in enumerate(perp_market.tiers):
         rate = Fraction(tier.maintenance_ppm, PPM)
-        saved = rate * tier.above_raw - tiered_raw(
+        tier_saving = rate * tier.above_raw - tiered_raw(
             perp_market.tiers, tier.above_raw, is_initial=False
         )
-        slope = size - rate * abs(size)
-        price = (others - saved - value + size * perp_market.mark) / slope
-        notional = abs(size) * price
-        above = (
+        slope = size_raw - rate * abs(size_raw)
+        price = (others_maintenance - tier_saving - value_raw + size_raw * perp_market.mark) / slope
+        notional_raw = abs(size_raw) * price
+        tier_end_raw = (
             perp_market.tiers[index + 1].above_raw if index + 1 < len(perp_market.tiers) else None
         )
-        if price >= 0 and notional >= tier.above_raw and (above is None or notional <= above):
+        if (
+            price >= 0
+            and notional_raw >= tier.above_raw
+            and (tier_end_raw is None or notional_raw <= tier_end_raw)
+        ):
             return price
     return None
 
@@ -304,14 +310,15 @@ def at_index(account: MarginAccount, doubtful: Collection[str] = ()) -> MarginAc
     can force a reduction.
     """
 
-    def price(one: PerpMarket) -> Price:
-        if one.market not in doubtful:
-            return one.index
-        best = max if account.size_raw(one.market) > 0 else min
-        return best(one.mark, one.index)
+    def reference_mark(market: PerpMarket) -> Price:
+        if market.market not in doubtful:
+            return market.index
+        choose = max if account.size_raw(market.market) > 0 else min
+        return choose(market.mark, market.index)
 
     return replace(
-        account, markets=tuple(replace(market, mark=price(market)) for market in account.markets)
+        account,
+        markets=tuple(replace(market, mark=reference_mark(market)) for market in account.markets),
     )
 
 
@@ -330,15 +337,16 @@ def with_trade(account: MarginAccount, market: str, size_raw: int, quote_raw: in
     Pending funding of the position is settled, and a reduction realises its share of the profit.
     """
     position = next(
-        (known for known in account.positions if known.market == market), Position(market, 0, 0)
+        (candidate for candidate in account.positions if candidate.market == market),
+        Position(market, 0, 0),
     )
-    realised, open_notional = _realise(position, size_raw, quote_raw)
+    realised_raw, open_notional_raw = _realise(position, size_raw, quote_raw)
     others = tuple(other for other in account.positions if other.market != market)
-    after = Position(market, position.size_raw + size_raw, open_notional)
+    position_after = Position(market, position.size_raw + size_raw, open_notional_raw)
     return replace(
         account,
-        positions=(*others, after) if after.size_raw else others,
-        realised_raw=account.realised_raw + realised - position.funding_pending_raw,
+        positions=(*others, position_after) if position_after.size_raw else others,
+        realised_raw=account.realised_raw + realised_raw - position.funding_pending_raw,
     )
 
 
@@ -349,11 +357,11 @@ def _realise(position: Position, size_raw: int, quote_raw: int) -> tuple[int, in
     size = position.size_raw
     if size * size_raw >= 0:
         return 0, position.open_notional_raw + quote_raw
-    closed = mul_div_down(abs(size_raw), WAD, abs(size))
-    if closed <= WAD:
-        realised = quote_raw + truncate(Fraction(position.open_notional_raw * closed, WAD))
+    closed_wad = mul_div_down(abs(size_raw), WAD, abs(size))
+    if closed_wad <= WAD:
+        realised = quote_raw + truncate(Fraction(position.open_notional_raw * closed_wad, WAD))
     else:
-        realised = position.open_notional_raw + truncate(Fraction(quote_raw * WAD, closed))
+        realised = position.open_notional_raw + truncate(Fraction(quote_raw * WAD, closed_wad))
     return realised, position.open_notional_raw + quote_raw - realised
 
 
@@ -362,10 +370,12 @@ def position_shares(account: MarginAccount, target_bps: int = 0) -> dict[str, Fr
     target notional: `target_bps` of the account value. Otherwise the first position of a book
     would always be all of it.
     """
-    target = Fraction(max(0, account_value_raw(account)) * target_bps, BPS)
-    whole = max(Fraction(gross_notional_raw(account)), target)
+    target_notional = Fraction(max(0, account_value_raw(account)) * target_bps, BPS)
+    base_notional = max(Fraction(gross_notional_raw(account)), target_notional)
     return {
-        position.market: abs(value_at_mark_raw(account, position)) / whole if whole else Fraction(0)
+        position.market: abs(value_at_mark_raw(account, position)) / base_notional
+        if base_notional
+        else Fraction(0)
         for position in account.positions
     }
 

@@ -52,7 +52,7 @@ class Breach:
 
 def margin_state(account: MarginAccount, limits: FuturesLimits, target_bps: int = 0) -> MarginState:
     """Return the figures of an account; `target_bps` is its target leverage."""
-    stressed = margin.with_adverse_move(account, Fraction(limits.stress_move_bps, BPS))
+    stressed_account = margin.with_adverse_move(account, Fraction(limits.stress_move_bps, BPS))
     return MarginState(
         margin.leverage(account),
         margin.utilisation(account),
@@ -60,7 +60,7 @@ def margin_state(account: MarginAccount, limits: FuturesLimits, target_bps: int 
         margin.gross_notional_raw(account),
         margin.net_notional_raw(account),
         margin.account_value_raw(account),
-        not account.positions or not margin.is_liquidatable(stressed),
+        not account.positions or not margin.is_liquidatable(stressed_account),
     )
 
 
@@ -83,47 +83,47 @@ def limit_checks(
     base units; if it is not known (None), positions breach the spot multiple.
     """
     leverage, utilisation = state.leverage, state.utilisation
-    most = Fraction(limits.max_utilisation_bps, BPS)
-    share = Fraction(limits.max_position_bps, BPS)
+    max_utilisation = Fraction(limits.max_utilisation_bps, BPS)
+    max_share = Fraction(limits.max_position_bps, BPS)
     checks = [
         LimitCheck(
             "max_leverage",
             multiple_text(leverage),
-            _multiple_bps(limits.max_leverage_bps),
+            _multiple_bps_text(limits.max_leverage_bps),
             leverage is None or leverage > Fraction(limits.max_leverage_bps, BPS),
         ),
         LimitCheck(
             "max_utilisation",
-            _percent(utilisation),
-            _percent(most),
-            utilisation is None or utilisation > most,
+            _percent_text(utilisation),
+            _percent_text(max_utilisation),
+            utilisation is None or utilisation > max_utilisation,
         ),
         LimitCheck(
             "max_position",
-            _percent(state.largest_share),
-            _percent(share),
-            state.largest_share > share,
+            _percent_text(state.largest_share),
+            _percent_text(max_share),
+            state.largest_share > max_share,
         ),
     ]
     if limits.spot_multiple_bps:
         value = spot_value or Fraction(0)
-        measured = Fraction(state.gross_raw) / value if value > 0 else None
+        multiple = Fraction(state.gross_raw) / value if value > 0 else None
         if not state.gross_raw:
-            measured = Fraction(0)
+            multiple = Fraction(0)
         checks.append(
             LimitCheck(
                 "spot_multiple",
-                "unknown" if spot_value is None else multiple_text(measured),
-                _multiple_bps(limits.spot_multiple_bps),
+                "unknown" if spot_value is None else multiple_text(multiple),
+                _multiple_bps_text(limits.spot_multiple_bps),
                 state.gross_raw > value * limits.spot_multiple_bps / BPS,
             )
         )
-    move = _percent(Fraction(limits.stress_move_bps, BPS))
+    move_text = _percent_text(Fraction(limits.stress_move_bps, BPS))
     checks.append(
         LimitCheck(
             "stress_move",
             "survives" if state.survives else "liquidated",
-            f"survives {move} against every position",
+            f"survives {move_text} against every position",
             not state.survives,
         )
     )
@@ -145,9 +145,9 @@ def oversized(
     account: MarginAccount, limits: FuturesLimits, target_bps: int
 ) -> dict[str, Fraction]:
     """Return the share of each position above `max_position`, by market."""
-    most = Fraction(limits.max_position_bps, BPS)
+    max_share = Fraction(limits.max_position_bps, BPS)
     shares = margin.position_shares(account, target_bps)
-    return {market: share for market, share in shares.items() if share > most}
+    return {market: share for market, share in shares.items() if share > max_share}
 
 
 def is_reduction(account: MarginAccount, order: PerpOrder) -> bool:
@@ -165,26 +165,28 @@ def largest_allowed_raw(
     target_bps: int = 0,
 ) -> int:
     """Return the largest part of an order, in whole lots, that breaches no limit; zero if every
-    part does. `target_bps` is the target leverage. The fill is assumed at its bound with the taker fee, as in guards and signer. Beyond
-    the point where the position flips, leverage and exposure grow with the size, so bisection finds
-    the largest part.
+    part does. `target_bps` is the target leverage. The fill is assumed at its bound with the taker
+    fee, as in guards and signer. Beyond the point where the position flips, leverage and exposure
+    grow with the size, so bisection finds the largest part.
     """
-    lot = account.market(market).lot_raw
+    lot_raw = account.market(market).lot_raw
     sign = sign_of(size_raw)
-    low, high = 0, abs(size_raw) // lot
-    if _all_allowed(account, {market: sign * high * lot}, limits, spot_value, target_bps):
-        return sign * high * lot
-    while high - low > 1:
-        middle = (low + high) // 2
-        if _all_allowed(account, {market: sign * middle * lot}, limits, spot_value, target_bps):
-            low = middle
+    low_lots, high_lots = 0, abs(size_raw) // lot_raw
+    if _all_allowed(account, {market: sign * high_lots * lot_raw}, limits, spot_value, target_bps):
+        return sign * high_lots * lot_raw
+    while high_lots - low_lots > 1:
+        middle_lots = (low_lots + high_lots) // 2
+        if _all_allowed(
+            account, {market: sign * middle_lots * lot_raw}, limits, spot_value, target_bps
+        ):
+            low_lots = middle_lots
         else:
-            high = middle
-    return sign * low * lot
+            high_lots = middle_lots
+    return sign * low_lots * lot_raw
 
 
-PARTS = 10_000
-"""Resolution of a joint cut: orders are scaled by n / PARTS."""
+PART_DENOMINATOR = 10_000
+"""Resolution of a joint cut: orders are scaled by n / PART_DENOMINATOR."""
 
 
 def largest_allowed_sizes(
@@ -195,62 +197,66 @@ def largest_allowed_sizes(
 ) -> dict[str, int]:
     """Return the orders by market, all cut by the same share so that together they breach no limit,
     in whole lots rounded toward zero. Fills are assumed as in `largest_allowed_raw`. Bisection
-    finds the share, in steps of 1 / PARTS.
+    finds the share, in steps of 1 / PART_DENOMINATOR.
     """
     if len(sizes) <= 1:
         return {
             market: largest_allowed_raw(account, market, size, limits, spot_value)
             for market, size in sizes.items()
         }
-    return _largest_parts(
+    return _largest_scaled_sizes(
         account, sizes, lambda parts: _all_allowed(account, parts, limits, spot_value)
     )
 
 
 def sizes_within_gross(
-    account: MarginAccount, sizes: Mapping[str, int], most: Fraction
+    account: MarginAccount, sizes: Mapping[str, int], max_gross: Fraction
 ) -> dict[str, int]:
     """Return the orders by market, all cut by the same share so that filled at the mark they leave
     at most this gross notional; unchanged if they do not raise it.
     """
 
     def fits(parts: Mapping[str, int]) -> bool:
-        after = account
+        account_after = account
         for market, size_raw in parts.items():
-            value = margin.position_value_raw(after.market(market), size_raw)
-            after = margin.with_trade(after, market, size_raw, -value)
-        return margin.gross_notional_raw(after) <= most
+            value_raw = margin.position_value_raw(account_after.market(market), size_raw)
+            account_after = margin.with_trade(account_after, market, size_raw, -value_raw)
+        return margin.gross_notional_raw(account_after) <= max_gross
 
-    most = max(most, Fraction(margin.gross_notional_raw(account)))
-    return _largest_parts(account, sizes, fits)
+    max_gross = max(max_gross, Fraction(margin.gross_notional_raw(account)))
+    return _largest_scaled_sizes(account, sizes, fits)
 
 
-def _largest_parts(
+def _largest_scaled_sizes(
     account: MarginAccount,
     sizes: Mapping[str, int],
     fits: Callable[[Mapping[str, int]], bool],
 ) -> dict[str, int]:
-    """Return the largest part of all orders that fits, by bisection in steps of 1 / PARTS."""
-    low, high = 0, PARTS
-    if fits(_parts(account, sizes, high)):
+    """Return the largest part of all orders that fits, by bisection in steps of 1 /
+    PART_DENOMINATOR.
+    """
+    low, high = 0, PART_DENOMINATOR
+    if fits(_scaled_sizes(account, sizes, high)):
         low = high
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if fits(_parts(account, sizes, middle)) else (low, middle)
-    return _parts(account, sizes, low)
+        low, high = (middle, high) if fits(_scaled_sizes(account, sizes, middle)) else (low, middle)
+    return _scaled_sizes(account, sizes, low)
 
 
-def _parts(account: MarginAccount, sizes: Mapping[str, int], part: int) -> dict[str, int]:
-    """Return `part` / PARTS of each order, in whole lots rounded toward zero; all of them
-    at PARTS.
+def _scaled_sizes(
+    account: MarginAccount, sizes: Mapping[str, int], numerator: int
+) -> dict[str, int]:
+    """Return `numerator` / PART_DENOMINATOR of each order, in whole lots rounded toward zero; all
+    of them at PART_DENOMINATOR.
     """
-    if part == PARTS:
+    if numerator == PART_DENOMINATOR:
         return dict(sizes)
     parts = {}
     for market, size in sizes.items():
-        lot = account.market(market).lot_raw
-        whole = abs(size) * part // (PARTS * lot) * lot
-        parts[market] = whole if size > 0 else -whole
+        lot_raw = account.market(market).lot_raw
+        part_raw = abs(size) * numerator // (PART_DENOMINATOR * lot_raw) * lot_raw
+        parts[market] = part_raw if size > 0 else -part_raw
     return parts
 
 
@@ -261,21 +267,23 @@ def _all_allowed(
     spot_value: Fraction | None,
     target_bps: int = 0,
 ) -> bool:
-    after = account
+    account_after = account
     for market, size_raw in sizes.items():
         if size_raw:
-            bound = index_bound_raw(after.market(market), size_raw, limits.slippage_bps)
-            order = PerpOrder(market, size_raw, PerpOrderKind.MARKET, bound, is_reduce_only=False)
-            after = after_fill_at_bound(after, order)
-    return not breaches(margin_state(after, limits, target_bps), limits, spot_value)
+            bound_raw = index_bound_raw(account_after.market(market), size_raw, limits.slippage_bps)
+            order = PerpOrder(
+                market, size_raw, PerpOrderKind.MARKET, bound_raw, is_reduce_only=False
+            )
+            account_after = after_fill_at_bound(account_after, order)
+    return not breaches(margin_state(account_after, limits, target_bps), limits, spot_value)
 
 
 def after_fill_at_mark(account: MarginAccount, market: str, size_raw: int) -> MarginAccount:
     """Return the account after a fill at the mark with the taker fee, rounded against us."""
     perp_market = account.market(market)
-    value = margin.position_value_raw(perp_market, size_raw)
-    fee = -(-abs(value) * perp_market.fee_ppm // margin.PPM)
-    return margin.with_trade(account, market, size_raw, -value - fee)
+    value_raw = margin.position_value_raw(perp_market, size_raw)
+    fee_raw = -(-abs(value_raw) * perp_market.fee_ppm // margin.PPM)
+    return margin.with_trade(account, market, size_raw, -value_raw - fee_raw)
 
 
 def after_fill_at_bound(account: MarginAccount, order: PerpOrder) -> MarginAccount:
@@ -283,12 +291,12 @@ def after_fill_at_bound(account: MarginAccount, order: PerpOrder) -> MarginAccou
     that is worse, with the taker fee, rounded against us.
     """
     market = account.market(order.market)
-    value = abs(margin.position_value_raw(market, order.size_raw))
-    buys = order.size_raw > 0
-    quote = max(value, order.bound_raw) if buys else min(value, order.bound_raw)
-    fee = -(-max(value, order.bound_raw) * market.fee_ppm // margin.PPM)
+    value_raw = abs(margin.position_value_raw(market, order.size_raw))
+    is_buy = order.size_raw > 0
+    quote_raw = max(value_raw, order.bound_raw) if is_buy else min(value_raw, order.bound_raw)
+    fee_raw = -(-max(value_raw, order.bound_raw) * market.fee_ppm // margin.PPM)
     return margin.with_trade(
-        account, order.market, order.size_raw, (-quote if buys else quote) - fee
+        account, order.market, order.size_raw, (-quote_raw if is_buy else quote_raw) - fee_raw
     )
 
 
@@ -296,13 +304,13 @@ def if_filled(account: MarginAccount) -> MarginAccount:
     """Return the account after a fill of every resting limit order at its price, or at the mark if
     that is worse, with the taker fee.
     """
-    after = replace(account, resting=())
+    account_after = replace(account, resting=())
     for order in account.resting:
-        quote = abs(order.size_raw) * order.price
-        bound_raw = ceil_int(quote) if order.size_raw > 0 else floor_int(quote)
-        filled = PerpOrder(order.market, order.size_raw, PerpOrderKind.LIMIT, bound_raw, False)
-        after = after_fill_at_bound(after, filled)
-    return after
+        exact_quote = abs(order.size_raw) * order.price
+        bound_raw = ceil_int(exact_quote) if order.size_raw > 0 else floor_int(exact_quote)
+        fill_order = PerpOrder(order.market, order.size_raw, PerpOrderKind.LIMIT, bound_raw, False)
+        account_after = after_fill_at_bound(account_after, fill_order)
+    return account_after
 
 
 def after_action(account: MarginAccount, action: FuturesAction) -> MarginAccount:
@@ -325,9 +333,9 @@ def multiple_text(value: Fraction | None) -> str:
     return "unlimited" if value is None else f"{float(value):.2f}x"
 
 
-def _multiple_bps(bps: int) -> str:
+def _multiple_bps_text(bps: int) -> str:
     return f"{bps / BPS:g}x"
 
 
-def _percent(value: Fraction | None) -> str:
+def _percent_text(value: Fraction | None) -> str:
     return "unlimited" if value is None else f"{float(value) * 100:.2f} %"

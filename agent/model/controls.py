@@ -211,22 +211,22 @@ class ShownPlan:
         fields = ["trimtab plan 1", self.hash, self.shown_at_s]
         return hmac.new(secret, canonical_json(fields), hashlib.sha256).hexdigest()
 
-    def difference(self, found: ShownPlan) -> str:
-        """Return the first difference of the plan `found` from this one, beyond the tolerances; ""
+    def difference(self, replanned: ShownPlan) -> str:
+        """Return the first difference of the plan `replanned` from this one, beyond the tolerances; ""
         if there is none.
         """
-        if (self.kind, self.arguments) != (found.kind, found.arguments):
+        if (self.kind, self.arguments) != (replanned.kind, replanned.arguments):
             return "it was shown for another request"
-        mine, other = dict(self.exact), dict(found.exact)
-        for name in (*mine, *other):
-            if mine.get(name) != other.get(name):
-                return f"{name}: {other.get(name) or 'none'}, shown {mine.get(name) or 'none'}"
-        allowed = {name: (amount, tolerance) for name, amount, tolerance in self.amounts}
-        now = {name: amount for name, amount, _ in found.amounts}
-        for name in (*allowed, *now):
-            amount, tolerance = allowed.get(name, (0, 0))
-            if abs(now.get(name, 0) - amount) > tolerance:
-                return f"{name}: {now.get(name, 0)}, shown {amount}"
+        shown, current = dict(self.exact), dict(replanned.exact)
+        for name in (*shown, *current):
+            if shown.get(name) != current.get(name):
+                return f"{name}: {current.get(name) or 'none'}, shown {shown.get(name) or 'none'}"
+        shown_amounts = {name: (amount, tolerance) for name, amount, tolerance in self.amounts}
+        current_amounts = {name: amount for name, amount, _ in replanned.amounts}
+        for name in (*shown_amounts, *current_amounts):
+            amount, tolerance = shown_amounts.get(name, (0, 0))
+            if abs(current_amounts.get(name, 0) - amount) > tolerance:
+                return f"{name}: {current_amounts.get(name, 0)}, shown {amount}"
         return ""
 
 

@@ -214,13 +214,13 @@ class MarginMark:
     realised_raw: int
     open_raw: int
 
-    def result_raw(self, then: MarginMark) -> int:
+    def result_raw(self, earlier: MarginMark) -> int:
         """Return the result since an earlier mark. After a deposit or a withdrawal only the result
         of open positions is known.
         """
-        result = self.open_raw - then.open_raw
-        if self.collateral_raw == then.collateral_raw:
-            result += self.realised_raw - then.realised_raw
+        result = self.open_raw - earlier.open_raw
+        if self.collateral_raw == earlier.collateral_raw:
+            result += self.realised_raw - earlier.realised_raw
         return result
 
 

@@ -172,7 +172,7 @@ class LayerCase:
     layer.
     """
 
-    exempt = ""
+    exemption_text = ""
     """Text of limits that do not apply to a plan that only lowers the layer's risk."""
 
     def only_reduces(self) -> bool:

@@ -22,7 +22,7 @@ class EntryKind(Enum):
     WITHDRAW = "withdraw liquidity"
     COLLECT = "collect"
     PAYOUT = "payout"
-    OUTSIDE = "outside"
+    EXTERNAL = "outside"
     DEPOSIT = "deposit"
     WITHDRAWAL = "withdrawal"
     GIFT = "gift"
@@ -151,7 +151,7 @@ class MarginReading:
         return self.cash_raw - pending + self.unrealised_raw
 
     @property
-    def units(self) -> int:
+    def value_in_collateral_raw(self) -> int:
         """Account value in base units of the collateral, rounded down; zero for an account
         in debt.
         """
@@ -192,7 +192,7 @@ class ValuedHolding:
     @property
     def margin_raw(self) -> int:
         """Value of the margin account in base units of this token."""
-        return 0 if self.margin is None else self.margin.units
+        return 0 if self.margin is None else self.margin.value_in_collateral_raw
 
     @property
     def total_raw(self) -> int:
@@ -207,8 +207,8 @@ class ValuedHolding:
     @property
     def weighed_raw(self) -> int:
         """Base units that counted in the weights."""
-        apart = self.margin is not None and not self.margin.in_weights
-        return self.managed_raw - (self.margin_raw if apart else 0)
+        is_apart = self.margin is not None and not self.margin.in_weights
+        return self.managed_raw - (self.margin_raw if is_apart else 0)
 
     @property
     def is_gas_money(self) -> bool:
@@ -371,7 +371,7 @@ class ExternalTransfer:
         return self.kind is None
 
     @property
-    def holds(self) -> bool:
+    def blocks_trading(self) -> bool:
         """True while the change blocks purchases and rebalances."""
         return self.halts and self.is_open
 
@@ -425,7 +425,7 @@ class CashAccount:
     most `limit_raw`, and the part left alone, in base units.
 
     `transfer` and `intent` are the newest external transfer and payout that it contains, `external`
-    the transactions that are not in the journal.
+    the transactions that are not in the journal (numbers of records, and hashes).
     """
 
     token: str
@@ -441,8 +441,8 @@ class CashAccount:
 class CashMemory:
     """The stored account of portfolio.use_cash (None: not opened), and the numeraire's changes
     since it was stored: external transfers, and the amounts of final payouts. `transfer`, `intent`
-    and `external` are the values that the account takes when it includes these changes; `turn`
-    counts its writes.
+    and `external` mark how far `changes` and `paid` go; they are stored with the account once it
+    includes them. `turn` counts its writes.
     """
 
     account: CashAccount | None

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Generic, NamedTuple, Protocol, Self, TypeVar
 from agent.model.liquidity import LpPosition
 from agent.model.parts import LayerReading, part_of, with_part
 from agent.model.parts import T as Part
-from agent.model.rollups import DATA_FEE_ITEM, SPIKE, DataFeeQuote
+from agent.model.rollups import DATA_FEE_ITEM, MAX_FEE_RISE, DataFeeQuote
 from agent.model.weights import TokenSupply
 from agent.units import Price, Token
 
@@ -43,33 +43,35 @@ class TokenFinding(Enum):
     @property
     def words(self) -> str:
         """Description of the finding."""
-        return _WORDS[self][0]
+        return _TEXTS[self][0]
 
     @property
     def remedy(self) -> str:
         """Remedy for the owner."""
-        return _WORDS[self][1]
+        return _TEXTS[self][1]
 
 
-_OUT = "remove it from the portfolio; its balance stays untouched"
-_WAIT = "none; the token is tested again before each plan, and traded once transfers work"
-_WORDS = {
+_REMOVE_IT = "remove it from the portfolio; its balance stays untouched"
+_WAIT_FOR_TRANSFERS = (
+    "none; the token is tested again before each plan, and traded once transfers work"
+)
+_TEXTS = {
     TokenFinding.CLEAN: ("transfers the exact amount", ""),
     TokenFinding.NO_RETURN_VALUE: ("transfers the exact amount and returns no value", ""),
-    TokenFinding.FEE_ON_TRANSFER: ("keeps a part of each transfer", _OUT),
+    TokenFinding.FEE_ON_TRANSFER: ("keeps a part of each transfer", _REMOVE_IT),
     TokenFinding.REBASING: (
         "its balances change without transfers",
-        f"{_OUT}; many such tokens have a wrapped form without rebases",
+        f"{_REMOVE_IT}; many such tokens have a wrapped form without rebases",
     ),
-    TokenFinding.FALSE_RETURNING: ("a transfer returns false or garbage", _OUT),
-    TokenFinding.PAUSED: ("transfers are blocked", _WAIT),
+    TokenFinding.FALSE_RETURNING: ("a transfer returns false or garbage", _REMOVE_IT),
+    TokenFinding.PAUSED: ("transfers are blocked", _WAIT_FOR_TRANSFERS),
     TokenFinding.BLOCKLISTED: (
         "blocks an address that needs to transfer it",
         "ask its issuer; the token is tested again before each plan",
     ),
-    TokenFinding.CALLBACK: ("calls other contracts during a transfer", _OUT),
-    TokenFinding.HONEYPOT: ("can be bought but not sold", _OUT),
-    TokenFinding.UNREADABLE: ("does not return its balances", _OUT),
+    TokenFinding.CALLBACK: ("calls other contracts during a transfer", _REMOVE_IT),
+    TokenFinding.HONEYPOT: ("can be bought but not sold", _REMOVE_IT),
+    TokenFinding.UNREADABLE: ("does not return its balances", _REMOVE_IT),
     TokenFinding.CODE_CHANGED: (
         "its code differs from the pinned code",
         "find out why, then run trimtab trust",
@@ -311,9 +313,9 @@ class Pool(Protocol):
         without a price.
         """
 
-    def recovered(self, start: Self, left: Fraction) -> Self:
+    def recovered(self, start: Self, remaining_share: Fraction) -> Self:
         """Return the pool with its price moved back along its curve towards that of `start`, so
-        that the share `left` of the distance remains.
+        that the share `remaining_share` of the distance remains.
 
         The distance is measured in square roots of prices and rounded away from the start.
         """
@@ -426,9 +428,9 @@ class Snapshot(DerivedValues):
     answers, byte for byte; `requests` is the number of HTTP requests. A token in neither `holdings`
     nor `quarantined` was not read. `positions` are the readable confirmed liquidity positions.
     `past` are preceding blocks of the same chain, newest first, read if a step has to confirm
-    prices. `supplies` are the readable supplies of tokens weighted by market cap. `data_fee` are the
-    fees of transactions beyond their gas (None: none, or unread). `layers` is what was read for the
-    layers.
+    prices. `supplies` are the readable supplies of tokens weighted by market cap. `data_fee` are
+    the fees of transactions beyond their gas (None: none, or unread). `layers` is what was read for
+    the layers.
     """
 
     head: Head
@@ -465,7 +467,11 @@ class Snapshot(DerivedValues):
     @property
     def data_fee_unread(self) -> str:
         """Reason why the data fee is unknown; empty if it is known, or the chain has none."""
-        items = (item for item in self.quarantined if item.item == DATA_FEE_ITEM)
+        items = (
+            quarantined_item
+            for quarantined_item in self.quarantined
+            if quarantined_item.item == DATA_FEE_ITEM
+        )
         return next((item.why for item in items), "")
 
     def data_fee_wei(self, gas: int, *calldata_bytes: int) -> int:
@@ -481,7 +487,7 @@ class Snapshot(DerivedValues):
         price_wei = self.head.base_fee_wei or self.gas_price_wei
         if self.data_fee is None or not self.data_fee.as_gas or price_wei <= 0:
             return 0
-        return SPIKE * self.data_fee.data_wei(calldata_bytes) // price_wei
+        return MAX_FEE_RISE * self.data_fee.data_wei(calldata_bytes) // price_wei
 
     @property
     def inclusion_price_wei(self) -> int:

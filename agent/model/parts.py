@@ -103,8 +103,8 @@ def part_of(parts: tuple[LayerPart, ...], kind: type[T]) -> T:
 
 def without_defaults(parts: Iterable[U]) -> tuple[U, ...]:
     """Return the parts of layers that are on, in a canonical order."""
-    on = (part for part in parts if part != type(part)())
-    return tuple(sorted(on, key=lambda part: type(part).__name__))
+    parts_on = (part for part in parts if part != type(part)())
+    return tuple(sorted(parts_on, key=lambda part: type(part).__name__))
 
 
 def with_part(parts: tuple[U, ...], part: U) -> tuple[U, ...]:

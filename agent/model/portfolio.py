@@ -244,7 +244,7 @@ class Portfolio:
         hub_feeds = [feed for _, feed in self.hub_feeds]
         return tuple(dict.fromkeys(asset_feeds + hub_feeds))
 
-    def held_as(self, address: str) -> str:
+    def priced_as(self, address: str) -> str:
         """Return the token at whose price a transfer of `address` is valued: the wrapped token for
         native coin, else itself.
         """

@@ -15,13 +15,13 @@ from enum import Enum
 
 
 class DataFee(Enum):
-    """Data fee of a chain. OPTIONAL is a local copy of an OP Stack chain, whose node charges none;
-    PLAIN chains charge for gas alone.
+    """Data fee of a chain. OP_STACK_COPY is a local copy of an OP Stack chain, whose node charges
+    none; PLAIN chains charge for gas alone.
     """
 
     PLAIN = "plain"
     OP_STACK = "op_stack"
-    OPTIONAL = "op_stack_copy"
+    OP_STACK_COPY = "op_stack_copy"
     ARBITRUM = "arbitrum"
 
 
@@ -81,14 +81,14 @@ ENVELOPE_BYTES = 180
 fees, gas, recipient, value and the headers of their list."""
 DATA_FEE_ITEM = "data fee"
 """Name of the fee among the items of a snapshot that could not be read."""
-SPIKE = 2
+MAX_FEE_RISE = 2
 """Factor by which a data fee may rise between the snapshot and the block, like the base fee."""
 
 
 @dataclass(frozen=True, slots=True)
 class DataFeeQuote:
-    """Data and operator fees at a block, in wei: of an empty transaction, and of one with
-    DATA_BYTES; without gas, and with OPERATOR_GAS.
+    """Fees at a block, in wei. Data fee: `empty_wei` for an empty transaction, `full_wei` for one of
+    DATA_BYTES. Operator fee: `operator_wei` without gas, `operator_full_wei` for OPERATOR_GAS.
 
     The chain's fee is at most linear between the two sizes, because it is the larger of a constant
     and a line. `as_gas` is true where it is charged as gas and so raises the node's estimates.
@@ -115,8 +115,8 @@ class DataFeeQuote:
         is that of all.
         """
         rise_wei = max(0, self.operator_full_wei - self.operator_wei)
-        sized = sum(self.operator_wei + self.data_wei(size) for size in calldata_bytes)
-        return sized - (-rise_wei * gas // OPERATOR_GAS)
+        fixed_and_data_wei = sum(self.operator_wei + self.data_wei(size) for size in calldata_bytes)
+        return fixed_and_data_wei - (-rise_wei * gas // OPERATOR_GAS)
 
 
 def unsupported_chain(chain_id: int) -> str:
@@ -133,7 +133,7 @@ def data_fee_of(chain_id: int, *, is_copy: bool = False) -> DataFee:
     copy of a live chain.
     """
     if chain_id in OP_STACK:
-        return DataFee.OPTIONAL if is_copy else DataFee.OP_STACK
+        return DataFee.OP_STACK_COPY if is_copy else DataFee.OP_STACK
     if chain_id in ARBITRUM and not is_copy:
         return DataFee.ARBITRUM
     return DataFee.PLAIN

@@ -163,8 +163,9 @@ class Receipt:
     head as block, and status 0 if nothing was filled. A limit order has one from the moment at
     which it rests (`is_open`), with its fills so far, and status 0 only if the venue rejected it.
     `wrapped` are Deposit and Withdrawal events (as emitted by WETH9), recorded as transfers from
-    and to the zero address. `fills` are changes of futures positions, `funding` their settled funding payments. `data_fee_wei` is what the
-    transaction paid beyond its gas: data fee and operator fee of an OP Stack chain.
+    and to the zero address. `fills` are changes of futures positions, `funding` their settled
+    funding payments. `data_fee_wei` is what the transaction paid beyond its gas: data fee and
+    operator fee of an OP Stack chain.
     """
 
     tx_hash: str
@@ -199,8 +200,8 @@ class Receipt:
         for WETH9.
         """
         deltas: dict[str, int] = {}
-        wraps = (event for event in self.wrapped if event not in self.transfers)
-        for transfer in (*self.transfers, *wraps):
+        unmatched_wraps = (event for event in self.wrapped if event not in self.transfers)
+        for transfer in (*self.transfers, *unmatched_wraps):
             sign = (transfer.recipient == wallet) - (transfer.sender == wallet)
             if sign:
                 deltas[transfer.token] = deltas.get(transfer.token, 0) + sign * transfer.raw
@@ -250,30 +251,30 @@ class Intent:
         is_open = self.receipt is not None and self.receipt.is_open
         return is_open and self.state is IntentState.MINED
 
-    def changes(self, wallet: str, coin: str) -> dict[str, int]:
+    def changes(self, wallet: str, wrapped_native: str) -> dict[str, int]:
         """Return the balance changes of `wallet` in base units by token; units.NATIVE is the native
         coin.
 
         Tokens change by their events, native coin by gas, value sent, and the wrapped native coin
-        `coin` that the wallet or the called contract unwrapped. Withdrawal events of other tokens
-        are ignored, because they prove no receipt of native coin.
+        `wrapped_native` that the wallet or the called contract unwrapped. Withdrawal events of
+        other tokens are ignored, because they prove no receipt of native coin.
         """
         receipt = self.receipt
         if receipt is None:
             return {}
         deltas = {token: raw for token, raw in receipt.net(wallet).items() if raw}
-        if wei := self.coins(wallet, coin) - receipt.gas_cost_wei:
+        if wei := self.native_change_wei(wallet, wrapped_native) - receipt.gas_cost_wei:
             deltas[NATIVE] = wei
         return deltas
 
-    def coins(self, wallet: str, coin: str) -> int:
+    def native_change_wei(self, wallet: str, wrapped_native: str) -> int:
         """Return the change of the wallet's native coin without gas, wei."""
         if self.receipt is None or self.receipt.status != 1:
             return 0
         sent_wei = self.tx.value_wei
         if self.kind is IntentKind.PAYOUT:  # the recipient may unwrap its own tokens
             return -sent_wei
-        unwrapped_wei = self.receipt.unwrapped(coin, wallet, self.tx.to)
+        unwrapped_wei = self.receipt.unwrapped(wrapped_native, wallet, self.tx.to)
         if self.tx.to == wallet:
             return unwrapped_wei
         return unwrapped_wei - sent_wei

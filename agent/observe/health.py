@@ -17,25 +17,25 @@ from agent.model import RunReport
 from agent.units import format_duration
 
 MAX_MISSED_CYCLES = 3
-"""Number of intervals without a good cycle, plus a minute, after which the run is unhealthy. The
-number of failed heartbeats in a row after which an alert is sent."""
+"""After this many intervals plus a minute without a good cycle a run is unhealthy. After this many
+failed heartbeats in a row an alert is sent."""
 CLOCK_TOLERANCE_S = 60
 """How far a report may be ahead of the clock, since two machines never agree to the second."""
 RunState = Literal["none", "running", "stopped", "failed", "gone", "unknown"]
-"""A run that never was, runs, was stopped, was ended by an error, whose process is gone, or whose
-report cannot be read.
+"""none: no run has ever reported; running; stopped: by the owner; failed: ended by an error; gone:
+its process no longer exists; unknown: its report cannot be read.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class RunHealth:
-    """Health of a run: `reasons` why it is unhealthy, `blocks` why no trade can happen now, which
-    includes the reasons. A paused run may be healthy.
+    """Health of a run: `reasons` why it is unhealthy, `obstacles` why no trade can happen now, which
+    include the reasons. A paused run may be healthy.
     """
 
     state: RunState
     reasons: tuple[str, ...]
-    blocks: tuple[str, ...]
+    obstacles: tuple[str, ...]
 
     @property
     def healthy(self) -> bool:
@@ -45,16 +45,20 @@ class RunHealth:
     @property
     def ready(self) -> bool:
         """Return whether the run can trade now."""
-        return not self.blocks
+        return not self.obstacles
 
 
 def judge(
-    report: RunReport | None, now_s: float, *, alive: bool | None = None, seen_s: float = 0
+    report: RunReport | None,
+    now_s: float,
+    *,
+    is_process_alive: bool | None = None,
+    known_for_s: float = 0,
 ) -> RunHealth:
     """Return the health of a run by its newest report, None if there is none.
 
-    `alive` is whether its process exists, None if unknown; `seen_s` the time for which the reader
-    has known this report, by a clock that never goes back.
+    `is_process_alive` is whether its process exists, None if unknown; `known_for_s` the time for
+    which the reader has known this report, by a clock that never goes back.
     """
     if report is None:
         return _unhealthy("none", "no continuous run (trimtab run --every) reports here")
@@ -65,7 +69,7 @@ def judge(
     reasons = []
     if report.hung:
         reasons.append(f"cycle hangs: {report.hung}")
-    if alive is False:
+    if is_process_alive is False:
         reasons.append(
             f"the process of the run ended without a last report, after {_utc(report.written_s)} UTC"
         )
@@ -76,30 +80,32 @@ def judge(
         reasons.append(
             f"the clock is {format_duration(int(ahead_s))} behind the last report of the run; set it"
         )
-    if silence_reason := silence(report, now_s, seen_s):
-        reasons.append(silence_reason)
-    blocks = list(reasons)
+    if reason := silence_text(report, now_s, known_for_s):
+        reasons.append(reason)
+    obstacles = list(reasons)
     if not report.sends:
-        blocks.append("a dry run: it sends nothing; start it with --send")
+        obstacles.append("a dry run: it sends nothing; start it with --send")
     if report.good_s is None:
-        blocks.append("no successful cycle yet")
+        obstacles.append("no successful cycle yet")
     if report.paused:
-        blocks.append(f"paused: {report.paused}")
-    return RunHealth("running", tuple(reasons), tuple(blocks))
+        obstacles.append(f"paused: {report.paused}")
+    return RunHealth("running", tuple(reasons), tuple(obstacles))
 
 
-def unread(error: Exception) -> RunHealth:
+def unreadable(error: Exception) -> RunHealth:
     """Return the health of a run whose report cannot be read."""
     return _unhealthy("unknown", f"the store cannot be read: {error}")
 
 
-def silence(report: RunReport, now_s: float, seen_s: float = 0) -> str:
+def silence_text(report: RunReport, now_s: float, known_for_s: float = 0) -> str:
     """Return the time since the last good cycle as text if it is too long; else empty."""
-    since_s = max(now_s - (report.started_s if report.good_s is None else report.good_s), seen_s)
-    late_s = MAX_MISSED_CYCLES * report.interval_s + 60
-    if since_s <= late_s:
+    silent_s = max(
+        now_s - (report.started_s if report.good_s is None else report.good_s), known_for_s
+    )
+    limit_s = MAX_MISSED_CYCLES * report.interval_s + 60
+    if silent_s <= limit_s:
         return ""
-    return f"no successful cycle for {format_duration(int(since_s))}, longer than {format_duration(int(late_s))}"
+    return f"no successful cycle for {format_duration(int(silent_s))}, longer than {format_duration(int(limit_s))}"
 
 
 class HealthDocument(TypedDict):
@@ -145,28 +151,28 @@ def this_process() -> str:
     """Return a text that no other process has: machine, namespace of process ids, process id, and
     its start in clock ticks since boot. Empty where /proc does not tell them.
     """
-    namespace, started = _namespace(), _start_ticks(os.getpid())
-    if not namespace or started is None:
+    namespace, start_ticks = _namespace(), _start_ticks(os.getpid())
+    if not namespace or start_ticks is None:
         return ""
-    return f"{os.uname().nodename}/{namespace}/{os.getpid()}/{started}"
+    return f"{os.uname().nodename}/{namespace}/{os.getpid()}/{start_ticks}"
 
 
 def is_alive(process: str) -> bool | None:
     """Return whether the process of a text by `this_process` exists; None if that is unknown here,
     as for another machine or container.
     """
-    machine, _, started = process.rpartition("/")
-    machine, _, pid = machine.rpartition("/")
-    if not pid.isdecimal() or machine != f"{os.uname().nodename}/{_namespace()}":
+    prefix, _, start_ticks = process.rpartition("/")
+    machine_and_namespace, _, pid = prefix.rpartition("/")
+    if not pid.isdecimal() or machine_and_namespace != f"{os.uname().nodename}/{_namespace()}":
         return None
     try:
         os.kill(int(pid), 0)
     except ProcessLookupError:
         return False
-    except OSError:  # of another user: it exists
+    except OSError:  # another user's process, whose start cannot be compared
         return None
-    ticks = _start_ticks(int(pid))
-    return None if ticks is None else ticks == started
+    current_ticks = _start_ticks(int(pid))
+    return None if current_ticks is None else current_ticks == start_ticks
 
 
 def _namespace() -> str:

@@ -55,13 +55,13 @@ def _pieces(secret: str) -> list[str]:
         parts = urlsplit(secret)
     except ValueError:
         return []
-    values = [pair.partition("=")[2] for pair in parts.query.split("&")]
+    query_values = [pair.partition("=")[2] for pair in parts.query.split("&")]
     return [
         piece
         for piece in (
             *parts.path.split("/"),
             parts.query,
-            *values,
+            *query_values,
             parts.password or "",
             parts.username or "",
         )
@@ -97,10 +97,15 @@ class LineFormatter(logging.Formatter):
             fields["error"] = "".join(traceback.format_exception(record.exc_info[1]))
         if self._json:
             return self._redactor.clean(json.dumps(fields, default=str))
-        head, rest = (fields.pop("time"), fields.pop("level").upper(), fields.pop("event")), fields
-        pairs = " ".join(f"{name}={json.dumps(value, default=str)}" for name, value in rest.items())
+        prefix, remaining = (
+            (fields.pop("time"), fields.pop("level").upper(), fields.pop("event")),
+            fields,
+        )
+        pairs = " ".join(
+            f"{name}={json.dumps(value, default=str)}" for name, value in remaining.items()
+        )
         return self._redactor.clean(
-            f"{head[0]} {head[1]:<7} {json.dumps(head[2])[1:-1]} {pairs}".rstrip()
+            f"{prefix[0]} {prefix[1]:<7} {json.dumps(prefix[2])[1:-1]} {pairs}".rstrip()
         )
 
 
@@ -134,15 +139,15 @@ def configure(
     logging.raiseExceptions = False
     root = logging.getLogger()
     for handler in [
-        present for present in root.handlers if isinstance(present.formatter, LineFormatter)
+        candidate for candidate in root.handlers if isinstance(candidate.formatter, LineFormatter)
     ]:
         root.removeHandler(handler)
-    ours = logging.getLogger(ROOT)
+    own_logger = logging.getLogger(ROOT)
     if style is None:
-        ours.setLevel(logging.CRITICAL + 1)
+        own_logger.setLevel(logging.CRITICAL + 1)
         return Log()
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(LineFormatter(style, Redactor(secrets)))
     root.addHandler(handler)
-    ours.setLevel(logging.INFO)
+    own_logger.setLevel(logging.INFO)
     return Log()

@@ -28,7 +28,7 @@ from agent.model import Alert, AlertKind, AlertMessage, AlertState, Delivery
 from agent.store.alerts import AlertStore
 
 LONGEST_TEXT = 600
-_FOREIGN = re.compile(r"[^A-Za-z0-9 .,:;%+/()=_-]+")
+_UNSAFE = re.compile(r"[^A-Za-z0-9 .,:;%+/()=_-]+")
 """Characters removed from messages, because they may form markup, escapes, formulas or
 links (T17).
 """
@@ -40,10 +40,10 @@ def sanitize_text(text: str) -> str:
     """Return the text in one line of at most LONGEST_TEXT safe characters; genitives lose their
     apostrophe.
     """
-    safe = " ".join(_FOREIGN.sub("?", _APOSTROPHE.sub("", text)).split()).replace("://", ": ")
-    if len(safe) <= LONGEST_TEXT:
-        return safe
-    return safe[: LONGEST_TEXT - 3] + "..."
+    safe_text = " ".join(_UNSAFE.sub("?", _APOSTROPHE.sub("", text)).split()).replace("://", ": ")
+    if len(safe_text) <= LONGEST_TEXT:
+        return safe_text
+    return safe_text[: LONGEST_TEXT - 3] + "..."
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,18 +61,23 @@ class QuietHours:
 
         Daylight saving follows the zone.
         """
-        now = datetime.fromtimestamp(now_s, UTC).astimezone(self.zone)
-        minute = now.hour * 60 + now.minute
-        inside = self.begin_min <= minute < self.end_min
+        local_time = datetime.fromtimestamp(now_s, UTC).astimezone(self.zone)
+        minute_of_day = local_time.hour * 60 + local_time.minute
+        is_quiet = self.begin_min <= minute_of_day < self.end_min
         if self.begin_min > self.end_min:
-            inside = minute >= self.begin_min or minute < self.end_min
-        if not inside:
+            is_quiet = minute_of_day >= self.begin_min or minute_of_day < self.end_min
+        if not is_quiet:
             return None
-        day = now.date() + timedelta(days=int(minute >= self.end_min))
-        end = datetime(
-            day.year, day.month, day.day, self.end_min // 60, self.end_min % 60, tzinfo=self.zone
+        end_date = local_time.date() + timedelta(days=int(minute_of_day >= self.end_min))
+        end_time = datetime(
+            end_date.year,
+            end_date.month,
+            end_date.day,
+            self.end_min // 60,
+            self.end_min % 60,
+            tzinfo=self.zone,
         )
-        return int(end.timestamp())
+        return int(end_time.timestamp())
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,14 +97,14 @@ class AlertRules:
         """Return the earliest time to send: after the cooldown, and after quiet hours unless
         urgent.
         """
-        at_s = now_s
+        due_s = now_s
         if state.told_s is not None:
-            sent_s = min(state.told_s, now_s)  # the clock may have been set back
-            at_s = max(now_s, sent_s + self.cooldowns.get(state.kind, self.cooldown_s))
+            last_sent_s = min(state.told_s, now_s)  # the clock may have been set back
+            due_s = max(now_s, last_sent_s + self.cooldowns.get(state.kind, self.cooldown_s))
         if self.quiet is None or state.kind in self.urgent:
-            return at_s
-        until_s = self.quiet.until_s(at_s)
-        return at_s if until_s is None else until_s
+            return due_s
+        quiet_end_s = self.quiet.until_s(due_s)
+        return due_s if quiet_end_s is None else quiet_end_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,56 +120,60 @@ class AlertDecision:
 def decide_alerts(
     states: Sequence[AlertState],
     alerts: Iterable[Alert],
-    judged: frozenset[AlertKind],
+    judged_kinds: frozenset[AlertKind],
     now_s: int,
     rules: AlertRules,
 ) -> AlertDecision:
     """Return the alerts of a cycle to send now, and the new states. Each cycle reports every
-    lasting condition of the kinds in `judged`. A condition that is no longer reported has ended,
-    and is dropped if it was not sent yet. Pure and deterministic.
+    lasting condition of the kinds in `judged_kinds`. A condition that is no longer reported has
+    ended, and is dropped if it was not sent yet. Pure and deterministic.
     """
     states_by_key = {state.key: state for state in states}
-    lasts = set()
+    lasting_keys = set()
     for alert in alerts:
         if alert.kind in rules.kinds:
-            before = states_by_key.get(alert.key) or AlertState(alert.key, alert.kind, "", now_s)
+            previous_state = states_by_key.get(alert.key) or AlertState(
+                alert.key, alert.kind, "", now_s
+            )
             if alert.lasting:
-                after = _lasting(before, alert, now_s, rules)
-                lasts.add(alert.key)
+                updated_state = _updated_condition(previous_state, alert, now_s, rules)
+                lasting_keys.add(alert.key)
             else:
-                after = _happened(before, alert, now_s)
-            if after.untold and not before.untold:
+                updated_state = _updated_event(previous_state, alert, now_s)
+            if updated_state.untold and not previous_state.untold:
                 states_by_key.pop(alert.key, None)  # sort after alerts raised earlier
-            states_by_key[alert.key] = after
+            states_by_key[alert.key] = updated_state
     for key, state in states_by_key.items():
-        if state.since_s is not None and key not in lasts and state.kind in judged:
+        if state.since_s is not None and key not in lasting_keys and state.kind in judged_kinds:
             states_by_key[key] = replace(state, since_s=None, untold=0)
-    changed = []
+    to_send = []
     for state in sorted(states_by_key.values(), key=lambda state: state.raised_s):
         if state.untold and state.kind in rules.kinds and rules.due_s(state, now_s) <= now_s:
             states_by_key[state.key] = replace(state, untold=0, told_s=now_s)
-            changed.append(replace(state, text=_counted(state)))
-    known = {state.key: state for state in states}
+            to_send.append(replace(state, text=_text_with_count(state)))
+    stored_by_key = {state.key: state for state in states}
     return AlertDecision(
-        tuple(state for key, state in states_by_key.items() if state != known.get(key)),
-        tuple(changed),
+        tuple(state for key, state in states_by_key.items() if state != stored_by_key.get(key)),
+        tuple(to_send),
     )
 
 
-def _lasting(state: AlertState, alert: Alert, now_s: int, rules: AlertRules) -> AlertState:
+def _updated_condition(
+    state: AlertState, alert: Alert, now_s: int, rules: AlertRules
+) -> AlertState:
     if state.since_s is None:
         return replace(state, text=alert.text, since_s=now_s, untold=1, raised_s=now_s)
-    again = (
+    is_repeat_due = (
         rules.repeat_s is not None
         and state.told_s is not None
         and now_s >= state.told_s + rules.repeat_s
     )
-    if again and not state.untold:
+    if is_repeat_due and not state.untold:
         return replace(state, text=alert.text, untold=1, raised_s=now_s)
     return replace(state, text=alert.text) if state.untold else state
 
 
-def _happened(state: AlertState, alert: Alert, now_s: int) -> AlertState:
+def _updated_event(state: AlertState, alert: Alert, now_s: int) -> AlertState:
     return replace(
         state,
         text=alert.text,
@@ -173,7 +182,7 @@ def _happened(state: AlertState, alert: Alert, now_s: int) -> AlertState:
     )
 
 
-def _counted(state: AlertState) -> str:
+def _text_with_count(state: AlertState) -> str:
     if state.untold == 1:
         return state.text
     return f"{state.text} ({state.untold} times since the last message)"
@@ -204,15 +213,15 @@ class AlertChannel:
         self._send = send
         self._label = label
         self._closing = threading.Event()
-        self._waiting: queue.Queue[AlertMessage | None] = queue.Queue(MAX_QUEUED)
-        self._done: queue.SimpleQueue[Delivery] = queue.SimpleQueue()
+        self._queue: queue.Queue[AlertMessage | None] = queue.Queue(MAX_QUEUED)
+        self._results: queue.SimpleQueue[Delivery] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._retrying = Retrying(
             stop=stop_after_attempt(attempts) | stop_when_event_set(self._closing),
             wait=wait_exponential(first_wait_s, max=LONGEST_WAIT_S),
             retry=retry_if_result(bool),
             sleep=sleep_using_event(self._closing),
-            retry_error_callback=_last_word,
+            retry_error_callback=_last_result,
         )
 
     def __repr__(self) -> str:
@@ -222,44 +231,46 @@ class AlertChannel:
         """Queue a message; if too many are pending the oldest is dropped."""
         while True:
             try:
-                self._waiting.put_nowait(message)
+                self._queue.put_nowait(message)
                 break
             except queue.Full:
                 with suppress(queue.Empty):
-                    self._waiting.get_nowait()
-                    self._waiting.task_done()
+                    self._queue.get_nowait()
+                    self._queue.task_done()
         if self._thread is None:
             self._thread = threading.Thread(
-                target=self._carry, name=f"trimtab alerts {self.name}", daemon=True
+                target=self._deliver_queued, name=f"trimtab alerts {self.name}", daemon=True
             )
             self._thread.start()
 
-    def collected(self) -> list[Delivery]:
+    def take_results(self) -> list[Delivery]:
         """Return the results of deliveries since the last call."""
-        lines = []
-        while not self._done.empty():
-            lines.append(self._done.get())
-        return lines
+        deliveries = []
+        while not self._results.empty():
+            deliveries.append(self._results.get())
+        return deliveries
 
     def close(self, within_s: float) -> None:
         """Wait for pending messages, then give up; undelivered messages do not count as failed."""
-        end = time.monotonic() + within_s
+        deadline_s = time.monotonic() + within_s
         while (
-            self._thread is not None and self._waiting.unfinished_tasks and time.monotonic() < end
+            self._thread is not None
+            and self._queue.unfinished_tasks
+            and time.monotonic() < deadline_s
         ):
             time.sleep(0.02)
         self._closing.set()
         with suppress(queue.Full):  # the busy thread reads `_closing` after its message
-            self._waiting.put_nowait(None)
+            self._queue.put_nowait(None)
 
-    def _carry(self) -> None:
-        while not self._closing.is_set() and (message := self._waiting.get()) is not None:
-            why = str(self._retrying(self._try, message))
+    def _deliver_queued(self) -> None:
+        while not self._closing.is_set() and (message := self._queue.get()) is not None:
+            why = str(self._retrying(self._send_once, message))
             if not (why and self._closing.is_set()):
-                self._done.put(Delivery(message, why, int(time.time())))
-            self._waiting.task_done()
+                self._results.put(Delivery(message, why, int(time.time())))
+            self._queue.task_done()
 
-    def _try(self, message: AlertMessage) -> str:
+    def _send_once(self, message: AlertMessage) -> str:
         """Send one message and return why it failed, without the target's answer (foreign
         text) or address (a secret).
         """
@@ -269,8 +280,8 @@ class AlertChannel:
             return type(error).__name__
 
 
-def _last_word(state: RetryCallState) -> str:
-    return "" if state.outcome is None else str(state.outcome.result())
+def _last_result(retry_state: RetryCallState) -> str:
+    return "" if retry_state.outcome is None else str(retry_state.outcome.result())
 
 
 def apprise_send(url: str, variable: str, timeout_s: float) -> SendMessage:
@@ -284,21 +295,21 @@ def apprise_send(url: str, variable: str, timeout_s: float) -> SendMessage:
     asset = apprise.AppriseAsset(
         async_mode=False, http_redirects=False, interpret_escapes=False, interpret_emojis=False
     )
-    target = apprise.Apprise.instantiate(url, asset=asset, suppress_exceptions=True)
-    if target is None:
+    plugin = apprise.Apprise.instantiate(url, asset=asset, suppress_exceptions=True)
+    if plugin is None:
         raise ConfigError(
             f"alerts.targets.url_env: environment variable {variable} "
             "has no address supported by apprise",
             "for example mailtos://user:password@example.org, or jsons://host/path; see"
             " docs/alerts.md",
         )
-    target.socket_connect_timeout = target.socket_read_timeout = timeout_s
-    bundle = apprise.Apprise(asset=asset)
-    bundle.add(target)
+    plugin.socket_connect_timeout = plugin.socket_read_timeout = timeout_s
+    notifier = apprise.Apprise(asset=asset)
+    notifier.add(plugin)
 
     def send(title: str, text: str) -> str:
         started_s = time.monotonic()
-        if bundle.notify(body=text, title=title, body_format=apprise.NotifyFormat.TEXT):
+        if notifier.notify(body=text, title=title, body_format=apprise.NotifyFormat.TEXT):
             return ""
         return UNANSWERED if time.monotonic() - started_s >= timeout_s else "not accepted"
 
@@ -307,10 +318,10 @@ def apprise_send(url: str, variable: str, timeout_s: float) -> SendMessage:
 
 def drain_channels(channels: Iterable[AlertChannel], within_s: float) -> list[Delivery]:
     """Let all channels finish within `within_s` in total; return the results of their messages."""
-    channels, end = list(channels), time.monotonic() + within_s
+    channels, deadline_s = list(channels), time.monotonic() + within_s
     for channel in channels:
-        channel.close(max(0.0, end - time.monotonic()))
-    return [delivery for channel in channels for delivery in channel.collected()]
+        channel.close(max(0.0, deadline_s - time.monotonic()))
+    return [delivery for channel in channels for delivery in channel.take_results()]
 
 
 CLOSING_S = 5.0
@@ -329,79 +340,89 @@ class AlertNotifier:
     """Decides, records and queues alerts, in the thread of the run; delivery threads do not use the
     store.
 
-    `failed` is called for failed deliveries, for the log.
+    `on_failure` is called for failed deliveries, for the log.
     """
 
     def __init__(
         self,
         store: AlertStore,
-        listeners: Sequence[ChannelSubscription],
+        subscriptions: Sequence[ChannelSubscription],
         rules: AlertRules,
-        failed: Callable[[Delivery], None],
+        on_failure: Callable[[Delivery], None],
     ) -> None:
         self._store = store
-        self._listeners = {listener.channel.name: listener for listener in listeners}
+        self._subscriptions = {
+            subscription.channel.name: subscription for subscription in subscriptions
+        }
         self._rules = rules
-        self._failed = failed
+        self._on_failure = on_failure
 
     def begin(self) -> None:
         """Queue messages that an earlier run did not deliver."""
         messages = self._store.pending()
-        gone = {message.target for message in messages} - set(self._listeners)
-        if gone:
-            self._store.drop(gone)
-        self._hand_over(message for message in messages if message.target not in gone)
+        removed_targets = {message.target for message in messages} - set(self._subscriptions)
+        if removed_targets:
+            self._store.drop(removed_targets)
+        self._enqueue(message for message in messages if message.target not in removed_targets)
 
     def on_cycle(
-        self, alerts: Iterable[Alert], judged: frozenset[AlertKind], now_s: int, last: bool = False
+        self,
+        alerts: Iterable[Alert],
+        judged_kinds: frozenset[AlertKind],
+        now_s: int,
+        is_last: bool = False,
     ) -> tuple[AlertState, ...]:
         """Process the alerts of a cycle at `now_s`, Unix seconds; return the alerts to send now.
 
-        `judged` as in decide_alerts. The `last` alerts of a run ignore quiet hours, since no
-        process would send them later.
+        `judged_kinds` as in decide_alerts. With `is_last`, the alerts of a run's last cycle, quiet
+        hours are ignored, since no process would send them later.
         """
-        self._settle(
+        self._record_results(
             [
                 delivery
-                for listener in self._listeners.values()
-                for delivery in listener.channel.collected()
+                for subscription in self._subscriptions.values()
+                for delivery in subscription.channel.take_results()
             ]
         )
-        rules = replace(self._rules, quiet=None) if last else self._rules
-        decision = decide_alerts(self._store.states(), alerts, judged, now_s, rules)
+        rules = replace(self._rules, quiet=None) if is_last else self._rules
+        decision = decide_alerts(self._store.states(), alerts, judged_kinds, now_s, rules)
         messages = [
             (name, state)
             for state in decision.to_send
-            for name, listener in self._listeners.items()
-            if state.kind in listener.kinds
+            for name, subscription in self._subscriptions.items()
+            if state.kind in subscription.kinds
         ]
         if decision.changed or messages:
-            self._hand_over(self._store.record(decision.changed, messages, now_s))
+            self._enqueue(self._store.record(decision.changed, messages, now_s))
         return decision.to_send
 
     def close(self, within_s: float = CLOSING_S) -> None:
         """Wait that long for pending messages."""
-        self._settle(
-            drain_channels((listener.channel for listener in self._listeners.values()), within_s)
+        self._record_results(
+            drain_channels(
+                (subscription.channel for subscription in self._subscriptions.values()), within_s
+            )
         )
 
     def send_now(self, alert: Alert, now_s: int, within_s: float = CLOSING_S) -> None:
         """Send one alert at once and wait for it. Does not use the store, which may hang: the
         process is about to end.
         """
-        for name, listener in self._listeners.items():
-            if alert.kind in listener.kinds and alert.kind in self._rules.kinds:
-                listener.channel.put(AlertMessage(0, name, alert.kind, alert.text, now_s))
-        drain_channels((listener.channel for listener in self._listeners.values()), within_s)
+        for name, subscription in self._subscriptions.items():
+            if alert.kind in subscription.kinds and alert.kind in self._rules.kinds:
+                subscription.channel.put(AlertMessage(0, name, alert.kind, alert.text, now_s))
+        drain_channels(
+            (subscription.channel for subscription in self._subscriptions.values()), within_s
+        )
 
-    def _hand_over(self, messages: Iterable[AlertMessage]) -> None:
+    def _enqueue(self, messages: Iterable[AlertMessage]) -> None:
         for message in messages:
-            self._listeners[message.target].channel.put(message)
+            self._subscriptions[message.target].channel.put(message)
 
-    def _settle(self, deliveries: Sequence[Delivery]) -> None:
+    def _record_results(self, deliveries: Sequence[Delivery]) -> None:
         if not deliveries:
             return
         self._store.record_deliveries(deliveries)
         for delivery in deliveries:
             if delivery.why:
-                self._failed(delivery)
+                self._on_failure(delivery)

@@ -27,14 +27,18 @@ class Heartbeat:
     """
 
     def __init__(
-        self, url: str, method: Method, failed: Callable[[str], None], timeout_s: float = TIMEOUT_S
+        self,
+        url: str,
+        method: Method,
+        on_failure: Callable[[str], None],
+        timeout_s: float = TIMEOUT_S,
     ) -> None:
         self._url = url
         self._host = _host(url)
         self._method = method
-        self._failed = failed
+        self._on_failure = on_failure
         self._timeout_s = timeout_s
-        self._busy = threading.Lock()
+        self._send_lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
     def __repr__(self) -> str:
@@ -42,8 +46,8 @@ class Heartbeat:
 
     def beat(self) -> None:
         """Send a heartbeat, or report a failure if the previous one is still being sent."""
-        if not self._busy.acquire(blocking=False):
-            self._failed("the previous heartbeat is still being sent")
+        if not self._send_lock.acquire(blocking=False):
+            self._on_failure("the previous heartbeat is still being sent")
             return
         self._thread = threading.Thread(target=self._send, name="trimtab heartbeat", daemon=True)
         self._thread.start()
@@ -57,9 +61,9 @@ class Heartbeat:
         try:
             why = self._request()
         finally:
-            self._busy.release()
+            self._send_lock.release()
         if why:
-            self._failed(why)
+            self._on_failure(why)
 
     def _request(self) -> str:
         """Send the request. Return why it failed, without the URL and the server's answer; empty
@@ -68,13 +72,13 @@ class Heartbeat:
         try:
             with requests.request(
                 self._method, self._url, timeout=self._timeout_s, allow_redirects=False, stream=True
-            ) as answer:
-                code = answer.status_code
+            ) as response:
+                status = response.status_code
         except requests.RequestException as error:
             return f"{self._host}: {type(error).__name__}"
         except Exception as error:  # urllib3 and idna raise their own errors on odd addresses; a heartbeat must not end a run
             return type(error).__name__
-        return "" if code < 300 else f"{self._host}: HTTP {code}"
+        return "" if status < 300 else f"{self._host}: HTTP {status}"
 
 
 def _host(url: str) -> str:
@@ -92,7 +96,7 @@ LONGEST_PERIOD_S = 5.0
 
 
 class Watchdog:
-    """Detects hangs: a silence longer than `bound_s`. `now` is a monotonic clock, in seconds.
+    """Detects hangs: a silence longer than `bound_s`. `clock` is monotonic, in seconds.
 
     Every event of a step and each part of a wait ends a silence.
     """
@@ -100,38 +104,38 @@ class Watchdog:
     def __init__(
         self,
         bound_s: float,
-        now: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = time.monotonic,
         period_s: float | None = None,
     ) -> None:
         """Set the bounds; `period_s` is the longest interval between checks."""
         self._bound_s = bound_s
-        self._now = now
+        self._clock = clock
         self._period_s = min(LONGEST_PERIOD_S, bound_s / 4, period_s or LONGEST_PERIOD_S)
-        self._ended = threading.Event()
-        self._watched = threading.current_thread().ident
-        self._asking = False
-        self._stage, self._at = "starting", now()
+        self._stop = threading.Event()
+        self._watched_thread = threading.current_thread().ident
+        self._is_asking = False
+        self._stage, self._last_event_s = "starting", clock()
 
     def beat(self, stage: str) -> None:
         """Record an event, and the next stage."""
-        self._stage, self._at = stage, self._now()
+        self._stage, self._last_event_s = stage, self._clock()
 
     @contextmanager
     def asking(self) -> Iterator[None]:
         """Allow any silence inside the context, for a prompt to the user."""
-        self._asking = True
+        self._is_asking = True
         try:
             yield
         finally:
-            self._asking = False
+            self._is_asking = False
             self.beat("answered")
 
-    def hangs(self) -> str | None:
+    def hang_text(self) -> str | None:
         """Return the description of a hang; None without a hang, during a prompt, and while bytes
         are sent to a node.
         """
-        stage, silent_s = self._stage, self._now() - self._at
-        if self._asking or stage == SENDING_STAGE or silent_s <= self._bound_s:
+        stage, silent_s = self._stage, self._clock() - self._last_event_s
+        if self._is_asking or stage == SENDING_STAGE or silent_s <= self._bound_s:
             return None
         return (
             f"no sign of life for {format_duration(int(silent_s))}, longer than {format_duration(int(self._bound_s))}, since"
@@ -140,40 +144,45 @@ class Watchdog:
 
     @contextmanager
     def watching(
-        self, hung: Callable[[str], None], alive: Callable[[], None] = lambda: None
+        self, on_hang: Callable[[str], None], on_check: Callable[[], None] = lambda: None
     ) -> Iterator[None]:
-        """Run the thread inside the context. It calls `alive` at each check, and `hung` once, with
-        the description of a hang.
+        """Run the thread inside the context. It calls `on_check` at each check, and `on_hang` once,
+        with the description of a hang.
         """
-        self._watched = threading.current_thread().ident
+        self._watched_thread = threading.current_thread().ident
         thread = threading.Thread(
-            target=self._run, args=(hung, alive), name="trimtab watch", daemon=True
+            target=self._check_periodically,
+            args=(on_hang, on_check),
+            name="trimtab watch",
+            daemon=True,
         )
         thread.start()
         try:
             yield
         finally:
-            self._ended.set()
+            self._stop.set()
             thread.join(LONGEST_PERIOD_S)
 
-    def _run(self, hung: Callable[[str], None], alive: Callable[[], None]) -> None:
-        while not self._ended.wait(self._period_s):
-            hang = self.hangs()
-            if hang is not None:
-                hung(f"{hang}; at {self._place()}")
+    def _check_periodically(
+        self, on_hang: Callable[[str], None], on_check: Callable[[], None]
+    ) -> None:
+        while not self._stop.wait(self._period_s):
+            text = self.hang_text()
+            if text is not None:
+                on_hang(f"{text}; at {self._thread_position()}")
                 return
-            alive()
+            on_check()
 
-    def _place(self) -> str:
+    def _thread_position(self) -> str:
         """Return the position of the watched thread: functions and lines, no values."""
-        frame = sys._current_frames().get(self._watched or 0)
+        frame = sys._current_frames().get(self._watched_thread or 0)
         if frame is None:
             return "an unknown place"
-        lines = traceback.extract_stack(frame)
-        ours = [line for line in lines if "/agent/" in line.filename]
+        frames = traceback.extract_stack(frame)
+        own_frames = [entry for entry in frames if "/agent/" in entry.filename]
         return " > ".join(
-            f"{line.filename.rpartition('/agent/')[2] or line.filename}:{line.lineno} {line.name}"
-            for line in (ours or lines)[-4:]
+            f"{entry.filename.rpartition('/agent/')[2] or entry.filename}:{entry.lineno} {entry.name}"
+            for entry in (own_frames or frames)[-4:]
         )
 
 
@@ -208,9 +217,11 @@ class SystemdNotifier:
         if address.startswith("@"):  # an abstract socket
             address = "\0" + address[1:]
         try:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as line:
-                line.setblocking(False)
-                line.sendto(message.encode(), address)
+            with socket.socket(
+                socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC
+            ) as connection:
+                connection.setblocking(False)
+                connection.sendto(message.encode(), address)
         except OSError:
             return
 

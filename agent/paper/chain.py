@@ -42,7 +42,7 @@ from agent.reference import reference_prices
 from agent.store.store import PaperStore
 from agent.units import BPS, floor_int
 
-RECEIPTS, BLOCKS = 16, 256
+MAX_RECEIPTS, MAX_BLOCKS = 16, 256
 """Number of newest receipts and blocks kept for the journal's checks of transactions that are not
 final.
 """
@@ -61,7 +61,7 @@ class PaperChain:
         book: PaperStore,
         reader: Reader,
         heads: Callable[[], Head],
-        place: RouterAddresses,
+        addresses: RouterAddresses,
         venue: PaperVenue | None = None,
     ) -> None:
         """Set the sources: `reader` reads the real chain, `heads` its newest header; neither can
@@ -71,8 +71,8 @@ class PaperChain:
         self._book = book
         self._reader = reader
         self._heads = heads
-        self._place = place
-        self._seen: Snapshot | None = None
+        self._addresses = addresses
+        self._newest_snapshot: Snapshot | None = None
 
     # reading
     def state(self) -> PaperWallet:
@@ -84,13 +84,13 @@ class PaperChain:
 
     def snapshot(self) -> Snapshot:
         """Return a snapshot of the real chain with the real wallet."""
-        self._seen = self._reader.snapshot()
-        return self._seen
+        self._newest_snapshot = self._reader.snapshot()
+        return self._newest_snapshot
 
     def real(self, block_hash: str) -> Snapshot | None:
         """Return the newest real snapshot if it was read at this block; else None."""
-        if self._seen is not None and self._seen.head.hash == block_hash:
-            return self._seen
+        if self._newest_snapshot is not None and self._newest_snapshot.head.hash == block_hash:
+            return self._newest_snapshot
         return None
 
     def margin(self, snapshot: Snapshot) -> Snapshot:
@@ -99,8 +99,8 @@ class PaperChain:
         account = snapshot.layer(FuturesReading).account
         if self._venue is None or margin is None or account is None:
             return snapshot
-        paper = self._venue.account(account, margin, snapshot.head)
-        return snapshot.with_layer(replace(snapshot.layer(FuturesReading), account=paper))
+        paper_account = self._venue.account(account, margin, snapshot.head)
+        return snapshot.with_layer(replace(snapshot.layer(FuturesReading), account=paper_account))
 
     def begin_margin(self, snapshot: Snapshot, deposit_raw: int | None) -> PaperMargin | None:
         """Return the first margin account (see PaperVenue.begin); None without futures."""
@@ -129,25 +129,27 @@ class PaperChain:
         """See ports.Sender. Simulates at the pools of the newest block."""
         head = self._heads()
         self._catch_up(head)
-        seen = self._seen
-        if seen is None or seen.head.number < head.number:
-            seen = self.snapshot()
-        done: TransactionEffects | PaperVenueEffects
+        snapshot = self._newest_snapshot
+        if snapshot is None or snapshot.head.number < head.number:
+            snapshot = self.snapshot()
+        effects: TransactionEffects | PaperVenueEffects
         try:
             try:
-                done = self._run(tx, self.state(), _pools(seen), seen.head)
+                effects = self._execute(tx, self.state(), _pools(snapshot), snapshot.head)
             except TicksExhausted:
-                done = self._run(tx, self.state(), _pools(self._deeper(seen)), seen.head)
+                effects = self._execute(
+                    tx, self.state(), _pools(self._with_more_ticks(snapshot)), snapshot.head
+                )
         except TransactionReverted as error:
-            return Simulation(False, str(error), 0, seen.head, reverted=True)
-        return Simulation(True, "", done.gas, seen.head)
+            return Simulation(False, str(error), 0, snapshot.head, reverted=True)
+        return Simulation(True, "", effects.gas, snapshot.head)
 
     def send(self, signed: SignedTx) -> None:
         """See ports.Sender. Replaces a pending transaction at the same nonce, as a mempool does.
         Raises OperatorNeeded for a used nonce.
         """
         state, tx = self.state(), decode_unsigned(signed)
-        if any(other.hash == signed.hash for other in state.waiting) or any(
+        if any(paper_tx.hash == signed.hash for paper_tx in state.waiting) or any(
             receipt.tx_hash == signed.hash for receipt in state.receipts
         ):
             return
@@ -158,12 +160,15 @@ class PaperChain:
                 code=ErrorCode.NONCE_USED,
             )
         sent_block = self._heads().number
-        if self._seen is not None:
-            sent_block = max(sent_block, self._seen.head.number)
-        others = tuple(paper_tx for paper_tx in state.waiting if paper_tx.tx.nonce != tx.nonce)
+        if self._newest_snapshot is not None:
+            sent_block = max(sent_block, self._newest_snapshot.head.number)
+        other_pending = tuple(
+            paper_tx for paper_tx in state.waiting if paper_tx.tx.nonce != tx.nonce
+        )
         waiting = tuple(
             sorted(
-                (*others, PaperTx(signed.hash, tx, sent_block)), key=lambda other: other.tx.nonce
+                (*other_pending, PaperTx(signed.hash, tx, sent_block)),
+                key=lambda paper_tx: paper_tx.tx.nonce,
             )
         )
         self._book.save(replace(state, waiting=waiting))
@@ -175,8 +180,8 @@ class PaperChain:
         for receipt in state.receipts:
             if receipt.tx_hash == tx_hash:
                 return TransactionStatus("mined", receipt)
-        pending = any(paper_tx.hash == tx_hash for paper_tx in state.waiting)
-        return TransactionStatus("pending" if pending else "unknown", None)
+        is_pending = any(paper_tx.hash == tx_hash for paper_tx in state.waiting)
+        return TransactionStatus("pending" if is_pending else "unknown", None)
 
     # filling
     def _catch_up(self, head: Head | None) -> None:
@@ -184,114 +189,136 @@ class PaperChain:
         state = self.state()
         if not state.waiting:
             return
-        since, head = state.waiting[0].sent_block, head or self._heads()
-        if head.number <= since:
+        sent_block, head = state.waiting[0].sent_block, head or self._heads()
+        if head.number <= sent_block:
             return
-        seen = self.snapshot()
-        if seen.head.number > since:
-            self._fill(state, seen)
+        snapshot = self.snapshot()
+        if snapshot.head.number > sent_block:
+            self._fill(state, snapshot)
 
-    def _fill(self, state: PaperWallet, seen: Snapshot) -> None:
+    def _fill(self, state: PaperWallet, snapshot: Snapshot) -> None:
         """Execute the next nonces in one block, up to a transaction that was sent too late for it
         or pays too little.
         """
         try:
-            filled, left = self._filled(state, _pools(seen), seen, further=True)
+            state_after, still_pending = self._execute_pending(
+                state, _pools(snapshot), snapshot, may_read_ticks=True
+            )
         except TicksExhausted:
-            filled, left = self._filled(state, _pools(self._deeper(seen)), seen, further=False)
-        if len(left) < len(state.waiting):
-            blocks = (*state.blocks, (seen.head.number, seen.head.hash))[-BLOCKS:]
+            state_after, still_pending = self._execute_pending(
+                state, _pools(self._with_more_ticks(snapshot)), snapshot, may_read_ticks=False
+            )
+        if len(still_pending) < len(state.waiting):
+            blocks = (*state.blocks, (snapshot.head.number, snapshot.head.hash))[-MAX_BLOCKS:]
             self._book.save(
-                replace(filled, waiting=tuple(left), block=seen.head.number, blocks=blocks)
+                replace(
+                    state_after,
+                    waiting=tuple(still_pending),
+                    block=snapshot.head.number,
+                    blocks=blocks,
+                )
             )
 
-    def _filled(
-        self, state: PaperWallet, pools: dict[str, Pool], seen: Snapshot, *, further: bool
+    def _execute_pending(
+        self,
+        state: PaperWallet,
+        pools: dict[str, Pool],
+        snapshot: Snapshot,
+        *,
+        may_read_ticks: bool,
     ) -> tuple[PaperWallet, list[PaperTx]]:
         """Return the wallet after the executed transactions, and those still pending. Raises
-        TicksExhausted if a swap needs more ticks and `further` ticks may exist.
+        TicksExhausted if a swap needs more ticks and `may_read_ticks` ticks may exist.
         """
-        left = list(state.waiting)
-        while left and left[0].tx.nonce == state.nonce and left[0].sent_block < seen.head.number:
-            price_wei = _price_wei(left[0].tx, seen.head)
+        still_pending = list(state.waiting)
+        while (
+            still_pending
+            and still_pending[0].tx.nonce == state.nonce
+            and still_pending[0].sent_block < snapshot.head.number
+        ):
+            price_wei = _price_wei(still_pending[0].tx, snapshot.head)
             if price_wei is None:
                 break
-            state, pools = self._applied(state, left.pop(0), pools, seen, price_wei, further)
-        return state, left
+            state, pools = self._apply(
+                state, still_pending.pop(0), pools, snapshot, price_wei, may_read_ticks
+            )
+        return state, still_pending
 
-    def _deeper(self, seen: Snapshot) -> Snapshot:
+    def _with_more_ticks(self, snapshot: Snapshot) -> Snapshot:
         """Return the snapshot with more ticks of its V3 pools."""
         return self._reader.with_more_ticks(
-            seen, [pool.address for pool in seen.pools if pool.tick_state is not None]
+            snapshot, [pool.address for pool in snapshot.pools if pool.tick_state is not None]
         )
 
-    def _applied(
+    def _apply(
         self,
         state: PaperWallet,
         paper_tx: PaperTx,
         pools: dict[str, Pool],
-        seen: Snapshot,
+        snapshot: Snapshot,
         price_wei: int,
-        further: bool,
+        may_read_ticks: bool,
     ) -> tuple[PaperWallet, dict[str, Pool]]:
         """Return the wallet and the pools after a transaction, which may have reverted."""
-        done: TransactionEffects | PaperVenueEffects | None
-        head, size = seen.head, len(paper_tx.tx.data) // 2 - 1
+        effects: TransactionEffects | PaperVenueEffects | None
+        head, data_bytes = snapshot.head, len(paper_tx.tx.data) // 2 - 1
         try:
-            done = self._run(paper_tx.tx, state, pools, head)
+            effects = self._execute(paper_tx.tx, state, pools, head)
         except TransactionReverted as error:
-            if further and isinstance(error, TicksExhausted):
+            if may_read_ticks and isinstance(error, TicksExhausted):
                 raise
-            done = None
-        units = min(paper_tx.tx.gas, FAILED_UNITS) if done is None else done.gas
-        native_wei = done.native_wei if isinstance(done, TransactionEffects) else state.native_wei
-        paid_wei = units * price_wei + seen.data_fee_wei(units, size)
-        if done is not None and (units > paper_tx.tx.gas or native_wei < paid_wei):
-            done, units, native_wei = None, paper_tx.tx.gas, state.native_wei
+            effects = None
+        gas_units = min(paper_tx.tx.gas, FAILED_UNITS) if effects is None else effects.gas
+        native_wei = (
+            effects.native_wei if isinstance(effects, TransactionEffects) else state.native_wei
+        )
+        paid_wei = gas_units * price_wei + snapshot.data_fee_wei(gas_units, data_bytes)
+        if effects is not None and (gas_units > paper_tx.tx.gas or native_wei < paid_wei):
+            effects, gas_units, native_wei = None, paper_tx.tx.gas, state.native_wei
         receipt = Receipt(
             tx_hash=paper_tx.hash,
             status=0,
             block_number=head.number,
             block_hash=head.hash,
-            gas_used=units,
+            gas_used=gas_units,
             effective_gas_price_wei=price_wei,
             transfers=(),
-            data_fee_wei=seen.data_fee_wei(units, size),
+            data_fee_wei=snapshot.data_fee_wei(gas_units, data_bytes),
         )
-        if done is not None:
-            receipt = replace(receipt, status=1, transfers=tuple(done.transfers))
-        if isinstance(done, TransactionEffects):
-            receipt = replace(receipt, wrapped=tuple(done.wrapped))
-        elif done is not None:
-            receipt = replace(receipt, fills=done.fills, funding=done.funding)
+        if effects is not None:
+            receipt = replace(receipt, status=1, transfers=tuple(effects.transfers))
+        if isinstance(effects, TransactionEffects):
+            receipt = replace(receipt, wrapped=tuple(effects.wrap_transfers))
+        elif effects is not None:
+            receipt = replace(receipt, fills=effects.fills, funding=effects.funding)
         state = replace(
             state,
             nonce=state.nonce + 1,
             native_wei=max(0, native_wei - receipt.gas_cost_wei),
-            receipts=(*state.receipts, receipt)[-RECEIPTS:],
+            receipts=(*state.receipts, receipt)[-MAX_RECEIPTS:],
         )
-        if done is None:
+        if effects is None:
             return state, pools
-        spender = self._place.router
-        if isinstance(done, PaperVenueEffects) and self._venue is not None:
+        spender = self._addresses.router
+        if isinstance(effects, PaperVenueEffects) and self._venue is not None:
             spender = self._venue.contracts.vault
-            state, after = replace(state, margin=done.margin), pools
-        elif isinstance(done, TransactionEffects):
-            after = done.pools
-        balances = tuple(Holding(token, raw) for token, raw in sorted(done.balances.items()))
+            state, pools_after = replace(state, margin=effects.margin), pools
+        elif isinstance(effects, TransactionEffects):
+            pools_after = effects.pools
+        balances = tuple(Holding(token, raw) for token, raw in sorted(effects.balances.items()))
         allowances = (
             *(allowance for allowance in state.allowances if allowance.spender != spender),
-            *(Allowance(token, spender, raw) for token, raw in sorted(done.allowances.items())),
+            *(Allowance(token, spender, raw) for token, raw in sorted(effects.allowances.items())),
         )
-        return replace(state, balances=balances, allowances=allowances), after
+        return replace(state, balances=balances, allowances=allowances), pools_after
 
-    def _run(
+    def _execute(
         self, tx: UnsignedTx, state: PaperWallet, pools: Mapping[str, Pool], head: Head
     ) -> TransactionEffects | PaperVenueEffects:
         balances = {balance.token: balance.raw for balance in state.balances}
         if self._venue is not None and (call := self._venue.call_of(tx)) is not None:
-            seen = self._seen
-            account = None if seen is None else seen.layer(FuturesReading).account
+            snapshot = self._newest_snapshot
+            account = None if snapshot is None else snapshot.layer(FuturesReading).account
             if state.margin is None or account is None:
                 raise TransactionReverted("the margin account is unknown")
             vault = self._venue.contracts.vault
@@ -315,18 +342,18 @@ class PaperChain:
             {
                 allowance.token: allowance.raw
                 for allowance in state.allowances
-                if allowance.spender == self._place.router
+                if allowance.spender == self._addresses.router
             },
             pools,
             head.timestamp_s,
-            self._place,
+            self._addresses,
             tx.value_wei,
             state.native_wei,
         )
 
 
-def _pools(seen: Snapshot) -> dict[str, Pool]:
-    return {pool.address: pool for pool in seen.pools}
+def _pools(snapshot: Snapshot) -> dict[str, Pool]:
+    return {pool.address: pool for pool in snapshot.pools}
 
 
 def _price_wei(tx: UnsignedTx, head: Head) -> int | None:
@@ -360,8 +387,8 @@ class PaperReader:
                 code=ErrorCode.LAG,
             )
         snapshot = self._chain.margin(snapshot)
-        amounts = {holding.token: holding.raw for holding in state.balances}
-        allowed = {
+        raw_by_token = {holding.token: holding.raw for holding in state.balances}
+        raw_by_allowance = {
             (allowance.token, allowance.spender): allowance.raw for allowance in state.allowances
         }
         return replace(
@@ -370,11 +397,13 @@ class PaperReader:
             nonce_latest=state.nonce,
             nonce_pending=state.nonce + len(state.waiting),
             holdings=tuple(
-                Holding(holding.token, amounts.get(holding.token, 0))
+                Holding(holding.token, raw_by_token.get(holding.token, 0))
                 for holding in snapshot.holdings
             ),
             allowances=tuple(
-                Allowance(read.token, read.spender, allowed.get((read.token, read.spender), 0))
+                Allowance(
+                    read.token, read.spender, raw_by_allowance.get((read.token, read.spender), 0)
+                )
                 for read in snapshot.allowances
             ),
             positions=(),
@@ -403,10 +432,12 @@ class PaperEvidence:
 
     def gather(self, step: StepInput, plan: Plan) -> Evidence:
         """See ports.EvidenceSource."""
-        real = self._chain.real(step.snapshot.head.hash)
+        real_snapshot = self._chain.real(step.snapshot.head.hash)
         snapshot = replace(step.snapshot, holdings=(), allowances=())
-        if real is not None:
-            snapshot = replace(snapshot, holdings=real.holdings, allowances=real.allowances)
+        if real_snapshot is not None:
+            snapshot = replace(
+                snapshot, holdings=real_snapshot.holdings, allowances=real_snapshot.allowances
+            )
         return self._source.gather(replace(step, snapshot=snapshot), plan)
 
 
@@ -414,12 +445,13 @@ def paper_from_wallet(snapshot: Snapshot, tokens: Sequence[str]) -> PaperWallet:
     """Return a paper wallet with the real wallet's balances of `tokens`, allowances and native
     coin. Raises ConfigError for an unreadable balance.
     """
-    raw = balances_of(snapshot)
-    if unread := [token for token in tokens if token not in raw]:
+    balances_raw = balances_of(snapshot)
+    if unread_tokens := [token for token in tokens if token not in balances_raw]:
         raise ConfigError(
-            f"the balance of {unread[0]} cannot be read now", "try again, or begin with --start"
+            f"the balance of {unread_tokens[0]} cannot be read now",
+            "try again, or begin with --start",
         )
-    balances = tuple(Holding(token, raw[token]) for token in sorted(tokens))
+    balances = tuple(Holding(token, balances_raw[token]) for token in sorted(tokens))
     return PaperWallet(
         balances,
         snapshot.allowances,
@@ -429,10 +461,12 @@ def paper_from_wallet(snapshot: Snapshot, tokens: Sequence[str]) -> PaperWallet:
     )
 
 
-def paper_from_amounts(snapshot: Snapshot, raw: Mapping[str, int], native_wei: int) -> PaperWallet:
-    """Return a paper wallet with `raw` base units by token, and `native_wei`."""
+def paper_from_amounts(
+    snapshot: Snapshot, raw_by_token: Mapping[str, int], native_wei: int
+) -> PaperWallet:
+    """Return a paper wallet with `raw_by_token` base units by token, and `native_wei`."""
     return PaperWallet(
-        tuple(Holding(token, raw[token]) for token in sorted(raw)),
+        tuple(Holding(token, raw_by_token[token]) for token in sorted(raw_by_token)),
         (),
         native_wei,
         0,
@@ -449,18 +483,20 @@ def paper_from_value(
     target, the wallet starts without the asset. Raises ConfigError for an asset without a price.
     """
     portfolio, references = step.portfolio, reference_prices(step)
-    whole = value * 10**portfolio.numeraire.decimals
+    wallet_value = value * 10**portfolio.numeraire.decimals
     collateral = collateral_token(futures_policy(step))
     if (policy := futures_policy(step)) is None or not policy.margin_in_weights:
         margin_raw = 0
-    values = {
-        asset.token.address: (whole + margin_raw) * asset.target_bps / BPS
+    target_values = {
+        asset.token.address: (wallet_value + margin_raw) * asset.target_bps / BPS
         - (margin_raw if asset.token.address == collateral else 0)
         for asset in portfolio.assets
     }
-    values = {token: max(Fraction(0), part) for token, part in values.items()}
-    scale = whole / sum(values.values(), Fraction(0))
-    raw = {}
+    target_values = {
+        token: max(Fraction(0), target_value) for token, target_value in target_values.items()
+    }
+    scale = wallet_value / sum(target_values.values(), Fraction(0))
+    raw_by_token = {}
     for asset in portfolio.assets:
         price = references.prices.get(asset.token.address)
         if price is None and asset.target_bps:
@@ -468,7 +504,9 @@ def paper_from_value(
                 f"--value: {asset.token.label} has no reference price now",
                 "try again, or begin with --start",
             )
-        raw[asset.token.address] = asset.reserve_raw
+        raw_by_token[asset.token.address] = asset.reserve_raw
         if price is not None:
-            raw[asset.token.address] += floor_int(values[asset.token.address] * scale / price.price)
-    return paper_from_amounts(step.snapshot, raw, native_wei)
+            raw_by_token[asset.token.address] += floor_int(
+                target_values[asset.token.address] * scale / price.price
+            )
+    return paper_from_amounts(step.snapshot, raw_by_token, native_wei)

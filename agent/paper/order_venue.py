@@ -29,16 +29,16 @@ from agent.model import (
     UnsignedTx,
     VenuePayment,
 )
-from agent.paper.chain import RECEIPTS
+from agent.paper.chain import MAX_RECEIPTS
 from agent.ports import Clock, Grant
 from agent.ports.perpetuals import PerpOrderDraft
 from agent.signing.base import FuturesRules
 from agent.signing.futures import require_signable_order
 from agent.store.store import PaperStore
 from agent.units import ceil_int, floor_int
-from agent.venues.hyperliquid.client import HyperliquidVenue
+from agent.venues.hyperliquid.client import HyperliquidClient
 from agent.venues.hyperliquid.orders import QUOTE_DECIMALS, price_of
-from agent.venues.hyperliquid.venue import HyperliquidPerps, dated, unknown_reason
+from agent.venues.hyperliquid.venue import HyperliquidPerps, unknown_reason, with_chain_times
 
 UNMATCHED = "Order could not immediately match against any resting orders."
 NO_MARGIN = "Insufficient margin to place order."
@@ -51,7 +51,7 @@ class PaperOrderVenue:
     def __init__(
         self,
         venue: HyperliquidPerps,
-        client: HyperliquidVenue,
+        client: HyperliquidClient,
         book: PaperStore,
         since_s: Callable[[], int | None],
     ) -> None:
@@ -68,26 +68,30 @@ class PaperOrderVenue:
         of the real account. Raises ConfigError if the venue cannot be read.
         """
         try:
-            real = self._client.read()
-            dated(real, snapshot)
+            real_account = self._client.read()
+            with_chain_times(real_account, snapshot)
         except TrimtabError as error:
             raise ConfigError(
                 f"the margin account cannot be read now: {error.message}", "try again"
             ) from None
         if deposit_raw is not None:
-            return PaperMargin(deposit_raw * real.settlement_raw, 0, ())
+            return PaperMargin(deposit_raw * real_account.settlement_raw, 0, ())
         return PaperMargin(
-            real.collateral_raw, real.realised_raw, _positions(real.positions, {}, _time_s(real))
+            real_account.collateral_raw,
+            real_account.realised_raw,
+            _positions(real_account.positions, {}, _time_s(real_account)),
         )
 
     def read(self, snapshot: Snapshot) -> Snapshot:
         """See PerpVenue."""
         paper_margin = self._state().margin
         try:
-            real = self._client.read()
-            at = dated(real, snapshot)
+            real_account = self._client.read()
+            dated_account = with_chain_times(real_account, snapshot)
             account = (
-                None if paper_margin is None else self._account(at, self._paid(paper_margin, real))
+                None
+                if paper_margin is None
+                else self._account(dated_account, self._with_funding(paper_margin, real_account))
             )
         except TrimtabError as error:
             return snapshot.with_layer(FuturesReading(unknown=unknown_reason(error)))
@@ -119,38 +123,44 @@ class PaperOrderVenue:
             earlier.tx_hash == signed.hash for earlier in state.receipts
         ):
             return ""
-        wire = json.loads(signed.raw)["orders"][0]
-        real = self._client.read()
-        paper_margin = self._paid(state.margin, real)
-        account = self._account(real, paper_margin)
+        order_wire = json.loads(signed.raw)["orders"][0]
+        real_account = self._client.read()
+        paper_margin = self._with_funding(state.margin, real_account)
+        account = self._account(real_account, paper_margin)
         coin = next(
             market.market
-            for market in real.markets
-            if self._client.asset_of(market.market) == wire["a"]
+            for market in real_account.markets
+            if self._client.asset_of(market.market) == order_wire["a"]
         )
-        size = Fraction(wire["s"])
-        if wire["r"]:
+        size = Fraction(order_wire["s"])
+        if order_wire["r"]:
             size_raw = account.size_raw(coin)
-            if size_raw and (size_raw < 0) is wire["b"]:
+            if size_raw and (size_raw < 0) is order_wire["b"]:
                 size = min(size, Fraction(abs(size_raw), account.market(coin).unit))
             else:
                 return NOT_REDUCING
-        fill = self._matched(account, coin, wire, size)
+        fill = self._match(account, coin, order_wire, size)
         if fill is None:
             return UNMATCHED
-        after = margin.with_trade(account, coin, fill.size_raw, fill.quote_raw)
-        after = replace(after, realised_raw=after.realised_raw - fill.fee_raw)
-        if not wire["r"] and margin.free_raw(after) < 0:
+        account_after = margin.with_trade(account, coin, fill.size_raw, fill.quote_raw)
+        account_after = replace(
+            account_after, realised_raw=account_after.realised_raw - fill.fee_raw
+        )
+        if not order_wire["r"] and margin.free_raw(account_after) < 0:
             return NO_MARGIN
-        realised = after.realised_raw - account.realised_raw
+        realised = account_after.realised_raw - account.realised_raw
         receipt = Receipt(
             signed.hash, 1, 0, "", 0, 0, (), fills=(replace(fill, realised_raw=realised),)
         )
-        settled = {position.market: position.settled_s for position in paper_margin.positions}
-        positions = _positions(after.positions, settled, _time_s(real))
-        kept = replace(paper_margin, realised_raw=after.realised_raw, positions=positions)
+        settled_by_market = {
+            position.market: position.settled_s for position in paper_margin.positions
+        }
+        positions = _positions(account_after.positions, settled_by_market, _time_s(real_account))
+        margin_after = replace(
+            paper_margin, realised_raw=account_after.realised_raw, positions=positions
+        )
         self._book.save(
-            replace(state, margin=kept, receipts=(*state.receipts, receipt)[-RECEIPTS:])
+            replace(state, margin=margin_after, receipts=(*state.receipts, receipt)[-MAX_RECEIPTS:])
         )
         return ""
 
@@ -162,7 +172,7 @@ class PaperOrderVenue:
         if state.margin is None:
             return
         try:
-            paper_margin = self._paid(state.margin, self._client.read())
+            paper_margin = self._with_funding(state.margin, self._client.read())
         except TrimtabError:
             return
         if paper_margin != state.margin:
@@ -174,10 +184,10 @@ class PaperOrderVenue:
             raise OperatorNeeded("there is no paper wallet yet", "run trimtab paper to create one")
         return wallet
 
-    def _account(self, real: MarginAccount, margin: PaperMargin) -> MarginAccount:
+    def _account(self, real_account: MarginAccount, margin: PaperMargin) -> MarginAccount:
         """Return the paper account with the markets of the real one."""
         return replace(
-            real,
+            real_account,
             collateral_raw=margin.collateral_raw,
             realised_raw=margin.realised_raw,
             positions=tuple(
@@ -189,18 +199,18 @@ class PaperOrderVenue:
             resting=(),
         )
 
-    def _paid(self, margin: PaperMargin, real: MarginAccount) -> PaperMargin:
+    def _with_funding(self, margin: PaperMargin, real_account: MarginAccount) -> PaperMargin:
         """Return the account after the hourly funding until the time of a reading: size times the
         close of the hour before it times the venue's rate. Raises Retryable, OperatorNeeded for a
         position in a market that the config does not have.
         """
-        until_ms = _time_s(real) * 1000
-        paid, positions = list[VenuePayment](), []
+        until_ms = _time_s(real_account) * 1000
+        new_payments, positions = list[VenuePayment](), []
         for position in margin.positions:
             market = next(
                 (
                     perp_market
-                    for perp_market in real.markets
+                    for perp_market in real_account.markets
                     if perp_market.market == position.market
                 ),
                 None,
@@ -214,39 +224,48 @@ class PaperOrderVenue:
                 position.market, _last_ms(position.settled_s), until_ms
             )
             for time_ms, rate in rates:
-                quoted = self._client.price_before(position.market, time_ms)
-                raw = ceil_int(position.size_raw * price_of(quoted, market.size_decimals) * rate)
-                paid.append(VenuePayment(position.market, time_ms // 1000, raw))
+                quoted_price = self._client.price_before(position.market, time_ms)
+                raw = ceil_int(
+                    position.size_raw * price_of(quoted_price, market.size_decimals) * rate
+                )
+                new_payments.append(VenuePayment(position.market, time_ms // 1000, raw))
             last_s = max((time_ms // 1000 for time_ms, _ in rates), default=position.settled_s)
             positions.append(replace(position, settled_s=last_s))
         since_s = self._since_s() or 0
-        kept = [*(payment for payment in margin.payments if payment.at_s > since_s), *paid]
+        payments = [
+            *(payment for payment in margin.payments if payment.at_s > since_s),
+            *new_payments,
+        ]
         return replace(
             margin,
             realised_raw=margin.realised_raw
-            - sum(venue_payment.paid_raw for venue_payment in paid),
+            - sum(venue_payment.paid_raw for venue_payment in new_payments),
             positions=tuple(positions),
-            payments=tuple(sorted(kept, key=lambda position: (position.at_s, position.market))),
+            payments=tuple(sorted(payments, key=lambda position: (position.at_s, position.market))),
         )
 
-    def _matched(
-        self, account: MarginAccount, coin: str, wire: dict[str, object], amount: Fraction
+    def _match(
+        self, account: MarginAccount, coin: str, wire: dict[str, object], requested_size: Fraction
     ) -> PerpFill | None:
         """Return the fill of a size on the book within the limit price; None if nothing fills."""
-        market, limit, buys = account.market(coin), Fraction(str(wire["p"])), wire["b"] is True
-        left, quote = amount, Fraction(0)
-        for price, size in () if market.is_paused else self._client.book(coin, asks=buys):
-            if left <= 0 or (price > limit if buys else price < limit):
+        market, limit_price, is_buy = (
+            account.market(coin),
+            Fraction(str(wire["p"])),
+            wire["b"] is True,
+        )
+        unfilled_size, quote = requested_size, Fraction(0)
+        for price, size in () if market.is_paused else self._client.book(coin, asks=is_buy):
+            if unfilled_size <= 0 or (price > limit_price if is_buy else price < limit_price):
                 break
-            part = min(left, size)
-            left, quote = left - part, quote + part * price
-        size_raw = floor_int((amount - left) * market.unit)
+            filled_size = min(unfilled_size, size)
+            unfilled_size, quote = unfilled_size - filled_size, quote + filled_size * price
+        size_raw = floor_int((requested_size - unfilled_size) * market.unit)
         if not size_raw:
             return None
-        quote_raw = floor_int((-quote if buys else quote) * 10**QUOTE_DECIMALS)
+        quote_raw = floor_int((-quote if is_buy else quote) * 10**QUOTE_DECIMALS)
         fee_raw = ceil_int(Fraction(abs(quote_raw) * market.fee_ppm, margin.PPM))
         return PerpFill(
-            "", self._client.account, coin, size_raw if buys else -size_raw, quote_raw, fee_raw, 0
+            "", self._client.account, coin, size_raw if is_buy else -size_raw, quote_raw, fee_raw, 0
         )
 
 
@@ -269,10 +288,10 @@ class PaperAgentSigner:
 
 
 def _positions(
-    positions: tuple[Position, ...], settled: dict[str, int], now_s: int
+    positions: tuple[Position, ...], settled_by_market: dict[str, int], now_s: int
 ) -> tuple[PaperPosition, ...]:
-    """Return paper positions. They pay funding from `settled` on, Unix seconds by market, or from
-    `now_s` on if new.
+    """Return paper positions. They pay funding from `settled_by_market` on, Unix seconds by market,
+    or from `now_s` on if new.
     """
     return tuple(
         PaperPosition(
@@ -280,7 +299,7 @@ def _positions(
             position.size_raw,
             position.open_notional_raw,
             0,
-            settled.get(position.market, now_s),
+            settled_by_market.get(position.market, now_s),
         )
         for position in positions
     )

@@ -43,7 +43,7 @@ SWAP_WORDS, FUNDING_WORDS = 11, 3
 DAY_S = 86_400
 MARGIN_UNITS = 250_000
 """Gas of a margin deposit or withdrawal, measured on the embedded chain."""
-WORD = 2**256
+WORD_MODULUS = 2**256
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +72,12 @@ class PaperVenue:
         self._collateral = collateral
         self._transport = transport
 
-    def account(self, read: MarginAccount, margin: PaperMargin, head: Head) -> MarginAccount:
+    def account(
+        self, real_account: MarginAccount, margin: PaperMargin, head: Head
+    ) -> MarginAccount:
         """Return the paper account with the markets of the real one, at its block."""
         return replace(
-            read,
+            real_account,
             collateral_raw=margin.collateral_raw,
             realised_raw=margin.realised_raw,
             positions=tuple(
@@ -83,32 +85,34 @@ class PaperVenue:
                     position.market,
                     position.size_raw,
                     position.open_notional_raw,
-                    _funding_raw(position, self._growth(position.market, head)),
+                    _funding_raw(position, self._funding_growth_x96(position.market, head)),
                 )
                 for position in margin.positions
             ),
         )
 
-    def begin(self, read: MarginAccount | None, head: Head, deposit_raw: int | None) -> PaperMargin:
+    def begin(
+        self, real_account: MarginAccount | None, head: Head, deposit_raw: int | None
+    ) -> PaperMargin:
         """Return the first margin account: `deposit_raw` of collateral without positions, or a copy
         of the real account with its funding settled. Raises ConfigError if the real account is
         unknown.
         """
-        if read is None:
+        if real_account is None:
             raise ConfigError("the margin account cannot be read now", "try again")
         if deposit_raw is not None:
-            return PaperMargin(deposit_raw * read.settlement_raw, 0, ())
+            return PaperMargin(deposit_raw * real_account.settlement_raw, 0, ())
         return PaperMargin(
-            read.collateral_raw,
-            read.realised_raw - margin.funding_pending_raw(read),
+            real_account.collateral_raw,
+            real_account.realised_raw - margin.funding_pending_raw(real_account),
             tuple(
                 PaperPosition(
                     position.market,
                     position.size_raw,
                     position.open_notional_raw,
-                    self._growth(position.market, head),
+                    self._funding_growth_x96(position.market, head),
                 )
-                for position in read.positions
+                for position in real_account.positions
             ),
         )
 
@@ -145,19 +149,19 @@ class PaperVenue:
                     balances, {**allowances, tx.to: raw}, margin, APPROVE_UNITS
                 )
             case OpenPosition():
-                return self._filled(call, balances, allowances, account, margin, head)
+                return self._fill(call, balances, allowances, account, margin, head)
             case MarginTransfer():
-                return self._moved(call, balances, allowances, account, margin)
+                return self._transfer_margin(call, balances, allowances, account, margin)
             case other:
                 raise TransactionReverted(f"{type(other).__name__} is not simulated")
 
-    def _filled(
+    def _fill(
         self,
         call: OpenPosition,
         balances: Mapping[str, int],
         allowances: Mapping[str, int],
         account: MarginAccount,
-        paper: PaperMargin,
+        paper_margin: PaperMargin,
         head: Head,
     ) -> PaperVenueEffects:
         """Settle funding, then fill an order, as ClearingHouse.openPosition does."""
@@ -166,7 +170,7 @@ class PaperVenue:
             raise TransactionReverted(f"{REVERTS['CH_TE']} (CH_TE)")
         if market.is_paused:
             raise TransactionReverted(f"{REVERTS['CH_MNO']} (CH_MNO)")
-        quote_raw, fee_raw = self._quoted(call, head)
+        quote_raw, fee_raw = self._quote(call, head)
         total_raw = quote_raw - fee_raw
         if call.size_raw < 0 and total_raw < call.bound_raw:
             raise TransactionReverted(f"{REVERTS['CH_TLRS']} (CH_TLRS)")
@@ -174,91 +178,106 @@ class PaperVenue:
             raise TransactionReverted(f"{REVERTS['CH_TMRL']} (CH_TMRL)")
         size_raw = account.size_raw(call.market)
         paid_raw = sum(
-            other.funding_pending_raw for other in account.positions if other.market == call.market
+            position.funding_pending_raw
+            for position in account.positions
+            if position.market == call.market
         )
-        after = margin.with_trade(account, call.market, call.size_raw, total_raw)
-        reduces = size_raw * call.size_raw < 0 and abs(call.size_raw) <= abs(size_raw)
-        if reduces and not margin.may_reduce(after):
+        account_after = margin.with_trade(account, call.market, call.size_raw, total_raw)
+        is_reduction = size_raw * call.size_raw < 0 and abs(call.size_raw) <= abs(size_raw)
+        if is_reduction and not margin.may_reduce(account_after):
             raise TransactionReverted(f"{REVERTS['CH_NEFCM']} (CH_NEFCM)")
-        if not reduces and margin.free_raw(after) < 0:
+        if not is_reduction and margin.free_raw(account_after) < 0:
             raise TransactionReverted(f"{REVERTS['CH_NEFCI']} (CH_NEFCI)")
-        growths = {position.market: position.growth_x96 for position in paper.positions}
-        growths[call.market] = self._growth(call.market, head)
-        place = self.contracts
+        growth_by_market = {
+            position.market: position.growth_x96 for position in paper_margin.positions
+        }
+        growth_by_market[call.market] = self._funding_growth_x96(call.market, head)
+        contracts = self.contracts
         fill = PerpFill(
-            place.clearing_house,
-            place.trader,
+            contracts.clearing_house,
+            contracts.trader,
             call.market,
             call.size_raw,
             quote_raw,
             fee_raw,
-            after.realised_raw - account.realised_raw + paid_raw,
+            account_after.realised_raw - account.realised_raw + paid_raw,
         )
-        funding = PerpFunding(place.clearing_house, place.trader, call.market, paid_raw)
+        funding = PerpFunding(contracts.clearing_house, contracts.trader, call.market, paid_raw)
         positions = tuple(
             PaperPosition(
-                other.market, other.size_raw, other.open_notional_raw, growths[other.market]
+                position.market,
+                position.size_raw,
+                position.open_notional_raw,
+                growth_by_market[position.market],
             )
-            for other in after.positions
+            for position in account_after.positions
         )
         return PaperVenueEffects(
             balances,
             allowances,
-            PaperMargin(paper.collateral_raw, after.realised_raw, positions),
+            PaperMargin(paper_margin.collateral_raw, account_after.realised_raw, positions),
             ORDER_GAS,
             fills=(fill,),
             funding=(funding,) if paid_raw else (),
         )
 
-    def _moved(
+    def _transfer_margin(
         self,
         call: MarginTransfer,
         balances: Mapping[str, int],
         allowances: Mapping[str, int],
         account: MarginAccount,
-        paper: PaperMargin,
+        paper_margin: PaperMargin,
     ) -> PaperVenueEffects:
         """Deposit or withdraw collateral as the vault does."""
-        balance, allowed = balances.get(call.token, 0), allowances.get(call.token, 0)
-        raw, vault = call.raw * account.settlement_raw, self.contracts.vault
+        balance, allowance = balances.get(call.token, 0), allowances.get(call.token, 0)
+        quote_raw, vault = call.raw * account.settlement_raw, self.contracts.vault
         if call.token != self._collateral:
             raise TransactionReverted("the vault uses another token")
         if call.is_deposit:
-            if min(balance, allowed) < call.raw:
+            if min(balance, allowance) < call.raw:
                 raise TransactionReverted("STF")
             return PaperVenueEffects(
                 {**balances, call.token: balance - call.raw},
-                {**allowances, call.token: allowed - call.raw},
-                replace(paper, collateral_raw=paper.collateral_raw + raw),
+                {**allowances, call.token: allowance - call.raw},
+                replace(paper_margin, collateral_raw=paper_margin.collateral_raw + quote_raw),
                 MARGIN_UNITS,
                 (Transfer(call.token, self.contracts.trader, vault, call.raw),),
             )
-        if margin.free_raw(account) < raw:
+        if margin.free_raw(account) < quote_raw:
             raise TransactionReverted(f"{REVERTS['V_NEFC']} (V_NEFC)")
         return PaperVenueEffects(
             {**balances, call.token: balance + call.raw},
             allowances,
-            replace(paper, collateral_raw=paper.collateral_raw - raw),
+            replace(paper_margin, collateral_raw=paper_margin.collateral_raw - quote_raw),
             MARGIN_UNITS,
             (Transfer(call.token, vault, self.contracts.trader, call.raw),),
         )
 
-    def _quoted(self, call: OpenPosition, head: Head) -> tuple[int, int]:
+    def _quote(self, call: OpenPosition, head: Head) -> tuple[int, int]:
         """Return the signed quote without the fee, and the fee, of a fill at a block."""
-        sells = call.size_raw < 0
-        fields = (self.contracts.trader, call.market, sells, sells, False, abs(call.size_raw), 0)
-        words = self._ask(SWAP + abi_encode([_SWAP_PARAMS], [fields]), SWAP_WORDS, head)
+        is_sale = call.size_raw < 0
+        fields = (
+            self.contracts.trader,
+            call.market,
+            is_sale,
+            is_sale,
+            False,
+            abs(call.size_raw),
+            0,
+        )
+        words = self._call_exchange(SWAP + abi_encode([_SWAP_PARAMS], [fields]), SWAP_WORDS, head)
         size_raw, quote_raw, fee_raw = _signed(words[2]), _signed(words[3]), words[4]
         if size_raw != call.size_raw:
             raise TransactionReverted(f"the market fills {size_raw} of {call.size_raw} base units")
         return quote_raw, fee_raw
 
-    def _growth(self, market: str, head: Head) -> int:
+    def _funding_growth_x96(self, market: str, head: Head) -> int:
         """Return the market's funding growth at a block (Funding.Growth.twPremiumX96)."""
         data = SETTLE_FUNDING + abi_encode(["address", "address"], [self.contracts.trader, market])
-        return _signed(self._ask(data, FUNDING_WORDS, head)[1])
+        return _signed(self._call_exchange(data, FUNDING_WORDS, head)[1])
 
-    def _ask(self, data: bytes, count: int, head: Head) -> tuple[int, ...]:
+    def _call_exchange(self, data: bytes, count: int, head: Head) -> tuple[int, ...]:
         """Call the exchange as the clearing house and return the words of the answer. Raises
         TransactionReverted with the revert reason.
         """
@@ -269,22 +288,22 @@ class PaperVenue:
         }
         try:
             answer = self._transport.call("eth_call", [call, hex(head.number)])
-        except CallFailed as failed:
-            code = revert_code(failed.fault.data, failed.fault.message)
+        except CallFailed as error:
+            code = revert_code(error.fault.data, error.fault.message)
             if code not in REVERTS:
                 raise
             raise TransactionReverted(f"{REVERTS[code]} ({code})") from None
-        raw = parse_bytes(answer, "answer of the exchange", 32 * count)
-        return tuple(abi_decode(["uint256"] * count, raw))
+        answer_bytes = parse_bytes(answer, "answer of the exchange", 32 * count)
+        return tuple(abi_decode(["uint256"] * count, answer_bytes))
 
 
 def _funding_raw(position: PaperPosition, growth_x96: int) -> int:
     """Return the pending funding of a position
     (Funding.calcPendingFundingPaymentWithLiquidityCoefficient, with PerpMath.mulDiv).
     """
-    grown = position.size_raw * (growth_x96 - position.growth_x96)
-    return truncate(Fraction(truncate(Fraction(grown, margin.Q96)), DAY_S))
+    payment_x96 = position.size_raw * (growth_x96 - position.growth_x96)
+    return truncate(Fraction(truncate(Fraction(payment_x96, margin.Q96)), DAY_S))
 
 
 def _signed(word: int) -> int:
-    return word - WORD if word >= WORD // 2 else word
+    return word - WORD_MODULUS if word >= WORD_MODULUS // 2 else word

@@ -16,7 +16,7 @@ from agent.model import (
     StepInput,
     TopUp,
 )
-from agent.model.rollups import SPIKE
+from agent.model.rollups import MAX_FEE_RISE
 from agent.policy import native_coin
 from agent.policy.minimum import APPROVAL_BYTES, APPROVAL_GAS, LEG_BYTES
 from agent.units import NATIVE, ceil_int
@@ -33,12 +33,14 @@ def swap_spend(legs: Sequence[Leg]) -> dict[str, int]:
     return amounts
 
 
-def approval_count(amounts: Mapping[str, int], allowed: Mapping[str, int]) -> int:
+def approval_count(amounts: Mapping[str, int], allowances: Mapping[str, int]) -> int:
     """Return the number of approvals for these amounts: one from a zero allowance, two if a smaller
     allowance is reset first.
     """
-    short = [allowed.get(token, 0) for token, raw in amounts.items() if allowed.get(token, 0) < raw]
-    return sum(2 if raw > 0 else 1 for raw in short)
+    allowances_short = [
+        allowances.get(token, 0) for token, raw in amounts.items() if allowances.get(token, 0) < raw
+    ]
+    return sum(2 if raw > 0 else 1 for raw in allowances_short)
 
 
 def approval_gas_units(step: StepInput, plan: Plan) -> int:
@@ -47,15 +49,17 @@ def approval_gas_units(step: StepInput, plan: Plan) -> int:
     """
     if isinstance(plan.decision, TopUp):
         return 0
-    needed = approval_count(swap_spend(plan.legs), _allowed(step.snapshot, step.execution.router))
+    approvals = approval_count(
+        swap_spend(plan.legs), _allowances(step.snapshot, step.execution.router)
+    )
     for action in plan.actions:
         spender = step.execution.position_contract(action.venue)
-        needed += approval_count(action.spends_raw, _allowed(step.snapshot, spender))
+        approvals += approval_count(action.spends_raw, _allowances(step.snapshot, spender))
     for deposit in layers.DEPOSITS:
         token, raw, spender = deposit(step, plan)
         if spender or raw:
-            needed += approval_count({token: raw}, _allowed(step.snapshot, spender))
-    return APPROVAL_GAS * needed
+            approvals += approval_count({token: raw}, _allowances(step.snapshot, spender))
+    return APPROVAL_GAS * approvals
 
 
 def revocation_gas_units(plan: Plan) -> int:
@@ -72,15 +76,17 @@ def revocation_gas_units(plan: Plan) -> int:
 def worst_gas_wei(step: StepInput, plan: Plan) -> int:
     """Return the largest gas cost of the plan's transactions: gas limits (GAS_MARGIN times the
     estimate) at the fee cap, which is at most limits.gas_price or, in an emergency, that
-    emergency's ceiling; on rollups also SPIKE times the data fee.
+    emergency's ceiling; on rollups also MAX_FEE_RISE times the data fee.
     """
     price_wei = native_coin.price_below_wei(step.snapshot, layers.gas_price_limit_wei(step, plan))
-    around = approval_gas_units(step, plan) + revocation_gas_units(plan)
-    units = ceil_int((plan.gas_units + around) * native_coin.GAS_MARGIN)
+    surrounding_units = approval_gas_units(step, plan) + revocation_gas_units(plan)
+    units = ceil_int((plan.gas_units + surrounding_units) * native_coin.GAS_MARGIN)
     if not units:  # nothing is sent on chain
         return 0
     revocations = [APPROVAL_BYTES] * (revocation_gas_units(plan) // APPROVAL_GAS)
-    fee_wei = SPIKE * step.snapshot.data_fee_wei(units, *plan_sizes(step, plan), *revocations)
+    fee_wei = MAX_FEE_RISE * step.snapshot.data_fee_wei(
+        units, *plan_sizes(step, plan), *revocations
+    )
     return units * price_wei + fee_wei
 
 
@@ -108,11 +114,11 @@ def with_data_fee(step: StepInput, plan: Plan, native_price: Fraction) -> Plan:
     if step.snapshot.data_fee is None or not plan.gas_units:
         return plan
     units = plan.gas_units + approval_gas_units(step, plan)
-    fee = step.snapshot.data_fee_wei(units, *plan_sizes(step, plan)) * native_price
-    return replace(plan, cost=replace(plan.cost, gas=plan.cost.gas + fee, data_fee=fee))
+    fee_value = step.snapshot.data_fee_wei(units, *plan_sizes(step, plan)) * native_price
+    return replace(plan, cost=replace(plan.cost, gas=plan.cost.gas + fee_value, data_fee=fee_value))
 
 
-def _allowed(snapshot: Snapshot, spender: str) -> dict[str, int]:
+def _allowances(snapshot: Snapshot, spender: str) -> dict[str, int]:
     return {
         allowance.token: allowance.raw
         for allowance in snapshot.allowances

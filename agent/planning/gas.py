@@ -21,10 +21,6 @@ from agent.model import (
 from agent.policy import native_coin
 from agent.units import NATIVE, Value
 
-# --- Payment of legs in the wrapped native coin: from its balance, by native coin sent, or both;
-# and unwrapping for gas.
-
-
 NATIVE_VENUE = "wrapped_native"
 """Venue of a leg that wraps the native coin (token_in is NATIVE) or unwraps it (token_out is)."""
 V3_VENUE = "uniswap_v3"
@@ -35,8 +31,8 @@ V3_VENUE = "uniswap_v3"
 class WrappedNative:
     """The wrapped native coin as an asset, in wei of either form. `wrapped_raw` is its balance, of
     which legs may take `approved_raw` if this step has an approval; `free_wei` is native coin that
-    may be wrapped, `refill_raw` is unwrapped for gas, and `counts` is true if native coin is part
-    of the asset.
+    may be wrapped, `refill_raw` is unwrapped for gas, and `native_counts` is true if native coin is
+    part of the asset.
     """
 
     token: str
@@ -44,14 +40,14 @@ class WrappedNative:
     approved_raw: int | None
     free_wei: int
     refill_raw: int
-    counts: bool
+    native_counts: bool
 
     @property
     def cap_raw(self) -> int | None:
-        """Return the maximum that legs may sell if native coin counts; None if it does not and
-        nothing is approved.
+        """Maximum that legs may sell: what is approved less the refill, or with native coin that
+        too; None if neither binds.
         """
-        if not self.counts:
+        if not self.native_counts:
             if self.approved_raw is None:
                 return None
             return max(0, self.approved_raw - self.refill_raw)
@@ -86,12 +82,12 @@ def with_payment_legs(coin: WrappedNative | None, legs: Sequence[Leg]) -> tuple[
     """Return the legs with wraps and unwraps for their payment; the trades stay the same, to the
     wei. If wrapped coin is sufficient, it pays. If native coin alone is sufficient, each selling
     leg begins with its own wrap, and no approval is needed. Otherwise the missing amount is first
-    wrapped to the wallet. The gas refill comes last: the whole output of a chain that buys the coin
+    wrapped to the wallet. The gas refill comes last: the whole output of a leg that buys the coin
     if that is enough, because it needs no approval, else the exact amount from the wallet.
     """
     if coin is None or not legs:
         return tuple(legs)
-    sold = sum(
+    sold_raw = sum(
         leg.amount_in_raw
         for leg in legs
         if leg.token_in == coin.token and leg.source is LegFunding.WALLET
@@ -100,16 +96,20 @@ def with_payment_legs(coin: WrappedNative | None, legs: Sequence[Leg]) -> tuple[
         most_raw = coin.wrapped_raw
     else:
         most_raw = min(coin.wrapped_raw, coin.approved_raw)
-    if coin.refill_raw and coin.counts and (chain := _bought(coin, legs)) is not None:
-        return _refilled_from(legs, chain)
+    if (
+        coin.refill_raw
+        and coin.native_counts
+        and (leg_index := _refill_leg(coin, legs)) is not None
+    ):
+        return _refilled_from(legs, leg_index)
     refill = (unwrap(coin.token, coin.refill_raw),) if coin.refill_raw else ()
-    if sold + coin.refill_raw <= most_raw:
+    if sold_raw + coin.refill_raw <= most_raw:
         return (*legs, *refill)
-    if sold <= coin.free_wei and not refill:
-        return tuple(part for leg in legs for part in _by_value(coin, leg))
-    missing = max(0, sold + coin.refill_raw - coin.wrapped_raw)
-    first = (wrap(coin.token, missing, LegFunding.WALLET),) if missing else ()
-    return (*first, *legs, *refill)
+    if sold_raw <= coin.free_wei and not refill:
+        return tuple(payment_leg for leg in legs for payment_leg in _wrap_for_leg(coin, leg))
+    missing_raw = max(0, sold_raw + coin.refill_raw - coin.wrapped_raw)
+    first_wrap = (wrap(coin.token, missing_raw, LegFunding.WALLET),) if missing_raw else ()
+    return (*first_wrap, *legs, *refill)
 
 
 def wrap(token: str, raw: int, sink: LegFunding) -> Leg:
@@ -141,13 +141,13 @@ def balance_deltas(legs: Sequence[Leg]) -> dict[str, int]:
     """Return the change of each wallet balance by the legs, base units; native coin before gas
     under NATIVE.
     """
-    moved: dict[str, int] = {}
+    deltas: dict[str, int] = {}
     for leg in legs:
         if leg.source is LegFunding.WALLET:
-            moved[leg.token_in] = moved.get(leg.token_in, 0) - leg.amount_in_raw
+            deltas[leg.token_in] = deltas.get(leg.token_in, 0) - leg.amount_in_raw
         if leg.sink is LegFunding.WALLET:
-            moved[leg.token_out] = moved.get(leg.token_out, 0) + leg.amount_out_raw
-    return moved
+            deltas[leg.token_out] = deltas.get(leg.token_out, 0) + leg.amount_out_raw
+    return deltas
 
 
 def sweeps(legs: Sequence[Leg]) -> list[tuple[int, str, int]]:
@@ -155,19 +155,21 @@ def sweeps(legs: Sequence[Leg]) -> list[tuple[int, str, int]]:
     number of legs: after all), the token, and the sum of its legs' minimums. Outputs of V3 legs
     wait in the router until another leg leaves, spends, wraps or unwraps the same token there.
     """
-    due: list[tuple[int, str, int]] = []
-    waiting: dict[str, int] = {}
+    sweeps_due: list[tuple[int, str, int]] = []
+    waiting_raw: dict[str, int] = {}
     for number, leg in enumerate(legs):
-        through = {leg.token_in} if leg.source is LegFunding.ROUTER else set[str]()
-        through |= {leg.token_out} if leg.sink is LegFunding.ROUTER else set()
-        through |= {leg.token_in, leg.token_out} if leg.venue == NATIVE_VENUE else set()
-        due += [(number, token, waiting.pop(token)) for token in [*waiting] if token in through]
+        touched = {leg.token_in} if leg.source is LegFunding.ROUTER else set[str]()
+        touched |= {leg.token_out} if leg.sink is LegFunding.ROUTER else set()
+        touched |= {leg.token_in, leg.token_out} if leg.venue == NATIVE_VENUE else set()
+        sweeps_due += [
+            (number, token, waiting_raw.pop(token)) for token in [*waiting_raw] if token in touched
+        ]
         if leg.venue == V3_VENUE and leg.sink is LegFunding.WALLET:
-            waiting[leg.token_out] = waiting.get(leg.token_out, 0) + leg.min_out_raw
-    return due + [(len(legs), token, min_raw) for token, min_raw in waiting.items()]
+            waiting_raw[leg.token_out] = waiting_raw.get(leg.token_out, 0) + leg.min_out_raw
+    return sweeps_due + [(len(legs), token, min_raw) for token, min_raw in waiting_raw.items()]
 
 
-def _by_value(coin: WrappedNative, leg: Leg) -> tuple[Leg, ...]:
+def _wrap_for_leg(coin: WrappedNative, leg: Leg) -> tuple[Leg, ...]:
     if leg.token_in != coin.token or leg.source is not LegFunding.WALLET:
         return (leg,)
     return wrap(coin.token, leg.amount_in_raw, LegFunding.ROUTER), replace(
@@ -175,26 +177,33 @@ def _by_value(coin: WrappedNative, leg: Leg) -> tuple[Leg, ...]:
     )
 
 
-def _bought(coin: WrappedNative, legs: Sequence[Leg]) -> int | None:
-    """Return the leg with the smallest output that covers the refill; None if none does, or if the
-    coin is sold too.
+def _refill_leg(coin: WrappedNative, legs: Sequence[Leg]) -> int | None:
+    """Return the index of the leg with the smallest output that covers the refill; None if none
+    does, or if the coin is sold too.
     """
     if any(leg.token_in == coin.token and leg.source is LegFunding.WALLET for leg in legs):
         return None
-    enough = [
+    covering = [
         (leg.amount_out_raw, number)
         for number, leg in enumerate(legs)
         if leg.token_out == coin.token
         and leg.sink is LegFunding.WALLET
         and leg.min_out_raw >= coin.refill_raw
     ]
-    return min(enough)[1] if enough else None
+    return min(covering)[1] if covering else None
 
 
-def _refilled_from(legs: Sequence[Leg], chain: int) -> tuple[Leg, ...]:
-    last = legs[chain]
-    unwrapped = unwrap(last.token_out, last.amount_out_raw, LegFunding.ROUTER, last.min_out_raw)
-    return (*legs[:chain], replace(last, sink=LegFunding.ROUTER), unwrapped, *legs[chain + 1 :])
+def _refilled_from(legs: Sequence[Leg], leg_index: int) -> tuple[Leg, ...]:
+    buying_leg = legs[leg_index]
+    unwrap_leg = unwrap(
+        buying_leg.token_out, buying_leg.amount_out_raw, LegFunding.ROUTER, buying_leg.min_out_raw
+    )
+    return (
+        *legs[:leg_index],
+        replace(buying_leg, sink=LegFunding.ROUTER),
+        unwrap_leg,
+        *legs[leg_index + 1 :],
+    )
 
 
 TOKEN_UNITS = 2_500
@@ -205,11 +214,11 @@ FIRST_WRITE_UNITS = 17_100
 """Extra gas of the first write to a zero slot: 20,000 instead of 2,900."""
 CLEARED_UNITS = 4_800
 """Refund of a slot reset to zero: a used-up allowance, or a balance sold to the last unit."""
-PASSING_UNITS, PASSED_UNITS = 22_100, 19_900
+TRANSIENT_BALANCE_UNITS, TRANSIENT_BALANCE_REFUND = 22_100, 19_900
 """A router balance that rises from zero and returns to zero within the transaction: its cost and
 its refund.
 """
-REFUNDED = 5
+REFUND_DIVISOR = 5
 """Divisor of gas that bounds refunds (EIP-3529)."""
 
 
@@ -221,16 +230,17 @@ class RouterGas:
     `sweep` is the gas of a sweep to the wallet besides the router's balance; None if outputs are
     paid to the wallet directly.
 
-    `direct` is true if a leg may pay the next pool directly, and `fed` is the gas that this saves.
-    The other fields are for native coin, less the refund for the router's balance: a swap paid with
-    the value sent, wrapping to the wallet, unwrapping from wallet and router.
+    `direct` is true if a leg may pay the next pool directly, and `direct_saving` is the gas that
+    this saves. `by_value` is the gas of a swap paid with the value sent, `wraps` of wrapping to the
+    wallet, `unwraps` and `unwraps_bought` of unwrapping from wallet and router, each less the
+    refund for the router's balance.
     """
 
     name: str
     base: int
-    watched: int
+    units_per_checked_balance: int
     direct: bool
-    fed: int
+    direct_saving: int
     by_value: int
     wraps: int
     unwraps: int
@@ -266,14 +276,18 @@ def leg_gas_units(
     ticks_crossed: int,
     steps: int = 1,
     router: RouterGas = ROUTER_GAS["swap_router_02"],
-    moved: bool = True,
+    writes_observation: bool = True,
 ) -> int:
-    """Return the gas units of one swap in `pool`, excluding token transfers; `moved` is true if it
-    writes an observation.
+    """Return the gas units of one swap in `pool`, excluding token transfers; `writes_observation`
+    is true if it writes an observation.
     """
     gas = pool.gas
-    stops = gas.tick * ticks_crossed + gas.stop * max(0, steps - 1 - ticks_crossed)
-    return gas.swap[router.name] + stops + (gas.moved if moved or ticks_crossed else 0)
+    stop_units = gas.tick * ticks_crossed + gas.stop * max(0, steps - 1 - ticks_crossed)
+    return (
+        gas.swap[router.name]
+        + stop_units
+        + (gas.moved if writes_observation or ticks_crossed else 0)
+    )
 
 
 def repeat_leg_gas_units(pool: Pool, router: RouterGas) -> int:
@@ -285,43 +299,47 @@ def repeat_leg_gas_units(pool: Pool, router: RouterGas) -> int:
 
 def least_leg_gas_units(pool: Pool, router: RouterGas) -> int:
     """Return the least gas units that the first swap through a pool adds to a plan."""
-    return leg_gas_units(pool, 0, router=router, moved=False) - router.fed
+    return leg_gas_units(pool, 0, router=router, writes_observation=False) - router.direct_saving
 
 
 def least_base_gas_units(router: RouterGas) -> int:
     """Return the least gas units of a plan beside its swaps: it sells a token and buys another."""
-    tokens = 2 * (TOKEN_UNITS + router.watched) + 3 * SLOT_UNITS
-    return router.base + tokens - 2 * CLEARED_UNITS
+    token_units = 2 * (TOKEN_UNITS + router.units_per_checked_balance) + 3 * SLOT_UNITS
+    return router.base + token_units - 2 * CLEARED_UNITS
 
 
-def plan_gas_units(facts: GasInputs, legs: Sequence[Leg], swap_units: int) -> int:
+def plan_gas_units(inputs: GasInputs, legs: Sequence[Leg], swap_units: int) -> int:
     """Return the gas of a transaction of these legs, given the gas of their swaps; 0 without
     legs.
     """
     if not legs:
         return 0
-    router = facts.router
-    sold = {leg.token_in for leg in legs if leg.source is LegFunding.WALLET} - {NATIVE}
-    bought = {leg.token_out for leg in legs if leg.sink is LegFunding.WALLET} - {NATIVE}
+    router = inputs.router
+    sold_tokens = {leg.token_in for leg in legs if leg.source is LegFunding.WALLET} - {NATIVE}
+    bought_tokens = {leg.token_out for leg in legs if leg.sink is LegFunding.WALLET} - {NATIVE}
     tokens = {token for leg in legs for token in (leg.token_in, leg.token_out)} - {NATIVE}
-    moved = balance_deltas(legs)
+    deltas = balance_deltas(legs)
     units = router.base + swap_units + TOKEN_UNITS * len(tokens)
     units += (
-        2 * SLOT_UNITS * len(sold) + SLOT_UNITS * len(bought - sold) + router.watched * len(moved)
+        2 * SLOT_UNITS * len(sold_tokens)
+        + SLOT_UNITS * len(bought_tokens - sold_tokens)
+        + router.units_per_checked_balance * len(deltas)
     )
     units += FIRST_WRITE_UNITS * sum(
-        facts.balances.get(token, 1) == 0 for token in bought
-    ) + _pool_writes(facts, legs)
-    units -= _warm(facts, legs)
+        inputs.balances.get(token, 1) == 0 for token in bought_tokens
+    ) + _pool_writes(inputs, legs)
+    units -= _warm_savings(inputs, legs)
     refund = CLEARED_UNITS * sum(
-        facts.allowances.get(token, 0) <= _spent(legs, token) for token in sold
+        inputs.allowances.get(token, 0) <= _spent_raw(legs, token) for token in sold_tokens
     )
-    refund += CLEARED_UNITS * sum(facts.balances.get(token, 0) == -moved[token] for token in sold)
+    refund += CLEARED_UNITS * sum(
+        inputs.balances.get(token, 0) == -deltas[token] for token in sold_tokens
+    )
     for number, leg in enumerate(legs):
         if leg.venue == NATIVE_VENUE:
             units += _native_units(router, leg)
             if leg.source is LegFunding.WALLET:
-                units, refund = units + PASSED_UNITS, refund + PASSED_UNITS
+                units, refund = units + TRANSIENT_BALANCE_REFUND, refund + TRANSIENT_BALANCE_REFUND
         if leg.sink is LegFunding.WALLET or (leg.venue == NATIVE_VENUE and leg.token_in == NATIVE):
             continue
         spender = next(
@@ -329,17 +347,17 @@ def plan_gas_units(facts: GasInputs, legs: Sequence[Leg], swap_units: int) -> in
             for later in legs[number + 1 :]
             if later.source is LegFunding.ROUTER and later.token_in == leg.token_out
         )
-        if router.direct and spender.pool in facts.pools and facts.pools[spender.pool].paid_first:
-            units -= router.fed
+        if router.direct and spender.pool in inputs.pools and inputs.pools[spender.pool].paid_first:
+            units -= router.direct_saving
         else:
-            units, refund = units + PASSING_UNITS, refund + PASSED_UNITS
+            units, refund = units + TRANSIENT_BALANCE_UNITS, refund + TRANSIENT_BALANCE_REFUND
     if router.sweep is not None:
         count = len(sweeps(legs))
         units, refund = (
-            units + (PASSING_UNITS + router.sweep) * count,
-            refund + PASSED_UNITS * count,
+            units + (TRANSIENT_BALANCE_UNITS + router.sweep) * count,
+            refund + TRANSIENT_BALANCE_REFUND * count,
         )
-    return units - min(refund, units // REFUNDED)
+    return units - min(refund, units // REFUND_DIVISOR)
 
 
 def gas_price_wei(snapshot: Snapshot) -> int:
@@ -359,27 +377,27 @@ def gas_value(units: int, wei_per_unit: int, native_price: Fraction) -> Value:
     return units * wei_per_unit * native_price
 
 
-def _pool_writes(facts: GasInputs, legs: Sequence[Leg]) -> int:
+def _pool_writes(inputs: GasInputs, legs: Sequence[Leg]) -> int:
     """Return the gas of the storage slots written by the first trades of a pool."""
     units = 0
     for address, token_in in dict.fromkeys((leg.pool, leg.token_in) for leg in legs):
-        pool = facts.pools.get(address)
+        pool = inputs.pools.get(address)
         if pool is not None and pool.unwritten[token_in != pool.token0]:
             units += FIRST_WRITE_UNITS * pool.gas.first_writes
     return units
 
 
-def _warm(facts: GasInputs, legs: Sequence[Leg]) -> int:
+def _warm_savings(inputs: GasInputs, legs: Sequence[Leg]) -> int:
     used: set[str] = set()
     saved = 0
     for leg in legs:
-        if leg.pool in used and leg.pool in facts.pools:
-            saved += facts.pools[leg.pool].gas.again
+        if leg.pool in used and leg.pool in inputs.pools:
+            saved += inputs.pools[leg.pool].gas.again
         used.add(leg.pool)
     return saved
 
 
-def _spent(legs: Sequence[Leg], token: str) -> int:
+def _spent_raw(legs: Sequence[Leg], token: str) -> int:
     return sum(
         leg.amount_in_raw
         for leg in legs

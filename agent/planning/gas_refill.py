@@ -30,33 +30,33 @@ def plan_top_up(step: StepInput, decision: TopUp) -> Plan:
     if token not in prices:
         raise Refused("the wrapped native coin has no reference price", remedy="give it a feed")
     legs = (unwrap(token, decision.raw),)
-    moved = balance_deltas(legs)
+    deltas = balance_deltas(legs)
     snapshot = step.snapshot
     holdings = tuple(
-        Holding(held.token, held.raw + moved.get(held.token, 0)) for held in snapshot.holdings
+        Holding(held.token, held.raw + deltas.get(held.token, 0)) for held in snapshot.holdings
     )
-    native_wei = snapshot.native_wei + moved[NATIVE]
+    native_wei = snapshot.native_wei + deltas[NATIVE]
     drifts = compute_drifts(
         replace(step, snapshot=replace(snapshot, holdings=holdings, native_wei=native_wei)), prices
     )
-    raw = {holding.token: holding.raw for holding in holdings}
-    nothing = Fraction(0)
+    raw_after = {holding.token: holding.raw for holding in holdings}
+    zero = Fraction(0)
     plan = Plan(
         block=snapshot.head.number,
         decision=decision,
         legs=legs,
-        holdings_after=tuple((drift.token, raw[drift.token]) for drift in drifts),
+        holdings_after=tuple((drift.token, raw_after[drift.token]) for drift in drifts),
         weights_after_bps=tuple(
             (asset_drift.token, asset_drift.weight_bps) for asset_drift in drifts
         ),
         cost=PlanCost(
-            nothing,
-            nothing,
-            nothing,
+            zero,
+            zero,
+            zero,
             gas_value(native_coin.UNWRAP_GAS, gas_price_wei(snapshot), prices[token]),
         ),
-        turnover=nothing,
-        gross_volume=nothing,
+        turnover=zero,
+        gross_volume=zero,
         gas_units=native_coin.UNWRAP_GAS,
         gap_bps=None,
         verdicts=(),

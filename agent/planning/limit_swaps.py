@@ -41,22 +41,25 @@ def limit_swap(
     """
     try:
         plan = planner.plan_swap(step, token_in, token_out, amount_in_raw)
-    except KnownTicksExceeded as end:
+    except KnownTicksExceeded as ticks_error:
         raise KnownTicksExceeded(
-            f"it cannot be planned now: {end.message}", end.verdicts[0], end.remedy, end.pools
+            f"it cannot be planned now: {ticks_error.message}",
+            ticks_error.verdicts[0],
+            ticks_error.remedy,
+            ticks_error.pools,
         ) from None
     except Refused as refusal:
         return None, f"it cannot be planned now: {refusal.message}"
-    units = {
+    unit_prices = {
         token_out: Fraction(1),
         **({NATIVE: Fraction(1)} if token_out == step.portfolio.wrapped_native else {}),
     }
-    least = amount_in_raw * price
-    if limit_reached(plan, units, least):
-        return with_raised_minimums(plan, units, least), ""
+    min_value = amount_in_raw * price
+    if limit_reached(plan, unit_prices, min_value):
+        return with_raised_minimums(plan, unit_prices, min_value), ""
     why = (
         "its price is"
-        f" {_shown(output_value(plan, units) / amount_in_raw, step.portfolio, token_in, token_out)} now"
+        f" {_limit_price_text(output_value(plan, unit_prices) / amount_in_raw, step.portfolio, token_in, token_out)} now"
     )
     if pools := plan_pools_out_of_ticks(step, plan.legs):
         raise KnownTicksExceeded(
@@ -65,20 +68,20 @@ def limit_swap(
     return None, why
 
 
-def limit_reached(plan: Plan, prices: Mapping[str, Price], least: Value) -> bool:
-    """True if the plan's exact outputs are worth at least `least` at these prices."""
-    return output_value(plan, prices) >= least
+def limit_reached(plan: Plan, prices: Mapping[str, Price], min_value: Value) -> bool:
+    """True if the plan's exact outputs are worth at least `min_value` at these prices."""
+    return output_value(plan, prices) >= min_value
 
 
-def with_raised_minimums(plan: Plan, prices: Mapping[str, Price], least: Value) -> Plan:
-    """Return the plan with minimums raised to a total of `least` at these prices, so that the chain
+def with_raised_minimums(plan: Plan, prices: Mapping[str, Price], min_value: Value) -> Plan:
+    """Return the plan with minimums raised to a total of `min_value` at these prices, so that the chain
     enforces the limit price too.
 
     Each minimum rises to an equal fraction of its leg's predicted output, never above the output
     and never below its old value. A leg paid out in native coin keeps its minimum.
     """
-    brings = output_value(plan, prices)
-    if brings <= 0:
+    output = output_value(plan, prices)
+    if output <= 0:
         return plan
     legs = tuple(
         (
@@ -86,7 +89,7 @@ def with_raised_minimums(plan: Plan, prices: Mapping[str, Price], least: Value) 
                 leg,
                 min_out_raw=max(
                     leg.min_out_raw,
-                    min(leg.amount_out_raw, ceil_int(leg.amount_out_raw * least / brings)),
+                    min(leg.amount_out_raw, ceil_int(leg.amount_out_raw * min_value / output)),
                 ),
             )
             if leg.sink is LegFunding.WALLET and leg.venue != NATIVE_VENUE
@@ -109,6 +112,6 @@ def output_value(plan: Plan, prices: Mapping[str, Price]) -> Value:
     )
 
 
-def _shown(price: Fraction, portfolio: Portfolio, token_in: str, token_out: str) -> str:
-    from_, to = portfolio.token(token_in), portfolio.token(token_out)
-    return f"{price_text(price, from_.decimals, to.decimals)} {to.label} per {from_.label}"
+def _limit_price_text(price: Fraction, portfolio: Portfolio, token_in: str, token_out: str) -> str:
+    sold, bought = portfolio.token(token_in), portfolio.token(token_out)
+    return f"{price_text(price, sold.decimals, bought.decimals)} {bought.label} per {sold.label}"

@@ -15,12 +15,12 @@ from agent.floats import FloatArray
 from agent.layers.questions import PLACES
 from agent.model import Limits, Plan, Portfolio, Rebalance, SkippedItem, StepInput
 from agent.planning.gas import balance_deltas, with_payment_legs
-from agent.planning.problem import FAR, UNBOUNDED_BPS, PoolEdge, PoolGraph, Problem
+from agent.planning.problem import MAX_RATE, UNBOUNDED_BPS, PoolEdge, PoolGraph, Problem
 from agent.planning.rounding import PlanDraft, pools_out_of_ticks
 from agent.planning.routes import MAX_LEGS
 from agent.planning.solver.charges import bound_with_charges
-from agent.planning.solver.fixed_point import DUST, FixedPoint
-from agent.planning.solver.search import COARSE, COSTLY, DEAR, OVER_COST
+from agent.planning.solver.fixed_point import BELOW_MIN_TRADE, FixedPoint
+from agent.planning.solver.search import COARSE_UNIT, COSTLY_REASONS, GAS_EXCEEDS_SAVING, OVER_COST
 from agent.planning.solver.utility import PlanObjective
 from agent.planning.why_not import cost_reason
 from agent.units import BPS, NATIVE, PIPS, Value, ceil_int, largest_remainder, value_text
@@ -33,7 +33,7 @@ SAME_DEVIATION = 0.999
 equal.
 """
 UNUSED, TOO_COSTLY = "no pool of it is used", "trading it would cost more than"
-Unlimited = tuple[PoolGraph, FixedPoint]
+UnlimitedResult = tuple[PoolGraph, FixedPoint]
 MIN_REPORTED = 1e-5
 """Fraction of the total (a tenth of a basis point) below which a remainder is rounding error."""
 
@@ -50,7 +50,7 @@ def assemble_plan(
     balances = {holding.token: holding.raw for holding in step.snapshot.holdings}
     legs = with_payment_legs(problem.coin, draft.legs)
     deltas = balance_deltas(legs)
-    after = tuple(
+    holdings_after = tuple(
         (node.address, balances[node.address] + deltas.get(node.address, 0))
         for node in problem.assets
     )
@@ -59,7 +59,7 @@ def assemble_plan(
         block=step.snapshot.head.number,
         decision=decision,
         legs=legs,
-        holdings_after=after,
+        holdings_after=holdings_after,
         weights_after_bps=tuple(
             zip((node.address for node in problem.assets), largest_remainder(values), strict=True)
         ),
@@ -78,20 +78,20 @@ def assemble_plan(
 @dataclass(frozen=True, slots=True)
 class _Remainder:
     """A token that stays off target, with the result that explains it. `others` are the tokens off
-    target on the other side. `turnover_limit` names the turnover limit if it binds (`is_bounded`),
-    otherwise it is empty.
+    target on the other side. `turnover_limit` names the turnover limit if it binds
+    (`turnover_binds`), otherwise it is empty.
     """
 
     token: int
     value: float
     sells: bool
     others: tuple[int, ...]
-    is_bounded: bool
+    turnover_binds: bool
     turnover_limit: str
     market: PoolGraph
     fixed_point: FixedPoint
 
-    def is_end(self, source: int, target: int) -> bool:
+    def moves_as_needed(self, source: int, target: int) -> bool:
         """True if an exchange moves the token in the missing direction."""
         end = source if self.sells else target
         return end == self.token
@@ -103,22 +103,23 @@ def skipped_items(
     objective: PlanObjective,
     fixed_point: FixedPoint,
     turnover_limit: str,
-    unlimited: Unlimited | None,
+    unlimited: UnlimitedResult | None,
 ) -> list[SkippedItem]:
-    """Return everything that the plan skips, each with its reason. `unlimited` is the result without
-    the turnover limit, if that limit may bind: a token equally far off target there has another
-    reason.
+    """Return everything that the plan skips, each with its reason. `unlimited` is the result
+    without the turnover limit, if that limit may bind: a token that is as far off target without
+    the limit is not kept there by the limit, so its reason is taken from that result.
     """
     problem, draft = market.problem, fixed_point.draft
     skipped = list(problem.notes)
     skipped += [SkippedItem(f"pool {pool}", why) for pool, why in fixed_point.dropped.items()]
     skipped += [
         SkippedItem(
-            f"pool {pool}", f"pays over {FAR:g} times the reference price: one of the two is wrong"
+            f"pool {pool}",
+            f"pays over {MAX_RATE:g} times the reference price: one of the two is wrong",
         )
-        for pool in market.far
+        for pool in market.overpaying_pools
     ]
-    if fixed_point.bounded and (
+    if fixed_point.turnover_binds and (
         unlimited is None or unlimited[1].draft.turnover(problem) > draft.turnover(problem)
     ):
         turnover_text = value_text(draft.turnover(problem), step.portfolio.numeraire.decimals, 2)
@@ -141,18 +142,18 @@ def skipped_items(
             continue
         opposite = below if sells else above
         others = tuple(int(i) for i in np.flatnonzero(opposite > MIN_REPORTED * total))
-        is_bounded, explaining = fixed_point.bounded, (market, fixed_point)
+        turnover_binds, explained_by = fixed_point.turnover_binds, (market, fixed_point)
         if unlimited is not None and unlimited_deviation is not None:
-            is_bounded = bool(unlimited_deviation[token] < value * SAME_DEVIATION)
-            if not is_bounded:
-                explaining = unlimited
-        limit = turnover_limit if is_bounded else ""
-        remainder = _Remainder(token, value, sells, others, is_bounded, limit, *explaining)
+            turnover_binds = bool(unlimited_deviation[token] < value * SAME_DEVIATION)
+            if not turnover_binds:
+                explained_by = unlimited
+        limit = turnover_limit if turnover_binds else ""
+        remainder = _Remainder(token, value, sells, others, turnover_binds, limit, *explained_by)
         why, kept_by = _reason(step.limits, objective, total, remainder)
         costly = kept_by == PLAN_COST or (not limit and why.startswith((UNUSED, TOO_COSTLY)))
         if costly and node.address != step.portfolio.numeraire.address:
             opposite_tokens = [problem.nodes[i].address for i in others]
-            cost = cost_reason(
+            cost_text = cost_reason(
                 step.portfolio,
                 problem,
                 node.address,
@@ -160,7 +161,7 @@ def skipped_items(
                 sells,
                 opposite_tokens,
             )
-            why = cost or why
+            why = cost_text or why
         message = f"{_money(step.portfolio, value)} off target: {why}"
         skipped.append(SkippedItem(node.label, message, kept_by))
     return skipped
@@ -175,19 +176,21 @@ def _reason(
     unmoved, nodes = remainder.fixed_point.unmoved, remainder.market.problem.nodes
     if remainder.value < nodes[remainder.token].price:
         label = nodes[remainder.token].label
-        return f"{COARSE} {label} is worth more than the drift", MIN_TRADE
+        return f"{COARSE_UNIT} {label} is worth more than the drift", MIN_TRADE
     if remainder.token in unmoved:
         return _unmoved_reason(limits, remainder)
-    locked = {i for i in range(len(nodes)) if objective.locked[i] > objective.high[i] * total}
-    if remainder.others and (locked | set(unmoved)).issuperset(remainder.others):
+    locked_tokens = {
+        i for i in range(len(nodes)) if objective.locked[i] > objective.high[i] * total
+    }
+    if remainder.others and (locked_tokens | set(unmoved)).issuperset(remainder.others):
         why = (
             f"{' and '.join(nodes[i].label for i in remainder.others)} cannot be traded against it"
         )
-        if not remainder.sells and locked.issuperset(remainder.others):
+        if not remainder.sells and locked_tokens.issuperset(remainder.others):
             return why, LOCKED
-        dust = all(unmoved.get(i) == DUST for i in remainder.others)
-        return why, MIN_TRADE if dust and not remainder.is_bounded else ""
-    return _market_reason(remainder, zone=objective.risk is not None)
+        are_dust = all(unmoved.get(i) == BELOW_MIN_TRADE for i in remainder.others)
+        return why, MIN_TRADE if are_dust and not remainder.turnover_binds else ""
+    return _market_reason(remainder, in_zone=objective.risk is not None)
 
 
 def _unmoved_reason(limits: Limits, remainder: _Remainder) -> tuple[str, str]:
@@ -195,25 +198,29 @@ def _unmoved_reason(limits: Limits, remainder: _Remainder) -> tuple[str, str]:
     remainder.
     """
     why, min_trade = remainder.fixed_point.unmoved[remainder.token], limits.min_trade
-    is_dust = why == DUST and not remainder.is_bounded
+    is_dust = why == BELOW_MIN_TRADE and not remainder.turnover_binds
     if min_trade is None or not remainder.value >= min_trade:
         return why, MIN_TRADE if is_dust else ""
-    if remainder.is_bounded:
-        return f"the amount that {remainder.turnover_limit} allows is {DUST}", ""
-    if DEAR in remainder.fixed_point.dropped.values():
-        why = f"the amount that gas and the pools' bounds allow is {DUST}"
+    if remainder.turnover_binds:
+        return f"the amount that {remainder.turnover_limit} allows is {BELOW_MIN_TRADE}", ""
+    if GAS_EXCEEDS_SAVING in remainder.fixed_point.dropped.values():
+        why = f"the amount that gas and the pools' bounds allow is {BELOW_MIN_TRADE}"
         return why, PLAN_COST if is_dust else ""
-    return f"the amount that the pools' bounds allow is {DUST}", ""
+    return f"the amount that the pools' bounds allow is {BELOW_MIN_TRADE}", ""
 
 
-def _market_reason(remainder: _Remainder, zone: bool) -> tuple[str, str]:
+def _market_reason(remainder: _Remainder, in_zone: bool) -> tuple[str, str]:
     """Return why the market does not bring a token to its goal (no route, impact bound, turnover
     limit, cost), and the limit that alone keeps it off.
     """
     market, fixed_point = remainder.market, remainder.fixed_point
-    edges = [edge for edge in market.pool_edges if remainder.is_end(edge.source, edge.target)]
+    edges = [
+        edge for edge in market.pool_edges if remainder.moves_as_needed(edge.source, edge.target)
+    ]
     if not edges:
-        pools_below_floor = [pool for pool, *ends in market.below_floor if remainder.is_end(*ends)]
+        pools_below_floor = [
+            pool for pool, *ends in market.below_floor if remainder.moves_as_needed(*ends)
+        ]
         if pools_below_floor:
             pools = ", ".join(pools_below_floor)
             return f"{pools} pays less than the floor set by the reference price", ""
@@ -225,35 +232,41 @@ def _market_reason(remainder: _Remainder, zone: bool) -> tuple[str, str]:
         return _dropped_reason(remainder, dropped)
     if remainder.turnover_limit:
         return f"{remainder.turnover_limit} allows no more; the cheapest trades go first", ""
-    if fixed_point.held_back:
+    if fixed_point.approval_binds:
         coin = market.problem.coin
-        if coin is not None and coin.counts and coin.approved_raw is None:
+        if coin is not None and coin.native_counts and coin.approved_raw is None:
             return "the rest of the native coin is kept for gas", ""
         return "this step has not approved more", ""
-    return _bounds_reason(remainder, edges, zone)
+    return _bounds_reason(remainder, edges, in_zone)
 
 
 def _dropped_reason(remainder: _Remainder, dropped: set[str]) -> tuple[str, str]:
     """Return why every pool of a token was dropped."""
     plan_cost_bps = remainder.market.problem.plan_cost_bps
-    costly = all(reason.startswith(COSTLY) for reason in dropped)
+    costly = all(reason.startswith(COSTLY_REASONS) for reason in dropped)
     over_cost = any(reason.startswith(OVER_COST) for reason in dropped)
-    dear_text = DEAR
+    dear_text = GAS_EXCEEDS_SAVING
     if costly and remainder.turnover_limit:  # the limit determines how much gas is worth paying
         dear_text += f" within {remainder.turnover_limit}"
     elif costly and plan_cost_bps is not None and not over_cost:
         dear_text += f" within limits.plan_cost of {plan_cost_bps} bps"
-    reasons = "; ".join(dear_text if reason == DEAR else reason for reason in sorted(dropped))
+    reasons = "; ".join(
+        dear_text if reason == GAS_EXCEEDS_SAVING else reason for reason in sorted(dropped)
+    )
     limit = PLAN_COST if costly and not remainder.turnover_limit else ""
     return f"{UNUSED}: {reasons}", limit
 
 
-def _bounds_reason(remainder: _Remainder, edges: Sequence[PoolEdge], zone: bool) -> tuple[str, str]:
+def _bounds_reason(
+    remainder: _Remainder, edges: Sequence[PoolEdge], in_zone: bool
+) -> tuple[str, str]:
     """Return why the used pools accept no more of a token: their bounds, their ticks, or
     the cost.
     """
     problem, draft = remainder.market.problem, remainder.fixed_point.draft
-    full_pools = sorted({edge.pool for edge in edges} & draft.full) or sorted(draft.full)
+    full_pools = sorted({edge.pool for edge in edges} & draft.full_pools) or sorted(
+        draft.full_pools
+    )
     elsewhere = "elsewhere " if full_pools else ""
     parts = []
     pools_without_ticks = pools_out_of_ticks(problem.pools, draft.legs, problem.impact_bps)
@@ -267,14 +280,14 @@ def _bounds_reason(remainder: _Remainder, edges: Sequence[PoolEdge], zone: bool)
         )
     elif full_pools:
         parts.append(f"{', '.join(full_pools)} hold no more")
-    if zone:
+    if in_zone:
         parts.append(
             f"{elsewhere}the next unit costs more than the risk it saves, or than limits.plan_cost"
         )
     elif problem.plan_cost_bps is not None:
         parts.append(f"{elsewhere}{TOO_COSTLY} limits.plan_cost of {problem.plan_cost_bps} bps")
     why = "; ".join(parts) or "the usable pools accept no more"
-    if problem.plan_cost_bps is None or full_pools or zone:
+    if problem.plan_cost_bps is None or full_pools or in_zone:
         return why, ""
     fees_pips = [problem.pools[edge.pool].fee_pips for edge in edges]
     # If the fee is lower, the cost comes from pools off the reference.
@@ -335,13 +348,13 @@ def _money(portfolio: Portfolio, value: float) -> str:
 
 FLOAT_ERROR = Fraction(1, 10**12)
 """Relative error of the bound's floating-point sums, counted against the plan."""
-CLOSE = Fraction(1, 10 * BPS)
+CLOSE_GAP = Fraction(1, 10 * BPS)
 """Gap, per unit of turnover, up to which a bound is not improved where there are many pools."""
-CLOSE_FOR_FEW, FEW_DIRECTIONS = CLOSE / 100, 40
+CLOSE_GAP_FOR_FEW, FEW_DIRECTIONS = CLOSE_GAP / 100, 40
 """The same for at most FEW_DIRECTIONS directions of pools."""
-BRANCHES = 12
+MAX_BRANCHES = 12
 """Subproblems of the bound, each of which decides one pool."""
-DIGITS = 10**6
+STEPS_PER_BPS = 10**6
 """Steps per basis point to which a gap is rounded up."""
 
 
@@ -362,32 +375,37 @@ def gap_bps(
             values_before, value_changes, problem.nodes, strict=True
         )
     ]
-    search = objective.search(
+    optimizer = objective.optimizer(
         market.scale, np.zeros(len(values_before)), {}, None if budget is None else float(budget)
     )
     total = sum(values_before, Fraction(0))
     basis = max(draft.turnover(problem) / scale, total / BPS)
     used_directions = {(leg.pool, problem.position[leg.token_in]) for leg in draft.legs}
-    achieved = search.worth.exactly(values_after) - Fraction(market.least_gas(used_directions))
-    close_gap = CLOSE_FOR_FEW if len(market.pool_edges) <= FEW_DIRECTIONS else CLOSE
-    close_bound = float(achieved + close_gap * basis) + market.base_gas
-    searches = [(search, market.counted_after_gas, market.rows())]
+    achieved_utility = optimizer.utility.exactly(values_after) - Fraction(
+        market.least_gas(used_directions)
+    )
+    close_gap = CLOSE_GAP_FOR_FEW if len(market.pool_edges) <= FEW_DIRECTIONS else CLOSE_GAP
+    close_bound = float(achieved_utility + close_gap * basis) + market.base_gas
+    optimizers = [(optimizer, market.counted_after_gas, market.rows())]
     if fixed_point.token_order is not None:
         order = fixed_point.token_order
         rows = order.rows(market.real, market.rows())
-        searches.append((order.search(search), market.after_gas, rows))
+        optimizers.append((order.restrict(optimizer), market.after_gas, rows))
     bound = -math.inf
-    for gap_search, charged, rows in searches:
-        enough = max(close_bound, bound)
-        bound = max(bound, bound_with_charges(charged, rows, gap_search.solve, BRANCHES, enough))
+    for gap_optimizer, charged, rows in optimizers:
+        enough_bound = max(close_bound, bound)
+        bound = max(
+            bound,
+            bound_with_charges(charged, rows, gap_optimizer.solve, MAX_BRANCHES, enough_bound),
+        )
     best_utility = max(
-        search.worth.exactly(values_before), Fraction(bound) - Fraction(market.base_gas)
+        optimizer.utility.exactly(values_before), Fraction(bound) - Fraction(market.base_gas)
     )
-    return rounded_gap(best_utility - achieved + FLOAT_ERROR * total, basis)
+    return rounded_gap(best_utility - achieved_utility + FLOAT_ERROR * total, basis)
 
 
-def rounded_gap(short: Fraction, basis: Fraction) -> Fraction:
+def rounded_gap(shortfall: Fraction, basis: Fraction) -> Fraction:
     """Return the shortfall per unit of `basis` in bps, rounded up to a millionth; zero for a
     negative one, which is float noise.
     """
-    return Fraction(max(0, ceil_int(short / basis * BPS * DIGITS)), DIGITS)
+    return Fraction(max(0, ceil_int(shortfall / basis * BPS * STEPS_PER_BPS)), STEPS_PER_BPS)

@@ -32,11 +32,11 @@ from agent.planning.plan_builder import (
 from agent.planning.problem import PoolGraph, Problem, build_pool_graph, build_problem
 from agent.planning.rounding import PlanDraft
 from agent.planning.solver.fixed_point import (
-    DUST,
+    BELOW_MIN_TRADE,
     FixedPoint,
     find_fixed_point,
+    net_utility,
     sell_exits_whole,
-    worth_of,
 )
 from agent.planning.solver.search import OVER_COST
 from agent.planning.solver.utility import (
@@ -57,22 +57,23 @@ from agent.units import BPS, PIPS, Value, value_text
 
 
 def zone_saving(
-    problem: Problem, goal: Goal, risk: TrackingRisk, found: Plan, delta: Mapping[str, int]
+    problem: Problem, goal: Goal, risk: TrackingRisk, planned: Plan, delta: Mapping[str, int]
 ) -> RiskCostTradeoff:
-    """Return the risk that `found` saves over the horizon at reference prices, and its costs,
+    """Return the risk that `planned` saves over the horizon at reference prices, and its costs,
     missing approvals included.
 
     `delta` is the change of each token by its swaps in base units, native coin counted as its
     wrapped token.
     """
-    before = {node.address: node.value for node in problem.assets}
-    after = {
-        token: value + delta.get(token, 0) * problem.price(token) for token, value in before.items()
+    values_before = {node.address: node.value for node in problem.assets}
+    values_after = {
+        token: value + delta.get(token, 0) * problem.price(token)
+        for token, value in values_before.items()
     }
-    cost = found.cost
+    cost = planned.cost
     return RiskCostTradeoff(
-        before=_penalty(problem, goal, risk, before),
-        after=_penalty(problem, goal, risk, after),
+        before=_penalty(problem, goal, risk, values_before),
+        after=_penalty(problem, goal, risk, values_after),
         fees=cost.fees,
         impact=cost.impact,
         skew=cost.skew,
@@ -95,11 +96,11 @@ def _penalty(problem: Problem, goal: Goal, risk: TrackingRisk, values: dict[str,
 # --- Plans beyond the drift: pool prices above the reference are no reason to trade (T9).
 
 
-HAIR = Fraction(1, 100_000)
+GOAL_TOLERANCE = Fraction(1, 100_000)
 """Tolerance for the float error of a goal, as a fraction of the portfolio (a tenth of a basis
 point).
 """
-CHURN = Fraction(105, 100)
+TURNOVER_PER_DRIFT = Fraction(105, 100)
 """Turnover allowed per unit of corrected drift and of gain."""
 
 
@@ -113,47 +114,57 @@ def overshoot_reason(problem: Problem, objective: PlanObjective, draft: PlanDraf
     """
     if objective.risk is not None:
         return ""
-    before = [node.value for node in problem.nodes]
-    after = [node.value + draft.delta.get(node.address, 0) * node.price for node in problem.nodes]
-    total = sum(after, Fraction(0))
-    slack = total * HAIR + sum(
+    values_before = [node.value for node in problem.nodes]
+    values_after = [
+        node.value + draft.delta.get(node.address, 0) * node.price for node in problem.nodes
+    ]
+    total = sum(values_after, Fraction(0))
+    slack = total * GOAL_TOLERANCE + sum(
         (problem.price(leg.token_in) + problem.price(leg.token_out) for leg in draft.legs),
         Fraction(0),
     )
     low = [Fraction(share) for share in objective.low.tolist()]
     high = [Fraction(share) for share in objective.high.tolist()]
-    passed = [
+    past_goal = [
         node.label
-        for node, start, end, least, most in zip(
-            problem.nodes, before, after, low, high, strict=True
+        for node, start, end, low_share, high_share in zip(
+            problem.nodes, values_before, values_after, low, high, strict=True
         )
         if node.is_asset
-        and not min(start, least * total) - slack <= end <= max(start, most * total) + slack
+        and not min(start, low_share * total) - slack
+        <= end
+        <= max(start, high_share * total) + slack
     ]
-    if passed:
-        return f"move {' and '.join(passed)} past its goal"
-    found = total - sum(before, Fraction(0))
-    corrected = _off(before, low, high) - _off(after, low, high)
-    if found > 0 and draft.turnover(problem) > CHURN * (corrected + found) + slack:
+    if past_goal:
+        return f"move {' and '.join(past_goal)} past its goal"
+    gain = total - sum(values_before, Fraction(0))
+    corrected = _deviation(values_before, low, high) - _deviation(values_after, low, high)
+    if gain > 0 and draft.turnover(problem) > TURNOVER_PER_DRIFT * (corrected + gain) + slack:
         return "turn over more than the drift"
     return ""
 
 
-def _off(values: Sequence[Value], low: Sequence[Fraction], high: Sequence[Fraction]) -> Value:
+def _deviation(values: Sequence[Value], low: Sequence[Fraction], high: Sequence[Fraction]) -> Value:
     """Return the value to move: the deviation beyond the goals on the larger side."""
     total = sum(values, Fraction(0))
     above = sum(
-        (max(Fraction(0), value - most * total) for value, most in zip(values, high, strict=True)),
+        (
+            max(Fraction(0), value - high_share * total)
+            for value, high_share in zip(values, high, strict=True)
+        ),
         Fraction(0),
     )
     below = sum(
-        (max(Fraction(0), least * total - value) for value, least in zip(values, low, strict=True)),
+        (
+            max(Fraction(0), low_share * total - value)
+            for value, low_share in zip(values, low, strict=True)
+        ),
         Fraction(0),
     )
     return max(above, below)
 
 
-def best_paying(problem: Problem, draft: PlanDraft, too_far: str) -> tuple[str, str]:
+def best_paying_pool(problem: Problem, draft: PlanDraft, too_far: str) -> tuple[str, str]:
     """Return the pool of the best paying leg at reference prices, and the reason to exclude it:
     with it the plan goes `too_far`.
     """
@@ -181,11 +192,11 @@ NOT_TRADABLE = "policy.only leaves it as it is"
 
 def untradable_tokens(problem: Problem, goal: Goal) -> dict[int, str]:
     """Return tokens that are neither sold nor bought, by position, with the reason."""
-    kept = set(goal.unsold) & set(goal.unbought)
+    untradable = set(goal.unsold) & set(goal.unbought)
     return {
         position: NOT_TRADABLE
         for position, node in enumerate(problem.nodes)
-        if node.address in kept
+        if node.address in untradable
     }
 
 
@@ -210,11 +221,11 @@ __all__ = ["NothingPlanned", "Quote", "plan", "plan_swap", "quote"]
 
 COARSE_LOSS = 1e-4
 """Least loss of a swap to whole units, per unit of drift, for a search that leaves it out."""
-TIGHTER = 6
+MAX_TIGHTENINGS = 6
 """Maximum number of times that a zone's bound on a swap's unit cost is tightened."""
-SHRINK = Fraction(19, 20)
+MAX_SHRINK = Fraction(19, 20)
 """Largest factor of one tightening."""
-NEARLY = Fraction(5, 4)
+GAS_MULTIPLE = Fraction(5, 4)
 """Multiple of the gas that has to fit within limits.plan_cost; the margin is for impact."""
 
 
@@ -222,7 +233,7 @@ class NothingPlanned(Refused):
     """No move is possible or worth its cost within the limits. `kept_by` names the cost or size
     limit, or LOCKED, if that is the only obstacle, which makes the result a hold instead of a
     refusal; empty otherwise. `drift` is the value that would have to move, numeraire base units,
-    `off` the assets off target with their reasons.
+    `off_target` the assets off target with their reasons.
     """
 
     def __init__(
@@ -232,10 +243,10 @@ class NothingPlanned(Refused):
         remedy: str = "",
         kept_by: str = "",
         drift: Value = Fraction(0),
-        off: Sequence[SkippedItem] = (),
+        off_target: Sequence[SkippedItem] = (),
     ) -> None:
         super().__init__(message, verdicts, remedy)
-        self.kept_by, self.drift, self.off = kept_by, drift, tuple(off)
+        self.kept_by, self.drift, self.off_target = kept_by, drift, tuple(off_target)
 
 
 def plan(
@@ -274,32 +285,36 @@ def plan(
         (None, "") if decision.exit else turnover_left(step, problem.total, decision.apart)
     )
     # approved amounts were sized by that limit
-    asks = budget is not None and not step.progress.spend_caps
+    reports_limit = budget is not None and not step.progress.spend_caps
     if most is not None and (budget is None or most[0] < budget):
-        budget, turnover_limit, asks = *most, False
+        budget, turnover_limit, reports_limit = *most, False
     if decision.exit:
         at_rest = _at_rest(step.portfolio, problem, objective)
     else:
         at_rest = untradable_tokens(problem, decision.goal)
-    market, settled = _within_plan_cost(
+    market, fixed_point = _within_plan_cost(
         problem, objective, decision.goal, budget, step.limits.min_trade, at_rest
     )
     if decision.exit:
-        settled = sell_exits_whole(market, settled, into, step.limits.min_trade)
-    free = None
-    if asks and (settled.bounded or not settled.draft.legs or DUST in settled.unmoved.values()):
+        fixed_point = sell_exits_whole(market, fixed_point, into, step.limits.min_trade)
+    unlimited = None
+    if reports_limit and (
+        fixed_point.turnover_binds
+        or not fixed_point.draft.legs
+        or BELOW_MIN_TRADE in fixed_point.unmoved.values()
+    ):
         with suppress(Refused):  # only used to report the binding bound
-            free = _within_plan_cost(
+            unlimited = _within_plan_cost(
                 problem, objective, decision.goal, None, step.limits.min_trade, at_rest
             )
-    skipped = skipped_items(step, market, objective, settled, turnover_limit, free)
-    if not settled.draft.legs:
-        if budget is not None and free is not None and free[1].draft.legs:
-            bound = (turnover_limit, budget)
+    skipped = skipped_items(step, market, objective, fixed_point, turnover_limit, unlimited)
+    if not fixed_point.draft.legs:
+        if budget is not None and unlimited is not None and unlimited[1].draft.legs:
+            binding_limit = (turnover_limit, budget)
         else:
-            bound = None
-        raise _nothing(step, problem, objective.off, skipped, bound)
-    if decision.exit and not {one.what for one in skipped} & {
+            binding_limit = None
+        raise _nothing_planned(step, problem, objective.off_goal, skipped, binding_limit)
+    if decision.exit and not {item.what for item in skipped} & {
         node.label for node in problem.assets if node.address != step.portfolio.numeraire.address
     }:
         skipped = [
@@ -307,14 +322,19 @@ def plan(
             for skipped_item in skipped
             if skipped_item.what != step.portfolio.numeraire.label
         ]  # the numeraire is off target only by the exit's cost
-    found = assemble_plan(
-        step, problem, decision, settled.draft, skipped, gap_bps(market, objective, settled, budget)
+    planned = assemble_plan(
+        step,
+        problem,
+        decision,
+        fixed_point.draft,
+        skipped,
+        gap_bps(market, objective, fixed_point, budget),
     )
     risk = decision.goal.risk
     if risk is None:
-        return found
+        return planned
     return replace(
-        found, saving=zone_saving(problem, decision.goal, risk, found, settled.draft.delta)
+        planned, saving=zone_saving(problem, decision.goal, risk, planned, fixed_point.draft.delta)
     )
 
 
@@ -323,11 +343,13 @@ def _at_rest(portfolio: Portfolio, problem: Problem, objective: PlanObjective) -
     numeraire, for which it sells.
     """
     total, numeraire = float(problem.total), portfolio.numeraire.address
-    within = (objective.low * total <= objective.held) & (objective.held <= objective.high * total)
+    on_target = (objective.low * total <= objective.held) & (
+        objective.held <= objective.high * total
+    )
     return {
         position: "an exit trades no other token"
         for position, node in enumerate(problem.nodes)
-        if node.is_asset and node.address != numeraire and within[position]
+        if node.is_asset and node.address != numeraire and on_target[position]
     }
 
 
@@ -343,27 +365,33 @@ def _within_plan_cost(
     whole units, it is also run without that loss, which may cost a pool that is worth it. If pools
     are dropped for plan_cost, coarse tokens are left unmoved while that improves the result.
     """
-    terms = (problem, objective, goal, budget, min_trade)
-    market, best, dropped = _one_within_plan_cost(*terms, unmoved)
+    arguments = (problem, objective, goal, budget, min_trade)
+    market, best, has_dropped = _iterate_within_plan_cost(*arguments, unmoved)
     if max((edge.offer.lost for edge in market.pool_edges), default=0.0) > COARSE_LOSS:
         with suppress(Refused):
-            _, settled, less = _one_within_plan_cost(*terms, unmoved, counts_units=False)
-            if worth_of(market, objective, settled.draft) > worth_of(market, objective, best.draft):
-                best, dropped = settled, less
-    for token, why in coarse_tokens(problem).items() if dropped else ():
+            _, fixed_point, also_drops = _iterate_within_plan_cost(
+                *arguments, unmoved, counts_units=False
+            )
+            if net_utility(market, objective, fixed_point.draft) > net_utility(
+                market, objective, best.draft
+            ):
+                best, has_dropped = fixed_point, also_drops
+    for token, why in coarse_tokens(problem).items() if has_dropped else ():
         if token in best.unmoved:
             continue
-        left = {**unmoved, token: why}
+        more_unmoved = {**unmoved, token: why}
         try:
-            other, settled, _ = _one_within_plan_cost(*terms, left)
+            other_market, fixed_point, _ = _iterate_within_plan_cost(*arguments, more_unmoved)
         except Refused:
             continue
-        if worth_of(other, objective, settled.draft) > worth_of(market, objective, best.draft):
-            market, best, unmoved = other, settled, left
+        if net_utility(other_market, objective, fixed_point.draft) > net_utility(
+            market, objective, best.draft
+        ):
+            market, best, unmoved = other_market, fixed_point, more_unmoved
     return market, best
 
 
-def _one_within_plan_cost(
+def _iterate_within_plan_cost(
     problem: Problem,
     objective: PlanObjective,
     goal: Goal,
@@ -379,89 +407,104 @@ def _one_within_plan_cost(
     of a single swap costs more than plan_cost, but a sequence of swaps may, so that bound is
     tightened first. Tokens in `unmoved` (by position, with the reason) stay unmoved.
     """
-    scale, limit_bps = max(objective.off, float(problem.total) / BPS), problem.plan_cost_bps
+    scale, limit_bps = max(objective.off_goal, float(problem.total) / BPS), problem.plan_cost_bps
     if objective.risk is None or limit_bps is None:
-        dearest = None
+        max_unit_cost = None
     else:
-        dearest = Fraction(limit_bps, BPS)
-    market = build_pool_graph(problem, scale, dearest, counts_units=counts_units)
-    tighter = 0
+        max_unit_cost = Fraction(limit_bps, BPS)
+    market = build_pool_graph(problem, scale, max_unit_cost, counts_units=counts_units)
+    tightenings = 0
     dropped: dict[str, str] = {}
     while True:
-        settled = find_fixed_point(market, objective, budget, min_trade, dropped, unmoved)
-        wrong = wrong_side_tokens(problem, goal, settled.draft)
-        if wrong.keys() - unmoved.keys():
-            unmoved = {**unmoved, **wrong}
+        fixed_point = find_fixed_point(market, objective, budget, min_trade, dropped, unmoved)
+        wrong_side = wrong_side_tokens(problem, goal, fixed_point.draft)
+        if wrong_side.keys() - unmoved.keys():
+            unmoved = {**unmoved, **wrong_side}
             continue
-        too_far = overshoot_reason(problem, objective, settled.draft)
+        too_far = overshoot_reason(problem, objective, fixed_point.draft)
         if too_far:
-            pool, why = best_paying(problem, settled.draft, too_far)
+            pool, why = best_paying_pool(problem, fixed_point.draft, too_far)
             dropped[pool] = why
             continue
-        cost, moved = settled.draft.cost(problem), settled.draft.turnover(problem)
-        if limit_bps is None or cost.total * BPS <= limit_bps * moved:
-            return market, settled, bool(dropped)
+        cost, turnover = fixed_point.draft.cost(problem), fixed_point.draft.turnover(problem)
+        if limit_bps is None or cost.total * BPS <= limit_bps * turnover:
+            return market, fixed_point, bool(dropped)
         gas = cost.gas + cost.approvals
-        left, swaps = Fraction(limit_bps, BPS) * moved - gas, cost.total - gas
-        if dearest is not None and tighter < TIGHTER and 0 < left < swaps:
-            dearest = (dearest * min(left / swaps, SHRINK)).limit_denominator(10**9)
-            tighter = tighter + 1
-            market = build_pool_graph(problem, scale, dearest, counts_units=counts_units)
+        swaps_may_cost, swaps_cost = Fraction(limit_bps, BPS) * turnover - gas, cost.total - gas
+        if (
+            max_unit_cost is not None
+            and tightenings < MAX_TIGHTENINGS
+            and 0 < swaps_may_cost < swaps_cost
+        ):
+            max_unit_cost = (
+                max_unit_cost * min(swaps_may_cost / swaps_cost, MAX_SHRINK)
+            ).limit_denominator(10**9)
+            tightenings = tightenings + 1
+            market = build_pool_graph(problem, scale, max_unit_cost, counts_units=counts_units)
         else:
-            dropped[_dearest(problem, settled.draft)] = f"{OVER_COST} of {limit_bps} bps"
+            dropped[_dearest_pool(problem, fixed_point.draft)] = f"{OVER_COST} of {limit_bps} bps"
 
 
-def _dearest(problem: Problem, draft: PlanDraft) -> str:
+def _dearest_pool(problem: Problem, draft: PlanDraft) -> str:
     """Return a pool of the sequence of swaps with the highest cost per unit moved, gas included:
     the pool that the fewest legs of the plan use.
     """
 
-    def per_unit(chain: list[int]) -> Fraction:
+    def unit_cost(chain: list[int]) -> Fraction:
         first, last = draft.legs[chain[0]], draft.legs[chain[-1]]
-        given = first.amount_in_raw * problem.price(first.token_in)
-        got = last.amount_out_raw * problem.price(last.token_out)
+        value_in = first.amount_in_raw * problem.price(first.token_in)
+        value_out = last.amount_out_raw * problem.price(last.token_out)
         return (
-            given
-            - got
+            value_in
+            - value_out
             + sum(draft.leg_gas[leg] for leg in chain) * problem.gas_unit_value
             + len(chain) * problem.leg_data_fee
-        ) / given
+        ) / value_in
 
-    uses = Counter(leg.pool for leg in draft.legs)
-    worst = max(draft.chains(), key=per_unit)
-    return min((draft.legs[leg].pool for leg in worst), key=lambda pool: uses[pool])
+    use_counts = Counter(leg.pool for leg in draft.legs)
+    dearest_chain = max(draft.chains(), key=unit_cost)
+    return min((draft.legs[leg].pool for leg in dearest_chain), key=lambda pool: use_counts[pool])
 
 
-def _nothing(
+def _nothing_planned(
     step: StepInput,
     problem: Problem,
     drift: float,
     skipped: list[SkippedItem],
-    bound: tuple[str, Value] | None,
+    binding_limit: tuple[str, Value] | None,
 ) -> NothingPlanned:
-    """Return the refusal of a plan without legs, with its limits; `bound` is the binding turnover
-    limit and its remainder.
+    """Return the refusal of a plan without legs, with its limits; `binding_limit` is the binding
+    turnover limit and its remainder.
     """
     numeraire, limits = step.portfolio.numeraire, step.limits
     amount = f"{value_text(Fraction(round(drift)), numeraire.decimals, 2)} {numeraire.label}"
     verdicts = []
     if limits.min_trade is not None:
-        least = f"{value_text(limits.min_trade, numeraire.decimals, 2)} {numeraire.label}"
+        min_trade_text = f"{value_text(limits.min_trade, numeraire.decimals, 2)} {numeraire.label}"
         verdicts.append(
-            Verdict("min_trade", f"{amount} to move", least, Fraction(drift) >= limits.min_trade)
+            Verdict(
+                "min_trade",
+                f"{amount} to move",
+                min_trade_text,
+                Fraction(drift) >= limits.min_trade,
+            )
         )
     if problem.plan_cost_bps is not None:
         verdicts.append(
             Verdict("plan_cost", "no cheaper route", f"{problem.plan_cost_bps} bps", False)
         )
     reasons = "; ".join(f"{item.what}: {item.why}" for item in skipped) or "holdings are on target"
-    if bound is not None:
-        left = f"{value_text(bound[1], numeraire.decimals, 2)} {numeraire.label}"
+    if binding_limit is not None:
+        left_text = f"{value_text(binding_limit[1], numeraire.decimals, 2)} {numeraire.label}"
         return NothingPlanned(
-            f"nothing to trade of a drift of {amount}: {bound[0]} leaves {left}, "
+            f"nothing to trade of a drift of {amount}: {binding_limit[0]} leaves {left_text}, "
             f"which is too little for a trade; {reasons}",
-            (Verdict(bound[0].removeprefix("limits."), f"{amount} to move", left, False),),
-            f"raise {bound[0]}, or wait until the last day's trades are 24 h old",
+            (
+                Verdict(
+                    binding_limit[0].removeprefix("limits."), f"{amount} to move", left_text, False
+                ),
+            ),
+            f"raise {binding_limit[0]}, or wait until the last day's trades are 24 h old",
             drift=Fraction(round(drift)),
         )
     return NothingPlanned(
@@ -482,21 +525,25 @@ def _kept_by(problem: Problem, skipped: Sequence[SkippedItem], drift: float) -> 
     """Return the limit of cost or size that alone blocks every asset off target, or LOCKED if there
     is no other excess to sell; empty if anything else does.
     """
-    kept = {item.what: item.kept_by for item in skipped}
-    found = {node: kept[node.label] for node in problem.assets if node.label in kept}
-    large = [node.address for node, why in found.items() if why not in (MIN_TRADE, LOCKED)]
-    if large and _too_dear(problem, large, Fraction(round(drift))):
+    limit_by_label = {item.what: item.kept_by for item in skipped}
+    limit_by_node = {
+        node: limit_by_label[node.label] for node in problem.assets if node.label in limit_by_label
+    }
+    dear_tokens = [
+        node.address for node, why in limit_by_node.items() if why not in (MIN_TRADE, LOCKED)
+    ]
+    if dear_tokens and _too_dear(problem, dear_tokens, Fraction(round(drift))):
         return PLAN_COST
-    if not found or not all(found.values()):
+    if not limit_by_node or not all(limit_by_node.values()):
         return ""
-    if LOCKED in found.values():
+    if LOCKED in limit_by_node.values():
         return LOCKED
-    if PLAN_COST in found.values():
+    if PLAN_COST in limit_by_node.values():
         return PLAN_COST
     return MIN_TRADE
 
 
-def _too_dear(problem: Problem, off: Sequence[str], drift: Value) -> bool:
+def _too_dear(problem: Problem, off_target: Sequence[str], drift: Value) -> bool:
     """True if gas and pool fees alone come close to limits.plan_cost, so that no market price would
     justify the trade.
     """
@@ -504,10 +551,19 @@ def _too_dear(problem: Problem, off: Sequence[str], drift: Value) -> bool:
         return False
     fees = [
         min(
-            (pool.fee_pips for pool in problem.pools.values() if one in (pool.token0, pool.token1)),
+            (
+                pool.fee_pips
+                for pool in problem.pools.values()
+                if token in (pool.token0, pool.token1)
+            ),
             default=0,
         )
-        for one in off
+        for token in off_target
     ]
-    room = drift * (Fraction(problem.plan_cost_bps, BPS) - Fraction(max(fees), PIPS))
-    return room < NEARLY * (max(1, len(off) - 1) * LEG_GAS + APPROVAL_GAS) * problem.gas_unit_value
+    cost_room = drift * (Fraction(problem.plan_cost_bps, BPS) - Fraction(max(fees), PIPS))
+    return (
+        cost_room
+        < GAS_MULTIPLE
+        * (max(1, len(off_target) - 1) * LEG_GAS + APPROVAL_GAS)
+        * problem.gas_unit_value
+    )

@@ -23,7 +23,7 @@ from agent.floats import FloatArray
 from agent.model import Pool
 from agent.units import PIPS, floor_int
 
-SHADE = 1e-6
+BAND_WIDTH = 1e-6
 """Width of the band just below the reference into which all better rates are compressed: a
 hundredth of a basis point.
 """
@@ -31,18 +31,20 @@ HALF_GAIN = 0.05
 """Gain of a pool's first unit that is mapped to the middle of that band; higher gains are mapped
 higher.
 """
-WIDTH = 0.1
+MIN_SPREAD = 0.1
 """Smallest fraction of the band over which a pool's better rates are spread, so that prices still
 distinguish amounts.
 """
 TINY = 1e-300
 WHOLE_UNITS = 1 << 16
-"""Largest portfolio, in base units of a token, for which what its pools pay is quoted unit by unit."""
-FLATTER = 10**9
+"""Largest portfolio, in base units of a token, for which what its pools pay is quoted unit by
+unit.
+"""
+SLOPE_DIVISOR = 10**9
 """Divisor of a slope of a curve in whole units by which the next slope is at least smaller."""
-CORNERS = 1024
+MAX_CORNERS = 1024
 """Most straight parts of a curve in whole units, beside the first."""
-MOST = 100.0
+MAX_INPUT = 100.0
 """Largest input of a curve, per unit of scale. A plan moves about one scale; larger inputs lose
 digits.
 """
@@ -65,7 +67,7 @@ class PoolCurve:
     depths: FloatArray
     net_in: FloatArray
     out: FloatArray
-    over: FloatArray
+    surplus: FloatArray
 
     @property
     def best_rate(self) -> float:
@@ -81,20 +83,28 @@ class PoolCurve:
         """Return value out for a value in, gross of fee; input beyond the capacity pays nothing."""
         net = taken * self.keep
         k = int(np.searchsorted(self.net_in, net, side="right")) - 1
-        depth, root, rest = float(self.depths[k]), float(self.roots[k]), net - float(self.net_in[k])
+        depth, root, remainder = (
+            float(self.depths[k]),
+            float(self.roots[k]),
+            net - float(self.net_in[k]),
+        )
         if depth <= 0:
             return float(self.out[k])
-        return float(self.out[k]) + root * root * rest / (1 + root * rest / depth)
+        return float(self.out[k]) + root * root * remainder / (1 + root * remainder / depth)
 
     def takes(self, paid: float) -> float:
         """Return value in, gross of fee, for a value out; the capacity if the curve does not pay
         that much.
         """
         k = int(np.searchsorted(self.out, paid, side="right")) - 1
-        depth, root, rest = float(self.depths[k]), float(self.roots[k]), paid - float(self.out[k])
+        depth, root, remainder = (
+            float(self.depths[k]),
+            float(self.roots[k]),
+            paid - float(self.out[k]),
+        )
         if depth <= 0:
             return self.capacity if k == len(self.out) - 1 else float(self.net_in[k]) / self.keep
-        return (float(self.net_in[k]) + rest / (root * (root - rest / depth))) / self.keep
+        return (float(self.net_in[k]) + remainder / (root * (root - remainder / depth))) / self.keep
 
     def edges_passed(self, taken: float) -> int:
         """Return the number of range ends that an input of this value crosses, not counting the
@@ -131,12 +141,15 @@ def build_trade_curves(
     `least_rate` the output of a unit after fee. In the counted curve a unit's output is never worth
     more than its reference value: a pool off the market is free, not a source of profit.
     """
-    found = pool.curve(token_in, impact_bps)
-    if found is None:
+    pool_curve = pool.curve(token_in, impact_bps)
+    if pool_curve is None:
         return None
-    stretch = math.sqrt(float(price_out / price_in))
-    weight = math.sqrt(float(price_in)) * math.sqrt(float(price_out)) / scale
-    roots, depths = np.array(found.roots) * stretch, np.array(found.depths) * weight
+    root_scale = math.sqrt(float(price_out / price_in))
+    depth_scale = math.sqrt(float(price_in)) * math.sqrt(float(price_out)) / scale
+    roots, depths = (
+        np.array(pool_curve.roots) * root_scale,
+        np.array(pool_curve.depths) * depth_scale,
+    )
     keep = 1 - pool.fee_pips / PIPS
     real = (
         _sum_up(keep, np.maximum(keep * roots * roots - 1, float(least_rate - 1)), depths)
@@ -145,7 +158,7 @@ def build_trade_curves(
     )
     if real is None or real.net_in[-1] <= 0:
         return None
-    real = _up_to(real, MOST)
+    real = _up_to(real, MAX_INPUT)
     return TradeCurves(real, _capped_at_reference(real), real)
 
 
@@ -163,10 +176,10 @@ def in_whole_units(
     if not 1 <= most_raw <= WHOLE_UNITS:
         return offer
     units = min(floor_int(most_raw), int(offer.real.capacity / unit_in))
-    whole = _in_whole_units(quote, units, unit_in, unit_out)
-    if whole is None:
+    curve_and_loss = _in_whole_units(quote, units, unit_in, unit_out)
+    if curve_and_loss is None:
         return None
-    real, lost = whole
+    real, lost = curve_and_loss
     return TradeCurves(real, _capped_at_reference(real), offer.ticks, lost)
 
 
@@ -179,7 +192,7 @@ def _in_whole_units(
     """
     corners: list[tuple[int, int]] = []
     for point in ((taken, quote(taken)) for taken in range(1, units + 1)):
-        while len(corners) > 1 and _turn(corners[-2], corners[-1], point) >= 0:
+        while len(corners) > 1 and _left_turn(corners[-2], corners[-1], point) >= 0:
             corners.pop()
         corners.append(point)
     while len(corners) > 1 and corners[-1][1] <= corners[-2][1]:
@@ -189,20 +202,22 @@ def _in_whole_units(
     if len(corners) == 1:
         lost_raw = Fraction(0)
     else:
-        (start, first), (end, second) = corners[:2]
-        lost_raw = max(Fraction(0), Fraction(second - first, end - start) * start - first)
-    kept = [
+        (start, first_paid), (end, second_paid) = corners[:2]
+        lost_raw = max(
+            Fraction(0), Fraction(second_paid - first_paid, end - start) * start - first_paid
+        )
+    points = [
         (taken_raw * unit_in, paid_raw * unit_out)
         for taken_raw, paid_raw in _corners_above(corners, lost_raw)
     ]
-    taken = np.array([value for value, _ in kept])
-    slopes = np.array([_slope(*ends) for ends in pairwise(kept)])
-    apart = np.concatenate(([2.0], slopes[:-1] / slopes[1:], [2.0]))
-    bulge = np.sqrt(np.sqrt(np.minimum(np.minimum(apart[:-1], apart[1:]), 1 + SHADE)))
-    tops, ends = np.sqrt(slopes) * bulge, np.sqrt(slopes) / bulge
-    roots = np.array([tops, ends]).T.reshape(-1)
+    taken = np.array([value for value, _ in points])
+    slopes = np.array([_slope(*pair) for pair in pairwise(points)])
+    ratios = np.concatenate(([2.0], slopes[:-1] / slopes[1:], [2.0]))
+    bulge = np.sqrt(np.sqrt(np.minimum(np.minimum(ratios[:-1], ratios[1:]), 1 + BAND_WIDTH)))
+    top_roots, end_roots = np.sqrt(slopes) * bulge, np.sqrt(slopes) / bulge
+    roots = np.array([top_roots, end_roots]).T.reshape(-1)
     depths = np.zeros(len(roots) - 1)
-    depths[::2] = (taken[1:] - taken[:-1]) / (1 / ends - 1 / tops)
+    depths[::2] = (taken[1:] - taken[:-1]) / (1 / end_roots - 1 / top_roots)
     return _sum_up(1.0, roots * roots - 1, depths), float(lost_raw) * unit_out
 
 
@@ -213,31 +228,38 @@ def _corners_above(
     `corners`, both raised by `lost_raw` and begun at zero. The parts are some of the other line's,
     each extended to the next: chords would lie below it, and a bound on what pools pay be too low.
     """
-    lost, unit = lost_raw.numerator, lost_raw.denominator  # all that is paid is in `unit` parts
-    x, y, width, rise = 0, 0, corners[0][0], corners[0][1] * unit + lost
-    kept = [(0.0, 0.0)]
-    step = -(-len(corners) // CORNERS)
+    lost_parts, unit_parts = (
+        lost_raw.numerator,
+        lost_raw.denominator,
+    )  # all that is paid is in `unit_parts` parts
+    x, y, width, rise = 0, 0, corners[0][0], corners[0][1] * unit_parts + lost_parts
+    points = [(0.0, 0.0)]
+    step = -(-len(corners) // MAX_CORNERS)
     for number in range(1 + (len(corners) - 2) % step, len(corners), step):
-        (taken, paid), (further, more) = corners[number - 1 : number + 1]
-        next_y, next_width, next_rise = paid * unit + lost, further - taken, (more - paid) * unit
+        (taken, paid), (next_taken, next_paid) = corners[number - 1 : number + 1]
+        next_y, next_width, next_rise = (
+            paid * unit_parts + lost_parts,
+            next_taken - taken,
+            (next_paid - paid) * unit_parts,
+        )
         fall = rise * next_width - next_rise * width
-        if fall * FLATTER <= rise * next_width:
+        if fall * SLOPE_DIVISOR <= rise * next_width:
             continue
-        meets = (
+        meeting_x = (
             (next_y - y) * width * next_width + rise * next_width * x - next_rise * width * taken
         )
-        height = y * width * fall + rise * (meets - x * fall)
-        kept.append((meets / fall, height / (width * fall * unit)))
+        height = y * width * fall + rise * (meeting_x - x * fall)
+        points.append((meeting_x / fall, height / (width * fall * unit_parts)))
         x, y, width, rise = taken, next_y, next_width, next_rise
     end = corners[-1][0]
-    return [*kept, (float(end), (y * width + rise * (end - x)) / (width * unit))]
+    return [*points, (float(end), (y * width + rise * (end - x)) / (width * unit_parts))]
 
 
 def _slope(a: tuple[float, float], b: tuple[float, float]) -> float:
     return (b[1] - a[1]) / (b[0] - a[0])
 
 
-def _turn(a: tuple[int, int], b: tuple[int, int], c: tuple[int, int]) -> int:
+def _left_turn(a: tuple[int, int], b: tuple[int, int], c: tuple[int, int]) -> int:
     """Return a number above zero if the path through three points turns left."""
     return (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
 
@@ -249,57 +271,57 @@ def after_charge(curve: PoolCurve, charge: float) -> PoolCurve | None:
     """
     if charge <= 0:
         return curve
-    k = int(np.searchsorted(curve.over, charge, side="right")) - 1
+    k = int(np.searchsorted(curve.surplus, charge, side="right")) - 1
     net_k, out_k = float(curve.net_in[k]), float(curve.out[k])
     net, out, root = net_k, out_k, 0.0
-    rest = np.array([])
+    later_depths = np.array([])
     if k < len(curve.roots) - 1:
         depth, top = float(curve.depths[k]), float(curve.roots[k])
         # in differences, since a small charge is lost in the rounding of squares of the depth
-        square = depth * (charge - float(curve.over[k])) / top + net_k * (out_k - charge)
+        square = depth * (charge - float(curve.surplus[k])) / top + net_k * (out_k - charge)
         fall = math.sqrt(max(0.0, square))
         gap = (top * fall - out_k + charge) / (depth + fall)
         gap = min(max(gap, 0.0), top - float(curve.roots[k + 1]))
         root = top - gap
         net, out = net_k + depth * gap / (root * top), out_k + depth * gap
-        rest = curve.depths[k:-1]
+        later_depths = curve.depths[k:-1]
     if out <= charge:
         return None
     low = max(root, math.sqrt((out - charge) / net))
-    high = low * (1 + SHADE / 2)
+    high = low * (1 + BAND_WIDTH / 2)
     if high >= curve.roots[0]:
         return curve
     roots = np.concatenate(([high, low], curve.roots[k + 1 :]))
     rates = curve.keep * roots * roots - 1
-    if len(rest):
+    if len(later_depths):
         rates[2:] = curve.rates[k + 1 :]
-    ends = np.sqrt((1 + rates[:2]) / curve.keep)
-    gap = (rates[0] - rates[1]) / (curve.keep * (ends[0] + ends[1]))
-    level = net * ends[0] * ends[1] / gap
-    return _sum_up(curve.keep, rates, np.concatenate(([level], rest)))
+    end_roots = np.sqrt((1 + rates[:2]) / curve.keep)
+    gap = (rates[0] - rates[1]) / (curve.keep * (end_roots[0] + end_roots[1]))
+    first_depth = net * end_roots[0] * end_roots[1] / gap
+    return _sum_up(curve.keep, rates, np.concatenate(([first_depth], later_depths)))
 
 
 def _sum_up(keep: float, rates: FloatArray, depths: FloatArray) -> PoolCurve:
     """Return the curve of these rates and depths, with prefix sums; empty ranges are skipped."""
-    wide = rates[:-1] > rates[1:]
-    if not wide.all():
-        rates, depths = rates[np.concatenate(([True], wide))], depths[wide]
+    is_wide = rates[:-1] > rates[1:]
+    if not is_wide.all():
+        rates, depths = rates[np.concatenate(([True], is_wide))], depths[is_wide]
     roots = np.sqrt((1 + rates) / keep)
-    tops, ends = roots[:-1], roots[1:]
-    gaps = (rates[:-1] - rates[1:]) / (keep * (tops + ends))
-    net_in = _prefix(depths * gaps / (tops * ends))
-    over = _prefix(gaps * ((tops + ends) * net_in[:-1] + depths * gaps / tops))
+    top_roots, end_roots = roots[:-1], roots[1:]
+    gaps = (rates[:-1] - rates[1:]) / (keep * (top_roots + end_roots))
+    net_in = _prefix(depths * gaps / (top_roots * end_roots))
+    surplus = _prefix(gaps * ((top_roots + end_roots) * net_in[:-1] + depths * gaps / top_roots))
     return PoolCurve(
-        keep, rates, roots, np.concatenate((depths, [0.0])), net_in, _prefix(depths * gaps), over
+        keep, rates, roots, np.concatenate((depths, [0.0])), net_in, _prefix(depths * gaps), surplus
     )
 
 
-def _up_to(curve: PoolCurve, most: float) -> PoolCurve:
-    """Return the curve up to an input of `most`, net of fee."""
-    if curve.net_in[-1] <= most:
+def _up_to(curve: PoolCurve, max_input: float) -> PoolCurve:
+    """Return the curve up to an input of `max_input`, net of fee."""
+    if curve.net_in[-1] <= max_input:
         return curve
-    k = int(np.searchsorted(curve.net_in, most)) - 1
-    root = 1 / (1 / curve.roots[k] + (most - curve.net_in[k]) / curve.depths[k])
+    k = int(np.searchsorted(curve.net_in, max_input)) - 1
+    root = 1 / (1 / curve.roots[k] + (max_input - curve.net_in[k]) / curve.depths[k])
     return _sum_up(
         curve.keep,
         np.append(curve.rates[: k + 1], curve.keep * root * root - 1),
@@ -315,26 +337,36 @@ def _capped_at_reference(curve: PoolCurve) -> PoolCurve:
     """Return the same amounts with rates above the reference compressed into a narrow band below
     it, the best pools first.
     """
-    if curve.rates[0] <= -SHADE:
+    if curve.rates[0] <= -BAND_WIDTH:
         return curve
-    above = int(np.count_nonzero(curve.rates > -SHADE))
+    count_above = int(np.count_nonzero(curve.rates > -BAND_WIDTH))
     rates, depths = curve.rates, curve.depths[:-1]
-    if above < len(rates):  # the range that crosses the reference is split there
-        rates, depths = np.insert(rates, above, -SHADE), np.insert(depths, above, depths[above - 1])
+    if count_above < len(rates):  # the range that crosses the reference is split there
+        rates, depths = (
+            np.insert(rates, count_above, -BAND_WIDTH),
+            np.insert(depths, count_above, depths[count_above - 1]),
+        )
     roots = np.sqrt((1 + rates) / curve.keep)
-    parts = depths * (roots[:-1] - roots[1:]) / (roots[:-1] * roots[1:])
-    left = np.concatenate(
-        (np.cumsum(parts[:above][::-1])[::-1], np.zeros(len(rates) - len(parts[:above])))
+    amounts = depths * (roots[:-1] - roots[1:]) / (roots[:-1] * roots[1:])
+    remaining = np.concatenate(
+        (
+            np.cumsum(amounts[:count_above][::-1])[::-1],
+            np.zeros(len(rates) - len(amounts[:count_above])),
+        )
     )
-    gain = float(curve.rates[0]) + SHADE
-    order = WIDTH + (1 - 2 * WIDTH) * gain / (gain + HALF_GAIN)
-    pressed = np.where(left > 0, -SHADE + SHADE * order * left / max(left[0], TINY), rates)
-    if above == len(rates):
-        pressed[-1] = -SHADE
-    ends = np.sqrt((1 + pressed) / curve.keep)
-    gaps = (pressed[:-1] - pressed[1:]) / (curve.keep * (ends[:-1] + ends[1:]))
-    level = parts * ends[:-1] * ends[1:] / np.maximum(gaps, TINY)
-    return _sum_up(curve.keep, pressed, np.where(left[:-1] > 0, level, depths))
+    gain = float(curve.rates[0]) + BAND_WIDTH
+    position = MIN_SPREAD + (1 - 2 * MIN_SPREAD) * gain / (gain + HALF_GAIN)
+    compressed = np.where(
+        remaining > 0,
+        -BAND_WIDTH + BAND_WIDTH * position * remaining / max(remaining[0], TINY),
+        rates,
+    )
+    if count_above == len(rates):
+        compressed[-1] = -BAND_WIDTH
+    end_roots = np.sqrt((1 + compressed) / curve.keep)
+    gaps = (compressed[:-1] - compressed[1:]) / (curve.keep * (end_roots[:-1] + end_roots[1:]))
+    band_depths = amounts * end_roots[:-1] * end_roots[1:] / np.maximum(gaps, TINY)
+    return _sum_up(curve.keep, compressed, np.where(remaining[:-1] > 0, band_depths, depths))
 
 
 @dataclass(frozen=True, slots=True)
@@ -352,7 +384,7 @@ class CurveStack:
     rates: FloatArray
     first: NDArray[np.intp]
     flat: FloatArray
-    known: dict[Hashable, Any] = field(default_factory=dict, compare=False)
+    solutions: dict[Hashable, Any] = field(default_factory=dict, compare=False)
     """Cache of dual solutions by problem; the same problems recur within a plan."""
 
     def __len__(self) -> int:
@@ -367,39 +399,42 @@ class CurveStack:
             self.rates[chosen],
             self.first[chosen],
             self.flat,
-            self.known,
+            self.solutions,
         )
 
 
 def stack_curves(pool_edges: Sequence[tuple[int, int, PoolCurve]]) -> CurveStack:
     """Stack curves with the positions of their input and output tokens."""
     width = max((len(curve.roots) for _, _, curve in pool_edges), default=1) + 1
-    parts = np.zeros((6, len(pool_edges), width))
-    parts[0], parts[1, :, 0] = -np.inf, 1.0
-    parts[0, :, 0] = 0.0
+    cells = np.zeros((6, len(pool_edges), width))
+    cells[0], cells[1, :, 0] = -np.inf, 1.0
+    cells[0, :, 0] = 0.0
     for number, (_, _, curve) in enumerate(pool_edges):
-        for part, values in enumerate(
-            (curve.rates, curve.roots, curve.depths, curve.net_in, curve.out, curve.over)
+        for cell_kind, values in enumerate(
+            (curve.rates, curve.roots, curve.depths, curve.net_in, curve.out, curve.surplus)
         ):
-            parts[part, number, 1 : len(values) + 1] = values
-    ends = np.array([(source, target) for source, target, _ in pool_edges], dtype=np.intp).reshape(
-        -1, 2
-    )
+            cells[cell_kind, number, 1 : len(values) + 1] = values
+    row_tokens = np.array(
+        [(source, target) for source, target, _ in pool_edges], dtype=np.intp
+    ).reshape(-1, 2)
     first = np.arange(len(pool_edges), dtype=np.intp) * width
     keep = np.array([curve.keep for _, _, curve in pool_edges])
-    return CurveStack(ends[:, 0], ends[:, 1], keep, parts[0, :, 1:], first, parts.reshape(6, -1))
+    return CurveStack(
+        row_tokens[:, 0], row_tokens[:, 1], keep, cells[0, :, 1:], first, cells.reshape(6, -1)
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class ChargedCurves:
     """Curves of all rows, then the same less the charge of each row: what any use of it costs, in
-    gas and in whole base units. `worth` is false for rows of which no use is worth its charge.
+    gas and in whole base units. `worth_charge` is false for rows of which no use is worth its
+    charge.
     """
 
     curves: tuple[PoolCurve, ...]
-    both: CurveStack
+    stacked: CurveStack
     charges: FloatArray
-    worth: NDArray[np.bool_]
+    worth_charge: NDArray[np.bool_]
 
     def unpaid(self, row: int, taken: float, paid: float) -> float:
         """Return the part of a row's charge that an amount less the charge does not pay."""
@@ -408,26 +443,28 @@ class ChargedCurves:
         return float(self.charges[row]) - self.curves[row].pays(taken) + paid
 
     def rows(
-        self, used: NDArray[np.intp], free: NDArray[np.intp]
+        self, used: NDArray[np.intp], undecided: NDArray[np.intp]
     ) -> tuple[CurveStack, NDArray[np.intp]]:
-        """Return the curves of `used` rows, which are charged elsewhere, and those of `free` rows
-        less their charge, with the numbers of all these rows.
+        """Return the curves of `used` rows, which are charged elsewhere, and those of `undecided`
+        rows less their charge, with the numbers of all these rows.
         """
-        free = free[self.worth[free]]
-        numbers = np.concatenate((used, free))
+        undecided = undecided[self.worth_charge[undecided]]
+        numbers = np.concatenate((used, undecided))
         if not self.charges.any():
-            return self.both.rows(numbers), numbers
-        return self.both.rows(np.concatenate((used, len(self.charges) + free))), numbers
+            return self.stacked.rows(numbers), numbers
+        return self.stacked.rows(np.concatenate((used, len(self.charges) + undecided))), numbers
 
 
 def charged_curves(
     ends: Sequence[tuple[int, int]], curves: Sequence[PoolCurve], charges: FloatArray
 ) -> ChargedCurves:
     """Return the curves between these tokens with and without their charges."""
-    less = [after_charge(*pair) for pair in zip(curves, charges.tolist(), strict=True)]
-    worth = np.array([curve is not None for curve in less], dtype=np.bool_)
-    parts = [*curves]
+    after_charges = [after_charge(*pair) for pair in zip(curves, charges.tolist(), strict=True)]
+    worth_charge = np.array([curve is not None for curve in after_charges], dtype=np.bool_)
+    all_curves = [*curves]
     if charges.any():
-        parts += [curve or full for curve, full in zip(less, curves, strict=True)]
-    rows = [(*ends[number % len(ends)], curve) for number, curve in enumerate(parts)]
-    return ChargedCurves(tuple(curves), stack_curves(rows), charges, worth)
+        all_curves += [
+            curve or uncharged for curve, uncharged in zip(after_charges, curves, strict=True)
+        ]
+    rows = [(*ends[number % len(ends)], curve) for number, curve in enumerate(all_curves)]
+    return ChargedCurves(tuple(curves), stack_curves(rows), charges, worth_charge)

@@ -70,8 +70,8 @@ def least_rate(fee_pips: int, impact_bps: int, slippage_bps: int) -> Fraction:
 
     No unit is traded below this rate, so every leg reaches it.
     """
-    kept = Fraction(1) - Fraction(fee_pips, PIPS) - Fraction(impact_bps, BPS)
-    return max(kept, Fraction(0)) * Fraction(BPS - slippage_bps, BPS)
+    rate = Fraction(1) - Fraction(fee_pips, PIPS) - Fraction(impact_bps, BPS)
+    return max(rate, Fraction(0)) * Fraction(BPS - slippage_bps, BPS)
 
 
 def min_out(simulated_raw: int, floor_raw: int, slippage_bps: int | None) -> int:
@@ -211,8 +211,8 @@ class Problem:
         """
         token_out = amm.token_out(pool, token_in)
         high, low = self.floor_prices(token_in, token_out)
-        least = least_rate(pool.fee_pips, self.floor_impact_bps, self.slippage_bps or 0)
-        return least * (high / self.price(token_in)) * (self.price(token_out) / low)
+        nominal_rate = least_rate(pool.fee_pips, self.floor_impact_bps, self.slippage_bps or 0)
+        return nominal_rate * (high / self.price(token_in)) * (self.price(token_out) / low)
 
     @property
     def floor_impact_bps(self) -> int:
@@ -266,7 +266,7 @@ def problem_for_tokens(
         pools={
             pool.address: pool
             for pool in step.snapshot.pools
-            if _usable(step, pool, nodes, position, notes)
+            if _is_usable(step, pool, nodes, position, notes)
         },
         impact_bps=impact_bound_bps(limits),
         slippage_bps=limits.slippage_bps,
@@ -274,14 +274,14 @@ def problem_for_tokens(
         gas_unit_value=gas_unit_value,
         notes=tuple(notes),
         coin=wrapped_native_of(step),
-        gas=_gas_facts(step),
+        gas=_gas_inputs(step),
         data_fee=step.snapshot.data_fee,
         wei_value=_wei_value(step, gas_unit_value),
         ranges=price_ranges(step),
     )
 
 
-def _gas_facts(step: StepInput) -> GasInputs:
+def _gas_inputs(step: StepInput) -> GasInputs:
     snapshot, execution = step.snapshot, step.execution
     router = ROUTER_GAS.get(execution.router_kind, ROUTER_GAS["swap_router_02"])
     return GasInputs(
@@ -297,11 +297,11 @@ def _gas_facts(step: StepInput) -> GasInputs:
 
 
 def _assets(step: StepInput, references: ReferencePrices) -> list[TokenNode]:
-    held, coin = native_coin.held_balances(step), wrapped_native_of(step)
-    why_not = {item.token: item.why for item in references.unpriced}
-    faults = {item.address: item.why for item in step.snapshot.quarantined}
+    balances, coin = native_coin.held_balances(step), wrapped_native_of(step)
+    unpriced_reasons = {item.token: item.why for item in references.unpriced}
+    quarantine_reasons = {item.address: item.why for item in step.snapshot.quarantined}
     caps = dict(step.progress.spend_caps)
-    outside, kept = outside_raw(step, references.by_token), locked_raw(step)
+    outside_by_token, locked_by_token = outside_raw(step, references.by_token), locked_raw(step)
     nodes = []
     for asset in step.portfolio.assets:
         token = asset.token
@@ -309,7 +309,7 @@ def _assets(step: StepInput, references: ReferencePrices) -> list[TokenNode]:
         if price is None or price.price <= 0:
             raise Refused(
                 f"{token.label} has no reference price:"
-                f" {why_not.get(token.address, 'its price is zero')}",
+                f" {unpriced_reasons.get(token.address, 'its price is zero')}",
                 (
                     Verdict(
                         "reference", f"no price of {token.label}", "a price of every asset", False
@@ -318,10 +318,10 @@ def _assets(step: StepInput, references: ReferencePrices) -> list[TokenNode]:
                 "give the asset a feed, or a V3 pool whose observations cover"
                 " reference.twap_window",
             )
-        if token.address not in held:
+        if token.address not in balances:
             raise Refused(
                 f"the balance of {token.label} is unknown:"
-                f" {faults.get(token.address, 'it was not read')}",
+                f" {quarantine_reasons.get(token.address, 'it was not read')}",
                 (
                     Verdict(
                         "balance", f"{token.label} unknown", "the balance of every asset", False
@@ -329,21 +329,23 @@ def _assets(step: StepInput, references: ReferencePrices) -> list[TokenNode]:
                 ),
                 "wait for the next snapshot, or remove the asset from the portfolio",
             )
-        investable_raw = max(0, held[token.address] - native_coin.reserved_raw(step.limits, asset))
+        investable_raw = max(
+            0, balances[token.address] - native_coin.reserved_raw(step.limits, asset)
+        )
         cap_raw = caps.get(token.address)
         if coin is not None and token.address == coin.token:
-            investable_raw -= 0 if coin.counts else coin.refill_raw
+            investable_raw -= 0 if coin.native_counts else coin.refill_raw
             cap_raw = coin.cap_raw
-        kept_raw = max(0, min(investable_raw, kept.get(token.address, 0)))
+        locked_in_wallet_raw = max(0, min(investable_raw, locked_by_token.get(token.address, 0)))
         nodes.append(
             TokenNode(
                 token.address,
                 token.label,
                 price.price,
-                investable_raw - kept_raw,
+                investable_raw - locked_in_wallet_raw,
                 True,
                 cap_raw,
-                outside.get(token.address, 0) + kept_raw,
+                outside_by_token.get(token.address, 0) + locked_in_wallet_raw,
             )
         )
     return nodes
@@ -352,19 +354,21 @@ def _assets(step: StepInput, references: ReferencePrices) -> list[TokenNode]:
 def _hubs(
     step: StepInput, references: ReferencePrices, notes: list[SkippedItem]
 ) -> list[TokenNode]:
-    known = {asset.token.address for asset in step.portfolio.assets}
-    quarantined = {item.address: item.why for item in step.snapshot.quarantined}
+    node_tokens = {asset.token.address for asset in step.portfolio.assets}
+    quarantine_reasons = {item.address: item.why for item in step.snapshot.quarantined}
     nodes = []
     for token in step.portfolio.hubs:
-        if token.address in known or token.address in {
+        if token.address in node_tokens or token.address in {
             screened_token.token for screened_token in step.targets.quarantine
         }:
             continue
-        known.add(token.address)
+        node_tokens.add(token.address)
         price = references.prices.get(token.address)
-        if token.address in quarantined:
+        if token.address in quarantine_reasons:
             notes.append(
-                SkippedItem(f"hub {token.label}", f"quarantined: {quarantined[token.address]}")
+                SkippedItem(
+                    f"hub {token.label}", f"quarantined: {quarantine_reasons[token.address]}"
+                )
             )
         elif price is None or price.price <= 0:
             notes.append(
@@ -378,7 +382,7 @@ def _hubs(
     return nodes
 
 
-def _usable(
+def _is_usable(
     step: StepInput,
     pool: Pool,
     nodes: tuple[TokenNode, ...],
@@ -402,14 +406,14 @@ def _usable(
     if pool.is_empty:
         notes.append(SkippedItem(name, "no liquidity"))
         return False
-    least = step.limits.pool_min_value
-    if least is None:
+    min_value = step.limits.pool_min_value
+    if min_value is None:
         return True
     value = sum(
         (pool.depth(token) * nodes[position[token]].price for token in (pool.token0, pool.token1)),
         Fraction(0),
     )
-    if value < least:
+    if value < min_value:
         notes.append(SkippedItem(name, "holds less than limits.pool_min_value"))
         return False
     return True
@@ -421,16 +425,16 @@ def _wei_value(step: StepInput, gas_unit_value: Value) -> Value:
     """
     if price_wei := gas_price_wei(step.snapshot):
         return gas_unit_value / price_wei
-    native = reference_prices(step).prices.get(step.portfolio.wrapped_native)
-    return Fraction(0) if native is None else native.price
+    reference = reference_prices(step).prices.get(step.portfolio.wrapped_native)
+    return Fraction(0) if reference is None else reference.price
 
 
 def _gas_unit_value(
     step: StepInput, references: ReferencePrices, notes: list[SkippedItem]
 ) -> Value:
-    native = references.prices.get(step.portfolio.wrapped_native)
-    if native is not None:
-        return gas_price_wei(step.snapshot) * native.price
+    reference = references.prices.get(step.portfolio.wrapped_native)
+    if reference is not None:
+        return gas_price_wei(step.snapshot) * reference.price
     if step.limits.plan_cost_bps is not None:
         raise Refused(
             "gas cannot be valued: the wrapped native coin has no reference price",
@@ -449,7 +453,7 @@ def _gas_unit_value(
 
 
 IndexArray = NDArray[np.intp]
-FAR = 1.25
+MAX_RATE = 1.25
 """Value out per value in above which a pool is not traded, because the pool or the reference is
 broken.
 """
@@ -482,7 +486,8 @@ class PoolGraph:
     `has_gains` is true if they differ. `after_gas` and `counted_after_gas` have them with what any
     use of them costs: its least gas, and what it loses to whole base units; `base_gas` is the least
     gas of a plan beside its swaps. `below_floor` are directions (pool, source, target) whose first
-    unit pays less than the floor, or nothing; `far` are pools that pay implausibly much.
+    unit pays less than the floor, or nothing; `overpaying_pools` are pools that pay implausibly
+    much.
     """
 
     problem: Problem
@@ -493,23 +498,23 @@ class PoolGraph:
     after_gas: ChargedCurves
     counted_after_gas: ChargedCurves
     has_gains: bool
-    gas_unit: float
+    gas_unit_value: float
     base_gas: float
     leg_data_fee: float
     below_floor: tuple[tuple[str, int, int], ...]
-    far: tuple[str, ...]
+    overpaying_pools: tuple[str, ...]
 
     def rows(
-        self, without: Iterable[str] = (), banned: Collection[tuple[str, int]] = ()
+        self, dropped: Iterable[str] = (), banned: Collection[tuple[str, int]] = ()
     ) -> IndexArray:
         """Return the rows of all pools, except some pools and some directions (pool, source)."""
-        left = set(without)
-        kept = (
+        excluded = set(dropped)
+        rows = (
             number
             for number, pool_edge in enumerate(self.pool_edges)
-            if pool_edge.pool not in left and (pool_edge.pool, pool_edge.source) not in banned
+            if pool_edge.pool not in excluded and (pool_edge.pool, pool_edge.source) not in banned
         )
-        return np.array(list(kept), dtype=np.intp)
+        return np.array(list(rows), dtype=np.intp)
 
     def least_gas(self, used: Collection[tuple[str, int]]) -> float:
         """Return the least gas value of a plan that uses these directions (pool, source) once, in
@@ -525,42 +530,44 @@ class PoolGraph:
 
 
 def build_pool_graph(
-    problem: Problem, scale: float, dearest: Fraction | None = None, *, counts_units: bool = True
+    problem: Problem, scale: float, max_cost: Fraction | None = None, *, counts_units: bool = True
 ) -> PoolGraph:
-    """Return the graph of usable pools, without units that cost more than `dearest` per unit of
+    """Return the graph of usable pools, without units that cost more than `max_cost` per unit of
     value. Without `counts_units` the base units that swaps lose to rounding are left to the
     integers.
     """
-    pool_edges, poor, far = [], [], []
-    most = max(problem.total, Fraction(scale))
+    pool_edges, below_floor, overpaying_pools = [], [], []
+    largest_value = max(problem.total, Fraction(scale))
     for pool in problem.pools.values():
         for token_in, token_out in ((pool.token0, pool.token1), (pool.token1, pool.token0)):
-            least = problem.least_rate(pool, token_in)
-            if dearest is not None:
-                least = max(least, 1 - dearest)
+            least_rate_of_pool = problem.least_rate(pool, token_in)
+            if max_cost is not None:
+                least_rate_of_pool = max(least_rate_of_pool, 1 - max_cost)
             prices = (problem.price(token_in), problem.price(token_out))
-            ends = (problem.position[token_in], problem.position[token_out])
-            offer = build_trade_curves(pool, token_in, *prices, scale, problem.impact_bps, least)
+            positions = (problem.position[token_in], problem.position[token_out])
+            offer = build_trade_curves(
+                pool, token_in, *prices, scale, problem.impact_bps, least_rate_of_pool
+            )
             if offer is not None and counts_units:
-                most_raw = most / prices[0]
-                units = (float(price) / scale for price in prices)
-                offer = in_whole_units(offer, pool.quoter(token_in), most_raw, *units)
+                most_raw = largest_value / prices[0]
+                unit_values = (float(price) / scale for price in prices)
+                offer = in_whole_units(offer, pool.quoter(token_in), most_raw, *unit_values)
             if offer is None:
-                poor.append((pool.address, *ends))
-            elif offer.real.best_rate > FAR:
-                far.append(pool.address)
+                below_floor.append((pool.address, *positions))
+            elif offer.real.best_rate > MAX_RATE:
+                overpaying_pools.append(pool.address)
             else:
-                pool_edges.append(PoolEdge(pool.address, *ends, offer))
-    gains = any(edge.offer.counted is not edge.offer.real for edge in pool_edges)
-    gas_unit, leg_data_fee = (
+                pool_edges.append(PoolEdge(pool.address, *positions, offer))
+    has_gains = any(edge.offer.counted is not edge.offer.real for edge in pool_edges)
+    gas_unit_value, leg_data_fee = (
         float(problem.gas_unit_value) / scale,
         float(problem.leg_data_fee) / scale,
     )
-    ends_of = [(edge.source, edge.target) for edge in pool_edges]
+    edge_ends = [(edge.source, edge.target) for edge in pool_edges]
     router = problem.gas.router
     charges = np.array(
         [
-            least_leg_gas_units(problem.pools[edge.pool], router) * gas_unit
+            least_leg_gas_units(problem.pools[edge.pool], router) * gas_unit_value
             + leg_data_fee
             + edge.offer.lost
             for edge in pool_edges
@@ -568,23 +575,23 @@ def build_pool_graph(
     )
     real = [edge.offer.real for edge in pool_edges]
     counted = [edge.offer.counted for edge in pool_edges]
-    after_gas = charged_curves(ends_of, real, charges)
-    counted_after_gas = charged_curves(ends_of, counted, charges) if gains else after_gas
-    every = np.arange(len(pool_edges), dtype=np.intp)
+    after_gas = charged_curves(edge_ends, real, charges)
+    counted_after_gas = charged_curves(edge_ends, counted, charges) if has_gains else after_gas
+    all_rows = np.arange(len(pool_edges), dtype=np.intp)
     return PoolGraph(
         problem,
         scale,
         tuple(pool_edges),
-        after_gas.both.rows(every),
-        counted_after_gas.both.rows(every),
+        after_gas.stacked.rows(all_rows),
+        counted_after_gas.stacked.rows(all_rows),
         after_gas,
         counted_after_gas,
-        gains,
-        gas_unit,
-        least_base_gas_units(router) * gas_unit,
+        has_gains,
+        gas_unit_value,
+        least_base_gas_units(router) * gas_unit_value,
         leg_data_fee,
-        tuple(poor),
-        tuple(far),
+        tuple(below_floor),
+        tuple(overpaying_pools),
     )
 
 
@@ -593,16 +600,16 @@ def first_leg_cost(market: PoolGraph, flow: EdgeFlow) -> float:
     whole base units, in units of the scale.
     """
     pool, offer = market.problem.pools[flow.pool_edge.pool], flow.pool_edge.offer
-    passed = offer.ticks.edges_passed(flow.taken)
-    gas = leg_gas_units(pool, passed, router=market.problem.gas.router)
-    return gas * market.gas_unit + market.leg_data_fee + offer.lost
+    ticks_passed = offer.ticks.edges_passed(flow.taken)
+    gas = leg_gas_units(pool, ticks_passed, router=market.problem.gas.router)
+    return gas * market.gas_unit_value + market.leg_data_fee + offer.lost
 
 
 def repeat_leg_cost(market: PoolGraph, pool_edge: PoolEdge) -> float:
     """Return the same for a further leg through an edge; touched slots are cheaper."""
     return (
         repeat_leg_gas_units(market.problem.pools[pool_edge.pool], market.problem.gas.router)
-        * market.gas_unit
+        * market.gas_unit_value
         + market.leg_data_fee
         + pool_edge.offer.lost
     )

@@ -35,7 +35,7 @@ from agent.planning.limit_swaps import limit_swap
 from agent.planning.plan_builder import LOCKED, MIN_TRADE, PLAN_COST
 from agent.planning.purchases import plan_purchase
 from agent.planning.rounding import plan_pools_out_of_ticks
-from agent.planning.why_not import ALLOWED
+from agent.planning.why_not import ALLOWED_PHRASE
 from agent.policy import minimum, quarantine
 from agent.policy.cash_flows import balance_changes, cash_limit, purchases, transfers
 from agent.policy.decide import decide
@@ -65,20 +65,20 @@ class Proposal:
 class RefusedWithBlockedExits(Refused):
     """Refusal of a plan with blocked exits; `step` is its step."""
 
-    def __init__(self, step: StepInput, why: Refused) -> None:
+    def __init__(self, step: StepInput, refusal: Refused) -> None:
         super().__init__(
             "; ".join(
                 part
                 for part in (
-                    why.message,
+                    refusal.message,
                     blocked_exits.format_blocked_exits(step),
                     step.excluded.reason,
                 )
                 if part
             ),
-            why.verdicts,
-            why.remedy,
-            code=why.code,
+            refusal.verdicts,
+            refusal.remedy,
+            code=refusal.code,
         )
         self.step = step
 
@@ -96,20 +96,20 @@ def rebalance(step_input: StepInput) -> Proposal:
     absorb within the limits is excluded, and the rest continues. An unexplained increase that lifts
     the portfolio above portfolio.max_live_value is excluded too.
     """
-    return _rebalanced(step_input, _exits_first(step_input))
+    return _rebalance_after_exits(step_input, _exits_first(step_input))
 
 
-def _rebalanced(step_input: StepInput, first: Proposal) -> Proposal:
+def _rebalance_after_exits(step_input: StepInput, exit_proposal: Proposal) -> Proposal:
     """Return the proposal after exits were tried."""
-    if first.plan is not None:
-        return first
-    step = first.step or step_input
+    if exit_proposal.plan is not None:
+        return exit_proposal
+    step = exit_proposal.step or step_input
     try:
-        proposal = _beside_purchase(step, first.decided)
-        return replace(proposal, step=proposal.step or first.step)
-    except Refused as why:
-        if first.step is not None or step.excluded.reason:
-            raise RefusedWithBlockedExits(step, why) from None
+        proposal = _beside_purchase(step, exit_proposal.decided)
+        return replace(proposal, step=proposal.step or exit_proposal.step)
+    except Refused as refusal:
+        if exit_proposal.step is not None or step.excluded.reason:
+            raise RefusedWithBlockedExits(step, refusal) from None
         raise
 
 
@@ -119,78 +119,82 @@ def _beside_purchase(step: StepInput, decided: DecisionResult) -> Proposal:
 
     In a divided wallet each part of the purchase already follows the combined goal.
     """
-    active = step.history.cash_flows.purchase
-    if active is None or step.divides_wallet:
-        return _carried_out(step, decided)
+    active_purchase = step.history.cash_flows.purchase
+    if active_purchase is None or step.divides_wallet:
+        return _propose_decision(step, decided)
     try:
-        waiting = _carried_out(step, decided)
+        proposal_of_purchase = _propose_decision(step, decided)
     except Refused:
-        if (proposal := _trigger_beside(step, active)) is None:
+        if (proposal := _trigger_beside(step, active_purchase)) is None:
             raise
         return proposal
     if (
-        waiting.plan
-        or waiting.decided.purchase.ended
-        or not isinstance(waiting.decided.decision, Hold)
+        proposal_of_purchase.plan
+        or proposal_of_purchase.decided.purchase.ended
+        or not isinstance(proposal_of_purchase.decided.decision, Hold)
     ):
-        return waiting
-    return _trigger_beside(step, active) or waiting
+        return proposal_of_purchase
+    return _trigger_beside(step, active_purchase) or proposal_of_purchase
 
 
-def _trigger_beside(step: StepInput, active: PurchaseProgress) -> Proposal | None:
+def _trigger_beside(step: StepInput, active_purchase: PurchaseProgress) -> Proposal | None:
     """Return the trade of a trigger that fires although the rest of the purchase will be bought;
     None without one.
     """
-    rest = purchases.with_purchase(step, None)
+    step_without_purchase = purchases.with_purchase(step, None)
     try:
-        bought = replace(purchases.after_purchase(step), history=rest.history)
-        if not isinstance(decide(bought).decision, Rebalance):
+        step_after_purchase = replace(
+            purchases.after_purchase(step), history=step_without_purchase.history
+        )
+        if not isinstance(decide(step_after_purchase).decision, Rebalance):
             return None
-        proposal = _carried_out(rest, decide(rest))
+        proposal = _propose_decision(step_without_purchase, decide(step_without_purchase))
     except Refused:
         return None
     if proposal.plan is None:
         return None
-    return _purchase_ended(proposal, active, "a trigger acts, and its rest is drift now")
+    return _end_purchase(proposal, active_purchase, "a trigger acts, and its rest is drift now")
 
 
-def _purchase_ended(found: Proposal, active: PurchaseProgress, why: str) -> Proposal:
+def _end_purchase(proposal: Proposal, active_purchase: PurchaseProgress, why: str) -> Proposal:
     """Return the proposal made without the purchase, with the end of the purchase."""
-    step = found.step
+    step = proposal.step
     if step is not None:
-        step = purchases.with_purchase(step, active)
-    ended = replace(found.decided.purchase, ended=why)
-    return replace(found, decided=replace(found.decided, purchase=ended), step=step)
+        step = purchases.with_purchase(step, active_purchase)
+    purchase_result = replace(proposal.decided.purchase, ended=why)
+    return replace(proposal, decided=replace(proposal.decided, purchase=purchase_result), step=step)
 
 
-def _rest_not_worth_it(
+def _end_unprofitable_rest(
     step: StepInput,
-    active: PurchaseProgress,
+    active_purchase: PurchaseProgress,
     decided: DecisionResult,
-    nothing: planner.NothingPlanned,
+    no_plan: planner.NothingPlanned,
 ) -> Proposal:
     """Return the decision on the rest of a purchase as ordinary drift: it is not worth its cost, so
     the purchase ends.
     """
-    why = f"the rest is {_worthless(step.snapshot, step.portfolio, step.limits, decided, nothing)}"
-    over = Hold(purchases.end_text(active.terms, why))
-    rest = purchases.with_purchase(step, None)
+    why = (
+        f"the rest is {_short_reason(step.snapshot, step.portfolio, step.limits, decided, no_plan)}"
+    )
+    end_hold = Hold(purchases.end_text(active_purchase.terms, why))
+    step_without_purchase = purchases.with_purchase(step, None)
     try:
-        proposal = _carried_out(rest, decide(rest))
+        proposal = _propose_decision(step_without_purchase, decide(step_without_purchase))
     except Refused as refusal:
-        hold = replace(over, reason=f"{over.reason}; {refusal.message}")
+        hold = replace(end_hold, reason=f"{end_hold.reason}; {refusal.message}")
         proposal = Proposal(decided.held(hold), None)
     else:
         if isinstance(decision := proposal.decided.decision, Hold):
-            hold = replace(decision, reason=f"{over.reason}; {decision.reason}")
+            hold = replace(decision, reason=f"{end_hold.reason}; {decision.reason}")
             proposal = replace(proposal, decided=replace(proposal.decided, decision=hold))
-    return _purchase_ended(proposal, active, why)
+    return _end_purchase(proposal, active_purchase, why)
 
 
-def _carried_out(step: StepInput, decided: DecisionResult) -> Proposal:
+def _propose_decision(step: StepInput, decided: DecisionResult) -> Proposal:
     match decided.decision:
         case Rebalance() as decision:
-            return _or_beside_spot(step, decision, _planned(step, decided, decision))
+            return _or_beside_spot(step, decision, _plan_rebalance(step, decided, decision))
         case LayerDecision():
             return _in_layer(step, decided)
         case TopUp() as decision:
@@ -199,19 +203,21 @@ def _carried_out(step: StepInput, decided: DecisionResult) -> Proposal:
             return Proposal(decided, None)
 
 
-def _or_beside_spot(step: StepInput, decision: Rebalance, spot: Proposal) -> Proposal:
+def _or_beside_spot(step: StepInput, decision: Rebalance, spot_proposal: Proposal) -> Proposal:
     """Return the proposal of the layers that act beside the spot portfolio if its trade is not
     worth its cost, so that a remaining spot drift does not delay them.
     """
-    hold = spot.decided.decision
+    hold = spot_proposal.decided.decision
     if not acts_beside_spot(step) or step.progress.spot_held or not decision.by_trigger:
-        return spot
+        return spot_proposal
     if not isinstance(hold, Hold) or hold.kept_by not in HOLDING_CAUSES:
-        return spot
+        return spot_proposal
     why = hold.reason.removeprefix(f"{decision.reason}; ")
     step_input = replace(step, progress=replace(step.progress, spot_held=f"spot: {why}"))
-    instead = _carried_out(step_input, decide(step_input))
-    return spot if instead.plan is None else replace(instead, step=step_input)
+    layer_proposal = _propose_decision(step_input, decide(step_input))
+    return (
+        spot_proposal if layer_proposal.plan is None else replace(layer_proposal, step=step_input)
+    )
 
 
 def _in_layer(step: StepInput, decided: DecisionResult) -> Proposal:
@@ -221,7 +227,7 @@ def _in_layer(step: StepInput, decided: DecisionResult) -> Proposal:
     result = layers.PLANS[type(decided.decision)](step, decided)
     if isinstance(result, Plan):
         return Proposal(replace(decided, decision=result.decision), result)
-    return _carried_out(result, decide(result))
+    return _propose_decision(result, decide(result))
 
 
 def _exits_first(step_input: StepInput) -> Proposal:
@@ -230,11 +236,11 @@ def _exits_first(step_input: StepInput) -> Proposal:
 
     Only an exit may spend amounts excluded above portfolio.max_live_value.
     """
-    whole = step = cash_limit.restore_excluded(step_input)
+    restored_step = step = cash_limit.restore_excluded(step_input)
     decided = decide(step)
     plan: Plan | None = None
-    if (priced := _without_unpriced(step, decided)) is not step:
-        step, decided = priced, decide(priced)
+    if (priced_step := _without_unpriced(step, decided)) is not step:
+        step, decided = priced_step, decide(priced_step)
     while (
         (token := decided.exit_token)
         and plan is None
@@ -242,7 +248,7 @@ def _exits_first(step_input: StepInput) -> Proposal:
     ):
         exit_plan = blocked_exits.backing_off(
             step.snapshot, step.history.failures, token
-        ) or planned_exit(step, decision, token)
+        ) or plan_exit(step, decision, token)
         if isinstance(exit_plan, Plan):
             plan = exit_plan
         else:
@@ -250,10 +256,14 @@ def _exits_first(step_input: StepInput) -> Proposal:
             decided = decide(step)
     if (
         plan is None
-        and (left := cash_limit.exclude_unexplained_rises(step_input if step is whole else step))
+        and (
+            step_without_rises := cash_limit.exclude_unexplained_rises(
+                step_input if step is restored_step else step
+            )
+        )
         is not step
     ):
-        step, decided = left, decide(left)
+        step, decided = step_without_rises, decide(step_without_rises)
     return Proposal(decided, plan, None if step is step_input else step)
 
 
@@ -263,35 +273,43 @@ def _without_unpriced(step: StepInput, decided: DecisionResult) -> StepInput:
     """
     if not isinstance(decided.decision, Halt | AdjustFutures):
         return step
-    priced = quarantine.exclude_unpriced(step)
-    return step if priced is step or isinstance(decide(priced).decision, Halt) else priced
+    priced_step = quarantine.exclude_unpriced(step)
+    return (
+        step
+        if priced_step is step or isinstance(decide(priced_step).decision, Halt)
+        else priced_step
+    )
 
 
-def planned_exit(step: StepInput, decision: Rebalance, token: str) -> Plan | BlockedExit:
+def plan_exit(step: StepInput, decision: Rebalance, token: str) -> Plan | BlockedExit:
     """Return the plan that sells the token completely, or why none of it can be sold now. After a
     failure it is sold without a route through another token, if the market allows, because that
     token may be at fault.
     """
     if blocked_exits.avoids_other_tokens(step.history, step.progress.direct, token):
         between = (token, step.portfolio.numeraire.address)
-        if isinstance(plan := _planned_exit(step, decision, token, between), Plan):
+        if isinstance(plan := _plan_exit_between(step, decision, token, between), Plan):
             return plan
-    return _planned_exit(step, decision, token)
+    return _plan_exit_between(step, decision, token)
 
 
-def _planned_exit(
+def _plan_exit_between(
     step: StepInput, decision: Rebalance, token: str, between: Collection[str] = ()
 ) -> Plan | BlockedExit:
     try:
         plan = planner.plan(step, decision, between=between)
-    except planner.NothingPlanned as nothing:
+    except planner.NothingPlanned as no_plan:
         label = step.portfolio.token(token).label
-        costly = (item.why for item in nothing.off if item.what == label and ALLOWED in item.why)
-        return BlockedExit(token, next(costly, nothing.message), blocked_exits.REMEDY)
-    if token in _sold(step.portfolio, plan):
+        cost_reasons = (
+            item.why
+            for item in no_plan.off_target
+            if item.what == label and ALLOWED_PHRASE in item.why
+        )
+        return BlockedExit(token, next(cost_reasons, no_plan.message), blocked_exits.REMEDY)
+    if token in _sold_tokens(step.portfolio, plan):
         return plan
-    whys = {item.what: item.why for item in plan.skipped}
-    why = whys.get(
+    reasons = {item.what: item.why for item in plan.skipped}
+    why = reasons.get(
         step.portfolio.token(token).label, "the market absorbs none of it within the limits"
     )
     return BlockedExit(token, why, blocked_exits.REMEDY)
@@ -305,7 +323,7 @@ def decision_at(step_input: StepInput) -> DecisionResult:
     """
     step_input = cash_limit.exclude_unexplained_rises(step_input)
     decided = decide(step_input)
-    tried = (
+    needs_plan = (
         decided.zone is not None
         or bool(decided.exit_token)
         or _without_unpriced(step_input, decided) is not step_input
@@ -315,23 +333,23 @@ def decision_at(step_input: StepInput) -> DecisionResult:
             and decide(cash_limit.restore_excluded(step_input)).exit_token
         )
     )
-    if not tried and not isinstance(decided.decision, Rebalance):
+    if not needs_plan and not isinstance(decided.decision, Rebalance):
         return decided
     try:
-        if tried:
+        if needs_plan:
             decision_result = rebalance(step_input).decided
         else:
-            decision_result = _worth_it(step_input, decided)
+            decision_result = _held_unless_worth_it(step_input, decided)
     except Refused:
         return decided
     is_held = (
         isinstance(decision_result.decision, Hold)
         and decision_result.decision.kept_by in HOLDING_CAUSES
     )
-    return decision_result if is_held or tried else decided
+    return decision_result if is_held or needs_plan else decided
 
 
-def _worth_it(step: StepInput, decided: DecisionResult) -> DecisionResult:
+def _held_unless_worth_it(step: StepInput, decided: DecisionResult) -> DecisionResult:
     """Return the decision, or a hold if the plan, not split into parts, is not worth its cost.
 
     Raises Refused if the plan is refused for any other reason.
@@ -339,14 +357,16 @@ def _worth_it(step: StepInput, decided: DecisionResult) -> DecisionResult:
     if isinstance(decision := decided.decision, Rebalance) and decided.zone is None:
         try:
             sales.plan_sales(step, decision)
-        except planner.NothingPlanned as nothing:
-            if not nothing.kept_by:
+        except planner.NothingPlanned as no_plan:
+            if not no_plan.kept_by:
                 raise
-            return _not_worth_it(step, decided, decision, nothing).decided
+            return _hold_not_worth_it(step, decided, decision, no_plan).decided
     return decided
 
 
-def _planned(step_input: StepInput, decided: DecisionResult, decision: Rebalance) -> Proposal:
+def _plan_rebalance(
+    step_input: StepInput, decided: DecisionResult, decision: Rebalance
+) -> Proposal:
     """Return the plan; in a zone without a move that saves more than it costs, the liquidity moves
     or a hold.
     """
@@ -355,18 +375,18 @@ def _planned(step_input: StepInput, decided: DecisionResult, decision: Rebalance
         if decision.apart and zone is None:
             return Proposal(*plan_purchase(step_input, decided, decision, PurchaseKind.FIRST))
         plan = partial_plans.plan_within_daily_loss(step_input, decision)
-    except planner.NothingPlanned as nothing:
+    except planner.NothingPlanned as no_plan:
         if zone is None:
-            if not nothing.kept_by:
+            if not no_plan.kept_by:
                 raise
-            active = step_input.history.cash_flows.purchase
-            if active is not None and decided.purchase.due is not None:
-                return _rest_not_worth_it(step_input, active, decided, nothing)
-            return _not_worth_it(step_input, decided, decision, nothing)
-        return _without_swaps(
+            active_purchase = step_input.history.cash_flows.purchase
+            if active_purchase is not None and decided.purchase.due is not None:
+                return _end_unprofitable_rest(step_input, active_purchase, decided, no_plan)
+            return _hold_not_worth_it(step_input, decided, decision, no_plan)
+        return _layers_or_hold(
             step_input,
             decided,
-            no_plan_reason(decision.reason, nothing.message, zone, step_input.portfolio),
+            no_plan_reason(decision.reason, no_plan.message, zone, step_input.portfolio),
         )
     if isinstance(plan.decision, Rebalance):
         decision = plan.decision
@@ -375,82 +395,84 @@ def _planned(step_input: StepInput, decided: DecisionResult, decision: Rebalance
         for change in layers.INSTEAD_OF_SALE:
             decided, plan = change(step_input, decided, decision, plan)
         if isinstance(plan.decision, Rebalance):
-            return _in_time(step_input, decided, plan.decision, plan)
+            return _schedule_plan(step_input, decided, plan.decision, plan)
         return Proposal(decided, plan)
-    weighed = replace(decided, zone=replace(zone, saving=plan.saving))
+    decided_with_saving = replace(decided, zone=replace(zone, saving=plan.saving))
     if plan.saving.worth_it:
-        return _in_time(step_input, weighed, decision, plan)
-    return _without_swaps(
+        return _schedule_plan(step_input, decided_with_saving, decision, plan)
+    return _layers_or_hold(
         step_input,
-        weighed,
+        decided_with_saving,
         uneconomic_plan_reason(decision.reason, plan.saving, step_input.portfolio, zone.horizon_s),
     )
 
 
-def _in_time(step: StepInput, decided: DecisionResult, decision: Rebalance, plan: Plan) -> Proposal:
-    decided, scheduled = layers.schedule(step, decided, decision, plan)
+def _schedule_plan(
+    step: StepInput, decided: DecisionResult, decision: Rebalance, plan: Plan
+) -> Proposal:
+    decided, scheduled_plan = layers.schedule(step, decided, decision, plan)
     return Proposal(
         decided,
-        scheduled,
-        ticks_end=scheduled is None and bool(plan_pools_out_of_ticks(step, plan.legs)),
+        scheduled_plan,
+        ticks_end=scheduled_plan is None and bool(plan_pools_out_of_ticks(step, plan.legs)),
     )
 
 
-def _not_worth_it(
-    step: StepInput, decided: DecisionResult, decision: Rebalance, nothing: planner.NothingPlanned
+def _hold_not_worth_it(
+    step: StepInput, decided: DecisionResult, decision: Rebalance, no_plan: planner.NothingPlanned
 ) -> Proposal:
     """Return the hold for a trade above limits.plan_cost or below limits.min_trade, or without an
     excess that swaps can spend; its review counts as done.
     """
     if decided.next_s is None:
-        again = ""
+        review_text = ""
     else:
-        again = f"; next review {format_time(decided.next_s)}"
-    why = _not_worth_why(step.snapshot, step.portfolio, step.limits, decided, nothing)
+        review_text = f"; next review {format_time(decided.next_s)}"
+    why = _not_worth_reason(step.snapshot, step.portfolio, step.limits, decided, no_plan)
     hold = Hold(
-        f"{decision.reason}; {why}{again}",
+        f"{decision.reason}; {why}{review_text}",
         decided.next_s,
-        nothing.kept_by,
+        no_plan.kept_by,
     )
     return Proposal(
         decided.held(
-            hold, _worthless(step.snapshot, step.portfolio, step.limits, decided, nothing)
+            hold, _short_reason(step.snapshot, step.portfolio, step.limits, decided, no_plan)
         ),
         None,
     )
 
 
-def _worthless(
+def _short_reason(
     snapshot: Snapshot,
     portfolio: Portfolio,
     limits: Limits,
     decided: DecisionResult,
-    nothing: planner.NothingPlanned,
+    no_plan: planner.NothingPlanned,
 ) -> str:
     """Return why an execution ends, in short, with the value that is left."""
-    short = _not_worth_why(snapshot, portfolio, limits, decided, nothing).partition(":")[0]
-    return f"{short}: {minimum.format_money(portfolio, nothing.drift)} to move"
+    short_text = _not_worth_reason(snapshot, portfolio, limits, decided, no_plan).partition(":")[0]
+    return f"{short_text}: {minimum.format_money(portfolio, no_plan.drift)} to move"
 
 
-def _not_worth_why(
+def _not_worth_reason(
     snapshot: Snapshot,
     portfolio: Portfolio,
     limits: Limits,
     decided: DecisionResult,
-    nothing: planner.NothingPlanned,
+    no_plan: planner.NothingPlanned,
 ) -> str:
-    if nothing.kept_by == LOCKED:
-        return nothing.message
-    compared = [item for item in nothing.off if ALLOWED in item.why]
-    if compared:
-        why = "; ".join(f"{item.what} {item.why}" for item in compared)
+    if no_plan.kept_by == LOCKED:
+        return no_plan.message
+    cost_items = [item for item in no_plan.off_target if ALLOWED_PHRASE in item.why]
+    if cost_items:
+        why = "; ".join(f"{item.what} {item.why}" for item in cost_items)
         return f"not worth its cost (limits.plan_cost {limits.plan_cost_bps} bps): {why}"
-    if nothing.kept_by == MIN_TRADE:
-        return minimum.too_small_to_trade(portfolio, limits, nothing.drift)
-    return minimum.not_worth_reason(snapshot, portfolio, limits, decided.references, nothing.drift)
+    if no_plan.kept_by == MIN_TRADE:
+        return minimum.too_small_to_trade(portfolio, limits, no_plan.drift)
+    return minimum.not_worth_reason(snapshot, portfolio, limits, decided.references, no_plan.drift)
 
 
-def _without_swaps(step: StepInput, decided: DecisionResult, why: str) -> Proposal:
+def _layers_or_hold(step: StepInput, decided: DecisionResult, why: str) -> Proposal:
     """Return what layers do, or the hold of a zone in which no swap saves more than it costs."""
     decision = without_swaps(step, decided.references.by_token, Hold(why))
     decided = replace(decided, decision=decision)
@@ -482,32 +504,32 @@ def waiting_orders(orders: Sequence[LimitOrder]) -> Proposer:
     """
 
     def propose(step_input: StepInput) -> Proposal:
-        first = _exits_first(step_input)
-        filled, ended = None, False
-        decision = first.decided.decision
+        exit_proposal = _exits_first(step_input)
+        filled, ticks_end = None, False
+        decision = exit_proposal.decided.decision
         reduces = isinstance(decision, AdjustFutures) and decision.is_reducing
-        waits = isinstance(decision, Halt) or reduces
-        if not waits and first.plan is None:
-            filled, _, ended = _filled(step_input, first.decided, orders)
+        must_wait = isinstance(decision, Halt) or reduces
+        if not must_wait and exit_proposal.plan is None:
+            filled, _, ticks_end = _fill_first(step_input, exit_proposal.decided, orders)
         if filled is not None:
             return filled
-        proposal = _rebalanced(step_input, first)
-        return replace(proposal, ticks_end=proposal.ticks_end or ended)
+        proposal = _rebalance_after_exits(step_input, exit_proposal)
+        return replace(proposal, ticks_end=proposal.ticks_end or ticks_end)
 
     return propose
 
 
-def _filled(
+def _fill_first(
     step_input: StepInput, decided: DecisionResult, orders: Sequence[LimitOrder]
 ) -> tuple[Proposal | None, str, bool]:
     """Return the first order whose price is reached; otherwise why the last one waits, and whether
     more ticks might reach its price.
     """
-    why, ended, step_input = "", False, cash_limit.exclude_unexplained_rises(step_input)
+    why, ticks_end, step_input = "", False, cash_limit.exclude_unexplained_rises(step_input)
     for order in orders:
         if (
             why := expiry_reason(step_input.snapshot, step_input.execution, order)
-            or _out(step_input.portfolio, step_input.history.orders, order)
+            or _blocked_purchase_reason(step_input.portfolio, step_input.history.orders, order)
             or balance_changes.halt_reason(
                 step_input.portfolio, step_input.limits, step_input.history.cash_flows
             )
@@ -518,30 +540,30 @@ def _filled(
             plan, why = limit_swap(
                 step_input, order.token_in, order.token_out, order.amount_in_raw, order.price
             )
-        except KnownTicksExceeded as end:
-            why, ended = end.message, True
+        except KnownTicksExceeded as ticks_error:
+            why, ticks_end = ticks_error.message, True
             continue
         if plan is not None:
             filled = replace(decided.held(plan.decision), reviewed=False, order=order.id)
-            return Proposal(filled, plan, step_input, ended), "", ended
-    return None, why, ended
+            return Proposal(filled, plan, step_input, ticks_end), "", ticks_end
+    return None, why, ticks_end
 
 
-def _out(portfolio: Portfolio, orders: OrderStates, order: LimitOrder) -> str:
+def _blocked_purchase_reason(portfolio: Portfolio, orders: OrderStates, order: LimitOrder) -> str:
     """Return why the order's purchase is blocked: an exit order keeps its token out of the market
     and would sell it again. Empty otherwise.
     """
-    known = orders.states
+    states = orders.states
     if order.token_out == portfolio.numeraire.address:
         return ""
-    by = conditional_orders.fired_exit_order(
-        known, PORTFOLIO
-    ) or conditional_orders.fired_exit_order(known, order.token_out)
-    if by is None:
+    exit_order = conditional_orders.fired_exit_order(
+        states, PORTFOLIO
+    ) or conditional_orders.fired_exit_order(states, order.token_out)
+    if exit_order is None:
         return ""
     return (
         f"waits: {portfolio.token(order.token_out).label} is kept out of the market by"
-        f" {conditional_orders.order_name(portfolio, by)}"
+        f" {conditional_orders.order_name(portfolio, exit_order)}"
     )
 
 
@@ -551,33 +573,33 @@ def single_order(order: LimitOrder) -> Proposer:
     """
 
     def propose(step_input: StepInput) -> Proposal:
-        first = _exits_first(step_input)
-        decided = first.decided
+        exit_proposal = _exits_first(step_input)
+        decided = exit_proposal.decided
         if isinstance(decided.decision, Halt):
             return Proposal(replace(decided, reviewed=False), None)
-        why, ended = f"waits: {decided.decision.reason}", False
-        if first.plan is None:
-            filled, why, ended = _filled(step_input, decided, (order,))
+        why, ticks_end = f"waits: {decided.decision.reason}", False
+        if exit_proposal.plan is None:
+            filled, why, ticks_end = _fill_first(step_input, decided, (order,))
             if filled is not None:
                 return filled
         return Proposal(
             decided.alone(Hold(why)),
             None,
-            ticks_end=ended,
+            ticks_end=ticks_end,
         )
 
     return propose
 
 
-def _sold(portfolio: Portfolio, plan: Plan) -> tuple[str, ...]:
+def _sold_tokens(portfolio: Portfolio, plan: Plan) -> tuple[str, ...]:
     """Return the tokens that legs take from the wallet, except the numeraire, in the portfolio's
     order.
     """
-    taken = {
-        portfolio.held_as(leg.token_in) for leg in plan.legs if leg.source is LegFunding.WALLET
+    spent_tokens = {
+        portfolio.priced_as(leg.token_in) for leg in plan.legs if leg.source is LegFunding.WALLET
     }
     return tuple(
         asset.token.address
         for asset in portfolio.assets
-        if asset.token.address in taken - {portfolio.numeraire.address}
+        if asset.token.address in spent_tokens - {portfolio.numeraire.address}
     )

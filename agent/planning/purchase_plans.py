@@ -11,8 +11,8 @@ from agent.layers import sales
 from agent.model import Goal, LegFunding, Limits, Plan, Portfolio, Rebalance, StepInput
 from agent.planning import planner
 from agent.planning.partial_plans import (
-    MARGIN,
-    TRIES,
+    MAX_PLANS,
+    REQUEST_MARGIN,
     daily_loss_left,
     daily_loss_left_for_exits,
     fits_daily_loss,
@@ -27,60 +27,68 @@ from agent.policy.drift import corrections
 from agent.policy.one_sided import partial_goal
 from agent.units import Value
 
-WHOLE = Fraction(97, 100)
+REACHED_FRACTION = Fraction(97, 100)
 """Fraction of an asset's shortfall that counts as filled, because fees and impact take the rest."""
-USEFUL = Fraction(1, 4)
+MIN_USEFUL_SHARE = Fraction(1, 4)
 """Fraction of limits.daily_loss below which a part waits for the next day, unless it is the
 last.
 """
 
 
 def plan_proportional_part(
-    step: StepInput, decided: DecisionResult, decision: Rebalance, whole: Plan
+    step: StepInput, decided: DecisionResult, decision: Rebalance, whole_plan: Plan
 ) -> tuple[Plan, Fraction]:
-    """Return the plan and the fraction of the goal that it reaches: 1 if it is `whole`, or if an
-    asset cannot move at all. If no fraction fits the remainder of limits.daily_loss, the plan may
-    exceed it.
+    """Return the plan and the fraction of the goal that it reaches: 1 if it is `whole_plan`, or if
+    an asset cannot move at all. If no fraction fits the remainder of limits.daily_loss, the plan
+    may exceed it.
     """
-    least = _least_trade(step.limits)
-    lacks = {
+    min_value = _least_trade(step.limits)
+    move_values = {
         token: value
         for token, value in corrections(decided.drifts, decision.goal).items()
-        if abs(value) >= least
+        if abs(value) >= min_value
     }
-    reached = min(_reached(step.portfolio, decided, whole, lacks).values(), default=Fraction(1))
-    fits = _part_that_fits(step, whole)
-    if fits == 1 and reached >= WHOLE:
-        return whole, Fraction(1)
-    if fits < 1 and not _useful(step):
-        return whole, Fraction(1)
-    part = Fraction(1)
-    for _ in range(TRIES if lacks else 0):
-        if reached < WHOLE:
-            part *= min(fits, max(reached * Fraction(99, 100), Fraction(1, 2)))
+    reached_fraction = min(
+        _reached_fractions(step.portfolio, decided, whole_plan, move_values).values(),
+        default=Fraction(1),
+    )
+    fitting_fraction = _part_that_fits(step, whole_plan)
+    if fitting_fraction == 1 and reached_fraction >= REACHED_FRACTION:
+        return whole_plan, Fraction(1)
+    if fitting_fraction < 1 and not _has_useful_room(step):
+        return whole_plan, Fraction(1)
+    fraction = Fraction(1)
+    for _ in range(MAX_PLANS if move_values else 0):
+        if reached_fraction < REACHED_FRACTION:
+            fraction *= min(
+                fitting_fraction, max(reached_fraction * Fraction(99, 100), Fraction(1, 2))
+            )
         else:
-            part *= min(fits, Fraction(1))
-        part = part.limit_denominator(1_000)
-        if part * min(abs(value) for value in lacks.values()) < least:
+            fraction *= min(fitting_fraction, Fraction(1))
+        fraction = fraction.limit_denominator(1_000)
+        if fraction * min(abs(value) for value in move_values.values()) < min_value:
             break
-        goal = partial_goal(decided.drifts, decision.goal, part)
+        goal = partial_goal(decided.drifts, decision.goal, fraction)
         try:
             plan = sales.plan_sales(step, replace(decision, goal=goal))
         except planner.NothingPlanned:
             break
-        part_values = {token: value * part for token, value in lacks.items()}
-        reached = min(
-            _reached(step.portfolio, decided, plan, part_values).values(), default=Fraction(1)
+        part_values = {token: value * fraction for token, value in move_values.items()}
+        reached_fraction = min(
+            _reached_fractions(step.portfolio, decided, plan, part_values).values(),
+            default=Fraction(1),
         )
-        fits = _part_that_fits(step, plan)
-        if fits == 1 and reached >= WHOLE:
-            return replace(plan, decision=decision), part
-    if fits_daily_loss(step, whole):
-        return whole, Fraction(1)  # the plan lists assets that cannot move and trades the others
-    plan = replace(plan_within_daily_loss(step, decision, whole), decision=decision)
-    if not whole.turnover:
+        fitting_fraction = _part_that_fits(step, plan)
+        if fitting_fraction == 1 and reached_fraction >= REACHED_FRACTION:
+            return replace(plan, decision=decision), fraction
+    if fits_daily_loss(step, whole_plan):
+        return whole_plan, Fraction(
+            1
+        )  # the plan lists assets that cannot move and trades the others
+    plan = replace(plan_within_daily_loss(step, decision, whole_plan), decision=decision)
+    if not whole_plan.turnover:
         return plan, Fraction(1)
-    return plan, min(Fraction(1), plan.turnover / whole.turnover)
+    return plan, min(Fraction(1), plan.turnover / whole_plan.turnover)
 
 
 def _part_that_fits(step: StepInput, plan: Plan) -> Fraction:
@@ -90,21 +98,21 @@ def _part_that_fits(step: StepInput, plan: Plan) -> Fraction:
     if fits_daily_loss(step, plan):
         return Fraction(1)
     if plan.exits:
-        room = daily_loss_left_for_exits(step) or Fraction(0)
+        loss_left = daily_loss_left_for_exits(step) or Fraction(0)
         gas = plan.cost.gas + plan.cost.approvals
         loss = plan.cost.total
     else:
-        room = daily_loss_left(step) or Fraction(0)
+        loss_left = daily_loss_left(step) or Fraction(0)
         gas = worst_case_gas(step, plan)
         loss = worst_case_loss(step, plan)
-    if room <= gas:
+    if loss_left <= gas:
         return Fraction(0)
-    return (room - gas) / (loss - gas) * MARGIN
+    return (loss_left - gas) / (loss - gas) * REQUEST_MARGIN
 
 
-def _useful(step: StepInput) -> bool:
+def _has_useful_room(step: StepInput) -> bool:
     """True if enough of limits.daily_loss remains for a part."""
-    whole = daily_loss_left(
+    day_limit = daily_loss_left(
         replace(
             step,
             history=replace(
@@ -112,51 +120,53 @@ def _useful(step: StepInput) -> bool:
             ),
         )
     )
-    return whole is None or (daily_loss_left(step) or Fraction(0)) >= whole * USEFUL
+    return (
+        day_limit is None or (daily_loss_left(step) or Fraction(0)) >= day_limit * MIN_USEFUL_SHARE
+    )
 
 
-def daily_loss_reason(step: StepInput, decision: Rebalance, whole: Plan) -> str:
+def daily_loss_reason(step: StepInput, decision: Rebalance, whole_plan: Plan) -> str:
     """Return the note that a plan is partial because of limits.daily_loss; empty otherwise. The
     approvals of this step do not count.
     """
     if daily_loss_left(step) is None:
         return ""
-    whole = plan_before_approvals(step, decision, whole)
-    if fits_daily_loss(step, whole):
+    whole_plan = plan_before_approvals(step, decision, whole_plan)
+    if fits_daily_loss(step, whole_plan):
         return ""
-    return f"; {partial_plan_reason(step, worst_case_loss(step, whole))}"
+    return f"; {partial_plan_reason(step, worst_case_loss(step, whole_plan))}"
 
 
-def _reached(
-    portfolio: Portfolio, decided: DecisionResult, plan: Plan, lacks: dict[str, Value]
+def _reached_fractions(
+    portfolio: Portfolio, decided: DecisionResult, plan: Plan, move_values: dict[str, Value]
 ) -> dict[str, Fraction]:
     """Return the fraction of its correction that the plan moves, by token; without the numeraire,
     which pays the costs.
     """
     prices = {drift.token: drift.price for drift in decided.drifts}
-    moved = dict.fromkeys(prices, Fraction(0))
+    moved_values = dict.fromkeys(prices, Fraction(0))
     for leg in plan.legs:
-        for token, raw, outside in (
+        for token, raw, in_wallet in (
             (leg.token_in, -leg.amount_in_raw, leg.source is LegFunding.WALLET),
             (leg.token_out, leg.amount_out_raw, leg.sink is LegFunding.WALLET),
         ):
-            known = portfolio.held_as(token)
-            if outside and known in moved:
-                moved[known] += raw * prices[known]
-    home = portfolio.numeraire.address
+            asset = portfolio.priced_as(token)
+            if in_wallet and asset in moved_values:
+                moved_values[asset] += raw * prices[asset]
+    numeraire = portfolio.numeraire.address
     return {
-        token: max(Fraction(0), moved[token] / value)
-        for token, value in lacks.items()
-        if token != home
+        token: max(Fraction(0), moved_values[token] / value)
+        for token, value in move_values.items()
+        if token != numeraire
     }
 
 
 def move_value(decided: DecisionResult, goal: Goal) -> Value:
     """Return the value to sell, or to buy if that is more, until the goal is reached."""
-    lacks = corrections(decided.drifts, goal).values()
+    move_values = corrections(decided.drifts, goal).values()
     return max(
-        sum((lack for lack in lacks if lack > 0), Fraction(0)),
-        -sum((lack for lack in lacks if lack < 0), Fraction(0)),
+        sum((move for move in move_values if move > 0), Fraction(0)),
+        -sum((move for move in move_values if move < 0), Fraction(0)),
     )
 
 

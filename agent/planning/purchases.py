@@ -34,33 +34,36 @@ def plan_purchase(
     further part. Raises Refused as the planner does.
     """
     intended_value = move_value(decided, decision.goal)
-    whole = sales.plan_sales(step, decision)
-    plan, part = plan_proportional_part(step, decided, decision, whole)
-    active = step.history.cash_flows.purchase
-    if active is not None and not step.history.cash_flows.invested:
+    whole_plan = sales.plan_sales(step, decision)
+    plan, fraction = plan_proportional_part(step, decided, decision, whole_plan)
+    active_purchase = step.history.cash_flows.purchase
+    if active_purchase is not None and not step.history.cash_flows.invested:
         if not fits_daily_loss(step, plan):
-            waits, ends = daily_loss_wait_reason(step), purchases.format_cancel(active)
-            reason = f"{decision.reason}; {waits}; {ends}"
+            wait_reason, cancel_text = (
+                daily_loss_wait_reason(step),
+                purchases.format_cancel(active_purchase),
+            )
+            reason = f"{decision.reason}; {wait_reason}; {cancel_text}"
             hold = Hold(reason, kept_by=DAILY_LOSS)
             return decided.held(hold), None
-        reason = f"{decision.reason}{daily_loss_reason(step, decision, whole)}"
+        reason = f"{decision.reason}{daily_loss_reason(step, decision, whole_plan)}"
         decision = replace(decision, reason=reason)
-        due = PurchasePart(active.done + 1, part, intended_value)
-        purchase = replace(decided.purchase, due=due)
+        due_part = PurchasePart(active_purchase.done + 1, fraction, intended_value)
+        purchase = replace(decided.purchase, due=due_part)
         decided = replace(decided, decision=decision, purchase=purchase)
         return decided, replace(plan, decision=decision)
-    if part == 1 and kind is PurchaseKind.FIRST:
+    if fraction == 1 and kind is PurchaseKind.FIRST:
         return decided, plan
-    if active is not None:
-        kind = active.terms.kind
-    terms = _terms(step, decided, kind, intended_value, ceil_int(1 / part))
-    if part < 1:
+    if active_purchase is not None:
+        kind = active_purchase.terms.kind
+    terms = _terms(step, decided, kind, intended_value, ceil_int(1 / fraction))
+    if fraction < 1:
         progress = purchases.format_progress(terms, 0)
-        why_part = daily_loss_reason(step, decision, whole)
+        why_part = daily_loss_reason(step, decision, whole_plan)
         decision = replace(decision, reason=f"{decision.reason}; {progress}{why_part}")
-    due = PurchasePart(1, part, intended_value)
-    first = PurchaseResult(due, decided.purchase.ended, terms)
-    decided = replace(decided, decision=decision, purchase=first)
+    due_part = PurchasePart(1, fraction, intended_value)
+    result = PurchaseResult(due_part, decided.purchase.ended, terms)
+    decided = replace(decided, decision=decision, purchase=result)
     return decided, replace(plan, decision=decision)
 
 
@@ -82,8 +85,8 @@ def _terms(
         else intended_value,
         parts=parts,
         interval_s=step.limits.first_purchase_s or 1,
-        arrival=tuple(sorted((token, known.price) for token, known in prices.items())),
+        arrival=tuple(sorted((token, reference.price) for token, reference in prices.items())),
         began_s=now_s,
-        expires_s=now_s + max(purchases.LASTS_S, (parts + 1) * DAY_S),
+        expires_s=now_s + max(purchases.MAX_DURATION_S, (parts + 1) * DAY_S),
         came=deposits,
     )

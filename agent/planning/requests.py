@@ -46,7 +46,7 @@ from agent.planning.proposals import (
     Proposal,
     Proposer,
     manual_swap,
-    planned_exit,
+    plan_exit,
     rebalance,
     single_order,
     waiting_orders,
@@ -85,37 +85,37 @@ def raise_money(token: str) -> Proposer:
             apart=transfers.gross_sale_value(step, token),
         )
         plan = planner.plan(step, decision)
-        done = transfers.parts_done(step, token)
-        short = shortfall_raw(step.snapshot, step.portfolio, step.limits, plan, token) > 0
+        parts_done = transfers.parts_done(step, token)
+        is_short = shortfall_raw(step.snapshot, step.portfolio, step.limits, plan, token) > 0
         if step.limits.first_purchase_s is not None and (
-            short or not partial_plans.fits_daily_loss(step, plan)
+            is_short or not partial_plans.fits_daily_loss(step, plan)
         ):
             decided = replace(decide(step), decision=decision)
             if partial_plans.fits_daily_loss(step, plan):
-                part = plan
+                partial_plan = plan
             else:
-                part = plan_proportional_part(step, decided, decision, plan)[0]
-            lacks, left = (
+                partial_plan = plan_proportional_part(step, decided, decision, plan)[0]
+            short_before_raw, short_after_raw = (
                 transfers.shortfall_raw(
                     step.portfolio, step.limits, native_coin.held_balances(step), token
                 ),
-                shortfall_raw(step.snapshot, step.portfolio, step.limits, part, token),
+                shortfall_raw(step.snapshot, step.portfolio, step.limits, partial_plan, token),
             )
-            if left < lacks and (short or left > 0):
+            if short_after_raw < short_before_raw and (is_short or short_after_raw > 0):
                 decision = replace(
                     decision,
                     reason=(
-                        f"{decision.reason}, part {done + 1} of about"
-                        f" {done + ceil_int(Fraction(lacks, lacks - left))}"
+                        f"{decision.reason}, part {parts_done + 1} of about"
+                        f" {parts_done + ceil_int(Fraction(short_before_raw, short_before_raw - short_after_raw))}"
                     ),
                 )
-                return _by_owner(step, decision, replace(part, decision=decision))
+                return _by_owner(step, decision, replace(partial_plan, decision=decision))
         _require_raised(step.snapshot, step.portfolio, step.limits, plan, token)
-        if done:
+        if parts_done:
             plan = replace(
                 plan,
                 decision=replace(
-                    decision, reason=f"{decision.reason}, part {done + 1} of {done + 1}"
+                    decision, reason=f"{decision.reason}, part {parts_done + 1} of {parts_done + 1}"
                 ),
             )
         return _by_owner(step, plan.decision, plan)
@@ -123,42 +123,42 @@ def raise_money(token: str) -> Proposer:
     return propose
 
 
-def invest(came: Mapping[str, int], before: str = "") -> Proposer:
+def invest(deposits: Mapping[str, int], included_purchase_id: str = "") -> Proposer:
     """Return the proposer that invests deposits in underweight assets; it holds if they are too
     small for a trade.
 
-    The remainder of the active purchase `before` (its id) is included; any other active purchase is
-    this request, already begun.
+    The remainder of the active purchase `included_purchase_id` (its id) is included; any other
+    active purchase is this request, already begun.
     """
 
     def propose(step: StepInput) -> Proposal:
-        usable = cash_limit.usable_part(
-            step.portfolio.numeraire, step.history.cash_flows.cash, came
+        usable_amounts = cash_limit.usable_part(
+            step.portfolio.numeraire, step.history.cash_flows.cash, deposits
         )
         message = cash_limit.append_excluded(step.excluded, "invest the deposit")
-        if usable != dict(came):
+        if usable_amounts != dict(deposits):
             message = (
                 f"{message}; {cash_limit.limit_remedy(step.portfolio, step.history.cash_flows)}"
             )
-        if not usable:
+        if not usable_amounts:
             return _uninvested(
                 step, cash_limit.limit_remedy(step.portfolio, step.history.cash_flows)
             )
         if step.limits.first_purchase_s is None:
             decision = Rebalance(
                 message,
-                transfers.goal_to_invest(step, usable),
+                transfers.goal_to_invest(step, usable_amounts),
                 by_owner=True,
             )
             try:
                 plan = partial_plans.plan_within_daily_loss(step, decision)
-            except planner.NothingPlanned as nothing:
-                return _uninvested(step, nothing.message)
+            except planner.NothingPlanned as no_plan:
+                return _uninvested(step, no_plan.message)
             return _by_owner(step, plan.decision, plan)
-        under = step.history.cash_flows.purchase
-        if under is None or under.id == before:
-            invested = tuple(sorted(usable.items()))
-            flows = replace(step.history.cash_flows, invested=invested)
+        active_purchase = step.history.cash_flows.purchase
+        if active_purchase is None or active_purchase.id == included_purchase_id:
+            invested_amounts = tuple(sorted(usable_amounts.items()))
+            flows = replace(step.history.cash_flows, invested=invested_amounts)
             step = replace(step, history=replace(step.history, cash_flows=flows))
         decided = _by_owner(step, Hold(""), None).decided
         decision = Rebalance(
@@ -170,8 +170,8 @@ def invest(came: Mapping[str, int], before: str = "") -> Proposer:
         decided = replace(decided, decision=decision)
         try:
             decided, part = plan_purchase(step, decided, decision, PurchaseKind.TOP_UP)
-        except planner.NothingPlanned as nothing:
-            return _uninvested(step, nothing.message)
+        except planner.NothingPlanned as no_plan:
+            return _uninvested(step, no_plan.message)
         return Proposal(decided, part, step)
 
     return propose
@@ -188,49 +188,52 @@ def sell_everything(step: StepInput) -> Proposal:
     sold too.
     """
     step_input = cash_limit.restore_excluded(step)
-    return replace(_everything_sold(step_input), step=quarantine.exclude_unpriced(step_input))
+    return replace(_sell_all_assets(step_input), step=quarantine.exclude_unpriced(step_input))
 
 
-def _everything_sold(given: StepInput) -> Proposal:
+def _sell_all_assets(original_step: StepInput) -> Proposal:
     """Sell as `sell_everything` does; an asset without a price stays and does not block the
     others.
     """
-    halted: Halt | None = None
-    kept: Refused | None = None
-    step = quarantine.exclude_unpriced(given)
-    for free in layers.SOLD_FIRST:
-        match free(step):
+    halt_decision: Halt | None = None
+    layer_refusal: Refused | None = None
+    step = quarantine.exclude_unpriced(original_step)
+    for sell_first in layers.SOLD_FIRST:
+        match sell_first(step):
             case Plan() as plan:
                 return _by_owner(step, plan.decision, plan)
             case Halt() as halt if not spares_exits(halt):
                 return _by_owner(step, halt, None)
             case Halt() as halt:
-                halted = halt
-            case Refused() as why:  # a manipulated pool must not delay the wallet's assets
-                kept = why
+                halt_decision = halt
+            case Refused() as refusal:  # a manipulated pool must not delay the wallet's assets
+                layer_refusal = refusal
     drifts = compute_drifts(step, reference_prices(step).by_token)
-    if investable_total(drifts) == 0 and step is given:
+    if investable_total(drifts) == 0 and step is original_step:
         return _by_owner(step, Hold("nothing to sell: all balances are zero or reserved"), None)
-    home, blocked = step.portfolio.numeraire.address, [*step.blocked_exits]
+    numeraire, blocked_exits = step.portfolio.numeraire.address, [*step.blocked_exits]
     for asset_drift in exits.in_turn(
-        step.history, [drift for drift in drifts if drift.token != home and drift.investable_raw]
+        step.history,
+        [drift for drift in drifts if drift.token != numeraire and drift.investable_raw],
     ):
-        sale = _sold_out(step, drifts, asset_drift.token, "sell everything for the numeraire")
+        sale = _sell_out_token(step, drifts, asset_drift.token, "sell everything for the numeraire")
         if isinstance(sale, Proposal):
             return sale
-        blocked.append(sale)
-    if step is not given:
-        compute_drifts(given, reference_prices(given).by_token)  # raises if a price is missing
-    if kept is not None:
-        raise kept
-    if halted is not None:
-        return _by_owner(step, halted, None)
-    stays = [
+        blocked_exits.append(sale)
+    if step is not original_step:
+        compute_drifts(
+            original_step, reference_prices(original_step).by_token
+        )  # raises if a price is missing
+    if layer_refusal is not None:
+        raise layer_refusal
+    if halt_decision is not None:
+        return _by_owner(step, halt_decision, None)
+    remaining = [
         f"{step.portfolio.token(blocked_exit.token).label} stays: {blocked_exit.why}"
-        for blocked_exit in blocked
+        for blocked_exit in blocked_exits
         if blocked_exit.why
     ]
-    return _by_owner(step, Hold("; ".join([SOLD_OUT, *stays])), None)
+    return _by_owner(step, Hold("; ".join([SOLD_OUT, *remaining])), None)
 
 
 def sell_out(token: str) -> Proposer:
@@ -238,39 +241,39 @@ def sell_out(token: str) -> Proposer:
     then holds.
     """
 
-    def sold_out(step: StepInput) -> Proposal:
+    def propose(step: StepInput) -> Proposal:
         label, decided = step.portfolio.token(token).label, decide(step)
         drifts = decided.drifts
         if isinstance(decided.decision, Halt) and not drifts:
             if not spares_exits(decided.decision) or exit_price_fault(step, token):
                 return _by_owner(step, decided.decision, None)
             drifts = compute_drifts(step, reference_prices(step).by_token)
-        blocked = [
+        blocked_reasons = [
             blocked_exit.why for blocked_exit in step.blocked_exits if blocked_exit.token == token
         ]
-        if not blocked and not any(
+        if not blocked_reasons and not any(
             drift.token == token and drift.investable_raw for drift in drifts
         ):
             return _by_owner(step, Hold(f"no {label} is left to sell"), None)
-        if not blocked:
-            sale = _sold_out(step, drifts, token, f"sell all {label}")
+        if not blocked_reasons:
+            sale = _sell_out_token(step, drifts, token, f"sell all {label}")
             if isinstance(sale, Proposal):
                 return sale
-            blocked = [sale.why]
-        return _by_owner(step, Hold(f"no more {label} can be sold: {blocked[0]}"), None)
+            blocked_reasons = [sale.why]
+        return _by_owner(step, Hold(f"no more {label} can be sold: {blocked_reasons[0]}"), None)
 
     return lambda step: replace(
-        sold_out(restored := cash_limit.restore_excluded(step)), step=restored
+        propose(restored_step := cash_limit.restore_excluded(step)), step=restored_step
     )
 
 
-def _sold_out(
+def _sell_out_token(
     step: StepInput, drifts: Sequence[AssetDrift], token: str, reason: str
 ) -> Proposal | BlockedExit:
     """Return the owner's sale of this whole token balance for the numeraire, or why none of it can
     be sold now.
     """
-    plan = planned_exit(
+    plan = plan_exit(
         step, Rebalance(reason, exit_goal(step.portfolio, drifts, token), exit=True), token
     )
     if isinstance(plan, BlockedExit):
@@ -291,7 +294,7 @@ def rebalance_wholly_to_targets(step: StepInput) -> Proposal:
     return _to_targets(step, sales.plan_sales)
 
 
-def _to_targets(step: StepInput, planned: Callable[[StepInput, Rebalance], Plan]) -> Proposal:
+def _to_targets(step: StepInput, plan_decision: Callable[[StepInput, Rebalance], Plan]) -> Proposal:
     decided = decide(step)
     if isinstance(decided.decision, Halt):
         return Proposal(decided, None)
@@ -303,9 +306,9 @@ def _to_targets(step: StepInput, planned: Callable[[StepInput, Rebalance], Plan]
             rebalance_goal(decided.drifts, Destination.TARGET),
             by_owner=True,
         )
-        plan = planned(step, decision)
-    except planner.NothingPlanned as nothing:
-        return _by_owner(step, Hold(nothing.message), None)
+        plan = plan_decision(step, decision)
+    except planner.NothingPlanned as no_plan:
+        return _by_owner(step, Hold(no_plan.message), None)
     return _by_owner(step, plan.decision, plan)
 
 
@@ -340,10 +343,10 @@ def shortfall_raw(
     less if it covers them.
     """
     asset = next(member for member in portfolio.assets if member.token.address == token)
-    after = dict(plan.holdings_after)[token]
+    after_raw = dict(plan.holdings_after)[token]
     if asset.native:
-        after += snapshot.native_wei if plan.native_after_wei is None else plan.native_after_wei
-    return native_coin.reserved_raw(limits, asset) - after
+        after_raw += snapshot.native_wei if plan.native_after_wei is None else plan.native_after_wei
+    return native_coin.reserved_raw(limits, asset) - after_raw
 
 
 def _require_raised(
@@ -351,14 +354,14 @@ def _require_raised(
 ) -> None:
     """Raise Refused unless the plan's prediction covers the claim."""
     asset = next(member for member in portfolio.assets if member.token.address == token)
-    if (short := shortfall_raw(snapshot, portfolio, limits, plan, token)) > 0:
-        amount = f"{decimal_text(short, asset.token.decimals)} {asset.token.label}"
-        left = (
+    if (short_raw := shortfall_raw(snapshot, portfolio, limits, plan, token)) > 0:
+        amount = f"{decimal_text(short_raw, asset.token.decimals)} {asset.token.label}"
+        reasons = (
             "; ".join(f"{item.what}: {item.why}" for item in plan.skipped)
             or "the limits allow no more"
         )
         raise Refused(
-            f"{amount} less than requested can be raised now: {left}",
+            f"{amount} less than requested can be raised now: {reasons}",
             (Verdict("withdrawal", f"{amount} short", "the whole amount in one plan", False),),
             "withdraw less, or set limits.first_purchase, which raises it in parts",
         )
@@ -371,38 +374,38 @@ OWN_STRATEGY = "agent"
 """Requester of the agent's own strategy."""
 
 
-def proposer(asked: PlanRequest) -> Proposer:
+def proposer(request: PlanRequest) -> Proposer:
     """Return the proposer of a request; equal inputs give equal proposals."""
-    match asked:
+    match request:
         case AgentCycle():
-            if asked.orders:
-                return waiting_orders(asked.orders)
+            if request.orders:
+                return waiting_orders(request.orders)
             return rebalance
         case Swap():
-            return manual_swap(asked.token_in, asked.token_out, asked.amount_in_raw)
+            return manual_swap(request.token_in, request.token_out, request.amount_in_raw)
         case SwapAtPrice():
-            return single_order(asked.order)
+            return single_order(request.order)
         case Invest():
-            return invest(dict(asked.came), asked.before)
+            return invest(dict(request.came), request.before)
         case RaiseForWithdrawal():
-            return raise_money(asked.token)
+            return raise_money(request.token)
         case Unwrap():
-            return unwrap(asked.raw)
+            return unwrap(request.raw)
         case SellEverything():
             return sell_everything
         case SellEntireBalance():
-            return sell_out(asked.token)
+            return sell_out(request.token)
         case LayerRequest():
-            return layers.PROPOSERS[type(asked)](asked)
+            return layers.PROPOSERS[type(request)](request)
 
 
-def requester_name(asked: StepRequest) -> str:
+def requester_name(request: StepRequest) -> str:
     """Return the requester: OWN_STRATEGY, or the owner's command."""
-    match asked:
+    match request:
         case AgentCycle():
             return OWN_STRATEGY
         case ManualAction():
-            return asked.what
+            return request.what
         case Swap():
             return "swap"
         case SwapAtPrice():
@@ -416,4 +419,4 @@ def requester_name(asked: StepRequest) -> str:
         case SellEntireBalance():
             return "edit --remove"
         case LayerRequest():
-            return layers.COMMANDS[type(asked)](asked)
+            return layers.COMMANDS[type(request)](request)

@@ -26,7 +26,7 @@ from agent.units import BPS, Value, floor_int
 @dataclass(slots=True)
 class PlanDraft:
     """Legs so far with their effects. `barred` are the pools of legs below their fair floor, with
-    the reason; `unfair` is the value not traded because of them.
+    the reason; `untraded_value` is the value not traded because of them.
     """
 
     legs: list[Leg] = field(default_factory=list)
@@ -34,9 +34,9 @@ class PlanDraft:
     delta: dict[str, int] = field(default_factory=dict)
     sold: dict[str, int] = field(default_factory=dict)
     bought: dict[str, int] = field(default_factory=dict)
-    full: set[str] = field(default_factory=set)
+    full_pools: set[str] = field(default_factory=set)
     barred: dict[str, str] = field(default_factory=dict)
-    unfair: dict[str, Value] = field(default_factory=dict)
+    untraded_value: dict[str, Value] = field(default_factory=dict)
     fees: Value = Fraction(0)
     impact: Value = Fraction(0)
     skew: Value = Fraction(0)
@@ -57,25 +57,27 @@ class PlanDraft:
 
     def cost(self, problem: Problem) -> PlanCost:
         """Return the cost of all legs in numeraire base units, missing approvals included."""
-        needed = approval_count(
+        approvals = approval_count(
             swap_spend(with_payment_legs(problem.coin, self.legs)), problem.gas.allowances
         )
-        swaps, before = (
+        swap_gas, approval_gas = (
             gas_value(units, 1, problem.gas_unit_value)
-            for units in (self.gas_units(problem), APPROVAL_GAS * needed)
+            for units in (self.gas_units(problem), APPROVAL_GAS * approvals)
         )
         if problem.data_fee is None or not self.legs:
-            return PlanCost(self.fees, self.impact, self.skew, swaps, before)
+            return PlanCost(self.fees, self.impact, self.skew, swap_gas, approval_gas)
         size = legs_bytes(with_payment_legs(problem.coin, self.legs))
-        of_swaps = problem.data_fee_value(self.gas_units(problem), size)
-        of_approvals = problem.data_fee_value(APPROVAL_GAS * needed, *[APPROVAL_BYTES] * needed)
+        swap_data_fee = problem.data_fee_value(self.gas_units(problem), size)
+        approval_data_fee = problem.data_fee_value(
+            APPROVAL_GAS * approvals, *[APPROVAL_BYTES] * approvals
+        )
         return PlanCost(
             self.fees,
             self.impact,
             self.skew,
-            swaps + of_swaps,
-            before + of_approvals,
-            data_fee=of_swaps + of_approvals,
+            swap_gas + swap_data_fee,
+            approval_gas + approval_data_fee,
+            data_fee=swap_data_fee + approval_data_fee,
         )
 
     def turnover(self, problem: Problem) -> Value:
@@ -89,7 +91,7 @@ class PlanDraft:
 # --- Ends of the known ticks, beyond which the state of a pool is unknown.
 
 
-FULL = Fraction(999, 1_000)
+FULL_FRACTION = Fraction(999, 1_000)
 """Fraction of the known ticks above which a leg counts as reaching their end, because the solve
 stops slightly before a bound.
 """
@@ -99,8 +101,8 @@ def plan_pools_out_of_ticks(step: StepInput, legs: Iterable[Leg]) -> tuple[str, 
     """Return pools in which a plan's legs reach the end of the known ticks before
     limits.price_impact binds.
     """
-    known = {pool.address: pool for pool in step.snapshot.pools}
-    return pools_out_of_ticks(known, legs, impact_bound_bps(step.limits))
+    pools_by_address = {pool.address: pool for pool in step.snapshot.pools}
+    return pools_out_of_ticks(pools_by_address, legs, impact_bound_bps(step.limits))
 
 
 def pools_out_of_ticks(
@@ -109,15 +111,15 @@ def pools_out_of_ticks(
     """Return pools in which the legs reach the end of the known ticks before moving the price by
     `impact_bps`.
     """
-    sold: Counter[tuple[str, str]] = Counter()
+    sold_raw: Counter[tuple[str, str]] = Counter()
     for leg in legs:
         if leg.pool in pools:
-            sold[leg.pool, leg.token_in] += leg.amount_in_raw
+            sold_raw[leg.pool, leg.token_in] += leg.amount_in_raw
     return tuple(
         pool
-        for (pool, token_in), raw in sorted(sold.items())
+        for (pool, token_in), raw in sorted(sold_raw.items())
         if pools[pool].runs_out(token_in, impact_bps)
-        and raw >= FULL * pools[pool].max_in(token_in, impact_bps)
+        and raw >= FULL_FRACTION * pools[pool].max_in(token_in, impact_bps)
     )
 
 
@@ -126,16 +128,16 @@ DUST_DIVISOR = 10**6
 after its approval differs by no more than that, and resetting a leftover allowance would cost a
 transaction.
 """
-NOTHING: Mapping[tuple[str, str], int] = MappingProxyType({})
-UNSOLD = Fraction(1, 10**7)
+NO_AMOUNTS: Mapping[tuple[str, str], int] = MappingProxyType({})
+UNSOLD_FRACTION = Fraction(1, 10**7)
 """Fraction of the traded amount that may stay unsold because of float error."""
-COARSE = 100_000
+MANY_UNITS = 100_000
 """Base units of a trade above which a single unit is negligible."""
-WHOLE = 1_000
+GIVE_UP_DIVISOR = 1_000
 """Divisor of an amount (ten basis points) that may be given up so that a token with a target of
 zero is sold completely.
 """
-RETRIES = 12
+MAX_RETRIES = 12
 """Maximum number of times that a route's amount is reduced; each try fits the leg that failed."""
 
 
@@ -147,10 +149,10 @@ class _SimulatedLeg:
 
     token_in: str
     token_out: str
-    swapped: SwapResult[Pool]
+    swap_result: SwapResult[Pool]
     before: Pool
-    first: bool
-    last: bool
+    from_wallet: bool
+    to_wallet: bool
     sources: range
 
 
@@ -158,15 +160,15 @@ class _SimulatedLeg:
 class _RouteTrial:
     """Legs of a route not booked yet, with the pools after them.
 
-    If a leg does not fit, `short` has the sources that pay it and the fraction of their amounts to
-    try next.
+    If a leg does not fit, `shortfall` has the sources that pay it and the fraction of their amounts
+    to try next.
     """
 
     amounts: list[int]
-    runs: list[_SimulatedLeg] = field(default_factory=list)
-    now: dict[str, Pool] = field(default_factory=dict)
+    simulated_legs: list[_SimulatedLeg] = field(default_factory=list)
+    current_pools: dict[str, Pool] = field(default_factory=dict)
     spent: dict[tuple[str, str], int] = field(default_factory=dict)
-    short: tuple[range, Fraction] | None = None
+    shortfall: tuple[range, Fraction] | None = None
 
 
 class RouteSimulator:
@@ -176,9 +178,9 @@ class RouteSimulator:
 
     def __init__(self, problem: Problem, exact: bool = False) -> None:
         self.problem, self.exact = problem, exact
-        self.now: dict[str, Pool] = dict(problem.pools)
+        self.current_pools: dict[str, Pool] = dict(problem.pools)
         self.draft = PlanDraft()
-        self.later: dict[str, int] = {}
+        self.later_raw: dict[str, int] = {}
         """Base units that the routes after this one want, by token sold."""
         self._room: dict[tuple[str, str], int] = {}
         self._spent: dict[tuple[str, str], int] = {}
@@ -188,59 +190,67 @@ class RouteSimulator:
         node = self.problem.nodes[self.problem.position[token]]
         return node.spendable_raw - self.draft.sold.get(token, 0)
 
-    def run(self, route: Route, wanted: Sequence[int]) -> list[int]:
+    def run(self, route: Route, requested: Sequence[int]) -> list[int]:
         """Trade up to the wanted amounts, by source, within bounds and balances; return the base
         units taken. Sources of a leg below its fair floor are dropped; the other sources of the
         route continue.
         """
-        amounts = self._affordable([source.hops[0][1] for source in route.sources], wanted)
+        amounts = self._affordable([source.hops[0][1] for source in route.sources], requested)
         for _ in amounts:
-            trial = self._fitting(route, amounts)
+            trial = self._largest_fit(route, amounts)
             if trial is None:
                 break
-            trial = self._shifted(route, amounts, trial)
-            for whole in (True, False):
-                trial = self._trimmed(route, trial, whole)
-                legs = [self._leg(run) for run in trial.runs]
-                unfair = [at for at, leg in enumerate(legs) if leg.min_out_raw > leg.amount_out_raw]
-                if not unfair:
+            trial = self._shift_unsold(route, amounts, trial)
+            for sell_out in (True, False):
+                trial = self._trim(route, trial, sell_out)
+                legs = [self._leg(simulated_leg) for simulated_leg in trial.simulated_legs]
+                below_floor = [
+                    number
+                    for number, leg in enumerate(legs)
+                    if leg.min_out_raw > leg.amount_out_raw
+                ]
+                if not below_floor:
                     self._book(trial, legs)
                     return trial.amounts
-            amounts = self._without(route, trial, legs[unfair[0]], trial.runs[unfair[0]].sources)
+            amounts = self._without(
+                route, trial, legs[below_floor[0]], trial.simulated_legs[below_floor[0]].sources
+            )
         return [0] * len(amounts)
 
-    def _fitting(self, route: Route, amounts: Sequence[int]) -> _RouteTrial | None:
+    def _largest_fit(self, route: Route, amounts: Sequence[int]) -> _RouteTrial | None:
         """Return the route with the largest amounts that all its legs take; None for nothing."""
         amounts = list(amounts)
-        for _ in range(RETRIES):
+        for _ in range(MAX_RETRIES):
             trial = _RouteTrial(amounts)
-            if self._follow(route, trial, last=True) == 0:
+            if self._follow(route, trial, ends_route=True) == 0:
                 return None
-            if trial.short is None:
+            if trial.shortfall is None:
                 return trial
-            sources, share = trial.short
+            sources, share = trial.shortfall
             amounts = [
-                max(0, min(raw - 1, floor_int(raw * share))) if at in sources else raw
-                for at, raw in enumerate(amounts)
+                max(0, min(raw - 1, floor_int(raw * share))) if number in sources else raw
+                for number, raw in enumerate(amounts)
             ]
         return None
 
-    def _shifted(self, route: Route, wanted: Sequence[int], trial: _RouteTrial) -> _RouteTrial:
+    def _shift_unsold(
+        self, route: Route, requested: Sequence[int], trial: _RouteTrial
+    ) -> _RouteTrial:
         """Return the trial with what a source could not sell added to another source of the same
         token, if that one's legs take all of it.
         """
         tokens = [source.hops[0][1] for source in route.sources]
-        for at, raw in enumerate(wanted):
+        for number, raw in enumerate(requested):
             for other, token in enumerate(tokens):
-                missing = raw - trial.amounts[at]
-                if missing <= 0 or other == at or token != tokens[at]:
+                missing_raw = raw - trial.amounts[number]
+                if missing_raw <= 0 or other == number or token != tokens[number]:
                     continue
                 amounts = list(trial.amounts)
-                amounts[other] += missing
-                tried = _RouteTrial(amounts)
-                self._follow(route, tried, last=True)
-                if tried.short is None:
-                    trial = tried
+                amounts[other] += missing_raw
+                retry = _RouteTrial(amounts)
+                self._follow(route, retry, ends_route=True)
+                if retry.shortfall is None:
+                    trial = retry
                     break
         return trial
 
@@ -254,206 +264,247 @@ class RouteSimulator:
             f" {leg.min_out_raw}"
         )
         tokens = [source.hops[0][1] for source in route.sources]
-        lost = sum((trial.amounts[at] * problem.price(tokens[at]) for at in sources), Fraction(0))
-        draft.unfair[leg.pool] = draft.unfair.get(leg.pool, Fraction(0)) + lost
-        return [0 if at in sources else raw for at, raw in enumerate(trial.amounts)]
+        lost_value = sum(
+            (trial.amounts[number] * problem.price(tokens[number]) for number in sources),
+            Fraction(0),
+        )
+        draft.untraded_value[leg.pool] = (
+            draft.untraded_value.get(leg.pool, Fraction(0)) + lost_value
+        )
+        return [0 if number in sources else raw for number, raw in enumerate(trial.amounts)]
 
-    def _trimmed(self, route: Route, trial: _RouteTrial, whole: bool) -> _RouteTrial:
+    def _trim(self, route: Route, trial: _RouteTrial, sell_out: bool) -> _RouteTrial:
         """Return the least amounts with equal output, if one base unit of a token on the route is a
         notable part of the trade. Outputs are whole base units, so excess input is lost to the
-        pool. With `whole`, tokens with a target of zero are still sold to the last unit if that
+        pool. With `sell_out`, tokens with a target of zero are still sold to the last unit if that
         costs little.
         """
-        problem, paid_raw = self.problem, trial.runs[-1].swapped.amount_out_raw
-        value = paid_raw * problem.price(trial.runs[-1].token_out)
-        if self.exact or all(problem.price(run.token_out) * COARSE <= value for run in trial.runs):
+        problem, paid_raw = self.problem, trial.simulated_legs[-1].swap_result.amount_out_raw
+        value = paid_raw * problem.price(trial.simulated_legs[-1].token_out)
+        if self.exact or all(
+            problem.price(simulated_leg.token_out) * MANY_UNITS <= value
+            for simulated_leg in trial.simulated_legs
+        ):
             return trial
         tokens = [source.hops[0][1] for source in route.sources]
-        for at, token in reversed(list(enumerate(tokens))):
-            less, enough, least = -1, trial.amounts[at], trial
-            while enough - less > 1:
-                middle = (less + enough) // 2
-                tried = _RouteTrial([*trial.amounts[:at], middle, *trial.amounts[at + 1 :]])
-                if self._follow(route, tried, last=True) >= paid_raw and tried.short is None:
-                    least, enough = tried, middle
+        for number, token in reversed(list(enumerate(tokens))):
+            too_little, enough, smallest_trial = -1, trial.amounts[number], trial
+            while enough - too_little > 1:
+                middle = (too_little + enough) // 2
+                candidate = _RouteTrial(
+                    [*trial.amounts[:number], middle, *trial.amounts[number + 1 :]]
+                )
+                if (
+                    self._follow(route, candidate, ends_route=True) >= paid_raw
+                    and candidate.shortfall is None
+                ):
+                    smallest_trial, enough = candidate, middle
                 else:
-                    less = middle
+                    too_little = middle
             if not (
-                whole
-                and self._empties(token, tokens, trial)
-                and (trial.amounts[at] - enough) * WHOLE <= trial.amounts[at]
+                sell_out
+                and self._sells_out(token, tokens, trial)
+                and (trial.amounts[number] - enough) * GIVE_UP_DIVISOR <= trial.amounts[number]
             ):
-                trial = least
+                trial = smallest_trial
         return trial
 
-    def _empties(self, token: str, tokens: Sequence[str], trial: _RouteTrial) -> bool:
+    def _sells_out(self, token: str, tokens: Sequence[str], trial: _RouteTrial) -> bool:
         """True if a token has a target of zero and, where the route has a coarse token, this trial
         and the routes that follow leave nothing of it.
         """
         problem = self.problem
         if token not in problem.leaving:
             return False
-        if not any(problem.has_few_units(problem.position[run.token_out]) for run in trial.runs):
+        if not any(
+            problem.has_few_units(problem.position[simulated_leg.token_out])
+            for simulated_leg in trial.simulated_legs
+        ):
             return True
-        amount = sum(raw for raw, of in zip(trial.amounts, tokens, strict=True) if of == token)
-        rest = self.spendable(token) - amount - self.later.get(token, 0)
-        return rest * problem.price(token) <= UNSOLD * problem.total
+        sold_raw = sum(
+            raw
+            for raw, source_token in zip(trial.amounts, tokens, strict=True)
+            if source_token == token
+        )
+        remainder_raw = self.spendable(token) - sold_raw - self.later_raw.get(token, 0)
+        return remainder_raw * problem.price(token) <= UNSOLD_FRACTION * problem.total
 
-    def _affordable(self, tokens: Sequence[str], wanted: Sequence[int]) -> list[int]:
+    def _affordable(self, tokens: Sequence[str], requested: Sequence[int]) -> list[int]:
         """Return the wanted amounts, capped at the wallet's balances, plus a remainder of dust."""
-        left = {token: self.spendable(token) for token in tokens}
+        left_raw = {token: self.spendable(token) for token in tokens}
         amounts = []
-        for token, raw in zip(tokens, wanted, strict=True):
-            amount = min(raw, left[token])
-            if self._is_dust(token, left[token] - amount):
-                amount = left[token]
-            left[token] -= amount
+        for token, raw in zip(tokens, requested, strict=True):
+            amount = min(raw, left_raw[token])
+            if self._is_dust(token, left_raw[token] - amount):
+                amount = left_raw[token]
+            left_raw[token] -= amount
             amounts.append(max(0, amount))
         return amounts
 
     def _is_dust(self, token: str, raw: int) -> bool:
-        """True if the remainder of an approval, or of a token with a target of zero, is negligible."""
+        """True if the remainder of an approval, or of a token with a target of zero, is
+        negligible.
+        """
         node = self.problem.nodes[self.problem.position[token]]
-        if token in self.problem.leaving and raw * node.price <= UNSOLD * self.problem.total:
+        if (
+            token in self.problem.leaving
+            and raw * node.price <= UNSOLD_FRACTION * self.problem.total
+        ):
             return True
         return node.cap_raw is not None and raw * DUST_DIVISOR <= node.spendable_raw
 
-    def _follow(self, route: Route, trial: _RouteTrial, last: bool, begin: int = 0) -> int:
-        """Run a route whose sources are numbered from `begin`; return its output in base units, or
-        the input of a leg that does not fit.
+    def _follow(
+        self, route: Route, trial: _RouteTrial, ends_route: bool, first_source: int = 0
+    ) -> int:
+        """Run a route whose sources are numbered from `first_source`; return its output in base
+        units, or the input of a leg that does not fit.
         """
-        end, amount = begin, 0
+        end, amount = first_source, 0
         for feed in route.feeds:
-            amount += self._follow(feed, trial, last=False, begin=end)
+            amount += self._follow(feed, trial, ends_route=False, first_source=end)
             end += len(feed.sources)
         if not route.feeds:
-            end, amount = begin + 1, trial.amounts[begin]
+            end, amount = first_source + 1, trial.amounts[first_source]
         for number, (pool, token_in) in enumerate(route.hops):
-            if trial.short is not None or amount == 0:
+            if trial.shortfall is not None or amount == 0:
                 return amount
-            fit = self._leg_fits(trial, pool, token_in, amount)
-            if isinstance(fit, Fraction):
-                trial.short = range(begin, end), fit
+            swap_or_share = self._try_leg(trial, pool, token_in, amount)
+            if isinstance(swap_or_share, Fraction):
+                trial.shortfall = range(first_source, end), swap_or_share
                 return amount
-            first, ends = number == 0 and not route.feeds, last and number == len(route.hops) - 1
-            before = trial.now.get(pool, self.now[pool])
-            trial.runs.append(
+            from_wallet, to_wallet = (
+                number == 0 and not route.feeds,
+                ends_route and number == len(route.hops) - 1,
+            )
+            pool_before = trial.current_pools.get(pool, self.current_pools[pool])
+            trial.simulated_legs.append(
                 _SimulatedLeg(
                     token_in,
-                    pools.token_out(before, token_in),
-                    fit,
-                    before,
-                    first,
-                    ends,
-                    range(begin, end),
+                    pools.token_out(pool_before, token_in),
+                    swap_or_share,
+                    pool_before,
+                    from_wallet,
+                    to_wallet,
+                    range(first_source, end),
                 )
             )
-            trial.now[pool] = fit.after
+            trial.current_pools[pool] = swap_or_share.after
             trial.spent[pool, token_in] = trial.spent.get((pool, token_in), 0) + amount
-            amount = fit.amount_out_raw
+            amount = swap_or_share.amount_out_raw
         return amount
 
-    def _leg_fits(
+    def _try_leg(
         self, trial: _RouteTrial, pool_address: str, token_in: str, amount: int
     ) -> SwapResult[Pool] | Fraction:
         """Return the swap of a leg that fits, else the fraction of the amount to try next."""
-        before = trial.now.get(pool_address, self.now[pool_address])
+        pool_before = trial.current_pools.get(pool_address, self.current_pools[pool_address])
         room = self.room(pool_address, token_in, trial.spent)
         if amount > room:
-            self.draft.full.add(pool_address)
+            self.draft.full_pools.add(pool_address)
             return Fraction(room, amount)
         try:
-            swapped = before.swap(token_in, amount)
+            swap_result = pool_before.swap(token_in, amount)
         except BeyondKnownTicks as error:
-            self.draft.full.add(pool_address)
+            self.draft.full_pools.add(pool_address)
             return Fraction(min(error.largest_raw, amount - 1), amount)
         except ContractRevert:
             return Fraction(0)
         if (
-            pools.price_move_bps(self.problem.pools[pool_address], swapped.after, token_in)
+            pools.price_move_bps(self.problem.pools[pool_address], swap_result.after, token_in)
             > self.problem.impact_bps
         ):
-            self.draft.full.add(pool_address)
+            self.draft.full_pools.add(pool_address)
             return Fraction(BPS - 1, BPS)
-        if swapped.amount_in_raw != amount or swapped.amount_out_raw <= 0:
+        if swap_result.amount_in_raw != amount or swap_result.amount_out_raw <= 0:
             return Fraction(0)
-        return swapped
+        return swap_result
 
     def room(
-        self, pool_address: str, token_in: str, more: Mapping[tuple[str, str], int] = NOTHING
+        self,
+        pool_address: str,
+        token_in: str,
+        spent_more: Mapping[tuple[str, str], int] = NO_AMOUNTS,
     ) -> int:
         """Return base units that the pool still accepts within its bounds; zero once it has traded
-        in the other direction. `more` is spent in addition.
+        in the other direction. `spent_more` is spent in addition.
         """
         key, start = (pool_address, token_in), self.problem.pools[pool_address]
-        back = (pool_address, pools.token_out(start, token_in))
-        if back in self._spent or back in more:
+        opposite = (pool_address, pools.token_out(start, token_in))
+        if opposite in self._spent or opposite in spent_more:
             return 0
         if key not in self._room:
             self._room[key] = self.problem.room(start, token_in)
-        return self._room[key] - self._spent.get(key, 0) - more.get(key, 0)
+        return self._room[key] - self._spent.get(key, 0) - spent_more.get(key, 0)
 
     def _book(self, trial: _RouteTrial, legs: Sequence[Leg]) -> None:
         """Add a trial's legs to the draft."""
         draft = self.draft
-        for run, leg in zip(trial.runs, legs, strict=True):
+        for simulated_leg, leg in zip(trial.simulated_legs, legs, strict=True):
             key = (leg.pool, leg.token_in)
             self._spent[key] = self._spent.get(key, 0) + leg.amount_in_raw
-            self.now[leg.pool] = run.swapped.after
-            self._price_in(run, leg)
-            if run.first:
+            self.current_pools[leg.pool] = simulated_leg.swap_result.after
+            self._add_costs(simulated_leg, leg)
+            if simulated_leg.from_wallet:
                 draft.sold[leg.token_in] = draft.sold.get(leg.token_in, 0) + leg.amount_in_raw
                 draft.delta[leg.token_in] = draft.delta.get(leg.token_in, 0) - leg.amount_in_raw
-            if run.last:
+            if simulated_leg.to_wallet:
                 draft.bought[leg.token_out] = (
                     draft.bought.get(leg.token_out, 0) + leg.amount_out_raw
                 )
                 draft.delta[leg.token_out] = draft.delta.get(leg.token_out, 0) + leg.amount_out_raw
         draft.legs += legs
 
-    def _leg(self, run: _SimulatedLeg) -> Leg:
-        problem, swapped = self.problem, run.swapped
+    def _leg(self, simulated_leg: _SimulatedLeg) -> Leg:
+        problem, swap_result = self.problem, simulated_leg.swap_result
         floor = fair_floor(
-            swapped.amount_in_raw,
-            *problem.floor_prices(run.token_in, run.token_out),
-            run.before.fee_pips,
+            swap_result.amount_in_raw,
+            *problem.floor_prices(simulated_leg.token_in, simulated_leg.token_out),
+            simulated_leg.before.fee_pips,
             problem.floor_impact_bps,
             problem.slippage_bps or 0,
         )
         return Leg(
-            pool=run.before.address,
-            venue=run.before.venue,
-            token_in=run.token_in,
-            token_out=run.token_out,
-            fee_pips=run.before.fee_pips,
-            amount_in_raw=swapped.amount_in_raw,
-            amount_out_raw=swapped.amount_out_raw,
-            min_out_raw=max(1, min_out(swapped.amount_out_raw, floor, problem.slippage_bps)),
-            fee_raw=swapped.fee_raw,
-            impact_bps=pools.price_move_bps(run.before, swapped.after, run.token_in),
-            source=LegFunding.WALLET if run.first else LegFunding.ROUTER,
-            sink=LegFunding.WALLET if run.last else LegFunding.ROUTER,
+            pool=simulated_leg.before.address,
+            venue=simulated_leg.before.venue,
+            token_in=simulated_leg.token_in,
+            token_out=simulated_leg.token_out,
+            fee_pips=simulated_leg.before.fee_pips,
+            amount_in_raw=swap_result.amount_in_raw,
+            amount_out_raw=swap_result.amount_out_raw,
+            min_out_raw=max(1, min_out(swap_result.amount_out_raw, floor, problem.slippage_bps)),
+            fee_raw=swap_result.fee_raw,
+            impact_bps=pools.price_move_bps(
+                simulated_leg.before, swap_result.after, simulated_leg.token_in
+            ),
+            source=LegFunding.WALLET if simulated_leg.from_wallet else LegFunding.ROUTER,
+            sink=LegFunding.WALLET if simulated_leg.to_wallet else LegFunding.ROUTER,
         )
 
-    def _price_in(self, run: _SimulatedLeg, leg: Leg) -> None:
+    def _add_costs(self, simulated_leg: _SimulatedLeg, leg: Leg) -> None:
         """Split a leg's loss at reference prices into fee, impact against the snapshot, and
         skew.
         """
         problem, draft = self.problem, self.draft
         price_in, price_out = problem.price(leg.token_in), problem.price(leg.token_out)
         net_raw = leg.amount_in_raw - leg.fee_raw
-        unmoved = net_raw * pools.marginal_price(problem.pools[leg.pool], leg.token_in) * price_out
+        value_at_spot = (
+            net_raw * pools.marginal_price(problem.pools[leg.pool], leg.token_in) * price_out
+        )
         draft.fees += leg.fee_raw * price_in
-        draft.impact += unmoved - leg.amount_out_raw * price_out
-        draft.skew += net_raw * price_in - unmoved
+        draft.impact += value_at_spot - leg.amount_out_raw * price_out
+        draft.skew += net_raw * price_in - value_at_spot
         draft.gross += leg.amount_in_raw * price_in
-        before, start = run.before.observed, problem.pools[leg.pool].observed
-        moved = (
-            run.swapped.after.observed != before == start
+        before, start = simulated_leg.before.observed, problem.pools[leg.pool].observed
+        writes_observation = (
+            simulated_leg.swap_result.after.observed != before == start
         )  # a pool writes one observation per block
         draft.leg_gas.append(
             leg_gas_units(
-                run.before, run.swapped.ticks_crossed, run.swapped.steps, problem.gas.router, moved
+                simulated_leg.before,
+                simulated_leg.swap_result.ticks_crossed,
+                simulated_leg.swap_result.steps,
+                problem.gas.router,
+                writes_observation,
             )
         )
 
@@ -461,7 +512,7 @@ class RouteSimulator:
 def run_routes(
     problem: Problem,
     routes: Sequence[Route],
-    worth: Callable[[PlanDraft], float],
+    utility: Callable[[PlanDraft], float],
     exact: bool = False,
 ) -> PlanDraft:
     """Run merged routes, and single routes if merging leaves a part unsold.
@@ -470,20 +521,26 @@ def run_routes(
     coin go first and separately, because SwapRouter02 pays with native coin as long as it has any.
     """
     coin = problem.coin
-    native = [
+    native_routes = [
         route
         for route in routes
         if coin is not None and coin.free_wei and route.hops[0][1] == coin.token
     ]
     draft, unsold = _run(
-        problem, (*native, *merge_routes([route for route in routes if route not in native])), exact
+        problem,
+        (*native_routes, *merge_routes([route for route in routes if route not in native_routes])),
+        exact,
     )
-    if unsold <= UNSOLD * draft.gross:
+    if unsold <= UNSOLD_FRACTION * draft.gross:
         return draft
     return max(
         draft,
-        _run(problem, (*native, *(route for route in routes if route not in native)), exact)[0],
-        key=worth,
+        _run(
+            problem,
+            (*native_routes, *(route for route in routes if route not in native_routes)),
+            exact,
+        )[0],
+        key=utility,
     )
 
 
@@ -493,23 +550,25 @@ def _run(problem: Problem, routes: Sequence[Route], exact: bool) -> tuple[PlanDr
     Amounts that a route cannot absorb move to the next route between the same tokens, so that no
     token overshoots.
     """
-    walk = RouteSimulator(problem, exact)
-    left: dict[tuple[str, str], int] = {}
+    simulator = RouteSimulator(problem, exact)
+    unsold: dict[tuple[str, str], int] = {}
     for source in (source for route in routes for source in route.sources):
         token = source.hops[0][1]
-        walk.later[token] = walk.later.get(token, 0) + source.amount_raw
+        simulator.later_raw[token] = simulator.later_raw.get(token, 0) + source.amount_raw
     for route in routes:
         for source in route.sources:
-            walk.later[source.hops[0][1]] -= source.amount_raw
+            simulator.later_raw[source.hops[0][1]] -= source.amount_raw
         last_pool, last_in = route.hops[-1]
-        end = pools.token_out(problem.pools[last_pool], last_in)
-        ends = [(source.hops[0][1], end) for source in route.sources]
+        token_out = pools.token_out(problem.pools[last_pool], last_in)
+        token_pairs = [(source.hops[0][1], token_out) for source in route.sources]
         amounts = [
-            source.amount_raw + left.pop(pair, 0)
-            for source, pair in zip(route.sources, ends, strict=True)
+            source.amount_raw + unsold.pop(pair, 0)
+            for source, pair in zip(route.sources, token_pairs, strict=True)
         ]
-        for pair, amount, taken in zip(ends, amounts, walk.run(route, amounts), strict=True):
-            left[pair] = left.get(pair, 0) + amount - taken
-    return walk.draft, sum(
-        (raw * problem.price(token) for (token, _), raw in left.items()), Fraction(0)
+        for pair, amount, taken_raw in zip(
+            token_pairs, amounts, simulator.run(route, amounts), strict=True
+        ):
+            unsold[pair] = unsold.get(pair, 0) + amount - taken_raw
+    return simulator.draft, sum(
+        (raw * problem.price(token) for (token, _), raw in unsold.items()), Fraction(0)
     )

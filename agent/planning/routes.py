@@ -34,12 +34,12 @@ class FlowPath:
 
 @dataclass(frozen=True, slots=True)
 class FlowPaths:
-    """Paths in the order of execution. `cut` are paths of more than MAX_LEGS legs, which are not
-    used.
+    """Paths in the order of execution. `cut_paths` are paths of more than MAX_LEGS legs, which are
+    not used.
     """
 
     paths: tuple[FlowPath, ...]
-    cut: tuple[FlowPath, ...]
+    cut_paths: tuple[FlowPath, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,32 +47,34 @@ class _Parcel:
     """Value at a token with its history: its route, its amount at the start and here, and its turn
     in shared pools.
 
-    `before` is the amount that each pool of the route took earlier. Turns are kept when parcels are
-    split, so that all pools are passed in the same order.
+    `taken_before` is the amount that each pool of the route took earlier. Turns are kept when
+    parcels are split, so that all pools are passed in the same order.
     """
 
     route: tuple[EdgeFlow, ...]
-    before: tuple[float, ...]
-    begun: float
-    here: float
-    turn: tuple[int, ...]
+    taken_before: tuple[float, ...]
+    start_amount: float
+    amount: float
+    turn_order: tuple[int, ...]
 
     def divide(self, amount: float) -> tuple[_Parcel, _Parcel]:
-        """Divide into a first part with `amount` at this token, and the remainder, which passes each
-        pool after it.
+        """Divide into a first part with `amount` at this token, and the remainder, which passes
+        each pool after it.
         """
-        need, passed = amount, []
-        for flow, before in zip(reversed(self.route), reversed(self.before), strict=True):
+        needed_in, taken_after = amount, []
+        for flow, taken_before in zip(
+            reversed(self.route), reversed(self.taken_before), strict=True
+        ):
             curve = flow.pool_edge.offer.real
-            need = curve.takes(curve.pays(before) + need) - before
-            passed.append(before + need)
-        first = _Parcel(self.route, self.before, need, amount, (*self.turn, 0))
+            needed_in = curve.takes(curve.pays(taken_before) + needed_in) - taken_before
+            taken_after.append(taken_before + needed_in)
+        first = _Parcel(self.route, self.taken_before, needed_in, amount, (*self.turn_order, 0))
         return first, _Parcel(
             self.route,
-            tuple(reversed(passed)),
-            self.begun - need,
-            self.here - amount,
-            (*self.turn, 1),
+            tuple(reversed(taken_after)),
+            self.start_amount - needed_in,
+            self.amount - amount,
+            (*self.turn_order, 1),
         )
 
 
@@ -91,90 +93,109 @@ def decompose_flows(
     curve. Raises ValueError if a flow runs backward, which would be a cycle.
     """
     rank = {token: number for number, token in enumerate(order)}
-    out: dict[int, list[EdgeFlow]] = {token: [] for token in order}
+    outflows: dict[int, list[EdgeFlow]] = {token: [] for token in order}
     inflow = dict.fromkeys(order, 0.0)
     for flow in flows:
         if flow.taken <= DUST_FLOW or flow.paid <= 0:
             continue
         if rank[flow.pool_edge.source] >= rank[flow.pool_edge.target]:
             raise ValueError("flows run in a cycle")
-        out[flow.pool_edge.source].append(flow)
+        outflows[flow.pool_edge.source].append(flow)
         inflow[flow.pool_edge.target] += flow.paid
-    onward = {
+    share_passed_on = {
         token: (
-            math.fsum(flow.taken for flow in out[token]) / inflow[token]
+            math.fsum(flow.taken for flow in outflows[token]) / inflow[token]
             if inflow[token] > 0
             else 0.0
         )
         for token in order
     }
-    lots: dict[int, list[_Parcel]] = {token: [] for token in order}
-    ended: list[_Parcel] = []
-    cut: list[_Parcel] = []
+    parcels: dict[int, list[_Parcel]] = {token: [] for token in order}
+    ended_parcels: list[_Parcel] = []
+    cut_parcels: list[_Parcel] = []
     for token in order:
-        arrived = sorted(lots[token], key=lambda lot: (-len(lot.route), -lot.here))
-        leaving = math.fsum(flow.taken for flow in out[token])
-        present = math.fsum(lot.here for lot in arrived)
+        arrived = sorted(parcels[token], key=lambda parcel: (-len(parcel.route), -parcel.amount))
+        outgoing = math.fsum(flow.taken for flow in outflows[token])
+        available = math.fsum(parcel.amount for parcel in arrived)
         if token in bought_tokens:
-            kept, arrived = _take(arrived, max(0.0, present - leaving))
-            ended += kept
-        elif token in sold_tokens and present < leaving:
-            arrived.append(_Parcel((), (), leaving - present, leaving - present, (rank[token],)))
-        cut += [lot for lot in arrived if len(lot.route) >= MAX_LEGS]
+            staying, arrived = _take(arrived, max(0.0, available - outgoing))
+            ended_parcels += staying
+        elif token in sold_tokens and available < outgoing:
+            arrived.append(
+                _Parcel((), (), outgoing - available, outgoing - available, (rank[token],))
+            )
+        cut_parcels += [parcel for parcel in arrived if len(parcel.route) >= MAX_LEGS]
         _send(
-            sorted(out[token], key=lambda flow: onward[flow.pool_edge.target]),
-            [lot for lot in arrived if len(lot.route) < MAX_LEGS],
-            lots,
+            sorted(outflows[token], key=lambda flow: share_passed_on[flow.pool_edge.target]),
+            [parcel for parcel in arrived if len(parcel.route) < MAX_LEGS],
+            parcels,
         )
-    return FlowPaths(_paths(ended), _paths(cut))
+    return FlowPaths(_paths(ended_parcels), _paths(cut_parcels))
 
 
-def _take(lots: Sequence[_Parcel], amount: float) -> tuple[list[_Parcel], list[_Parcel]]:
+def _take(parcels: Sequence[_Parcel], amount: float) -> tuple[list[_Parcel], list[_Parcel]]:
     """Split lots, in order, into those that make up `amount` and the remainder."""
-    taken, rest = [], []
-    for lot in lots:
+    taken, remainder = [], []
+    for parcel in parcels:
         if amount <= DUST_FLOW:
-            rest.append(lot)
-        elif lot.here <= amount + DUST_FLOW:
-            taken.append(lot)
-            amount -= lot.here
+            remainder.append(parcel)
+        elif parcel.amount <= amount + DUST_FLOW:
+            taken.append(parcel)
+            amount -= parcel.amount
         else:
-            first, second = lot.divide(amount)
+            first, second = parcel.divide(amount)
             taken.append(first)
-            rest.append(second)
+            remainder.append(second)
             amount = 0.0
-    return taken, rest
+    return taken, remainder
 
 
 def _send(
-    flows: Sequence[EdgeFlow], lots: Sequence[_Parcel], arrivals: dict[int, list[_Parcel]]
+    flows: Sequence[EdgeFlow], parcels: Sequence[_Parcel], arrivals: dict[int, list[_Parcel]]
 ) -> None:
     """Assign lots to flows, both in the given order: the longest routes go to the targets that pass
     on the smallest share.
     """
-    present, leaving = math.fsum(lot.here for lot in lots), math.fsum(flow.taken for flow in flows)
-    if leaving <= 0 or present <= 0:
+    available, outgoing = (
+        math.fsum(parcel.amount for parcel in parcels),
+        math.fsum(flow.taken for flow in flows),
+    )
+    if outgoing <= 0 or available <= 0:
         return
-    rest = list(lots)
+    remainder = list(parcels)
     for number, flow in enumerate(flows):
-        share = flow.taken * present / leaving
-        sent, rest = (rest, []) if number == len(flows) - 1 else _take(rest, share)
-        sent = sorted((lot for lot in sent if lot.here > DUST_FLOW), key=lambda lot: lot.turn)
-        whole = math.fsum(lot.here for lot in sent)
-        curve, entered = flow.pool_edge.offer.real, 0.0
-        for lot in sent:
-            before, entered = entered, entered + flow.taken * lot.here / whole
-            paid = curve.pays(entered) - curve.pays(before)
+        share = flow.taken * available / outgoing
+        assigned, remainder = (
+            (remainder, []) if number == len(flows) - 1 else _take(remainder, share)
+        )
+        assigned = sorted(
+            (parcel for parcel in assigned if parcel.amount > DUST_FLOW),
+            key=lambda parcel: parcel.turn_order,
+        )
+        assigned_amount = math.fsum(parcel.amount for parcel in assigned)
+        curve, entered_value = flow.pool_edge.offer.real, 0.0
+        for parcel in assigned:
+            entered_value_before, entered_value = (
+                entered_value,
+                entered_value + flow.taken * parcel.amount / assigned_amount,
+            )
+            paid = curve.pays(entered_value) - curve.pays(entered_value_before)
             arrivals[flow.pool_edge.target].append(
-                _Parcel((*lot.route, flow), (*lot.before, before), lot.begun, paid, lot.turn)
+                _Parcel(
+                    (*parcel.route, flow),
+                    (*parcel.taken_before, entered_value_before),
+                    parcel.start_amount,
+                    paid,
+                    parcel.turn_order,
+                )
             )
 
 
-def _paths(lots: Sequence[_Parcel]) -> tuple[FlowPath, ...]:
+def _paths(parcels: Sequence[_Parcel]) -> tuple[FlowPath, ...]:
     return tuple(
-        FlowPath(lot.route, lot.begun)
-        for lot in sorted(lots, key=lambda lot: lot.turn)
-        if lot.route
+        FlowPath(parcel.route, parcel.start_amount)
+        for parcel in sorted(parcels, key=lambda parcel: parcel.turn_order)
+        if parcel.route
     )
 
 
@@ -213,20 +234,20 @@ def merge_routes(routes: Sequence[Route]) -> list[Route]:
     groups: dict[Hop, list[Route]] = {}
     for route in routes:
         groups.setdefault(route.hops[-1], []).append(route)
-    return [made for last, group in groups.items() for made in _joined(last, group)]
+    return [merged for last_hop, group in groups.items() for merged in _joined(last_hop, group)]
 
 
-def _joined(last: Hop, group: Sequence[Route]) -> Iterable[Route]:
-    whole = [route.amount_raw for route in group if len(route.hops) == 1]
-    if whole:
-        yield Route((last,), sum(whole, 0))
+def _joined(last_hop: Hop, group: Sequence[Route]) -> Iterable[Route]:
+    direct_amounts = [route.amount_raw for route in group if len(route.hops) == 1]
+    if direct_amounts:
+        yield Route((last_hop,), sum(direct_amounts, 0))
     feeds = merge_routes(
         [Route(route.hops[:-1], route.amount_raw) for route in group if len(route.hops) > 1]
     )
     if len(feeds) == 1:
-        yield replace(feeds[0], hops=(*feeds[0].hops, last))
+        yield replace(feeds[0], hops=(*feeds[0].hops, last_hop))
     elif feeds:
-        yield Route((last,), 0, tuple(feeds))
+        yield Route((last_hop,), 0, tuple(feeds))
 
 
 PoolSide = tuple[str, int]
@@ -249,10 +270,12 @@ def merged_legs(chains: Iterable[Sequence[PoolSide]]) -> MergedLegs:
     """
     common: dict[tuple[tuple[PoolSide, ...], bool], set[PoolSide]] = {}
     for chain in chains:
-        for at in range(len(chain)):
-            common.setdefault((tuple(chain[at:]), at == 0), set(chain)).intersection_update(chain)
+        for start in range(len(chain)):
+            common.setdefault((tuple(chain[start:]), start == 0), set(chain)).intersection_update(
+                chain
+            )
     alone: dict[PoolSide, Counter[PoolSide]] = {}
-    for (rest, _), edges in common.items():
-        for edge in edges - {rest[0]}:
-            alone.setdefault(edge, Counter())[rest[0]] += 1
-    return MergedLegs(Counter(rest[0] for rest, _ in common), alone)
+    for (suffix, _), edges in common.items():
+        for edge in edges - {suffix[0]}:
+            alone.setdefault(edge, Counter())[suffix[0]] += 1
+    return MergedLegs(Counter(suffix[0] for suffix, _ in common), alone)

@@ -49,9 +49,9 @@ from agent.policy.cash_flows import cash_limit
 from agent.reference import price_inputs, reference_prices, spot_prices
 from agent.units import Value, decimal_text
 
-SOLD = 1 - 1e-9
+SOLD_FRACTION = 1 - 1e-9
 """Fraction of the total capacity that a smaller set of pools has to absorb."""
-ANY_PRICE = 0.9
+PRICE_RANGE = 0.9
 """Range of the dual price of the sold token: a manual swap accepts any proceeds within impact
 bounds and floors.
 """
@@ -80,8 +80,8 @@ def plan_swap(step: StepInput, token_in: str, token_out: str, amount_in_raw: int
     Raises ConfigError for tokens outside the portfolio, Refused if the wallet, the impact bound or
     the floors forbid it.
     """
-    _check(step.portfolio, token_in, token_out, amount_in_raw)
-    _require_free(step, token_in, token_out)
+    _require_pair(step.portfolio, token_in, token_out, amount_in_raw)
+    _require_not_quarantined(step, token_in, token_out)
     problem = build_problem(step, reference_prices(step))
     if token_in in problem.position:
         seller = problem.nodes[problem.position[token_in]]
@@ -95,28 +95,28 @@ def plan_swap(step: StepInput, token_in: str, token_out: str, amount_in_raw: int
         )
     if amount_in_raw > seller.spendable_raw:
         decimals = step.portfolio.token(token_in).decimals
-        spendable = decimal_text(seller.spendable_raw, decimals)
-        amount = decimal_text(amount_in_raw, decimals)
-        excluded = cash_limit.append_excluded(step.excluded, "sell less, or lower the reserve")
+        spendable_text = decimal_text(seller.spendable_raw, decimals)
+        amount_text = decimal_text(amount_in_raw, decimals)
+        remedy = cash_limit.append_excluded(step.excluded, "sell less, or lower the reserve")
         raise Refused(
-            f"{amount} {seller.label} exceeds the spendable balance",
+            f"{amount_text} {seller.label} exceeds the spendable balance",
             (
                 Verdict(
                     "balance",
-                    f"{amount} {seller.label}",
-                    f"{spendable} {seller.label} less reserve",
+                    f"{amount_text} {seller.label}",
+                    f"{spendable_text} {seller.label} less reserve",
                     False,
                 ),
             ),
             "; ".join(
                 filter(
                     None,
-                    (excluded, cash_limit.unused_text(step.portfolio, step.history.cash_flows)),
+                    (remedy, cash_limit.unused_text(step.portfolio, step.history.cash_flows)),
                 )
             ),
         )
-    split = _best(problem, token_in, token_out, amount_in_raw)
-    _require_whole(step.portfolio, problem, split, token_in, amount_in_raw)
+    split = _best_split(problem, token_in, token_out, amount_in_raw)
+    _require_all_sold(step.portfolio, problem, split, token_in, amount_in_raw)
     skipped = (
         *problem.notes,
         *(
@@ -142,11 +142,13 @@ def quote(
     KnownTicksExceeded if the ticks that were read do not reach far enough, Refused if no route
     exists or the pools cannot take the amount.
     """
-    _check(step.portfolio, token_in, token_out, amount_in_raw)
-    prices = _known_prices(step)
+    _require_pair(step.portfolio, token_in, token_out, amount_in_raw)
+    prices = _quote_prices(step)
     if pool is not None:
         legs = [
-            _single(step, _find(step.snapshot, pool, token_in, token_out), token_in, amount_in_raw)
+            _single_leg(
+                step, _find_pool(step.snapshot, pool, token_in, token_out), token_in, amount_in_raw
+            )
         ]
     else:
         problem = _quote_problem(step, prices, token_in, amount_in_raw)
@@ -156,8 +158,8 @@ def quote(
                 remedy="trimtab doctor lists the pools found",
                 code=ErrorCode.ROUTE,
             )
-        split = _best(problem, token_in, token_out, amount_in_raw)
-        _require_whole(step.portfolio, problem, split, token_in, amount_in_raw)
+        split = _best_split(problem, token_in, token_out, amount_in_raw)
+        _require_all_sold(step.portfolio, problem, split, token_in, amount_in_raw)
         legs = split.draft.legs
     return Quote(
         legs=tuple(legs),
@@ -168,7 +170,7 @@ def quote(
     )
 
 
-def _require_free(step: StepInput, *tokens: str) -> None:
+def _require_not_quarantined(step: StepInput, *tokens: str) -> None:
     """Raise Refused if one of the tokens is in quarantine."""
     for token in step.targets.quarantine:
         if token.token in tokens:
@@ -184,7 +186,7 @@ def _require_free(step: StepInput, *tokens: str) -> None:
             )
 
 
-def _check(portfolio: Portfolio, token_in: str, token_out: str, amount_in_raw: int) -> None:
+def _require_pair(portfolio: Portfolio, token_in: str, token_out: str, amount_in_raw: int) -> None:
     for name, address in (("token in", token_in), ("token out", token_out)):
         try:
             portfolio.token(address)
@@ -210,19 +212,19 @@ class _Split:
     gap_bps: Fraction
 
 
-def _best(problem: Problem, token_in: str, token_out: str, amount_in_raw: int) -> _Split:
+def _best_split(problem: Problem, token_in: str, token_out: str, amount_in_raw: int) -> _Split:
     """Return the split that pays the most net of gas, along routes of one or two pools."""
     source, target = problem.position[token_in], problem.position[token_out]
     value = amount_in_raw * problem.nodes[source].price
     market = build_pool_graph(problem, float(value))
-    ends = {node: 0.0 for node in range(len(problem.nodes)) if node != target}
+    end_values = {node: 0.0 for node in range(len(problem.nodes)) if node != target}
     start = np.array([1.0 if node == source else 0.0 for node in range(len(problem.nodes))])
-    program = sell_program(start, ends, ANY_PRICE)
+    program = sell_program(start, end_values, PRICE_RANGE)
 
-    def paths(choice: PoolSelection) -> FlowPaths:
+    def paths_of(choice: PoolSelection) -> FlowPaths:
         return decompose_flows(
             choice.flows,
-            [source, *(set(ends) - {source}), target],
+            [source, *(set(end_values) - {source}), target],
             frozenset({source}),
             frozenset({target}),
         )
@@ -237,85 +239,102 @@ def _best(problem: Problem, token_in: str, token_out: str, amount_in_raw: int) -
 
     barred = {
         pool: "pays less than the floor set by the reference price"
-        for pool, start_, end in market.below_floor
-        if start_ == source or end == target
+        for pool, edge_source, edge_target in market.below_floor
+        if edge_source == source or edge_target == target
     }
     bound = None
     while True:
         rows = np.array([row for row in market.rows(barred).tolist() if serves(row)], dtype=np.intp)
-        full = solve_dual(program, market.real.rows(rows))
-        bound = full.bound if bound is None else bound
-        sold = -float(full.moved(market.real.rows(rows))[source]) * SOLD
-        solve_flows = partial(_selling, program, source, sold)
-        chosen = PoolSelector(
-            market, solve_flows, 0.0, lambda choice: legs_by_edge(paths(choice))
-        ).best(rows, full)
-        routes = to_routes(market, paths(chosen))
+        solution = solve_dual(program, market.real.rows(rows))
+        bound = solution.bound if bound is None else bound
+        least_sold = -float(solution.token_changes(market.real.rows(rows))[source]) * SOLD_FRACTION
+        solve_flows = partial(_solve_sale, program, source, least_sold)
+        selection = PoolSelector(
+            market, solve_flows, 0.0, lambda choice: legs_by_edge(paths_of(choice))
+        ).best(rows, solution)
+        routes = to_routes(market, paths_of(selection))
         if routes:
-            rest = amount_in_raw - sum(route.amount_raw for route in routes)
-            routes[0] = replace(routes[0], amount_raw=max(0, routes[0].amount_raw + rest))
+            remainder_raw = amount_in_raw - sum(route.amount_raw for route in routes)
+            routes[0] = replace(routes[0], amount_raw=max(0, routes[0].amount_raw + remainder_raw))
         draft = run_routes(
             problem, routes, lambda draft: float(draft.sold.get(token_in, 0)), exact=True
         )
         if not draft.barred or draft.sold.get(token_in) == amount_in_raw:
-            got = draft.bought.get(token_out, 0) * problem.nodes[target].price / value
+            value_out = draft.bought.get(token_out, 0) * problem.nodes[target].price / value
             return _Split(
-                draft, barred, dict(chosen.dropped), rounded_gap(Fraction(bound) - got, Fraction(1))
+                draft,
+                barred,
+                dict(selection.dropped),
+                rounded_gap(Fraction(bound) - value_out, Fraction(1)),
             )
         barred |= draft.barred
 
 
-def _selling(
-    program: Program, source: int, least: float, stack: CurveStack, near: Solution | None
+def _solve_sale(
+    program: Program, source: int, least_sold: float, stack: CurveStack, near: Solution | None
 ) -> Solution:
-    """Return the best flows. If they sell less than `least`, their bound is −∞, so that saved gas
-    never justifies an unsold remainder.
+    """Return the best flows. If they sell less than `least_sold`, their bound is −∞, so that saved
+    gas never justifies an unsold remainder.
     """
     solution = solve_dual(program, stack, near)
-    if -float(solution.moved(stack)[source]) >= least:
+    if -float(solution.token_changes(stack)[source]) >= least_sold:
         return solution
     return replace(solution, bound=-np.inf)
 
 
-def _require_whole(
+def _require_all_sold(
     portfolio: Portfolio, problem: Problem, split: _Split, token_in: str, amount_in_raw: int
 ) -> None:
     """Raise Refused unless the whole amount is traded: a manual swap is exact."""
     draft, barred = split.draft, split.barred
-    sold = draft.sold.get(token_in, 0)
-    if sold == amount_in_raw:
+    sold_raw = draft.sold.get(token_in, 0)
+    if sold_raw == amount_in_raw:
         return
     token = portfolio.token(token_in)
-    amount, fits = decimal_text(amount_in_raw, token.decimals), decimal_text(sold, token.decimals)
+    amount_text, sold_text = (
+        decimal_text(amount_in_raw, token.decimals),
+        decimal_text(sold_raw, token.decimals),
+    )
     if barred:
         reasons = "; ".join(f"pool {pool} {why}" for pool, why in barred.items())
         raise Refused(
-            f"only {fits} of {amount} {token.label} can be sold above the floors: {reasons}",
-            (Verdict("fair_floor", f"{fits} {token.label}", f"{amount} {token.label}", False),),
+            f"only {sold_text} of {amount_text} {token.label} can be sold above the floors: {reasons}",
+            (
+                Verdict(
+                    "fair_floor",
+                    f"{sold_text} {token.label}",
+                    f"{amount_text} {token.label}",
+                    False,
+                ),
+            ),
             "a pool off the reference price may be manipulated: wait, or check limits.price_impact"
             " and limits.slippage",
         )
-    if not draft.full:
+    if not draft.full_pools:
         raise Refused(
-            f"no route of one or two usable pools sells {amount} {token.label} for the other "
+            f"no route of one or two usable pools sells {amount_text} {token.label} for the other "
             "token, or the amount buys less than one base unit",
             (Verdict("route", "none", "one or two pools", False),),
             "sell more, add a hub that both tokens trade with, or lower limits.pool_min_value",
         )
-    verdict = Verdict("price_impact", f"{amount} {token.label}", f"{fits} {token.label}", False)
-    remedy = f"sell at most {fits} {token.label} at a time"
-    if ended := pools_out_of_ticks(problem.pools, draft.legs, problem.impact_bps):
+    verdict = Verdict(
+        "price_impact", f"{amount_text} {token.label}", f"{sold_text} {token.label}", False
+    )
+    remedy = f"sell at most {sold_text} {token.label} at a time"
+    if pools_out := pools_out_of_ticks(problem.pools, draft.legs, problem.impact_bps):
         raise KnownTicksExceeded(
-            f"only {fits} of {amount} {token.label} fit within the ticks read of {', '.join(ended)}",
+            f"only {sold_text} of {amount_text} {token.label} fit within the ticks read of {', '.join(pools_out)}",
             verdict,
             remedy,
-            ended,
+            pools_out,
         )
     if problem.impact_bps == UNBOUNDED_BPS:
         bound = "the pools' liquidity"
     else:
         bound = f"limits.price_impact of {problem.impact_bps} bps"
-    raise Refused(f"only {fits} of {amount} {token.label} fit within {bound}", (verdict,), remedy)
+    raise Refused(
+        f"only {sold_text} of {amount_text} {token.label} fit within {bound}", (verdict,), remedy
+    )
 
 
 def _goal_after(problem: Problem, draft: PlanDraft) -> Goal:
@@ -331,7 +350,7 @@ def _goal_after(problem: Problem, draft: PlanDraft) -> Goal:
     )
 
 
-def _known_prices(step: StepInput) -> dict[str, Fraction]:
+def _quote_prices(step: StepInput) -> dict[str, Fraction]:
     """Return reference prices, or spot prices if there is none; a quote has no effect on
     decisions.
     """
@@ -372,25 +391,27 @@ def _quote_problem(
     return problem_for_tokens(replace(step, limits=limits), nodes, gas_unit_value, [])
 
 
-def _find(snapshot: Snapshot, pool: str, token_in: str, token_out: str) -> Pool:
-    for state in snapshot.pools:
-        if state.address == pool:
-            if {state.token0, state.token1} != {token_in, token_out}:
+def _find_pool(snapshot: Snapshot, pool: str, token_in: str, token_out: str) -> Pool:
+    for candidate in snapshot.pools:
+        if candidate.address == pool:
+            if {candidate.token0, candidate.token1} != {token_in, token_out}:
                 raise ConfigError(f"pool: {pool} does not trade these tokens")
-            return state
+            return candidate
     raise ConfigError(f"pool: {pool} is not a known pool", "trimtab doctor lists the pools found")
 
 
-def _single(step: StepInput, pool: Pool, token_in: str, amount_in_raw: int) -> Leg:
+def _single_leg(step: StepInput, pool: Pool, token_in: str, amount_in_raw: int) -> Leg:
     swapped = pool.swap(token_in, amount_in_raw)
     if swapped.amount_in_raw < amount_in_raw:
         token = step.portfolio.token(token_in)
-        amount = decimal_text(amount_in_raw, token.decimals)
-        fits = decimal_text(swapped.amount_in_raw, token.decimals)
-        verdict = Verdict("pool", f"{amount} {token.label}", f"{fits} {token.label}", False)
-        remedy = f"sell at most {fits} {token.label} at a time"
+        amount_text = decimal_text(amount_in_raw, token.decimals)
+        fits_text = decimal_text(swapped.amount_in_raw, token.decimals)
+        verdict = Verdict(
+            "pool", f"{amount_text} {token.label}", f"{fits_text} {token.label}", False
+        )
+        remedy = f"sell at most {fits_text} {token.label} at a time"
         raise Refused(
-            f"pool {pool.address} takes only {fits} of {amount} {token.label}: its liquidity ends"
+            f"pool {pool.address} takes only {fits_text} of {amount_text} {token.label}: its liquidity ends"
             " there",
             (verdict,),
             remedy,

@@ -1,5 +1,5 @@
-"""Why an asset stays off target although pools trade it: the whole cost of moving it by its cheapest
-route, compared with limits.plan_cost, or a base unit worth too much.
+"""Why an asset stays off target although pools trade it: the whole cost of moving it by its
+cheapest route, compared with limits.plan_cost, or a base unit worth too much.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from agent.errors import Refused
 from agent.model import Pool, Portfolio
 from agent.planning.approval_gas import approval_count
 from agent.planning.problem import Problem
-from agent.planning.solver.search import COARSE
+from agent.planning.solver.search import COARSE_UNIT
 from agent.policy.minimum import APPROVAL_GAS, LEG_GAS
 from agent.units import BPS, PIPS, Value, floor_int, value_text
 
-ALLOWED = "plan_cost allows"
+ALLOWED_PHRASE = "plan_cost allows"
 """Phrase of every reason that compares a cost with its limit."""
 
 
@@ -47,9 +47,9 @@ def cost_reason(
     sells: bool,
     others: Sequence[str],
 ) -> str:
-    """Return what limits.plan_cost allows for moving `value` of a token, sold for or bought with one
-    of `others`, and what it costs, in whole coins of the numeraire, with the digits in which the
-    cost is above the limit; empty if no route is known, or if the cheapest alone would be
+    """Return what limits.plan_cost allows for moving `value` of a token, sold for or bought with
+    one of `others`, and what it costs, in whole coins of the numeraire, with the digits in which
+    the cost is above the limit; empty if no route is known, or if the cheapest alone would be
     allowed.
     """
     limit_bps = problem.plan_cost_bps
@@ -79,7 +79,7 @@ def cost_reason(
     cost_parts = " + ".join(
         f"{name} {amount_text(part)}" for name, part in parts if float(amount_text(part)) > 0
     )
-    return f"{ALLOWED} {amount_text(allowed_cost)}; {cost_parts}"
+    return f"{ALLOWED_PHRASE} {amount_text(allowed_cost)}; {cost_parts}"
 
 
 def _routes(
@@ -144,7 +144,7 @@ def coarse_tokens(problem: Problem) -> dict[int, str]:
         if node.is_asset and node.price * BPS > problem.total
     ]
     return {
-        position: f"{COARSE} {problem.nodes[position].label} is worth too much for a plan within"
+        position: f"{COARSE_UNIT} {problem.nodes[position].label} is worth too much for a plan within"
         " limits.plan_cost"
         for _, position in sorted(coarse)[:MAX_UNMOVED]
     }

@@ -62,29 +62,31 @@ def _halt_on_faults(context: DecisionContext) -> DecisionResult | None:
     faults = decision_faults(context.step, context.references)
     if not faults:
         return None
-    halted = halt_with(faults)
-    sold = None
-    if spares_exits(halted):
-        sold = first_result(layers.ESCAPES, context) or exits.sell_triggered_exits(context)
-    for reduce in layers.WITHOUT_PRICES:
-        sold = sold or reduce(context, halted)
-    if sold is None:
-        return DecisionResult(halted, (), context.references)
-    reason = f"{sold.decision.reason}; nothing else is traded: {halted.reason}"
-    return replace(sold, decision=replace(sold.decision, reason=reason))
+    halt = halt_with(faults)
+    result = None
+    if spares_exits(halt):
+        result = first_result(layers.ESCAPES, context) or exits.sell_triggered_exits(context)
+    for reduce_without_prices in layers.WITHOUT_PRICES:
+        result = result or reduce_without_prices(context, halt)
+    if result is None:
+        return DecisionResult(halt, (), context.references)
+    reason = f"{result.decision.reason}; nothing else is traded: {halt.reason}"
+    return replace(result, decision=replace(result.decision, reason=reason))
 
 
 def _sell_only_exits(context: DecisionContext) -> DecisionResult | None:
-    """Only sell triggered exits and reduce what layers hold while an asset without a price is excluded."""
-    if not (lacking := context.step.excluded.exits_only):
+    """Only sell triggered exits and reduce what layers hold while an asset without a price is
+    excluded.
+    """
+    if not (exits_only_reason := context.step.excluded.exits_only):
         return None
     if (
-        sold := exits.sell_triggered_exits(context) or first_result(layers.REDUCTIONS, context)
+        sale := exits.sell_triggered_exits(context) or first_result(layers.REDUCTIONS, context)
     ) is None:
-        halt = halt_with([Fault(HaltCode.REFERENCE_PRICE, lacking)])
+        halt = halt_with([Fault(HaltCode.REFERENCE_PRICE, exits_only_reason)])
         return DecisionResult(halt, (), context.references)
-    reason = f"{sold.decision.reason}; nothing else is traded: {lacking}"
-    return replace(sold, decision=replace(sold.decision, reason=reason))
+    reason = f"{sale.decision.reason}; nothing else is traded: {exits_only_reason}"
+    return replace(sale, decision=replace(sale.decision, reason=reason))
 
 
 def _halt_when_stopped(context: DecisionContext) -> DecisionResult | None:

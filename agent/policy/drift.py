@@ -38,33 +38,35 @@ def has_band(trigger: Trigger) -> bool:
 
 
 def band(
-    trigger: Trigger, target_bps: int, own: Threshold | None = None, most_bps: int | None = None
+    trigger: Trigger, target_bps: int, own_band: Threshold | None = None, max_bps: int | None = None
 ) -> BandEdges:
     """Return the exact edges of the band around a target in bps, within 0 and 10,000.
 
-    `own` is the asset's band, in place of the trigger's widths. A band ends at `most_bps` if that
-    is above the target. The narrower of an absolute and a relative width counts, and the narrowest
-    of several triggers. A trigger without a band has a band of zero width; for a zone the whole
-    range, 0 to 10,000, is returned, because its band depends on the market
+    `own_band` is the asset's band, in place of the trigger's widths. A band ends at `max_bps` if
+    that is above the target. The narrower of an absolute and a relative width counts, and the
+    narrowest of several triggers. A trigger without a band has a band of zero width; for a zone the
+    whole range, 0 to 10,000, is returned, because its band depends on the market
     (agent/policy/triggers/no_trade_zone.py).
     """
     if isinstance(trigger, NoTradeZone):
         return Fraction(0), Fraction(BPS)
-    widths = [_width(own or threshold, target_bps) for threshold in thresholds_of(trigger)]
+    widths = [_width(own_band or threshold, target_bps) for threshold in thresholds_of(trigger)]
     width = min(widths, default=Fraction(0))
-    most = BPS if most_bps is None or most_bps <= target_bps else most_bps
-    return max(Fraction(0), target_bps - width), min(Fraction(most), target_bps + width)
+    band_end_bps = BPS if max_bps is None or max_bps <= target_bps else max_bps
+    return max(Fraction(0), target_bps - width), min(Fraction(band_end_bps), target_bps + width)
 
 
 def with_trigger_bands(drifts: Sequence[AssetDrift], trigger: Trigger) -> tuple[AssetDrift, ...]:
     """Return the drifts with the bands of another trigger; each trigger of AnyOf has its own."""
-    whole = sum((drift.value for drift in drifts), Fraction(0))
-    result = []
+    total = sum((drift.value for drift in drifts), Fraction(0))
+    drifts_with_bands = []
     for drift in drifts:
         low, high = band(trigger, drift.target_bps, drift.own_band, drift.max_bps)
-        outside = whole > 0 and not low <= drift.share * BPS <= high
-        result.append(replace(drift, band_low_bps=low, band_high_bps=high, outside=outside))
-    return tuple(result)
+        is_outside = total > 0 and not low <= drift.share * BPS <= high
+        drifts_with_bands.append(
+            replace(drift, band_low_bps=low, band_high_bps=high, outside=is_outside)
+        )
+    return tuple(drifts_with_bands)
 
 
 def _width(threshold: Threshold, target_bps: int) -> Fraction:
@@ -104,46 +106,53 @@ def compute_drifts(step: StepInput, prices: Mapping[str, Price]) -> tuple[AssetD
 
 def drifts_from_balances(
     assets: Sequence[Asset],
-    held: Mapping[str, int],
+    balances: Mapping[str, int],
     prices: Mapping[str, Price],
     trigger: Trigger,
-    outside: Mapping[str, Mapping[str, int]] | None = None,
+    outside_by_place: Mapping[str, Mapping[str, int]] | None = None,
 ) -> tuple[AssetDrift, ...]:
-    """Return the drifts from balances in base units by token address; `outside` are those outside
-    the wallet, by place and token.
+    """Return the drifts from balances in base units by token address; `outside_by_place` are those
+    outside the wallet, by place and token.
 
     Reserves do not count. If nothing is investable, every share is zero and no asset is outside its
     band. Raises Refused if a balance or price is missing.
     """
-    places = outside or {}
+    balances_elsewhere = outside_by_place or {}
     for asset in assets:
-        for code, what, known in (
-            (ErrorCode.BALANCE, "balance", held),
+        for code, quantity, values_by_token in (
+            (ErrorCode.BALANCE, "balance", balances),
             (ErrorCode.REFERENCE_PRICE, "reference price", prices),
         ):
-            if asset.token.address not in known:
+            if asset.token.address not in values_by_token:
                 raise Refused(
-                    f"the {what} of {asset.token.label} is unknown",
+                    f"the {quantity} of {asset.token.label} is unknown",
                     remedy="trimtab status shows what could not be read",
                     code=code,
                 )
-    investable = [max(0, held[asset.token.address] - asset.reserve_raw) for asset in assets]
+    investable_raws = [
+        max(0, balances[asset.token.address] - asset.reserve_raw) for asset in assets
+    ]
     values = [
-        (raw + sum(amounts.get(token, 0) for amounts in places.values())) * prices[token]
-        for raw, token in zip(investable, (asset.token.address for asset in assets), strict=True)
+        (investable_raw + sum(amounts.get(token, 0) for amounts in balances_elsewhere.values()))
+        * prices[token]
+        for investable_raw, token in zip(
+            investable_raws, (asset.token.address for asset in assets), strict=True
+        )
     ]
     total = sum(values, Fraction(0))
     weights_bps = largest_remainder(values) if total > 0 else [0] * len(assets)
-    result = []
-    for asset, raw, value, weight_bps in zip(assets, investable, values, weights_bps, strict=True):
+    drifts = []
+    for asset, investable_raw, value, weight_bps in zip(
+        assets, investable_raws, values, weights_bps, strict=True
+    ):
         share = value / total if total > 0 else Fraction(0)
         low_bps, high_bps = band(trigger, asset.target_bps, asset.band, asset.max_bps)
-        result.append(
+        drifts.append(
             AssetDrift(
                 token=asset.token.address,
                 symbol=asset.token.label,
-                raw=held[asset.token.address],
-                investable_raw=raw,
+                raw=balances[asset.token.address],
+                investable_raw=investable_raw,
                 price=prices[asset.token.address],
                 value=value,
                 share=share,
@@ -157,31 +166,31 @@ def drifts_from_balances(
                 max_bps=asset.max_bps,
                 elsewhere=tuple(
                     (place, raw_there)
-                    for place, amounts in places.items()
+                    for place, amounts in balances_elsewhere.items()
                     if (raw_there := amounts.get(asset.token.address, 0))
                 ),
             )
         )
-    return tuple(result)
+    return tuple(drifts)
 
 
 def ideal_trades(drifts: Sequence[AssetDrift]) -> dict[str, Value]:
     """Return the value to buy (positive) or sell of each token to be exactly on target, at
     reference prices without costs. The values sum to zero.
     """
-    whole = investable_total(drifts)
-    return {drift.token: whole * drift.target_bps / BPS - drift.value for drift in drifts}
+    total = investable_total(drifts)
+    return {drift.token: total * drift.target_bps / BPS - drift.value for drift in drifts}
 
 
 def corrections(drifts: Sequence[AssetDrift], goal: Goal) -> dict[str, Value]:
     """Return the value of each token to buy (positive) or sell to reach the nearest share within
     the goal.
     """
-    whole = investable_total(drifts)
-    result = {}
+    total = investable_total(drifts)
+    values = {}
     for drift, weight in zip(drifts, goal.weights, strict=True):
-        result[drift.token] = whole * (min(max(drift.share, weight.low), weight.high) - drift.share)
-    return result
+        values[drift.token] = total * (min(max(drift.share, weight.low), weight.high) - drift.share)
+    return values
 
 
 def overweight_messages(drifts: Sequence[AssetDrift]) -> tuple[str, ...]:
@@ -202,9 +211,10 @@ def investable_total(drifts: Sequence[AssetDrift]) -> Value:
 
 def portfolio_total(step: StepInput, drifts: Sequence[AssetDrift]) -> Value:
     """Return the value of the whole portfolio: that of the drifts, and what counts in no weight."""
-    apart = apart_raw(step)
+    apart_by_token = apart_raw(step)
     return sum(
-        (drift.value + apart.get(drift.token, 0) * drift.price for drift in drifts), Fraction(0)
+        (drift.value + apart_by_token.get(drift.token, 0) * drift.price for drift in drifts),
+        Fraction(0),
     )
 
 
@@ -216,16 +226,17 @@ def alert_prices(drifts: Sequence[AssetDrift]) -> dict[str, tuple[Price | None, 
     -18.2 % and +22.2 %. Amounts in liquidity positions and in margin are held constant, although
     they change with the price.
     """
-    whole = investable_total(drifts)
-    result = {}
+    total = investable_total(drifts)
+    price_edges = {}
     for drift in drifts:
-        rest = whole - drift.value
+        other_value = total - drift.value
         edges = (drift.band_low_bps / BPS, drift.band_high_bps / BPS)
         low, high = (
-            _price_at(share, rest, drift.investable_raw + drift.locked_raw) for share in edges
+            _price_at(share, other_value, drift.investable_raw + drift.locked_raw)
+            for share in edges
         )
-        result[drift.token] = (low, high)
-    return result
+        price_edges[drift.token] = (low, high)
+    return price_edges
 
 
 def unreachable_reasons(drift: AssetDrift, drifts: Sequence[AssetDrift]) -> tuple[str, str]:
@@ -248,10 +259,10 @@ def unreachable_reasons(drift: AssetDrift, drifts: Sequence[AssetDrift]) -> tupl
     )
 
 
-def _price_at(share: Fraction, rest: Value, counted_raw: int) -> Price | None:
-    if not 0 < share < 1 or rest == 0 or counted_raw == 0:
+def _price_at(share: Fraction, other_value: Value, counted_raw: int) -> Price | None:
+    if not 0 < share < 1 or other_value == 0 or counted_raw == 0:
         return None
-    return rest * share / (1 - share) / counted_raw
+    return other_value * share / (1 - share) / counted_raw
 
 
 # --- Goal of a rebalance: the target, the edge of the band, halfway, or towards the target as far
@@ -264,18 +275,18 @@ def rebalance_goal(drifts: Sequence[AssetDrift], destination: Destination) -> Go
     """
     match destination:
         case Destination.TARGET | Destination.ZONE:
-            return _points(drifts, [_target(drift) for drift in drifts])
+            return _point_goal(drifts, [_target(drift) for drift in drifts])
         case Destination.HALFWAY:
-            return _points(drifts, [(drift.share + _target(drift)) / 2 for drift in drifts])
+            return _point_goal(drifts, [(drift.share + _target(drift)) / 2 for drift in drifts])
         case Destination.BAND:
-            return _bands(drifts)
+            return _band_goal(drifts)
 
 
 def _target(drift: AssetDrift) -> Fraction:
     return Fraction(drift.target_bps, BPS)
 
 
-def _points(drifts: Sequence[AssetDrift], shares: Sequence[Fraction]) -> Goal:
+def _point_goal(drifts: Sequence[AssetDrift], shares: Sequence[Fraction]) -> Goal:
     return Goal(
         tuple(
             GoalWeight(drift.token, share, share)
@@ -284,7 +295,7 @@ def _points(drifts: Sequence[AssetDrift], shares: Sequence[Fraction]) -> Goal:
     )
 
 
-def _bands(drifts: Sequence[AssetDrift]) -> Goal:
+def _band_goal(drifts: Sequence[AssetDrift]) -> Goal:
     """Return the bands without the shares that the other assets cannot offset: a share of 55 %
     needs other assets whose bands together reach down to 45 %.
     """

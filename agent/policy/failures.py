@@ -61,18 +61,18 @@ def exit_name(plan: Plan) -> str:
         return NATIVE
     if not plan.exits:
         return ""
-    sold = {
+    sold_tokens = {
         leg.token_out if leg.token_in == NATIVE else leg.token_in
         for leg in plan.legs
         if leg.source is LegFunding.WALLET and leg.token_out != NATIVE
     }
-    return " ".join(sorted(sold))
+    return " ".join(sorted(sold_tokens))
 
 
 def exit_failures(history: History, name: str) -> ExitFailures:
     """Return the failures of the exit of this name."""
-    known = {failures.exit: failures for failures in history.failures.failed_exits}
-    return known.get(name, ExitFailures(name, 0, 0, 0))
+    failures_by_exit = {failures.exit: failures for failures in history.failures.failed_exits}
+    return failures_by_exit.get(name, ExitFailures(name, 0, 0, 0))
 
 
 def retry_wait_s(failed: ExitFailures) -> int:
@@ -81,10 +81,10 @@ def retry_wait_s(failed: ExitFailures) -> int:
     """
     if not too_many(failed.reverts, failed.approvals):
         return 0
-    more = failed.reverts - MAX_REVERTS_IN_ROW
-    if more < 0:
-        more = failed.approvals - MAX_APPROVALS_IN_ROW
-    return min(FIRST_WAIT_S << min(more, 16), LONGEST_WAIT_S)
+    excess_failures = failed.reverts - MAX_REVERTS_IN_ROW
+    if excess_failures < 0:
+        excess_failures = failed.approvals - MAX_APPROVALS_IN_ROW
+    return min(FIRST_WAIT_S << min(excess_failures, 16), LONGEST_WAIT_S)
 
 
 def retry_at_s(failed: ExitFailures) -> int:
@@ -92,21 +92,24 @@ def retry_at_s(failed: ExitFailures) -> int:
     return failed.at_s + retry_wait_s(failed)
 
 
-def with_refused_markets(step: StepInput, refused: Mapping[str, int]) -> StepInput:
+def with_refused_markets(step: StepInput, refused_at_s: Mapping[str, int]) -> StepInput:
     """Return the step with these reductions, refused before sending (chain time by futures market),
     counted as too many reverts, so that they back off.
     """
-    if not refused:
+    if not refused_at_s:
         return step
-    waiting = tuple(
-        ExitFailures(name, MAX_REVERTS_IN_ROW, 0, at_s) for name, at_s in refused.items()
+    refused_failures = tuple(
+        ExitFailures(name, MAX_REVERTS_IN_ROW, 0, at_s) for name, at_s in refused_at_s.items()
     )
     others = tuple(
-        failures for failures in step.history.failures.failed_exits if failures.exit not in refused
+        failures
+        for failures in step.history.failures.failed_exits
+        if failures.exit not in refused_at_s
     )
     return replace(
         step,
         history=replace(
-            step.history, failures=replace(step.history.failures, failed_exits=(*waiting, *others))
+            step.history,
+            failures=replace(step.history.failures, failed_exits=(*refused_failures, *others)),
         ),
     )

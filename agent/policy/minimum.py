@@ -29,14 +29,10 @@ from agent.policy.drift import band, investable_total
 from agent.reference import ReferencePrices
 from agent.units import BPS, PIPS, Price, Value, ceil_int, value_text
 
-# --- Minimum portfolio size at which every leg is worth trading (R1.5), and number of assets
-# (R1.1).
-
-
 MIN_ASSETS = 2
-MOST = 12
+MANY_ASSETS = 12
 """Number of assets above which every step warns; more are still possible."""
-EASY = 6
+MANAGEABLE_ASSETS = 6
 """Number of assets above which the setup of a portfolio warns."""
 LEG_GAS = 150_000
 """Gas units of one swap in a multicall, rounded; plans have their own estimate."""
@@ -71,15 +67,17 @@ def leg_gas_value(snapshot: Snapshot, native_price: Price, units: int = LEG_GAS)
 
 def warnings(portfolio: Portfolio) -> tuple[str, ...]:
     """Return warnings on the portfolio's size; they never refuse a step."""
-    return tuple(asset_count_warnings(len(portfolio.assets), MOST))
+    return tuple(asset_count_warnings(len(portfolio.assets), MANY_ASSETS))
 
 
-def asset_count_warnings(count: int, above: int = EASY) -> list[str]:
-    """Return a warning if `count` assets are more than `above` (R1.1)."""
-    if count <= above:
+def asset_count_warnings(count: int, max_count: int = MANAGEABLE_ASSETS) -> list[str]:
+    """Return a warning if `count` assets are more than `max_count` (R1.1)."""
+    if count <= max_count:
         return []
-    more = f"{count} assets are more than {MOST}" if count > MOST else f"{count} assets"
-    return [f"{more}: 4 to 6 are easier to manage and cheaper to rebalance"]
+    count_text = (
+        f"{count} assets are more than {MANY_ASSETS}" if count > MANY_ASSETS else f"{count} assets"
+    )
+    return [f"{count_text}: 4 to 6 are easier to manage and cheaper to rebalance"]
 
 
 def too_small_reason(
@@ -88,19 +86,19 @@ def too_small_reason(
     """Return why the total is too small to invest; empty if it is not (R1.5)."""
     value = investable_total(drifts)
     if value == 0:
-        owns_any = any(drift.raw > 0 for drift in drifts)
-        if owns_any:
+        holds_any = any(drift.raw > 0 for drift in drifts)
+        if holds_any:
             return "all balances are reserved; nothing can be invested"
         return "the wallet holds none of the portfolio's assets"
     if limits.min_trade is None:
         return ""
-    least = smallest_total(assets, limits.min_trade)
-    if value >= least:
+    least_total = smallest_total(assets, limits.min_trade)
+    if value >= least_total:
         return ""
     return (
         f"with an investable total of {format_money(portfolio, value)} the smallest target is "
         f"below min_trade {format_money(portfolio, limits.min_trade)}; at least"
-        f" {format_money(portfolio, least)} is needed"
+        f" {format_money(portfolio, least_total)} is needed"
     )
 
 
@@ -115,24 +113,24 @@ def gas_too_high_reason(
     Without a reference price of native coin no plan passes the cost guard, so this check is not
     needed.
     """
-    native = references.prices.get(step.portfolio.wrapped_native)
-    if native is None or step.limits.min_trade is None:
+    native_price = references.prices.get(step.portfolio.wrapped_native)
+    if native_price is None or step.limits.min_trade is None:
         return ""
-    leg = leg_gas_value(step.snapshot, native.price) * GAS_MULTIPLE
-    least = smallest_total(step.effective_assets, leg)
-    if investable_total(drifts) >= least:
+    least_leg_value = leg_gas_value(step.snapshot, native_price.price) * GAS_MULTIPLE
+    least_total = smallest_total(step.effective_assets, least_leg_value)
+    if investable_total(drifts) >= least_total:
         return ""
-    needs = f"which needs a total of {format_money(step.portfolio, least)}"
+    needs_text = f"which needs a total of {format_money(step.portfolio, least_total)}"
     return (
         f"gas is too expensive now: {GAS_MULTIPLE} times that of a swap is"
-        f" {format_money(step.portfolio, leg)}, {needs}"
+        f" {format_money(step.portfolio, least_leg_value)}, {needs_text}"
     )
 
 
-def too_small_to_trade(portfolio: Portfolio, limits: Limits, moved: Value) -> str:
+def too_small_to_trade(portfolio: Portfolio, limits: Limits, value_to_move: Value) -> str:
     """Return why a correction of this value is not traded: each asset's part is below min_trade."""
     return (
-        f"too small to trade: of {format_money(portfolio, moved)} to move, each asset's part is below"
+        f"too small to trade: of {format_money(portfolio, value_to_move)} to move, each asset's part is below"
         f" limits.min_trade of {format_money(portfolio, limits.min_trade)}"
     )
 
@@ -142,19 +140,22 @@ def not_worth_reason(
     portfolio: Portfolio,
     limits: Limits,
     references: ReferencePrices,
-    moved: Value,
+    value_to_move: Value,
 ) -> str:
     """Return why a correction of this value is not worth trading: its cost in numbers, and the
     limit that decides.
     """
-    limit, native = limits.plan_cost_bps, references.prices.get(portfolio.wrapped_native)
-    if limit is None or native is None:
-        return too_small_to_trade(portfolio, limits, moved)
-    gas, most = leg_gas_value(snapshot, native.price), moved * Fraction(limit, BPS)
+    limit_bps, native_price = limits.plan_cost_bps, references.prices.get(portfolio.wrapped_native)
+    if limit_bps is None or native_price is None:
+        return too_small_to_trade(portfolio, limits, value_to_move)
+    gas_value, max_cost = (
+        leg_gas_value(snapshot, native_price.price),
+        value_to_move * Fraction(limit_bps, BPS),
+    )
     return (
-        f"not worth its cost: limits.plan_cost ({limit} bps) allows at most"
-        f" {format_money(portfolio, most)} for moving {format_money(portfolio, moved)}; one swap costs about"
-        f" {format_money(portfolio, gas)} of gas, plus pool fees"
+        f"not worth its cost: limits.plan_cost ({limit_bps} bps) allows at most"
+        f" {format_money(portfolio, max_cost)} for moving {format_money(portfolio, value_to_move)}; one swap costs about"
+        f" {format_money(portfolio, gas_value)} of gas, plus pool fees"
     )
 
 
@@ -166,14 +167,14 @@ def format_money(portfolio: Portfolio, value: Value | None) -> str:
 
 VOLATILITY = Fraction(60, 100)
 """Annual volatility assumed of each asset against the rest of the portfolio."""
-UNBANDED = Fraction(10, 100)
+DRIFT_WITHOUT_BAND = Fraction(10, 100)
 """Drift assumed for a trigger without a band, as a fraction of the target; correcting a smaller
 drift is not worth its cost.
 """
 USUAL_PIPS = 3_000
 """Pool fee assumed without a known pool."""
 YEAR_S = 365 * 86_400
-MOST_COST_BPS, WIDEST = 500, Fraction(1, 2)
+MOST_COST_BPS, WIDEST_BAND = 500, Fraction(1, 2)
 """Largest suggested settings: a plan_cost of 5 %, and a band of half of the target."""
 GWEI = 10**9
 
@@ -196,8 +197,8 @@ class MinimumTotalInputs:
 
     `gas_price_wei` is in wei, `wei_value` the value of a wei in numeraire base units. `interval_s`
     is the shortest time between two reviews (None: every cycle). `bought` is true once the first
-    purchase is done, `banded` false if no band was given, so that UNBANDED decides. `data_fee_wei`
-    is the data fee of a swap on a rollup.
+    purchase is done, `banded` false if no band was given, so that DRIFT_WITHOUT_BAND decides.
+    `data_fee_wei` is the data fee of a swap on a rollup.
     """
 
     assets: tuple[AssetThreshold, ...]
@@ -234,50 +235,64 @@ class MinimumTotal:
 
 def compute_minimum_total(terms: MinimumTotalInputs) -> MinimumTotal:
     """Return the minimum total of these inputs."""
-    swaps = max(1, len(terms.assets))
-    units = swaps * LEG_GAS + APPROVAL_GAS
-    gas = (units * terms.gas_price_wei + swaps * terms.data_fee_wei) * terms.wei_value
-    leg = (LEG_GAS * terms.gas_price_wei + terms.data_fee_wei) * terms.wei_value
-    room, fee = _room(terms), Fraction(terms.fee_pips, PIPS)
+    swap_count = max(1, len(terms.assets))
+    units = swap_count * LEG_GAS + APPROVAL_GAS
+    gas_value = (units * terms.gas_price_wei + swap_count * terms.data_fee_wei) * terms.wei_value
+    leg_gas_value_now = (LEG_GAS * terms.gas_price_wei + terms.data_fee_wei) * terms.wei_value
+    cost_room, fee = _cost_less_fee(terms), Fraction(terms.fee_pips, PIPS)
     thresholds = [asset for asset in terms.assets if asset.target_bps > 0]
-    if room <= 0 or not thresholds:
+    if cost_room <= 0 or not thresholds:
         if thresholds:
             why = f"a pool fee of {_percent(fee)} is not below limits.plan_cost"
         else:
             why = "the numeraire is the only target"
-        return MinimumTotal(None, why, gas, Fraction(0), Fraction(0), Fraction(0))
-    first = min(thresholds, key=lambda one: (one.drift, one.symbol))
-    low = min(thresholds, key=lambda one: (one.target_bps, one.symbol))
-    smallest_bps = min(low.target_bps, terms.numeraire_bps or low.target_bps)
-    edge = "its band" if terms.banded else f"a drift of {_percent(UNBANDED)} of its target"
-    needs = {
-        f"the gas of a correction of {first.symbol} at {edge}": gas / (first.drift * room),
-        "the gas of the first purchase": gas / (Fraction(BPS - terms.numeraire_bps, BPS) * room),
+        return MinimumTotal(None, why, gas_value, Fraction(0), Fraction(0), Fraction(0))
+    tightest = min(thresholds, key=lambda asset: (asset.drift, asset.symbol))
+    smallest_target = min(thresholds, key=lambda asset: (asset.target_bps, asset.symbol))
+    smallest_bps = min(
+        smallest_target.target_bps, terms.numeraire_bps or smallest_target.target_bps
+    )
+    edge_text = (
+        "its band" if terms.banded else f"a drift of {_percent(DRIFT_WITHOUT_BAND)} of its target"
+    )
+    total_by_limit = {
+        f"the gas of a correction of {tightest.symbol} at {edge_text}": gas_value
+        / (tightest.drift * cost_room),
+        "the gas of the first purchase": gas_value
+        / (Fraction(BPS - terms.numeraire_bps, BPS) * cost_room),
         f"{GAS_MULTIPLE} times the gas of a swap for the smallest target": (
-            leg * GAS_MULTIPLE * BPS / smallest_bps
+            leg_gas_value_now * GAS_MULTIPLE * BPS / smallest_bps
         ),
-        f"limits.min_trade for a correction of {first.symbol} at {edge}": (
-            terms.min_trade / first.drift
+        f"limits.min_trade for a correction of {tightest.symbol} at {edge_text}": (
+            terms.min_trade / tightest.drift
         ),
         "limits.min_trade for the smallest target": terms.min_trade * BPS / smallest_bps,
     }
     if terms.bought:
-        del needs["the gas of the first purchase"]
-    bought = (
+        del total_by_limit["the gas of the first purchase"]
+    purchase_limits = (
         "the gas of the first purchase",
-        *(name for name in needs if "smallest target" in name),
+        *(name for name in total_by_limit if "smallest target" in name),
     )
-    binds = max(needs, key=lambda name: needs[name])
-    total = Fraction(ceil_int(needs[binds]))
-    a_year = max(_a_year(threshold) for threshold in thresholds)
+    binding_limit = max(total_by_limit, key=lambda name: total_by_limit[name])
+    total = Fraction(ceil_int(total_by_limit[binding_limit]))
+    yearly_corrections = max(_corrections_a_year(threshold) for threshold in thresholds)
     if terms.interval_s is not None:
-        a_year = min(a_year, Fraction(YEAR_S, terms.interval_s))
-    cost = gas + first.drift * total * fee
+        yearly_corrections = min(yearly_corrections, Fraction(YEAR_S, terms.interval_s))
+    cost = gas_value + tightest.drift * total * fee
     if terms.bought:
         purchase = None
     else:
-        purchase = Fraction(ceil_int(max(needs[name] for name in bought)))
-    return MinimumTotal(total, binds, gas, a_year, cost, a_year * cost, purchase)
+        purchase = Fraction(ceil_int(max(total_by_limit[name] for name in purchase_limits)))
+    return MinimumTotal(
+        total,
+        binding_limit,
+        gas_value,
+        yearly_corrections,
+        cost,
+        yearly_corrections * cost,
+        purchase,
+    )
 
 
 def corrections_a_year(terms: MinimumTotalInputs, total: Value) -> tuple[Fraction, Value] | None:
@@ -293,25 +308,25 @@ def corrections_a_year(terms: MinimumTotalInputs, total: Value) -> tuple[Fractio
     return minimum_total.a_year, minimum_total.a_year * cost
 
 
-def format_year(terms: MinimumTotalInputs, total: Value, decimals: int, unit: str) -> str:
+def format_year(terms: MinimumTotalInputs, total: Value, decimals: int, label: str) -> str:
     """Format the trades and cost of a year with this total, or that it is not worth it."""
-    at = f"at {_short(Fraction(terms.gas_price_wei, GWEI))} gwei"
-    year = corrections_a_year(terms, total)
-    if year is not None:
-        cost = f"{format_coins(year[1], decimals)} {unit}"
-        return f"about {_short(year[0])} trades and {cost} a year {at}"
-    at = f"{at} and a pool fee of {_percent(Fraction(terms.fee_pips, PIPS))}"
-    least = compute_minimum_total(terms).total
-    if least is None:
-        return f"not worth it here {at}, whatever the total"
-    return f"not worth it here {at}, only from {format_coins(least, decimals)} {unit}"
+    gas_text = f"at {_short(Fraction(terms.gas_price_wei, GWEI))} gwei"
+    corrections = corrections_a_year(terms, total)
+    if corrections is not None:
+        cost_text = f"{format_coins(corrections[1], decimals)} {label}"
+        return f"about {_short(corrections[0])} trades and {cost_text} a year {gas_text}"
+    gas_text = f"{gas_text} and a pool fee of {_percent(Fraction(terms.fee_pips, PIPS))}"
+    least_total = compute_minimum_total(terms).total
+    if least_total is None:
+        return f"not worth it here {gas_text}, whatever the total"
+    return f"not worth it here {gas_text}, only from {format_coins(least_total, decimals)} {label}"
 
 
 def suggested_settings(terms: MinimumTotalInputs, total: Value) -> tuple[str, ...]:
     """Return the settings that would each make this total sufficient; empty if it already is."""
-    minimum_total, room, fee = (
+    minimum_total, cost_room, fee = (
         compute_minimum_total(terms),
-        _room(terms),
+        _cost_less_fee(terms),
         Fraction(terms.fee_pips, PIPS),
     )
     if minimum_total.total is not None and total >= minimum_total.total:
@@ -319,37 +334,40 @@ def suggested_settings(terms: MinimumTotalInputs, total: Value) -> tuple[str, ..
     thresholds = [asset for asset in terms.assets if asset.target_bps > 0]
     if not thresholds or total <= 0:
         return ()
-    first, ways = min(thresholds, key=lambda one: (one.drift, one.symbol)), []
-    if room > 0:
-        wide = (
-            max(minimum_total.gas / (total * room), terms.min_trade / total)
+    tightest, settings = min(thresholds, key=lambda asset: (asset.drift, asset.symbol)), []
+    if cost_room > 0:
+        band_share = (
+            max(minimum_total.gas / (total * cost_room), terms.min_trade / total)
             * BPS
-            / first.target_bps
+            / tightest.target_bps
         )
-        if first.drift * BPS / first.target_bps < wide <= WIDEST:
-            ways.append(f"a band of {ceil_int(wide * 100)}% of the target")
-    need_bps = ceil_int((fee + minimum_total.gas / (total * first.drift)) * BPS)
-    if terms.plan_cost_bps < need_bps <= MOST_COST_BPS and first.drift * total >= terms.min_trade:
-        ways.append(f'limits.plan_cost = "{need_bps}bps", which costs more each time')
-    ways.append("a zone as trigger, which trades only if that saves more than it costs")
+        if tightest.drift * BPS / tightest.target_bps < band_share <= WIDEST_BAND:
+            settings.append(f"a band of {ceil_int(band_share * 100)}% of the target")
+    need_bps = ceil_int((fee + minimum_total.gas / (total * tightest.drift)) * BPS)
+    if (
+        terms.plan_cost_bps < need_bps <= MOST_COST_BPS
+        and tightest.drift * total >= terms.min_trade
+    ):
+        settings.append(f'limits.plan_cost = "{need_bps}bps", which costs more each time')
+    settings.append("a zone as trigger, which trades only if that saves more than it costs")
     if minimum_total.total is not None and "gas" in minimum_total.binding_limit:
-        below = Fraction(terms.gas_price_wei, GWEI) * total / minimum_total.total
-        ways.append(f"a chain, or an hour, with gas below {_short(below)} gwei")
-    return tuple(ways)
+        gas_gwei = Fraction(terms.gas_price_wei, GWEI) * total / minimum_total.total
+        settings.append(f"a chain, or an hour, with gas below {_short(gas_gwei)} gwei")
+    return tuple(settings)
 
 
 def minimum_total_inputs(step: StepInput, references: ReferencePrices) -> MinimumTotalInputs | None:
     """Return the inputs of a running agent; None if plan_cost is off or gas has no price."""
-    native = references.prices.get(step.portfolio.wrapped_native)
-    if step.limits.plan_cost_bps is None or native is None:
+    native_price = references.prices.get(step.portfolio.wrapped_native)
+    if step.limits.plan_cost_bps is None or native_price is None:
         return None
-    snapshot, home = step.snapshot, step.portfolio.numeraire.address
+    snapshot, numeraire = step.snapshot, step.portfolio.numeraire.address
     base_wei = snapshot.head.base_fee_wei
     if base_wei is None:
         price_wei = snapshot.gas_price_wei
     else:
         price_wei = base_wei + snapshot.priority_fee_wei
-    weighed = tuple(
+    thresholds = tuple(
         AssetThreshold(
             effective_asset.token.label,
             effective_asset.target_bps,
@@ -360,23 +378,28 @@ def minimum_total_inputs(step: StepInput, references: ReferencePrices) -> Minimu
             ),
         )
         for effective_asset in step.effective_assets
-        if effective_asset.token.address != home
+        if effective_asset.token.address != numeraire
     )
     fees = [
-        _cheapest(snapshot.pools, asset.token.address)
+        _lowest_fee_pips(snapshot.pools, asset.token.address)
         for asset in step.effective_assets
-        if asset.token.address != home and asset.target_bps
+        if asset.token.address != numeraire and asset.target_bps
     ]
     return MinimumTotalInputs(
-        weighed,
+        thresholds,
         next(
-            (asset.target_bps for asset in step.effective_assets if asset.token.address == home), 0
+            (
+                asset.target_bps
+                for asset in step.effective_assets
+                if asset.token.address == numeraire
+            ),
+            0,
         ),
         step.limits.plan_cost_bps,
         step.limits.min_trade or Fraction(0),
         max((fee for fee in fees if fee is not None), default=USUAL_PIPS),
         price_wei,
-        native.price,
+        native_price.price,
         review_interval_s(step.policy.trigger),
         step.history.reviews.last_rebalance_s is not None,
         data_fee_wei=snapshot.data_fee_wei(LEG_GAS, 2 * LEG_BYTES),
@@ -390,13 +413,13 @@ def correction_drift(
     portfolio.
     """
     width = min(target_bps - edges[0], edges[1] - target_bps)
-    banded = trigger is not None and width > 0 and edges != (Fraction(0), Fraction(BPS))
-    if banded:
+    has_band = trigger is not None and width > 0 and edges != (Fraction(0), Fraction(BPS))
+    if has_band:
         return width / BPS
-    return UNBANDED * target_bps / BPS
+    return DRIFT_WITHOUT_BAND * target_bps / BPS
 
 
-def format_minimum_total(terms: MinimumTotalInputs, total: Value, decimals: int, unit: str) -> str:
+def format_minimum_total(terms: MinimumTotalInputs, total: Value, decimals: int, label: str) -> str:
     """Format the minimum total, its annual cost, and the effect of a lower total;
     `suggested_settings` returns the remedies.
     """
@@ -408,52 +431,52 @@ def format_minimum_total(terms: MinimumTotalInputs, total: Value, decimals: int,
         )
 
     def money(value: Value) -> str:
-        return f"{format_coins(value, decimals)} {unit}"
+        return f"{format_coins(value, decimals)} {label}"
 
-    often = (
+    corrections_text = (
         f"About {_short(minimum_total.a_year)} corrections a year (assumed volatility"
         f" {_percent(VOLATILITY)}) then cost {money(minimum_total.year_cost)}"
     )
     fee, coin = Fraction(terms.fee_pips, PIPS), terms.wei_value * 10**18
-    whole = (
+    minimum_text = (
         f"Minimum total at {gwei} gwei: {money(minimum_total.total)}, for {minimum_total.binding_limit} (pool fee"
-        f" {_percent(fee)}, native coin at {money(coin)}). {often}"
+        f" {_percent(fee)}, native coin at {money(coin)}). {corrections_text}"
     )
     if total >= minimum_total.total:
-        return f"{whole}."
+        return f"{minimum_text}."
     if minimum_total.purchase is None:
         waits = "corrections wait"
     elif total >= minimum_total.purchase:
         waits = "the first purchase is made, but corrections wait"
     else:
         waits = f"the first purchase, worth its cost from {money(minimum_total.purchase)}, and corrections wait"
-    return f"{whole}. {money(total)} is less: {waits} until they are worth their cost."
+    return f"{minimum_text}. {money(total)} is less: {waits} until they are worth their cost."
 
 
 def format_coins(value: Value, decimals: int) -> str:
     """Format base units as coins: without decimal places from 100 coins on, below that with two
     places, or with more for two significant figures.
     """
-    whole, places = value / 10**decimals, 0
-    if whole < 100:
+    coins, places = value / 10**decimals, 0
+    if coins < 100:
         places = 2
-        while 0 < whole * 10**places < 10 and places < decimals:
+        while 0 < coins * 10**places < 10 and places < decimals:
             places += 1
     return f"{Decimal(value_text(value, decimals, places)):,f}"
 
 
-def _room(terms: MinimumTotalInputs) -> Fraction:
+def _cost_less_fee(terms: MinimumTotalInputs) -> Fraction:
     return Fraction(terms.plan_cost_bps, BPS) - Fraction(terms.fee_pips, PIPS)
 
 
-def _a_year(one: AssetThreshold) -> Fraction:
-    weight = Fraction(one.target_bps, BPS)
-    if one.drift:
-        return (weight * (1 - weight) * VOLATILITY / one.drift) ** 2
+def _corrections_a_year(threshold: AssetThreshold) -> Fraction:
+    weight = Fraction(threshold.target_bps, BPS)
+    if threshold.drift:
+        return (weight * (1 - weight) * VOLATILITY / threshold.drift) ** 2
     return Fraction(0)
 
 
-def _cheapest(pools: Sequence[Pool], token: str) -> int | None:
+def _lowest_fee_pips(pools: Sequence[Pool], token: str) -> int | None:
     return min(
         (pool.fee_pips for pool in pools if token in (pool.token0, pool.token1)), default=None
     )

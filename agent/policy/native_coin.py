@@ -23,7 +23,7 @@ from agent.model import (
     UnsignedTx,
     Verdict,
 )
-from agent.model.rollups import SPIKE
+from agent.model.rollups import MAX_FEE_RISE
 from agent.units import UINT256_MAX, ceil_int, decimal_text
 
 STEP_GAS = 2_000_000
@@ -115,10 +115,10 @@ def full_reserve_raw(balances: Mapping[str, int], limits: Limits, asset: Asset) 
     """Return a reserve in base units that makes the whole asset unspendable without raising its
     shortfall. If the balance is unknown, the reserve exceeds every possible balance.
     """
-    there = balances.get(asset.token.address)
-    if there is None:
+    balance_raw = balances.get(asset.token.address)
+    if balance_raw is None:
         return UINT256_MAX
-    return max(asset.reserve_raw, there - (floor_wei(limits) if asset.native else 0))
+    return max(asset.reserve_raw, balance_raw - (floor_wei(limits) if asset.native else 0))
 
 
 def floor_wei(limits: Limits) -> int:
@@ -158,7 +158,7 @@ def least_wei(snapshot: Snapshot, gas: int) -> int:
 
 def margin_wei(snapshot: Snapshot, limits: Limits) -> int:
     """Return the worst-case gas cost of this step, in wei."""
-    worst_fee_wei = SPIKE * snapshot.data_fee_wei(STEP_GAS, *STEP_BYTES)
+    worst_fee_wei = MAX_FEE_RISE * snapshot.data_fee_wei(STEP_GAS, *STEP_BYTES)
     return STEP_GAS * worst_price_wei(snapshot, limits) + worst_fee_wei
 
 
@@ -176,7 +176,7 @@ def data_fee_cap_wei(snapshot: Snapshot, tx: UnsignedTx, *, revokes: bool = Fals
         )
     if snapshot.data_fee is None:
         return None
-    return SPIKE * snapshot.data_fee_wei(tx.gas, len(tx.data) // 2 - 1)
+    return MAX_FEE_RISE * snapshot.data_fee_wei(tx.gas, len(tx.data) // 2 - 1)
 
 
 def free_wei(snapshot: Snapshot, portfolio: Portfolio, limits: Limits) -> int:
@@ -193,11 +193,14 @@ def refill_raw(snapshot: Snapshot, limits: Limits, spent_gas_wei: int) -> int:
     are held, or with top-up off. It refills to limits.native_top_up, at least to floor and margin,
     so that the plan itself can be sent.
     """
-    target, least = limits.native_top_up_wei, floor_wei(limits) + margin_wei(snapshot, limits)
-    native = snapshot.native_wei + spent_gas_wei
-    if target is None or native >= least:
+    target_wei, least_wei_needed = (
+        limits.native_top_up_wei,
+        floor_wei(limits) + margin_wei(snapshot, limits),
+    )
+    native_wei = snapshot.native_wei + spent_gas_wei
+    if target_wei is None or native_wei >= least_wei_needed:
         return 0
-    return max(target, least) - native
+    return max(target_wei, least_wei_needed) - native_wei
 
 
 def wrapped_raw(snapshot: Snapshot, portfolio: Portfolio) -> int:
@@ -218,7 +221,7 @@ def wrapped_raw(snapshot: Snapshot, portfolio: Portfolio) -> int:
 def unwrap_cost_wei(snapshot: Snapshot, limits: Limits) -> int:
     """Return the highest cost of a separate unwrapping, wei."""
     units = ceil_int(UNWRAP_GAS * GAS_MARGIN)
-    worst_fee_wei = SPIKE * snapshot.data_fee_wei(units, UNWRAP_BYTES)
+    worst_fee_wei = MAX_FEE_RISE * snapshot.data_fee_wei(units, UNWRAP_BYTES)
     return units * worst_price_wei(snapshot, limits) + worst_fee_wei
 
 
@@ -231,36 +234,39 @@ def top_up(step: StepInput, decision: Decision) -> TopUp | None:
     """
     if any(without_gas(step, decision) for without_gas in WITHOUT_GAS):
         return None
-    native, cost_wei = step.snapshot.native_wei, unwrap_cost_wei(step.snapshot, step.limits)
+    native_wei, cost_wei = step.snapshot.native_wei, unwrap_cost_wei(step.snapshot, step.limits)
     match decision:
         case Hold():
-            needed_wei, what = floor_wei(step.limits), "limits.native_floor"
+            needed_wei, requirement = floor_wei(step.limits), "limits.native_floor"
         case Rebalance() | LayerDecision():
-            needed_wei, what = margin_wei(step.snapshot, step.limits), "this step's worst-case gas"
+            needed_wei, requirement = (
+                margin_wei(step.snapshot, step.limits),
+                "this step's worst-case gas",
+            )
         case Halt() | TopUp():
             return None
     raw = min(
         refill_raw(step.snapshot, step.limits, step.progress.spent_gas_wei),
         wrapped_raw(step.snapshot, step.portfolio),
     )
-    dear = (
+    is_dear = (
         step.limits.gas_price_wei is not None
         and _price_wei(step.snapshot) > step.limits.gas_price_wei
     )
     if (
-        native >= needed_wei
+        native_wei >= needed_wei
         or raw < max(1, MIN_UNWRAP_GAS_MULTIPLE * cost_wei)
-        or native < cost_wei
-        or (dear and isinstance(decision, Hold))
+        or native_wei < cost_wei
+        or (is_dear and isinstance(decision, Hold))
     ):
         return None
     token = step.portfolio.token(step.portfolio.wrapped_native)
-    short = (
-        f"{decimal_text(native, 18)} native coin is less than {what} of"
+    shortage_text = (
+        f"{decimal_text(native_wei, 18)} native coin is less than {requirement} of"
         f" {decimal_text(needed_wei, 18)}"
     )
     return TopUp(
-        f"{short}: unwraps {decimal_text(raw, token.decimals)} {token.label} first; then:"
+        f"{shortage_text}: unwraps {decimal_text(raw, token.decimals)} {token.label} first; then:"
         f" {decision.reason}",
         raw,
     )

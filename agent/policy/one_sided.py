@@ -29,103 +29,120 @@ ShareChanges = dict[str, Fraction]
 
 
 def restrict_to_side(
-    drifts: Sequence[AssetDrift], goal: Goal, only: TradeSide | None, numeraire: str
+    drifts: Sequence[AssetDrift], goal: Goal, side: TradeSide | None, numeraire: str
 ) -> Goal:
-    """Return the goal restricted to one side as defined above; unchanged without `only`. No other
+    """Return the goal restricted to one side as defined above; unchanged without `side`. No other
     token is bought or sold; under sell the numeraire may only grow, under buy only shrink.
     """
-    if only is None:
+    if side is None:
         return goal
-    off = {
-        drift.token: min(max(drift.share, want.low), want.high) - drift.share
-        for drift, want in zip(drifts, goal.weights, strict=True)
+    corrections = {
+        drift.token: min(max(drift.share, weight.low), weight.high) - drift.share
+        for drift, weight in zip(drifts, goal.weights, strict=True)
     }
-    match only:
+    match side:
         case TradeSide.SELL:
             changes = {
-                token: change for token, change in off.items() if change < 0 and token != numeraire
+                token: change
+                for token, change in corrections.items()
+                if change < 0 and token != numeraire
             }
         case TradeSide.BUY:
-            lacks = {
-                token: change for token, change in off.items() if change > 0 and token != numeraire
+            purchases = {
+                token: change
+                for token, change in corrections.items()
+                if change > 0 and token != numeraire
             }
-            changes = _scaled(lacks, max(Fraction(0), -_short(drifts).get(numeraire, Fraction(0))))
+            changes = _scaled(
+                purchases, max(Fraction(0), -_shortfalls(drifts).get(numeraire, Fraction(0)))
+            )
         case TradeSide.WINNERS:
-            sold = {
-                asset_drift.token: off[asset_drift.token]
+            sales = {
+                asset_drift.token: corrections[asset_drift.token]
                 for asset_drift in drifts
-                if asset_drift.outside and off[asset_drift.token] < 0
+                if asset_drift.outside and corrections[asset_drift.token] < 0
             }
-            changes = sold | _scaled(
-                {token: lack for token, lack in _short(drifts).items() if lack > 0},
-                -sum(sold.values()),
+            changes = sales | _scaled(
+                {
+                    token: shortfall
+                    for token, shortfall in _shortfalls(drifts).items()
+                    if shortfall > 0
+                },
+                -sum(sales.values()),
             )
         case TradeSide.LOSERS:
-            bought = {
-                drift.token: off[drift.token]
+            first_purchases = {
+                drift.token: corrections[drift.token]
                 for drift in drifts
-                if drift.outside and off[drift.token] > 0
+                if drift.outside and corrections[drift.token] > 0
             }
-            changes = bought | _scaled(
-                {token: lack for token, lack in _short(drifts).items() if lack < 0},
-                sum(bought.values()),
+            changes = first_purchases | _scaled(
+                {
+                    token: shortfall
+                    for token, shortfall in _shortfalls(drifts).items()
+                    if shortfall < 0
+                },
+                sum(first_purchases.values()),
             )
     return _goal(
         drifts,
         changes,
-        numeraire if only in (TradeSide.SELL, TradeSide.BUY) else None,
-        only is TradeSide.SELL,
+        numeraire if side in (TradeSide.SELL, TradeSide.BUY) else None,
+        side is TradeSide.SELL,
     )
 
 
-def _short(drifts: Sequence[AssetDrift]) -> ShareChanges:
+def _shortfalls(drifts: Sequence[AssetDrift]) -> ShareChanges:
     """Return each token's target share less its share; negative if overweight."""
     return {drift.token: Fraction(drift.target_bps, BPS) - drift.share for drift in drifts}
 
 
-def _scaled(wanted: Mapping[str, Fraction], money: Fraction | int) -> ShareChanges:
-    """Scale `wanted`, all of one sign, in proportion so that their sum is at most `money`."""
-    whole = abs(sum(wanted.values(), Fraction(0)))
-    part = min(Fraction(1), money / whole) if whole else Fraction(0)
-    return {token: change * part for token, change in wanted.items() if part}
+def _scaled(changes: Mapping[str, Fraction], max_total: Fraction | int) -> ShareChanges:
+    """Scale `changes`, all of one sign, in proportion so that their sum is at most `max_total`."""
+    total = abs(sum(changes.values(), Fraction(0)))
+    factor = min(Fraction(1), max_total / total) if total else Fraction(0)
+    return {token: change * factor for token, change in changes.items() if factor}
 
 
 def _goal(
-    drifts: Sequence[AssetDrift], changes: ShareChanges, money: str | None, grows: bool
+    drifts: Sequence[AssetDrift],
+    changes: ShareChanges,
+    balancing_token: str | None,
+    balancing_grows: bool,
 ) -> Goal:
-    """Return a goal of exact shares; unmoved tokens keep theirs, and `money` offsets an unbalanced
-    change.
+    """Return a goal of exact shares; unmoved tokens keep theirs, and `balancing_token` offsets an
+    unbalanced change.
     """
-    rest = -sum(changes.values(), Fraction(0))
-    ends = {
+    remainder = -sum(changes.values(), Fraction(0))
+    end_shares = {
         drift.token: drift.share
-        + changes.get(drift.token, rest if drift.token == money else Fraction(0))
+        + changes.get(drift.token, remainder if drift.token == balancing_token else Fraction(0))
         for drift in drifts
     }
-    sold = {token for token, change in changes.items() if change < 0}
-    bought = {token for token, change in changes.items() if change > 0}
-    if money is not None:
-        (bought if grows else sold).add(money)
+    sold_tokens = {token for token, change in changes.items() if change < 0}
+    bought_tokens = {token for token, change in changes.items() if change > 0}
+    if balancing_token is not None:
+        (bought_tokens if balancing_grows else sold_tokens).add(balancing_token)
     return Goal(
-        tuple(GoalWeight(token, share, share) for token, share in ends.items()),
+        tuple(GoalWeight(token, share, share) for token, share in end_shares.items()),
         None,
-        tuple(token for token in ends if token not in sold),
-        tuple(token for token in ends if token not in bought),
+        tuple(token for token in end_shares if token not in sold_tokens),
+        tuple(token for token in end_shares if token not in bought_tokens),
     )
 
 
-def partial_goal(drifts: Sequence[AssetDrift], goal: Goal, part: Fraction) -> Goal:
-    """Return the goal for one slice: each edge not yet reached is replaced by the point `part` of
-    the way from the current weight to it.
+def partial_goal(drifts: Sequence[AssetDrift], goal: Goal, fraction: Fraction) -> Goal:
+    """Return the goal for one slice: each edge not yet reached is replaced by the point `fraction`
+    of the way from the current weight to it.
     """
     weights = []
     for drift, weight in zip(drifts, goal.weights, strict=True):
         low, high, share = weight.low, weight.high, drift.share
         is_point = low == high
         if is_point or share < low:
-            low = share + part * (low - share)
+            low = share + fraction * (low - share)
         if is_point or share > high:
-            high = share + part * (high - share)
+            high = share + fraction * (high - share)
         weights.append(replace(weight, low=low, high=high))
     return replace(goal, weights=tuple(weights))
 

@@ -30,33 +30,34 @@ until then trading halts.
 """
 
 
-def quarantine_tokens(step: StepInput, found: Iterable[ScreenedToken]) -> StepInput:
+def quarantine_tokens(step: StepInput, screened_tokens: Iterable[ScreenedToken]) -> StepInput:
     """Return the step with these tokens also in quarantine; accepted and already quarantined tokens
     are ignored.
     """
-    known = {holding.token for holding in step.snapshot.holdings}
-    already = {screened.token for screened in step.targets.quarantine}
-    new = {
+    read_tokens = {holding.token for holding in step.snapshot.holdings}
+    quarantined_before = {screened.token for screened in step.targets.quarantine}
+    new_by_token = {
         screened.token: screened
-        for screened in found
-        if not screened.finding.accepted and screened.token not in already
+        for screened in screened_tokens
+        if not screened.finding.accepted and screened.token not in quarantined_before
     }
-    if not new:
+    if not new_by_token:
         return step
-    quarantined = already | set(new)
+    quarantined_tokens = quarantined_before | set(new_by_token)
     assets = step.effective_assets
     targets = [
-        Fraction(0 if asset.token.address in quarantined else asset.target_bps) for asset in assets
+        Fraction(0 if asset.token.address in quarantined_tokens else asset.target_bps)
+        for asset in assets
     ]
-    shares = [0] * len(assets)
+    target_bps_left = [0] * len(assets)
     if sum(targets) > 0:
-        shares = largest_remainder(targets)
-    kept, hubs = [], list(step.portfolio.hubs)
+        target_bps_left = largest_remainder(targets)
+    assets_left, hubs = [], list(step.portfolio.hubs)
     for asset in step.portfolio.assets:
-        if asset.token.address not in quarantined:
-            kept.append(asset)
-        elif asset.token.address in known:
-            kept.append(
+        if asset.token.address not in quarantined_tokens:
+            assets_left.append(asset)
+        elif asset.token.address in read_tokens:
+            assets_left.append(
                 replace(
                     asset,
                     reserve_raw=native_coin.full_reserve_raw(
@@ -66,8 +67,8 @@ def quarantine_tokens(step: StepInput, found: Iterable[ScreenedToken]) -> StepIn
             )
         else:
             hubs.append(asset.token)
-    portfolio = replace(step.portfolio, assets=tuple(kept), hubs=tuple(hubs))
-    left = {asset.token.address for asset in kept}
+    portfolio = replace(step.portfolio, assets=tuple(assets_left), hubs=tuple(hubs))
+    tokens_left = {asset.token.address for asset in assets_left}
     return replace(
         step,
         portfolio=portfolio,
@@ -75,22 +76,24 @@ def quarantine_tokens(step: StepInput, found: Iterable[ScreenedToken]) -> StepIn
             step.targets,
             effective_bps=tuple(
                 (asset.token.address, bps)
-                for asset, bps in zip(assets, shares, strict=True)
-                if asset.token.address in left
+                for asset, bps in zip(assets, target_bps_left, strict=True)
+                if asset.token.address in tokens_left
             ),
-            quarantine=(*step.targets.quarantine, *new.values()),
+            quarantine=(*step.targets.quarantine, *new_by_token.values()),
         ),
     )
 
 
 def unread_balances(step: StepInput) -> tuple[tuple[str, int], ...]:
     """Return (token, chain time of the first failed read) of assets with an unreadable balance."""
-    known, now_s = dict(step.history.unread), step.snapshot.head.timestamp_s
-    read = {holding.token for holding in step.snapshot.holdings}
+    since_by_token, now_s = dict(step.history.unread), step.snapshot.head.timestamp_s
+    read_tokens = {holding.token for holding in step.snapshot.holdings}
     tokens = [asset.token.address for asset in step.portfolio.assets]
     tokens += [screened.token for screened in step.targets.quarantine]
     return tuple(
-        (token, known.get(token, now_s)) for token in dict.fromkeys(tokens) if token not in read
+        (token, since_by_token.get(token, now_s))
+        for token in dict.fromkeys(tokens)
+        if token not in read_tokens
     )
 
 
@@ -99,15 +102,15 @@ def silent_assets(step: StepInput) -> list[ScreenedToken]:
     wait any longer (T10). Excludes the numeraire, which prices everything, tokens in liquidity, and
     the wrapped native coin.
     """
-    bound, now_s = _indispensable(step.portfolio), step.snapshot.head.timestamp_s
-    waited = [
+    indispensable, now_s = _indispensable(step.portfolio), step.snapshot.head.timestamp_s
+    silent_tokens = [
         (token, since_s)
         for token, since_s in unread_balances(step)
-        if token not in bound and now_s - since_s >= SILENT_S
+        if token not in indispensable and now_s - since_s >= SILENT_S
     ]
     return [
         ScreenedToken(token, TokenFinding.UNREADABLE, f"for {format_duration(now_s - since_s)}")
-        for token, since_s in waited
+        for token, since_s in silent_tokens
     ]
 
 
@@ -117,39 +120,43 @@ def exclude_unpriced(step: StepInput) -> StepInput:
     portfolio.
     """
     portfolio = step.portfolio
-    gaps = {
+    reasons = {
         gap.token: f"{gap.label} has no reference price ({gap.why})"
         for gap in reference_prices(step).unpriced
     }
-    unread = {
+    unread_reasons = {
         asset.token.address: fault.message
         for asset in portfolio.assets
         for fault in unknown_balances(step.snapshot, (asset,))
     }
-    gaps |= unread
-    gone = gaps.keys() - _indispensable(portfolio)
-    left = [asset for asset in step.effective_assets if asset.token.address not in gone]
-    if len(left) == len(portfolio.assets) or not any(asset.target_bps for asset in left):
+    reasons |= unread_reasons
+    excluded_tokens = reasons.keys() - _indispensable(portfolio)
+    assets_left = [
+        asset for asset in step.effective_assets if asset.token.address not in excluded_tokens
+    ]
+    if len(assets_left) == len(portfolio.assets) or not any(
+        asset.target_bps for asset in assets_left
+    ):
         return step
-    shares = largest_remainder([Fraction(asset.target_bps) for asset in left])
-    tokens = [asset.token.address for asset in left]
+    shares = largest_remainder([Fraction(asset.target_bps) for asset in assets_left])
+    tokens = [asset.token.address for asset in assets_left]
     assets = [asset for asset in portfolio.assets if asset.token.address in tokens]
-    hubs = [asset.token for asset in portfolio.assets if asset.token.address in gone]
+    hubs = [asset.token for asset in portfolio.assets if asset.token.address in excluded_tokens]
     portfolio = replace(portfolio, assets=tuple(assets), hubs=(*portfolio.hubs, *hubs))
-    already = {screened.token for screened in step.targets.quarantine}
-    shut = [
+    quarantined_before = {screened.token for screened in step.targets.quarantine}
+    quarantined = [
         ScreenedToken(token.address, TokenFinding.UNREADABLE)
         for token in hubs
-        if token.address in unread and token.address not in already
+        if token.address in unread_reasons and token.address not in quarantined_before
     ]
-    why = "; ".join(gaps[token.address] for token in hubs)
+    why = "; ".join(reasons[token.address] for token in hubs)
     return replace(
         step,
         portfolio=portfolio,
         targets=replace(
             step.targets,
             effective_bps=tuple(zip(tokens, shares, strict=True)),
-            quarantine=(*step.targets.quarantine, *shut),
+            quarantine=(*step.targets.quarantine, *quarantined),
         ),
         excluded=replace(step.excluded, exits_only=why),
     )
@@ -171,40 +178,44 @@ def changed_tokens(
     snapshot: Snapshot,
     tokens: Sequence[str],
     pins: Mapping[str, str],
-    backing: Mapping[str, tuple[str, str]],
+    pinned_implementations: Mapping[str, tuple[str, str]],
 ) -> list[ScreenedToken]:
-    """Return the tokens whose code differs from its pin: `pins` are code hashes, `backing`
-    (implementation, its code hash), by token.
+    """Return the tokens whose code differs from its pin: `pins` are code hashes,
+    `pinned_implementations` (implementation, its code hash), by token.
 
     Tokens without a pin are not included, because a plan that touches one is refused as a whole.
     """
-    code = {entry.address: entry.hash for entry in snapshot.code_hashes}
-    now: dict[str, list[str]] = {}
+    code_hash_of = {entry.address: entry.hash for entry in snapshot.code_hashes}
+    implementations: dict[str, list[str]] = {}
     for implementation in snapshot.implementations:
-        now.setdefault(implementation.token, []).append(implementation.address)
-    changed = []
+        implementations.setdefault(implementation.token, []).append(implementation.address)
+    findings = []
     for token in tokens:
         if token not in pins:
             continue
-        if token in code and code[token] != pins[token]:
-            changed.append(ScreenedToken(token, TokenFinding.CODE_CHANGED))
-        elif (token in now or token in backing) and (
-            detail := _implementation_change(now.get(token, []), backing.get(token), code)
+        if token in code_hash_of and code_hash_of[token] != pins[token]:
+            findings.append(ScreenedToken(token, TokenFinding.CODE_CHANGED))
+        elif (token in implementations or token in pinned_implementations) and (
+            detail := _implementation_change(
+                implementations.get(token, []), pinned_implementations.get(token), code_hash_of
+            )
         ):
-            changed.append(ScreenedToken(token, TokenFinding.IMPLEMENTATION_CHANGED, detail))
-    return changed
+            findings.append(ScreenedToken(token, TokenFinding.IMPLEMENTATION_CHANGED, detail))
+    return findings
 
 
 def _implementation_change(
-    now: Sequence[str], pinned: tuple[str, str] | None, code: Mapping[str, str]
+    implementations: Sequence[str],
+    pinned_implementation: tuple[str, str] | None,
+    code_hash_of: Mapping[str, str],
 ) -> str:
     """Return the difference between the implementation and its pin; empty if there is none."""
-    if pinned is None:
-        return f"{', '.join(now)} is not pinned"
-    address, code_hash = pinned
-    if list(now) != [address]:
-        return f"{', '.join(now) or 'unknown'} instead of {address}"
-    if code.get(address) == code_hash:
+    if pinned_implementation is None:
+        return f"{', '.join(implementations)} is not pinned"
+    address, code_hash = pinned_implementation
+    if list(implementations) != [address]:
+        return f"{', '.join(implementations) or 'unknown'} instead of {address}"
+    if code_hash_of.get(address) == code_hash:
         return ""
     return f"the code at {address} differs"
 

@@ -49,8 +49,8 @@ def rebalance_or_hold(
         cooldown := cooldown_left(step.snapshot, step.policy, step.history)
     ):
         return Hold(f"{trigger.reason}; {cooldown[0]}", cooldown[1], "policy.cooldown"), False
-    if expensive := minimum.gas_too_high_reason(step, drifts, references):
-        return Hold(f"{trigger.reason}; {expensive}", kept_by="gas"), False
+    if gas_reason := minimum.gas_too_high_reason(step, drifts, references):
+        return Hold(f"{trigger.reason}; {gas_reason}", kept_by="gas"), False
     is_first_purchase = purchases.is_first_purchase(step.limits, step.history)
     if combined_goal is not None:
         goal = combined_goal
@@ -58,10 +58,10 @@ def rebalance_or_hold(
         goal = purchases.purchase_goal(step, drifts)
     else:
         goal = goal_now(step.portfolio, step.policy, drifts)
-    largest = largest_correction(drifts, goal)
-    if not is_worth_a_trade(step.limits, largest):
+    largest_value = largest_correction(drifts, goal)
+    if not is_worth_a_trade(step.limits, largest_value):
         return _not_worth_a_trade(
-            step.portfolio, step.policy, step.limits, largest, trigger
+            step.portfolio, step.policy, step.limits, largest_value, trigger
         ), trigger.due
     if is_first_purchase:
         name = purchases.first_rebalance_name(step.portfolio, step.limits, drifts, goal)
@@ -71,7 +71,11 @@ def rebalance_or_hold(
 
 
 def _not_worth_a_trade(
-    portfolio: Portfolio, policy: Policy, limits: Limits, largest: Value, trigger: TriggerResult
+    portfolio: Portfolio,
+    policy: Policy,
+    limits: Limits,
+    largest_value: Value,
+    trigger: TriggerResult,
 ) -> Hold:
     """Return the hold of a fired trigger whose largest correction is too small, or on the side that
     policy.only excludes.
@@ -80,9 +84,9 @@ def _not_worth_a_trade(
     if policy.only is not None:
         message += f" under policy.only = {policy.only.value}"
         kept_by = "policy.only"
-    if largest:
+    if largest_value:
         message += (
-            f": the largest correction is {format_money(portfolio, largest)}, min_trade"
+            f": the largest correction is {format_money(portfolio, largest_value)}, min_trade"
             f" {format_money(portfolio, limits.min_trade)}"
         )
         kept_by = "limits.min_trade"
@@ -94,9 +98,9 @@ def largest_correction(drifts: tuple[AssetDrift, ...], goal: Goal) -> Value:
     return max(abs(value) for value in corrections(drifts, goal).values())
 
 
-def is_worth_a_trade(limits: Limits, largest: Value) -> bool:
+def is_worth_a_trade(limits: Limits, largest_value: Value) -> bool:
     """True if the largest correction is worth a trade."""
-    return largest > 0 and largest >= (limits.min_trade or 0)
+    return largest_value > 0 and largest_value >= (limits.min_trade or 0)
 
 
 def cooldown_left(
@@ -145,20 +149,20 @@ def confirm_rebalance(
     """Return the rebalance if a schedule caused it or the preceding blocks confirm it; else a hold
     whose review stays due.
     """
-    unconfirmed = (
+    unconfirmed_why = (
         ""
         if by_time
         else price_confirmation.unconfirmed_reason(step, prices, price_confirmation.trigger_signals)
     )
-    if unconfirmed:
-        return unconfirmed_hold(decision.reason, unconfirmed), False
+    if unconfirmed_why:
+        return unconfirmed_hold(decision.reason, unconfirmed_why), False
     return decision, reviewed
 
 
-def unconfirmed_hold(reason: str, unconfirmed: str) -> Hold:
+def unconfirmed_hold(reason: str, unconfirmed_why: str) -> Hold:
     """Return the hold of what the preceding blocks do not confirm yet."""
     return Hold(
-        f"{reason}; but {unconfirmed}; checked again in the next cycle",
+        f"{reason}; but {unconfirmed_why}; checked again in the next cycle",
         kept_by="policy.confirm_blocks",
     )
 

@@ -24,7 +24,7 @@ SHORTEST_HORIZON_S = 3_600
 LONGEST_HORIZON_S = YEAR_S
 MOST_COST_BPS = 100
 """Upper bound, above which 1 % of tracking error would cost more than 1 % a year."""
-OWN_RISK = Fraction(1, 1000)
+LEAST_EIGENVALUE = Fraction(1, 1000)
 """Least eigenvalue of the correlations: every mix of tokens keeps some risk."""
 
 Matrix = list[list[Fraction]]
@@ -39,9 +39,12 @@ def correlations(risk: TrackingRisk, tokens: Sequence[str]) -> Matrix:
     """Return the correlation matrix in the order of `tokens`. Raises KeyError if a pair is
     missing.
     """
-    known = {frozenset(pair): Fraction(bps, BPS) for *pair, bps in risk.correlations_bps}
+    correlation_of = {frozenset(pair): Fraction(bps, BPS) for *pair, bps in risk.correlations_bps}
     return [
-        [Fraction(1) if token == other else known[frozenset((token, other))] for other in tokens]
+        [
+            Fraction(1) if token == other else correlation_of[frozenset((token, other))]
+            for other in tokens
+        ]
         for token in tokens
     ]
 
@@ -50,8 +53,8 @@ def volatilities(risk: TrackingRisk, tokens: Sequence[str]) -> list[Fraction]:
     """Return annual volatilities as shares of one, in the order of `tokens`. Raises KeyError if one
     is missing.
     """
-    known = dict(risk.volatilities_bps)
-    return [Fraction(known[token], BPS) for token in tokens]
+    volatility_bps_of = dict(risk.volatilities_bps)
+    return [Fraction(volatility_bps_of[token], BPS) for token in tokens]
 
 
 def covariance(risk: TrackingRisk, tokens: Sequence[str]) -> Matrix:
@@ -126,32 +129,37 @@ def faults(risk: TrackingRisk, labels: Mapping[str, str]) -> Iterator[tuple[str,
                 f"policy.risk.volatilities: {fault}",
                 'even a stable token moves: write at least "0.1%"',
             )
-    yield from _pairs(risk, labels)
+    yield from _correlation_faults(risk, labels)
 
 
-def _pairs(risk: TrackingRisk, labels: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    known_bps = {frozenset((first, other)): bps for first, other, bps in risk.correlations_bps}
-    tokens, complete = list(labels), True
+def _correlation_faults(risk: TrackingRisk, labels: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    correlation_bps_of = {
+        frozenset((first, other)): bps for first, other, bps in risk.correlations_bps
+    }
+    tokens, is_complete = list(labels), True
     for number, token in enumerate(tokens):
         for other in tokens[:number]:
-            pair, bps = f"{labels[other]}/{labels[token]}", known_bps.get(frozenset((token, other)))
+            pair, bps = (
+                f"{labels[other]}/{labels[token]}",
+                correlation_bps_of.get(frozenset((token, other))),
+            )
             if bps is None:
-                complete = False
+                is_complete = False
                 yield (
                     f"policy.risk.correlations: {pair} is missing",
                     f'write "{pair}" = "50%", or correlation = "…" for all that are not named',
                 )
             elif abs(bps) > MOST_CORRELATION_BPS:
-                complete = False
+                is_complete = False
                 yield (
                     f"policy.risk.correlations: {pair} = {bps / 100:g}% is beyond 99%",
                     'write "99%" for tokens that move as one',
                 )
-    contradictory = first_contradiction(correlations(risk, tokens)) if complete else None
-    if contradictory is not None:
+    contradicting_row = first_contradiction(correlations(risk, tokens)) if is_complete else None
+    if contradicting_row is not None:
         yield (
             (
-                f"policy.risk.correlations: the values of {labels[tokens[contradictory]]} "
+                f"policy.risk.correlations: the values of {labels[tokens[contradicting_row]]} "
                 "contradict the others (the matrix is not positive"
                 " semidefinite)"
             ),
@@ -161,20 +169,20 @@ def _pairs(risk: TrackingRisk, labels: Mapping[str, str]) -> Iterator[tuple[str,
 
 def first_contradiction(correlation_matrix: Matrix) -> int | None:
     """Return the row at which a correlation matrix stops being positive definite, its least
-    eigenvalue below OWN_RISK; None if it never does. Exact pivots of Gaussian elimination: all are
-    positive if and only if the matrix is positive definite (Sylvester).
+    eigenvalue below LEAST_EIGENVALUE; None if it never does. Exact pivots of Gaussian elimination:
+    all are positive if and only if the matrix is positive definite (Sylvester).
     """
     rows = [
-        [entry - (OWN_RISK if i == j else 0) for j, entry in enumerate(row)]
+        [entry - (LEAST_EIGENVALUE if i == j else 0) for j, entry in enumerate(row)]
         for i, row in enumerate(correlation_matrix)
     ]
     for number, row in enumerate(rows):
         if row[number] <= 0:
             return number
-        for below in rows[number + 1 :]:
-            multiple = below[number] / row[number]
-            below[number:] = [
-                entry - multiple * above
-                for entry, above in zip(below[number:], row[number:], strict=True)
+        for lower_row in rows[number + 1 :]:
+            multiple = lower_row[number] / row[number]
+            lower_row[number:] = [
+                entry - multiple * pivot_entry
+                for entry, pivot_entry in zip(lower_row[number:], row[number:], strict=True)
             ]
     return None

@@ -19,8 +19,8 @@ from agent.policy.target_changes import trusted_time_s
 from agent.units import BPS, format_duration, format_time
 from agent.weights.risk_estimates import RiskEstimate, estimate_risk
 
-Pairs = Mapping[frozenset[str], int]
-TOWARDS_NONE = Fraction(99, 100)
+BpsByPair = Mapping[frozenset[str], int]
+SHRINK_FACTOR = Fraction(99, 100)
 """Factor by which correlations are shrunk, repeatedly, until every mix of tokens keeps some risk.
 """
 
@@ -46,87 +46,104 @@ def apply_measured_risk(step: StepInput) -> StepInput:
     if not isinstance(trigger, NoTradeZone) or trigger.risk.measuring is None:
         return step
     risk = trigger.risk
-    names = {asset.token.address: asset.token.label for asset in step.portfolio.assets}
+    labels = {asset.token.address: asset.token.label for asset in step.portfolio.assets}
     volatilities = {step.portfolio.numeraire.address: LEAST_VOLATILITY_BPS} | dict(
         risk.volatilities_bps
     )
-    estimated = [token for token in names if token not in volatilities]
+    unset_tokens = [token for token in labels if token not in volatilities]
     try:
-        if estimated:
+        if unset_tokens:
             estimate = estimate_risk(
                 trigger.risk.measuring,
-                estimated,
-                names,
+                unset_tokens,
+                labels,
                 step.history.prices,
                 trusted_time_s(step.snapshot),
             )
         else:
             estimate = None
-    except Refused as why:
-        return _with(step, replace(risk, unmeasured=why.message))
-    spread = volatilities | {
-        token: _within(bps)
+    except Refused as refusal:
+        return _with_risk(step, replace(risk, unmeasured=refusal.message))
+    all_volatilities = volatilities | {
+        token: _bounded_volatility(bps)
         for token, bps in (() if estimate is None else estimate.volatilities_bps)
     }
-    pairs_found = () if estimate is None else estimate.correlations_bps
-    known = {
-        frozenset((name, other)): bps for name, other, bps in (*pairs_found, *risk.correlations_bps)
+    estimated_correlations = () if estimate is None else estimate.correlations_bps
+    correlation_of = {
+        frozenset((first, other)): bps
+        for first, other, bps in (*estimated_correlations, *risk.correlations_bps)
     }
-    pairs = [(name, other) for number, other in enumerate(names) for name in [*names][:number]]
-    related = _possible({pair: _close(known.get(frozenset(pair), 0)) for pair in pairs}, [*names])
-    complete = replace(
-        risk,
-        volatilities_bps=tuple((token, spread[token]) for token in names),
-        correlations_bps=tuple((*pair, bps) for pair, bps in related.items()),
+    pairs = [(first, other) for number, other in enumerate(labels) for first in [*labels][:number]]
+    consistent_bps = _shrink_to_consistent(
+        {pair: _bounded_correlation(correlation_of.get(frozenset(pair), 0)) for pair in pairs},
+        [*labels],
     )
-    return _with(step, replace(complete, measured=_words(complete, names, estimate)))
+    complete_risk = replace(
+        risk,
+        volatilities_bps=tuple((token, all_volatilities[token]) for token in labels),
+        correlations_bps=tuple((*pair, bps) for pair, bps in consistent_bps.items()),
+    )
+    return _with_risk(
+        step, replace(complete_risk, measured=_measured_text(complete_risk, labels, estimate))
+    )
 
 
-def _with(step: StepInput, risk: TrackingRisk) -> StepInput:
+def _with_risk(step: StepInput, risk: TrackingRisk) -> StepInput:
     return replace(step, policy=replace(step.policy, trigger=NoTradeZone(risk)))
 
 
-def _within(bps: int) -> int:
+def _bounded_volatility(bps: int) -> int:
     return min(max(bps, LEAST_VOLATILITY_BPS), MOST_VOLATILITY_BPS)
 
 
-def _close(bps: int) -> int:
+def _bounded_correlation(bps: int) -> int:
     return min(max(bps, -MOST_CORRELATION_BPS), MOST_CORRELATION_BPS)
 
 
-def _possible(pairs: dict[tuple[str, str], int], tokens: list[str]) -> dict[tuple[str, str], int]:
+def _shrink_to_consistent(
+    bps_by_pair: dict[tuple[str, str], int], tokens: list[str]
+) -> dict[tuple[str, str], int]:
     """Scale correlations towards zero until they are consistent, because rounding or configured
     values may contradict them.
     """
-    while first_contradiction(_matrix(pairs, tokens)) is not None:
-        pairs = {pair: int(bps * TOWARDS_NONE) for pair, bps in pairs.items()}
-    return pairs
+    while first_contradiction(_matrix(bps_by_pair, tokens)) is not None:
+        bps_by_pair = {pair: int(bps * SHRINK_FACTOR) for pair, bps in bps_by_pair.items()}
+    return bps_by_pair
 
 
-def _matrix(pairs: Mapping[tuple[str, str], int], tokens: list[str]) -> Matrix:
-    known: Pairs = {frozenset(pair): bps for pair, bps in pairs.items()}
+def _matrix(bps_by_pair: Mapping[tuple[str, str], int], tokens: list[str]) -> Matrix:
+    correlation_of: BpsByPair = {frozenset(pair): bps for pair, bps in bps_by_pair.items()}
     return [
         [
-            Fraction(1) if token == other else Fraction(known[frozenset((token, other))], BPS)
+            Fraction(1)
+            if token == other
+            else Fraction(correlation_of[frozenset((token, other))], BPS)
             for other in tokens
         ]
         for token in tokens
     ]
 
 
-def _words(risk: TrackingRisk, names: Mapping[str, str], found: RiskEstimate | None) -> str:
+def _measured_text(
+    risk: TrackingRisk, labels: Mapping[str, str], estimate: RiskEstimate | None
+) -> str:
     """Format the measured values and their sample."""
-    if found is None or risk.measuring is None:
+    if estimate is None or risk.measuring is None:
         return "volatilities as configured"
-    spread, own = dict(risk.volatilities_bps), [token for token, _ in found.volatilities_bps]
-    listed = [f"{names[token]} {spread[token] / 100:g} %" for token in own]
-    listed += [
-        f"{names[correlations_bp]}/{names[other]} {bps / 100:g} %"
-        for correlations_bp, other, bps in risk.correlations_bps
-        if correlations_bp in own and other in own
-    ]
-    of = (
-        f"{found.count} returns over {format_duration(risk.measuring.step_s)},"
-        f" {format_time(found.from_s)} to {format_time(found.until_s)}"
+    volatility_bps, estimated_tokens = (
+        dict(risk.volatilities_bps),
+        [token for token, _ in estimate.volatilities_bps],
     )
-    return f"annual volatilities and correlations from {of}: {', '.join(listed)}"
+    value_texts = [
+        f"{labels[token]} {volatility_bps[token] / 100:g} %" for token in estimated_tokens
+    ]
+    value_texts += [
+        f"{labels[first]}/{labels[other]} {bps / 100:g} %"
+        for first, other, bps in risk.correlations_bps
+        if first in estimated_tokens and other in estimated_tokens
+    ]
+    sample_text = (
+        f"{estimate.count} returns over {format_duration(risk.measuring.step_s)},"
+        f" {format_time(estimate.from_s)} to {format_time(estimate.until_s)}"
+    )
+    return f"annual volatilities and correlations from {sample_text}: {', '.join(value_texts)}"

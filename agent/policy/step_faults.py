@@ -50,11 +50,11 @@ def unknown_balances(snapshot: Snapshot, assets: Sequence[Asset]) -> list[Fault]
     for asset in assets:
         label, address = asset.token.label, asset.token.address
         balances = {holding.raw for holding in snapshot.holdings if holding.token == address}
-        quarantined = [
+        quarantine_texts = [
             f"{item.item}: {item.why}" for item in snapshot.quarantined if item.address == address
         ]
-        if quarantined:
-            message = f"{label} is quarantined ({'; '.join(quarantined)})"
+        if quarantine_texts:
+            message = f"{label} is quarantined ({'; '.join(quarantine_texts)})"
             faults.append(Fault(HaltCode.QUARANTINE, message))
         elif not balances:
             faults.append(Fault(HaltCode.BALANCE, f"the balance of {label} was not read"))
@@ -89,20 +89,20 @@ def decision_faults(step: StepInput, references: ReferencePrices) -> list[Fault]
         )
         return [Fault(HaltCode.ASSETS, message)]
     faults = []
-    untradable = {screened.token for screened in step.targets.quarantine}
-    tradable = [asset for asset in assets if asset.token.address not in untradable]
-    if step.targets.quarantine and len(tradable) < minimum.MIN_ASSETS:
+    untradable_tokens = {screened.token for screened in step.targets.quarantine}
+    tradable_assets = [asset for asset in assets if asset.token.address not in untradable_tokens]
+    if step.targets.quarantine and len(tradable_assets) < minimum.MIN_ASSETS:
         message = f"fewer than {minimum.MIN_ASSETS} tradable assets are left"
         faults.append(Fault(HaltCode.QUARANTINE, message))
     weights_bps = sum(asset.target_bps for asset in assets)
     if weights_bps != BPS or any(asset.target_bps < 0 for asset in assets):
         message = f"targets sum to {weights_bps} bps instead of {BPS}, or one is negative"
         faults.append(Fault(HaltCode.TARGETS, message))
-    listed = Counter(asset.token.address for asset in assets)
+    count_by_token = Counter(asset.token.address for asset in assets)
     faults += [
-        Fault(HaltCode.ASSETS, f"{step.portfolio.token(address).label} is listed {times} times")
-        for address, times in listed.items()
-        if times > 1
+        Fault(HaltCode.ASSETS, f"{step.portfolio.token(address).label} is listed {count} times")
+        for address, count in count_by_token.items()
+        if count > 1
     ]
     if step.policy.destination is Destination.BAND and not has_band(step.policy.trigger):
         message = "the destination is a band, but the trigger has no band"
@@ -137,6 +137,6 @@ def decision_faults(step: StepInput, references: ReferencePrices) -> list[Fault]
     faults += [
         Fault(HaltCode.REFERENCE_PRICE, f"{gap.label} has no reference price ({gap.why})")
         for gap in references.unpriced
-        if gap.token in listed
+        if gap.token in count_by_token
     ]
     return faults

@@ -53,7 +53,7 @@ def input_steps(memory: StepMemory) -> tuple[InputStep, ...]:
         *layers.FROM_SNAPSHOT,
         partial(add_memory, memory=memory),
         partial(reconcile_ledger, expected_balances=memory.balances, ledger_balances=memory.ledger),
-        partial(balance_changes.apply_balance_changes, books=memory.balances),
+        partial(balance_changes.apply_balance_changes, expected=memory.balances),
         partial(cash_limit.reserve_unused_cash, memory=memory.cash, balances=memory.balances),
         transfers.reserve_withdrawals,
         # before the layers, because no part of the wallet owns an unexplained increase
@@ -62,7 +62,7 @@ def input_steps(memory: StepMemory) -> tuple[InputStep, ...]:
         apply_effective_targets,
         # after targets, so that a quarantined token gets no weight
         quarantine.quarantine_silent_assets,
-        partial(quarantine.quarantine_tokens, found=memory.untradable),
+        partial(quarantine.quarantine_tokens, screened_tokens=memory.untradable),
         *layers.AFTER_QUARANTINE,
     )
 
@@ -114,12 +114,12 @@ def reconcile_ledger(
         ).items()
     }
     chain_balances = balance_changes.balances_of(step.snapshot)
-    counted = {asset.token.address for asset in step.portfolio.assets} | {NATIVE}
+    portfolio_tokens = {asset.token.address for asset in step.portfolio.assets} | {NATIVE}
     disagreements = []
     for ledger_balance in ledger_balances:
         expected = ledger_balance.raw + unrecorded.get(ledger_balance.token, 0)
         if (
-            ledger_balance.token in counted
+            ledger_balance.token in portfolio_tokens
             and ledger_balance.token in chain_balances
             and chain_balances[ledger_balance.token] != expected
         ):

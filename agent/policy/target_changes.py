@@ -41,7 +41,7 @@ def with_targets(step: StepInput, targets_bps: Mapping[str, int], why: str) -> S
     )
 
 
-AHEAD_S = 30
+MAX_AHEAD_S = 30
 """Seconds by which a block's time may be ahead of the agent's clock; later times are not
 trusted."""
 
@@ -50,21 +50,24 @@ def apply_allocation(step: StepInput) -> StepInput:
     """Return the step with the allocator's targets, and the allocation in its history.
 
     A due allocation is chosen here from the step alone, so that equal steps give equal choices; the
-    engine stores it. If the choice fails, the last one is valid for `keep`; before the first,
+    engine stores it. If the choice fails, the last one stays valid for `keep_s`; before the first,
     `until_chosen` applies. Otherwise `history.unchosen` has the reason, and decide halts.
     """
-    weights = step.portfolio.weights
-    if weights is None or weights.method is AllocationMethod.FIXED:
+    allocator = step.portfolio.weights
+    if allocator is None or allocator.method is AllocationMethod.FIXED:
         return step
     assets, now_s = step.portfolio.assets, trusted_time_s(step.snapshot)
-    last = valid_allocation(weights, assets, step.history.allocation)
-    if not is_allocation_due(weights, assets, last, now_s) and last is not None:
-        return _with(step, last, format_allocation(last))
+    last_allocation = valid_allocation(allocator, assets, step.history.allocation)
+    if (
+        not is_allocation_due(allocator, assets, last_allocation, now_s)
+        and last_allocation is not None
+    ):
+        return _with_allocation(step, last_allocation, format_allocation(last_allocation))
     try:
-        chosen = choose_allocation(weights, assets, allocator_inputs(step), last)
-    except Refused as missing:
-        return _without(step, weights, last, missing.message)
-    return _with(step, chosen, format_allocation(chosen))
+        allocation = choose_allocation(allocator, assets, allocator_inputs(step), last_allocation)
+    except Refused as refusal:
+        return _with_last_allocation(step, allocator, last_allocation, refusal.message)
+    return _with_allocation(step, allocation, format_allocation(allocation))
 
 
 def allocator_inputs(step: StepInput) -> AllocatorData:
@@ -72,37 +75,41 @@ def allocator_inputs(step: StepInput) -> AllocatorData:
     prices. Only the numeraire has a current price if the policy requires confirmed prices.
     """
     portfolio = step.portfolio
-    current = {portfolio.numeraire.address: Fraction(1)}
+    current_prices = {portfolio.numeraire.address: Fraction(1)}
     if step.policy.confirm_blocks == 0:
-        current |= reference_prices(step).by_token
-    names = {asset.token.address: asset.token.label for asset in portfolio.assets}
+        current_prices |= reference_prices(step).by_token
+    labels = {asset.token.address: asset.token.label for asset in portfolio.assets}
     return AllocatorData(
         trusted_time_s(step.snapshot),
         step.history.prices,
-        names,
+        labels,
         step.snapshot.supplies,
-        current,
+        current_prices,
         next((answer for state in step.history.layers for answer in state.weights_answers), None),
     )
 
 
-def allocation_history_s(portfolio: Portfolio, last: Allocation | None, now_s: int) -> int:
+def allocation_history_s(
+    portfolio: Portfolio, last_allocation: Allocation | None, now_s: int
+) -> int:
     """Return the seconds of prices a choice needs, one price per `step_s`; 0 while none is due,
     so that few steps carry them.
     """
-    weights = portfolio.weights
-    if weights is None or not is_allocation_due(weights, portfolio.assets, last, now_s):
+    allocator = portfolio.weights
+    if allocator is None or not is_allocation_due(
+        allocator, portfolio.assets, last_allocation, now_s
+    ):
         return 0
-    if weights.method.needs_window:
-        return weights.window_s + weights.step_s
-    return weights.max_age_s
+    if allocator.method.needs_window:
+        return allocator.window_s + allocator.step_s
+    return allocator.max_age_s
 
 
 def trusted_time_s(snapshot: Snapshot) -> int:
-    """Return chain time, capped at AHEAD_S ahead of the agent's clock, because a header from the
+    """Return chain time, at most MAX_AHEAD_S ahead of the agent's clock, because a header from the
     future must not fix a choice (T6).
     """
-    return min(snapshot.head.timestamp_s, snapshot.now_s + AHEAD_S)
+    return min(snapshot.head.timestamp_s, snapshot.now_s + MAX_AHEAD_S)
 
 
 def missing_weights_reason(history: History) -> str:
@@ -112,40 +119,41 @@ def missing_weights_reason(history: History) -> str:
     return ""
 
 
-def _with(step: StepInput, chosen: Allocation, why: str) -> StepInput:
-    history = replace(step.history, allocation=chosen, unchosen="")
-    return with_targets(replace(step, history=history), dict(chosen.weights_bps), why)
+def _with_allocation(step: StepInput, allocation: Allocation, why: str) -> StepInput:
+    history = replace(step.history, allocation=allocation, unchosen="")
+    return with_targets(replace(step, history=history), dict(allocation.weights_bps), why)
 
 
-def _without(
-    step: StepInput, weights: AllocatorConfig, last: Allocation | None, why: str
+def _with_last_allocation(
+    step: StepInput, allocator: AllocatorConfig, last_allocation: Allocation | None, why: str
 ) -> StepInput:
     """Return the step with the last allocation while it is valid, after a choice failed."""
     if (
-        last is not None
-        and trusted_time_s(step.snapshot) <= last.at_s + weights.every_s + weights.keep_s
+        last_allocation is not None
+        and trusted_time_s(step.snapshot)
+        <= last_allocation.at_s + allocator.every_s + allocator.keep_s
     ):
-        return _with(
+        return _with_allocation(
             step,
-            last,
-            f"{format_allocation(last)}; kept, because no new weights could be chosen: {why}",
+            last_allocation,
+            f"{format_allocation(last_allocation)}; kept, because no new weights could be chosen: {why}",
         )
-    if last is None and weights.until_chosen is InitialWeights.TARGETS:
+    if last_allocation is None and allocator.until_chosen is InitialWeights.TARGETS:
         reason = (
-            f"targets of the config, until weights by {weights.method.value} can be chosen: {why}"
+            f"targets of the config, until weights by {allocator.method.value} can be chosen: {why}"
         )
         return replace(
             step,
             history=replace(step.history, allocation=None),
             targets=replace(step.targets, reasons=(*step.targets.reasons, reason)),
         )
-    if last is None:
-        stood = ""
+    if last_allocation is None:
+        expired_text = ""
     else:
-        stood = "; the last ones are older than portfolio.weights.keep"
+        expired_text = "; the last ones are older than portfolio.weights.keep"
     return replace(
         step,
         history=replace(
-            step.history, allocation=None, unchosen=f"{weights.method.value}: {why}{stood}"
+            step.history, allocation=None, unchosen=f"{allocator.method.value}: {why}{expired_text}"
         ),
     )

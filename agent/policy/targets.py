@@ -26,80 +26,88 @@ def settings_hash(weights: AllocatorConfig, assets: Sequence[Asset]) -> str:
     """Return a hash of allocator settings, assets, and targets of fixed assets. An allocation is
     valid only under its hash.
     """
-    fixed = {
+    fixed_bps = {
         asset.token.address: asset.target_bps
         for asset in assets
         if asset.token.address in weights.fixed
     }
     tokens = sorted(asset.token.address for asset in assets)
-    text = codec.dumps(weights) + repr(tokens) + repr(sorted(fixed.items()))
+    text = codec.dumps(weights) + repr(tokens) + repr(sorted(fixed_bps.items()))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def valid_allocation(
-    weights: AllocatorConfig, assets: Sequence[Asset], last: Allocation | None
+    weights: AllocatorConfig, assets: Sequence[Asset], last_allocation: Allocation | None
 ) -> Allocation | None:
     """Return the last allocation if its settings and assets are unchanged, else None."""
-    if last is None or last.basis != settings_hash(weights, assets):
+    if last_allocation is None or last_allocation.basis != settings_hash(weights, assets):
         return None
-    return last
+    return last_allocation
 
 
 def is_allocation_due(
-    weights: AllocatorConfig, assets: Sequence[Asset], last: Allocation | None, now_s: int
+    weights: AllocatorConfig,
+    assets: Sequence[Asset],
+    last_allocation: Allocation | None,
+    now_s: int,
 ) -> bool:
     """True if a new allocation is due at chain time `now_s`."""
     if weights.method is AllocationMethod.FIXED:
         return False
-    last = valid_allocation(weights, assets, last)
-    return last is None or now_s >= last.at_s + weights.every_s
+    last_allocation = valid_allocation(weights, assets, last_allocation)
+    return last_allocation is None or now_s >= last_allocation.at_s + weights.every_s
 
 
 def unrounded_weights(
-    weights: AllocatorConfig, assets: Sequence[Asset], facts: AllocatorData
+    weights: AllocatorConfig, assets: Sequence[Asset], data: AllocatorData
 ) -> tuple[WeightBounds, UnroundedWeights]:
     """Return the allocator's unrounded result.
 
     Raises Refused for data that are missing, stale, singular or zero.
     """
     bounds = bounds_of(weights, assets)
-    return bounds, allocator_of(weights.method)(weights, bounds, facts)
+    return bounds, allocator_of(weights.method)(weights, bounds, data)
 
 
 def choose_allocation(
-    weights: AllocatorConfig, assets: Sequence[Asset], facts: AllocatorData, last: Allocation | None
+    weights: AllocatorConfig,
+    assets: Sequence[Asset],
+    data: AllocatorData,
+    last_allocation: Allocation | None,
 ) -> Allocation:
     """Return an allocation with the weights of all assets in bps, sum 10,000.
 
-    The weights are those of `last` if none would move by more than `churn_bps`. The result does not
-    depend on the order of assets. Raises Refused as `unrounded_weights` does.
+    The weights are those of `last_allocation` if none would move by more than `churn_bps`. The
+    result does not depend on the order of assets. Raises Refused as `unrounded_weights` does.
     """
-    bounds, result = unrounded_weights(weights, assets, facts)
-    chosen: list[int] = []
+    bounds, result = unrounded_weights(weights, assets, data)
+    chosen_bps: list[int] = []
     try:
         if result.shares:
-            chosen = bounded_bps(result.shares, bounds.low, bounds.high, bounds.total)
+            chosen_bps = bounded_bps(result.shares, bounds.low, bounds.high, bounds.total)
     except ValueError as error:
         raise Refused(
             f"{weights.method.value}: {error}", remedy="check portfolio.weights.limits"
         ) from None
-    free = dict(zip(bounds.tokens if chosen else (), chosen, strict=True))
+    free_bps = dict(zip(bounds.tokens if chosen_bps else (), chosen_bps, strict=True))
     weights_bps = {
-        asset.token.address: free.get(asset.token.address, asset.target_bps) for asset in assets
+        asset.token.address: free_bps.get(asset.token.address, asset.target_bps) for asset in assets
     }
-    why, last = result.why, valid_allocation(weights, assets, last)
+    why, last_allocation = result.why, valid_allocation(weights, assets, last_allocation)
     market_bps = result.market_bps
-    if last is not None:
-        before = {token: last.bps(token) for token in weights_bps}
-        moved = [abs(weights_bps[token] - before[token]) for token in weights_bps]
-        earlier = dict(last.market_bps)
-        moved += [abs(bps - earlier.get(market, 0)) for market, bps in market_bps]
-        most = BPS if bool(earlier) is not bool(market_bps) else max(moved)
-        if 0 < most <= weights.churn_bps:
-            weights_bps, market_bps = before, last.market_bps
-            why += f"; no weight would move by more than {most / 100:g} %, so the weights stay"
+    if last_allocation is not None:
+        previous_bps = {token: last_allocation.bps(token) for token in weights_bps}
+        moves_bps = [abs(weights_bps[token] - previous_bps[token]) for token in weights_bps]
+        previous_market_bps = dict(last_allocation.market_bps)
+        moves_bps += [abs(bps - previous_market_bps.get(market, 0)) for market, bps in market_bps]
+        largest_move_bps = (
+            BPS if bool(previous_market_bps) is not bool(market_bps) else max(moves_bps)
+        )
+        if 0 < largest_move_bps <= weights.churn_bps:
+            weights_bps, market_bps = previous_bps, last_allocation.market_bps
+            why += f"; no weight would move by more than {largest_move_bps / 100:g} %, so the weights stay"
     return Allocation(
-        at_s=facts.now_s,
+        at_s=data.now_s,
         method=weights.method,
         weights_bps=tuple(sorted(weights_bps.items())),
         basis=settings_hash(weights, assets),
@@ -112,15 +120,15 @@ def choose_allocation(
     )
 
 
-def format_allocation(chosen: Allocation) -> str:
+def format_allocation(allocation: Allocation) -> str:
     """Format an allocation: method, time, data and reason."""
-    span = ""
-    if chosen.from_s is not None and chosen.until_s is not None:
-        span = f", {_utc(chosen.from_s)} to {_utc(chosen.until_s)}"
+    span_text = ""
+    if allocation.from_s is not None and allocation.until_s is not None:
+        span_text = f", {_utc(allocation.from_s)} to {_utc(allocation.until_s)}"
 
     return (
-        f"weights by {chosen.method.value}, chosen {_utc(chosen.at_s)} from {chosen.data}{span}:"
-        f" {chosen.why}"
+        f"weights by {allocation.method.value}, chosen {_utc(allocation.at_s)} from {allocation.data}{span_text}:"
+        f" {allocation.why}"
     )
 
 
@@ -130,21 +138,21 @@ def bounds_of(weights: AllocatorConfig, assets: Sequence[Asset]) -> WeightBounds
 
     Raises Refused if no weights fit the bounds.
     """
-    free = tuple(
+    free_tokens = tuple(
         sorted(asset.token.address for asset in assets if asset.token.address not in weights.fixed)
     )
     total = BPS - sum(asset.target_bps for asset in assets if asset.token.address in weights.fixed)
     limits = {limit.token: limit for limit in weights.limits}
-    bounds = [limits.get(token, WeightLimit(token, 0, BPS)) for token in free]
+    bounds = [limits.get(token, WeightLimit(token, 0, BPS)) for token in free_tokens]
     low = tuple(limit.low_bps for limit in bounds)
     high = tuple(min(limit.high_bps, total) for limit in bounds)
-    if not free or total <= 0 or not sum(low) <= total <= sum(high):
+    if not free_tokens or total <= 0 or not sum(low) <= total <= sum(high):
         raise Refused(
             f"weight limits sum to {sum(low) / 100:g} to {sum(high) / 100:g} %, but the free weights"
             f" must sum to {total / 100:g} %",
             remedy="widen portfolio.weights.limits",
         )
-    return WeightBounds(free, total, low, high)
+    return WeightBounds(free_tokens, total, low, high)
 
 
 def _utc(seconds: int) -> str:

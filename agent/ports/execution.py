@@ -137,9 +137,9 @@ class Executor(Protocol):
         """Cancel all pending transactions, after `trimtab pause --hard`."""
 
     def cancel_resting(self, reasons: Mapping[str, str], step_id: str = "") -> Sequence[Intent]:
-        """Cancel the limit orders that rest at an off-chain venue under these client order ids, each
-        with its reason, also while paused; return them in their new state. One whose cancel fails
-        still rests.
+        """Cancel the limit orders that rest at an off-chain venue under these client order ids,
+        each with its reason, also while paused; return them in their new state. One whose cancel
+        fails still rests.
         """
 
     def resync_nonce(self) -> int:
@@ -187,11 +187,11 @@ class Signer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class MinedTransaction:
-    """Mined transaction at the nonce of a proposal; `same` is true if it matches the proposal."""
+    """Mined transaction at the nonce of a proposal; `matches` is true if it is the proposal's."""
 
     tx_hash: str
     block: int
-    same: bool
+    matches: bool
 
 
 class ExternalSigner(Protocol):
@@ -207,10 +207,10 @@ class ExternalSigner(Protocol):
     def require(self, tx: UnsignedTx, grant: Grant) -> None:
         """Raise Refused if the rules of a Signer do not allow the transaction."""
 
-    def shown(self, tx: UnsignedTx) -> Mapping[str, Any]:
+    def signing_json(self, tx: UnsignedTx) -> Mapping[str, Any]:
         """Return the JSON to sign; the same transaction gives the same JSON."""
 
-    def carried(self, tx: UnsignedTx, since_block: int) -> MinedTransaction | None:
+    def mined_at_nonce(self, tx: UnsignedTx, since_block: int) -> MinedTransaction | None:
         """Return the transaction mined at the nonce of `tx` since `since_block`; None if there is
         none.
 

@@ -51,53 +51,59 @@ def sequencer_fault(snapshot: Snapshot, reference: ReferenceConfig) -> str:
         )
     if feed_round.started_at_s <= 0:
         return "the sequencer's uptime feed has no round yet"
-    since_s = now_s - feed_round.started_at_s
-    if since_s < 0:
-        return f"the sequencer's uptime feed is dated {-since_s} s after the block"
+    state_age_s = now_s - feed_round.started_at_s
+    if state_age_s < 0:
+        return f"the sequencer's uptime feed is dated {-state_age_s} s after the block"
     if feed_round.answer == 1:
-        return f"the sequencer has been down for {since_s} s"
-    if since_s < reference.sequencer_grace_s:
+        return f"the sequencer has been down for {state_age_s} s"
+    if state_age_s < reference.sequencer_grace_s:
         return (
-            f"the sequencer has been up again for only {since_s} s, reference.sequencer_grace is"
+            f"the sequencer has been up again for only {state_age_s} s, reference.sequencer_grace is"
             f" {reference.sequencer_grace_s} s"
         )
     return ""
 
 
-_TWO = (PriceSource.FEED, PriceSource.TWAP)
+_FEED_AND_TWAP = (PriceSource.FEED, PriceSource.TWAP)
 
 
 def source_deviations(inputs: PriceInputs) -> Iterator[tuple[Fraction, str]]:
     """Yield (relative deviation of the TWAP from the feed, token) if both sources are configured
     and have a price.
     """
-    if not set(_TWO) <= set(inputs.reference.kinds):
+    if not set(_FEED_AND_TWAP) <= set(inputs.reference.kinds):
         return
-    by_feed, by_mean = (prices_from(inputs.only(kind)).by_token for kind in _TWO)
-    for token in by_feed.keys() & by_mean.keys():
-        yield abs(by_mean[token] / by_feed[token] - 1), token
+    by_feed, by_twap = (prices_from(inputs.only(source)).by_token for source in _FEED_AND_TWAP)
+    for token in by_feed.keys() & by_twap.keys():
+        yield abs(by_twap[token] / by_feed[token] - 1), token
 
 
 def late_means(inputs: PriceInputs, limit_bps: int | None) -> frozenset[str]:
-    """Return the tokens in a fall that only the TWAP follows late: the feed is the first source, the
-    TWAP is above it, and the pools' spot price agrees with it within limits.oracle_deviation, also
-    at each preceding block that was read. An exit may sell them: its minimums come from the feed,
-    and a pool that is pushed away from the feed ends the agreement.
+    """Return the tokens in a fall that only the TWAP follows late: the feed is the first source,
+    the TWAP is above it, and the pools' spot price agrees with it within limits.oracle_deviation,
+    also at each preceding block that was read. An exit may sell them: its minimums come from the
+    feed, and a pool that is pushed away from the feed ends the agreement.
     """
-    kinds = inputs.reference.kinds
-    if limit_bps is None or not set(_TWO) <= set(kinds) or kinds[0] is not PriceSource.FEED:
+    sources = inputs.reference.kinds
+    if (
+        limit_bps is None
+        or not set(_FEED_AND_TWAP) <= set(sources)
+        or sources[0] is not PriceSource.FEED
+    ):
         return frozenset()
-    by_feed, by_mean = (prices_from(inputs.only(kind)).by_token for kind in _TWO)
-    late = {token for token in by_feed.keys() & by_mean.keys() if by_mean[token] > by_feed[token]}
-    for view in (inputs, *(inputs.at(block) for block in inputs.snapshot.past)):
-        feeds = prices_from(view.only(PriceSource.FEED)).by_token
-        spots = rounds.spot_prices(view)
-        late = {
+    by_feed, by_twap = (prices_from(inputs.only(source)).by_token for source in _FEED_AND_TWAP)
+    late_tokens = {
+        token for token in by_feed.keys() & by_twap.keys() if by_twap[token] > by_feed[token]
+    }
+    for inputs_at_block in (inputs, *(inputs.at(block) for block in inputs.snapshot.past)):
+        feeds = prices_from(inputs_at_block.only(PriceSource.FEED)).by_token
+        spots = rounds.spot_prices(inputs_at_block)
+        late_tokens = {
             token
-            for token in late & feeds.keys() & spots.keys()
+            for token in late_tokens & feeds.keys() & spots.keys()
             if abs(spots[token] / feeds[token] - 1) * BPS <= limit_bps
         }
-    return frozenset(late)
+    return frozenset(late_tokens)
 
 
 def source_conflict(
@@ -114,9 +120,9 @@ def source_conflict(
     ]
     if limit_bps is None or max(deviations, default=(Fraction(0), ""))[0] * BPS <= limit_bps:
         return ""
-    late = late_means(inputs, limit_bps) if of_exit else frozenset()
+    late_tokens = late_means(inputs, limit_bps) if of_exit else frozenset()
     deviation, token = max(
-        ((off, token) for off, token in deviations if token not in late),
+        ((deviation, token) for deviation, token in deviations if token not in late_tokens),
         default=(Fraction(0), ""),
     )
     if deviation * BPS <= limit_bps:
@@ -150,17 +156,23 @@ def price_ranges(step: StepInput) -> dict[str, PriceRange]:
     because in a fall that the TWAP follows late, nobody pays the TWAP (T20).
     """
     limit_bps, ranges = step.limits.oracle_deviation_bps, dict[str, PriceRange]()
-    known = reference_prices(step).by_token
-    by_kind = [
-        prices_from(price_inputs(step).only(kind)).by_token
-        for kind in _TWO
-        if step.reference.cautious and limit_bps is not None and kind in step.reference.kinds
+    reference_by_token = reference_prices(step).by_token
+    prices_by_source = [
+        prices_from(price_inputs(step).only(source)).by_token
+        for source in _FEED_AND_TWAP
+        if step.reference.cautious and limit_bps is not None and source in step.reference.kinds
     ]
-    for token, price in known.items():
-        others = [round_price(prices[token]) for prices in by_kind if token in prices]
-        agreeing = [other for other in others if abs(other / price - 1) * BPS <= (limit_bps or 0)]
+    for token, price in reference_by_token.items():
+        source_prices = [
+            round_price(prices[token]) for prices in prices_by_source if token in prices
+        ]
+        agreeing_prices = [
+            other for other in source_prices if abs(other / price - 1) * BPS <= (limit_bps or 0)
+        ]
         ranges[token] = (
-            (min(price, *agreeing), max(price, *agreeing)) if agreeing else (price, price)
+            (min(price, *agreeing_prices), max(price, *agreeing_prices))
+            if agreeing_prices
+            else (price, price)
         )
     return ranges
 
@@ -170,46 +182,49 @@ def disagreement_loss(step: StepInput, deltas: Mapping[str, int]) -> Value:
     the reference prices: what it gives at the highest, what it receives at the lowest. `deltas` are
     the changes of the wallet, base units by token.
     """
-    known, ranges = reference_prices(step).by_token, price_ranges(step)
-    moved = _held_deltas(step.portfolio, deltas)
-    parts = (
-        raw * (known[token] - ranges[token][raw < 0])
-        for token, raw in moved.items()
-        if token in known
+    reference_by_token, ranges = reference_prices(step).by_token, price_ranges(step)
+    held_deltas = _held_deltas(step.portfolio, deltas)
+    losses = (
+        raw * (reference_by_token[token] - ranges[token][raw < 0])
+        for token, raw in held_deltas.items()
+        if token in reference_by_token
     )
-    return sum(parts, Fraction(0))
+    return sum(losses, Fraction(0))
 
 
 def deviation_loss(step: StepInput, deltas: Mapping[str, int]) -> Value:
-    """Return the loss of a trade if all prices are limits.oracle_deviation off, each to the wallet's
-    disadvantage: that share of the value of each token traded, except the numeraire. `deltas` are
-    the changes of the wallet, base units by token. Zero without reference.cautious, or with the
-    limit off.
+    """Return the loss of a trade if all prices are limits.oracle_deviation off, each to the
+    wallet's disadvantage: that share of the value of each token traded, except the numeraire.
+    `deltas` are the changes of the wallet, base units by token. Zero without reference.cautious, or
+    with the limit off.
     """
     limit_bps = step.limits.oracle_deviation_bps
     if not step.reference.cautious or limit_bps is None:
         return Fraction(0)
-    known, numeraire = reference_prices(step).by_token, step.portfolio.numeraire.address
+    reference_by_token, numeraire = (
+        reference_prices(step).by_token,
+        step.portfolio.numeraire.address,
+    )
     values = (
-        abs(raw) * known[token]
+        abs(raw) * reference_by_token[token]
         for token, raw in _held_deltas(step.portfolio, deltas).items()
-        if token in known and token != numeraire
+        if token in reference_by_token and token != numeraire
     )
     return sum(values, Fraction(0)) * Fraction(limit_bps, BPS)
 
 
 def _held_deltas(portfolio: Portfolio, deltas: Mapping[str, int]) -> dict[str, int]:
     """Return the changes with native coin added to its wrapped token."""
-    moved: dict[str, int] = {}
+    held_deltas: dict[str, int] = {}
     for token, raw in deltas.items():
-        account = portfolio.held_as(token)
-        moved[account] = moved.get(account, 0) + raw
-    return moved
+        priced_token = portfolio.priced_as(token)
+        held_deltas[priced_token] = held_deltas.get(priced_token, 0) + raw
+    return held_deltas
 
 
 PRICE_FIGURES = 18
 """Significant figures of a recorded price, rounded half to even."""
-_ROUND = Context(prec=PRICE_FIGURES, rounding=ROUND_HALF_EVEN)
+_ROUNDING = Context(prec=PRICE_FIGURES, rounding=ROUND_HALF_EVEN)
 
 
 def confirmed_prices(
@@ -222,23 +237,26 @@ def confirmed_prices(
     lack a reference price at one of the blocks are missing. No price is returned if the preceding
     blocks are unknown, the sequencer is down or two sources disagree.
     """
-    count, head = step.policy.confirm_blocks, step.snapshot.head.number
-    before = past[:count]
-    if [block.head.number for block in before] != list(range(head - 1, head - 1 - count, -1)):
+    block_count, head = step.policy.confirm_blocks, step.snapshot.head.number
+    past_blocks = past[:block_count]
+    if [block.head.number for block in past_blocks] != list(
+        range(head - 1, head - 1 - block_count, -1)
+    ):
         return ()
     if sequencer_fault(step.snapshot, step.reference) or source_conflict(step):
         return ()
     inputs = price_inputs(step)
     all_prices = [
-        prices_from(view).prices for view in (inputs, *(inputs.at(block) for block in before))
+        prices_from(block_inputs).prices
+        for block_inputs in (inputs, *(inputs.at(block) for block in past_blocks))
     ]
     tokens = [token for token in all_prices[0] if token != step.portfolio.numeraire.address]
-    known = [token for token in tokens if all(token in prices for prices in all_prices)]
+    priced_tokens = [token for token in tokens if all(token in prices for prices in all_prices)]
     return tuple(
         PricePoint(
             token, at_s, round_price(_median([prices[token].price for prices in all_prices]))
         )
-        for token in known
+        for token in priced_tokens
     )
 
 
@@ -246,7 +264,7 @@ def round_price(price: Price) -> Price:
     """Return a price rounded to PRICE_FIGURES significant figures, since mean prices of pools have
     hundreds.
     """
-    rounded: Decimal = _ROUND.divide(Decimal(price.numerator), Decimal(price.denominator))
+    rounded: Decimal = _ROUNDING.divide(Decimal(price.numerator), Decimal(price.denominator))
     return Fraction(rounded)
 
 
@@ -298,11 +316,11 @@ def dollar_pegs(
     """
     for asset in step.portfolio.assets:
         if is_dollar(asset.token) and (only is None or asset.token.address in only):
-            usd = _usd(price_inputs(step), references, asset)
-            if usd <= ABOVE_PEG:
-                depegged = asset.token.address in step.history.depegged
-                share = REPEG_SHARE if depegged else Fraction(1)
-                yield DollarPeg(asset.token, usd, limit_bps * share)
+            usd_price = _usd_price(price_inputs(step), references, asset)
+            if usd_price <= ABOVE_PEG:
+                was_depegged = asset.token.address in step.history.depegged
+                share = REPEG_SHARE if was_depegged else Fraction(1)
+                yield DollarPeg(asset.token, usd_price, limit_bps * share)
 
 
 def depegged_tokens(
@@ -332,19 +350,20 @@ def depeg_fault(
     price. If a price is unknown, the guard `depeg` decides.
     """
     limit_bps = step.limits.depeg_bps
-    off = depegged_tokens(step, references, only)
-    if limit_bps is None or not off:
+    depegged = depegged_tokens(step, references, only)
+    if limit_bps is None or not depegged:
         return ""
     try:
         pegs = [peg for peg in dollar_pegs(step, references, limit_bps, only) if peg.off]
     except PegUnknown as why:
-        names = ", ".join(step.portfolio.token(token).label for token in off)
+        names = ", ".join(step.portfolio.token(token).label for token in depegged)
         return f"{names} lost the dollar peg, and its current price is unknown: {why}"
-    back = (
+    limit_text = (
         f"limits.depeg is {limit_bps} bps, recovered within {float(limit_bps * REPEG_SHARE):g} bps"
     )
     return "; ".join(
-        f"{peg.token.label} has lost its peg: {float(peg.usd):.4f} USD, {back}" for peg in pegs
+        f"{peg.token.label} has lost its peg: {float(peg.usd):.4f} USD, {limit_text}"
+        for peg in pegs
     )
 
 
@@ -353,25 +372,25 @@ def is_dollar(token: Token) -> bool:
     return "USD" in token.symbol.upper() or token.symbol.upper() in DOLLAR_NAMES
 
 
-def _usd(inputs: PriceInputs, references: ReferencePrices, asset: Asset) -> Fraction:
+def _usd_price(inputs: PriceInputs, references: ReferencePrices, asset: Asset) -> Fraction:
     if asset.feed is not None:
-        return _answer(inputs, asset)
+        return _feed_answer(inputs, asset)
     numeraire = inputs.portfolio.numeraire
     assets = {other.token.address: other for other in inputs.portfolio.assets}
-    unit = assets.get(numeraire.address)
+    numeraire_asset = assets.get(numeraire.address)
     price = references.prices.get(asset.token.address)
-    if unit is None or unit.feed is None:
+    if numeraire_asset is None or numeraire_asset.feed is None:
         raise PegUnknown(f"no USD feed of {asset.token.label} or of the numeraire")
     if price is None:
         raise PegUnknown(f"no reference price of {asset.token.label}")
     return (
         price.price
         * Fraction(10) ** (asset.token.decimals - numeraire.decimals)
-        * _answer(inputs, unit)
+        * _feed_answer(inputs, numeraire_asset)
     )
 
 
-def _answer(inputs: PriceInputs, asset: Asset) -> Fraction:
+def _feed_answer(inputs: PriceInputs, asset: Asset) -> Fraction:
     feed_round: FeedRound | None = next(
         (latest for latest in inputs.snapshot.feeds if latest.feed == asset.feed), None
     )

@@ -31,14 +31,14 @@ def twap_rejection(snapshot: Snapshot, reference: ReferenceConfig, pool: Pool) -
     """Return the reason why the TWAP of a pool does not count, with the remedy; empty if it counts:
     the pool is pinned, and its observations cover the whole window.
     """
-    unpinned = pin_rejection(snapshot, reference, pool)
-    if unpinned:
-        return unpinned
+    pin_problem = pin_rejection(snapshot, reference, pool)
+    if pin_problem:
+        return pin_problem
     window_s = reference.twap_window_s
     if pool.mean_window_s is not None and pool.mean_window_s >= window_s:
         return ""
-    kept = _kept(snapshot.head.chain_id, window_s, pool)
-    return f"its oldest observation is less than {window_s} s old{kept}"
+    observations_text = _observations_text(snapshot.head.chain_id, window_s, pool)
+    return f"its oldest observation is less than {window_s} s old{observations_text}"
 
 
 def pin_rejection(snapshot: Snapshot, reference: ReferenceConfig, pool: Pool) -> str:
@@ -48,13 +48,13 @@ def pin_rejection(snapshot: Snapshot, reference: ReferenceConfig, pool: Pool) ->
     pins = reference.mean_pools
     if pins is None:
         return ""
-    pinned = next((pin.hash for pin in pins if pin.address == pool.address), None)
-    if pinned is None:
+    pinned_hash = next((pin.hash for pin in pins if pin.address == pool.address), None)
+    if pinned_hash is None:
         return "it is not pinned: run trimtab trust"
-    current = next(
+    current_hash = next(
         (code.hash for code in snapshot.code_hashes if code.address == pool.address), None
     )
-    if current == pinned:
+    if current_hash == pinned_hash:
         return ""
     return "its code differs from the pinned code: find out why before trimtab trust"
 
@@ -64,63 +64,61 @@ def required_observations(chain_id: int, window_s: int) -> int:
     return min(MAX_OBSERVATIONS, -(-window_s // _SECONDS_PER_BLOCK.get(chain_id, 1)) + 1)
 
 
-def _kept(chain_id: int, window_s: int, pool: Pool) -> str:
+def _observations_text(chain_id: int, window_s: int, pool: Pool) -> str:
     if pool.observations is None:
         return ""
-    kept, coming = pool.observations
-    enough = required_observations(chain_id, window_s)
-    if coming >= enough:
-        return f"; it will keep {coming} observations, filled by the next trades"
-    soon = f", soon {coming}" if coming > kept else ""
-    return f", it keeps {kept}{soon}: run trimtab oracle {pool.address} --to {enough}"
+    count, next_count = pool.observations
+    required = required_observations(chain_id, window_s)
+    if next_count >= required:
+        return f"; it will keep {next_count} observations, filled by the next trades"
+    next_text = f", soon {next_count}" if next_count > count else ""
+    return f", it keeps {count}{next_text}: run trimtab oracle {pool.address} --to {required}"
 
 
-def feed_round_fault(snapshot: Snapshot, reference: ReferenceConfig, answer: FeedRound) -> str:
+def feed_round_fault(snapshot: Snapshot, reference: ReferenceConfig, feed_round: FeedRound) -> str:
     """Return the fault of a round (AggregatorV3Interface.latestRoundData); empty if it is valid:
     complete, fresh, within the bounds of its aggregator, and no earlier round. Ages are by block
     timestamp.
     """
     now_s = snapshot.head.timestamp_s
     fault = (
-        incomplete_round_fault(answer, now_s)
-        or answer_bound_fault(answer)
-        or round_regression_fault(snapshot, answer)
+        incomplete_round_fault(feed_round, now_s)
+        or answer_bound_fault(feed_round)
+        or round_regression_fault(snapshot, feed_round)
     )
-    age_s, limit_s = now_s - answer.updated_at_s, reference.max_age_s(answer.feed)
+    age_s, limit_s = now_s - feed_round.updated_at_s, reference.max_age_s(feed_round.feed)
     if not fault and age_s > limit_s:
         return f"is {age_s} s old, the limit is {limit_s} s"
     return fault
 
 
-def incomplete_round_fault(answer: FeedRound, now_s: int) -> str:
+def incomplete_round_fault(feed_round: FeedRound, now_s: int) -> str:
     """Return why a round is incomplete: no positive answer, not started or finished, carried over,
     or dated after the block.
     """
-    if answer.answer <= 0:
-        return f"answers {answer.answer}"
-    if answer.updated_at_s <= 0 or answer.started_at_s <= 0:
-        return f"has an unfinished round {answer.round_id}"
-    if answer.answered_in_round < answer.round_id:
-        return (
-            f"returned round {answer.round_id} with the price of round {answer.answered_in_round}"
-        )
-    latest_s = max(answer.updated_at_s, answer.started_at_s)
+    if feed_round.answer <= 0:
+        return f"answers {feed_round.answer}"
+    if feed_round.updated_at_s <= 0 or feed_round.started_at_s <= 0:
+        return f"has an unfinished round {feed_round.round_id}"
+    if feed_round.answered_in_round < feed_round.round_id:
+        return f"returned round {feed_round.round_id} with the price of round {feed_round.answered_in_round}"
+    latest_s = max(feed_round.updated_at_s, feed_round.started_at_s)
     return f"is dated {latest_s - now_s} s after the block" if latest_s > now_s else ""
 
 
-def answer_bound_fault(answer: FeedRound) -> str:
+def answer_bound_fault(feed_round: FeedRound) -> str:
     """Return why an answer may be clipped at a bound of its aggregator; empty if it is within the
     bounds.
     """
-    if answer.min_answer is not None and answer.answer <= answer.min_answer:
+    if feed_round.min_answer is not None and feed_round.answer <= feed_round.min_answer:
         return (
-            f"answers {answer.answer}, its minimum answer is "
-            f"{answer.min_answer}: the real price may"
+            f"answers {feed_round.answer}, its minimum answer is "
+            f"{feed_round.min_answer}: the real price may"
             " be lower"
         )
-    if answer.max_answer is not None and answer.answer >= answer.max_answer:
+    if feed_round.max_answer is not None and feed_round.answer >= feed_round.max_answer:
         return (
-            f"answers {answer.answer}, its maximum answer is {answer.max_answer}: the real price"
+            f"answers {feed_round.answer}, its maximum answer is {feed_round.max_answer}: the real price"
             " may be higher"
         )
     return ""
@@ -130,13 +128,13 @@ def round_regression_fault(snapshot: Snapshot, answer: FeedRound) -> str:
     """Return a fault if the round is lower than at an earlier block, for example because the feed
     was replaced; empty otherwise.
     """
-    before = [
-        (feed_round.round_id, past.head.number)
+    earlier_rounds = [
+        (past_round.round_id, past.head.number)
         for past in snapshot.past
-        for feed_round in past.feeds
-        if feed_round.feed == answer.feed
+        for past_round in past.feeds
+        if past_round.feed == answer.feed
     ]
-    highest, block = max(before, default=(0, 0))
+    highest, block = max(earlier_rounds, default=(0, 0))
     if highest <= answer.round_id:
         return ""
     return f"fell from round {highest} at block {block} to round {answer.round_id}"
@@ -186,7 +184,7 @@ class _Market:
 
     price: Fraction
     depth_raw: int
-    pools: int
+    pool_count: int
 
 
 _Measure = Callable[[Pool, str], _Market | None]
@@ -211,17 +209,17 @@ class PriceInputs:
         """Return the inputs at an earlier block: its head, feeds and pools, and the blocks before
         it.
         """
-        before = tuple(
+        earlier_blocks = tuple(
             earlier for earlier in self.snapshot.past if earlier.head.number < past.head.number
         )
         snapshot = replace(
-            self.snapshot, head=past.head, feeds=past.feeds, pools=past.pools, past=before
+            self.snapshot, head=past.head, feeds=past.feeds, pools=past.pools, past=earlier_blocks
         )
         return replace(self, snapshot=snapshot)
 
-    def only(self, kind: PriceSource) -> PriceInputs:
+    def only(self, source: PriceSource) -> PriceInputs:
         """Return the inputs with a single source."""
-        return replace(self, reference=replace(self.reference, kinds=(kind,)))
+        return replace(self, reference=replace(self.reference, kinds=(source,)))
 
 
 def price_inputs(step: StepInput) -> PriceInputs:
@@ -258,9 +256,9 @@ def _calculate_prices(inputs: PriceInputs) -> ReferencePrices:
     prices: dict[str, ReferencePrice] = {}
     unpriced: list[UnpricedToken] = []
     for address, label in _tokens_to_price(inputs.portfolio):
-        price, why = _first(inputs, address)
+        price, reason = _first_price(inputs, address)
         if price is None:
-            unpriced.append(UnpricedToken(address, label, why))
+            unpriced.append(UnpricedToken(address, label, reason))
         else:
             prices[address] = price
     return ReferencePrices(prices, tuple(unpriced))
@@ -295,29 +293,29 @@ def _tokens_to_price(portfolio: Portfolio) -> list[tuple[str, str]]:
     return [(address, labels[address]) for address in order]
 
 
-def _first(inputs: PriceInputs, address: str) -> tuple[ReferencePrice | None, str]:
+def _first_price(inputs: PriceInputs, address: str) -> tuple[ReferencePrice | None, str]:
     """Return the price from the first source that has one, or None and the reasons of all
     sources.
     """
     reasons = []
-    for kind in inputs.reference.kinds:
+    for source in inputs.reference.kinds:
         try:
-            return _price(inputs, address, kind), ""
+            return _price(inputs, address, source), ""
         except _NoPrice as reason:
-            reasons.append(f"{kind.value}: {reason}")
+            reasons.append(f"{source.value}: {reason}")
     return None, "; ".join(reasons) or "no source of reference prices is configured"
 
 
-def _price(inputs: PriceInputs, address: str, kind: PriceSource) -> ReferencePrice:
+def _price(inputs: PriceInputs, address: str, source: PriceSource) -> ReferencePrice:
     if address == inputs.portfolio.numeraire.address:
-        return ReferencePrice(address, Fraction(1), kind, "the numeraire")
-    match kind:
+        return ReferencePrice(address, Fraction(1), source, "the numeraire")
+    match source:
         case PriceSource.FEED:
-            price, detail = _by_feeds(inputs, address)
+            price, detail = _feed_price(inputs, address)
         case PriceSource.TWAP:
             window_s = inputs.reference.twap_window_s
             try:
-                market = _by_pools(
+                market = _pool_market(
                     inputs,
                     address,
                     lambda pool, token: _twap_market(inputs, pool, token),
@@ -325,44 +323,50 @@ def _price(inputs: PriceInputs, address: str, kind: PriceSource) -> ReferencePri
                 )
             except _NoPrice as reason:
                 raise _NoPrice(f"{reason}{_rejected_pools(inputs, address)}") from None
-            price, detail = market.price, f"mean over {window_s} s of {market.pools} pool(s)"
+            price, detail = market.price, f"mean over {window_s} s of {market.pool_count} pool(s)"
         case PriceSource.SPOT:
-            market = _by_pools(inputs, address, _spot_market, "liquidity at its price")
+            market = _pool_market(inputs, address, _spot_market, "liquidity at its price")
             price = market.price
-            detail = f"spot price of {market.pools} pool(s) at block {inputs.snapshot.head.number}"
-    return ReferencePrice(address, price, kind, detail)
+            detail = (
+                f"spot price of {market.pool_count} pool(s) at block {inputs.snapshot.head.number}"
+            )
+    return ReferencePrice(address, price, source, detail)
 
 
-def _by_feeds(inputs: PriceInputs, address: str) -> tuple[Fraction, str]:
+def _feed_price(inputs: PriceInputs, address: str) -> tuple[Fraction, str]:
     """Return the token's USD price divided by the numeraire's, each from a valid round, and the
     source.
     """
     numeraire = inputs.portfolio.numeraire
-    token, usd = _round(inputs, address)
-    _, unit = _round(inputs, numeraire.address)
-    whole = Fraction(usd.answer, 10**usd.decimals) / Fraction(unit.answer, 10**unit.decimals)
-    age_s = inputs.snapshot.head.timestamp_s - min(usd.updated_at_s, unit.updated_at_s)
+    token, usd_round = _valid_round(inputs, address)
+    _, numeraire_round = _valid_round(inputs, numeraire.address)
+    coin_price = Fraction(usd_round.answer, 10**usd_round.decimals) / Fraction(
+        numeraire_round.answer, 10**numeraire_round.decimals
+    )
+    age_s = inputs.snapshot.head.timestamp_s - min(
+        usd_round.updated_at_s, numeraire_round.updated_at_s
+    )
     return (
-        whole * Fraction(10) ** (numeraire.decimals - token.decimals),
-        f"round {usd.round_id} of feed {usd.feed}, {age_s} s old",
+        coin_price * Fraction(10) ** (numeraire.decimals - token.decimals),
+        f"round {usd_round.round_id} of feed {usd_round.feed}, {age_s} s old",
     )
 
 
-def _round(inputs: PriceInputs, address: str) -> tuple[Token, FeedRound]:
+def _valid_round(inputs: PriceInputs, address: str) -> tuple[Token, FeedRound]:
     """Return the token's latest feed round. Raises _NoPrice if it is missing or invalid."""
     feed = inputs.portfolio.feed(address)
     label = _label(inputs.portfolio, address)
     if feed is None:
         raise _NoPrice(f"{label} has no feed")
-    answer = next((round_ for round_ in inputs.snapshot.feeds if round_.feed == feed), None)
-    if answer is None:
+    feed_round = next((round_ for round_ in inputs.snapshot.feeds if round_.feed == feed), None)
+    if feed_round is None:
         reasons = (f": {item.why}" for item in inputs.snapshot.quarantined if item.address == feed)
         why = next(reasons, "")
         raise _NoPrice(f"the feed of {label} was not read{why}")
-    fault = feed_round_fault(inputs.snapshot, inputs.reference, answer)
+    fault = feed_round_fault(inputs.snapshot, inputs.reference, feed_round)
     if fault:
         raise _NoPrice(f"the feed of {label} {fault}")
-    return inputs.portfolio.token(address), answer
+    return inputs.portfolio.token(address), feed_round
 
 
 def _label(portfolio: Portfolio, address: str) -> str:
@@ -407,7 +411,7 @@ def _spot_market(pool: Pool, token: str) -> _Market | None:
     return None if depth_raw <= 0 else _Market(pools.marginal_price(pool, token), depth_raw, 1)
 
 
-def _by_pools(inputs: PriceInputs, address: str, measure: _Measure, lack: str) -> _Market:
+def _pool_market(inputs: PriceInputs, address: str, measure: _Measure, requirement: str) -> _Market:
     """Return the price in the numeraire over all direct pools and all routes through one hub,
     weighted by depth.
 
@@ -415,49 +419,51 @@ def _by_pools(inputs: PriceInputs, address: str, measure: _Measure, lack: str) -
     Raises _NoPrice without a market.
     """
     numeraire = inputs.portfolio.numeraire.address
-    routes = [_between(inputs.snapshot, address, numeraire, measure)]
+    routes = [_pair_market(inputs.snapshot, address, numeraire, measure)]
     for hub in inputs.portfolio.hubs:
         if hub.address not in (address, numeraire):
             routes.append(
-                _chained(
-                    _between(inputs.snapshot, address, hub.address, measure),
-                    _between(inputs.snapshot, hub.address, numeraire, measure),
+                _route_market(
+                    _pair_market(inputs.snapshot, address, hub.address, measure),
+                    _pair_market(inputs.snapshot, hub.address, numeraire, measure),
                 )
             )
-    market = _weighted(route for route in routes if route is not None)
+    market = _mean_market(route for route in routes if route is not None)
     if market is None:
         raise _NoPrice(
-            f"no pool of {_label(inputs.portfolio, address)} with the numeraire or a hub has {lack}"
+            f"no pool of {_label(inputs.portfolio, address)} with the numeraire or a hub has {requirement}"
         )
     return market
 
 
-def _between(snapshot: Snapshot, token: str, other: str, measure: _Measure) -> _Market | None:
+def _pair_market(snapshot: Snapshot, token: str, other: str, measure: _Measure) -> _Market | None:
     """Return the market of all pools of one pair."""
     pair = {token, other}
     markets = [
         measure(pool, token) for pool in snapshot.pools if {pool.token0, pool.token1} == pair
     ]
-    return _weighted(market for market in markets if market is not None)
+    return _mean_market(market for market in markets if market is not None)
 
 
-def _chained(first: _Market | None, second: _Market | None) -> _Market | None:
+def _route_market(first: _Market | None, second: _Market | None) -> _Market | None:
     if first is None or second is None:
         return None
-    carried = floor_int(second.depth_raw / first.price)
+    second_depth_raw = floor_int(second.depth_raw / first.price)
     return _Market(
-        first.price * second.price, min(first.depth_raw, carried), first.pools + second.pools
+        first.price * second.price,
+        min(first.depth_raw, second_depth_raw),
+        first.pool_count + second.pool_count,
     )
 
 
-def _weighted(markets: Iterable[_Market]) -> _Market | None:
+def _mean_market(markets: Iterable[_Market]) -> _Market | None:
     """Return the mean price weighted by depth; None without depth."""
-    deep = [market for market in markets if market.depth_raw > 0]
-    total_raw = sum(market.depth_raw for market in deep)
-    if not deep:
+    with_depth = [market for market in markets if market.depth_raw > 0]
+    total_raw = sum(market.depth_raw for market in with_depth)
+    if not with_depth:
         return None
     return _Market(
-        sum((m.price * m.depth_raw for m in deep), Fraction(0)) / total_raw,
+        sum((m.price * m.depth_raw for m in with_depth), Fraction(0)) / total_raw,
         total_raw,
-        sum(m.pools for m in deep),
+        sum(m.pool_count for m in with_depth),
     )

@@ -24,7 +24,7 @@ NONCE_SLACK_S = 60
 PRIMARY_TYPE = "HyperliquidTransaction:ApproveAgent"
 SIGNING_CHAIN = 0x66EEE
 """Chain id in the signatures of the venue's own library, on both networks."""
-_NETWORKS = {True: "Mainnet", False: "Testnet"}
+_NETWORK_NAMES = {True: "Mainnet", False: "Testnet"}
 _DOMAIN_TYPE = [
     {"name": "name", "type": "string"},
     {"name": "version", "type": "string"},
@@ -37,7 +37,7 @@ _MESSAGE_TYPE = [
     {"name": "agentName", "type": "string"},
     {"name": "nonce", "type": "uint64"},
 ]
-_TEXT = re.compile(r"([A-Za-z0-9._-]{1,16}) valid_until ([1-9][0-9]{0,15})")
+_NAME_AND_EXPIRY = re.compile(r"([A-Za-z0-9._-]{1,16}) valid_until ([1-9][0-9]{0,15})")
 _ADDRESS = re.compile(r"0x[0-9a-f]{40}")
 
 
@@ -84,7 +84,7 @@ def approval_typed_data(approval: AgentApproval) -> dict[str, Any]:
         "types": {PRIMARY_TYPE: _MESSAGE_TYPE, "EIP712Domain": _DOMAIN_TYPE},
         "primaryType": PRIMARY_TYPE,
         "message": {
-            "hyperliquidChain": _NETWORKS[approval.is_mainnet],
+            "hyperliquidChain": _NETWORK_NAMES[approval.is_mainnet],
             "agentAddress": approval.agent.lower(),
             "agentName": f"{approval.name} valid_until {approval.valid_until_ms}",
             "nonce": approval.nonce_ms,
@@ -104,16 +104,26 @@ def decode_approval(typed_data: Mapping[str, Any]) -> AgentApproval:
     """Decode the message of an approval. Raises Refused for any other message, domain or type."""
     message = typed_data.get("message")
     fields = message if isinstance(message, dict) else {}
-    address, name, nonce = (fields.get(key) for key in ("agentAddress", "agentName", "nonce"))
-    text = _TEXT.fullmatch(name) if isinstance(name, str) else None
+    address, name_and_expiry, nonce = (
+        fields.get(key) for key in ("agentAddress", "agentName", "nonce")
+    )
+    name_match = (
+        _NAME_AND_EXPIRY.fullmatch(name_and_expiry) if isinstance(name_and_expiry, str) else None
+    )
     is_address = isinstance(address, str) and _ADDRESS.fullmatch(address)
-    networks = [
-        network for network, chain in _NETWORKS.items() if fields.get("hyperliquidChain") == chain
+    mainnet_flags = [
+        is_mainnet
+        for is_mainnet, network_name in _NETWORK_NAMES.items()
+        if fields.get("hyperliquidChain") == network_name
     ]
-    if text is None or not is_address or type(nonce) is not int or not networks:
+    if name_match is None or not is_address or type(nonce) is not int or not mainnet_flags:
         refuse("typed_data", "another message", "the approval of an agent's key")
     approval = AgentApproval(
-        str(to_checksum_address(str(address))), text[1], int(text[2]), nonce, networks[0]
+        str(to_checksum_address(str(address))),
+        name_match[1],
+        int(name_match[2]),
+        nonce,
+        mainnet_flags[0],
     )
     if _canonical(typed_data) != _canonical(approval_typed_data(approval)):
         refuse("typed_data", "another domain, type or field", "the approval of an agent's key")
@@ -135,7 +145,7 @@ def require_signable_approval(
     if approval.name != rules.name:
         refuse("agent_name", approval.name, rules.name)
     if approval.is_mainnet is not rules.is_mainnet:
-        refuse("network", _NETWORKS[approval.is_mainnet], _NETWORKS[rules.is_mainnet])
+        refuse("network", _NETWORK_NAMES[approval.is_mainnet], _NETWORK_NAMES[rules.is_mainnet])
     if not now_ms < approval.valid_until_ms <= now_ms + LONGEST_APPROVAL_MS:
         refuse("deadline", approval.valid_until_ms, "a time within 180 days")
     if abs(approval.nonce_ms - now_ms) > NONCE_SLACK_S * 1000:

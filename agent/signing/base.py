@@ -125,13 +125,13 @@ def judge_oracle(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules)
         refuse("call", error.message, "the canonical encoding of a call of the table")
     if grant.oracle is None:
         refuse("oracle", f"{slots} observations", "none: the grant names no pool")
-    pool, granted = grant.oracle
+    pool, granted_slots = grant.oracle
     if tx.to not in rules.oracles:
         refuse("contract", tx.to, "a pinned V3 pool")
     if tx.to != pool:
         refuse("contract", tx.to, f"the granted pool {pool}")
-    if slots != granted:
-        refuse("observations", slots, f"exactly {granted}")
+    if slots != granted_slots:
+        refuse("observations", slots, f"exactly {granted_slots}")
 
 
 def encode_observations(slots: int) -> str:
@@ -151,22 +151,22 @@ def judge_payout(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules)
         words.end()
     except UndecodableCalldata as error:
         refuse("call", error.message, "the canonical encoding of a call of the table")
-    payout = _granted(grant)
+    payout = _granted_payout(grant)
     if tx.to not in rules.tokens:
         refuse("contract", tx.to, "a pinned token")
     if tx.to != payout.token:
         refuse("contract", tx.to, f"the granted token {payout.token}")
-    _to(to, payout, rules)
-    _amount(raw, payout)
+    _require_recipient(to, payout, rules)
+    _require_amount(raw, payout)
 
 
 def judge_native_payout(tx: UnsignedTx, _data: bytes, grant: Grant, rules: SigningRules) -> None:
     """Raise Refused, with the failed rule, unless the payout of native coin may be signed."""
-    payout = _granted(grant)
+    payout = _granted_payout(grant)
     if payout.token != NATIVE:
         refuse("contract", "native coin", f"the granted token {payout.token}")
-    _to(tx.to, payout, rules)
-    _amount(tx.value_wei, payout)
+    _require_recipient(tx.to, payout, rules)
+    _require_amount(tx.value_wei, payout)
 
 
 def encode_payout(to: str, raw: int) -> str:
@@ -174,18 +174,18 @@ def encode_payout(to: str, raw: int) -> str:
     return "0x" + (TRANSFER + bytes(12) + bytes.fromhex(to[2:]) + raw.to_bytes(32, "big")).hex()
 
 
-def _granted(grant: Grant) -> Payout:
+def _granted_payout(grant: Grant) -> Payout:
     if grant.payout is None:
         refuse("payout", "a payment", "none: the grant names no payment")
     return grant.payout
 
 
-def _to(to: str, payout: Payout, rules: SigningRules) -> None:
+def _require_recipient(to: str, payout: Payout, rules: SigningRules) -> None:
     if to != payout.to:
         refuse("recipient", to, f"the granted address {payout.to}")
     if to not in rules.payouts:
         refuse("recipient", to, "a payout address confirmed by the owner")
-    ours = (
+    own_contracts = (
         rules.wallet,
         *rules.tokens,
         *rules.routers,
@@ -194,7 +194,7 @@ def _to(to: str, payout: Payout, rules: SigningRules) -> None:
         *rules.v2_routers,
         *rules.pairs,
     )
-    if to in (*ours, *rules.oracles) or int(to, 16) == 0:
+    if to in (*own_contracts, *rules.oracles) or int(to, 16) == 0:
         refuse(
             "recipient",
             to,
@@ -202,7 +202,7 @@ def _to(to: str, payout: Payout, rules: SigningRules) -> None:
         )
 
 
-def _amount(raw: int, payout: Payout) -> None:
+def _require_amount(raw: int, payout: Payout) -> None:
     if raw != payout.raw or raw <= 0:
         refuse("payout_amount", raw, f"exactly {payout.raw}, above zero")
     if raw > payout.most_raw:

@@ -38,7 +38,7 @@ class CalldataReader:
 
     def __init__(self, data: bytes) -> None:
         self._data = data
-        self._at = 0
+        self._offset = 0
 
     def uint(self, bits: int = 256) -> int:
         """Return the next word as an unsigned integer whose bits above `bits` are zero."""
@@ -72,22 +72,22 @@ class CalldataReader:
 
     def take(self, length: int) -> bytes:
         """Return the next `length` bytes."""
-        part = self._data[self._at : self._at + length]
-        if len(part) != length:
+        chunk = self._data[self._offset : self._offset + length]
+        if len(chunk) != length:
             raise UndecodableCalldata("calldata ends too early")
-        self._at += length
-        return part
+        self._offset += length
+        return chunk
 
     def padded(self, length: int) -> bytes:
         """Return `length` bytes, followed by zeros up to a whole word."""
-        part = self.take(length)
+        chunk = self.take(length)
         if any(self.take(-length % WORD)):
             raise UndecodableCalldata("calldata: padding is not zero")
-        return part
+        return chunk
 
     def end(self) -> None:
         """Raise UndecodableCalldata unless everything was read."""
-        if self._at != len(self._data):
+        if self._offset != len(self._data):
             raise UndecodableCalldata("calldata has trailing bytes")
 
 
@@ -162,50 +162,52 @@ class _ProgramReader:
 
     def __init__(self, data: bytes) -> None:
         self._data = data
-        self._at = 0
+        self._offset = 0
 
     def take(self, length: int, signed: bool = False) -> int:
-        part = self._data[self._at : self._at + length]
-        if len(part) != length:
+        chunk = self._data[self._offset : self._offset + length]
+        if len(chunk) != length:
             raise ValueError("the program ends too early")
-        self._at += length
-        return int.from_bytes(part, "big", signed=signed)
+        self._offset += length
+        return int.from_bytes(chunk, "big", signed=signed)
 
     def address(self) -> str:
         return address_from_word(self.take(20))
 
     @property
-    def left(self) -> int:
-        return len(self._data) - self._at
+    def left_bytes(self) -> int:
+        return len(self._data) - self._offset
 
 
 def decode_program(data: bytes) -> RebalanceCall:
     """Decode the program in `data`. Raises ValueError naming the error."""
-    source = _ProgramReader(data)
-    deadline_s, watched_count, count = source.take(5), source.take(1), source.take(1)
-    floor_raw = source.take(16, signed=True)
-    if watched_count > count:
+    reader = _ProgramReader(data)
+    deadline_s, watched_count, token_count = reader.take(5), reader.take(1), reader.take(1)
+    floor_raw = reader.take(16, signed=True)
+    if watched_count > token_count:
         raise ValueError("the program watches more tokens than it lists")
-    tokens = tuple(source.address() for _ in range(count))
-    watched = tuple(
-        WatchedBalance(token, source.take(24), source.take(16, signed=True))
+    tokens = tuple(reader.address() for _ in range(token_count))
+    watched_balances = tuple(
+        WatchedBalance(token, reader.take(24), reader.take(16, signed=True))
         for token in tokens[:watched_count]
     )
     if len(set(tokens)) != len(tokens):
         raise ValueError("the program lists a token twice")
-    if source.left == 0 or source.left % LEG_BYTES:
+    if reader.left_bytes == 0 or reader.left_bytes % LEG_BYTES:
         raise ValueError("the program's legs are not whole")
-    legs = tuple(_leg(source, tokens) for _ in range(source.left // LEG_BYTES))
-    if unused := set(tokens) - {
+    legs = tuple(_leg(reader, tokens) for _ in range(reader.left_bytes // LEG_BYTES))
+    if unused_tokens := set(tokens) - {
         token for leg in legs for token in (leg.token_in, leg.token_out, leg.pair_with)
     }:
-        raise ValueError(f"the program lists {', '.join(sorted(unused))} and does not trade it")
-    return RebalanceCall(deadline_s, floor_raw, watched, tokens[watched_count:], legs)
+        raise ValueError(
+            f"the program lists {', '.join(sorted(unused_tokens))} and does not trade it"
+        )
+    return RebalanceCall(deadline_s, floor_raw, watched_balances, tokens[watched_count:], legs)
 
 
-def _leg(source: _ProgramReader, tokens: tuple[str, ...]) -> ProgramLeg:
-    kind, number_in, number_out, number_next = (source.take(1) for _ in range(4))
-    fee_pips, amount_raw, least_raw = source.take(3), source.take(16), source.take(16)
+def _leg(reader: _ProgramReader, tokens: tuple[str, ...]) -> ProgramLeg:
+    kind, index_in, index_out, index_next = (reader.take(1) for _ in range(4))
+    fee_pips, amount_raw, least_raw = reader.take(3), reader.take(16), reader.take(16)
     if kind >> 6 or 3 in (kind & 3, kind >> 2 & 3, kind >> 4 & 3):
         raise ValueError(f"a leg of kind {kind} is not known")
     venue, paid_from, paid_to = (
@@ -213,19 +215,19 @@ def _leg(source: _ProgramReader, tokens: tuple[str, ...]) -> ProgramLeg:
         FundsLocation(kind >> 2 & 3),
         FundsLocation(kind >> 4 & 3),
     )
-    if max(number_in, number_out, number_next) >= len(tokens):
+    if max(index_in, index_out, index_next) >= len(tokens):
         raise ValueError("a leg names a token that is not listed")
-    if number_next and paid_to is not FundsLocation.PAIR:
+    if index_next and paid_to is not FundsLocation.PAIR:
         raise ValueError("a leg names a next token without paying to its pair")
     if amount_raw and paid_from is not FundsLocation.WALLET:
         raise ValueError("a leg names an amount that the wallet does not pay")
-    pair_with = tokens[number_next] if paid_to is FundsLocation.PAIR else None
+    pair_with = tokens[index_next] if paid_to is FundsLocation.PAIR else None
     return ProgramLeg(
         venue,
         paid_from,
         paid_to,
-        tokens[number_in],
-        tokens[number_out],
+        tokens[index_in],
+        tokens[index_out],
         pair_with,
         fee_pips,
         amount_raw,
@@ -412,16 +414,16 @@ def _multicall(words: CalldataReader) -> Multicall:
     count = words.count(MAX_CALLS, "calls")
     offsets = [words.uint() for _ in range(count)]
     calls: list[MulticallItem] = []
-    expected = count * WORD
+    expected_offset = count * WORD
     for offset in offsets:
-        if offset != expected:
+        if offset != expected_offset:
             raise UndecodableCalldata("calldata: a call is not at its canonical offset")
         length = words.count(1 << 16, "bytes in a call")
-        call = _decode(words.padded(length), _INNER)
+        call = _decode(words.padded(length), _MULTICALL_DECODERS)
         if not isinstance(call, MulticallItem):
             raise UndecodableCalldata("calldata: only swaps and payments may be inside a multicall")
         calls.append(call)
-        expected += WORD + length + -length % WORD
+        expected_offset += WORD + length + -length % WORD
     return Multicall(deadline_s, tuple(calls))
 
 
@@ -434,7 +436,7 @@ def _rebalance(words: CalldataReader) -> RebalanceCall:
         raise UndecodableCalldata(f"calldata: {error}") from None
 
 
-_INNER: dict[bytes, Callable[[CalldataReader], Call]] = {
+_MULTICALL_DECODERS: dict[bytes, Callable[[CalldataReader], Call]] = {
     EXACT_INPUT_SINGLE: _exact_input_single,
     SWAP_EXACT_TOKENS: _swap_exact_tokens,
     WRAP_ETH: lambda words: WrapEth(words.uint()),
@@ -447,5 +449,5 @@ _DECODERS: dict[bytes, Callable[[CalldataReader], Call]] = {
     MULTICALL: _multicall,
     REBALANCE: _rebalance,
     WITHDRAW: lambda words: WithdrawWeth9(words.uint()),
-    **_INNER,
+    **_MULTICALL_DECODERS,
 }

@@ -95,7 +95,7 @@ def decode(data: bytes) -> FuturesCall:
     return call
 
 
-def _order(words: CalldataReader, trader: str | None = None) -> OpenPosition:
+def _decode_order(words: CalldataReader, trader: str | None = None) -> OpenPosition:
     market = words.address()
     sells, is_exact_input = words.uint(1), words.uint(1)
     if sells != is_exact_input:
@@ -106,19 +106,19 @@ def _order(words: CalldataReader, trader: str | None = None) -> OpenPosition:
     return OpenPosition(trader, market, -amount if sells else amount, bound_raw, deadline_s)
 
 
-def _delegate(words: CalldataReader, *, is_allowed: bool) -> ChangeDelegate:
+def _decode_delegate(words: CalldataReader, *, is_allowed: bool) -> ChangeDelegate:
     delegate = words.address()
     words.exactly(TRADE_ONLY, "the right to trade")
     return ChangeDelegate(delegate, is_allowed)
 
 
 _DECODERS: dict[bytes, Callable[[CalldataReader], FuturesCall]] = {
-    OPEN_POSITION: _order,
-    OPEN_POSITION_FOR: lambda words: _order(words, words.address()),
+    OPEN_POSITION: _decode_order,
+    OPEN_POSITION_FOR: lambda words: _decode_order(words, words.address()),
     DEPOSIT: lambda words: MarginTransfer(words.address(), words.uint(), True),
     WITHDRAW: lambda words: MarginTransfer(words.address(), words.uint(), False),
-    APPROVE: lambda words: _delegate(words, is_allowed=True),
-    REVOKE: lambda words: _delegate(words, is_allowed=False),
+    APPROVE: lambda words: _decode_delegate(words, is_allowed=True),
+    REVOKE: lambda words: _decode_delegate(words, is_allowed=False),
 }
 SELECTORS = frozenset(_DECODERS)
 """Functions that a transaction of the futures layer may call."""
@@ -132,86 +132,86 @@ def judge(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules) -> Non
         refuse("call", error.message, "the canonical encoding of a call of the table")
     if rules.futures is None:
         refuse("futures", type(call).__name__, "none: no futures are configured")
-    granted, terms = futures_grant(grant), rules.futures
-    if granted is None:
+    layer_grant, futures_rules = futures_grant(grant), rules.futures
+    if layer_grant is None:
         refuse("action", type(call).__name__, "none: the grant has no futures action")
-    match call, granted.action:
+    match call, layer_grant.action:
         case [OpenPosition(), PerpOrder()]:
-            _contract(tx.to, terms.clearing_house, "clearing house")
-            _judge_trader(call, rules.wallet, terms)
-            _judge_size(call, granted.action, terms)
-            judge_order(granted.action, granted, grant.now_s, terms)
+            _require_contract(tx.to, futures_rules.clearing_house, "clearing house")
+            _judge_trader(call, rules.wallet, futures_rules)
+            _judge_size(call, layer_grant.action, futures_rules)
+            judge_order(layer_grant.action, layer_grant, grant.now_s, futures_rules)
             require_deadline(call.deadline_s, grant, rules)
         case [MarginTransfer(is_deposit=True), MarginDeposit()]:
-            _judge_margin(tx.to, call, granted.action.raw, rules.wallet, terms)
+            _judge_margin(tx.to, call, layer_grant.action.raw, rules.wallet, futures_rules)
         case [MarginTransfer(is_deposit=False), MarginWithdrawal()]:
-            _judge_margin(tx.to, call, granted.action.raw, rules.wallet, terms)
+            _judge_margin(tx.to, call, layer_grant.action.raw, rules.wallet, futures_rules)
         case [ChangeDelegate(), DelegateChange()]:
-            _contract(tx.to, terms.delegate_approval, "delegate approval")
-            _judge_delegate(call, granted.action, rules.wallet, terms)
+            _require_contract(tx.to, futures_rules.delegate_approval, "delegate approval")
+            _judge_delegate(call, layer_grant.action, rules.wallet, futures_rules)
         case _:
-            _other_action(call, granted.action)
+            _refuse_action(call, layer_grant.action)
 
 
 def require_approval(
-    token: str, spender: str, raw: int, granted: FuturesGrant, rules: SigningRules
+    token: str, spender: str, raw: int, layer_grant: FuturesGrant, rules: SigningRules
 ) -> None:
-    """Require that an approval is for the vault, of exactly the collateral of the granted
-    deposit.
+    """Require that an approval is for the vault, of exactly the collateral of the granted deposit,
+    or of zero, which resets it.
     """
-    if rules.futures is None or not isinstance(granted.action, MarginDeposit):
+    if rules.futures is None or not isinstance(layer_grant.action, MarginDeposit):
         refuse("approval", "an approval", "none: no deposit of margin is granted")
     if token != rules.futures.collateral or token not in rules.tokens:
         refuse("contract", token, f"the pinned collateral {rules.futures.collateral}")
     if spender != rules.futures.vault:
         refuse("spender", spender, f"the pinned vault {rules.futures.vault}")
-    if raw not in (0, granted.action.raw):
-        refuse("approval_amount", raw, f"0, or the {granted.action.raw} that is deposited")
+    if raw not in (0, layer_grant.action.raw):
+        refuse("approval_amount", raw, f"0, or the {layer_grant.action.raw} that is deposited")
 
 
-def _other_action(call: FuturesCall, action: FuturesAction) -> NoReturn:
+def _refuse_action(call: FuturesCall, action: FuturesAction) -> NoReturn:
     refuse("action", type(call).__name__, f"{type(action).__name__}, as granted")
 
 
-def _contract(to: str, pinned: str, role: str) -> None:
+def _require_contract(to: str, pinned: str, role: str) -> None:
     if to != pinned:
         refuse("contract", to, f"the pinned {role} {pinned}")
 
 
-def _own_account(wallet: str, terms: FuturesRules) -> None:
+def _require_own_account(wallet: str, rules: FuturesRules) -> None:
     """Require the wallet to be the trader, because a delegate must change neither margin nor
     delegates.
     """
-    if terms.trader != wallet:
-        refuse("trader", f"the delegate {wallet}", f"the account {terms.trader} itself")
+    if rules.trader != wallet:
+        refuse("trader", f"the delegate {wallet}", f"the account {rules.trader} itself")
 
 
-def _judge_trader(call: OpenPosition, wallet: str, terms: FuturesRules) -> None:
+def _judge_trader(call: OpenPosition, wallet: str, rules: FuturesRules) -> None:
     """Require the call to trade for the configured account; openPosition always trades for the
     wallet itself.
     """
     traded_for = wallet if call.trader is None else call.trader
-    if traded_for != terms.trader:
-        refuse("trader", traded_for, terms.trader)
+    if traded_for != rules.trader:
+        refuse("trader", traded_for, rules.trader)
 
 
 def _judge_margin(
-    to: str, call: MarginTransfer, raw: int, wallet: str, terms: FuturesRules
+    to: str, call: MarginTransfer, raw: int, wallet: str, rules: FuturesRules
 ) -> None:
-    _contract(to, terms.vault, "vault")
-    _own_account(wallet, terms)
-    if call.token != terms.collateral:
-        refuse("tokens", call.token, f"the collateral {terms.collateral}")
+    _require_contract(to, rules.vault, "vault")
+    _require_own_account(wallet, rules)
+    if call.token != rules.collateral:
+        refuse("tokens", call.token, f"the collateral {rules.collateral}")
     if call.raw != raw or call.raw <= 0:
         refuse("amount", call.raw, f"exactly {raw}, above zero")
 
 
 def _judge_delegate(
-    call: ChangeDelegate, action: DelegateChange, wallet: str, terms: FuturesRules
+    call: ChangeDelegate, action: DelegateChange, wallet: str, rules: FuturesRules
 ) -> None:
-    _own_account(wallet, terms)
-    if call.delegate != terms.delegate or int(call.delegate, 16) == 0:
-        refuse("delegate", call.delegate, f"the configured delegate {terms.delegate}")
+    _require_own_account(wallet, rules)
+    if call.delegate != rules.delegate or int(call.delegate, 16) == 0:
+        refuse("delegate", call.delegate, f"the configured delegate {rules.delegate}")
     if (call.delegate, call.is_allowed) != (action.delegate, action.is_allowed):
         refuse("delegate", _delegate_text(call), f"exactly {action}")
 
@@ -220,13 +220,13 @@ def _delegate_text(call: ChangeDelegate) -> str:
     return f"{'approve' if call.is_allowed else 'revoke'} {call.delegate}"
 
 
-def _judge_size(call: OpenPosition, order: PerpOrder, terms: FuturesRules) -> None:
+def _judge_size(call: OpenPosition, order: PerpOrder, rules: FuturesRules) -> None:
     """Require a market order with the granted market, size and bound; in a market that the config
     does not name, only a reduction.
     """
     if order.kind is not PerpOrderKind.MARKET:
         refuse("order", order.kind.value, "a market order")
-    if call.market not in terms.markets and not order.is_reduce_only:
+    if call.market not in rules.markets and not order.is_reduce_only:
         refuse("market", call.market, "a configured market, or a reduction")
     if call.market != order.market:
         refuse("market", call.market, f"the granted market {order.market}")
@@ -236,19 +236,21 @@ def _judge_size(call: OpenPosition, order: PerpOrder, terms: FuturesRules) -> No
         refuse("bound", call.bound_raw, f"exactly {order.bound_raw}, above zero")
 
 
-def judge_order(order: PerpOrder, granted: FuturesGrant, now_s: int, terms: FuturesRules) -> None:
+def judge_order(
+    order: PerpOrder, layer_grant: FuturesGrant, now_s: int, rules: FuturesRules
+) -> None:
     """Require a bound near the snapshot's index. An order that does not reduce must keep the
     leverage limit.
     """
-    account = granted.account
+    account = layer_grant.account
     market = next(
         (perp_market for perp_market in account.markets if perp_market.market == order.market), None
     )
     if market is None or market.index <= 0 or market.mark <= 0:
         refuse("market", order.market, "a market of the snapshot with both prices")
     age_s = now_s - market.index_s
-    if not 0 <= age_s <= terms.index_age_s:
-        refuse("index_age", f"{age_s} s", f"0 to {terms.index_age_s} s")
+    if not 0 <= age_s <= rules.index_age_s:
+        refuse("index_age", f"{age_s} s", f"0 to {rules.index_age_s} s")
     position_raw = sum(
         position.size_raw for position in account.positions if position.market == order.market
     )
@@ -257,24 +259,24 @@ def judge_order(order: PerpOrder, granted: FuturesGrant, now_s: int, terms: Futu
         refuse(
             "reduce_only", f"{order.size_raw} on a position of {position_raw}", "a smaller position"
         )
-    if granted.is_emergency and not order.is_reduce_only:
+    if layer_grant.is_emergency and not order.is_reduce_only:
         refuse("emergency", "an order that may open", "a reduction")
-    slippage = terms.emergency_slippage_bps if granted.is_emergency else terms.slippage_bps
-    _judge_bound(order, market, slippage)
+    allowed_bps = rules.emergency_slippage_bps if layer_grant.is_emergency else rules.slippage_bps
+    _judge_bound(order, market, allowed_bps)
     if not reduces:
-        _judge_leverage(order, market, account, terms.max_leverage_bps)
+        _judge_leverage(order, market, account, rules.max_leverage_bps)
 
 
 def _judge_bound(order: PerpOrder, market: PerpMarket, slippage_bps: int) -> None:
-    fair = abs(order.size_raw) * market.index
+    index_raw = abs(order.size_raw) * market.index
     if order.size_raw > 0:
-        most = fair * Fraction(BPS + slippage_bps, BPS)
-        if order.bound_raw > most:
-            refuse("bound", f"pays {order.bound_raw}", f"at most {most.__floor__()}")
+        most_raw = index_raw * Fraction(BPS + slippage_bps, BPS)
+        if order.bound_raw > most_raw:
+            refuse("bound", f"pays {order.bound_raw}", f"at most {most_raw.__floor__()}")
     else:
-        least = fair * Fraction(BPS - slippage_bps, BPS)
-        if order.bound_raw < least:
-            refuse("bound", f"brings {order.bound_raw}", f"at least {least.__ceil__()}")
+        least_raw = index_raw * Fraction(BPS - slippage_bps, BPS)
+        if order.bound_raw < least_raw:
+            refuse("bound", f"brings {order.bound_raw}", f"at least {least_raw.__ceil__()}")
 
 
 def _judge_leverage(
@@ -287,21 +289,23 @@ def _judge_leverage(
     sizes = {position.market: position.size_raw for position in account.positions}
     if missing := sorted(sizes.keys() - marks.keys()):
         refuse("market", ", ".join(missing), "positions in markets of the snapshot")
-    value = account.collateral_raw + account.realised_raw
+    value_raw = account.collateral_raw + account.realised_raw
     for position in account.positions:
-        value += position.open_notional_raw - position.funding_pending_raw
-        value += _at_mark(position.size_raw, marks[position.market])
-    fair = abs(_at_mark(order.size_raw, market.mark))
-    worse = order.bound_raw - fair if order.size_raw > 0 else fair - order.bound_raw
-    fee = -(-max(fair, order.bound_raw) * market.fee_ppm // PPM)
-    value -= max(0, worse) + fee
+        value_raw += position.open_notional_raw - position.funding_pending_raw
+        value_raw += _at_mark(position.size_raw, marks[position.market])
+    mark_raw = abs(_at_mark(order.size_raw, market.mark))
+    slippage_raw = order.bound_raw - mark_raw if order.size_raw > 0 else mark_raw - order.bound_raw
+    fee = -(-max(mark_raw, order.bound_raw) * market.fee_ppm // PPM)
+    value_raw -= max(0, slippage_raw) + fee
     sizes[order.market] = sizes.get(order.market, 0) + order.size_raw
     for resting in account.resting:
         sizes[resting.market] = sizes.get(resting.market, 0) + resting.size_raw
-        value -= _resting_cost(resting, account)
-    gross = sum(abs(_at_mark(size, marks[name])) for name, size in sizes.items())
-    if value <= 0 or gross * BPS > most_bps * value:
-        leverage = "unlimited" if value <= 0 else f"{Fraction(gross, value).__float__():.4f}x"
+        value_raw -= _resting_cost(resting, account)
+    gross_raw = sum(abs(_at_mark(size, marks[name])) for name, size in sizes.items())
+    if value_raw <= 0 or gross_raw * BPS > most_bps * value_raw:
+        leverage = (
+            "unlimited" if value_raw <= 0 else f"{Fraction(gross_raw, value_raw).__float__():.4f}x"
+        )
         refuse("leverage", leverage, f"{most_bps / BPS:g}x")
 
 
@@ -313,19 +317,19 @@ def _resting_cost(resting: RestingOrder, account: MarginAccount) -> int:
     )
     if market is None:
         refuse("market", resting.market, "resting orders in markets of the snapshot")
-    worse = resting.size_raw * (resting.price - market.mark)
+    slippage_raw = resting.size_raw * (resting.price - market.mark)
     fee = abs(resting.size_raw) * max(resting.price, market.mark) * market.fee_ppm / PPM
-    return (max(Fraction(0), worse) + fee).__ceil__()
+    return (max(Fraction(0), slippage_raw) + fee).__ceil__()
 
 
 def _at_mark(size_raw: int, mark: Fraction) -> int:
     """Return the signed value of a size, truncated toward zero."""
-    whole = abs(size_raw) * mark.numerator // mark.denominator
-    return -whole if size_raw < 0 else whole
+    value_raw = abs(size_raw) * mark.numerator // mark.denominator
+    return -value_raw if size_raw < 0 else value_raw
 
 
-_ACTION = {"type", "orders", "grouping"}
-_WIRE = {
+_ACTION_KEYS = {"type", "orders", "grouping"}
+_RULE_BY_KEY = {
     "a": "market",
     "b": "side",
     "p": "bound",
@@ -356,11 +360,12 @@ TIME_IN_FORCE = {
 """The venue's name of what happens to the part of an order that is not filled at once."""
 
 
-def cloid_of(step_id: str, index: int, action: PerpOrder | RestingAction) -> str:
-    """Return the client order id of action `index` of a step: the same after a restart. In a step
-    the id is the action's nonce. The id of a cancel is only its name in the journal.
+def cloid_of(id_source: str, index: int, action: PerpOrder | RestingAction) -> str:
+    """Return the client order id of action `index`. It depends on its arguments alone, so it is the
+    same after a restart. For a signed order `id_source` is its nonce as text, in a plan the step's
+    id. The venue never sees the id of a cancel; it names the cancel in the journal.
     """
-    fields: list[object] = ["trimtab", step_id, index, action.market]
+    fields: list[object] = ["trimtab", id_source, index, action.market]
     match action:
         case PerpOrder():
             fields += [
@@ -400,8 +405,8 @@ def require_signable_order(
     """Return the action of an order if it may be signed at `now_s` of this machine's clock. Raises
     Refused with the failed rule.
     """
-    order, granted = granted_order(grant), futures_grant(grant)
-    if granted is None:
+    order, layer_grant = granted_order(grant), futures_grant(grant)
+    if layer_grant is None:
         refuse("action", "an order", "none: the grant has no futures action")
     if tx.to != rules.trader:
         refuse("trader", tx.to, rules.trader)
@@ -413,18 +418,18 @@ def require_signable_order(
     if not now_s < grant.deadline_s <= last_s:
         refuse("deadline", grant.deadline_s, f"after {now_s} and at most {last_s}")
     if isinstance(order, OrderCancel):
-        return _judge_cancel(tx.data, order, granted, rules)
+        return _judge_cancel(tx.data, order, layer_grant, rules)
     wire = decode_action(tx.data)["orders"][0]
-    expected = _expected_wire(order, tx.nonce, granted, rules)
-    for key, rule in _WIRE.items():
+    expected = _expected_wire(order, tx.nonce, layer_grant, rules)
+    for key, rule in _RULE_BY_KEY.items():
         if json.dumps(wire[key]) != json.dumps(expected[key]):
             refuse(rule, wire[key], f"exactly {expected[key]}")
     action = {"type": "order", "orders": [expected], "grouping": "na"}
     _require_bytes(tx.data, action)
     if isinstance(order, PerpOrder):
-        judge_order(order, granted, grant.now_s, rules)
+        judge_order(order, layer_grant, grant.now_s, rules)
     else:
-        _judge_stop(order, granted, grant.now_s, rules)
+        _judge_stop(order, layer_grant, grant.now_s, rules)
     return action
 
 
@@ -434,12 +439,12 @@ def _require_bytes(data: str, action: dict[str, Any]) -> None:
 
 
 def _judge_cancel(
-    data: str, cancel: OrderCancel, granted: FuturesGrant, rules: FuturesRules
+    data: str, cancel: OrderCancel, layer_grant: FuturesGrant, rules: FuturesRules
 ) -> dict[str, Any]:
     """Return the action that cancels a resting stop of the agent in the snapshot, or any limit order
     of the agent: without the order no position is opened.
     """
-    stops = {(stop.market, stop.cloid) for stop in granted.account.stops}
+    stops = {(stop.market, stop.cloid) for stop in layer_grant.account.stops}
     if not is_limit_cloid(cancel.cloid) and (cancel.market, cancel.cloid) not in stops:
         refuse("client_order_id", cancel.cloid, "a resting stop of the snapshot, or a limit order")
     wire = {"asset": _pinned_number(cancel.market, rules), "cloid": cancel.cloid}
@@ -448,19 +453,21 @@ def _judge_cancel(
     return action
 
 
-def _judge_stop(stop: StopOrder, granted: FuturesGrant, now_s: int, terms: FuturesRules) -> None:
+def _judge_stop(
+    stop: StopOrder, layer_grant: FuturesGrant, now_s: int, rules: FuturesRules
+) -> None:
     """Require a stop of the whole position, on the losing side of mark and index, with a bound
     within the slippage of emergencies from its trigger.
     """
-    account = granted.account
+    account = layer_grant.account
     market = next(
         (perp_market for perp_market in account.markets if perp_market.market == stop.market), None
     )
     if market is None or market.index <= 0 or market.mark <= 0:
         refuse("market", stop.market, "a market of the snapshot with both prices")
     age_s = now_s - market.index_s
-    if not 0 <= age_s <= terms.index_age_s:
-        refuse("index_age", f"{age_s} s", f"0 to {terms.index_age_s} s")
+    if not 0 <= age_s <= rules.index_age_s:
+        refuse("index_age", f"{age_s} s", f"0 to {rules.index_age_s} s")
     position_raw = sum(
         position.size_raw for position in account.positions if position.market == stop.market
     )
@@ -468,18 +475,18 @@ def _judge_stop(stop: StopOrder, granted: FuturesGrant, now_s: int, terms: Futur
         refuse(
             "reduce_only", f"{stop.size_raw} on a position of {position_raw}", "the whole position"
         )
-    slip = Fraction(terms.emergency_slippage_bps, BPS)
+    slippage_share = Fraction(rules.emergency_slippage_bps, BPS)
     prices = (abs(position_raw) * market.mark, abs(position_raw) * market.index)
     if position_raw > 0:
         is_losing = stop.trigger_raw < min(prices)
-        is_bounded = stop.bound_raw >= stop.trigger_raw * (1 - slip)
+        is_bounded = stop.bound_raw >= stop.trigger_raw * (1 - slippage_share)
     else:
         is_losing = stop.trigger_raw > max(prices)
-        is_bounded = stop.bound_raw <= stop.trigger_raw * (1 + slip)
+        is_bounded = stop.bound_raw <= stop.trigger_raw * (1 + slippage_share)
     if not is_losing:
         refuse("trigger", stop.trigger_raw, "the losing side of mark and index")
     if not is_bounded:
-        refuse("bound", stop.bound_raw, f"within {terms.emergency_slippage_bps} bps of the trigger")
+        refuse("bound", stop.bound_raw, f"within {rules.emergency_slippage_bps} bps of the trigger")
 
 
 def decode_action(data: str) -> dict[str, Any]:
@@ -494,10 +501,10 @@ def decode_action(data: str) -> dict[str, Any]:
     if (
         not isinstance(action, dict)
         or not isinstance(orders, list)
-        or set(action) != _ACTION
+        or set(action) != _ACTION_KEYS
         or (action["type"], action["grouping"], len(orders)) != ("order", "na", 1)
         or not isinstance(orders[0], dict)
-        or set(orders[0]) != set(_WIRE)
+        or set(orders[0]) != set(_RULE_BY_KEY)
     ):
         refuse("call", "another action", "one order")
     return action
@@ -511,47 +518,49 @@ def _pinned_number(market: str, rules: FuturesRules) -> int:
 
 
 def _expected_wire(
-    order: PerpOrder | StopOrder, nonce_ms: int, granted: FuturesGrant, rules: FuturesRules
+    order: PerpOrder | StopOrder, nonce_ms: int, layer_grant: FuturesGrant, rules: FuturesRules
 ) -> dict[str, Any]:
     """Return the only form in which the granted order may be signed. Raises Refused for an order
     that has none.
     """
     is_reduce_only = True
     if isinstance(order, PerpOrder):
-        _judge_kind(order, granted, rules)
+        _judge_kind(order, layer_grant, rules)
         if order.market not in rules.markets and not order.is_reduce_only:
             refuse("market", order.market, "a configured market, or a reduction")
         is_reduce_only = order.is_reduce_only
     market = next(
         (
             perp_market
-            for perp_market in granted.account.markets
+            for perp_market in layer_grant.account.markets
             if perp_market.market == order.market
         ),
         None,
     )
     if market is None:
         refuse("market", order.market, "a market of the snapshot")
-    number, unit = _pinned_number(order.market, rules), granted.account.quote.unit
+    number, quote_unit = _pinned_number(order.market, rules), layer_grant.account.quote.unit
     if not order.size_raw or order.bound_raw <= 0:
         refuse("size", order.size_raw, "a size and a bound above zero")
     if isinstance(order, StopOrder):
-        at = _limit_text(order.size_raw, order.trigger_raw, market, unit)
-        how: dict[str, object] = {"trigger": {"isMarket": True, "triggerPx": at, "tpsl": "sl"}}
+        trigger_price = _limit_text(order.size_raw, order.trigger_raw, market, quote_unit)
+        order_type: dict[str, object] = {
+            "trigger": {"isMarket": True, "triggerPx": trigger_price, "tpsl": "sl"}
+        }
     else:
-        how = {"limit": {"tif": TIME_IN_FORCE[order.kind]}}
+        order_type = {"limit": {"tif": TIME_IN_FORCE[order.kind]}}
     return {
         "a": number,
         "b": order.size_raw > 0,
-        "p": _limit_text(order.size_raw, order.bound_raw, market, unit),
+        "p": _limit_text(order.size_raw, order.bound_raw, market, quote_unit),
         "s": decimal_text(abs(order.size_raw), market.size_decimals),
         "r": is_reduce_only,
-        "t": how,
+        "t": order_type,
         "c": cloid_of(str(nonce_ms), 0, order),
     }
 
 
-def _judge_kind(order: PerpOrder, granted: FuturesGrant, rules: FuturesRules) -> None:
+def _judge_kind(order: PerpOrder, layer_grant: FuturesGrant, rules: FuturesRules) -> None:
     """Require an immediate-or-cancel order, or an opening of the configured kind in a market in
     which no other rests.
     """
@@ -559,9 +568,9 @@ def _judge_kind(order: PerpOrder, granted: FuturesGrant, rules: FuturesRules) ->
         return
     if order.kind is not rules.order_kind:
         refuse("order", order.kind.value, f"{rules.order_kind.value}, as configured")
-    if order.is_reduce_only or granted.is_emergency:
+    if order.is_reduce_only or layer_grant.is_emergency:
         refuse("order", order.kind.value, "a market order for a reduction (Ioc)")
-    if any(resting_order.market == order.market for resting_order in granted.account.resting):
+    if any(resting_order.market == order.market for resting_order in layer_grant.account.resting):
         refuse("order", order.kind.value, "none beside the order that rests in its market")
 
 
@@ -575,7 +584,7 @@ def _limit_text(size_raw: int, quote_raw: int, market: PerpMarket, quote_unit: i
         exponent -= 1
     places = max(0, min(PRICE_DECIMALS - market.size_decimals, PRICE_FIGURES - 1 - exponent))
     ticks = price * 10**places
-    whole = ticks.__floor__() if size_raw > 0 else ticks.__ceil__()
-    if whole <= 0:
+    whole_ticks = ticks.__floor__() if size_raw > 0 else ticks.__ceil__()
+    if whole_ticks <= 0:
         refuse("bound", quote_raw, "at least one tick")
-    return decimal_text(whole, places)
+    return decimal_text(whole_ticks, places)

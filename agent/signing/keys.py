@@ -46,7 +46,7 @@ second."""
 MIN_PASSWORD_LENGTH = 12
 MIN_DISTINCT_CHARACTERS = 6
 """Minimum number of different characters in a password."""
-_COMMON = (
+_COMMON_PARTS = (
     "password",
     "passwort",
     "qwertyuiop",
@@ -64,21 +64,21 @@ def read_private_file(path: Path) -> bytes:
     """Return the file's bytes. Raises ConfigError if other users may use the opened file."""
     try:
         with path.open("rb") as file:
-            state = os.fstat(file.fileno())
-            if not stat.S_ISREG(state.st_mode):
+            file_status = os.fstat(file.fileno())
+            if not stat.S_ISREG(file_status.st_mode):
                 raise ConfigError(
                     f"wallet.keystore: {path} is not a regular file",
                     "use the path of the keystore file",
                 )
-            if state.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+            if file_status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
                 raise ConfigError(
                     f"wallet.keystore: users other than its owner can access {path} (mode"
-                    f" {stat.S_IMODE(state.st_mode):04o})",
+                    f" {stat.S_IMODE(file_status.st_mode):04o})",
                     f"run: chmod 600 {path}",
                 )
-            if state.st_uid not in (os.geteuid(), 0):
+            if file_status.st_uid not in (os.geteuid(), 0):
                 raise ConfigError(
-                    f"wallet.keystore: {path} belongs to another user (uid {state.st_uid}), who can"
+                    f"wallet.keystore: {path} belongs to another user (uid {file_status.st_uid}), who can"
                     " read and change it",
                     "run as that user, or use a copy that you own",
                 )
@@ -89,7 +89,7 @@ def read_private_file(path: Path) -> bytes:
         ) from None
 
 
-def open_keystore(raw: bytes, password: Secret, path: Path) -> PrivateKey | ConfigError:
+def open_keystore(file_bytes: bytes, password: Secret, path: Path) -> PrivateKey | ConfigError:
     """Decrypt a keystore. Errors are returned, not raised, because the frames of a traceback would
     hold the key.
     """
@@ -97,18 +97,18 @@ def open_keystore(raw: bytes, password: Secret, path: Path) -> PrivateKey | Conf
     from eth_keyfile.keyfile import decode_keyfile_json
 
     try:
-        sheet = json.loads(raw) if len(raw) <= MAX_KEYSTORE_BYTES else None
+        keystore = json.loads(file_bytes) if len(file_bytes) <= MAX_KEYSTORE_BYTES else None
     except ValueError:
-        sheet = None
-    if not isinstance(sheet, dict) or sheet.get("version") != 3:
+        keystore = None
+    if not isinstance(keystore, dict) or keystore.get("version") != 3:
         return ConfigError(
             f"wallet.keystore: {path} is not a version 3 keystore",
             "write one with: trimtab wallet create",
         )
     try:
         # eth-keyfile 0.8 is typed for text, which it would encode as Latin-1.
-        utf8: Any = password.reveal().encode()
-        return PrivateKey(Account.from_key(decode_keyfile_json(sheet, utf8)))
+        password_bytes: Any = password.reveal().encode()
+        return PrivateKey(Account.from_key(decode_keyfile_json(keystore, password_bytes)))
     except ValueError as error:
         if "MAC mismatch" in str(error):
             return ConfigError(
@@ -137,17 +137,17 @@ def require_strong(password: Secret) -> None:
         raise ConfigError(
             f"the password has fewer than {MIN_DISTINCT_CHARACTERS} different characters", remedy
         )
-    rest = text.lower()
-    for common in _COMMON:
-        rest = rest.replace(common, "")
-    if len(rest) < MIN_PASSWORD_LENGTH // 2:
+    uncommon_part = text.lower()
+    for common_part in _COMMON_PARTS:
+        uncommon_part = uncommon_part.replace(common_part, "")
+    if len(uncommon_part) < MIN_PASSWORD_LENGTH // 2:
         raise ConfigError("the password is a common one", remedy)
 
 
 def require_free_path(path: Path) -> None:
     """Raise ConfigError if `path` exists, or its folder is missing."""
     if os.path.lexists(path):
-        raise _exists(path)
+        raise _path_exists_error(path)
     if not path.parent.is_dir():
         raise ConfigError(
             f"{path}: folder {path.parent} does not exist",
@@ -156,7 +156,7 @@ def require_free_path(path: Path) -> None:
         )
 
 
-def _exists(path: Path) -> ConfigError:
+def _path_exists_error(path: Path) -> ConfigError:
     return ConfigError(
         f"{path} exists already; nothing was changed",
         "use another path, or move that file away",
@@ -165,7 +165,7 @@ def _exists(path: Path) -> ConfigError:
 
 
 @contextmanager
-def _placed(draft: Path, path: Path) -> Iterator[None]:
+def _removing_draft(draft: Path, path: Path) -> Iterator[None]:
     """Remove the draft on exit, whether or not it was put in place at `path`. Raises ConfigError if
     `path` cannot be written.
     """
@@ -188,49 +188,49 @@ def write_keystore(path: Path, key: PrivateKey, password: Secret) -> None:
     """
     require_strong(password)
     require_free_path(path)
-    draft = _draft(path, key, password)
-    with _placed(draft, path):
+    draft = _write_draft(path, key, password)
+    with _removing_draft(draft, path):
         try:
             _link_into_place(draft, path)
         except FileExistsError:
-            raise _exists(path) from None
+            raise _path_exists_error(path) from None
     sync_folder(path.parent)
 
 
-def change_password(path: Path, old: Secret, new: Secret) -> PrivateKey:
+def change_password(path: Path, old_password: Secret, new_password: Secret) -> PrivateKey:
     """Re-encrypt the keystore at `path` and return its key. The old file stays until the new one is
     complete and verified. Raises ConfigError, which leaves the old file unchanged.
     """
-    key = open_keystore(read_private_file(path), old, path)
+    key = open_keystore(read_private_file(path), old_password, path)
     if isinstance(key, ConfigError):
         raise key
-    require_strong(new)
-    if new.reveal() == old.reveal():
+    require_strong(new_password)
+    if new_password.reveal() == old_password.reveal():
         raise ConfigError("the new password is the old one", "choose another password")
-    real = path.resolve()  # keep a symbolic link as a link
-    draft = _draft(real, key, new)
-    with _placed(draft, path):
-        draft.replace(real)
-    sync_folder(real.parent)
+    real_path = path.resolve()  # keep a symbolic link as a link
+    draft = _write_draft(real_path, key, new_password)
+    with _removing_draft(draft, path):
+        draft.replace(real_path)
+    sync_folder(real_path.parent)
     return key
 
 
-def _draft(path: Path, key: PrivateKey, password: Secret) -> Path:
+def _write_draft(path: Path, key: PrivateKey, password: Secret) -> Path:
     """Write an encrypted draft beside `path`, sync it, and verify it by decrypting it."""
     draft = path.with_name(f".{path.name}.{secrets.token_hex(6)}.draft")
-    encrypted = _encrypted_key(key, password)
-    if isinstance(encrypted, ConfigError):
-        raise encrypted
+    encrypted_key = _encrypted_key(key, password)
+    if isinstance(encrypted_key, ConfigError):
+        raise encrypted_key
     try:
-        _new_file(draft, encrypted)
+        _write_new_file(draft, encrypted_key)
     except OSError as error:
         raise ConfigError(
             f"{path}: cannot be written ({error.strerror})",
             "choose a folder that you may write to",
             code=ErrorCode.FILE,
         ) from None
-    decrypted = open_keystore(read_private_file(draft), password, draft)
-    if isinstance(decrypted, ConfigError) or decrypted.address != key.address:
+    decrypted_key = open_keystore(read_private_file(draft), password, draft)
+    if isinstance(decrypted_key, ConfigError) or decrypted_key.address != key.address:
         draft.unlink()
         raise ConfigError(
             f"{path}: the written file cannot be decrypted; nothing was changed",
@@ -247,13 +247,15 @@ def _encrypted_key(key: PrivateKey, password: Secret) -> bytes | ConfigError:
     from eth_account import Account
 
     try:
-        sheet = Account.encrypt(key.reveal(), password.reveal(), kdf="scrypt", iterations=SCRYPT_N)  # type: ignore[no-untyped-call,unused-ignore]  # untyped in 0.11
+        keystore = Account.encrypt(  # type: ignore[no-untyped-call,unused-ignore]  # untyped in 0.11
+            key.reveal(), password.reveal(), kdf="scrypt", iterations=SCRYPT_N
+        )
     except Exception as error:  # the frames of any error hold the key
         return ConfigError(
             f"the key cannot be encrypted ({type(error).__name__})",
             "scrypt needs 256 MB of free memory",
         )
-    return (json.dumps(sheet, indent=1) + "\n").encode()
+    return (json.dumps(keystore, indent=1) + "\n").encode()
 
 
 def _link_into_place(draft: Path, path: Path) -> None:
@@ -263,10 +265,10 @@ def _link_into_place(draft: Path, path: Path) -> None:
     except OSError as error:
         if error.errno not in _NO_HARD_LINKS:
             raise
-        _new_file(path, draft.read_bytes())
+        _write_new_file(path, draft.read_bytes())
 
 
-def _new_file(path: Path, data: bytes) -> None:
+def _write_new_file(path: Path, data: bytes) -> None:
     """Write and sync a file with mode 0600; remove it if that fails."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
@@ -283,7 +285,7 @@ _ALTERNATIVES = (
     "use a keystore file (trimtab wallet create --keystore wallet.json), or install a keyring"
     " service"
 )
-_PLAIN = ("null", "plaintext", "alt.file", "uncrypted")
+_INSECURE_BACKENDS = ("null", "plaintext", "alt.file", "uncrypted")
 """Parts of the names of backends that store nothing, or store secrets in readable form."""
 
 
@@ -291,13 +293,13 @@ def load_from_keyring(entry: tuple[str, str]) -> PrivateKey:
     """Return the key under (service, name). Raises ConfigError if there is no keyring or no such
     entry, or it is not a key.
     """
-    text = _read(entry)
+    text = _read_entry(entry)
     if text is None:
         raise ConfigError(
-            f"wallet.keyring: {_shown(entry)} is not in the keyring",
-            f"trimtab wallet create --keyring {_shown(entry)}",
+            f"wallet.keyring: {_entry_text(entry)} is not in the keyring",
+            f"trimtab wallet create --keyring {_entry_text(entry)}",
         )
-    key = parse_private_key(text, f"wallet.keyring: {_shown(entry)}")
+    key = parse_private_key(text, f"wallet.keyring: {_entry_text(entry)}")
     if isinstance(key, ConfigError):
         raise key
     return key
@@ -305,14 +307,14 @@ def load_from_keyring(entry: tuple[str, str]) -> PrivateKey:
 
 def in_keyring(entry: tuple[str, str]) -> bool:
     """True if the entry exists. Raises ConfigError if there is no keyring."""
-    return _read(entry) is not None
+    return _read_entry(entry) is not None
 
 
 def require_free_keyring_entry(entry: tuple[str, str]) -> None:
     """Raise ConfigError if there is no keyring, or the entry exists: a key is never overwritten."""
     if in_keyring(entry):
         raise ConfigError(
-            f"keyring: {_shown(entry)} exists already; nothing was changed",
+            f"keyring: {_entry_text(entry)} exists already; nothing was changed",
             "choose another name, such as trimtab/second",
         )
 
@@ -322,12 +324,12 @@ def save_to_keyring(entry: tuple[str, str], key: PrivateKey) -> None:
     ConfigError.
     """
     require_free_keyring_entry(entry)
-    failed = _write(entry, key)
-    if failed is not None:
-        raise failed
+    error = _write_entry(entry, key)
+    if error is not None:
+        raise error
     if load_from_keyring(entry).address != key.address:
         raise ConfigError(
-            f"keyring: {_shown(entry)} does not return the key that was stored",
+            f"keyring: {_entry_text(entry)} does not return the key that was stored",
             "use a keystore file",
         )
 
@@ -343,50 +345,50 @@ def require_keyring() -> str:
         raise ConfigError(
             f"keyring: none can be opened ({type(error).__name__})", _ALTERNATIVES
         ) from None
-    chained = getattr(backend, "backends", [backend])
-    if isinstance(backend, fail.Keyring) or not chained:
+    chained_backends = getattr(backend, "backends", [backend])
+    if isinstance(backend, fail.Keyring) or not chained_backends:
         raise ConfigError("keyring: this system has none", _ALTERNATIVES)
-    for part in chained:
-        name = f"{type(part).__module__}.{type(part).__name__}"
-        if any(plain in name.lower() for plain in _PLAIN):
+    for chained_backend in chained_backends:
+        name = f"{type(chained_backend).__module__}.{type(chained_backend).__name__}"
+        if any(insecure in name.lower() for insecure in _INSECURE_BACKENDS):
             raise ConfigError(
                 f"keyring: {name} stores secrets in readable form, or not at all", _ALTERNATIVES
             )
     return f"{type(backend).__module__}.{type(backend).__name__}"
 
 
-def _read(entry: tuple[str, str]) -> Secret | None:
+def _read_entry(entry: tuple[str, str]) -> Secret | None:
     import keyring
 
     require_keyring()
     try:
         text = keyring.get_password(*entry)
     except Exception as error:  # each backend raises its own errors
-        failed = _failed("read", entry, error)
+        keyring_error = _keyring_error("read", entry, error)
     else:
         return None if text is None else Secret(text)
-    raise failed
+    raise keyring_error
 
 
-def _write(entry: tuple[str, str], key: PrivateKey) -> ConfigError | None:
+def _write_entry(entry: tuple[str, str], key: PrivateKey) -> ConfigError | None:
     """Store the key. An error is returned, not raised, because the frames of a backend hold it."""
     import keyring
 
     try:
         keyring.set_password(*entry, key.reveal().hex())
     except Exception as error:
-        return _failed("write", entry, error)
+        return _keyring_error("write", entry, error)
     return None
 
 
-def _failed(what: str, entry: tuple[str, str], error: Exception) -> ConfigError:
+def _keyring_error(action: str, entry: tuple[str, str], error: Exception) -> ConfigError:
     return ConfigError(
-        f"keyring: cannot {what} {_shown(entry)} ({type(error).__name__})",
+        f"keyring: cannot {action} {_entry_text(entry)} ({type(error).__name__})",
         f"unlock the keyring and try again, or {_ALTERNATIVES}",
     )
 
 
-def _shown(entry: tuple[str, str]) -> str:
+def _entry_text(entry: tuple[str, str]) -> str:
     return "/".join(entry)
 
 
@@ -485,19 +487,19 @@ def load_key(
     key.
     """
     disable_core_dumps()
-    live = chain_id not in LOCAL_CHAIN_IDS and not fork
+    is_live = chain_id not in LOCAL_CHAIN_IDS and not fork
     if isinstance(source, TestAccountKey):
-        return _published_account(source.index, chain_id, live)
+        return _published_account(source.index, chain_id, is_live)
     key = _read_key(source, ask)
     if isinstance(key, ConfigError):
         raise key
-    published = is_published(key.address)
-    if published and live:
+    has_published_key = is_published(key.address)
+    if has_published_key and is_live:
         raise ConfigError(
             f"the key of {key.address} is published, and chain {chain_id} is not local",
             "use your own private key",
         )
-    if fork and not published:
+    if fork and not has_published_key:
         raise ConfigError(
             f"the key of {key.address} is not a test key, and this is a fork: its signatures are"
             f" valid on chain {chain_id}",
@@ -506,8 +508,8 @@ def load_key(
     return key
 
 
-def _published_account(index: int, chain_id: int, live: bool) -> SigningKey:
-    if live:
+def _published_account(index: int, chain_id: int, is_live: bool) -> SigningKey:
+    if is_live:
         raise ConfigError(
             f"wallet.test_account: its key is published, and chain {chain_id} is not local",
             "use wallet.keystore or wallet.key_env",
@@ -531,7 +533,7 @@ def _read_key(
         case KeystoreFile(path, password_env):
             return open_keystore(read_private_file(path), _password(path, password_env, ask), path)
         case KeyEnv(name):
-            return parse_private_key(_variable(name), f"wallet.key_env {name}")
+            return parse_private_key(_key_from_variable(name), f"wallet.key_env {name}")
         case KeyringEntry(service, name):
             return load_from_keyring((service, name))
         case KeyPrompt():
@@ -543,7 +545,7 @@ def _read_key(
             return parse_private_key(Secret(ask("Private key: ")), "the typed key")
 
 
-def _variable(name: str) -> Secret:
+def _key_from_variable(name: str) -> Secret:
     if not os.environ.get(name):
         raise ConfigError(
             f"wallet.key_env: the environment variable {name} is not set",
@@ -574,10 +576,10 @@ def is_published(address: str) -> bool:
 @cache
 def _test_account(index: int) -> PrivateKey:
     """Return a test account; cached, since its derivation takes milliseconds."""
-    return _account(_test_key(index))
+    return _key_of(_test_key(index))
 
 
-def _account(key: bytes) -> PrivateKey:
+def _key_of(key: bytes) -> PrivateKey:
     from eth_account import Account
 
     return PrivateKey(Account.from_key(key))

@@ -125,80 +125,100 @@ def decode(data: bytes) -> LiquidityCall:
     decoder = _DECODERS.get(data[:4])
     if decoder is None:
         raise UndecodableCalldata(f"calldata: unknown function 0x{data[:4].hex()}")
-    return _whole(data[4:], decoder)
+    return _decode_all(data[4:], decoder)
 
 
-def _whole(data: bytes, decoder: Callable[[CalldataReader], T]) -> T:
+def _decode_all(data: bytes, decoder: Callable[[CalldataReader], T]) -> T:
     words = CalldataReader(data)
     call = decoder(words)
     words.end()
     return call
 
 
-def _two(words: CalldataReader, bits: int = 256) -> tuple[int, int]:
+def _two_uints(words: CalldataReader, bits: int = 256) -> tuple[int, int]:
     return words.uint(bits), words.uint(bits)
 
 
 def _decrease(words: CalldataReader) -> DecreaseLiquidity:
-    return DecreaseLiquidity(words.uint(), words.uint(128), _two(words), words.uint())
+    return DecreaseLiquidity(words.uint(), words.uint(128), _two_uints(words), words.uint())
 
 
 def _collect(words: CalldataReader) -> CollectOwed:
-    return CollectOwed(words.uint(), words.address(), _two(words, 128))
+    return CollectOwed(words.uint(), words.address(), _two_uints(words, 128))
 
 
 def _increase(words: CalldataReader) -> IncreaseLiquidity:
-    return IncreaseLiquidity(words.uint(), _two(words), _two(words), words.uint())
+    return IncreaseLiquidity(words.uint(), _two_uints(words), _two_uints(words), words.uint())
 
 
 def _mint(words: CalldataReader) -> MintPosition:
     tokens, fee_pips = (words.address(), words.address()), words.uint(24)
     ticks = words.signed(24), words.signed(24)
     return MintPosition(
-        *tokens, fee_pips, ticks, _two(words), _two(words), words.address(), words.uint()
+        *tokens,
+        fee_pips,
+        ticks,
+        _two_uints(words),
+        _two_uints(words),
+        words.address(),
+        words.uint(),
     )
 
 
 def _add(words: CalldataReader) -> AddLiquidity:
     return AddLiquidity(
-        words.address(), words.address(), _two(words), _two(words), words.address(), words.uint()
+        words.address(),
+        words.address(),
+        _two_uints(words),
+        _two_uints(words),
+        words.address(),
+        words.uint(),
     )
 
 
 def _remove(words: CalldataReader) -> RemoveLiquidity:
     return RemoveLiquidity(
-        words.address(), words.address(), words.uint(), _two(words), words.address(), words.uint()
+        words.address(),
+        words.address(),
+        words.uint(),
+        _two_uints(words),
+        words.address(),
+        words.uint(),
     )
 
 
-def _take_out(words: CalldataReader) -> DecreaseAndCollect:
+def _decrease_and_collect(words: CalldataReader) -> DecreaseAndCollect:
     """Require exactly two calls, each at its canonical offset."""
     words.exactly(WORD, "the list of calls")
     words.exactly(2, "the number of calls")
     lengths = 4 + 5 * WORD, 4 + 4 * WORD
-    first = 2 * WORD
-    words.exactly(first, "the first call")
-    words.exactly(first + WORD + lengths[0] + -lengths[0] % WORD, "the second call")
+    first_offset = 2 * WORD
+    words.exactly(first_offset, "the first call")
+    words.exactly(first_offset + WORD + lengths[0] + -lengths[0] % WORD, "the second call")
     return DecreaseAndCollect(
-        _inner(words, lengths[0], DECREASE, _decrease), _inner(words, lengths[1], COLLECT, _collect)
+        _inner_call(words, lengths[0], DECREASE, _decrease),
+        _inner_call(words, lengths[1], COLLECT, _collect),
     )
 
 
-def _inner(
-    words: CalldataReader, length: int, kind: bytes, decoder: Callable[[CalldataReader], T]
+def _inner_call(
+    words: CalldataReader,
+    length: int,
+    expected_selector: bytes,
+    decoder: Callable[[CalldataReader], T],
 ) -> T:
     words.exactly(length, "the length of a call")
     data = words.padded(length)
-    if data[:4] != kind:
+    if data[:4] != expected_selector:
         raise UndecodableCalldata(
             "calldata: only decreaseLiquidity and then collect may be inside the manager's"
             " multicall"
         )
-    return _whole(data[4:], decoder)
+    return _decode_all(data[4:], decoder)
 
 
 _DECODERS: dict[bytes, Callable[[CalldataReader], LiquidityCall]] = {
-    MANAGER_MULTICALL: _take_out,
+    MANAGER_MULTICALL: _decrease_and_collect,
     COLLECT: _collect,
     INCREASE: _increase,
     MINT: _mint,
@@ -222,27 +242,27 @@ def judge(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules) -> Non
     action = grant.action
     if action is None:
         refuse("action", "liquidity", "none: the grant has no action")
-    _contract(tx.to, action, rules)
+    _require_contract(tx.to, action, rules)
     match call, action:
         case [DecreaseAndCollect(), Withdraw(venue="uniswap_v3")]:
             _judge_take_out(call, action, grant, rules)
         case [CollectOwed(), Collect(venue="uniswap_v3")]:
             _judge_collect(call, action.token_id, rules)
         case [IncreaseLiquidity(), Provide(venue="uniswap_v3", token_id=int())]:
-            _token_id(call.token_id, action.token_id)
-            _provided(call, action, grant, rules)
+            _require_token_id(call.token_id, action.token_id)
+            _require_provision(call, action, grant, rules)
         case [MintPosition(), Provide(venue="uniswap_v3", token_id=None)]:
-            _shape(call, action)
-            _recipient(call.recipient, rules)
-            _provided(call, action, grant, rules)
+            _require_new_position(call, action)
+            _require_recipient(call.recipient, rules)
+            _require_provision(call, action, grant, rules)
         case [AddLiquidity(), Provide(venue="uniswap_v2", token_id=None)]:
-            _tokens(call, action)
-            _recipient(call.recipient, rules)
-            _provided(call, action, grant, rules)
+            _require_tokens(call, action)
+            _require_recipient(call.recipient, rules)
+            _require_provision(call, action, grant, rules)
         case [RemoveLiquidity(), Withdraw(venue="uniswap_v2")]:
-            _tokens(call, action)
-            _recipient(call.recipient, rules)
-            _taken(call.liquidity, call.min_raw, action, grant)
+            _require_tokens(call, action)
+            _require_recipient(call.recipient, rules)
+            _require_withdrawal(call.liquidity, call.min_raw, action, grant)
             require_deadline(call.deadline_s, grant, rules)
         case _:
             refuse(
@@ -277,8 +297,8 @@ def require_approval(
                 "an approval",
                 f"none: {type(action).__name__} on {action.venue} needs none",
             )
-    allowed = _counterparts(action, rules)
-    if spender not in allowed:
+    allowed_spenders = _counterparts(action, rules)
+    if spender not in allowed_spenders:
         refuse("spender", spender, f"the pinned {_role(action)}")
     if raw not in (0, amounts[token]):
         refuse("approval_amount", raw, f"0, or the {amounts[token]} that the action spends")
@@ -295,7 +315,7 @@ def _role(action: LayerAction) -> str:
     return "V2 router" if action.venue == V2_VENUE else f"position manager {action.contract}"
 
 
-def _contract(to: str, action: LayerAction, rules: SigningRules) -> None:
+def _require_contract(to: str, action: LayerAction, rules: SigningRules) -> None:
     if action.venue not in (V2_VENUE, V3_VENUE):
         refuse("venue", action.venue, f"{V2_VENUE} or {V3_VENUE}")
     if to not in _counterparts(action, rules):
@@ -309,26 +329,28 @@ def _contract(to: str, action: LayerAction, rules: SigningRules) -> None:
 def _judge_take_out(
     call: DecreaseAndCollect, action: Withdraw, grant: Grant, rules: SigningRules
 ) -> None:
-    _token_id(call.decrease.token_id, action.token_id)
-    _taken(call.decrease.liquidity, call.decrease.min_raw, action, grant)
+    _require_token_id(call.decrease.token_id, action.token_id)
+    _require_withdrawal(call.decrease.liquidity, call.decrease.min_raw, action, grant)
     require_deadline(call.decrease.deadline_s, grant, rules)
     _judge_collect(call.collect, action.token_id, rules)
 
 
 def _judge_collect(call: CollectOwed, token_id: int | None, rules: SigningRules) -> None:
-    _token_id(call.token_id, token_id)
-    _recipient(call.recipient, rules)
+    _require_token_id(call.token_id, token_id)
+    _require_recipient(call.recipient, rules)
     if call.most_raw != (UINT128_MAX, UINT128_MAX):
         refuse("amount", call.most_raw, "all that is owed of both tokens")
 
 
-def _taken(liquidity: int, min_raw: tuple[int, int], action: Withdraw, grant: Grant) -> None:
+def _require_withdrawal(
+    liquidity: int, min_raw: tuple[int, int], action: Withdraw, grant: Grant
+) -> None:
     if liquidity != action.liquidity or liquidity <= 0:
         refuse("liquidity", liquidity, f"exactly {action.liquidity}, above zero")
-    _minimums(min_raw, action.min_raw, grant)
+    _require_minimums(min_raw, action.min_raw, grant)
 
 
-def _provided(
+def _require_provision(
     call: IncreaseLiquidity | MintPosition | AddLiquidity,
     action: Provide,
     grant: Grant,
@@ -336,24 +358,24 @@ def _provided(
 ) -> None:
     if call.desired_raw != action.desired_raw or max(call.desired_raw) <= 0:
         refuse("amount_in", call.desired_raw, f"exactly {action.desired_raw}, above zero")
-    _minimums(call.min_raw, action.min_raw, grant)
+    _require_minimums(call.min_raw, action.min_raw, grant)
     require_deadline(call.deadline_s, grant, rules)
 
 
-def _minimums(min_raw: tuple[int, int], planned_raw: tuple[int, int], grant: Grant) -> None:
+def _require_minimums(min_raw: tuple[int, int], planned_raw: tuple[int, int], grant: Grant) -> None:
     """Require the plan's minimums, at or above the floors, and not both zero, because that would
     accept any price.
     """
     if len(grant.floors_raw) != 2:
         refuse("floor", f"{len(grant.floors_raw)} floors", "one for each of the two tokens")
-    below = [
+    below_floor = [
         name
-        for name, planned, floor in zip(
+        for name, planned_amount, floor in zip(
             ("token0", "token1"), planned_raw, grant.floors_raw, strict=True
         )
-        if planned < floor
+        if planned_amount < floor
     ]
-    if below or max(planned_raw) <= 0:
+    if below_floor or max(planned_raw) <= 0:
         refuse(
             "floor",
             f"minimums of the plan {planned_raw}",
@@ -363,24 +385,26 @@ def _minimums(min_raw: tuple[int, int], planned_raw: tuple[int, int], grant: Gra
         refuse("min_out", min_raw, f"exactly the plan's {planned_raw}")
 
 
-def _shape(call: MintPosition, action: Provide) -> None:
-    _tokens(call, action)
+def _require_new_position(call: MintPosition, action: Provide) -> None:
+    _require_tokens(call, action)
     if call.fee_pips != action.fee_pips:
         refuse("pool_fee", call.fee_pips, action.fee_pips)
     if call.ticks != action.ticks or call.ticks[0] >= call.ticks[1]:
         refuse("ticks", call.ticks, f"exactly {action.ticks}, in order")
 
 
-def _tokens(call: MintPosition | AddLiquidity | RemoveLiquidity, action: LayerAction) -> None:
+def _require_tokens(
+    call: MintPosition | AddLiquidity | RemoveLiquidity, action: LayerAction
+) -> None:
     if (call.token0, call.token1) != (action.token0, action.token1):
         refuse("tokens", f"{call.token0} and {call.token1}", f"{action.token0} and {action.token1}")
 
 
-def _token_id(token_id: int, granted: int | None) -> None:
+def _require_token_id(token_id: int, granted: int | None) -> None:
     if token_id != granted:
         refuse("token_id", token_id, granted)
 
 
-def _recipient(recipient: str, rules: SigningRules) -> None:
+def _require_recipient(recipient: str, rules: SigningRules) -> None:
     if recipient != rules.wallet:
         refuse("recipient", recipient, f"the wallet {rules.wallet}")

@@ -66,8 +66,8 @@ def require_signable(
             tx.nonce,
             ", ".join(map(str, sorted(nonces))) or "none: the journal knows no next nonce",
         )
-    _fees(tx, grant, rules, nonces[tx.nonce])
-    data = _data(tx)
+    _require_fees(tx, grant, rules, nonces[tx.nonce])
+    data = _call_data(tx)
     # Without data, only the grant distinguishes a cancel from a payout of native coin.
     pays_coin = not data and grant.kind is IntentKind.PAYOUT
     if tx.value_wei != 0 and data[:4] not in PAYABLE_CALLS and not pays_coin:
@@ -87,13 +87,15 @@ def require_signable(
 def refuse_typed_data(typed_data: Mapping[str, object]) -> NoReturn:
     """Refuse all EIP-712 data: this signer signs none."""
     primary = typed_data.get("primaryType")
-    described = "without a plain type name"
+    type_text = "without a plain type name"
     if isinstance(primary, str) and primary.isidentifier() and len(primary) <= 40:
-        described = primary
-    refuse("typed_data", f"typed data {described}", "none: no typed data is signed")
+        type_text = primary
+    refuse("typed_data", f"typed data {type_text}", "none: no typed data is signed")
 
 
-def _fees(tx: UnsignedTx, grant: Grant, rules: SigningRules, tipped_wei: int | None) -> None:
+def _require_fees(
+    tx: UnsignedTx, grant: Grant, rules: SigningRules, tipped_wei: int | None
+) -> None:
     """Require one kind of fee, within limits.gas_price and the granted gas cost.
 
     The tip is within its cap, or one bump above the tip signed at this nonce.
@@ -102,27 +104,27 @@ def _fees(tx: UnsignedTx, grant: Grant, rules: SigningRules, tipped_wei: int | N
         case (int() as max_fee, int() as priority, None):
             if not 0 <= priority <= max_fee:
                 refuse("fees", f"priority fee {priority} wei", f"0 to the max fee of {max_fee} wei")
-            most_wei = PRIORITY_CAP_WEI
+            max_tip_wei = PRIORITY_CAP_WEI
             if tipped_wei is not None:
-                most_wei = max(most_wei, replacement_fee_wei(tipped_wei))
-            if priority > most_wei:
-                refuse("tip", f"{priority} wei per gas", f"at most {most_wei} wei")
-            price = max_fee
+                max_tip_wei = max(max_tip_wei, replacement_fee_wei(tipped_wei))
+            if priority > max_tip_wei:
+                refuse("tip", f"{priority} wei per gas", f"at most {max_tip_wei} wei")
+            price_wei = max_fee
         case (None, None, int() as gas_price):
-            price = gas_price
+            price_wei = gas_price
         case _:
             refuse("fees", "a mix of fee fields", "max fee and priority fee, or a gas price")
-    if price <= 0:
-        refuse("fees", f"{price} wei per gas", "a positive price")
-    most_fee_wei, limit = rules.max_fee_wei, "limits.gas_price"
+    if price_wei <= 0:
+        refuse("fees", f"{price_wei} wei per gas", "a positive price")
+    most_fee_wei, limit_name = rules.max_fee_wei, "limits.gas_price"
     if rules.futures is not None and grant.is_emergency:
-        most_fee_wei, limit = rules.futures.emergency_fee_wei, "the emergency ceiling"
-    if most_fee_wei is not None and price > most_fee_wei:
-        refuse("gas_price", f"{price} wei per gas", f"{limit} of {most_fee_wei} wei")
+        most_fee_wei, limit_name = rules.futures.emergency_fee_wei, "the emergency ceiling"
+    if most_fee_wei is not None and price_wei > most_fee_wei:
+        refuse("gas_price", f"{price_wei} wei per gas", f"{limit_name} of {most_fee_wei} wei")
     if tx.gas < MIN_GAS:
         refuse("gas", tx.gas, f"at least {MIN_GAS}")
-    if tx.gas * price > grant.max_gas_wei:
-        refuse("gas_cost", f"{tx.gas * price} wei", f"{grant.max_gas_wei} wei")
+    if tx.gas * price_wei > grant.max_gas_wei:
+        refuse("gas_cost", f"{tx.gas * price_wei} wei", f"{grant.max_gas_wei} wei")
 
 
 @lru_cache(maxsize=4_096)
@@ -130,7 +132,7 @@ def _has_checksum(address: str) -> bool:
     return bool(is_checksum_address(address))
 
 
-def _data(tx: UnsignedTx) -> bytes:
+def _call_data(tx: UnsignedTx) -> bytes:
     if not _has_checksum(tx.to):
         refuse("to", "an address that is not checksummed", "a checksummed address")
     try:
@@ -181,15 +183,15 @@ def _approve(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules) -> 
         refuse("approval_amount", call.raw, f"exactly {raw}")
     if call.raw == UINT256_MAX:
         refuse("approval_amount", "an unlimited allowance", "an exact amount")
-    if grant.plan is not None and call.raw not in (0, _spent(grant.plan.legs, token)):
+    if grant.plan is not None and call.raw not in (0, _spent_raw(grant.plan.legs, token)):
         refuse(
             "approval_amount",
             call.raw,
-            f"0, or the {_spent(grant.plan.legs, token)} that the plan spends",
+            f"0, or the {_spent_raw(grant.plan.legs, token)} that the plan spends",
         )
 
 
-def _spent(legs: tuple[Leg, ...], token: str) -> int:
+def _spent_raw(legs: tuple[Leg, ...], token: str) -> int:
     return sum(
         leg.amount_in_raw
         for leg in legs
@@ -219,8 +221,8 @@ def _withdraw(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules) ->
     if rules.wrapped_native is None or tx.to != rules.wrapped_native or tx.to not in rules.tokens:
         refuse("contract", tx.to, f"the wrapped native coin {rules.wrapped_native}, pinned")
     legs = () if grant.plan is None else grant.plan.legs
-    ends = [(leg.venue, leg.token_in, leg.token_out, leg.source, leg.sink) for leg in legs]
-    if ends != [("wrapped_native", tx.to, NATIVE, LegFunding.WALLET, LegFunding.WALLET)]:
+    leg_ends = [(leg.venue, leg.token_in, leg.token_out, leg.source, leg.sink) for leg in legs]
+    if leg_ends != [("wrapped_native", tx.to, NATIVE, LegFunding.WALLET, LegFunding.WALLET)]:
         refuse("plan", f"{len(legs)} legs", "one that unwraps from and to the wallet")
     if call.raw != legs[0].amount_in_raw or call.raw <= 0:
         refuse("amount_in", call.raw, f"exactly {legs[0].amount_in_raw}, above zero")

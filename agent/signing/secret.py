@@ -55,7 +55,7 @@ class PrivateKey:
         """Return the signed bytes and their hash. Raises OperatorNeeded if the fields cannot be
         signed.
         """
-        signed = self._try(fields)
+        signed = self._sign_or_error_name(fields)
         if isinstance(signed, str):
             raise OperatorNeeded(f"the transaction cannot be signed: {signed}")
         return signed
@@ -66,7 +66,7 @@ class PrivateKey:
 
     def sign_agent_approval(self, approval: AgentApproval) -> tuple[int, int, int]:
         """Sign as ApprovalKey. Raises OperatorNeeded if it cannot be signed."""
-        signed = self._try_approval(approval)
+        signed = self._sign_approval_or_error_name(approval)
         if isinstance(signed, str):
             raise OperatorNeeded(f"the approval cannot be signed: {signed}")
         return signed
@@ -77,7 +77,7 @@ class PrivateKey:
         """
         return bytes(self.__account.key)
 
-    def _try(self, fields: Mapping[str, Any]) -> SignedTx | str:
+    def _sign_or_error_name(self, fields: Mapping[str, Any]) -> SignedTx | str:
         """Return the signed transaction, or the name of an error. The error itself is not raised,
         because the frames of its traceback would hold the key.
         """
@@ -87,8 +87,8 @@ class PrivateKey:
             return type(error).__name__
         return SignedTx(bytes(raw), "0x" + bytes(digest).hex())
 
-    def _try_approval(self, approval: AgentApproval) -> tuple[int, int, int] | str:
-        """Return v, r and s, or the name of an error, for the reason given in `_try`."""
+    def _sign_approval_or_error_name(self, approval: AgentApproval) -> tuple[int, int, int] | str:
+        """Return v, r and s, or the name of an error, for the same reason."""
         try:
             from eth_account.messages import encode_typed_data
 

@@ -48,22 +48,22 @@ def judge_multicall(tx: UnsignedTx, call: Multicall, grant: Grant, rules: Signin
     if tx.value_wei != wrapped_wei:
         refuse("value", f"{tx.value_wei} wei", f"the {wrapped_wei} wei that the plan wraps")
     for number, (leg, floor) in enumerate(zip(legs, grant.floors_raw, strict=True), 1):
-        _pinned(f"leg {number}: ", leg, floor, rules)
-    expected = [entry for group in _groups(legs) for entry in group]
+        _require_pinned(f"leg {number}: ", leg, floor, rules)
+    expected = [entry for group in _calls_of_legs(legs) for entry in group]
     if not expected:
         refuse("legs", f"{len(call.calls)} calls", "those of the legs of the plan, at least one")
-    left, unswept = list(call.calls), _Unswept(rules.wallet)
-    for number, leg, form in expected:
-        unswept.sweep(left)
-        if not left:
+    remaining_calls, unswept = list(call.calls), _Unswept(rules.wallet)
+    for number, leg, call_kind in expected:
+        unswept.sweep(remaining_calls)
+        if not remaining_calls:
             refuse("legs", f"{len(call.calls)} calls", f"those of the {len(legs)} legs of the plan")
         unswept.pass_leg(f"leg {number}: ", leg)
-        _call(f"leg {number}: ", left.pop(0), leg, form, rules)
-    unswept.sweep(left)
-    if left:
+        _require_call(f"leg {number}: ", remaining_calls.pop(0), leg, call_kind, rules)
+    unswept.sweep(remaining_calls)
+    if remaining_calls:
         refuse("legs", f"{len(call.calls)} calls", f"those of the {len(legs)} legs of the plan")
     unswept.require_none()
-    _router_emptied(call.calls, legs, tx.value_wei, rules)
+    _require_router_emptied(call.calls, legs, tx.value_wei, rules)
 
 
 class _Unswept:
@@ -77,51 +77,53 @@ class _Unswept:
 
     def __init__(self, wallet: str) -> None:
         self._wallet = wallet
-        self._least: dict[str, int] = {}
-        self._hubs: set[str] = set()
+        self._min_raw_by_token: dict[str, int] = {}
+        self._hub_tokens: set[str] = set()
 
-    def sweep(self, left: list[MulticallItem]) -> None:
+    def sweep(self, remaining_calls: list[MulticallItem]) -> None:
         """Take the sweeps of waiting outputs from the front of the calls."""
-        while left:
-            call = left[0]
-            if not isinstance(call, SweepToken) or call.token not in self._least:
+        while remaining_calls:
+            call = remaining_calls[0]
+            if not isinstance(call, SweepToken) or call.token not in self._min_raw_by_token:
                 return
-            least_raw = self._least[call.token]
+            least_raw = self._min_raw_by_token[call.token]
             if call.recipient != self._wallet:
                 refuse("recipient", f"a sweep to {call.recipient}", self._wallet)
             if call.min_raw != least_raw:
                 refuse("min_out", f"a sweep of {call.min_raw}", f"exactly {least_raw}")
-            del left[0], self._least[call.token]
+            del remaining_calls[0], self._min_raw_by_token[call.token]
 
-    def pass_leg(self, where: str, leg: Leg) -> None:
+    def pass_leg(self, leg_label: str, leg: Leg) -> None:
         """Add a leg. Refuse one that would mix an output for the wallet with another amount."""
-        through = {leg.token_in} if leg.source is LegFunding.ROUTER else set[str]()
-        through |= {leg.token_out} if leg.sink is LegFunding.ROUTER else set()
-        through |= {leg.token_in, leg.token_out} if leg.venue == NATIVE_VENUE else set()
-        waits = leg.venue == V3_VENUE and leg.sink is LegFunding.WALLET
-        mixed = through & self._least.keys()
+        router_tokens = {leg.token_in} if leg.source is LegFunding.ROUTER else set[str]()
+        router_tokens |= {leg.token_out} if leg.sink is LegFunding.ROUTER else set()
+        router_tokens |= {leg.token_in, leg.token_out} if leg.venue == NATIVE_VENUE else set()
+        awaits_sweep = leg.venue == V3_VENUE and leg.sink is LegFunding.WALLET
+        mixed_tokens = router_tokens & self._min_raw_by_token.keys()
         if leg.source is LegFunding.ROUTER:
-            self._hubs.discard(leg.token_in)
-        mixed |= {leg.token_out} & self._hubs if waits else set()
-        if mixed:
+            self._hub_tokens.discard(leg.token_in)
+        mixed_tokens |= {leg.token_out} & self._hub_tokens if awaits_sweep else set()
+        if mixed_tokens:
             refuse(
                 "router_balance",
-                f"{where}through {', '.join(sorted(mixed))} in the router",
+                f"{leg_label}through {', '.join(sorted(mixed_tokens))} in the router",
                 "a sweep to the wallet first",
             )
-        if waits:
-            self._least[leg.token_out] = self._least.get(leg.token_out, 0) + leg.min_out_raw
+        if awaits_sweep:
+            self._min_raw_by_token[leg.token_out] = (
+                self._min_raw_by_token.get(leg.token_out, 0) + leg.min_out_raw
+            )
         elif leg.sink is LegFunding.ROUTER:
-            self._hubs.add(leg.token_out)
+            self._hub_tokens.add(leg.token_out)
 
     def require_none(self) -> None:
         """Refuse a multicall that ends without a sweep of every output."""
-        if self._least:
-            left = ", ".join(sorted(self._least))
-            refuse("router_balance", f"{left} without a sweep", "swept to the wallet")
+        if self._min_raw_by_token:
+            tokens = ", ".join(sorted(self._min_raw_by_token))
+            refuse("router_balance", f"{tokens} without a sweep", "swept to the wallet")
 
 
-def _groups(legs: Sequence[Leg]) -> list[list[tuple[int, Leg, str]]]:
+def _calls_of_legs(legs: Sequence[Leg]) -> list[list[tuple[int, Leg, str]]]:
     """Return the calls of each leg, each with its kind: a swap, or a kind of payment. A leg paid by
     the router in attached native coin forms one call with the wrap leg before it.
     """
@@ -159,16 +161,16 @@ def _groups(legs: Sequence[Leg]) -> list[list[tuple[int, Leg, str]]]:
     return groups
 
 
-def _pinned(where: str, leg: Leg, floor_raw: int, rules: SigningRules) -> None:
+def _require_pinned(leg_label: str, leg: Leg, floor_raw: int, rules: SigningRules) -> None:
     """Require that the leg exchanges pinned tokens at or above its floor; native coin only for its
     wrapped token, one for one.
     """
-    ends = {leg.token_in, leg.token_out}
+    tokens = {leg.token_in, leg.token_out}
     if leg.venue == NATIVE_VENUE:
-        if ends != {NATIVE, rules.wrapped_native}:
+        if tokens != {NATIVE, rules.wrapped_native}:
             refuse(
                 "tokens",
-                f"{where}{leg.token_in} to {leg.token_out}",
+                f"{leg_label}{leg.token_in} to {leg.token_out}",
                 f"the native coin and {rules.wrapped_native}",
             )
         if leg.source is leg.sink is LegFunding.ROUTER or (
@@ -176,85 +178,93 @@ def _pinned(where: str, leg: Leg, floor_raw: int, rules: SigningRules) -> None:
         ):
             refuse(
                 "source",
-                f"{where}from {leg.source.value} to {leg.sink.value}",
+                f"{leg_label}from {leg.source.value} to {leg.sink.value}",
                 "the wallet's native coin at one end",
             )
         if leg.token_out == NATIVE and leg.sink is not LegFunding.WALLET:
-            refuse("recipient", f"{where}native coin to {leg.sink.value}", "the wallet")
-    elif len(ends) != 2 or not ends <= set(rules.tokens):
-        refuse("tokens", f"{where}{leg.token_in} to {leg.token_out}", "two different pinned tokens")
+            refuse("recipient", f"{leg_label}native coin to {leg.sink.value}", "the wallet")
+    elif len(tokens) != 2 or not tokens <= set(rules.tokens):
+        refuse(
+            "tokens", f"{leg_label}{leg.token_in} to {leg.token_out}", "two different pinned tokens"
+        )
     if leg.amount_in_raw <= 0:
-        refuse("amount_in", f"{where}{leg.amount_in_raw}", "above zero")
+        refuse("amount_in", f"{leg_label}{leg.amount_in_raw}", "above zero")
     if leg.min_out_raw < max(1, floor_raw):
         refuse(
             "floor",
-            f"{where}minimum of the plan {leg.min_out_raw}",
+            f"{leg_label}minimum of the plan {leg.min_out_raw}",
             f"at least the floor {floor_raw}, and above zero",
         )
 
 
-def _call(where: str, call: MulticallItem, leg: Leg, form: str, rules: SigningRules) -> None:
+def _require_call(
+    leg_label: str, call: MulticallItem, leg: Leg, call_kind: str, rules: SigningRules
+) -> None:
     """Require that a call of the multicall matches its leg."""
-    if form in ("swap", "paid"):
+    if call_kind in ("swap", "paid"):
         if not isinstance(call, ExactInputSingle | SwapExactTokens):
-            refuse("call", f"{where}{type(call).__name__}", "a swap")
-        _swap(
-            where,
+            refuse("call", f"{leg_label}{type(call).__name__}", "a swap")
+        _require_swap(
+            leg_label,
             call,
             leg,
-            leg.amount_in_raw if form == "paid" or leg.source is LegFunding.WALLET else 0,
+            leg.amount_in_raw if call_kind == "paid" or leg.source is LegFunding.WALLET else 0,
             rules,
         )
         return
-    wrapped = leg.token_out if leg.token_in == NATIVE else leg.token_in
-    expected: dict[str, MulticallItem] = {
+    wrapped_native = leg.token_out if leg.token_in == NATIVE else leg.token_in
+    expected_by_kind: dict[str, MulticallItem] = {
         "wrap": WrapEth(leg.amount_in_raw),
-        "sweep": SweepToken(wrapped, leg.min_out_raw, rules.wallet),
-        "pull": Pull(wrapped, leg.amount_in_raw),
+        "sweep": SweepToken(wrapped_native, leg.min_out_raw, rules.wallet),
+        "pull": Pull(wrapped_native, leg.amount_in_raw),
         "unwrap": UnwrapWeth9(leg.min_out_raw, rules.wallet),
     }
-    if call != expected[form]:
-        refuse("native", f"{where}{call}", expected[form])
+    if call != expected_by_kind[call_kind]:
+        refuse("native", f"{leg_label}{call}", expected_by_kind[call_kind])
 
 
-def _swap(where: str, swap: RouterSwap, leg: Leg, amount_in_raw: int, rules: SigningRules) -> None:
-    token_in, token_out = _pair(where, swap, leg)
+def _require_swap(
+    leg_label: str, swap: RouterSwap, leg: Leg, amount_in_raw: int, rules: SigningRules
+) -> None:
+    token_in, token_out = _swap_tokens(leg_label, swap, leg)
     if (token_in, token_out) != (leg.token_in, leg.token_out):
-        refuse("tokens", f"{where}{token_in} to {token_out}", f"{leg.token_in} to {leg.token_out}")
+        refuse(
+            "tokens", f"{leg_label}{token_in} to {token_out}", f"{leg.token_in} to {leg.token_out}"
+        )
     if swap.amount_in_raw != amount_in_raw:
-        refuse("amount_in", f"{where}{swap.amount_in_raw}", f"exactly {amount_in_raw}")
+        refuse("amount_in", f"{leg_label}{swap.amount_in_raw}", f"exactly {amount_in_raw}")
     if swap.min_out_raw != leg.min_out_raw:
-        refuse("min_out", f"{where}{swap.min_out_raw}", f"exactly the plan's {leg.min_out_raw}")
+        refuse("min_out", f"{leg_label}{swap.min_out_raw}", f"exactly the plan's {leg.min_out_raw}")
     is_paid = leg.sink is LegFunding.WALLET and leg.venue != V3_VENUE
     recipient = rules.wallet if is_paid else ROUTER_ITSELF
     if swap.recipient != recipient:
-        refuse("recipient", f"{where}{swap.recipient}", recipient)
+        refuse("recipient", f"{leg_label}{swap.recipient}", recipient)
 
 
-def _pair(where: str, swap: RouterSwap, leg: Leg) -> tuple[str, str]:
+def _swap_tokens(leg_label: str, swap: RouterSwap, leg: Leg) -> tuple[str, str]:
     """Return the tokens of a swap, after checking that it uses the plan's kind of pool."""
     match swap:
         case ExactInputSingle():
             if leg.venue != V3_VENUE:
-                refuse("venue", f"{where}a V3 swap", leg.venue)
+                refuse("venue", f"{leg_label}a V3 swap", leg.venue)
             if swap.fee_pips != leg.fee_pips:
-                refuse("pool_fee", f"{where}{swap.fee_pips}", leg.fee_pips)
+                refuse("pool_fee", f"{leg_label}{swap.fee_pips}", leg.fee_pips)
             if swap.sqrt_price_limit_x96 != 0:
                 refuse(
                     "price_limit",
-                    f"{where}{swap.sqrt_price_limit_x96}",
+                    f"{leg_label}{swap.sqrt_price_limit_x96}",
                     "0: a partial swap would leave tokens in the router",
                 )
             return swap.token_in, swap.token_out
         case SwapExactTokens():
             if leg.venue != V2_VENUE:
-                refuse("venue", f"{where}a V2 swap", leg.venue)
+                refuse("venue", f"{leg_label}a V2 swap", leg.venue)
             if len(swap.path) != 2:
-                refuse("tokens", f"{where}a path of {len(swap.path)} tokens", "a path of 2")
+                refuse("tokens", f"{leg_label}a path of {len(swap.path)} tokens", "a path of 2")
             return swap.path[0], swap.path[1]
 
 
-def _router_emptied(  # noqa: C901
+def _require_router_emptied(  # noqa: C901
     calls: Sequence[MulticallItem], legs: Sequence[Leg], value_wei: int, rules: SigningRules
 ) -> None:
     """Require every amount left in the router to be spent by a later call; anyone can take a
@@ -264,48 +274,48 @@ def _router_emptied(  # noqa: C901
     """
     router_tokens: set[str] = set()
     waiting_wei = value_wei
-    wrapped = rules.wrapped_native or NATIVE
-    paid = iter(
+    wrapped_native = rules.wrapped_native or NATIVE
+    paid_amounts = iter(
         [
             leg.amount_in_raw
             for leg in legs
             if leg.token_in == NATIVE and leg.sink is LegFunding.ROUTER
         ]
     )
-    due_wei = next(paid, 0)
+    due_wei = next(paid_amounts, 0)
     for call in calls:
         match call:
             case WrapEth(value):
                 waiting_wei -= value
-                _require_not_held(wrapped, router_tokens)
-                router_tokens.add(wrapped)
+                _require_not_held(wrapped_native, router_tokens)
+                router_tokens.add(wrapped_native)
             case SweepToken(token, _, _):
                 router_tokens.discard(token)
             case Pull(token, _):
                 _require_not_held(token, router_tokens)
                 router_tokens.add(token)
             case UnwrapWeth9():
-                if wrapped not in router_tokens:
+                if wrapped_native not in router_tokens:
                     refuse(
                         "router_balance",
-                        f"unwrapping of the router's {wrapped}",
+                        f"unwrapping of the router's {wrapped_native}",
                         "only what a call before it left there",
                     )
-                router_tokens.discard(wrapped)
+                router_tokens.discard(wrapped_native)
             case ExactInputSingle() | SwapExactTokens():
                 path = (
                     (call.token_in, call.token_out)
                     if isinstance(call, ExactInputSingle)
                     else call.path
                 )
-                if path[0] == wrapped and waiting_wei > 0:
+                if path[0] == wrapped_native and waiting_wei > 0:
                     if call.amount_in_raw != due_wei:
                         refuse(
                             "native",
-                            f"a swap of {wrapped} while {waiting_wei} wei are in the router",
+                            f"a swap of {wrapped_native} while {waiting_wei} wei are in the router",
                             "swaps paid in native coin first",
                         )
-                    waiting_wei, due_wei = waiting_wei - due_wei, next(paid, 0)
+                    waiting_wei, due_wei = waiting_wei - due_wei, next(paid_amounts, 0)
                 elif call.amount_in_raw == 0:
                     if path[0] not in router_tokens:
                         refuse(
@@ -333,7 +343,7 @@ def _require_not_held(token: str, router_tokens: set[str]) -> None:
         )
 
 
-VENUES = {Venue.V2: "uniswap_v2", Venue.V3: "uniswap_v3", Venue.NATIVE: "wrapped_native"}
+VENUE_NAMES = {Venue.V2: "uniswap_v2", Venue.V3: "uniswap_v3", Venue.NATIVE: "wrapped_native"}
 
 
 def judge_rebalance(tx: UnsignedTx, call: RebalanceCall, grant: Grant, rules: SigningRules) -> None:
@@ -351,127 +361,133 @@ def judge_rebalance(tx: UnsignedTx, call: RebalanceCall, grant: Grant, rules: Si
     for number, (swap, leg, floor) in enumerate(
         zip(call.legs, legs, grant.floors_raw, strict=True), 1
     ):
-        _leg(f"leg {number}: ", swap, leg, floor, rules)
+        _require_leg(f"leg {number}: ", swap, leg, floor, rules)
     wrapped_wei = sum(leg.amount_in_raw for leg in legs if leg.token_in == NATIVE)
     if tx.value_wei != wrapped_wei:
         refuse("value", f"{tx.value_wei} wei", f"the {wrapped_wei} wei that the plan wraps")
     _require_nothing_left(call)
-    _conditions(call, legs, grant)
+    _require_conditions(call, legs, grant)
 
 
-def _leg(where: str, swap: ProgramLeg, leg: Leg, floor_raw: int, rules: SigningRules) -> None:
-    if VENUES[swap.venue] != leg.venue:
-        refuse("venue", f"{where}{VENUES[swap.venue]}", leg.venue)
+def _require_leg(
+    leg_label: str, swap: ProgramLeg, leg: Leg, floor_raw: int, rules: SigningRules
+) -> None:
+    if VENUE_NAMES[swap.venue] != leg.venue:
+        refuse("venue", f"{leg_label}{VENUE_NAMES[swap.venue]}", leg.venue)
     if (swap.token_in, swap.token_out) != (leg.token_in, leg.token_out):
         refuse(
             "tokens",
-            f"{where}{swap.token_in} to {swap.token_out}",
+            f"{leg_label}{swap.token_in} to {swap.token_out}",
             f"{leg.token_in} to {leg.token_out}",
         )
     if swap.venue is Venue.NATIVE:
         if {swap.token_in, swap.token_out} != {NATIVE, rules.wrapped_native}:
             refuse(
                 "tokens",
-                f"{where}{swap.token_in} to {swap.token_out}",
+                f"{leg_label}{swap.token_in} to {swap.token_out}",
                 f"the native coin and {rules.wrapped_native}",
             )
     elif swap.token_in == swap.token_out or not {swap.token_in, swap.token_out} <= set(
         rules.tokens
     ):
         refuse(
-            "tokens", f"{where}{swap.token_in} to {swap.token_out}", "two different pinned tokens"
+            "tokens",
+            f"{leg_label}{swap.token_in} to {swap.token_out}",
+            "two different pinned tokens",
         )
     fee_pips = 0 if swap.venue is Venue.NATIVE else leg.fee_pips
     if swap.fee_pips != fee_pips:
-        refuse("pool_fee", f"{where}{swap.fee_pips}", fee_pips)
+        refuse("pool_fee", f"{leg_label}{swap.fee_pips}", fee_pips)
     if (swap.source is FundsLocation.WALLET) != (leg.source is LegFunding.WALLET):
-        refuse("source", f"{where}paid from {swap.source.value}", leg.source.value)
+        refuse("source", f"{leg_label}paid from {swap.source.value}", leg.source.value)
     if (swap.sink is FundsLocation.WALLET) != (leg.sink is LegFunding.WALLET):
-        refuse("recipient", f"{where}pays to {swap.sink.name.lower()}", leg.sink.value)
+        refuse("recipient", f"{leg_label}pays to {swap.sink.name.lower()}", leg.sink.value)
     amount_in = leg.amount_in_raw if leg.source is LegFunding.WALLET else 0
     if swap.amount_raw != amount_in or leg.amount_in_raw <= 0:
         refuse(
             "amount_in",
-            f"{where}{swap.amount_raw}",
+            f"{leg_label}{swap.amount_raw}",
             f"exactly {amount_in}, above zero in the plan",
         )
     if leg.min_out_raw < max(1, floor_raw):
         refuse(
             "floor",
-            f"{where}minimum of the plan {leg.min_out_raw}",
+            f"{leg_label}minimum of the plan {leg.min_out_raw}",
             f"at least the floor {floor_raw}, and above zero",
         )
     if swap.least_raw != leg.min_out_raw:
-        refuse("min_out", f"{where}{swap.least_raw}", f"exactly the plan's {leg.min_out_raw}")
+        refuse("min_out", f"{leg_label}{swap.least_raw}", f"exactly the plan's {leg.min_out_raw}")
 
 
 def _require_nothing_left(call: RebalanceCall) -> None:
     """Require every amount left in the contract or sent to a pair to be spent by a later leg; the
     next leg through that pair must be the one that spends it.
     """
-    here: set[str] = set()
-    pairs: dict[frozenset[str], str] = {}
+    contract_tokens: set[str] = set()
+    prepaid_pairs: dict[frozenset[str], str] = {}
     for number, leg in enumerate(call.legs, 1):
-        where, own = f"leg {number}", frozenset((leg.token_in, leg.token_out))
+        leg_label, own_pair = f"leg {number}", frozenset((leg.token_in, leg.token_out))
         if leg.source is FundsLocation.HERE:
-            if leg.token_in not in here:
+            if leg.token_in not in contract_tokens:
                 refuse(
                     "router_balance",
-                    f"{where} spends the contract's {leg.token_in}",
+                    f"{leg_label} spends the contract's {leg.token_in}",
                     "only what a leg before it left there",
                 )
-            here.discard(leg.token_in)
+            contract_tokens.discard(leg.token_in)
         if leg.venue is Venue.V2:
-            waiting = pairs.pop(own, None)
-            if waiting != (leg.token_in if leg.source is FundsLocation.PAIR else None):
+            prepaid_token = prepaid_pairs.pop(own_pair, None)
+            if prepaid_token != (leg.token_in if leg.source is FundsLocation.PAIR else None):
                 refuse(
                     "router_balance",
-                    f"{where} trades in a pair that was paid {waiting or 'nothing'}",
+                    f"{leg_label} trades in a pair that was paid {prepaid_token or 'nothing'}",
                     "exactly what the leg spends from its pair",
                 )
         elif leg.source is FundsLocation.PAIR:
             refuse(
                 "router_balance",
-                f"{where} expects its input already in its pool, which is not a V2 pair",
+                f"{leg_label} expects its input already in its pool, which is not a V2 pair",
                 "prepayment only to a V2 pair",
             )
         if leg.sink is FundsLocation.HERE:
-            here.add(leg.token_out)
+            contract_tokens.add(leg.token_out)
         elif leg.sink is FundsLocation.PAIR and leg.pair_with is not None:
-            to = frozenset((leg.token_out, leg.pair_with))
+            next_pair = frozenset((leg.token_out, leg.pair_with))
             if (
-                len(to) != 2
-                or (leg.venue is Venue.V2 and to == own)
-                or pairs.setdefault(to, leg.token_out) != leg.token_out
+                len(next_pair) != 2
+                or (leg.venue is Venue.V2 and next_pair == own_pair)
+                or prepaid_pairs.setdefault(next_pair, leg.token_out) != leg.token_out
             ):
                 refuse(
-                    "router_balance", f"{where} pays to a pair that is in use", "a pair of its own"
+                    "router_balance",
+                    f"{leg_label} pays to a pair that is in use",
+                    "a pair of its own",
                 )
-    if here or pairs:
+    if contract_tokens or prepaid_pairs:
         refuse(
             "router_balance",
-            f"{', '.join(sorted(here | set(pairs.values())))} left behind",
+            f"{', '.join(sorted(contract_tokens | set(prepaid_pairs.values())))} left behind",
             "nothing",
         )
 
 
-def _conditions(call: RebalanceCall, legs: tuple[Leg, ...], grant: Grant) -> None:
+def _require_conditions(call: RebalanceCall, legs: tuple[Leg, ...], grant: Grant) -> None:
     """Require that every balance that the plan changes is watched, at the granted price, and may
     lose no more than the plan's minimums allow.
     """
     prices = dict(grant.prices)
-    expected: dict[str, int] = {}
+    expected_bounds: dict[str, int] = {}
     for leg in legs:
         if leg.source is LegFunding.WALLET:
-            expected[leg.token_in] = expected.get(leg.token_in, 0) - leg.amount_in_raw
+            expected_bounds[leg.token_in] = expected_bounds.get(leg.token_in, 0) - leg.amount_in_raw
         if leg.sink is LegFunding.WALLET:
-            expected[leg.token_out] = expected.get(leg.token_out, 0) + leg.min_out_raw
+            expected_bounds[leg.token_out] = expected_bounds.get(leg.token_out, 0) + leg.min_out_raw
     bounds = {entry.token: entry.bound_raw for entry in call.watched}
-    if bounds != expected:
+    if bounds != expected_bounds:
         refuse(
             "bounds",
             f"{len(bounds)} balances with bounds {bounds}",
-            f"those of the plan {expected}",
+            f"those of the plan {expected_bounds}",
         )
     for entry in call.watched:
         price = prices.get(entry.token, Fraction(0))

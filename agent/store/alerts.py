@@ -67,16 +67,18 @@ class AlertStore:
                 for state in states
             ]
             upsert_rows(db, AlertRow, rows)
-            queued = [_queue(db, target, state, now_s) for target, state in messages]
+            queued_messages = [
+                _insert_message(db, target, state, now_s) for target, state in messages
+            ]
             for target in {target for target, _ in messages}:
                 _trim(db, target)
-            old = (
+            conditions = (
                 AlertRow.since_s.is_(None),
                 AlertRow.untold == 0,
                 AlertRow.told_s < now_s - RETENTION_S,
             )
-            db.execute(delete(AlertRow).where(*old))
-            return tuple(queued)
+            db.execute(delete(AlertRow).where(*conditions))
+            return tuple(queued_messages)
 
     def pending(self) -> tuple[AlertMessage, ...]:
         """Return messages neither delivered nor dropped, oldest first."""
@@ -110,20 +112,20 @@ class AlertStore:
     def targets(self) -> dict[str, AlertTargetState]:
         """Return the delivery record of each target, by name."""
         with self.db.read("read sent alerts") as db:
-            waiting = dict(
+            pending_counts = dict(
                 db.execute(
                     select(AlertMessageRow.target, func.count()).group_by(AlertMessageRow.target)
                 ).all()
             )
             rows = {row.name: row for row in all_rows(db, select(AlertTargetRow), AlertTargetRow)}
             return {
-                name: _target_state(name, rows.get(name), waiting.get(name, 0))
-                for name in sorted({*rows, *waiting})
+                name: _target_state(name, rows.get(name), pending_counts.get(name, 0))
+                for name in sorted({*rows, *pending_counts})
             }
 
 
-def _queue(db: Connection, target: str, state: AlertState, now_s: int) -> AlertMessage:
-    number = insert_returning_id(
+def _insert_message(db: Connection, target: str, state: AlertState, now_s: int) -> AlertMessage:
+    seq = insert_returning_id(
         db,
         AlertMessageRow,
         target=target,
@@ -131,21 +133,21 @@ def _queue(db: Connection, target: str, state: AlertState, now_s: int) -> AlertM
         text=state.text,
         made_s=now_s,
     )
-    return AlertMessage(number, target, state.kind, state.text, now_s)
+    return AlertMessage(seq, target, state.kind, state.text, now_s)
 
 
 def _trim(db: Connection, target: str) -> None:
-    over = (
+    over_limit = (
         select(AlertMessageRow.seq)
         .where(AlertMessageRow.target == target)
         .order_by(AlertMessageRow.seq.desc())
         .offset(MAX_PENDING_MESSAGES)
     )
-    dropped = list(db.scalars(over))
-    if dropped:
-        db.execute(delete(AlertMessageRow).where(AlertMessageRow.seq.in_(dropped)))
+    dropped_seqs = list(db.scalars(over_limit))
+    if dropped_seqs:
+        db.execute(delete(AlertMessageRow).where(AlertMessageRow.seq.in_(dropped_seqs)))
         row = _target(db, target)
-        upsert_rows(db, AlertTargetRow, [row | {"lost": row["lost"] + len(dropped)}])
+        upsert_rows(db, AlertTargetRow, [row | {"lost": row["lost"] + len(dropped_seqs)}])
 
 
 def _target(db: Connection, name: str) -> dict[str, Any]:

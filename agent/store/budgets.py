@@ -147,16 +147,21 @@ class BudgetStore:
         because another process has seen a reorg.
         """
         with self.db.write("book a transaction") as db:
-            text = db.scalar(select(IntentRow.receipt_json).where(IntentRow.id == intent.id))
-            known = decode_optional(Receipt, text)
-            if known != intent.receipt or db.scalar(booked_loss(), {"of": intent.id}) is not None:
+            receipt_json = db.scalar(
+                select(IntentRow.receipt_json).where(IntentRow.id == intent.id)
+            )
+            stored_receipt = decode_optional(Receipt, receipt_json)
+            if (
+                stored_receipt != intent.receipt
+                or db.scalar(booked_loss(), {"of": intent.id}) is not None
+            ):
                 return
             succeeded = intent.state is not IntentState.REVERTED and (
                 intent.receipt is None or intent.receipt.status == 1
             )
             budget = {
                 "intent_id": intent.id,
-                "kind": _kind(db, intent),
+                "kind": _budget_kind(db, intent),
                 "succeeded": succeeded,
                 "chain_s": chain_s,
                 "turnover": str(turnover),
@@ -169,7 +174,7 @@ class BudgetStore:
             ledger_sums.advance_settled(db)
             if not succeeded or intent.kind is IntentKind.APPROVE:
                 refusals = _submission_refusals(database.read_facts(db, SUBMISSION_REFUSALS))
-                record_failure_stop(db, _seqs(refusals))
+                record_failure_stop(db, _intent_number_by_token(refusals))
             changes = movements(intent, self.db.wallet, self.db.coin, chain_s)
             rows = [asdict(change) | {"delta_raw": str(change.delta_raw)} for change in changes]
             insert_rows(db, MovementRow, rows)
@@ -188,13 +193,13 @@ class BudgetStore:
         review, in millionths of the longest.
         """
         with self.db.write("write the review") as db:
-            reviewed: dict[str, object] = {LAST_REVIEW: chain_s, DELAY: delay_ppm}
+            facts: dict[str, object] = {LAST_REVIEW: chain_s, DELAY: delay_ppm}
             if reviews:
-                before = _reviews(database.read_facts(db, REVIEWS))
-                by_schedule = [(name, at_s) for name, at_s in before if name not in reviews]
+                previous = _reviews(database.read_facts(db, REVIEWS))
+                by_schedule = [(name, at_s) for name, at_s in previous if name not in reviews]
                 by_schedule += [(name, chain_s) for name in reviews]
-                reviewed[REVIEWS] = json.dumps(by_schedule[-MOST_REVIEWS:])
-            database.write_facts(db, reviewed)
+                facts[REVIEWS] = json.dumps(by_schedule[-MOST_REVIEWS:])
+            database.write_facts(db, facts)
 
     def mark_depegged(self, tokens: Sequence[str]) -> None:
         """Record the dollar tokens that left their peg and have not returned."""
@@ -215,7 +220,7 @@ class BudgetStore:
             _write_submission_refusals(db, refusals)
 
 
-def _kind(db: Connection, intent: Intent) -> str:
+def _budget_kind(db: Connection, intent: Intent) -> str:
     """Return the budget kind of an intent: UNTRIGGERED_SWAP for a swap whose plan has no trigger of
     the policy. A swap without a plan counts as a rebalance.
     """
@@ -246,20 +251,23 @@ def unbook_intent(db: Connection, intent: Intent) -> None:
 def _history(db: Connection, chain_now_s: int, wallet: str, coin: str) -> tuple[History, float]:
     """Return the history, and the chain time up to which it is valid without a write."""
     facts = database.read_facts(db, *META_KEYS)
-    own = all_rows(db, _spent(), BudgetRow, since=chain_now_s - DAY_S)
+    own_rows = all_rows(db, _recent_budgets(), BudgetRow, since=chain_now_s - DAY_S)
     refusals = _submission_refusals(facts)
-    streak = failure_streak(db, facts, _seqs(refusals))
-    external = all_rows(db, _external(), ExternalTransactionRow)
+    streak = failure_streak(db, facts, _intent_number_by_token(refusals))
+    external_rows = all_rows(db, _external_transactions(), ExternalTransactionRow)
     rows: list[BudgetRow | ExternalTransactionRow] = [
-        *own,
-        *(row for row in external if row.chain_s > chain_now_s - DAY_S),
+        *own_rows,
+        *(row for row in external_rows if row.chain_s > chain_now_s - DAY_S),
     ]
-    moved = [row for row in rows if getattr(row, "kind", "") not in stores.WITHOUT_TURNOVER]
+    turnover_rows = [row for row in rows if getattr(row, "kind", "") not in stores.WITHOUT_TURNOVER]
     newest_s = newest_successes(db, _KINDS)
-    pending = requests.pending_requests(db)
-    fell, unexplained = balances.lost_value(db, chain_now_s), balances.open_transfers(db)
+    pending_requests = requests.pending_requests(db)
+    decreases, unexplained_transfers = (
+        balances.lost_value(db, chain_now_s),
+        balances.open_transfers(db),
+    )
     external_loss = sum(
-        (max(Fraction(0), parse_fraction(row.loss)) for row in external), Fraction(0)
+        (max(Fraction(0), parse_fraction(row.loss)) for row in external_rows), Fraction(0)
     )
     history = History(
         reviews=Reviews(
@@ -269,38 +277,42 @@ def _history(db: Connection, chain_now_s: int, wallet: str, coin: str) -> tuple[
             delay_ppm=int(facts.get(DELAY) or 0),
         ),
         budgets=Budgets(
-            turnover_24h=turnover_sum(moved),
-            loss_24h=sum((max(Fraction(0), parse_fraction(row.loss)) for row in rows), fell.day),
-            loss_total=ledger_sums.loss_total(facts) + external_loss + fell.total,
+            turnover_24h=turnover_sum(turnover_rows),
+            loss_24h=sum(
+                (max(Fraction(0), parse_fraction(row.loss)) for row in rows), decreases.last_day
+            ),
+            loss_total=ledger_sums.loss_total(facts) + external_loss + decreases.total,
             gas_24h_wei=sum(int(row.gas_wei) for row in rows),
             outflow_24h=sum(
                 (parse_fraction(row.outflow) for row in rows if row.outflow is not None),
                 Fraction(0),
             ),
-            fell_24h=fell.day,
-            fell_total=fell.total,
+            fell_24h=decreases.last_day,
+            fell_total=decreases.total,
             wasted_24h_wei=sum(
-                int(row.gas_wei) for row in own if not row.succeeded or row.kind in _NO_TRADES
+                int(row.gas_wei) for row in own_rows if not row.succeeded or row.kind in _NO_TRADES
             ),
-            wasted_wei=sum(map(int, column_values(db, _wasted()))),
-            unknown=fell.unknown,
-            unpriced_falls=fell.unknown,
+            wasted_wei=sum(map(int, column_values(db, _gas_of_reverts()))),
+            unknown=decreases.unknown_reason,
+            unpriced_falls=decreases.unknown_reason,
         ),
         failures=Failures(
             reverts_in_row=streak.reverts,
             approvals_in_row=streak.approvals,
-            is_stopped=streak.stops,
-            failed_exits=exit_failures(db, facts, _seqs(refusals), own, chain_now_s),
+            is_stopped=streak.is_stopped,
+            failed_exits=exit_failures(
+                db, facts, _intent_number_by_token(refusals), own_rows, chain_now_s
+            ),
             submission_refusals=tuple(refusal for refusal, _ in refusals),
         ),
         cash_flows=CashFlows(
-            unexplained=unexplained,
+            unexplained=unexplained_transfers,
             accepted=balances.accepted_deposits(db, facts, chain_now_s),
-            rises=balances.total_rises(db, unexplained),
+            rises=balances.total_rises(db, unexplained_transfers),
             rose_s=balances.rise_since_s(facts),
             left_rises=balances.left_rises(db, facts),
             purchase=read_purchase(db, wallet, coin),
-            claims=requests.open_claims(db, pending),
+            claims=requests.open_claims(db, pending_requests),
         ),
         orders=OrderStates(
             states=orders.read_orders(db),
@@ -309,9 +321,9 @@ def _history(db: Connection, chain_now_s: int, wallet: str, coin: str) -> tuple[
             ),
             nav_per_share=orders.nav_per_share(db, facts),
         ),
-        layers=read_states(db, wallet, coin, chain_now_s, own, newest_s),
-        started_s=db.scalar(_started()),
-        stopped=requests.stop_reason(pending),
+        layers=read_states(db, wallet, coin, chain_now_s, own_rows, newest_s),
+        started_s=db.scalar(_first_step_s()),
+        stopped=requests.stop_reason(pending_requests),
         depegged=tuple(facts.get(DEPEGGED, "").split()),
         unread=_unreadable_balances(facts),
     )
@@ -324,7 +336,7 @@ def _history(db: Connection, chain_now_s: int, wallet: str, coin: str) -> tuple[
         flows.accepted,
         history.budgets.fell_24h,
         history.budgets.unknown,
-        any(exit_.at_s == chain_now_s for exit_ in history.failures.failed_exits),
+        any(failed_exit.at_s == chain_now_s for failed_exit in history.failures.failed_exits),
     )
     if any(depends_on_time):
         return history, chain_now_s
@@ -360,10 +372,10 @@ def _write_submission_refusals(db: Connection, refusals: Sequence[SubmissionRefu
 def _submission_refusals(facts: Mapping[str, str]) -> list[tuple[SubmissionRefusal, int]]:
     """Return each stored refusal, with the number of the newest intent at that time."""
     try:
-        known = json.loads(facts.get(SUBMISSION_REFUSALS) or "[]")
+        stored = json.loads(facts.get(SUBMISSION_REFUSALS) or "[]")
         return [
-            (SubmissionRefusal(str(token), int(at_s), int(times), str(why)), int(seq))
-            for token, at_s, times, why, seq in known
+            (SubmissionRefusal(str(token), int(at_s), int(failure_count), str(why)), int(seq))
+            for token, at_s, failure_count, why, seq in stored
         ]
     except (ValueError, TypeError) as error:
         raise OperatorNeeded(
@@ -371,7 +383,7 @@ def _submission_refusals(facts: Mapping[str, str]) -> list[tuple[SubmissionRefus
         ) from None
 
 
-def _seqs(refusals: Sequence[tuple[SubmissionRefusal, int]]) -> dict[str, int]:
+def _intent_number_by_token(refusals: Sequence[tuple[SubmissionRefusal, int]]) -> dict[str, int]:
     """Return the number of the newest intent at the time of each refusal, by token."""
     return {refusal.token: seq for refusal, seq in refusals}
 
@@ -382,10 +394,10 @@ def mark_resumed(db: Connection) -> None:
     database.write_facts(db, {STOP: "", RESUMED_AFTER: max_value(db, IntentRow.seq)})
 
 
-_spent = cache(lambda: select(BudgetRow).where(BudgetRow.chain_s > bindparam("since")))
-_external = cache(lambda: select(ExternalTransactionRow))
-_started = cache(lambda: select(StepRow.now_s).order_by(StepRow.seq).limit(1))
-_wasted = cache(
+_recent_budgets = cache(lambda: select(BudgetRow).where(BudgetRow.chain_s > bindparam("since")))
+_external_transactions = cache(lambda: select(ExternalTransactionRow))
+_first_step_s = cache(lambda: select(StepRow.now_s).order_by(StepRow.seq).limit(1))
+_gas_of_reverts = cache(
     lambda: select(BudgetRow.gas_wei).where(
         BudgetRow.kind.in_(_KINDS), BudgetRow.succeeded.is_(False)
     )

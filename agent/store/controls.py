@@ -77,18 +77,21 @@ class ControlStore:
         """
         with self.db.write("queue a control") as db:
             # an offer ends with its first confirmation
-            offered = control.kind is ControlKind.CONFIRM
-            if not offered and db.scalar(_confirmed(), {"of": control.plan_hash}) is not None:
+            confirms_offer = control.kind is ControlKind.CONFIRM
+            if (
+                not confirms_offer
+                and db.scalar(_confirming_control(), {"of": control.plan_hash}) is not None
+            ):
                 raise Refused(
                     "the shown plan was confirmed before",
                     remedy="show it again, if it should be carried out twice",
                     code=ControlCode.PLAN_USED,
                 )
-            waiting = db.scalar(_queued_count())
-            if waiting >= MAX_QUEUED:
-                verdict = Verdict("control_queue", str(waiting), str(MAX_QUEUED), False)
+            queued_count = db.scalar(_queued_count())
+            if queued_count >= MAX_QUEUED:
+                verdict = Verdict("control_queue", str(queued_count), str(MAX_QUEUED), False)
                 raise Refused(
-                    f"the queue is full: {waiting} controls wait",
+                    f"the queue is full: {queued_count} controls wait",
                     (verdict,),
                     "start trimtab run --send, which takes them, or wait until they expire",
                     code=ControlCode.QUEUE_FULL,
@@ -146,10 +149,10 @@ class ControlStore:
         """Store the final states of queued or taken controls. A finished one keeps its state."""
         if not ends:
             return
-        by_number = {end.number: end for end in ends}
+        end_by_number = {end.number: end for end in ends}
         with self.db.write("finish a control") as db:
-            rows = all_rows(db, _unfinished_of(), ControlRow, of=list(by_number))
-            self._end(db, [(row, by_number[row.seq]) for row in rows], now_s)
+            rows = all_rows(db, _unfinished_of(), ControlRow, of=list(end_by_number))
+            self._end(db, [(row, end_by_number[row.seq]) for row in rows], now_s)
 
     def newest(self, limit: int = 100) -> tuple[ControlRecord, ...]:
         """Return the newest controls, newest first. Damaged rows are omitted."""
@@ -189,22 +192,22 @@ class ControlStore:
         valid seal do not count.
         """
         with self.db.read("read the log of controls") as db:
-            newest = next(self._sealed(db, _log_backwards()), None)
-            latest = next(self._sealed(db, _log_by_time()), None)
-            return (newest.seq if newest else 0), (latest.at_s if latest else 0)
+            newest_line = next(self._sealed(db, _log_backwards()), None)
+            latest_line = next(self._sealed(db, _log_by_time()), None)
+            return (newest_line.seq if newest_line else 0), (latest_line.at_s if latest_line else 0)
 
     def show(self, plan: ShownPlan) -> None:
         """Store a plan as it is shown, for a control to confirm by its hash."""
         with self.db.write("store a shown plan") as db:
-            waits = first_row(db, _plan_by_hash(), ShownPlanRow, of=plan.hash)
-            _insert_plan(db, plan, waits is not None and waits.waiting)
-            old = db.scalars(
+            stored_plan = first_row(db, _plan_by_hash(), ShownPlanRow, of=plan.hash)
+            _insert_plan(db, plan, stored_plan is not None and stored_plan.waiting)
+            old_hashes = db.scalars(
                 select(ShownPlanRow.hash)
                 .where(~ShownPlanRow.waiting)
                 .order_by(ShownPlanRow.shown_s.desc())
                 .offset(MAX_SHOWN)
             ).all()
-            db.execute(delete(ShownPlanRow).where(ShownPlanRow.hash.in_(old)))
+            db.execute(delete(ShownPlanRow).where(ShownPlanRow.hash.in_(old_hashes)))
 
     def shown(self, plan_hash: str) -> ShownPlan | None:
         """Return a shown plan by its hash; None if it is unknown, or was altered since."""
@@ -267,7 +270,7 @@ class ControlStore:
         if not ends:
             return
         db.execute(
-            _change(),
+            _update_control(),
             [
                 {
                     "of": row.seq,
@@ -329,12 +332,12 @@ def _record(row: ControlRow) -> ControlRecord | None:
     return ControlRecord(row.seq, control, state, row.code, row.reason, result, row.changed_s)
 
 
-def _insert_plan(db: Connection, plan: ShownPlan, waiting: bool) -> None:
+def _insert_plan(db: Connection, plan: ShownPlan, is_waiting: bool) -> None:
     row = {
         "hash": plan.hash,
         "plan_json": codec.dumps(plan),
         "shown_s": plan.shown_at_s,
-        "waiting": waiting,
+        "waiting": is_waiting,
     }
     upsert_rows(db, ShownPlanRow, [row])
 
@@ -344,7 +347,7 @@ def _plan(row: ShownPlanRow) -> ShownPlan | None:
     return plan if plan.hash == row.hash else None
 
 
-_change = cache(
+_update_control = cache(
     lambda: (
         update(ControlRow)
         .where(ControlRow.seq == bindparam("of"))
@@ -368,7 +371,7 @@ _by_number = cache(lambda: select(ControlRow).where(ControlRow.seq == bindparam(
 _newest = cache(
     lambda: select(ControlRow).order_by(ControlRow.seq.desc()).limit(bindparam("limit"))
 )
-_confirmed = cache(
+_confirming_control = cache(
     lambda: (
         select(ControlRow.seq)
         .join(ShownPlanRow, ShownPlanRow.hash == ControlRow.plan_hash)
@@ -398,14 +401,14 @@ _plan_by_hash = cache(lambda: select(ShownPlanRow).where(ShownPlanRow.hash == bi
 
 @cache
 def _queued_count() -> Select[Any]:
-    queued = ControlRow.state == ControlState.QUEUED.value
-    return select(func.count()).select_from(ControlRow).where(text(IS_UNFINISHED), queued)
+    is_queued = ControlRow.state == ControlState.QUEUED.value
+    return select(func.count()).select_from(ControlRow).where(text(IS_UNFINISHED), is_queued)
 
 
 @cache
 def _first_queued() -> Select[Any]:
-    queued = ControlRow.state == ControlState.QUEUED.value
-    return select(ControlRow.seq).where(text(IS_UNFINISHED), queued).limit(1)
+    is_queued = ControlRow.state == ControlState.QUEUED.value
+    return select(ControlRow.seq).where(text(IS_UNFINISHED), is_queued).limit(1)
 
 
 @cache
@@ -419,7 +422,7 @@ def _in_state() -> Select[Any]:
 
 
 UPDATE, UPDATE_TIME = "phone_update", "phone_update_s"
-CODES, OFFERED, TOLD = "phone_codes", "phone_offered", "phone_log"
+CODES, OFFERED, REPORTED = "phone_codes", "phone_offered", "phone_log"
 SEQUENCE_S = 6 * 86_400
 """Seconds after the newest update during which update numbers still rise; after a week without
 updates Telegram chooses the next number at random.
@@ -466,17 +469,17 @@ class PhoneStore:
             database.write_facts(db, {UPDATE: number, UPDATE_TIME: now_s})
             return True
 
-    def last_told(self) -> int:
+    def last_reported(self) -> int:
         """Return the number of the newest reported line of the log of controls; 0 without one."""
         with self.db.read("read the phone's state") as db:
-            return database.fact_number(db, TOLD)
+            return database.fact_number(db, REPORTED)
 
     def take_line(self, number: int) -> bool:
         """Record a line of the log of controls as reported; return False if it already was."""
         with self.db.write("write the phone's state") as db:
-            if database.fact_number(db, TOLD) >= number:
+            if database.fact_number(db, REPORTED) >= number:
                 return False
-            database.write_facts(db, {TOLD: number})
+            database.write_facts(db, {REPORTED: number})
             return True
 
     def take_offer(self, plan_hash: str) -> bool:
@@ -490,24 +493,28 @@ class PhoneStore:
     def open_code(self, code: PhoneCode, now_s: int) -> None:
         """Store a code; it replaces every earlier code of the chat."""
         with self.db.write("write the phone's state") as db:
-            kept = [phone_code for phone_code in _codes(db, now_s) if phone_code.chat != code.chat]
-            _write(db, [*kept[1 - MAX_CODES :], code])
+            other_codes = [
+                phone_code for phone_code in _valid_codes(db, now_s) if phone_code.chat != code.chat
+            ]
+            _write_codes(db, [*other_codes[1 - MAX_CODES :], code])
 
     def use_code(self, chat: int, digest: str, now_s: int) -> PhoneCode | None:
         """Return the chat's open code if it has this digest, and close it; None for a wrong, used
         or expired one. Every attempt is recorded.
         """
         with self.db.write("write the phone's state") as db:
-            codes = _codes(db, now_s)
-            opened = next((code for code in codes if code.chat == chat), None)
-            others = [code for code in codes if code.chat != chat]
-            if opened is None:
+            codes = _valid_codes(db, now_s)
+            open_code = next((code for code in codes if code.chat == chat), None)
+            other_codes = [code for code in codes if code.chat != chat]
+            if open_code is None:
                 return None
-            if opened.digest == digest:
-                _write(db, others)
-                return opened
-            tried = replace(opened, tries=opened.tries + 1)
-            _write(db, others if tried.tries >= MAX_TRIES else [*others, tried])
+            if open_code.digest == digest:
+                _write_codes(db, other_codes)
+                return open_code
+            failed_code = replace(open_code, tries=open_code.tries + 1)
+            _write_codes(
+                db, other_codes if failed_code.tries >= MAX_TRIES else [*other_codes, failed_code]
+            )
             return None
 
 
@@ -518,13 +525,15 @@ def _last_update(db: Connection, now_s: int) -> int:
     return database.fact_number(db, UPDATE)
 
 
-def _codes(db: Connection, now_s: int) -> list[PhoneCode]:
+def _valid_codes(db: Connection, now_s: int) -> list[PhoneCode]:
     try:
-        codes = [PhoneCode(**load) for load in json.loads(database.fact_text(db, CODES) or "[]")]
+        codes = [
+            PhoneCode(**fields) for fields in json.loads(database.fact_text(db, CODES) or "[]")
+        ]
     except (TypeError, ValueError):  # damaged: no code works
         return []
     return [code for code in codes if now_s < code.expires_s]
 
 
-def _write(db: Connection, codes: list[PhoneCode]) -> None:
+def _write_codes(db: Connection, codes: list[PhoneCode]) -> None:
     database.write_facts(db, {CODES: json.dumps([asdict(code) for code in codes])})

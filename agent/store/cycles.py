@@ -29,15 +29,15 @@ class CycleStore:
         this version cannot read is closed.
         """
         with self.db.read("read the open cycle") as db:
-            row = first_row(db, _open(), CycleRow)
-        return None if row is None else self._read(row.id, row.cycle_json)
+            row = first_row(db, _open_cycles(), CycleRow)
+        return None if row is None else self._parse_cycle(row.id, row.cycle_json)
 
     def write(self, cycle: Cycle) -> None:
         """Record the open cycle; replace its row if it has one."""
         with self.db.write("write the cycle", keeps_answers=True) as db:
             fields = {"id": cycle.id, "cycle_json": codec.dumps(cycle)}
             values = {"of": cycle.id, "cycle_json": fields["cycle_json"]}
-            if not db.execute(_replace(), values).rowcount:
+            if not db.execute(_update_cycle(), values).rowcount:
                 insert_rows(db, CycleRow, [fields | {"state": OPEN}])
 
     def close(self, reason: str) -> None:
@@ -53,34 +53,34 @@ class CycleStore:
         open. Rows that this version cannot read are closed.
         """
         with self.db.read("read the unreported cycles") as db:
-            rows = db.execute(_unreported()).all()
+            rows = db.execute(_unreported_cycles()).all()
         for row in rows:
             if (
-                cycle := self._read(row.id, row.cycle_json)
+                cycle := self._parse_cycle(row.id, row.cycle_json)
             ) is not None and cycle.request == request:
-                self._set(cycle.id, OPEN, None)
+                self._set_state(cycle.id, OPEN, None)
                 return cycle
         return None
 
-    def _read(self, cycle_id: str, cycle_json: str) -> Cycle | None:
+    def _parse_cycle(self, cycle_id: str, cycle_json: str) -> Cycle | None:
         try:
             return codec.loads(Cycle, cycle_json)
         except ConfigError as error:
-            self._set(cycle_id, CLOSED, f"unreadable: {error.message}")
+            self._set_state(cycle_id, CLOSED, f"unreadable: {error.message}")
             return None
 
-    def _set(self, cycle_id: str, state: str, reason: str | None) -> None:
+    def _set_state(self, cycle_id: str, state: str, reason: str | None) -> None:
         with self.db.write("set the state of a cycle", keeps_answers=True) as db:
-            db.execute(_replace(), {"of": cycle_id, "state": state, "reason": reason})
+            db.execute(_update_cycle(), {"of": cycle_id, "state": state, "reason": reason})
 
     def _end(self, state: str, reason: str) -> None:
         with self.db.write("end the cycle", keeps_answers=True) as db:
-            db.execute(_end_open(), {"state": state, "reason": reason})
+            db.execute(_end_open_cycles(), {"state": state, "reason": reason})
 
 
-_open = cache(lambda: select(CycleRow).where(CycleRow.state == OPEN))
-_replace = cache(lambda: update(CycleRow).where(CycleRow.id == bindparam("of")))
-_unreported = cache(
+_open_cycles = cache(lambda: select(CycleRow).where(CycleRow.state == OPEN))
+_update_cycle = cache(lambda: update(CycleRow).where(CycleRow.id == bindparam("of")))
+_unreported_cycles = cache(
     lambda: select(CycleRow).where(CycleRow.state == UNREPORTED).order_by(CycleRow.seq)
 )
-_end_open = cache(lambda: update(CycleRow).where(CycleRow.state == OPEN))
+_end_open_cycles = cache(lambda: update(CycleRow).where(CycleRow.state == OPEN))

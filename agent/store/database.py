@@ -78,9 +78,9 @@ _GENERAL_REMEDY = (
 
 def remedy(text: str) -> str:
     """Return the remedy for a database's error message."""
-    lowered = text.lower()
+    lower_text = text.lower()
     return next(
-        (advice for marks, advice in _REMEDIES if any(mark in lowered for mark in marks)),
+        (advice for marks, advice in _REMEDIES if any(mark in lower_text for mark in marks)),
         _GENERAL_REMEDY,
     )
 
@@ -102,7 +102,7 @@ def database_errors(action: str) -> Iterator[None]:
         ) from error
 
 
-WRITE = "trimtab_write"
+WRITE_FLAG = "trimtab_write"
 """Key in `Connection.info` while a transaction that writes is open."""
 
 
@@ -111,12 +111,12 @@ def write_transaction(engine: Engine) -> Iterator[Connection]:
     """Yield a connection in a transaction that holds SQLite's write lock from the start."""
     with engine.connect() as db:
         info = db.info
-        info[WRITE] = True
+        info[WRITE_FLAG] = True
         try:
             with db.begin():
                 yield db
         finally:
-            del info[WRITE]
+            del info[WRITE_FLAG]
 
 
 LIVE = "live"
@@ -139,27 +139,27 @@ class Database:
         self.engine.dispose()
 
     @contextmanager
-    def read(self, what: str) -> Iterator[Connection]:
-        """Yield a connection in a read transaction; error messages contain the action `what`."""
-        with database_errors(what), self.engine.connect() as db, db.begin():
+    def read(self, action: str) -> Iterator[Connection]:
+        """Yield a connection in a read transaction; error messages contain `action`."""
+        with database_errors(action), self.engine.connect() as db, db.begin():
             yield db
 
     @contextmanager
-    def write(self, what: str, keeps_answers: bool = False) -> Iterator[Connection]:
+    def write(self, action: str, keeps_answers: bool = False) -> Iterator[Connection]:
         """Yield a connection in a write transaction, durable at its end. `keeps_answers` keeps the
         cached answers of a MemoryDatabase.
         """
-        with database_errors(what), write_transaction(self.engine) as db:
+        with database_errors(action), write_transaction(self.engine) as db:
             yield db
 
-    def query(self, what: str, ask: Callable[[Connection, *Args], T], *args: *Args) -> T:
+    def query(self, action: str, ask: Callable[[Connection, *Args], T], *args: *Args) -> T:
         """Return `ask(connection, *args)`; a MemoryDatabase caches it until a write."""
-        with self.read(what) as db:
+        with self.read(action) as db:
             return ask(db, *args)
 
     def query_until(
         self,
-        what: str,
+        action: str,
         ask: Callable[[Connection, int, *Args], tuple[T, float]],
         at: int,
         *args: *Args,
@@ -167,7 +167,7 @@ class Database:
         """Return the answer of `ask` at a time or block; a MemoryDatabase caches it until a write,
         or the expiry that `ask` returns.
         """
-        with self.read(what) as db:
+        with self.read(action) as db:
             return ask(db, at, *args)[0]
 
 
@@ -185,30 +185,30 @@ class MemoryDatabase(Database):
         super().close()
 
     @contextmanager
-    def read(self, what: str) -> Iterator[Connection]:
+    def read(self, action: str) -> Iterator[Connection]:
         """Yield the connection in a transaction."""
-        with database_errors(what), self._db.begin():
+        with database_errors(action), self._db.begin():
             yield self._db
 
     @contextmanager
-    def write(self, what: str, keeps_answers: bool = False) -> Iterator[Connection]:
+    def write(self, action: str, keeps_answers: bool = False) -> Iterator[Connection]:
         """Yield the connection in a transaction; its end clears the cache."""
-        with self.read(what) as db:
+        with self.read(action) as db:
             yield db
         if not keeps_answers:
             self.answers.clear()
 
-    def query(self, what: str, ask: Callable[[Connection, *Args], T], *args: *Args) -> T:
+    def query(self, action: str, ask: Callable[[Connection, *Args], T], *args: *Args) -> T:
         """Return `ask(connection, *args)`, cached."""
         if (ask, args) not in self.answers:
-            with self.read(what) as db:
+            with self.read(action) as db:
                 self.answers[ask, args] = ask(db, *args)
         answer: T = self.answers[ask, args]
         return answer
 
     def query_until(
         self,
-        what: str,
+        action: str,
         ask: Callable[[Connection, int, *Args], tuple[T, float]],
         at: int,
         *args: *Args,
@@ -216,18 +216,18 @@ class MemoryDatabase(Database):
         """Return the answer of `ask` at a time or block, cached while valid."""
         cached: tuple[int, T, float] | None = self.answers.get((ask, args))
         if cached is None or not cached[0] <= at < cached[2]:
-            with self.read(what) as db:
+            with self.read(action) as db:
                 cached = self.answers[ask, args] = (at, *ask(db, at, *args))
         return cached[1]
 
 
-def all_rows(db: Connection, query: Select[Any], kind: type[T], /, **binds: object) -> Sequence[T]:
-    """Return all rows of a select of the model `kind`."""
+def all_rows(db: Connection, query: Select[Any], model: type[T], /, **binds: object) -> Sequence[T]:
+    """Return all rows of a select of `model`."""
     return cast("Sequence[T]", db.execute(query, binds).all())
 
 
-def first_row(db: Connection, query: Select[Any], kind: type[T], /, **binds: object) -> T | None:
-    """Return the first row of a select of the model `kind`; None without rows."""
+def first_row(db: Connection, query: Select[Any], model: type[T], /, **binds: object) -> T | None:
+    """Return the first row of a select of `model`; None without rows."""
     return cast("T | None", db.execute(query, binds).first())
 
 
@@ -238,53 +238,53 @@ def column_values(db: Connection, query: Select[Any], /, **binds: object) -> Seq
 
 def max_value(db: Connection, column: InstrumentedAttribute[int]) -> int:
     """Return the largest number in a column; 0 without rows."""
-    highest: int | None = db.scalar(_highest(column))
-    return highest or 0
+    max_stored: int | None = db.scalar(_select_max(column))
+    return max_stored or 0
 
 
-def insert_rows(db: Connection, kind: type[Base], rows: Sequence[Mapping[str, object]]) -> None:
+def insert_rows(db: Connection, model: type[Base], rows: Sequence[Mapping[str, object]]) -> None:
     """Insert rows, each with the same columns."""
     if rows:
-        db.execute(_insert(kind), list(rows))
+        db.execute(_insert(model), list(rows))
 
 
-def insert_returning_id(db: Connection, kind: type[Base], /, **row: object) -> int:
+def insert_returning_id(db: Connection, model: type[Base], /, **row: object) -> int:
     """Insert a row and return its number."""
-    (number,) = cast("tuple[int]", db.execute(_insert(kind), row).inserted_primary_key)
+    (number,) = cast("tuple[int]", db.execute(_insert(model), row).inserted_primary_key)
     return number
 
 
 def upsert_rows(
-    db: Connection, kind: type[Base], rows: Sequence[Mapping[str, object]], key: str = ""
+    db: Connection, model: type[Base], rows: Sequence[Mapping[str, object]], key: str = ""
 ) -> None:
     """Insert rows, or update them by primary key or by the unique column `key`; each with the same
     columns.
     """
     if rows:
-        db.execute(upsert(kind, frozenset(rows[0]), db.dialect.name, key), list(rows))
+        db.execute(upsert(model, frozenset(rows[0]), db.dialect.name, key), list(rows))
 
 
-def insert_new_rows(db: Connection, kind: type[Base], rows: Iterable[Mapping[str, object]]) -> int:
+def insert_new_rows(db: Connection, model: type[Base], rows: Iterable[Mapping[str, object]]) -> int:
     """Insert rows whose key is new; return their number."""
-    statement = insert_new(kind, db.dialect.name)
+    statement = insert_new(model, db.dialect.name)
     return sum(db.execute(statement, row).rowcount for row in rows)
 
 
 @cache
-def _highest(column: InstrumentedAttribute[int]) -> Select[Any]:
+def _select_max(column: InstrumentedAttribute[int]) -> Select[Any]:
     return select(func.max(column))
 
 
 @cache
-def _insert(kind: type[Base]) -> Insert:
-    return insert(kind)
+def _insert(model: type[Base]) -> Insert:
+    return insert(model)
 
 
 @cache
-def upsert(kind: type[Base], names: frozenset[str], dialect: str, key: str = "") -> Insert:
+def upsert(model: type[Base], names: frozenset[str], dialect: str, key: str = "") -> Insert:
     """Build an insert that updates the columns `names` of an existing row."""
-    keys = [key] if key else [column.name for column in inspect(kind).primary_key]
-    inserting = _inserting(kind, dialect)
+    keys = [key] if key else [column.name for column in inspect(model).primary_key]
+    inserting = _dialect_insert(model, dialect)
     return inserting.on_conflict_do_update(
         index_elements=keys,
         set_={name: inserting.excluded[name] for name in sorted(names - {*keys})},
@@ -292,29 +292,31 @@ def upsert(kind: type[Base], names: frozenset[str], dialect: str, key: str = "")
 
 
 @cache
-def insert_new(kind: type[Base], dialect: str) -> Insert:
+def insert_new(model: type[Base], dialect: str) -> Insert:
     """Build an insert that keeps existing rows and reports the number written, which PostgreSQL's
     drivers omit by default.
     """
     return (
-        _inserting(kind, dialect).on_conflict_do_nothing().execution_options(preserve_rowcount=True)
+        _dialect_insert(model, dialect)
+        .on_conflict_do_nothing()
+        .execution_options(preserve_rowcount=True)
     )
 
 
-def _inserting(kind: type[Base], dialect: str) -> sqlite.Insert | postgresql.Insert:
+def _dialect_insert(model: type[Base], dialect: str) -> sqlite.Insert | postgresql.Insert:
     """Return the dialect's insert, because the syntax for conflicts differs."""
     if dialect == "sqlite":
-        return sqlite.insert(kind)
+        return sqlite.insert(model)
     from sqlalchemy.dialects import postgresql  # loaded only for PostgreSQL
 
-    return postgresql.insert(kind)
+    return postgresql.insert(model)
 
 
 def read_facts(db: Connection, *keys: str) -> dict[str, str]:
     """Return the values of existing keys."""
     return dict(
         db.execute(
-            _several(len(keys)), {f"key{place}": key for place, key in enumerate(keys)}
+            _select_facts(len(keys)), {f"key{number}": key for number, key in enumerate(keys)}
         ).all()
     )
 
@@ -331,7 +333,7 @@ def fact_text(db: Connection, key: str) -> str:
 
 def find_fact(db: Connection, key: str) -> str | None:
     """Return the value of a key; None if missing."""
-    value: str | None = db.scalar(_value(), {"key": key})
+    value: str | None = db.scalar(_select_fact(), {"key": key})
     return value
 
 
@@ -357,8 +359,8 @@ def beside_facts(rows: Select[Any], **keys: str) -> Select[Any]:
     one row whose other columns are NULL.
     """
     facts = select(*(stored_fact(key).label(name) for name, key in keys.items())).subquery()
-    beside = rows.subquery()
-    return select(facts, beside).select_from(facts.outerjoin(beside, true()))
+    joined_rows = rows.subquery()
+    return select(facts, joined_rows).select_from(facts.outerjoin(joined_rows, true()))
 
 
 def parse_fact_number(key: str, value: str | None) -> int:
@@ -378,17 +380,17 @@ def write_facts(db: Connection, facts: Mapping[str, object]) -> None:
 
 def delete_facts(db: Connection, *keys: str) -> None:
     """Delete these keys."""
-    db.execute(_delete(), [{"of": key} for key in keys])
+    db.execute(_delete_fact(), [{"of": key} for key in keys])
 
 
-_value = cache(lambda: select(MetaRow.value).where(MetaRow.key == bindparam("key")))
-_delete = cache(lambda: delete(MetaRow).where(MetaRow.key == bindparam("of")))
+_select_fact = cache(lambda: select(MetaRow.value).where(MetaRow.key == bindparam("key")))
+_delete_fact = cache(lambda: delete(MetaRow).where(MetaRow.key == bindparam("of")))
 
 
 @cache
-def _several(count: int) -> Select[str, str]:
+def _select_facts(count: int) -> Select[str, str]:
     return select(MetaRow.key, MetaRow.value).where(
-        MetaRow.key.in_([bindparam(f"key{place}") for place in range(count)])
+        MetaRow.key.in_([bindparam(f"key{number}") for number in range(count)])
     )
 
 
@@ -493,7 +495,7 @@ def decompress_text(data: bytes) -> str:
 def decode_json(cls: type[T], text: str) -> T:
     """Decode a model value from stored JSON. Raises OperatorNeeded if the row is damaged."""
     try:
-        return cast(T, _read(cast(Hashable, cls), text))
+        return cast(T, _decode_cached(cast(Hashable, cls), text))
     except ConfigError as error:
         raise _damaged(error.message) from None
 
@@ -504,7 +506,7 @@ def decode_optional(cls: type[T], text: str | None) -> T | None:
 
 
 @lru_cache(maxsize=1_024)
-def _read(cls: Hashable, text: str) -> object:
+def _decode_cached(cls: Hashable, text: str) -> object:
     """Decode with a cache, because a step reads the same row many times and results are
     immutable.
     """
@@ -568,7 +570,7 @@ def movements(intent: Intent, wallet: str, coin: str, chain_s: int) -> tuple[Mov
         for token, delta in sorted(receipt.net(wallet).items())
         if delta
     ]
-    if native_wei := intent.coins(wallet, coin):
+    if native_wei := intent.native_change_wei(wallet, coin):
         changes.append((NATIVE, native_wei, intent.kind.value))
     if receipt.gas_cost_wei:
         changes.append((NATIVE, -receipt.gas_cost_wei, "gas"))

@@ -60,7 +60,7 @@ class ExecutedParts:
         ]
 
     @cached_property
-    def done(self) -> dict[int, ExecutionAttemptRow]:
+    def trading_attempts(self) -> dict[int, ExecutionAttemptRow]:
         """The attempt that traded each part, by number."""
         steps = {intent.step_id for intent in self.swaps}
         return {attempt.number: attempt for attempt in self.attempts if attempt.step_id in steps}
@@ -68,37 +68,38 @@ class ExecutedParts:
     @property
     def newest(self) -> ExecutionAttemptRow | None:
         """The attempt that traded the last part; None before the first."""
-        return self.done[max(self.done)] if self.done else None
+        return self.trading_attempts[max(self.trading_attempts)] if self.trading_attempts else None
 
     @property
-    def _traded(self) -> list[Intent]:
+    def _traded_intents(self) -> list[Intent]:
         steps = {intent.step_id for intent in self.swaps}
         return [intent for intent in self.mined if intent.step_id in steps]
 
-    def moved(self, wallet: str, prices: Mapping[str, Fraction]) -> Fraction:
+    def moved_value(self, wallet: str, prices: Mapping[str, Fraction]) -> Fraction:
         """Return the value moved at these prices by token."""
         nets = (
-            {} if intent.receipt is None else intent.receipt.net(wallet) for intent in self._traded
+            {} if intent.receipt is None else intent.receipt.net(wallet)
+            for intent in self._traded_intents
         )
         values = (_value({token: abs(raw) for token, raw in net.items()}, prices) for net in nets)
         return sum(values, Fraction(0)) / 2
 
-    def spent(self, wallet: str, coin: str, prices: Mapping[str, Fraction]) -> Fraction:
+    def lost_value(self, wallet: str, coin: str, prices: Mapping[str, Fraction]) -> Fraction:
         """Return the value lost at these prices, gas of every mined transaction included."""
         native = {NATIVE: prices.get(coin, Fraction(0))}
         changes = (intent.changes(wallet, coin) for intent in self.mined)
         return -sum((_value(change, {**prices, **native}) for change in changes), Fraction(0))
 
-    def sold(self, wallet: str, coin: str) -> tuple[tuple[str, int], ...]:
+    def sold_raw(self, wallet: str, coin: str) -> tuple[tuple[str, int], ...]:
         """Return the base units by token that the wallet sold; native coin counts as its wrapped
         token.
         """
-        sold: dict[str, int] = {}
-        for intent in self._traded:
+        sold_raw: dict[str, int] = {}
+        for intent in self._traded_intents:
             for token, raw in intent.changes(wallet, coin).items():
                 asset = coin if token == NATIVE else token
-                sold[asset] = sold.get(asset, 0) - raw
-        return tuple(sorted((token, raw) for token, raw in sold.items() if raw > 0))
+                sold_raw[asset] = sold_raw.get(asset, 0) - raw
+        return tuple(sorted((token, raw) for token, raw in sold_raw.items() if raw > 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,8 +150,8 @@ class ExecutionStore:
     def add_limit_order(self, order: LimitOrder) -> LimitOrder:
         """Record an order and return it with its id."""
         with self.db.write("record an order") as db:
-            body = codec.dumps(replace(order, id=""))
-            return replace(order, id=add_row(db, ORDER, order.begun_s, body))
+            terms_json = codec.dumps(replace(order, id=""))
+            return replace(order, id=add_row(db, ORDER, order.begun_s, terms_json))
 
     def limit_orders(self, limit: int = 1000) -> tuple[LimitOrder, ...]:
         """Return the newest limit orders, ended ones included, oldest first. An order is filled
@@ -167,16 +168,18 @@ def read_purchase(db: Connection, wallet: str, coin: str) -> PurchaseProgress | 
 
 
 def _purchase(db: Connection, row: ExecutionRow, wallet: str, coin: str) -> PurchaseProgress:
-    terms, parts = load_terms(Purchase, row), executed_parts(db, row)
+    terms, executed = load_terms(Purchase, row), executed_parts(db, row)
     prices = dict(terms.arrival)
     return PurchaseProgress(
         id=row.id,
         terms=terms,
-        done=len(parts.done),
-        moved=parts.moved(wallet, prices),
-        spent=parts.spent(wallet, coin, prices),
-        next_s=terms.began_s if parts.newest is None else parts.newest.at_s + terms.interval_s,
-        sold=parts.sold(wallet, coin),
+        done=len(executed.trading_attempts),
+        moved=executed.moved_value(wallet, prices),
+        spent=executed.lost_value(wallet, coin, prices),
+        next_s=terms.began_s
+        if executed.newest is None
+        else executed.newest.at_s + terms.interval_s,
+        sold=executed.sold_raw(wallet, coin),
     )
 
 
@@ -188,7 +191,9 @@ def _order(db: Connection, row: ExecutionRow) -> LimitOrder:
 
 def open_rows(db: Connection, kind: str | None = None) -> list[ExecutionRow]:
     """Return the open executions of a kind, or of every kind, oldest first."""
-    return [row for row in all_rows(db, _opened(), ExecutionRow) if kind in (None, row.kind)]
+    return [
+        row for row in all_rows(db, _open_executions(), ExecutionRow) if kind in (None, row.kind)
+    ]
 
 
 def newest_rows(db: Connection, kind: str, limit: int) -> Sequence[ExecutionRow]:
@@ -196,17 +201,17 @@ def newest_rows(db: Connection, kind: str, limit: int) -> Sequence[ExecutionRow]
     return all_rows(db, _newest(), ExecutionRow, kind=kind, limit=limit)
 
 
-def add_row(db: Connection, kind: str, began_s: int, body: str) -> str:
+def add_row(db: Connection, kind: str, began_s: int, terms_json: str) -> str:
     """Add an open execution with its terms as JSON; return its id."""
-    number = uuid.uuid4().hex[:12]
-    row = {"id": number, "kind": kind, "begun_s": began_s, "body_json": body}
+    execution_id = uuid.uuid4().hex[:12]
+    row = {"id": execution_id, "kind": kind, "begun_s": began_s, "body_json": terms_json}
     insert_rows(db, ExecutionRow, [row | {"state": OPEN, "why": ""}])
-    return number
+    return execution_id
 
 
 def end_row(db: Connection, row: ExecutionRow, state: str, why: str, at_s: int | None) -> None:
     """End an execution at this chain time."""
-    db.execute(_change(), {"of": row.seq, "state": state, "why": why, "ended_s": at_s})
+    db.execute(_update_execution(), {"of": row.seq, "state": state, "why": why, "ended_s": at_s})
 
 
 def add_attempt(
@@ -262,10 +267,10 @@ def _value(changes: Mapping[str, int], prices: Mapping[str, Fraction]) -> Fracti
     )
 
 
-_opened = cache(
+_open_executions = cache(
     lambda: select(ExecutionRow).where(ExecutionRow.state == OPEN).order_by(ExecutionRow.seq)
 )
-_change = cache(lambda: update(ExecutionRow).where(ExecutionRow.seq == bindparam("of")))
+_update_execution = cache(lambda: update(ExecutionRow).where(ExecutionRow.seq == bindparam("of")))
 
 
 @cache

@@ -59,12 +59,12 @@ from agent.store.transitions import (
 
 ADOPTED_NONCE = "adopted_nonce"
 ADOPTED_AFTER = "adopted_after"
-MOST_AT_ONCE = 500
+MAX_PRUNED = 500
 """Maximum number of steps that one call deletes, so that a large store does not delay a cycle."""
 _OPEN = tuple(state.value for state in OPEN)
 _CONSUMED = tuple(state.value for state in CONSUMED)
 MAX_SEQ = 2**63 - 1
-PROPOSAL = "proposal:"
+PROPOSAL_PREFIX = "proposal:"
 """Prefix of the key of a proposed intent in the facts table."""
 _ENDED = tuple(state.value for state in ENDED_IN_BLOCK)
 
@@ -105,14 +105,14 @@ class StepStore:
         """
         with self.db.write("write the outcome of the step", keeps_answers=True) as db:
             plan_z = None if plan_json is None else database.compress_text(plan_json)
-            ended = {
+            outcome_values = {
                 "of": step_id,
                 "decision": decision,
                 "reason": reason,
                 "outcome": outcome,
                 "plan_z": plan_z,
             }
-            if db.execute(_update_step(), ended).rowcount == 0:
+            if db.execute(_update_step(), outcome_values).rowcount == 0:
                 raise KeyError(step_id)
         if self.on_step_recorded is not None and (record := self.get(step_id)) is not None:
             self.on_step_recorded(record)
@@ -120,8 +120,8 @@ class StepStore:
     def newest(self, limit: int, before: str | None = None) -> tuple[StepSummary, ...]:
         """Return the newest steps, or the newest before the step `before`, newest first."""
         with self.db.read("read the steps") as db:
-            page = {"limit": limit, "before": before}
-            return tuple(database.step_summary(row) for row in db.execute(_summaries(), page))
+            bounds = {"limit": limit, "before": before}
+            return tuple(database.step_summary(row) for row in db.execute(_summaries(), bounds))
 
     def get(self, step_id: str) -> StepRecord | None:
         """Return a step with its input and plan; None if the id is unknown."""
@@ -147,27 +147,27 @@ class StepStore:
         decision = database.decode_json(Plan, database.decompress_text(plan_z)).decision
         return isinstance(decision, Rebalance) and decision.by_hand
 
-    def prune(self, keep: int) -> int:
-        """Delete steps without a transaction that are not among the newest `keep` steps, up to
-        MOST_AT_ONCE; return their number.
+    def prune(self, kept_count: int) -> int:
+        """Delete steps without a transaction that are not among the newest `kept_count` steps, up
+        to MAX_PRUNED; return their number.
 
         The first step stays, because schedules count from it.
         """
         with self.db.write("remove old steps") as db:
             newest, first = db.execute(select(func.max(StepRow.seq), func.min(StepRow.seq))).one()
-            if newest is None or newest - keep <= first:
+            if newest is None or newest - kept_count <= first:
                 return 0
-            idle = ~exists().where(IntentRow.step_id == StepRow.id)
-            old = (
+            is_idle = ~exists().where(IntentRow.step_id == StepRow.id)
+            old_steps = (
                 select(StepRow.seq)
-                .where(StepRow.seq > first, StepRow.seq <= newest - keep, idle)
+                .where(StepRow.seq > first, StepRow.seq <= newest - kept_count, is_idle)
                 .order_by(StepRow.seq)
-                .limit(MOST_AT_ONCE)
+                .limit(MAX_PRUNED)
             )
-            numbers = db.scalars(old).all()
-            if numbers:
-                db.execute(delete(StepRow).where(StepRow.seq.in_(numbers)))
-            return len(numbers)
+            seqs = db.scalars(old_steps).all()
+            if seqs:
+                db.execute(delete(StepRow).where(StepRow.seq.in_(seqs)))
+            return len(seqs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,14 +179,14 @@ class ProposalStore:
     def mark_proposed(self, intent_id: str, since_block: int) -> None:
         """Record the block at which an intent was proposed."""
         with self.db.write("record a proposal") as db:
-            database.write_facts(db, {PROPOSAL + intent_id: since_block})
+            database.write_facts(db, {PROPOSAL_PREFIX + intent_id: since_block})
 
     def proposed(self) -> dict[str, int]:
         """Return the block of each proposal by intent id, dropped intents included."""
         with self.db.read("read the proposals") as db:
             return {
-                key.removeprefix(PROPOSAL): int(value)
-                for key, value in database.facts_with_prefix(db, PROPOSAL)
+                key.removeprefix(PROPOSAL_PREFIX): int(value)
+                for key, value in database.facts_with_prefix(db, PROPOSAL_PREFIX)
             }
 
 
@@ -217,20 +217,20 @@ class IntentStore:
         sent. A CANCEL without it replaces the only open intent there.
         """
         with self.db.write("write the transaction") as db:
-            rivals = all_rows(
+            open_rows = all_rows(
                 db,
                 select(IntentRow).where(IntentRow.nonce == tx.nonce, IntentRow.state.in_(_OPEN)),
                 IntentRow,
             )
-            replaced = _replaced(rivals, kind, replaces)
-            if rivals and replaced is None:
+            replaced_id = _replaced_id(open_rows, kind, replaces)
+            if open_rows and replaced_id is None:
                 raise OperatorNeeded(
                     f"nonce {tx.nonce} already has an open transaction:"
-                    f" {', '.join(f'{row.note} ({row.tx_hash})' for row in rivals)}",
+                    f" {', '.join(f'{row.note} ({row.tx_hash})' for row in open_rows)}",
                     "run the command again: it resolves open transactions first",
                     code=ErrorCode.OPEN_TRANSACTION,
                 )
-            if replaces is not None and replaced is None:
+            if replaces is not None and replaced_id is None:
                 raise ValueError(
                     f"no open transaction at nonce {tx.nonce} can be replaced by a {kind.value}"
                 )
@@ -245,7 +245,7 @@ class IntentStore:
                 deadline_s,
                 None,
                 None,
-                replaced,
+                replaced_id,
             )
             row = {
                 "id": intent.id,
@@ -258,7 +258,7 @@ class IntentStore:
                 "note": note,
                 "created_s": now_s,
                 "deadline_s": deadline_s,
-                "replaces": replaced,
+                "replaces": replaced_id,
             }
             insert_rows(db, IntentRow, [row])
             _record_transition(self.db, db, intent.id, None, intent.state, now_s, None, note)
@@ -268,7 +268,7 @@ class IntentStore:
         """Return the grant of an intent."""
         with self.db.read("read the grant") as db:
             return database.decode_json(
-                Grant, database.decompress_text(_row(db, intent_id).grant_z)
+                Grant, database.decompress_text(_intent_row(db, intent_id).grant_z)
             )
 
     def advance(
@@ -289,7 +289,7 @@ class IntentStore:
         removes the receipt.
         """
         with self.db.write(f"write that a transaction is {to.value}") as db:
-            row = _row(db, intent_id)
+            row = _intent_row(db, intent_id)
             before = IntentState(row.state)
             if tx_hash is not None and row.tx_hash not in (None, tx_hash):
                 raise ValueError(
@@ -302,14 +302,14 @@ class IntentStore:
                 receipt_json = None
             if row.receipt_json is not None and receipt_json != row.receipt_json:
                 budgets.unbook_intent(db, database.intent_from_row(row))
-            known = None
+            stored_receipt = None
             if receipt_json is not None:
-                known = database.decode_json(Receipt, receipt_json)
+                stored_receipt = database.decode_json(Receipt, receipt_json)
             if row.kind == IntentKind.LIQUIDITY.value:
-                positions.record_change(db, row, self.db.wallet, known)
+                positions.record_change(db, row, self.db.wallet, stored_receipt)
             ledger_sums.reopen_settled(db, row.seq)
             db.execute(
-                _move(),
+                _update_intent(),
                 {
                     "of": row.seq,
                     "state": to.value,
@@ -319,11 +319,11 @@ class IntentStore:
             )
             _record_transition(self.db, db, intent_id, before, to, now_s, tx_hash, note)
             intent = database.intent_from_row(row)
-            return replace(intent, state=to, tx_hash=tx_hash, receipt=known)
+            return replace(intent, state=to, tx_hash=tx_hash, receipt=stored_receipt)
 
     def open_intents(self) -> Sequence[Intent]:
         """Return intents that have not ended, oldest first."""
-        return self.db.query("read open transactions", _intents, _opened)
+        return self.db.query("read open transactions", _intents, _open_intents)
 
     def intents_at(self, nonce: int) -> Sequence[Intent]:
         """Return every intent with this nonce, ended ones included, oldest first."""
@@ -338,12 +338,15 @@ class IntentStore:
             at_nonce = _at_nonce(db, nonce)
             undecided = []
             for intent in at_nonce:
-                reopen = RULE_BY_EVENT.get((intent.state, IntentEvent.REOPEN))
-                if reopen is None:
+                rule = RULE_BY_EVENT.get((intent.state, IntentEvent.REOPEN))
+                if rule is None:
                     continue
                 if not any(peer.state in OPEN for peer in family(at_nonce, intent.id)):
                     continue
-                if reopen.guard(_facts(db, _row(db, intent.id), None, None)) is None:
+                if (
+                    rule.guard(_transition_facts(db, _intent_row(db, intent.id), None, None))
+                    is None
+                ):
                     undecided.append(intent)
             return tuple(undecided)
 
@@ -387,13 +390,15 @@ class IntentStore:
                     row.tx_hash,
                     row.note,
                 )
-                for row in seals.sealed_rows(self.db, db, _moves(), TransitionRow, of=intent_id)
+                for row in seals.sealed_rows(
+                    self.db, db, _transitions(), TransitionRow, of=intent_id
+                )
             )
 
     def newest_transition_s(self) -> int:
         """Return the time of the newest transition with a valid seal; 0 without one."""
         with self.db.read("read transitions") as db:
-            newest = next(seals.sealed_rows(self.db, db, _newest_move(), TransitionRow), None)
+            newest = next(seals.sealed_rows(self.db, db, _newest_transition(), TransitionRow), None)
             return 0 if newest is None else newest.at_s
 
     def expected_nonce(self) -> int | None:
@@ -403,8 +408,8 @@ class IntentStore:
     def newest_venue_nonce(self) -> int:
         """Return the highest nonce of an order at an off-chain venue; 0 before the first."""
         with self.db.read("read the nonce") as db:
-            highest = select(func.max(IntentRow.nonce))
-            return db.scalar(highest.where(IntentRow.nonce >= FIRST_VENUE_NONCE)) or 0
+            select_highest = select(func.max(IntentRow.nonce))
+            return db.scalar(select_highest.where(IntentRow.nonce >= FIRST_VENUE_NONCE)) or 0
 
     def set_expected_nonce(self, nonce: int, now_s: int) -> None:
         """Adopt `nonce` as the chain's next nonce, regardless of earlier intents."""
@@ -419,7 +424,9 @@ class IntentStore:
             database.write_facts(db, {"adopted_s": now_s})
 
 
-def _replaced(rivals: Sequence[IntentRow], kind: IntentKind, replaces: str | None) -> str | None:
+def _replaced_id(
+    open_rows: Sequence[IntentRow], kind: IntentKind, replaces: str | None
+) -> str | None:
     """Return the id of the open intent that a new one may replace; None if there is none.
 
     An intent is replaced at most once, by the same kind with higher fees or by a cancel; a cancel
@@ -427,13 +434,13 @@ def _replaced(rivals: Sequence[IntentRow], kind: IntentKind, replaces: str | Non
     """
     cancel = IntentKind.CANCEL.value
     if replaces is None:
-        single = len(rivals) == 1 and kind is IntentKind.CANCEL and rivals[0].kind != cancel
-        return rivals[0].id if single else None
-    replaced = {row.replaces for row in rivals}
-    for row in rivals:
+        single = len(open_rows) == 1 and kind is IntentKind.CANCEL and open_rows[0].kind != cancel
+        return open_rows[0].id if single else None
+    replaced_ids = {row.replaces for row in open_rows}
+    for row in open_rows:
         if (
             row.id == replaces
-            and row.id not in replaced
+            and row.id not in replaced_ids
             and row.state == IntentState.BROADCAST.value
             and kind.value in (row.kind, cancel)
         ):
@@ -481,26 +488,28 @@ def _require_allowed(
         raise ValueError(
             f"intent {row.id} goes to {rule.after.value} by {rule.event.value}, not to {to.value}"
         )
-    if (why := rule.guard(_facts(db, row, tx_hash, receipt))) is not None:
+    if (why := rule.guard(_transition_facts(db, row, tx_hash, receipt))) is not None:
         raise ValueError(f"intent {row.id} cannot go from {rule.before.value} to {to.value} {why}")
 
 
-def _facts(
+def _transition_facts(
     db: Connection, row: IntentRow, tx_hash: str | None, receipt: Receipt | None
 ) -> TransitionFacts:
     """Return the facts that the guards of the table need."""
     peers = family(_at_nonce(db, row.nonce), row.id)
-    ended = (peer.kind for peer in peers if peer.id != row.id and peer.state in ENDED_IN_BLOCK)
+    ended_kinds = (
+        peer.kind for peer in peers if peer.id != row.id and peer.state in ENDED_IN_BLOCK
+    )
     adoption = _adoption(db)
-    known = None
+    stored_receipt = None
     if row.receipt_json is not None:
-        known = database.decode_json(Receipt, row.receipt_json)
+        stored_receipt = database.decode_json(Receipt, row.receipt_json)
     return TransitionFacts(
         tx_hash=tx_hash or row.tx_hash,
-        left=db.scalar(_left(), {"of": row.id}) is not None,
-        winner=next(ended, None),
+        may_have_left=db.scalar(_broadcast_transition(), {"of": row.id}) is not None,
+        winner=next(ended_kinds, None),
         adopted=adoption is not None and row.seq <= adoption[1],
-        known=known,
+        stored_receipt=stored_receipt,
         receipt=receipt,
     )
 
@@ -511,12 +520,12 @@ def family(at_nonce: Sequence[Intent], intent_id: str) -> tuple[Intent, ...]:
 
     Transactions that a reorg removed long ago have the same nonce and do not count.
     """
-    replaced = {intent.id: intent.replaces for intent in at_nonce}
+    replaces_by_id = {intent.id: intent.replaces for intent in at_nonce}
 
-    def root(of: str) -> str:
-        while (older := replaced.get(of)) is not None:
-            of = older
-        return of
+    def root(member_id: str) -> str:
+        while (older_id := replaces_by_id.get(member_id)) is not None:
+            member_id = older_id
+        return member_id
 
     return tuple(intent for intent in at_nonce if root(intent.id) == root(intent_id))
 
@@ -531,7 +540,7 @@ def _adoption(db: Connection) -> tuple[int, int] | None:
     return int(facts[ADOPTED_NONCE]), int(facts[ADOPTED_AFTER])
 
 
-def _row(db: Connection, intent_id: str) -> IntentRow:
+def _intent_row(db: Connection, intent_id: str) -> IntentRow:
     row = first_row(
         db, select(IntentRow).where(IntentRow.id == intent_id).with_for_update(), IntentRow
     )
@@ -555,19 +564,19 @@ def _unbooked(db: Connection) -> tuple[Intent, ...]:
 
 
 def _ended_in_block(db: Connection, limit: int) -> tuple[Intent, ...]:
-    return _intents(db, _ended, limit=limit)
+    return _intents(db, _ended_intents, limit=limit)
 
 
 def _expected_nonce(db: Connection) -> int | None:
     """Return the adopted nonce, or one more than the highest nonce used on the chain since then."""
-    resynced, after, used = db.execute(_nonces()).one()
-    if resynced is None or after is None:
+    adopted_nonce, adopted_after, highest_used = db.execute(_nonces()).one()
+    if adopted_nonce is None or adopted_after is None:
         return None
-    return max(int(resynced), -1 if used is None else used + 1)
+    return max(int(adopted_nonce), -1 if highest_used is None else highest_used + 1)
 
 
 _in_order = cache(lambda: select(IntentRow).order_by(IntentRow.seq))
-_opened = cache(lambda: _in_order().where(IntentRow.state.in_(_OPEN)))
+_open_intents = cache(lambda: _in_order().where(IntentRow.state.in_(_OPEN)))
 _of_nonce = cache(lambda: _in_order().where(IntentRow.nonce == bindparam("nonce")))
 _of_step = cache(lambda: _in_order().where(IntentRow.step_id == bindparam("step_id")))
 _succeeded = cache(
@@ -582,24 +591,26 @@ _succeeded = cache(
     )
 )
 _newest = cache(lambda: select(IntentRow).order_by(IntentRow.seq.desc()).limit(bindparam("limit")))
-_ended = cache(
+_ended_intents = cache(
     lambda: _newest().where(
         IntentRow.state.in_(_ENDED),
         IntentRow.seq > database.stored_number(ADOPTED_AFTER),
         _is_of_the_chain(),
     )
 )
-_moves = cache(
+_transitions = cache(
     lambda: (
         select(TransitionRow)
         .where(TransitionRow.intent_id == bindparam("of"))
         .order_by(TransitionRow.seq)
     )
 )
-_newest_move = cache(lambda: select(TransitionRow).order_by(TransitionRow.seq.desc()))
+_newest_transition = cache(lambda: select(TransitionRow).order_by(TransitionRow.seq.desc()))
 # of any program: bytes that may have left count as sent
-_left = cache(lambda: _moves().where(TransitionRow.after == IntentState.BROADCAST.value).limit(1))
-_move = cache(lambda: update(IntentRow).where(IntentRow.seq == bindparam("of")))
+_broadcast_transition = cache(
+    lambda: _transitions().where(TransitionRow.after == IntentState.BROADCAST.value).limit(1)
+)
+_update_intent = cache(lambda: update(IntentRow).where(IntentRow.seq == bindparam("of")))
 _update_step = cache(lambda: update(StepRow).where(StepRow.id == bindparam("of")))
 
 
@@ -608,11 +619,13 @@ def _nonces() -> Select[*tuple[Any, ...]]:
     """Select the adopted nonce, the newest intent at that time, and the highest nonce used since.
     SQLite walks the index down to the first match instead of sorting all rows.
     """
-    later = IntentRow.seq + 0 > database.stored_number(ADOPTED_AFTER)
-    fits = func.coalesce(IntentRow.state, "").in_(_CONSUMED), later, _is_of_the_chain()
-    used = select(IntentRow.nonce).where(*fits).order_by(IntentRow.nonce.desc()).limit(1)
-    adopted = (database.stored_fact(key) for key in (ADOPTED_NONCE, ADOPTED_AFTER))
-    return select(*adopted, used.scalar_subquery())
+    is_later = IntentRow.seq + 0 > database.stored_number(ADOPTED_AFTER)
+    conditions = func.coalesce(IntentRow.state, "").in_(_CONSUMED), is_later, _is_of_the_chain()
+    last_used_nonce = (
+        select(IntentRow.nonce).where(*conditions).order_by(IntentRow.nonce.desc()).limit(1)
+    )
+    adopted_facts = (database.stored_fact(key) for key in (ADOPTED_NONCE, ADOPTED_AFTER))
+    return select(*adopted_facts, last_used_nonce.scalar_subquery())
 
 
 def _is_of_the_chain() -> ColumnElement[bool]:
@@ -623,9 +636,9 @@ def _is_of_the_chain() -> ColumnElement[bool]:
 @cache
 def _summaries() -> Select[str, int, str | None, str | None, str | None]:
     columns = select(StepRow.id, StepRow.now_s, StepRow.decision, StepRow.reason, StepRow.outcome)
-    end = select(StepRow.seq).where(StepRow.id == bindparam("before")).scalar_subquery()
-    older = columns.where(StepRow.seq < func.coalesce(end, MAX_SEQ))
-    return older.order_by(StepRow.seq.desc()).limit(bindparam("limit"))
+    end_number = select(StepRow.seq).where(StepRow.id == bindparam("before")).scalar_subquery()
+    older_steps = columns.where(StepRow.seq < func.coalesce(end_number, MAX_SEQ))
+    return older_steps.order_by(StepRow.seq.desc()).limit(bindparam("limit"))
 
 
 @cache
@@ -633,5 +646,8 @@ def _without_budget() -> Select[Any]:
     """Select intents that used their nonce, have no budget and are newer than the settled ones,
     oldest first.
     """
-    lacking = IntentRow.state.in_(_CONSUMED), ~exists().where(BudgetRow.intent_id == IntentRow.id)
-    return _in_order().where(IntentRow.seq > ledger_sums.settled_number(), *lacking)
+    conditions = (
+        IntentRow.state.in_(_CONSUMED),
+        ~exists().where(BudgetRow.intent_id == IntentRow.id),
+    )
+    return _in_order().where(IntentRow.seq > ledger_sums.settled_number(), *conditions)

@@ -24,7 +24,7 @@ from sqlalchemy.pool import StaticPool
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded
 from agent.store.database import (
     LIVE,
-    WRITE,
+    WRITE_FLAG,
     Database,
     MemoryDatabase,
     database_errors,
@@ -66,11 +66,11 @@ def open_store(
     OperatorNeeded if the store belongs to another wallet or chain, holds the other kind of data,
     was written by a newer trimtab, is corrupt, or cannot be written.
     """
-    address = _parse(url)
+    address = _parse_url(url)
     path = sqlite_path(url)
     with database_errors("open the store"):
         if path is not None:
-            _private(path)
+            _create_private_file(path)
         engine = _engine(address)
         try:
             version = _checked_version(engine, path if check else None)
@@ -95,40 +95,40 @@ def open_memory_store(chain_id: int, wallet: str, coin: str = "", books: str = L
     engine = _engine(
         make_url("sqlite://"), poolclass=StaticPool, connect_args={"check_same_thread": False}
     )
-    with closing(engine.raw_connection()) as raw:
-        raw.driver_connection.deserialize(_empty())  # type: ignore[union-attr]  # sqlite3's connection
+    with closing(engine.raw_connection()) as connection:
+        connection.driver_connection.deserialize(_empty_image())  # type: ignore[union-attr]  # sqlite3's connection
     store = Store(MemoryDatabase(engine, wallet, coin, books))
     store.bind_owner(chain_id)
     return store
 
 
 @cache
-def _empty() -> bytes:
+def _empty_image() -> bytes:
     """Return the image of an empty store; cached, because a search opens thousands."""
     engine = _engine(make_url("sqlite://"), poolclass=StaticPool)
     with engine.begin() as db:
         create_tables(db, REVISIONS[-1])
-    with closing(engine.raw_connection()) as raw:
-        image: bytes = raw.driver_connection.serialize()  # type: ignore[union-attr]  # sqlite3's connection
+    with closing(engine.raw_connection()) as connection:
+        image: bytes = connection.driver_connection.serialize()  # type: ignore[union-attr]  # sqlite3's connection
     engine.dispose()
     return image
 
 
 def sqlite_path(url: str) -> Path | None:
     """Return the path of an SQLite store; None for a database server."""
-    address = _parse(url)
+    address = _parse_url(url)
     if address.get_backend_name() != "sqlite":
         return None
-    file = address.database
-    if not file or file == ":memory:" or file.startswith("file:"):
+    database = address.database
+    if not database or database == ":memory:" or database.startswith("file:"):
         raise ConfigError(
             f"store.url: {url!r} is not a file, but the journal must survive the process; write"
             " sqlite:///trimtab.db"
         )
-    return Path(file)
+    return Path(database)
 
 
-def _parse(url: str) -> URL:
+def _parse_url(url: str) -> URL:
     try:
         return make_url(url)
     except (ArgumentError, ValueError):  # the text may contain a password and is not repeated
@@ -137,7 +137,7 @@ def _parse(url: str) -> URL:
         ) from None
 
 
-def _private(path: Path) -> None:
+def _create_private_file(path: Path) -> None:
     """Create an owner-only file (T18) before SQLite opens it; the write-ahead log inherits its
     mode. Refuse a file that others may write, and make one private that they may read.
     """
@@ -162,14 +162,14 @@ def _engine(address: URL, **options: Any) -> Engine:
             f"store.url: no driver for {address.drivername!r}: {error}; write sqlite:///trimtab.db"
         ) from None
     if engine.dialect.name == "sqlite":
-        event.listen(engine, "connect", _durable)
+        event.listen(engine, "connect", _configure_connection)
         # Set on the dialect, because an event listener would take a third of every statement's
         # time.
         engine.dialect.do_begin = _begin  # type: ignore[assignment, method-assign]  # hook of the dialect
     return engine
 
 
-def _durable(connection: Any, _record: object) -> None:
+def _configure_connection(connection: Any, _record: object) -> None:
     """Configure a new connection: commits are durable when they return, and transactions start in
     `_begin`, not in the driver.
     """
@@ -186,19 +186,19 @@ def _begin(connection: PoolProxiedConnection) -> None:
     """Begin a transaction. A writer takes the write lock at once, because taking it later can fail
     after statements have run.
     """
-    raw: Any = connection.dbapi_connection
-    raw.execute("BEGIN IMMEDIATE" if WRITE in connection.info else "BEGIN")
+    driver_connection: Any = connection.dbapi_connection
+    driver_connection.execute("BEGIN IMMEDIATE" if WRITE_FLAG in connection.info else "BEGIN")
 
 
 def _checked_version(engine: Engine, path: Path | None) -> str | None:
     """Check the file at `path`, if given, and return the store's version; None without tables."""
     with engine.connect() as connection, connection.begin():
         if path is not None:
-            _check(connection, path)
+            _require_intact(connection, path)
         return _version(connection)
 
 
-def _check(connection: Connection, path: Path) -> None:
+def _require_intact(connection: Connection, path: Path) -> None:
     if path.stat().st_size > _CHECKED_BYTES:
         return
     defect = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
@@ -243,14 +243,14 @@ def upgrade(url: str) -> tuple[str | None, str, Path | None]:
         )
     with database_errors("upgrade the store"):
         if path is not None:
-            _private(path)
-        engine = _engine(_parse(url))
+            _create_private_file(path)
+        engine = _engine(_parse_url(url))
         try:
-            before = _checked_version(engine, path)
-            copy = None if before == REVISIONS[-1] else _migrate(engine)
+            old_version = _checked_version(engine, path)
+            backup_path = None if old_version == REVISIONS[-1] else _migrate(engine)
         finally:
             engine.dispose()
-    return before, REVISIONS[-1], copy
+    return old_version, REVISIONS[-1], backup_path
 
 
 def _migrate(engine: Engine) -> Path | None:
@@ -258,20 +258,20 @@ def _migrate(engine: Engine) -> Path | None:
     the path of the backup that is made before a migration.
     """
     with engine.connect() as connection, connection.begin():
-        before = _version(connection)
-    copy = None
-    if engine.dialect.name == "sqlite" and before is not None:
+        old_version = _version(connection)
+    backup_path = None
+    if engine.dialect.name == "sqlite" and old_version is not None:
         path = Path(str(engine.url.database))
-        copy = path.with_name(f"{path.name}.before-{REVISIONS[-1]}")
-        backup.backup(path, copy, force=True)
+        backup_path = path.with_name(f"{path.name}.before-{REVISIONS[-1]}")
+        backup.backup(path, backup_path, force=True)
     with write_transaction(engine) as connection:
-        if _version(connection) != before:  # another process has migrated it
-            return copy
-        if before is None:
+        if _version(connection) != old_version:  # another process has migrated it
+            return backup_path
+        if old_version is None:
             create_tables(connection, REVISIONS[-1])
         else:
             _run_migrations(connection)
-    return copy
+    return backup_path
 
 
 def _run_migrations(connection: Connection) -> None:

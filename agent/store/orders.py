@@ -58,21 +58,22 @@ class OrderStore:
             return read_orders(db), orders_version(db)
 
     def update(
-        self, orders: Sequence[ConditionalOrder], unit_value: NavPerShare | None, at_version: int
+        self, orders: Sequence[ConditionalOrder], nav: NavPerShare | None, expected_version: int
     ) -> bool:
         """Replace the stored orders, and the NAV per share if given.
 
-        Returns False, with nothing written, if another process wrote orders since `at_version`.
+        Returns False, with nothing written, if another process wrote orders since
+        `expected_version`.
         """
         with self.db.read("read the orders") as db:
-            if _same(db, orders, unit_value):
+            if _is_unchanged(db, orders, nav):
                 return True
         with self.db.write("write the orders") as db:
-            if orders_version(db) != at_version:
+            if orders_version(db) != expected_version:
                 return False
-            kept = {(order.token, order.kind.value) for order in orders}
+            current_keys = {(order.token, order.kind.value) for order in orders}
             for row in all_rows(db, _orders(), OrderRow):
-                if (row.token, row.kind) not in kept:
+                if (row.token, row.kind) not in current_keys:
                     db.execute(
                         delete(OrderRow).where(
                             OrderRow.token == row.token, OrderRow.kind == row.kind
@@ -83,9 +84,9 @@ class OrderStore:
                 for order in orders
             ]
             upsert_rows(db, OrderRow, rows)
-            facts: dict[str, object] = {ORDERS_VERSION: at_version + 1}
-            if unit_value is not None:
-                facts[NAV_PER_SHARE] = codec.dumps(replace(unit_value, lost=Fraction(0)))
+            facts: dict[str, object] = {ORDERS_VERSION: expected_version + 1}
+            if nav is not None:
+                facts[NAV_PER_SHARE] = codec.dumps(replace(nav, lost=Fraction(0)))
             database.write_facts(db, facts)
             return True
 
@@ -99,7 +100,7 @@ def read_orders(db: Connection) -> tuple[ConditionalOrder, ...]:
 
 def nav_per_share(db: Connection, facts: Mapping[str, str]) -> NavPerShare | None:
     """Return the stored NAV per share with the loss of the agent's transactions since; None without
-    one.
+    one. Losses of futures do not count, since they are part of the margin account's result.
     """
     if NAV_PER_SHARE not in facts:
         return None
@@ -119,14 +120,16 @@ def orders_version(db: Connection) -> int:
     return database.fact_number(db, ORDERS_VERSION)
 
 
-def _same(db: Connection, orders: Sequence[ConditionalOrder], value: NavPerShare | None) -> bool:
+def _is_unchanged(
+    db: Connection, orders: Sequence[ConditionalOrder], nav: NavPerShare | None
+) -> bool:
     text = database.find_fact(db, NAV_PER_SHARE)
     stored = decode_optional(NavPerShare, text)
-    updated = stored if value is None else replace(value, lost=Fraction(0))
-    return stored == updated and sorted(map(codec.dumps, orders)) == sorted(
+    updated_nav = stored if nav is None else replace(nav, lost=Fraction(0))
+    return stored == updated_nav and sorted(map(codec.dumps, orders)) == sorted(
         map(codec.dumps, read_orders(db))
     )
 
 
 _orders = cache(lambda: select(OrderRow).order_by(OrderRow.token, OrderRow.kind))
-"""Losses after a time, without those of futures, which are part of the margin account's result."""
+"""Selects all orders, by token and kind."""

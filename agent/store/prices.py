@@ -50,8 +50,10 @@ class PriceStore:
         with self.db.write("record prices", keeps_answers=True) as db:
             newest_s = max((point.at_s for point in points), default=0)
             if source != AGENT_SOURCE:
-                own = select(func.max(PriceRow.at_s)).where(PriceRow.source == AGENT_SOURCE)
-                newest_s = db.scalar(own) or newest_s
+                agent_newest = select(func.max(PriceRow.at_s)).where(
+                    PriceRow.source == AGENT_SOURCE
+                )
+                newest_s = db.scalar(agent_newest) or newest_s
             rows = [
                 {
                     "numeraire": numeraire,
@@ -81,11 +83,11 @@ class PriceStore:
             "until": until_s,
         }
         with self.db.read("read prices") as db:
-            rows = db.execute(_between(), bounds).all()
-        last = {(row.token, row.at_s // every_s): row for row in rows}
+            rows = db.execute(_prices_between(), bounds).all()
+        last_rows = {(row.token, row.at_s // every_s): row for row in rows}
         return tuple(
-            PricePoint(row.token, row.at_s, _price(row.price))
-            for row in sorted(last.values(), key=lambda r: (r.at_s, r.token))
+            PricePoint(row.token, row.at_s, _parse_price(row.price))
+            for row in sorted(last_rows.values(), key=lambda r: (r.at_s, r.token))
         )
 
     def has(self, numeraire: str, at_s: int) -> bool:
@@ -118,7 +120,7 @@ class PriceStore:
             return db.execute(delete(PriceRow).where(*of_source)).rowcount
 
 
-def _price(text: str) -> Fraction:
+def _parse_price(text: str) -> Fraction:
     try:
         price = Fraction(text)
     except (ValueError, ZeroDivisionError) as error:
@@ -137,7 +139,7 @@ def _price(text: str) -> Fraction:
 
 
 @cache
-def _between() -> Select[str, int, str]:
+def _prices_between() -> Select[str, int, str]:
     hours = PriceRow.numeraire == bindparam("numeraire"), PriceRow.hour >= bindparam("hour")
     seconds = PriceRow.at_s >= bindparam("since"), PriceRow.at_s <= bindparam("until")
     return (
@@ -149,12 +151,12 @@ def _between() -> Select[str, int, str]:
 
 @cache
 def _select_agent_prices() -> Select[Any]:
-    own = (
+    conditions = (
         PriceRow.numeraire == bindparam("numeraire"),
         PriceRow.hour == bindparam("hour"),
         PriceRow.source == AGENT_SOURCE,
     )
-    return select(PriceRow.token).where(*own).limit(1)
+    return select(PriceRow.token).where(*conditions).limit(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,13 +165,13 @@ class AllocationStore:
 
     db: Database
 
-    def record(self, chosen: Allocation, owner: str = "") -> None:
+    def record(self, allocation: Allocation, owner: str = "") -> None:
         """Record a choice; recording it twice changes nothing."""
         with self.db.write("record chosen weights") as db:
             newest = first_row(db, _newest(), AllocationRow, owner=owner, limit=1)
-            text = codec.dumps(chosen)
+            text = codec.dumps(allocation)
             if newest is None or newest.chosen_json != text:
-                row = {"owner": owner, "at_s": chosen.at_s, "chosen_json": text}
+                row = {"owner": owner, "at_s": allocation.at_s, "chosen_json": text}
                 insert_rows(db, AllocationRow, [row])
 
     def newest(self, owner: str = "") -> Allocation | None:
@@ -180,7 +182,7 @@ class AllocationStore:
         """Return the newest choices, newest first."""
         with self.db.read("read chosen weights") as db:
             return tuple(
-                _read(row)
+                _decode_allocation(row)
                 for row in all_rows(db, _newest(), AllocationRow, owner=owner, limit=limit)
             )
 
@@ -197,10 +199,10 @@ def _newest() -> Select[Any]:
 
 def _newest_of(db: Connection, owner: str) -> Allocation | None:
     row = first_row(db, _newest(), AllocationRow, owner=owner, limit=1)
-    return None if row is None else _read(row)
+    return None if row is None else _decode_allocation(row)
 
 
-def _read(row: AllocationRow) -> Allocation:
+def _decode_allocation(row: AllocationRow) -> Allocation:
     try:
         return codec.loads(Allocation, row.chosen_json)
     except ConfigError as error:

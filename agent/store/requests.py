@@ -78,13 +78,13 @@ _EXIT_KINDS = (
 
 @dataclass(frozen=True, slots=True)
 class FailureStreak:
-    """Reverts of the wallet, and cycles that approved or revoked, since the last success; `stops` is
-    True if the limit was reached since the owner resumed.
+    """Reverts of the wallet, and cycles that approved or revoked, since the last success;
+    `is_stopped` is True if the limit was reached since the owner resumed.
     """
 
     reverts: int
     approvals: int
-    stops: bool
+    is_stopped: bool
 
 
 def failure_streak(
@@ -94,52 +94,60 @@ def failure_streak(
     has an intent's number by token; approvals of the token up to it do not count.
     """
     streak = _since_success(db, facts, refusals)
-    return FailureStreak(*_count(db, streak), bool(facts.get(STOP)))
+    return FailureStreak(*_count_failures(db, streak), bool(facts.get(STOP)))
 
 
 def exit_failures(
     db: Connection,
     facts: Mapping[str, str],
     refusals: Mapping[str, int],
-    recent: Sequence[BudgetRow],
+    recent_budgets: Sequence[BudgetRow],
     chain_now_s: int,
 ) -> tuple[ExitFailures, ...]:
     """Return the failures of each exit in the last 24 h of chain time, since it last succeeded or
     the owner resumed, newest first.
 
-    `recent` are the rows of the table of budgets (what each intent used of the limits) of that
-    time. A revert without such a row counts as if it happened now.
-    An intent's plan determines its exit (policy/failures.py); the success of another exit does not
-    end a streak.
+    `recent_budgets` are the rows of the table of budgets (what each intent used of the limits) of
+    that time. A revert without such a row counts as if it happened now. An intent's plan determines
+    its exit (policy/failures.py); the success of another exit does not end a streak.
     """
-    resumed = int(facts.get(RESUMED_AFTER) or 0)
-    failed = _newest_reverts(db, resumed, recent, chain_now_s)
-    approvals = [budget.intent_id for budget in recent if budget.kind == IntentKind.APPROVE.value]
-    if not failed and len(approvals) < failures.MAX_APPROVALS_IN_ROW:
+    resumed_after = int(facts.get(RESUMED_AFTER) or 0)
+    revert_times = _newest_reverts(db, resumed_after, recent_budgets, chain_now_s)
+    approval_ids = [
+        budget.intent_id for budget in recent_budgets if budget.kind == IntentKind.APPROVE.value
+    ]
+    if not revert_times and len(approval_ids) < failures.MAX_APPROVALS_IN_ROW:
         return ()
-    done = [row.intent_id for row in recent if row.succeeded and row.kind in _EXIT_KINDS]
-    at_s = {budget.intent_id: budget.chain_s for budget in recent} | failed
+    successful_ids = [
+        row.intent_id for row in recent_budgets if row.succeeded and row.kind in _EXIT_KINDS
+    ]
+    chain_s_by_intent = {
+        budget.intent_id: budget.chain_s for budget in recent_budgets
+    } | revert_times
     streaks: dict[str, _ExitStreak] = {}
-    concerned = IntentRow.id.in_({*failed, *approvals, *done}), IntentRow.seq > resumed
-    newest_first = select(IntentRow).where(*concerned).order_by(IntentRow.seq.desc())
+    conditions = (
+        IntentRow.id.in_({*revert_times, *approval_ids, *successful_ids}),
+        IntentRow.seq > resumed_after,
+    )
+    newest_first = select(IntentRow).where(*conditions).order_by(IntentRow.seq.desc())
     rows = all_rows(db, newest_first, IntentRow)
-    cycles = _cycles_of_approvals(db, rows)
+    cycle_by_step = _cycles_of_approvals(db, rows)
     for row in rows:
         plan = plan_of_intent(db, row.id)
-        if plan is None or not (name := failures.exit_name(plan)):
+        if plan is None or not (exit_name := failures.exit_name(plan)):
             continue
-        streak = streaks.setdefault(name, _ExitStreak())
+        streak = streaks.setdefault(exit_name, _ExitStreak())
         if row.kind == IntentKind.APPROVE.value:
             token = decode_json(UnsignedTx, row.tx_json).to
-            if token in name.split() and row.seq > refusals.get(token, 0):
-                streak.add(row, at_s[row.id], cycles[row.step_id])
-        elif _reverted(row):
-            streak.add(row, at_s[row.id])
+            if token in exit_name.split() and row.seq > refusals.get(token, 0):
+                streak.add(row, chain_s_by_intent[row.id], cycle_by_step[row.step_id])
+        elif _is_reverted(row):
+            streak.add(row, chain_s_by_intent[row.id])
         else:
-            streak.ended = True
+            streak.is_ended = True
     return tuple(
-        ExitFailures(name, streak.reverts, len(streak.approving), streak.newest_s)
-        for name, streak in streaks.items()
+        ExitFailures(exit_name, streak.reverts, len(streak.approving_cycles), streak.newest_s)
+        for exit_name, streak in streaks.items()
         if streak.newest_s
     )
 
@@ -149,38 +157,38 @@ class _ExitStreak:
     """Failures of one exit, counted from the newest intent back to its last success."""
 
     reverts: int = 0
-    approving: set[str] = field(default_factory=set)
+    approving_cycles: set[str] = field(default_factory=set)
     newest_s: int = 0
-    ended: bool = False
+    is_ended: bool = False
 
     def add(self, row: IntentRow, at_s: int, approved_in: str = "") -> None:
         """Count an intent that is older than those counted before; `approved_in` is the cycle of an
         approval.
         """
-        if self.ended:
+        if self.is_ended:
             return
-        self.reverts += _reverted(row)
+        self.reverts += _is_reverted(row)
         if approved_in:
-            self.approving.add(approved_in)
+            self.approving_cycles.add(approved_in)
         self.newest_s = self.newest_s or at_s
 
 
 def _newest_reverts(
-    db: Connection, resumed: int, recent: Sequence[BudgetRow], chain_now_s: int
+    db: Connection, resumed_after: int, recent_budgets: Sequence[BudgetRow], chain_now_s: int
 ) -> dict[str, int]:
-    """Return the chain time by intent of each revert that is in the budgets `recent`, or in
+    """Return the chain time by intent of each revert that is in `recent_budgets`, or in
     none.
     """
-    booked_s = {budget.intent_id: budget.chain_s for budget in recent}
-    reverts: dict[str, int] = {}
-    newest_first = db.execute(_maybe_reverted(), {"resumed": resumed}).yield_per(FETCH_SIZE)
+    booked_s = {budget.intent_id: budget.chain_s for budget in recent_budgets}
+    revert_s_by_intent: dict[str, int] = {}
+    newest_first = db.execute(_maybe_reverted(), {"resumed": resumed_after}).yield_per(FETCH_SIZE)
     for row in cast("Iterable[IntentRow]", newest_first):
         if row.id not in booked_s and db.scalar(booked_loss(), {"of": row.id}) is not None:
             break  # its budget is too old
-        if _reverted(row):
-            reverts[row.id] = booked_s.get(row.id, chain_now_s)
+        if _is_reverted(row):
+            revert_s_by_intent[row.id] = booked_s.get(row.id, chain_now_s)
     newest_first.close()
-    return reverts
+    return revert_s_by_intent
 
 
 def record_failure_stop(db: Connection, refusals: Mapping[str, int]) -> None:
@@ -188,23 +196,23 @@ def record_failure_stop(db: Connection, refusals: Mapping[str, int]) -> None:
     success does not lift the stop.
     """
     streak = _since_success(db, database.read_facts(db, RESUMED_AFTER), refusals)
-    if failures.too_many(*_count(db, streak)):
+    if failures.too_many(*_count_failures(db, streak)):
         database.write_facts(db, {STOP: 1})
 
 
-def _count(db: Connection, rows: list[IntentRow]) -> tuple[int, int]:
+def _count_failures(db: Connection, rows: list[IntentRow]) -> tuple[int, int]:
     """Return the number of reverts, and of cycles that approved or revoked."""
-    return sum(map(_reverted, rows)), len({*_cycles_of_approvals(db, rows).values()})
+    return sum(map(_is_reverted, rows)), len({*_cycles_of_approvals(db, rows).values()})
 
 
 def _cycles_of_approvals(db: Connection, rows: Iterable[IntentRow]) -> dict[str, str]:
     """Return the cycle of each step that approved or revoked; a step without a cycle stands for
     itself.
     """
-    steps = {row.step_id for row in rows if row.kind == IntentKind.APPROVE.value}
-    if not steps:
+    step_ids = {row.step_id for row in rows if row.kind == IntentKind.APPROVE.value}
+    if not step_ids:
         return {}
-    cycles = db.execute(select(StepRow.id, StepRow.cycle_id).where(StepRow.id.in_(steps)))
+    cycles = db.execute(select(StepRow.id, StepRow.cycle_id).where(StepRow.id.in_(step_ids)))
     return {row.id: row.cycle_id or row.id for row in cycles}
 
 
@@ -232,7 +240,7 @@ def _since_success(
             or any(rests(row) for rests in RESTING)
         ):
             continue
-        if row.kind in _TRADES and not _reverted(row):
+        if row.kind in _TRADES and not _is_reverted(row):
             break
         if (
             not refusals
@@ -244,7 +252,7 @@ def _since_success(
     return streak
 
 
-def _reverted(row: IntentRow) -> bool:
+def _is_reverted(row: IntentRow) -> bool:
     return row.receipt_json is not None and decode_json(Receipt, row.receipt_json).status != 1
 
 
@@ -265,13 +273,13 @@ _newest_first = cache(
 
 def grant_of_intent(db: Connection, intent_id: str) -> Grant:
     """Return the grant of an intent."""
-    row = db.execute(_plans(), {"of": intent_id}).one()
+    row = db.execute(_grant_and_plan(), {"of": intent_id}).one()
     return decode_json(Grant, decompress_text(row.grant_z))
 
 
 def plan_of_intent(db: Connection, intent_id: str) -> Plan | None:
     """Return the plan of an intent's grant, else of its step; None without either."""
-    row = db.execute(_plans(), {"of": intent_id}).one_or_none()
+    row = db.execute(_grant_and_plan(), {"of": intent_id}).one_or_none()
     if row is None:
         return None
     plan = decode_json(Grant, decompress_text(row.grant_z)).plan
@@ -284,7 +292,7 @@ booked_loss = cache(lambda: select(BudgetRow.loss).where(BudgetRow.intent_id == 
 
 
 @cache
-def _plans() -> Select[bytes, bytes | None]:
+def _grant_and_plan() -> Select[bytes, bytes | None]:
     """Select the grant of an intent, and the plan of its step."""
     return (
         select(IntentRow.grant_z, StepRow.plan_z)
@@ -310,19 +318,19 @@ class RequestStore:
         """Record a request, OPEN. Raises ConfigError for a second stop while one is open."""
         request = OwnerRequest(0, kind, tuple(payments), to, to_stable, RequestState.OPEN, asked_s)
         with self.db.write("write a request") as db:
-            before = active_stop(db) if kind is RequestKind.STOP else None
-            if before is not None and before.state is RequestState.OPEN:
+            active = active_stop(db) if kind is RequestKind.STOP else None
+            if active is not None and active.state is RequestState.OPEN:
                 raise ConfigError(
                     "a shutdown is already in progress",
                     "trimtab stop continues it, trimtab resume cancels it",
                 )
-            text = codec.dumps(request)
+            request_json = codec.dumps(request)
             number = insert_returning_id(
                 db,
                 RequestRow,
                 kind=kind.value,
                 state=request.state.value,
-                request_json=text,
+                request_json=request_json,
                 asked_s=asked_s,
             )
             return replace(request, id=number)
@@ -338,20 +346,20 @@ class RequestStore:
         not exist.
         """
         with self.db.write("write where a withdrawal goes") as db:
-            request = replace(_request(_row(db, number)), to=to)
-            db.execute(_change(), {"of": number, "request_json": codec.dumps(request)})
+            request = replace(_request(_request_row(db, number)), to=to)
+            db.execute(_update_request(), {"of": number, "request_json": codec.dumps(request)})
 
     def record_parts(self, number: int, parts: WithdrawalProgress | None) -> None:
         """Record the progress of a withdrawal in parts. Raises ConfigError if it does not exist."""
         with self.db.write("write a part of a withdrawal") as db:
-            request = replace(_request(_row(db, number)), parts=parts)
-            db.execute(_change(), {"of": number, "request_json": codec.dumps(request)})
+            request = replace(_request(_request_row(db, number)), parts=parts)
+            db.execute(_update_request(), {"of": number, "request_json": codec.dumps(request)})
 
     def end(self, number: int, state: RequestState, now_s: int) -> None:
         """End a request: DONE, or RELEASED. Raises ConfigError if it does not exist."""
         with self.db.write("write the end of a request") as db:
-            _row(db, number)
-            db.execute(_change(), {"of": number, "state": state.value, "ended_s": now_s})
+            _request_row(db, number)
+            db.execute(_update_request(), {"of": number, "state": state.value, "ended_s": now_s})
 
     def end_paid(self, now_s: int) -> None:
         """End the open withdrawals whose payments are all final."""
@@ -363,7 +371,9 @@ class RequestStore:
                 if intent.succeeded and intent.state is IntentState.FINAL
             }
         for request in map(_request, rows):
-            if all((request.id, *_amount(payment)) in final for payment in request.payments):
+            if all(
+                (request.id, *_token_and_amount(payment)) in final for payment in request.payments
+            ):
                 self.end(request.id, RequestState.DONE, now_s)
 
     def stopping(self) -> OwnerRequest | None:
@@ -400,19 +410,23 @@ def open_claims(db: Connection, rows: Iterable[RequestRow]) -> tuple[PendingPaym
     ]
     if not claims:
         return ()
-    paid = {
+    paid_claims = {
         (payout.request, payout.token, payout.raw)
         for intent, payout in _payouts(db)
         if intent.succeeded
     }
-    return tuple(claim for claim in claims if (claim.request, *_amount(claim.payment)) not in paid)
+    return tuple(
+        claim
+        for claim in claims
+        if (claim.request, *_token_and_amount(claim.payment)) not in paid_claims
+    )
 
 
 def release_withdrawals(db: Connection, now_s: int) -> None:
     """Release open withdrawals, because an unknown transaction of the wallet may have paid them."""
     released = {"state": RequestState.RELEASED.value, "ended_s": now_s}
     for row in all_rows(db, _withdrawals(), RequestRow):
-        db.execute(_change(), {"of": row.seq, **released})
+        db.execute(_update_request(), {"of": row.seq, **released})
 
 
 def active_stop(db: Connection) -> OwnerRequest | None:
@@ -441,7 +455,7 @@ def stop_reason(rows: Iterable[RequestRow]) -> str:
     )
 
 
-def _amount(payment: Payment) -> tuple[str, int]:
+def _token_and_amount(payment: Payment) -> tuple[str, int]:
     return (NATIVE if payment.native else payment.token), payment.raw
 
 
@@ -463,7 +477,7 @@ def _request(row: RequestRow) -> OwnerRequest:
     return replace(request, id=row.seq, kind=RequestKind(row.kind), state=RequestState(row.state))
 
 
-def _row(db: Connection, number: int) -> RequestRow:
+def _request_row(db: Connection, number: int) -> RequestRow:
     row = first_row(db, select(RequestRow).where(RequestRow.seq == number), RequestRow)
     if row is None:
         raise ConfigError(
@@ -472,7 +486,7 @@ def _row(db: Connection, number: int) -> RequestRow:
     return row
 
 
-_change = cache(lambda: update(RequestRow).where(RequestRow.seq == bindparam("of")))
+_update_request = cache(lambda: update(RequestRow).where(RequestRow.seq == bindparam("of")))
 _stops = cache(
     lambda: (
         select(RequestRow)
@@ -504,5 +518,5 @@ _withdrawals = cache(
 def _pending() -> Select[Any]:
     """Select open withdrawals and the newest stop, oldest first."""
     newest = _stops().with_only_columns(RequestRow.seq).scalar_subquery()
-    either = or_(_is_open_withdrawal(), RequestRow.seq == newest)
-    return select(RequestRow).where(either).order_by(RequestRow.seq)
+    condition = or_(_is_open_withdrawal(), RequestRow.seq == newest)
+    return select(RequestRow).where(condition).order_by(RequestRow.seq)

@@ -36,13 +36,13 @@ class RunReportStore:
         """
         with self.db.write("write the report of the run") as db:
             try:
-                run_report = _newest(db)
+                stored_report = _newest(db)
             except OperatorNeeded:
-                run_report = None
+                stored_report = None
             if (
-                run_report is not None
-                and run_report.run_id != report.run_id
-                and not replaces(run_report)
+                stored_report is not None
+                and stored_report.run_id != report.run_id
+                and not replaces(stored_report)
             ):
                 return False
             row = {"id": ONLY, "report_json": codec.dumps(report)}

@@ -26,7 +26,7 @@ Row = TypeVar("Row", ControlLogRow, TransitionRow)
 
 SEALED_TABLES: tuple[type[SealedRow], ...] = (ControlLogRow, TransitionRow)
 
-_OWN_KEY = secrets.token_bytes(32)
+_PROCESS_KEY = secrets.token_bytes(32)
 """Key of this process without a readable secret: its rows are written, and no other process accepts
 them.
 """
@@ -45,48 +45,48 @@ class SealReport:
 
 
 def append_rows(
-    database: Database, db: Connection, kind: type[SealedRow], rows: Sequence[Mapping[str, object]]
+    database: Database, db: Connection, model: type[SealedRow], rows: Sequence[Mapping[str, object]]
 ) -> None:
     """Insert rows at the end of a sealed table, in a write transaction."""
     if (key := _seal_key(database, creates=True)) is None:
-        insert_rows(db, kind, rows)
+        insert_rows(db, model, rows)
         return
-    last: Any = next(_genuine(db, _backwards(kind), kind, key), None)
-    previous, number = ("", 0) if last is None else (last.seal, last.seq)
+    last_row: Any = next(_genuine_rows(db, _backwards(model), model, key), None)
+    previous_seal, number = ("", 0) if last_row is None else (last_row.seal, last_row.seq)
     # rows that another program inserted keep their numbers
-    used = set(column_values(db, _numbers_after(kind), of=number))
+    used_numbers = set(column_values(db, _numbers_after(model), of=number))
     for row in rows:
         number += 1
-        while number in used:
+        while number in used_numbers:
             number += 1
-        new = {**row, "seq": number, "previous": previous}
-        previous = _seal(key, kind, new)
-        insert_rows(db, kind, [{**new, "seal": previous}])
+        sealed_row = {**row, "seq": number, "previous": previous_seal}
+        previous_seal = _row_seal(key, model, sealed_row)
+        insert_rows(db, model, [{**sealed_row, "seal": previous_seal}])
 
 
 def sealed_rows(
-    database: Database, db: Connection, query: Select[Any], kind: type[Row], **binds: object
+    database: Database, db: Connection, query: Select[Any], model: type[Row], **binds: object
 ) -> Iterator[Row]:
-    """Yield the rows of a select of the model `kind` whose seal is valid; in memory, all rows."""
+    """Yield the rows of a select of `model` whose seal is valid; in memory, all rows."""
     if (key := _seal_key(database)) is None:
-        yield from all_rows(db, query, kind, **binds)
+        yield from all_rows(db, query, model, **binds)
     else:
-        yield from _genuine(db, query, kind, key, **binds)
+        yield from _genuine_rows(db, query, model, key, **binds)
 
 
-def seal_report(database: Database, db: Connection, kind: type[SealedRow]) -> SealReport:
+def seal_report(database: Database, db: Connection, model: type[SealedRow]) -> SealReport:
     """Check every row of a sealed table."""
-    key, rows, unsealed, missing, previous = _seal_key(database), 0, 0, 0, ""
-    for row in db.execute(_forwards(kind)):
-        rows += 1
+    key, row_count, unsealed_count, missing_count, previous_seal = _seal_key(database), 0, 0, 0, ""
+    for row in db.execute(_forwards(model)):
+        row_count += 1
         if key is None:
             continue
-        if not _is_genuine(key, kind, row):
-            unsealed += 1
+        if not _is_genuine(key, model, row):
+            unsealed_count += 1
             continue
-        missing += row.previous != previous
-        previous = row.seal
-    return SealReport(kind.__tablename__, rows, unsealed, missing)
+        missing_count += row.previous != previous_seal
+        previous_seal = row.seal
+    return SealReport(model.__tablename__, row_count, unsealed_count, missing_count)
 
 
 def _seal_key(database: Database, *, creates: bool = False) -> bytes | None:
@@ -99,37 +99,37 @@ def _seal_key(database: Database, *, creates: bool = False) -> bytes | None:
         secret = installation_secret(Path(file)) if creates else find_secret(Path(file))
     except TrimtabError:
         secret = None
-    return secret or _OWN_KEY
+    return secret or _PROCESS_KEY
 
 
-def _genuine(
-    db: Connection, query: Select[Any], kind: type[SealedRow], key: bytes, **binds: object
+def _genuine_rows(
+    db: Connection, query: Select[Any], model: type[SealedRow], key: bytes, **binds: object
 ) -> Iterator[Any]:
     with db.execute(query, binds) as rows:
         for row in rows:
-            if _is_genuine(key, kind, row):
+            if _is_genuine(key, model, row):
                 yield row
 
 
-def _is_genuine(key: bytes, kind: type[SealedRow], row: Any) -> bool:
+def _is_genuine(key: bytes, model: type[SealedRow], row: Any) -> bool:
     seal = row.seal if isinstance(row.seal, str) else ""
     try:
-        expected = _seal(key, kind, row._mapping)
+        expected = _row_seal(key, model, row._mapping)
     except TypeError:  # another program may write any type into any column
         return False
     return hmac.compare_digest(seal.encode(), expected.encode())
 
 
-def _seal(key: bytes, kind: type[SealedRow], row: Mapping[str, object]) -> str:
-    values = [row.get(name) for name in _columns(kind)]
-    fields = ["trimtab row 1", kind.__tablename__, values]
+def _row_seal(key: bytes, model: type[SealedRow], row: Mapping[str, object]) -> str:
+    values = [row.get(name) for name in _columns(model)]
+    fields = ["trimtab row 1", model.__tablename__, values]
     return hmac.new(key, canonical_json(fields), hashlib.sha256).hexdigest()
 
 
 @cache
-def _columns(kind: type[SealedRow]) -> tuple[str, ...]:
+def _columns(model: type[SealedRow]) -> tuple[str, ...]:
     """Return the columns that a seal covers: all but itself."""
-    return tuple(column.name for column in kind.__table__.columns if column.name != "seal")
+    return tuple(column.name for column in model.__table__.columns if column.name != "seal")
 
 
 _forwards = cache(lambda kind: select(kind).order_by(kind.seq))

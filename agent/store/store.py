@@ -104,11 +104,13 @@ class Store:
         owner = {"chain_id": str(chain_id), "wallet": self.db.wallet}
         with self.db.read("read its owner") as db:
             facts = database.read_facts(db, *owner, BOOKS_KEY)
-        books = facts.pop(BOOKS_KEY, LIVE)
+        book_kind = facts.pop(BOOKS_KEY, LIVE)
         if not facts:
-            marks = owner if self.db.book_kind == LIVE else {**owner, BOOKS_KEY: self.db.book_kind}
+            facts_to_write = (
+                owner if self.db.book_kind == LIVE else {**owner, BOOKS_KEY: self.db.book_kind}
+            )
             with self.db.write("write its owner") as db:
-                database.write_facts(db, marks)
+                database.write_facts(db, facts_to_write)
         elif any(facts.get(key, "").lower() != value.lower() for key, value in owner.items()):
             raise OperatorNeeded(
                 f"store: belongs to wallet {facts.get('wallet')} on chain {facts.get('chain_id')}, "
@@ -116,9 +118,9 @@ class Store:
                 "use a separate store for each wallet and chain (store.url)",
                 code=ErrorCode.STORE_OWNER,
             )
-        elif books != self.db.book_kind:
+        elif book_kind != self.db.book_kind:
             raise OperatorNeeded(
-                f"store: holds {books} data, but the command needs {self.db.book_kind} data",
+                f"store: holds {book_kind} data, but the command needs {self.db.book_kind} data",
                 "set store.url to the live store; only trimtab paper "
                 "and --paper use the paper store",
                 code=ErrorCode.PAPER,
@@ -165,15 +167,17 @@ class TrustStore:
                 db,
                 PinRow,
                 [
-                    {"address": address, "code_hash": contract, "pinned_s": now_s}
-                    for address, contract in contracts.items()
+                    {"address": address, "code_hash": code_hash, "pinned_s": now_s}
+                    for address, code_hash in contracts.items()
                 ],
             )
-            behind = [
-                {"token": token, "address": address, "code_hash": implementation}
-                for token, address, implementation in implementations
+            implementation_rows = [
+                {"token": token, "address": address, "code_hash": code_hash}
+                for token, address, code_hash in implementations
             ]
-            upsert_rows(db, ImplementationRow, [row | {"pinned_s": now_s} for row in behind])
+            upsert_rows(
+                db, ImplementationRow, [row | {"pinned_s": now_s} for row in implementation_rows]
+            )
 
     def unpin(self, address: str) -> bool:
         """Remove the pin of a contract; return False if it has none."""
@@ -194,9 +198,9 @@ class TrustStore:
         """
         key = AGENT_KEY + address.lower()[2 : 2 + AGENT_DIGITS]
         with self.db.write("write the agent's approval") as db:
-            if (known := database.fact_number(db, key)) == 0:
+            if (recorded_ms := database.fact_number(db, key)) == 0:
                 database.write_facts(db, {key: until_ms})
-            return known or until_ms
+            return recorded_ms or until_ms
 
     def take_approval_nonce(self, now_ms: int) -> int:
         """Record and return the nonce for approving an agent key: the current time, or one after
@@ -276,11 +280,18 @@ class ConfigVersionStore:
     ) -> None:
         """Record a config file that the owner has confirmed or, with `how` UNCONFIRMED, has not."""
         with self.db.write("write the config's hash") as db:
-            packed = None if text is None else compress_text(text)
+            compressed_text = None if text is None else compress_text(text)
             insert_rows(
                 db,
                 ConfigRow,
-                [{"config_hash": config_hash, "at_s": now_s, "text_z": packed, "how": how}],
+                [
+                    {
+                        "config_hash": config_hash,
+                        "at_s": now_s,
+                        "text_z": compressed_text,
+                        "how": how,
+                    }
+                ],
             )
 
     def confirmed(self) -> str | None:
@@ -289,14 +300,16 @@ class ConfigVersionStore:
             digest: str | None = db.scalar(_confirmed())
             return digest
 
-    def require_present(self, digest: str, known: str | None) -> None:
-        """Raise ConfigChanged if the owner has confirmed a version other than `digest` and `known`.
+    def require_current(self, digest: str, confirmed_at_start: str | None) -> None:
+        """Raise ConfigChanged if the owner has confirmed a version other than `digest` and
+        `confirmed_at_start`.
 
-        `digest` is the version that the process uses, `known` the confirmed version at its start.
+        `digest` is the version that the process uses, `confirmed_at_start` the confirmed version at
+        its start.
         """
-        now = self.confirmed()
-        if now not in (known, digest):
-            verdict = Verdict("config", digest[:16], str(now)[:16], False)
+        confirmed = self.confirmed()
+        if confirmed not in (confirmed_at_start, digest):
+            verdict = Verdict("config", digest[:16], str(confirmed)[:16], False)
             raise ConfigChanged(
                 "the config was changed; this process uses the previous version",
                 (verdict,),
@@ -344,7 +357,7 @@ class PaperStore:
             text = database.find_fact(db, PAPER_WALLET)
             return decode_optional(PaperWallet, text)
 
-    def begin(self, begun: PaperWallet) -> None:
+    def begin(self, wallet: PaperWallet) -> None:
         """Record the initial paper wallet. Raises ConfigError if there is one."""
         with self.db.write("begin the paper wallet") as db:
             if database.find_fact(db, PAPER_WALLET) is not None:
@@ -353,7 +366,7 @@ class PaperStore:
                     "omit --value and --start; to start over, remove the paper store",
                     code=ErrorCode.STARTED,
                 )
-            database.write_facts(db, {PAPER_WALLET: codec.dumps(begun)})
+            database.write_facts(db, {PAPER_WALLET: codec.dumps(wallet)})
 
     def save(self, state: PaperWallet) -> None:
         """Save the paper wallet. Raises OperatorNeeded if there is none."""
@@ -364,14 +377,14 @@ class PaperStore:
                 )
             database.write_facts(db, {PAPER_WALLET: codec.dumps(state)})
 
-    def copy_pins(self, live: Path) -> None:
-        """Replace the pins with those of the live store at `live`; without that store
+    def copy_pins(self, live_path: Path) -> None:
+        """Replace the pins with those of the live store at `live_path`; without that store
         remove them.
         """
-        tables = [(kind, _rows_of_store(live, kind)) for kind in (PinRow, ImplementationRow)]
+        tables = [(kind, _rows_of_store(live_path, kind)) for kind in (PinRow, ImplementationRow)]
         markets = {
             str(row["key"]): row["value"]
-            for row in _rows_of_store(live, MetaRow)
+            for row in _rows_of_store(live_path, MetaRow)
             if str(row["key"]).startswith(MARKETS_KEY)
         }
         with self.db.write("copy the pins") as db:
@@ -380,23 +393,23 @@ class PaperStore:
                 db.execute(delete(kind))
                 insert_rows(db, kind, rows)
 
-    def copy_prices(self, live: Path) -> None:
+    def copy_prices(self, live_path: Path) -> None:
         """Copy the live store's recorded prices, for weights and triggers that need history."""
-        rows = _rows_of_store(live, PriceRow)
+        rows = _rows_of_store(live_path, PriceRow)
         with self.db.write("copy prices") as db:
             insert_new_rows(db, PriceRow, rows)
 
 
-def _rows_of_store(live: Path, kind: type[Base]) -> list[dict[str, object]]:
+def _rows_of_store(live_path: Path, kind: type[Base]) -> list[dict[str, object]]:
     """Return the rows of a table of another store; empty if the store or the table does not
     exist.
     """
-    if not live.is_file():
+    if not live_path.is_file():
         return []
-    table, names = kind.__tablename__, [column.name for column in kind.__table__.columns]
-    with database_errors(f"read {live}"), closing(open_read_only(live)) as store:
+    table, columns = kind.__tablename__, [column.name for column in kind.__table__.columns]
+    with database_errors(f"read {live_path}"), closing(open_read_only(live_path)) as store:
         exists = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?"
         if store.execute(exists, (table,)).fetchone() is None:
             return []
-        rows = store.execute(f"SELECT {', '.join(names)} FROM {table}")  # noqa: S608  names of our own models
-        return [dict(zip(names, row, strict=True)) for row in rows]
+        rows = store.execute(f"SELECT {', '.join(columns)} FROM {table}")  # noqa: S608  names of our own models
+        return [dict(zip(columns, row, strict=True)) for row in rows]

@@ -28,17 +28,17 @@ _FINAL, _REVERTED, _REPLACED, _CANCELLED = (
 class TransitionFacts:
     """Facts about an intent at a transition, and the data of the transition itself.
 
-    `left` is True if it was ever BROADCAST, so its bytes may have been sent. `winner` is the kind
+    `may_have_left` is True if it was ever BROADCAST, so its bytes may have been sent. `winner` is the kind
     of the intent that ended in a block among those that share its nonce by replacement. `adopted`
-    is True if the operator has since adopted a nonce. `known` is the stored receipt, `receipt` the
-    receipt of the transition.
+    is True if the operator has since adopted a nonce. `stored_receipt` is the receipt in the store, `receipt`
+    that of the transition.
     """
 
     tx_hash: str | None
-    left: bool = False
+    may_have_left: bool = False
     winner: IntentKind | None = None
     adopted: bool = False
-    known: Receipt | None = None
+    stored_receipt: Receipt | None = None
     receipt: Receipt | None = None
 
 
@@ -46,18 +46,18 @@ Guard = Callable[[TransitionFacts], str | None]
 """Function that returns why a transition is refused; None if it is allowed."""
 
 
-def _unless(allowed: bool, why: str) -> str | None:
+def _refuse_unless(allowed: bool, why: str) -> str | None:
     if allowed:
         return None
     return why
 
 
 def _hash_known(facts: TransitionFacts) -> str | None:
-    return _unless(facts.tx_hash is not None, "without a hash")
+    return _refuse_unless(facts.tx_hash is not None, "without a hash")
 
 
 def _never_left(facts: TransitionFacts) -> str | None:
-    return _unless(not facts.left, "once its bytes may have left")
+    return _refuse_unless(not facts.may_have_left, "once its bytes may have left")
 
 
 def _own_receipt(facts: TransitionFacts) -> str | None:
@@ -71,11 +71,13 @@ def _own_receipt(facts: TransitionFacts) -> str | None:
 def _another_block(facts: TransitionFacts) -> str | None:
     if (why := _own_receipt(facts)) is not None:
         return why
-    return _unless(facts.receipt != facts.known, "by the receipt that it has already")
+    return _refuse_unless(
+        facts.receipt != facts.stored_receipt, "by the receipt that it has already"
+    )
 
 
 def _since_adoption(facts: TransitionFacts) -> str | None:
-    return _unless(not facts.adopted, "since the operator has adopted a nonce")
+    return _refuse_unless(not facts.adopted, "since the operator has adopted a nonce")
 
 
 def _another_block_since_adoption(facts: TransitionFacts) -> str | None:
@@ -83,26 +85,32 @@ def _another_block_since_adoption(facts: TransitionFacts) -> str | None:
 
 
 def _succeeded(facts: TransitionFacts) -> str | None:
-    receipt = facts.receipt or facts.known
-    return _unless(receipt is not None and receipt.status == 1, "without the receipt of a success")
+    receipt = facts.receipt or facts.stored_receipt
+    return _refuse_unless(
+        receipt is not None and receipt.status == 1, "without the receipt of a success"
+    )
 
 
 def _failed(facts: TransitionFacts) -> str | None:
-    receipt = facts.receipt or facts.known
-    return _unless(receipt is not None and receipt.status != 1, "without the receipt of a revert")
+    receipt = facts.receipt or facts.stored_receipt
+    return _refuse_unless(
+        receipt is not None and receipt.status != 1, "without the receipt of a revert"
+    )
 
 
 def _lost(facts: TransitionFacts) -> str | None:
-    taken = facts.adopted or (facts.winner is not None and facts.winner is not IntentKind.CANCEL)
-    return _unless(taken, "while nothing else at its nonce is final")
+    nonce_is_used = facts.adopted or (
+        facts.winner is not None and facts.winner is not IntentKind.CANCEL
+    )
+    return _refuse_unless(nonce_is_used, "while nothing else at its nonce is final")
 
 
 def _yielded(facts: TransitionFacts) -> str | None:
-    return _unless(facts.winner is IntentKind.CANCEL, "while no cancel of it is final")
+    return _refuse_unless(facts.winner is IntentKind.CANCEL, "while no cancel of it is final")
 
 
 def _undecided(facts: TransitionFacts) -> str | None:
-    if not facts.left:
+    if not facts.may_have_left:
         return "since its bytes never left"
     if facts.winner is not None:
         return "while another transaction at its nonce is final"

@@ -16,17 +16,19 @@ from agent.ports import Approval
 from agent.units import decimal_text, safe_label
 
 
-def allowed_spenders(execution: ExecutionConfig, of_layers: Mapping[str, str]) -> dict[str, str]:
+def allowed_spenders(
+    execution: ExecutionConfig, layer_spenders: Mapping[str, str]
+) -> dict[str, str]:
     """Return every contract that may ever hold an allowance of the wallet, with its role."""
-    return {**of_layers, execution.router: "router"}
+    return {**layer_spenders, execution.router: "router"}
 
 
 def _spenders(step: StepInput) -> dict[str, str]:
-    """Return the same of a step."""
-    of_layers = {
+    """Return the allowed spenders of a step, each with its role."""
+    layer_spenders = {
         contract: role for spenders in SPENDERS for contract, role in spenders(step).items()
     }
-    return allowed_spenders(step.execution, of_layers)
+    return allowed_spenders(step.execution, layer_spenders)
 
 
 def build_approval(
@@ -60,12 +62,12 @@ def token_label(portfolio: Portfolio, token: str) -> str:
     return label_and_decimals(portfolio, token)[0]
 
 
-def approval_note(portfolio: Portfolio, approved: Approval) -> str:
+def approval_note(portfolio: Portfolio, approval: Approval) -> str:
     """Describe an approval."""
-    if approved.raw == 0:
-        return f"set the {approved.holder}'s allowance of {approved.label} to zero"
-    amount = decimal_text(approved.raw, label_and_decimals(portfolio, approved.token)[1])
-    return f"approve the {approved.holder} for {amount} {approved.label}"
+    if approval.raw == 0:
+        return f"set the {approval.holder}'s allowance of {approval.label} to zero"
+    amount = decimal_text(approval.raw, label_and_decimals(portfolio, approval.token)[1])
+    return f"approve the {approval.holder} for {amount} {approval.label}"
 
 
 def label_and_decimals(portfolio: Portfolio, address: str) -> tuple[str, int]:

@@ -82,10 +82,10 @@ def encode_rebalance(plan: Plan, deadline_s: int, terms: RebalancerTerms) -> str
             remedy="set execution.deadline",
             code=ErrorCode.DEADLINE,
         )
-    places = _places(plan.legs)
-    changes = min_balance_changes(plan.legs)
-    traded = [token for leg in plan.legs for token in (leg.token_in, leg.token_out)]
-    tokens = list(dict.fromkeys([*changes, *traded]))
+    flows = _leg_flows(plan.legs)
+    min_changes = min_balance_changes(plan.legs)
+    traded_tokens = [token for leg in plan.legs for token in (leg.token_in, leg.token_out)]
+    tokens = list(dict.fromkeys([*min_changes, *traded_tokens]))
     if len(tokens) > _MOST_TOKENS:
         raise Refused(
             f"the plan trades {len(tokens)} tokens, the Rebalancer at most {_MOST_TOKENS}",
@@ -93,14 +93,14 @@ def encode_rebalance(plan: Plan, deadline_s: int, terms: RebalancerTerms) -> str
         )
     header = (
         deadline_s.to_bytes(5, "big")
-        + bytes([len(changes), len(tokens)])
+        + bytes([len(min_changes), len(tokens)])
         + _signed(terms.floor_raw, "the value floor")
     )
     conditions = [
         price_x128(terms.prices, token).to_bytes(24, "big") + _signed(raw, token)
-        for token, raw in changes.items()
+        for token, raw in min_changes.items()
     ]
-    legs = [_leg(leg, *place, tokens) for leg, place in zip(plan.legs, places, strict=True)]
+    legs = [_leg(leg, *leg_flow, tokens) for leg, leg_flow in zip(plan.legs, flows, strict=True)]
     program = b"".join([header, *map(_address, tokens), *conditions, *legs])
     return "0x" + (REBALANCE + abi_encode(["bytes"], [program])).hex()
 
@@ -122,18 +122,22 @@ def price_x128(prices: Mapping[str, Fraction], token: str) -> int:
     192 bits.
     """
     price = prices.get(token, Fraction(0))
-    scaled = floor_int(price * 2**128)
-    if not 0 < scaled < 1 << 192:
+    scaled_price = floor_int(price * 2**128)
+    if not 0 < scaled_price < 1 << 192:
         raise Refused(
             f"the Rebalancer needs a price of {token}, got {price}",
             remedy="give the token a price feed",
             code=ErrorCode.REFERENCE_PRICE,
         )
-    return scaled
+    return scaled_price
 
 
 def _leg(
-    leg: Leg, source: FundsLocation, sink: FundsLocation, after: str | None, tokens: Sequence[str]
+    leg: Leg,
+    source: FundsLocation,
+    sink: FundsLocation,
+    next_pair_token: str | None,
+    tokens: Sequence[str],
 ) -> bytes:
     if leg.amount_in_raw <= 0 or leg.min_out_raw <= 0:
         raise Refused(
@@ -150,28 +154,28 @@ def _leg(
             remedy="trade in smaller parts",
         )
     kind = venue.value | source.value << 2 | sink.value << 4
-    numbers = [
+    token_indices = [
         tokens.index(leg.token_in),
         tokens.index(leg.token_out),
-        0 if after is None else tokens.index(after),
+        0 if next_pair_token is None else tokens.index(next_pair_token),
     ]
     fee = 0 if venue is Venue.NATIVE else leg.fee_pips
     return (
-        bytes([kind, *numbers])
+        bytes([kind, *token_indices])
         + fee.to_bytes(3, "big")
         + amount_raw.to_bytes(16, "big")
         + leg.min_out_raw.to_bytes(16, "big")
     )
 
 
-def _places(legs: Sequence[Leg]) -> list[tuple[FundsLocation, FundsLocation, str | None]]:
+def _leg_flows(legs: Sequence[Leg]) -> list[tuple[FundsLocation, FundsLocation, str | None]]:
     """Return source and sink of each leg, and the other token of the pair that it pays into.
 
     An output for a later V2 leg goes directly into that leg's pair. If another leg uses the pair in
     between, the output goes through the contract instead, because the pair would absorb it.
     """
-    spenders: dict[int, int] = {}
-    waiting: dict[str, list[int]] = {}
+    spender_by_feeder: dict[int, int] = {}
+    router_outputs: dict[str, list[int]] = {}
     for number, leg in enumerate(legs):
         if leg.venue not in _VENUES:
             raise Refused(
@@ -180,44 +184,52 @@ def _places(legs: Sequence[Leg]) -> list[tuple[FundsLocation, FundsLocation, str
                 code=ErrorCode.VENUE,
             )
         if leg.source is LegFunding.ROUTER:
-            if leg.token_in not in waiting:
+            if leg.token_in not in router_outputs:
                 raise Refused(
                     f"leg {number + 1} spends {leg.token_in} from the "
                     "router, but no earlier leg left any",
                     code=ErrorCode.ROUTER_BALANCE,
                 )
-            spenders |= dict.fromkeys(waiting.pop(leg.token_in), number)
+            spender_by_feeder |= dict.fromkeys(router_outputs.pop(leg.token_in), number)
         if leg.sink is LegFunding.ROUTER:
-            waiting.setdefault(leg.token_out, []).append(number)
-    if waiting:
+            router_outputs.setdefault(leg.token_out, []).append(number)
+    if router_outputs:
         raise Refused(
-            f"the plan leaves {', '.join(sorted(waiting))} in the router, where anyone could"
+            f"the plan leaves {', '.join(sorted(router_outputs))} in the router, where anyone could"
             " take it",
             code=ErrorCode.ROUTER_BALANCE,
         )
-    direct = {
+    directly_paid = {
         spender
-        for spender in spenders.values()
-        if _direct(legs, spender, [f for f, s in spenders.items() if s == spender])
+        for spender in spender_by_feeder.values()
+        if _pays_into_pair(
+            legs,
+            spender,
+            [
+                feeder
+                for feeder, other_spender in spender_by_feeder.items()
+                if other_spender == spender
+            ],
+        )
     }
-    places: list[tuple[FundsLocation, FundsLocation, str | None]] = []
+    flows: list[tuple[FundsLocation, FundsLocation, str | None]] = []
     for number, leg in enumerate(legs):
         if leg.source is LegFunding.WALLET:
             source = FundsLocation.WALLET
-        elif number in direct:
+        elif number in directly_paid:
             source = FundsLocation.PAIR
         else:
             source = FundsLocation.HERE
         if leg.sink is LegFunding.WALLET:
-            places.append((source, FundsLocation.WALLET, None))
-        elif spenders[number] in direct:
-            places.append((source, FundsLocation.PAIR, legs[spenders[number]].token_out))
+            flows.append((source, FundsLocation.WALLET, None))
+        elif spender_by_feeder[number] in directly_paid:
+            flows.append((source, FundsLocation.PAIR, legs[spender_by_feeder[number]].token_out))
         else:
-            places.append((source, FundsLocation.HERE, None))
-    return places
+            flows.append((source, FundsLocation.HERE, None))
+    return flows
 
 
-def _direct(legs: Sequence[Leg], spender: int, feeders: Sequence[int]) -> bool:
+def _pays_into_pair(legs: Sequence[Leg], spender: int, feeders: Sequence[int]) -> bool:
     pair = legs[spender].pool
     return legs[spender].venue == V2_VENUE and all(
         leg.pool != pair for leg in legs[min(feeders) : spender]
@@ -249,11 +261,17 @@ def creation_code(wrapped_native: str, factories: Mapping[str, str]) -> str:
     """Return 0x-hex data of the transaction that deploys a Rebalancer for these factories, by
     venue. An unused venue gets the zero address, which has no pools.
     """
-    v2, v3 = factories.get(V2_VENUE, NATIVE), factories.get(V3_VENUE, NATIVE)
-    words = [wrapped_native, v2, _bytes(V2_INIT_CODE_HASH), v3, _bytes(V3_INIT_CODE_HASH)]
+    v2_factory, v3_factory = factories.get(V2_VENUE, NATIVE), factories.get(V3_VENUE, NATIVE)
+    arguments = [
+        wrapped_native,
+        v2_factory,
+        _bytes(V2_INIT_CODE_HASH),
+        v3_factory,
+        _bytes(V3_INIT_CODE_HASH),
+    ]
     return (
         own_artifact("Rebalancer").bytecode
-        + abi_encode(["address", "address", "bytes32", "address", "bytes32"], words).hex()
+        + abi_encode(["address", "address", "bytes32", "address", "bytes32"], arguments).hex()
     )
 
 
@@ -269,8 +287,10 @@ def require_own_rebalancer(
             ("eth_getCode", [address, "latest"]),
         ]
     )
-    expected, deployed = (answer.lower() if isinstance(answer, str) else "" for answer in answers)
-    if len(expected) <= 2 or expected != deployed:
+    expected_code, deployed_code = (
+        answer.lower() if isinstance(answer, str) else "" for answer in answers
+    )
+    if len(expected_code) <= 2 or expected_code != deployed_code:
         raise ConfigError(
             f"execution.rebalancer: the code at {address} is not this version's Rebalancer for the"
             " factories of the config",
@@ -307,11 +327,11 @@ def encode_multicall(plan: Plan, wallet: str, deadline_s: int) -> str:
             remedy="set execution.deadline",
             code=ErrorCode.DEADLINE,
         )
-    _check_flow(plan.legs)
-    _check_native(plan.legs)
+    _require_spent_outputs(plan.legs)
+    _require_wraps_before_swaps(plan.legs)
     calls: list[bytes] = []
-    paid_wei = 0
-    due = sweeps(plan.legs)
+    wrapped_wei = 0
+    due_sweeps = sweeps(plan.legs)
     for number, leg in enumerate(plan.legs):
         if leg.amount_in_raw <= 0 or leg.min_out_raw <= 0:
             raise Refused(
@@ -320,21 +340,29 @@ def encode_multicall(plan: Plan, wallet: str, deadline_s: int) -> str:
                 remedy="raise limits.min_trade to skip dust",
                 code=ErrorCode.AMOUNT,
             )
-        calls += [_sweep(token, least, wallet) for at, token, least in due if at == number]
+        calls += [
+            _sweep(token, min_raw, wallet)
+            for sweep_index, token, min_raw in due_sweeps
+            if sweep_index == number
+        ]
         if leg.venue == NATIVE_VENUE:
             calls += _payments(leg, wallet)
-            paid_wei = (
+            wrapped_wei = (
                 leg.amount_in_raw if leg.token_in == NATIVE and leg.sink is LegFunding.ROUTER else 0
             )
         else:
             amount_in = (
                 leg.amount_in_raw
                 if leg.source is LegFunding.WALLET
-                else paid_wei or CONTRACT_BALANCE
+                else wrapped_wei or CONTRACT_BALANCE
             )
             calls.append(_swap(leg, wallet, amount_in))
-            paid_wei = 0
-    calls += [_sweep(token, least, wallet) for at, token, least in due if at == len(plan.legs)]
+            wrapped_wei = 0
+    calls += [
+        _sweep(token, min_raw, wallet)
+        for sweep_index, token, min_raw in due_sweeps
+        if sweep_index == len(plan.legs)
+    ]
     return "0x" + (MULTICALL + abi_encode(["uint256", "bytes[]"], [deadline_s, calls])).hex()
 
 
@@ -377,14 +405,14 @@ def _payments(leg: Leg, wallet: str) -> list[bytes]:
     if leg.token_in == NATIVE and leg.sink is LegFunding.ROUTER:
         return []
     if leg.token_in == NATIVE:
-        wrapped = WRAP_ETH + abi_encode(["uint256"], [leg.amount_in_raw])
-        return [wrapped, _sweep(leg.token_out, leg.min_out_raw, wallet)]
-    pulled = PULL + abi_encode(["address", "uint256"], [leg.token_in, leg.amount_in_raw])
-    unwrapped = UNWRAP_WETH9 + abi_encode(["uint256", "address"], [leg.min_out_raw, wallet])
-    return [pulled, unwrapped] if leg.source is LegFunding.WALLET else [unwrapped]
+        wrap_call = WRAP_ETH + abi_encode(["uint256"], [leg.amount_in_raw])
+        return [wrap_call, _sweep(leg.token_out, leg.min_out_raw, wallet)]
+    pull_call = PULL + abi_encode(["address", "uint256"], [leg.token_in, leg.amount_in_raw])
+    unwrap_call = UNWRAP_WETH9 + abi_encode(["uint256", "address"], [leg.min_out_raw, wallet])
+    return [pull_call, unwrap_call] if leg.source is LegFunding.WALLET else [unwrap_call]
 
 
-def _check_flow(legs: Sequence[Leg]) -> None:
+def _require_spent_outputs(legs: Sequence[Leg]) -> None:
     """Require a later leg to spend every output left in the router, because anyone can take a
     remainder, and none to be mixed with an output for the wallet, which passes through the router.
     """
@@ -415,35 +443,35 @@ def _check_flow(legs: Sequence[Leg]) -> None:
         )
 
 
-def _check_native(legs: Sequence[Leg]) -> None:
+def _require_wraps_before_swaps(legs: Sequence[Leg]) -> None:
     """Require native coin for a swap to be wrapped directly before it, ahead of all other payments
     in wrapped coin, because the router uses its native coin for any payment in wrapped coin
     (PeripheryPayments.pay).
     """
-    wraps = [
-        number
-        for number, leg in enumerate(legs)
+    wrap_indices = [
+        wrap_index
+        for wrap_index, leg in enumerate(legs)
         if leg.token_in == NATIVE and leg.sink is LegFunding.ROUTER
     ]
-    for number in wraps:
-        swap = legs[number + 1]
+    for wrap_index in wrap_indices:
+        swap = legs[wrap_index + 1]
         if (
             swap.source is not LegFunding.ROUTER
             or swap.venue == NATIVE_VENUE
-            or swap.amount_in_raw != legs[number].amount_in_raw
+            or swap.amount_in_raw != legs[wrap_index].amount_in_raw
         ):
             raise Refused(
-                f"leg {number + 1} wraps {legs[number].amount_in_raw} wei "
+                f"leg {wrap_index + 1} wraps {legs[wrap_index].amount_in_raw} wei "
                 "without a swap of exactly that amount",
                 code=ErrorCode.WRAPPING,
             )
         if any(
             leg.token_in == swap.token_in
-            for at, leg in enumerate(legs[:number])
-            if at - 1 not in wraps
+            for index, leg in enumerate(legs[:wrap_index])
+            if index - 1 not in wrap_indices
         ):
             raise Refused(
-                f"leg {number + 2} is paid in native coin after wrapped coin was spent;"
+                f"leg {wrap_index + 2} is paid in native coin after wrapped coin was spent;"
                 " SwapRouter02 would confuse both",
                 code=ErrorCode.WRAPPING,
             )

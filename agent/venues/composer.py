@@ -45,7 +45,7 @@ from agent.venues.drafts import LayerComposer, TxDraft
 from agent.venues.gas_fees import gas_fees
 
 
-def known_prices(portfolio: Portfolio, references: ReferencePrices) -> dict[str, Fraction]:
+def prices_with_native(portfolio: Portfolio, references: ReferencePrices) -> dict[str, Fraction]:
     """Return reference prices by token, numeraire base units per base unit. The native coin has the
     price of its wrapped token.
     """
@@ -63,18 +63,18 @@ def rebalancer_terms(step: StepInput, plan: Plan) -> RebalancerTerms:
     lowered by one base unit of the numeraire for the rounding of prices. Raises Refused if a token
     has no reference price.
     """
-    known, changes = (
-        known_prices(step.portfolio, reference_prices(step)),
+    known_prices, changes = (
+        prices_with_native(step.portfolio, reference_prices(step)),
         min_balance_changes(plan.legs),
     )
-    if missing := [token for token in changes if token not in known]:
+    if missing := [token for token in changes if token not in known_prices]:
         raise Refused(
             f"no reference price of {', '.join(missing)}",
             remedy="give it a feed, or list it in portfolio.assets",
             code=ErrorCode.REFERENCE_PRICE,
         )
-    prices = {token: known[token] for token in changes}
-    floor = sum((raw * prices[token] for token, raw in changes.items()), Fraction(0))
+    prices = {token: known_prices[token] for token in changes}
+    value_floor = sum((raw * prices[token] for token, raw in changes.items()), Fraction(0))
     if step.limits.plan_cost_bps is not None:
         sales = [
             leg
@@ -82,9 +82,9 @@ def rebalancer_terms(step: StepInput, plan: Plan) -> RebalancerTerms:
             if leg.source is LegFunding.WALLET
             and not (leg.venue == NATIVE_VENUE and leg.sink is leg.source)
         ]
-        sold = sum((leg.amount_in_raw * prices[leg.token_in] for leg in sales), Fraction(0))
-        floor = max(floor, -sold * Fraction(step.limits.plan_cost_bps, BPS))
-    return RebalancerTerms(prices, floor_int(floor) - 1)
+        sold_value = sum((leg.amount_in_raw * prices[leg.token_in] for leg in sales), Fraction(0))
+        value_floor = max(value_floor, -sold_value * Fraction(step.limits.plan_cost_bps, BPS))
+    return RebalancerTerms(prices, floor_int(value_floor) - 1)
 
 
 GAS_MARGIN = Fraction(5, 4)
@@ -126,8 +126,8 @@ class RouterComposer:
             if layer.composes(plan):
                 return layer.approvals(step, plan)
         router = step.execution.router
-        lacking = tokens.needed_approvals(plan, step.snapshot, router)
-        return [build_approval(step, token, router, raw) for token, raw in lacking]
+        lacking_by_token = tokens.needed_approvals(plan, step.snapshot, router)
+        return [build_approval(step, token, router, raw) for token, raw in lacking_by_token]
 
     def open_approvals(self, step: StepInput) -> Sequence[Approval]:
         """Return approvals that set every open allowance to zero."""
@@ -145,9 +145,9 @@ class RouterComposer:
         )
         draft = replace(draft, action=approval.action, layer=approval.layer)
         prepared = self._prepare(step, draft)
-        most = APPROVAL_MOST_GAS + step.snapshot.data_gas(len(draft.data) // 2 - 1)
-        if prepared.tx.gas > most:
-            verdict = Verdict("gas", f"{prepared.tx.gas} gas", f"{most} gas", False)
+        max_gas = APPROVAL_MOST_GAS + step.snapshot.data_gas(len(draft.data) // 2 - 1)
+        if prepared.tx.gas > max_gas:
+            verdict = Verdict("gas", f"{prepared.tx.gas} gas", f"{max_gas} gas", False)
             raise UnsendableTransaction(
                 f'"{prepared.note}" would burn {prepared.tx.gas} gas',
                 (verdict,),
@@ -203,9 +203,9 @@ class RouterComposer:
             )
         try:
             draft = self._swap_draft(step, plan, note, head.timestamp_s + step.execution.deadline_s)
-        except Refused as why:
+        except Refused as refusal:
             raise UnsendableTransaction(
-                why.message, why.verdicts, why.remedy, code=why.code
+                refusal.message, refusal.verdicts, refusal.remedy, code=refusal.code
             ) from None
         return self._prepare(step, draft)
 
@@ -251,14 +251,14 @@ class RouterComposer:
 
     def _prepare(self, step: StepInput, draft: TxDraft) -> PreparedTransaction:
         plan, note = draft.plan, draft.note
-        planned, emergency = draft.kind is not IntentKind.APPROVE, draft.emergency
+        is_planned, emergency_limits = draft.kind is not IntentKind.APPROVE, draft.emergency
         latest, pending = self._sender.nonces(self._wallet)
         if latest != pending:
             raise OperatorNeeded(
                 f"the wallet has {pending - latest} pending transaction(s) from nonce {latest} on",
                 "wait for them, or cancel them",
             )
-        if planned and latest != step.snapshot.nonce_latest:
+        if is_planned and latest != step.snapshot.nonce_latest:
             verdict = Verdict(
                 "nonce", str(latest), f"{step.snapshot.nonce_latest}, as agreed", False
             )
@@ -269,56 +269,58 @@ class RouterComposer:
             )
         head = self._head(step)
         # Use the quorum's header, because one endpoint must not decide the fees (T2).
-        price = gas_fees(
+        fees = gas_fees(
             step.snapshot.head,
             step.snapshot.priority_fee_wei,
             step.snapshot.gas_price_wei,
-            limit_wei=step.limits.gas_price_wei if emergency is None else emergency.price_wei,
+            limit_wei=step.limits.gas_price_wei
+            if emergency_limits is None
+            else emergency_limits.price_wei,
             priority_cap_wei=PRIORITY_CAP_WEI,
         )
         chain_id = step.snapshot.head.chain_id
-        paid = price.max_fee_wei, price.max_priority_fee_wei, price.gas_price_wei
-        tx = UnsignedTx(chain_id, latest, draft.to, draft.value_wei, draft.data, 0, *paid)
-        simulated = self._sender.simulate(tx, self._wallet)
-        if not simulated.ok:
-            reason = draft.explain(simulated.reason)
+        fee_fields = fees.max_fee_wei, fees.max_priority_fee_wei, fees.gas_price_wei
+        tx = UnsignedTx(chain_id, latest, draft.to, draft.value_wei, draft.data, 0, *fee_fields)
+        simulation = self._sender.simulate(tx, self._wallet)
+        if not simulation.ok:
+            reason = draft.explain(simulation.reason)
             verdict = Verdict("simulation", reason, "success", False)
-            kind = UnsendableTransaction if simulated.reverted else Refused
+            kind = UnsendableTransaction if simulation.reverted else Refused
             raise kind(
                 f'simulation of "{note}" fails: {reason}',
                 (verdict,),
                 "nothing was sent; plan again from a new snapshot",
             )
         data_gas = step.snapshot.data_gas(len(tx.data) // 2 - 1)
-        most = EXIT_MOST_GAS * (0 if plan is None else plan.gas_units) + data_gas
-        if plan is not None and plan.exits and simulated.gas > most:
+        max_gas = EXIT_MOST_GAS * (0 if plan is None else plan.gas_units) + data_gas
+        if plan is not None and plan.exits and simulation.gas > max_gas:
             raise UnsendableTransaction(
-                f'"{note}" would burn {simulated.gas} gas instead of the planned {plan.gas_units}',
-                (Verdict("gas", f"{simulated.gas} gas", f"{most} gas", False),),
+                f'"{note}" would burn {simulation.gas} gas instead of the planned {plan.gas_units}',
+                (Verdict("gas", f"{simulation.gas} gas", f"{max_gas} gas", False),),
                 "inspect the token's transfer function",
             )
-        tx = replace(tx, gas=int(max(simulated.gas, draft.gas_units) * GAS_MARGIN))
-        most_wei = tx.gas * price.most_wei
-        revokes = draft.approve is not None and draft.approve[2] == 0
-        data_fee_wei = data_fee_cap_wei(step.snapshot, tx, revokes=revokes)
+        tx = replace(tx, gas=int(max(simulation.gas, draft.gas_units) * GAS_MARGIN))
+        most_wei = tx.gas * fees.most_wei
+        is_revocation = draft.approve is not None and draft.approve[2] == 0
+        data_fee_wei = data_fee_cap_wei(step.snapshot, tx, revokes=is_revocation)
         cost_wei = most_wei + (data_fee_wei or 0)
-        floor_wei = step.limits.native_floor_wei if emergency is None else 0
+        floor_wei = step.limits.native_floor_wei if emergency_limits is None else 0
         native_left_wei = step.snapshot.native_wei + _native_change_wei(draft) - cost_wei
-        tops_up = draft.kind is IntentKind.UNWRAP
-        if planned and not tops_up and floor_wei is not None and native_left_wei < floor_wei:
-            measured = f"{decimal_text(max(0, native_left_wei), 18)} left"
-            verdict = Verdict("native_floor", measured, decimal_text(floor_wei, 18), False)
+        is_top_up = draft.kind is IntentKind.UNWRAP
+        if is_planned and not is_top_up and floor_wei is not None and native_left_wei < floor_wei:
+            left_text = f"{decimal_text(max(0, native_left_wei), 18)} left"
+            verdict = Verdict("native_floor", left_text, decimal_text(floor_wei, 18), False)
             raise Refused(
-                f"the node's estimate of {simulated.gas} gas leaves too little native coin",
+                f"the node's estimate of {simulation.gas} gas leaves too little native coin",
                 (verdict,),
                 "send native coin to the wallet",
             )
         max_gas_wei = most_wei
-        day_wei, spent_wei = step.limits.gas_per_day_wei, step.history.budgets.gas_24h_wei
-        if emergency is not None:
-            day_wei, spent_wei = emergency.day_wei, step.history.emergency_gas_24h_wei
-        if day_wei is not None:
-            max_gas_wei = min(most_wei, max(0, day_wei - spent_wei + most_wei - cost_wei))
+        day_limit_wei, spent_wei = step.limits.gas_per_day_wei, step.history.budgets.gas_24h_wei
+        if emergency_limits is not None:
+            day_limit_wei, spent_wei = emergency_limits.day_wei, step.history.emergency_gas_24h_wei
+        if day_limit_wei is not None:
+            max_gas_wei = min(most_wei, max(0, day_limit_wei - spent_wei + most_wei - cost_wei))
         grant = Grant(
             draft.kind,
             now_s=head.timestamp_s,
@@ -385,9 +387,9 @@ def leg_floors(step: StepInput, plan: Plan) -> tuple[int, ...]:
     the plan's minimums (T1, T4); of several prices that agree, by the one that requires more (T29),
     except for an exit (reference.price_ranges).
     """
-    prices, ranges = known_prices(step.portfolio, reference_prices(step)), price_ranges(step)
+    prices, ranges = prices_with_native(step.portfolio, reference_prices(step)), price_ranges(step)
 
-    def floor(leg: Leg) -> int:
+    def leg_floor(leg: Leg) -> int:
         price_in, price_out = prices[leg.token_in], prices[leg.token_out]
         if leg.venue != NATIVE_VENUE and not plan.exits:
             price_in, price_out = ranges[leg.token_in][1], ranges[leg.token_out][0]
@@ -400,4 +402,4 @@ def leg_floors(step: StepInput, plan: Plan) -> tuple[int, ...]:
             BPS if step.limits.slippage_bps is None else step.limits.slippage_bps,
         )
 
-    return tuple(floor(leg) for leg in plan.legs)
+    return tuple(leg_floor(leg) for leg in plan.legs)

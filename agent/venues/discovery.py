@@ -42,7 +42,7 @@ class UniswapV2:
     factory: str
     pools: Sequence[str] | None = None
 
-    def find_items(self, pairs: Sequence[tuple[str, str]]) -> list[CallItem]:
+    def search_calls(self, pairs: Sequence[tuple[str, str]]) -> list[CallItem]:
         """Return the first calls: the factory's pool for every pair, or the tokens of each named
         pool.
         """
@@ -50,10 +50,10 @@ class UniswapV2:
             return [self._get_pair(token0, token1) for token0, token1 in pairs]
         return [CallItem(pool, selector) for pool in self.pools for selector in (TOKEN0, TOKEN1)]
 
-    def found(
+    def candidates(
         self, pairs: Sequence[tuple[str, str]], answers: Sequence[LensAnswer]
     ) -> list[PoolRef]:
-        """Return candidates from the answers to find_items. Raises ConfigError if the factory or a
+        """Return candidates from the answers to search_calls. Raises ConfigError if the factory or a
         named pool is not a contract of this kind.
         """
         if self.pools is None:
@@ -68,7 +68,7 @@ class UniswapV2:
             for i, pool in enumerate(self.pools)
         ]
 
-    def check_items(self, pool: PoolRef) -> list[CallItem]:
+    def check_calls(self, pool: PoolRef) -> list[CallItem]:
         """Return the calls that check a candidate: the factory's pool, and its reserves."""
         return [
             self._get_pair(pool.token0, pool.token1),
@@ -94,12 +94,13 @@ def pool_address(venue: str, factory: str, answer: LensAnswer) -> str | None:
     """Return the pool in a factory's answer, None for the zero address. Raises ConfigError if the
     contract is not a factory.
     """
-    read = answer_uint(answer, 160)
-    if isinstance(read, CallStatus):
+    address_int = answer_uint(answer, 160)
+    if isinstance(address_int, CallStatus):
         raise ConfigError(
-            f"venues.{venue}.factory {factory}: {read.why}", "check the address and the chain id"
+            f"venues.{venue}.factory {factory}: {address_int.why}",
+            "check the address and the chain id",
         )
-    return address_from_word(read) if read else None
+    return address_from_word(address_int) if address_int else None
 
 
 def pool_tokens(venue: str, pool: str, answers: Sequence[LensAnswer]) -> tuple[str, str]:
@@ -108,19 +109,19 @@ def pool_tokens(venue: str, pool: str, answers: Sequence[LensAnswer]) -> tuple[s
 
 
 def _pool_token(venue: str, pool: str, answer: LensAnswer) -> str:
-    read = answer_uint(answer, 160)
-    if isinstance(read, CallStatus):
+    address_int = answer_uint(answer, 160)
+    if isinstance(address_int, CallStatus):
         raise ConfigError(
-            f"venues.{venue}.pools: {pool}: {read.why}", "check the address and the chain id"
+            f"venues.{venue}.pools: {pool}: {address_int.why}", "check the address and the chain id"
         )
-    return address_from_word(read)
+    return address_from_word(address_int)
 
 
-def require_made_by(venue: str, factory: str, pool: PoolRef, known: str | None) -> None:
+def require_made_by(venue: str, factory: str, pool: PoolRef, factory_pool: str | None) -> None:
     """Raise ConfigError unless this is the factory's pool for these tokens, because anyone can
     deploy a similar contract.
     """
-    if known != pool.address:
+    if factory_pool != pool.address:
         raise ConfigError(
             f"venues.{venue}.pools: {pool.address} was not created by the factory {factory}",
             "remove it; it may be a trap",
@@ -142,7 +143,7 @@ class UniswapV3:
     fee_tiers: Sequence[int]
     pools: Sequence[str] | None = None
 
-    def find_items(self, pairs: Sequence[tuple[str, str]]) -> list[CallItem]:
+    def search_calls(self, pairs: Sequence[tuple[str, str]]) -> list[CallItem]:
         """Return the first calls: the factory's pool for every pair and tier, or the tokens and fee
         of each named pool.
         """
@@ -152,23 +153,25 @@ class UniswapV3:
             CallItem(pool, selector) for pool in self.pools for selector in (TOKEN0, TOKEN1, FEE)
         ]
 
-    def found(
+    def candidates(
         self, pairs: Sequence[tuple[str, str]], answers: Sequence[LensAnswer]
     ) -> list[PoolRef]:
-        """Return candidates from the answers to find_items. Raises ConfigError if the factory or a
+        """Return candidates from the answers to search_calls. Raises ConfigError if the factory or a
         named pool is not a contract of this kind.
         """
         if self.pools is None:
-            searched = [(pair, fee) for pair in pairs for fee in self.fee_tiers]
+            pairs_and_fees = [(pair, fee) for pair in pairs for fee in self.fee_tiers]
             addresses = [pool_address(self.name, self.factory, answer) for answer in answers]
             return [
                 self._ref(pool, *pair, fee)
-                for (pair, fee), pool in zip(searched, addresses, strict=True)
+                for (pair, fee), pool in zip(pairs_and_fees, addresses, strict=True)
                 if pool is not None
             ]
-        return [self._named(pool, answers[3 * i : 3 * i + 3]) for i, pool in enumerate(self.pools)]
+        return [
+            self._named_ref(pool, answers[3 * i : 3 * i + 3]) for i, pool in enumerate(self.pools)
+        ]
 
-    def check_items(self, pool: PoolRef) -> list[CallItem]:
+    def check_calls(self, pool: PoolRef) -> list[CallItem]:
         """Return the calls that check a candidate: the factory's pool, the tier's tick spacing, and
         the price.
         """
@@ -189,16 +192,16 @@ class UniswapV3:
         return not isinstance(price, CallStatus) and price[0] > 0
 
     def spacing(self, answers: Sequence[LensAnswer]) -> int:
-        """Return the tick spacing from the answers to check_items. Raises ConfigError if the
+        """Return the tick spacing from the answers to check_calls. Raises ConfigError if the
         factory has no such tier.
         """
-        read = answer_uint(answers[1], 24)
-        if isinstance(read, CallStatus) or not 0 < read < _SPACING_BOUND:
+        tick_spacing = answer_uint(answers[1], 24)
+        if isinstance(tick_spacing, CallStatus) or not 0 < tick_spacing < _SPACING_BOUND:
             raise ConfigError(
                 f"venues.{self.name}.factory {self.factory}: no tick spacing for a fee tier",
                 "check the address",
             )
-        return read
+        return tick_spacing
 
     def _get_pool(self, token0: str, token1: str, fee_pips: int) -> CallItem:
         return CallItem(
@@ -210,7 +213,7 @@ class UniswapV3:
     def _ref(self, pool: str, token0: str, token1: str, fee_pips: int) -> PoolRef:
         return PoolRef(pool, self.name, PoolKind.V3, token0, token1, fee_pips)
 
-    def _named(self, pool: str, answers: Sequence[LensAnswer]) -> PoolRef:
+    def _named_ref(self, pool: str, answers: Sequence[LensAnswer]) -> PoolRef:
         token0, token1 = pool_tokens(self.name, pool, answers[:2])
         fee = answer_uint(answers[2], 24)
         if isinstance(fee, CallStatus):
@@ -232,22 +235,26 @@ def discover_pools(
     Raises ConfigError if a named pool is foreign, forged or without a price, if an address is not a
     factory, or if a token has no pool; Retryable from the endpoint.
     """
-    known = {token.address: token for token in (*tokens, *hubs)}
+    token_by_address = {token.address: token for token in (*tokens, *hubs)}
     # each sorted as the contracts do, by address as a number
-    pairs = [(a, b) if int(a, 16) < int(b, 16) else (b, a) for a, b in combinations(known, 2)]
-    calls = [venue.find_items(pairs) for venue in venues]
+    pairs = [
+        (a, b) if int(a, 16) < int(b, 16) else (b, a) for a, b in combinations(token_by_address, 2)
+    ]
+    calls = [venue.search_calls(pairs) for venue in venues]
     answers = iter(query_lens(transport, [item for items in calls for item in items]))
     by_address = {
         pool.address: (venue, pool)
         for venue, items in zip(venues, calls, strict=True)
-        for pool in venue.found(pairs, [next(answers) for _ in items])
+        for pool in venue.candidates(pairs, [next(answers) for _ in items])
     }
     candidates = tuple(by_address.values())
     for venue, pool in candidates:
-        foreign = [address for address in (pool.token0, pool.token1) if address not in known]
-        if foreign:
+        foreign_tokens = [
+            address for address in (pool.token0, pool.token1) if address not in token_by_address
+        ]
+        if foreign_tokens:
             raise ConfigError(
-                f"venues.{venue.name}.pools: {pool.address} trades {' and '.join(foreign)}, "
+                f"venues.{venue.name}.pools: {pool.address} trades {' and '.join(foreign_tokens)}, "
                 "which are neither assets nor hubs",
                 "remove the pool, or add the token to portfolio.hubs",
             )
@@ -262,12 +269,14 @@ def _with_price(
     """Check every candidate and yield those with a price, because anyone can create an
     empty pool.
     """
-    checks: list[list[CallItem]] = [venue.check_items(pool) for venue, pool in candidates]
-    answers = iter(query_lens(transport, [item for items in checks for item in items]))
-    for (venue, pool), items in zip(candidates, checks, strict=True):
-        checked: list[LensAnswer] = [next(answers) for _ in items]
-        if venue.has_price(pool, checked):
-            spacing = venue.spacing(checked) if isinstance(venue, UniswapV3) else 0
+    calls_by_candidate: list[list[CallItem]] = [
+        venue.check_calls(pool) for venue, pool in candidates
+    ]
+    answers = iter(query_lens(transport, [item for items in calls_by_candidate for item in items]))
+    for (venue, pool), items in zip(candidates, calls_by_candidate, strict=True):
+        pool_answers: list[LensAnswer] = [next(answers) for _ in items]
+        if venue.has_price(pool, pool_answers):
+            spacing = venue.spacing(pool_answers) if isinstance(venue, UniswapV3) else 0
             yield replace(pool, tick_spacing=spacing)
         elif venue.pools is not None:
             raise ConfigError(
@@ -277,10 +286,10 @@ def _with_price(
 
 
 def _require_pools(pools: Sequence[PoolRef], tokens: Sequence[Token]) -> None:
-    traded = {address for pool in pools for address in (pool.token0, pool.token1)}
-    lonely = [token.label for token in tokens if token.address not in traded]
-    if lonely:
+    traded_tokens = {address for pool in pools for address in (pool.token0, pool.token1)}
+    untraded = [token.label for token in tokens if token.address not in traded_tokens]
+    if untraded:
         raise ConfigError(
-            f"no pool of the configured venues trades {', '.join(lonely)}",
+            f"no pool of the configured venues trades {', '.join(untraded)}",
             "add a venue, a fee tier or a hub token, or drop the asset",
         )

@@ -1,5 +1,5 @@
-"""Gas fees of transactions: from the quorum's header, below the owner's ceiling, with a bounded tip;
-and those of replacements.
+"""Gas fees of transactions: from the quorum's header, below the owner's ceiling, with a bounded
+tip; and those of replacements.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def gas_fees(
     """Return fees for a transaction sent now.
 
     With a base fee (EIP-1559) the tip is the endpoint's `priority_fee_wei`, at most
-    `priority_cap_wei`, and the max fee is 2 · base fee + tip, at most `limit_wei`: enough for six
-    full blocks. Without a base fee it is the endpoint's `gas_price_wei`. `limit_wei` is
+    `priority_cap_wei`, and the max fee is 2 · base fee + tip, at most `limit_wei`: enough for five
+    full blocks in a row. Without a base fee it is the endpoint's `gas_price_wei`. `limit_wei` is
     limits.gas_price (None: off). Raises Refused if the current price is above it.
     """
     if head.base_fee_wei is None:
@@ -53,9 +53,9 @@ def gas_fees(
     return GasFees(max(1, max_fee_wei), tip_wei, None)
 
 
-def bump_fees(paid: UnsignedTx) -> GasFees:
+def bump_fees(pending_tx: UnsignedTx) -> GasFees:
     """Return the fees that replace a pending transaction: each 12.5 % higher, rounded up."""
-    fees = paid.max_fee_wei, paid.max_priority_fee_wei, paid.gas_price_wei
+    fees = pending_tx.max_fee_wei, pending_tx.max_priority_fee_wei, pending_tx.gas_price_wei
     return GasFees(*(None if wei is None else replacement_fee_wei(wei) for wei in fees))
 
 

@@ -142,11 +142,11 @@ def encode_order(order: PerpOrder, contracts: PerpContracts, sender: str, deadli
         )
     if not order.size_raw or order.bound_raw <= 0 or deadline_s <= 0:
         raise Refused("the order has no size, no bound or no deadline", remedy="plan again")
-    sells = order.size_raw < 0
+    is_sale = order.size_raw < 0
     fields = (
         order.market,
-        sells,
-        sells,
+        is_sale,
+        is_sale,
         abs(order.size_raw),
         order.bound_raw,
         deadline_s,
@@ -209,8 +209,8 @@ def quote_order(
     call = {"from": sender, "to": contracts.clearing_house, "data": data}
     try:
         answer = transport.call("eth_call", [call, block])
-    except CallFailed as failed:
-        code = revert_code(failed.fault.data, failed.fault.message)
+    except CallFailed as error:
+        code = revert_code(error.fault.data, error.fault.message)
         if code not in REVERTS:
             raise
         raise Refused(f"the order reverts: {REVERTS[code]} ({code})", remedy="plan again") from None
@@ -240,7 +240,7 @@ def revert_code(data: str, message: str) -> str:
     return next((code for code in REVERTS if code in words), "")
 
 
-def in_words(reason: str) -> str:
+def explain_revert(reason: str) -> str:
     """Return why a simulation failed, with the description of its revert code."""
     code = revert_code("", reason)
     return f"{REVERTS[code]} ({code})" if code else reason

@@ -43,12 +43,16 @@ MAX_SESSIONS = 10
 MAX_CHECKS = 8
 """Logins being checked or waiting to be checked; more are refused."""
 LOGIN_NICENESS = 15
-"""Hashing the passwords of many guesses must not delay a cycle of the agent."""
+"""Niceness of the process that checks logins, so that hashing the passwords of many guesses delays no
+cycle of the agent.
+"""
 POLL_S = 2.0
 MAX_FORM_BYTES = 16_384
 MAX_FIELDS = 100
 FORM_S = 8.0
-"""Less than a connection has for a whole request, so that the answer arrives."""
+"""Time limit for reading a form: less than a connection has for a whole request, so that the answer
+arrives.
+"""
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -84,9 +88,9 @@ class Access:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.reach = reach
-        self.required = False
+        self.login_required = False
         self._users: dict[int, tuple[str, bool]] = {}
-        self._file = users_file
+        self._users_file = users_file
         self._clock = clock
         self._stamp: object = None
         self._sessions: dict[bytes, Session] = {}
@@ -94,11 +98,12 @@ class Access:
         self._checks = 0
         self._secret = secrets.token_bytes(32)
         self.link_key = b""
+        """Key that proves signed links to the login; set with the users."""
 
     @property
     def users_file(self) -> str:
         """The file of users."""
-        return str(self._file)
+        return str(self._users_file)
 
     async def watch(self) -> None:
         """Follow the file of users until cancelled."""
@@ -123,7 +128,7 @@ class Access:
     def set_users(self, users: dict[int, tuple[str, bool]]) -> None:
         """Set the users by id, and end sessions that no longer match."""
         self._users = users
-        self.required = self.required or bool(users)
+        self.login_required = self.login_required or bool(users)
         for key, session in list(self._sessions.items()):
             if users.get(session.user) != (session.name, session.read_only):
                 self._drop(key)
@@ -137,14 +142,14 @@ class Access:
             raise TrimtabError("too many logins at once", "try again in a minute")
         self._checks += 1
         try:
-            user = await self._call("login", name, password, code, address)
+            login_result = await self._call("login", name, password, code, address)
         finally:
             self._checks -= 1
-        if user["user"] not in self._users:
+        if login_result["user"] not in self._users:
             await self.refresh()  # the user may have been added since the last refresh
-        if user["user"] not in self._users:
-            return int(user["locked_s"])
-        return self.begin(user["user"])
+        if login_result["user"] not in self._users:
+            return int(login_result["locked_s"])
+        return self.begin(login_result["user"])
 
     def begin(self, user: int) -> str:
         """Begin a session and return its new id, of which only a hash is kept."""
@@ -152,21 +157,21 @@ class Access:
         for key, session in list(self._sessions.items()):
             if not session.alive(now_s):
                 self._drop(key)
-        own = [key for key, session in self._sessions.items() if session.user == user]
-        for key in own[: max(0, len(own) - MAX_SESSIONS + 1)]:
+        own_keys = [key for key, session in self._sessions.items() if session.user == user]
+        for key in own_keys[: max(0, len(own_keys) - MAX_SESSIONS + 1)]:
             self._drop(key)
-        chosen = secrets.token_urlsafe(32)
-        self._sessions[_key(chosen)] = Session(user, *self._users[user], now_s, now_s)
-        return chosen
+        session_id = secrets.token_urlsafe(32)
+        self._sessions[_session_key(session_id)] = Session(user, *self._users[user], now_s, now_s)
+        return session_id
 
-    def find(self, chosen: str | None, *, touch: bool) -> Session | None:
+    def find(self, session_id: str | None, *, touch: bool) -> Session | None:
         """Return the session of an id; `touch` resets its idle time."""
-        session = self._sessions.get(_key(chosen or ""))
+        session = self._sessions.get(_session_key(session_id or ""))
         if session is None:
             return None
         now_s = self._clock()
         if not session.alive(now_s):
-            self._drop(_key(chosen or ""))
+            self._drop(_session_key(session_id or ""))
             return None
         if touch:
             session.used_s = now_s
@@ -174,11 +179,11 @@ class Access:
 
     def alive(self, session: Session | None) -> bool:
         """Return whether pages may still be shown to the holder of a session."""
-        return not self.required if session is None else session.alive(self._clock())
+        return not self.login_required if session is None else session.alive(self._clock())
 
-    def end(self, chosen: str | None) -> None:
+    def end(self, session_id: str | None) -> None:
         """End a session."""
-        self._drop(_key(chosen or ""))
+        self._drop(_session_key(session_id or ""))
 
     async def record(self, kind: str, user: str, address: str, detail: str = "") -> None:
         """Append an event to the audit log."""
@@ -198,7 +203,7 @@ class Access:
 
     def _stamp_of_file(self) -> object:
         try:
-            stat = self._file.stat() if self._file is not None else None
+            stat = self._users_file.stat() if self._users_file is not None else None
         except OSError:
             return None
         return stat and (stat.st_mtime_ns, stat.st_size, stat.st_ino)
@@ -229,29 +234,29 @@ class Checks:
             return
         headers = {
             **HEADERS,
-            "Content-Security-Policy": content_policy(forms=self._access.required),
+            "Content-Security-Policy": content_policy(forms=self._access.login_required),
         }
         if self._access.reach.secure:
             headers["Strict-Transport-Security"] = "max-age=31536000"
 
-        async def checked(message: MutableMapping[str, Any]) -> None:
+        async def send_with_headers(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start":
-                known = {name.lower() for name, _ in message["headers"]}
+                header_names = {name.lower() for name, _ in message["headers"]}
                 message["headers"] = [
                     *message["headers"],
                     *(
                         (name.lower().encode(), value.encode())
                         for name, value in headers.items()
-                        if name.lower().encode() not in known
+                        if name.lower().encode() not in header_names
                     ),
                 ]
             await send(message)
 
-        answer: Any = self._refusal(scope)
-        if answer is not None and scope["path"].startswith(PREFIX + "/"):
-            answer = refusal_response(answer)
-        answer = answer or self._app
-        await answer(scope, receive, checked)
+        responder: Any = self._refusal(scope)
+        if responder is not None and scope["path"].startswith(PREFIX + "/"):
+            responder = refusal_response(responder)
+        responder = responder or self._app
+        await responder(scope, receive, send_with_headers)
 
     def _refusal(self, scope: Scope) -> Response | None:
         """Return the answer that refuses or redirects a request. Otherwise return None, with its
@@ -261,13 +266,13 @@ class Checks:
         request = Request(scope)
         hosts = request.headers.getlist("host")
         if len(hosts) != 1 or host_name(hosts[0]) not in reach.names:
-            name = min(reach.names, key=lambda one: (one != "localhost", one))
+            name = min(reach.names, key=lambda host: (host != "localhost", host))
             return PlainTextResponse(f"421: open the dashboard as {name}\n", 421)
         peer = plain_address(scope["client"][0]) if scope.get("client") else ""
         if reach.proxies:
             protocols = request.headers.getlist("x-forwarded-proto")
-            proofs = request.headers.getlist(PROXY_HEADER)
-            if not reach.is_proxy(peer, proofs) or protocols != ["https"]:
+            proxy_secrets = request.headers.getlist(PROXY_HEADER)
+            if not reach.is_proxy(peer, proxy_secrets) or protocols != ["https"]:
                 return PlainTextResponse("403: only by HTTPS through the proxy\n", 403)
             peer = forwarded_address(request.headers.getlist("x-forwarded-for")) or peer
         scope["address"], scope["session"] = peer, None
@@ -277,24 +282,26 @@ class Checks:
             # they check logins and tokens themselves, and keep no session from expiring
             scope["session"] = access.find(cookie(request, reach.cookie), touch=False)
             return None
-        verbs = VERBS if access.required and scope["path"] not in PROBES else READ_VERBS
+        verbs = VERBS if access.login_required and scope["path"] not in PROBES else READ_VERBS
         if method not in verbs:
             why = (
-                "is not a verb of the dashboard" if access.required else "the dashboard only reads"
+                "is not a verb of the dashboard"
+                if access.login_required
+                else "the dashboard only reads"
             )
-            allowed = {"Allow": ", ".join(verbs)}
-            return PlainTextResponse(f"405: {why}\n", 405, allowed)
-        if not access.required:
+            headers = {"Allow": ", ".join(verbs)}
+            return PlainTextResponse(f"405: {why}\n", 405, headers)
+        if not access.login_required:
             return None
         if method == "POST" and not _is_own_form(request, reach):
             return PlainTextResponse("403: the form is not from this dashboard\n", 403)
-        behind = "hx-request" in request.headers or scope["path"] == "/events"
-        session = access.find(cookie(request, reach.cookie), touch=not behind)
+        in_background = "hx-request" in request.headers or scope["path"] == "/events"
+        session = access.find(cookie(request, reach.cookie), touch=not in_background)
         scope["session"] = session
         if session or scope["path"] == LOGIN or scope["path"].startswith("/static/"):
             return None
         path = scope["path"]
-        if behind:
+        if in_background:
             return PlainTextResponse("401: log in\n", 401, {"HX-Redirect": LOGIN})
         if method == "POST":
             return RedirectResponse(LOGIN if path == LOGOUT else f"{LOGIN}?{UNSENT}", 303)
@@ -309,7 +316,7 @@ def _is_own_form(request: Request, reach: Reach) -> bool:
     return origins == [f"{scheme}://{request.headers['host']}"] and site == "same-origin"
 
 
-async def form(request: Request) -> dict[str, list[str]] | None:
+async def read_form(request: Request) -> dict[str, list[str]] | None:
     """Return the fields of a form; None if the body is not a form, too large or too slow."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip()
     length = request.headers.get("content-length", "")
@@ -328,10 +335,10 @@ async def form(request: Request) -> dict[str, list[str]] | None:
     return fields
 
 
-def is_token(values: list[str] | None, expected: str) -> bool:
+def is_token(values: list[str] | None, expected_token: str) -> bool:
     """Return whether a form has exactly this token."""
     return len(values or ()) == 1 and hmac.compare_digest(
-        (values or [""])[0].encode(), expected.encode()
+        (values or [""])[0].encode(), expected_token.encode()
     )
 
 
@@ -346,5 +353,5 @@ def cookie(request: Request, name: str) -> str | None:
     return values[0] if len(values) == 1 else None
 
 
-def _key(chosen: str) -> bytes:
-    return hashlib.sha256(chosen.encode()).digest()
+def _session_key(session_id: str) -> bytes:
+    return hashlib.sha256(session_id.encode()).digest()

@@ -38,14 +38,14 @@ from agent.web.access import (
     Scope,
     Send,
     cookie,
-    form,
     is_token,
+    read_form,
 )
 from agent.web.api.gate import PREFIX
 from agent.web.api.routes import build_api, load_controls
 from agent.web.api.tokens import TokenFile
-from agent.web.board import MAX_STREAMS, MAX_USER_STREAMS, Board
 from agent.web.controls import ControlPages
+from agent.web.document_cache import MAX_STREAMS, MAX_USER_STREAMS, DocumentCache
 from agent.web.pages import (
     ASSETS,
     CONTROL_PAGE,
@@ -63,11 +63,11 @@ from agent.web.probes import Probes, run_document
 from agent.web.reach import Reach
 from agent.web.sessions import Session
 
-SEEN = re.compile(rb"[0-9]{1,15}")
+VERSION = re.compile(rb"[0-9]{1,15}")
 STEP_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 NONCE = re.compile(r"[A-Za-z0-9_-]{22}")
-PLAN, UNTIL = re.compile(r"[0-9a-f]{16}"), re.compile(r"[0-9]{1,12}")
-KINDS = {"js": "text/javascript", "css": "text/css", "svg": "image/svg+xml"}
+SHORT_PLAN_HASH, UNIX_TIME = re.compile(r"[0-9a-f]{16}"), re.compile(r"[0-9]{1,12}")
+MEDIA_TYPES = {"js": "text/javascript", "css": "text/css", "svg": "image/svg+xml"}
 MIN_GZIP_BYTES = 500
 STOP_POLL_S = 0.2
 NOT_SENT = "Your session has ended, and the form was not carried out. Log in and send it again."
@@ -76,15 +76,15 @@ NOT_SENT = "Your session has ended, and the form was not carried out. Log in and
 class EventStream:
     """ASGI application of one event stream, with bounds on their number in all and by user."""
 
-    def __init__(self, board: Board, access: Access) -> None:
-        self._board = board
+    def __init__(self, cache: DocumentCache, access: Access) -> None:
+        self._cache = cache
         self._access = access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Stream until the client or the server ends."""
         answer: Any
         session: Session | None = scope["session"]
-        user, streams = None if session is None else session.user, self._board.streams
+        user, streams = None if session is None else session.user, self._cache.streams
         if user is not None and streams[user] >= MAX_USER_STREAMS:
             answer = PlainTextResponse("429: too many open event streams of this user\n", 429)
             await answer(scope, receive, send)
@@ -95,9 +95,10 @@ class EventStream:
             return
         streams[user] += 1
         try:
-            seen = scope["query_string"].removeprefix(b"seen=")
-            events = self._board.events(
-                int(seen) if SEEN.fullmatch(seen) else 0, lambda: self._access.alive(session)
+            version = scope["query_string"].removeprefix(b"seen=")
+            events = self._cache.events(
+                int(version) if VERSION.fullmatch(version) else 0,
+                lambda: self._access.alive(session),
             )
             answer = StreamingResponse(events, media_type="text/event-stream")
             await answer(scope, receive, send)
@@ -116,26 +117,26 @@ class StaticFiles:
         name = request.path_params["name"]
         if name not in self._files:
             return PlainTextResponse("404: no such file\n", 404)
-        kind = KINDS[name.rpartition(".")[2]]
+        media_type = MEDIA_TYPES[name.rpartition(".")[2]]
         # names of vendored files carry their version
         age_s = 31_536_000 if name.startswith("vendor/") else 60
-        return Response(self._files[name], 200, {"Cache-Control": f"max-age={age_s}"}, kind)
+        return Response(self._files[name], 200, {"Cache-Control": f"max-age={age_s}"}, media_type)
 
 
 class Logins:
     """Login and logout."""
 
-    def __init__(self, access: Access, renderer: Renderer, ended: Callable[[], None]) -> None:
+    def __init__(self, access: Access, renderer: Renderer, on_logout: Callable[[], None]) -> None:
         self._access = access
         self._renderer = renderer
-        self._ended = ended
+        self._on_logout = on_logout
 
     async def show(self, request: Request) -> Response:
         """Answer with the login page."""
-        if not self._access.required:
+        if not self._access.login_required:
             return PlainTextResponse("404: no such page\n", 404)
         if request.scope["session"] is not None:
-            return RedirectResponse(_target(request), 303)
+            return RedirectResponse(_return_path(request), 303)
         if request.url.query == UNSENT:
             return self._page(request, 200, NOT_SENT)
         if "sig" not in request.query_params:
@@ -146,7 +147,7 @@ class Logins:
 
     async def log_in(self, request: Request) -> Response:
         """Check a login; on success begin a session with a new id."""
-        access, fields = self._access, await form(request)
+        access, fields = self._access, await read_form(request)
         nonce = cookie(request, self._form_cookie)
         if fields is None:
             return self._page(request, 400, "The form could not be read. Log in again.")
@@ -156,37 +157,37 @@ class Logins:
             (fields.get(key) or [""])[0] for key in ("name", "password", "code")
         )
         try:
-            token = await access.log_in(
+            login_result = await access.log_in(
                 name.strip(), password, re.sub(r"\s", "", code), request.scope["address"]
             )
         except TrimtabError as error:
             return self._page(request, 503, f"Logins cannot be checked now: {error}")
-        if isinstance(token, int):
-            if token:
+        if isinstance(login_result, int):
+            if login_result:
                 return self._page(
                     request,
                     429,
-                    f"Too many failed logins. Try again in {format_duration(token)}; until then all are refused.",
-                    {"Retry-After": str(token)},
+                    f"Too many failed logins. Try again in {format_duration(login_result)}; until then all are refused.",
+                    {"Retry-After": str(login_result)},
                 )
             return self._page(
                 request,
                 401,
                 "Wrong name, password or code. A code works once: wait for the next one.",
             )
-        answer = RedirectResponse(_target(request), 303)
-        self._set_cookie(answer, access.reach.cookie, token)
+        answer = RedirectResponse(_return_path(request), 303)
+        self._set_cookie(answer, access.reach.cookie, login_result)
         self._set_cookie(answer, self._form_cookie, "", 0)
         return answer
 
     async def log_out(self, request: Request) -> Response:
         """End the session on the server, and the cookie."""
         session: Session = request.scope["session"]
-        fields = await form(request)
+        fields = await read_form(request)
         if fields is None or not is_token(fields.get("csrf"), session.csrf):
             return PlainTextResponse("403: the form is not from this session\n", 403)
         self._access.end(cookie(request, self._access.reach.cookie))
-        self._ended()
+        self._on_logout()
         answer = RedirectResponse(LOGIN, 303)
         self._set_cookie(answer, self._access.reach.cookie, "", 0)
         with suppress(TrimtabError):
@@ -198,11 +199,11 @@ class Logins:
         plan, until, signature = (
             request.query_params.get(key, "") for key in ("plan", "until", "sig")
         )
-        if not (PLAN.fullmatch(plan) and UNTIL.fullmatch(until)):
+        if not (SHORT_PLAN_HASH.fullmatch(plan) and UNIX_TIME.fullmatch(until)):
             return None
         link = PlanLink(plan, int(until))
-        genuine = link.is_genuine(self._access.link_key, signature, time.time())
-        return plan if genuine else None
+        is_genuine = link.is_genuine(self._access.link_key, signature, time.time())
+        return plan if is_genuine else None
 
     @property
     def _form_cookie(self) -> str:
@@ -219,7 +220,9 @@ class Logins:
         nonce = cookie(request, self._form_cookie) or ""
         if not NONCE.fullmatch(nonce):
             nonce = secrets.token_urlsafe(16)
-        text = self._renderer.login(self._access.login_token(nonce), why, _target(request), plan)
+        text = self._renderer.login(
+            self._access.login_token(nonce), why, _return_path(request), plan
+        )
         answer = HTMLResponse(text, status, dict(headers or {}))
         self._set_cookie(answer, self._form_cookie, nonce)
         return answer
@@ -233,21 +236,21 @@ class Logins:
         )
 
 
-def _target(request: Request) -> str:
+def _return_path(request: Request) -> str:
     """Return the page to open after the login: the requested one if it is in TARGETS, else the
     first.
     """
-    target = request.query_params.get("to", "")
-    return target if target in TARGETS else "/"
+    path = request.query_params.get("to", "")
+    return path if path in TARGETS else "/"
 
 
-async def export_archive(board: Board, request: Request) -> Response:
+async def export_archive(cache: DocumentCache, request: Request) -> Response:
     """Answer with the export archive of this name."""
     name = request.path_params["name"]
     if name not in EXPORTS:
         return PlainTextResponse("404: no such file\n", 404)
     try:
-        archive = await board.stored("records.exports.export_archive", name.removesuffix(".zip"))
+        archive = await cache.stored("records.exports.export_archive", name.removesuffix(".zip"))
     except ConfigError as error:
         return PlainTextResponse(f"409: {error}\n", 409)
     except TrimtabError as error:
@@ -256,60 +259,62 @@ async def export_archive(board: Board, request: Request) -> Response:
     return Response(archive, 200, headers, "application/zip")
 
 
-def build(board: Board, stopping: Callable[[], bool], access: Access | None = None) -> Checks:
-    """Return the ASGI application of a board behind its checks, by default without users."""
+def build(
+    cache: DocumentCache, is_stopping: Callable[[], bool], access: Access | None = None
+) -> Checks:
+    """Return the ASGI application of a document cache behind its checks, by default without users."""
     access = access or Access(Reach())
-    return Checks(build_pages(board, stopping, access), access)
+    return Checks(build_pages(cache, is_stopping, access), access)
 
 
-def build_pages(board: Board, stopping: Callable[[], bool], access: Access) -> FastAPI:
-    """Return the application of a board without its checks, which must run before it. Event streams
-    end once `stopping` returns True, so that they do not delay the shutdown. Raises ConfigError if
+def build_pages(cache: DocumentCache, is_stopping: Callable[[], bool], access: Access) -> FastAPI:
+    """Return the application of a document cache without its checks, which must run before it. Event streams
+    end once `is_stopping` returns True, so that they do not delay the shutdown. Raises ConfigError if
     Jinja2 is missing.
     """
     renderer = Renderer(access.reach.prefix, access.reach.portfolio, access.reach.banner)
-    tokens = TokenFile(board.store)
-    api = build_api(board, tokens, access.reach.prefix)
-    logins = Logins(access, renderer, board.announce)
-    controls, reports = ControlPages(access, board, renderer), ReportPages(board, renderer)
+    tokens = TokenFile(cache.store)
+    api = build_api(cache, tokens, access.reach.prefix)
+    logins = Logins(access, renderer, cache.announce)
+    controls, reports = ControlPages(access, cache, renderer), ReportPages(cache, renderer)
 
     @asynccontextmanager
     async def lifespan(_: Any) -> AsyncIterator[None]:
-        begun = board.watch(), access.watch(), end_streams(), load_controls(board, tokens)
-        tasks = [asyncio.create_task(coroutine) for coroutine in begun]
+        coroutines = cache.watch(), access.watch(), end_streams(), load_controls(cache, tokens)
+        tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
         yield
         for task in tasks:
             task.cancel()
-        board.close()
+        cache.close()
         access.close()
         controls.close()
 
     async def end_streams() -> None:
-        while not stopping():
+        while not is_stopping():
             await asyncio.sleep(STOP_POLL_S)
-        board.end_streams()
+        cache.end_streams()
 
     async def show(page: Page, request: Request) -> Response:
         session = request.scope["session"]
         if session is not None:
-            board.follow(CONTROLS)
-        board.wanted(*page.reads)
-        documents = {**board.documents, **run_document(board)}
-        return HTMLResponse(renderer.page(page, documents, board.failed, board.version, session))
+            cache.follow(CONTROLS)
+        cache.read_if_old(*page.reads)
+        documents = {**cache.documents, **run_document(cache)}
+        return HTMLResponse(renderer.page(page, documents, cache.failed, cache.version, session))
 
     async def step(request: Request) -> Response:
         name = request.path_params["step"]
         if not STEP_ID.fullmatch(name):
             return PlainTextResponse("404: no such step\n", 404)
         try:
-            document = await board.stored("step_document", name)
+            document = await cache.stored("step_document", name)
         except ConfigError:
             return PlainTextResponse("404: no such step\n", 404)
         except TrimtabError as error:
             return PlainTextResponse(f"503: {error}\n", 503)
-        documents = {**board.documents, **document}
+        documents = {**cache.documents, **document}
         session = request.scope["session"]
-        return HTMLResponse(renderer.page(STEP, documents, {}, board.version, session))
+        return HTMLResponse(renderer.page(STEP, documents, {}, cache.version, session))
 
     app = FastAPI(
         docs_url=None,
@@ -323,7 +328,7 @@ def build_pages(board: Board, stopping: Callable[[], bool], access: Access) -> F
     for page in PAGES:
         app.add_route(page.path, partial(show, page), ["GET"])
     app.add_route(STEP.path, step, ["GET"])
-    app.add_route("/export/{name}", partial(export_archive, board), ["GET"])
+    app.add_route("/export/{name}", partial(export_archive, cache), ["GET"])
     app.add_route(CONTROL_PAGE.path, controls.overview, ["GET"])
     app.add_route(REVIEW.path, controls.show, ["GET"])
     app.add_route(REVIEW.path, controls.confirm, ["POST"])
@@ -332,9 +337,9 @@ def build_pages(board: Board, stopping: Callable[[], bool], access: Access) -> F
     app.add_route(LOGIN, logins.log_in, ["POST"])
     app.add_route(LOGOUT, logins.log_out, ["POST"])
     app.add_route("/static/{name:path}", StaticFiles().answer, ["GET"])
-    Probes(board, access, api).add_to(app)
+    Probes(cache, access, api).add_to(app)
     app.mount(PREFIX, api)
-    app.router.routes.append(Route("/events", EventStream(board, access)))
+    app.router.routes.append(Route("/events", EventStream(cache, access)))
     app.add_middleware(GZipMiddleware, minimum_size=MIN_GZIP_BYTES)
     return app
 
@@ -358,23 +363,23 @@ their own.
 class ReportPages:
     """The list of reports, and each report by its name; a reading process reads both."""
 
-    def __init__(self, board: Board, renderer: Renderer) -> None:
-        self._board = board
+    def __init__(self, cache: DocumentCache, renderer: Renderer) -> None:
+        self._cache = cache
         self._renderer = renderer
 
     async def overview(self, request: Request) -> Response:
         """Answer with the list of reports."""
-        board = self._board
-        board.follow(REPORTS)  # read at each request: a new report does not change the store
+        cache = self._cache
+        cache.follow(REPORTS)  # read at each request: a new report does not change the store
         text = self._renderer.page(
-            REPORT_PAGE, board.documents, board.failed, board.version, request.scope["session"]
+            REPORT_PAGE, cache.documents, cache.failed, cache.version, request.scope["session"]
         )
         return HTMLResponse(text)
 
     async def open(self, request: Request) -> Response:
         """Answer with a report."""
         try:
-            report = await self._board.call("stored", READ_REPORT, request.path_params["report"])
+            report = await self._cache.call("stored", READ_REPORT, request.path_params["report"])
         except ConfigError:
             return PlainTextResponse("404: no such report\n", 404)
         except TrimtabError as error:

@@ -57,7 +57,7 @@ class _Link(socket.socket):
             on_close()
 
 
-class Door(socket.socket):
+class BoundedListener(socket.socket):
     """A listening socket for asyncio that bounds its connections. If one too many arrives, the
     oldest without a whole request is closed; without such a one, the new one.
     """
@@ -73,17 +73,22 @@ class Door(socket.socket):
         let the loop close those that made room first.
         """
         while True:
-            if sum(other.is_ending for other in self._open.values()) >= MAX_ENDING:
+            if sum(connection.is_ending for connection in self._open.values()) >= MAX_ENDING:
                 raise BlockingIOError
-            plain, peer = super().accept()
-            link = _Link(plain.family, plain.type, plain.proto, plain.detach())
+            accepted_socket, peer = super().accept()
+            link = _Link(
+                accepted_socket.family,
+                accepted_socket.type,
+                accepted_socket.proto,
+                accepted_socket.detach(),
+            )
             network = _network(str(peer[0]))
             if not self._has_room(network, is_proxy=plain_address(str(peer[0])) in self.proxies):
                 link.close()
                 continue
             connection = self._open[peer] = _Connection(link, network)
-            link.on_close = lambda peer=peer, known=connection: self._forget(peer, known)
-            self._wait(connection, REQUEST_S)
+            link.on_close = lambda peer=peer, accepted=connection: self._forget(peer, accepted)
+            self._start_timer(connection, REQUEST_S)
             return link, peer
 
     def attach(self, peer: Any, transport: asyncio.Transport) -> None:
@@ -98,16 +103,16 @@ class Door(socket.socket):
         if (connection := self._open.get(peer)) is not None:
             connection.is_busy = False
             self._open[peer] = self._open.pop(peer)
-            self._wait(connection, REQUEST_S)
+            self._start_timer(connection, REQUEST_S)
 
     def complete(self, peer: Any) -> None:
         """Note that a request has arrived whole."""
         if (connection := self._open.get(peer)) is not None:
             connection.is_busy = True
-            _stop(connection)
+            _stop_timer(connection)
 
-    def _wait(self, connection: _Connection, seconds: float, unsent: int = 0) -> None:
-        _stop(connection)
+    def _start_timer(self, connection: _Connection, seconds: float, unsent: int = 0) -> None:
+        _stop_timer(connection)
         connection.unsent = unsent
         loop = asyncio.get_running_loop()
         connection.timer = loop.call_later(seconds, self._expire, connection)
@@ -116,26 +121,32 @@ class Door(socket.socket):
         """Close a connection, unless the answer before is still being read."""
         unsent = 0 if connection.transport is None else connection.transport.get_write_buffer_size()
         if unsent and (not connection.unsent or unsent < connection.unsent):
-            self._wait(connection, ANSWER_S, unsent)
+            self._start_timer(connection, ANSWER_S, unsent)
         else:
             self._end(connection)
 
     def _has_room(self, network: str, *, is_proxy: bool) -> bool:
         """Return whether a connection may be added, after closing an old one if need be."""
-        known = [connection for connection in self._open.values() if not connection.is_ending]
-        same = [other for other in known if other.network == network]
-        if not is_proxy and len(same) >= MAX_PER_ADDRESS:
-            return self._end_oldest(same)
-        return len(known) < MAX_CONNECTIONS or self._end_oldest(known)
+        open_connections = [
+            connection for connection in self._open.values() if not connection.is_ending
+        ]
+        same_network_connections = [
+            connection for connection in open_connections if connection.network == network
+        ]
+        if not is_proxy and len(same_network_connections) >= MAX_PER_ADDRESS:
+            return self._end_oldest(same_network_connections)
+        return len(open_connections) < MAX_CONNECTIONS or self._end_oldest(open_connections)
 
-    def _end_oldest(self, known: list[_Connection]) -> bool:
-        oldest = next((connection for connection in known if not connection.is_busy), None)
+    def _end_oldest(self, open_connections: list[_Connection]) -> bool:
+        oldest = next(
+            (connection for connection in open_connections if not connection.is_busy), None
+        )
         if oldest is not None:
             self._end(oldest)
         return oldest is not None
 
     def _end(self, connection: _Connection) -> None:
-        _stop(connection)
+        _stop_timer(connection)
         connection.is_ending = True
         if connection.transport is not None:
             connection.transport.abort()
@@ -144,7 +155,7 @@ class Door(socket.socket):
                 connection.link.shutdown(socket.SHUT_RDWR)
 
     def _forget(self, peer: Any, connection: _Connection) -> None:
-        _stop(connection)
+        _stop_timer(connection)
         if self._open.get(peer) is connection:
             del self._open[peer]
 
@@ -152,9 +163,9 @@ class Door(socket.socket):
 class BoundedProtocol(H11Protocol):
     """uvicorn's HTTP/1.1, which tells the door of a connection when its requests are whole."""
 
-    def __init__(self, door: Door, **given: Any) -> None:
-        super().__init__(**given)
-        self._door = door
+    def __init__(self, listener: BoundedListener, **options: Any) -> None:
+        super().__init__(**options)
+        self._listener = listener
         self._peer: Any = None
         self._is_idle = False
 
@@ -162,25 +173,25 @@ class BoundedProtocol(H11Protocol):
         """Begin, after a TLS handshake."""
         super().connection_made(transport)
         self._peer = transport.get_extra_info("peername")
-        self._door.attach(self._peer, transport)
+        self._listener.attach(self._peer, transport)
 
     def data_received(self, data: bytes) -> None:
         """Take data of a request."""
         if self._is_idle:
             self._is_idle = False
-            self._door.begin(self._peer)
+            self._listener.begin(self._peer)
         super().data_received(data)
 
     def handle_events(self) -> None:
         """Take the events of a request."""
         super().handle_events()
         if self.cycle is not None and not (self.cycle.more_body or self.cycle.response_complete):
-            self._door.complete(self._peer)
+            self._listener.complete(self._peer)
 
     def on_response_complete(self) -> None:
         """End an answer, and begin a request that arrived meanwhile."""
         self._is_idle = True
-        self._door.begin(self._peer)
+        self._listener.begin(self._peer)
         super().on_response_complete()
 
 
@@ -192,7 +203,7 @@ def raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
 
 
-def _stop(connection: _Connection) -> None:
+def _stop_timer(connection: _Connection) -> None:
     if connection.timer is not None:
         connection.timer.cancel()
         connection.timer = None

@@ -12,8 +12,8 @@ from fastapi.requests import Request
 from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 
 from agent.errors import TrimtabError
-from agent.web.access import Access, form, is_token
-from agent.web.board import Board
+from agent.web.access import Access, is_token, read_form
+from agent.web.document_cache import DocumentCache
 from agent.web.pages import CONTROL_PAGE, CONTROLS, REVIEW, Renderer
 from agent.web.reading import Documents, ReadingProcess
 from agent.web.sessions import Review, Session
@@ -26,7 +26,7 @@ BACKTEST_NICENESS = 19
 """A backtest that takes minutes must not delay a cycle of the agent or a page."""
 MAX_REVIEWS = 8
 """Reviews kept per session; a further one drops the oldest."""
-AT_ONCE = frozenset({"pause", "resume"})
+IMMEDIATE = frozenset({"pause", "resume"})
 """Kinds that take effect without a plan to confirm."""
 FIELDS: Mapping[str, Sequence[str]] = {
     "pause": ("reason", "hard"),
@@ -39,41 +39,45 @@ FIELDS: Mapping[str, Sequence[str]] = {
     "stop": ("to-stable", "send-to"),
 }
 """Fields of the form of each kind, named like the arguments of the control."""
-TARGET = "target:"
-WAS = "was:"
+TARGET_PREFIX = "target:"
+WAS_PREFIX = "was:"
 
 
 class ControlPages:
     """The page of controls, and reviews, which are kept on the server with their session."""
 
-    def __init__(self, access: Access, board: Board, renderer: Renderer) -> None:
+    def __init__(self, access: Access, cache: DocumentCache, renderer: Renderer) -> None:
         self._access = access
-        self._board = board
+        self._cache = cache
         self._renderer = renderer
-        self._plans = ReadingProcess()
-        self._backtests = ReadingProcess(BACKTEST_NICENESS)
-        self._planning, self._turn, self._waiting = asyncio.Lock(), asyncio.Lock(), 0
+        self._plan_process = ReadingProcess()
+        self._backtest_process = ReadingProcess(BACKTEST_NICENESS)
+        self._plan_lock, self._backtest_lock, self._backtest_count = (
+            asyncio.Lock(),
+            asyncio.Lock(),
+            0,
+        )
         self._tasks: set[asyncio.Task[None]] = set()
 
     def close(self) -> None:
         """End the processes that plan and backtest."""
         for task in self._tasks:
             task.cancel()
-        self._plans.stop()
-        self._backtests.stop()
+        self._plan_process.stop()
+        self._backtest_process.stop()
 
     async def overview(self, request: Request) -> Response:
         """Answer with the page of controls."""
         session: Session | None = request.scope["session"]
         if session is None:
             return PlainTextResponse("404: no such page\n", 404)
-        board = self._board
-        board.follow(CONTROLS)
-        board.wanted(*CONTROL_PAGE.reads)
+        cache = self._cache
+        cache.follow(CONTROLS)
+        cache.read_if_old(*CONTROL_PAGE.reads)
         # start the process of controls now, so that a pause does not wait for its start
-        self._begin(self._warm())
+        self._run_task(self._warm_up())
         text = self._renderer.page(
-            CONTROL_PAGE, board.documents, board.failed, board.version, session
+            CONTROL_PAGE, cache.documents, cache.failed, cache.version, session
         )
         return HTMLResponse(text)
 
@@ -81,20 +85,20 @@ class ControlPages:
         """Answer a form: carry out pause and resume at once, show anything else with its plan to
         confirm.
         """
-        typed = await self._form(request)
-        if isinstance(typed, Response):
-            return typed
-        session, fields = typed
+        submitted = await self._form(request)
+        if isinstance(submitted, Response):
+            return submitted
+        session, fields = submitted
         kind = request.path_params["kind"]
         if kind not in FIELDS:
             return PlainTextResponse("404: no such control\n", 404)
         review = Review(kind, arguments_of(kind, fields))
-        if kind in AT_ONCE:
+        if kind in IMMEDIATE:
             await self._submit(request, session, review, "")
             if not review.error:
                 return RedirectResponse("/controls", 303)
         else:
-            self._begin(self._plan(review))
+            self._run_task(self._plan(review))
         name = secrets.token_urlsafe(16)
         while len(session.reviews) >= MAX_REVIEWS:
             session.reviews.pop(next(iter(session.reviews))).dropped = True
@@ -111,10 +115,10 @@ class ControlPages:
 
     async def confirm(self, request: Request) -> Response:
         """Queue the control of a review, once, if the form showed its present plan."""
-        typed = await self._form(request)
-        if isinstance(typed, Response):
-            return typed
-        session, fields = typed
+        submitted = await self._form(request)
+        if isinstance(submitted, Response):
+            return submitted
+        session, fields = submitted
         review = session.reviews.get(request.path_params["review"])
         if review is None:
             return PlainTextResponse("404: no such request, or an old one; ask again\n", 404)
@@ -139,7 +143,7 @@ class ControlPages:
         session: Session | None = request.scope["session"]
         if session is None:
             return PlainTextResponse("404: no such page\n", 404)
-        fields = await form(request)
+        fields = await read_form(request)
         if fields is None or not is_token(fields.get("csrf"), session.csrf):
             return PlainTextResponse("403: the form is not from this session\n", 403)
         if session.read_only:
@@ -151,24 +155,24 @@ class ControlPages:
             return PlainTextResponse("403: this user is read-only\n", 403)
         return session, fields
 
-    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+    def _run_task(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _warm(self) -> None:
+    async def _warm_up(self) -> None:
         with suppress(TrimtabError):
-            await self._board.call("controls", "controls.queue.ready")
+            await self._cache.call("controls", "controls.queue.ready")
 
     async def _plan(self, review: Review) -> None:
         """Plan a request, one at a time, unless its session dropped it in the meantime."""
         try:
-            async with self._planning:
+            async with self._plan_lock:
                 if review.dropped:
                     return
-                review.document = await self._plans.call(
+                review.document = await self._plan_process.call(
                     "controls.shown.preview_control",
-                    self._board.config,
+                    self._cache.config,
                     review.kind,
                     review.arguments,
                 )
@@ -176,37 +180,37 @@ class ControlPages:
             review.error = str(error)
         else:
             if review.kind == "edit":
-                self._begin(self._backtest(review))
-        self._board.announce()
+                self._run_task(self._backtest(review))
+        self._cache.announce()
 
     async def _backtest(self, review: Review) -> None:
         """Backtest an edit beside its plan, one at a time."""
-        self._waiting += 1
+        self._backtest_count += 1
         try:
-            if self._waiting > MAX_BACKTESTS:
+            if self._backtest_count > MAX_BACKTESTS:
                 raise TrimtabError("other backtests are waiting", "ask again in a few minutes")
-            async with self._turn, asyncio.timeout(BACKTEST_S):
+            async with self._backtest_lock, asyncio.timeout(BACKTEST_S):
                 if review.dropped:
                     return
-                review.backtest = await self._backtests.call(
-                    "research.edit_backtests.edit_backtest", self._board.config, review.arguments
+                review.backtest = await self._backtest_process.call(
+                    "research.edit_backtests.edit_backtest", self._cache.config, review.arguments
                 )
         except TimeoutError:
-            self._backtests.stop()
+            self._backtest_process.stop()
             review.no_backtest = (
                 f"it took longer than {BACKTEST_S:.0f} s; run trimtab backtest at the terminal"
             )
         except TrimtabError as error:
             review.no_backtest = str(error)
         finally:
-            self._waiting -= 1
-        self._board.announce()
+            self._backtest_count -= 1
+        self._cache.announce()
 
     async def _submit(
         self, request: Request, session: Session, review: Review, plan_hash: str
     ) -> None:
         try:
-            await self._board.call(
+            await self._cache.call(
                 "controls",
                 "controls.queue.submit_for_user",
                 self._access.users_file,
@@ -218,18 +222,18 @@ class ControlPages:
             )
         except TrimtabError as error:
             review.error = str(error)
-        self._board.follow(CONTROLS)
+        self._cache.follow(CONTROLS)
 
     def _page(self, request: Request, review: Review, status: int) -> Response:
-        board = self._board
+        cache = self._cache
         documents: Documents = {
-            **board.documents,
+            **cache.documents,
             "review": review.document or {},
             "backtest": review.backtest or {},
         }
         page = REVIEW._replace(path=request.scope["path"], title=TITLES[review.kind])
         text = self._renderer.page(
-            page, documents, {}, board.version, request.scope["session"], review
+            page, documents, {}, cache.version, request.scope["session"], review
         )
         return HTMLResponse(text, status)
 
@@ -256,10 +260,10 @@ def arguments_of(kind: str, fields: Mapping[str, Sequence[str]]) -> tuple[tuple[
     ]
     if kind == "edit":
         for name, values in fields.items():
-            symbol = name.removeprefix(TARGET)
+            symbol = name.removeprefix(TARGET_PREFIX)
             if symbol == name:
                 continue
             value = values[0].strip().removesuffix("%").strip()
-            if [value] != list(fields.get(WAS + symbol, ())):
+            if [value] != list(fields.get(WAS_PREFIX + symbol, ())):
                 arguments.append(("target", f"{symbol}={value}%"))
     return tuple(arguments)

@@ -31,17 +31,17 @@ APPROVED = "approved"
 SIGNED_AMOUNT = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 
 
-def at(documents: Documents, path: str) -> Any:
+def value_at(documents: Documents, path: str) -> Any:
     """Return the value at a path such as `status.holdings.0.value`; a key may have dots itself."""
     value: Any = documents
     while path:
-        name, _, rest = path.partition(".")
+        name, _, rest_of_path = path.partition(".")
         if isinstance(value, list):
-            value, path = value[int(name)], rest
+            value, path = value[int(name)], rest_of_path
         elif path in value:
             return value[path]
         else:
-            value, path = value[name], rest
+            value, path = value[name], rest_of_path
     return value
 
 
@@ -53,7 +53,7 @@ def format_figure(value: Any, form: str) -> str:
     """
     if value is None:
         return NONE
-    kind, signed = form.removesuffix("+"), form.endswith("+")
+    kind, has_plus = form.removesuffix("+"), form.endswith("+")
     if kind == "text":
         return str(value)
     if kind == "time":
@@ -67,26 +67,26 @@ def format_figure(value: Any, form: str) -> str:
         text = (
             f"{abs(share):,.{4 if kind == 'rate' else 2}f} {'points' if kind == 'points' else '%'}"
         )
-        negative = share < 0
+        is_negative = share < 0
     else:
-        plain = gain_text(str(value)) if form == "money+" else str(value)
-        text = _decimal(plain.lstrip("-"), kind)
-        negative = str(value).startswith("-")
+        decimal = gain_text(str(value)) if form == "money+" else str(value)
+        text = _decimal(decimal.lstrip("-"), kind)
+        is_negative = str(value).startswith("-")
     if not any(digit in "123456789" for digit in text):
         return text
-    if negative:
+    if is_negative:
         return MINUS + text
-    return f"+{text}" if signed else text
+    return f"+{text}" if has_plus else text
 
 
 def short_move(text: str) -> str:
     """Return a movement of an offered plan, such as "-0.123456789 WETH", with its amount as on the pages;
     any other text unchanged.
     """
-    amount, _, unit = text.partition(" ")
+    amount, _, symbol = text.partition(" ")
     if not SIGNED_AMOUNT.fullmatch(amount):
         return text
-    return f"{format_figure(amount, 'amount+')} {unit}"
+    return f"{format_figure(amount, 'amount+')} {symbol}"
 
 
 def sign_class(value: Any) -> str:
@@ -98,19 +98,19 @@ def sign_class(value: Any) -> str:
 
 def _decimal(text: str, kind: str) -> str:
     """Format a positive decimal string with thousands separators; truncated, never rounded."""
-    whole, _, part = text.partition(".")
+    whole, _, fraction = text.partition(".")
     if kind == "number":
-        return f"{int(whole or 0):,}" + (f".{part}" if part else "")
+        return f"{int(whole or 0):,}" + (f".{fraction}" if fraction else "")
     if kind == "money":
-        return f"{int(whole or 0):,}.{part[:2]:0<2}"
-    leading = len(whole) if int(whole or 0) else -(len(part) - len(part.lstrip("0")))
-    cut = part[: max(2, PLACES - leading)].rstrip("0")
-    return f"{int(whole or 0):,}" + (f".{cut}" if cut else "")
+        return f"{int(whole or 0):,}.{fraction[:2]:0<2}"
+    leading_digits = len(whole) if int(whole or 0) else -(len(fraction) - len(fraction.lstrip("0")))
+    decimals = fraction[: max(2, PLACES - leading_digits)].rstrip("0")
+    return f"{int(whole or 0):,}" + (f".{decimals}" if decimals else "")
 
 
-EXTRA = "dashboard"
+PACKAGE_EXTRA = "dashboard"
 SHOWN_REBALANCES, SHOWN_CYCLES, SHOWN_LOTS = 25, 40, 20
-POINTS = 400
+MAX_POINTS = 400
 """Maximum number of points of a chart."""
 
 
@@ -162,7 +162,7 @@ class Renderer:
     """
 
     def __init__(self, prefix: str = "", portfolio: str = "", banner: str = "") -> None:
-        self._templates = artifacts.templates(EXTRA)
+        self._templates = artifacts.template_environment(PACKAGE_EXTRA)
         self._templates.globals |= {"prefix": prefix, "portfolio": portfolio, "banner": banner}
         self._templates.filters["short_move"] = short_move
 
@@ -182,9 +182,11 @@ class Renderer:
         session: Session | None = None,
         review: Review | None = None,
     ) -> str:
-        """Render a page from the documents read so far; `version` is that of the board."""
+        """Render a page from the documents read so far; `version` is that of the document cache."""
         status = documents.get("status", {})
-        decimals = {statu["symbol"]: statu["decimals"] for statu in status.get("holdings", ())}
+        decimals = {
+            holding["symbol"]: holding["decimals"] for holding in status.get("holdings", ())
+        }
 
         def coins(symbol: str) -> str:
             return f"coins:{decimals[symbol]}" if symbol in decimals else "number"
@@ -216,18 +218,20 @@ class Renderer:
             },
         )
 
-    def portfolios(self, rows: Sequence[Mapping[str, Any]], documents: Documents, seen: str) -> str:
-        """Render the list of portfolios; `documents` has the documents of each row, `seen` is a
+    def portfolios(
+        self, rows: Sequence[Mapping[str, Any]], documents: Documents, state_hash: str
+    ) -> str:
+        """Render the list of portfolios; `documents` has the documents of each row, `state_hash` is a
         hash of the shown state.
         """
         return self._templates.get_template("portfolios.html").render(
-            title="Portfolios", rows=rows, seen=seen, figure=partial(figure, documents)
+            title="Portfolios", rows=rows, state_hash=state_hash, figure=partial(figure, documents)
         )
 
 
 def figure(documents: Documents, path: str, form: str = "text", colour: bool = False) -> Markup:
     """Return the HTML element of the value at a path of the documents."""
-    value = at(documents, path)
+    value = value_at(documents, path)
     style = sign_class(value) if colour else ""
     return Markup('<data value="{}" data-of="{}" data-form="{}"{}>{}</data>').format(
         "" if value is None else str(value),
@@ -255,19 +259,19 @@ def steps_of(history: Mapping[str, Any]) -> dict[str, list[int]]:
     transactions only, such as approvals and payouts, `held` with none.
     """
     indices: dict[str, list[int]] = {"swapped": [], "sent": [], "held": []}
-    for number, step in enumerate(history.get("steps", ())):
+    for index, step in enumerate(history.get("steps", ())):
         kinds = {transaction["kind"] for transaction in step["transactions"]}
         if "swap" in kinds:
-            indices["swapped"].append(number)
+            indices["swapped"].append(index)
         else:
-            indices["sent" if kinds else "held"].append(number)
+            indices["sent" if kinds else "held"].append(index)
     return indices
 
 
 def last_swap(history: Mapping[str, Any]) -> int | None:
     """Return the index of the newest step that swapped; None without one."""
     steps = enumerate(history.get("steps", ()))
-    return next((number for number, step in steps if step["execution"]), None)
+    return next((index for index, step in steps if step["execution"]), None)
 
 
 def approvals_before(history: Mapping[str, Any], number: int) -> list[int]:
@@ -284,14 +288,17 @@ def nearest_alert(documents: Documents) -> tuple[str, str] | None:
     """Return (path of the asset, "low" or "high") of the alert price nearest to its present price; None
     without one, and once an asset is outside its band. The numeraire's own price does not move.
     """
-    rows, unit = documents.get("alerts", {}).get("assets", ()), documents["status"]["numeraire"]
+    rows, numeraire = (
+        documents.get("alerts", {}).get("assets", ()),
+        documents["status"]["numeraire"],
+    )
     if any(asset["side"] != "inside" for asset in rows):
         return None
     distances = [
-        (abs(row[f"to_{side}_bps"]), f"alerts.assets.{number}", side)
-        for number, row in enumerate(rows)
+        (abs(row[f"to_{side}_bps"]), f"alerts.assets.{index}", side)
+        for index, row in enumerate(rows)
         for side in ("low", "high")
-        if row["symbol"] != unit and row[f"to_{side}_bps"] is not None
+        if row["symbol"] != numeraire and row[f"to_{side}_bps"] is not None
     ]
     return min(distances)[1:] if distances else None
 
@@ -305,26 +312,26 @@ def charts(
     values = list(reversed(history.get("values", ())))
     if len(values) < 2:
         return []
-    every = -(-len(values) // POINTS)
-    kept = values[::-1][::every][::-1]
-    times = [valuation["time"] for valuation in kept]
+    stride = -(-len(values) // MAX_POINTS)
+    shown_values = values[::-1][::stride][::-1]
+    times = [valuation["time"] for valuation in shown_values]
     bands = {
         holding["symbol"]: [bps / 100 for bps in (*holding["band_bps"], holding["target_bps"])]
         for holding in holdings
     }
-    symbols = {symbol for valuation in kept for symbol in valuation["weights_bps"]}
-    ordered = [band for band in bands if band in symbols] + sorted(symbols - bands.keys())
+    symbols = {symbol for valuation in shown_values for symbol in valuation["weights_bps"]}
+    ordered_symbols = [band for band in bands if band in symbols] + sorted(symbols - bands.keys())
     return [
-        _chart("Value", unit, times, [float(valuation["value"]) for valuation in kept]),
+        _chart("Value", unit, times, [float(valuation["value"]) for valuation in shown_values]),
         *(
             _chart(
                 printable_text(symbol),
                 "%",
                 times,
-                [valuation["weights_bps"].get(symbol, 0) / 100 for valuation in kept],
+                [valuation["weights_bps"].get(symbol, 0) / 100 for valuation in shown_values],
                 bands.get(symbol),
             )
-            for symbol in ordered
+            for symbol in ordered_symbols
         ),
     ]
 
@@ -333,17 +340,19 @@ def _chart(
     name: str,
     unit: str,
     times: Sequence[str],
-    line: Sequence[float],
+    points: Sequence[float],
     band: Sequence[float] | None = None,
 ) -> dict[str, str]:
     """Return a chart; `band` is (low, high, target)."""
-    label = f"{name} in {unit}, {times[0]} to {times[-1]}: from {line[0]:,.2f} to {line[-1]:,.2f}"
+    label = (
+        f"{name} in {unit}, {times[0]} to {times[-1]}: from {points[0]:,.2f} to {points[-1]:,.2f}"
+    )
     title = f"{name}, in {unit}"
     if band is not None:
         low, high, target = band
         label += f"; its band now is {low:,.2f} to {high:,.2f}, its target {target:,.2f}"
         title += f"; band {low:g} to {high:g}, target {target:g}"
-    data = {"times": times, "name": name, "line": line, "band": band}
+    data = {"times": times, "name": name, "line": points, "band": band}
     return {"title": title, "label": label, "data": json.dumps(data)}
 
 
@@ -354,9 +363,9 @@ def bar(holding: Mapping[str, Any], full_bps: int) -> Markup:
     def x(bps: int) -> str:
         return f"{min(max(bps, 0), full_bps) * 100 / full_bps:.2f}"
 
-    inside = low <= holding["weight_bps"] <= high
+    is_inside = low <= holding["weight_bps"] <= high
     text = (
-        f"{holding['weight_bps'] / 100:.2f} %, {'inside' if inside else 'outside'} its band of"
+        f"{holding['weight_bps'] / 100:.2f} %, {'inside' if is_inside else 'outside'} its band of"
         f" {low / 100:.2f} to {high / 100:.2f} %"
     )
     return Markup(
@@ -365,7 +374,7 @@ def bar(holding: Mapping[str, Any], full_bps: int) -> Markup:
         '<rect class="weight" x="0" y="3" width="{}" height="4"></rect>'
         '<rect class="target" x="{}" y="0" width="0.8" height="10"></rect></svg>'
     ).format(
-        "" if inside else " outside",
+        "" if is_inside else " outside",
         escape(printable_text(f"{holding['symbol']}: {text}")),
         x(low),
         f"{float(x(high)) - float(x(low)):.2f}",

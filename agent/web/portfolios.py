@@ -25,7 +25,7 @@ from agent.observe.health import RunHealth
 from agent.web.access import Access, Checks, Receive, Scope, Send, cookie
 from agent.web.api.gate import ApiError, problem_response
 from agent.web.app import MIN_GZIP_BYTES, StaticFiles, build_pages
-from agent.web.board import Board
+from agent.web.document_cache import DocumentCache
 from agent.web.pages import CONTROLS, LIVE, STORED, Renderer
 from agent.web.probes import health_response, is_healthy
 from agent.web.reach import Reach
@@ -33,15 +33,15 @@ from agent.web.reading import Documents, ReadingProcess
 from agent.web.sessions import Session
 
 PREFIX = "/p/"
-AGAIN_S = 10.0
+RETRY_S = 10.0
 """Interval between two attempts to open a portfolio."""
-START_S = 60.0
+OPEN_TIMEOUT_S = 60.0
 """Maximum time to open a portfolio."""
-LONGEST_NAME = 40
+MAX_SLUG_CHARS = 40
 BAD_OUTCOMES = frozenset({"refused", "halt", "failed", "unfinished"})
-MOST_PROBLEMS = 3
+MAX_PROBLEMS = 3
 """Number of problems of a portfolio that the list shows in full."""
-HIDDEN = "It cannot be read now. Log in to another portfolio to see why."
+HIDDEN_ERROR = "It cannot be read now. Log in to another portfolio to see why."
 
 
 def portfolio_names(configs: Sequence[Path]) -> list[tuple[str, str]]:
@@ -54,11 +54,11 @@ def portfolio_names(configs: Sequence[Path]) -> list[tuple[str, str]]:
         name = path.stem
         if stems.count(name) > 1:
             name = f"{path.resolve().parent.name}/{name}"
-        plain = re.sub("[^a-z0-9]+", "-", name.lower()).strip("-")[:LONGEST_NAME].strip("-")
-        slug, number = plain or "portfolio", 1
+        base_slug = re.sub("[^a-z0-9]+", "-", name.lower()).strip("-")[:MAX_SLUG_CHARS].strip("-")
+        slug, number = base_slug or "portfolio", 1
         while slug in slugs:
             number += 1
-            slug = f"{plain or 'portfolio'}-{number}"
+            slug = f"{base_slug or 'portfolio'}-{number}"
         slugs.add(slug)
         names.append((name, slug))
     return names
@@ -104,7 +104,7 @@ def require_users(users: Mapping[int, object], host: str, *, exposed: bool) -> N
 class OpenedPortfolio:
     """The parts that serve a portfolio; `about` has its network and wallet."""
 
-    board: Board
+    cache: DocumentCache
     access: Access
     about: Mapping[str, str]
     pages: FastAPI
@@ -112,14 +112,14 @@ class OpenedPortfolio:
 
 
 @dataclass(frozen=True, slots=True)
-class Opening:
+class SharedSettings:
     """Settings that all portfolios share: `exposed` if other machines reach the dashboard,
-    `stopping` once it is to stop; and in `stores` the first portfolio opened with each store.
+    `is_stopping` once it is to stop; and in `stores` the first portfolio opened with each store.
     """
 
     host: str
     exposed: bool
-    stopping: Callable[[], bool]
+    is_stopping: Callable[[], bool]
     stores: dict[Path, ServedPortfolio] = field(default_factory=dict)
 
 
@@ -134,29 +134,31 @@ class ServedPortfolio:
         self.error: TrimtabError | None = None
         self._process = ReadingProcess()
 
-    async def read(self, opening: Opening) -> PortfolioStart | None:
+    async def read(self, shared_settings: SharedSettings) -> PortfolioStart | None:
         """Read the data of the portfolio; return None, and set `error`, if they cannot be read."""
         try:
-            async with asyncio.timeout(START_S):
+            async with asyncio.timeout(OPEN_TIMEOUT_S):
                 start = await read_portfolio(self.config, self._process)
                 about = await self._process.call("settings.shown.identity", str(self.config))
-            require_users(start.users, opening.host, exposed=opening.exposed)
+            require_users(start.users, shared_settings.host, exposed=shared_settings.exposed)
         except TimeoutError:
-            self.error = Retryable(f"reading takes longer than {START_S:g} s", "wait for a retry")
+            self.error = Retryable(
+                f"reading takes longer than {OPEN_TIMEOUT_S:g} s", "wait for a retry"
+            )
             return None
         except TrimtabError as error:
             self.error = error
             return None
         return replace(start, about=about)
 
-    def begin(self, start: PortfolioStart | None, opening: Opening) -> None:
+    def begin(self, start: PortfolioStart | None, shared_settings: SharedSettings) -> None:
         """Serve the portfolio from now on, unless it could not be read or another portfolio has the
         same store.
         """
         if start is None:
             return
-        if opening.stores.setdefault(start.store.resolve(), self) is not self:
-            owner = opening.stores[start.store.resolve()].name
+        if shared_settings.stores.setdefault(start.store.resolve(), self) is not self:
+            owner = shared_settings.stores[start.store.resolve()].name
             self.error = ConfigError(
                 f"store: {start.store} is that of {owner}", "give each config a store of its own"
             )
@@ -164,15 +166,19 @@ class ServedPortfolio:
         access = Access(self.reach, start.users_file)
         access.set_users(dict(start.users))
         access.link_key = start.link_key
-        board = Board(str(self.config), start.store, self._process)
-        self.serve(board, access, start.about, opening.stopping)
+        cache = DocumentCache(str(self.config), start.store, self._process)
+        self.serve(cache, access, start.about, shared_settings.is_stopping)
 
     def serve(
-        self, board: Board, access: Access, about: Mapping[str, str], stopping: Callable[[], bool]
+        self,
+        cache: DocumentCache,
+        access: Access,
+        about: Mapping[str, str],
+        is_stopping: Callable[[], bool],
     ) -> None:
-        """Serve the portfolio over this board."""
-        pages = build_pages(board, stopping, access)
-        self.opened = OpenedPortfolio(board, access, about, pages, Checks(pages, access))
+        """Serve the portfolio from this cache."""
+        pages = build_pages(cache, is_stopping, access)
+        self.opened = OpenedPortfolio(cache, access, about, pages, Checks(pages, access))
         self.error = None
 
     def close(self) -> None:
@@ -180,21 +186,21 @@ class ServedPortfolio:
         self._process.stop()
 
     async def answer(
-        self, opened: OpenedPortfolio, scope: Scope, receive: Receive, send: Send
+        self, opened_portfolio: OpenedPortfolio, scope: Scope, receive: Receive, send: Send
     ) -> None:
         """Answer a request below the portfolio's prefix, as its own dashboard would answer it."""
         prefix = self.reach.prefix
 
-        async def prefixed(message: MutableMapping[str, Any]) -> None:
+        async def send_with_prefix(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [
                     (name, _with_prefix(name, value, prefix)) for name, value in message["headers"]
                 ]
             await send(message)
 
-        inside = {**scope, "path": scope["path"].removeprefix(prefix)}
-        inside.pop("raw_path", None)
-        await opened.checks(inside, receive, prefixed)
+        inner_scope = {**scope, "path": scope["path"].removeprefix(prefix)}
+        inner_scope.pop("raw_path", None)
+        await opened_portfolio.checks(inner_scope, receive, send_with_prefix)
 
 
 def _with_prefix(name: bytes, value: bytes, prefix: str) -> bytes:
@@ -210,17 +216,17 @@ class Portfolios:
     """ASGI application of several portfolios and their list."""
 
     def __init__(
-        self, portfolios: Sequence[ServedPortfolio], reach: Reach, opening: Opening
+        self, portfolios: Sequence[ServedPortfolio], reach: Reach, shared_settings: SharedSettings
     ) -> None:
         self._portfolios = portfolios
-        self._opening = opening
+        self._shared = shared_settings
         self._salt = secrets.token_hex(8)
         self._renderer = Renderer()
         app = FastAPI(
             docs_url=None,
             redoc_url=None,
             openapi_url=None,
-            lifespan=self._running,
+            lifespan=self._lifespan,
             redirect_slashes=False,
         )
         app.add_route("/", self._list, ["GET"])
@@ -230,7 +236,7 @@ class Portfolios:
         app.add_route("/metrics", _no_metrics, ["GET"])
         app.add_route(PREFIX + "{rest:path}", self._unserved, ["GET"])
         app.add_middleware(GZipMiddleware, minimum_size=MIN_GZIP_BYTES)
-        self._own = Checks(app, Access(reach))
+        self._list_pages = Checks(app, Access(reach))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request to its portfolio, or to the pages of the list."""
@@ -239,28 +245,28 @@ class Portfolios:
             if portfolio.opened is not None and path.startswith(portfolio.reach.prefix + "/"):
                 await portfolio.answer(portfolio.opened, scope, receive, send)
                 return
-        await self._own(scope, receive, send)
+        await self._list_pages(scope, receive, send)
 
     @asynccontextmanager
-    async def _running(self, _: Any) -> AsyncIterator[None]:
-        async with AsyncExitStack() as running:
+    async def _lifespan(self, _: Any) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
             for portfolio in self._portfolios:
-                running.callback(portfolio.close)
+                stack.callback(portfolio.close)
             tasks = []
             for portfolio in self._portfolios:
                 if portfolio.opened is not None:
-                    await _begin(portfolio.opened, running)
+                    await _begin(portfolio.opened, stack)
                 else:
-                    tasks.append(asyncio.create_task(self._open_later(portfolio, running)))
+                    tasks.append(asyncio.create_task(self._open_later(portfolio, stack)))
             yield
             for task in tasks:
                 task.cancel()
 
-    async def _open_later(self, portfolio: ServedPortfolio, running: AsyncExitStack) -> None:
+    async def _open_later(self, portfolio: ServedPortfolio, stack: AsyncExitStack) -> None:
         while portfolio.opened is None:
-            await asyncio.sleep(AGAIN_S)
-            portfolio.begin(await portfolio.read(self._opening), self._opening)
-        await _begin(portfolio.opened, running)
+            await asyncio.sleep(RETRY_S)
+            portfolio.begin(await portfolio.read(self._shared), self._shared)
+        await _begin(portfolio.opened, stack)
 
     async def _unserved(self, request: Request) -> Response:
         """Answer a request below /p/ that no open portfolio serves."""
@@ -273,50 +279,54 @@ class Portfolios:
 
     async def _health(self, _: Request, *, ready: bool) -> Response:
         """Answer whether the runs of all portfolios are healthy, or can trade now."""
-        answers = await asyncio.gather(
+        are_healthy = await asyncio.gather(
             *(_is_healthy(portfolio.opened, ready=ready) for portfolio in self._portfolios)
         )
-        return health_response({"ok": all(answers)})
+        return health_response({"ok": all(are_healthy)})
 
     async def _list(self, request: Request) -> Response:
         """Answer with the list, or with status 204 if the page already shows it."""
-        behind = "hx-request" in request.headers
+        in_background = "hx-request" in request.headers
         sessions = [
-            _session(portfolio, request, touch=not behind) for portfolio in self._portfolios
+            _find_session(portfolio, request, touch=not in_background)
+            for portfolio in self._portfolios
         ]
         open_to_all = not any(
-            served.opened and served.opened.access.required for served in self._portfolios
+            served.opened and served.opened.access.login_required for served in self._portfolios
         )
         rows, documents = [], []
-        for number, (served, session) in enumerate(zip(self._portfolios, sessions, strict=True)):
+        for index, (served, session) in enumerate(zip(self._portfolios, sessions, strict=True)):
             row: dict[str, Any] = {"name": served.name, "prefix": served.reach.prefix, "why": ""}
             board_documents: Documents = {}
             if served.opened is None:
-                readable = open_to_all or any(sessions)
-                row |= {"state": "failed", "why": str(served.error) if readable else HIDDEN}
+                may_see_error = open_to_all or any(sessions)
+                row |= {
+                    "state": "failed",
+                    "why": str(served.error) if may_see_error else HIDDEN_ERROR,
+                }
             elif served.opened.access.alive(session):
-                board = served.opened.board
-                if not behind:
-                    _refresh(board, session)
-                board_documents = board.documents
+                cache = served.opened.cache
+                if not in_background:
+                    _refresh(cache, session)
+                board_documents = cache.documents
                 row |= {
                     "state": "open",
                     **served.opened.about,
-                    **_facts(board, f"portfolios.{number}"),
+                    **_list_row(cache, f"portfolios.{index}"),
                 }
             else:
                 row |= {"state": "locked"}
             rows.append(row)
             documents.append(board_documents)
         versions = [
-            served_portfolio.opened.board.version  # of shown rows only: others must not reveal their activity
-            for served_portfolio, row in zip(self._portfolios, rows, strict=True)
-            if served_portfolio.opened is not None and row["state"] == "open"
+            portfolio.opened.cache.version  # of shown rows only: others must not reveal their activity
+            for portfolio, row in zip(self._portfolios, rows, strict=True)
+            if portfolio.opened is not None and row["state"] == "open"
         ]
-        seen = hashlib.sha256(repr((self._salt, rows, versions)).encode()).hexdigest()[:16]
-        if behind and request.query_params.get("seen") == seen:
+        state_hash = hashlib.sha256(repr((self._salt, rows, versions)).encode()).hexdigest()[:16]
+        if in_background and request.query_params.get("seen") == state_hash:
             return Response(None, 204)
-        return HTMLResponse(self._renderer.portfolios(rows, {"portfolios": documents}, seen))
+        return HTMLResponse(self._renderer.portfolios(rows, {"portfolios": documents}, state_hash))
 
 
 async def _no_metrics(_: Request) -> Response:
@@ -331,103 +341,109 @@ async def _no_metrics(_: Request) -> Response:
     )
 
 
-async def _is_healthy(opened: OpenedPortfolio | None, *, ready: bool) -> bool:
+async def _is_healthy(opened_portfolio: OpenedPortfolio | None, *, ready: bool) -> bool:
     """Return whether the run of a portfolio is healthy, or can trade now; False if unknown."""
-    return opened is not None and await is_healthy(opened.board, ready=ready)
+    return opened_portfolio is not None and await is_healthy(opened_portfolio.cache, ready=ready)
 
 
-async def _begin(opened: OpenedPortfolio, running: AsyncExitStack) -> None:
-    await running.enter_async_context(opened.pages.router.lifespan_context(opened.pages))
+async def _begin(opened_portfolio: OpenedPortfolio, stack: AsyncExitStack) -> None:
+    await stack.enter_async_context(
+        opened_portfolio.pages.router.lifespan_context(opened_portfolio.pages)
+    )
 
 
-def _session(portfolio: ServedPortfolio, request: Request, *, touch: bool) -> Session | None:
+def _find_session(portfolio: ServedPortfolio, request: Request, *, touch: bool) -> Session | None:
     """Return the request's session of this portfolio, if any."""
     if portfolio.opened is None:
         return None
     return portfolio.opened.access.find(cookie(request, portfolio.reach.cookie), touch=touch)
 
 
-def _refresh(board: Board, session: Session | None) -> None:
+def _refresh(cache: DocumentCache, session: Session | None) -> None:
     """Read missing or old documents, and the queue of controls for a logged-in user."""
-    board.wanted(LIVE, STORED)
+    cache.read_if_old(LIVE, STORED)
     if session is not None:
-        board.follow(CONTROLS)
+        cache.follow(CONTROLS)
 
 
-def _facts(board: Board, path: str) -> dict[str, Any]:
+def _list_row(cache: DocumentCache, path: str) -> dict[str, Any]:
     """Return a portfolio's row of the list: the document paths of its figures, and its marks and
     problems.
     """
-    documents = {name: _readable(board.documents, name) for name in ("status", "history", "alerts")}
+    documents = {name: _readable(cache.documents, name) for name in ("status", "history", "alerts")}
     status, history, alerts = documents["status"], documents["history"], documents["alerts"]
-    facts: dict[str, Any] = {"value": "", "drift": "", "profit": "", "last": "", "marks": []}
+    row: dict[str, Any] = {"value": "", "drift": "", "profit": "", "last": "", "marks": []}
     if status:
-        facts |= {"value": f"{path}.status.total_value", "numeraire": status["numeraire"]}
-        drifts = [abs(alert["drift_bps"]) for alert in status["holdings"]]
+        row |= {"value": f"{path}.status.total_value", "numeraire": status["numeraire"]}
+        drifts = [abs(holding["drift_bps"]) for holding in status["holdings"]]
         if drifts:
-            facts["drift"] = f"{path}.status.holdings.{drifts.index(max(drifts))}"
+            row["drift"] = f"{path}.status.holdings.{drifts.index(max(drifts))}"
     if status.get("paused"):
-        facts["marks"].append("paused (hard)" if status["pause_hard"] else "paused")
-    if _readable(board.documents, "controls").get("waiting"):
-        facts["marks"].append("a plan waits for a confirmation")
-    if _readable(_readable(board.documents, "pnl"), "day").get("periods"):
-        facts["profit"] = f"{path}.pnl.day.periods.0.profit"
+        row["marks"].append("paused (hard)" if status["pause_hard"] else "paused")
+    if _readable(cache.documents, "controls").get("waiting"):
+        row["marks"].append("a plan waits for a confirmation")
+    if _readable(_readable(cache.documents, "pnl"), "day").get("periods"):
+        row["profit"] = f"{path}.pnl.day.periods.0.profit"
     if history.get("steps"):
-        facts["last"] = f"{path}.history.steps.0"
-    health = board.run_health()
+        row["last"] = f"{path}.history.steps.0"
+    health = cache.run_health()
     if health is not None and health.state == "stopped":
-        facts["marks"].append(f"run {health.reasons[0]}")
+        row["marks"].append(f"run {health.reasons[0]}")
     elif health is not None and health.state == "none":
-        facts["marks"].append(health.reasons[0])
-    if _is_dry_run(board, health):
-        facts["marks"].append("dry run: sends nothing")
+        row["marks"].append(health.reasons[0])
+    if _is_dry_run(cache, health):
+        row["marks"].append("dry run: sends nothing")
     problems = [
-        *_failures(board),
-        *_run_problems(board, health),
-        *_stops(status, history),
+        *_failures(cache),
+        *_run_problems(cache, health),
+        *_stop_reasons(status, history),
         *(alert["text"] for alert in alerts.get("open", ())),
     ]
-    more = len(problems) - MOST_PROBLEMS
-    facts["problems"] = problems[:MOST_PROBLEMS] + ([f"{more} more"] if more > 0 else [])
-    facts["reads"] = not board.read_at and not problems
-    return facts
+    hidden_count = len(problems) - MAX_PROBLEMS
+    row["problems"] = problems[:MAX_PROBLEMS] + (
+        [f"{hidden_count} more"] if hidden_count > 0 else []
+    )
+    row["reads"] = not cache.read_at and not problems
+    return row
 
 
-def _is_dry_run(board: Board, health: RunHealth | None) -> bool:
+def _is_dry_run(cache: DocumentCache, health: RunHealth | None) -> bool:
     """Return whether a run of the portfolio goes on and sends nothing."""
-    report = board.seen_report
+    report = cache.newest_report
     return health is not None and health.state == "running" and not (report and report.sends)
 
 
-def _run_problems(board: Board, health: RunHealth | None) -> Iterator[str]:
+def _run_problems(cache: DocumentCache, health: RunHealth | None) -> Iterator[str]:
     """Yield why the run is unhealthy, without the problem of its last cycle, which the history has,
     and unless it was stopped or never began.
     """
-    if health is None or health.state in {"none", "stopped"} or board.seen_report is None:
+    if health is None or health.state in {"none", "stopped"} or cache.newest_report is None:
         return
-    yield from (f"run: {why}" for why in health.reasons if why != board.seen_report.trouble)
+    yield from (
+        f"run: {reason}" for reason in health.reasons if reason != cache.newest_report.trouble
+    )
 
 
-def _stops(status: Mapping[str, Any], history: Mapping[str, Any]) -> Iterator[str]:
+def _stop_reasons(status: Mapping[str, Any], history: Mapping[str, Any]) -> Iterator[str]:
     """Yield why the agent does not act: a halt, exits that cannot be sold, or a failed cycle."""
     decision = status.get("decision", {})
     if decision.get("kind") == "halt":
         yield f"halt: {decision['reason']}"
-    for blocked in status.get("blocked_exits", ()):
-        yield f"{blocked['symbol']}: {blocked['why']}"
-    for last in history.get("steps", ())[:1]:
-        if last["outcome"] in BAD_OUTCOMES:
-            why = last["reason"].removeprefix(f"{last['outcome']}: ")
-            yield f"last cycle {last['outcome']}: {why}"
+    for blocked_exit in status.get("blocked_exits", ()):
+        yield f"{blocked_exit['symbol']}: {blocked_exit['why']}"
+    for step in history.get("steps", ())[:1]:
+        if step["outcome"] in BAD_OUTCOMES:
+            why = step["reason"].removeprefix(f"{step['outcome']}: ")
+            yield f"last cycle {step['outcome']}: {why}"
 
 
-def _failures(board: Board) -> Iterator[str]:
+def _failures(cache: DocumentCache) -> Iterator[str]:
     """Yield each reason why documents could not be read, once."""
-    seen = {str(error): None for error in board.failed.values()}
+    reasons = {str(error): None for error in cache.failed.values()}
     for name in ("status", "history", "pnl", "alerts"):
-        if error := board.documents.get(name, {}).get("error"):
-            seen[str(error)] = None
-    yield from (f"not read: {failure}" for failure in seen)
+        if error := cache.documents.get(name, {}).get("error"):
+            reasons[str(error)] = None
+    yield from (f"not read: {failure}" for failure in reasons)
 
 
 def _readable(documents: Mapping[str, Any], name: str) -> Mapping[str, Any]:

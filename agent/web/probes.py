@@ -20,11 +20,11 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from agent.errors import ErrorCode, TrimtabError
 from agent.model import PPM, RunReport
-from agent.observe.health import RunHealth, health_document, unread
+from agent.observe.health import RunHealth, health_document, unreadable
 from agent.web.access import Access
 from agent.web.api.gate import PROBLEM_JSON, ApiError, Gate, problem_response
 from agent.web.api.tokens import TokenScope
-from agent.web.board import Board
+from agent.web.document_cache import DocumentCache
 
 OUTCOMES = (
     "hold",
@@ -46,17 +46,17 @@ class Probes:
     `ok` alone, and metrics are refused, once there are users.
     """
 
-    def __init__(self, board: Board, access: Access, gate: Gate) -> None:
-        self._board, self._access, self._gate = board, access, gate
+    def __init__(self, cache: DocumentCache, access: Access, gate: Gate) -> None:
+        self._cache, self._access, self._gate = cache, access, gate
 
     def add_to(self, app: FastAPI) -> None:
         """Add the routes."""
-        for path, answer, summary, kind in (
+        for path, answer, summary, media_type in (
             ("/health", self.health, "Whether the run is healthy", "application/json"),
             ("/ready", self.ready, "Whether the run can trade now", "application/json"),
             ("/metrics", self.metrics, "Metrics of the run for Prometheus", "text/plain"),
         ):
-            responses = _declared(path, kind)
+            options = _route_options(path, media_type)
             response_class = PlainTextResponse if path == "/metrics" else JSONResponse
             app.add_api_route(
                 path,
@@ -64,7 +64,7 @@ class Probes:
                 summary=summary,
                 operation_id=path[1:],
                 response_class=response_class,
-                **responses,
+                **options,
             )
             app.add_route(path, answer, ["HEAD"])
 
@@ -74,14 +74,14 @@ class Probes:
 
     async def ready(self, request: Request) -> Response:
         """Answer 200 if the run can trade now, else 503."""
-        return await self._health_answer(request, lambda health: health.blocks)
+        return await self._health_answer(request, lambda health: health.obstacles)
 
     async def metrics(self, request: Request) -> Response:
         """Answer with the metrics."""
         try:
             self._gate.refuse_token_in_address(request.scope)
             self._require_reader(request)
-            report, health = await _judged(self._board)
+            report, health = await _read_health(self._cache)
         except TrimtabError as error:
             return problem_response(error)
         return Response(metrics_text(report, health, time.time()), 200, {}, CONTENT_TYPE_LATEST)
@@ -94,9 +94,9 @@ class Probes:
         except TrimtabError as error:
             return problem_response(error)
         try:
-            report, health = await _judged(self._board)
+            report, health = await _read_health(self._cache)
         except TrimtabError as error:
-            report, health = None, unread(error)
+            report, health = None, unreadable(error)
         document = health_document(report, health, reasons_of(health), time.time())
         try:
             self._require_reader(request)
@@ -106,38 +106,38 @@ class Probes:
 
     def _require_reader(self, request: Request) -> None:
         """Raise ApiError unless the request may read figures."""
-        if self._access.required and request.scope["session"] is None:
+        if self._access.login_required and request.scope["session"] is None:
             self._gate.admit(request.scope, TokenScope.READ)
 
 
-async def is_healthy(board: Board, *, ready: bool) -> bool:
+async def is_healthy(cache: DocumentCache, *, ready: bool) -> bool:
     """Return whether the run is healthy, or with `ready` can trade now; False if that cannot be
     read.
     """
     try:
-        _, health = await _judged(board)
+        _, health = await _read_health(cache)
     except TrimtabError:
         return False
     return health.ready if ready else health.healthy
 
 
-async def _judged(board: Board) -> tuple[RunReport | None, RunHealth]:
+async def _read_health(cache: DocumentCache) -> tuple[RunReport | None, RunHealth]:
     """Return the newest report with its health. Raises ApiError 503 if it cannot be read."""
     try:
-        report = await board.run_report()
+        seen_report = await cache.run_report()
     except TrimtabError as error:
         code = error.code or ErrorCode.STORE
         raise ApiError(503, code, error.message, error.remedy) from None
-    return report.report, report.health(time.time())
+    return seen_report.report, seen_report.health(time.time())
 
 
-def run_document(board: Board) -> dict[str, Any]:
-    """Return the document `run` of the pages: the health now by the report read last; empty before
-    the first read.
+def run_document(cache: DocumentCache) -> dict[str, Any]:
+    """Return the health of the run as `run`, judged now from the report read last; empty before the
+    first.
     """
-    if (health := board.run_health()) is None:
+    if (health := cache.run_health()) is None:
         return {}
-    return {"run": health_document(board.seen_report, health, health.reasons, time.time())}
+    return {"run": health_document(cache.newest_report, health, health.reasons, time.time())}
 
 
 def health_response(document: Mapping[str, object]) -> Response:
@@ -146,26 +146,33 @@ def health_response(document: Mapping[str, object]) -> Response:
     return Response(body, 200 if document["ok"] else 503, {}, "application/json")
 
 
-def _declared(path: str, kind: str) -> dict[str, Any]:
+def _route_options(path: str, media_type: str) -> dict[str, Any]:
     """Return the keyword arguments of a route, for the OpenAPI document. Its address lacks the
     prefix of the API.
     """
-    problem = {PROBLEM_JSON: {"schema": {"$ref": "#/components/schemas/ApiProblem"}}}
-    needs = "Scope `read` or a login, if there are users."
+    problem_content = {PROBLEM_JSON: {"schema": {"$ref": "#/components/schemas/ApiProblem"}}}
+    access_text = "Scope `read` or a login, if there are users."
     if path == "/metrics":
         schema: dict[str, Any] = {"type": "string"}
-        description, red, failed = needs, "The store cannot be read.", problem
+        description, failed_description, failed_content = (
+            access_text,
+            "The store cannot be read.",
+            problem_content,
+        )
     else:
         schema = {"$ref": "#/components/schemas/ProbeDocument"}
-        description, red = f"{needs} Without them the answer is `ok` alone.", "Not `ok`."
-        failed = {kind: {"schema": schema}}
+        description, failed_description = (
+            f"{access_text} Without them the answer is `ok` alone.",
+            "Not `ok`.",
+        )
+        failed_content = {media_type: {"schema": schema}}
     return {
         "description": description,
         "openapi_extra": {"servers": [{"url": "/"}], "security": [{"HTTPBearer": []}, {}]},
         "responses": {
-            200: {"description": "The answer.", "content": {kind: {"schema": schema}}},
-            503: {"description": red, "content": failed},
-            "default": {"description": "Any other error.", "content": problem},
+            200: {"description": "The answer.", "content": {media_type: {"schema": schema}}},
+            503: {"description": failed_description, "content": failed_content},
+            "default": {"description": "Any other error.", "content": problem_content},
         },
     }
 
@@ -178,7 +185,7 @@ def metrics_text(report: RunReport | None, health: RunHealth, now_s: float) -> b
 
 
 def metric_families(report: RunReport | None, health: RunHealth, now_s: float) -> Iterator[Metric]:
-    """Yield the metrics of a run; those that no cycle knew are NaN or have no sample."""
+    """Yield the metrics of a run; those not measured by any cycle yet are NaN or have no sample."""
     yield _gauge("trimtab_healthy", "1 while /health is green", float(health.healthy))
     if report is None:
         return
@@ -195,9 +202,11 @@ def metric_families(report: RunReport | None, health: RunHealth, now_s: float) -
         "Gas spent in the last 24 h of chain time, wei",
         figures.gas_24h_wei,
     )
-    failed = CounterMetricFamily("trimtab_heartbeat_failures_total", "Failed heartbeats")
-    failed.add_metric([], report.failed_heartbeats)
-    yield failed
+    heartbeat_failures = CounterMetricFamily(
+        "trimtab_heartbeat_failures_total", "Failed heartbeats"
+    )
+    heartbeat_failures.add_metric([], report.failed_heartbeats)
+    yield heartbeat_failures
     took_ms = figures.took_ms
     yield _gauge(
         "trimtab_look_seconds",
@@ -261,24 +270,24 @@ class _Metrics:
     """Collector of the metrics of one scrape."""
 
     def __init__(self, report: RunReport | None, health: RunHealth, now_s: float) -> None:
-        self._given = report, health, now_s
+        self._arguments = report, health, now_s
 
     def collect(self) -> Iterator[Metric]:
         """See prometheus_client.registry.Collector."""
-        return metric_families(*self._given)
+        return metric_families(*self._arguments)
 
 
-def _gauge(name: str, what: str, value: float | None) -> GaugeMetricFamily:
-    return GaugeMetricFamily(name, what, value=NAN if value is None else value)
+def _gauge(name: str, description: str, value: float | None) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, description, value=NAN if value is None else value)
 
 
 def _counter(
-    name: str, what: str, labels: Sequence[str], rows: Iterable[tuple[str, int]]
+    name: str, description: str, labels: Sequence[str], rows: Iterable[tuple[str, int]]
 ) -> CounterMetricFamily:
     """Return a counter by labels, whose values are the words of each row's name."""
-    family = CounterMetricFamily(name, what, labels=labels)
-    for words, number in rows:
-        family.add_metric(words.split(" ") if len(labels) > 1 else [words], number)
+    family = CounterMetricFamily(name, description, labels=labels)
+    for label_text, number in rows:
+        family.add_metric(label_text.split(" ") if len(labels) > 1 else [label_text], number)
     return family
 
 

@@ -16,8 +16,8 @@ from agent.hosts import LOOPBACK
 
 _WITH_PORT = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+))(?::[0-9]+)?")
 PROXY_HEADER = "x-trimtab-proxy"
-MIN_SECRET = 32
-_SECRET = re.compile(rf"[!-~]{{{MIN_SECRET},}}")
+MIN_SECRET_CHARS = 32
+_SECRET = re.compile(rf"[!-~]{{{MIN_SECRET_CHARS},}}")
 _REMEDY = "make it: (umask 077; openssl rand -hex 32 > FILE)"
 WILDCARDS = ("0.0.0.0", "::")  # noqa: S104 recognised, to ask for the name
 
@@ -60,7 +60,7 @@ class Reach:
         return (
             address in self.proxies
             and len(secrets) == 1
-            and len(self.proxy_secret) >= MIN_SECRET
+            and len(self.proxy_secret) >= MIN_SECRET_CHARS
             and hmac.compare_digest(secrets[0].encode(), self.proxy_secret.encode())
         )
 
@@ -71,35 +71,35 @@ class Reach:
         return f"{'__Host-' if self.secure else ''}trimtab-{slug + '-' if slug else ''}{self.port}"
 
 
-def require_protected(host: str, port: int, public: PublicOptions) -> None:
+def require_protected(host: str, port: int, public_options: PublicOptions) -> None:
     """Raise ConfigError unless other machines can reach the dashboard by TLS only."""
-    tls = public.tls_cert is not None
-    if tls is not (public.tls_key is not None):
+    tls = public_options.tls_cert is not None
+    if tls is not (public_options.tls_key is not None):
         missing = "--tls-key" if tls else "--tls-cert"
         raise ConfigError(f"{missing}: missing", "give certificate and key together")
-    if tls and public.proxy:
+    if tls and public_options.proxy:
         raise ConfigError("--proxy: cannot be combined with --tls-cert", "give one of them")
-    if (public.proxy is None) is not (public.proxy_secret is None):
+    if (public_options.proxy is None) is not (public_options.proxy_secret is None):
         raise ConfigError(
             "--proxy-secret: needed with --proxy, and only with it",
             "the file of a secret that the proxy sends (docs/dashboard.md)",
         )
-    if public.proxy_secret is not None:
-        _read_secret(public.proxy_secret)
-    if public.name and (public.proxy or not tls):
+    if public_options.proxy_secret is not None:
+        _read_secret(public_options.proxy_secret)
+    if public_options.name and (public_options.proxy or not tls):
         raise ConfigError("--name: only with --tls-cert", "a proxy is known by its own name")
     if host in LOOPBACK:
         pass
-    elif not tls and not public.proxy:
+    elif not tls and not public_options.proxy:
         raise ConfigError(
             f"--host {host}: other machines would reach the dashboard without TLS",
             f"omit it and use a tunnel: ssh -L {port}:127.0.0.1:{port} USER@THIS_MACHINE; or give"
             " --tls-cert and --tls-key, or --proxy",
         )
-    elif tls and host in WILDCARDS and not public.name:
+    elif tls and host in WILDCARDS and not public_options.name:
         raise ConfigError(f"--name: needed with --host {host}", "the name that browsers open")
-    if public.tls_cert is not None and public.tls_key is not None:
-        _check_certificate(public.tls_cert, public.tls_key)
+    if public_options.tls_cert is not None and public_options.tls_key is not None:
+        _check_certificate(public_options.tls_cert, public_options.tls_key)
 
 
 def _check_certificate(cert: Path, key: Path) -> None:
@@ -126,23 +126,25 @@ def _read_secret(path: Path) -> str:
         ) from None
     if not _SECRET.fullmatch(secret):
         raise ConfigError(
-            f"--proxy-secret: {path} does not hold one word of at least {MIN_SECRET} characters",
+            f"--proxy-secret: {path} does not hold one word of at least {MIN_SECRET_CHARS} characters",
             _REMEDY,
         )
     return secret
 
 
-def reach_of(host: str, port: int, public: PublicOptions) -> Reach:
+def reach_of(host: str, port: int, public_options: PublicOptions) -> Reach:
     """Return the names and proxies of a dashboard with these options."""
-    if public.proxy is not None:
-        proxies = frozenset(LOOPBACK) if host in LOOPBACK else _addresses(public.proxy)
-        secret = "" if public.proxy_secret is None else _read_secret(public.proxy_secret)
-        name = frozenset({public.proxy.lower()})
-        return Reach(name, True, proxies, port, proxy_secret=secret)
-    names = {name.lower() for name in (public.name, host) if name and name not in WILDCARDS}
+    if public_options.proxy is not None:
+        proxies = frozenset(LOOPBACK) if host in LOOPBACK else _addresses(public_options.proxy)
+        secret = (
+            "" if public_options.proxy_secret is None else _read_secret(public_options.proxy_secret)
+        )
+        proxy_names = frozenset({public_options.proxy.lower()})
+        return Reach(proxy_names, True, proxies, port, proxy_secret=secret)
+    names = {name.lower() for name in (public_options.name, host) if name and name not in WILDCARDS}
     if host in LOOPBACK:
         names |= set(LOOPBACK)
-    return Reach(frozenset(names), public.tls_cert is not None, frozenset(), port)
+    return Reach(frozenset(names), public_options.tls_cert is not None, frozenset(), port)
 
 
 def _addresses(name: str) -> frozenset[str]:
@@ -154,11 +156,11 @@ def _addresses(name: str) -> frozenset[str]:
         ) from None
 
 
-def public_address(host: str, port: int, public: PublicOptions, secure: bool) -> str:
+def public_address(host: str, port: int, public_options: PublicOptions, secure: bool) -> str:
     """Return the address that browsers open."""
-    if public.proxy is not None:
-        return f"https://{public.proxy}/"
-    name = public.name or host
+    if public_options.proxy is not None:
+        return f"https://{public_options.proxy}/"
+    name = public_options.name or host
     name = f"[{name}]" if ":" in name else name
     return f"{'https' if secure else 'http'}://{name}:{port}/"
 
@@ -177,6 +179,6 @@ def forwarded_address(lines: Sequence[str]) -> str:
     it; the client may have forged those before it.
     """
     address = ",".join(lines).rpartition(",")[2].strip()
-    if (with_port := _WITH_PORT.fullmatch(address)) is not None:
-        address = with_port[1] or with_port[2]
+    if (match := _WITH_PORT.fullmatch(address)) is not None:
+        address = match[1] or match[2]
     return plain_address(address)

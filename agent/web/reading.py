@@ -18,7 +18,7 @@ from typing import Any
 from agent.errors import Retryable, TrimtabError
 
 Documents = dict[str, Any]
-DOCUMENTS = "dashboard"
+DEFAULT_MODULE = "dashboard"
 """Module in `agent.app` in which a function named without a module is looked up."""
 
 
@@ -36,11 +36,11 @@ class ReadingProcess:
         `agent.app`. The future has its result, or raises its TrimtabError.
         """
         if self._pool is None:
-            self._pool = self._started()
+            self._pool = self._new_pool()
         try:
             return self._pool.submit(_call, function, *arguments)
         except BrokenProcessPool:
-            self._pool = self._started()
+            self._pool = self._new_pool()
             return self._pool.submit(_call, function, *arguments)
 
     async def call(self, function: str, *arguments: Any) -> Any:
@@ -63,9 +63,9 @@ class ReadingProcess:
             self._pool.shutdown(wait=True, cancel_futures=True)
             self._pool = None
 
-    def _started(self) -> ProcessPoolExecutor:
+    def _new_pool(self) -> ProcessPoolExecutor:
         return ProcessPoolExecutor(
-            1, multiprocessing.get_context("spawn"), _begin, (self._niceness,)
+            1, multiprocessing.get_context("spawn"), _init_process, (self._niceness,)
         )
 
 
@@ -73,7 +73,9 @@ def _call(function: str, *arguments: Any) -> Any:
     """Return the result of a function of agent.app. Every error is a TrimtabError."""
     module, _, name = function.rpartition(".")
     try:
-        read: Callable[..., Any] = getattr(import_module(f"agent.app.{module or DOCUMENTS}"), name)
+        read: Callable[..., Any] = getattr(
+            import_module(f"agent.app.{module or DEFAULT_MODULE}"), name
+        )
         return read(*arguments)
     except TrimtabError:
         raise
@@ -83,7 +85,7 @@ def _call(function: str, *arguments: Any) -> Any:
         ) from None
 
 
-def _begin(niceness: int) -> None:
+def _init_process(niceness: int) -> None:
     """Set the niceness, ignore Ctrl-C, which the parent handles, and exit when the parent does."""
     os.nice(niceness)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

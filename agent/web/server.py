@@ -31,7 +31,7 @@ from agent.web.reach import (
 from agent.web.reading import ReadingProcess, end_with_parent
 
 if TYPE_CHECKING:
-    from agent.web.connections import Door
+    from agent.web.connections import BoundedListener
 
 NICENESS = 5
 """Priority of the dashboard: pages must not delay the cycles of an agent on the same machine."""
@@ -53,9 +53,9 @@ def find_configs(paths: Sequence[Path]) -> list[Path]:
             configs += folder_files
         else:
             raise ConfigError(f"--config {path}: no *.toml file in this folder", "name the files")
-    resolved = [path.resolve() for path in configs]
+    resolved_paths = [path.resolve() for path in configs]
     for number, path in enumerate(configs):
-        if resolved[number] in resolved[:number]:
+        if resolved_paths[number] in resolved_paths[:number]:
             raise ConfigError(f"--config {path}: given twice", "omit one of them")
     return configs
 
@@ -64,70 +64,79 @@ def serve_dashboard(
     config: Path,
     host: str,
     port: int,
-    ready: Callable[[str], None],
-    public: PublicOptions | None = None,
+    on_ready: Callable[[str], None],
+    public_options: PublicOptions | None = None,
     banner: str = "",
 ) -> None:
-    """Serve until SIGINT or SIGTERM, with the line `banner` on each page, and call `ready` with the
+    """Serve until SIGINT or SIGTERM, with the line `banner` on each page, and call `on_ready` with the
     address once it answers.
 
     Raises ConfigError for a host beyond loopback without users and TLS or a proxy, a port in use, a
     config or a store that cannot be read, or if the extra is not installed.
     """
-    public = public or PublicOptions()
-    require_protected(host, port, public)
+    public_options = public_options or PublicOptions()
+    require_protected(host, port, public_options)
     _require_packages()
     from agent.web.access import Access
     from agent.web.app import build
-    from agent.web.board import Board
+    from agent.web.document_cache import DocumentCache
     from agent.web.portfolios import require_users
 
-    with _listening(host, port) as listener, ExitStack() as cleanup:
+    with _listen(host, port) as listener, ExitStack() as cleanup:
         process = ReadingProcess()
         cleanup.callback(process.stop)
         store, users_file, users, link_key = _read_at_start(config, process)
-        require_users(users, host, exposed=_is_exposed(host, public))
-        reach = reach_of(host, listener.getsockname()[1], public)
+        require_users(users, host, exposed=_is_exposed(host, public_options))
+        reach = reach_of(host, listener.getsockname()[1], public_options)
         reach = replace(reach, banner=banner)
         access = Access(reach, users_file)
         access.set_users(users)
         access.link_key = link_key
-        board = Board(str(config), store, process)
-        _run(lambda stopping: build(board, stopping, access), listener, reach, ready, host, public)
+        cache = DocumentCache(str(config), store, process)
+        _run(
+            lambda is_stopping: build(cache, is_stopping, access),
+            listener,
+            reach,
+            on_ready,
+            host,
+            public_options,
+        )
 
 
 def serve_portfolios(
     configs: Sequence[Path],
     host: str,
     port: int,
-    ready: Callable[[str, list[dict[str, str]]], None],
-    public: PublicOptions | None = None,
+    on_ready: Callable[[str, list[dict[str, str]]], None],
+    public_options: PublicOptions | None = None,
 ) -> None:
-    """Serve several portfolios as `serve_dashboard` serves one. Call `ready` with the address of
+    """Serve several portfolios as `serve_dashboard` serves one. Call `on_ready` with the address of
     the list, and name, address and error of each. Raises the error of the first one if none can be
     read.
     """
-    public = public or PublicOptions()
-    require_protected(host, port, public)
+    public_options = public_options or PublicOptions()
+    require_protected(host, port, public_options)
     _require_packages()
-    from agent.web.portfolios import Opening, Portfolios, portfolio_names, with_prefixes
+    from agent.web.portfolios import Portfolios, SharedSettings, portfolio_names, with_prefixes
 
-    stops: list[Callable[[], bool]] = []
+    stop_checks: list[Callable[[], bool]] = []
 
-    def stopping() -> bool:
-        return bool(stops) and stops[0]()
+    def is_stopping() -> bool:
+        return bool(stop_checks) and stop_checks[0]()
 
-    with _listening(host, port) as listener, ExitStack() as cleanup:
-        reach = reach_of(host, listener.getsockname()[1], public)
+    with _listen(host, port) as listener, ExitStack() as cleanup:
+        reach = reach_of(host, listener.getsockname()[1], public_options)
         portfolios = with_prefixes(configs, portfolio_names(configs), reach)
         for served in portfolios:
             cleanup.callback(served.close)
-        opening = Opening(host, _is_exposed(host, public), stopping)
+        shared_settings = SharedSettings(host, _is_exposed(host, public_options), is_stopping)
 
         async def open_all() -> None:
-            starts = await asyncio.gather(*(portfolio.read(opening) for portfolio in portfolios))
+            starts = await asyncio.gather(
+                *(portfolio.read(shared_settings) for portfolio in portfolios)
+            )
             for portfolio, start in zip(portfolios, starts, strict=True):
-                portfolio.begin(start, opening)
+                portfolio.begin(start, shared_settings)
 
         asyncio.run(open_all())
         errors = [portfolio.error for portfolio in portfolios]
@@ -137,24 +146,24 @@ def serve_portfolios(
         def announce(address: str) -> None:
             rows = [
                 {
-                    "name": served_portfolio.name,
-                    "url": f"{address.rstrip('/')}{served_portfolio.reach.prefix}/",
-                    "error": "" if served_portfolio.error is None else str(served_portfolio.error),
+                    "name": portfolio.name,
+                    "url": f"{address.rstrip('/')}{portfolio.reach.prefix}/",
+                    "error": "" if portfolio.error is None else str(portfolio.error),
                 }
-                for served_portfolio in portfolios
+                for portfolio in portfolios
             ]
-            ready(address, rows)
+            on_ready(address, rows)
 
-        def build_all(stop: Callable[[], bool]) -> Any:
-            stops.append(stop)
-            return Portfolios(portfolios, reach, opening)
+        def build_all(is_server_stopping: Callable[[], bool]) -> Any:
+            stop_checks.append(is_server_stopping)
+            return Portfolios(portfolios, reach, shared_settings)
 
-        _run(build_all, listener, reach, announce, host, public)
+        _run(build_all, listener, reach, announce, host, public_options)
 
 
-def serve_setup(config: Path, host: str, port: int, ready: Callable[[str], None]) -> None:
+def serve_setup(config: Path, host: str, port: int, on_ready: Callable[[str], None]) -> None:
     """Serve the guided set-up of a new config until SIGINT or SIGTERM, on this machine only. Call
-    `ready` with the address that opens it once. Raises ConfigError for another host, and if the
+    `on_ready` with the address that opens it once. Raises ConfigError for another host, and if the
     config exists or its folder does not.
     """
     if host not in LOOPBACK:
@@ -169,18 +178,18 @@ def serve_setup(config: Path, host: str, port: int, ready: Callable[[str], None]
         raise ConfigError(f"--config {config}: its folder does not exist", "create it first")
     from agent.web.setup import SetupPages, setup_access
 
-    public = PublicOptions()
-    with _listening(host, port) as listener, ExitStack() as cleanup:
-        reach = reach_of(host, listener.getsockname()[1], public)
+    public_options = PublicOptions()
+    with _listen(host, port) as listener, ExitStack() as cleanup:
+        reach = reach_of(host, listener.getsockname()[1], public_options)
         pages = SetupPages(setup_access(reach), config)
         cleanup.callback(pages.close)
         _run(
             lambda _: pages.application(),
             listener,
             reach,
-            lambda address: ready(address + pages.opening),
+            lambda address: on_ready(address + pages.opening),
             host,
-            public,
+            public_options,
         )
 
 
@@ -192,18 +201,18 @@ def _require_packages() -> None:
         raise ConfigError(f"serve: {error.name} is not installed", INSTALL_HINT) from None
 
 
-def _is_exposed(host: str, public: PublicOptions) -> bool:
+def _is_exposed(host: str, public_options: PublicOptions) -> bool:
     """Return whether other machines reach the dashboard."""
-    return host not in LOOPBACK or public.proxy is not None
+    return host not in LOOPBACK or public_options.proxy is not None
 
 
 def _run(
     build_app: Callable[[Callable[[], bool]], Any],
-    listener: Door,
+    listener: BoundedListener,
     reach: Reach,
-    ready: Callable[[str], None],
+    on_ready: Callable[[str], None],
     host: str,
-    public: PublicOptions,
+    public_options: PublicOptions,
 ) -> None:
     import uvicorn
 
@@ -212,11 +221,11 @@ def _run(
     os.nice(NICENESS)
     raise_file_limit()
     listener.proxies = reach.proxies
-    address = public_address(host, reach.port, public, reach.secure)
+    address = public_address(host, reach.port, public_options, reach.secure)
     app = build_app(lambda: server.should_exit)
     server = uvicorn.Server(
         uvicorn.Config(
-            _announcing(app, lambda: ready(address)),
+            _with_ready_call(app, lambda: on_ready(address)),
             loop="asyncio",
             http=cast(Any, partial(BoundedProtocol, listener)),
             log_level="error",
@@ -226,11 +235,11 @@ def _run(
             proxy_headers=False,
             timeout_graceful_shutdown=SHUTDOWN_S,
             lifespan="on",
-            ssl_certfile=public.tls_cert,
-            ssl_keyfile=public.tls_key,
+            ssl_certfile=public_options.tls_cert,
+            ssl_keyfile=public_options.tls_key,
         )
     )
-    with _stoppable():
+    with _ignoring_signals():
         server.run(sockets=[listener])
 
 
@@ -245,8 +254,8 @@ def _read_at_start(
 
 
 @contextmanager
-def _listening(host: str, port: int) -> Iterator[Door]:
-    from agent.web.connections import Door
+def _listen(host: str, port: int) -> Iterator[BoundedListener]:
+    from agent.web.connections import BoundedListener
 
     try:
         family, socket_type, _, _, socket_address = socket.getaddrinfo(
@@ -256,7 +265,7 @@ def _listening(host: str, port: int) -> Iterator[Door]:
         raise ConfigError(
             f"--host {host}: not an address of this machine", "omit it, for 127.0.0.1"
         ) from None
-    with Door(family, socket_type) as listener:
+    with BoundedListener(family, socket_type) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind(socket_address)
@@ -270,33 +279,36 @@ def _listening(host: str, port: int) -> Iterator[Door]:
         yield listener
 
 
-def _announcing(app: Any, ready: Callable[[], None]) -> Any:
-    """Return the application, wrapped to call `ready` once it has started."""
+def _with_ready_call(app: Any, on_ready: Callable[[], None]) -> Any:
+    """Return the application, wrapped to call `on_ready` once it has started."""
 
-    async def announcing(scope: Any, receive: Any, send: Any) -> None:
+    async def wrapped(scope: Any, receive: Any, send: Any) -> None:
         async def send_and_announce(message: Any) -> None:
             await send(message)
             if message["type"] == "lifespan.startup.complete":
-                ready()
+                on_ready()
 
         await app(scope, receive, send_and_announce if scope["type"] == "lifespan" else send)
 
-    return announcing
+    return wrapped
 
 
 @contextmanager
-def _stoppable() -> Iterator[None]:
+def _ignoring_signals() -> Iterator[None]:
     """Ignore the signals that uvicorn raises again after it has stopped for them."""
-    kinds = (signal.SIGINT, signal.SIGTERM)
-    before = {kind: signal.signal(kind, lambda _number, _frame: None) for kind in kinds}
+    signals = (signal.SIGINT, signal.SIGTERM)
+    old_handlers = {
+        signal_number: signal.signal(signal_number, lambda _number, _frame: None)
+        for signal_number in signals
+    }
     try:
         yield
     finally:
-        for kind, handler in before.items():
-            signal.signal(kind, handler)
+        for signal_number, handler in old_handlers.items():
+            signal.signal(signal_number, handler)
 
 
-HOST = "127.0.0.1"
+LOOPBACK_HOST = "127.0.0.1"
 STOP_WITHIN_S = 10
 
 
@@ -305,7 +317,7 @@ def require_servable(port: int) -> None:
     for name in ("fastapi", "uvicorn", "jinja2", "prometheus_client"):
         if find_spec(name) is None:
             raise ConfigError(f"serve: {name} is not installed", INSTALL_HINT)
-    with _listening(HOST, port):
+    with _listen(LOOPBACK_HOST, port):
         pass
 
 
@@ -317,7 +329,7 @@ class DashboardProcess:
         context = multiprocessing.get_context("spawn")
         receiver, sender = context.Pipe(duplex=False)
         self._process: SpawnProcess = context.Process(
-            target=_serve_apart, args=(config, port, banner, sender)
+            target=_serve_in_process, args=(config, port, banner, sender)
         )
         self._process.start()
         sender.close()
@@ -347,10 +359,10 @@ class DashboardProcess:
             self._process.join()
 
 
-def _serve_apart(config: Path, port: int, banner: str, answers: Connection) -> None:
+def _serve_in_process(config: Path, port: int, banner: str, sender: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
     end_with_parent()
     try:
-        serve_dashboard(config, HOST, port, answers.send, banner=banner)
+        serve_dashboard(config, LOOPBACK_HOST, port, sender.send, banner=banner)
     except TrimtabError as error:
-        answers.send(error)
+        sender.send(error)

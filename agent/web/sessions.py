@@ -10,7 +10,7 @@ from typing import Any
 
 IDLE_S = 1_800
 """A session ends if its user opens no page for this time."""
-LONGEST_S = 43_200
+MAX_AGE_S = 43_200
 
 
 @dataclass(slots=True)
@@ -29,7 +29,7 @@ class Session:
 
     def alive(self, now_s: float) -> bool:
         """Return whether the session has neither ended nor expired."""
-        return not self.ended and now_s < min(self.used_s + IDLE_S, self.began_s + LONGEST_S)
+        return not self.ended and now_s < min(self.used_s + IDLE_S, self.began_s + MAX_AGE_S)
 
 
 REVIEW_S = 600.0

@@ -19,16 +19,16 @@ from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse,
 
 from agent import artifacts
 from agent.errors import TrimtabError
-from agent.web.access import LOGIN, Access, Checks, form, is_token
+from agent.web.access import LOGIN, Access, Checks, is_token, read_form
 from agent.web.app import StaticFiles
-from agent.web.pages import EXTRA, format_figure
+from agent.web.pages import PACKAGE_EXTRA, format_figure
 from agent.web.reach import Reach
 from agent.web.reading import ReadingProcess
 from agent.web.sessions import Session
 
-OWNER = {1: ("set-up", False)}
+OWNER_USER = {1: ("set-up", False)}
 """The one session's user."""
-LONGEST_TEXT = 500
+MAX_TEXT_CHARS = 500
 SECRET = re.compile(r"[0-9a-fA-F]{60}|(?:[^\W\d_]+[\s\d,.;:()-]+){11,}[^\W\d_]+")
 """A private key, even truncated, or a recovery phrase, even with numbers or commas."""
 KEY_TYPED = (
@@ -41,10 +41,10 @@ ADDRESS_TYPED = (
 )
 URL_FIELDS = frozenset({"endpoints", "alert"})
 """Fields for names of variables. Their URLs may be typed there by mistake."""
-NAMED = re.compile(r"[A-Z_][A-Z0-9_]{0,63}(=[\w.-]{0,16})?")
+VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]{0,63}(=[\w.-]{0,16})?")
 """The name of a variable, with or without an operator."""
-CHANGED = "The answers changed after this page was opened. Compare them again."
-SHARE = "share:"
+ANSWERS_CHANGED = "The answers changed after this page was opened. Compare them again."
+SHARE_PREFIX = "share:"
 
 
 class SetupPage(NamedTuple):
@@ -64,7 +64,7 @@ QUESTIONS = (
 REVIEW = SetupPage("/setup/review", "Check and write", "review", ())
 DONE = SetupPage("/setup/done", "The config is written", "done", ())
 BEGIN = SetupPage(LOGIN, "New config", "begin", ())
-CLOSED = "403: open the address that trimtab serve --setup printed; it works once\n"
+NOT_OPENED = "403: open the address that trimtab serve --setup printed; it works once\n"
 DEFAULTS = {"network": "ethereum", "share:USDC": "0"}
 
 
@@ -75,12 +75,12 @@ class SetupPages:
         self._access = access
         self._config = config
         self._token = secrets.token_urlsafe(32)
-        self._typed: dict[str, str] = dict(DEFAULTS)
-        self._answered: set[str] = set()
+        self._answers: dict[str, str] = dict(DEFAULTS)
+        self._answered_paths: set[str] = set()
         self._document: Mapping[str, Any] | None = None
         self._writing = asyncio.Lock()
         self._process = ReadingProcess()
-        self._template = artifacts.templates(EXTRA).get_template("setup.html")
+        self._template = artifacts.template_environment(PACKAGE_EXTRA).get_template("setup.html")
 
     @property
     def opening(self) -> str:
@@ -94,104 +94,104 @@ class SetupPages:
     def application(self) -> Checks:
         """Return the ASGI application."""
         app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
-        app.add_route("/", self._first, ["GET"])
-        app.add_route(LOGIN, self._greet, ["GET"])
-        app.add_route(LOGIN, self._enter, ["POST"])
+        app.add_route("/", self._go_to_next_page, ["GET"])
+        app.add_route(LOGIN, self._show_begin, ["GET"])
+        app.add_route(LOGIN, self._begin_session, ["POST"])
         app.add_route("/setup/{name}", self._show, ["GET"])
-        app.add_route("/setup/{name}", self._take, ["POST"])
+        app.add_route("/setup/{name}", self._submit_page, ["POST"])
         app.add_route("/static/{name:path}", StaticFiles().answer, ["GET"])
         return Checks(app, self._access)
 
-    async def _greet(self, request: Request) -> Response:
+    async def _show_begin(self, request: Request) -> Response:
         """Answer the printed address with the form that begins the session. A GET neither uses up
         the token nor changes the cookie.
         """
         if request.scope["session"] is not None:
             return RedirectResponse("/", 303)
         if not is_token(request.query_params.getlist("token"), self._token):
-            return PlainTextResponse(CLOSED, 403)
+            return PlainTextResponse(NOT_OPENED, 403)
         text = self._template.render(title=BEGIN.title, page=BEGIN, errors={}, token=self._token)
         return HTMLResponse(text)
 
-    async def _enter(self, request: Request) -> Response:
+    async def _begin_session(self, request: Request) -> Response:
         """Begin the one session."""
-        fields = await form(request)
+        fields = await read_form(request)
         if fields is None or not is_token(fields.get("token"), self._token):
-            return PlainTextResponse(CLOSED, 403)
+            return PlainTextResponse(NOT_OPENED, 403)
         self._token = secrets.token_urlsafe(32)  # so that the printed one no longer works
         answer = RedirectResponse("/", 303)
-        chosen = self._access.begin(next(iter(OWNER)))
+        session_id = self._access.begin(next(iter(OWNER_USER)))
         cookie = self._access.reach.cookie
-        answer.set_cookie(cookie, chosen, path="/", httponly=True, samesite="strict")
+        answer.set_cookie(cookie, session_id, path="/", httponly=True, samesite="strict")
         return answer
 
-    async def _first(self, _: Request) -> Response:
+    async def _go_to_next_page(self, _: Request) -> Response:
         return RedirectResponse((await self._next()).path, 303)
 
     async def _show(self, request: Request) -> Response:
-        page = _page(request)
+        page = _requested_page(request)
         if page is None:
             return PlainTextResponse("404: no such page\n", 404)
-        check = await self._check(self._typed)
+        check = await self._check(self._answers)
         if isinstance(check, Response):
             return check
-        due = await self._next(check)
-        if page is DONE or due is DONE:
-            if page is not due:
-                return RedirectResponse(due.path, 303)
-        elif _number(page) > _number(due):
-            return RedirectResponse(due.path, 303)
+        next_page = await self._next(check)
+        if page is DONE or next_page is DONE:
+            if page is not next_page:
+                return RedirectResponse(next_page.path, 303)
+        elif _page_index(page) > _page_index(next_page):
+            return RedirectResponse(next_page.path, 303)
         return self._html(request, page, check, {})
 
-    async def _take(self, request: Request) -> Response:
+    async def _submit_page(self, request: Request) -> Response:
         """Answer a form: keep its answers, and go on to the next page if they are valid."""
         session: Session = request.scope["session"]
-        fields = await form(request)
+        fields = await read_form(request)
         if fields is None or not is_token(fields.get("csrf"), session.csrf):
             return PlainTextResponse("403: the form is not from this session\n", 403)
-        page = _page(request)
+        page = _requested_page(request)
         if page is None or page is DONE:
             return PlainTextResponse("404: no such page\n", 404)
         if self._document is not None:
             return RedirectResponse(DONE.path, 303)
         if page is REVIEW:
             return await self._write(request, fields)
-        texts, refused = _texts(page, fields)
-        check = await self._check({**self._typed, **texts})
+        texts, refusals = _field_texts(page, fields)
+        check = await self._check({**self._answers, **texts})
         if isinstance(check, Response):
             return check
-        self._typed |= _keepable(texts, check["errors"])
+        self._answers |= _without_urls(texts, check["errors"])
         errors = {name: check["errors"][name] for name in page.fields if name in check["errors"]}
-        if errors := {**errors, **refused}:
-            self._answered.discard(page.path)
+        if errors := {**errors, **refusals}:
+            self._answered_paths.discard(page.path)
             return self._html(request, page, check, errors, 422)
-        self._answered.add(page.path)
+        self._answered_paths.add(page.path)
         return RedirectResponse((await self._next(check)).path, 303)
 
     async def _write(self, request: Request, fields: Mapping[str, list[str]]) -> Response:
-        typed = dict(self._typed)  # another form may change them meanwhile
-        check = await self._check(typed)
+        answers = dict(self._answers)  # another form may change them meanwhile
+        check = await self._check(answers)
         if isinstance(check, Response):
             return check
-        if (due := await self._next(check)) is not REVIEW:
-            return RedirectResponse(due.path, 303)
+        if (next_page := await self._next(check)) is not REVIEW:
+            return RedirectResponse(next_page.path, 303)
         if not is_token(fields.get("shown"), _digest(check)):
-            return self._html(request, REVIEW, check, {"": CHANGED}, 409)
+            return self._html(request, REVIEW, check, {"": ANSWERS_CHANGED}, 409)
         async with self._writing:
             if self._document is None:
                 try:
                     self._document = await self._process.call(
-                        "start.guide.write_setup", str(self._config), typed
+                        "start.guide.write_setup", str(self._config), answers
                     )
                 except TrimtabError as error:
                     return self._html(request, REVIEW, check, {"": str(error)}, 409)
         return RedirectResponse(DONE.path, 303)
 
-    async def _check(self, typed: Mapping[str, str]) -> dict[str, Any] | Response:
+    async def _check(self, answers: Mapping[str, str]) -> dict[str, Any] | Response:
         """Return the checked answers with their errors, or a response if the check failed."""
         try:
             document: dict[str, Any] = await self._process.call(
-                "start.guide.check_setup", dict(typed)
+                "start.guide.check_setup", dict(answers)
             )
         except TrimtabError as error:
             return PlainTextResponse(f"503: {error}\n", 503)
@@ -202,10 +202,10 @@ class SetupPages:
         if self._document is not None:
             return DONE
         if check is None:
-            checked = await self._check(self._typed)
+            checked = await self._check(self._answers)
             check = {"errors": {}} if isinstance(checked, Response) else checked
         for page in QUESTIONS:
-            if page.path not in self._answered or any(
+            if page.path not in self._answered_paths or any(
                 field in check["errors"] for field in page.fields
             ):
                 return page
@@ -224,7 +224,7 @@ class SetupPages:
             title=page.title,
             page=page,
             pages=(*QUESTIONS, REVIEW),
-            typed=self._typed,
+            typed=self._answers,
             errors=errors,
             found=check,
             csrf=session.csrf,
@@ -233,45 +233,45 @@ class SetupPages:
             folder=str(Path.cwd()),
             document=self._document,
             percent=lambda value: format_figure(value, "ratio+"),
-            share=SHARE,
+            share=SHARE_PREFIX,
         )
         return HTMLResponse(text, status)
 
 
-def _page(request: Request) -> SetupPage | None:
+def _requested_page(request: Request) -> SetupPage | None:
     return next(
         (page for page in (*QUESTIONS, REVIEW, DONE) if page.path == request.scope["path"]), None
     )
 
 
-def _number(page: SetupPage) -> int:
+def _page_index(page: SetupPage) -> int:
     return (*QUESTIONS, REVIEW, DONE).index(page)
 
 
-def _texts(
+def _field_texts(
     page: SetupPage, fields: Mapping[str, list[str]]
 ) -> tuple[dict[str, str], dict[str, str]]:
     """Return the texts of a page's fields, and the errors of those that may be a key or an address,
     which are dropped at once.
     """
     texts: dict[str, str] = {}
-    refused: dict[str, str] = {}
+    refusals: dict[str, str] = {}
     for name, values in fields.items():
-        if name in page.fields or (name.startswith(SHARE) and "basket" in page.fields):
-            texts[name] = values[0][:LONGEST_TEXT]
+        if name in page.fields or (name.startswith(SHARE_PREFIX) and "basket" in page.fields):
+            texts[name] = values[0][:MAX_TEXT_CHARS]
             why = KEY_TYPED if SECRET.search(texts[name]) else ""
             if why := why or (ADDRESS_TYPED if "://" in texts[name] else ""):
-                texts[name], refused[name if name in page.fields else "basket"] = "", why
-    return texts, refused
+                texts[name], refusals[name if name in page.fields else "basket"] = "", why
+    return texts, refusals
 
 
-def _keepable(texts: Mapping[str, str], errors: Mapping[str, str]) -> dict[str, str]:
+def _without_urls(texts: Mapping[str, str], errors: Mapping[str, str]) -> dict[str, str]:
     """Return the texts, without those that may be part of a URL: a page must not repeat them."""
     return {
         name: text
         if name not in URL_FIELDS
         or name not in errors
-        or all(map(NAMED.fullmatch, text.replace(",", " ").split()))
+        or all(map(VARIABLE.fullmatch, text.replace(",", " ").split()))
         else ""
         for name, text in texts.items()
     }
@@ -291,5 +291,5 @@ def _digest(check: Mapping[str, Any]) -> str:
 def setup_access(reach: Reach) -> Access:
     """Return the access of the one session, which lasts as long as the process."""
     access = Access(reach, clock=lambda: 0.0)
-    access.set_users(OWNER)
+    access.set_users(OWNER_USER)
     return access

@@ -26,17 +26,17 @@ from agent.weights.returns import Floats, Returns, compute_returns, covariance
 
 Optimiser = Callable[[Floats, Floats, Floats], Floats]
 """(covariance, minimum shares, maximum shares) to shares within these bounds with sum 1."""
-_EXACT = {"tol_gap_abs": 1e-14, "tol_gap_rel": 1e-14, "tol_feas": 1e-14}
+_SOLVER_TOLERANCES = {"tol_gap_abs": 1e-14, "tol_gap_rel": 1e-14, "tol_feas": 1e-14}
 """Tolerances of the solver Clarabel, near the precision of floats."""
-_CLOSE = 1e-6
+_BOUND_TOLERANCE = 1e-6
 """Distance within which a share from the solver counts as at its bound."""
-_NEAR = 1e-4
+_MAX_SOLVER_ERROR = 1e-4
 """Largest error of the risk parity solver; it stops early on some problems."""
-_STEPS = 100
+_MAX_STEPS = 100
 """Maximum number of Newton steps of risk parity; a dozen are usual."""
-_DONE = 1e-13
+_FINAL_DECREMENT = 1e-13
 """Newton decrement at which the steps end."""
-_DAMPED = 0.25
+_DAMPED_ABOVE = 0.25
 """Decrement above which a step is damped (Nesterov and Nemirovskii: below it Newton's method
 converges undamped).
 """
@@ -45,9 +45,9 @@ converges undamped).
 def minimum_variance_weights(covariance: Floats, low: Floats, high: Floats) -> Floats:
     """Return the shares w that minimise wᵀΣw (Markowitz 1952), by convex optimisation."""
     estimator = import_extra("skfolio.optimization").MeanRisk(
-        prior_estimator=_prior(covariance), solver_params=_EXACT, **_bounds(low, high)
+        prior_estimator=_prior(covariance), solver_params=_SOLVER_TOLERANCES, **_bounds(low, high)
     )
-    return _polished_minimum_variance(covariance, low, high, _solved(estimator, covariance))
+    return _polished_minimum_variance(covariance, low, high, _fit_weights(estimator, covariance))
 
 
 def risk_parity_weights(covariance: Floats, low: Floats, high: Floats) -> Floats:
@@ -59,79 +59,98 @@ def risk_parity_weights(covariance: Floats, low: Floats, high: Floats) -> Floats
     solved.
     """
     deviations = np.sqrt(np.diag(covariance))
-    alone = _equal_risk_newton(covariance / np.outer(deviations, deviations)) / deviations
-    shares: Floats = alone / fsum_array(alone)
+    unbounded = _equal_risk_newton(covariance / np.outer(deviations, deviations)) / deviations
+    shares: Floats = unbounded / fsum_array(unbounded)
     if (low <= shares).all() and (shares <= high).all():
         return shares
-    return _equal_risk_within(covariance, low, high, _budgeted(covariance, low, high))
+    return _equal_risk_within(covariance, low, high, _risk_budgeting_weights(covariance, low, high))
 
 
-def _equal_risk_newton(covariance: Floats, parts: Floats | None = None) -> Floats:
-    """Return the x that minimises ½ xᵀCx − Σ ln xᵢ, where xᵢ (Cx)ᵢ = 1 for all i; with `parts`,
-    among x = parts·y.
+def _equal_risk_newton(covariance: Floats, directions: Floats | None = None) -> Floats:
+    """Return the x that minimises ½ xᵀCx − Σ ln xᵢ, where xᵢ (Cx)ᵢ = 1 for all i; with
+    `directions`, among x = directions·y.
 
     Damped Newton steps (Spinu, "An algorithm for computing risk parity weights", 2013) reach the
     only minimum from any start.
     """
-    basis = np.eye(len(covariance)) if parts is None else parts
+    basis = np.eye(len(covariance)) if directions is None else directions
     y = np.ones(basis.shape[1])
     x = matvec(basis, y)
     y = y / math.sqrt(dot(x, matvec(covariance, x)) / len(x))
-    for _ in range(_STEPS):
+    for _ in range(_MAX_STEPS):
         x = matvec(basis, y)
-        slope = matvec(basis.T, matvec(covariance, x) - 1 / x)
-        bend = covariance + np.diag(1 / (x * x))
+        gradient = matvec(basis.T, matvec(covariance, x) - 1 / x)
+        hessian = covariance + np.diag(1 / (x * x))
         step = solve_positive_definite(
-            np.array([matvec(basis.T, matvec(bend, column)) for column in basis.T]), slope
+            np.array([matvec(basis.T, matvec(hessian, column)) for column in basis.T]), gradient
         )
-        decrement = math.sqrt(max(dot(slope, step), 0.0))
-        y = y - (step / (1 + decrement) if decrement > _DAMPED else step)
-        if decrement <= _DONE:
+        decrement = math.sqrt(max(dot(gradient, step), 0.0))
+        y = y - (step / (1 + decrement) if decrement > _DAMPED_ABOVE else step)
+        if decrement <= _FINAL_DECREMENT:
             break
     return matvec(basis, y)
 
 
-def _equal_risk_within(covariance: Floats, low: Floats, high: Floats, near: Floats) -> Floats:
-    """Return the risk parity shares with the active bounds of the solver's result `near`.
+def _equal_risk_within(
+    covariance: Floats, low: Floats, high: Floats, solver_shares: Floats
+) -> Floats:
+    """Return the risk parity shares with the active bounds of the solver's result `solver_shares`.
 
-    Return `near` itself if the shares differ from it, because the active bounds are then uncertain.
+    Return `solver_shares` itself if the shares differ from it, because the active bounds are then
+    uncertain.
     """
-    least, most = near - low <= _CLOSE, high - near <= _CLOSE
-    free = np.flatnonzero(~(least | most))
-    bounded = np.where(least, low, np.where(most, high, 0.0))
-    if not len(free) or not (bounded[least | most] > 0).all():
-        return near
-    parts = np.repeat((bounded / (1 - fsum_array(bounded)))[:, None], len(free), axis=1)
-    parts[free] = np.eye(len(free))
-    solved = _equal_risk_newton(
-        covariance / (fsum_array(np.diag(covariance)) / len(covariance)), parts
+    is_at_low, is_at_high = (
+        solver_shares - low <= _BOUND_TOLERANCE,
+        high - solver_shares <= _BOUND_TOLERANCE,
     )
-    shares = np.where(least, low, np.where(most, high, solved / fsum_array(solved)))
-    return shares if (np.abs(shares - near) <= _NEAR).all() else near
+    free_rows = np.flatnonzero(~(is_at_low | is_at_high))
+    bound_shares = np.where(is_at_low, low, np.where(is_at_high, high, 0.0))
+    if not len(free_rows) or not (bound_shares[is_at_low | is_at_high] > 0).all():
+        return solver_shares
+    directions = np.repeat(
+        (bound_shares / (1 - fsum_array(bound_shares)))[:, None], len(free_rows), axis=1
+    )
+    directions[free_rows] = np.eye(len(free_rows))
+    unscaled = _equal_risk_newton(
+        covariance / (fsum_array(np.diag(covariance)) / len(covariance)), directions
+    )
+    shares = np.where(is_at_low, low, np.where(is_at_high, high, unscaled / fsum_array(unscaled)))
+    return shares if (np.abs(shares - solver_shares) <= _MAX_SOLVER_ERROR).all() else solver_shares
 
 
 def _polished_minimum_variance(
-    covariance: Floats, low: Floats, high: Floats, near: Floats
+    covariance: Floats, low: Floats, high: Floats, solver_shares: Floats
 ) -> Floats:
-    """Return the minimum variance shares with the active bounds of the solver's result `near`, all
-    other shares solved exactly.
+    """Return the minimum variance shares with the active bounds of the solver's result
+    `solver_shares`, all other shares solved exactly.
 
-    Return `near` itself if the exact shares violate a bound or are not a minimum, because the
-    active bounds are then uncertain.
+    Return `solver_shares` itself if the exact shares violate a bound or are not a minimum, because
+    the active bounds are then uncertain.
     """
-    least, most = near - low <= _CLOSE, high - near <= _CLOSE
-    free, shares = ~(least | most), np.where(least, low, np.where(most, high, 0.0))
-    if not free.any():
-        return near
-    inner = covariance[np.ix_(free, free)]
-    along = solve_positive_definite(inner, np.ones(len(inner)))
-    back = solve_positive_definite(inner, matvec(covariance, shares)[free])
-    slope = (1 - fsum_array(shares) + fsum_array(back)) / fsum_array(along)
-    shares[free] = slope * along - back
-    pull, slack = matvec(covariance, shares) - slope, _CLOSE * abs(slope)
-    within = (shares >= low).all() and (shares <= high).all()
-    minimal = (pull[least & ~most] >= -slack).all() and (pull[most & ~least] <= slack).all()
-    return shares if within and minimal else near
+    is_at_low, is_at_high = (
+        solver_shares - low <= _BOUND_TOLERANCE,
+        high - solver_shares <= _BOUND_TOLERANCE,
+    )
+    is_free, shares = (
+        ~(is_at_low | is_at_high),
+        np.where(is_at_low, low, np.where(is_at_high, high, 0.0)),
+    )
+    if not is_free.any():
+        return solver_shares
+    free_covariance = covariance[np.ix_(is_free, is_free)]
+    inverse_ones = solve_positive_definite(free_covariance, np.ones(len(free_covariance)))
+    bound_effect = solve_positive_definite(free_covariance, matvec(covariance, shares)[is_free])
+    multiplier = (1 - fsum_array(shares) + fsum_array(bound_effect)) / fsum_array(inverse_ones)
+    shares[is_free] = multiplier * inverse_ones - bound_effect
+    gradient_excess, tolerance = (
+        matvec(covariance, shares) - multiplier,
+        _BOUND_TOLERANCE * abs(multiplier),
+    )
+    is_within = (shares >= low).all() and (shares <= high).all()
+    is_minimal = (gradient_excess[is_at_low & ~is_at_high] >= -tolerance).all() and (
+        gradient_excess[is_at_high & ~is_at_low] <= tolerance
+    ).all()
+    return shares if is_within and is_minimal else solver_shares
 
 
 def hrp_weights(covariance: Floats, low: Floats, high: Floats) -> Floats:
@@ -151,15 +170,15 @@ def hrp_weights(covariance: Floats, low: Floats, high: Floats) -> Floats:
         ),
         **_bounds(low, high),
     )
-    return _solved(estimator, covariance)
+    return _fit_weights(estimator, covariance)
 
 
-def _budgeted(covariance: Floats, low: Floats, high: Floats) -> Floats:
+def _risk_budgeting_weights(covariance: Floats, low: Floats, high: Floats) -> Floats:
     prior = _prior(covariance)
     estimator = import_extra("skfolio.optimization").RiskBudgeting(
-        prior_estimator=prior, solver_params=_EXACT, **_bounds(low, high)
+        prior_estimator=prior, solver_params=_SOLVER_TOLERANCES, **_bounds(low, high)
     )
-    return _solved(estimator, covariance)
+    return _fit_weights(estimator, covariance)
 
 
 def column_distances(covariance: Floats) -> Floats:
@@ -167,24 +186,24 @@ def column_distances(covariance: Floats) -> Floats:
     2016, stage 1).
     """
     deviations = np.sqrt(np.diag(covariance))
-    near = np.sqrt(np.clip((1 - covariance / np.outer(deviations, deviations)) / 2, 0, None))
-    np.fill_diagonal(near, 0.0)
-    between = near[:, :, None] - near[:, None, :]
-    return np.asarray(np.sqrt(np.add.accumulate(between * between, axis=0)[-1]))
+    distances = np.sqrt(np.clip((1 - covariance / np.outer(deviations, deviations)) / 2, 0, None))
+    np.fill_diagonal(distances, 0.0)
+    differences = distances[:, :, None] - distances[:, None, :]
+    return np.asarray(np.sqrt(np.add.accumulate(differences * differences, axis=0)[-1]))
 
 
 def _bounds(low: Floats, high: Floats) -> dict[str, Floats]:
     return {"min_weights": low, "max_weights": high}
 
 
-def _solved(made: Any, covariance: Floats) -> Floats:
+def _fit_weights(estimator: Any, covariance: Floats) -> Floats:
     """Run an estimator of skfolio and return its weights. The returns are placeholders, because the
     prior has the covariance.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            made.fit(np.zeros((2, len(covariance))))
+            estimator.fit(np.zeros((2, len(covariance))))
     except Exception as error:  # any error of the solver means no weights
         message = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise Refused(
@@ -192,7 +211,7 @@ def _solved(made: Any, covariance: Floats) -> Floats:
             remedy="check portfolio.weights.limits",
             code=ErrorCode.WEIGHTS,
         ) from None
-    shares = np.asarray(made.weights_, dtype=np.float64)
+    shares = np.asarray(estimator.weights_, dtype=np.float64)
     if not np.isfinite(shares).all():
         raise Refused(
             "the optimiser found no weights: they are not numbers",
@@ -207,7 +226,7 @@ def _prior(covariance: Floats) -> Any:
     scale = fsum_array(np.diag(covariance)) / len(covariance)  # it does not affect the weights
     scaled = covariance / scale
 
-    class Given(priors.BasePrior):  # type: ignore[misc,name-defined]  # a class of a package that is loaded only here
+    class FixedPrior(priors.BasePrior):  # type: ignore[misc,name-defined]  # a class of a package that is loaded only here
         def __init__(self, matrix: Floats | None = None) -> None:
             self.matrix = matrix
 
@@ -217,14 +236,14 @@ def _prior(covariance: Floats) -> Any:
             )
             return self
 
-    return Given(covariance)
+    return FixedPrior(covariance)
 
 
 def _distance(covariance: Floats) -> Any:
     """Return a skfolio distance estimator with the distance of the paper, for this covariance."""
     distances = import_extra("skfolio.distance")
 
-    class Columns(distances.BaseDistance):  # type: ignore[misc,name-defined]  # a class of a package that is loaded only here
+    class ColumnDistance(distances.BaseDistance):  # type: ignore[misc,name-defined]  # a class of a package that is loaded only here
         def __init__(self, matrix: Floats | None = None) -> None:
             self.matrix = matrix
 
@@ -233,7 +252,7 @@ def _distance(covariance: Floats) -> Any:
             self.distance_ = column_distances(covariance)
             return self
 
-    return Columns(covariance)
+    return ColumnDistance(covariance)
 
 
 # --- Allocators: functions from data to shares of the free assets, with the reason.
@@ -318,46 +337,44 @@ def market_cap(
     the other assets in proportion.
     """
     supplies = {supply.token: supply for supply in (*facts.supplies, *weights.supplies)}
-    caps, times, sources = [], [], []
+    caps, times_s, sources = [], [], []
     for token in bounds.tokens:
         name, supply = facts.names[token], supplies.get(token)
         if supply is None:
             raise Refused(
-                f"the supply of {name} could not be read from its contract", remedy=_SUPPLIES
+                f"the supply of {name} could not be read from its contract", remedy=_SUPPLY_REMEDY
             )
         if supply.raw <= 0:
             raise Refused(
                 f"the market cap of {name} is zero: {supply.source or 'its contract'} gives a"
                 " supply of zero",
-                remedy=_SUPPLIES,
+                remedy=_SUPPLY_REMEDY,
             )
         price, at_s = _price(weights, facts, token)
         caps.append(supply.raw * price)
-        times.append(at_s)
+        times_s.append(at_s)
         sources.append(f"{name} by {supply.source or 'its contract'}")
     shares = proportional_shares(caps, bounds.low, bounds.high, bounds.total)
-    whole = sum(caps, Fraction(0))
-    parts = ", ".join(
-        f"{facts.names[t]} {float(cap / whole * 100):.2f} %"
+    total_cap = sum(caps, Fraction(0))
+    shares_text = ", ".join(
+        f"{facts.names[t]} {float(cap / total_cap * 100):.2f} %"
         for t, cap in zip(bounds.tokens, caps, strict=True)
     )
-    at_limit = [
+    names_at_limit = [
         facts.names[t]
         for t, share, low, high in zip(bounds.tokens, shares, bounds.low, bounds.high, strict=True)
         if share in (low, high)
     ]
-    why = f"shares of market capitalisation: {parts}"
-    if at_limit:
-        why += (
-            f"; held at a limit: {', '.join(at_limit)}, the rest goes to the others in proportion"
-        )
+    reason = f"shares of market capitalisation: {shares_text}"
+    if names_at_limit:
+        reason += f"; held at a limit: {', '.join(names_at_limit)}, the rest goes to the others in proportion"
     return UnroundedWeights(
         tuple(shares),
-        why,
+        reason,
         f"supply of {', '.join(sources)}, times the price",
         None,
-        min(times),
-        max(times),
+        min(times_s),
+        max(times_s),
     )
 
 
@@ -365,15 +382,15 @@ def inverse_volatility(
     weights: AllocatorConfig, bounds: WeightBounds, facts: AllocatorData
 ) -> UnroundedWeights:
     """Return shares in inverse proportion to sample volatility: w_i = (1/σ_i) / Σ (1/σ_j)."""
-    seen = compute_returns(weights, bounds.tokens, facts.names, facts.prices, facts.now_s)
+    returns = compute_returns(weights, bounds.tokens, facts.names, facts.prices, facts.now_s)
     shares = proportional_shares(
-        [Fraction(1 / float(v)) for v in seen.volatility], bounds.low, bounds.high, bounds.total
+        [Fraction(1 / float(v)) for v in returns.volatility], bounds.low, bounds.high, bounds.total
     )
-    parts = ", ".join(
-        f"{facts.names[t]} {v:.1%}" for t, v in zip(bounds.tokens, seen.volatility, strict=True)
+    volatilities_text = ", ".join(
+        f"{facts.names[t]} {v:.1%}" for t, v in zip(bounds.tokens, returns.volatility, strict=True)
     )
     return from_returns(
-        tuple(shares), f"in inverse proportion to annual volatilities: {parts}", seen
+        tuple(shares), f"in inverse proportion to annual volatilities: {volatilities_text}", returns
     )
 
 
@@ -381,11 +398,11 @@ def minimum_variance(
     weights: AllocatorConfig, bounds: WeightBounds, facts: AllocatorData
 ) -> UnroundedWeights:
     """Return the shares of least variance within the bounds."""
-    seen, shares, matrix = _optimised(weights, bounds, facts, minimum_variance_weights)
+    returns, shares, matrix = _optimise(weights, bounds, facts, minimum_variance_weights)
     return from_returns(
-        _bps(shares, bounds),
-        f"minimum variance: annual volatility {_deviation(shares, matrix):.1%}",
-        seen,
+        _shares_in_bps(shares, bounds),
+        f"minimum variance: annual volatility {_volatility(shares, matrix):.1%}",
+        returns,
     )
 
 
@@ -393,25 +410,27 @@ def risk_parity(
     weights: AllocatorConfig, bounds: WeightBounds, facts: AllocatorData
 ) -> UnroundedWeights:
     """Return shares of the free assets with equal contributions to the variance."""
-    seen, shares, matrix = _optimised(weights, bounds, facts, risk_parity_weights)
-    pulls = matvec(matrix, shares)
-    parts = shares * pulls / dot(shares, pulls)
-    message = ", ".join(
-        f"{facts.names[t]} {part:.1%}" for t, part in zip(bounds.tokens, parts, strict=True)
+    returns, shares, matrix = _optimise(weights, bounds, facts, risk_parity_weights)
+    gradient = matvec(matrix, shares)
+    contributions = shares * gradient / dot(shares, gradient)
+    contributions_text = ", ".join(
+        f"{facts.names[t]} {part:.1%}" for t, part in zip(bounds.tokens, contributions, strict=True)
     )
     return from_returns(
-        _bps(shares, bounds), f"equal contributions to the variance: {message}", seen
+        _shares_in_bps(shares, bounds),
+        f"equal contributions to the variance: {contributions_text}",
+        returns,
     )
 
 
 def hrp(weights: AllocatorConfig, bounds: WeightBounds, facts: AllocatorData) -> UnroundedWeights:
     """Return the shares of hierarchical risk parity."""
-    seen, shares, matrix = _optimised(weights, bounds, facts, hrp_weights)
-    why = (
+    returns, shares, matrix = _optimise(weights, bounds, facts, hrp_weights)
+    reason = (
         "hierarchical risk parity on the tree of correlations: annual volatility"
-        f" {_deviation(shares, matrix):.1%}"
+        f" {_volatility(shares, matrix):.1%}"
     )
-    return from_returns(_bps(shares, bounds), why, seen)
+    return from_returns(_shares_in_bps(shares, bounds), reason, returns)
 
 
 ALLOCATORS: Mapping[AllocationMethod, Allocator] = {
@@ -424,41 +443,46 @@ ALLOCATORS: Mapping[AllocationMethod, Allocator] = {
 }
 
 
-def _optimised(
+def _optimise(
     weights: AllocatorConfig, bounds: WeightBounds, facts: AllocatorData, optimiser: Optimiser
 ) -> tuple[Returns, Floats, Floats]:
     """Return (returns, shares with sum 1, annual covariance)."""
-    seen = compute_returns(weights, bounds.tokens, facts.names, facts.prices, facts.now_s)
-    matrix = covariance(seen, facts.names)
+    returns = compute_returns(weights, bounds.tokens, facts.names, facts.prices, facts.now_s)
+    matrix = covariance(returns, facts.names)
     low, high = (
         np.array(edge, dtype=np.float64) / bounds.total for edge in (bounds.low, bounds.high)
     )
-    return seen, optimiser(matrix, low, np.minimum(high, 1.0)), matrix
+    return returns, optimiser(matrix, low, np.minimum(high, 1.0)), matrix
 
 
-def from_returns(shares: tuple[Fraction, ...], why: str, seen: Returns) -> UnroundedWeights:
+def from_returns(shares: tuple[Fraction, ...], why: str, returns: Returns) -> UnroundedWeights:
     """Return the weights with a description of the sample."""
-    gaps = f", {seen.gaps} intervals skipped for missing prices" if seen.gaps else ""
+    gaps_text = f", {returns.gaps} intervals skipped for missing prices" if returns.gaps else ""
     return UnroundedWeights(
-        shares, why, f"{len(seen.moves)} returns of each{gaps}", seen, seen.from_s, seen.until_s
+        shares,
+        why,
+        f"{len(returns.moves)} returns of each{gaps_text}",
+        returns,
+        returns.from_s,
+        returns.until_s,
     )
 
 
-def _bps(shares: Floats, bounds: WeightBounds) -> tuple[Fraction, ...]:
+def _shares_in_bps(shares: Floats, bounds: WeightBounds) -> tuple[Fraction, ...]:
     """Return the shares, rounded to the grid, as bps that sum to the bounds' total; the error of
     the solver is spread in proportion.
     """
-    exact = [Fraction(round(max(float(share), 0.0) * GRID), GRID) for share in shares]
-    whole = sum(exact, Fraction(0))
-    if whole <= 0 or abs(whole - 1) > Fraction(1, BPS):
+    grid_shares = [Fraction(round(max(float(share), 0.0) * GRID), GRID) for share in shares]
+    total = sum(grid_shares, Fraction(0))
+    if total <= 0 or abs(total - 1) > Fraction(1, BPS):
         raise Refused(
-            f"the optimiser found no weights: they sum to {float(whole):.6f}",
+            f"the optimiser found no weights: they sum to {float(total):.6f}",
             remedy="check portfolio.weights.limits",
         )
-    return tuple(share * bounds.total / whole for share in exact)
+    return tuple(share * bounds.total / total for share in grid_shares)
 
 
-def _deviation(shares: Floats, matrix: Floats) -> float:
+def _volatility(shares: Floats, matrix: Floats) -> float:
     return math.sqrt(dot(shares, matvec(matrix, shares)))
 
 
@@ -475,15 +499,15 @@ def _price(weights: AllocatorConfig, facts: AllocatorData, token: str) -> tuple[
         return newest.price, newest.at_s
     if facts.current is not None and token in facts.current:
         return facts.current[token], facts.now_s
-    age = "none is recorded"
+    age_text = "none is recorded"
     if newest is not None:
-        age = f"the newest is {(facts.now_s - newest.at_s) / 3_600:.1f} h old"
+        age_text = f"the newest is {(facts.now_s - newest.at_s) / 3_600:.1f} h old"
     raise Refused(
-        f"no price of {facts.names[token]} within max_age: {age}",
+        f"no price of {facts.names[token]} within max_age: {age_text}",
         remedy="the agent's next cycles record it",
     )
 
 
-_SUPPLIES = (
+_SUPPLY_REMEDY = (
     "add it to the file of portfolio.weights.supplies, or name the token in portfolio.weights.fixed"
 )

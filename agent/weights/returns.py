@@ -76,19 +76,19 @@ class Returns:
         count = len(self.moves)
         return np.array(
             [
-                math.sqrt(dot(off, off) / (count - 1) * YEAR_S / self.step_s)
-                for off in _centred(self.moves)
+                math.sqrt(dot(deviations, deviations) / (count - 1) * YEAR_S / self.step_s)
+                for deviations in _deviations(self.moves)
             ]
         )
 
     @property
     def correlation(self) -> Floats:
         """Sample correlations."""
-        return _correlated(_scores(self.moves))
+        return _correlation_matrix(_scores(self.moves))
 
 
 def compute_returns(
-    weights: ReturnsWindow,
+    window: ReturnsWindow,
     tokens: Sequence[str],
     names: Mapping[str, str],
     prices: Sequence[PricePoint],
@@ -97,80 +97,95 @@ def compute_returns(
     """Return the returns of `tokens` within the window. Raises Refused for prices that are missing,
     too old or constant.
     """
-    series = {token: _by_interval(prices, token, weights, now_s) for token in tokens}
-    none = [names[token] for token in tokens if not series[token]]
-    if none:
+    point_by_interval = {token: _by_interval(prices, token, window, now_s) for token in tokens}
+    unpriced_names = [names[token] for token in tokens if not point_by_interval[token]]
+    if unpriced_names:
         raise Refused(
-            f"no prices of {', '.join(none)} within {_days(weights.window_s)}", remedy=_REMEDY
-        )
-    shared = sorted(set.intersection(*(set(points) for points in series.values())))
-    pairs = [(a, b) for a, b in pairwise(shared) if b == a + 1]
-    least = max(weights.min_returns, MIN_RETURNS)
-    if len(pairs) < least:
-        fewest = min(tokens, key=lambda token: (len(series[token]), token))
-        raise Refused(
-            f"{len(pairs)} returns of {_days(weights.step_s)} common to all, min_history requires"
-            f" {least}; {names[fewest]} has {len(series[fewest])} prices",
+            f"no prices of {', '.join(unpriced_names)} within {_duration_text(window.window_s)}",
             remedy=_REMEDY,
         )
-    until_s = min(series[token][shared[-1]].at_s for token in tokens)
-    if now_s - until_s > weights.max_age_s:
+    shared_intervals = sorted(
+        set.intersection(*(set(points) for points in point_by_interval.values()))
+    )
+    pairs = [(a, b) for a, b in pairwise(shared_intervals) if b == a + 1]
+    min_count = max(window.min_returns, MIN_RETURNS)
+    if len(pairs) < min_count:
+        shortest = min(tokens, key=lambda token: (len(point_by_interval[token]), token))
+        raise Refused(
+            f"{len(pairs)} returns of {_duration_text(window.step_s)} common to all, min_history requires"
+            f" {min_count}; {names[shortest]} has {len(point_by_interval[shortest])} prices",
+            remedy=_REMEDY,
+        )
+    until_s = min(point_by_interval[token][shared_intervals[-1]].at_s for token in tokens)
+    if now_s - until_s > window.max_age_s:
         oldest = min(
             tokens,
-            key=lambda token: (max(point.at_s for point in series[token].values()), token),
+            key=lambda token: (
+                max(point.at_s for point in point_by_interval[token].values()),
+                token,
+            ),
         )
         raise Refused(
-            f"the newest common prices are {_days(now_s - until_s)} old, max_age is"
-            f" {_days(weights.max_age_s)}; {names[oldest]} has the oldest",
+            f"the newest common prices are {_duration_text(now_s - until_s)} old, max_age is"
+            f" {_duration_text(window.max_age_s)}; {names[oldest]} has the oldest",
             remedy=_REMEDY,
         )
     moves = np.array(
-        [[float(series[t][b].price / series[t][a].price - 1) for t in tokens] for a, b in pairs],
+        [
+            [
+                float(point_by_interval[t][b].price / point_by_interval[t][a].price - 1)
+                for t in tokens
+            ]
+            for a, b in pairs
+        ],
         dtype=np.float64,
     )
-    unmoved = [
+    constant_names = [
         names[token]
         for token, column in zip(tokens, moves.T, strict=True)
         if not np.ptp(column) > 0
     ]
-    if unmoved:
+    if constant_names:
         raise Refused(
-            f"the price of {', '.join(unmoved)} does not move: no variance",
+            f"the price of {', '.join(constant_names)} does not move: no variance",
             remedy="name it in portfolio.weights.fixed",
         )
-    from_s = min(series[token][pairs[0][0]].at_s for token in tokens)
-    gaps = shared[-1] - shared[0] - len(pairs)
-    return Returns(tuple(tokens), moves, weights.step_s, from_s, until_s, gaps)
+    from_s = min(point_by_interval[token][pairs[0][0]].at_s for token in tokens)
+    gaps = shared_intervals[-1] - shared_intervals[0] - len(pairs)
+    return Returns(tuple(tokens), moves, window.step_s, from_s, until_s, gaps)
 
 
-def covariance(found: Returns, names: Mapping[str, str]) -> Floats:
+def covariance(returns: Returns, names: Mapping[str, str]) -> Floats:
     """Return the annual covariance: sample volatilities, and correlations shrunk towards zero as in
     Ledoit and Wolf, "A well-conditioned estimator for large-dimensional covariance matrices"
     (2004). Standardised returns are used, so that shrinkage does not depend on volatility. Raises
     Refused if one asset is a combination of others.
     """
-    sample = found.correlation
+    sample = returns.correlation
     if not _is_regular(sample):
-        off = np.abs(sample - np.eye(len(sample)))
+        absolute_correlations = np.abs(sample - np.eye(len(sample)))
         first, second = sorted(
-            names[found.tokens[int(i)]] for i in np.unravel_index(int(off.argmax()), off.shape)
+            names[returns.tokens[int(i)]]
+            for i in np.unravel_index(
+                int(absolute_correlations.argmax()), absolute_correlations.shape
+            )
         )
         raise Refused(
-            f"the covariance is singular: {first} and {second} correlate at {off.max():.9f}, over"
-            f" {len(found.moves)} returns",
+            f"the covariance is singular: {first} and {second} correlate at {absolute_correlations.max():.9f}, over"
+            f" {len(returns.moves)} returns",
             remedy="keep one of them among the free assets, or use a longer window",
         )
-    shrunk = _shrunk_correlation(found.moves)
-    return np.outer(found.volatility, found.volatility) * shrunk
+    shrunk = _shrunk_correlation(returns.moves)
+    return np.outer(returns.volatility, returns.volatility) * shrunk
 
 
-def _is_regular(sample: Floats) -> bool:
+def _is_regular(correlation: Floats) -> bool:
     """True if every eigenvalue is above MIN_EIGENVALUE, so that the matrix less MIN_EIGENVALUE · I
     is positive definite.
     """
     try:
         solve_positive_definite(
-            sample - MIN_EIGENVALUE * np.eye(len(sample)), np.zeros(len(sample))
+            correlation - MIN_EIGENVALUE * np.eye(len(correlation)), np.zeros(len(correlation))
         )
     except ValueError:
         return False
@@ -181,25 +196,30 @@ def _shrunk_correlation(moves: Floats) -> Floats:
     """Return the correlations shrunk towards zero by the share β²/δ² (section 3.3 of the paper)."""
     scores = _scores(moves)
     size, count = scores.shape
-    sample = _correlated(scores)
-    away = fsum_array(np.square(sample - np.eye(size)).ravel())
-    spread = matvec(np.square(scores).T, np.ones(size))
-    noise = (dot(spread, spread) / count - fsum_array(np.square(sample).ravel())) / count
-    part = min(max(noise, 0.0), away) / away if away > 0 else 0.0
-    return (1 - part) * sample + part * np.eye(size)
+    sample = _correlation_matrix(scores)
+    distance = fsum_array(np.square(sample - np.eye(size)).ravel())
+    square_sums = matvec(np.square(scores).T, np.ones(size))
+    noise = (dot(square_sums, square_sums) / count - fsum_array(np.square(sample).ravel())) / count
+    shrinkage = min(max(noise, 0.0), distance) / distance if distance > 0 else 0.0
+    return (1 - shrinkage) * sample + shrinkage * np.eye(size)
 
 
-def _centred(moves: Floats) -> list[Floats]:
+def _deviations(moves: Floats) -> list[Floats]:
     """Return the deviations from the mean return, by token."""
     return [column - fsum_array(column) / len(column) for column in np.ascontiguousarray(moves.T)]
 
 
 def _scores(moves: Floats) -> Floats:
     """Return the standardised returns, one row per token."""
-    return np.array([off / math.sqrt(dot(off, off) / len(off)) for off in _centred(moves)])
+    return np.array(
+        [
+            deviations / math.sqrt(dot(deviations, deviations) / len(deviations))
+            for deviations in _deviations(moves)
+        ]
+    )
 
 
-def _correlated(scores: Floats) -> Floats:
+def _correlation_matrix(scores: Floats) -> Floats:
     """Return the sample correlations of standardised returns."""
     matrix = np.eye(len(scores))
     for i, row in enumerate(scores):
@@ -209,21 +229,21 @@ def _correlated(scores: Floats) -> Floats:
 
 
 def _by_interval(
-    prices: Sequence[PricePoint], token: str, weights: ReturnsWindow, now_s: int
+    prices: Sequence[PricePoint], token: str, window: ReturnsWindow, now_s: int
 ) -> dict[int, PricePoint]:
     """Return the last price of each interval within the window, the current interval included."""
-    start_s = now_s - weights.window_s - weights.step_s
+    start_s = now_s - window.window_s - window.step_s
     return {
-        point.at_s // weights.step_s: point
+        point.at_s // window.step_s: point
         for point in prices
         if point.token == token and start_s < point.at_s <= now_s
     }
 
 
-def _days(seconds: int) -> str:
-    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{float(Fraction(seconds, size)):.3g} {unit}"
+def _duration_text(seconds: int) -> str:
+    for unit_s, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= unit_s:
+            return f"{float(Fraction(seconds, unit_s)):.3g} {unit}"
     return f"{seconds} s"
 
 

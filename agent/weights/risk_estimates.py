@@ -35,20 +35,23 @@ def estimate_risk(
     """Return the estimated risk of `tokens`, at least one. Raises Refused for prices that are
     missing, too old or constant, or a token that is a combination of others.
     """
-    seen = compute_returns(window, tokens, names, prices, now_s)
-    matrix = covariance(seen, names)
-    spread = np.sqrt(np.diag(matrix))
-    related = matrix / np.outer(spread, spread)
+    returns = compute_returns(window, tokens, names, prices, now_s)
+    matrix = covariance(returns, names)
+    volatilities = np.sqrt(np.diag(matrix))
+    correlations = matrix / np.outer(volatilities, volatilities)
     pairs = [(row, column) for row in range(len(tokens)) for column in range(row)]
     return RiskEstimate(
-        tuple((token, _to_bps(float(value))) for token, value in zip(tokens, spread, strict=True)),
         tuple(
-            (tokens[column], tokens[row], _to_bps(float(related[row, column])))
+            (token, _to_bps(float(value)))
+            for token, value in zip(tokens, volatilities, strict=True)
+        ),
+        tuple(
+            (tokens[column], tokens[row], _to_bps(float(correlations[row, column])))
             for row, column in pairs
         ),
-        len(seen.moves),
-        seen.from_s,
-        seen.until_s,
+        len(returns.moves),
+        returns.from_s,
+        returns.until_s,
     )
 
 

@@ -42,7 +42,7 @@ from agent.signing.rules import LocalSigner, SigningRules
 from agent.store.files.locks import lock_path, service_lock, store_lock_path, wait_for_lock
 from agent.store.files.recorder import FileOutbox
 from agent.venues.composer import RouterComposer
-from agent.venues.hyperliquid.client import HyperliquidVenue, NamedAgent, VenueConnection
+from agent.venues.hyperliquid.client import HyperliquidClient, NamedAgent, VenueConnection
 from agent.venues.hyperliquid.venue import (
     AgentSigner,
     approval_action,
@@ -72,15 +72,15 @@ def signing_rules(
     """Return the signing rules, which permit only the configured router (under its kind), the
     liquidity contracts, the pools' observations, the payout addresses, and the futures terms.
     """
-    own_rebalancer = execution.router_kind == "rebalancer"
+    is_own_rebalancer = execution.router_kind == "rebalancer"
     rules = SigningRules(
         config.chain.chain_id,
         config.wallet.address,
-        () if own_rebalancer else (execution.router,),
+        () if is_own_rebalancer else (execution.router,),
         tokens,
         config.execution.deadline,
         limits.gas_price_wei,
-        (execution.router,) if own_rebalancer else (),
+        (execution.router,) if is_own_rebalancer else (),
         config.chain.wrapped_native,
     )
     managers = tuple(contract for venue, contract in execution.liquidity if venue == "uniswap_v3")
@@ -108,7 +108,7 @@ class WalletSession:
     agent_key: SigningKey | None = None
 
     @contextmanager
-    def held(self, *, cancels_only: bool = False) -> Iterator[StepActors]:
+    def acting(self, *, cancels_only: bool = False) -> Iterator[StepActors]:
         """Wait for the wallet's lock, yield the actors of one action, and release the lock.
 
         The actors are rebuilt each time, because another process may have sent, paid or confirmed
@@ -118,16 +118,18 @@ class WalletSession:
         """
         with self.locked():
             if not cancels_only:
-                self.context.store.configs.require_present(
-                    self.context.loaded.digest, self.context.confirmed
+                self.context.store.configs.require_current(
+                    self.context.loaded.digest, self.context.confirmed_hash
                 )
             yield self._actors()
 
     def with_keys(self, context: AgentContext) -> AgentContext:
         """Return the context with this session's keys, so that its actions need not load them."""
-        key = None if self.key is None else keys.SuppliedKey(self.key)
-        agent = None if self.agent_key is None else keys.SuppliedKey(self.agent_key)
-        return replace(context, key=key or context.key, agent_key=agent or context.agent_key)
+        key_supply = None if self.key is None else keys.SuppliedKey(self.key)
+        agent_source = None if self.agent_key is None else keys.SuppliedKey(self.agent_key)
+        return replace(
+            context, key=key_supply or context.key, agent_key=agent_source or context.agent_key
+        )
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -139,7 +141,7 @@ class WalletSession:
             *lock_locations(context.loaded),
             patience_s=wait_s,
             sleep=context.clock.sleep,
-            tell=self.progress,
+            report_holder=self.progress,
         ):
             yield
 
@@ -156,7 +158,7 @@ class WalletSession:
         futures = futures_rules(config, context.portfolio, context.limits, context.store.trust)
         rules = replace(rules, futures=futures)
         nonces = partial(signable_nonces, context.store.journal)
-        context.endpoints.tell = self.progress
+        context.endpoints.report = self.progress
         if context.paper is not None:
             return paper_actors(
                 context,
@@ -172,15 +174,20 @@ class WalletSession:
             self.submit,
             config.execution.submit_public_fallback,
         )
-        proposes = config.wallet.mode == "propose"
-        if proposes:
+        proposes_only = config.wallet.mode == "propose"
+        if proposes_only:
             owner, sender = foreign_signer(
-                rules, nonces, context.endpoints, sender, context.line, safe=config.wallet.safe
+                rules,
+                nonces,
+                context.endpoints,
+                sender,
+                context.transport,
+                is_safe=config.wallet.safe,
             )
         else:
             require_no_open_proposals(context.store.journal, context.store.proposals)
         signer: Signer = ReadOnlySigner(config.wallet.address)
-        if self.key is not None and not proposes:
+        if self.key is not None and not proposes_only:
             signer = LocalSigner(self.key, rules, nonces)
         submitter = Submitter(
             journal=context.store.journal,
@@ -191,21 +198,21 @@ class WalletSession:
             settings=submission_settings(config, context.limits, context.futures),
             is_paused=context.switch.is_paused,
             is_hard=context.switch.is_hard,
-            proposed=context.store.proposals.proposed,
-            tell=lambda event: self.progress(event.text or event.name),
+            proposed_ids=context.store.proposals.proposed,
+            on_event=lambda event: self.progress(event.text or event.name),
         )
-        chain = JournaledExecutor(submitter)
-        executor: Executor = chain
+        chain_executor = JournaledExecutor(submitter)
+        executor: Executor = chain_executor
         venue = context.order_venue(self.agent_key)
         if venue is not None:
             executor = VenueExecutor(
-                chain, submitter, self._agent_signer(rules, context.clock), venue
+                chain_executor, submitter, self._agent_signer(rules, context.clock), venue
             )
-        if proposes:
+        if proposes_only:
             executor = ProposingExecutor(
                 submitter, context.store.proposals, owner, FileOutbox(context.loaded.proposals_path)
             )
-        perps = venue or chain_venue(config, context.portfolio, context.line, sender.status_of)
+        perps = venue or chain_venue(config, context.portfolio, context.transport, sender.status_of)
         composer = RouterComposer(
             sender,
             config.wallet.address,
@@ -247,17 +254,17 @@ def paper_actors(
         settings=replace(settings, bump_after_s=None),
         is_paused=context.switch.is_paused,
         is_hard=context.switch.is_hard,
-        tell=lambda event: progress(event.text or event.name),
+        on_event=lambda event: progress(event.text or event.name),
     )
-    chain = JournaledExecutor(submitter)
-    executor: Executor = chain
+    chain_executor = JournaledExecutor(submitter)
+    executor: Executor = chain_executor
     venue = context.order_venue()
     if isinstance(venue, PaperOrderVenue) and rules.futures is not None:
         venue.settle()
         signer = PaperAgentSigner(rules.futures, context.clock)
-        executor = VenueExecutor(chain, submitter, signer, venue)
+        executor = VenueExecutor(chain_executor, submitter, signer, venue)
     perps = venue or chain_venue(
-        context.config, context.portfolio, context.line, context.paper.status_of
+        context.config, context.portfolio, context.transport, context.paper.status_of
     )
     wallet = context.config.wallet.address
     return StepActors(
@@ -276,7 +283,7 @@ def open_actors(
     signs: bool = True,
 ) -> Iterator[StepActors]:
     """Yield the actors of one action under the wallet's lock. Without `signs` no key is loaded."""
-    with open_wallet_session(context, confirm, progress, signs=signs).held() as actors:
+    with open_wallet_session(context, confirm, progress, signs=signs).acting() as actors:
         yield actors
 
 
@@ -310,18 +317,18 @@ def open_wallet_session(
     if context.paper is not None:
         return WalletSession(context, confirm, progress, None, None)
     submit_url = config.execution.submit_url.get_secret_value()
-    submit = Endpoint(EndpointProvider(submit_url, "submit")) if submit_url else None
+    submit_endpoint = Endpoint(EndpointProvider(submit_url, "submit")) if submit_url else None
     key = None
     if signs and config.wallet.mode != "propose":
-        ask = getpass.getpass if sys.stdin.isatty() else None
+        ask_passphrase = getpass.getpass if sys.stdin.isatty() else None
         key = keys.load_key(
             context.key or key_source(context.loaded),
             config.chain.chain_id,
-            ask=ask,
+            ask=ask_passphrase,
             fork=config.chain.fork,
         )
-    agent = _agent_key(context) if key is not None else None
-    return WalletSession(context, confirm, progress, key, submit, agent)
+    agent_signing_key = _agent_key(context) if key is not None else None
+    return WalletSession(context, confirm, progress, key, submit_endpoint, agent_signing_key)
 
 
 def _agent_key(context: AgentContext) -> SigningKey | None:
@@ -331,10 +338,10 @@ def _agent_key(context: AgentContext) -> SigningKey | None:
     config = context.config
     if missing_agent_key(context.loaded):
         return None
-    ask = getpass.getpass if sys.stdin.isatty() else None
+    ask_passphrase = getpass.getpass if sys.stdin.isatty() else None
     try:
         source = context.agent_key or agent_key_source(context.loaded)
-        return keys.load_key(source, config.chain.chain_id, ask=ask)
+        return keys.load_key(source, config.chain.chain_id, ask=ask_passphrase)
     except ConfigError as error:
         message = error.message.replace("wallet.", "futures.agent_", 1)
         raise ConfigError(message, error.remedy) from None
@@ -345,13 +352,13 @@ def lock_locations(loaded: LoadedConfig) -> tuple[Path, int, str, Path]:
     store.
     """
     chain, wallet = loaded.config.chain, loaded.config.wallet.address
-    file = store_file(loaded).resolve()
-    alone = chain.local or loaded.paper  # a paper store never blocks the wallet itself
+    store_path = store_file(loaded).resolve()
+    is_separate = chain.local or loaded.paper  # a paper store never blocks the wallet itself
     return (
-        lock_path(chain.chain_id, wallet, file, local_chain=alone),
+        lock_path(chain.chain_id, wallet, store_path, local_chain=is_separate),
         chain.chain_id,
         wallet,
-        store_lock_path(file),
+        store_lock_path(store_path),
     )
 
 
@@ -366,9 +373,12 @@ def submission_settings(
     else:
         poll_s, mined_timeout_s, bump_after_s = 2.0, 180.0, 30.0
         final_timeout_s = 30.0 * config.chain.confirmations
-    emergency: tuple[int | None, int | None] = (None, None)
+    emergency_caps_wei: tuple[int | None, int | None] = (None, None)
     if futures is not None:
-        emergency = fee_ceiling_wei(futures.limits, limits), gas_per_day_wei(futures.limits, limits)
+        emergency_caps_wei = (
+            fee_ceiling_wei(futures.limits, limits),
+            gas_per_day_wei(futures.limits, limits),
+        )
     return SubmissionSettings(
         confirmations=config.chain.confirmations,
         poll_s=poll_s,
@@ -377,7 +387,7 @@ def submission_settings(
         max_fee_wei=limits.gas_price_wei,
         bump_after_s=bump_after_s,
         gas_per_day_wei=limits.gas_per_day_wei,
-        emergency=emergency,
+        emergency_ceilings=emergency_caps_wei,
     )
 
 
@@ -404,7 +414,7 @@ class AgentApprover:
         self._connection = VenueConnection(
             table.address, is_mainnet=is_mainnet, timeout_s=VENUE_TIMEOUT_S
         )
-        self._venue = HyperliquidVenue(self._connection, wallet, {}, self._now_ms)
+        self._venue = HyperliquidClient(self._connection, wallet, {}, self._now_ms)
         self._rules = AgentApprovalRules(wallet, wallet, self._name, is_mainnet)
 
     def require_account(self) -> None:
@@ -426,7 +436,7 @@ class AgentApprover:
         Retryable.
         """
         try:
-            require_fresh_agent(self._connection, address, self._former(address))
+            require_fresh_agent(self._connection, address, self._former_agents(address))
         except Refused:
             return False
         return True
@@ -434,10 +444,10 @@ class AgentApprover:
     def load_signer(self) -> ApprovalSigner:
         """Load the wallet's key and return the signer of approvals. Raises ConfigError."""
         context = self._context
-        ask = getpass.getpass if sys.stdin.isatty() else None
+        ask_passphrase = getpass.getpass if sys.stdin.isatty() else None
         chain = context.config.chain
         source = context.key or key_source(context.loaded)
-        key = keys.load_key(source, chain.chain_id, ask=ask, fork=chain.fork)
+        key = keys.load_key(source, chain.chain_id, ask=ask_passphrase, fork=chain.fork)
         if not isinstance(key, ApprovalKey):
             raise ConfigError(
                 "wallet: this key cannot sign the approval of an agent",
@@ -453,7 +463,7 @@ class AgentApprover:
         trust, agent = self._context.store.trust, NamedAgent(self._name, address, until_ms)
         nonce_ms = trust.take_approval_nonce(self._now_ms())
         approval = new_approval(
-            self._connection, signer.address, agent, nonce_ms, self._former(address)
+            self._connection, signer.address, agent, nonce_ms, self._former_agents(address)
         )
         action = approval_action(approval)
         signature = signer.sign(approval_message(action), approval)
@@ -471,7 +481,7 @@ class AgentApprover:
             )
         return named_agent
 
-    def _former(self, address: str) -> tuple[str, ...]:
+    def _former_agents(self, address: str) -> tuple[str, ...]:
         return (address,) if self._context.store.trust.agent_end_ms(address) else ()
 
     def _now_ms(self) -> int:

@@ -104,18 +104,18 @@ def open_recorder(loaded: LoadedConfig, folder: Path | None) -> StepRecorder | N
     Raises ConfigError if the folder cannot be used.
     """
     table = loaded.config.record
-    books = "paper" if loaded.paper else "live"
+    store_kind = "paper" if loaded.paper else "live"
     limits = RecorderLimits(FILES, MEGABYTES * MEGABYTE)
     if table is not None:
         limits = RecorderLimits(table.keep_files, table.keep_megabytes * MEGABYTE)
     if folder is not None:
-        return StepRecorder(folder, loaded.digest, books, limits)
+        return StepRecorder(folder, loaded.digest, store_kind, limits)
     if table is None:
         return None
-    place = loaded.path.parent / table.dir
-    recorder = StepRecorder(place, loaded.digest, books, limits)  # creates the folder
+    config_folder = loaded.path.parent / table.dir
+    recorder = StepRecorder(config_folder, loaded.digest, store_kind, limits)  # creates the folder
     if loaded.paper:
-        return StepRecorder(place / PAPER_FOLDER, loaded.digest, books, limits)
+        return StepRecorder(config_folder / PAPER_FOLDER, loaded.digest, store_kind, limits)
     return recorder
 
 
@@ -133,13 +133,13 @@ class SystemClock:
 
 @dataclass(frozen=True, slots=True)
 class AgentContext:
-    """Everything needed to read, evaluate and build the actors. `line` is a quorum transport over
+    """Everything needed to read, evaluate and build the actors. `transport` is the quorum over
     `endpoints`.
     """
 
     loaded: LoadedConfig
     endpoints: EndpointPool
-    line: Transport
+    transport: Transport
     portfolio: Portfolio
     pools: tuple[PoolRef, ...]
     policy: Policy
@@ -166,7 +166,7 @@ class AgentContext:
     paper: PaperChain | None = None
     """Simulated chain of paper trading; None for a live agent."""
     recorder: StepRecorder | None = None
-    confirmed: str | None = None
+    confirmed_hash: str | None = None
     """Hash of the config version that was confirmed when the context was opened."""
 
     @property
@@ -184,7 +184,7 @@ class AgentContext:
         return replace(self, futures=replace(self.futures, ask=()))
 
     @property
-    def counted(self) -> Portfolio:
+    def portfolio_with_positions(self) -> Portfolio:
         """The portfolio with its liquidity positions, confirmed in the config or opened by the
         agent.
         """
@@ -197,7 +197,7 @@ class AgentContext:
         """Return the snapshot with config and history, for `assemble_input` to complete."""
         return StepInput(
             snapshot,
-            self.counted,
+            self.portfolio_with_positions,
             self.policy,
             self.reference,
             self.limits,
@@ -211,12 +211,12 @@ class AgentContext:
         history is read from the chain.
         """
         pins = {pin.address: pin.code_hash for pin in self.store.trust.pins()}
-        backing = self.store.trust.implementations()
+        implementations = self.store.trust.implementations()
         if self.futures is not None and self.config.futures is not None:
             snapshot = distrust_changed_venue(
-                snapshot, self.futures.account, self.config.futures.contracts, pins, backing
+                snapshot, self.futures.account, self.config.futures.contracts, pins, implementations
             )
-        bare = with_prior_day(
+        bare_step = with_prior_day(
             self.bare_input(snapshot, history),
             self.store.balances,
             self.store.budgets,
@@ -225,11 +225,13 @@ class AgentContext:
         )
         venue = self.config.venues.uniswap_v3
         manager = None if venue is None else venue.position_manager
-        bare = with_unknown_positions(
-            bare, self.store.positions, self.store.budgets, self.line, manager
+        bare_step = with_unknown_positions(
+            bare_step, self.store.positions, self.store.budgets, self.transport, manager
         )
-        changed = quarantine.changed_tokens(snapshot, self.tokens, pins, backing)
-        return assemble_input(bare, read_memory(bare, self.store, changed, self.layer_readers))
+        changed_tokens = quarantine.changed_tokens(snapshot, self.tokens, pins, implementations)
+        return assemble_input(
+            bare_step, read_memory(bare_step, self.store, changed_tokens, self.layer_readers)
+        )
 
     @property
     def layer_readers(self) -> tuple[LayerReader, ...]:
@@ -248,28 +250,28 @@ class AgentContext:
     @property
     def payouts(self) -> tuple[str, ...]:
         """Payout addresses that the config names and the owner has confirmed."""
-        if not (named := self.config.wallet.payout_addresses):
+        if not (configured := self.config.wallet.payout_addresses):
             return ()
         confirmed = self.store.requests.payout_addresses()
-        return tuple(address for address in named if address in confirmed)
+        return tuple(address for address in configured if address in confirmed)
 
     @property
     def screen(self) -> TokenScreen:
         """Token screen, which simulates transfers."""
-        return TokenScreen(self.line, self.config.chain.wrapped_native)
+        return TokenScreen(self.transport, self.config.chain.wrapped_native)
 
     @property
     def readers(self) -> StepReaders:
         """Readers of a step: chain, store and evidence, or the simulated chain on paper."""
         evidence = GatheredEvidence(
-            paused=self._paused,
-            pins=lambda: [(pin.address, pin.code_hash) for pin in self.store.trust.pins()],
+            read_switch=self._read_switch,
+            read_pins=lambda: [(pin.address, pin.code_hash) for pin in self.store.trust.pins()],
             quoter=self.quoter,
             clock=self.clock,
             min_operators=self.config.chain.min_operators,
-            screen=self.screen,
+            screen_tokens=self.screen,
         )
-        live = StepReaders(
+        readers = StepReaders(
             self.reader,
             self.assemble,
             self.store.budgets.history,
@@ -278,17 +280,17 @@ class AgentContext:
             SystemRandom().random,
         )
         if self.paper is not None:
-            live = replace(
-                live,
+            readers = replace(
+                readers,
                 reader=PaperReader(self.reader, self.paper),
                 evidence=PaperEvidence(evidence, self.paper),
             )
         elif self.config.wallet.safe:
-            safe = SafeContract(self.line, self.config.wallet.address)
-            return replace(live, reader=SafeReader(self.reader, safe))
+            safe = SafeContract(self.transport, self.config.wallet.address)
+            return replace(readers, reader=SafeReader(self.reader, safe))
         if (venue := self.order_venue()) is not None:
-            return replace(live, reader=VenueReader(live.reader, venue))
-        return live
+            return replace(readers, reader=VenueReader(readers.reader, venue))
+        return readers
 
     def order_venue(
         self, key: SigningKey | None = None
@@ -298,9 +300,9 @@ class AgentContext:
         """
         return order_venue(self.loaded, self.portfolio, self.store, self.clock, key)
 
-    def _paused(self) -> tuple[bool, str]:
-        switch = self.switch.read()
-        return switch.paused is not False, switch.reason
+    def _read_switch(self) -> tuple[bool, str]:
+        state = self.switch.read()
+        return state.paused is not False, state.reason
 
 
 def amm_venues(config: Config) -> list[UniswapV2 | UniswapV3]:
@@ -407,7 +409,7 @@ def open_context(
     endpoint_pool = open_endpoint_pool(loaded.config, transports, clock)
     portfolio, layers = _target_portfolio(loaded, endpoint_pool)
     with open_store_offline(loaded) as (store, switch):
-        confirmed = store.configs.confirmed()
+        confirmed_hash = store.configs.confirmed()
         if loaded.paper:
             prepare_paper_store(loaded, store)
         if (recorder := open_recorder(loaded, record)) is not None:
@@ -422,14 +424,14 @@ def open_context(
             clock,
             untrusted_pools=untrusted_pools,
         )
-        yield replace(context, recorder=recorder, confirmed=confirmed)
+        yield replace(context, recorder=recorder, confirmed_hash=confirmed_hash)
 
 
 def reopen_context(context: AgentContext, loaded: LoadedConfig) -> AgentContext:
     """Return the context for a newly confirmed config, over the same endpoints, store, clock and
     key.
     """
-    reopened = _build_context(
+    new_context = _build_context(
         loaded,
         *_target_portfolio(loaded, context.endpoints),
         context.endpoints,
@@ -441,9 +443,9 @@ def reopen_context(context: AgentContext, loaded: LoadedConfig) -> AgentContext:
     if context.recorder is not None:
         context.recorder.config = loaded.digest
     return replace(
-        reopened,
+        new_context,
         recorder=context.recorder,
-        confirmed=loaded.digest,
+        confirmed_hash=loaded.digest,
         key=context.key,
         agent_key=context.agent_key,
     )
@@ -457,8 +459,8 @@ def _target_portfolio(
 
     config = loaded.config
     addresses = [token.address for token in config.portfolio.listed]
-    listed = read_tokens(QuorumProvider(endpoint_pool), addresses)
-    tokens = {token.address: token for token in listed}
+    listed_tokens = read_tokens(QuorumProvider(endpoint_pool), addresses)
+    tokens = {token.address: token for token in listed_tokens}
     portfolio = build_portfolio(config, tokens)
     portfolio = replace(
         portfolio,
@@ -488,12 +490,12 @@ def _build_context(  # noqa: PLR0913
     from agent.chain.providers.quorum import QuorumProvider  # web3 is loaded to connect only
     from agent.chain.snapshot import ChainReader
 
-    config, line = loaded.config, QuorumProvider(endpoint_pool)
+    config, transport = loaded.config, QuorumProvider(endpoint_pool)
     require_venue_decimals(config, portfolio)
     limits = build_limits(config, portfolio.numeraire)
     tokens = (*(asset.token for asset in portfolio.assets), *portfolio.hubs)
     addresses = [token.address for token in tokens]
-    pools = discover_pools(line, amm_venues(config), tokens, portfolio.hubs)
+    pools = discover_pools(transport, amm_venues(config), tokens, portfolio.hubs)
     portfolio = replace(portfolio, lp_targets=build_targets(config, portfolio, pools))
     pins = {pin.address: pin.code_hash for pin in store.trust.pins()}
     reference = build_reference(
@@ -501,17 +503,19 @@ def _build_context(  # noqa: PLR0913
     )
     if not untrusted_pools:
         pools = tuple(pool for pool in pools if pool.address in pins) or pools
-    pinned = tuple(dict.fromkeys((*fixed_contracts(config, store.positions.changes()), *addresses)))
+    pinned_addresses = tuple(
+        dict.fromkeys((*fixed_contracts(config, store.positions.changes()), *addresses))
+    )
     execution = replace(
-        build_execution(config, pinned),
+        build_execution(config, pinned_addresses),
         liquidity=liquidity_contracts(config, store.positions.changes()),
     )
     if execution.router_kind == "rebalancer":
         require_own_rebalancer(
-            line, execution.router, config.chain.wrapped_native, factories(config)
+            transport, execution.router, config.chain.wrapped_native, factories(config)
         )
-    venue = () if config.futures is None else tuple(config.futures.contracts)
-    proxies = find_proxies(line, (*addresses, *venue))
+    venue_contracts = () if config.futures is None else tuple(config.futures.contracts)
+    proxies = find_proxies(transport, (*addresses, *venue_contracts))
     scope = SnapshotScope(
         owner=config.wallet.address,
         tokens=tokens,
@@ -522,7 +526,11 @@ def _build_context(  # noqa: PLR0913
         feeds=(*portfolio.feeds(), *reference.uptime),
         code=tuple(
             dict.fromkeys(
-                (*pinned, *(pool.address for pool in pools), *(proxy.first for proxy in proxies))
+                (
+                    *pinned_addresses,
+                    *(pool.address for pool in pools),
+                    *(proxy.first_implementation for proxy in proxies),
+                )
             )
         ),
         twap_window_s=reference.twap_window_s,
@@ -533,16 +541,24 @@ def _build_context(  # noqa: PLR0913
         layers=() if (perps := perp_scope(config, portfolio)) is None else (perps,),
         data_fee=endpoint_pool.data_fee,
     )
-    chain = ChainReader(
+    chain_reader = ChainReader(
         endpoint_pool, config.chain.chain_id, scope, clock, min_operators=config.chain.min_operators
     )
-    confirmed = resolve_positions(line, known_positions(config, portfolio, ()), factories(config))
-    known = partial(known_positions, config, portfolio)
-    reader = PositionReader(chain, confirmed, factories(config), store.positions.changes, known)
+    confirmed_positions = resolve_positions(
+        transport, known_positions(config, portfolio, ()), factories(config)
+    )
+    read_known_positions = partial(known_positions, config, portfolio)
+    reader = PositionReader(
+        chain_reader,
+        confirmed_positions,
+        factories(config),
+        store.positions.changes,
+        read_known_positions,
+    )
     return AgentContext(
         loaded,
         endpoint_pool,
-        line,
+        transport,
         portfolio,
         pools,
         build_policy(config),
@@ -553,7 +569,7 @@ def _build_context(  # noqa: PLR0913
         switch,
         clock,
         reader,
-        build_quoter(line, second_quote_venues(config)),
+        build_quoter(transport, second_quote_venues(config)),
         layers=layers,
         futures=futures_policy(config, portfolio, on_paper=loaded.paper),
         tax=TaxRunCache(loaded, portfolio),
@@ -564,7 +580,7 @@ def _build_context(  # noqa: PLR0913
                 endpoint_pool,
                 store,
                 reader,
-                paper_venue(config, portfolio, line),
+                paper_venue(config, portfolio, transport),
             )
             if loaded.paper
             else None

@@ -41,7 +41,7 @@ from agent.signing.secret import AgentPrivateKey, PrivateKey
 from agent.store.store import Store, TrustStore
 from agent.units import Token
 from agent.venues.hyperliquid.account import USDC, parse_numbers
-from agent.venues.hyperliquid.client import AgentKey, HyperliquidVenue, VenueConnection
+from agent.venues.hyperliquid.client import AgentKey, HyperliquidClient, VenueConnection
 from agent.venues.hyperliquid.venue import HyperliquidPerps
 from agent.venues.perpetual_protocol import PerpContracts, PerpetualProtocol
 
@@ -150,7 +150,7 @@ def futures_policy(config: Config, portfolio: Portfolio, *, on_paper: bool) -> F
 
 
 def futures_rules(
-    config: Config, portfolio: Portfolio, spot: Limits, trust: TrustStore
+    config: Config, portfolio: Portfolio, spot_limits: Limits, trust: TrustStore
 ) -> FuturesRules | None:
     """Return the signer's futures terms, with the pinned market numbers of an off-chain venue; None
     without [futures].
@@ -174,7 +174,7 @@ def futures_rules(
         limits.slippage_bps,
         limits.emergency_slippage_bps,
         limits.index_age_s,
-        fee_ceiling_wei(limits, spot),
+        fee_ceiling_wei(limits, spot_limits),
         config.execution.deadline,
         tuple(numbers.items()),
         policy.order_kind,
@@ -254,7 +254,7 @@ def order_venue(
         return None
     tokens = _tokens(portfolio)
     is_mainnet = table.network == "mainnet"
-    client = HyperliquidVenue(
+    client = HyperliquidClient(
         VenueConnection(table.address, is_mainnet=is_mainnet, timeout_s=VENUE_TIMEOUT_S),
         table.account or config.wallet.address,
         {
@@ -273,7 +273,7 @@ def order_venue(
         store.journal.newest_venue_nonce,
         table.agent_name,
         store.trust,
-        no_key=missing_agent_key(loaded),
+        no_key_reason=missing_agent_key(loaded),
     )
     if loaded.paper:
         return PaperOrderVenue(venue, client, store.paper, store.ledger.funding_since_s)

@@ -31,7 +31,7 @@ class TaxRunCache:
         """Return the reader of a step's tax state."""
         return lambda step, _: TaxState(self.state(store, step, step.snapshot.head.timestamp_s))
 
-    def state(self, store: Store, present: StepInput, now_s: int) -> TaxInputs | None:
+    def state(self, store: Store, step: StepInput, now_s: int) -> TaxInputs | None:
         """Return the tax state of the year at `now_s`; None without [tax], or if an exchange rate
         is missing and no limit depends on it.
 
@@ -45,20 +45,25 @@ class TaxRunCache:
             table = read_rates(self._loaded)
             rate = rate_of(table)
             method = LotMethod(tax.method)
-            booked = self._booked_lots(store, method, rate)
+            booked_lots = self._booked_lots(store, method, rate)
             numeraire, since_s = self._portfolio.numeraire, year_start_s(now_s)
-            pending = run_tax_lots(
-                pending_entries(store, present),
+            pending_lots = run_tax_lots(
+                pending_entries(store, step),
                 method,
                 numeraire.address,
                 self._portfolio.wrapped_native,
                 rate,
-                Lots(method, booked.open()),
+                Lots(method, booked_lots.open()),
             )
-            realised = booked.realised(since_s) + pending.gained(since_s)
+            realised = booked_lots.realised(since_s) + pending_lots.gained(since_s)
             limit = year_limit(tax.year_limit, numeraire.decimals)
             return TaxInputs(
-                method, tax.currency or "", Fraction(rate(now_s)), pending.open(), realised, limit
+                method,
+                tax.currency or "",
+                Fraction(rate(now_s)),
+                pending_lots.open(),
+                realised,
+                limit,
             )
         except ConfigError:
             if tax.year_limit is not None:

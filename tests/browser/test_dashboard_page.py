@@ -23,7 +23,7 @@ from agent.app.research.trials import write_pages
 from agent.app.settings.shown import settings_document
 from agent.backtest.report.page import ReportFact, ReportPage, ReportSection
 from agent.units import spell_durations
-from agent.web.pages import PAGES, at, format_figure
+from agent.web.pages import PAGES, format_figure, value_at
 from tests.browser.chromium import AXE, PHONE, WIDE, patient_context, violations
 from tests.cli.conftest import desk, served  # noqa: F401  the local chain of the commands
 from tests.cli.tools import Desk, first_document, forked
@@ -150,7 +150,7 @@ def test_every_figure_is_the_commands_and_follows_the_agent(desk: Desk, chromium
         compared = 0
         for path, found in shown.items():
             for of, form, value, text in found:
-                exact = at(told, of)
+                exact = value_at(told, of)
                 assert without_age(value) == without_age("" if exact is None else exact), (path, of)
                 assert without_age(text) == without_age(spell_durations(format_figure(exact, form))), (path, of)
                 compared += 1

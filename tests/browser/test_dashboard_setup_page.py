@@ -137,8 +137,8 @@ def test_the_list_of_portfolios_has_no_violation_and_follows_them(chromium: Any,
         opened = shelf.parts[1].opened
         assert opened is not None
         tab_to(page, "#to-2")
-        opened.board.documents["status"]["total_value"] = "7.5"
-        shelf.loop.call_soon_threadsafe(opened.board.announce)
+        opened.cache.documents["status"]["total_value"] = "7.5"
+        shelf.loop.call_soon_threadsafe(opened.cache.announce)
         page.wait_for_selector("data:has-text('7.50')")
         assert page.locator("#to-2:focus").count() == 1
         page.keyboard.press("Enter")

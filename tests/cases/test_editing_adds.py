@@ -40,7 +40,7 @@ def test_an_added_token_is_shown_priced_and_pinned_and_planned_at_once(anvil_cha
     pools = [row for row in done.new_tokens.rows if row["liquidity"]]
     assert pools
     assert all(row["liquidity"].endswith(" USDC") and "LINK" in row["what"] for row in pools)
-    priced, tried = done.new_tokens.told
+    priced, tried = done.new_tokens.notes
     assert mentions(priced, "LINK", "feed: round")
     assert mentions(tried, "LINK was")
     with again(chain, load_config(bot.file)) as agent:
@@ -54,7 +54,7 @@ def test_an_added_token_is_shown_priced_and_pinned_and_planned_at_once(anvil_cha
 
 def test_an_added_token_without_feed_is_priced_by_means_of_its_pools(anvil_chain: LocalChain, tmp_path: Path) -> None:
     bot, chain = Bot(anvil_chain, tmp_path), anvil_chain
-    priced, _ = bot.edit(link(chain), pins=True).new_tokens.told
+    priced, _ = bot.edit(link(chain), pins=True).new_tokens.notes
     assert mentions(priced, "LINK", "twap", "1800 s")
     assert "v3 " in priced
     with again(chain, load_config(bot.file)) as agent:

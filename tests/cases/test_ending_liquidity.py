@@ -27,7 +27,7 @@ def test_liquidity_goes_out_before_everything_is_sold(anvil_chain: LocalChain, t
         chain.set_balance("USDC", chain.balance("USDC") + gift * USD)
         chain.mine(1)
         held = agent.rebalance()
-        assert bool([flow for flow in held.step_input.history.cash_flows.unexplained if flow.holds]) is bool(gift)
+        assert bool([flow for flow in held.step_input.history.cash_flows.unexplained if flow.blocks_trading]) is bool(gift)
         looked = shutdown.stop(agent, to_stable=True, confirm=lambda _: True)
         (first,) = looked.sales
         assert first.plan is not None, looked.reason

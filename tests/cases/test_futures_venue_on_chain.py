@@ -8,7 +8,7 @@ import pytest
 
 from agent import app as api
 from agent.app.start.setup import pin_all
-from agent.chain.tokens import SLOTS
+from agent.chain.tokens import IMPLEMENTATION_SLOTS
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.localchain.perpetuals import LocalPerps
@@ -35,7 +35,7 @@ def checks(chain: LocalChain, loaded: object) -> dict[str, tuple[str, str]]:
 
 def upgraded(chain: LocalChain, proxy: str, to: str) -> None:
     """The proxy's implementation slot of EIP-1967 names another contract."""
-    chain.node.ask([("anvil_setStorageAt", [proxy, SLOTS[0], "0x" + to[2:].lower().rjust(64, "0")]), ("evm_mine", [])])
+    chain.node.ask([("anvil_setStorageAt", [proxy, IMPLEMENTATION_SLOTS[0], "0x" + to[2:].lower().rjust(64, "0")]), ("evm_mine", [])])
 
 
 def test_the_doctor_compares_collateral_links_and_markets(perps: LocalPerps, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from agent.margin import account as margin
 from agent.model.futures import MarginAccount, PerpOrder, PerpOrderKind
 from agent.venues.hyperliquid.client import (
     AgentKey,
-    HyperliquidVenue,
+    HyperliquidClient,
     NamedAgent,
     VenueConnection,
 )
@@ -40,7 +40,7 @@ class World:
 
     server: HyperliquidServer
     connection: VenueConnection
-    venue: HyperliquidVenue
+    venue: HyperliquidClient
     steps: int = 0
 
     def tickets(self, *orders: PerpOrder) -> tuple[OrderTicket, ...]:
@@ -58,9 +58,9 @@ class World:
     def size(self, coin: str) -> Fraction:
         return self.server.wallet(OWNER.address).held.get(coin, Held()).size
 
-    def client(self, key: LocalAccount = AGENT, is_mainnet: bool = False, account: str = OWNER.address) -> HyperliquidVenue:
+    def client(self, key: LocalAccount = AGENT, is_mainnet: bool = False, account: str = OWNER.address) -> HyperliquidClient:
         agent = AgentKey(key, is_mainnet=is_mainnet)
-        return HyperliquidVenue(self.connection, account, LATEST, lambda: self.server.now_ms, agent)
+        return HyperliquidClient(self.connection, account, LATEST, lambda: self.server.now_ms, agent)
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def opened(server: HyperliquidServer) -> World:
     connection = VenueConnection(server.url, is_mainnet=server.is_mainnet, timeout_s=60)
     approve_agent(connection, OWNER, NamedAgent("trimtab", AGENT.address, server.now_ms + 30 * DAY_MS), server.now_ms, ())
     key = AgentKey(AGENT, is_mainnet=server.is_mainnet)
-    return World(server, connection, HyperliquidVenue(connection, OWNER.address, LATEST, lambda: server.now_ms, key))
+    return World(server, connection, HyperliquidClient(connection, OWNER.address, LATEST, lambda: server.now_ms, key))
 
 
 def order(coin: str, lots: int, price: str, kind: PerpOrderKind = PerpOrderKind.MARKET, reduce: bool = False) -> PerpOrder:
@@ -276,7 +276,7 @@ def test_isolated_margin_and_missing_markets_stop_the_read(world: World) -> None
     world.server.wallet(OWNER.address).is_isolated.add("ETH")
     with pytest.raises(OperatorNeeded, match="ETH is set to isolated margin"):
         world.venue.read()
-    absent = HyperliquidVenue(world.connection, OWNER.address, {"XYZ": ""}, lambda: 0)
+    absent = HyperliquidClient(world.connection, OWNER.address, {"XYZ": ""}, lambda: 0)
     with pytest.raises(Refused, match="no market XYZ"):
         absent.read()
 
@@ -354,7 +354,7 @@ def test_too_little_margin_and_delisted_markets_are_refused_with_the_reason(worl
 
 
 def test_a_client_without_a_key_reads_and_sends_nothing(world: World) -> None:
-    reader = HyperliquidVenue(world.connection, OWNER.address, LATEST, lambda: world.server.now_ms)
+    reader = HyperliquidClient(world.connection, OWNER.address, LATEST, lambda: world.server.now_ms)
     reader.read()
     with pytest.raises(Refused, match="no agent key"):
         reader.submit(world.ticket(order("ETH", 10_000, "3010")))
@@ -421,7 +421,7 @@ def test_an_order_that_arrives_after_its_end_does_not_happen(world: World) -> No
 
 def test_clocks_that_differ_never_declare_an_order_dead_too_soon(world: World) -> None:
     ticket = world.ticket(order("ETH", 10_000, "3010"))
-    ahead = HyperliquidVenue(
+    ahead = HyperliquidClient(
         world.connection, OWNER.address, LATEST, lambda: world.server.now_ms + 10 * VALID_MS, AgentKey(AGENT, is_mainnet=False)
     )
     with pytest.raises(Retryable) as caught:
@@ -532,7 +532,7 @@ def test_only_the_highest_nonces_are_kept_and_each_is_taken_once() -> None:
 
 def test_a_slow_or_absent_venue_is_a_retry_and_never_a_zero(world: World) -> None:
     absent = VenueConnection("http://127.0.0.1:9", is_mainnet=False, timeout_s=1)
-    lonely = HyperliquidVenue(absent, OWNER.address, LATEST, lambda: 0)
+    lonely = HyperliquidClient(absent, OWNER.address, LATEST, lambda: 0)
     for call in (lonely.read, lonely.agents, lambda: lonely.state_of("0x" + "0" * 32)):
         with pytest.raises(Retryable, match="did not answer") as caught:
             call()

@@ -24,7 +24,7 @@ from agent.model import Alert, AlertKind, FuturesReading, IntentKind, IntentStat
 from agent.model.futures import MarginDeposit, PerpOrder
 from agent.policy import failures
 from agent.ports.perpetuals import futures_grant
-from agent.venues.hyperliquid.client import HyperliquidVenue
+from agent.venues.hyperliquid.client import HyperliquidClient
 from tests.support import agents
 from tests.support.futures import EVEN
 from tests.support.hyperliquid import AGENT, AGENT_ENV, ETH_AND_BTC, venue_changes, venue_for
@@ -242,7 +242,7 @@ def test_an_agent_that_may_not_trade_holds_futures_and_spot_goes_on(
 
 
 def test_a_held_key_is_alerted_until_another_is_approved(server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path) -> None:
-    facts = RunFacts(paused=False, silent="", low_gas_wei=None)
+    facts = RunFacts(paused=False, heartbeat_fault="", low_gas_wei=None)
     with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, {"ETH": "100%"}), EVEN) as agent:
         assert agent_alerts(agent.rebalance(send=False), facts) == []
         server.agents[0].until_ms = server.now_ms + 2 * DAY_MS
@@ -285,13 +285,13 @@ def test_agents_that_cannot_be_read_hold_futures_alone(server: HyperliquidServer
 def test_a_key_ended_between_check_and_order_ends_no_run(
     server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    post = HyperliquidVenue.post
+    post = HyperliquidClient.post
 
-    def ended_first(venue: HyperliquidVenue, body: Mapping[str, object]) -> str:
+    def ended_first(venue: HyperliquidClient, body: Mapping[str, object]) -> str:
         server.agents = []
         return post(venue, body)
 
-    monkeypatch.setattr(HyperliquidVenue, "post", ended_first)
+    monkeypatch.setattr(HyperliquidClient, "post", ended_first)
     with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, {"ETH": "100%"}), EVEN) as agent:
         outcome = agent.rebalance(send=True, confirm=agents.yes)
         assert outcome.kind is OutcomeKind.FAILED, outcome.reason
@@ -593,7 +593,7 @@ def test_a_vault_deposit_is_a_transfer_and_an_unknown_row_makes_the_profit_uncer
         outcome = agent.rebalance(send=False)
         assert "(airdrop)" in outcome.reason
         assert "uncertain" in outcome.reason
-        facts = RunFacts(paused=False, silent="", low_gas_wei=None)
+        facts = RunFacts(paused=False, heartbeat_fault="", low_gas_wei=None)
         [alert] = [one for one in cycle_alerts(outcome, facts) if one.key == "futures:books"]
         assert alert.kind is AlertKind.REVIEW
         assert alert.lasting

@@ -96,19 +96,19 @@ def test_what_strangers_send_changes_no_total_and_is_listed_as_ignored(anvil_cha
     assert [d.weight_bps for d in after.drifts] == [d.weight_bps for d in before.drifts]
     assert after.decision == before.decision
     assert share(found) == loss
-    assert {stray.name for stray in found.ignored.found} == {pair.name, token.name}
+    assert {stray.name for stray in found.ignored.positions} == {pair.name, token.name}
     assert [report.confirmed.name for report in found.reports] == [one.name for one in own]
 
 
 def test_thousands_of_tokens_from_strangers_are_counted_and_not_all_looked_at(
     anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(own_positions, "MOST", 2)
+    monkeypatch.setattr(own_positions, "MAX_CHECKED_TOKENS", 2)
     sent = [lp.provide_v3(anvil_chain, V3, -n, n, 10) for n in (1, 2, 3, 4, 5)]
     with agents.agent_on(anvil_chain, tmp_path) as agent:
         found = liquidity(agent)
-    assert [stray.name for stray in found.ignored.found] == [one.name for one in sent[:2]]
-    assert found.ignored.more == 3
+    assert [stray.name for stray in found.ignored.positions] == [one.name for one in sent[:2]]
+    assert found.ignored.unchecked_count == 3
 
 
 def test_a_pushed_pool_moves_no_weight_and_fires_no_budget(anvil_chain: LocalChain, tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def desk(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
     with agents.agent_on(perps.chain, tmp_path, futures_changes(perps, {"WETH": "100%"}), EVEN) as agent:
         context = agent.context
         sender = QuorumSender(context.endpoints, context.config.chain.chain_id)
-        found = chain_venue(context.config, context.portfolio, context.line, sender.status_of)
+        found = chain_venue(context.config, context.portfolio, context.transport, sender.status_of)
         assert found is not None
         yield Desk(agent, found, can_rest=False)
 

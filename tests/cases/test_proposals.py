@@ -52,7 +52,7 @@ def proposal(agent: Agent) -> dict[str, Any]:
     """What a rebalance proposes, as its file says it."""
     with pytest.raises(AwaitingExternalSignature) as caught:
         agent.rebalance(send=True, confirm=yes)
-    path = Path(caught.value.place)
+    path = Path(caught.value.path)
     assert path.stat().st_mode & 0o077 == 0
     assert path.parent.stat().st_mode & 0o077 == 0
     written: dict[str, Any] = json.loads(path.read_text())

@@ -11,7 +11,7 @@ from agent import wiring
 from agent.app.agent import Agent
 from agent.app.cycles import ignore_progress, never_confirm
 from agent.errors import Refused
-from agent.layers.liquidity.policy.minimums import least_amounts
+from agent.layers.liquidity.policy.minimums import minimum_amounts
 from agent.localchain import LocalChain
 from agent.model import Plan, Provide, StepInput, Withdraw
 from agent.ports import PreparedTransaction
@@ -55,8 +55,8 @@ def test_a_mint_that_accepts_less_than_the_reference_allows_is_not_signed(
         step, plan = planned(agent)
         [action] = plan.actions
         fooled = replace(action, min_raw=minimums)
-        assert least_amounts(step, fooled) == least_amounts(step, action)
-        assert min(least_amounts(step, action)) > 1
+        assert minimum_amounts(step, fooled) == minimum_amounts(step, action)
+        assert min(minimum_amounts(step, action)) > 1
         before = agents.purse(chain)
         require_refused(agent, step, replace(plan, actions=(fooled,)), "floor")
         assert agents.purse(chain) == before
@@ -92,7 +92,7 @@ def test_a_position_that_is_not_ours_is_neither_grown_nor_taken_out(anvil_chain:
         )  # fmt: skip
         for fooled in (replace(out, token_id=theirs.token_id), grow):
             with raises_code(Refused, "position"):
-                least_amounts(step, fooled)
+                minimum_amounts(step, fooled)
 
 
 def test_a_range_that_a_plan_tells_wrong_lowers_no_floor(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -106,4 +106,4 @@ def test_a_range_that_a_plan_tells_wrong_lowers_no_floor(anvil_chain: LocalChain
         assert isinstance(action, Provide)
         assert action.token_id == own.token_id
         assert action.ticks is not None
-        assert least_amounts(step, replace(action, ticks=(-887_220, 887_220))) == least_amounts(step, action)
+        assert minimum_amounts(step, replace(action, ticks=(-887_220, 887_220))) == minimum_amounts(step, action)

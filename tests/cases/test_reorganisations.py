@@ -57,7 +57,7 @@ class Done:
             assert store.journal.unbooked() == ()
             mined = [intent for intent in store.journal.intents() if intent.receipt is not None]
             for intent in mined:
-                seen = agent.context.line.call("eth_getTransactionReceipt", [intent.tx_hash])
+                seen = agent.context.transport.call("eth_getTransactionReceipt", [intent.tx_hash])
                 assert seen["blockHash"] == intent.receipt.block_hash  # type: ignore[union-attr]  # asked for above
             (swap,) = [intent for intent in mined if intent.kind is IntentKind.SWAP]
             history = store.budgets.history(chain.now_s())

@@ -12,7 +12,7 @@ from agent.chain.data_fees import GAS_PRICE_ORACLE
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import Halt, HaltCode, IntentKind
-from agent.model.rollups import SPIKE
+from agent.model.rollups import MAX_FEE_RISE
 from agent.planning.approval_gas import legs_bytes
 from tests.support.agents import ROOMY, again, agent_on, allow, allowances, failed, fund, meanwhile, purse, require_exact, trusted, yes
 from tests.support.rollups import op_stack
@@ -60,7 +60,7 @@ def test_the_planned_fee_bounds_the_fee_paid(anvil_chain: LocalChain, tmp_path: 
                 granted = agent.context.store.journal.grant(intent.id)
                 assert intent.receipt is not None
                 assert granted.data_fee_wei is not None
-                assert intent.receipt.data_fee_wei <= granted.data_fee_wei // SPIKE
+                assert intent.receipt.data_fee_wei <= granted.data_fee_wei // MAX_FEE_RISE
                 if granted.plan is not None:
                     assert len(granted.plan.legs) > 1
                     assert len(intent.tx.data) // 2 - 1 <= legs_bytes(granted.plan.legs)

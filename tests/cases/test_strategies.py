@@ -56,7 +56,7 @@ def require_sum(chain: LocalChain, agent: Agent) -> None:
 
 def weight(chain: LocalChain, agent: Agent, name: str) -> Fraction:
     """Share of WETH that one strategy holds, at world prices."""
-    one, price = books(agent).named[name], chain.books.prices_usd["WETH"]
+    one, price = books(agent).by_name[name], chain.books.prices_usd["WETH"]
     weth = one.raw(chain.tokens["WETH"].address) * price / 10**18
     return weth / (weth + Fraction(one.raw(chain.tokens["USDC"].address), USD))
 

@@ -65,7 +65,7 @@ def test_what_is_not_there_is_raised_from_what_is_most_overweight_and_exactly_th
     with bot(chain, tmp_path, limits__turnover="5%") as agent:
         before = purse(chain)
         planned = transfers.withdraw(agent, "3500", to=HOME, confirm=sure)
-        assert (planned.state, planned.refused, purse(chain)) == ("planned", False, before)
+        assert (planned.state, planned.is_refused, purse(chain)) == ("planned", False, before)
         assert planned.sale is not None
         assert planned.sale.plan is not None
         assert {leg.token_in for leg in planned.sale.plan.legs} == {chain.tokens["WETH"].address}

@@ -195,7 +195,7 @@ def test_a_gift_that_holds_purchases_back_stops_no_part(anvil_chain: LocalChain,
         found = look(agent)
         assert found.kind is OutcomeKind.DONE, found.reason
         assert "part 2" in found.reason, found.reason
-        assert [flow.holds for flow in agent.step_input().history.cash_flows.unexplained] == [True]
+        assert [flow.blocks_trading for flow in agent.step_input().history.cash_flows.unexplained] == [True]
 
 
 def test_without_parts_a_sale_beyond_the_losses_of_a_day_is_refused_whole(anvil_chain: LocalChain, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ if (find_spec("fastapi") is None or find_spec("uvicorn") is None) and not os.env
 from agent.localchain.nodes import free_port
 from agent.web.access import Access
 from agent.web.api.gate import PREFIX
-from agent.web.pages import PAGES, at
+from agent.web.pages import PAGES, value_at
 from agent.web.reach import Reach
 from tests.cli.tools import SECRET, Desk
 from tests.support.api import Client
@@ -30,7 +30,7 @@ TAX = '\n[tax]\nmethod = "fifo"\nyear_limit = "off"\n'
 
 def below(told: Any, path: str, *keys: str) -> set[str]:
     """The paths of these keys of each row of a list."""
-    return {f"{path}.{number}.{key}" for number in range(len(at(told, path))) for key in keys}
+    return {f"{path}.{number}.{key}" for number in range(len(value_at(told, path))) for key in keys}
 
 
 def stand_still(desk: Desk) -> None:

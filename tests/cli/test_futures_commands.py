@@ -145,7 +145,7 @@ def test_a_position_outside_the_config_is_shown_counted_and_named(bare: Ask, con
 def test_each_figure_of_the_dashboards_page_is_that_of_its_command(
     bare: Ask, futures_chain: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from agent.web.pages import at
+    from agent.web.pages import value_at
     from tests.support.dashboards import HereBoard, Served
 
     source, about = futures_chain
@@ -173,7 +173,7 @@ def test_each_figure_of_the_dashboards_page_is_that_of_its_command(
         "funding.markets": ("symbol", "daily_rate", "notional", "pending", "today", "daily", "expected"),
         "funding.recorded": ("day", "symbol", "paid", "daily_rate", "readings"),
     }
-    wanted = {f"{path}.{number}.{key}" for path, keys in numbers.items() for number in range(len(at(told, path))) for key in keys}
+    wanted = {f"{path}.{number}.{key}" for path, keys in numbers.items() for number in range(len(value_at(told, path))) for key in keys}
     totals = ("value", "free", "leverage", "utilisation", "gross", "net", "unrealised", "funding_pending")
     assert shown >= wanted | {f"margin.margin.{key}" for key in totals}
 

@@ -233,7 +233,7 @@ def test_a_long_reason_is_cut_at_a_terminal_and_whole_in_a_pipe(terminal: bool, 
 
     console = Console(width=80, record=True, file=io.StringIO(), force_terminal=terminal)
     monkeypatch.setattr(history, "out", console)
-    console.print(history.steps({"steps": [row("0x00 is not pinned; " * 20), row("all within their bands")]}))
+    console.print(history.steps_table({"steps": [row("0x00 is not pinned; " * 20), row("all within their bands")]}))
     lines = console.export_text().splitlines()
     assert (len(lines) < 14) is terminal
     assert sum("…" in line for line in lines) == terminal

@@ -22,7 +22,7 @@ if not all(map(find_spec, ("fastapi", "uvicorn", "prometheus_client"))) and not 
 from prometheus_client.parser import text_string_to_metric_families
 
 from agent.config.tables import service as service_config
-from agent.web import board as boards
+from agent.web import document_cache
 from tests.cli.test_endpoints import move_to
 from tests.cli.test_interruption import require_sound
 from tests.cli.test_sending import nonce
@@ -170,7 +170,7 @@ class Hearts:
 @contextmanager
 def probing(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
     """The dashboard's server over the desk's store, which reads it for each request. Its threads begin after the fork of a run."""
-    monkeypatch.setattr(boards, "REPORT_AGE_S", 0)
+    monkeypatch.setattr(document_cache, "REPORT_AGE_S", 0)
     with Served(board=HereBoard(str(desk.config), desk.config.with_name("trimtab.db"))) as served:
         yield Client(served)
 
@@ -256,7 +256,7 @@ def test_a_killed_run_is_dead_at_once_and_where_its_process_is_unseen_when_its_t
         gone = probes.ask("/health")
         assert (gone.status, gone.json["state"]) == (503, "gone")
         assert desk.ask("health", want=15)["state"] == "gone"
-        monkeypatch.setattr(boards, "is_alive", lambda _: None)
+        monkeypatch.setattr(document_cache, "is_alive", lambda _: None)
         assert probes.ask("/health").status == 200, "elsewhere it may still run"
         real = time.time
         monkeypatch.setattr(time, "time", lambda: real() + 64 + 30)

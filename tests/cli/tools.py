@@ -129,7 +129,7 @@ def _checked(table: FigureTable, console: Any, options: Any, real: Any = FigureT
     if not isinstance(console, Drawing):  # drawing it does not check it anew
         CHECKED.append(table.heading.plain)
         rows = [[getattr(one, "plain", one) for one in cells] for cells, _ in table.rows]
-        shown = repr((table.heading.plain, table.names, sorted(table.right), table.note, table.show_header, rows))
+        shown = repr((table.heading.plain, table.names, sorted(table.figure_columns), table.note, table.show_header, rows))
         if shown not in WHOLE:
             assert not cut(table), cut(table)
             WHOLE.add(shown)

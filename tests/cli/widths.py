@@ -35,7 +35,7 @@ def cut(table: FigureTable) -> list[str]:
             (name, one.plain) for cells, _ in table.rows for name, one in zip(table.names, cells, strict=True) if isinstance(one, Text)
         ]
         for name, text in texts:
-            pieces = [text] if name in table.right and cell_len(text) <= width else text.split()
+            pieces = [text] if name in table.figure_columns and cell_len(text) <= width else text.split()
             found += [
                 f"{width}: {piece!r} of {name!r}"
                 for piece in pieces

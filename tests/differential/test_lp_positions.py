@@ -197,9 +197,15 @@ def test_positions_that_nobody_confirmed_are_listed_with_what_the_contracts_say(
 
 
 def test_as_many_tokens_as_are_checked_leave_none_out(anvil_chain: LocalChain, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(own_positions, "MOST", 2)
+    monkeypatch.setattr(own_positions, "MAX_CHECKED_TOKENS", 2)
     assert unsolicited(anvil_chain) == UnsolicitedPositions((), 0)
     tokens = [lp.provide_v3(anvil_chain, V3, -n, n, 500) for n in (1, 2)]
-    assert ([one.name for one in unsolicited(anvil_chain).found], unsolicited(anvil_chain).more) == ([one.name for one in tokens], 0)
+    assert ([one.name for one in unsolicited(anvil_chain).positions], unsolicited(anvil_chain).unchecked_count) == (
+        [one.name for one in tokens],
+        0,
+    )
     lp.provide_v3(anvil_chain, V3, -3, 3, 500)
-    assert ([one.name for one in unsolicited(anvil_chain).found], unsolicited(anvil_chain).more) == ([one.name for one in tokens], 1)
+    assert ([one.name for one in unsolicited(anvil_chain).positions], unsolicited(anvil_chain).unchecked_count) == (
+        [one.name for one in tokens],
+        1,
+    )

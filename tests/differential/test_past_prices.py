@@ -46,10 +46,10 @@ def test_rounds_are_those_that_were_written_and_the_one_before(anvil_chain: Loca
     with agent_on(chain, tmp_path, ROOMY, TARGETS) as agent:
         written = pushed(chain, "WETH", ["1.01", "1.02", "0.97", "1", "1.05"])
         head = agent.step_input().snapshot.head
-        told, whole = past_rounds(agent.context.line, chain.feeds["WETH"], head, written[2].at_s)
+        told, whole = past_rounds(agent.context.transport, chain.feeds["WETH"], head, written[2].at_s)
         assert whole
         assert list(told) == written[1:]
-        every, whole = past_rounds(agent.context.line, chain.feeds["WETH"], head, 0)
+        every, whole = past_rounds(agent.context.transport, chain.feeds["WETH"], head, 0)
         assert not whole, "the first round of all is later than that"
         assert list(every)[-5:] == written
 
@@ -91,7 +91,7 @@ def test_means_of_pools_are_what_their_contracts_observed(anvil_chain: LocalChai
         head = step.snapshot.head
         pool = next(one for one in step.snapshot.pools if isinstance(one, V3Pool) and one.address == info.address)
         ends = [end - 1 for end in range(head.timestamp_s // HOUR_S * HOUR_S, head.timestamp_s - 400 * HOUR_S, -HOUR_S)]
-        told = past_twaps(agent.context.line, [pool], head, ends, HOUR_S)
+        told = past_twaps(agent.context.transport, [pool], head, ends, HOUR_S)
         remembered = [end_s for end_s in ends if told.get(end_s)]
         assert len(remembered) >= 3
         assert len(remembered) < len(ends), "no pool remembers for ever"
@@ -109,7 +109,7 @@ def test_means_of_pools_are_what_their_contracts_observed(anvil_chain: LocalChai
         assert link["new"] == link["hours"] >= 3
         spot = float(chain.books.prices_usd["LINK"])
         assert all(abs(float(usd) / spot - 1) < 0.2 for usd in recorded(agent, "LINK").values())
-        spans = {(one["symbol"], one["source"]) for one in api.prices(agent)["prices"]}
+        spans = {(one["symbol"], one["source"]) for one in api.recorded_price_spans(agent)["prices"]}
         assert ("LINK", "pools") in spans
         assert api.forget_prices(agent, "pools")["removed"] >= link["new"]
         assert recorded(agent, "LINK") == {}

@@ -9,7 +9,7 @@ from fractions import Fraction
 import pytest
 from web3.logs import DISCARD
 
-from agent.layers.futures.policy.exposure import expected_cost
+from agent.layers.futures.policy.exposure import expected_funding_of_all
 from agent.localchain.perpetuals import LocalPerps
 from agent.margin import account as margin
 from agent.margin.contract_sizes import index_bound_raw
@@ -118,7 +118,7 @@ def test_a_positive_daily_rate_has_longs_pay_shorts(perps: LocalPerps, side: int
     rate = account.market(perps.markets["WETH"].base).funding_daily
     assert rate * premium > 0
     assert margin.funding_pending_raw(account) * side * premium > 0
-    assert expected_cost(account, 86_400) * side * premium > 0
+    assert expected_funding_of_all(account, 86_400) * side * premium > 0
     before, pending = margin.collateral_value_raw(replace(account, positions=())), margin.funding_pending_raw(account)
     perps.trade(perps.chain.wallet.address, "WETH", WAD // 10**6)  # settles what is pending
     settled = read(perps)

@@ -91,7 +91,7 @@ def test_every_byte_of_the_lens_counts(anvil_chain: LocalChain, step: int) -> No
     assert len(sizes) == 1
     for at in range(1, sizes[0], step):
         liar = Through(honest(anvil_chain, "liar"), "liar", change=flip(at))
-        both = type(whole)([alpha, liar], anvil_chain.chain_id, whole.watch, anvil_chain.clock, 2)
+        both = type(whole)([alpha, liar], anvil_chain.chain_id, whole.scope, anvil_chain.clock, 2)
         with pytest.raises((Refused, Retryable), match="liar"):
             both.snapshot()
 

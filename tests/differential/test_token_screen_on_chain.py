@@ -27,7 +27,7 @@ def test_the_tokens_of_the_world_move_what_they_are_told_to_in_one_request(local
     chain = local_chain
     fund(chain, dict.fromkeys(FIVE, 0))
     with agent_on(chain, tmp_path, ROOMY, FIVE) as agent:
-        step, line = agent.step_input(), agent.context.line
+        step, line = agent.step_input(), agent.context.transport
         before = line.requests
         found = {one.token: one.finding for one in agent.context.screen.screen(step, initial_token_moves(step))}
         assert line.requests == before + 1

@@ -46,7 +46,7 @@ def never(_moment: str) -> None:
 @contextmanager
 def heard(hear: Hear) -> Iterator[None]:
     """Every durable write and every send of this process is told to `hear` as it happens."""
-    write, once = Database.write, EndpointProvider._once
+    write, once = Database.write, EndpointProvider._send_batch
     counts: Counter[str] = Counter()
 
     @contextmanager
@@ -69,11 +69,11 @@ def heard(hear: Hear) -> Iterator[None]:
         hear(f"after:{name}")
         return answers
 
-    Database.write, EndpointProvider._once = told, sent  # type: ignore[method-assign, assignment]
+    Database.write, EndpointProvider._send_batch = told, sent  # type: ignore[method-assign, assignment]
     try:
         yield
     finally:
-        Database.write, EndpointProvider._once = write, once  # type: ignore[method-assign]
+        Database.write, EndpointProvider._send_batch = write, once  # type: ignore[method-assign]
 
 
 @dataclass

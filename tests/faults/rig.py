@@ -20,7 +20,7 @@ from agent.execution.submitter import Submitter
 from agent.model import Intent, IntentKind, Plan, UnsignedTx
 from agent.ports import Grant
 from agent.store import Store, open_store
-from agent.store.database import WRITE
+from agent.store.database import WRITE_FLAG
 from agent.store.files.locks import wallet_lock
 from tests.support.wallets import Desk, three_way_plan
 
@@ -86,7 +86,7 @@ class Trade:
 
             def before_commit(connection: Connection) -> None:
                 nonlocal counted
-                if WRITE in connection.info:
+                if WRITE_FLAG in connection.info:
                     counted += 1
                     hook(f"commit {counted}")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.app.alert_channels import unreported_shortfalls
-from agent.app.alerting import short_key
+from agent.app.alerting import shortfall_key
 from agent.config.loaded import LoadedConfig
 from agent.localchain import LocalChain
 from agent.model import AlertKind, AlertState, IntentKind
@@ -71,5 +71,5 @@ def test_a_step_killed_before_its_shortfall_is_noted_ends_failed_with_an_alert(
         assert record.line.outcome == "failed"
         assert mentions(record.line.reason or "", "LINK", "at least")
         assert unreported_shortfalls(store, store.alerts, now_s) == ((swap.step_id, ("LINK",)),)
-        store.alerts.record([AlertState(short_key(swap.step_id), AlertKind.ERROR, "", now_s)], [], now_s)
+        store.alerts.record([AlertState(shortfall_key(swap.step_id), AlertKind.ERROR, "", now_s)], [], now_s)
         assert unreported_shortfalls(store, store.alerts, now_s) == (), "one alert for each step"

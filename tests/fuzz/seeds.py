@@ -55,7 +55,7 @@ def record(chain: LocalChain, folder: Path) -> tuple[Scene, dict[str, list[bytes
         outcome = agent.rebalance(send=True, confirm=yes)
         assert outcome.plan is not None
         (swap,) = [intent for intent in outcome.transactions if intent.kind is IntentKind.SWAP]
-        grant, watch = agent.context.store.journal.grant(swap.id), agent.context.reader.chain.watch
+        grant, watch = agent.context.store.journal.grant(swap.id), agent.context.reader.chain.scope
         tokens = (*(asset.token for asset in agent.portfolio.assets), *agent.portfolio.hubs)
     at, head = chain.addresses, NodeSender(chain.transport).head()
     pair = chain.books.pool_info[POOLS[1]]

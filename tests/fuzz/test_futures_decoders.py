@@ -13,7 +13,7 @@ from agent.chain.perpetuals import perp_questions, read_account, unnamed_markets
 from agent.errors import TrimtabError
 from agent.localchain.perpetuals import LocalPerps
 from agent.model.futures import MarginAccount, PerpOrder, PerpOrderKind
-from agent.venues.hyperliquid.client import AgentKey, HyperliquidVenue, NamedAgent, VenueConnection
+from agent.venues.hyperliquid.client import AgentKey, HyperliquidClient, NamedAgent, VenueConnection
 from agent.venues.hyperliquid.orders import OrderTicket, issue_tickets
 from tests.fuzz.decoders import mutations, survives
 from tests.support.hyperliquid import approve_agent
@@ -24,7 +24,7 @@ from tests.support.samples import slow
 OWNER, AGENT = key_of(1), key_of(2)
 COINS = {"BTC": "WBTC", "ETH": "WETH"}
 SEED = 7
-Read = Callable[[HyperliquidVenue], object]
+Read = Callable[[HyperliquidClient], object]
 
 
 def changed(seed: bytes, tries: int, draw: random.Random) -> Iterator[bytes]:
@@ -95,8 +95,8 @@ def reads(resting: OrderTicket, new: OrderTicket, now_ms: int) -> Mapping[str, R
     }
 
 
-def venue_with(connection: VenueConnection, now_ms: int) -> HyperliquidVenue:
-    return HyperliquidVenue(connection, OWNER.address, COINS, lambda: now_ms, AgentKey(AGENT, is_mainnet=False), lambda: 0)
+def venue_with(connection: VenueConnection, now_ms: int) -> HyperliquidClient:
+    return HyperliquidClient(connection, OWNER.address, COINS, lambda: now_ms, AgentKey(AGENT, is_mainnet=False), lambda: 0)
 
 
 def traded(server: HyperliquidServer, owner: LocalAccount) -> Callable[..., OrderTicket]:

@@ -45,7 +45,7 @@ RULES[PeakDrawdown] = TriggerRules(
     validate=lambda event: _validate_drawdown(_over_28_days(event)),
     evaluate=lambda event, inputs: _evaluate_drawdown(_over_28_days(event), inputs),
     describe=lambda event, portfolio: f"peak_drawdown: {format_bps(event.fall_bps)} of {_tokens(event.tokens, portfolio)}",
-    history_s=lambda event: LONGEST_S + MARGIN_S,
+    history_s=lambda event: LONGEST_S + HISTORY_MARGIN_S,
 )
 NOTATIONS += (TriggerNotation("peak_drawdown", {"fall": _SHARE} | _ASSETS, PeakDrawdown, required=True),)
 """,
@@ -484,7 +484,7 @@ def check_alert_kind() -> None:
     step = with_snapshot(step_input({"WETH": 5_000, "USDC": 5_000}), quarantined=(QuarantinedItem("pool", "0x00", "reverted"),))
     decided = decide(step)
     outcome = StepOutcome("0123", OutcomeKind.HOLD, decided.decision.reason, step, decided, None)
-    (alert,) = [one for one in cycle_alerts(outcome, RunFacts(paused=False, silent="", low_gas_wei=None)) if one.kind is kind]
+    (alert,) = [one for one in cycle_alerts(outcome, RunFacts(paused=False, heartbeat_fault="", low_gas_wei=None)) if one.kind is kind]
     assert (alert.text, kind.title) == ("1 reads failed, what they are about is not traded.", "reads failed")
     assert alert.lasting
     assert kind in LASTING_KINDS

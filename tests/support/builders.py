@@ -458,7 +458,7 @@ def opening(holdings: Mapping[str, Mapping[str, Fraction | int | str]], block: i
 def of(step: StepInput, name: str, symbol: str) -> Fraction:
     """Return the whole coins that a strategy holds."""
     one = token(symbol)
-    return Fraction(books_of(step).named[name].raw(one.address), 10**one.decimals)
+    return Fraction(books_of(step).by_name[name].raw(one.address), 10**one.decimals)
 
 
 def with_state(step: StepInput, state: StrategyState) -> StepInput:

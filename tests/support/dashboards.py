@@ -20,9 +20,9 @@ import uvicorn
 from agent.units import spell_durations
 from agent.web.access import Access
 from agent.web.app import build
-from agent.web.board import Board
-from agent.web.connections import BoundedProtocol, Door
-from agent.web.pages import at, format_figure
+from agent.web.connections import BoundedListener, BoundedProtocol
+from agent.web.document_cache import DocumentCache
+from agent.web.pages import format_figure, value_at
 from agent.web.reading import ReadingProcess, _call
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "json"
@@ -150,20 +150,20 @@ def until(done: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-class StillBoard(Board):
+class StillBoard(DocumentCache):
     """A board with given documents that are never read again."""
 
     async def watch(self) -> None:
         await asyncio.Event().wait()
 
-    def wanted(self, *functions: str) -> None:
+    def read_if_old(self, *functions: str) -> None:
         """Do nothing: every document is present."""
 
     def follow(self, function: str) -> None:
         """Do nothing: no document changes."""
 
 
-class HereBoard(Board):
+class HereBoard(DocumentCache):
     """A board that reads in this process, where all modules are loaded."""
 
     async def call(self, process: str, function: str, *arguments: Any) -> Any:
@@ -212,11 +212,11 @@ def without_age(value: Any) -> str:
 class Served:
     """A dashboard on a port of this machine."""
 
-    def __init__(self, access: Access | None = None, board: Board | None = None, **more: Any) -> None:
+    def __init__(self, access: Access | None = None, board: DocumentCache | None = None, **more: Any) -> None:
         self.board = board or StillBoard("none.toml", Path("none.db"))
         if board is None:
             self.board.documents = documents()
-        listener = Door(socket.AF_INET, socket.SOCK_STREAM)
+        listener = BoundedListener(socket.AF_INET, socket.SOCK_STREAM)
         listener.bind(("127.0.0.1", 0))
         listener.proxies = frozenset() if access is None else access.reach.proxies
         self.door = listener
@@ -284,7 +284,7 @@ class Served:
         """Compare each figure of a page with the documents `told`; return the paths of the figures."""
         found = self.figures(page, **headers)
         for of, form, value, text in found:
-            exact = at(told, of)
+            exact = value_at(told, of)
             assert without_age(value) == without_age("" if exact is None else exact), of
             assert without_age(text) == without_age(spell_durations(format_figure(exact, form))), of
         return {of for of, *_ in found}

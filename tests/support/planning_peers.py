@@ -284,7 +284,7 @@ class Peer:
                     amount_raw = amount_raw * max(room, 0) // amount if amount else 0
                     break
                 try:
-                    amount = self.walk.now[pool].quote(token_in, amount) if amount else 0
+                    amount = self.walk.current_pools[pool].quote(token_in, amount) if amount else 0
                 except (BeyondKnownTicks, ContractRevert):
                     return 0, 0
             else:
@@ -293,7 +293,7 @@ class Peer:
 
     def rate(self, hops: Hops, amount_raw: int) -> tuple[Fraction, int]:
         """Return the value paid per value taken of a route now, and the base units taken; cached while its pools are unchanged."""
-        states = [self.walk.now[pool] for pool, _ in hops]
+        states = [self.walk.current_pools[pool] for pool, _ in hops]
         before = self.known.get((hops, amount_raw))
         if before is not None and all(one is other for one, other in zip(before[0], states, strict=True)):
             return before[1:]
@@ -364,4 +364,4 @@ def objective(step: StepInput, decision: Rebalance, delta: dict[str, int]) -> Va
     """Return the value less the penalty for the distance from the goal, in numeraire base units, real gains included."""
     problem = build_problem(step, reference_prices(step))
     ends = [node.value + delta.get(node.address, 0) * node.price for node in problem.nodes]
-    return objective_for_goal(problem, decision.goal).worth(1.0, {}).exactly(ends)
+    return objective_for_goal(problem, decision.goal).utility(1.0, {}).exactly(ends)

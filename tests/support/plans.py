@@ -35,7 +35,7 @@ from agent.model import (
 )
 from agent.planning.planner import plan
 from agent.planning.problem import fair_floor, min_out
-from agent.planning.why_not import ALLOWED
+from agent.planning.why_not import ALLOWED_PHRASE
 from agent.reference import reference_prices
 from agent.units import BPS
 from tests.support import builders
@@ -164,7 +164,7 @@ NEAR_BPS = 1
 """Distance from its destination at which a token needs a reason."""
 REASONS = (
     "limits.", "no usable pool", "no route", "the ticks read", "less than", "cannot be traded against it", "accept no more", "hold no more",
-    "its gas", "floor", ALLOWED,
+    "its gas", "floor", ALLOWED_PHRASE,
 )  # fmt: skip
 """Words that name a bound."""
 

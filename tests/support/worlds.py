@@ -211,14 +211,14 @@ def forks_asked_by_turns() -> Iterator[None]:
     A call there that needs a slot of its origin holds the lock of its state. A second request that waits for that lock may hold the
     thread whose queue has the origin's answer, which no other thread processes: both then wait for ever.
     """
-    once = EndpointProvider._once
+    once = EndpointProvider._send_batch
 
     def by_turns(self: EndpointProvider, calls: Sequence[RpcCall]) -> list[Any]:
         with _FORKS.get(self._url, nullcontext()):
             return once(self, calls)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(EndpointProvider, "_once", by_turns)
+        patch.setattr(EndpointProvider, "_send_batch", by_turns)
         yield
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.app.start.venue import _agent_key
+from agent.app.start.venue import _agent_key_check
 from agent.config.load import parse_config
 from agent.config.tables.futures import HyperliquidTable
 from tests.unit.test_config import text
@@ -33,6 +33,6 @@ def test_the_agent_key_is_found_without_opening_it(tmp_path: Path, key: str, mod
     if mode is not None:
         (tmp_path / "agent.json").write_text("{}")
         (tmp_path / "agent.json").chmod(mode)
-    _, found, text_of, _ = _agent_key(table(key), tmp_path)
+    _, found, text_of, _ = _agent_key_check(table(key), tmp_path)
     assert found == state
     assert said in text_of

@@ -43,7 +43,7 @@ from tests.support.foreign_text import CORPUS, MARKS
 from tests.support.text import mentions
 from tests.support.transactions import tx
 
-CALM = RunFacts(paused=False, silent="", low_gas_wei=None)
+CALM = RunFacts(paused=False, heartbeat_fault="", low_gas_wei=None)
 STEP = "0123456789ab"
 
 
@@ -65,8 +65,9 @@ def sent(kind: IntentKind, status: int = 1, block: int = 7) -> Intent:
 def test_w8_a_target_of_half_with_a_relative_band_of_a_tenth_is_left_at_minus_18_and_plus_22_percent() -> None:
     drifts = decide(step_input({"WETH": 5_000, "USDC": 5_000})).drifts
     weth = asset_bands(drifts)[0]
-    assert (weth.low, weth.high) == alert_prices(drifts)[weth.drift.token]
-    assert [round(float(price_distance(weth.drift.price, limit) or 0), 4) for limit in (weth.low, weth.high)] == [-0.1818, 0.2222]
+    assert (weth.low_price, weth.high_price) == alert_prices(drifts)[weth.drift.token]
+    limits = (weth.low_price, weth.high_price)
+    assert [round(float(price_distance(weth.drift.price, limit) or 0), 4) for limit in limits] == [-0.1818, 0.2222]
     assert weth.side == "inside"
 
 
@@ -257,7 +258,7 @@ def test_a_network_that_fails_once_is_no_news_and_ends_nothing() -> None:
     error = Retryable("endpoint 'a': timed out")
     assert told(error) == {}
     assert covered_kinds(error) == ALWAYS_CHECKED_KINDS
-    assert set(told(error, replace(CALM, silent="no good look for 4000 s"))) == {AlertKind.HEARTBEAT}
+    assert set(told(error, replace(CALM, heartbeat_fault="no good look for 4000 s"))) == {AlertKind.HEARTBEAT}
 
 
 def test_an_outcome_without_weights_knows_nothing_of_prices() -> None:

@@ -203,8 +203,8 @@ def test_the_limit_of_one_token_is_not_that_of_another_and_wrong_tokens_slow_dow
     assert {answer.status for answer in found[: gate.BURST]} == {200}
     assert (found[-1].status, found[-1].code) == (429, "rate_limit")
     assert int(found[-1].headers["retry-after"]) >= 1
-    wrong = [server.ask(path, Authorization="Bearer x").status for _ in range(gate.WRONG_BURST + 2)]
-    assert set(wrong[: gate.WRONG_BURST]) == {401}
+    wrong = [server.ask(path, Authorization="Bearer x").status for _ in range(gate.INVALID_BURST + 2)]
+    assert set(wrong[: gate.INVALID_BURST]) == {401}
     assert wrong[-1] == 429
     assert server.ask(path, Authorization=other).status == 200
 

@@ -139,7 +139,7 @@ def test_the_step_of_several_transactions_is_read_once(monkeypatch: pytest.Monke
         return codec.loads(cls, text)
 
     monkeypatch.setattr(settlement, "codec", SimpleNamespace(loads=counted))
-    settlement._read.cache_clear()
+    settlement._parse_step.cache_clear()
     simulated(hourly(BTC=CROSSING))
     assert read
     assert len(read) == len(set(read))

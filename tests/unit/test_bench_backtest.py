@@ -45,8 +45,8 @@ def test_the_kernel_is_equal_to_the_loop_and_a_wrong_loop_is_noticed(monkeypatch
     times, table = prices(3_000)
     ready = prepare_prices(SYMBOLS, times, table)
     ours, found = measure_kernel(ready, table, 2)
-    assert ours["rebalances"] == len(found.rebalanced) >= 2
-    monkeypatch.setattr(bench_backtest, "by_loop", lambda *_, **__: (ours["final_value"] * (1 + 1e-8), found.rebalanced.tolist()))
+    assert ours["rebalances"] == len(found.rebalance_bars) >= 2
+    monkeypatch.setattr(bench_backtest, "by_loop", lambda *_, **__: (ours["final_value"] * (1 + 1e-8), found.rebalance_bars.tolist()))
     with pytest.raises(AssertionError, match="loop comes"):
         measure_kernel(ready, table, 2)
 

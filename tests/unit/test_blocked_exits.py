@@ -236,11 +236,11 @@ def test_the_pool_of_another_asset_does_not_hold_an_exit_up() -> None:
 
 def test_a_refusal_that_leaving_the_exit_alone_does_not_end_stays_one() -> None:
     refused = evaluation.evaluate_input_once(fired("LINK", pools=(*MARKET, OFF)), proposals.rebalance, Sees(), "abc")
-    blocked = evaluation.own_refusal(refused)
+    blocked = evaluation.refused_exit(refused)
     assert refused.kind is OutcomeKind.REFUSED
     assert blocked is not None
     assert blocked.token == LINK.address
-    assert evaluation.own_refusal(replace(refused, step_input=exclude_blocked_exits(refused.step_input, [blocked]))) is None
+    assert evaluation.refused_exit(replace(refused, step_input=exclude_blocked_exits(refused.step_input, [blocked]))) is None
 
 
 def test_what_is_refused_for_all_of_the_wallet_stays_a_refusal() -> None:

@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from agent import wiring
-from agent.app.start.checks import FAIL, NOTE, OK, UNBOUNDED, format_answer_bounds, price_checks
+from agent.app.start.checks import FAIL, NOTE, OK, UNBOUNDED_ANSWER, format_answer_bounds, price_checks
 from agent.model import Cron, DataFeeQuote, Every, FeedRound, HybridTrigger, PriceSource, QuarantinedItem, StepInput, Threshold, Trigger
 from agent.model.rollups import DATA_FEE_ITEM
 from tests.support.builders import NOW_S, address, step_input, token, v3_pool, with_snapshot
@@ -21,7 +21,7 @@ BAND = Threshold(None, 1_000)
 def rows(step: StepInput, local: bool = False) -> dict[str, tuple[str, str, str]]:
     """(state, found, remedy) by check, of a portfolio without feeds: nothing is asked of a chain."""
     nothing: Any = SimpleNamespace(assets=(), hubs=())
-    desk = SimpleNamespace(portfolio=nothing, line=None, config=SimpleNamespace(chain=SimpleNamespace(local=local)))
+    desk = SimpleNamespace(portfolio=nothing, transport=None, config=SimpleNamespace(chain=SimpleNamespace(local=local)))
     return {told[0]: told[1:] for told in price_checks(cast("wiring.Desk", desk), step.snapshot, step.policy, step.reference)}
 
 
@@ -70,8 +70,8 @@ def test_the_bounds_of_a_feed_are_told_and_a_bound_that_bounds_nothing_is_none()
     told = FeedRound(address("feed"), 8, 1, 10**8, NOW_S, NOW_S, 1)
     assert mentions(format_answer_bounds(told), "no bounds")
     assert format_answer_bounds(replace(told, min_answer=10**6, max_answer=10**11)) == "from 0.01 to 1000"
-    assert mentions(format_answer_bounds(replace(told, min_answer=1, max_answer=UNBOUNDED)), "0.00000001")
-    assert format_answer_bounds(replace(told, min_answer=1, max_answer=UNBOUNDED - 1)).startswith("from 0.00000001 to 39614081")
+    assert mentions(format_answer_bounds(replace(told, min_answer=1, max_answer=UNBOUNDED_ANSWER)), "0.00000001")
+    assert format_answer_bounds(replace(told, min_answer=1, max_answer=UNBOUNDED_ANSWER - 1)).startswith("from 0.00000001 to 39614081")
 
 
 def test_means_that_do_not_count_are_told_with_a_reason() -> None:

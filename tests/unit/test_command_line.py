@@ -52,7 +52,7 @@ def test_what_is_waited_for_is_told_in_words() -> None:
 
 
 def test_no_transactions_are_told_by_a_sentence_and_no_empty_table(capsys: pytest.CaptureFixture[str]) -> None:
-    history._show({"transactions": [], "waiting": 0, "confirming": 0})
+    history._show_transactions({"transactions": [], "waiting": 0, "confirming": 0})
     assert mentions(capsys.readouterr().out, "No transaction")
 
 

@@ -91,4 +91,4 @@ def test_only_what_is_held_can_be_unwrapped() -> None:
 def test_what_is_kept_of_a_config_says_what_its_file_says(tmp_path: Path) -> None:
     written = text(COIN, DOLLAR)
     found = load_config_text(written, tmp_path / "trimtab.toml", "config")
-    assert tomllib.loads(found.text)["portfolio"] == tomllib.loads(written)["portfolio"]
+    assert tomllib.loads(found.redacted_text)["portfolio"] == tomllib.loads(written)["portfolio"]

@@ -27,10 +27,10 @@ from agent.errors import ConfigError
 from agent.store import open_store
 from agent.web import connections
 from agent.web.access import Access, Checks
-from agent.web.board import MAX_STREAMS, MAX_USER_STREAMS
 from agent.web.connections import MAX_CONNECTIONS, MAX_PER_ADDRESS, REQUEST_S
+from agent.web.document_cache import MAX_STREAMS, MAX_USER_STREAMS
 from agent.web.reach import PROXY_HEADER, PublicOptions, reach_of, require_protected
-from agent.web.server import _listening
+from agent.web.server import _listen
 from tests.support import agents
 from tests.support.dashboards import PATIENCE_S, Served, until
 from tests.support.sites import PROXY_SECRET, READ_ONLY, Site, behind_proxy
@@ -235,7 +235,7 @@ def test_streams_of_one_user_leave_room_for_the_owner(tmp_path: Path) -> None:
 
 
 def test_a_port_is_free_again_at_once_after_a_restart() -> None:
-    with _listening("127.0.0.1", 0) as door:
+    with _listen("127.0.0.1", 0) as door:
         assert door.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR) != 0
         assert door.getsockname()[0] == "127.0.0.1"
 

@@ -130,7 +130,7 @@ class Versions:
 
     def newest(self, limit: int = 100) -> tuple[ConfigVersion, ...]:
         kept = enumerate(self.versions)
-        return tuple(reversed([ConfigVersion(at, one.digest, at, how, one.text) for at, (one, how) in kept]))[:limit]
+        return tuple(reversed([ConfigVersion(at, one.digest, at, how, one.redacted_text) for at, (one, how) in kept]))[:limit]
 
     def confirmed(self) -> str:
         return [one.digest for one, how in self.versions if how != "noticed"][-1]

@@ -15,7 +15,7 @@ from sqlalchemy import insert, select
 from agent import codec, engine
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Refused, Retryable
 from agent.execution import approvals
-from agent.execution.confirmation import confirmation_of, covering, plan_hash
+from agent.execution.confirmation import confirmation_of, covering_confirmation, plan_hash
 from agent.execution.resumption import MAX_AGE_OF_AMOUNT_S, MAX_AGE_S, MAX_RESTARTS, new_cycle, resumed_cycle
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.execution.step_result import StepResult
@@ -431,7 +431,7 @@ def test_a_plan_is_the_same_whatever_its_block_and_its_verdicts() -> None:
     confirmed = confirmation_of(outcome, plan)
     living = replace(new_cycle(AgentCycle(), NOW_S), confirmed=confirmed)
     resumed = replace(living, confirmed=replace(confirmed, is_of_ended_process=True))
-    assert [covering(cycle, one) is not None for cycle in (living, resumed) for one in (plan, later, other)] == [
+    assert [covering_confirmation(cycle, one) is not None for cycle in (living, resumed) for one in (plan, later, other)] == [
         True,
         True,
         True,
@@ -439,7 +439,7 @@ def test_a_plan_is_the_same_whatever_its_block_and_its_verdicts() -> None:
         True,
         False,
     ]
-    assert covering(replace(living, confirmed=replace(confirmed, is_in_layer=True)), plan) is None
+    assert covering_confirmation(replace(living, confirmed=replace(confirmed, is_in_layer=True)), plan) is None
 
 
 REQUESTS: tuple[PlanRequest, ...] = (AgentCycle(), Swap(LINK.address, USDC.address, 10**30), MoveMargin(MarginDeposit(5)))

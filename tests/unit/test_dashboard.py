@@ -27,9 +27,9 @@ from agent.web.pages import MINUS, format_figure, short_move
 if (find_spec("fastapi") is None or find_spec("uvicorn") is None) and not os.environ.get("CI"):
     pytest.skip("the dashboard needs its extra", allow_module_level=True)
 
-from agent.web import board as web_board
+from agent.web import document_cache
 from agent.web.access import HEADERS
-from agent.web.board import MAX_READS, MAX_STREAMS, Board
+from agent.web.document_cache import MAX_READS, MAX_STREAMS, DocumentCache
 from agent.web.pages import CONTROLS, PAGES, Renderer, charts
 from agent.web.server import serve_dashboard
 from tests.cli.documents import DOCUMENTS, misfits
@@ -189,15 +189,15 @@ def test_a_page_that_missed_a_change_before_it_connected_is_told_of_it(served: S
 
 
 def test_no_page_of_an_earlier_process_seems_current() -> None:
-    earlier = Board("none.toml", Path("none.db"))
+    earlier = DocumentCache("none.toml", Path("none.db"))
     for _ in range(5):
         earlier.announce()
     time.sleep(0.05)  # no process starts faster
-    assert Board("none.toml", Path("none.db")).version > earlier.version
+    assert DocumentCache("none.toml", Path("none.db")).version > earlier.version
 
 
 def test_a_change_during_a_read_is_read_after_it() -> None:
-    class SlowBoard(Board):
+    class SlowBoard(DocumentCache):
         reads = 0
 
         async def call(self, process: str, function: str, *arguments: str) -> Any:
@@ -210,7 +210,7 @@ def test_a_change_during_a_read_is_read_after_it() -> None:
 
     async def scene() -> None:
         board = SlowBoard("none.toml", Path("none.db"))
-        board.wanted("stored_documents")
+        board.read_if_old("stored_documents")
         await asyncio.sleep(0)
         board.refresh()  # a cycle ended: the read under way may have begun before
         await asyncio.sleep(0.1)
@@ -221,12 +221,12 @@ def test_a_change_during_a_read_is_read_after_it() -> None:
 
 def test_a_control_that_changes_during_a_read_of_the_controls_is_read_after_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "trimtab.db"
-    monkeypatch.setattr(web_board, "POLL_S", 0.01)
+    monkeypatch.setattr(document_cache, "POLL_S", 0.01)
 
     async def scene() -> None:
         answering = asyncio.Event()
 
-        class SlowBoard(Board):
+        class SlowBoard(DocumentCache):
             async def call(self, process: str, function: str, *arguments: str) -> Any:
                 if function != CONTROLS:
                     return None if function.endswith("report_text") else {}
@@ -251,7 +251,7 @@ def test_a_control_that_changes_during_a_read_of_the_controls_is_read_after_it(t
 
 
 def test_the_plan_is_made_anew_after_a_cycle_once_somebody_looks() -> None:
-    class CountingBoard(Board):
+    class CountingBoard(DocumentCache):
         made = 0
 
         async def call(self, process: str, function: str, *arguments: str) -> Any:
@@ -265,13 +265,13 @@ def test_the_plan_is_made_anew_after_a_cycle_once_somebody_looks() -> None:
         await asyncio.sleep(0.01)
         assert board.made == 0, "nobody has asked for a plan"
         assert (await board.fresh("plan_document"))["plan"] == 1
-        board.wanted("plan_document")
+        board.read_if_old("plan_document")
         assert (await board.fresh("plan_document"))["plan"] == 1
         board.refresh()  # a cycle ended
         await asyncio.sleep(0.01)
         assert (board.made, (await board.fresh("plan_document"))["plan"], board.made) == (1, 2, 2)
-        board._outdated.add("plan_document")
-        board.wanted("plan_document")
+        board._outdated_functions.add("plan_document")
+        board.read_if_old("plan_document")
         board.refresh()  # during the read
         await asyncio.sleep(0.05)
         assert board.documents["plan"] == 4
@@ -478,7 +478,7 @@ def served_files(served: Served) -> list[str]:
 
 
 def test_the_serving_process_loads_no_module_that_signs_or_reads_a_key() -> None:
-    served = ("server", "app", "board", "portfolios", "setup")
+    served = ("server", "app", "document_cache", "portfolios", "setup")
     code = f"import agent.cli.main, {', '.join(f'agent.web.{name}' for name in served)}, sys; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     kept_out = ("agent.signing", "agent.wiring", "agent.config", "agent.store", "agent.app.", "eth_", "keyring", "argon2", "pyotp")

@@ -352,7 +352,7 @@ def test_a_back_test_that_takes_too_long_is_ended_and_one_too_many_refused(
         assert reviews[0].no_backtest.startswith("it took longer than")
         monkeypatch.setattr(web_controls, "BACKTEST_S", 600.0)
         await asyncio.gather(*map(pages._backtest, reviews[1:] + reviews[:1]))
-        (process,) = (pages._backtests._pool._processes or {}).values()  # type: ignore[union-attr]  # it has started
+        (process,) = (pages._backtest_process._pool._processes or {}).values()  # type: ignore[union-attr]  # it has started
         assert os.getpriority(os.PRIO_PROCESS, process.pid) == BACKTEST_NICENESS
         pages.close()
         return [one.no_backtest for one in reviews]

@@ -33,7 +33,7 @@ from agent.web.access import LOGIN_NICENESS, MAX_CHECKS, MAX_SESSIONS, Access, C
 from agent.web.pages import PAGES
 from agent.web.reach import PublicOptions, Reach, reach_of, require_protected
 from agent.web.server import serve_dashboard
-from agent.web.sessions import IDLE_S, LONGEST_S
+from agent.web.sessions import IDLE_S, MAX_AGE_S
 from tests.support.dashboards import HOSTILE, MARKUP, Served
 from tests.support.sites import FULL, HASH, PASSWORD, PROXY_SECRET, Site, behind_proxy
 
@@ -212,10 +212,10 @@ def test_totp_replay_a_code_opens_one_session(site: Site) -> None:
 def test_session_expiry_idle_and_absolute(site: Site) -> None:
     idle, busy = site.enter(), site.enter()
     began = site.now.s
-    while site.now.s < began + LONGEST_S - 1:
+    while site.now.s < began + MAX_AGE_S - 1:
         assert site.ask("/", Cookie=busy)[0] == 200
         site.ask("/alerts", Cookie=idle, HX_Request="true")  # the page's own updates are no use of it
-        site.now.s = min(site.now.s + IDLE_S - 1, began + LONGEST_S - 1)
+        site.now.s = min(site.now.s + IDLE_S - 1, began + MAX_AGE_S - 1)
     assert site.ask("/", Cookie=idle)[0] == 303
     assert site.ask("/", Cookie=busy)[0] == 200
     site.now.s += 1
@@ -240,7 +240,7 @@ def test_a_removed_user_and_one_with_another_role_lose_their_sessions(tmp_path: 
         access = Access(Reach(), tmp_path / "a.users")
         await access.refresh()
         session = access.find(chosen := access.begin(1), touch=True)
-        assert access.required
+        assert access.login_required
         assert session is not None
         assert access.alive(session)
         with closing(sqlite3.connect(tmp_path / "a.users")) as db, db:
@@ -261,7 +261,7 @@ def test_a_removed_user_and_one_with_another_role_lose_their_sessions(tmp_path: 
         assert access.find(chosen, touch=True) is None
         (tmp_path / "a.users").unlink()  # no way back to pages without a login
         await access.refresh()
-        assert access.required
+        assert access.login_required
         assert not access.alive(None)
         access.close()
 

@@ -30,9 +30,9 @@ from agent.store.files.users import UserStore
 from agent.web import portfolios
 from agent.web.access import Access
 from agent.web.api.tokens import TokenFile, TokenScope
-from agent.web.board import SeenReport
-from agent.web.pages import PAGES, at, format_figure
-from agent.web.portfolios import Opening, Portfolios, portfolio_names, with_prefixes
+from agent.web.document_cache import SeenReport
+from agent.web.pages import PAGES, format_figure, value_at
+from agent.web.portfolios import Portfolios, SharedSettings, portfolio_names, with_prefixes
 from agent.web.reach import Reach
 from agent.web.server import find_configs, serve_portfolios
 from agent.web.sessions import Review
@@ -64,7 +64,7 @@ class Shelf(Served):
 
     def application(self, access: Access | None) -> Any:
         """The application that is served."""
-        self.opening = Opening("127.0.0.1", False, lambda: self.server.should_exit)
+        self.opening = SharedSettings("127.0.0.1", False, lambda: self.server.should_exit)
         return Portfolios(self.parts, Reach(port=1), self.opening)
 
     def enter(self, number: int) -> str:
@@ -122,7 +122,7 @@ def test_the_list_shows_what_the_session_may_see_and_links_to_the_rest(shelf: Sh
     found = figures(mine)
     given = {"portfolios": [documents(), {}]}
     for of, form, value, text in found:
-        assert (value, text) == (str(at(given, of)), format_figure(at(given, of), form))
+        assert (value, text) == (str(value_at(given, of)), format_figure(value_at(given, of), form))
     assert {of.removeprefix("portfolios.0.") for of, *_ in found} == {
         "status.total_value", "pnl.day.periods.0.profit", "status.holdings.0.symbol", "status.holdings.0.drift_bps",
         "history.steps.0.outcome", "history.steps.0.time",
@@ -138,7 +138,7 @@ def test_the_list_says_of_each_run_that_it_is_gone_or_was_stopped(shelf: Shelf) 
     def shown(report: RunReport | None) -> str:
         opened = shelf.parts[0].opened
         assert opened is not None
-        opened.board._seen = SeenReport(report, time.monotonic())
+        opened.cache._seen_report = SeenReport(report, time.monotonic())
         return shelf.ask("/", Cookie=shelf.enter(0))[2].decode()
 
     now_s = int(time.time())
@@ -165,7 +165,7 @@ def test_the_list_is_sent_again_only_after_a_change(shelf: Shelf) -> None:
     assert shelf.ask(again, Cookie=cookie)[0] == shelf.ask(again, HX_Request="true")[0] == 200  # opened; another visitor
     opened = shelf.parts[0].opened
     assert opened is not None
-    shelf.loop.call_soon_threadsafe(opened.board.announce)
+    shelf.loop.call_soon_threadsafe(opened.cache.announce)
     until(lambda: shelf.ask(again, Cookie=cookie, HX_Request="true")[0] == 200)
 
 
@@ -173,7 +173,7 @@ def test_the_list_does_not_tell_a_stranger_when_a_portfolio_is_active(shelf: She
     again = shelf.ask("/")[2].decode().split('hx-get="')[1].split('"')[0]
     opened = shelf.parts[1].opened
     assert opened is not None
-    shelf.loop.call_soon_threadsafe(opened.board.announce)
+    shelf.loop.call_soon_threadsafe(opened.cache.announce)
     time.sleep(0.05)
     assert shelf.ask(again, HX_Request="true")[0] == 204
 
@@ -219,7 +219,7 @@ def test_forms_reviews_and_logins_of_one_are_worth_nothing_at_another(shelf: She
 def test_a_token_of_one_is_none_at_another(shelf: Shelf) -> None:
     opened = shelf.parts[0].opened
     assert opened is not None
-    _, text = TokenFile(opened.board.store).add("own", [TokenScope.READ], 3600, int(time.time()))
+    _, text = TokenFile(opened.cache.store).add("own", [TokenScope.READ], 3600, int(time.time()))
     codes = [shelf.ask(f"{prefix}/api/v1/nothing", Authorization=f"Bearer {text}")[0] for prefix in ("/p/a", B, "")]
     assert codes == [404, 401, 404]
     assert b'"servers": [{"url": "/p/a/api/v1"}]' in shelf.ask("/p/a/api/v1/openapi.json")[2]
@@ -265,7 +265,7 @@ def test_without_users_each_reads_and_the_reason_is_shown(tmp_path: Path) -> Non
         assert code == 503
         assert b"data" not in body
         assert shelf.ask("/p/none/")[0] == 404
-        board = shelf.parts[0].opened.board  # type: ignore[union-attr]
+        board = shelf.parts[0].opened.cache  # type: ignore[union-attr]
         board.failed["live_documents"] = TrimtabError("no endpoint answers")
         assert "not read: no endpoint answers" in shelf.ask("/")[2].decode()
         board.failed.clear()
@@ -295,9 +295,9 @@ def begun(tmp_path: Path) -> Iterator[Callable[[], Path]]:
 def test_a_portfolio_without_a_store_is_served_once_it_has_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begun: Callable[[], Path]
 ) -> None:
-    monkeypatch.setattr(portfolios, "AGAIN_S", 0.02)
+    monkeypatch.setattr(portfolios, "RETRY_S", 0.02)
     monkeypatch.setattr(portfolios, "ReadingProcess", HereProcess)
-    monkeypatch.setattr(portfolios, "Board", StillBoard)
+    monkeypatch.setattr(portfolios, "DocumentCache", StillBoard)
     with Shelf(tmp_path, ("a", "mine"), users=0) as shelf:
         late = shelf.parts[1]
         assert shelf.ask("/p/mine/alerts")[0] == 503

@@ -275,14 +275,14 @@ def test_only_the_printed_address_opens_it_and_once(desk: Desk) -> None:
 
 def test_forms_of_other_pages_and_hosts_change_nothing(desk: Desk) -> None:
     desk.enter()
-    before = repr(desk.pages._typed)
+    before = repr(desk.pages._answers)
     for headers, code in (
         ({"Host": "evil.example"}, 421), ({"Origin": "https://evil.example"}, 403), ({"Sec_Fetch_Site": "cross-site"}, 403),
         ({"Cookie": ""}, 303),
     ):  # fmt: skip
         assert desk.post("/setup/wallet", ANSWERS["/setup/wallet"], **headers)[0] == code
     assert desk.post("/setup/wallet", {**ANSWERS["/setup/wallet"], "csrf": "x"})[0] == 403
-    assert repr(desk.pages._typed) == before
+    assert repr(desk.pages._answers) == before
 
 
 def test_a_file_that_is_there_is_never_changed(desk: Desk, tmp_path: Path) -> None:

@@ -35,8 +35,8 @@ def cost(data_fee: DataFee, **named: str) -> int:
 
 def test_the_data_fee_of_a_receipt_is_part_of_its_cost() -> None:
     assert cost(DataFee.OP_STACK, l1Fee=hex(L1_FEE)) == L1_FEE
-    assert cost(DataFee.OPTIONAL, l1Fee=hex(L1_FEE)) == L1_FEE
-    assert cost(DataFee.OPTIONAL) == 0
+    assert cost(DataFee.OP_STACK_COPY, l1Fee=hex(L1_FEE)) == L1_FEE
+    assert cost(DataFee.OP_STACK_COPY) == 0
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_each_chain_has_one_kind_and_unknown_ones_send_nothing() -> None:
     known = [*OP_STACK, *ARBITRUM, *PLAIN, *UNSUPPORTED]
     assert len(known) == len(set(known))
     assert data_fee_of(10) is DataFee.OP_STACK
-    assert data_fee_of(10, is_copy=True) is DataFee.OPTIONAL
+    assert data_fee_of(10, is_copy=True) is DataFee.OP_STACK_COPY
     assert data_fee_of(42161) is DataFee.ARBITRUM
     assert data_fee_of(42161, is_copy=True) is DataFee.PLAIN
     assert data_fee_of(1) is data_fee_of(31337) is DataFee.PLAIN

@@ -31,7 +31,7 @@ from agent.model import (
     Snapshot,
     UnsignedTx,
 )
-from agent.model.rollups import DATA_BYTES, DATA_FEE_ITEM, ENVELOPE_BYTES, OPERATOR_GAS, SPIKE
+from agent.model.rollups import DATA_BYTES, DATA_FEE_ITEM, ENVELOPE_BYTES, MAX_FEE_RISE, OPERATOR_GAS
 from agent.planning import proposals
 from agent.planning.approval_gas import ACTION_BYTES, plan_sizes, with_data_fee
 from agent.policy import minimum, native_coin
@@ -105,7 +105,7 @@ def test_an_oracle_without_a_sound_answer_leaves_the_fee_unread(answers: list[in
 
 def test_no_fee_is_read_on_other_chains() -> None:
     assert fee_items(DataFee.PLAIN) == []
-    assert len(fee_items(DataFee.OPTIONAL)) == len(fee_items(DataFee.OP_STACK)) == 4
+    assert len(fee_items(DataFee.OP_STACK_COPY)) == len(fee_items(DataFee.OP_STACK)) == 4
 
 
 def test_no_action_has_more_calldata_than_its_plan_counts() -> None:
@@ -127,7 +127,7 @@ def test_cost_and_caps_contain_the_fee() -> None:
     assert more_wei > QUOTE.data_wei(0) > 0 == cases[0].data_fee_wei(units)
     assert cases[1].cost() - cases[0].cost() == more_wei * cases[0].price(plain.portfolio.wrapped_native)
     worst_wei = cases[1].worst_gas_wei() - cases[0].worst_gas_wei()
-    assert worst_wei >= SPIKE * more_wei
+    assert worst_wei >= MAX_FEE_RISE * more_wei
     limit_wei = plain.history.budgets.gas_24h_wei + cases[0].worst_gas_wei()
     for guard, limits in (
         ("gas_per_day", {"gas_per_day_wei": limit_wei}),
@@ -172,10 +172,10 @@ def test_the_fee_of_small_parts_is_in_wei_like_their_gas() -> None:
     leg = minimum.leg_gas_value(rollup.snapshot, price) - minimum.leg_gas_value(plain.snapshot, price)
     assert leg == QUOTE.most_wei(minimum.LEG_GAS, minimum.LEG_BYTES) * price
     margin_wei = native_coin.margin_wei(rollup.snapshot, rollup.limits) - native_coin.margin_wei(plain.snapshot, plain.limits)
-    assert margin_wei == SPIKE * QUOTE.most_wei(native_coin.STEP_GAS, *native_coin.STEP_BYTES)
+    assert margin_wei == MAX_FEE_RISE * QUOTE.most_wei(native_coin.STEP_GAS, *native_coin.STEP_BYTES)
     least_wei = native_coin.least_wei(rollup.snapshot, 100_000) - native_coin.least_wei(plain.snapshot, 100_000)
     assert least_wei == QUOTE.most_wei(125_000, native_coin.UNWRAP_BYTES)
-    assert native_coin.data_fee_cap_wei(rollup.snapshot, TX) == SPIKE * QUOTE.most_wei(TX.gas, 100)
+    assert native_coin.data_fee_cap_wei(rollup.snapshot, TX) == MAX_FEE_RISE * QUOTE.most_wei(TX.gas, 100)
 
 
 def test_the_fee_is_valued_where_gas_is_free() -> None:

@@ -13,7 +13,7 @@ pytest.importorskip("polars")
 
 from agent.app.documents.research import EditBacktestDocument
 from agent.app.research import edit_backtests
-from agent.app.research.edit_backtests import FEWEST_DAYS, _history, edit_backtest
+from agent.app.research.edit_backtests import MIN_DAYS, _history, edit_backtest
 from agent.backtest.data import read_table
 from agent.backtest.settings import make_spec
 from agent.config.load import load_config
@@ -24,7 +24,7 @@ from tests.cli.documents import misfits
 from tests.support import agents
 from tests.support.agents import ADDRESSES
 
-DAYS = FEWEST_DAYS + 4
+DAYS = MIN_DAYS + 4
 DAY_S = 86_400
 BEGINS_S = 1_700_006_400
 SWING = [100.0 * (1 + 0.3 * (day % 16 in range(4, 12))) for day in range(DAYS)]
@@ -89,9 +89,9 @@ def test_prices_of_the_config_come_before_recorded_ones_and_those_before_the_pac
     (tmp_path / "prices.csv").write_text("time,ETH\n1700006400,1\n1700092800,2\n")
     name, table, notes = _history(loaded, loaded)
     assert (name, table.bars, table.closes[-1].tolist()) == ("recorded prices", DAYS, [10 + DAYS - 1])
-    assert notes[-1] == f"prices of [data]: 2 days, fewer than {FEWEST_DAYS}"
+    assert notes[-1] == f"prices of [data]: 2 days, fewer than {MIN_DAYS}"
     (tmp_path / "prices.csv").write_text("time,ETH\n1700006400,1\n1700010000,2\n")
-    assert _history(loaded, loaded)[2][-1] == f"prices of [data]: 1 day, fewer than {FEWEST_DAYS}"
+    assert _history(loaded, loaded)[2][-1] == f"prices of [data]: 1 day, fewer than {MIN_DAYS}"
     other = load_config(agents.config(tmp_path, "other", targets="WETH=40% LINK=30% USDC=30%"))
     name, table, notes = _history(loaded, other)
     assert (name, table.symbols, table.bars, notes) == ("the packaged prices of 2021", ("WETH", "USDC", "LINK"), 365, [])

@@ -35,7 +35,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     store = open_store(loaded.store_url, 1, builders.OWNER)
     store.configs.confirm(loaded.digest, 1)
     yield SimpleNamespace(
-        loaded=loaded, config=loaded.config, store=store, confirmed=loaded.digest, clock=SimpleNamespace(sleep=lambda _: None)
+        loaded=loaded, config=loaded.config, store=store, confirmed_hash=loaded.digest, clock=SimpleNamespace(sleep=lambda _: None)
     )
     store.close()
 
@@ -45,15 +45,15 @@ def wallet(desk: Any) -> WalletSession:
 
 
 def test_who_gets_the_wallet_after_an_edit_does_nothing_by_the_version_before(desk: Any) -> None:
-    with wallet(desk).held() as actors:
+    with wallet(desk).acting() as actors:
         assert str(actors) == "hands"
     desk.store.configs.confirm(OTHER, 2)
-    with raises_code(ConfigChanged, "config"), wallet(desk).held():
+    with raises_code(ConfigChanged, "config"), wallet(desk).acting():
         raise AssertionError("acts by limits that are nobody's any more")
-    with wallet(desk).held(cancels_only=True) as actors:
+    with wallet(desk).acting(cancels_only=True) as actors:
         assert str(actors) == "hands", "a hard pause waits for no restart"
     desk.store.configs.confirm(desk.loaded.digest, 3)  # and taken back
-    with wallet(desk).held():
+    with wallet(desk).acting():
         pass
 
 

@@ -7,7 +7,7 @@ from pydantic import TypeAdapter
 
 from agent.app.documents import fill
 from agent.app.documents.plans import EndpointDocument
-from agent.chain.endpoints import FAILURES, FIRST_REST_S, HALF_LIFE_S, LONGEST_REST_S, Circuit, EndpointHealth, EndpointState
+from agent.chain.endpoints import FAILURES_BEFORE_REST, FIRST_REST_S, HALF_LIFE_S, LONGEST_REST_S, Circuit, EndpointHealth, EndpointState
 
 
 class Hands:
@@ -52,7 +52,7 @@ def test_of_two_that_always_answer_the_faster_scores_more(clock: Hands) -> None:
 
 def test_repeated_failures_rest_it_and_one_good_trial_brings_it_back(clock: Hands) -> None:
     health = EndpointHealth(clock)
-    for _ in range(FAILURES - 1):
+    for _ in range(FAILURES_BEFORE_REST - 1):
         health.failure("down")
     assert health.circuit is Circuit.CLOSED
     health.failure("down")
@@ -67,7 +67,7 @@ def test_repeated_failures_rest_it_and_one_good_trial_brings_it_back(clock: Hand
 
 def test_each_failed_trial_doubles_the_rest_up_to_a_bound(clock: Hands) -> None:
     health = EndpointHealth(clock)
-    for _ in range(FAILURES):
+    for _ in range(FAILURES_BEFORE_REST):
         health.failure("down")
     rests = []
     for _ in range(12):

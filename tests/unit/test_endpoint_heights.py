@@ -60,7 +60,7 @@ def test_one_operator_alone_is_believed_only_where_its_endpoints_are_level() -> 
 def test_all_are_named_with_their_blocks_and_told_once() -> None:
     panel, newest = at(("fast", 100), ("slow", 85))
     told: list[str] = []
-    panel.tell = told.append
+    panel.report = told.append
     for _ in range(2):
         why = height_disagreement(panel, newest, 85, NOW_S)
     assert mentions(why, "15 blocks", "chain.max_lag_blocks", "slow", "85", "fast", "100")

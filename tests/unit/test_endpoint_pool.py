@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from agent.chain.endpoints import FAILURES, FIRST_REST_S, Circuit, Endpoint, EndpointPool, EndpointResting, operators_of
+from agent.chain.endpoints import FAILURES_BEFORE_REST, FIRST_REST_S, Circuit, Endpoint, EndpointPool, EndpointResting, operators_of
 from agent.chain.providers.quorum import QuorumProvider
 from agent.chain.quorum import NoQuorum
 from agent.chain.rpc import EndpointOverloaded, RpcFault
@@ -54,18 +54,18 @@ def test_all_are_asked_at_the_same_time_and_failures_are_handed_back() -> None:
 
     down = node("down", DOWN)
     heard = EndpointPool([node("a", together), node("b", together), node("c", together), down], 2).ask(price)
-    assert (heard.operators, heard.lost) == ({"a", "b", "c"}, {down: DOWN})
+    assert (heard.operators, heard.failures) == ({"a", "b", "c"}, {down: DOWN})
 
 
 def test_one_that_hangs_is_not_waited_for_once_enough_agree(release: threading.Event) -> None:
     slow = node("slow", lambda params: release.wait(20) and "0x1")
     panel = EndpointPool([slow, node("a"), node("b")], 2, grace_s=0.02)
-    heard = panel.ask(price, enough=lambda answers: len(answers) >= 2)
+    heard = panel.ask(price, is_enough=lambda answers: len(answers) >= 2)
     assert heard.operators == {"a", "b"}
-    assert "not answered" in heard.lost[slow].message
+    assert "not answered" in heard.failures[slow].message
     again = panel.ask(price)
-    assert (again.operators, isinstance(again.lost[slow], EndpointResting)) == ({"a", "b"}, True)
-    assert "earlier request" in again.lost[slow].message
+    assert (again.operators, isinstance(again.failures[slow], EndpointResting)) == ({"a", "b"}, True)
+    assert "earlier request" in again.failures[slow].message
 
 
 def test_an_answer_within_the_grace_period_still_counts() -> None:
@@ -76,26 +76,26 @@ def test_an_answer_within_the_grace_period_still_counts() -> None:
         return True
 
     late = node("late", lambda params: agreed.wait(20) and "0x2")
-    heard = EndpointPool([late, node("a")], 1, grace_s=20).ask(price, enough=enough)
-    assert (heard.operators, heard.lost) == ({"a", "late"}, {})
+    heard = EndpointPool([late, node("a")], 1, grace_s=20).ask(price, is_enough=enough)
+    assert (heard.operators, heard.failures) == ({"a", "late"}, {})
 
 
 def test_without_a_grace_period_nothing_more_is_waited_for(release: threading.Event) -> None:
     slow = node("slow", lambda params: release.wait(20) and "0x1")
-    heard = EndpointPool([slow, node("a")], 1, grace_s=0).ask(price, enough=bool)
-    assert (heard.operators, list(heard.lost)) == ({"a"}, [slow])
+    heard = EndpointPool([slow, node("a")], 1, grace_s=0).ask(price, is_enough=bool)
+    assert (heard.operators, list(heard.failures)) == ({"a"}, [slow])
 
 
 def test_one_that_keeps_failing_rests_is_named_and_is_tried_again() -> None:
     clock = Clock()
-    answers: list[object] = [DOWN] * FAILURES + ["0x1"]
+    answers: list[object] = [DOWN] * FAILURES_BEFORE_REST + ["0x1"]
     sick = node("sick", lambda params: answers.pop(0), clock)
     panel = EndpointPool([sick, node("a"), node("b")], 2)
-    for _ in range(FAILURES):
-        assert panel.ask(price).lost == {sick: DOWN}
+    for _ in range(FAILURES_BEFORE_REST):
+        assert panel.ask(price).failures == {sick: DOWN}
     heard = panel.ask(price)
-    assert "resting" in heard.lost[sick].message
-    assert "be reached" in heard.lost[sick].message
+    assert "resting" in heard.failures[sick].message
+    assert "be reached" in heard.failures[sick].message
     assert len(answers) == 1, "it was left alone"
     clock.now_s += FIRST_REST_S
     assert panel.ask(price).operators == {"sick", "a", "b"}
@@ -104,10 +104,10 @@ def test_one_that_keeps_failing_rests_is_named_and_is_tried_again() -> None:
 
 def test_where_resting_leaves_too_few_the_sick_are_tried_all_the_same() -> None:
     clock = Clock()
-    answers: list[object] = [DOWN] * FAILURES + ["0x1"]
+    answers: list[object] = [DOWN] * FAILURES_BEFORE_REST + ["0x1"]
     sick = node("sick", lambda params: answers.pop(0), clock)
     panel = EndpointPool([sick, node("a")], 2)
-    for _ in range(FAILURES):
+    for _ in range(FAILURES_BEFORE_REST):
         panel.ask(price)
     assert sick.health.circuit is Circuit.OPEN
     assert panel.ask(price).operators == {"sick", "a"}

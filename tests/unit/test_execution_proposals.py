@@ -32,7 +32,7 @@ class Owner:
     def require(self, _unsigned: UnsignedTx, _granted: Grant) -> None:
         """Everything may be shown."""
 
-    def shown(self, unsigned: UnsignedTx) -> Mapping[str, Any]:
+    def signing_json(self, unsigned: UnsignedTx) -> Mapping[str, Any]:
         return {"nonce": unsigned.nonce}
 
     def mines(self, nonce: int = 0, same: bool = True) -> None:
@@ -40,7 +40,7 @@ class Owner:
         self.made.chain.nonces_of[HASH] = nonce
         self.made.chain.mine(HASH)
 
-    def carried(self, _unsigned: UnsignedTx, _since_block: int) -> MinedTransaction | None:
+    def mined_at_nonce(self, _unsigned: UnsignedTx, _since_block: int) -> MinedTransaction | None:
         seen = self.made.chain.status_of(HASH)
         return None if seen.receipt is None else MinedTransaction(HASH, seen.receipt.block_number, self.same)
 
@@ -55,7 +55,7 @@ def proposing(made: Bench, owner: Owner, folder: Path) -> ProposingExecutor:
         made.settings,
         lambda: made.paused,
         is_hard=lambda: made.hard,
-        proposed=made.store.proposals.proposed,
+        proposed_ids=made.store.proposals.proposed,
     )
     return ProposingExecutor(submitter, made.store.proposals, owner, FileOutbox(folder / "proposals"))
 

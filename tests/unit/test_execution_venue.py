@@ -11,7 +11,7 @@ import pytest
 from agent.errors import ErrorCode, Refused, Retryable, UnsendableTransaction
 from agent.execution import SubmissionEvent
 from agent.execution.submitter import Submitter
-from agent.layers.futures.execution.venue_executor import OUTCOME_POLLS, VenueExecutor, unfilled
+from agent.layers.futures.execution.venue_executor import OUTCOME_POLLS, VenueExecutor, unfilled_receipt
 from agent.model import Intent, IntentKind, IntentState, Receipt, SignedTx, UnsignedTx
 from agent.model.futures import FuturesGrant, PerpOrderKind
 from agent.model.transactions import FIRST_VENUE_NONCE
@@ -131,7 +131,7 @@ def test_an_order_that_filled_nothing_or_was_rejected_is_reverted_with_the_reaso
     notes = [[move.note for move in world.store.journal.transitions(intent.id)] for intent in (nothing, rejected)]
     assert "nothing was filled" in notes[0]
     assert "not enough margin" in notes[1]
-    assert unfilled(nothing) == Receipt(str(nothing.tx_hash), 0, 0, "", 0, 0, ())
+    assert unfilled_receipt(nothing) == Receipt(str(nothing.tx_hash), 0, 0, "", 0, 0, ())
 
 
 def test_a_transaction_of_the_chain_goes_to_the_chain(world: Bench) -> None:

@@ -36,9 +36,9 @@ def table(seed: int, bars: int, assets: int, missing: bool = False, patience: in
 def assert_equal_to_the_plain_loop(seed: int, setting: KernelSetting, missing: bool, patience: int | None) -> int:
     assets = len(setting.targets_bps)
     times, prices = market(seed, 200, assets, missing)
-    ours = run_kernel(prepare_prices(SYMBOLS[:assets], times, prices, patience), setting, VALUE, path=True)
+    ours = run_kernel(prepare_prices(SYMBOLS[:assets], times, prices, patience), setting, VALUE, with_path=True)
     theirs = plain(times, prices, setting, patience)
-    assert ours.rebalanced.tolist() == theirs.rebalanced
+    assert ours.rebalance_bars.tolist() == theirs.rebalanced
     assert ours.rebalances == len(theirs.rebalanced)
     assert ours.values == pytest.approx(theirs.values, rel=CLOSE)
     assert ours.final_value == pytest.approx(theirs.values[-1], rel=CLOSE)
@@ -75,12 +75,12 @@ def test_each_trigger_and_destination_trades_and_equals_a_plain_loop(
 def test_what_is_held_is_told_and_is_what_the_values_count(data: st.DataObject, seed: int) -> None:
     times, prices = market(seed, 200, 4)
     setting = data.draw(settings_of(4))
-    found = run_kernel(prepare_prices(SYMBOLS[:4], times, prices), setting, VALUE, path=True)
-    told = np.nonzero(found.held.any(axis=1))[0]
-    assert told.tolist() == sorted({0, *found.rebalanced.tolist()})
-    held = found.held[np.maximum.accumulate(np.where(found.held.any(axis=1), np.arange(200), 0))]
+    found = run_kernel(prepare_prices(SYMBOLS[:4], times, prices), setting, VALUE, with_path=True)
+    told = np.nonzero(found.holdings.any(axis=1))[0]
+    assert told.tolist() == sorted({0, *found.rebalance_bars.tolist()})
+    held = found.holdings[np.maximum.accumulate(np.where(found.holdings.any(axis=1), np.arange(200), 0))]
     assert (held * prices).sum(axis=1) == pytest.approx(found.values, rel=1e-12)
-    assert run_kernel(prepare_prices(SYMBOLS[:4], times, prices), setting, VALUE).held.shape == (0, 4)
+    assert run_kernel(prepare_prices(SYMBOLS[:4], times, prices), setting, VALUE).holdings.shape == (0, 4)
 
 
 @given(st.data(), st.integers(0, 10**6), st.integers(3, 5), st.booleans())
@@ -89,13 +89,13 @@ def test_costs_are_never_negative_and_without_any_not_a_cent_is_lost(data: st.Da
     bars = table(seed, 200, assets, missing, 3)
     assert run_kernel(bars, setting, VALUE).costs >= 0
     free = replace(setting, costs=TradingCosts.proportional(0, assets))
-    found = run_kernel(bars, free, VALUE, path=True)
+    found = run_kernel(bars, free, VALUE, with_path=True)
     assert found.costs == 0
-    never = run_kernel(bars, replace(free, min_trade=1e300), VALUE, path=True)
+    never = run_kernel(bars, replace(free, min_trade=1e300), VALUE, with_path=True)
     if found.rebalances:  # the first trade leaves what the holdings of before are worth at its prices
-        assert found.values[found.rebalanced[0]] == pytest.approx(never.values[found.rebalanced[0]], rel=1e-12)
+        assert found.values[found.rebalance_bars[0]] == pytest.approx(never.values[found.rebalance_bars[0]], rel=1e-12)
     unmoved = prepare_prices(bars.symbols, bars.times_s, np.tile(np.arange(1.0, assets + 1), (200, 1)))
-    assert run_kernel(unmoved, setting, VALUE, path=True).values == pytest.approx(np.full(200, VALUE), rel=1e-12)
+    assert run_kernel(unmoved, setting, VALUE, with_path=True).values == pytest.approx(np.full(200, VALUE), rel=1e-12)
 
 
 @given(
@@ -147,7 +147,7 @@ def test_a_sweep_is_the_single_runs_on_any_number_of_cores(data: st.DataObject, 
     marks = [0, 7, 8, 100, 149]
     found = sweep(bars, some, VALUE, marks=marks, cores=cores)
     for k, setting in enumerate(some):
-        one = run_kernel(bars, setting, VALUE, path=True)
+        one = run_kernel(bars, setting, VALUE, with_path=True)
         row = (found.final_value[k], found.hold_value[k], found.turnover[k], found.costs[k], found.stranded[k], found.rebalances[k])
         assert row == (one.final_value, one.hold_value, one.turnover, one.costs, one.stranded, one.rebalances)
         assert found.values[k].tolist() == one.values[marks].tolist()
@@ -160,19 +160,19 @@ def test_other_prices_in_the_future_never_change_the_past(data: st.DataObject, s
     _, others = market(seed + 1, 200, 4, not missing)
     changed = np.vstack([prices[:now], others[now:]])
     for patience in (None, 5):
-        one = run_kernel(prepare_prices(SYMBOLS[:4], times, prices, patience), setting, VALUE, path=True)
-        other = run_kernel(prepare_prices(SYMBOLS[:4], times, changed, patience), setting, VALUE, path=True)
+        one = run_kernel(prepare_prices(SYMBOLS[:4], times, prices, patience), setting, VALUE, with_path=True)
+        other = run_kernel(prepare_prices(SYMBOLS[:4], times, changed, patience), setting, VALUE, with_path=True)
         assert one.values[:now].tolist() == other.values[:now].tolist()
-        assert [bar for bar in one.rebalanced if bar < now] == [bar for bar in other.rebalanced if bar < now]
+        assert [bar for bar in one.rebalance_bars if bar < now] == [bar for bar in other.rebalance_bars if bar < now]
 
 
 def test_a_delisted_asset_counts_at_its_last_price_and_the_others_trade_on_after_the_patience() -> None:
     times, prices = market(11, 400, 4)
     prices[100:, 3] = np.nan
-    waits = run_kernel(prepare_prices(SYMBOLS[:4], times, prices), EVEN, VALUE, path=True)
-    assert waits.rebalanced.max() < 100
-    goes_on = run_kernel(prepare_prices(SYMBOLS[:4], times, prices, patience_bars=24), EVEN, VALUE, path=True)
-    later = goes_on.rebalanced[goes_on.rebalanced >= 100]
+    waits = run_kernel(prepare_prices(SYMBOLS[:4], times, prices), EVEN, VALUE, with_path=True)
+    assert waits.rebalance_bars.max() < 100
+    goes_on = run_kernel(prepare_prices(SYMBOLS[:4], times, prices, patience_bars=24), EVEN, VALUE, with_path=True)
+    later = goes_on.rebalance_bars[goes_on.rebalance_bars >= 100]
     assert len(later) > 0
     assert later.min() >= 124
     assert goes_on.stranded == pytest.approx(waits.stranded, rel=1e-12)
@@ -182,8 +182,8 @@ def test_a_delisted_asset_counts_at_its_last_price_and_the_others_trade_on_after
 def test_an_asset_listed_late_is_bought_when_it_has_a_price() -> None:
     times, prices = market(12, 50, 4)
     prices[:20, 0] = np.nan
-    found = run_kernel(prepare_prices(SYMBOLS[:4], times, prices), EVEN, VALUE, path=True)
-    assert 20 in found.rebalanced
+    found = run_kernel(prepare_prices(SYMBOLS[:4], times, prices), EVEN, VALUE, with_path=True)
+    assert 20 in found.rebalance_bars
     assert found.values[0] == pytest.approx(VALUE, rel=1e-12)
 
 
@@ -191,7 +191,7 @@ def test_nothing_is_invested_before_any_wanted_asset_has_a_price() -> None:
     times, prices = market(12, 50, 2)
     prices[:20, 0] = np.nan
     setting = KernelSetting((10_000, 0), BAND, Destination.TARGET, TradingCosts.proportional(0, 2))
-    found = run_kernel(prepare_prices("AB", times, prices), setting, VALUE, path=True)
+    found = run_kernel(prepare_prices("AB", times, prices), setting, VALUE, with_path=True)
     assert found.values[:21].tolist() == [VALUE] * 21
     assert found.final_value == pytest.approx(VALUE * prices[-1, 0] / prices[20, 0])
 

@@ -99,7 +99,7 @@ def by_policy(times: list[int], prices: np.ndarray, setting: KernelSetting) -> t
 def test_a_run_trades_when_the_policy_would_and_ends_where_it_does(data: st.DataObject, seed: int, assets: int) -> None:
     setting = replace(data.draw(settings_of(assets)), costs=TradingCosts.proportional(0, assets))
     times, prices = market(seed, 60, assets)
-    found = run_kernel(prepare_prices(SYMBOLS[:assets], times, prices), setting, VALUE, path=True)
+    found = run_kernel(prepare_prices(SYMBOLS[:assets], times, prices), setting, VALUE, with_path=True)
     rebalanced, worth = by_policy(times.tolist(), prices, setting)
-    assert found.rebalanced.tolist() == rebalanced
+    assert found.rebalance_bars.tolist() == rebalanced
     assert found.final_value == pytest.approx(worth, rel=1e-9)

@@ -48,17 +48,17 @@ def test_a_whole_table_has_nothing_to_say_and_is_not_changed() -> None:
     prices = np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
     found = prepare_prices("AB", hours(3), prices)
     assert found.notes == ()
-    assert found.traded.tolist() == found.quoted.tolist() == [[1.0, 3.0, 5.0], [2.0, 4.0, 6.0]]
-    assert found.state.tolist() == [CHANGED, SAME, SAME]
+    assert found.trade_prices.tolist() == found.quote_prices.tolist() == [[1.0, 3.0, 5.0], [2.0, 4.0, 6.0]]
+    assert found.bar_states.tolist() == [CHANGED, SAME, SAME]
     prices[0, 0] = 9.0
-    assert found.traded[0, 0] == 1.0
+    assert found.trade_prices[0, 0] == 1.0
 
 
 def test_what_is_missing_is_said_and_waits_or_is_left_out_after_the_patience() -> None:
     prices = np.array([[1, NAN], [2, NAN], [3, 7], [NAN, 8], [5, 9], [6, NAN], [7, NAN], [8, NAN]])
     waits = prepare_prices(["OLD", "NEW"], [*hours(7), START_S + 12 * HOUR_S], prices)
-    assert waits.state.tolist() == [CHANGED, SAME, CHANGED, CLOSED, SAME, CLOSED, CLOSED, CLOSED]
-    assert waits.quoted.tolist() == [[1, 2, 3, 3, 5, 6, 7, 8], [0, 0, 7, 8, 9, 9, 9, 9]]
+    assert waits.bar_states.tolist() == [CHANGED, SAME, CHANGED, CLOSED, SAME, CLOSED, CLOSED, CLOSED]
+    assert waits.quote_prices.tolist() == [[1, 2, 3, 3, 5, 6, 7, 8], [0, 0, 7, 8, 9, 9, 9, 9]]
     assert waits.notes == (
         "OLD has 1 missing prices, at most 1 in a row: nothing trades",
         "NEW has no price before 2020-09-13 14:26:40 UTC: until then the other assets share its weight",
@@ -66,6 +66,6 @@ def test_what_is_missing_is_said_and_waits_or_is_left_out_after_the_patience() -
         "1 gaps between bars are longer than the usual 1 h; the longest, 6 h, follows 2020-09-13 18:26:40 UTC",
     )
     goes_on = prepare_prices(["OLD", "NEW"], hours(8), prices, patience_bars=1)
-    assert goes_on.state.tolist() == [CHANGED, SAME, CHANGED, CLOSED, SAME, CLOSED, CHANGED, SAME]
-    assert goes_on.breaks.tolist() == [0, 2, 3, 5, 6, 8]
+    assert goes_on.bar_states.tolist() == [CHANGED, SAME, CHANGED, CLOSED, SAME, CLOSED, CHANGED, SAME]
+    assert goes_on.break_bars.tolist() == [0, 2, 3, 5, 6, 8]
     assert "1 bars" in goes_on.notes[0]

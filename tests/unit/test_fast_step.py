@@ -38,9 +38,9 @@ def assert_the_same(
     setting = kernel_setting_or_reason(wanted, made)
     assert not isinstance(setting, str)
     prices = numeraire_prices(wanted, table, table.closes, [asset.token for asset in wanted.portfolio.assets])
-    ours = run_kernel(prepare_prices(tuple(targets), table.times_s, prices), setting, VALUE, path=True)
+    ours = run_kernel(prepare_prices(tuple(targets), table.times_s, prices), setting, VALUE, with_path=True)
     step = simulate(wanted, table, made)
-    assert ours.rebalanced.tolist() == [one.bar for one in step.rebalances]
+    assert ours.rebalance_bars.tolist() == [one.bar for one in step.rebalances]
     assert ours.values == pytest.approx(step.equity, rel=CLOSE)
     assert ours.final_value == pytest.approx(float(step.final_value) / COIN, rel=CLOSE)
     assert ours.hold_value == pytest.approx(float(step.hold_value) / COIN, rel=CLOSE)

@@ -30,7 +30,7 @@ class Proxy:
 
     def batch(self, calls: Any) -> list[Any]:
         self.requests += 1
-        assert len(calls) <= history.AT_ONCE
+        assert len(calls) <= history.ROUNDS_PER_REQUEST
         return [self._answer(params[0]["to"], bytes.fromhex(params[0]["data"][2:])) for _, params in calls]
 
     def _answer(self, to: str, data: bytes) -> Any:
@@ -71,12 +71,12 @@ def test_rounds_without_an_answer_from_the_future_or_out_of_order_are_left_out()
 
 
 def test_no_more_is_asked_than_the_bound_and_it_is_said() -> None:
-    many: list[tuple[int, int] | None] = [(1_000 + number, 5) for number in range(history.AT_ONCE * (history.MOST_REQUESTS + 5))]
+    many: list[tuple[int, int] | None] = [(1_000 + number, 5) for number in range(history.ROUNDS_PER_REQUEST * (history.MOST_REQUESTS + 5))]
     proxy = Proxy(many)
     told, whole = past_rounds(proxy, FEED, HEAD, 1_000)
     assert not whole
     assert proxy.requests == history.MOST_REQUESTS + 1
-    assert len(told) == history.AT_ONCE * history.MOST_REQUESTS
+    assert len(told) == history.ROUNDS_PER_REQUEST * history.MOST_REQUESTS
 
 
 def test_a_feed_that_is_no_proxy_ends_at_its_first_round() -> None:

@@ -68,7 +68,7 @@ def test_a_fall_of_one_unit_without_a_price_becomes_no_deposit(store: Store) -> 
     looked(store, at())
     for block, later_s in ((1_005, 0), (1_006, 100 * DAY_S)):
         step = looked(store, at(block, "9.999999999999999999", later_s=later_s, feeds=(), pools=()))
-        assert [(flow.delta_raw, flow.value, flow.holds) for flow in step.history.cash_flows.unexplained] == [(-1, None, True)]
+        assert [(flow.delta_raw, flow.value, flow.blocks_trading) for flow in step.history.cash_flows.unexplained] == [(-1, None, True)]
 
 
 def test_dust_does_not_hide_a_rise_from_being_accepted(store: Store) -> None:
@@ -115,9 +115,9 @@ def test_whatever_comes_and_whenever_prices_lack_no_rise_holds_back_longer_than_
             blind = {} if priced else {"feeds": (), "pools": ()}
             step = looked(store, at(1_000 + number, usdc=usdc, later_s=later_s, **blind))
             now_s = step.snapshot.head.timestamp_s
-            assert all(flow.chain_s + DAY_S > now_s for flow in step.history.cash_flows.unexplained if flow.holds)
+            assert all(flow.chain_s + DAY_S > now_s for flow in step.history.cash_flows.unexplained if flow.blocks_trading)
         last = looked(store, at(2_000, usdc=usdc, later_s=later_s + DAY_S))
-        assert not any(flow.holds or flow.value is None for flow in last.history.cash_flows.unexplained)
+        assert not any(flow.blocks_trading or flow.value is None for flow in last.history.cash_flows.unexplained)
         assert last.history.budgets.loss_24h == 0
         assert sum(flow.delta_raw for flow in store.balances.transfers()) == (usdc - 20_000) * DOLLAR
         store.close()

@@ -46,7 +46,7 @@ def test_a_fall_that_comes_back_ends_both_flows_and_was_no_loss(store: Store) ->
 def test_what_was_gone_for_a_while_is_neither_a_loss_nor_a_deposit_and_keeps_its_lots(store: Store) -> None:
     for step in (at(), at(1_001, "0"), at(1_002)):
         looked(store, step)
-        update_ledger(store, step, force=True)
+        update_ledger(store, step, is_forced=True)
     entries, values = store.ledger.entries(), store.valuations.between()
     assert [one.kind for one in entries][3:] == [EntryKind.UNDONE] * 2
     found = performance(entries, values, 0, 2 * 10**9, USDC.address, OpeningCash(USDC.address, WETH.address))

@@ -9,7 +9,7 @@ import pytest
 
 from agent.chain.endpoints import EndpointPool
 from agent.chain.quorum import NoQuorum
-from agent.chain.receipts import EXECUTION_SUCCESS, LOGS_AT_ONCE, NonceTx, SafeExecution, find_safe_execution, find_tx_by_nonce
+from agent.chain.receipts import BLOCKS_PER_REQUEST, EXECUTION_SUCCESS, NonceTx, SafeExecution, find_safe_execution, find_tx_by_nonce
 from agent.errors import Retryable
 from tests.support.endpoints import Script
 from tests.support.signing import ROUTER, STRANGER, WALLET
@@ -96,7 +96,7 @@ def event(**changes: Any) -> dict[str, Any]:
 def logs(operator: str, *events: dict[str, Any]) -> Script:
     def answer(params: list[Any]) -> list[dict[str, Any]]:
         asked = params[0]
-        assert int(asked["toBlock"], 16) - int(asked["fromBlock"], 16) < LOGS_AT_ONCE
+        assert int(asked["toBlock"], 16) - int(asked["fromBlock"], 16) < BLOCKS_PER_REQUEST
         return [one for one in events if int(asked["fromBlock"], 16) <= int(one["blockNumber"], 16) <= int(asked["toBlock"], 16)]
 
     return Script(operator, eth_getLogs=answer)
@@ -106,7 +106,7 @@ OLD_FORM = event(topics=[EXECUTION_SUCCESS], data=SAFE_TX + "00" * 32)
 
 
 @pytest.mark.parametrize("made", [event(), OLD_FORM], ids=["1.4", "1.3"])
-@pytest.mark.parametrize(("since", "head"), [(0, HEAD), (MINED_AT, MINED_AT), (0, 9 * LOGS_AT_ONCE + 1)])
+@pytest.mark.parametrize(("since", "head"), [(0, HEAD), (MINED_AT, MINED_AT), (0, 9 * BLOCKS_PER_REQUEST + 1)])
 def test_what_a_safe_carried_out_is_found_by_its_hash(made: dict[str, Any], since: int, head: int) -> None:
     found = find_safe_execution(panel(logs("a", made), logs("b", made)), WALLET, SAFE_TX, since, head)
     assert found == SafeExecution(HASH, MINED_AT)

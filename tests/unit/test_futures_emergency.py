@@ -199,7 +199,7 @@ def test_the_signer_holds_an_emergency_to_its_own_ceiling(gwei: int, signs: bool
 
 
 def test_a_resend_of_an_emergency_has_its_own_ceilings(tmp_path: Path) -> None:
-    settings = replace(patient(tmp_path).settings, emergency=(7, 8))
+    settings = replace(patient(tmp_path).settings, emergency_ceilings=(7, 8))
     grant = futures_grant(ESCAPE, is_emergency=True)
     assert settings.ceilings_of(grant) == (7, 8)
     calm = replace(grant, layer=replace(grant.layer, is_emergency=False)) if grant.layer else grant
@@ -208,7 +208,7 @@ def test_a_resend_of_an_emergency_has_its_own_ceilings(tmp_path: Path) -> None:
 
 def test_a_pending_emergency_is_cancelled_above_the_ordinary_ceiling(tmp_path: Path) -> None:
     made = patient(tmp_path)
-    made.settings = replace(made.settings, max_fee_wei=60 * GWEI, emergency=(300 * GWEI, None))
+    made.settings = replace(made.settings, max_fee_wei=60 * GWEI, emergency_ceilings=(300 * GWEI, None))
     made.store.steps.begin("escape", made.clock.now_s(), "{}")
     pending = replace(tx(0), max_fee_wei=100 * GWEI)
     granted = replace(futures_grant(ESCAPE, is_emergency=True), max_gas_wei=10**20, deadline_s=START_S + 90)
@@ -231,7 +231,7 @@ def test_a_pending_emergency_is_cancelled_above_the_ordinary_ceiling(tmp_path: P
 def test_a_bump_of_an_emergency_uses_the_gas_budget_of_emergencies(tmp_path: Path, is_emergency: bool) -> None:
     """What an ordinary swap burnt of its own budget leaves the budget of emergencies whole."""
     made = patient(tmp_path, gas_per_day_wei=100_000 * 12 * GWEI, mined_timeout_s=40)
-    made.settings = replace(made.settings, emergency=(made.settings.max_fee_wei, made.settings.gas_per_day_wei))
+    made.settings = replace(made.settings, emergency_ceilings=(made.settings.max_fee_wei, made.settings.gas_per_day_wei))
     made.chain.automine = True
     burnt = made.run(0)
     made.store.budgets.book(burnt, Fraction(0), Fraction(0), 100_000 * 12 * GWEI, START_S)

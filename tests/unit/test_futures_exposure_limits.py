@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent import guards
-from agent.layers.futures.planning.orders import DUST_PARTS, plan_futures
+from agent.layers.futures.planning.orders import DUST_DIVISOR, plan_futures
 from agent.layers.futures.policy.targets import position_notes, target_gross
 from agent.layers.futures.state import planned_futures, with_policy
 from agent.margin import account as margin
@@ -63,7 +63,7 @@ def test_beside_a_paused_market_openings_stay_within_the_target_of_the_whole() -
 
 def test_a_reduction_that_backs_off_makes_no_room_for_an_opening() -> None:
     held = book(10_000, eth=4_300 * 10**15, btc=866 * 10**15)
-    plan = plan_futures(held, TRIPLE, RICH, NOW_S, waiting=["BTC"])
+    plan = plan_futures(held, TRIPLE, RICH, NOW_S, waiting_markets=["BTC"])
     assert [order.market for order in plan.orders] == ["BTC"], "the step itself skips it"
     both = plan_futures(held, TRIPLE, RICH, NOW_S)
     assert [(order.market, order.is_reduce_only) for order in both.orders] == [("BTC", True), ("ETH", False)]
@@ -78,7 +78,7 @@ def test_no_opening_lifts_the_notional_above_its_target(eth: int, btc: int, is_l
         return
     after = filled(paused, plan_futures(paused, policy, RICH, NOW_S))
     most = max(target_gross(paused, policy), Fraction(margin.gross_notional_raw(paused)))
-    dust = target_gross(paused, policy) * policy.band_bps / BPS / DUST_PARTS
+    dust = target_gross(paused, policy) * policy.band_bps / BPS / DUST_DIVISOR
     assert margin.gross_notional_raw(after) <= most + dust
 
 

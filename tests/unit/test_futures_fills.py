@@ -12,12 +12,13 @@ import pytest
 from agent.chain.lens import abi_encode
 from agent.errors import Refused
 from agent.layers.futures.execution.booking import book_futures_action, order_fill
-from agent.model import IntentKind, PerpFill, Receipt
-from agent.model.futures import FuturesGrant, PerpOrder, PerpOrderKind
+from agent.layers.futures.state import with_policy
+from agent.model import IntentKind, PerpFill, Receipt, StepInput, Transfer
+from agent.model.futures import FuturesGrant, MarginDeposit, MarginWithdrawal, PerpOrder, PerpOrderKind
 from agent.units import Price
 from agent.venues.perpetual_protocol import PerpContracts, quote_order
-from tests.support.builders import step_input
-from tests.unit.test_futures_step import EMPTY
+from tests.support.builders import OWNER, step_input, token
+from tests.unit.test_futures_step import EMPTY, POLICY
 from tests.unit.test_margin_account import E18
 
 SIZE = 4 * E18
@@ -98,3 +99,56 @@ def test_a_market_that_fills_a_part_is_refused_before_the_order_is_sent() -> Non
     contracts = PerpContracts("0x" + "2" * 40, "", "", "0x" + "3" * 40)
     with pytest.raises(Refused, match=f"fills {SIZE // 2} of {SIZE}"):
         quote_order(transport, order, contracts, contracts.trader, 1)
+
+
+def booked(
+    grant: FuturesGrant, mined: Receipt, native_price: Fraction = Fraction(0), step: StepInput | None = None
+) -> tuple[Fraction, Fraction]:
+    """Turnover and loss that are booked of a receipt, in USDC."""
+    rows: list[tuple[Fraction, Fraction]] = []
+    budgets = SimpleNamespace(book=lambda _intent, turnover, loss, *_rest: rows.append((turnover / 10**6, loss / 10**6)))
+    store: Any = SimpleNamespace(journal=SimpleNamespace(grant=lambda _intent: SimpleNamespace(layer=grant)), budgets=budgets)
+    intent: Any = SimpleNamespace(id="a", kind=IntentKind.FUTURES, receipt=mined, tx=SimpleNamespace(is_venue_order=False))
+    book_futures_action(store, intent, step or step_input(), native_price, 1)
+    [row] = rows
+    return row
+
+
+SALE = replace(ORDER, size_raw=-SIZE, bound_raw=7_840 * E18, is_reduce_only=True)
+
+
+@pytest.mark.parametrize(("paid", "loss"), [(7_960, 48), (8_000, 8), (8_040, 8)])
+def test_booking__sale_below_the_index_loses_the_distance_and_a_better_one_its_fee_alone(paid: int, loss: int) -> None:
+    fill = replace(WHOLE, size_raw=-SIZE, quote_raw=paid * E18)
+    assert booked(FuturesGrant(SALE, EMPTY), receipt(fill))[1] == loss
+
+
+def test_booking__transaction_that_reverted_costs_its_gas_alone() -> None:
+    mined = replace(receipt(WHOLE), status=0, gas_used=100, effective_gas_price_wei=10**6)
+    assert booked(FuturesGrant(SALE, EMPTY), mined, Fraction(1, 10)) == (0, 10)
+
+
+def test_booking__gas_adds_to_the_cost_of_the_order() -> None:
+    mined = replace(receipt(WHOLE), gas_used=100, effective_gas_price_wei=10**6)
+    assert booked(FuturesGrant(ORDER, EMPTY), mined, Fraction(1, 10)) == (0, 58)
+
+
+@pytest.mark.parametrize(
+    ("action", "received", "row"),
+    [
+        (MarginDeposit(500 * 10**6), -500, (500, 0)),
+        (MarginDeposit(500 * 10**6), -503, (500, 3)),
+        (MarginDeposit(500 * 10**6), -497, (500, 0)),
+        (MarginWithdrawal(500 * 10**6), 500, (0, 0)),
+        (MarginWithdrawal(500 * 10**6), 496, (0, 4)),
+    ],
+)
+def test_booking__collateral_that_the_wallet_lacks_after_a_move_is_lost(
+    action: MarginDeposit | MarginWithdrawal, received: int, row: tuple[int, int]
+) -> None:
+    usdc = token("USDC").address
+    ends = (OWNER, "0xvault") if received < 0 else ("0xvault", OWNER)
+    mined = replace(receipt(), transfers=(Transfer(usdc, *ends, abs(received) * 10**6),))
+    step = with_policy(step_input(), replace(POLICY, collateral=usdc))
+    grant = FuturesGrant(action, replace(EMPTY, settlement_raw=10**12))
+    assert booked(grant, mined, step=step) == row

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.layers.futures.planning.orders import plan_futures
-from agent.layers.futures.policy.exposure import DAY_S, expected_cost
-from agent.layers.futures.policy.targets import FuturesTrigger, funding_trims, notional_drifts, orders_to_target, triggered
+from agent.layers.futures.policy.exposure import DAY_S, expected_funding_of_all
+from agent.layers.futures.policy.targets import FuturesTrigger, due_triggers, funding_trims, notional_drifts, orders_to_target
 from agent.margin import account as margin
 from agent.model.futures import FuturesPolicy, FuturesTarget, MarginAccount
 from tests.support.samples import examples
@@ -32,9 +32,9 @@ def at_rates(eth: Fraction, btc: Fraction = Fraction(0)) -> MarginAccount:
 
 def test_expected_funding_is_a_cost_of_longs_and_an_income_of_shorts() -> None:
     """0.1 % a day for 30 days: the long pays 300, the short gets 299.70."""
-    assert expected_cost(at_rates(Fraction(1, 1_000)), MONTH_S) == 300 * E18
-    assert expected_cost(at_rates(Fraction(0), Fraction(1, 1_000)), MONTH_S) == Fraction(-2_997 * E18, 10)
-    assert expected_cost(at_rates(Fraction(1, 1_000)), 2 * MONTH_S) == 600 * E18
+    assert expected_funding_of_all(at_rates(Fraction(1, 1_000)), MONTH_S) == 300 * E18
+    assert expected_funding_of_all(at_rates(Fraction(0), Fraction(1, 1_000)), MONTH_S) == Fraction(-2_997 * E18, 10)
+    assert expected_funding_of_all(at_rates(Fraction(1, 1_000)), 2 * MONTH_S) == 600 * E18
 
 
 def test_a_position_that_pays_counts_as_overweight_and_is_trimmed() -> None:
@@ -86,7 +86,7 @@ def test_a_share_above_its_band_without_funding_is_drift() -> None:
 
 def test_a_limit_goes_before_a_funding_trim() -> None:
     held = rated(book(3_000, eth=10 * E18), Fraction(5, 1_000))
-    fired = triggered(held, ETH_ALONE, RICH)
+    fired = due_triggers(held, ETH_ALONE, RICH)
     assert fired[0] is FuturesTrigger.LEVERAGE
     assert FuturesTrigger.FUNDING in fired
 
@@ -94,7 +94,7 @@ def test_a_limit_goes_before_a_funding_trim() -> None:
 def test_a_market_with_dear_funding_is_not_opened_and_says_why() -> None:
     """2.5 % over the horizon is half of the band of 5 points: up to there the whole notional is opened, less its funding."""
     held = rated(book(10_000), Fraction(5, 1_000))
-    assert (triggered(held, ETH_ALONE, RICH), orders_to_target(held, ETH_ALONE)) == ((), {})
+    assert (due_triggers(held, ETH_ALONE, RICH), orders_to_target(held, ETH_ALONE)) == ((), {})
     both = plan_futures(held, LONG_AND_SHORT, RICH, NOW_S)
     assert [order.market for order in both.orders] == ["BTC"]
     assert both.refused == ("ETH is not enlarged: it would pay 15.00 % of its notional in funding over 30 days",)

@@ -15,7 +15,7 @@ from agent.errors import Refused
 from agent.layers.futures.guard_case import FuturesCase
 from agent.layers.futures.planning.hedges import open_by_owner
 from agent.layers.futures.planning.requests import hedge_by_owner
-from agent.layers.futures.policy.hedge_closing import filled_hedges, hedge_need, unwind_reason
+from agent.layers.futures.policy.hedge_closing import filled_hedges, hedge_closing_decision, unwind_reason
 from agent.layers.futures.policy.hedges import apply_hedges, choose, compare_text, held_hedges, margin_share, short_costs
 from agent.layers.futures.policy.needs import uses_reduction_budget
 from agent.layers.futures.policy.targets import notional_drifts
@@ -411,7 +411,9 @@ def test_a_hedge_beside_a_larger_long_is_closed_whatever_it_costs() -> None:
 
 def test_pending_funding_counts_against_a_hedge() -> None:
     owing = replace(SHORT, positions=(replace(SHORT.positions[0], funding_pending_raw=2_501 * E18),))
-    need = hedge_need(overweight(owing, hedges=(OPEN,), weth=70_000), current_drifts(overweight(owing, hedges=(OPEN,), weth=70_000)))
+    need = hedge_closing_decision(
+        overweight(owing, hedges=(OPEN,), weth=70_000), current_drifts(overweight(owing, hedges=(OPEN,), weth=70_000))
+    )
     assert need is not None
     assert "its funding exceeds" in need.reason
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from agent.errors import Retryable
-from agent.layers.futures.policy.targets import uncertain_books
+from agent.layers.futures.policy.targets import uncertain_profit_reason
 from agent.model.futures import UNREAD_ACCOUNT
 from agent.venues.hyperliquid.account import parse_transfers
 from tests.support.builders import OWNER
@@ -74,8 +74,8 @@ def test_a_kind_that_is_not_known_is_named_and_moves_nothing(delta: dict[str, An
 
 def test_the_profit_of_an_account_with_an_unknown_kind_is_uncertain() -> None:
     account = replace(UNREAD_ACCOUNT, unknown_transfers=("rewardsClaim", "somethingNew"))
-    assert "rewardsClaim, somethingNew" in uncertain_books(account)
-    assert not uncertain_books(UNREAD_ACCOUNT)
+    assert "rewardsClaim, somethingNew" in uncertain_profit_reason(account)
+    assert not uncertain_profit_reason(UNREAD_ACCOUNT)
 
 
 @pytest.mark.parametrize(

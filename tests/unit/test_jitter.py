@@ -16,7 +16,7 @@ from agent.app import cycles
 from agent.model import Cron, Every, HybridTrigger, Schedule, Threshold
 from agent.policy.decide import decide
 from agent.policy.triggers.rules import evaluate_trigger
-from agent.policy.triggers.schedules import LATEST_S, MILLION, jitter_delay_s
+from agent.policy.triggers.schedules import MAX_DELAY_S, MILLION, jitter_delay_s
 from agent.units import BPS
 from tests.support.builders import NOW_S, history, step_input, with_history
 
@@ -32,7 +32,7 @@ def test_a_review_is_late_by_the_drawn_part_of_its_window_and_never_early(every_
     last_s = NOW_S - 10 * every_s
     past = history(last_review_s=last_s, delay_ppm=ppm)
     late = jitter_delay_s(every_s, ppm, jitter_bps)
-    assert 0 <= late <= min(every_s * jitter_bps // BPS, LATEST_S)
+    assert 0 <= late <= min(every_s * jitter_bps // BPS, MAX_DELAY_S)
     due_s = last_s + every_s + late
     before, at = (evaluate_trigger(Every(every_s), decide(step_input()).drifts, now_s, past, jitter_bps) for now_s in (due_s - 1, due_s))
     assert not before.due

@@ -11,7 +11,7 @@ import pytest
 
 from agent import key_variables
 from agent.config.load import load_config
-from agent.key_variables import MARK, drop_key_variables, holds_key, named_key_variables
+from agent.key_variables import NO_KEYS_MARK, drop_key_variables, holds_key, named_key_variables
 from agent.store import open_store
 from tests.cli.tools import first_document, start
 from tests.support import agents
@@ -61,7 +61,7 @@ def test_a_program_that_calls_the_command_keeps_its_environment(monkeypatch: pyt
     monkeypatch.setattr(sys, "argv", ["trimtab", "serve"])
     monkeypatch.setattr(os, "execve", lambda *_: pytest.fail("started anew"))
     drop_key_variables([tmp_path / "a.toml"])
-    assert MARK not in os.environ
+    assert NO_KEYS_MARK not in os.environ
     assert os.environ["TRIMTAB_KEYSTORE_PASSWORD"] == PASSWORD
 
 
@@ -72,11 +72,11 @@ def test_its_children_read_no_key_from_the_file_beside_the_config(tmp_path: Path
     for name in ("TRIMTAB_KEYSTORE_PASSWORD", "TRIMTAB_OTHER"):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
-    monkeypatch.setenv(MARK, "1")
+    monkeypatch.setenv(NO_KEYS_MARK, "1")
     load_config(path)
     assert "TRIMTAB_KEYSTORE_PASSWORD" not in os.environ
     assert os.environ["TRIMTAB_OTHER"] == "kept"
-    monkeypatch.delenv(MARK)
+    monkeypatch.delenv(NO_KEYS_MARK)
     load_config(path)
     assert os.environ["TRIMTAB_KEYSTORE_PASSWORD"] == PASSWORD
 

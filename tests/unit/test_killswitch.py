@@ -66,6 +66,11 @@ def test_a_store_that_cannot_be_opened_is_paused_by_its_file(tmp_path: Path) -> 
         api.pause(config, "3 a.m.")
 
 
+def test_the_pause_file_is_its_owners_alone(switch: KillSwitch) -> None:
+    switch.pause("lunch", START_S)
+    assert switch.file.stat().st_mode & 0o777 == 0o600
+
+
 def test_the_file_alone_is_soft(switch: KillSwitch) -> None:
     switch.file.touch()
     assert (switch.is_paused(), switch.is_hard()) == (True, False)

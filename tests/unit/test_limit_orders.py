@@ -16,7 +16,7 @@ from agent.layers.futures.execution.venue_executor import _is_newer
 from agent.layers.futures.planning.orders import market_order, plan_futures
 from agent.layers.futures.planning.plans import as_limit_orders, beside_resting
 from agent.layers.futures.policy.limit_orders import end_reason, ended_orders
-from agent.layers.futures.policy.targets import LIMITED, FuturesTrigger
+from agent.layers.futures.policy.targets import LIMIT_TRIGGERS, FuturesTrigger
 from agent.layers.futures.state import futures_policy, futures_state, planned_futures
 from agent.margin import account as margin
 from agent.margin.contract_sizes import index_bound_raw
@@ -89,7 +89,7 @@ def test_beside_a_resting_order_the_rest_of_the_target_is_planned_once() -> None
     assert reason(order) == ""
 
 
-@pytest.mark.parametrize("trigger", LIMITED)
+@pytest.mark.parametrize("trigger", LIMIT_TRIGGERS)
 def test_a_limit_that_only_resting_orders_would_breach_reduces_nothing(trigger: FuturesTrigger) -> None:
     """The order ends first; a reduction of what is not filled yet would open the other side."""
     reduction = FuturesPlan((market_order(ETH, -5_000, SLIPPAGE, is_reduce_only=True),), trigger.value, is_reducing=True)

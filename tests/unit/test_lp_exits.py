@@ -59,7 +59,7 @@ def test_too_much_weight_is_taken_back_to_the_aim_and_no_further() -> None:
     assert part == pytest.approx(1 - 0.95 * 0.15 / 0.2, abs=2e-3)
     load = book(after(step)).exposure()
     assert load.within(liquidity_limits(step.limits).scaled(EXIT_TARGET_SHARE))
-    assert load.weight / load.total == pytest.approx(0.15 * 0.95, abs=5e-4)
+    assert load.value / load.total == pytest.approx(0.15 * 0.95, abs=5e-4)
     assert isinstance(decide(after(step)).decision, Hold)
 
 
@@ -90,7 +90,7 @@ def test_what_loses_most_per_cost_goes_first_and_only_as_much_of_the_last_as_is_
 def test_a_limit_of_nothing_takes_everything_out() -> None:
     step = world([ranged(800, 1_800, 2_200, 1), paired(500)], bounds=roomy(lp_max_weight_bps=0))
     assert sorted(part for _, part in taken(step)) == [1, 1]
-    assert book(after(step)).exposure().weight == 0
+    assert book(after(step)).exposure().value == 0
 
 
 def test_fees_come_with_what_is_taken_out_and_count() -> None:
@@ -113,7 +113,7 @@ def test_what_an_empty_position_is_still_owed_is_collected() -> None:
     assert action.fees_raw == owed
     plan = planned(step)
     assert all(v.passed for v in guards.judge(step, plan, evidence(step, plan)))
-    assert book(after(step)).exposure().weight == 0
+    assert book(after(step)).exposure().value == 0
 
 
 def test_dust_that_an_empty_position_is_owed_is_not_worth_its_gas_though_a_limit_is_exceeded() -> None:

@@ -8,9 +8,10 @@ from dataclasses import replace
 import pytest
 
 from agent.chain.lens import CallStatus, LensAnswer, address_word, int_word, uint_word
-from agent.chain.positions import PositionRange, PositionRef, position_questions, read_position
+from agent.chain.positions import PositionRange, PositionRef, _with_range, position_questions, read_position
 from agent.chain.watch import SnapshotScope, snapshot_parts
 from agent.chain.watch import snapshot_questions as all_questions
+from agent.errors import ConfigError
 from agent.model import LpMissingPosition, LpV2Position, LpV3Position
 from tests.support import lp_worlds as lp
 from tests.support.builders import OWNER, address
@@ -161,3 +162,19 @@ def test_the_pools_account_is_found_under_the_managers_key() -> None:
     }
     assert len(keys) == 6
     assert all(len(key) == 32 for key in keys)
+
+
+def test_the_pool_of_a_range_is_what_the_factory_answers() -> None:
+    ref = PositionRef(V3.confirmed, FACTORY)
+    assert _with_range(ref, (3_000, -600, 1_200), int(POOL, 16)) == V3
+
+
+def test_a_token_of_the_manager_that_was_burned_needs_no_pool() -> None:
+    ref = PositionRef(V3.confirmed, FACTORY)
+    assert _with_range(ref, None, None) == ref
+
+
+@pytest.mark.parametrize("pool", [0, None, CallStatus.FAILED])
+def test_a_range_without_a_pool_of_the_factory_is_a_mistake_of_the_config(pool: int | CallStatus | None) -> None:
+    with pytest.raises(ConfigError, match="has no pool"):
+        _with_range(PositionRef(V3.confirmed, FACTORY), (3_000, -600, 1_200), pool)

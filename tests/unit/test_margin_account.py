@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.layers.futures.policy.hedges import choose, short_costs
-from agent.layers.futures.policy.targets import FuturesTrigger, orders_to_target, reduction_orders, triggered
+from agent.layers.futures.policy.targets import FuturesTrigger, due_triggers, orders_to_target, reduction_orders
 from agent.margin import account as margin
 from agent.margin.contract_sizes import index_bound_raw, size_for_notional_raw
 from agent.margin.state import after_fill_at_bound, breaches, largest_allowed_raw, margin_state
@@ -185,14 +185,14 @@ def test_a_reduction_ends_within_every_limit_and_triggers_no_second_one(eth: int
         assert held.size_raw(name) * size_raw < 0
         assert abs(size_raw) <= abs(held.size_raw(name))
         held = margin.with_trade(held, name, size_raw, -margin.position_value_raw(held.market(name), size_raw))
-    assert not triggered(held, policy, spot)
+    assert not due_triggers(held, policy, spot)
     assert not reduction_orders(held, policy, spot)
 
 
 def test_targets_are_reached_from_below() -> None:
     policy = FuturesPolicy((FuturesTarget("ETH", 6_000), FuturesTarget("BTC", -4_000)), 20_000, 500, LIMITS)
     held = account(10_000, {"ETH": 10 * E18}, market("ETH"), market("BTC", 30_000))
-    assert triggered(held, policy, Fraction(10**6 * E18)) == (FuturesTrigger.DRIFT,)
+    assert due_triggers(held, policy, Fraction(10**6 * E18)) == (FuturesTrigger.DRIFT,)
     orders = orders_to_target(held, policy)
     assert orders == {"ETH": -4 * E18, "BTC": -266 * 10**15}
 

@@ -152,5 +152,5 @@ def test_what_is_sold_goes_to_what_lacks_most(weths: int) -> None:
     drifts = decide(undue(Every(28 * DAY_S), weths)).drifts
     down = {one.token: one.low for one in bands.reduction_goal(drifts).weights}
     assert sum(down.values()) == 1
-    assert down[WETH] == Fraction(6_000 - bands.BELOW_BPS, BPS)
+    assert down[WETH] == Fraction(6_000 - bands.BELOW_LIMIT_BPS, BPS)
     assert down[USDC] > 0

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from scripts.mistakes import made, places_in
-from scripts.mutants import Names
+from scripts.mistakes import make_mutant, possible_mistakes
+from scripts.mutants import RunOnceNames
 
 SOURCE = '''
 def paid(amount: int | None, fee: int = 3) -> int | None:
@@ -28,7 +28,7 @@ def paid(amount: int | None, fee: int = 3) -> int | None:
 
 def test_each_mistake_is_another_program_and_annotations_stay(tmp_path: Path) -> None:
     (tmp_path / "paid.py").write_text(SOURCE)
-    mistakes = [made(tmp_path, *each) for each in places_in(tmp_path, "paid.py")]
+    mistakes = [make_mutant(tmp_path, *each) for each in possible_mistakes(tmp_path, "paid.py")]
     right = ast.unparse(ast.parse(SOURCE))
     assert all(compile(each.source, "paid.py", "exec") and each.source != right for each in mistakes)
     assert len({each.source for each in mistakes}) == len(mistakes)
@@ -71,12 +71,12 @@ name = mapped_column(String(40))
 
 def test_texts_declarations_and_numbers_that_are_a_choice_are_no_places_of_mistakes(tmp_path: Path) -> None:
     (tmp_path / "read.py").write_text(PLAIN)
-    changes = {made(tmp_path, *place).change.split(" -> ")[0] for place in places_in(tmp_path, "read.py")}
+    changes = {make_mutant(tmp_path, *place).change.split(" -> ")[0] for place in possible_mistakes(tmp_path, "read.py")}
     assert changes == {
         "3", "5", "30", "7", "len(pairs) > WAIT_S", "if len(pairs) > WAIT_S:", "raise ValueError(f'{len(pairs) + 1} pairs', 2)",
         "return (dict(zip(pairs, pairs, strict=True)), fetch(timeout=9))",
     }  # fmt: skip
-    assert sum(made(tmp_path, *place).line == 3 for place in places_in(tmp_path, "read.py")) == 0
+    assert sum(make_mutant(tmp_path, *place).line == 3 for place in possible_mistakes(tmp_path, "read.py")) == 0
 
 
 QUERIES = """
@@ -99,12 +99,12 @@ def test_what_runs_once_in_a_process_is_used_where_it_is_named(tmp_path: Path) -
     (tmp_path / "agent").mkdir()
     (tmp_path / "agent" / "queries.py").write_text(QUERIES)
     (tmp_path / "agent" / "other.py").write_text("_newest = 1\nprint(_newest, LIMIT)\n")
-    names = Names(tmp_path)
-    used = {place for place in names.places("agent/queries.py", 3) if place[0].endswith("queries.py")}
+    names = RunOnceNames(tmp_path)
+    used = {place for place in names.using_lines("agent/queries.py", 3) if place[0].endswith("queries.py")}
     assert {line for _, line in used} >= {7, 10, 11}
-    assert ("agent/other.py", 2) not in names.places("agent/queries.py", 3)
-    assert ("agent/other.py", 2) in names.places("agent/queries.py", 2)
-    assert names.places("agent/queries.py", 10) == set()
+    assert ("agent/other.py", 2) not in names.using_lines("agent/queries.py", 3)
+    assert ("agent/other.py", 2) in names.using_lines("agent/queries.py", 2)
+    assert names.using_lines("agent/queries.py", 10) == set()
 
 
 ROOT = Path(__file__).parent.parent.parent

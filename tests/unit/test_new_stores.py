@@ -14,10 +14,12 @@ import pytest
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
+import agent.store
 from agent.store import open_memory_store, open_store
 from agent.store.database import Database
 from agent.store.files.backup import inspect_store_file
 from agent.store.opening import REVISIONS
+from agent.store.store import Store
 from tests.support.transactions import CHAIN_ID, WALLET
 
 SCHEMA = "SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY type, name"
@@ -94,3 +96,9 @@ def test_killed_before_any_statement_of_its_creation_a_store_is_empty_or_whole_a
             assert file.execute(SCHEMA).fetchall() == whole
     assert statement > len(whole) // 2
     assert sizes == {0, len(whole)}
+
+
+def test_the_package_loads_the_store_on_its_first_use_and_has_no_other_names() -> None:
+    assert agent.store.Store is Store
+    with pytest.raises(AttributeError, match="open_strore"):
+        agent.store.open_strore  # noqa: B018

@@ -28,11 +28,11 @@ def test_a_silence_longer_than_the_bound_is_named_with_its_stage() -> None:
     watch = Watchdog(60, time)
     watch.beat("Reading the chain")
     time.now = 60
-    assert watch.hangs() is None
+    assert watch.hang_text() is None
     time.now = 61
-    assert mentions(watch.hangs(), "1 min 1 s", "1 min,", '"Reading the chain"')
+    assert mentions(watch.hang_text(), "1 min 1 s", "1 min,", '"Reading the chain"')
     watch.beat("waiting")
-    assert watch.hangs() is None
+    assert watch.hang_text() is None
 
 
 def test_a_broadcast_is_never_cut_off_however_long_it_takes() -> None:
@@ -40,10 +40,10 @@ def test_a_broadcast_is_never_cut_off_however_long_it_takes() -> None:
     watch = Watchdog(60, time)
     watch.beat(SENDING_STAGE)
     time.now = 10_000
-    assert watch.hangs() is None
+    assert watch.hang_text() is None
     watch.beat("after:send")
     time.now = 20_000
-    assert watch.hangs() is not None
+    assert watch.hang_text() is not None
 
 
 def test_a_person_may_think_as_long_as_he_likes() -> None:
@@ -51,11 +51,11 @@ def test_a_person_may_think_as_long_as_he_likes() -> None:
     watch = Watchdog(60, time)
     with watch.asking():
         time.now = 10_000
-        assert watch.hangs() is None
+        assert watch.hang_text() is None
     time.now = 10_060
-    assert watch.hangs() is None
+    assert watch.hang_text() is None
     time.now = 10_061
-    assert watch.hangs() is not None
+    assert watch.hang_text() is not None
 
 
 def test_the_thread_feeds_as_long_as_nothing_hangs_and_then_tells_once_where_it_stands() -> None:

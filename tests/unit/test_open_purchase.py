@@ -14,7 +14,7 @@ from agent import engine
 from agent.app.cycles import continue_execution
 from agent.execution import evaluation
 from agent.execution.step_context import OutcomeKind, StepOutcome, confirm_prices
-from agent.layers.gradual.policy import EVEN
+from agent.layers.gradual.policy import NO_JITTER
 from agent.layers.gradual.state import ExecutionProgress, GradualExecution, GradualResult, GradualState
 from agent.model import (
     NO_PURCHASE,
@@ -182,9 +182,9 @@ def test_a_slice_that_is_not_worth_its_cost_ends_its_execution() -> None:
         began_s=NOW_S - 600,
         ends_s=NOW_S + 86_400,
         expires_s=NOW_S + 86_400,
-        first=EVEN,
+        first=NO_JITTER,
     )
-    progress = ExecutionProgress("7a", execution, 1, active.moved, active.spent, NOW_S, EVEN)
+    progress = ExecutionProgress("7a", execution, 1, active.moved, active.spent, NOW_S, NO_JITTER)
     outcome = look(purchases.with_purchase(step, None).with_layer(GradualState(progress)))
     assert outcome.kind is OutcomeKind.HOLD
     ended = outcome.decided.layer(GradualResult).ended
@@ -205,7 +205,7 @@ def test_a_command_leaves_after_one_hold_of_a_slice_that_is_due(
     store = SimpleNamespace(budgets=SimpleNamespace(execution=lambda _: execution))
     switch = SimpleNamespace(read=lambda: SimpleNamespace(paused=False))
     context: Any = SimpleNamespace(store=store, readers=None, clock=SimpleNamespace(sleep=lambda _: None), switch=switch)
-    wallet: Any = SimpleNamespace(context=context, progress=lambda _: None, held=nullcontext)
+    wallet: Any = SimpleNamespace(context=context, progress=lambda _: None, acting=nullcontext)
     left = [held(now_s) for now_s in times_s[1:]]
     monkeypatch.setattr(engine, "run_cycle", lambda *_: left.pop(0))
     assert continue_execution(wallet, held(times_s[0])).reason == "holds"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agent.chain.perpetuals import MOST_MARKETS, _addresses, _Unreadable
+from agent.chain.perpetuals import MOST_MARKETS, _address_word, _address_words, _Unreadable
 
 QUESTION: Any = SimpleNamespace(name="the list of markets")
 
@@ -19,7 +19,7 @@ def answer(*addresses: int, offset: int = 32, count: int | None = None) -> bytes
 
 @pytest.mark.parametrize("addresses", [(), (1,), (2**160 - 1, 2**159), tuple(range(1, MOST_MARKETS + 1))])
 def test_a_list_of_addresses_up_to_the_bound_is_read(addresses: tuple[int, ...]) -> None:
-    assert _addresses(QUESTION, answer(*addresses)) == addresses
+    assert _address_words(QUESTION, answer(*addresses)) == addresses
 
 
 @pytest.mark.parametrize(
@@ -29,4 +29,9 @@ def test_a_list_of_addresses_up_to_the_bound_is_read(addresses: tuple[int, ...])
 )
 def test_any_other_answer_makes_the_account_unreadable(data: bytes) -> None:
     with pytest.raises(_Unreadable, match="the list of markets could not be read"):
-        _addresses(QUESTION, data)
+        _address_words(QUESTION, data)
+
+
+@pytest.mark.parametrize(("word", "is_address"), [(0, False), (1, True), (2**160 - 1, True), (2**160, False)])
+def test_zero_and_more_than_160_bits_are_no_address(word: int, is_address: bool) -> None:
+    assert (_address_word(word.to_bytes(32, "big")) is not None) is is_address

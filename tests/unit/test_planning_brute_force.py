@@ -69,7 +69,7 @@ class Tiny:
             return -10.0
         if acyclic and (self.circles(parts) or self.passes(ends)):
             return -10.0
-        return self.search.worth.of(ends)
+        return self.search.utility.of(ends)
 
     def circles(self, parts: np.ndarray) -> bool:
         """Whether tokens run in a circle: with three tokens, there and back, or through all."""
@@ -78,8 +78,8 @@ class Tiny:
 
     def passes(self, ends: np.ndarray) -> bool:
         """Whether a token moves away from its goal or past it."""
-        goals, held = self.search.worth.low * ends.sum(), self.search.held
-        wrong = (ends - goals) * (held - self.search.worth.low * held.sum()) < -1e-9
+        goals, held = self.search.utility.low * ends.sum(), self.search.held
+        wrong = (ends - goals) * (held - self.search.utility.low * held.sum()) < -1e-9
         return bool(wrong.any())
 
     def best(self, acyclic: bool = False, seed: int = 1) -> float:
@@ -97,7 +97,7 @@ def tiny(step: StepInput, decision: Rebalance) -> Tiny:
     aim = objective_for_goal(problem, decision.goal)
     budget, _ = turnover_left(step, problem.total)
     scale = float(problem.total)
-    search = aim.search(scale, np.zeros(len(problem.nodes)), {}, None if budget is None else float(budget))
+    search = aim.optimizer(scale, np.zeros(len(problem.nodes)), {}, None if budget is None else float(budget))
     quotes = []
     for pool in problem.pools.values():
         ways = []

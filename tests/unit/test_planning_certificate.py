@@ -51,7 +51,7 @@ def settled(step: StepInput) -> tuple[PoolGraph, FixedPoint, Fraction | None]:
     problem = build_problem(step, reference_prices(step))
     aim = objective_for_goal(problem, goal(step).goal)
     budget, _ = turnover_left(step, problem.total)
-    market = build_pool_graph(problem, max(aim.off, float(problem.total) / BPS))
+    market = build_pool_graph(problem, max(aim.off_goal, float(problem.total) / BPS))
     return market, find_fixed_point(market, aim, budget, step.limits.min_trade, {}), budget
 
 
@@ -119,7 +119,7 @@ def test_the_bound_holds_for_the_plans_of_peers_too(seeds: int) -> None:
     for seed in range(seeds):
         step = without_gas(with_limits(random_step(seed, 5, 15, skew=0.0), pool_min_value=None, min_trade=None))
         market, state, budget = settled(step)
-        search = objective_for_goal(market.problem, goal(step).goal).search(
+        search = objective_for_goal(market.problem, goal(step).goal).optimizer(
             market.scale, np.zeros(5), {}, None if budget is None else float(budget)
         )
         bound = Fraction(search.solve(market.counted).bound * market.scale) * (1 + Fraction(1, 10**12))
@@ -165,11 +165,11 @@ def test_a_multiplier_beyond_its_limit_is_cut_so_that_the_bound_stays_one(monkey
     for seed in range(12):
         step = without_gas(with_limits(random_step(seed, 6, 15, skew=0.0), turnover_bps=800, daily_turnover_bps=None, pool_min_value=None))
         market, _, budget = settled(step)
-        search = objective_for_goal(market.problem, goal(step).goal).search(market.scale, np.zeros(6), {}, float(budget or 0))
+        search = objective_for_goal(market.problem, goal(step).goal).optimizer(market.scale, np.zeros(6), {}, float(budget or 0))
         exact = search.solve(market.real).bound
         with monkeypatch.context() as broken_off:
-            broken_off.setattr("agent.planning.solver.utility.TURNS", 1)
-            broken_off.setattr("agent.planning.solver.utility.UNMOVED", 10.0)
+            broken_off.setattr("agent.planning.solver.utility.MAX_DIRECTION_GUESSES", 1)
+            broken_off.setattr("agent.planning.solver.utility.UNMOVED_FRACTION", 10.0)
             broken_off.setattr("agent.planning.solver.utility.FlowOptimizer.side", lambda self, goals: self.held[goals] - 0.2)
             early = search.solve(market.real).bound
         assert early >= exact - 1e-12
@@ -188,7 +188,7 @@ def test_an_imprecise_solve_makes_the_gap_larger(monkeypatch: pytest.MonkeyPatch
     market, state, budget = settled(step)
     aim = objective_for_goal(market.problem, goal(step).goal)
     exact = gap_bps(market, aim, state, budget)
-    monkeypatch.setattr("agent.planning.solver.dual.STEPS", 2)
+    monkeypatch.setattr("agent.planning.solver.dual.MAX_STEPS", 2)
     unsolved = build_pool_graph(market.problem, market.scale)
     assert gap_bps(unsolved, aim, state, budget) > exact
 

@@ -8,7 +8,7 @@ import pytest
 
 from agent.errors import Refused
 from agent.model import Plan, Pool, StepInput
-from agent.planning.planner import best_paying, plan, plan_swap
+from agent.planning.planner import best_paying_pool, plan, plan_swap
 from agent.planning.problem import TokenNode, build_pool_graph, build_problem, problem_for_tokens
 from agent.planning.rounding import RouteSimulator
 from agent.planning.routes import Route
@@ -80,7 +80,7 @@ def test_a_dust_source_below_its_floor_leaves_the_rest_of_its_route() -> None:
     assert taken == [0, 10**17]
     assert [leg.pool for leg in walk.draft.legs] == [pools[1].address, pools[2].address]
     assert list(walk.draft.barred) == [pools[0].address]
-    assert walk.draft.unfair == {pools[0].address: 20_000}
+    assert walk.draft.untraded_value == {pools[0].address: 20_000}
 
 
 def test_a_dust_route_below_its_floor_leaves_its_pool_in_use() -> None:
@@ -165,7 +165,7 @@ def test_a_pool_that_pays_no_more_than_the_reference_is_not_said_to() -> None:
     for pool, why in zip(pools, ("exchanges too few base units to hit a goal", "pays above the reference price"), strict=True):
         walk = RouteSimulator(problem)
         walk.run(Route(((pool.address, WHOLE.address),)), [20])
-        at, reason = best_paying(problem, walk.draft, "move USDC past its goal")
+        at, reason = best_paying_pool(problem, walk.draft, "move USDC past its goal")
         assert at == pool.address
         assert mentions(reason, why, "move USDC")
 
@@ -182,11 +182,11 @@ def test_a_pool_that_pays_no_more_than_the_reference_is_not_said_to() -> None:
 def test_a_refusal_advises_only_limits_that_are_on(
     budget: Fraction | None, min_trade: Fraction | None, named: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agent.planning.solver.fixed_point.ROUNDS", 0)
+    monkeypatch.setattr("agent.planning.solver.fixed_point.MAX_ITERATIONS", 0)
     step = coarse({"USDC": 5_000, "WHOLE": 5_000}, {"USDC": 1_000}, v3_pool(WHOLE, USDC, 20, 2_000_000))
     problem = build_problem(step, reference_prices(step))
     aim = objective_for_goal(problem, goal(step).goal)
     with pytest.raises(Refused) as refused:
-        find_fixed_point(build_pool_graph(problem, aim.off), aim, budget, min_trade, {})
+        find_fixed_point(build_pool_graph(problem, aim.off_goal), aim, budget, min_trade, {})
     told = f"{refused.value.message} {refused.value.remedy}"
     assert [limit for limit in ("turnover", "min_trade") if limit in told] == named

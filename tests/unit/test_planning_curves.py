@@ -15,8 +15,8 @@ from agent.amm import pools
 from agent.amm.v3.tick_bitmap import TickLiquidity
 from agent.model import Pool
 from agent.planning.pool_curves import (
-    MOST,
-    SHADE,
+    BAND_WIDTH,
+    MAX_INPUT,
     PoolCurve,
     TradeCurves,
     _sum_up,
@@ -154,10 +154,10 @@ def test_no_unit_is_traded_below_the_least_rate() -> None:
 def test_a_pool_off_the_market_is_free_but_never_a_gain() -> None:
     found = offer(v3_pool(WETH, USDC, 2_028, 100_000), WETH.address)
     assert found.real.best_rate > 1.01
-    assert 1 - SHADE < found.counted.best_rate < 1
+    assert 1 - BAND_WIDTH < found.counted.best_rate < 1
     assert found.counted.capacity == pytest.approx(found.real.capacity)
     part = found.real.capacity / 3
-    assert 1 - SHADE < found.counted.pays(part) / part < 1 < found.real.pays(part) / part
+    assert 1 - BAND_WIDTH < found.counted.pays(part) / part < 1 < found.real.pays(part) / part
     cheap = answer(found.real, 0.9995), answer(found.counted, 0.9995)
     assert cheap[0][0] == pytest.approx(cheap[1][0]), "beyond the reference nothing changes"
 
@@ -169,14 +169,14 @@ def test_a_pool_at_the_reference_counts_as_it_is() -> None:
 
 def test_of_two_pools_off_the_market_the_better_one_is_filled_first() -> None:
     good, better = (offer(v3_pool(WETH, USDC, price, 100_000), WETH.address).counted for price in (2_010, 2_028))
-    found = PoolResponses(stack_curves([(0, 1, good), (0, 1, better)]), np.array([-SHADE * 0.8, 0.0]))
+    found = PoolResponses(stack_curves([(0, 1, good), (0, 1, better)]), np.array([-BAND_WIDTH * 0.8, 0.0]))
     assert found.taken[0] == 0 < found.taken[1]
 
 
 def test_a_deep_pool_is_followed_only_as_far_as_a_plan_can_go() -> None:
     pool = v3_pool(WETH, USDC, 2_000, 10**12)
     curve = offer(pool, WETH.address).real
-    assert curve.net_in[-1] == pytest.approx(MOST)
+    assert curve.net_in[-1] == pytest.approx(MAX_INPUT)
     assert curve.pays(1.0) == pytest.approx(1 - 0.0005, abs=1e-8)
 
 
@@ -214,13 +214,13 @@ def test_a_curve_less_a_charge_pays_less_by_the_charge_at_most(
     """Small charges too, of one base unit in a flat pool: they neither end the plan with an error nor drop the pool."""
     rates = first - np.cumsum([0.0] + [10**width for width, _ in ranges])
     curve, charge = _sum_up(keep, rates, np.array([10**depth for _, depth in ranges])), 10**charge_power
-    less, top = after_charge(curve, charge), float(curve.over[-1])
-    assert (less is None) <= (curve.out[-1] <= charge * (1 + SHADE)), (charge, top)
+    less, top = after_charge(curve, charge), float(curve.surplus[-1])
+    assert (less is None) <= (curve.out[-1] <= charge * (1 + BAND_WIDTH)), (charge, top)
     for share in (1e-9, 1e-6, 1e-3, 0.1, 0.5, 0.9, 1.0) if less is not None else ():
         taken = float(curve.net_in[-1]) / keep * share
         pays, kept = curve.pays(taken), less.pays(taken) if less is not None else 0.0
-        assert pays - charge * (1 + SHADE) <= kept + SHADE * pays
-        assert kept <= pays * (1 + SHADE)
+        assert pays - charge * (1 + BAND_WIDTH) <= kept + BAND_WIDTH * pays
+        assert kept <= pays * (1 + BAND_WIDTH)
 
 
 def test_the_loss_of_one_base_unit_in_a_flat_pool_is_no_error_and_drops_it_not() -> None:

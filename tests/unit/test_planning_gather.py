@@ -105,7 +105,7 @@ def test_where_the_last_pool_takes_less_every_source_gives_less_and_nothing_stay
     assert legs[-1].amount_in_raw == sum(leg.amount_out_raw for leg in legs[:-1])
     room = narrow.max_in(WETH.address, 10)
     assert room * 99 // 100 < legs[-1].amount_in_raw <= room
-    assert narrow.address in walk.draft.full
+    assert narrow.address in walk.draft.full_pools
 
 
 def test_a_feed_that_has_nothing_is_left_out() -> None:

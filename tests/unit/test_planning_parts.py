@@ -55,7 +55,7 @@ def test_gas_counts_ticks_and_words_of_v3_and_nothing_more_of_v2() -> None:
     for name, router in gas.ROUTER_GAS.items():
         pair, ranged = v2.gas, v3.gas
         assert gas.leg_gas_units(v2, 0, router=router) == pair.swap[name]
-        assert gas.leg_gas_units(v3, 0, router=router, moved=False) == ranged.swap[name]
+        assert gas.leg_gas_units(v3, 0, router=router, writes_observation=False) == ranged.swap[name]
         assert gas.leg_gas_units(v3, 0, router=router) == ranged.swap[name] + ranged.moved
         assert gas.leg_gas_units(v3, 2, 5, router) == ranged.swap[name] + ranged.moved + 2 * ranged.tick + 2 * ranged.stop
 
@@ -89,7 +89,7 @@ def _trips(paths: tuple) -> dict[tuple[int, ...], float]:  # type: ignore[type-a
 def test_flows_become_paths_through_an_empty_hub() -> None:
     routes = decompose_flows([_flow(0, 1, 6.0), _flow(1, 2, 4.0), _flow(1, 3, 2.0)], [0, 1, 2, 3], frozenset({0}), frozenset({2, 3}))
     assert _trips(routes.paths) == pytest.approx({(0, 1, 2): 4.0, (0, 1, 3): 2.0})
-    assert routes.cut == ()
+    assert routes.cut_paths == ()
 
 
 def test_a_token_that_keeps_takes_the_longest_routes_and_passes_on_the_shortest() -> None:
@@ -121,7 +121,7 @@ def test_a_chain_longer_than_allowed_is_cut_and_said() -> None:
     flows = [_flow(i, i + 1, 1.0) for i in range(MAX_LEGS + 1)]
     routes = decompose_flows(flows, list(range(MAX_LEGS + 2)), frozenset({0}), frozenset({MAX_LEGS + 1}))
     assert routes.paths == ()
-    assert _trips(routes.cut) == pytest.approx({tuple(range(MAX_LEGS + 1)): 1.0})
+    assert _trips(routes.cut_paths) == pytest.approx({tuple(range(MAX_LEGS + 1)): 1.0})
 
 
 def test_flows_that_run_in_a_cycle_are_an_error() -> None:

@@ -48,8 +48,8 @@ def test_a_pool_is_filled_to_its_bound_at_the_unit_over_several_legs() -> None:
     rest = sold(going, pool, room)
     assert first == room // 3
     assert room - 10 <= first + rest <= room
-    assert pool.address in going.draft.full
-    assert amm.price_move_bps(pool, going.now[pool.address], WETH.address) == 100
+    assert pool.address in going.draft.full_pools
+    assert amm.price_move_bps(pool, going.current_pools[pool.address], WETH.address) == 100
     assert sold(going, pool, ONE) == 0
 
 

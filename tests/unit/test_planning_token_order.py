@@ -28,9 +28,9 @@ def skewed(seed: int, tokens: int, pools: int, turnover_bps: int | None = None) 
     step = without_gas(with_limits(step, pool_min_value=None, min_trade=None, turnover_bps=turnover_bps, daily_turnover_bps=None))
     problem = build_problem(step, reference_prices(step))
     aim = objective_for_goal(problem, goal(step).goal)
-    market = build_pool_graph(problem, max(aim.off, float(problem.total) / BPS))
+    market = build_pool_graph(problem, max(aim.off_goal, float(problem.total) / BPS))
     budget, _ = turnover_left(step, problem.total)
-    return market, aim.search(market.scale, np.zeros(tokens), {}, None if budget is None else float(budget))
+    return market, aim.optimizer(market.scale, np.zeros(tokens), {}, None if budget is None else float(budget))
 
 
 @pytest.mark.parametrize("turnover_bps", [None, 500])
@@ -39,7 +39,7 @@ def test_of_all_orders_of_four_tokens_the_best_is_found(turnover_bps: int | None
     for seed in range(8):
         market, search = skewed(seed, 4, 9, turnover_bps)
         course = order_tokens(market, market.rows(), search)
-        within = course.search(search)
+        within = course.restrict(search)
         worth = {
             order: within.solve(market.real.rows(replace(course, rank=np.array(order)).rows(market.real, market.rows()))).bound
             for order in permutations(range(4))
@@ -50,11 +50,11 @@ def test_of_all_orders_of_four_tokens_the_best_is_found(turnover_bps: int | None
 
 
 def test_what_is_called_proven_is_the_best_of_all_orders(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(token_order, "NODES", 10**3)
+    monkeypatch.setattr(token_order, "MAX_SUBPROBLEMS", 10**3)
     for seed in range(6):
         market, search = skewed(seed, 4, 12)
         course = order_tokens(market, market.rows(), search)
-        within, everything = course.search(search), market.real.rows(market.rows())
+        within, everything = course.restrict(search), market.real.rows(market.rows())
         assert break_cycles(everything, within).proven
         mine = within.solve(market.real.rows(course.rows(market.real, market.rows()))).bound
         for order in permutations(range(4)):
@@ -64,13 +64,13 @@ def test_what_is_called_proven_is_the_best_of_all_orders(monkeypatch: pytest.Mon
 
 def test_a_search_given_up_says_so_and_the_way_found_has_no_circle(monkeypatch: pytest.MonkeyPatch) -> None:
     unproven = 0
-    monkeypatch.setattr(token_order, "NODES", 3)
+    monkeypatch.setattr(token_order, "MAX_SUBPROBLEMS", 3)
     for seed in range(6):
         market, search = skewed(seed, 6, 30)
-        found = break_cycles(market.real.rows(market.rows()), order_tokens(market, market.rows(), search).search(search))
+        found = break_cycles(market.real.rows(market.rows()), order_tokens(market, market.rows(), search).restrict(search))
         unproven += not found.proven
         assert shortest_cycle(dict.fromkeys(found.edges, 1.0)) == []
-        assert shortest_cycle(dict.fromkeys(found.cut, 1.0)) == []
+        assert shortest_cycle(dict.fromkeys(found.cycles_cut, 1.0)) == []
     assert unproven >= 3
 
 
@@ -78,8 +78,8 @@ def test_without_pools_off_the_reference_no_flows_run_in_a_circle() -> None:
     step = without_gas(with_limits(random_step(1, 6, 30, skew=0.0), pool_min_value=None, min_trade=None))
     problem = build_problem(step, reference_prices(step))
     aim = objective_for_goal(problem, goal(step).goal)
-    market = build_pool_graph(problem, aim.off)
-    search = aim.search(market.scale, np.zeros(6), {}, None)
+    market = build_pool_graph(problem, aim.off_goal)
+    search = aim.optimizer(market.scale, np.zeros(6), {}, None)
     assert shortest_cycle(flows_by_token_pair(market.real, search.solve(market.real))) == []
     assert break_cycles(market.real, search).proven
 

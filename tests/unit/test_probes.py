@@ -25,13 +25,13 @@ from agent.execution.step_context import OutcomeKind
 from agent.model import RunFigures, RunReport
 from agent.observe.health import MAX_MISSED_CYCLES, judge, this_process
 from agent.store.files.users import UserStore
-from agent.web import board as boards
+from agent.web import document_cache
 from agent.web.access import Access
 from agent.web.api import gate
 from agent.web.api.gate import PROBES
 from agent.web.api.tokens import TokenFile
-from agent.web.board import Board, SeenReport
-from agent.web.portfolios import Opening, Portfolios, portfolio_names, with_prefixes
+from agent.web.document_cache import DocumentCache, SeenReport
+from agent.web.portfolios import Portfolios, SharedSettings, portfolio_names, with_prefixes
 from agent.web.probes import OUTCOMES, metrics_text
 from agent.web.reach import Reach
 from tests.support.api import Client
@@ -187,7 +187,7 @@ def test_a_store_that_cannot_be_read_is_never_healthy(tmp_path: Path) -> None:
 
 
 def test_a_store_that_does_not_answer_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(boards, "REPORT_WAIT_S", 0.2)
+    monkeypatch.setattr(document_cache, "REPORT_WAIT_S", 0.2)
     with serving(tmp_path, report()) as (client, board):
         board.hangs = True
         for _ in range(2):
@@ -197,7 +197,7 @@ def test_a_store_that_does_not_answer_is_not_waited_for(tmp_path: Path, monkeypa
 
 
 def test_many_probes_share_a_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(boards, "REPORT_AGE_S", 1e9)
+    monkeypatch.setattr(document_cache, "REPORT_AGE_S", 1e9)
     with serving(tmp_path, report()) as (client, board):
         assert {client.ask(path).status for path in PROBES * 5} == {200}
         assert board.reads == 1
@@ -265,7 +265,7 @@ def test_probes_are_checked_like_every_page(tmp_path: Path, path: str) -> None:
 
 
 def test_guesses_are_limited_and_slow_no_valid_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gate, "WRONG_BURST", 3)
+    monkeypatch.setattr(gate, "INVALID_BURST", 3)
     with serving(tmp_path, report(), users=True) as (client, board):
         found = {client.ask("/metrics").status for _ in range(8)}
         assert found == {401, 429}
@@ -300,10 +300,10 @@ def test_the_overview_shows_the_same_judgement(tmp_path: Path) -> None:
 
 
 def test_the_death_of_a_run_is_announced_to_open_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(boards, "POLL_S", 0.01)
+    monkeypatch.setattr(document_cache, "POLL_S", 0.01)
 
     class WatchingBoard(ReportBoard):
-        watch = Board.watch
+        watch = DocumentCache.watch
 
         async def call(self, process: str, function: str, *arguments: Any) -> Any:
             return "" if function == "newest_step" else await super().call(process, function, *arguments)
@@ -312,12 +312,12 @@ def test_the_death_of_a_run_is_announced_to_open_pages(tmp_path: Path, monkeypat
             """Nothing else is read."""
 
     alive = [True]
-    monkeypatch.setattr(boards, "is_alive", lambda _: alive[0])
+    monkeypatch.setattr(document_cache, "is_alive", lambda _: alive[0])
     board = WatchingBoard(tmp_path, report())
     with Served(None, board):
 
         def shows(state: str) -> bool:
-            told = board._told
+            told = board._announced_health
             return told is not None and told.state == state
 
         until(lambda: shows("running"))
@@ -340,7 +340,7 @@ def test_the_runs_of_all_portfolios_are_healthy_or_the_answer_is_red(tmp_path: P
 
     class All(Served):
         def application(self, access: Access | None) -> Any:
-            return Portfolios(parts, Reach(port=1), Opening("127.0.0.1", False, lambda: self.server.should_exit))
+            return Portfolios(parts, Reach(port=1), SharedSettings("127.0.0.1", False, lambda: self.server.should_exit))
 
     with All() as served:
         client = Client(served)

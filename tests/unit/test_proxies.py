@@ -8,11 +8,20 @@ from hypothesis import strategies as st
 
 from agent.chain.lens import CallStatus
 from agent.chain.rpc import RpcFault
-from agent.chain.tokens import BEACON_SLOT, SLOTS, UNREADABLE, ProxyRef, proxy_answers, proxy_call_names, proxy_calls, proxy_implementations
+from agent.chain.tokens import (
+    BEACON_SLOT,
+    IMPLEMENTATION_SLOTS,
+    UNREAD_ADDRESS,
+    ProxyRef,
+    proxy_answers,
+    proxy_call_names,
+    proxy_calls,
+    proxy_implementations,
+)
 from tests.support.builders import address
 
 TOKEN, PLACE, OTHER, BEACON = address("a proxy"), address("a place"), address("another"), address("a beacon")
-BY_SLOT = ProxyRef(TOKEN, SLOTS[0], None, PLACE)
+BY_SLOT = ProxyRef(TOKEN, IMPLEMENTATION_SLOTS[0], None, PLACE)
 BY_BEACON = ProxyRef(TOKEN, BEACON_SLOT, BEACON, PLACE)
 BY_ITSELF = ProxyRef(TOKEN, None, TOKEN, PLACE)
 
@@ -26,16 +35,16 @@ def word(at: str) -> str:
     [
         (BY_SLOT, [word(PLACE)], PLACE),
         (BY_SLOT, [word(OTHER)], OTHER),
-        (BY_SLOT, ["0x" + "f" * 64], UNREADABLE),
-        (BY_SLOT, ["0x0"], UNREADABLE),
-        (BY_SLOT, [RpcFault(-32000, "no storage")], UNREADABLE),
+        (BY_SLOT, ["0x" + "f" * 64], UNREAD_ADDRESS),
+        (BY_SLOT, ["0x0"], UNREAD_ADDRESS),
+        (BY_SLOT, [RpcFault(-32000, "no storage")], UNREAD_ADDRESS),
         (BY_BEACON, [word(BEACON), word(PLACE)], PLACE),
         (BY_BEACON, [word(BEACON), word(OTHER)], OTHER),
         (BY_BEACON, [word(OTHER), word(PLACE)], OTHER),
-        (BY_BEACON, [word(BEACON), RpcFault(3, "execution reverted")], UNREADABLE),
+        (BY_BEACON, [word(BEACON), RpcFault(3, "execution reverted")], UNREAD_ADDRESS),
         (BY_ITSELF, [word(PLACE)], PLACE),
-        (BY_ITSELF, ["0x"], UNREADABLE),
-        (BY_ITSELF, [None], UNREADABLE),
+        (BY_ITSELF, ["0x"], UNREAD_ADDRESS),
+        (BY_ITSELF, [None], UNREAD_ADDRESS),
     ],
 )
 def test_an_answer_is_where_it_stands_or_nowhere(ref: ProxyRef, told: list[object], stands_at: str) -> None:

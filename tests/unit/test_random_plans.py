@@ -12,9 +12,9 @@ from scripts import random_plans
 from tests.support.planning_worlds import KINDS
 
 
-@pytest.mark.parametrize("kind", random_plans.ALL)
+@pytest.mark.parametrize("kind", random_plans.PROBLEMS_BY_KIND)
 def test_a_few_plans_of_each_kind_have_nothing_wrong(kind: str) -> None:
-    tally = random_plans.tried(kind, range(5), 1)
+    tally = random_plans.plan_problems(kind, range(5), 1)
     assert tally.wrong == []
     assert tally.counts["planned"] == len(tally.gaps) >= 3
     assert tally.counts["leftovers"] == tally.counts["violations"] == 0
@@ -27,7 +27,7 @@ def test_another_solver_gets_each_pool_up_to_its_bound() -> None:
         for pool in step.snapshot.pools:
             token_out = {pool.token0: pool.token1, pool.token1: pool.token0}
             for token_in in token_out:
-                found = random_plans.ranges(step, pool, token_in, prices, Fraction(1))
+                found = random_plans.curve_ranges(step, pool, token_in, prices, Fraction(1))
                 least = least_rate(pool.fee_pips, step.limits.price_impact_bps or BPS, step.limits.slippage_bps or 0)
                 rate = least * prices[token_in] / prices[token_out[token_in]]
                 room = pool.best_response(token_in, rate, step.limits.price_impact_bps or BPS) * prices[token_in]

@@ -14,7 +14,7 @@ from agent.ports import Grant
 from agent.reference import reference_prices
 from agent.units import NATIVE, floor_int
 from agent.venues.calldata import min_balance_changes
-from agent.venues.composer import known_prices, rebalancer_terms
+from agent.venues.composer import prices_with_native, rebalancer_terms
 from tests.support.builders import step_input, token, v2_pool, v3_pool
 from tests.support.plans import R, Swap, plan_of
 from tests.support.signing import PLAN, STRANGER, SWAP_GRANT, leg
@@ -35,7 +35,7 @@ def step(**limits: object) -> StepInput:
 
 
 def value(found: StepInput, changes: dict[str, int]) -> Fraction:
-    prices = known_prices(found.portfolio, reference_prices(found))
+    prices = prices_with_native(found.portfolio, reference_prices(found))
     return sum((raw * prices[at] for at, raw in changes.items()), Fraction(0))
 
 
@@ -45,7 +45,7 @@ CHAIN = [Swap(WETH_USDC, AT["WETH"], 10**18, sink=R), Swap(WBTC_USDC, AT["USDC"]
 def test_prices_are_the_reference_and_cover_what_the_wallet_gives_and_gets_alone() -> None:
     found = step(slippage_bps=30)
     kept = rebalancer_terms(found, plan_of(found, CHAIN))
-    assert kept.prices == {at: known_prices(found.portfolio, reference_prices(found))[at] for at in (AT["WETH"], AT["WBTC"])}
+    assert kept.prices == {at: prices_with_native(found.portfolio, reference_prices(found))[at] for at in (AT["WETH"], AT["WBTC"])}
     assert kept.prices[AT["WETH"]] == Fraction(2_000 * 10**6, 10**18)
 
 
@@ -74,8 +74,8 @@ def test_with_plan_cost_switched_off_the_minimums_are_the_floor() -> None:
 def test_the_native_coin_is_worth_its_wrapped_token() -> None:
     found = step(slippage_bps=30)
     assert (
-        known_prices(found.portfolio, reference_prices(found))[NATIVE]
-        == known_prices(found.portfolio, reference_prices(found))[found.portfolio.wrapped_native]
+        prices_with_native(found.portfolio, reference_prices(found))[NATIVE]
+        == prices_with_native(found.portfolio, reference_prices(found))[found.portfolio.wrapped_native]
     )
 
 

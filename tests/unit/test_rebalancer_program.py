@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.artifacts import own_artifact
-from agent.chain.receipts import CUSTOM, revert_reason
+from agent.chain.receipts import CUSTOM_ERRORS, revert_reason
 from agent.chain.rpc import RpcFault
 from agent.errors import Refused
 from agent.model import LegFunding, Plan
@@ -218,7 +218,7 @@ def test_every_error_of_the_contract_has_words() -> None:
     for entry in errors:
         types = [value["type"] for value in entry["inputs"]]
         head = selector(f"{entry['name']}({','.join(types)})")
-        assert head in CUSTOM, entry["name"]
+        assert head in CUSTOM_ERRORS, entry["name"]
         shown = revert_reason(RpcFault(3, "execution reverted", "0x" + (head + abi_encode(types, [_example(t) for t in types])).hex()))
         assert shown.endswith(f"({entry['name']})")
         assert "{" not in shown

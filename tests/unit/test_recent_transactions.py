@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from agent.chain.endpoints import EndpointPool
-from agent.chain.history import MOST_SENT, SCANNED, HistoryUnavailable, recent_transactions
+from agent.chain.history import MAX_SCANNED_BLOCKS, MOST_SENT, HistoryUnavailable, recent_transactions
 from agent.errors import Retryable
 from tests.support.ledgers import COIN, DOLLAR
 from tests.support.ledgers import LEDGER_USDC as USDC
@@ -48,7 +48,7 @@ def test_a_node_that_forgets_old_states_cannot_tell() -> None:
 
 
 def test_a_young_chain_is_read_block_by_block_where_states_are_forgotten() -> None:
-    node = Node(height=SCANNED - 2, sent={3: {}, 200: {}}, states_from=SCANNED - 3)
+    node = Node(height=MAX_SCANNED_BLOCKS - 2, sent={3: {}, 200: {}}, states_from=MAX_SCANNED_BLOCKS - 3)
     assert [one.receipt.block_number for one in told(node).sent] == [3, 200]
 
 

@@ -170,3 +170,29 @@ def test_a_stored_step_of_before_has_no_prices_and_one_of_now_keeps_them() -> No
     step = step_input()
     step = replace(step, history=replace(step.history, prices=(point(NOW_S),)))
     assert codec.loads(StepInput, codec.dumps(step)) == step
+
+
+def test_a_price_as_old_as_prices_are_kept_is_not_recorded(store: Store) -> None:
+    points = [point(NOW_S), point(NOW_S - RETENTION_S), point(NOW_S - RETENTION_S + 1)]
+    assert store.prices.record(USDC.address, points) == 2
+    assert [price.at_s for price in store.prices.between(USDC.address, 0, NOW_S)] == [NOW_S - RETENTION_S + 1, NOW_S]
+
+
+def test_prices_are_read_from_the_first_to_the_last_second_both_included(store: Store) -> None:
+    first, last = NOW_S // HOUR_S * HOUR_S + 1_000, NOW_S // HOUR_S * HOUR_S + HOUR_S + 1_000
+    store.prices.record(USDC.address, [point(first), point(last)])
+    assert [price.at_s for price in store.prices.between(USDC.address, first, last)] == [first, last]
+    assert store.prices.between(USDC.address, first + 1, last - 1) == ()
+
+
+def test_an_imported_price_is_no_cycle_of_the_agent_and_is_forgotten_alone(store: Store) -> None:
+    assert store.prices.record(USDC.address, [point(NOW_S)], "file") == 1
+    assert not store.prices.has(USDC.address, NOW_S)
+    assert store.prices.record(USDC.address, [point(NOW_S + HOUR_S)]) == 1
+    assert store.prices.has(USDC.address, NOW_S + HOUR_S)
+    assert [(span.source, span.count, span.from_s, span.until_s) for span in store.prices.spans(USDC.address)] == [
+        ("file", 1, NOW_S, NOW_S),
+        ("look", 1, NOW_S + HOUR_S, NOW_S + HOUR_S),
+    ]
+    assert store.prices.forget(USDC.address, "file") == 1
+    assert store.prices.between(USDC.address, 0, 2 * NOW_S) == (point(NOW_S + HOUR_S),)

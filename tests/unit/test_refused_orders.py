@@ -16,8 +16,15 @@ from agent.execution.confirmation import confirmation_of
 from agent.execution.resumption import new_cycle
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.execution.step_result import StepPorts, StepResult, note_of
-from agent.layers.futures.execution.cycle import FEWER, FUTURES_SIGNER_RULES, MAX_ORDERS, MOST_PARTS, completed, leave_failed_market
-from agent.layers.futures.execution.send import FUTURES
+from agent.layers.futures.execution.cycle import (
+    DIVISOR_STEP,
+    FUTURES_SIGNER_RULES,
+    MAX_DIVISOR,
+    MAX_ORDERS,
+    completed_outcome,
+    leave_failed_market,
+)
+from agent.layers.futures.execution.send import FUTURES_SENDER
 from agent.layers.futures.planning.plans import without_refused_plan
 from agent.layers.futures.state import FuturesCycle, futures_progress, margin_account, planned_futures
 from agent.layers.liquidity.execution.cycle import leave_pool
@@ -101,8 +108,8 @@ def test_a_reduction_that_reverts_in_simulation_is_tried_in_smaller_parts_and_th
         ports.store.steps.end(outcome.step_id, "", "", None, "")
         assert (cycle.spend_caps, cycle.attempts) == ((), ()), "the next plan begins"
         parts.append(dict(own.order_parts).get(market))
-    assert parts == [FEWER, FEWER**2, FEWER**3, FEWER**3]
-    assert FEWER**3 == MOST_PARTS
+    assert parts == [DIVISOR_STEP, DIVISOR_STEP**2, DIVISOR_STEP**3, DIVISOR_STEP**3]
+    assert DIVISOR_STEP**3 == MAX_DIVISOR
     assert len(own.refused_orders) == 1
     assert own.refused_exits == {market: outcome.step_input.snapshot.head.timestamp_s}
     again = ended(ports, cycle, outcome, REVERTED).outcome
@@ -120,10 +127,10 @@ def test_a_part_of_an_opening_is_named_because_it_may_not_be_worth_its_cost(port
     outcome = planned(ports, EMPTY)
     cycle, own = refused(ports, BEGUN, outcome)
     assert own.refused_orders == (StepNote(outcome.step_id, str(REVERTED)),)
-    assert (own.order_parts, own.refused_markets) == (((market_of(outcome), FEWER),), ())
+    assert (own.order_parts, own.refused_markets) == (((market_of(outcome), DIVISOR_STEP),), ())
     _, own = refused(ports, cycle, outcome)
     assert len(own.refused_orders) == 1
-    assert own.order_parts == ((market_of(outcome), FEWER**2),)
+    assert own.order_parts == ((market_of(outcome), DIVISOR_STEP**2),)
 
 
 def test_an_off_chain_venue_fills_parts_itself(ports: StepPorts) -> None:
@@ -205,7 +212,7 @@ def sent(status: int | None = 0) -> Intent:
 def test_the_market_of_a_reverted_reduction_is_left_and_no_other_order_is(ports: StepPorts) -> None:
     outcome = replace(planned(ports), kind=OutcomeKind.FAILED)
     assert outcome.plan is not None
-    cycle = FUTURES.after_sent(BEGUN.with_transaction(sent()), outcome, outcome.plan, sent())
+    cycle = FUTURES_SENDER.after_sent(BEGUN.with_transaction(sent()), outcome, outcome.plan, sent())
     own = cycle.layer(FuturesCycle)
     assert own.refused_exits == {market_of(outcome): outcome.step_input.snapshot.head.timestamp_s}
     assert own.refused_orders == (note_of(outcome, failed=True),)
@@ -225,7 +232,7 @@ def test_the_cycle_ends_after_any_other_reverted_order(ports: StepPorts, case: s
     if case == "by the owner":
         outcome = replace(outcome, decided=replace(outcome.decided, decision=replace(decision, by_owner=True)))
     before = BEGUN.with_layer(FuturesCycle(orders=orders))
-    cycle = FUTURES.after_sent(before, outcome, plan, sent(None if case == "not settled" else 0))
+    cycle = FUTURES_SENDER.after_sent(before, outcome, plan, sent(None if case == "not settled" else 0))
     own = cycle.layer(FuturesCycle)
     assert cycle.ended is CycleEnd.FAILED
     assert (own.refused_orders, own.refused_markets) == ((), ())
@@ -249,9 +256,9 @@ def test_refused_and_failed_orders_are_in_the_outcome_of_the_cycle(
     outcome = planned(ports)
     last = replace(outcome, kind=kind, reason="nothing to do", verdicts=())
     stopped = replace(outcome, kind=OutcomeKind.REFUSED, reason="no margin", verdicts=REVERTED.verdicts)
-    assert completed(BEGUN, last, lambda _: stopped) == last
+    assert completed_outcome(BEGUN, last, lambda _: stopped) == last
     notes = (note_of(stopped, failed=failed), note_of(stopped))
-    whole = completed(BEGUN.with_layer(FuturesCycle(refused_orders=notes)), last, lambda _: stopped)
+    whole = completed_outcome(BEGUN.with_layer(FuturesCycle(refused_orders=notes)), last, lambda _: stopped)
     assert (whole.kind, whole.reason) == (after, "nothing to do; no margin")
     assert whole.verdicts == (REVERTED.verdicts if after is OutcomeKind.REFUSED and kind is OutcomeKind.HOLD else ())
 

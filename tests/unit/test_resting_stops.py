@@ -111,3 +111,57 @@ def test_in_a_paused_market_the_stops_that_rest_stay(eth: int, moved: Fraction) 
     paused = replace(account, markets=tuple(replace(one, is_paused=True) for one in account.markets))
     assert stop_changes(paused, STOPS) == ()
     assert stop_changes(replace(paused, positions=()), STOPS) == (OrderCancel("ETH", account.stops[0].cloid),)
+
+
+@pytest.mark.parametrize(
+    ("eth", "value", "trigger"),
+    [
+        (60_000, 10_000, Fraction(136_770 * 100, 98)),
+        (-60_000, 10_000, Fraction(455_280 * 100, 102)),
+        (-60_000, 20_000, Fraction(38 * 10**9 * 100, 61_500 * 102)),
+    ],
+    ids=["long", "short", "short that survives a move of 100 %"],
+)
+def test_stop_trigger__lies_ahead_of_the_nearer_of_both_liquidation_prices(eth: int, value: int, trigger: Fraction) -> None:
+    """18,000 on 10,000 survive 54.41 % down and 51.76 % up, to the basis point; on 20,000 the short is liquidated at 38,000 / 6.15."""
+    account = book(eth=eth, value=value)
+    assert stop_trigger(account, account.positions[0], NEAR) == trigger
+
+
+def test_stop_trigger__position_without_a_liquidation_price_has_none() -> None:
+    account = book(eth=60_000, value=200_000)
+    assert stop_trigger(account, account.positions[0], NEAR) is None
+
+
+@pytest.mark.parametrize(
+    ("eth", "stop"),
+    [
+        (60_000, StopOrder("ETH", -60_000, 8_373_673_470, 8_122_463_266)),
+        (-60_000, StopOrder("ETH", 60_000, 26_781_176_470, 27_584_611_764)),
+    ],
+)
+def test_stop__trigger_and_bound_are_rounded_to_the_safe_side(eth: int, stop: StopOrder) -> None:
+    """3 % beyond the trigger: a sale asks for more and a purchase pays less than the fraction of a base unit."""
+    assert stop_changes(book(eth=eth), STOPS) == (stop,)
+
+
+@pytest.mark.parametrize(("more", "replaced"), [(0, False), (Fraction(1, 10**9), True)])
+@pytest.mark.parametrize("side", [1, -1])
+def test_stop__that_rests_half_the_distance_off_is_kept(side: int, more: Fraction, replaced: bool) -> None:
+    account = book(eth=60_000)
+    trigger = stop_trigger(account, account.positions[0], NEAR)
+    assert trigger is not None
+    resting = RestingStop("ETH", -60_000, trigger * (1 + side * (NEAR / 2 + more)), "old")
+    assert bool(stop_changes(replace(account, stops=(resting,)), STOPS)) is replaced
+
+
+def test_stop__second_one_of_a_position_is_cancelled() -> None:
+    account = rested(book(eth=60_000))
+    twice = replace(account, stops=(*account.stops, replace(account.stops[0], cloid="second")))
+    assert stop_changes(twice, STOPS) == (OrderCancel("ETH", "second"),)
+
+
+@pytest.mark.parametrize(("value", "placed"), [(14_561, True), (14_563, False)])
+def test_stop__trigger_four_fifths_from_the_mark_is_placed_and_one_further_is_not(value: int, placed: bool) -> None:
+    """The account survives a fall of 80.40 or 80.41 %; 2 % ahead of the first is exactly 80 %."""
+    assert bool(stop_changes(book(eth=60_000, value=value), STOPS)) is placed

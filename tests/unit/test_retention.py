@@ -8,7 +8,7 @@ import pytest
 
 from agent.model import IntentKind
 from agent.store import Store, open_store
-from agent.store.journal import MOST_AT_ONCE
+from agent.store.journal import MAX_PRUNED
 from tests.support.transactions import CHAIN_ID, START_S, WALLET, grant, tx
 
 
@@ -46,8 +46,8 @@ def test_few_looks_are_all_kept(store: Store, count: int) -> None:
 
 
 def test_an_old_store_is_cleaned_piece_by_piece(store: Store) -> None:
-    looks(store, 0, MOST_AT_ONCE + 100)
-    assert store.steps.prune(10) == MOST_AT_ONCE
+    looks(store, 0, MAX_PRUNED + 100)
+    assert store.steps.prune(10) == MAX_PRUNED
     assert store.steps.prune(10) == 89
     assert len(kept(store)) == 11
 

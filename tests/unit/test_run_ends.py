@@ -13,7 +13,7 @@ from agent import app as api
 from agent.app.describe import pool_names
 from agent.cli import run
 from agent.cli.options import PrintStyle
-from agent.cli.run import CyclePrinter, RunTerms, run_loop
+from agent.cli.run import CyclePrinter, RunOptions, run_loop
 from agent.errors import Retryable
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.planning import proposals
@@ -38,7 +38,7 @@ def test_a_run_whose_owner_stopped_the_bot_says_so_and_ends_well(
     def never(_agent: Any, _wait: Any) -> Any:
         return lambda _found: False
 
-    ended = run_loop(opened(), clock, never, RunTerms(True, "10m", once), PrintStyle(True, lines=not once))
+    ended = run_loop(opened(), clock, never, RunOptions(True, "10m", once), PrintStyle(True, lines=not once))
     assert ended == code
     assert ("(trimtab stop)" in capsys.readouterr().err) is not once
 

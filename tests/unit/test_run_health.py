@@ -36,7 +36,7 @@ def test_a_run_that_never_was_is_told_from_a_new_one() -> None:
     assert (never.state, never.reasons) == ("none", ("no continuous run (trimtab run --every) reports here",))
     assert not never.ready
     new = judge(NEW, START_S)
-    assert (new.state, new.healthy, new.blocks) == ("running", True, ("no successful cycle yet",))
+    assert (new.state, new.healthy, new.obstacles) == ("running", True, ("no successful cycle yet",))
 
 
 def test_a_report_turns_red_when_its_time_is_over_and_not_before() -> None:
@@ -45,7 +45,7 @@ def test_a_report_turns_red_when_its_time_is_over_and_not_before() -> None:
     late = judge(GOOD, START_S + LATE_S + 1)
     assert mentions(late.reasons[0], "31 min 1 s", "longer than 31 min")
     assert not late.ready
-    assert judge(NEW, START_S + LATE_S + 1).reasons == judge(NEW, START_S + LATE_S + 1).blocks[:1]
+    assert judge(NEW, START_S + LATE_S + 1).reasons == judge(NEW, START_S + LATE_S + 1).obstacles[:1]
 
 
 def test_trouble_hang_and_pause_are_named_and_a_pause_is_healthy() -> None:
@@ -53,20 +53,20 @@ def test_trouble_hang_and_pause_are_named_and_a_pause_is_healthy() -> None:
     assert mentions(judge(replace(GOOD, hung="the disk"), START_S).reasons[0], "hangs", "disk")
     paused = judge(replace(GOOD, paused="lunch"), START_S)
     assert paused.healthy
-    assert paused.blocks == ("paused: lunch",)
+    assert paused.obstacles == ("paused: lunch",)
 
 
 def test_a_stopped_run_is_told_from_one_that_failed_and_one_that_died() -> None:
-    stopped = judge(replace(GOOD, ended_s=START_S), START_S, alive=False)
+    stopped = judge(replace(GOOD, ended_s=START_S), START_S, is_process_alive=False)
     assert (stopped.state, stopped.reasons) == ("stopped", ("stopped at 2027-01-15 08:00:00 UTC",))
     assert not stopped.ready
     failed = judge(replace(GOOD, ended_s=START_S, ended="store: disk is full"), START_S)
     assert failed.state == "failed"
     assert mentions(failed.reasons[0], "2027-01-15 08:00:00", "disk is full")
-    died = judge(GOOD, START_S, alive=False)
+    died = judge(GOOD, START_S, is_process_alive=False)
     assert died.state == "gone"
     assert mentions(died.reasons[0], "without a last report", "2027-01-15 08:00:00")
-    hung = judge(replace(GOOD, hung="the disk"), START_S, alive=False)
+    hung = judge(replace(GOOD, hung="the disk"), START_S, is_process_alive=False)
     assert hung.state == "gone"
     assert len(hung.reasons) == 2
 
@@ -76,9 +76,9 @@ def test_a_clock_that_goes_back_makes_no_dead_run_healthy() -> None:
     assert judge(GOOD, START_S - behind_s + 1).healthy, "clocks of two machines differ a little"
     assert mentions(judge(GOOD, START_S - behind_s).reasons[0], "1 min 1 s behind")
     back_s = START_S + 1
-    assert judge(GOOD, back_s, seen_s=LATE_S).healthy
-    assert not judge(GOOD, back_s, seen_s=LATE_S + 1).healthy, "who saw the report grow old is not deceived"
-    assert not judge(GOOD, back_s, alive=False).healthy
+    assert judge(GOOD, back_s, known_for_s=LATE_S).healthy
+    assert not judge(GOOD, back_s, known_for_s=LATE_S + 1).healthy, "who saw the report grow old is not deceived"
+    assert not judge(GOOD, back_s, is_process_alive=False).healthy
 
 
 def test_the_document_has_the_reasons_and_no_age_below_zero() -> None:
@@ -91,7 +91,7 @@ def test_a_dry_run_is_named_and_never_ready() -> None:
     dry = replace(GOOD, sends=False)
     found = judge(dry, START_S)
     assert found.healthy
-    assert mentions(found.blocks[0], "a dry run: it sends nothing", "--send")
+    assert mentions(found.obstacles[0], "a dry run: it sends nothing", "--send")
     sends = [health_document(one, found, (), START_S)["sends"] for one in (GOOD, dry, None)]
     assert sends == [True, False, None]
 
@@ -266,7 +266,7 @@ def test_a_dry_run_is_healthy_and_never_ready(store: Store) -> None:
     run = recorder(store, Time(), sends=False)
     run.on_cycle("planned", "", "", ())
     assert run.health().healthy
-    assert mentions(run.health().blocks[0], "dry run")
+    assert mentions(run.health().obstacles[0], "dry run")
 
 
 def test_a_run_without_a_store_judges_itself_all_the_same() -> None:

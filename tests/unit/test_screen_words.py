@@ -24,14 +24,14 @@ UNREAD = 2**256 - 1
         ({}, TokenFinding.CLEAN),
         ({"transfer": TransferOutcome.SILENT, "transfer_from": TransferOutcome.SILENT}, TokenFinding.NO_RETURN_VALUE),
         ({"approve": TransferOutcome.SILENT}, TokenFinding.NO_RETURN_VALUE),
-        ({"came": RAW * 95 // 100, "passed_on": RAW * 95 // 100, "pool_after": 9 * RAW + RAW * 95 // 100}, TokenFinding.FEE_ON_TRANSFER),
+        ({"arrived": RAW * 95 // 100, "passed_on": RAW * 95 // 100, "pool_after": 9 * RAW + RAW * 95 // 100}, TokenFinding.FEE_ON_TRANSFER),
         ({"passed_on": RAW - 3, "pool_after": 10 * RAW - 3}, TokenFinding.FEE_ON_TRANSFER),
         ({"pool_after": 9 * RAW + RAW // 2}, TokenFinding.FEE_ON_TRANSFER),
-        ({"came": RAW - 1, "passed_on": RAW - 2, "pool_after": 10 * RAW - 2}, TokenFinding.REBASING),
-        ({"came": RAW + 5, "passed_on": RAW + 5, "pool_after": 10 * RAW + 5}, TokenFinding.REBASING),
-        ({"kept": 1}, TokenFinding.REBASING),
-        ({"left": 7}, TokenFinding.REBASING),
-        ({"pool_lent": 9 * RAW + 1, "pool_after": 10 * RAW + 1}, TokenFinding.REBASING),
+        ({"arrived": RAW - 1, "passed_on": RAW - 2, "pool_after": 10 * RAW - 2}, TokenFinding.REBASING),
+        ({"arrived": RAW + 5, "passed_on": RAW + 5, "pool_after": 10 * RAW + 5}, TokenFinding.REBASING),
+        ({"first_remainder": 1}, TokenFinding.REBASING),
+        ({"second_remainder": 7}, TokenFinding.REBASING),
+        ({"pool_after_loan": 9 * RAW + 1, "pool_after": 10 * RAW + 1}, TokenFinding.REBASING),
         ({"transfer": TransferOutcome.FALSE}, TokenFinding.FALSE_RETURNING),
         ({"transfer_from": TransferOutcome.ODD}, TokenFinding.FALSE_RETURNING),
         ({"approve": TransferOutcome.FALSE}, TokenFinding.FALSE_RETURNING),
@@ -39,7 +39,7 @@ UNREAD = 2**256 - 1
         ({"transfer_from": TransferOutcome.FAILED, "pool_after": 9 * RAW}, TokenFinding.HONEYPOT),
         ({"approve": TransferOutcome.FAILED}, TokenFinding.HONEYPOT),
         ({"hooks": 1}, TokenFinding.CALLBACK),
-        ({"came": UNREAD}, TokenFinding.UNREADABLE),
+        ({"arrived": UNREAD}, TokenFinding.UNREADABLE),
         ({"pool_after": UNREAD}, TokenFinding.UNREADABLE),
         ({"status": 1}, TokenFinding.UNKNOWN),
         ({"status": 2}, TokenFinding.UNKNOWN),
@@ -61,7 +61,7 @@ def test_no_answer_of_a_node_ends_in_anything_but_a_finding_or_retryable(words: 
     except Retryable:
         return
     found, _ = judge_trial(record)
-    assert not found.accepted or (record.came == record.lent == record.passed_on and record.pool_after == record.pool_before)
+    assert not found.accepted or (record.arrived == record.lent == record.passed_on and record.pool_after == record.pool_before)
 
 
 @given(st.binary(max_size=2 * RECORD_BYTES))

@@ -11,15 +11,16 @@ from agent.chain.rpc import RpcFault
 from agent.chain.screening import (
     FORMAT,
     RECORD_BYTES,
-    SHARES,
+    SHARE_ROUNDING_RAW,
     FailedCall,
+    TokenScreen,
     TransferOutcome,
     TrialRecord,
     _blocklisted_role,
+    _judge_traits,
     _not_lent,
     _single_calls,
-    _trait,
-    _transferred,
+    _transferred_raw,
     decode_record,
     explain_failure,
     judge_trial,
@@ -40,8 +41,9 @@ FAIR = TrialRecord(0, 1_000, 50_000, 1_000, 49_000, T.TRUE, 1_000, 0, T.TRUE, T.
 
 def page(record: TrialRecord) -> bytes:
     words = (
-        record.lent, record.pool_before, record.came, record.pool_lent, record.transfer.value, record.passed_on, record.kept,
-        record.approve.value, record.transfer_from.value, record.pool_after, record.left, record.hooks,
+        record.lent, record.pool_before, record.arrived, record.pool_after_loan, record.transfer.value, record.passed_on,
+        record.first_remainder,
+        record.approve.value, record.transfer_from.value, record.pool_after, record.second_remainder, record.hooks,
     )  # fmt: skip
     return bytes([FORMAT, record.status]) + b"".join(uint_word(word) for word in words)
 
@@ -72,21 +74,24 @@ def test_a_record_is_read_word_by_word_and_nothing_else_is_one() -> None:
         ({"status": 2}, F.UNKNOWN),
         ({"status": 3}, F.UNREADABLE),
         ({"status": 4}, F.UNKNOWN),
-        *(({name: 2**256 - 1}, F.UNREADABLE) for name in ("pool_before", "came", "pool_lent", "passed_on", "kept", "pool_after", "left")),
+        *(
+            ({name: 2**256 - 1}, F.UNREADABLE)
+            for name in ("pool_before", "arrived", "pool_after_loan", "passed_on", "first_remainder", "pool_after", "second_remainder")
+        ),
         *(({name: T.FALSE}, F.FALSE_RETURNING) for name in ("transfer", "approve", "transfer_from")),
         *(({name: T.ODD}, F.FALSE_RETURNING) for name in ("transfer", "approve", "transfer_from")),
         *(({name: T.FAILED}, F.HONEYPOT) for name in ("transfer", "approve", "transfer_from")),
         ({"transfer": T.FAILED, "transfer_from": T.FALSE}, F.FALSE_RETURNING),
         ({"hooks": 1}, F.CALLBACK),
-        ({"came": 1_000 - SHARES - 1}, F.FEE_ON_TRANSFER),
-        ({"passed_on": 1_000 - SHARES - 1}, F.FEE_ON_TRANSFER),
-        ({"pool_after": 50_000 - SHARES - 1}, F.FEE_ON_TRANSFER),
-        ({"came": 1_000 - SHARES}, F.REBASING),
-        ({"came": 1_001}, F.REBASING),
+        ({"arrived": 1_000 - SHARE_ROUNDING_RAW - 1}, F.FEE_ON_TRANSFER),
+        ({"passed_on": 1_000 - SHARE_ROUNDING_RAW - 1}, F.FEE_ON_TRANSFER),
+        ({"pool_after": 50_000 - SHARE_ROUNDING_RAW - 1}, F.FEE_ON_TRANSFER),
+        ({"arrived": 1_000 - SHARE_ROUNDING_RAW}, F.REBASING),
+        ({"arrived": 1_001}, F.REBASING),
         ({"passed_on": 999}, F.REBASING),
         ({"pool_after": 50_001}, F.REBASING),
-        ({"kept": 1}, F.REBASING),
-        ({"left": 1}, F.REBASING),
+        ({"first_remainder": 1}, F.REBASING),
+        ({"second_remainder": 1}, F.REBASING),
         ({"pool_before": 50_001}, F.REBASING),
         ({"pool_before": 49_999}, F.REBASING),
     ],
@@ -96,9 +101,9 @@ def test_a_trial_is_judged_by_every_answer_and_every_balance(changes: dict[str, 
 
 
 def test_a_fee_is_named_in_basis_points_rounded_up() -> None:
-    assert judge_trial(replace(FAIR, came=990))[1] == "of 1000 base units 990 arrive when a pool transfers it, 100 bps less"
+    assert judge_trial(replace(FAIR, arrived=990))[1] == "of 1000 base units 990 arrive when a pool transfers it, 100 bps less"
     assert "when it is forwarded, 30 bps" in judge_trial(replace(FAIR, passed_on=997))[1]
-    sold = replace(FAIR, lent=30_001, came=30_001, passed_on=30_001, pool_lent=19_999, pool_after=49_970)
+    sold = replace(FAIR, lent=30_001, arrived=30_001, passed_on=30_001, pool_after_loan=19_999, pool_after=49_970)
     assert "of 30001 base units 29971 arrive when it is sold to a pool, 10 bps" in judge_trial(sold)[1]
 
 
@@ -153,21 +158,21 @@ def test_the_role_of_the_address_that_cannot_transfer_is_named() -> None:
 
 def test_views_that_only_share_based_or_calling_tokens_have_are_named() -> None:
     none = [CallStatus.FAILED] * 4
-    assert _trait(none) is None
+    assert _judge_traits(none) is None
     for number, name in enumerate(("sharesOf", "scaledBalanceOf", "gonsForBalance")):
-        found = _trait([*none[:number], uint_word(0), *none[number + 1 :]])
+        found = _judge_traits([*none[:number], uint_word(0), *none[number + 1 :]])
         assert found == (F.REBASING, f"its balances are shares: {name}()")
-    assert _trait([*none[:3], uint_word(1)]) == (F.CALLBACK, "it is an ERC-777 token: granularity()")
+    assert _judge_traits([*none[:3], uint_word(1)]) == (F.CALLBACK, "it is an ERC-777 token: granularity()")
 
 
 def test_transfers_are_summed_and_logs_that_are_none_are_no_sum() -> None:
     def log(raw: int, topics: int = 3) -> dict[str, object]:
         return {"topics": ["0x"] * topics, "data": "0x" + uint_word(raw).hex()}
 
-    assert _transferred([]) == 0
-    assert _transferred([log(5), log(7)]) == 12
+    assert _transferred_raw([]) == 0
+    assert _transferred_raw([log(5), log(7)]) == 12
     for other in (None, RpcFault(1, "no"), [log(5), 7], [log(5, topics=2)], [log(5, topics=4)], [{**log(5), "data": "0x01"}], [{}]):
-        assert _transferred(other) is None
+        assert _transferred_raw(other) is None
 
 
 class Node:
@@ -214,3 +219,47 @@ def test_a_result_that_is_known_is_not_asked_about_again() -> None:
         failed = [FailedCall(MOVE, "wallet", outcome)]
         assert explain_failure(node, step_input().snapshot, MOVE, UNKNOWN, failed, "latest")[0] is F.FALSE_RETURNING  # type: ignore[arg-type]
     assert node.calls == []
+
+
+class Logs:
+    """Answers two requests for Transfer events, first those to the wallet, then those from it."""
+
+    name = "logs"
+
+    def __init__(self, received: list[int], sent: list[int]) -> None:
+        self.received, self.sent = received, sent
+        self.filters: list[dict[str, object]] = []
+
+    def batch(self, calls: list[tuple[str, list[dict[str, object]]]]) -> list[object]:
+        self.filters = [params[0] for _, params in calls]
+        return [[{"topics": ["0x"] * 3, "data": "0x" + uint_word(raw).hex()} for raw in side] for side in (self.received, self.sent)]
+
+
+def rebased(logs: Logs, now: int, earlier: int | None, number: int = 100) -> str:
+    step = held(now)
+    step = replace(step, snapshot=replace(step.snapshot, head=replace(step.snapshot.head, number=number)))
+    finding = TokenScreen(logs, address("wrapped"))._find_rebasing(step, WETH.address, earlier)  # type: ignore[arg-type]  # only `batch` is used
+    return "" if finding is None else finding[1]
+
+
+def test_a_balance_that_transfers_explain_is_not_rebased() -> None:
+    assert rebased(Logs([5, 7], [2]), now=110, earlier=100) == ""
+
+
+@pytest.mark.parametrize(("now", "change"), [(111, 1), (109, -1)])
+def test_a_balance_one_base_unit_off_its_transfers_is_rebased(now: int, change: int) -> None:
+    assert f"changed by {change} base units" in rebased(Logs([5, 7], [2]), now, earlier=100)
+
+
+def test_a_balance_that_is_the_same_or_was_not_read_asks_for_no_transfers() -> None:
+    logs = Logs([], [])
+    assert rebased(logs, now=100, earlier=100) == ""
+    assert rebased(logs, now=100, earlier=None) == ""
+    assert logs.filters == []
+
+
+@pytest.mark.parametrize(("number", "first"), [(100, 37), (64, 1), (10, 1)])
+def test_transfers_are_read_from_the_block_after_the_earlier_balance(number: int, first: int) -> None:
+    logs = Logs([], [])
+    rebased(logs, now=110, earlier=100, number=number)
+    assert [(span["fromBlock"], span["toBlock"]) for span in logs.filters] == [(hex(first), hex(number))] * 2

@@ -161,8 +161,8 @@ class Still:
 
 
 GATHER: Mapping[str, Any] = {
-    "paused": lambda: (False, ""),
-    "pins": lambda: [("0xa", "0xb")],
+    "read_switch": lambda: (False, ""),
+    "read_pins": lambda: [("0xa", "0xb")],
     "quoter": None,
     "clock": Still(),
     "min_operators": 1,
@@ -178,21 +178,21 @@ def raising(error: Exception) -> Any:
 
 def test_evidence_carries_what_its_sources_say() -> None:
     step = step_input()
-    found = GatheredEvidence(**{**GATHER, "quoter": ExactPair(), "paused": lambda: (True, "holiday")}).gather(step, plan(leg(10**18)))
+    found = GatheredEvidence(**{**GATHER, "quoter": ExactPair(), "read_switch": lambda: (True, "holiday")}).gather(step, plan(leg(10**18)))
     assert (found.paused, found.pause_reason, found.trusted, found.quorum, found.now_s) == (True, "holiday", (("0xa", "0xb"),), True, NOW_S)
     assert found.second_quotes[0].amount_out_raw == get_amount_out(10**18, *RESERVES)
 
 
 @pytest.mark.parametrize("error", [OperatorNeeded("store is corrupt"), OSError("disk"), ValueError("odd")])
 def test_a_kill_switch_that_cannot_be_read_is_neither_on_nor_off(error: Exception) -> None:
-    found = GatheredEvidence(**{**GATHER, "paused": raising(error)}).gather(step_input(), plan())
+    found = GatheredEvidence(**{**GATHER, "read_switch": raising(error)}).gather(step_input(), plan())
     assert found.paused is None
     assert found.pause_reason
 
 
 def test_pins_that_cannot_be_read_stop_the_step() -> None:
     with pytest.raises(OperatorNeeded):
-        GatheredEvidence(**{**GATHER, "pins": raising(OperatorNeeded("store is corrupt"))}).gather(step_input(), plan())
+        GatheredEvidence(**{**GATHER, "read_pins": raising(OperatorNeeded("store is corrupt"))}).gather(step_input(), plan())
 
 
 def test_a_missing_second_source_is_an_error_per_leg_and_no_question_when_the_guard_is_off() -> None:

@@ -49,7 +49,7 @@ def test_the_events_are_those_that_are_logged() -> None:
             "self.log.info",
             "self.log.warning",
             "self.log.error",
-            "write",
+            "log_event",
         ):
             logged |= {one.value for one in ast.walk(node.args[0]) if isinstance(one, ast.Constant)}
         if isinstance(node, ast.Tuple) and len(node.elts) == 2 and isinstance(node.elts[0], ast.Constant):

@@ -102,3 +102,8 @@ def test_an_order_of_a_venue_is_no_transaction_of_the_chain(tmp_path: Path) -> N
     assert order.id not in {intent.id for intent in journal.ended_in_block(9)}
     made.run(nonce=1)
     assert signable_nonces(journal) == {2: None}
+
+
+@pytest.mark.parametrize(("paid_wei", "more_wei"), [(0, 1), (1, 2), (7, 8), (8, 9), (9, 11), (16, 18), (17, 20), (8 * GWEI, 9 * GWEI)])
+def test_a_replacement_fee_is_an_eighth_more_rounded_up_and_at_least_one_wei(paid_wei: int, more_wei: int) -> None:
+    assert replacement_fee_wei(paid_wei) == more_wei

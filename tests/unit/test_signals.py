@@ -136,6 +136,18 @@ def test_an_answer_that_is_none_is_refused_with_the_reason(text: str, why: str) 
     assert (found.why, found.spot_ppm, found.market_ppm) == (why, None, None)
 
 
+@pytest.mark.parametrize(("rest", "is_valid"), [(0.5001, True), (0.500101, False), (0.4999, True), (0.499899, False)])
+def test_spot_weights__sum_may_be_a_hundredth_of_a_percent_off(rest: float, is_valid: bool) -> None:
+    found = answered(json.dumps({"spot": {"WETH": 0.5, "WBTC": rest}}), asked())
+    assert (found.why == "") is is_valid
+
+
+@pytest.mark.parametrize(("weight", "is_valid"), [(1, True), (1.000001, False), (0, True), (-0.000001, False)])
+def test_spot_weights__each_is_from_nothing_to_the_whole(weight: float, is_valid: bool) -> None:
+    found = answered(json.dumps({"spot": {"WETH": weight, "WBTC": 1 - weight}}), asked())
+    assert (found.why == "") is is_valid
+
+
 @pytest.mark.parametrize(
     ("weights", "why"),
     [({"ETH": 0.6}, ""), ({"ETH": -1}, ""), ({"ETH": 1.5}, "not from -1 to 1"), ({"BTC": 0.5}, "'BTC' is not a futures market")],

@@ -69,7 +69,11 @@ def test_a_key_service_signs_it_too() -> None:
         found = secret.sign_msg_hash(digest)
         return encode_dss_signature(found.r, found.s)
 
-    assert RemoteKey(WALLET, sign).sign_agent_approval(GRANTED) == KEY.sign_agent_approval(GRANTED)
+    service = RemoteKey(WALLET, sign)
+    approvals = [replace(GRANTED, nonce_ms=GRANTED.nonce_ms + number) for number in range(16)]
+    signatures = [service.sign_agent_approval(approval) for approval in approvals]
+    assert signatures == [KEY.sign_agent_approval(approval) for approval in approvals]
+    assert {v for v, _, _ in signatures} == {27, 28}, "signatures of both recovery bits are compared"
 
 
 def field(name: str, value: object) -> Callable[[dict[str, Any]], object]:
@@ -157,3 +161,22 @@ def test_the_signer_of_steps_signs_no_approval() -> None:
 def test_a_signer_for_another_wallet_is_not_built() -> None:
     with pytest.raises(ConfigError, match=r"wallet\.address"):
         ApprovalSigner(PrivateKey(Account.create()), RULES, At())
+
+
+@pytest.mark.parametrize(
+    "granted",
+    [
+        replace(GRANTED, valid_until_ms=NOW_S * 1000 + 180 * DAY_MS),
+        replace(GRANTED, valid_until_ms=NOW_S * 1000 + 1),
+        replace(GRANTED, nonce_ms=NOW_S * 1000 + 60_000),
+        replace(GRANTED, nonce_ms=NOW_S * 1000 - 60_000),
+    ],
+)
+def test_an_approval_at_the_edge_of_its_times_is_signed(granted: AgentApproval) -> None:
+    assert signer().sign(approval_typed_data(granted), granted)["v"] in (27, 28)
+
+
+def test_an_approval_other_than_the_one_that_the_owner_confirmed_is_refused() -> None:
+    """Every fixed term holds: only the confirmation names another key or another time."""
+    for confirmed in (replace(GRANTED, agent="0x" + "44" * 20), replace(GRANTED, valid_until_ms=GRANTED.valid_until_ms - 1)):
+        assert refused(approval_typed_data(GRANTED), confirmed) == "agent"

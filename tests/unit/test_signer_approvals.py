@@ -81,3 +81,18 @@ def test_a_spender_that_is_no_longer_pinned_can_only_be_set_to_zero() -> None:
     assert signer().sign(tx(USDT, encode_approve(STRANGER, 0)), grant).raw
     refused(tx(USDT, encode_approve(STRANGER, 5)), replace(grant, approve=(USDT, STRANGER, 5)), "spender")
     refused(RESET, replace(RESET_GRANT, approve=(USDT, STRANGER, 0)), "spender")
+
+
+def test_an_approval_covers_every_leg_by_which_the_plan_spends_the_token() -> None:
+    both = sum(planned.amount_in_raw for planned in PLAN.legs if planned.token_in == WETH)
+    grant = replace(APPROVE_GRANT, plan=PLAN, approve=(WETH, ROUTER, both))
+    assert signer().sign(tx(WETH, encode_approve(ROUTER, both)), grant).raw
+    first = PLAN.legs[0].amount_in_raw
+    refused(tx(WETH, encode_approve(ROUTER, first)), replace(grant, approve=(WETH, ROUTER, first)), "approval_amount")
+
+
+def test_an_allowance_is_revoked_also_from_a_spender_that_is_no_longer_pinned() -> None:
+    revoked = replace(RESET_GRANT, approve=(USDT, STRANGER, 0))
+    assert signer().sign(tx(USDT, encode_approve(STRANGER, 0)), revoked).raw
+    assert signer().sign(RESET, replace(RESET_GRANT, plan=PLAN)).raw
+    refused(tx(USDT, encode_approve(STRANGER, 1)), replace(RESET_GRANT, approve=(USDT, STRANGER, 1)), "spender")

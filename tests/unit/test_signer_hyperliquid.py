@@ -483,3 +483,39 @@ def test_thousands_of_changes_of_an_action_are_signed_never(name: str, tries: in
     assert same < tries // 5
     named = {"market", "side", "bound", "size", "reduce_only", "order", "client_order_id"}
     assert {"call", "nonce"} | (set() if isinstance(order, OrderCancel) else named) <= refusals.keys()
+
+
+@pytest.mark.parametrize("valid_s", [1, 120])
+def test_an_order_at_the_edge_of_its_validity_is_signed(valid_s: int) -> None:
+    assert require_signable_order(tx_of(payload(BUY)), grant_of(deadline_s=NOW_S + valid_s), RULES, NOW_S)
+
+
+@pytest.mark.parametrize(("number", "is_perpetual"), [(0, True), (9_999, True), (10_000, False)])
+def test_a_number_of_a_perpetual_ends_where_those_of_spot_pairs_begin(number: int, is_perpetual: bool) -> None:
+    rules = replace(RULES, numbers=(("ETH", number),))
+    signable = tx_of(payload(BUY, lambda action: action["orders"][0].update(a=number)))
+    if is_perpetual:
+        assert require_signable_order(signable, grant_of(), rules, NOW_S)["orders"][0]["a"] == number
+    else:
+        assert refused(signable, grant_of(), rules) == "market"
+
+
+def test_an_order_that_spends_gas_is_refused() -> None:
+    assert refused(tx_of(payload(BUY), gas=1), grant_of()) == "value"
+
+
+@pytest.mark.parametrize("side", [1, -1])
+def test_a_resting_order_costs_its_worse_price_and_its_fee_to_the_base_unit(side: int) -> None:
+    """Filled at its price of 1 % beyond the mark, a rest of 100 coins of BTC takes 300 USDC and a fee of 0.045 %."""
+    other = replace(MARKET, market="BTC", symbol="BTC")
+    price = PRICE * (100 + side) / 100
+    resting = RestingOrder("BTC", side * 10_000, 15_000, price, NOW_S - 60, "0x" + b"rest".hex() + "22" * 12)
+    account = replace(ACCOUNT, markets=(MARKET, other), resting=(resting,))
+    order = replace(BUY, bound_raw=3_000 * 10**6)
+    notional = 3_000 * 10**6
+    order_fee = notional * 450 // 10**6
+    resting_fee = (max(price, PRICE) * 10_000 * 450 / 10**6).__ceil__()
+    value = ACCOUNT.collateral_raw - order_fee - 30 * 10**6 - resting_fee
+    least_bps = (Fraction(2 * notional * 10_000, value)).__ceil__()
+    assert require_signable_order(tx_of(payload(order)), grant_of(order, account), replace(RULES, max_leverage_bps=least_bps), NOW_S)
+    assert refused(tx_of(payload(order)), grant_of(order, account), replace(RULES, max_leverage_bps=least_bps - 1)) == "leverage"

@@ -243,3 +243,36 @@ def test_no_liquidity_and_no_amount_are_refused_even_as_granted() -> None:
         for raw in action.desired_raw:
             data = data.replace(raw.to_bytes(32, "big").hex(), bytes(32).hex())
         refused(replace(action_tx(action), data=data), grant_of(replace(action, desired_raw=(0, 0))), "amount_in")
+
+
+@pytest.mark.parametrize("name", [name for name in ACTIONS if name != "collect"])
+def test_a_minimum_at_its_floor_is_signed_until_the_last_second(name: str) -> None:
+    action = ACTIONS[name]
+    assert signer(LP_RULES).sign(action_tx(action, deadline_s=NOW_S + 90), grant_of(action, floors_raw=action.min_raw)).hash
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_an_amount_of_one_token_alone_is_provided(side: int) -> None:
+    """A range that the price left takes one token."""
+
+    def alone(pair: tuple[int, int]) -> tuple[int, int]:
+        return (pair[0], 0) if side == 0 else (0, pair[1])
+
+    for action in (MINT, INCREASE):
+        aside = replace(action, desired_raw=alone(action.desired_raw), min_raw=alone(action.min_raw))
+        assert signer(LP_RULES).sign(action_tx(aside), grant_of(aside, floors_raw=alone(FLOORS))).hash
+
+
+def test_a_range_of_no_width_is_refused_and_one_of_a_tick_signed() -> None:
+    for upper, is_signed in ((-6_000, False), (-5_999, True)):
+        narrow = replace(MINT, ticks=(-6_000, upper))
+        if is_signed:
+            assert signer(LP_RULES).sign(action_tx(narrow), grant_of(narrow)).hash
+        else:
+            refused(action_tx(narrow), grant_of(narrow), "ticks")
+
+
+def test_a_collect_of_less_than_all_of_the_second_token_is_refused() -> None:
+    most = liquidity_calldata.UINT128_MAX
+    call = liquidity_calldata.COLLECT + abi_encode(["(uint256,address,uint128,uint128)"], [(42, WALLET, most, most - 1)])
+    refused(tx(MANAGER, "0x" + call.hex()), grant_of(COLLECT), "amount")

@@ -129,3 +129,19 @@ def test_no_calldata_written_over_is_signed_but_what_was_granted(edits: list[tup
 def test_of_all_amounts_and_addresses_only_the_granted_ones_are_signed(raw: int, to: str) -> None:
     assert (rule_of(tx(USDC, encode(to, raw))) is None) == ((to, raw) == (HOME, RAW))
     assert (rule_of(replace(PAY_COIN, to=to, value_wei=raw), COIN_GRANT) is None) == ((to, raw) == (HOME, RAW))
+
+
+@pytest.mark.parametrize("raw", [1, RAW])
+def test_a_payment_of_all_that_the_day_has_left_is_signed(raw: int) -> None:
+    assert rule_of(tx(USDC, encode(HOME, raw)), grant_of(replace(TOKENS, raw=raw, most_raw=raw))) is None
+    assert rule_of(replace(PAY_COIN, value_wei=raw), grant_of(replace(COIN, raw=raw, most_raw=raw))) is None
+
+
+@pytest.mark.parametrize("field", ["routers", "rebalancers", "managers", "v2_routers", "pairs", "oracles", "tokens"])
+def test_a_contract_of_each_kind_is_paid_nothing_although_confirmed(field: str) -> None:
+    tokens, granted, coin, coin_granted = paying(STRANGER)
+    rules = replace(PAYOUT_RULES, payouts=(HOME, STRANGER))
+    assert (rule_of(tokens, granted, rules), rule_of(coin, coin_granted, rules)) == (None, None)
+    pinned = replace(rules, **{field: (*getattr(rules, field), STRANGER)})
+    assert rule_of(tokens, granted, pinned) == "recipient"
+    assert rule_of(coin, coin_granted, pinned) == "recipient"

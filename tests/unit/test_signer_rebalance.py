@@ -291,3 +291,23 @@ def test_amounts_of_zero_are_refused_even_as_granted() -> None:
         granted = plan_of(replace(first, **{field: 0}))
         assert nothing != data
         refused(tx(REBALANCER, nothing), grant_of(granted, floors_raw=(0,)), rule)
+
+
+def test_a_value_floor_may_be_what_the_floors_come_to_and_no_base_unit_less() -> None:
+    """One base unit below the sum of the floors is left for the rounding of prices."""
+    plan = plan_of(PLAN.legs[0])
+    floor = plan.legs[0].min_out_raw - 1
+    least = floor - 10**18 * PRICES[WETH] - 1
+    assert least.denominator == 1
+    for value_floor, is_signed in ((int(least), True), (int(least) - 1, False)):
+        transaction = rebalance_tx(plan, terms=replace(conditions(plan), floor_raw=value_floor))
+        grant = grant_of(plan, floors_raw=(floor,), value_floor_raw=value_floor)
+        if is_signed:
+            assert SIGNER.sign(transaction, grant).raw
+        else:
+            refused(transaction, grant, "value_floor")
+
+
+def test_minimums_at_their_floors_are_signed_until_the_last_second() -> None:
+    minimums = tuple(planned.min_out_raw for planned in PLAN.legs)
+    assert SIGNER.sign(rebalance_tx(PLAN, NOW_S + 90), grant_of(PLAN, floors_raw=minimums)).raw

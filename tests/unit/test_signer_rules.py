@@ -329,3 +329,56 @@ def test_typed_data_is_refused_whatever_it_says(kind: IntentKind) -> None:
 def test_a_signer_for_another_wallet_is_not_built() -> None:
     with pytest.raises(ConfigError, match=r"wallet\.address"):
         signer(replace(RULES, wallet=STRANGER))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"gas": MAX_GAS_WEI // (10 * GWEI)},
+        {"max_priority_fee_wei": 0},
+        {"max_fee_wei": GWEI, "max_priority_fee_wei": GWEI},
+        {"max_fee_wei": 1, "max_priority_fee_wei": 1},
+        {"max_fee_wei": None, "max_priority_fee_wei": None, "gas_price_wei": 1},
+        {"max_fee_wei": None, "max_priority_fee_wei": None, "gas_price_wei": 15 * GWEI},
+    ],
+)
+def test_fees_at_the_edge_of_their_limits_are_signed(changes: dict[str, object]) -> None:
+    assert signer().sign(replace(SWAP, **changes), SWAP_GRANT).raw  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("price_wei", [0, -1])
+def test_a_legacy_price_of_nothing_is_refused(price_wei: int) -> None:
+    refused(replace(SWAP, max_fee_wei=None, max_priority_fee_wei=None, gas_price_wei=price_wei), SWAP_GRANT, "fees")
+
+
+def test_without_a_gas_price_limit_the_granted_gas_money_alone_bounds_the_price() -> None:
+    unlimited = signer(replace(RULES, max_fee_wei=None))
+    dear = replace(CANCEL, max_fee_wei=MAX_GAS_WEI // CANCEL.gas)
+    assert unlimited.sign(dear, CANCEL_GRANT).raw
+    with raises_code(Refused, "signer.gas_cost"):
+        unlimited.sign(replace(dear, max_fee_wei=dear.max_fee_wei + 1), CANCEL_GRANT)
+
+
+def test_a_deadline_one_second_after_the_grant_is_signed() -> None:
+    assert signer().sign(tx(ROUTER, encode_multicall(PLAN, WALLET, NOW_S + 1)), SWAP_GRANT).raw
+
+
+def test_a_minimum_at_its_floor_is_signed() -> None:
+    minimums = tuple(planned.min_out_raw for planned in PLAN.legs)
+    assert signer().sign(SWAP, replace(SWAP_GRANT, floors_raw=minimums)).raw
+
+
+def test_a_minimum_of_one_base_unit_is_signed() -> None:
+    plan = plan_of(replace(PLAN.legs[0], min_out_raw=1))
+    grant = replace(SWAP_GRANT, plan=plan, floors_raw=(1,))
+    assert signer().sign(tx(ROUTER, encode_multicall(plan, WALLET, DEADLINE_S)), grant).raw
+
+
+def test_a_sweep_has_the_sum_of_the_minimums_of_all_its_legs() -> None:
+    first, second = PLAN.legs[0], leg(WETH, USDC, 10**17, 300_000_000, fee_pips=500)
+    grant = replace(SWAP_GRANT, plan=plan_of(first, second), floors_raw=(1, 1))
+    swaps = (v3_swap(), v3_swap(amount_in=second.amount_in_raw, first=second))
+    least = first.min_out_raw + second.min_out_raw
+    assert signer().sign(tx(ROUTER, multicall(*swaps, sweep(min_raw=least))), grant).raw
+    refused(tx(ROUTER, multicall(*swaps, sweep(min_raw=least - 1))), grant, "min_out")
+    refused(tx(ROUTER, multicall(*swaps, sweep(min_raw=first.min_out_raw))), grant, "min_out")

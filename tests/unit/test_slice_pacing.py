@@ -7,10 +7,23 @@ from fractions import Fraction
 
 import pytest
 
-from agent.layers.gradual.policy import execution_deadlines, jitter_factor, slice_wait_s
-from agent.layers.gradual.state import GradualExecution, SliceDraw
-from agent.model import Destination, ExecutionStyle, Goal
-from tests.support.gradual_execution import PACE
+from agent.layers.gradual.planning import max_slices, remaining_impact
+from agent.layers.gradual.policy import (
+    NO_JITTER,
+    TARGETS_CHANGED,
+    budget_left,
+    carried_budget,
+    execution_deadlines,
+    jitter_factor,
+    mean_interval_s,
+    prior_budget_use,
+    slice_fraction,
+    slice_wait_s,
+)
+from agent.layers.gradual.state import BudgetCarryover, ExecutionProgress, GradualExecution, GradualState, SliceDraw
+from agent.model import Destination, ExecutionPace, ExecutionStyle, Goal
+from tests.support.builders import NOW_S, step_input
+from tests.support.gradual_execution import PACE, paced
 
 TWAP = replace(PACE, style=ExecutionStyle.TWAP, max_rounds=8, over_s=14_400)
 
@@ -33,3 +46,88 @@ def test_a_wait_is_the_mean_give_or_take_its_jitter() -> None:
     campaign = GradualExecution(PACE, (), Destination.TARGET, Goal(()), (), (), Fraction(1), 4, None, 0, 1, 2, SliceDraw(0, 0))
     assert slice_wait_s(campaign, SliceDraw(0, 0)) == 300
     assert slice_wait_s(campaign, SliceDraw(0, 999_999)) == 900
+
+
+def execution(pace: ExecutionPace = PACE, **changes: object) -> GradualExecution:
+    """Four slices of 250 from second 1 on."""
+    plain = GradualExecution(pace, (), Destination.TARGET, Goal(()), (), (), Fraction(1_000), 4, None, 0, 1, 2, SliceDraw(0, 0))
+    return replace(plain, **changes)  # type: ignore[arg-type]  # keywords are field names
+
+
+MEAN = SliceDraw(0, 0)
+EVEN = replace(PACE, size_jitter_bps=0)
+
+
+@pytest.mark.parametrize(("remaining", "fraction"), [(1_000, Fraction(1, 4)), (251, Fraction(250, 251)), (250, 1), (100, 1)])
+def test_slice__is_its_value_of_the_remainder_and_all_of_a_smaller_one(remaining: int, fraction: Fraction) -> None:
+    assert slice_fraction(execution(EVEN), MEAN, Fraction(remaining)) == fraction
+
+
+@pytest.mark.parametrize(("pace", "rounds", "interval_s"), [(PACE, 4, 600), (TWAP, 7, 2_057), (replace(TWAP, over_s=3), 8, 1)])
+def test_interval__is_the_config_s_or_the_part_of_the_whole_time(pace: ExecutionPace, rounds: int, interval_s: int) -> None:
+    assert mean_interval_s(pace, rounds) == interval_s
+
+
+@pytest.mark.parametrize(
+    ("min_trade", "count"), [(None, 6), (0, 6), (100, 6), (117, 5), (140, 5), (141, 4), (350, 2), (351, 1), (9_000, 1)]
+)
+def test_max_slices__smallest_slice_is_no_smaller_than_min_trade(min_trade: int | None, count: int) -> None:
+    """The smallest of n slices of 1,000 is 700 / n; the config allows six."""
+    step = paced(step_input())
+    limits = replace(step.limits, min_trade=None if min_trade is None else Fraction(min_trade))
+    assert max_slices(limits, step.execution, Fraction(1_000)) == count
+
+
+@pytest.mark.parametrize(
+    ("before", "budget"),
+    [
+        (None, 10),
+        (BudgetCarryover(9, Fraction(1_000), Fraction(4)), 6),
+        (BudgetCarryover(9, Fraction(3_000), Fraction(4)), 10),
+        (BudgetCarryover(9, Fraction(500), Fraction(4)), 6),
+        (BudgetCarryover(9, Fraction(1_000), Fraction(11)), 0),
+    ],
+)
+def test_budget__executions_that_share_one_lose_no_more_than_the_largest_alone(before: BudgetCarryover | None, budget: int) -> None:
+    """1 % of 1,000."""
+    assert budget_left(PACE, Fraction(1_000), before) == budget
+
+
+def test_budget__none_is_without_a_limit() -> None:
+    assert budget_left(replace(PACE, budget_bps=None), Fraction(1_000), None) is None
+
+
+@pytest.mark.parametrize(
+    ("spent", "why", "before", "carried"),
+    [
+        (5, "done", None, BudgetCarryover(2, Fraction(1_000), Fraction(5))),
+        (-5, "done", None, BudgetCarryover(2, Fraction(1_000), Fraction(0))),
+        (5, TARGETS_CHANGED, None, BudgetCarryover(2, Fraction(1_000), Fraction(5), (("A", Fraction(3)),))),
+        (5, "done", BudgetCarryover(9, Fraction(4_000), Fraction(6)), BudgetCarryover(9, Fraction(4_000), Fraction(11))),
+        (-5, "done", BudgetCarryover(9, Fraction(400), Fraction(6)), BudgetCarryover(9, Fraction(1_000), Fraction(6))),
+    ],
+)
+def test_carryover__losses_add_up_and_gains_win_nothing_back(
+    spent: int, why: str, before: BudgetCarryover | None, carried: BudgetCarryover
+) -> None:
+    progress = ExecutionProgress("c", execution(arrival=(("A", Fraction(3)),), before=before), 1, Fraction(0), Fraction(spent), 0, MEAN)
+    assert carried_budget(progress, why) == carried
+
+
+@pytest.mark.parametrize(("until_s", "is_shared"), [(NOW_S + 1, True), (NOW_S, False)])
+def test_carryover__ends_at_its_second(until_s: int, is_shared: bool) -> None:
+    carried = BudgetCarryover(until_s, Fraction(1_000), Fraction(5))
+    step = step_input().with_layer(GradualState(carried=carried))
+    assert (prior_budget_use(step) is not None) is is_shared
+
+
+@pytest.mark.parametrize(
+    ("seconds", "half_life_s", "left"), [(600, 600, Fraction(1, 2)), (1_200, 600, Fraction(1, 4)), (0, 600, Fraction(1))]
+)
+def test_remaining_impact__halves_with_each_half_life_and_is_rounded_up(seconds: int, half_life_s: int, left: Fraction) -> None:
+    assert remaining_impact(seconds, half_life_s) - left in (0, Fraction(1, 10**12))
+
+
+def test_no_jitter__size_and_wait_are_their_means() -> None:
+    factors = [jitter_factor(ppm, 5_000) for ppm in (NO_JITTER.size_ppm, NO_JITTER.wait_ppm)]
+    assert all(abs(factor - 1) < Fraction(1, 10**6) for factor in factors)

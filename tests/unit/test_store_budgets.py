@@ -280,3 +280,77 @@ def test_a_trade_that_gained_makes_no_room_for_losses(store: Store) -> None:
     store.budgets.book(ended(store, 0), Fraction(1), Fraction(-50), 0, START_S)
     store.budgets.book(ended(store, 1), Fraction(1), Fraction(20), 0, START_S)
     assert store.budgets.history(START_S).budgets.loss_24h == 20
+
+
+def test_gas_of_reverts_approvals_and_cancels_is_wasted_and_that_of_reverts_for_ever(store: Store) -> None:
+    spent = ((IntentKind.SWAP, 1, 2), (IntentKind.SWAP, 0, 30), (IntentKind.APPROVE, 1, 400), (IntentKind.CANCEL, 1, 5_000))
+    for nonce, (kind, status, gas_wei) in enumerate(spent):
+        store.budgets.book(ended(store, nonce, kind=kind, status=status), Fraction(0), Fraction(0), gas_wei, START_S)
+    now, later = store.budgets.history(START_S).budgets, store.budgets.history(START_S + DAY_S).budgets
+    assert (now.gas_24h_wei, now.wasted_24h_wei, now.wasted_wei) == (5_432, 5_430, 30)
+    assert (later.gas_24h_wei, later.wasted_24h_wei, later.wasted_wei) == (0, 0, 30)
+
+
+def test_payouts_of_a_day_add_up(store: Store) -> None:
+    for nonce, outflow in enumerate((Fraction(5, 3), Fraction(0), Fraction(7))):
+        paid = ended(store, nonce, kind=IntentKind.PAYOUT)
+        store.budgets.book(paid, Fraction(0), Fraction(0), 1, START_S + nonce, outflow)
+    assert store.budgets.history(START_S + 2).budgets.outflow_24h == Fraction(26, 3)
+    assert store.budgets.history(START_S + DAY_S).budgets.outflow_24h == 7
+
+
+def test_a_transaction_whose_receipt_has_changed_meanwhile_is_not_booked(store: Store) -> None:
+    """Another process has seen a reorganisation; the next cycle books the new receipt."""
+    seen = ended(store, 0)
+    assert seen.receipt is not None
+    moved = replace(seen, receipt=replace(seen.receipt, block_number=seen.receipt.block_number + 1))
+    store.budgets.book(moved, Fraction(1), Fraction(2), 3, START_S)
+    assert store.budgets.history(START_S).budgets.gas_24h_wei == 0
+    assert store.journal.unbooked() == (seen,)
+
+
+def test_a_success_of_each_kind_but_a_swap_leaves_the_last_rebalance_as_it_was(store: Store) -> None:
+    store.budgets.book(ended(store, 0), Fraction(0), Fraction(0), 0, START_S)
+    for nonce, kind in enumerate((IntentKind.APPROVE, IntentKind.CANCEL, IntentKind.PAYOUT, IntentKind.UNWRAP), start=1):
+        store.budgets.book(ended(store, nonce, kind=kind), Fraction(0), Fraction(0), 0, START_S + nonce)
+    store.budgets.book(ended(store, 5, status=0), Fraction(0), Fraction(0), 0, START_S + 5)
+    assert store.budgets.history(START_S + 9).reviews.last_rebalance_s == START_S
+
+
+def test_the_newest_success_is_the_last_rebalance_in_whatever_order_they_are_booked(store: Store) -> None:
+    for nonce, at_s in enumerate((START_S + 5, START_S + 9, START_S + 7)):
+        store.budgets.book(ended(store, nonce), Fraction(0), Fraction(0), 0, at_s)
+    assert store.budgets.history(START_S + 9).reviews.last_rebalance_s == START_S + 9
+
+
+@pytest.mark.parametrize(("reverts", "is_stopped"), [(2, False), (3, True)])
+def test_the_third_revert_in_a_row_stops_rebalances_until_the_owner_resumes(store: Store, reverts: int, is_stopped: bool) -> None:
+    for nonce in range(reverts):
+        store.budgets.book(ended(store, nonce, status=0), Fraction(0), Fraction(0), 1, START_S)
+    assert store.budgets.history(START_S).failures.is_stopped is is_stopped
+    store.pause_switch.resume("seen", START_S)
+    resumed = store.budgets.history(START_S).failures
+    assert (resumed.is_stopped, resumed.reverts_in_row) == (False, 0)
+    store.budgets.book(ended(store, reverts, status=0), Fraction(0), Fraction(0), 1, START_S)
+    assert store.budgets.history(START_S).failures.reverts_in_row == 1
+
+
+def test_tokens_off_their_peg_and_balances_that_cannot_be_read_are_remembered_until_replaced(store: Store) -> None:
+    store.budgets.mark_depegged((TOKEN_A, TOKEN_B))
+    store.budgets.mark_unread(((TOKEN_A, START_S), (TOKEN_B, START_S + 7)))
+    history = store.budgets.history(START_S)
+    assert history.depegged == (TOKEN_A, TOKEN_B)
+    assert history.unread == ((TOKEN_A, START_S), (TOKEN_B, START_S + 7))
+    store.budgets.mark_depegged(())
+    store.budgets.mark_unread(((TOKEN_B, START_S + 7),))
+    history = store.budgets.history(START_S)
+    assert (history.depegged, history.unread) == ((), ((TOKEN_B, START_S + 7),))
+
+
+@pytest.mark.parametrize("store_kind", ["memory"])
+def test_an_answer_that_was_remembered_ends_with_the_first_entry_that_is_a_day_old(store: Store) -> None:
+    """Asked in the order of a run, so that each answer may be the one before it."""
+    for nonce, at_s in enumerate((START_S, START_S + 10)):
+        store.budgets.book(ended(store, nonce), Fraction(1), Fraction(0), 1, at_s)
+    asked_s = (START_S + 10, START_S + DAY_S - 1, START_S + DAY_S, START_S + DAY_S + 9, START_S + DAY_S + 10, START_S)
+    assert [store.budgets.history(at_s).budgets.gas_24h_wei for at_s in asked_s] == [2, 2, 1, 1, 0, 2]

@@ -10,13 +10,16 @@ import pytest
 from sqlalchemy import text
 
 from agent.errors import OperatorNeeded, Refused
+from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.layers.gradual.policy import TARGETS_CHANGED, slice_wait_s
-from agent.layers.gradual.state import BudgetCarryover, ExecutionProgress, GradualExecution, GradualState, SliceDraw
+from agent.layers.gradual.records import after_decision
+from agent.layers.gradual.state import BudgetCarryover, ExecutionProgress, GradualExecution, GradualResult, GradualState, SliceDraw
 from agent.layers.gradual.store import GradualExecutionStore
 from agent.model import Destination, Goal, GoalWeight, IntentKind, IntentState, LimitOrder, Receipt, Transfer, UnsignedTx
+from agent.policy.decide import decide
 from agent.ports import Grant
 from agent.store import Store, open_store
-from tests.support.builders import OWNER, address, token
+from tests.support.builders import OWNER, address, step_input, token
 from tests.support.gradual_execution import PACE, part_of_step
 from tests.support.text import raises_code
 from tests.support.transactions import new_store
@@ -179,3 +182,28 @@ def test_what_the_last_one_lost_is_told_to_the_next_by_receipts_for_as_long_as_t
         "the sum goes on, the prices do not"
     )
     assert store.budgets.history(5_600).layer(GradualState).carried is None
+
+
+@pytest.mark.parametrize(("kind", "is_open"), [(OutcomeKind.HOLD, True), (OutcomeKind.PLANNED, False)])
+def test_records__execution_that_waits_for_its_price_begins_with_the_decision(store: Store, kind: OutcomeKind, is_open: bool) -> None:
+    """One whose first slice is planned begins as that is sent."""
+    step = step_input()
+    decided = decide(step).with_layer(GradualResult(begins=CAMPAIGN))
+    after_decision(store, StepOutcome("step", kind, "", step, decided, None))
+    assert (store.budgets.history(2_000).layer(GradualState).progress is not None) is is_open
+
+
+def test_records__execution_that_ended_is_closed_with_its_reason(store: Store) -> None:
+    execution_id = store.layer(GradualExecutionStore).begin(CAMPAIGN)
+    step = step_input().with_layer(GradualState(progress=replace(under(store), id=execution_id)))
+    decided = decide(step_input()).with_layer(GradualResult(ended="prices reversed"))
+    after_decision(store, StepOutcome("step", OutcomeKind.HOLD, "", step, decided, None))
+    [past] = store.layer(GradualExecutionStore).newest()
+    assert (past.state, past.why) == ("ended", "prices reversed")
+
+
+@pytest.mark.parametrize(("chain_now_s", "is_carried"), [(CAMPAIGN.expires_s - 1, True), (CAMPAIGN.expires_s, False)])
+def test_carried_budget__ends_with_the_time_of_its_first_execution(store: Store, chain_now_s: int, is_carried: bool) -> None:
+    execution_id = store.layer(GradualExecutionStore).begin(CAMPAIGN)
+    store.executions.end(execution_id, "ended", TARGETS_CHANGED, 3_000)
+    assert (store.budgets.history(chain_now_s).layer(GradualState).carried is not None) is is_carried

@@ -72,7 +72,7 @@ from pathlib import Path
 from agent.store.files.locks import wait_for_lock
 path, count = Path(sys.argv[1]), Path(sys.argv[1]).with_suffix(".count")
 for _ in range(25):
-    with wait_for_lock(path, 1, sys.argv[2], patience_s=600, sleep=lambda _: time.sleep(0.001), tell=lambda _: None):
+    with wait_for_lock(path, 1, sys.argv[2], patience_s=600, sleep=lambda _: time.sleep(0.001), report_holder=lambda _: None):
         before = int(count.read_text())
         time.sleep(0.001)
         count.write_text(str(before + 1))
@@ -90,7 +90,7 @@ def test_processes_that_wait_for_one_another_have_it_one_at_a_time(tmp_path: Pat
 def test_who_waits_in_vain_is_told_for_whom_and_what_to_do(tmp_path: Path) -> None:
     path, told = tmp_path / "x.lock", []
     child, slept = held_elsewhere(path), []
-    waits = {"patience_s": 1, "sleep": slept.append, "tell": told.append}
+    waits = {"patience_s": 1, "sleep": slept.append, "report_holder": told.append}
     try:
         with raises_code(LockHeld, "lock", "1 s") as found, wait_for_lock(path, 1, WALLET, **waits):
             raise AssertionError("two held the lock")
@@ -121,7 +121,7 @@ def test_a_wallet_has_one_run_beside_whom_others_act(tmp_path: Path) -> None:
 
 def test_processes_with_other_state_folders_meet_at_the_lock_beside_the_store(tmp_path: Path) -> None:
     service, shell, beside, told = tmp_path / "service" / "x.lock", tmp_path / "shell" / "x.lock", tmp_path / "t.db.lock", []
-    waits = {"patience_s": 0.5, "sleep": lambda _: None, "tell": told.append}
+    waits = {"patience_s": 0.5, "sleep": lambda _: None, "report_holder": told.append}
     with wallet_lock(service, 1, WALLET, beside):
         with raises_code(LockHeld, "lock", "/t.db.pid"), wait_for_lock(shell, 1, WALLET, beside, **waits):
             raise AssertionError("two held the wallet")

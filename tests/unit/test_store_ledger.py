@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
 
+from agent.accounting.entries import QUANTA_PER_UNIT
 from agent.execution import settlement
 from agent.execution.bookkeeping import audit_entries, update_ledger
-from agent.model import EntryKind, IntentState, StepInput, Transfer
+from agent.model import EntryKind, IntentState, StepInput, Transfer, Valuation
 from agent.policy.step_input import reconcile_ledger
 from agent.store import Store
+from agent.store.accounts.ledger_sums import HOUR_S, round_loss_up
 from agent.units import NATIVE
 from tests.support.ledgers import COIN, DOLLAR, GAS_WEI, at, moved
 from tests.support.ledgers import LEDGER_USDC as USDC
@@ -137,3 +140,115 @@ def test_tokens_keep_their_names_when_they_leave_the_portfolio(store: Store) -> 
     known = store.ledger.token_names()
     assert known is not None
     assert {token.symbol for token in known.tokens} >= {"WETH", "USDC"}
+
+
+@pytest.mark.parametrize(
+    ("block", "later_s", "forced", "changed", "is_due"),
+    [
+        (1_000, HOUR_S, True, (), False),
+        (1_001, HOUR_S - 1, False, (), False),
+        (1_001, HOUR_S, False, (), True),
+        (1_001, 0, True, (), True),
+        (1_005, 0, False, (1_000,), False),
+        (1_005, 0, False, (1_001,), True),
+        (1_005, 0, False, (1_005,), True),
+        (1_005, 0, False, (1_006,), False),
+    ],
+)
+def test_a_valuation_is_due_in_a_later_block_of_another_hour_or_after_a_change(
+    store: Store, block: int, later_s: int, forced: bool, changed: tuple[int, ...], is_due: bool
+) -> None:
+    hour_s = 1_700_000_000 // HOUR_S * HOUR_S
+    first = Valuation(1_000, hour_s, Fraction(1), ())
+    assert not store.valuations.record(first, is_forced=True), "there is no book"
+    store.ledger.open_book(1, "")
+    assert store.valuations.record(first, is_forced=False)
+    assert store.valuations.record(Valuation(block, hour_s + later_s, Fraction(2), ()), forced, changed) is is_due
+    assert len(store.valuations.between()) == 1 + is_due
+
+
+def test_valuations_are_read_from_the_first_to_the_last_second_both_included(store: Store) -> None:
+    store.ledger.open_book(1, "")
+    for number in range(3):
+        assert store.valuations.record(Valuation(number, 100 + number, Fraction(number), ()), is_forced=True)
+    assert [valuation.chain_s for valuation in store.valuations.between(101, 102)] == [101, 102]
+    assert [valuation.chain_s for valuation in store.valuations.between(101, 101)] == [101]
+    assert [valuation.value for valuation in store.valuations.newest(2)] == [2, 1]
+
+
+@pytest.mark.parametrize(
+    ("loss", "quanta"),
+    [
+        (Fraction(-5), 0),
+        (Fraction(0), 0),
+        (Fraction(1, QUANTA_PER_UNIT), 1),
+        (Fraction(1, 3 * QUANTA_PER_UNIT), 1),
+        (Fraction(4), 4 * QUANTA_PER_UNIT),
+    ],
+)
+def test_a_loss_is_summed_rounded_up_and_a_gain_as_nothing(loss: Fraction, quanta: int) -> None:
+    assert round_loss_up(loss) == quanta
+
+
+def test_entries_are_found_by_their_transactions_in_the_current_book_alone(store: Store) -> None:
+    assert store.ledger.entries_of(["nothing"]) == ()
+    looked(store, at())
+    step = sold(1_001, store=store)
+    final(store)
+    looked(store, replace(step, snapshot=replace(step.snapshot, head=replace(step.snapshot.head, number=1_002))))
+    (entry,) = store.ledger.entered()
+    assert store.ledger.entries_of([entry.id, "nothing"]) == (entry,)
+    store.ledger.open_book(1, "anew")
+    assert store.ledger.entries_of([entry.id]) == ()
+    assert store.ledger.entered() == ()
+
+
+def test_a_transaction_from_before_the_book_is_neither_counted_nor_entered(store: Store) -> None:
+    sold(1_001, store=store)
+    (before,) = store.journal.open_intents()
+    final(store)
+    assert store.ledger.intents_without_entry() == ()
+    assert store.ledger.counted(before.id) == frozenset()
+    looked(store, at(1_002))
+    assert store.ledger.counted(before.id) == frozenset()
+    assert store.ledger.intents_without_entry() == ()
+    assert store.ledger.unsettled() == ()
+    sold(1_003, 1, store)
+    (after,) = store.journal.open_intents()
+    assert store.ledger.unsettled() == (after,)
+    final(store)
+    assert store.ledger.counted(after.id) == {WETH.address, USDC.address, NATIVE}
+    assert [intent.id for intent in store.ledger.intents_without_entry()] == [after.id]
+    assert [intent.id for intent in store.ledger.enterable_intents()] == [after.id]
+
+
+def test_a_transaction_enters_once_and_not_with_a_receipt_that_has_changed(store: Store) -> None:
+    looked(store, at())
+    step = sold(1_001, store=store)
+    final(store)
+    looked(store, replace(step, snapshot=replace(step.snapshot, head=replace(step.snapshot.head, number=1_002))))
+    (entry,) = store.ledger.entered()
+    (intent,) = store.ledger.enterable_intents()
+    assert not store.ledger.enter(intent, entry), "it has an entry"
+    sold(1_003, 1, store)
+    (open_intent,) = store.journal.open_intents()
+    assert not store.ledger.enter(open_intent, replace(entry, id=open_intent.id)), "it is not final"
+    final(store)
+    (waiting,) = store.ledger.intents_without_entry()
+    assert waiting.receipt is not None
+    stale = replace(waiting, receipt=replace(waiting.receipt, block_number=1_004))
+    assert not store.ledger.enter(stale, replace(entry, id=waiting.id)), "a reorganisation has moved it"
+    assert store.ledger.enter(waiting, replace(entry, id=waiting.id))
+
+
+def test_a_reorganisation_takes_an_entry_out_of_the_balances_once(store: Store) -> None:
+    looked(store, at())
+    step = sold(1_001, store=store)
+    (sale,) = store.journal.open_intents()
+    final(store)
+    looked(store, replace(step, snapshot=replace(step.snapshot, head=replace(step.snapshot.head, number=1_002))))
+    assert sums(store, 1_002)[WETH.address] == 9 * COIN
+    store.journal.advance(sale.id, IntentState.BROADCAST, 2)
+    assert sums(store, 1_002) == {WETH.address: 10 * COIN, USDC.address: 20_000 * DOLLAR, NATIVE: COIN}
+    assert store.ledger.entered() == ()
+    assert store.ledger.find_misstatements() == ()

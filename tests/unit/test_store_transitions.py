@@ -190,7 +190,7 @@ def test_an_event_that_leads_elsewhere_than_it_says_is_refused(store: Store) -> 
 
 # guards
 MINED_HERE, MINED_THERE = receipt(HASH, 1, "0x01"), receipt(HASH, 2, "0x02")
-FACTS = TransitionFacts(HASH, left=True)
+FACTS = TransitionFacts(HASH, may_have_left=True)
 PASS: dict[tuple[IntentState, IntentEvent], TransitionFacts] = {
     **dict.fromkeys([(S.PLANNED, E.SIGN), (S.SIGNED, E.SEND)], TransitionFacts(HASH)),
     **dict.fromkeys([(S.PLANNED, E.DROP), (S.SIGNED, E.DROP)], TransitionFacts(None)),
@@ -198,25 +198,27 @@ PASS: dict[tuple[IntentState, IntentEvent], TransitionFacts] = {
     (S.BROADCAST, E.MINE): replace(FACTS, receipt=MINED_HERE),
     (S.BROADCAST, E.LOSE): replace(FACTS, winner=IntentKind.SWAP),
     (S.BROADCAST, E.YIELD): replace(FACTS, winner=IntentKind.CANCEL),
-    **dict.fromkeys([(S.MINED, E.MINE), (S.FINAL, E.MINE), (S.REVERTED, E.MINE)], replace(FACTS, known=MINED_HERE, receipt=MINED_THERE)),
-    (S.MINED, E.CONFIRM): replace(FACTS, known=MINED_HERE),
-    (S.MINED, E.FAIL): replace(FACTS, known=replace(MINED_HERE, status=0)),
+    **dict.fromkeys(
+        [(S.MINED, E.MINE), (S.FINAL, E.MINE), (S.REVERTED, E.MINE)], replace(FACTS, stored_receipt=MINED_HERE, receipt=MINED_THERE)
+    ),
+    (S.MINED, E.CONFIRM): replace(FACTS, stored_receipt=MINED_HERE),
+    (S.MINED, E.FAIL): replace(FACTS, stored_receipt=replace(MINED_HERE, status=0)),
     **dict.fromkeys([(S.REPLACED, E.REOPEN), (S.CANCELLED, E.REOPEN)], FACTS),
 }
-_SAME = replace(FACTS, known=MINED_HERE, receipt=MINED_HERE)
-_ADOPTED = replace(FACTS, known=MINED_HERE, receipt=MINED_THERE, adopted=True)
+_SAME = replace(FACTS, stored_receipt=MINED_HERE, receipt=MINED_HERE)
+_ADOPTED = replace(FACTS, stored_receipt=MINED_HERE, receipt=MINED_THERE, adopted=True)
 _FOREIGN = replace(FACTS, receipt=receipt(RIVAL, 1, "0x01"))
 REFUSE: dict[tuple[IntentState, IntentEvent], tuple[TransitionFacts, ...]] = {
     **dict.fromkeys(
-        [(S.PLANNED, E.SIGN), (S.SIGNED, E.SEND), (S.BROADCAST, E.SEND), (S.MINED, E.UNMINE)], (TransitionFacts(None, left=True),)
+        [(S.PLANNED, E.SIGN), (S.SIGNED, E.SEND), (S.BROADCAST, E.SEND), (S.MINED, E.UNMINE)], (TransitionFacts(None, may_have_left=True),)
     ),
     **dict.fromkeys([(S.PLANNED, E.DROP), (S.SIGNED, E.DROP)], (FACTS,)),
     (S.BROADCAST, E.MINE): (FACTS, _FOREIGN),
     (S.BROADCAST, E.LOSE): (FACTS, replace(FACTS, winner=IntentKind.CANCEL)),
     (S.BROADCAST, E.YIELD): (FACTS, replace(FACTS, winner=IntentKind.SWAP), replace(FACTS, adopted=True)),
     (S.MINED, E.MINE): (FACTS, _FOREIGN, _SAME),
-    (S.MINED, E.CONFIRM): (FACTS, replace(FACTS, known=replace(MINED_HERE, status=0))),
-    (S.MINED, E.FAIL): (FACTS, replace(FACTS, known=MINED_HERE)),
+    (S.MINED, E.CONFIRM): (FACTS, replace(FACTS, stored_receipt=replace(MINED_HERE, status=0))),
+    (S.MINED, E.FAIL): (FACTS, replace(FACTS, stored_receipt=MINED_HERE)),
     **dict.fromkeys([(S.FINAL, E.MINE), (S.REVERTED, E.MINE)], (FACTS, _FOREIGN, _SAME, _ADOPTED)),
     **dict.fromkeys([(S.FINAL, E.UNMINE), (S.REVERTED, E.UNMINE)], (_ADOPTED,)),
     **dict.fromkeys(

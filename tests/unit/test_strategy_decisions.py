@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from fractions import Fraction
 
+import pytest
+
 from agent import codec
 from agent.app.alerting import RunFacts
 from agent.app.alerting import cycle_alerts as alerts
@@ -16,7 +18,7 @@ from agent.layers.strategies.policy.netting import strategy_drifts
 from agent.layers.strategies.state import CapitalSplit, StrategiesState, StrategyHealth, StrategyLedger, StrategyState
 from agent.model import Destination, Every, Halt, HaltCode, Hold, Rebalance, StepInput
 from agent.planning import proposals
-from agent.policy.decide import decide
+from agent.policy.decide import current_drifts, decide
 from agent.policy.decision import DecisionResult
 from agent.policy.step_input import apply_effective_targets
 from tests.support.builders import NOW_S, balances, books_of, brought_up, of, opening, split, step_input, strategy, token, with_state
@@ -83,7 +85,7 @@ def test_who_does_not_act_keeps_what_it_has() -> None:
     books = opening({"rests": {"WETH": 1, "USDC": 0}, "calm": {"WETH": "0.5", "USDC": 1_000}, "acts": {"WETH": 1, "USDC": 4_000}})
     parts = (strategy("rests", 2_000, HALF, cooldown_s=10**9), strategy("calm", 2_000, HALF), strategy("acts", 6_000, HALF))
     step = brought_up(step_input().with_config(split(*parts, relative_bps=10_000)), books)
-    rested = replace(books_of(step).named["rests"], last_rebalance_s=NOW_S - 10)
+    rested = replace(books_of(step).by_name["rests"], last_rebalance_s=NOW_S - 10)
     others = tuple(rested if one.name == "rests" else one for one in books_of(step).strategies)
     step = step.with_layer(StrategiesState(replace(books_of(step), strategies=others)))
     found = decide(step)
@@ -183,7 +185,7 @@ def test_a_strategy_holds_nothing_of_what_it_does_not_have() -> None:
 
 def test_strategies_that_work_share_what_a_paused_one_leaves_by_their_shares() -> None:
     parts = split(strategy("bad", 5_000, UP, floor_bps=1_000), strategy("half", 3_000, HALF), strategy("down", 2_000, DOWN))
-    books = books_of(brought_up(step_input().with_config(parts))).named
+    books = books_of(brought_up(step_input().with_config(parts))).by_name
     assert target_capital_shares(parts, books) == {"bad": Fraction(1, 2), "half": Fraction(3, 10), "down": Fraction(1, 5)}
     paused = {name: replace(one, state=StrategyState(name, StrategyHealth.PAUSED, NOW_S)) for name, one in books.items()}
     assert target_capital_shares(parts, books | {"bad": paused["bad"]}) == {
@@ -240,7 +242,7 @@ def test_a_step_that_was_written_down_decides_the_same_again() -> None:
 
 
 def test_a_paused_strategy_is_told_for_as_long_as_it_is() -> None:
-    calm = RunFacts(paused=False, silent="", low_gas_wei=None)
+    calm = RunFacts(paused=False, heartbeat_fault="", low_gas_wei=None)
     step = shared(strategy("bad", 5_000, UP), strategy("good", 5_000, HALF))
     paused = with_state(step, StrategyState("bad", StrategyHealth.PAUSED, NOW_S, "the Sharpe ratio was low"))
 
@@ -252,3 +254,28 @@ def test_a_paused_strategy_is_told_for_as_long_as_it_is() -> None:
     assert told(step) == []
     (alert,) = told(paused)
     assert mentions(alert, "bad", "paused", "USDC", "Sharpe ratio", "trimtab strategies")
+
+
+@pytest.mark.parametrize(
+    ("values", "shares_after"),
+    [
+        ((4_000, 3_000, 3_000), (Fraction(45) + Fraction(30, 13), Fraction(30) + Fraction(9, 13), Fraction(22))),
+        ((6_000, 3_000, 1_000), (Fraction(55) - Fraction(30, 13), Fraction(30) - Fraction(9, 13), Fraction(18))),
+        ((5_000, 3_000, 2_000), (Fraction(50), Fraction(30), Fraction(20))),
+    ],
+    ids=["too little within the bands", "too much within the bands", "within all bands"],
+)
+def test_band_destination__gap_is_shared_by_the_room_that_the_bands_leave(
+    values: tuple[int, int, int], shares_after: tuple[Fraction, Fraction, Fraction]
+) -> None:
+    """Bands of 45 to 55, 27 to 33 and 18 to 22 %: after each asset goes to its nearer edge, 3 % are missing or too much."""
+    symbols = ("WETH", "WBTC", "USDC")
+    step = step_input(dict(zip(symbols, (5_000, 3_000, 2_000), strict=True)), dict(zip(symbols, values, strict=True)))
+    banded = strategy("one", 10_000, {}, destination=Destination.BAND)
+    assert netting._target_shares(step.portfolio, step.policy, banded, current_drifts(step), False) == [part / 100 for part in shares_after]
+
+
+def test_target_shares__paused_strategy_goes_to_its_weights() -> None:
+    step = step_input(values={"WETH": 8_000, "USDC": 2_000})
+    banded = strategy("one", 10_000, {}, destination=Destination.BAND)
+    assert netting._target_shares(step.portfolio, step.policy, banded, current_drifts(step), True) == [Fraction(1, 2)] * 2

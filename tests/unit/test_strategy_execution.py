@@ -63,14 +63,14 @@ class Months:
 
 
 def state(step: StepInput, name: str = "trend") -> StrategyHealth:
-    return books_of(step).named[name].state.health
+    return books_of(step).by_name[name].state.health
 
 
 def test_a_strategy_that_does_badly_is_cut_to_its_floor_and_let_back_when_it_would_do_well(tmp_path: Path) -> None:
     months = Months(tmp_path)
     lasted, cut = months.days(-0.004, lambda step: state(step) is StrategyHealth.PAUSED, 75)
     assert lasted == 61, "thirty days of window, and thirty below"
-    assert "below 0.5" in books_of(cut).named["trend"].state.reason
+    assert "below 0.5" in books_of(cut).by_name["trend"].state.reason
     assert state(cut, "calm") is StrategyHealth.ACTIVE, "it has no rule"
     found = decide(cut)
     netting = found.layer(StrategiesResult).netting
@@ -82,7 +82,7 @@ def test_a_strategy_that_does_badly_is_cut_to_its_floor_and_let_back_when_it_wou
     assert abs(trend.capital / (trend.capital + calm.capital) - Fraction(1, 10)) < Fraction(1, 10_000)
     assert dict(trend.wanted)[token("WETH").address] == 0, "what its floor holds is sold and waits"
     _, back = months.days(0.006, lambda step: state(step) is StrategyHealth.ACTIVE, 60)
-    assert "above 0.8" in books_of(back).named["trend"].state.reason
+    assert "above 0.8" in books_of(back).by_name["trend"].state.reason
     months.store.close()
 
 

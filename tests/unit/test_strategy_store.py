@@ -90,10 +90,10 @@ def test_the_value_of_a_unit_follows_every_base_unit() -> None:
     """Of 5,000 dollars one base unit is 200 of the 10^12."""
     whole = Fraction(5_000 * 10**6)
     units = accounting.units_for(0, Fraction(0), whole)
-    assert accounting.unit_value(whole, units) == 10**12
-    assert accounting.unit_value(whole + 1, units) == 10**12 + 200
-    assert accounting.unit_value(whole * 11 / 10, units) == 11 * 10**11
-    assert accounting.unit_value(whole, 0) is None
+    assert accounting.nav_per_unit(whole, units) == 10**12
+    assert accounting.nav_per_unit(whole + 1, units) == 10**12 + 200
+    assert accounting.nav_per_unit(whole * 11 / 10, units) == 11 * 10**11
+    assert accounting.nav_per_unit(whole, 0) is None
 
 
 def test_what_is_written_down_is_found_again() -> None:
@@ -313,7 +313,7 @@ def test_a_reorganisation_takes_the_booking_with_the_receipt_and_the_next_block_
 
 
 def test_dust_without_end_becomes_one_booking_and_the_sum_stays(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agent.layers.strategies.store.FOLD_AT", 5)
+    monkeypatch.setattr("agent.layers.strategies.store.FOLD_THRESHOLD", 5)
     store.layer(StrategyStore).record_bookings(books_of(brought_up(shared())).pending, 0)
     for number in range(1, 9):
         change = (("up", USDC.address, number), ("down", USDC.address, 1))
@@ -325,5 +325,5 @@ def test_dust_without_end_becomes_one_booking_and_the_sum_stays(store: Store, mo
     _, folded, newest = store.layer(StrategyStore).ledger().bookings
     assert {name: raw for name, _, raw in folded.changes} == {"up": 36, "down": 8}
     assert newest.source == "flow 9"
-    assert store.layer(StrategyStore).record_bookings((StrategyBooking("aside 9", StrategyBookingKind.ASIDE, 9_001, 9, ()),), 10)
+    assert store.layer(StrategyStore).record_bookings((StrategyBooking("aside 9", StrategyBookingKind.RESERVE, 9_001, 9, ()),), 10)
     assert store.layer(StrategyStore).ledger().flows == ()

@@ -75,7 +75,7 @@ def test_pieces_of_any_size_done_in_any_order_elsewhere_find_the_same(found: Str
         other: StressWork = pickle.loads(pickle.dumps(work))
         return ((piece, other.do(piece)) for piece in reversed(pieces))
 
-    assert run_stress_test(WANTED, TABLE, DEEP, wish(scenarios=(Scenario.CRASH,)), share=share) == found
+    assert run_stress_test(WANTED, TABLE, DEEP, wish(scenarios=(Scenario.CRASH,)), run_pieces=share) == found
     assert sizes == [7, 7, 6, 7, 7, 6, 1, 1]
 
 

@@ -40,7 +40,7 @@ def test_a_resampled_path_begins_at_the_newest_prices_and_makes_only_moves_that_
     was = past()
     path = bootstrap_path(was, 500, 8, chance())
     assert path.symbols == was.symbols
-    assert path.closes[0].tolist() == was.last.tolist()
+    assert path.closes[0].tolist() == was.start_prices.tolist()
     assert path.times_s.tolist() == [was.end_s + HOUR_S * bar for bar in range(500)]
     known = {tuple(row) for row in np.round(was.returns, 9)}
     assert {tuple(row) for row in np.round(moves(path), 9)} <= known
@@ -106,14 +106,14 @@ def test_moves_at_which_a_price_is_missing_are_left_out_and_counted() -> None:
     closes[90:, 1] = NAN
     found = return_history(replace(table, closes=closes))
     assert len(found.returns) == 100 - 6 - 11
-    assert found.left_out == 17
+    assert found.skipped_returns == 17
     assert np.isfinite(found.returns).all()
-    assert found.last.tolist() == [closes[100, 0], closes[89, 1]]
+    assert found.start_prices.tolist() == [closes[100, 0], closes[89, 1]]
 
 
 def test_without_drift_prices_go_nowhere_on_average() -> None:
     table = random_table(3, 101)
-    assert np.exp(return_history(table, drift=False).returns).mean(axis=0) == pytest.approx(np.ones(2), abs=1e-14)
+    assert np.exp(return_history(table, with_drift=False).returns).mean(axis=0) == pytest.approx(np.ones(2), abs=1e-14)
     assert np.abs(return_history(table).returns.mean(axis=0)).max() > 1e-4
 
 

@@ -111,7 +111,7 @@ def test_a_token_that_ignores_its_approval_is_blocked_and_one_that_no_exit_sells
     with raises_code(late.ExitRefused, "allowance"):
         late.missing_approvals(lacks, outcome, outcome.plan, late.MAX_INEFFECTIVE_APPROVALS + 1)
     with raises_code(late.ExitRefused, "allowance"):
-        late.missing_approvals(lacks, outcome, outcome.plan, 0, last=True)
+        late.missing_approvals(lacks, outcome, outcome.plan, 0, is_last_plan=True)
     other = replace(outcome, decided=replace(outcome.decided, exit_token=""))
     assert late.missing_approvals(lacks, other, outcome.plan, 9), "of what is no exit the engine says what it always said"
 

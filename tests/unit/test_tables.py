@@ -14,8 +14,8 @@ from rich.console import Console
 from agent.cli import emergency
 from agent.cli.display.tables import FigureTable, decision, gain_or_loss, holdings, table
 from agent.cli.display.terminal import Bar, Document
-from agent.cli.history import _table as transaction_rows
-from agent.cli.history import gas_price_wei, steps
+from agent.cli.history import _transactions_table as transaction_rows
+from agent.cli.history import gas_price_wei, steps_table
 from agent.cli.portfolio import noting_slices
 from tests.cli.widths import WIDTHS, cut, drawn
 from tests.support.samples import examples
@@ -107,7 +107,7 @@ def test_long_rows_of_history_and_transactions_are_whole_at_every_width() -> Non
         "transactions": sent,
         "reason": "a long reason " * 20,
     }
-    assert cut(steps({"steps": [row]})) == []
+    assert cut(steps_table({"steps": [row]})) == []
     note = "reduce futures: sell 12.345678 WETH for at least 34,567.89 USD " * 3
     order = {"nonce": 1234, "kind": "futures", "status": "broadcast", "gas_used": None, "max_fee_wei": str(10**9), "block": None}
     made = transaction_rows({"transactions": [{**order, "note": note, "hash": "0x" + 64 * "a"}]})

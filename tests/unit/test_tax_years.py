@@ -151,7 +151,7 @@ def test_each_year_realises_what_an_independent_calculation_says(method: LotMeth
     assert all(abs(gain) > 500 for gain in expected.values())
     assert float(found.realised(0, NEW_YEAR_S)) / DOLLAR == pytest.approx(expected[2025], abs=1e-4)
     assert float(found.realised(NEW_YEAR_S)) / DOLLAR == pytest.approx(expected[2026], abs=1e-4)
-    assert found.lots.owed() == {}
+    assert found.lots.unmatched() == {}
 
 
 @pytest.mark.parametrize("method", [LotMethod.FIFO, LotMethod.HIFO])
@@ -170,11 +170,11 @@ def test_a_rate_table_that_ended_long_before_the_last_trade_is_named(tmp_path: P
     store: Any = SimpleNamespace(ledger=SimpleNamespace(unsettled=tuple))
     found = ledger.LedgerData(loaded, store, TOKENS[USDC], WETH, WRITTEN, (), NAMES)
     path.write_text(f"time,rate\n{START_S - 1},0.9\n{NEW_YEAR_S},0.8\n")
-    told = ledger._tax(found)
+    told = ledger._tax_years(found)
     assert told is not None
     assert mentions(told["old_rate"], "tax.rates eur.csv", "2025-12-29", "360 days")
     path.write_text("time,rate\n" + "".join(f"{START_S - 1 + day * 86_400},0.9\n" for day in range(0, 900, 20)))
-    told = ledger._tax(found)
+    told = ledger._tax_years(found)
     assert told is not None
     assert told["old_rate"] == ""
 

@@ -16,6 +16,7 @@ from agent.accounting.tax_lots import Lots, _TokenLots, max_sellable_raw, planne
 from agent.errors import ConfigError
 from agent.layers import sales
 from agent.layers.gradual.state import GradualResult
+from agent.layers.tax.planning import taxed_gain
 from agent.layers.tax.state import TaxState
 from agent.model import ExecutionStyle, Halt, LotMethod, OpenLot, Plan, Rebalance, StepInput, TaxInputs, Verdict
 from agent.planning import planner, proposals, requests
@@ -103,6 +104,34 @@ def test_a_guard_refuses_a_plan_that_gains_more_than_the_year_has_left_by_then()
     assert "200 USDC" in found.measured
     assert judged(overweight(300, realised=300, cost=2_500), plan).passed, "what loses goes"
     assert judged(overweight(None), plan).limit == "off"
+
+
+@pytest.mark.parametrize(("less", "passes"), [(Fraction(0), True), (Fraction(1, 10**9), False)])
+@pytest.mark.parametrize("realised", [0, 200, -200])
+def test_year_limit__gain_that_equals_what_the_year_has_left_passes(realised: int, less: Fraction, passes: bool) -> None:
+    step = overweight(None, realised)
+    plan = planned(step)
+    tax = step.layer(TaxState).inputs
+    assert tax is not None
+    limit = tax.realised + gain(step, plan) * DOLLAR - less
+    assert judged(step.with_layer(TaxState(replace(tax, year_limit=limit))), plan).passed is passes
+
+
+@pytest.mark.parametrize(("realised", "taxed"), [(0, 1), (500, 1), (-500, Fraction(1, 2)), (-2_000, 0)])
+def test_taxed_gain__losses_of_the_year_are_set_off_first(realised: int, taxed: Fraction) -> None:
+    """In thousandths of the gain."""
+    step = overweight(None)
+    plan = planned(step)
+    tax = step.layer(TaxState).inputs
+    assert tax is not None
+    whole = gain(step, plan) * DOLLAR
+    after_losses = step.with_layer(TaxState(replace(tax, realised=Fraction(realised, 1_000) * whole)))
+    assert taxed_gain(after_losses, plan) == taxed * whole
+
+
+def test_taxed_gain__without_a_tax_table_is_none() -> None:
+    step = overweight(None)
+    assert taxed_gain(step.with_layer(TaxState()), planned(step)) == 0
 
 
 @pytest.mark.parametrize("free", [{"exit": True}, {"by_hand": True}])

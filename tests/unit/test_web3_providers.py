@@ -262,7 +262,7 @@ def test_a_quorum_asks_every_operator_and_names_the_liar() -> None:
         [Script("alpha", eth_getBalance="0x7"), Script("beta", eth_getBalance="0x7"), Script("liar", eth_getBalance="0x8")], 2
     )
     told: list[str] = []
-    pool.tell = told.append
+    pool.report = told.append
     w3 = open_web3(QuorumProvider(pool))
     at: Any = at_hash(BLOCK)
     assert w3.eth.get_balance(OWNER, at) == 7

@@ -12,7 +12,7 @@ from agent.app.alerting import RunFacts
 from agent.app.alerting import cycle_alerts as alerts
 from agent.cli.options import PrintStyle
 from agent.cli.portfolio import show_outcome
-from agent.errors import EXIT_OK, EXPLAINED_EXITS, Refused
+from agent.errors import EXIT_OK, OUTCOME_EXITS, Refused
 from agent.execution import evaluation
 from agent.execution.step_context import REVIEW_DONE_KINDS, OutcomeKind
 from agent.model import AlertKind, Every, Hold, StepInput, Threshold
@@ -94,7 +94,7 @@ def test_a_pool_below_its_floor_stays_a_refusal() -> None:
 
 
 def test_each_end_of_a_step_has_its_own_exit_code() -> None:
-    codes = {kind: EXPLAINED_EXITS.get(kind.value, EXIT_OK) for kind in OutcomeKind}
+    codes = {kind: OUTCOME_EXITS.get(kind.value, EXIT_OK) for kind in OutcomeKind}
     assert codes[OutcomeKind.HOLD] == codes[OutcomeKind.DONE] == codes[OutcomeKind.PLANNED] == 0
     assert codes[OutcomeKind.REFUSED] == codes[OutcomeKind.HALT] == codes[OutcomeKind.DECLINED] == 10
     assert codes[OutcomeKind.FAILED] == 11
@@ -102,7 +102,7 @@ def test_each_end_of_a_step_has_its_own_exit_code() -> None:
 
 def test_a_hold_that_is_not_worth_its_cost_alerts_nobody() -> None:
     outcome = evaluation.evaluate_input(small(min_trade=None), proposals.rebalance, None)
-    kinds = {alert.kind for alert in alerts(outcome, RunFacts(paused=False, silent="", low_gas_wei=None))}
+    kinds = {alert.kind for alert in alerts(outcome, RunFacts(paused=False, heartbeat_fault="", low_gas_wei=None))}
     assert not kinds & {AlertKind.REFUSAL, AlertKind.HALT, AlertKind.ERROR}
 
 

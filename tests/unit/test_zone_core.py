@@ -93,10 +93,10 @@ def test_the_core_finds_what_a_search_over_all_amounts_finds(pinned: dict[int, f
     found = search.solve(stack)
     ends = search.ends(stack, found)
     best = zoomed(search, pools)
-    assert search.worth.of(ends) >= best - 1e-9
-    assert search.worth.of(ends) == pytest.approx(best, abs=2e-6)
-    assert found.bound == pytest.approx(search.worth.of(ends), abs=1e-7)
-    assert search.worth.of(ends) > search.worth.of(held)
+    assert search.utility.of(ends) >= best - 1e-9
+    assert search.utility.of(ends) == pytest.approx(best, abs=2e-6)
+    assert found.bound == pytest.approx(search.utility.of(ends), abs=1e-7)
+    assert search.utility.of(ends) > search.utility.of(held)
     assert search.turnover(stack, found) <= (budget or np.inf) * (1 + 1e-6)
     for token, value in pinned.items():
         assert ends[token] == pytest.approx(value, abs=1e-6)
@@ -118,7 +118,7 @@ def zoomed(search: FlowOptimizer, pools: list[list[tuple[int, int, PoolCurve]]])
 
     Where the token in the middle is pinned, the third pair trades on what the first brought it or took from it.
     """
-    pinned = 1 in search.worth.pinned
+    pinned = 1 in search.utility.pinned
 
     def traded(number: int, flow: float) -> Numbers:
         source, target, curve = pools[number][0] if flow > 0 else pools[number][1]
@@ -128,9 +128,9 @@ def zoomed(search: FlowOptimizer, pools: list[list[tuple[int, int, PoolCurve]]])
         moved = traded(0, flows[0]) + traded(1, flows[1])
         moved = moved + traded(2, moved[1] if pinned and moved[1] > 0 else flows[2] * (not pinned))
         within = search.budget is None or np.abs(moved).sum() / 2 <= search.budget
-        return search.worth.of(search.held + moved) if within and (not pinned or abs(moved[1]) < 1e-9) else -np.inf
+        return search.utility.of(search.held + moved) if within and (not pinned or abs(moved[1]) < 1e-9) else -np.inf
 
-    middle, width, best = np.zeros(3), 8.0, search.worth.of(search.held)
+    middle, width, best = np.zeros(3), 8.0, search.utility.of(search.held)
     sides = [np.linspace(-1, 1, 5)] * (2 if pinned else 3)
     while width > 1e-4:
         tries = [middle + width * np.array([*steps, *[0.0] * pinned]) for steps in product(*sides)]

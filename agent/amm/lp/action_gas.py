@@ -43,8 +43,8 @@ def price_band(ratio: Fraction, band_bps: int) -> tuple[Fraction, Fraction]:
     """Return the lowest and highest price of the band around `ratio`, token1 base units per token0
     base unit.
     """
-    wide = 1 + Fraction(band_bps, BPS)
-    return ratio / wide, ratio * wide
+    factor = 1 + Fraction(band_bps, BPS)
+    return ratio / factor, ratio * factor
 
 
 def is_within_band(price: Fraction, ratio: Fraction, band_bps: int) -> bool:
@@ -65,79 +65,85 @@ def withdrawal_minimums(
             return 0, 0
         # A pair keeps √(a0·a1) of this part at any price; the product is that of all LP tokens of
         # the wallet.
-        part = Fraction(v2_product(position)) * Fraction(liquidity, position.liquidity) ** 2
-        return isqrt(floor_int(part / high)), isqrt(floor_int(part * low))
-    bottom, top = sqrt_price_range((position.tick_lower, position.tick_upper))
-    at_high, at_low = (min(max(sqrt_price_x96(price), bottom), top) for price in (high, low))
-    return get_amount0_delta(at_high, top, liquidity, round_up=False), get_amount1_delta(
-        bottom, at_low, liquidity, round_up=False
+        part_product = Fraction(v2_product(position)) * Fraction(liquidity, position.liquidity) ** 2
+        return isqrt(floor_int(part_product / high)), isqrt(floor_int(part_product * low))
+    range_low, range_high = sqrt_price_range((position.tick_lower, position.tick_upper))
+    at_high, at_low = (
+        min(max(sqrt_price_x96(price), range_low), range_high) for price in (high, low)
+    )
+    return get_amount0_delta(at_high, range_high, liquidity, round_up=False), get_amount1_delta(
+        range_low, at_low, liquidity, round_up=False
     )
 
 
 def provision_minimums(
-    within: SqrtPriceRange | None, desired: Amounts, ratio: Fraction, band_bps: int
+    sqrt_range: SqrtPriceRange | None, desired: Amounts, ratio: Fraction, band_bps: int
 ) -> Amounts:
     """Return the least base units that providing `desired` uses within the band, rounded down.
-    `within` is None for a pair.
+    `sqrt_range` is None for a pair.
     """
     low, high = price_band(ratio, band_bps)
-    if within is None:
+    if sqrt_range is None:
         return min(desired[0], floor_int(desired[1] / high)), min(
             desired[1], floor_int(desired[0] * low)
         )
     at_high, at_low = sqrt_price_x96(high), sqrt_price_x96(low)
-    of_high, of_low = (liquidity_for_amounts(at, within, desired) for at in (at_high, at_low))
+    liquidity_at_high, liquidity_at_low = (
+        liquidity_for_amounts(sqrt_price, sqrt_range, desired) for sqrt_price in (at_high, at_low)
+    )
     least0, least1 = (
-        mint_amounts(at_high, within, of_high)[0],
-        mint_amounts(at_low, within, of_low)[1],
+        mint_amounts(at_high, sqrt_range, liquidity_at_high)[0],
+        mint_amounts(at_low, sqrt_range, liquidity_at_low)[1],
     )
     # One unit covers the rounding of prices between the band's end and the pool's own.
     return max(0, min(least0, desired[0]) - 1), max(0, min(least1, desired[1]) - 1)
 
 
-def nonzero_minimums(least: Amounts, expected: Amounts) -> Amounts:
+def nonzero_minimums(minimums: Amounts, expected_raws: Amounts) -> Amounts:
     """Return minimums with at least one above zero.
 
     A range inside the band could hold either token alone at its ends. Then the minimum is one unit
     of each expected token, so that no transaction accepts zero in return.
     """
-    return least if max(least) > 0 else (min(1, expected[0]), min(1, expected[1]))
+    return minimums if max(minimums) > 0 else (min(1, expected_raws[0]), min(1, expected_raws[1]))
 
 
-def max_overpayment(within: SqrtPriceRange | None, ratio: Fraction, band_bps: int) -> Fraction:
+def max_overpayment(sqrt_range: SqrtPriceRange | None, ratio: Fraction, band_bps: int) -> Fraction:
     """Return the largest relative overpayment for liquidity bought at a price within the band: cost
     above its value at the reference, per unit of value.
     """
-    if within is None:
+    if sqrt_range is None:
         # (1 + x)/(2·√x) - 1 at x = 1 + d, and the same at its inverse; the root is rounded down, so
         # the result is rounded up.
-        wide = 1 + Fraction(band_bps, BPS)
-        root = Fraction(isqrt(floor_int(wide * REFERENCE_LIQUIDITY**2)), REFERENCE_LIQUIDITY)
-        return (1 + wide) / (2 * root) - 1
-    worth = _paid(within, ratio, ratio)
-    return max(_paid(within, price, ratio) / worth - 1 for price in price_band(ratio, band_bps))
+        factor = 1 + Fraction(band_bps, BPS)
+        root = Fraction(isqrt(floor_int(factor * REFERENCE_LIQUIDITY**2)), REFERENCE_LIQUIDITY)
+        return (1 + factor) / (2 * root) - 1
+    fair_cost = _cost_at(sqrt_range, ratio, ratio)
+    return max(
+        _cost_at(sqrt_range, price, ratio) / fair_cost - 1 for price in price_band(ratio, band_bps)
+    )
 
 
 def widest_band_bps(
-    within: SqrtPriceRange | None, ratio: Fraction, most_bps: int, slippage_bps: int | None
+    sqrt_range: SqrtPriceRange | None, ratio: Fraction, max_bps: int, slippage_bps: int | None
 ) -> int:
-    """Return the widest band of at most `most_bps` in which overpayment stays within the slippage
+    """Return the widest band of at most `max_bps` in which overpayment stays within the slippage
     limit.
     """
     if slippage_bps is None:
-        return most_bps
-    low, high = 0, most_bps
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (
-            (middle, high)
-            if max_overpayment(within, ratio, middle) * BPS <= slippage_bps
-            else (low, middle - 1)
+        return max_bps
+    low_bps, high_bps = 0, max_bps
+    while low_bps < high_bps:
+        middle_bps = (low_bps + high_bps + 1) // 2
+        low_bps, high_bps = (
+            (middle_bps, high_bps)
+            if max_overpayment(sqrt_range, ratio, middle_bps) * BPS <= slippage_bps
+            else (low_bps, middle_bps - 1)
         )
-    return low
+    return low_bps
 
 
-def _paid(within: SqrtPriceRange, price: Fraction, ratio: Fraction) -> Fraction:
+def _cost_at(sqrt_range: SqrtPriceRange, price: Fraction, ratio: Fraction) -> Fraction:
     """Return the cost of REFERENCE_LIQUIDITY bought at `price`, valued at `ratio`, in token1."""
-    amount0, amount1 = mint_amounts(sqrt_price_x96(price), within, REFERENCE_LIQUIDITY)
+    amount0, amount1 = mint_amounts(sqrt_price_x96(price), sqrt_range, REFERENCE_LIQUIDITY)
     return amount0 * ratio + amount1

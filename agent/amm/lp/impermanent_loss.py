@@ -20,9 +20,6 @@ from agent.floats import exp, log
 from agent.model import LpMissingPosition, LpPosition, LpV2Position, LpV3Position
 from agent.units import BPS, YEAR_S, Price
 
-# --- Integrals against the normal density by Gauss-Legendre quadrature in panels, deterministic.
-
-
 QUADRATURE_POINTS = 16
 """Nodes per panel: exact for polynomials up to degree 31."""
 PANEL_WIDTH = 1.0
@@ -51,10 +48,13 @@ def _legendre(count: int) -> tuple[tuple[float, float], ...]:
         x = _cosine(math.pi * (number + 0.75) / (count + 0.5))
         slope = 1.0
         for _ in range(100):
-            before, value = 1.0, x
+            previous, value = 1.0, x
             for order in range(2, count + 1):
-                before, value = value, ((2 * order - 1) * x * value - (order - 1) * before) / order
-            slope = count * (x * value - before) / (x * x - 1)
+                previous, value = (
+                    value,
+                    ((2 * order - 1) * x * value - (order - 1) * previous) / order,
+                )
+            slope = count * (x * value - previous) / (x * x - 1)
             step = value / slope
             x -= step
             if abs(step) < 1e-15:
@@ -79,13 +79,13 @@ def normal_mean(
     edges = sorted({low, high, *(kink for kink in kinks if low < kink < high)})
     total = 0.0
     for start, end in pairwise(edges):
-        panels = max(1, math.ceil((end - start) / PANEL_WIDTH))
-        half = (end - start) / panels / 2
-        for segment in range(panels):
-            middle = start + (2 * segment + 1) * half
+        panel_count = max(1, math.ceil((end - start) / PANEL_WIDTH))
+        half_width = (end - start) / panel_count / 2
+        for panel_number in range(panel_count):
+            middle = start + (2 * panel_number + 1) * half_width
             for node, weight in _NODES:
-                z = middle + half * node
-                total += weight * half * exp(-z * z / 2) * function(z)
+                z = middle + half_width * node
+                total += weight * half_width * exp(-z * z / 2) * function(z)
     return total / math.sqrt(2 * math.pi)
 
 
@@ -150,8 +150,8 @@ def liquidity_curve(position: LpPosition, price0: Price, price1: Price) -> Liqui
 
 
 def to_fraction(share: float) -> Fraction:
-    """Round half-even to 1e-12, as every loss and the value of holding are. Raises ValueError if not
-    finite.
+    """Round half-even to 1e-12, as every loss and the value of holding are. Raises ValueError if
+    not finite.
     """
     if not math.isfinite(share):
         raise ValueError(f"{share} is not a finite number")

@@ -35,10 +35,6 @@ from agent.amm.v3.math import (
 from agent.model import LpV2Position
 from agent.units import BPS, mul_div_down
 
-# --- Amounts of provision: mint, increaseLiquidity and addLiquidity of the contracts, in exact
-# integers.
-
-
 Q96 = 1 << 96
 MAX_LIQUIDITY = (1 << 128) - 1
 SqrtPriceRange = tuple[int, int]
@@ -50,7 +46,7 @@ def sqrt_price_range(ticks: tuple[int, int]) -> SqrtPriceRange:
     return get_sqrt_ratio_at_tick(ticks[0]), get_sqrt_ratio_at_tick(ticks[1])
 
 
-def price_range(ticks: tuple[int, int] | None) -> SqrtPriceRange | None:
+def optional_sqrt_range(ticks: tuple[int, int] | None) -> SqrtPriceRange | None:
     """Return the sqrt prices of a range of ticks; None for a pair, which has no range."""
     return None if ticks is None else sqrt_price_range(ticks)
 
@@ -70,24 +66,26 @@ def range_around(ratio: Fraction, width_bps: int, spacing: int) -> tuple[int, in
     return max(lower, lowest), min(upper, highest)
 
 
-def liquidity_for_amounts(at_x96: int, sqrt_range: SqrtPriceRange, desired: Amounts) -> int:
-    """Return the most liquidity that `desired` base units pay for at a pool's price
+def liquidity_for_amounts(pool_sqrt_x96: int, sqrt_range: SqrtPriceRange, desired: Amounts) -> int:
+    """Return the most liquidity that `desired` base units pay for at a pool's sqrt price, Q96
     (LiquidityAmounts.getLiquidityForAmounts).
     """
     low, high = sqrt_range
-    if at_x96 <= low:
+    if pool_sqrt_x96 <= low:
         return _for_amount0(low, high, desired[0])
-    if at_x96 >= high:
+    if pool_sqrt_x96 >= high:
         return _for_amount1(low, high, desired[1])
-    return min(_for_amount0(at_x96, high, desired[0]), _for_amount1(low, at_x96, desired[1]))
+    return min(
+        _for_amount0(pool_sqrt_x96, high, desired[0]), _for_amount1(low, pool_sqrt_x96, desired[1])
+    )
 
 
-def mint_amounts(at_x96: int, sqrt_range: SqrtPriceRange, liquidity: int) -> Amounts:
+def mint_amounts(pool_sqrt_x96: int, sqrt_range: SqrtPriceRange, liquidity: int) -> Amounts:
     """Return the base units that UniswapV3Pool.mint takes for `liquidity`, rounded up (whitepaper
     v3 eqs. 6.29 and 6.30).
     """
     low, high = sqrt_range
-    clamped_x96 = min(max(at_x96, low), high)
+    clamped_x96 = min(max(pool_sqrt_x96, low), high)
     return get_amount0_delta(clamped_x96, high, liquidity, round_up=True), get_amount1_delta(
         low, clamped_x96, liquidity, round_up=True
     )
@@ -106,17 +104,20 @@ def v2_mint_amounts(reserves: Amounts, desired: Amounts) -> Amounts:
 
 
 def provided_liquidity(
-    pair: LpV2Position | None, at_x96: int, sqrt_range: SqrtPriceRange | None, desired: Amounts
+    pair: LpV2Position | None,
+    pool_sqrt_x96: int,
+    sqrt_range: SqrtPriceRange | None,
+    desired: Amounts,
 ) -> tuple[int, Amounts]:
     """Return the liquidity for `desired` and the base units taken: in a pair, or in a range at a
     pool's sqrt price (Q96). Zero where the contracts would revert: LiquidityAmounts holds liquidity
     in uint128, a pair its reserves in uint112.
     """
     if sqrt_range is not None:
-        liquidity = liquidity_for_amounts(at_x96, sqrt_range, desired)
+        liquidity = liquidity_for_amounts(pool_sqrt_x96, sqrt_range, desired)
         if liquidity > MAX_LIQUIDITY:
             return 0, (0, 0)
-        return liquidity, mint_amounts(at_x96, sqrt_range, liquidity)
+        return liquidity, mint_amounts(pool_sqrt_x96, sqrt_range, liquidity)
     if pair is None:
         return 0, (0, 0)
     amounts = v2_mint_amounts(pair.reserves, desired)

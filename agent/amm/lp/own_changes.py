@@ -1,4 +1,6 @@
-"""The agent's own changes of positions, from transaction receipts, and the positions that result."""
+"""The agent's own changes of positions, from transaction receipts, and the positions that
+result.
+"""
 
 from __future__ import annotations
 
@@ -34,56 +36,56 @@ def position_change(action: LpAction, receipt: Receipt, wallet: str) -> LpPositi
             0, None, -action.liquidity, action.held, (0, 0), receipt.block_number,
         )  # fmt: skip
     return (
-        _put_in_v2(action, receipt, wallet)
+        _v2_provision(action, receipt, wallet)
         if action.venue == "uniswap_v2"
-        else _put_in_v3(action, receipt, wallet)
+        else _v3_provision(action, receipt, wallet)
     )
 
 
-def _put_in_v2(action: Provide, receipt: Receipt, wallet: str) -> LpPositionChange:
+def _v2_provision(action: Provide, receipt: Receipt, wallet: str) -> LpPositionChange:
     net = receipt.net(wallet)
     liquidity = net.get(action.contract, 0)
     if liquidity <= 0:
-        raise _silent(action, receipt)
+        raise _unshown_error(action, receipt)
     amounts = (-net.get(action.token0, 0), -net.get(action.token1, 0))
-    return _provided(action, None, liquidity, amounts, receipt)
+    return _provision_change(action, None, liquidity, amounts, receipt)
 
 
-def _put_in_v3(action: Provide, receipt: Receipt, wallet: str) -> LpPositionChange:
+def _v3_provision(action: Provide, receipt: Receipt, wallet: str) -> LpPositionChange:
     """Return the change of a provision. If a transaction emits several mint events, the last is
     that of the outer call.
     """
-    fits = [
-        added
-        for added in receipt.added
-        if added.manager == action.contract and _fits(added, action, wallet)
+    own_mints = [
+        mint
+        for mint in receipt.added
+        if mint.manager == action.contract and _is_of_action(mint, action, wallet)
     ]
-    if not fits:
-        raise _silent(action, receipt)
-    return _provided(action, fits[-1].token_id, fits[-1].liquidity, fits[-1].amounts_raw, receipt)
-
-
-def _fits(added: LiquidityAdded, action: Provide, wallet: str) -> bool:
-    return (
-        added.minted_to == wallet if action.token_id is None else added.token_id == action.token_id
+    if not own_mints:
+        raise _unshown_error(action, receipt)
+    return _provision_change(
+        action, own_mints[-1].token_id, own_mints[-1].liquidity, own_mints[-1].amounts_raw, receipt
     )
 
 
-def _provided(
+def _is_of_action(mint: LiquidityAdded, action: Provide, wallet: str) -> bool:
+    return mint.minted_to == wallet if action.token_id is None else mint.token_id == action.token_id
+
+
+def _provision_change(
     action: Provide,
     token_id: int | None,
     liquidity: int,
     amounts: tuple[int, int],
     receipt: Receipt,
 ) -> LpPositionChange:
-    fresh = action.token_id is None and token_id is not None
+    is_new = action.token_id is None and token_id is not None
     return LpPositionChange(
         action.venue, action.contract, token_id, action.pool, action.token0, action.token1,
-        action.fee_pips if fresh else 0, action.ticks if fresh else None, liquidity, 0, amounts, receipt.block_number,
+        action.fee_pips if is_new else 0, action.ticks if is_new else None, liquidity, 0, amounts, receipt.block_number,
     )  # fmt: skip
 
 
-def _silent(action: Provide, receipt: Receipt) -> OperatorNeeded:
+def _unshown_error(action: Provide, receipt: Receipt) -> OperatorNeeded:
     return OperatorNeeded(
         f"the receipt of {receipt.tx_hash} does not show the liquidity that it added to"
         f" {action.name}",
@@ -113,30 +115,35 @@ def expected_amounts(action: LpAction) -> tuple[int, int]:
             return -action.amounts_raw[0], -action.amounts_raw[1]
 
 
-def is_position_open(moves: Sequence[LpPositionChange], name: str) -> bool:
+def is_position_open(changes: Sequence[LpPositionChange], name: str) -> bool:
     """Return whether the agent provided liquidity to a position and has not withdrawn all of it.
     The sum of the agent's own changes does not suffice, because anyone may add liquidity to a
     position.
     """
-    done = [
-        move.held + move.liquidity if move.liquidity < 0 else move.liquidity
-        for move in moves
-        if move.name == name
+    liquidity_after = [
+        change.held + change.liquidity if change.liquidity < 0 else change.liquidity
+        for change in changes
+        if change.name == name
     ]
-    return any(change.liquidity > 0 for change in moves if change.name == name) and done[-1] > 0
+    return (
+        any(change.liquidity > 0 for change in changes if change.name == name)
+        and liquidity_after[-1] > 0
+    )
 
 
-def open_mints(moves: Sequence[LpPositionChange]) -> tuple[LpPositionChange, ...]:
+def open_mints(changes: Sequence[LpPositionChange]) -> tuple[LpPositionChange, ...]:
     """Return the mint of each V3 position that the agent opened and has not fully withdrawn."""
     return tuple(
-        move for move in moves if move.ticks is not None and is_position_open(moves, move.name)
+        change
+        for change in changes
+        if change.ticks is not None and is_position_open(changes, change.name)
     )
 
 
 def tracked_positions(
     confirmed: Sequence[ConfirmedPosition],
     targets: Sequence[LpTarget],
-    moves: Sequence[LpPositionChange],
+    changes: Sequence[LpPositionChange],
     volatility_bps: int,
     horizon_s: int,
 ) -> tuple[ConfirmedPosition, ...]:
@@ -150,36 +157,51 @@ def tracked_positions(
     by_name = {position.name: position for position in confirmed}
     risks = {target.pool: (target.volatility_bps, target.horizon_s) for target in targets}
 
-    def add(at: LpTarget | LpPositionChange, token_id: int | None, block: int | None) -> None:
-        risk = risks.get(at.pool, (volatility_bps, horizon_s))
+    def add(source: LpTarget | LpPositionChange, token_id: int | None, block: int | None) -> None:
+        risk = risks.get(source.pool, (volatility_bps, horizon_s))
         confirmed_position = ConfirmedPosition(
-            at.venue, at.contract, token_id, at.token0, at.token1, (0, 0), block, *risk
+            source.venue,
+            source.contract,
+            token_id,
+            source.token0,
+            source.token1,
+            (0, 0),
+            block,
+            *risk,
         )
         by_name.setdefault(confirmed_position.name, confirmed_position)
 
     for target in targets:
         if target.tick_spacing is None:
             add(target, None, None)
-    for mint in open_mints(moves):
+    for mint in open_mints(changes):
         add(mint, mint.token_id, mint.block_number)
-    for done in moves:
-        if done.token_id is None and is_position_open(moves, done.name):
-            add(done, None, done.block_number)
-        if done.name in by_name:
-            by_name[done.name] = _after(by_name[done.name], done)
+    for change in changes:
+        if change.token_id is None and is_position_open(changes, change.name):
+            add(change, None, change.block_number)
+        if change.name in by_name:
+            by_name[change.name] = _after(by_name[change.name], change)
     return tuple(by_name.values())
 
 
-def _after(one: ConfirmedPosition, done: LpPositionChange) -> ConfirmedPosition:
-    if done.liquidity >= 0:
+def _after(position: ConfirmedPosition, change: LpPositionChange) -> ConfirmedPosition:
+    if change.liquidity >= 0:
         return replace(
-            one,
+            position,
             entry_raw=(
-                one.entry_raw[0] + done.amounts_raw[0],
-                one.entry_raw[1] + done.amounts_raw[1],
+                position.entry_raw[0] + change.amounts_raw[0],
+                position.entry_raw[1] + change.amounts_raw[1],
             ),
         )
-    rest = Fraction(max(0, done.held + done.liquidity), done.held) if done.held > 0 else Fraction(1)
+    remaining_share = (
+        Fraction(max(0, change.held + change.liquidity), change.held)
+        if change.held > 0
+        else Fraction(1)
+    )
     return replace(
-        one, entry_raw=(floor_int(one.entry_raw[0] * rest), floor_int(one.entry_raw[1] * rest))
+        position,
+        entry_raw=(
+            floor_int(position.entry_raw[0] * remaining_share),
+            floor_int(position.entry_raw[1] * remaining_share),
+        ),
     )

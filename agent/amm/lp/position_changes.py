@@ -29,13 +29,15 @@ def after_withdrawal(
     """Return the position after a burn of LP tokens, or after decreaseLiquidity and a full
     collect.
     """
-    paid = principal(position, liquidity)
+    principal_raws = principal(position, liquidity)
     if isinstance(position, LpV2Position):
-        gone = (-paid[0], -paid[1])
-        return _settled(position, position.liquidity - liquidity, -liquidity, gone)
-    left = after_collect(position)
+        paid_out = (-principal_raws[0], -principal_raws[1])
+        return _settled_pair(position, position.liquidity - liquidity, -liquidity, paid_out)
+    collected = after_collect(position)
     return replace(
-        left, liquidity=left.liquidity - liquidity, core_liquidity=left.core_liquidity - liquidity
+        collected,
+        liquidity=collected.liquidity - liquidity,
+        core_liquidity=collected.core_liquidity - liquidity,
     )
 
 
@@ -43,19 +45,25 @@ def after_collect(position: LpV3Position) -> LpV3Position:
     """Return the position after a full collect: manager and pool updated, the paid amounts removed
     from both.
     """
-    paid = uncollected_fees(position)
-    owed, core = position.owed, position.core_owed
-    inside, core_inside = position.inside_last_x128, position.core_inside_last_x128
+    paid_fees = uncollected_fees(position)
+    owed, core_owed = position.owed, position.core_owed
+    inside_last, core_inside_last = position.inside_last_x128, position.core_inside_last_x128
     if position.liquidity > 0:
-        now = growth_inside_x128(position)
-        owed, inside = credit_fees(owed, now, inside, position.liquidity), now
-        core, core_inside = credit_fees(core, now, core_inside, position.core_liquidity), now
+        growth_now = growth_inside_x128(position)
+        owed, inside_last = (
+            credit_fees(owed, growth_now, inside_last, position.liquidity),
+            growth_now,
+        )
+        core_owed, core_inside_last = (
+            credit_fees(core_owed, growth_now, core_inside_last, position.core_liquidity),
+            growth_now,
+        )
     return replace(
         position,
-        owed=(owed[0] - paid[0], owed[1] - paid[1]),
-        core_owed=(core[0] - paid[0], core[1] - paid[1]),
-        inside_last_x128=inside,
-        core_inside_last_x128=core_inside,
+        owed=(owed[0] - paid_fees[0], owed[1] - paid_fees[1]),
+        core_owed=(core_owed[0] - paid_fees[0], core_owed[1] - paid_fees[1]),
+        inside_last_x128=inside_last,
+        core_inside_last_x128=core_inside_last,
     )
 
 
@@ -66,29 +74,36 @@ def after_provision(
     paid.
     """
     if isinstance(position, LpV2Position):
-        return _settled(position, position.liquidity + liquidity, liquidity, amounts)
-    before = position
+        return _settled_pair(position, position.liquidity + liquidity, liquidity, amounts)
+    with_fees_owed = position
     if position.liquidity > 0:
-        now = growth_inside_x128(position)
-        before = replace(
+        growth_now = growth_inside_x128(position)
+        with_fees_owed = replace(
             position,
-            owed=credit_fees(position.owed, now, position.inside_last_x128, position.liquidity),
-            core_owed=credit_fees(
-                position.core_owed, now, position.core_inside_last_x128, position.core_liquidity
+            owed=credit_fees(
+                position.owed, growth_now, position.inside_last_x128, position.liquidity
             ),
-            inside_last_x128=now,
-            core_inside_last_x128=now,
+            core_owed=credit_fees(
+                position.core_owed,
+                growth_now,
+                position.core_inside_last_x128,
+                position.core_liquidity,
+            ),
+            inside_last_x128=growth_now,
+            core_inside_last_x128=growth_now,
         )
     return replace(
-        before,
-        liquidity=before.liquidity + liquidity,
-        core_liquidity=before.core_liquidity + liquidity,
+        with_fees_owed,
+        liquidity=with_fees_owed.liquidity + liquidity,
+        core_liquidity=with_fees_owed.core_liquidity + liquidity,
     )
 
 
-def new_position(target: LpTarget, at: TickState, ticks: Amounts, liquidity: int) -> LpV3Position:
+def new_position(
+    target: LpTarget, tick_state: TickState, ticks: Amounts, liquidity: int
+) -> LpV3Position:
     """Return a new position in the target's pool, without fees and without a token id."""
-    none = (0, 0)
+    zero_amounts = (0, 0)
     return LpV3Position(
         venue=target.venue,
         manager=target.contract,
@@ -100,26 +115,26 @@ def new_position(target: LpTarget, at: TickState, ticks: Amounts, liquidity: int
         tick_lower=ticks[0],
         tick_upper=ticks[1],
         liquidity=liquidity,
-        inside_last_x128=none,
-        owed=none,
-        sqrt_price_x96=at.sqrt_price_x96,
-        tick=at.tick,
-        growth_global_x128=none,
-        growth_outside_lower_x128=none,
-        growth_outside_upper_x128=none,
+        inside_last_x128=zero_amounts,
+        owed=zero_amounts,
+        sqrt_price_x96=tick_state.sqrt_price_x96,
+        tick=tick_state.tick,
+        growth_global_x128=zero_amounts,
+        growth_outside_lower_x128=zero_amounts,
+        growth_outside_upper_x128=zero_amounts,
         core_liquidity=liquidity,
-        core_inside_last_x128=none,
-        core_owed=none,
+        core_inside_last_x128=zero_amounts,
+        core_owed=zero_amounts,
     )
 
 
-def _settled(
-    position: LpV2Position, liquidity: int, minted_raw: int, moved: Amounts
+def _settled_pair(
+    position: LpV2Position, liquidity: int, minted_raw: int, change: Amounts
 ) -> LpV2Position:
     """Return the state after UniswapV2Pair._update of a mint or burn: reserves equal balances,
     kLast their product while feeTo is set.
     """
-    balances = (position.balances[0] + moved[0], position.balances[1] + moved[1])
+    balances = (position.balances[0] + change[0], position.balances[1] + change[1])
     return replace(
         position,
         liquidity=liquidity,

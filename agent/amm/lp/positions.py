@@ -39,8 +39,8 @@ def principal(position: LpPosition, liquidity: int | None = None) -> Amounts:
         case LpV2Position():
             return v2_burn(position, liquidity)
         case LpV3Position():
-            taken = position.liquidity if liquidity is None else liquidity
-            return _within(position, position.sqrt_price_x96, taken)
+            liquidity_out = position.liquidity if liquidity is None else liquidity
+            return _range_amounts(position, position.sqrt_price_x96, liquidity_out)
         case LpMissingPosition():
             return 0, 0
 
@@ -53,12 +53,14 @@ def uncollected_fees(position: LpPosition) -> Amounts:
     """
     if not isinstance(position, LpV3Position):
         return 0, 0
-    owed, core = position.owed, position.core_owed
+    owed, core_owed = position.owed, position.core_owed
     if position.liquidity > 0:  # collect updates the position only then
-        inside = growth_inside_x128(position)
-        owed = credit_fees(owed, inside, position.inside_last_x128, position.liquidity)
-        core = credit_fees(core, inside, position.core_inside_last_x128, position.core_liquidity)
-    return min(owed[0], core[0]), min(owed[1], core[1])
+        growth_now = growth_inside_x128(position)
+        owed = credit_fees(owed, growth_now, position.inside_last_x128, position.liquidity)
+        core_owed = credit_fees(
+            core_owed, growth_now, position.core_inside_last_x128, position.core_liquidity
+        )
+    return min(owed[0], core_owed[0]), min(owed[1], core_owed[1])
 
 
 def redeemable_amounts(position: LpPosition) -> Amounts:
@@ -104,12 +106,12 @@ def growth_inside_x128(position: LpV3Position) -> Amounts:
         position.growth_outside_upper_x128,
         strict=True,
     )
-    inside = []
-    for whole, lower, upper in sides:
-        below = lower if position.tick >= position.tick_lower else whole - lower
-        above = upper if position.tick < position.tick_upper else whole - upper
-        inside.append((whole - below - above) & _UINT256)
-    return inside[0], inside[1]
+    growth_inside = []
+    for global_growth, lower, upper in sides:
+        below = lower if position.tick >= position.tick_lower else global_growth - lower
+        above = upper if position.tick < position.tick_upper else global_growth - upper
+        growth_inside.append((global_growth - below - above) & _UINT256)
+    return growth_inside[0], growth_inside[1]
 
 
 def amounts_at_reference(position: LpPosition, price0: Price, price1: Price) -> Amounts:
@@ -131,7 +133,7 @@ def amounts_at_reference(position: LpPosition, price0: Price, price1: Price) -> 
             product = Fraction(v2_product(position))
             return _root(product / ratio), _root(product * ratio)
         case LpV3Position():
-            return _within(position, sqrt_price_x96(ratio), position.liquidity)
+            return _range_amounts(position, sqrt_price_x96(ratio), position.liquidity)
         case LpMissingPosition():
             return 0, 0
 
@@ -140,15 +142,15 @@ def v2_product(position: LpV2Position) -> int:
     """Return a0·a1 of the burn's payout, as far as the reserves back it. The product is independent
     of the pool's price.
     """
-    counted = (
+    backed_reserves = (
         min(position.balances[0], position.reserves[0]),
         min(position.balances[1], position.reserves[1]),
     )
     supply = position.total_supply + v2_protocol_mint(position)
     if supply <= 0:
         return 0
-    return mul_div_down(position.liquidity, counted[0], supply) * mul_div_down(
-        position.liquidity, counted[1], supply
+    return mul_div_down(position.liquidity, backed_reserves[0], supply) * mul_div_down(
+        position.liquidity, backed_reserves[1], supply
     )
 
 
@@ -163,7 +165,7 @@ def look_through(positions: Iterable[LpPosition], prices: Mapping[str, Price]) -
     """Return the base units by token that confirmed positions hold. Raises Refused if a token has
     no reference price in `prices`.
     """
-    total: dict[str, int] = {}
+    raw_by_token: dict[str, int] = {}
     for position in positions:
         tokens = (position.token0, position.token1)
         for token in tokens:
@@ -176,8 +178,8 @@ def look_through(positions: Iterable[LpPosition], prices: Mapping[str, Price]) -
         for token, raw in zip(
             tokens, owned_amounts(position, prices[tokens[0]], prices[tokens[1]]), strict=True
         ):
-            total[token] = total.get(token, 0) + raw
-    return total
+            raw_by_token[token] = raw_by_token.get(token, 0) + raw
+    return raw_by_token
 
 
 def pool_price(position: LpPosition) -> Fraction | None:
@@ -203,7 +205,7 @@ def sqrt_price_x96(ratio: Fraction) -> int:
     )
 
 
-def _within(position: LpV3Position, at_x96: int, liquidity: int) -> Amounts:
+def _range_amounts(position: LpV3Position, at_x96: int, liquidity: int) -> Amounts:
     """Return the amounts of UniswapV3Pool._modifyPosition for withdrawn liquidity, rounded down;
     whitepaper v3 eqs. 6.29 and 6.30.
     """
@@ -211,9 +213,9 @@ def _within(position: LpV3Position, at_x96: int, liquidity: int) -> Amounts:
         get_sqrt_ratio_at_tick(position.tick_lower),
         get_sqrt_ratio_at_tick(position.tick_upper),
     )
-    inside = min(max(at_x96, low), high)
-    return get_amount0_delta(inside, high, liquidity, round_up=False), get_amount1_delta(
-        low, inside, liquidity, round_up=False
+    clamped = min(max(at_x96, low), high)
+    return get_amount0_delta(clamped, high, liquidity, round_up=False), get_amount1_delta(
+        low, clamped, liquidity, round_up=False
     )
 
 
@@ -222,8 +224,8 @@ def credit_fees(owed: Amounts, inside: Amounts, last: Amounts, liquidity: int) -
     contract.
     """
     owed0, owed1 = (
-        (before + ((now - then & _UINT256) * liquidity // Q128)) & _UINT128
-        for before, now, then in zip(owed, inside, last, strict=True)
+        (owed_before + ((growth_now - growth_last & _UINT256) * liquidity // Q128)) & _UINT128
+        for owed_before, growth_now, growth_last in zip(owed, inside, last, strict=True)
     )
     return owed0, owed1
 
@@ -232,5 +234,5 @@ def _root(value: Fraction) -> int:
     return isqrt(value.numerator // value.denominator)
 
 
-def _sum(one: Amounts, other: Amounts) -> Amounts:
-    return one[0] + other[0], one[1] + other[1]
+def _sum(first: Amounts, second: Amounts) -> Amounts:
+    return first[0] + second[0], first[1] + second[1]

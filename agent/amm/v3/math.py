@@ -53,12 +53,12 @@ def get_sqrt_ratio_at_tick(tick: int) -> int:
     if not MIN_TICK <= tick <= MAX_TICK:
         raise ContractRevert("TickMath.getSqrtRatioAtTick", "T")
     ratio = 1 << 128
-    rest = abs(tick)
+    remaining_bits = abs(tick)
     for power in _POWERS:
-        if rest & 1:
+        if remaining_bits & 1:
             ratio = ratio * power >> 128
-        rest >>= 1
-        if not rest:
+        remaining_bits >>= 1
+        if not remaining_bits:
             break
     if tick > 0:
         ratio = UINT256_MAX // ratio
@@ -209,34 +209,38 @@ def compute_swap_step(
     if amount_remaining < 0:
         return _step_exact_out(current, target, liquidity, -amount_remaining, fee_pips)
     # An amount that does not reach the target in exact arithmetic does not reach it after rounding
-    # either, since prices round away from the target. Below, `reached` is therefore never the
+    # either, since prices round away from the target. Below, `next_price` is therefore never the
     # target, and the rest of the input is fee.
-    less_fee = amount_remaining * (PIPS - fee_pips) // PIPS
+    amount_after_fee = amount_remaining * (PIPS - fee_pips) // PIPS
     if current >= target:
         amount_in = -((liquidity * (target - current) << 96) // current // target)
-        if less_fee >= amount_in:
+        if amount_after_fee >= amount_in:
             return (
                 target,
                 amount_in,
                 liquidity * (current - target) >> 96,
                 -(-amount_in * fee_pips // (PIPS - fee_pips)),
             )
-        reached = get_next_sqrt_price_from_amount0_rounding_up(current, liquidity, less_fee, True)
-        amount_in = -((liquidity * (reached - current) << 96) // current // reached)
+        next_price = get_next_sqrt_price_from_amount0_rounding_up(
+            current, liquidity, amount_after_fee, True
+        )
+        amount_in = -((liquidity * (next_price - current) << 96) // current // next_price)
         return (
-            reached,
+            next_price,
             amount_in,
-            liquidity * (current - reached) >> 96,
+            liquidity * (current - next_price) >> 96,
             amount_remaining - amount_in,
         )
     amount_in = -(liquidity * (current - target) >> 96)
-    if less_fee >= amount_in:
+    if amount_after_fee >= amount_in:
         amount_out = (liquidity * (target - current) << 96) // target // current
         return target, amount_in, amount_out, -(-amount_in * fee_pips // (PIPS - fee_pips))
-    reached = get_next_sqrt_price_from_amount1_rounding_down(current, liquidity, less_fee, True)
-    amount_in = -(liquidity * (current - reached) >> 96)
-    amount_out = (liquidity * (reached - current) << 96) // reached // current
-    return reached, amount_in, amount_out, amount_remaining - amount_in
+    next_price = get_next_sqrt_price_from_amount1_rounding_down(
+        current, liquidity, amount_after_fee, True
+    )
+    amount_in = -(liquidity * (current - next_price) >> 96)
+    amount_out = (liquidity * (next_price - current) << 96) // next_price // current
+    return next_price, amount_in, amount_out, amount_remaining - amount_in
 
 
 def whole_step(current: int, target: int, liquidity: int, fee_pips: int) -> tuple[int, int, int]:
@@ -251,27 +255,29 @@ def whole_step(current: int, target: int, liquidity: int, fee_pips: int) -> tupl
 
 
 def _step_exact_out(
-    current: int, target: int, liquidity: int, wanted: int, fee_pips: int
+    current: int, target: int, liquidity: int, requested: int, fee_pips: int
 ) -> tuple[int, int, int, int]:
     """Return the result of computeSwapStep for amountRemaining < 0. A price short of the target is
     rounded far enough to pay the whole output.
     """
     if current >= target:
         amount_out = liquidity * (current - target) >> 96
-        reached = target
-        if wanted < amount_out:
-            reached, amount_out = (
-                get_next_sqrt_price_from_amount1_rounding_down(current, liquidity, wanted, False),
-                wanted,
+        next_price = target
+        if requested < amount_out:
+            next_price, amount_out = (
+                get_next_sqrt_price_from_amount1_rounding_down(
+                    current, liquidity, requested, False
+                ),
+                requested,
             )
-        amount_in = -((liquidity * (reached - current) << 96) // current // reached)
+        amount_in = -((liquidity * (next_price - current) << 96) // current // next_price)
     else:
         amount_out = (liquidity * (target - current) << 96) // target // current
-        reached = target
-        if wanted < amount_out:
-            reached, amount_out = (
-                get_next_sqrt_price_from_amount0_rounding_up(current, liquidity, wanted, False),
-                wanted,
+        next_price = target
+        if requested < amount_out:
+            next_price, amount_out = (
+                get_next_sqrt_price_from_amount0_rounding_up(current, liquidity, requested, False),
+                requested,
             )
-        amount_in = -(liquidity * (current - reached) >> 96)
-    return reached, amount_in, amount_out, -(-amount_in * fee_pips // (PIPS - fee_pips))
+        amount_in = -(liquidity * (current - next_price) >> 96)
+    return next_price, amount_in, amount_out, -(-amount_in * fee_pips // (PIPS - fee_pips))

@@ -41,9 +41,6 @@ from agent.floats import log
 from agent.model import PriceCurve, SwapGas, SwapResult, TickState
 from agent.units import BPS, PIPS, Token, floor_int, mul_div_up
 
-# --- State of a pool, with the pool functions of planning, guards and simulation.
-
-
 Q192 = Q96 * Q96
 WIDEST_SPACING = 1700
 """Largest spacing for which a word of 256 ticks spans a price ratio below 2^64, so that the
@@ -55,7 +52,7 @@ DEPTH_BPS = 200
 """Depth counts the pool's amounts within this distance of its price."""
 _SPACINGS = {100: 1, 500: 10, 3000: 60, 10_000: 200}
 """Tick spacing by fee, as enabled in the factory. Other fees get the spacing of 0.3 %."""
-ALL = 2**127
+UNBOUNDED_AMOUNT = 2**127
 """Bound for trades that restore a price, larger than any pool takes."""
 
 
@@ -94,8 +91,8 @@ class V3Pool(V3State):
         """See Pool: the liquidity spans every tick, and the reserves are virtual."""
         sqrt_x96, liquidity = isqrt(floor_int(price * Q192)), isqrt(reserves[0] * reserves[1])
         spacing = _SPACINGS.get(fee_pips, 60)
-        edge = MAX_TICK // spacing * spacing
-        ends = (TickLiquidity(-edge, liquidity), TickLiquidity(edge, -liquidity))
+        edge_tick = MAX_TICK // spacing * spacing
+        end_ticks = (TickLiquidity(-edge_tick, liquidity), TickLiquidity(edge_tick, -liquidity))
         ranges = spacing, sqrt_x96, get_tick_at_sqrt_ratio(sqrt_x96), liquidity
         return cls(
             address,
@@ -104,9 +101,9 @@ class V3Pool(V3State):
             tokens[1].address,
             fee_pips,
             *ranges,
-            ends,
-            -edge,
-            edge,
+            end_ticks,
+            -edge_tick,
+            edge_tick,
         )
 
     @property
@@ -142,7 +139,7 @@ class V3Pool(V3State):
 
     def quote(self, token_in: str, amount_in_raw: int) -> int:
         """See Pool."""
-        return self._run(
+        return self._run_swap(
             is_zero_for_one(self, token_in), max(amount_in_raw, 0), None
         ).amount_calculated
 
@@ -160,10 +157,12 @@ class V3Pool(V3State):
         """See Pool: UniswapV3Pool.swap. Without a limit it may move to the end of the price range,
         as through a router.
         """
-        ended = self._run(
+        end_state = self._run_swap(
             is_zero_for_one(self, token_in), max(amount_in_raw, 0), sqrt_price_limit_x96
         )
-        return self._swapped(ended, amount_in_raw - ended.amount_remaining, ended.amount_calculated)
+        return self._swap_result(
+            end_state, amount_in_raw - end_state.amount_remaining, end_state.amount_calculated
+        )
 
     def swap_exact_out(
         self, token_in: str, amount_out_raw: int, sqrt_price_limit_x96: int | None = None
@@ -171,18 +170,20 @@ class V3Pool(V3State):
         """Swap token_in for up to amount_out_raw base units of the other token, with the limit and
         errors of `swap`.
         """
-        ended = self._run(
+        end_state = self._run_swap(
             is_zero_for_one(self, token_in), -max(amount_out_raw, 0), sqrt_price_limit_x96
         )
-        return self._swapped(
-            ended, ended.amount_calculated, amount_out_raw + ended.amount_remaining
+        return self._swap_result(
+            end_state, end_state.amount_calculated, amount_out_raw + end_state.amount_remaining
         )
 
-    def _run(self, zero_for_one: bool, amount_specified: int, limit_x96: int | None) -> SwapState:
-        limit = price_limit(zero_for_one) if limit_x96 is None else limit_x96
-        ended = swap(self, zero_for_one, amount_specified, limit)
-        if not ended.left_known_ticks:
-            return ended
+    def _run_swap(
+        self, zero_for_one: bool, amount_specified: int, limit_x96: int | None
+    ) -> SwapState:
+        price_limit_x96 = price_limit(zero_for_one) if limit_x96 is None else limit_x96
+        end_state = swap(self, zero_for_one, amount_specified, price_limit_x96)
+        if not end_state.left_known_ticks:
+            return end_state
         if amount_specified > 0:
             side, largest = "in", largest_in(self, zero_for_one, price_limit(zero_for_one))
         else:
@@ -196,14 +197,18 @@ class V3Pool(V3State):
             self.known_to_tick,
         )
 
-    def _swapped(self, ended: SwapState, amount_in: int, amount_out: int) -> SwapResult[V3Pool]:
+    def _swap_result(
+        self, end_state: SwapState, amount_in: int, amount_out: int
+    ) -> SwapResult[V3Pool]:
         after = replace(
             self,
-            sqrt_price_x96=ended.sqrt_price_x96,
-            tick=ended.tick,
-            liquidity=ended.liquidity,
+            sqrt_price_x96=end_state.sqrt_price_x96,
+            tick=end_state.tick,
+            liquidity=end_state.liquidity,
         )
-        return SwapResult(amount_in, amount_out, ended.fee, after, ended.ticks_crossed, ended.stops)
+        return SwapResult(
+            amount_in, amount_out, end_state.fee, after, end_state.ticks_crossed, end_state.stops
+        )
 
     def price_terms(self, token_in: str) -> tuple[int, int]:
         """See Pool."""
@@ -224,55 +229,67 @@ class V3Pool(V3State):
         if price <= 0:
             return self.max_in(token_in, impact_bps)
         zero_for_one = is_zero_for_one(self, token_in)
-        p, q, kept = price.numerator, price.denominator, PIPS - self.fee_pips
-        bound = self._impact_bound(zero_for_one, impact_bps)
+        p, q, kept_pips = price.numerator, price.denominator, PIPS - self.fee_pips
+        bound_x96 = self._impact_bound(zero_for_one, impact_bps)
         if zero_for_one:
-            bound = max(bound, price_floor(p * PIPS, q * kept))
+            bound_x96 = max(bound_x96, price_floor(p * PIPS, q * kept_pips))
         else:
-            bound = min(bound, price_ceiling(q * kept, p * PIPS))
-        return largest_in(self, zero_for_one, bound)
+            bound_x96 = min(bound_x96, price_ceiling(q * kept_pips, p * PIPS))
+        return largest_in(self, zero_for_one, bound_x96)
 
     def runs_out(self, token_in: str, impact_bps: int) -> bool:
         """See Pool: the trade passes the last tick that was read."""
-        bound = self._impact_bound(zero_for_one := is_zero_for_one(self, token_in), impact_bps)
+        bound_x96 = self._impact_bound(zero_for_one := is_zero_for_one(self, token_in), impact_bps)
         if zero_for_one:
-            return self.known_from_tick > MIN_TICK and bound <= get_sqrt_ratio_at_tick(
+            return self.known_from_tick > MIN_TICK and bound_x96 <= get_sqrt_ratio_at_tick(
                 self.known_from_tick
             )
-        return self.known_to_tick < MAX_TICK and bound >= get_sqrt_ratio_at_tick(self.known_to_tick)
+        return self.known_to_tick < MAX_TICK and bound_x96 >= get_sqrt_ratio_at_tick(
+            self.known_to_tick
+        )
 
     def _impact_bound(self, zero_for_one: bool, impact_bps: int) -> int:
         """Return the furthest sqrt price (Q96) at which price_move_bps is at most impact_bps."""
-        kept = max(0, BPS - impact_bps)
+        kept_bps = max(0, BPS - impact_bps)
         squared = self.sqrt_price_x96 * self.sqrt_price_x96
         if zero_for_one:
-            least = mul_div_up(squared, kept, BPS)
-            return isqrt(least - 1) + 1 if least else 0
-        return isqrt(squared * BPS // kept) if kept else MAX_SQRT_RATIO
+            squared_floor = mul_div_up(squared, kept_bps, BPS)
+            return isqrt(squared_floor - 1) + 1 if squared_floor else 0
+        return isqrt(squared * BPS // kept_bps) if kept_bps else MAX_SQRT_RATIO
 
     def curve(self, token_in: str, impact_bps: int) -> PriceCurve | None:
         """See Pool: from the current price to the bound or to the end of the known ticks."""
         if self.sqrt_price_x96 <= 0:
             return None
-        forward = token_in == self.token0
-        start = self.sqrt_price_x96 / 2**96
-        start = start if forward else 1 / start
-        share = min(impact_bps, BPS - 1) / BPS
-        stop, reach, ticks = start * math.sqrt(1 - share), _reach(impact_bps), self.ticks
-        here = bisect_right(ticks, self.tick, key=lambda tick: tick.index)
-        if forward:
-            first = bisect_left(ticks, self.tick - reach, key=lambda tick: tick.index)
-            near = ticks[first:here][::-1]
-            ends = [_root(tick.index) for tick in near] + [_root(self.known_from_tick)]
-            steps = [-tick.liquidity_net for tick in near]
+        is_forward = token_in == self.token0
+        start_root = self.sqrt_price_x96 / 2**96
+        start_root = start_root if is_forward else 1 / start_root
+        impact_share = min(impact_bps, BPS - 1) / BPS
+        stop_root, reach_ticks, ticks = (
+            start_root * math.sqrt(1 - impact_share),
+            _reach(impact_bps),
+            self.ticks,
+        )
+        current_index = bisect_right(ticks, self.tick, key=lambda tick: tick.index)
+        if is_forward:
+            first_index = bisect_left(ticks, self.tick - reach_ticks, key=lambda tick: tick.index)
+            near_ticks = ticks[first_index:current_index][::-1]
+            end_roots = [_root(tick.index) for tick in near_ticks] + [_root(self.known_from_tick)]
+            liquidity_steps = [-tick.liquidity_net for tick in near_ticks]
         else:
-            last = bisect_right(ticks, self.tick + reach, key=lambda tick: tick.index)
-            near = ticks[here:last]
-            ends = [1 / _root(tick.index) for tick in near] + [1 / _root(self.known_to_tick)]
-            steps = [tick.liquidity_net for tick in near]
-        edges = accumulate((min(max(end, stop), start) for end in ends), min)
-        depths = [max(float(depth), 0.0) for depth in accumulate(steps, initial=self.liquidity)]
-        return PriceCurve([start, *edges], depths)
+            last_index = bisect_right(ticks, self.tick + reach_ticks, key=lambda tick: tick.index)
+            near_ticks = ticks[current_index:last_index]
+            end_roots = [1 / _root(tick.index) for tick in near_ticks] + [
+                1 / _root(self.known_to_tick)
+            ]
+            liquidity_steps = [tick.liquidity_net for tick in near_ticks]
+        edges = accumulate(
+            (min(max(end_root, stop_root), start_root) for end_root in end_roots), min
+        )
+        depths = [
+            max(float(depth), 0.0) for depth in accumulate(liquidity_steps, initial=self.liquidity)
+        ]
+        return PriceCurve([start_root, *edges], depths)
 
     def depth(self, token: str) -> int:
         """See Pool: the amount in liquidity between the price and DEPTH_BPS away, within known
@@ -296,13 +313,13 @@ class V3Pool(V3State):
             return 0
         return _virtual_raw(self.liquidity, Fraction(*self.price_terms(token)))
 
-    def recovered(self, start: V3Pool, left: Fraction) -> V3Pool:
+    def recovered(self, start: V3Pool, remaining_share: Fraction) -> V3Pool:
         """See Pool."""
-        target = moved_back(start.sqrt_price_x96, self.sqrt_price_x96, left)
+        target = moved_back(start.sqrt_price_x96, self.sqrt_price_x96, remaining_share)
         if target == self.sqrt_price_x96:
             return self
         token_in = self.token1 if target > self.sqrt_price_x96 else self.token0
-        return self.swap(token_in, ALL, target).after
+        return self.swap(token_in, UNBOUNDED_AMOUNT, target).after
 
     @property
     def mean_window_s(self) -> int | None:

@@ -68,37 +68,37 @@ def ranges(pool: V3State, zero_for_one: bool) -> Iterator[Range]:
     If the known ticks end, that one ends at the last known tick, or at once if the price is already
     beyond. If the price range ends, it ends at the last price that a swap can reach.
     """
-    ticks, price, tick, liquidity = pool.ticks, pool.sqrt_price_x96, pool.tick, pool.liquidity
+    ticks, price_x96, tick, liquidity = pool.ticks, pool.sqrt_price_x96, pool.tick, pool.liquidity
     if not pool.known_from_tick - 1 <= tick <= pool.known_to_tick:
-        yield Range(price, price, liquidity, tick, liquidity, False, End.KNOWLEDGE)
+        yield Range(price_x96, price_x96, liquidity, tick, liquidity, False, End.KNOWLEDGE)
         return
-    at = bisect_right(ticks, tick, key=attrgetter("index"))
+    tick_index = bisect_right(ticks, tick, key=attrgetter("index"))
     end = None
     while end is None:
         stop, crosses = next_initialized_tick_within_one_word(
-            ticks, at, tick, pool.tick_spacing, zero_for_one
+            ticks, tick_index, tick, pool.tick_spacing, zero_for_one
         )
         tick = stop - 1 if zero_for_one else stop
-        beyond = liquidity
+        liquidity_beyond = liquidity
         if zero_for_one and MIN_TICK < pool.known_from_tick > stop:
             crosses, end = False, End.KNOWLEDGE
-            stop_x96 = min(price, get_sqrt_ratio_at_tick(pool.known_from_tick))
+            stop_x96 = min(price_x96, get_sqrt_ratio_at_tick(pool.known_from_tick))
         elif not zero_for_one and MAX_TICK > pool.known_to_tick < stop:
             crosses, end = False, End.KNOWLEDGE
-            stop_x96 = max(price, get_sqrt_ratio_at_tick(pool.known_to_tick))
+            stop_x96 = max(price_x96, get_sqrt_ratio_at_tick(pool.known_to_tick))
         elif not MIN_TICK < stop < MAX_TICK:
             crosses, end, stop_x96 = False, End.PRICES, price_limit(zero_for_one)
         else:
             stop_x96 = get_sqrt_ratio_at_tick(stop)
             if crosses:
-                at -= zero_for_one
-                net = ticks[at].liquidity_net
-                beyond += -net if zero_for_one else net
-                at += not zero_for_one
-            if not 0 <= beyond < 1 << UINT128_BITS:
+                tick_index -= zero_for_one
+                net = ticks[tick_index].liquidity_net
+                liquidity_beyond += -net if zero_for_one else net
+                tick_index += not zero_for_one
+            if not 0 <= liquidity_beyond < 1 << UINT128_BITS:
                 end = End.REVERTS
-        yield Range(price, stop_x96, liquidity, tick, beyond, crosses, end)
-        price, liquidity = stop_x96, beyond
+        yield Range(price_x96, stop_x96, liquidity, tick, liquidity_beyond, crosses, end)
+        price_x96, liquidity = stop_x96, liquidity_beyond
 
 
 class SwapState(NamedTuple):
@@ -129,51 +129,67 @@ def swap(
     Fills in part at the price limit, and stops before a step that needs unknown ticks. Raises
     ContractRevert like the contract.
     """
-    price, tick, liquidity = pool.sqrt_price_x96, pool.tick, pool.liquidity
-    limit, remaining, exact_in = sqrt_price_limit_x96, amount_specified, amount_specified > 0
-    allowed = MIN_SQRT_RATIO < limit < price if zero_for_one else price < limit < MAX_SQRT_RATIO
-    if not allowed or not remaining or not -INT256_MAX <= remaining <= INT256_MAX:
-        raise _refusal(remaining)
-    nearer = max if zero_for_one else min
-    calculated = fees = ticks_crossed = stops = 0
-    left_known = False
+    price_x96, tick, liquidity = pool.sqrt_price_x96, pool.tick, pool.liquidity
+    limit_x96, remaining_raw, exact_in = (
+        sqrt_price_limit_x96,
+        amount_specified,
+        amount_specified > 0,
+    )
+    is_limit_valid = (
+        MIN_SQRT_RATIO < limit_x96 < price_x96
+        if zero_for_one
+        else price_x96 < limit_x96 < MAX_SQRT_RATIO
+    )
+    if not is_limit_valid or not remaining_raw or not -INT256_MAX <= remaining_raw <= INT256_MAX:
+        raise _refusal(remaining_raw)
+    nearer_of = max if zero_for_one else min
+    calculated_raw = fees = ticks_crossed = stops = 0
+    left_known_ticks = False
     for step in ranges(pool, zero_for_one):
-        reached, amount_in, amount_out, fee = compute_swap_step(
-            price, nearer(step.end_x96, limit), liquidity, remaining, pool.fee_pips
+        reached_x96, amount_in, amount_out, fee = compute_swap_step(
+            price_x96, nearer_of(step.end_x96, limit_x96), liquidity, remaining_raw, pool.fee_pips
         )
-        passed = reached == step.end_x96
-        if passed and step.end is not None:
+        is_passed = reached_x96 == step.end_x96
+        if is_passed and step.end is not None:
             if step.end is End.REVERTS:
                 raise ContractRevert(
                     "LiquidityMath.addDelta",
                     "LS" if step.liquidity_beyond < 0 else "LA",
                     "the ticks do not fit this pool's liquidity",
                 )
-            if step.end is End.KNOWLEDGE and reached != limit:
+            if step.end is End.KNOWLEDGE and reached_x96 != limit_x96:
                 # the contract's target is further away, so its amounts for this step differ
-                left_known = True
+                left_known_ticks = True
                 break
-            passed = False
+            is_passed = False
         stops += 1
         fees += fee
         if exact_in:
-            remaining -= amount_in + fee
-            calculated += amount_out
+            remaining_raw -= amount_in + fee
+            calculated_raw += amount_out
         else:
-            remaining += amount_out
-            calculated += amount_in + fee
-        if passed:
+            remaining_raw += amount_out
+            calculated_raw += amount_in + fee
+        if is_passed:
             ticks_crossed += step.crosses
             tick, liquidity = step.tick_beyond, step.liquidity_beyond
-        elif reached != price:
+        elif reached_x96 != price_x96:
             # If the price did not move, the tick stays: after a downward crossing it is one below
             # that of the price.
-            tick = get_tick_at_sqrt_ratio(reached)
-        price = reached
-        if not remaining or price == limit:
+            tick = get_tick_at_sqrt_ratio(reached_x96)
+        price_x96 = reached_x96
+        if not remaining_raw or price_x96 == limit_x96:
             break
     return SwapState(
-        remaining, calculated, fees, price, tick, liquidity, ticks_crossed, stops, left_known
+        remaining_raw,
+        calculated_raw,
+        fees,
+        price_x96,
+        tick,
+        liquidity,
+        ticks_crossed,
+        stops,
+        left_known_ticks,
     )
 
 
@@ -196,13 +212,13 @@ def _with_totals(pool: V3State, zero_for_one: bool) -> Iterator[tuple[int, int, 
     """Yield the input (with fee) and the output of all whole ranges before a range, and the
     range.
     """
-    cost = out = 0
+    total_in = total_out = 0
     for step in ranges(pool, zero_for_one):
-        yield cost, out, step
+        yield total_in, total_out, step
         amount_in, amount_out, fee = whole_step(
             step.start_x96, step.end_x96, step.liquidity, pool.fee_pips
         )
-        cost, out = cost + amount_in + fee, out + amount_out
+        total_in, total_out = total_in + amount_in + fee, total_out + amount_out
 
 
 def range_at(pool: V3State, zero_for_one: bool, price_x96: int) -> tuple[int, int, Range]:
@@ -210,8 +226,8 @@ def range_at(pool: V3State, zero_for_one: bool, price_x96: int) -> tuple[int, in
     input (with fee) and the output of all whole ranges before.
     """
     return next(
-        (cost, out, step)
-        for cost, out, step in _with_totals(pool, zero_for_one)
+        (total_in, total_out, step)
+        for total_in, total_out, step in _with_totals(pool, zero_for_one)
         if step.end is not None
         or (step.end_x96 < price_x96 if zero_for_one else step.end_x96 > price_x96)
     )
@@ -225,41 +241,43 @@ def largest_in(pool: V3State, zero_for_one: bool, bound_x96: int) -> int:
     bound = _within_prices(zero_for_one, bound_x96)
     if pool.sqrt_price_x96 < bound if zero_for_one else pool.sqrt_price_x96 > bound:
         return 0
-    cost, _, step = range_at(pool, zero_for_one, bound)
+    total_in, _, step = range_at(pool, zero_for_one, bound)
     start, end_x96, liquidity, end = step.start_x96, step.end_x96, step.liquidity, step.end
     if end is End.PRICES and bound == end_x96:  # the swap stops there and takes no more than needed
         amount_in, _, fee = whole_step(start, end_x96, liquidity, pool.fee_pips)
-        return min(cost + amount_in + fee, INT256_MAX)
+        return min(total_in + amount_in + fee, INT256_MAX)
     if end in (
         End.KNOWLEDGE,
         End.REVERTS,
     ):  # stop short of this price: the contract reverts at it, or its behaviour is unknown
         bound = max(bound, end_x96 + 1) if zero_for_one else min(bound, end_x96 - 1)
     if liquidity > 0 and (start >= bound if zero_for_one else start <= bound):
-        less_fee = (
+        net_in = (
             _largest_down(start, bound, liquidity)
             if zero_for_one
             else _largest_up(start, bound, liquidity)
         )
-        cost += mul_div_up(less_fee + 1, PIPS, PIPS - pool.fee_pips) - 1
-    return min(cost, INT256_MAX)
+        total_in += mul_div_up(net_in + 1, PIPS, PIPS - pool.fee_pips) - 1
+    return min(total_in, INT256_MAX)
 
 
 def largest_out(pool: V3State, zero_for_one: bool) -> int:
     """Return the largest exact output, in base units, that can be quoted from known ticks. Valid
     only if a larger output would leave them.
     """
-    _, out, step = range_at(pool, zero_for_one, price_limit(zero_for_one))
+    _, total_out, step = range_at(pool, zero_for_one, price_limit(zero_for_one))
     start, end_x96, liquidity = step.start_x96, step.end_x96, step.liquidity
-    _, past, _ = whole_step(start, end_x96, liquidity, pool.fee_pips)
-    inside = 0
-    while past - inside > 1:  # rounding may let the price reach the end of the last range early
-        middle = (inside + past) // 2
+    _, too_large, _ = whole_step(start, end_x96, liquidity, pool.fee_pips)
+    amount = 0
+    while (
+        too_large - amount > 1
+    ):  # rounding may let the price reach the end of the last range early
+        middle = (amount + too_large) // 2
         if compute_swap_step(start, end_x96, liquidity, -middle, pool.fee_pips)[0] == end_x96:
-            past = middle
+            too_large = middle
         else:
-            inside = middle
-    return min(out + inside, INT256_MAX)
+            amount = middle
+    return min(total_out + amount, INT256_MAX)
 
 
 def amount_between(pool: V3State, zero_for_one: bool, bound_x96: int) -> int:
@@ -269,10 +287,10 @@ def amount_between(pool: V3State, zero_for_one: bool, bound_x96: int) -> int:
     bound = _within_prices(zero_for_one, bound_x96)
     if pool.sqrt_price_x96 <= bound if zero_for_one else pool.sqrt_price_x96 >= bound:
         return 0
-    _, out, step = range_at(pool, zero_for_one, bound)
+    _, total_out, step = range_at(pool, zero_for_one, bound)
     stop = max(step.end_x96, bound) if zero_for_one else min(step.end_x96, bound)
-    delta = get_amount1_delta if zero_for_one else get_amount0_delta
-    return out + delta(step.start_x96, stop, step.liquidity, False)
+    amount_delta = get_amount1_delta if zero_for_one else get_amount0_delta
+    return total_out + amount_delta(step.start_x96, stop, step.liquidity, False)
 
 
 def _within_prices(zero_for_one: bool, bound_x96: int) -> int:
@@ -301,10 +319,10 @@ def _largest_down(start: int, bound: int, liquidity: int) -> int:
     contract and function use ceil(N / (N // s + a)).
     """
     numerator = liquidity << 96
-    amount = mul_div_up(numerator, start - bound + 1, (bound - 1) * start) - 1
-    if numerator + amount * start >> 256:
-        amount = (numerator - 1) // (bound - 1) - numerator // start
-    return amount
+    amount_in = mul_div_up(numerator, start - bound + 1, (bound - 1) * start) - 1
+    if numerator + amount_in * start >> 256:
+        amount_in = (numerator - 1) // (bound - 1) - numerator // start
+    return amount_in
 
 
 def _largest_up(start: int, bound: int, liquidity: int) -> int:
@@ -317,28 +335,28 @@ def _largest_up(start: int, bound: int, liquidity: int) -> int:
 Quote = Callable[[int], int]
 
 
-def quoter(pool: V3State, zero_for_one: bool, otherwise: Quote) -> Quote:
+def quoter(pool: V3State, zero_for_one: bool, fallback: Quote) -> Quote:
     """Return a function from base units in to base units out, which walks each range once. It calls
-    `otherwise` for amounts that are not positive, and for amounts that the known ticks cannot take
+    `fallback` for amounts that are not positive, and for amounts that the known ticks cannot take
     in full.
     """
-    price, last = pool.sqrt_price_x96, price_limit(zero_for_one)
-    if price <= last if zero_for_one else price >= last:
-        return otherwise
-    further = _with_totals(pool, zero_for_one)
-    rows = [next(further)]
-    costs = [0]
+    price, last_price_x96 = pool.sqrt_price_x96, price_limit(zero_for_one)
+    if price <= last_price_x96 if zero_for_one else price >= last_price_x96:
+        return fallback
+    remaining_ranges = _with_totals(pool, zero_for_one)
+    rows_so_far = [next(remaining_ranges)]
+    total_inputs = [0]
 
     def quote(amount: int) -> int:
-        while costs[-1] <= amount and (row := next(further, None)) is not None:
-            rows.append(row)
-            costs.append(row[0])
-        cost, out, step = rows[bisect_right(costs, amount) - 1]
-        reached, _, amount_out, _ = compute_swap_step(
-            step.start_x96, step.end_x96, step.liquidity, amount - cost, pool.fee_pips
+        while total_inputs[-1] <= amount and (row := next(remaining_ranges, None)) is not None:
+            rows_so_far.append(row)
+            total_inputs.append(row[0])
+        total_in, total_out, step = rows_so_far[bisect_right(total_inputs, amount) - 1]
+        reached_x96, _, amount_out, _ = compute_swap_step(
+            step.start_x96, step.end_x96, step.liquidity, amount - total_in, pool.fee_pips
         )
-        if amount <= 0 or (step.end is not None and reached == step.end_x96):
-            return otherwise(amount)
-        return out + amount_out
+        if amount <= 0 or (step.end is not None and reached_x96 == step.end_x96):
+            return fallback(amount)
+        return total_out + amount_out
 
     return quote

@@ -20,16 +20,16 @@ class TickLiquidity:
 
 
 def next_initialized_tick_within_one_word(
-    ticks: Sequence[TickLiquidity], at: int, tick: int, tick_spacing: int, lte: bool
+    ticks: Sequence[TickLiquidity], tick_count: int, tick: int, tick_spacing: int, lte: bool
 ) -> tuple[int, bool]:
     """Return the next tick at which the contract stops and whether it is initialised
-    (TickBitmap.nextInitializedTickWithinOneWord). `at` is the number of initialised ticks not above
-    `tick`, which a caller that walks the ticks counts itself.
+    (TickBitmap.nextInitializedTickWithinOneWord). `tick_count` is the number of initialised ticks
+    not above `tick`, which a caller that walks the ticks counts itself.
     """
     if lte:
         border = (tick // tick_spacing >> WORD_BITS << WORD_BITS) * tick_spacing
-        is_initialized = at > 0 and ticks[at - 1].index >= border
-        return (ticks[at - 1].index, True) if is_initialized else (border, False)
+        is_initialized = tick_count > 0 and ticks[tick_count - 1].index >= border
+        return (ticks[tick_count - 1].index, True) if is_initialized else (border, False)
     border = (tick // tick_spacing + 1 | LAST_IN_WORD) * tick_spacing
-    is_initialized = at < len(ticks) and ticks[at].index <= border
-    return (ticks[at].index, True) if is_initialized else (border, False)
+    is_initialized = tick_count < len(ticks) and ticks[tick_count].index <= border
+    return (ticks[tick_count].index, True) if is_initialized else (border, False)

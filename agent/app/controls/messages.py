@@ -28,10 +28,10 @@ from agent.observe.notify import sanitize_text
 from agent.units import value_text
 
 Document = Mapping[str, Any]
-SHOWN = 8
+MAX_ROWS = 8
 """Maximum number of assets or moves shown."""
 HASH_DIGITS = 12
-COSTS = ("fees", "impact", "skew", "gas", "approvals")
+COST_PARTS = ("fees", "impact", "skew", "gas", "approvals")
 """Parts of a cost that add up to its total."""
 HELP = (
     "/status value, weights and decision\n"
@@ -47,7 +47,7 @@ def status_text(document: Document) -> str:
     lines = [f"{document['total_value']} {document['numeraire']} at block {document['block']}"]
     if document["paused"]:
         lines.append(f"Paused: {_safe(document['pause_reason'])}")
-    for holding in document["holdings"][:SHOWN]:
+    for holding in document["holdings"][:MAX_ROWS]:
         lines.append(
             f"{_safe(holding['symbol'])} {holding['weight_bps'] / 100:.2f} %, target"
             f" {holding['target_bps'] / 100:.2f} %"
@@ -68,22 +68,22 @@ def plan_text(document: Document) -> str:
     if document["reason"]:
         lines.append(_safe(document["reason"]))
     moves = [_safe(move) for move in document.get("moves", ())]
-    lines += moves[:SHOWN]
-    if len(moves) > SHOWN:
-        lines.append(f"and {len(moves) - SHOWN} more")
+    lines += moves[:MAX_ROWS]
+    if len(moves) > MAX_ROWS:
+        lines.append(f"and {len(moves) - MAX_ROWS} more")
     if cost := plan.get("cost"):
-        parts = ", ".join(f"{name} {cost[name]}" for name in COSTS if Decimal(cost[name]))
-        made_of = f" ({parts})" if parts else ""
+        parts = ", ".join(f"{name} {cost[name]}" for name in COST_PARTS if Decimal(cost[name]))
+        parts_text = f" ({parts})" if parts else ""
         lines.append(
-            f"Cost {cost['total']} {unit}{made_of}; worst case"
+            f"Cost {cost['total']} {unit}{parts_text}; worst case"
             f" {plan.get('worst_case') or 'unknown'} {unit}"
         )
     lines.append(tax_text(plan.get("tax")))
-    refused = [
+    failed_verdicts = [
         _safe(verdict["guard"]) for verdict in plan.get("verdicts", ()) if not verdict["passed"]
     ]
-    if refused:
-        lines.append(f"Refused by {', '.join(refused)}")
+    if failed_verdicts:
+        lines.append(f"Refused by {', '.join(failed_verdicts)}")
     if not document["plan_hash"] and plan.get("reason"):
         lines.append(_safe(plan["reason"]))
     return "\n".join(lines)
@@ -93,8 +93,10 @@ def tax_text(tax: Document | None) -> str:
     """Return the taxable gain of a plan."""
     if tax is None:
         return "Tax: not configured"
-    left = f", {tax['left_this_year']} left of this year's limit" if tax["left_this_year"] else ""
-    return f"Taxable gain {_gain_text(tax)} ({_safe(tax['method'])}){left}"
+    left_text = (
+        f", {tax['left_this_year']} left of this year's limit" if tax["left_this_year"] else ""
+    )
+    return f"Taxable gain {_gain_text(tax)} ({_safe(tax['method'])}){left_text}"
 
 
 def _gain_text(tax: Mapping[str, Any]) -> str:
@@ -106,9 +108,9 @@ def _gain_text(tax: Mapping[str, Any]) -> str:
 def worst_case_and_tax(step: StepInput, plan: Plan) -> str:
     """Return the worst case of a plan, and its taxable gain with [tax], each after a semicolon."""
     numeraire, text = step.portfolio.numeraire, ""
-    if (most := plan_worst_case(step, plan)) is not None:
-        worst = value_text(most, numeraire.decimals, 2)
-        text += f"; worst case {worst} {numeraire.label}"
+    if (worst_case := plan_worst_case(step, plan)) is not None:
+        worst_text = value_text(worst_case, numeraire.decimals, 2)
+        text += f"; worst case {worst_text} {numeraire.label}"
     if (tax := tax_document(step, plan)) is not None:
         text += f"; taxable gain {_gain_text(tax)}"
     return text

@@ -109,8 +109,8 @@ def submit_control(  # noqa: PLR0913
         return _pause(loaded, control)
     secret = installation_secret(wiring.store_file(loaded))
     with wiring.open_store_offline(loaded) as (store, _):
-        if (known := store.controls.find(control.id)) is not None:
-            return _same_request(known.control, control)
+        if (earlier := store.controls.find(control.id)) is not None:
+            return _same_request(earlier.control, control)
         _require_shown(store, control, secret)
         control = control.sealed(secret)
         store.controls.queue(control)
@@ -130,8 +130,8 @@ def _pause(loaded: LoadedConfig, control: Control) -> Control:
             if control.flag("hard"):
                 raise
             return control
-        if (known := store.controls.find(control.id)) is not None:
-            return _same_request(known.control, control)
+        if (earlier := store.controls.find(control.id)) is not None:
+            return _same_request(earlier.control, control)
         switch.pause(reason, control.asked_at_s, hard=control.flag("hard"))
         control = control.sealed(installation_secret(wiring.store_file(loaded)))
         store.controls.record_done(control)
@@ -155,37 +155,37 @@ def submit_request(config: ConfigSource, request: Mapping[str, Any]) -> ControlD
 
 def _id_of_key(origin: ControlOrigin, asked_by: str, key: str) -> str:
     """Return the id of the control with this key of a requester; ids are unique in the store."""
-    named = canonical_json(["trimtab key 1", origin.value, asked_by, key])
-    return hashlib.sha256(named).hexdigest()[:32]
+    key_text = canonical_json(["trimtab key 1", origin.value, asked_by, key])
+    return hashlib.sha256(key_text).hexdigest()[:32]
 
 
-def _same_request(known: Control, repeated: Control) -> Control:
+def _same_request(earlier: Control, later: Control) -> Control:
     """Return the known control with the same key. Raises Refused if its request differs."""
-    if (known.kind, known.arguments, known.plan_hash) != (
-        repeated.kind,
-        repeated.arguments,
-        repeated.plan_hash,
+    if (earlier.kind, earlier.arguments, earlier.plan_hash) != (
+        later.kind,
+        later.arguments,
+        later.plan_hash,
     ):
         raise Refused(
             "the key is that of another request",
             remedy="use a new key for each request",
             code=ControlCode.KEY_USED,
         )
-    return known
+    return earlier
 
 
 def list_controls(config: ConfigSource, limit: int = 100) -> ControlsDocument:
     """Return the newest controls, newest first, and the plan that waits for a confirmation."""
     loaded = load_config(config)
     with wiring.open_store_offline(loaded) as (store, _):
-        queued = len(store.controls.queued())
+        queued_count = len(store.controls.queued())
         secret = find_secret(wiring.store_file(loaded))  # reading makes none
-        waiting = None if secret is None else waiting_plan(store, secret)
+        offered_plan = None if secret is None else waiting_plan(store, secret)
         records = store.controls.newest(limit)
     return {
         "served": is_served(loaded),
-        "queued": queued,
-        "waiting": None if waiting is None else stored_document(waiting),
+        "queued": queued_count,
+        "waiting": None if offered_plan is None else stored_document(offered_plan),
         "controls": [control_document(record) for record in records],
     }
 
@@ -211,9 +211,9 @@ def link_key(config: ConfigSource) -> bytes:
 
 def is_served(loaded: LoadedConfig) -> bool:
     """Return whether a run serves the wallet, and so takes controls."""
-    *_, beside = wiring.lock_locations(loaded)
+    *_, lock_location = wiring.lock_locations(loaded)
     with suppress(OSError, ValueError):
-        pid = int(service_lock_path(beside).with_suffix(".pid").read_text())
+        pid = int(service_lock_path(lock_location).with_suffix(".pid").read_text())
         os.kill(pid, 0)
         return True
     return False
@@ -224,16 +224,16 @@ def parse_kind(kind: ControlKind | str) -> ControlKind:
     try:
         return ControlKind(kind)
     except ValueError:
-        known = ", ".join(control_kind.value for control_kind in ControlKind)
-        raise ConfigError(f"kind: {kind!r} is unknown", f"choose from {known}") from None
+        names = ", ".join(control_kind.value for control_kind in ControlKind)
+        raise ConfigError(f"kind: {kind!r} is unknown", f"choose from {names}") from None
 
 
 def _parse_origin(origin: ControlOrigin | str) -> ControlOrigin:
     try:
         return ControlOrigin(origin)
     except ValueError:
-        known = ", ".join(control_origin.value for control_origin in ControlOrigin)
-        raise ConfigError(f"origin: {origin!r} is unknown", f"choose from {known}") from None
+        names = ", ".join(control_origin.value for control_origin in ControlOrigin)
+        raise ConfigError(f"origin: {origin!r} is unknown", f"choose from {names}") from None
 
 
 def check_arguments(
@@ -243,17 +243,17 @@ def check_arguments(
     with field, value and remedy.
     """
     pairs = tuple((str(name), str(value)) for name, value in arguments)
-    known = ARGUMENTS[kind]
-    seen: set[str] = set()
+    options = ARGUMENTS[kind]
+    seen_names: set[str] = set()
     for name, value in pairs:
-        if name not in known:
-            options = f"choose from {', '.join(known)}" if known else "omit it"
-            raise ConfigError(f"{name!r}: {kind.value} has no such argument", options)
-        if name in seen and known[name] != MANY:
+        if name not in options:
+            remedy = f"choose from {', '.join(options)}" if options else "omit it"
+            raise ConfigError(f"{name!r}: {kind.value} has no such argument", remedy)
+        if name in seen_names and options[name] != MANY:
             raise ConfigError(f"{name}: given twice", "give it once")
-        if known[name] == YES and value != YES:
+        if options[name] == YES and value != YES:
             raise ConfigError(f"{name}: {value!r} is not a switch", "write yes, or omit it")
-        seen.add(name)
+        seen_names.add(name)
     if sum(len(name) + len(value) for name, value in pairs) > MAX_TEXT:
         raise ConfigError(
             f"arguments: longer than {MAX_TEXT} characters", "split the request, or shorten it"
@@ -293,29 +293,29 @@ def shown_plan(store: Store, control: Control, secret: bytes) -> ShownPlan | Non
         return None
     if (plan.kind, plan.arguments) != (control.kind, control.arguments):
         return None
-    offered = control.kind is ControlKind.CONFIRM
+    is_offered = control.kind is ControlKind.CONFIRM
     age_s = control.asked_at_s - plan.shown_at_s
-    return plan if offered or age_s <= MAX_SHOWN_AGE_S else None
+    return plan if is_offered or age_s <= MAX_SHOWN_AGE_S else None
 
 
 def waiting_plan(store: Store, secret: bytes) -> ShownPlan | None:
     """Return the plan that a run offers for confirmation; None without one, or if it was altered."""
-    waiting = store.controls.waiting()
-    return waiting if waiting is not None and waiting.is_genuine(secret) else None
+    offered_plan = store.controls.waiting()
+    return offered_plan if offered_plan is not None and offered_plan.is_genuine(secret) else None
 
 
 def _check_invest(_: LoadedConfig, arguments: Arguments) -> None:
     for _name, value in arguments:
-        _positive("flow", value, "trimtab flows lists the numbers")
+        _require_positive("flow", value, "trimtab flows lists the numbers")
 
 
 def _check_withdraw(loaded: LoadedConfig, arguments: Arguments) -> None:
     values = dict(arguments)
-    amount, resumed, to = values.get("amount"), values.get("resume"), values.get("to")
-    if (amount is None) == (resumed is None):
+    amount, resumed_number, to = values.get("amount"), values.get("resume"), values.get("to")
+    if (amount is None) == (resumed_number is None):
         raise ConfigError("amount: needed, unless resume is given", "give one of the two")
-    if resumed is not None:
-        _positive("resume", resumed, "trimtab withdraw lists the numbers")
+    if resumed_number is not None:
+        _require_positive("resume", resumed_number, "trimtab withdraw lists the numbers")
         if "in" in values or "pro-rata" in values:
             raise ConfigError("resume: cannot be combined with in or pro-rata", "omit them")
     if amount is not None and parse_raw(amount, 36, "amount") == 0:
@@ -355,7 +355,7 @@ def _check_payee(loaded: LoadedConfig, field: str, value: str) -> None:
         )
 
 
-def _positive(field: str, value: str, remedy: str) -> None:
+def _require_positive(field: str, value: str, remedy: str) -> None:
     if not value.isdecimal() or not value.isascii() or not 0 < int(value) < 2**62:
         raise ConfigError(f"{field}: {value!r} is not a number above 0", remedy)
 
@@ -394,8 +394,8 @@ def submit_for_user(
             remedy="ask for a user without --read-only",
             code=ErrorCode.ACCESS,
         )
-    pauses = kind == ControlKind.PAUSE.value
-    if not pauses:
+    is_pause = kind == ControlKind.PAUSE.value
+    if not is_pause:
         record(UserEventKind.CONTROL, plan_hash[:16])
     try:
         control = submit_control(
@@ -410,7 +410,7 @@ def submit_for_user(
         with suppress(TrimtabError):
             record(UserEventKind.REFUSED, error.code or type(error).__name__)
         raise
-    if pauses:
+    if is_pause:
         with suppress(TrimtabError):  # a full disk must not keep anyone from pausing
             record(UserEventKind.CONTROL, "")
     return control.id

@@ -98,9 +98,9 @@ class ControlRunner:
     def __init__(self, agent: Agent, *, transports: Sequence[Transport] | None = None) -> None:
         self._agent, self._transports = agent, transports
         self._secret: bytes | None = None
-        self._taken: set[str] = set()
-        self._recovered = False
-        self._offered = False
+        self._taken_ids: set[str] = set()
+        self._has_recovered = False
+        self._has_offered = False
 
     def waits(self) -> bool:
         """Return whether a control is queued."""
@@ -113,13 +113,13 @@ class ControlRunner:
         Without the service lock another run may be carrying out controls, so this takes the lock
         for the duration and does nothing if it is held.
         """
-        self._offered = False
-        places = wiring.lock_locations(self._agent.context.loaded)
-        with suppress(LockHeld), nullcontext() if serving else service_lock(*places):
+        self._has_offered = False
+        locations = wiring.lock_locations(self._agent.context.loaded)
+        with suppress(LockHeld), nullcontext() if serving else service_lock(*locations):
             self._secret = self._read_secret()
             self._recover()
             for _ in range(MAX_PER_CYCLE):
-                queued = self._next()
+                queued = self._next_valid()
                 if queued is None or self._take_and_act(queued, session):
                     return
 
@@ -127,28 +127,28 @@ class ControlRunner:
         """Offer the first plan of a cycle for confirmation by a control, and decline it for now. If
         that is an exit, the plan after it is offered once the exit is done.
         """
-        if self._offered:
+        if self._has_offered:
             return False
-        self._offered, context = True, self._agent.context
+        self._has_offered, context = True, self._agent.context
         plan = shown.shown_step(ControlKind.CONFIRM, outcome)
         secret = self._read_secret()
-        waiting = None if secret is None else waiting_plan(context.store, secret)
-        if secret is not None and (waiting is None or waiting.difference(plan)):
+        offered_plan = None if secret is None else waiting_plan(context.store, secret)
+        if secret is not None and (offered_plan is None or offered_plan.difference(plan)):
             document = self._agent.plan_document(outcome, sent=False)
             moves = shown.format_moves(plan, self._agent.portfolio)
-            offered = with_document(plan, document, moves, context.clock.now_s(), secret)
-            context.store.controls.offer(offered)
+            offer = with_document(plan, document, moves, context.clock.now_s(), secret)
+            context.store.controls.offer(offer)
         return False
 
     @property
     def offers(self) -> bool:
         """True if the plan of the last cycle waits for a confirmation."""
-        return self._offered and self._agent.context.store.controls.waiting() is not None
+        return self._has_offered and self._agent.context.store.controls.waiting() is not None
 
     def end_cycle(self) -> None:
         """End the offer of a plan that the cycle did not propose again."""
         controls = self._agent.context.store.controls
-        if not self._offered and controls.waiting() is not None:
+        if not self._has_offered and controls.waiting() is not None:
             controls.end_offer()
 
     def _read_secret(self) -> bytes | None:
@@ -161,63 +161,67 @@ class ControlRunner:
         """End controls that an earlier run took and did not finish. None is repeated: what it sent
         is in the journal, which this run settles first.
         """
-        if self._recovered:
+        if self._has_recovered:
             return
-        self._recovered = True
+        self._has_recovered = True
         context = self._agent.context
         reason = (
             "the run ended while it carried this out; trimtab history shows what was sent,"
             " and the next run settles it"
         )
-        ends = []
+        control_ends = []
         for queued in context.store.controls.taken():
             control = queued.control
-            end = self._failed(queued.number, control, ControlCode.INTERRUPTED, reason)
+            control_end = self._failed_end(queued.number, control, ControlCode.INTERRUPTED, reason)
             if control is not None and self._secret and control.is_genuine(self._secret):
-                end = self._paused_unless_stopped(control, end)
-            ends.append(end)
-        context.store.controls.finish(ends, context.clock.now_s())
+                control_end = self._pause_unless_stopped(control, control_end)
+            control_ends.append(control_end)
+        context.store.controls.finish(control_ends, context.clock.now_s())
 
-    def _paused_unless_stopped(self, control: Control, end: ControlEnd) -> ControlEnd:
+    def _pause_unless_stopped(self, control: Control, control_end: ControlEnd) -> ControlEnd:
         """Pause if a stop that was taken has not stopped the bot, such as one whose sales differ from
         those shown: its owner wants no more trades. Returns the end with that reason.
         """
         context = self._agent.context
-        if control.kind is not ControlKind.STOP or end.state is ControlState.DONE:
-            return end
+        if control.kind is not ControlKind.STOP or control_end.state is ControlState.DONE:
+            return control_end
         if context.store.requests.stopping() is not None:
-            return end
+            return control_end
         reason = f"a stop by {control.asked_by} ({control.origin.value}) was not carried out"
         context.switch.pause(reason, context.clock.now_s())
         remedy = "the bot is paused instead; resume it, then ask for the stop again"
-        return replace(end, reason=f"{end.reason}; {remedy}")
+        return replace(control_end, reason=f"{control_end.reason}; {remedy}")
 
-    def _failed(self, number: int, control: Control | None, code: str, reason: str) -> ControlEnd:
+    def _failed_end(
+        self, number: int, control: Control | None, code: str, reason: str
+    ) -> ControlEnd:
         """Return the end of a control that was begun. A withdrawal names the requests that it may
         have begun: an open one is resumed, never requested again.
         """
         notes: Arguments = ()
         if control is not None and control.kind is ControlKind.WITHDRAW:
             since_s = control.asked_at_s - CHAIN_LAG_S
-            begun = [
+            begun_requests = [
                 request
                 for request in self._agent.context.store.requests.newest()
                 if request.payments
                 and (request.state is RequestState.OPEN or request.asked_s >= since_s)
             ]
-            notes = tuple(("request", str(owner_request.id)) for owner_request in begun)
-            if begun:
-                named = ", ".join(f"{intent.id} ({intent.state.value})" for intent in begun)
-                reason += f"; before another request, see withdrawal {named}"
+            notes = tuple(("request", str(request.id)) for request in begun_requests)
+            if begun_requests:
+                requests_text = ", ".join(
+                    f"{request.id} ({request.state.value})" for request in begun_requests
+                )
+                reason += f"; before another request, see withdrawal {requests_text}"
         return ControlEnd(number, ControlState.FAILED, code, reason, notes)
 
-    def _next(self) -> tuple[int, Control] | None:
+    def _next_valid(self) -> tuple[int, Control] | None:
         """Return the oldest valid control, and end the invalid ones before it in one transaction
         per batch.
         """
         controls, clock = self._agent.context.store.controls, self._agent.context.clock
         for _ in range(MAX_BATCHES):
-            ends: list[ControlEnd] = []
+            control_ends: list[ControlEnd] = []
             if not (batch := controls.queued()):
                 break
             now_s = clock.now_s()
@@ -226,34 +230,34 @@ class ControlRunner:
                 controls.log_end()[1], self._agent.context.store.journal.newest_transition_s()
             )
             for queued in batch:
-                end = self._refusal(queued, now_s, newest_s)
-                if end is None and queued.control is not None:
-                    controls.finish(ends, now_s)
+                control_end = self._refusal(queued, now_s, newest_s)
+                if control_end is None and queued.control is not None:
+                    controls.finish(control_ends, now_s)
                     return queued.number, queued.control
-                ends += [] if end is None else [end]
-            controls.finish(ends, now_s)
+                control_ends += [] if control_end is None else [control_end]
+            controls.finish(control_ends, now_s)
         return None
 
     def _refusal(self, queued: QueuedControl, now_s: int, newest_s: int) -> ControlEnd | None:
         """Return the end of a control that may not be carried out; None if it may."""
         control = queued.control
 
-        def refused(code: ControlCode, reason: str) -> ControlEnd:
+        def refused_end(code: ControlCode, reason: str) -> ControlEnd:
             return ControlEnd(queued.number, ControlState.REFUSED, code, reason)
 
         if self._secret is None:
-            return refused(ControlCode.SEAL, "the secret of the installation cannot be read")
+            return refused_end(ControlCode.SEAL, "the secret of the installation cannot be read")
         if control is None or not control.is_genuine(self._secret):
-            return refused(
+            return refused_end(
                 ControlCode.SEAL, "not written by this installation, or changed in the store"
             )
-        if control.id in self._taken:
-            return refused(ControlCode.REPLAYED, "already carried out")
+        if control.id in self._taken_ids:
+            return refused_end(ControlCode.REPLAYED, "already carried out")
         lifetime_s = control.expires_at_s - control.asked_at_s
         if control.asked_at_s > now_s + CLOCK_TOLERANCE_S or not 0 < lifetime_s <= MAX_LIFETIME_S:
-            return refused(ControlCode.CLOCK, "dated in the future, or valid for too long")
+            return refused_end(ControlCode.CLOCK, "dated in the future, or valid for too long")
         if newest_s > now_s + CLOCK_TOLERANCE_S:
-            return refused(
+            return refused_end(
                 ControlCode.CLOCK,
                 f"the clock was set back by {format_duration(newest_s - now_s)}; correct it, then ask again",
             )
@@ -273,33 +277,35 @@ class ControlRunner:
         number, control = queued
         context = self._agent.context
         controls, clock = context.store.controls, context.clock
-        self._taken.add(control.id)
+        self._taken_ids.add(control.id)
         if not controls.take(number, clock.now_s()):
-            end = ControlEnd(
+            control_end = ControlEnd(
                 number, ControlState.REFUSED, ControlCode.REPLAYED, "already carried out"
             )
-            controls.finish([end], clock.now_s())
+            controls.finish([control_end], clock.now_s())
             return False
         session.progress(f"control {control.kind.value}")
-        newest = {intent.id for intent in context.store.journal.intents(limit=1)}
+        newest_before = {intent.id for intent in context.store.journal.intents(limit=1)}
         try:
-            end = self._act(number, control, session)
+            control_end = self._act(number, control, session)
         except TrimtabError as error:
-            sent = {intent.id for intent in context.store.journal.intents(limit=1)} - newest
+            new_ids = {
+                intent.id for intent in context.store.journal.intents(limit=1)
+            } - newest_before
             code = error.code or ControlCode.ERROR
-            end = ControlEnd(number, ControlState.REFUSED, code, str(error))
-            if sent:
-                end = self._failed(number, control, code, str(error))
-            controls.finish([self._paused_unless_stopped(control, end)], clock.now_s())
+            control_end = ControlEnd(number, ControlState.REFUSED, code, str(error))
+            if new_ids:
+                control_end = self._failed_end(number, control, code, str(error))
+            controls.finish([self._pause_unless_stopped(control, control_end)], clock.now_s())
             if isinstance(error, OperatorNeeded) and not isinstance(error, LockHeld):
                 raise
             return False
         except Exception as error:
             reason = f"an internal error: {type(error).__name__}"
-            end = self._failed(number, control, ControlCode.ERROR, reason)
-            controls.finish([self._paused_unless_stopped(control, end)], clock.now_s())
+            control_end = self._failed_end(number, control, ControlCode.ERROR, reason)
+            controls.finish([self._pause_unless_stopped(control, control_end)], clock.now_s())
             raise
-        controls.finish([self._paused_unless_stopped(control, end)], clock.now_s())
+        controls.finish([self._pause_unless_stopped(control, control_end)], clock.now_s())
         return control.kind in (ControlKind.EDIT, ControlKind.STOP)
 
     def _act(self, number: int, control: Control, session: wiring.WalletSession) -> ControlEnd:
@@ -307,16 +313,18 @@ class ControlRunner:
         context = self._agent.context
         if control.kind is ControlKind.RESUME:
             if self._is_paused_since(number, control):
-                why = "a pause came after this request; ask again"
-                return ControlEnd(number, ControlState.REFUSED, ControlCode.PAUSED_SINCE, why)
+                reason_refused = "a pause came after this request; ask again"
+                return ControlEnd(
+                    number, ControlState.REFUSED, ControlCode.PAUSED_SINCE, reason_refused
+                )
             self._agent.require_not_stopped()
             reason = f"resumed by {control.asked_by} ({control.origin.value})"
             end_pause(context.store, context.switch, reason, context.clock.now_s())
             return ControlEnd(number, ControlState.DONE, "", "resumed")
         plan = self._shown_plan(control)
         if isinstance(plan, str):
-            waits = control.kind is ControlKind.CONFIRM
-            code = ControlCode.NOT_WAITING if waits else ControlCode.NOT_SHOWN
+            is_confirm = control.kind is ControlKind.CONFIRM
+            code = ControlCode.NOT_WAITING if is_confirm else ControlCode.NOT_SHOWN
             return ControlEnd(number, ControlState.REFUSED, code, plan)
         if control.kind is ControlKind.CONFIRM:
             context.store.controls.end_offer()
@@ -325,14 +333,14 @@ class ControlRunner:
         if control.kind is not ControlKind.STOP:
             agent.require_not_stopped()
         command = ControlCommand(agent, control, check, session, self._transports)
-        return _end(number, command.run(), check)
+        return _control_end(number, command.run(), check)
 
     def _is_paused_since(self, number: int, control: Control) -> bool:
         """Return whether a pause is newer than a control."""
         store = self._agent.context.store
-        newest = store.pause_switch.paused()
-        later = newest.paused and (newest.at_s or 0) > control.asked_at_s
-        return later or store.controls.is_paused_since(number)
+        switch_state = store.pause_switch.paused()
+        is_later = switch_state.paused and (switch_state.at_s or 0) > control.asked_at_s
+        return is_later or store.controls.is_paused_since(number)
 
     def _shown_plan(self, control: Control) -> ShownPlan | str:
         """Return the plan that the control confirms, or why there is none. A stop that neither
@@ -340,8 +348,8 @@ class ControlRunner:
         """
         if not control.plan_hash:
             if control.kind is ControlKind.STOP and not control.arguments:
-                exact = (("to_stable", "False"), ("to", ""))
-                return ShownPlan(ControlKind.STOP, (), exact, ())
+                exact_parts = (("to_stable", "False"), ("to", ""))
+                return ShownPlan(ControlKind.STOP, (), exact_parts, ())
             return "it confirms no shown plan"
         store, secret = self._agent.context.store, self._secret or b""
         if control.kind is ControlKind.CONFIRM:
@@ -389,16 +397,18 @@ class ControlCommand:
         the later slices of a gradual execution.
         """
         kind = self.control.kind
-        waiting = kind is ControlKind.CONFIRM
-        context = self.agent.context if waiting else self.agent.context.attended
+        is_confirm = kind is ControlKind.CONFIRM
+        context = self.agent.context if is_confirm else self.agent.context.attended
 
         def confirm(outcome: StepOutcome) -> bool:
             return self._accepts(shown.shown_step(kind, outcome))
 
-        with replace(self.session, context=context, confirm=confirm).held() as actors:
-            if waiting:
-                return _of_step(run_cycle(context, actors))
-            return _of_step(engine.run_cycle(context.readers, AgentCycle(), context.store, actors))
+        with replace(self.session, context=context, confirm=confirm).acting() as actors:
+            if is_confirm:
+                return _step_result(run_cycle(context, actors))
+            return _step_result(
+                engine.run_cycle(context.readers, AgentCycle(), context.store, actors)
+            )
 
     def _invest(self) -> ControlResult:
         arguments = self.control.arguments
@@ -413,7 +423,7 @@ class ControlCommand:
             return ControlResult("refused", "no new deposit was found")
         if report.told and report.outcome.kind is OutcomeKind.HOLD:
             return ControlResult("hold", report.outcome.reason)
-        return _of_step(report.outcome)
+        return _step_result(report.outcome)
 
     def _withdraw(self) -> ControlResult:
         arguments = self.control.arguments
@@ -453,30 +463,30 @@ class ControlCommand:
         return ControlResult(report.state, report.reason, report.transactions)
 
 
-def _of_step(outcome: StepOutcome) -> ControlResult:
+def _step_result(outcome: StepOutcome) -> ControlResult:
     guards = (("guard", verdict.guard) for verdict in outcome.failing)
     notes = (("step", outcome.step_id), *guards)
     return ControlResult(outcome.kind.value, outcome.reason, outcome.transactions, notes)
 
 
-def _end(number: int, result: ControlResult, check: PlanCheck) -> ControlEnd:
+def _control_end(number: int, result: ControlResult, check: PlanCheck) -> ControlEnd:
     """Return the end of a control whose command returned."""
     sent = tuple(("transaction", intent.tx_hash or intent.id) for intent in result.transactions)
-    pairs = (("outcome", result.outcome), *result.notes, *sent)
+    notes = (("outcome", result.outcome), *result.notes, *sent)
     if check.expired:
         reason = "it expired before its plan was ready"
-        return ControlEnd(number, ControlState.EXPIRED, ControlCode.EXPIRED, reason, pairs)
+        return ControlEnd(number, ControlState.EXPIRED, ControlCode.EXPIRED, reason, notes)
     if check.difference:
         state = ControlState.FAILED if sent else ControlState.REFUSED
         reason = f"the plan differs from the one shown: {check.difference}"
-        return ControlEnd(number, state, ControlCode.PLAN_CHANGED, reason, pairs)
+        return ControlEnd(number, state, ControlCode.PLAN_CHANGED, reason, notes)
     if check.followed and all(intent.succeeded for intent in result.transactions):
         reason = "carried out; the remainder needs a separate confirmation"
-        return ControlEnd(number, ControlState.DONE, "", reason, pairs)
+        return ControlEnd(number, ControlState.DONE, "", reason, notes)
     if result.outcome in SUCCESSES:
-        return ControlEnd(number, ControlState.DONE, "", result.reason, pairs)
+        return ControlEnd(number, ControlState.DONE, "", result.reason, notes)
     state = ControlState.REFUSED
     if sent or result.outcome in ("failed", "unfinished"):
         state = ControlState.FAILED
     code = next((text for name, text in result.notes if name == "guard"), result.outcome)
-    return ControlEnd(number, state, code, result.reason, pairs)
+    return ControlEnd(number, state, code, result.reason, notes)

@@ -21,8 +21,7 @@ from agent.app.documents.owner import (
     stored_document,
     with_document,
 )
-from agent.app.money import shutdown
-from agent.app.money import transfers as money
+from agent.app.money import shutdown, transfers
 from agent.app.settings import editing
 from agent.chain.rpc import Transport
 from agent.config.fields import ConfigTable
@@ -110,13 +109,13 @@ def preview_control(
     with open_agent(loaded, transports=transports, clock=clock) as agent:
         store, now_s = agent.context.store, agent.context.clock.now_s()
         if kind is ControlKind.CONFIRM:
-            if (waiting := waiting_plan(store, secret)) is None:
+            if (offered_plan := waiting_plan(store, secret)) is None:
                 raise Refused(
                     "no plan waits for a confirmation",
                     remedy="only trimtab run --send --offer offers plans",
                     code=ControlCode.NOT_WAITING,
                 )
-            return stored_document(waiting)
+            return stored_document(offered_plan)
         preview = preview_on(agent, kind, pairs, transports)
         moves = format_moves(preview.plan, agent.portfolio)
         plan = with_document(preview.plan, preview.document, moves, now_s, secret)
@@ -129,14 +128,14 @@ def format_moves(plan: ShownPlan, portfolio: Portfolio) -> tuple[str, ...]:
     """Return the amounts of a plan as text: "-0.5 WETH", "pay 500 USDC"; in base units if the
     token is unknown.
     """
-    known = {
+    tokens = {
         token.address: token
         for token in (*(asset.token for asset in portfolio.assets), *portfolio.hubs)
     }
     moves = []
     for name, raw, _ in plan.amounts:
         verb, _, address = name.rpartition(" ")
-        if (token := known.get(address)) is None:
+        if (token := tokens.get(address)) is None:
             moves.append(f"{name} {raw}")
             continue
         amount = decimal_text(raw, token.decimals)
@@ -162,31 +161,35 @@ def preview_on(
         case ControlKind.REBALANCE:
             outcome = agent.plan()
             refusal = _refusal(outcome.kind.value, outcome.reason or "no plan")
-            planned = agent.plan_document(outcome, sent=False)
-            return ControlPreview(shown_step(kind, outcome), planned, refusal)
+            plan_document = agent.plan_document(outcome, sent=False)
+            return ControlPreview(shown_step(kind, outcome), plan_document, refusal)
         case ControlKind.INVEST:
             return _preview_investment(agent, arguments)
         case ControlKind.WITHDRAW:
-            paid = withdraw(agent, arguments, send=False, confirm=lambda _: False)
-            payments = fill(owner.WithdrawalDocument, paid, agent.portfolio)
-            refusal = _refusal(paid.state, paid.reason)
-            return ControlPreview(shown_withdrawal(arguments, paid), payments, refusal)
+            withdrawal = withdraw(agent, arguments, send=False, confirm=lambda _: False)
+            withdrawal_document = fill(owner.WithdrawalDocument, withdrawal, agent.portfolio)
+            refusal = _refusal(withdrawal.state, withdrawal.reason)
+            return ControlPreview(
+                shown_withdrawal(arguments, withdrawal), withdrawal_document, refusal
+            )
         case ControlKind.EDIT:
-            edited = edit(agent, arguments, transports, confirm=None)
-            refusal = _refusal(edited.state, f"the config is {edited.state}")
-            plan = shown_edit(arguments, edited)
-            return ControlPreview(plan, editing.edit_document(edited), refusal)
+            edit_report = edit(agent, arguments, transports, confirm=None)
+            refusal = _refusal(edit_report.state, f"the config is {edit_report.state}")
+            plan = shown_edit(arguments, edit_report)
+            return ControlPreview(plan, editing.edit_document(edit_report), refusal)
         case ControlKind.STOP:
-            ended = stop(agent, arguments, send=False, confirm=lambda _: False)
-            stopped = fill(owner.ShutdownDocument, ended, agent.portfolio)
-            refusal = _refusal(ended.state, ended.reason)
-            return ControlPreview(shown_stop(arguments, ended), stopped, refusal)
+            shutdown_report = stop(agent, arguments, send=False, confirm=lambda _: False)
+            shutdown_document = fill(owner.ShutdownDocument, shutdown_report, agent.portfolio)
+            refusal = _refusal(shutdown_report.state, shutdown_report.reason)
+            return ControlPreview(
+                shown_stop(arguments, shutdown_report), shutdown_document, refusal
+            )
     raise Refused(f"{kind.value} has no plan to show", remedy="send it without one")
 
 
 def _preview_investment(agent: Agent, arguments: Arguments) -> ControlPreview:
-    report = money.invest(agent, only=flows(arguments), confirm=lambda _: False)
-    document = money.investment_document(report, agent, sent=False)
+    report = transfers.invest(agent, only=flows(arguments), confirm=lambda _: False)
+    document = transfers.investment_document(report, agent, sent=False)
     refusal = ""
     if report.outcome is None:
         refusal = "no new deposit was found"
@@ -209,9 +212,9 @@ def withdraw(
     progress: Callable[[str], None] = lambda _: None,
 ) -> WithdrawalReport:
     """Withdraw, or resume a withdrawal."""
-    control = _given(arguments)
+    control = _as_control(arguments)
     if (number := control.value("resume")) is not None:
-        return money.resume(
+        return transfers.resume(
             agent,
             int(number),
             to=control.value("to"),
@@ -219,7 +222,7 @@ def withdraw(
             confirm=confirm,
             progress=progress,
         )
-    return money.withdraw(
+    return transfers.withdraw(
         agent,
         control.value("amount") or "",
         control.value("in"),
@@ -240,7 +243,7 @@ def stop(
     progress: Callable[[str], None] = lambda _: None,
 ) -> ShutdownReport:
     """Stop the bot, or continue an unfinished stop."""
-    control = _given(arguments)
+    control = _as_control(arguments)
     return shutdown.stop(
         agent,
         to_stable=control.flag("to-stable"),
@@ -259,28 +262,30 @@ def edit(
     confirm: editing.Confirm | None,
 ) -> EditReport:
     """Edit the config, unless the edit would permit more than before (Refused)."""
-    control, path = _given(arguments), agent.context.loaded.path
+    control, path = _as_control(arguments), agent.context.loaded.path
     changes = parse_changes(
         control.values("set"), control.values("target"), (), control.values("remove")
     )
 
-    def make(text: str, changed: ConfigChanges) -> str:
-        after = apply_changes(text, changed)
-        if after == text:  # else it would confirm changes made by hand
+    def edit_text(text: str, edit_changes: ConfigChanges) -> str:
+        text_after = apply_changes(text, edit_changes)
+        if text_after == text:  # else it would confirm changes made by hand
             raise Refused(
                 "the edit changes nothing", remedy=AT_THE_TERMINAL, code=ControlCode.UNCHANGED
             )
-        before = load_config_text(text, path, str(path))
-        edited = load_config_text(after, path, "the edited config")
-        owners = config_versions.owners_config(before, agent.context.store.configs)
-        require_no_widening(before.config, edited.config, owners)
-        return after
+        config_before = load_config_text(text, path, str(path))
+        config_after = load_config_text(text_after, path, "the edited config")
+        owner_config = config_versions.owners_config(config_before, agent.context.store.configs)
+        require_no_widening(config_before.config, config_after.config, owner_config)
+        return text_after
 
     return editing.edit(
         path,
-        partial(make, changed=changes),
+        partial(edit_text, edit_changes=changes),
         in_rounds=control.flag("in-slices"),
-        sell_first=partial(make, changed=sell_removed_assets(changes)) if changes.removes else None,
+        sell_first=partial(edit_text, edit_changes=sell_removed_assets(changes))
+        if changes.removes
+        else None,
         unseen=True,
         how=config_versions.BY_CONTROL,
         confirm=confirm,
@@ -289,65 +294,65 @@ def edit(
     )
 
 
-def _given(arguments: Arguments) -> Control:
+def _as_control(arguments: Arguments) -> Control:
     """Return the arguments as a control, for its accessors."""
     return Control("", ControlKind.EDIT, arguments, "", "", ControlOrigin.CLI, 0, 0)
 
 
 def shown_step(
-    kind: ControlKind, outcome: StepOutcome, arguments: Arguments = (), exact: Arguments = ()
+    kind: ControlKind, outcome: StepOutcome, arguments: Arguments = (), exact_parts: Arguments = ()
 ) -> ShownPlan:
     """Return the binding parts of one step's plan."""
-    return ShownPlan(kind, arguments, (*_exact_parts(outcome), *exact), _amounts([outcome]))
+    return ShownPlan(kind, arguments, (*_exact_parts(outcome), *exact_parts), _amounts([outcome]))
 
 
 def shown_investment(arguments: Arguments, report: InvestmentReport) -> ShownPlan:
     """Return the binding parts of an investment: the deposits and their plan."""
-    came = tuple(("deposit", f"{flow.token} {flow.delta_raw}") for flow in report.came)
-    deposited = ("deposits", "; ".join(sorted(text for _, text in came)))
-    active = report.step_input.history.cash_flows.purchase
-    exact = (deposited, ("purchase", "" if active is None else active.id))
+    deposits = tuple(("deposit", f"{flow.token} {flow.delta_raw}") for flow in report.came)
+    deposits_part = ("deposits", "; ".join(sorted(text for _, text in deposits)))
+    purchase = report.step_input.history.cash_flows.purchase
+    exact_parts = (deposits_part, ("purchase", "" if purchase is None else purchase.id))
     if report.outcome is None:
-        return ShownPlan(ControlKind.INVEST, arguments, exact, ())
-    return shown_step(ControlKind.INVEST, report.outcome, arguments, exact)
+        return ShownPlan(ControlKind.INVEST, arguments, exact_parts, ())
+    return shown_step(ControlKind.INVEST, report.outcome, arguments, exact_parts)
 
 
 def shown_withdrawal(arguments: Arguments, report: WithdrawalReport) -> ShownPlan:
     """Return the binding parts of a withdrawal: payments, their address, and the sale before them."""
-    share = TOLERANCE_BPS if _given(arguments).flag("pro-rata") else 0
-    paid = tuple(
+    tolerance_bps = TOLERANCE_BPS if _as_control(arguments).flag("pro-rata") else 0
+    payments = tuple(
         (
             f"pay{' native' if payment.native else ''} {payment.token}",
             payment.raw,
-            payment.raw * share // BPS,
+            payment.raw * tolerance_bps // BPS,
         )
         for payment in report.payments
     )
     sale = () if report.sale is None else _amounts([report.sale])
-    exact = (("to", report.to or ""), ("sale", "no" if report.sale is None else "yes"))
-    return ShownPlan(ControlKind.WITHDRAW, arguments, exact, (*sale, *paid))
+    exact_parts = (("to", report.to or ""), ("sale", "no" if report.sale is None else "yes"))
+    return ShownPlan(ControlKind.WITHDRAW, arguments, exact_parts, (*sale, *payments))
 
 
 def shown_stop(arguments: Arguments, report: ShutdownReport) -> ShownPlan:
     """Return the binding parts of a stop: whether it sells, the tokens sold, and the address paid.
     It sells and pays everything, so the amounts are not fixed in advance.
     """
-    exact = (("to_stable", str(report.to_stable)), ("to", report.to or ""))
+    exact_parts = (("to_stable", str(report.to_stable)), ("to", report.to or ""))
     amounts = _amounts(report.sales, ANY_AMOUNT_BPS)
-    return ShownPlan(ControlKind.STOP, arguments, exact, amounts)
+    return ShownPlan(ControlKind.STOP, arguments, exact_parts, amounts)
 
 
 def shown_edit(arguments: Arguments, report: EditReport) -> ShownPlan:
     """Return the binding parts of an edit: changed lines, earlier changes by hand, and the tokens of
     its transition. An edit sends nothing.
     """
-    exact = (
+    exact_parts = (
         ("changes", "\n".join(report.changes)),
         ("by_hand", "\n".join(report.by_hand)),
         ("next", "\n".join(report.following)),
     )
     transition = () if report.transition is None else _amounts([report.transition], ANY_AMOUNT_BPS)
-    return ShownPlan(ControlKind.EDIT, arguments, exact, transition)
+    return ShownPlan(ControlKind.EDIT, arguments, exact_parts, transition)
 
 
 def _exact_parts(outcome: StepOutcome) -> Arguments:
@@ -355,17 +360,17 @@ def _exact_parts(outcome: StepOutcome) -> Arguments:
     changes of a delegate.
     """
     plan = outcome.plan
-    others: Sequence[object] = () if plan is None else plan.layer(FuturesPlan).actions
-    changes = [
-        other
-        for other in others
-        if not isinstance(other, PerpOrder | MarginDeposit | MarginWithdrawal)
+    actions: Sequence[object] = () if plan is None else plan.layer(FuturesPlan).actions
+    delegate_changes = [
+        action
+        for action in actions
+        if not isinstance(action, PerpOrder | MarginDeposit | MarginWithdrawal)
     ]
     return (
         ("decision", type(outcome.decision).__name__),
         ("exit", outcome.decided.exit_token),
         ("order", outcome.decided.order),
-        ("delegate", "; ".join(repr(change) for change in changes)),
+        ("delegate", "; ".join(repr(change) for change in delegate_changes)),
     )
 
 
@@ -378,36 +383,38 @@ def _amounts(
         if outcome.plan is None:
             continue
         for name, amount, tolerance in (
-            *_swapped(reference_prices(outcome.step_input).by_token, outcome.plan, share_bps),
-            *_provided(outcome.plan, share_bps),
-            *_futures(outcome.plan, share_bps),
+            *_swap_amounts(reference_prices(outcome.step_input).by_token, outcome.plan, share_bps),
+            *_liquidity_amounts(outcome.plan, share_bps),
+            *_futures_amounts(outcome.plan, share_bps),
         ):
-            before, slack = amounts.get(name, (0, 0))
-            amounts[name] = (before + amount, slack + tolerance)
+            earlier_amount, earlier_tolerance = amounts.get(name, (0, 0))
+            amounts[name] = (earlier_amount + amount, earlier_tolerance + tolerance)
     return tuple((name, *amounts[name]) for name in sorted(amounts))
 
 
-def _swapped(prices: Mapping[str, Price], plan: Plan, share_bps: int) -> list[tuple[str, int, int]]:
+def _swap_amounts(
+    prices: Mapping[str, Price], plan: Plan, share_bps: int
+) -> list[tuple[str, int, int]]:
     """Return the changes of the wallet by token, each with the tolerance in that token."""
-    moved = plan.turnover * share_bps / BPS
+    tolerance_value = plan.turnover * share_bps / BPS
     amounts = []
     for token, raw in plan.wallet_changes().items():
         price = prices.get(token)
-        amounts.append((token, raw, floor_int(moved / price) if price else 0))
+        amounts.append((token, raw, floor_int(tolerance_value / price) if price else 0))
     return amounts
 
 
-def _provided(plan: Plan, share_bps: int) -> list[tuple[str, int, int]]:
-    provided = []
+def _liquidity_amounts(plan: Plan, share_bps: int) -> list[tuple[str, int, int]]:
+    named_amounts = []
     for action in map(lp_action, plan.actions):
         amounts = action.fees_raw if isinstance(action, Collect) else action.amounts_raw
         for token, raw in zip((action.token0, action.token1), amounts, strict=True):
             name = f"{type(action).__name__} {action.name} {token}"
-            provided.append((name, raw, raw * share_bps // BPS))
-    return provided
+            named_amounts.append((name, raw, raw * share_bps // BPS))
+    return named_amounts
 
 
-def _futures(plan: Plan, share_bps: int) -> list[tuple[str, int, int]]:
+def _futures_amounts(plan: Plan, share_bps: int) -> list[tuple[str, int, int]]:
     amounts = []
     for action in plan.layer(FuturesPlan).actions:
         if isinstance(action, PerpOrder):
@@ -425,15 +432,15 @@ EXIT_KEYS = frozenset(ExitKeys.model_fields)
 AT_THE_TERMINAL = "change it at the terminal: trimtab edit"
 
 
-def require_no_widening(before: Config, after: Config, owners: Config | None = None) -> None:
+def require_no_widening(before: Config, after: Config, owner_config: Config | None = None) -> None:
     """Raise Refused if the edited config may permit more than the present one (another address,
     contract, token, endpoint or key, a looser limit, or anything else outside the lists above), or
-    may stop an exit. A key is exempt if its new value would be permitted as an edit of `owners`, the
-    last config that the owner confirmed.
+    may stop an exit. A key is exempt if its new value would be permitted as an edit of
+    `owner_config`, the last config that the owner confirmed.
     """
-    known = None if owners is None else {*_widening_keys(owners, after)}
+    owner_keys = None if owner_config is None else {*_widening_keys(owner_config, after)}
     for key in _widening_keys(before, after):
-        if known is not None and key not in known:
+        if owner_keys is not None and key not in owner_keys:
             continue
         verdict = Verdict("control_edit", key, "targets, triggers, limits of trades", False)
         raise Refused(
@@ -447,94 +454,96 @@ def require_no_widening(before: Config, after: Config, owners: Config | None = N
 
 def _widening_keys(before: Config, after: Config) -> Iterator[str]:
     for name in Config.model_fields:
-        old, new = getattr(before, name), getattr(after, name)
-        if old == new:
+        old_value, new_value = getattr(before, name), getattr(after, name)
+        if old_value == new_value:
             continue
         match name:
             case "portfolio":
                 yield from _portfolio_keys(before, after)
             case "policy":
-                yield from _policy_keys(old, new)
+                yield from _policy_keys(old_value, new_value)
             case "limits":
-                yield from _limit_keys(old, new)
-            case _ if isinstance(old, ConfigTable) and type(old) is type(new):
+                yield from _limit_keys(old_value, new_value)
+            case _ if isinstance(old_value, ConfigTable) and type(old_value) is type(new_value):
                 yield from (
                     f"{name}.{key}"
-                    for key in type(old).model_fields
-                    if getattr(old, key) != getattr(new, key)
+                    for key in type(old_value).model_fields
+                    if getattr(old_value, key) != getattr(new_value, key)
                 )
             case _:
                 yield name
 
 
 def _portfolio_keys(before: Config, after: Config) -> Iterator[str]:
-    old, new = before.portfolio, after.portfolio
-    for name in type(old).model_fields:
-        if name == "assets" or getattr(old, name) == getattr(new, name):
+    old_portfolio, new_portfolio = before.portfolio, after.portfolio
+    for name in type(old_portfolio).model_fields:
+        if name == "assets" or getattr(old_portfolio, name) == getattr(new_portfolio, name):
             continue
-        if name != "max_live_value" or not _is_lower(new.max_live_value, old.max_live_value):
+        if name != "max_live_value" or not _is_lower(
+            new_portfolio.max_live_value, old_portfolio.max_live_value
+        ):
             yield f"portfolio.{name}"
-    known = {asset.symbol: asset for asset in old.assets}
-    for asset in new.assets:
-        if (mine := known.get(asset.symbol)) is None:
+    old_assets = {asset.symbol: asset for asset in old_portfolio.assets}
+    for asset in new_portfolio.assets:
+        if (old_asset := old_assets.get(asset.symbol)) is None:
             yield f"portfolio.assets.{asset.symbol}"
             continue
         yield from (
             f"portfolio.assets.{asset.symbol}.{name}"
             for name in AssetTable.model_fields
-            if getattr(mine, name) != getattr(asset, name)
-            and (name not in ASSET_KEYS or _may_stop_exits(name, mine, asset))
+            if getattr(old_asset, name) != getattr(asset, name)
+            and (name not in ASSET_KEYS or _may_stop_exits(name, old_asset, asset))
         )
 
 
-def _may_stop_exits(name: str, old: AssetTable, new: AssetTable) -> bool:
+def _may_stop_exits(name: str, old_asset: AssetTable, new_asset: AssetTable) -> bool:
     """Return whether a change of an asset's key may stop its exits: a higher reserve, an exit order
     that is set, or an entry, from whose fill exits count.
     """
     if name == "reserve":
-        return Decimal(new.reserve) > Decimal(old.reserve)
+        return Decimal(new_asset.reserve) > Decimal(old_asset.reserve)
     if name in EXIT_KEYS:
-        return getattr(old, name) is not None
-    return name == "entry" and any(getattr(old, key) is not None for key in EXIT_KEYS)
+        return getattr(old_asset, name) is not None
+    return name == "entry" and any(getattr(old_asset, key) is not None for key in EXIT_KEYS)
 
 
-def _policy_keys(old: Any, new: Any) -> Iterator[str]:
-    for name in type(old).model_fields:
-        if name not in POLICY_KEYS and getattr(old, name) != getattr(new, name):
+def _policy_keys(old_policy: Any, new_policy: Any) -> Iterator[str]:
+    for name in type(old_policy).model_fields:
+        if name not in POLICY_KEYS and getattr(old_policy, name) != getattr(new_policy, name):
             yield f"policy.{name}"
 
 
-def _limit_keys(old: Any, new: Any) -> Iterator[str]:
-    for name in type(old).model_fields:
-        mine, theirs = getattr(old, name), getattr(new, name)
-        if mine == theirs:
+def _limit_keys(old_limits: Any, new_limits: Any) -> Iterator[str]:
+    for name in type(old_limits).model_fields:
+        old_limit, new_limit = getattr(old_limits, name), getattr(new_limits, name)
+        if old_limit == new_limit:
             continue
         if name == "i_accept":
-            tighter = set(theirs) <= set(mine)
+            is_tightened = set(new_limit) <= set(old_limit)
         elif name == "max_weight":
-            tighter = _caps_are_lower(theirs, mine)
+            is_tightened = _caps_are_lower(new_limit, old_limit)
         elif name in LIMITS:
-            tighter = not LIMITS[name].binds_exits and is_tighter(name, theirs, mine)
+            is_tightened = not LIMITS[name].binds_exits and is_tighter(name, new_limit, old_limit)
         else:
-            tighter = _is_lower(theirs, mine)
-        if not tighter:
+            is_tightened = _is_lower(new_limit, old_limit)
+        if not is_tightened:
             yield f"limits.{name}"
 
 
-def _caps_are_lower(new: dict[str, int] | None, old: dict[str, int] | None) -> bool:
+def _caps_are_lower(new_caps: dict[str, int] | None, old_caps: dict[str, int] | None) -> bool:
     """Return whether no asset's cap is higher than before; None means no caps. A new cap of an asset
     replaces that of "any".
     """
-    if new is None:
+    if new_caps is None:
         return False
-    caps = old or {}
-    return set(caps) <= set(new) and all(
-        cap <= caps.get(name, caps.get(ANY, BPS)) for name, cap in new.items()
+    caps = old_caps or {}
+    return set(caps) <= set(new_caps) and all(
+        cap <= caps.get(name, caps.get(ANY, BPS)) for name, cap in new_caps.items()
     )
 
 
-def _is_lower(new: Any, old: Any) -> bool:
+def _is_lower(new_cap: Any, old_cap: Any) -> bool:
     """Return whether a cap is lower; None is the loosest."""
-    if new is None:
+    if new_cap is None:
         return False
-    return old is None or Decimal(new) < Decimal(old)
+    return old_cap is None or Decimal(new_cap) < Decimal(old_cap)

@@ -47,7 +47,9 @@ MAX_AGE_S = 300
 """Maximum age of a command. Older messages arrived while the bot was down."""
 MAX_LEAD_S = 60
 """Maximum lead of a message's date over this machine's clock."""
-FORWARDED = frozenset({"forward_date", "forward_from", "forward_from_chat", "forward_sender_name"})
+FORWARD_FIELDS = frozenset(
+    {"forward_date", "forward_from", "forward_from_chat", "forward_sender_name"}
+)
 """Fields of forwarded messages before version 7 of the Bot API."""
 LONGEST_NAME = 32
 LONGEST_TEXT = 4_000
@@ -55,8 +57,8 @@ LONGEST_TEXT = 4_000
 WATCH_S = 2.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
 READS_CHAIN = ("/status", "/plan")
-STRANGERS_TOLD, STRANGER_DAY_S = 10, 86_400
-ENDED = frozenset(
+MAX_REPORTED_STRANGERS, STRANGER_WINDOW_S = 10, 86_400
+END_STATES = frozenset(
     state.value
     for state in (
         ControlState.DONE,
@@ -96,15 +98,15 @@ class TelegramBot:
     watch_s: float = WATCH_S
     _strangers: dict[int, float] = field(default_factory=dict)
     _replies: set[asyncio.Task[None]] = field(default_factory=set)
-    _reading: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _read_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def run(self, started: Callable[[], None] = lambda: None) -> None:
         """Poll and watch until cancelled; call `started` once Telegram has accepted the token.
         Raises ConfigError if it is refused.
         """
-        await self._ask(self.bot.initialize)
+        await self._call_api(self.bot.initialize)
         started()
-        tasks = [asyncio.create_task(self._poll()), asyncio.create_task(self._watch())]
+        tasks = [asyncio.create_task(self._poll()), asyncio.create_task(self._watch_store())]
         try:
             await asyncio.gather(*tasks)
         finally:
@@ -115,24 +117,26 @@ class TelegramBot:
 
     async def _poll(self) -> None:
         while True:
-            last = self.store.phone.last_update(int(self.now()))
-            updates = await self._ask(partial(self._updates, last + 1 if last else None))
+            last_update = self.store.phone.last_update(int(self.now()))
+            updates = await self._call_api(
+                partial(self._get_updates, last_update + 1 if last_update else None)
+            )
             for update in updates:
                 # recorded first: a command is lost rather than carried out twice
                 if self.store.phone.take_update(update.update_id, int(self.now())):
                     await self._handle(update)
 
-    async def _updates(self, offset: int | None) -> tuple[Update, ...]:
+    async def _get_updates(self, offset: int | None) -> tuple[Update, ...]:
         return await self.bot.get_updates(
             offset=offset, timeout=self.table.poll, allowed_updates=["message"]
         )
 
-    async def _watch(self) -> None:
+    async def _watch_store(self) -> None:
         while True:
             await asyncio.sleep(self.watch_s)
             try:
-                await self._tell_offer()
-                await self._tell_ended()
+                await self._send_offer()
+                await self._send_ended()
             except TrimtabError as error:
                 log.error("%s", self.redactor.clean(str(error)))
 
@@ -142,7 +146,7 @@ class TelegramBot:
             return
         chat = message.chat
         if chat.type != "private" or chat.id not in self.table.chats:
-            await self._tell_stranger(chat.id)
+            await self._report_stranger(chat.id)
             return
         if (reason := self._refusal(message)) is not None:
             await self._send(chat.id, f"Not done: {reason}")
@@ -167,7 +171,7 @@ class TelegramBot:
         if (
             message.forward_origin
             or message.is_automatic_forward
-            or FORWARDED & {*message.api_kwargs}
+            or FORWARD_FIELDS & {*message.api_kwargs}
         ):
             return "a forwarded message is no command. Write it yourself."
         if message.via_bot or message.sender_business_bot or sender is None or sender.is_bot:
@@ -176,8 +180,8 @@ class TelegramBot:
             return "a message of another sender is no command."
         if message.edit_date is not None or message.is_from_offline:
             return "an edited or scheduled message is no command. Send it again."
-        command, at, name = (message.text or "").split(maxsplit=1)[0].partition("@")
-        if at and name.lower() != self.bot.username.lower():
+        command, at_sign, name = (message.text or "").split(maxsplit=1)[0].partition("@")
+        if at_sign and name.lower() != self.bot.username.lower():
             return f"{command[:LONGEST_NAME]} is for @{name[:LONGEST_NAME]}, not for this bot."
         return None
 
@@ -194,9 +198,9 @@ class TelegramBot:
         command, *words = (message.text or "").split()
         match command.partition("@")[0].lower(), words:
             case "/status", []:
-                return messages.status_text(await self._read(self.actions.status))
+                return messages.status_text(await self._read_document(self.actions.status))
             case "/plan", []:
-                return self._with_code(chat, await self._read(self.actions.plan))
+                return self._with_code(chat, await self._read_document(self.actions.plan))
             case "/pause", []:
                 await self._submit(chat, ControlKind.PAUSE, "")
                 return "Paused: nothing is sent until /resume."
@@ -210,9 +214,9 @@ class TelegramBot:
             case _:
                 return messages.HELP
 
-    async def _read(self, action: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    async def _read_document(self, action: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """Return a document that is read from the chain, one at a time."""
-        async with self._reading:
+        async with self._read_lock:
             return await asyncio.to_thread(action)
 
     def _with_code(self, chat: int, document: dict[str, Any]) -> str:
@@ -233,10 +237,10 @@ class TelegramBot:
     def _code(self, chat: int, kind: ControlKind, plan_hash: str) -> str:
         code = f"{secrets.randbelow(10**CODE_DIGITS):0{CODE_DIGITS}d}"
         now_s = int(self.now())
-        opened = PhoneCode(
+        phone_code = PhoneCode(
             chat, self._digest(chat, code), kind.value, plan_hash, now_s + self.table.code_ttl
         )
-        self.store.phone.open_code(opened, now_s)
+        self.store.phone.open_code(phone_code, now_s)
         return code
 
     def _digest(self, chat: int, code: str) -> str:
@@ -254,70 +258,74 @@ class TelegramBot:
     async def _submit(self, chat: int, kind: ControlKind, plan_hash: str) -> None:
         await asyncio.to_thread(self.actions.submit, kind, plan_hash, asked_by(chat))
 
-    async def _tell_offer(self) -> None:
-        waiting = self.store.controls.waiting()
-        if waiting is None or not self.store.phone.take_offer(waiting.hash):
+    async def _send_offer(self) -> None:
+        offer = self.store.controls.waiting()
+        if offer is None or not self.store.phone.take_offer(offer.hash):
             return
-        plan_view = await self._read(self.actions.plan)
+        plan_view = await self._read_document(self.actions.plan)
         for chat in self.table.chats:
             await self._send(
                 chat, f"A plan is waiting for you.\n{self._with_code(chat, plan_view)}"
             )
 
-    async def _tell_ended(self) -> None:
-        for event in self.store.controls.log(self.store.phone.last_told()):
+    async def _send_ended(self) -> None:
+        for event in self.store.controls.log(self.store.phone.last_reported()):
             if not self.store.phone.take_line(event.number):
                 continue
-            if event.origin == ControlOrigin.TELEGRAM.value and event.state in ENDED:
+            if event.origin == ControlOrigin.TELEGRAM.value and event.state in END_STATES:
                 for chat in self.table.chats:
                     if event.asked_by == asked_by(chat) and event.kind != ControlKind.PAUSE.value:
                         await self._send(chat, messages.ended_text(event))
 
-    async def _tell_stranger(self, chat: int) -> None:
+    async def _report_stranger(self, chat: int) -> None:
         """Report the number of an unknown chat to the allowed chats; its sender gets no answer."""
-        now = self.now()
+        now_s = self.now()
         self._strangers = {
-            chat: at for chat, at in self._strangers.items() if now - at < STRANGER_DAY_S
+            chat: seen_s
+            for chat, seen_s in self._strangers.items()
+            if now_s - seen_s < STRANGER_WINDOW_S
         }
-        if chat in self._strangers or len(self._strangers) >= STRANGERS_TOLD:
+        if chat in self._strangers or len(self._strangers) >= MAX_REPORTED_STRANGERS:
             return
-        self._strangers[chat] = now
+        self._strangers[chat] = now_s
         log.warning("ignored a message from chat %d", chat)
-        for known in self.table.chats:
-            await self._send(known, f"Ignored a message from unknown chat {chat}.")
+        for allowed_chat in self.table.chats:
+            await self._send(allowed_chat, f"Ignored a message from unknown chat {chat}.")
 
     async def _send(self, chat: int, text: str) -> None:
         with suppress(_UnsentError):
-            await self._ask(lambda: self.bot.send_message(chat, text[:LONGEST_TEXT]), is_send=True)
+            await self._call_api(
+                lambda: self.bot.send_message(chat, text[:LONGEST_TEXT]), is_send=True
+            )
 
-    async def _ask(self, call: Callable[[], Awaitable[T]], *, is_send: bool = False) -> T:
+    async def _call_api(self, call: Callable[[], Awaitable[T]], *, is_send: bool = False) -> T:
         """Return the answer of the Bot API; wait out failures. A message that may have arrived is not
         sent again (_UnsentError). Raises ConfigError if the token is refused.
         """
-        from telegram import error as api
+        from telegram import error as telegram_error
 
         pause_s = FIRST_PAUSE_S
         while True:
             try:
                 return await call()
-            except api.RetryAfter as found:
-                wait = found.retry_after
+            except telegram_error.RetryAfter as error:
+                wait = error.retry_after
                 pause_s = wait if isinstance(wait, int) else wait.total_seconds()
                 log.warning("Telegram asks to wait %.0f s", pause_s)
-            except (api.InvalidToken, api.Forbidden) as found:
-                if is_send and isinstance(found, api.Forbidden):
+            except (telegram_error.InvalidToken, telegram_error.Forbidden) as error:
+                if is_send and isinstance(error, telegram_error.Forbidden):
                     log.error("a chat refuses messages; start the bot there")
                     raise _UnsentError from None
                 raise ConfigError(
                     "telegram.token_env: Telegram refuses the token",
                     f"put the bot token that @BotFather issued into {self.table.token_env}",
                 ) from None
-            except api.Conflict:
+            except telegram_error.Conflict:
                 log.error("another process polls with this bot's token")
                 pause_s = min(LONGEST_PAUSE_S, max(2 * pause_s, 2.0))
-            except api.NetworkError as found:
-                log.warning("Telegram: %s", type(found).__name__)
-                if is_send and _is_final(found):
+            except telegram_error.NetworkError as error:
+                log.warning("Telegram: %s", type(error).__name__)
+                if is_send and _is_final(error):
                     raise _UnsentError from None
                 pause_s = min(LONGEST_PAUSE_S, 2 * pause_s)
             await asyncio.sleep(pause_s)
@@ -361,8 +369,8 @@ class QueueActions:
     def plan(self) -> dict[str, Any]:
         """See PhoneActions."""
         with wiring.open_store_offline(self._loaded) as (store, _):
-            waits = store.controls.waiting() is not None
-        kind = ControlKind.CONFIRM if waits else ControlKind.REBALANCE
+            has_offer = store.controls.waiting() is not None
+        kind = ControlKind.CONFIRM if has_offer else ControlKind.REBALANCE
         return dict(
             preview_control(self._loaded, kind, transports=self._transports, clock=self._clock)
         )

@@ -91,10 +91,12 @@ def _conversion(hint: Any) -> Convert:
         return lambda value, portfolio: (
             value if isinstance(value, dict) else fill(hint, value, portfolio)
         )
-    inner = [_conversion(get_arg) for get_arg in get_args(hint)[:1] if get_arg is not NoneType]
+    item_conversions = [
+        _conversion(get_arg) for get_arg in get_args(hint)[:1] if get_arg is not NoneType
+    ]
     if get_origin(hint) is list:
-        return lambda values, portfolio: [inner[0](value, portfolio) for value in values]
-    return inner[0] if inner and get_origin(hint) is not dict else _plain
+        return lambda values, portfolio: [item_conversions[0](value, portfolio) for value in values]
+    return item_conversions[0] if item_conversions and get_origin(hint) is not dict else _plain
 
 
 def _plain(value: Any, _: Any) -> object:

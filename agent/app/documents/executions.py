@@ -60,9 +60,9 @@ def purchase_progress(purchase: PurchaseProgress, portfolio: Any) -> ProgressDoc
 
 
 def _progress(source: tuple[StepInput, DecisionResult], portfolio: Any) -> ProgressDocument | None:
-    step, decided = source
+    step, decision_result = source
     execution = step.history.execution
-    if execution is None or decided.ends_execution:
+    if execution is None or decision_result.ends_execution:
         return None
     purchase = step.history.cash_flows.purchase
     kind = None if purchase is None else purchase.terms.kind.value

@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     )
     from agent.units import Token
 
-DAYS = 30
+FUNDING_DAYS = 30
 """Horizon of the expected funding."""
 RATIO_PLACES = 6
 RATE_PLACES = 12
@@ -177,7 +177,7 @@ cannot be sent (empty if they can), `unnamed` the positions in markets that the 
 """
 
 
-class _Head(TypedDict):
+class _AccountKeys(TypedDict):
     """Keys of every document about the margin account."""
 
     block: int
@@ -187,7 +187,7 @@ class _Head(TypedDict):
     books: NotRequired[str]
 
 
-def _head(report: FuturesReport) -> _Head:
+def _account_keys(report: FuturesReport) -> _AccountKeys:
     return {
         "block": report.step.snapshot.head.number,
         "account": report.policy.account,
@@ -201,9 +201,9 @@ def positions(report: FuturesReport) -> FuturesPositionsDocument:
     account, now_s = report.account, report.step.snapshot.head.timestamp_s
     rows = []
     if account is not None:
-        rows = [_position(account, position, now_s) for position in account.positions]
+        rows = [_position_row(account, position, now_s) for position in account.positions]
     return {
-        **_head(report),
+        **_account_keys(report),
         "positions": rows,
     }
 
@@ -212,45 +212,51 @@ def margin_document(report: FuturesReport) -> MarginDocument:
     """Return the document of the margin account, its limits and the plan."""
     account = report.account
     return {
-        **_head(report),
-        "margin": None if account is None else _figures(account, report),
+        **_account_keys(report),
+        "margin": None if account is None else _margin_figures(account, report),
         "limits": [fill(LimitDocument, check) for check in report.checks],
         "plan": None
         if account is None or report.plan is None
-        else _plan(account, report.plan, report.hold_reason),
+        else _plan_document(account, report.plan, report.hold_reason),
         "no_plan": report.step.snapshot.layer(FuturesReading).unknown,
         "blocked": report.step.snapshot.layer(FuturesReading).blocked,
     }
 
 
-def funding(report: FuturesReport, recorded: Sequence[FundingDay] = ()) -> FundingDocument:
+def funding(report: FuturesReport, recorded_days: Sequence[FundingDay] = ()) -> FundingDocument:
     """Return the document of funding: current rates, paid amounts by day, pending and expected
     amounts.
     """
     account, portfolio = report.account, report.step.portfolio
     today_s = report.step.snapshot.head.timestamp_s // DAY_S * DAY_S
-    today = {day.market: day.paid for day in recorded if day.day_s == today_s}
+    paid_today = {
+        funding_day.market: funding_day.paid
+        for funding_day in recorded_days
+        if funding_day.day_s == today_s
+    }
     markets: list[MarketFundingDocument] = [
         {
             **_market_funding(account, market),
-            "today": money(today.get(market.market, Fraction(0)), portfolio),
+            "today": money(paid_today.get(market.market, Fraction(0)), portfolio),
         }
         for market in (() if account is None else account.markets)
         if account is not None
     ]
-    pending, daily = Fraction(0), Fraction(0)
+    pending_raw, daily_raw = Fraction(0), Fraction(0)
     if account is not None:
-        pending = Fraction(margin.funding_pending_raw(account))
-        daily = sum((_daily(account, perp_market) for perp_market in account.markets), Fraction(0))
+        pending_raw = Fraction(margin.funding_pending_raw(account))
+        daily_raw = sum(
+            (_daily_funding(account, perp_market) for perp_market in account.markets), Fraction(0)
+        )
     return {
-        **_head(report),
+        **_account_keys(report),
         "numeraire": portfolio.numeraire.label,
-        "days": DAYS,
+        "days": FUNDING_DAYS,
         "markets": markets,
-        "pending": _quote(account, pending),
-        "today": money(sum(today.values(), Fraction(0)), portfolio),
-        "daily": _quote(account, daily),
-        "expected": _quote(account, DAYS * daily),
+        "pending": _quote_text(account, pending_raw),
+        "today": money(sum(paid_today.values(), Fraction(0)), portfolio),
+        "daily": _quote_text(account, daily_raw),
+        "expected": _quote_text(account, FUNDING_DAYS * daily_raw),
         "recorded": [
             fill(
                 FundingDayDocument,
@@ -259,7 +265,7 @@ def funding(report: FuturesReport, recorded: Sequence[FundingDay] = ()) -> Fundi
                 day=format_utc(funding_day.day_s)[:10],
                 daily_rate=value_text(funding_day.daily_rate, 0, RATE_PLACES),
             )
-            for funding_day in recorded
+            for funding_day in recorded_days
         ],
     }
 
@@ -272,30 +278,32 @@ def fills(outcome: StepOutcome) -> list[FuturesFillDocument]:
     )
     if account is None or policy is None:
         return []
-    known = {market.market: market for market in account.markets}
+    markets_by_name = {market.market: market for market in account.markets}
     return [
         {
             "symbol": market.symbol,
-            "side": "sell" if filled.size_raw < 0 else "buy",
-            "size": decimal_text(abs(filled.size_raw), market.size_decimals),
-            "size_raw": str(filled.size_raw),
-            "price": _price(account, market, Fraction(-filled.quote_raw, filled.size_raw)),
-            "notional": _quote(account, Fraction(abs(filled.quote_raw))),
-            "fee": _quote(account, Fraction(filled.fee_raw)),
-            "realised": _quote(account, Fraction(filled.realised_raw)),
+            "side": "sell" if order_fill.size_raw < 0 else "buy",
+            "size": decimal_text(abs(order_fill.size_raw), market.size_decimals),
+            "size_raw": str(order_fill.size_raw),
+            "price": _price_text(
+                account, market, Fraction(-order_fill.quote_raw, order_fill.size_raw)
+            ),
+            "notional": _quote_text(account, Fraction(abs(order_fill.quote_raw))),
+            "fee": _quote_text(account, Fraction(order_fill.fee_raw)),
+            "realised": _quote_text(account, Fraction(order_fill.realised_raw)),
             "unit": account.quote.label,
             "note": intent.note,
         }
         for intent in outcome.transactions
         if intent.receipt is not None
-        for filled in intent.receipt.fills
-        if filled.trader == policy.account
-        and filled.size_raw
-        and (market := known.get(filled.market)) is not None
+        for order_fill in intent.receipt.fills
+        if order_fill.trader == policy.account
+        and order_fill.size_raw
+        and (market := markets_by_name.get(order_fill.market)) is not None
     ]
 
 
-def _paused(account: MarginAccount, policy: FuturesPolicy) -> list[str]:
+def _paused_symbols(account: MarginAccount, policy: FuturesPolicy) -> list[str]:
     """Return the paused markets with a target or a position."""
     markets = {target.market for target in policy.targets if target.weight_bps}
     markets |= {position.market for position in account.positions}
@@ -307,33 +315,33 @@ def _paused(account: MarginAccount, policy: FuturesPolicy) -> list[str]:
 def summary(report: FuturesReport) -> FuturesSummaryDocument:
     """Return the summary of the futures together with the spot portfolio."""
     account, portfolio = report.account, report.step.portfolio
-    head = _head(report)
+    account_keys = _account_keys(report)
     leverage = utilisation = liquidation = None
     value_raw = gross_raw = 0
-    unnamed: list[str] = []
+    unnamed_symbols: list[str] = []
     if account is not None:
         leverage, utilisation = margin.leverage(account), margin.utilisation(account)
         value_raw, gross_raw = margin.account_value_raw(account), margin.gross_notional_raw(account)
-        liquidation = _nearest(account)
-        unnamed = [account.market(name).symbol for name in unnamed_reasons(account)]
+        liquidation = _nearest_document(account)
+        unnamed_symbols = [account.market(name).symbol for name in unnamed_reasons(account)]
     return {
-        "account": head["account"],
-        "unknown": head["unknown"],
-        "unit": head["unit"],
+        "account": account_keys["account"],
+        "unknown": account_keys["unknown"],
+        "unit": account_keys["unit"],
         "leverage": ratio_text(leverage),
         "max_leverage": decimal_text(report.policy.limits.max_leverage_bps, 4),
         "target_leverage": decimal_text(report.policy.leverage_bps, 4),
         "target_note": target_note(report.policy),
-        "value": _quote(account, Fraction(value_raw)),
-        "gross": _quote(account, Fraction(gross_raw)),
+        "value": _quote_text(account, Fraction(value_raw)),
+        "gross": _quote_text(account, Fraction(gross_raw)),
         "utilisation": ratio_text(utilisation),
         "max_utilisation": decimal_text(report.policy.limits.max_utilisation_bps, 4),
         "liquidation": liquidation,
         "broken": [check.limit for check in report.checks if check.is_broken],
         "actions": _reducing_actions(report),
         "blocked": report.step.snapshot.layer(FuturesReading).blocked,
-        "unnamed": unnamed,
-        "paused": [] if account is None else _paused(account, report.policy),
+        "unnamed": unnamed_symbols,
+        "paused": [] if account is None else _paused_symbols(account, report.policy),
         "open_orders": open_orders(account, report.policy),
         "margin_in_weights": report.policy.margin_in_weights,
         "exposures": [
@@ -365,21 +373,21 @@ def _reducing_actions(report: FuturesReport) -> list[str]:
     return [action_text(account, action, collateral) for action in plan.actions]
 
 
-def _nearest(account: MarginAccount) -> NearestLiquidationDocument | None:
+def _nearest_document(account: MarginAccount) -> NearestLiquidationDocument | None:
     """Return the position nearest to its liquidation; None if none can be liquidated."""
     nearest = nearest_liquidation(account)
     if nearest is None:
         return None
     market, distance = nearest
-    price = market.mark * (1 + distance)
+    liquidation_price = market.mark * (1 + distance)
     return {
         "symbol": market.symbol,
-        "price": _price(account, market, price),
+        "price": _price_text(account, market, liquidation_price),
         "distance": value_text(distance, 0, RATIO_PLACES),
     }
 
 
-DONE = {
+PAST_TENSE = {
     "deposit": "deposited",
     "withdraw": "withdrew",
     "close": "closed",
@@ -399,7 +407,7 @@ def action_text(
     """Return "close 0.4 of 1.2 WETH (long)" for a reduction, "buy 0.2 WETH" for another order,
     "deposit 500 USDC" for a move of collateral; in the past tense if completed.
     """
-    verbs = DONE if is_done else {verb: verb for verb in DONE}
+    verbs = PAST_TENSE if is_done else {verb: verb for verb in PAST_TENSE}
     match action:
         case PerpOrder():
             market = account.market(action.market)
@@ -426,20 +434,24 @@ def action_text(
 
 def _size_text(raw: int, decimals: int) -> str:
     """Format a size, rounded down to six places."""
-    cut = max(0, decimals - 6)
-    return decimal_text(raw // 10**cut, decimals - cut)
+    hidden_places = max(0, decimals - 6)
+    return decimal_text(raw // 10**hidden_places, decimals - hidden_places)
 
 
 def figures(account: MarginAccount, policy: FuturesPolicy) -> str:
     """Format leverage, utilisation and the nearest liquidation, each with its limit."""
-    limits, leverage, used = policy.limits, margin.leverage(account), margin.utilisation(account)
+    limits, leverage, utilisation = (
+        policy.limits,
+        margin.leverage(account),
+        margin.utilisation(account),
+    )
     parts = [
         f"leverage {multiple_text(leverage)} of at most {limits.max_leverage_bps / BPS:g}x",
-        f"utilisation {'unlimited' if used is None else format_percent(used)} of at most"
+        f"utilisation {'unlimited' if utilisation is None else format_percent(utilisation)} of at most"
         f" {limits.max_utilisation_bps / 100:g} %",
     ]
-    if (near := nearest_liquidation(account)) is not None:
-        market, distance = near
+    if (nearest := nearest_liquidation(account)) is not None:
+        market, distance = nearest
         parts.append(f"liquidation of {market.symbol} {format_percent(abs(distance))} away")
     return ", ".join(parts)
 
@@ -455,13 +467,15 @@ def optional_summary(
 def optional_comparisons(outcome: StepOutcome) -> dict[str, list[HedgeComparisonDocument]]:
     """Return the key `comparisons` of sales and hedges; empty if there are none."""
     portfolio = outcome.step_input.portfolio
-    compared = [
+    documents = [
         fill(HedgeComparisonDocument, comparison, portfolio) for comparison in comparisons(outcome)
     ]
-    return {"comparisons": compared} if compared else {}
+    return {"comparisons": documents} if documents else {}
 
 
-def _position(account: MarginAccount, position: Position, now_s: int) -> FuturesPositionDocument:
+def _position_row(
+    account: MarginAccount, position: Position, now_s: int
+) -> FuturesPositionDocument:
     market = account.market(position.market)
     value = margin.value_at_mark_raw(account, position)
     price = margin.liquidation_price(account, position.market)
@@ -472,21 +486,21 @@ def _position(account: MarginAccount, position: Position, now_s: int) -> Futures
         "side": "long" if position.is_long else "short",
         "size": decimal_text(position.size_raw, market.size_decimals),
         "size_raw": str(position.size_raw),
-        "notional": _quote(account, Fraction(value)),
-        "entry": _price(account, market, position.entry),
-        "mark": _price(account, market, market.mark),
-        "index": _price(account, market, market.index),
+        "notional": _quote_text(account, Fraction(value)),
+        "entry": _price_text(account, market, position.entry),
+        "mark": _price_text(account, market, market.mark),
+        "index": _price_text(account, market, market.index),
         "index_age_s": now_s - market.index_s,
-        "unrealised": _quote(account, Fraction(value + position.open_notional_raw)),
-        "funding_pending": _quote(account, Fraction(position.funding_pending_raw)),
-        "liquidation_price": None if price is None else _price(account, market, price),
+        "unrealised": _quote_text(account, Fraction(value + position.open_notional_raw)),
+        "funding_pending": _quote_text(account, Fraction(position.funding_pending_raw)),
+        "liquidation_price": None if price is None else _price_text(account, market, price),
         "liquidation_distance": ratio_text(distance),
     }
 
 
-def _figures(account: MarginAccount, report: FuturesReport) -> MarginFiguresDocument:
+def _margin_figures(account: MarginAccount, report: FuturesReport) -> MarginFiguresDocument:
     def amount(raw: int) -> str:
-        return _quote(account, Fraction(raw))
+        return _quote_text(account, Fraction(raw))
 
     return {
         "collateral": amount(account.collateral_raw),
@@ -501,27 +515,31 @@ def _figures(account: MarginAccount, report: FuturesReport) -> MarginFiguresDocu
         "maintenance": amount(margin.maintenance_raw(account)),
         "gross": amount(margin.gross_notional_raw(account)),
         "net": amount(margin.net_notional_raw(account)),
-        "spot_value": None if report.spot_value is None else _quote(account, report.spot_value),
+        "spot_value": None
+        if report.spot_value is None
+        else _quote_text(account, report.spot_value),
         "target_leverage": decimal_text(report.policy.leverage_bps, 4),
         "target_note": target_note(report.policy),
     }
 
 
-def _plan(account: MarginAccount, plan: FuturesPlan, hold_reason: str) -> FuturesPlanDocument:
+def _plan_document(
+    account: MarginAccount, plan: FuturesPlan, hold_reason: str
+) -> FuturesPlanDocument:
     return {
         "trigger": plan.trigger,
         "reason": plan.reason,
-        "top_up": _quote(account, Fraction(plan.top_up_raw * account.settlement_raw)),
+        "top_up": _quote_text(account, Fraction(plan.top_up_raw * account.settlement_raw)),
         "top_up_raw": str(plan.top_up_raw),
         "reducing": plan.is_reducing,
         "emergency": plan.is_emergency,
-        "orders": [_order(account, order) for order in plan.orders],
+        "orders": [_order_row(account, order) for order in plan.orders],
         "refused": list(plan.refused),
         "held": hold_reason,
     }
 
 
-def _order(account: MarginAccount, order: PerpOrder) -> FuturesOrderDocument:
+def _order_row(account: MarginAccount, order: PerpOrder) -> FuturesOrderDocument:
     market = account.market(order.market)
     return {
         "market": market.market,
@@ -529,29 +547,29 @@ def _order(account: MarginAccount, order: PerpOrder) -> FuturesOrderDocument:
         "side": "buy" if order.size_raw > 0 else "sell",
         "size": decimal_text(abs(order.size_raw), market.size_decimals),
         "size_raw": str(order.size_raw),
-        "bound": _quote(account, Fraction(order.bound_raw)),
+        "bound": _quote_text(account, Fraction(order.bound_raw)),
         "bound_raw": str(order.bound_raw),
-        "bound_price": _price(account, market, Fraction(order.bound_raw, abs(order.size_raw))),
+        "bound_price": _price_text(account, market, Fraction(order.bound_raw, abs(order.size_raw))),
         "reduce_only": order.is_reduce_only,
     }
 
 
 def _market_funding(account: MarginAccount, market: PerpMarket) -> MarketFundingDocument:
-    owed = sum(
+    pending = sum(
         position.funding_pending_raw
         for position in account.positions
         if position.market == market.market
     )
-    daily = _daily(account, market)
+    daily_funding = _daily_funding(account, market)
     return {
         "market": market.market,
         "symbol": market.symbol,
         "daily_rate": value_text(market.funding_daily, 0, RATE_PLACES),
-        "notional": _quote(account, Fraction(_notional_raw(account, market))),
-        "pending": _quote(account, Fraction(owed)),
+        "notional": _quote_text(account, Fraction(_notional_raw(account, market))),
+        "pending": _quote_text(account, Fraction(pending)),
         "today": "0",
-        "daily": _quote(account, daily),
-        "expected": _quote(account, DAYS * daily),
+        "daily": _quote_text(account, daily_funding),
+        "expected": _quote_text(account, FUNDING_DAYS * daily_funding),
     }
 
 
@@ -559,16 +577,16 @@ def _notional_raw(account: MarginAccount, market: PerpMarket) -> int:
     return margin.position_value_raw(market, account.size_raw(market.market))
 
 
-def _daily(account: MarginAccount, market: PerpMarket) -> Fraction:
+def _daily_funding(account: MarginAccount, market: PerpMarket) -> Fraction:
     """Return the funding per day at the current rate; negative if the account receives it."""
     return _notional_raw(account, market) * market.funding_daily
 
 
-def _quote(account: MarginAccount | None, raw: Fraction) -> str:
+def _quote_text(account: MarginAccount | None, raw: Fraction) -> str:
     return "0" if account is None else value_text(raw, account.quote.decimals)
 
 
-def _price(account: MarginAccount, market: PerpMarket, price: Price) -> str:
+def _price_text(account: MarginAccount, market: PerpMarket, price: Price) -> str:
     return price_text(price, market.size_decimals, account.quote.decimals)
 
 

@@ -38,18 +38,20 @@ def open_orders(account: MarginAccount | None, policy: FuturesPolicy) -> list[Op
 
 
 def journalled_order(
-    order: PerpOrder, granted: FuturesGrant, intent: Intent, time_s: int
+    order: PerpOrder, grant: FuturesGrant, intent: Intent, max_rest_s: int
 ) -> OpenOrderDocument:
-    """Return the document of a resting order by its journal; it rests for `time_s` at most."""
-    wire = json.loads(bytes.fromhex(intent.tx.data[2:]))["orders"][0]
-    market = granted.account.market(order.market)
+    """Return the document of a resting order from its intent and grant in the journal; the agent
+    cancels it `max_rest_s` seconds after it was made.
+    """
+    wire_order = json.loads(bytes.fromhex(intent.tx.data[2:]))["orders"][0]
+    market = grant.account.market(order.market)
     fills = () if intent.receipt is None else intent.receipt.fills
     filled_raw = abs(sum(fill.size_raw for fill in fills))
     return {
         "symbol": market.symbol,
-        "side": "buy" if wire["b"] else "sell",
-        "size": wire["s"],
+        "side": "buy" if wire_order["b"] else "sell",
+        "size": wire_order["s"],
         "filled": decimal_text(filled_raw, market.size_decimals),
-        "price": wire["p"],
-        "expires": utc(intent.created_s + time_s),
+        "price": wire_order["p"],
+        "expires": utc(intent.created_s + max_rest_s),
     }

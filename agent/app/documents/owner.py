@@ -186,7 +186,7 @@ class EditDocument(TypedDict):
     rounds: int
     warnings: list[str]
     next: Annotated[list[str], Of("following")]
-    taken_in: Annotated[list[str], Of("new_tokens.told")]
+    taken_in: Annotated[list[str], Of("new_tokens.notes")]
     contracts: Annotated[list[ContractDocument], Of("new_tokens.rows")]
     restart: list[str]
     backup: str | None
@@ -478,7 +478,7 @@ def shown_document(
     plan: ShownPlan, document: Mapping[str, Any], moves: Sequence[str], refusal: str = ""
 ) -> ShownPlanDocument:
     """Return the document of a shown plan."""
-    previewed: Any = document
+    any_document: Any = document
     plan_hash, state = ("", "refused") if refusal else (plan.hash, "planned")
     return {
         "kind": plan.kind.value,
@@ -488,7 +488,7 @@ def shown_document(
         "state": state,
         "reason": refusal,
         "moves": list(moves),
-        "document": previewed,
+        "document": any_document,
     }
 
 

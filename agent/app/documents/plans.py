@@ -38,7 +38,7 @@ from agent.app.documents.futures import (
     optional_summary,
 )
 from agent.guards.sandwich import plan_worst_case
-from agent.layers import documents as layers
+from agent.layers import documents as layer_documents
 from agent.layers.futures.state import planned_futures
 from agent.layers.strategies.policy.decide import StrategiesResult
 from agent.layers.tax.state import TaxState
@@ -137,7 +137,7 @@ def excluded_holdings(step: StepInput) -> list[ExcludedDocument]:
 TransferDocument = TypedDict("TransferDocument", {
     "id": int | None, "symbol": str, "address": TokenAddress, "delta_raw": Raw,
     "value": Money | None, "since_block": int, "block": int, "chain_s": int,
-    "halts": Annotated[bool, Of("holds")], "counts_as_loss": Annotated[bool, Of("is_loss")],
+    "halts": Annotated[bool, Of("blocks_trading")], "counts_as_loss": Annotated[bool, Of("is_loss")],
     "told": Annotated[str | None, Of("kind")], "words": str,
 })  # fmt: skip
 """An external transfer. `id` is None if not recorded, `told` (its kind) if not classified."""
@@ -189,7 +189,7 @@ def tax_document(step: StepInput, plan: Plan | None) -> PlanTaxDocument | None:
     unknown = f"no tax lot covers all of the {', '.join(labels)} sold" if labels else ""
     if labels and not tax.lots:
         unknown = "no tax lots yet; the first cycle of rebalance or run opens the ledger"
-    left = None if tax.year_limit is None else max(Fraction(0), tax.year_limit - tax.realised)
+    year_left = None if tax.year_limit is None else max(Fraction(0), tax.year_limit - tax.realised)
     return fill(
         PlanTaxDocument,
         tax,
@@ -208,7 +208,7 @@ def tax_document(step: StepInput, plan: Plan | None) -> PlanTaxDocument | None:
             )
             for gain, (oldest, newest) in zip(gains, ages, strict=True)
         ],
-        left_this_year=None if left is None else money(left, portfolio),
+        left_this_year=None if year_left is None else money(year_left, portfolio),
     )
 
 
@@ -256,13 +256,13 @@ class DecisionDocument(TypedDict):
     outcome: NotRequired[str]
 
 
-def decision(decided: DecisionResult) -> DecisionDocument:
+def decision(decision_result: DecisionResult) -> DecisionDocument:
     """Return the document of a decision: `codes` has the causes of a halt, or the setting that held
     back a trigger that fired.
     """
-    choice = decided.decision
-    document: DecisionDocument = {"kind": type(choice).__name__.lower(), "reason": choice.reason}
-    match choice:
+    decided = decision_result.decision
+    document: DecisionDocument = {"kind": type(decided).__name__.lower(), "reason": decided.reason}
+    match decided:
         case Halt(codes=codes) if codes:
             document["codes"] = list(codes)
         case Hold(kept_by=kept_by) if kept_by:
@@ -329,18 +329,18 @@ not apply."""
 def action_document(action: LpAction, portfolio: Portfolio) -> ActionDocument:
     """Return the document of one liquidity action."""
     symbols = [portfolio.token(address).label for address in (action.token0, action.token1)]
-    values: dict[str, Any] = {}
+    amounts: dict[str, Any] = {}
     for name in ("amounts_raw", "desired_raw", "min_raw", "fees_raw"):
-        values[name] = None
-        if (raw := getattr(action, name, None)) is not None:
-            values[name] = {
-                symbol: str(amount) for symbol, amount in zip(symbols, raw, strict=True)
+        amounts[name] = None
+        if (amounts_raw := getattr(action, name, None)) is not None:
+            amounts[name] = {
+                symbol: str(amount) for symbol, amount in zip(symbols, amounts_raw, strict=True)
             }
     liquidity, ticks = getattr(action, "liquidity", None), getattr(action, "ticks", None)
-    values["liquidity"] = None if liquidity is None else str(liquidity)
-    values["ticks"] = None if ticks is None else list(ticks)
+    amounts["liquidity"] = None if liquidity is None else str(liquidity)
+    amounts["ticks"] = None if ticks is None else list(ticks)
     kind = type(action).__name__.lower()
-    return fill(ActionDocument, action, kind=kind, position=action.name, tokens=symbols, **values)
+    return fill(ActionDocument, action, kind=kind, position=action.name, tokens=symbols, **amounts)
 
 
 CostDocument = TypedDict("CostDocument", {
@@ -428,19 +428,19 @@ def limit_prices(order: LimitOrder, step: StepInput) -> LimitPricesDocument:
     market. Market prices are None if a reference price is missing.
     """
     sold, bought = (step.portfolio.token(token) for token in (order.token_in, order.token_out))
-    known = reference_prices(step).prices
+    references = reference_prices(step).prices
 
-    def both(price: Fraction) -> list[str]:
+    def both_directions(price: Fraction) -> list[str]:
         return [
             f"{price_text(price, sold.decimals, bought.decimals)} {bought.label}/{sold.label}",
             f"{price_text(1 / price, bought.decimals, sold.decimals)} {sold.label}/{bought.label}",
         ]
 
     market, off_bps = None, None
-    if sold.address in known and bought.address in known:
-        price = known[sold.address].price / known[bought.address].price
-        market, off_bps = both(price), round((order.price / price - 1) * BPS)
-    return {"limit": both(order.price), "market": market, "off_bps": off_bps}
+    if sold.address in references and bought.address in references:
+        price = references[sold.address].price / references[bought.address].price
+        market, off_bps = both_directions(price), round((order.price / price - 1) * BPS)
+    return {"limit": both_directions(order.price), "market": market, "off_bps": off_bps}
 
 
 class LimitOrderDocument(TypedDict):
@@ -479,7 +479,7 @@ class StepDocument(TypedDict):
     ]
 
 
-class PlanDocument(StepDocument, layers.LayerPlanKeys):
+class PlanDocument(StepDocument, layer_documents.LayerPlanKeys):
     """A plan; for a hold its legs are empty and the weights unchanged. `futures_actions` describes
     the futures orders and margin moves, in sending order.
     """
@@ -547,16 +547,25 @@ def plan(outcome: StepOutcome) -> PlanDocument:
     """Return the document of a step's plan."""
     step, proposal = outcome.step_input, outcome.plan
     portfolio = step.portfolio
-    decided: DecisionDocument = {**decision(outcome.decided), "outcome": outcome.kind.value}
-    futures = optional_summary(step, outcome.decided.drifts)
-    parts = optional_comparisons(outcome)
-    head = {**fill(StepDocument, outcome, portfolio, decision=decided), **futures, **parts}
-    if (planned := planned_futures(proposal)) is not None:
+    decision_document: DecisionDocument = {
+        **decision(outcome.decided),
+        "outcome": outcome.kind.value,
+    }
+    futures_key = optional_summary(step, outcome.decided.drifts)
+    comparisons_key = optional_comparisons(outcome)
+    common_fields = {
+        **fill(StepDocument, outcome, portfolio, decision=decision_document),
+        **futures_key,
+        **comparisons_key,
+    }
+    if (futures_plan := planned_futures(proposal)) is not None:
         from agent.layers.futures.notes import futures_note
 
-        head["futures_actions"] = [futures_note(step, action) for action in planned.actions]
+        common_fields["futures_actions"] = [
+            futures_note(step, action) for action in futures_plan.actions
+        ]
     if proposal is None:
-        unchanged = {
+        without_plan = {
             "legs": [],
             "actions": [],
             "weights_after_bps": {
@@ -571,27 +580,27 @@ def plan(outcome: StepOutcome) -> PlanDocument:
             "reason": outcome.reason,
             "expires_block": step.snapshot.head.number,
         }
-        return cast(PlanDocument, {**head, **unchanged})
-    worst = plan_worst_case(step, proposal)
+        return cast(PlanDocument, {**common_fields, **without_plan})
+    worst_case = plan_worst_case(step, proposal)
     # a later refusal can follow passed guards; report both
-    later = [item for item in outcome.verdicts if item not in proposal.verdicts]
+    later_verdicts = [item for item in outcome.verdicts if item not in proposal.verdicts]
     return fill(
         PlanDocument,
         proposal,
         portfolio,
-        **head,
+        **common_fields,
         cost=_cost(proposal.cost, portfolio),
         weights_after_bps={
             portfolio.token(token).label: bps for token, bps in proposal.weights_after_bps
         },
         gross_volume=money(proposal.gross_volume, portfolio),
         gas_units=proposal.gas_units,
-        verdicts=[fill(VerdictDocument, item) for item in (*proposal.verdicts, *later)],
-        **layers.plan_keys(proposal, portfolio),
+        verdicts=[fill(VerdictDocument, item) for item in (*proposal.verdicts, *later_verdicts)],
+        **layer_documents.plan_keys(proposal, portfolio),
         native_after_wei=None
         if proposal.native_after_wei is None
         else str(proposal.native_after_wei),
-        worst_case=None if worst is None else money(worst, portfolio),
+        worst_case=None if worst_case is None else money(worst_case, portfolio),
         reason=outcome.reason,
     )
 
@@ -608,23 +617,23 @@ def _cost(cost: PlanCost, portfolio: Portfolio) -> CostDocument:
 
 def rebalance(outcome: StepOutcome, realised: list[RealisedDocument]) -> RebalanceDocument:
     """Return the document of a plan with its transactions and realised changes."""
-    sent = [transaction(intent) for intent in outcome.transactions]
-    document = {**plan(outcome), "transactions": sent, "realised": realised}
+    transactions = [transaction(intent) for intent in outcome.transactions]
+    document = {**plan(outcome), "transactions": transactions, "realised": realised}
     if filled := fills(outcome):
         document["fills"] = filled
     return cast(RebalanceDocument, document)
 
 
-def quote(best: Quote, snapshot: Snapshot, portfolio: Portfolio) -> QuoteDocument:
+def quote(quoted: Quote, snapshot: Snapshot, portfolio: Portfolio) -> QuoteDocument:
     """Return the document of a quote."""
     return fill(
         QuoteDocument,
-        best,
+        quoted,
         portfolio,
         block=snapshot.head.number,
         numeraire=portfolio.numeraire.label,
-        token_in=portfolio.token(best.legs[0].token_in).label,
-        token_out=portfolio.token(best.legs[-1].token_out).label,
-        legs=[fill(LegDocument, item, portfolio) for item in best.legs],
+        token_in=portfolio.token(quoted.legs[0].token_in).label,
+        token_out=portfolio.token(quoted.legs[-1].token_out).label,
+        legs=[fill(LegDocument, item, portfolio) for item in quoted.legs],
         pools=pool_names(snapshot, portfolio),
     )

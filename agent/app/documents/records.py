@@ -37,7 +37,7 @@ from agent.app.documents.plans import (
     TransferDocument,
 )
 from agent.layers.futures.state import margin_account
-from agent.layers.strategies.policy.accounting import unit_value
+from agent.layers.strategies.policy.accounting import nav_per_unit
 from agent.layers.strategies.policy.health import ONE
 from agent.model import IntentState, Portfolio, Snapshot
 from agent.units import BPS, decimal_text, value_text
@@ -140,8 +140,8 @@ class LiquidityDocument(TypedDict):
     targets: list[LiquidityTargetDocument]
     unreadable: list[str]
     warnings: list[str]
-    ignored: Annotated[list[IgnoredPositionDocument], Of("ignored.found")]
-    ignored_more: Annotated[int, Of("ignored.more")]
+    ignored: Annotated[list[IgnoredPositionDocument], Of("ignored.positions")]
+    ignored_more: Annotated[int, Of("ignored.unchecked_count")]
 
 
 AdoptedPositionDocument = TypedDict(
@@ -213,16 +213,16 @@ def strategy_document(
 ) -> StrategyDocument:
     """Return the document of one strategy."""
     value = sum((raw * prices[token] for token, raw in book.holdings if raw), Fraction(0))
-    unit = unit_value(value, book.units)
+    unit_nav = nav_per_unit(value, book.units)
     strategy = next(item for item in split.strategies if item.name == book.name)
-    whole, weights = max(value, Fraction(1)), dict(strategy.weights_bps)
+    total_value, weights = max(value, Fraction(1)), dict(strategy.weights_bps)
     holdings: list[StrategyHoldingDocument] = [
         {
             "symbol": portfolio.token(token).label,
             "raw": str(raw),
             "amount": value_text(Fraction(raw), portfolio.token(token).decimals),
             "value": money(raw * prices[token], portfolio),
-            "weight_bps": round(raw * prices[token] / whole * BPS),
+            "weight_bps": round(raw * prices[token] / total_value * BPS),
             "target_bps": weights.get(token, 0),
         }
         for token, raw in book.holdings
@@ -232,9 +232,9 @@ def strategy_document(
         share_bps = round(adjustment.share * BPS)
         acts, reason = adjustment.acts, adjustment.reason
     per_share, return_bps = None, None
-    if unit is not None:
-        per_share = decimal_text(unit, 12)
-        return_bps = round(Fraction(unit - ONE, ONE) * BPS)
+    if unit_nav is not None:
+        per_share = decimal_text(unit_nav, 12)
+        return_bps = round(Fraction(unit_nav - ONE, ONE) * BPS)
     document = fill(
         StrategyDocument,
         book,

@@ -223,7 +223,7 @@ GAS_WEI = (GWEI // 20, GWEI, 30 * GWEI)
 DAY_S = 86_400
 NATIVE_USD = 3_000
 """Dollars per native coin in estimates without a chain."""
-LEAST_ROOM, ROOM = Fraction(6, 5), Fraction(3, 2)
+MIN_HEADROOM, HEADROOM = Fraction(6, 5), Fraction(3, 2)
 """Ceilings per amount to use: below the first a usual gain exceeds it; the second is written by init."""
 PLACES = 6
 """Decimals of a value in coins: one coin may be worth thousands."""
@@ -240,9 +240,9 @@ def least_total_now(step: StepInput, total: Value) -> LeastTotalDocument | None:
     if inputs is None:
         return None
     numeraire, last_s = step.portfolio.numeraire, step.history.reviews.last_rebalance_s
-    rebalanced = last_s is not None and step.snapshot.head.timestamp_s - last_s < DAY_S
-    compared = None if rebalanced else total
-    return least_total_document(inputs, compared, numeraire.decimals, numeraire.label)
+    is_just_rebalanced = last_s is not None and step.snapshot.head.timestamp_s - last_s < DAY_S
+    compared_total = None if is_just_rebalanced else total
+    return least_total_document(inputs, compared_total, numeraire.decimals, numeraire.label)
 
 
 def least_total_document(
@@ -253,11 +253,11 @@ def least_total_document(
     """
     minimum = compute_minimum_total(inputs)
     changes: tuple[str, ...] = ()
-    enough, compared = None, minimum.total or Fraction(0)
+    is_enough, compared_total = None, minimum.total or Fraction(0)
     if total is not None:
         changes = tuple(suggested_settings(inputs, total))
-        enough, compared = minimum.total is not None and total >= minimum.total, total
-    summary = format_minimum_total(inputs, compared, decimals, unit)
+        is_enough, compared_total = minimum.total is not None and total >= minimum.total, total
+    summary = format_minimum_total(inputs, compared_total, decimals, unit)
     text = summary
     if minimum.total is not None and changes:
         text = f"{summary} To change that: {'; or '.join(changes)}."
@@ -274,7 +274,7 @@ def least_total_document(
         "pool_fee_percent": value_text(Fraction(100 * inputs.fee_pips, PIPS), 0, 4),
         "corrections_a_year": value_text(minimum.a_year, 0, 1),
         "cost_a_year": value_text(minimum.year_cost, decimals, min(decimals, PLACES)),
-        "enough": enough,
+        "enough": is_enough,
         "year": "" if total is None else format_year(inputs, total, decimals, unit),
         "changes": list(changes),
         "summary": summary,
@@ -301,10 +301,14 @@ def least_totals_of_config(
     ]
     least_trade = Fraction(config.limits.min_trade or "0")
     wei_value = Fraction(NATIVE_USD) / dollars / 10**18
-    at_gas_prices = _inputs(rows, table.numeraire, config.limits.plan_cost, least_trade, wei_value)
+    inputs_by_gas_price = _inputs_at_gas_prices(
+        rows, table.numeraire, config.limits.plan_cost, least_trade, wei_value
+    )
     every_s = review_interval_s(trigger)
-    return _documents(
-        [replace(inputs, interval_s=every_s) for inputs in at_gas_prices], table.numeraire, total
+    return _least_total_documents(
+        [replace(inputs, interval_s=every_s) for inputs in inputs_by_gas_price],
+        table.numeraire,
+        total,
     )
 
 
@@ -315,36 +319,40 @@ def ceiling_warnings(config: Config, dollars: Fraction, total: Value | None) -> 
     ceiling, unit = config.portfolio.max_live_value, config.portfolio.numeraire
     if ceiling is None:
         return []
-    cap = f"portfolio.max_live_value of {ceiling} {unit}"
+    cap_text = f"portfolio.max_live_value of {ceiling} {unit}"
     if total is not None and total > Fraction(ceiling):
         return [
-            f"{cap} is below the {_coins(total)} {unit} to use: a portfolio worth more than"
+            f"{cap_text} is below the {_coins(total)} {unit} to use: a portfolio worth more than"
             f" {ceiling} {unit} is never rebalanced. Raise max_live_value if the agent may manage"
             " more."
         ]
-    room = []
-    if total is not None and Fraction(ceiling) < total * LEAST_ROOM:
-        room = [
-            f"{cap} leaves little room for gains over the {_coins(total)} {unit} to use: above it"
-            f" every rebalance is refused. --ceiling {_coins(total * ROOM)} leaves half as much more."
+    headroom_warnings = []
+    if total is not None and Fraction(ceiling) < total * MIN_HEADROOM:
+        headroom_warnings = [
+            f"{cap_text} leaves little room for gains over the {_coins(total)} {unit} to use: above it"
+            f" every rebalance is refused. --ceiling {_coins(total * HEADROOM)} leaves half as much more."
         ]
-    above = [
+    rows_above = [
         row
         for row in least_totals_of_config(config, dollars, Fraction(ceiling))
         if row["total"] and not row["enough"]
     ]
-    if not above:
-        return room
-    at = " and ".join(f"at {row['gas_gwei']} gwei ({row['total']} {row['unit']})" for row in above)
+    if not rows_above:
+        return headroom_warnings
+    gas_prices_text = " and ".join(
+        f"at {row['gas_gwei']} gwei ({row['total']} {row['unit']})" for row in rows_above
+    )
     if total is None:
-        ways = "; or ".join(above[0]["changes"])
-        change = f"Raise max_live_value, or, for {above[0]['gas_gwei']} gwei, take {ways}."
+        changes_text = "; or ".join(rows_above[0]["changes"])
+        remedy = (
+            f"Raise max_live_value, or, for {rows_above[0]['gas_gwei']} gwei, take {changes_text}."
+        )
     else:
-        change = f"With {_coins(total)} {unit}, change a setting named below; more money needs a higher max_live_value."
+        remedy = f"With {_coins(total)} {unit}, change a setting named below; more money needs a higher max_live_value."
     return [
-        *room,
-        f"{cap} is below the minimum total {at}: corrections would be held, and the cap prevents a"
-        f" larger portfolio. {change}",
+        *headroom_warnings,
+        f"{cap_text} is below the minimum total {gas_prices_text}: corrections would be held, and the cap prevents a"
+        f" larger portfolio. {remedy}",
     ]
 
 
@@ -352,13 +360,17 @@ def worth_lines(rows: Sequence[LeastTotalDocument], gas_gwei: str, total: Value)
     """Return two lines: the trades and cost of a year with `total`, in whole coins, at one gas price
     and at the others, or that it is not worth it; before them the settings that would change that.
     """
-    usual = next((row for row in rows if row["gas_gwei"] == gas_gwei), None)
-    if usual is None:
+    shown_row = next((row for row in rows if row["gas_gwei"] == gas_gwei), None)
+    if shown_row is None:
         return []
-    others = "; ".join(row["year"] for row in rows if row is not usual)
-    change = [f"To make it worth it: {'; or '.join(usual['changes'])}."] if usual["changes"] else []
-    with_total = f"With {_coins(total)} {usual['unit']}: {usual['year']}."
-    return [*change, with_total, f"{others[:1].upper()}{others[1:]}."]
+    other_years = "; ".join(row["year"] for row in rows if row is not shown_row)
+    change_lines = (
+        [f"To make it worth it: {'; or '.join(shown_row['changes'])}."]
+        if shown_row["changes"]
+        else []
+    )
+    with_total = f"With {_coins(total)} {shown_row['unit']}: {shown_row['year']}."
+    return [*change_lines, with_total, f"{other_years[:1].upper()}{other_years[1:]}."]
 
 
 def _coins(total: Value) -> str:
@@ -367,7 +379,7 @@ def _coins(total: Value) -> str:
 
 def least_totals_of_values(
     rows: Sequence[tuple[str, int, Fraction]],
-    home: str,
+    numeraire: str,
     plan_cost_bps: int,
     min_trade: Value,
     native: Fraction,
@@ -378,39 +390,48 @@ def least_totals_of_values(
     """Return the minimum totals of command-line targets at three gas prices, in whole units of
     value; `rows` are (symbol, target in bps, drift at a correction).
     """
-    at_gas_prices = _inputs(rows, home, plan_cost_bps, min_trade, native / 10**18)
-    return _documents([replace(inputs, banded=banded) for inputs in at_gas_prices], home, total)
+    at_gas_prices = _inputs_at_gas_prices(
+        rows, numeraire, plan_cost_bps, min_trade, native / 10**18
+    )
+    return _least_total_documents(
+        [replace(inputs, banded=banded) for inputs in at_gas_prices], numeraire, total
+    )
 
 
-def _inputs(
+def _inputs_at_gas_prices(
     rows: Sequence[tuple[str, int, Fraction]],
-    home: str,
+    numeraire: str,
     plan_cost_bps: int,
     min_trade: Value,
     wei_value: Fraction,
 ) -> list[MinimumTotalInputs]:
-    assets = tuple(AssetThreshold(name, bps, drift) for name, bps, drift in rows if name != home)
-    home_bps = next((bps for name, bps, _ in rows if name == home), 0)
-    unit = 10**PLACES
+    assets = tuple(
+        AssetThreshold(name, bps, drift) for name, bps, drift in rows if name != numeraire
+    )
+    numeraire_bps = next((bps for name, bps, _ in rows if name == numeraire), 0)
+    coin_raw = 10**PLACES
     return [
         MinimumTotalInputs(
             assets,
-            home_bps,
+            numeraire_bps,
             plan_cost_bps,
-            min_trade * unit,
+            min_trade * coin_raw,
             USUAL_PIPS,
-            wei,
-            wei_value * unit,
+            gas_price_wei,
+            wei_value * coin_raw,
         )
-        for wei in GAS_WEI
+        for gas_price_wei in GAS_WEI
     ]
 
 
-def _documents(
-    inputs: Sequence[MinimumTotalInputs], home: str, total: Value | None = None
+def _least_total_documents(
+    inputs: Sequence[MinimumTotalInputs], numeraire: str, total: Value | None = None
 ) -> list[LeastTotalDocument]:
-    base = None if total is None else total * 10**PLACES
-    return [least_total_document(terms, base, PLACES, home or "units") for terms in inputs]
+    total_raw = None if total is None else total * 10**PLACES
+    return [
+        least_total_document(gas_inputs, total_raw, PLACES, numeraire or "units")
+        for gas_inputs in inputs
+    ]
 
 
 class SettingDocument(TypedDict):

@@ -83,20 +83,20 @@ def pause_hard(
 
 def hard_pause_document(report: HardPauseReport, send: bool) -> HardPauseDocument:
     """Return the document of a hard pause."""
-    exposed = fill(ExposedDocument, report.exposure)
-    clear = not exposed["cancel"] and not exposed["revoke"]
+    exposure_fields = fill(ExposedDocument, report.exposure)
+    is_clear = not exposure_fields["cancel"] and not exposure_fields["revoke"]
     if report.outcome is not None:
         outcome, message = report.outcome.kind.value.replace("halt", "clear"), report.outcome.reason
-    elif report.lock_holder and not clear:
+    elif report.lock_holder and not is_clear:
         outcome, message = "handed over", f"{report.lock_holder}; {HANDED_OVER}"
-    elif clear:
+    elif is_clear:
         outcome, message = "clear", "no pending transactions, no open allowances"
     elif send:
         outcome, message = "declined", "not confirmed, but paused"
     else:
         outcome, message = "planned", "paused; to cancel and revoke: trimtab pause --hard --send"
-    sent = () if report.outcome is None else report.outcome.transactions
-    transactions = [transaction(intent) for intent in sent]
+    intents = () if report.outcome is None else report.outcome.transactions
+    transactions = [transaction(intent) for intent in intents]
     return fill(
         HardPauseDocument,
         report,
@@ -104,5 +104,5 @@ def hard_pause_document(report: HardPauseReport, send: bool) -> HardPauseDocumen
         outcome=outcome,
         told=message,
         transactions=transactions,
-        **exposed,
+        **exposure_fields,
     )

@@ -82,12 +82,12 @@ def rehearse_trade(
     sold, bought, first_outcome, sold_raw = _plan_first_swap(agent, agent.step_input(), token)
     if not send or first_outcome.kind is not OutcomeKind.PLANNED or first_outcome.plan is None:
         return _preview(first_outcome)
-    answers: list[bool] = []
+    confirmations: list[bool] = []
 
     def confirm_once(outcome: StepOutcome) -> bool:
-        if not answers:
-            answers.append(confirm(_preview(outcome)))
-        return answers[0]
+        if not confirmations:
+            confirmations.append(confirm(_preview(outcome)))
+        return confirmations[0]
 
     with wiring.open_actors(agent.context, confirm_once, progress) as actors:
         actors.executor.reconcile()
@@ -148,15 +148,15 @@ def _plan_first_swap(
 def _preview(outcome: StepOutcome) -> Rehearsal:
     """Return the planned test trade. The return swap is assumed to cost as much as the first."""
     state = "planned" if outcome.kind is OutcomeKind.PLANNED else "refused"
-    predicted = Fraction(0) if outcome.plan is None else 2 * outcome.plan.cost.total
-    return Rehearsal((outcome,), (), state, outcome.reason, Fraction(0), predicted)
+    predicted_cost = Fraction(0) if outcome.plan is None else 2 * outcome.plan.cost.total
+    return Rehearsal((outcome,), (), state, outcome.reason, Fraction(0), predicted_cost)
 
 
 def _result(
     outcomes: tuple[StepOutcome, ...], legs: tuple[RehearsalLeg, ...], state: str, verdict: str
 ) -> Rehearsal:
     step = outcomes[0].step_input
-    predicted = sum(
+    predicted_cost = sum(
         (outcome.plan.cost.total for outcome in outcomes if outcome.plan is not None), Fraction(0)
     )
     cost = sum((_gas_value(step_outcome) for step_outcome in outcomes), Fraction(0))
@@ -164,7 +164,7 @@ def _result(
         cost += leg.in_raw * _price(reference_prices(step), leg.sold) - leg.got_raw * _price(
             reference_prices(step), leg.bought
         )
-    return Rehearsal(outcomes, legs, state, verdict, cost, predicted)
+    return Rehearsal(outcomes, legs, state, verdict, cost, predicted_cost)
 
 
 def _asset_to_trade(agent: Agent, step: StepInput, name: str | None) -> Token:
@@ -292,15 +292,15 @@ def _free_value(step: StepInput, token: str) -> Value:
 
 def rehearsal_document(rehearsal: Rehearsal, agent: Agent) -> RehearsalDocument:
     """Return the document of a test trade."""
-    sent = [
+    transactions = [
         transaction(intent) for outcome in rehearsal.outcomes for intent in outcome.transactions
     ]
-    plan_document, unit = plan(rehearsal.outcomes[0]), agent.portfolio.numeraire.label
+    plan_document, numeraire_label = plan(rehearsal.outcomes[0]), agent.portfolio.numeraire.label
     return fill(
         RehearsalDocument,
         rehearsal,
         agent.portfolio,
-        numeraire=unit,
+        numeraire=numeraire_label,
         plan=plan_document,
-        transactions=sent,
+        transactions=transactions,
     )

@@ -83,14 +83,14 @@ def revoke(
         context.store.steps.begin(
             step_id, context.clock.now_s(), codec.dumps(step), codec.dumps(ManualAction("revoke"))
         )
-        confirmed = {
+        confirmed_approvals = {
             (allowance.token, allowance.spender) for allowance in open_before if allowance.raw
         }
         revocations = [
             Approval(allowance.token, allowance.spender, 0, allowance.label, allowance.holder)
             # a running agent may have revoked some in the meantime
             for allowance in _open_allowances(agent, addresses)
-            if allowance.raw and (allowance.token, allowance.spender) in confirmed
+            if allowance.raw and (allowance.token, allowance.spender) in confirmed_approvals
         ]
         sent, failures = revoke_allowances(actors, step_id, step, revocations)
         current_step_input(context.readers, context.store)
@@ -111,7 +111,7 @@ def _open_allowances(agent: Agent, tokens: Sequence[str]) -> tuple[OpenAllowance
     """Return every allowance that is open or unreadable."""
     context, spender_roles = agent.context, _spender_roles(agent)
     pairs = [(token, spender) for token in tokens for spender in spender_roles]
-    amounts = read_allowances(context.line, context.config.wallet.address, pairs)
+    amounts = read_allowances(context.transport, context.config.wallet.address, pairs)
     return tuple(
         OpenAllowance(
             token, context.portfolio.token(token).label, spender, spender_roles[spender], raw

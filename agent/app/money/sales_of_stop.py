@@ -30,18 +30,18 @@ def kept_reason(outcome: StepOutcome) -> str:
     return outcome.reason.partition(f"{requests.SOLD_OUT}; ")[2]
 
 
-def sale_refusal(first: StepOutcome) -> str:
+def sale_refusal(first_sale: StepOutcome) -> str:
     """Return the reason if no asset can be sold now; empty if at least one can, or if nothing is
     left to sell.
     """
-    if first.kind is OutcomeKind.REFUSED:
-        return first.reason
-    return unsold_reason(first) if first.plan is None else ""
+    if first_sale.kind is OutcomeKind.REFUSED:
+        return first_sale.reason
+    return unsold_reason(first_sale) if first_sale.plan is None else ""
 
 
 def unsold_reason(outcome: StepOutcome) -> str:
     """Return the blocked exits with their reasons."""
     return "; ".join(
-        f"{outcome.step_input.portfolio.token(blocked.token).label} is not sold: {blocked.why}"
-        for blocked in outcome.decided.blocked_exits
+        f"{outcome.step_input.portfolio.token(blocked_exit.token).label} is not sold: {blocked_exit.why}"
+        for blocked_exit in outcome.decided.blocked_exits
     )

@@ -148,22 +148,25 @@ def stop(
         )
     with wiring.open_actors(context, lambda _: True, progress) as actors:
         report = _Shutdown(agent, actors, request, preview).execute()
-    update_ledger(context.store, report.step_input, force=True)  # no later cycle would
+    update_ledger(context.store, report.step_input, is_forced=True)  # no later cycle would
     return report
 
 
 def _open_stop(agent: Agent, to_stable: bool, address: str | None) -> OwnerRequest | None:
     """Return the open shutdown, if any. Raises ConfigError if it differs from the requested one."""
-    stored = agent.context.store.requests.stopping()
-    if stored is None or stored.state is not RequestState.OPEN:
+    open_request = agent.context.store.requests.stopping()
+    if open_request is None or open_request.state is not RequestState.OPEN:
         return None
-    if (to_stable or address is not None) and (stored.to_stable, stored.to) != (to_stable, address):
+    if (to_stable or address is not None) and (open_request.to_stable, open_request.to) != (
+        to_stable,
+        address,
+    ):
         raise ConfigError(
             "another stop is in progress",
             "trimtab stop --send continues it; trimtab resume ends it",
             code=ErrorCode.STOP_OPEN,
         )
-    return stored
+    return open_request
 
 
 def _plan_shutdown(agent: Agent, to_stable: bool, address: str | None) -> ShutdownReport:
@@ -183,8 +186,8 @@ def _plan_shutdown(agent: Agent, to_stable: bool, address: str | None) -> Shutdo
         verdicts = table.judge_payout_permission(
             step, _payouts(payments, address, 0), context.payouts, is_paused
         )
-    failing = [f"{v.guard}: {v.measured}, limit {v.limit}" for v in verdicts if not v.passed]
-    wait_reasons = [f"the payout waits: {'; '.join(failing)}"] if failing else []
+    failing_texts = [f"{v.guard}: {v.measured}, limit {v.limit}" for v in verdicts if not v.passed]
+    wait_reasons = [f"the payout waits: {'; '.join(failing_texts)}"] if failing_texts else []
     if sale_problem := sale_problem or (sale_refusal(sales[0]) if sales else ""):
         wait_reasons.insert(0, f"the sale waits: {sale_problem}")
     elif kept_text:
@@ -233,9 +236,9 @@ class _Shutdown:
             actions.append(partial(self._pay, request.to))
         wait_reasons: list[str] = []
         try:
-            for part in (*actions, self._require_open):
+            for act in (*actions, self._require_open):
                 try:
-                    part()
+                    act()
                 except _ResumedDuringStop:
                     raise
                 except (Refused, Retryable) as refusal:
@@ -245,10 +248,10 @@ class _Shutdown:
                 current_step_input(context.readers, context.store), "unfinished", str(error)
             )
         if wait_reasons:
-            return self._unfinished("; ".join(dict.fromkeys(wait_reasons)))
+            return self._unfinished_report("; ".join(dict.fromkeys(wait_reasons)))
         step = current_step_input(context.readers, context.store)
         if not self._await_final():
-            return self._unfinished("waiting for confirmations")
+            return self._unfinished_report("waiting for confirmations")
         context.store.requests.end(request.id, RequestState.DONE, context.clock.now_s())
         return self._report(
             step,
@@ -276,27 +279,30 @@ class _Shutdown:
             ids = {intent.id for intent in self._sent}
             nonces = sorted({intent.tx.nonce for intent in self._sent})
             self._sent = [
-                now for nonce in nonces for now in journal.intents_at(nonce) if now.id in ids
+                current_intent
+                for nonce in nonces
+                for current_intent in journal.intents_at(nonce)
+                if current_intent.id in ids
             ]
-            waiting = [
+            unconfirmed_intents = [
                 intent
                 for intent in self._sent
                 if intent.succeeded and intent.state is not IntentState.FINAL
             ]
-            if not waiting:
+            if not unconfirmed_intents:
                 return True
         return False
 
     def _require_open(self) -> None:
         """Raise _ResumedDuringStop if another command has resumed the bot."""
-        stored = self._context.store.requests.stopping()
-        if stored is None or stored.id != self._request.id:
+        open_request = self._context.store.requests.stopping()
+        if open_request is None or open_request.id != self._request.id:
             raise _ResumedDuringStop(
                 "the bot was resumed in the meantime; assets that were not sold or paid by then"
                 " stay in the wallet"
             )
 
-    def _unfinished(self, why: str) -> ShutdownReport:
+    def _unfinished_report(self, why: str) -> ShutdownReport:
         step = current_step_input(self._context.readers, self._context.store)
         return self._report(
             step, "unfinished", f"{why}; trading stays stopped; trimtab stop --send continues"
@@ -304,7 +310,7 @@ class _Shutdown:
 
     def _report(self, step: StepInput, state: str, reason: str) -> ShutdownReport:
         numeraire = step.portfolio.numeraire.address
-        left = tuple(
+        left_amounts = tuple(
             f"{transfers.format_payment(step.portfolio, payment)} {step.portfolio.token(payment.token).label}"
             for payment in free_payments(step)
             if self._request.to is not None
@@ -316,7 +322,7 @@ class _Shutdown:
             state=state,
             reason=reason,
             transactions=tuple(self._sent),
-            left=left,
+            left=left_amounts,
         )
 
     def _cancel(self) -> None:
@@ -382,16 +388,16 @@ class _Shutdown:
         refusals: dict[tuple[str, bool], str] = {}
         for _ in range(max_payouts):
             step = current_step_input(self._context.readers, self._context.store)
-            due = [
+            due_payments = [
                 payment
                 for payment in free_payments(step)
                 if (payment.token, payment.native) not in refusals
                 and not (self._sale_waits and payment.token != step.portfolio.numeraire.address)
             ]
-            if not due:
+            if not due_payments:
                 break
             self._require_open()
-            (payout,) = _payouts((payable_today(step, due[0]),), to, self._request.id)
+            (payout,) = _payouts((payable_today(step, due_payments[0]),), to, self._request.id)
             try:
                 intent = pay(
                     self._context.readers,
@@ -401,12 +407,12 @@ class _Shutdown:
                     self._context.payouts,
                 )
             except Refused as refusal:
-                refusals[due[0].token, due[0].native] = str(refusal)
+                refusals[due_payments[0].token, due_payments[0].native] = str(refusal)
                 continue
             self._sent.append(intent)
             if not intent.succeeded:
                 message = f'"{intent.note}" ended as {intent.state.value}'
-                refusals[due[0].token, due[0].native] = message
+                refusals[due_payments[0].token, due_payments[0].native] = message
         if refusals:
             raise Refused(f"the payout waits: {'; '.join(dict.fromkeys(refusals.values()))}")
 

@@ -186,7 +186,7 @@ def _raw_by_asset(portfolio: Portfolio, flows: tuple[ExternalTransfer, ...]) -> 
     """
     raw_by_asset: dict[str, int] = {}
     for flow in flows:
-        token = portfolio.held_as(flow.token)
+        token = portfolio.priced_as(flow.token)
         raw_by_asset[token] = raw_by_asset.get(token, 0) + flow.delta_raw
     return raw_by_asset
 
@@ -248,15 +248,17 @@ def list_transfers(agent: Agent, everything: bool = False, limit: int = 1000) ->
     read_step_input = partial(readers.step_input_at, snapshot)
     settle_mined(store, snapshot, read_step_input)
     step = read_step_input()
-    listed = [
+    stored_flows = [
         flow for flow in reversed(store.balances.transfers(limit)) if everything or flow.is_open
     ]
-    unwritten = [flow for flow in step.history.cash_flows.unexplained if flow.id == 0]
+    unwritten_flows = [flow for flow in step.history.cash_flows.unexplained if flow.id == 0]
     return {
         "block": snapshot.head.number,
         "numeraire": step.portfolio.numeraire.label,
         "halts": balance_changes.halt_reason(step.portfolio, step.limits, step.history.cash_flows),
-        "flows": [transfer_document(step.portfolio, flow) for flow in (*unwritten, *listed)],
+        "flows": [
+            transfer_document(step.portfolio, flow) for flow in (*unwritten_flows, *stored_flows)
+        ],
     }
 
 
@@ -273,14 +275,15 @@ def confirm_transfers(
     if kind is not None and kind not in KIND_NAMES:
         raise ConfigError(f"--as: {kind!r} is unknown", f"choose from {', '.join(KIND_NAMES)}")
     with wiring.open_store_offline(load_config(config)) as (store, _):
-        classified = store.balances.classify(
+        classified_flows = store.balances.classify(
             None if number == "all" else int(number),
             None if kind is None else ExternalTransferKind(kind),
             int(time.time()),
         )
     return {
         "confirmed": [
-            {"id": flow.id, "as": flow.kind.value if flow.kind else None} for flow in classified
+            {"id": flow.id, "as": flow.kind.value if flow.kind else None}
+            for flow in classified_flows
         ]
     }
 
@@ -312,8 +315,8 @@ def single_payment(agent: Agent, step: StepInput, amount: str, name: str | None)
     }
     other_value = sum(
         (
-            count * prices[address]
-            for address, count in free_raw.items()
+            raw_amount * prices[address]
+            for address, raw_amount in free_raw.items()
             if address != token.address
         ),
         Fraction(0),
@@ -329,9 +332,9 @@ def single_payment(agent: Agent, step: StepInput, amount: str, name: str | None)
 def pro_rata_payments(agent: Agent, step: StepInput, amount: str) -> tuple[Payment, ...]:
     """Return payments of the same share of every asset, `amount` whole numeraire coins in total."""
     value = Fraction(_above_zero(parse_raw(amount, agent.portfolio.numeraire.decimals, "AMOUNT")))
-    native = {asset.token.address for asset in step.portfolio.assets if asset.native}
+    native_tokens = {asset.token.address for asset in step.portfolio.assets if asset.native}
     return tuple(
-        Payment(token, raw, token in native)
+        Payment(token, raw, token in native_tokens)
         for token, raw in transfers.proportional_amounts(step, value).items()
     )
 
@@ -381,7 +384,7 @@ def withdraw(  # noqa: PLR0913
         return new_run(step).report(step)
     new_run(step)  # an impossible withdrawal is refused before waiting for the wallet
     with wiring.open_actors(
-        agent.context, lambda outcome: run.confirmed(outcome, confirm), progress
+        agent.context, lambda outcome: run.confirm_sale(outcome, confirm), progress
     ) as actors:
         actors.executor.reconcile()
         run = new_run(withdrawable_step(agent.context))
@@ -415,18 +418,18 @@ def resume(
         return WithdrawalRun(agent.context, unpaid, request.to, request)
 
     step = transfers.reserve_pending_deposits(agent.step_input())
-    if (paid := _paid_report(agent, step, number)) is not None:
-        return paid
+    if (paid_report := _paid_report(agent, step, number)) is not None:
+        return paid_report
     run = new_run(step)
     if not send:
         return run.report(step)
     with wiring.open_actors(
-        agent.context, lambda outcome: run.confirmed(outcome, confirm), progress
+        agent.context, lambda outcome: run.confirm_sale(outcome, confirm), progress
     ) as actors:
         actors.executor.reconcile()
         step = withdrawable_step(agent.context)
-        if (paid := _paid_report(agent, step, number)) is not None:
-            return paid
+        if (paid_report := _paid_report(agent, step, number)) is not None:
+            return paid_report
         run = new_run(step)  # another process may have released it
         withdrawal_run.require_due(run.request, step)
         return run.execute(actors, confirm)
@@ -441,12 +444,12 @@ def release(agent: Agent, number: int, progress: Progress = ignore_progress) -> 
     store = agent.context.store
     with wiring.open_actors(agent.context, never_confirm, progress, signs=False):
         request = _open_request(agent, number)
-        unmined = [
+        unmined_intents = [
             intent for intent, _ in store.requests.paid(number) if intent.state in UNMINED_STATES
         ]
-        if unmined:
+        if unmined_intents:
             raise Retryable(
-                f'"{unmined[0].note}" is pending',
+                f'"{unmined_intents[0].note}" is pending',
                 "trimtab reconcile, then release the unpaid part",
             )
         store.requests.end(number, RequestState.RELEASED, agent.context.clock.now_s())

@@ -24,11 +24,11 @@ from agent.execution.step_context import StepOutcome
 from agent.layers.futures.accounting import funding_entries
 from agent.layers.futures.policy.hedges import choose, compare_text, short_costs
 from agent.layers.futures.policy.targets import (
+    due_triggers,
     notional_drifts,
     orders_to_target,
     position_trims,
     reduction_orders,
-    triggered,
 )
 from agent.layers.futures.requests import CloseHedge, Deleverage, OpenHedge
 from agent.layers.futures.state import margin_account
@@ -63,7 +63,7 @@ INITIAL_PPM, MAINTENANCE_PPM = 100_000, 62_500
 """Margin rates of Perpetual Protocol v2, used for every market."""
 HEDGE_FEE_PPM, SALE_COST_BPS = 1_000, 10
 """Fee for opening and for closing a short, and cost of a spot sale, when the two are compared."""
-UNLIMITED_BPS = 10**9
+UNLIMITED = 10**9
 """Value in place of a missing limit; it is never reached."""
 NO_MARKET, NO_SHORT = (
     "it is sold: it has no futures market",
@@ -110,7 +110,7 @@ def what_if_futures(
     policy = _whatif_policy(options, account)
     spot_raw = Fraction(spot_value * COIN_RAW)
     state = margin_state(account, policy.limits, policy.leverage_bps)
-    fired_triggers = triggered(account, policy, spot_raw)
+    fired_triggers = due_triggers(account, policy, spot_raw)
     reduction = reduction_orders(account, policy, spot_raw)
     orders = reduction
     if fired_triggers and not reduction:
@@ -118,9 +118,9 @@ def what_if_futures(
     hedges = _hedges(options, spot, trades, _account_after(account, orders), policy)
     trades = _trades_beside(trades, hedges)
     for hedge in hedges:
-        if short := Fraction(hedge["short"]) * COIN_RAW:
-            size = size_for_notional_raw(account.market(hedge["symbol"]), -short)
-            orders = {**orders, hedge["symbol"]: orders.get(hedge["symbol"], 0) + size}
+        if short_value := Fraction(hedge["short"]) * COIN_RAW:
+            size_raw = size_for_notional_raw(account.market(hedge["symbol"]), -short_value)
+            orders = {**orders, hedge["symbol"]: orders.get(hedge["symbol"], 0) + size_raw}
     position_values = [
         margin.value_at_mark_raw(account, position) for position in account.positions
     ]
@@ -142,7 +142,7 @@ def what_if_futures(
         "allowed_gross": _raw_text(_gross_after(account, reduction)),
         "markets": _market_rows(account, policy, orders),
         "hedges": hedges,
-        "trades": {symbol: _value_text(spot_raw) for symbol, spot_raw in trades.items()},
+        "trades": {symbol: _value_text(trade_value) for symbol, trade_value in trades.items()},
         "net_exposure": _net_exposure(_account_after(account, orders), spot, trades),
     }
 
@@ -162,7 +162,7 @@ def _trades_beside(
     sales = {symbol: value for symbol, value in trades.items() if value < 0}
     sales_left = {**sales, **{hedge["symbol"]: -Fraction(hedge["sell"]) for hedge in hedges}}
     total_before, total_after = (
-        sum(trades.values(), Fraction(0)) for trades in (sales, sales_left)
+        sum(sale_values.values(), Fraction(0)) for sale_values in (sales, sales_left)
     )
     share_left = total_after / total_before if total_before else Fraction(1)
     return {symbol: sales_left.get(symbol, value * share_left) for symbol, value in trades.items()}
@@ -222,10 +222,8 @@ def _whatif_policy(options: FuturesOptions, account: MarginAccount) -> FuturesPo
         Fraction(gross, value) * BPS
     )
     limits = FuturesLimits(
-        max_leverage_bps=_parse_share(options.max_leverage, "--max-leverage", UNLIMITED_BPS),
-        max_utilisation_bps=_parse_share(
-            options.max_utilisation, "--max-utilisation", UNLIMITED_BPS
-        ),
+        max_leverage_bps=_parse_share(options.max_leverage, "--max-leverage", UNLIMITED),
+        max_utilisation_bps=_parse_share(options.max_utilisation, "--max-utilisation", UNLIMITED),
         max_position_bps=_parse_share(options.max_position, "--max-position", BPS),
         spot_multiple_bps=_parse_share(options.spot_multiple, "--spot-multiple", 0),
         stress_move_bps=_parse_share(options.stress, "--stress", 0),
@@ -233,8 +231,8 @@ def _whatif_policy(options: FuturesOptions, account: MarginAccount) -> FuturesPo
         hysteresis_bps=0,
         emergency_distance_bps=0,
         emergency_slippage_bps=0,
-        max_basis_bps=UNLIMITED_BPS,
-        index_age_s=UNLIMITED_BPS,
+        max_basis_bps=UNLIMITED,
+        index_age_s=UNLIMITED,
     )
     return FuturesPolicy(
         tuple(FuturesTarget(symbol, bps) for symbol, bps in targets.items()),
@@ -247,8 +245,8 @@ def _whatif_policy(options: FuturesOptions, account: MarginAccount) -> FuturesPo
 
 
 def _leverage_band_bps(options: FuturesOptions) -> int:
-    """Return the band of the target leverage: that of the profiles if only --leverage is given;
-    zero if it is off, and without --leverage, which keeps the notional.
+    """Return the band of the target leverage: that of the profiles if only --leverage is given; zero
+    if it is off, or if neither option is given, which keeps the notional.
     """
     if options.leverage_band == "off" or not (options.leverage or options.leverage_band):
         return 0
@@ -288,7 +286,7 @@ def _market_rows(
     documents: list[FuturesMarketDocument] = []
     for drift in notional_drifts(account, policy):
         market = account.market(drift.market)
-        order = orders.get(drift.market, 0)
+        order_size = orders.get(drift.market, 0)
         price = margin.liquidation_price(account, drift.market)
         documents.append(
             {
@@ -297,9 +295,9 @@ def _market_rows(
                 "weight_bps": round(drift.share * BPS),
                 "target_bps": round(drift.target_share * BPS),
                 "drift_bps": round(drift.drift * BPS),
-                "order_notional": _raw_text(margin.position_value_raw(market, order)),
-                "order_size": _raw_text(order),
-                "size_after": _raw_text(account.size_raw(drift.market) + order),
+                "order_notional": _raw_text(margin.position_value_raw(market, order_size)),
+                "order_size": _raw_text(order_size),
+                "size_after": _raw_text(account.size_raw(drift.market) + order_size),
                 "liquidation_price": None if price is None else value_text(price, 0, PLACES),
             }
         )
@@ -330,32 +328,34 @@ def _hedges(
     hedge_bps = _parse_share(options.hedge, "--hedge", 0)
     if hedge_bps > BPS:
         raise ConfigError("--hedge: is above 100 %", "give the share of the excess to short")
-    sales = {symbol: -value for symbol, value in trades.items() if value < 0}
+    sales = {
+        symbol: -spot_value_raw for symbol, spot_value_raw in trades.items() if spot_value_raw < 0
+    }
     compare = _comparison(options, spot, sales)
     market_names = {market.market for market in account.markets}
-    value = sum(spot.values(), Fraction(0)) * COIN_RAW
+    spot_value_raw = sum(spot.values(), Fraction(0)) * COIN_RAW
     hedges: list[HedgeDocument] = []
     for symbol, excess in sales.items() if hedge_bps else ():
-        short = Fraction(0)
+        short_value = Fraction(0)
         if symbol in market_names:
-            short_raw = size_for_notional_raw(
+            short_size_raw = size_for_notional_raw(
                 account.market(symbol), -excess * hedge_bps * COIN_RAW / BPS
             )
-            size = largest_allowed_raw(
-                account, symbol, short_raw, policy.limits, value, policy.leverage_bps
+            size_raw = largest_allowed_raw(
+                account, symbol, short_size_raw, policy.limits, spot_value_raw, policy.leverage_bps
             )
-            short = abs(size) * account.market(symbol).mark / COIN_RAW
-        if compare is not None and short:
-            hedges.append(compare(symbol, short))
+            short_value = abs(size_raw) * account.market(symbol).mark / COIN_RAW
+        if compare is not None and short_value:
+            hedges.append(compare(symbol, short_value))
             continue
         hedge: HedgeDocument = {
             "symbol": symbol,
             "excess": _value_text(excess),
-            "sell": _value_text(excess - short),
-            "short": _value_text(short),
+            "sell": _value_text(excess - short_value),
+            "short": _value_text(short_value),
             "net_exposure": _value_text(spot[symbol] - excess),
         }
-        if not short:
+        if not short_value:
             hedge["reason"] = NO_SHORT if symbol in market_names else NO_MARKET
         hedges.append(hedge)
     return hedges
@@ -374,32 +374,34 @@ def _comparison(
         return None
     horizon_s = parse_duration_s(options.horizon, "--horizon")
     taxes = parse_pairs(options.tax, "--tax") if options.tax else {}
-    rates = parse_pairs(options.funding, "--funding") if options.funding else {}
-    for option, values in (("--tax", taxes), ("--funding", rates)):
+    funding_rates = parse_pairs(options.funding, "--funding") if options.funding else {}
+    for option, values in (("--tax", taxes), ("--funding", funding_rates)):
         if unknown := [symbol for symbol in values if symbol not in spot]:
             raise ConfigError(
                 f"{option}: {unknown[0]!r} has no value", f"add {unknown[0]} to --value"
             )
 
-    def compare(symbol: str, short: Fraction) -> HedgeDocument:
-        rate = rates.get(symbol, "0%")
-        funding = Fraction(
-            parse_raw(rate.removeprefix("-").removesuffix("%"), PLACES, f"--funding {symbol}"),
+    def compare(symbol: str, short_value: Fraction) -> HedgeDocument:
+        rate_text = funding_rates.get(symbol, "0%")
+        daily_rate = Fraction(
+            parse_raw(rate_text.removeprefix("-").removesuffix("%"), PLACES, f"--funding {symbol}"),
             100 * COIN_RAW,
         )
         market = replace(
             _perp_market(symbol, Fraction(1), 1),
             fee_ppm=HEDGE_FEE_PPM,
-            funding_daily=-funding if rate.startswith("-") else funding,
+            funding_daily=-daily_rate if rate_text.startswith("-") else daily_rate,
         )
         excess = sales[symbol]
         initial = Fraction(INITIAL_PPM, margin.PPM)
-        fees, funding_cost, margin_needed, _ = short_costs(market, short, horizon_s, initial, 0)
+        fees, funding_cost, margin_needed, _ = short_costs(
+            market, short_value, horizon_s, initial, 0
+        )
         comparison = HedgeComparison(
             token=symbol,
             excess=excess,
-            hedged=short,
-            sale_fees=short * SALE_COST_BPS / BPS,
+            hedged=short_value,
+            sale_fees=short_value * SALE_COST_BPS / BPS,
             sale_impact=Fraction(0),
             sale_tax=Fraction(
                 parse_raw(taxes.get(symbol, "0"), PLACES, f"--tax {symbol}"), COIN_RAW
@@ -411,12 +413,12 @@ def _comparison(
             horizon_s=horizon_s,
         )
         comparison = choose(comparison, Fraction(0), counts_income=True)
-        short = short if comparison.is_hedged else Fraction(0)
+        short_value = short_value if comparison.is_hedged else Fraction(0)
         return {
             "symbol": symbol,
             "excess": _value_text(excess),
-            "sell": _value_text(excess - short),
-            "short": _value_text(short),
+            "sell": _value_text(excess - short_value),
+            "short": _value_text(short_value),
             "net_exposure": _value_text(spot[symbol] - excess),
             "cost_of_sale": _value_text(comparison.sale_cost),
             "cost_of_hedge": _value_text(comparison.hedge_cost),
@@ -449,13 +451,15 @@ def _net_exposure(
     """Return the value exposed to each symbol's price after all trades and orders; `account` is
     that after the orders.
     """
-    exposure = {symbol: value + trades[symbol] for symbol, value in spot.items()}
+    exposure_by_symbol = {symbol: value + trades[symbol] for symbol, value in spot.items()}
     for market in account.markets:
         value = Fraction(
             margin.position_value_raw(market, account.size_raw(market.market)), COIN_RAW
         )
-        exposure[market.symbol] = exposure.get(market.symbol, Fraction(0)) + value
-    return {symbol: _value_text(value) for symbol, value in exposure.items()}
+        exposure_by_symbol[market.symbol] = (
+            exposure_by_symbol.get(market.symbol, Fraction(0)) + value
+        )
+    return {symbol: _value_text(value) for symbol, value in exposure_by_symbol.items()}
 
 
 def _raw_text(raw: int) -> str:
@@ -471,13 +475,13 @@ def _ratio_text(value: Fraction | None) -> str | None:
 
 
 def futures_layer(agent: Agent) -> FuturesReport:
-    """Read the futures. Raises ConfigError without [futures]."""
+    """Return the futures report of a new step. Raises ConfigError without [futures]."""
     step = agent.step_input()
     return report_of(step, agent.futures_policy(), current_drifts(step))
 
 
 def futures_funding(agent: Agent, days: int) -> tuple[FuturesReport, tuple[FundingDay, ...]]:
-    """Read the futures, and return them with the funding of the last `days` by day and market.
+    """Return the futures report of a new step, and the funding of the last `days` by day and market.
     Today's funding from this block is included, but not recorded. Raises ConfigError without
     [futures].
     """
@@ -500,8 +504,10 @@ def futures_funding(agent: Agent, days: int) -> tuple[FuturesReport, tuple[Fundi
     new_entries = [
         entry for entry in funding_entries(report.step, prices) if entry.id not in entry_ids
     ]
-    funding = funding_days(valuations, futures_changes((*entries, *new_entries), valuations))
-    return report, tuple(day for day in funding if day.day_s >= first_s)
+    funding_rows = funding_days(valuations, futures_changes((*entries, *new_entries), valuations))
+    return report, tuple(
+        funding_day for funding_day in funding_rows if funding_day.day_s >= first_s
+    )
 
 
 def hedge(

@@ -12,7 +12,7 @@ from agent.layers.futures.execution.cycle import futures_plan
 from agent.layers.futures.planning.orders import plan_futures
 from agent.layers.futures.policy.exposure import (
     DAY_S,
-    expected_cost,
+    expected_funding_of_all,
     exposures,
     trades_for_another,
 )
@@ -23,7 +23,7 @@ from agent.layers.futures.policy.needs import (
     spot_value_in_quote,
     waiting_triggers,
 )
-from agent.layers.futures.policy.targets import uncertain_books, unnamed_reasons
+from agent.layers.futures.policy.targets import uncertain_profit_reason, unnamed_reasons
 from agent.layers.futures.state import futures_policy, futures_state, margin_account
 from agent.margin.account import account_value_raw
 from agent.model import (
@@ -103,7 +103,7 @@ def funding_alerts(snapshot: Snapshot, policy: FuturesPolicy | None) -> Iterator
     account = margin_account(snapshot)
     if account is None or policy is None:
         return
-    value, expected_funding = account_value_raw(account), expected_cost(account, DAY_S)
+    value, expected_funding = account_value_raw(account), expected_funding_of_all(account, DAY_S)
     if expected_funding <= 0 or expected_funding * BPS <= FUNDING_ALERT_BPS * value:
         return
     decimals, unit = account.quote.decimals, account.quote.label
@@ -137,7 +137,7 @@ def unnamed_alerts(snapshot: Snapshot) -> Iterator[Alert]:
 def book_alerts(snapshot: Snapshot) -> Iterator[Alert]:
     """Yield an alert while the profit of the futures account is uncertain."""
     account = margin_account(snapshot)
-    if account is not None and (why := uncertain_books(account)):
+    if account is not None and (why := uncertain_profit_reason(account)):
         text = f"Futures: {why}. Check the account's transfers on the venue's site"
         yield Alert(AlertKind.REVIEW, "futures:books", text, True)
 

@@ -91,8 +91,8 @@ def liquidity(agent: Agent) -> LiquidityReport:
     venue = agent.context.config.venues.uniswap_v3
     block_ref = {"blockHash": step.snapshot.head.hash, "requireCanonical": True}
     manager = None if venue is None else venue.position_manager
-    ignored = find_unsolicited_positions(
-        agent.context.line,
+    unsolicited = find_unsolicited_positions(
+        agent.context.transport,
         step.snapshot.owner,
         manager,
         agent.context.pools,
@@ -112,7 +112,7 @@ def liquidity(agent: Agent) -> LiquidityReport:
         reports=valuation.reports(step.snapshot, step.portfolio, prices),
         unreadable=valuation.faults(step),
         warnings=valuation.warnings(step.snapshot, step.portfolio),
-        ignored=ignored,
+        ignored=unsolicited,
         portfolio_value=portfolio_value,
         expected_loss=_limited_sum(expected_loss, portfolio_value, limits.impermanent_loss_bps),
         weight=_limited_sum(positions_value, portfolio_value, limits.lp_max_weight_bps),
@@ -151,13 +151,13 @@ def take_position(agent: Agent, number: str) -> AdoptedPositionDocument:
         )
     head = step.snapshot.head
     block_ref = {"blockHash": head.hash, "requireCanonical": True}
-    unsolicited = find_unsolicited_positions(
-        context.line, step.snapshot.owner, venue.position_manager, (), (), block_ref
-    ).found
+    unsolicited_positions = find_unsolicited_positions(
+        context.transport, step.snapshot.owner, venue.position_manager, (), (), block_ref
+    ).positions
     position = next(
         (
             unsolicited_position
-            for unsolicited_position in unsolicited
+            for unsolicited_position in unsolicited_positions
             if unsolicited_position.name == name and unsolicited_position.liquidity > 0
         ),
         None,
@@ -168,7 +168,7 @@ def take_position(agent: Agent, number: str) -> AdoptedPositionDocument:
             "see trimtab lp",
             code=ErrorCode.UNKNOWN,
         )
-    unresolved = ConfirmedPosition(
+    position_to_resolve = ConfirmedPosition(
         "uniswap_v3",
         venue.position_manager,
         int(number),
@@ -184,17 +184,19 @@ def take_position(agent: Agent, number: str) -> AdoptedPositionDocument:
             f"position {name} holds tokens outside the portfolio",
             "add them to portfolio.assets, or leave the position uncounted",
         )
-    (resolved,) = resolve_positions(context.line, (unresolved,), factories(context.config))
-    if resolved.range is None:
+    (resolved_position,) = resolve_positions(
+        context.transport, (position_to_resolve,), factories(context.config)
+    )
+    if resolved_position.range is None:
         raise ConfigError(
             f"position {name} does not exist", "see trimtab lp", code=ErrorCode.UNKNOWN
         )
-    position_range = resolved.range
-    mint = LpPositionChange(
+    position_range = resolved_position.range
+    position_change = LpPositionChange(
         "uniswap_v3", venue.position_manager, int(number), position_range.pool, *position.tokens, position_range.fee_pips,
         (position_range.tick_lower, position_range.tick_upper), position.liquidity, 0, (0, 0), head.number,
     )  # fmt: skip
-    store.positions.decide(name, mint, context.clock.now_s())
+    store.positions.decide(name, position_change, context.clock.now_s())
     current_positions = agent.step_input().snapshot.positions
     # its principal is booked as its cost
     amounts = next(
@@ -206,7 +208,7 @@ def take_position(agent: Agent, number: str) -> AdoptedPositionDocument:
         (0, 0),
     )
     store.positions.decide(
-        name, own_changes.imported_position(mint, amounts), context.clock.now_s()
+        name, own_changes.imported_position(position_change, amounts), context.clock.now_s()
     )
     return {"position": name, "taken": True, "amounts_raw": [str(raw) for raw in amounts]}
 
@@ -288,7 +290,7 @@ def take_over_strategies(
         raise OperatorNeeded(
             "another process changed the books in the meantime", "run the command again"
         )
-    store.forget([state.name for state in store.ledger().states if state.name not in books.named])
+    store.forget([state.name for state in store.ledger().states if state.name not in books.by_name])
     document["applied"] = True
     return document
 
@@ -368,19 +370,17 @@ def liquidity_document(liquidity_report: LiquidityReport) -> LiquidityDocument:
     portfolio = liquidity_report.step_input.portfolio
     positions = []
     for report in liquidity_report.reports:
-        confirmed = report.confirmed
-        symbols = [
-            portfolio.token(address).label for address in (confirmed.token0, confirmed.token1)
-        ]
-        amounts = {
-            "entry_raw": confirmed.entry_raw,
+        position = report.confirmed
+        symbols = [portfolio.token(address).label for address in (position.token0, position.token1)]
+        pairs_by_name = {
+            "entry_raw": position.entry_raw,
             "redeemable_raw": report.redeemable_raw,
             "fees_raw": report.fees_raw,
             "counted_raw": report.counted_raw,
         }
         amounts_by_symbol = {
             name: {symbol: str(raw) for symbol, raw in zip(symbols, pair, strict=True)}
-            for name, pair in amounts.items()
+            for name, pair in pairs_by_name.items()
         }
         loss_bps = None if report.hold == 0 else bps_text(report.loss / report.hold)
         positions.append(

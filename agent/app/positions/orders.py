@@ -126,8 +126,8 @@ def arm_orders(agent: Agent, subject: str) -> ArmedDocument:
     step = agent.step_input()
     tokens = _tokens_of(step.portfolio, step.history.orders.states, subject)
     chosen_terms = [terms for terms in step.portfolio.orders.terms if terms.token in tokens]
-    existing = [order for order in step.history.orders.states if order.token in tokens]
-    if not chosen_terms and not existing:
+    existing_orders = [order for order in step.history.orders.states if order.token in tokens]
+    if not chosen_terms and not existing_orders:
         raise ConfigError(
             f"orders: none configured for {_subject_text(subject)}",
             "write stop_loss, take_profit, trailing_stop or entry in trimtab.toml",
@@ -135,14 +135,16 @@ def arm_orders(agent: Agent, subject: str) -> ArmedDocument:
     for terms in chosen_terms:
         _require_armable(step, terms, chosen_terms)
     now_s = step.snapshot.head.timestamp_s
-    waiting = [
+    waiting_orders = [
         ConditionalOrder(terms.token, terms.kind, OrderStage.WAITING, terms, now_s)
         for terms in chosen_terms
     ]
-    _replace_orders(agent, {order.key for order in (*existing, *waiting)}, waiting)
+    _replace_orders(
+        agent, {order.key for order in (*existing_orders, *waiting_orders)}, waiting_orders
+    )
     return {
-        "armed": [_named_order(step.portfolio, order) for order in waiting],
-        "back_in": _reenabled(step.portfolio, existing),
+        "armed": [_named_order(step.portfolio, order) for order in waiting_orders],
+        "back_in": _reenabled_assets(step.portfolio, existing_orders),
     }
 
 
@@ -153,21 +155,23 @@ def disarm_orders(agent: Agent, subject: str, kinds: Sequence[OrderKind] = ()) -
     step = agent.step_input()
     orders, chosen_kinds = step.history.orders.states, set(kinds or OrderKind)
     tokens = _tokens_of(step.portfolio, orders, subject)
-    existing = [
+    existing_orders = [
         order
         for order in step.history.orders.states
         if order.token in tokens and order.kind in chosen_kinds
     ]
-    if not existing:
+    if not existing_orders:
         raise ConfigError(
             f"orders: none of this kind for {_subject_text(subject)}", "trimtab orders lists them"
         )
     now_s = step.snapshot.head.timestamp_s
-    disarmed = [replace(order, stage=OrderStage.OFF, since_s=now_s) for order in existing]
-    _replace_orders(agent, {order.key for order in disarmed}, disarmed)
+    disarmed_orders = [
+        replace(order, stage=OrderStage.OFF, since_s=now_s) for order in existing_orders
+    ]
+    _replace_orders(agent, {order.key for order in disarmed_orders}, disarmed_orders)
     return {
-        "disarmed": [_named_order(step.portfolio, order) for order in disarmed],
-        "back_in": _reenabled(step.portfolio, existing),
+        "disarmed": [_named_order(step.portfolio, order) for order in disarmed_orders],
+        "back_in": _reenabled_assets(step.portfolio, existing_orders),
     }
 
 
@@ -219,7 +223,7 @@ def _level_notes(
     amount_notes = price_level_notes(parse_config(text).portfolio)
     has_amounts = any(level.price is not None for level in new_levels.values())
     price, price_words = _asset_price(path, subject) if has_amounts else (None, "")
-    notes, implausible = [], []
+    notes, implausible_levels = [], []
     for kind, level in new_levels.items():
         if (note := amount_notes.get(f"{subject} {kind}")) is not None:
             notes.append(f"{subject} {kind}: {note}")
@@ -239,8 +243,8 @@ def _level_notes(
         if level.price is not None:
             notes.append(distance_words)
         if not FURTHEST_BELOW <= distance <= FURTHEST_ABOVE:
-            implausible.append(distance_words)
-    return notes, implausible
+            implausible_levels.append(distance_words)
+    return notes, implausible_levels
 
 
 def _asset_price(path: Path, subject: str) -> tuple[Fraction | None, str]:
@@ -262,7 +266,9 @@ def _asset_price(path: Path, subject: str) -> tuple[Fraction | None, str]:
     return coin_price, f"the present price of {shown_price}"
 
 
-def _require_armable(step: StepInput, terms: OrderTerms, chosen: Sequence[OrderTerms]) -> None:
+def _require_armable(
+    step: StepInput, terms: OrderTerms, chosen_terms: Sequence[OrderTerms]
+) -> None:
     price = _current_price(step, terms.token)
     if price is None:
         raise Refused(
@@ -274,7 +280,7 @@ def _require_armable(step: StepInput, terms: OrderTerms, chosen: Sequence[OrderT
     entry_terms = next(
         (
             order_terms
-            for order_terms in chosen
+            for order_terms in chosen_terms
             if order_terms.token == terms.token and order_terms.kind is OrderKind.ENTRY
         ),
         None,
@@ -304,13 +310,13 @@ def _waiting_order(terms: OrderTerms) -> ConditionalOrder:
 
 
 def _replace_orders(
-    agent: Agent, keys: set[tuple[str, OrderKind]], changed: Sequence[ConditionalOrder]
+    agent: Agent, keys: set[tuple[str, OrderKind]], changed_orders: Sequence[ConditionalOrder]
 ) -> None:
-    """Replace the orders of `keys` by `changed`. Raises Retryable if a cycle wrote in between."""
+    """Replace the orders of `keys` by `changed_orders`. Raises Retryable if a cycle wrote in between."""
     store = agent.context.store
-    stored, version = store.orders.standing()
-    others = [order for order in stored if order.key not in keys]
-    if not store.orders.update((*others, *changed), None, version):
+    stored_orders, version = store.orders.standing()
+    other_orders = [order for order in stored_orders if order.key not in keys]
+    if not store.orders.update((*other_orders, *changed_orders), None, version):
         raise Retryable("a cycle changed the orders in the meantime", "try again")
 
 
@@ -340,10 +346,14 @@ def _subject_text(subject: str) -> str:
     return "the portfolio" if subject in (ALL, PORTFOLIO) else subject
 
 
-def _reenabled(portfolio: Portfolio, orders: Sequence[ConditionalOrder]) -> list[str]:
+def _reenabled_assets(portfolio: Portfolio, orders: Sequence[ConditionalOrder]) -> list[str]:
     """Return the assets that these orders had exited or were exiting."""
-    exited = [order.token for order in orders if order.is_exit and order.stage in EXITED_STAGES]
-    return [conditional_orders.order_subject(portfolio, token) for token in dict.fromkeys(exited)]
+    exited_tokens = [
+        order.token for order in orders if order.is_exit and order.stage in EXITED_STAGES
+    ]
+    return [
+        conditional_orders.order_subject(portfolio, token) for token in dict.fromkeys(exited_tokens)
+    ]
 
 
 def _named_order(portfolio: Portfolio, order: ConditionalOrder) -> NamedOrderDocument:
@@ -478,7 +488,7 @@ def swap_at_limit(
             reason="not confirmed; nothing was recorded or sent",
         )
     wallet = wiring.open_wallet_session(context, lambda _: True, progress)
-    with wallet.held() as actors:
+    with wallet.acting() as actors:
         order = context.store.executions.add_limit_order(new_order)
         outcome = _try_order(context, order, actors)
     while (
@@ -490,7 +500,7 @@ def swap_at_limit(
     ).state == "open" and request.wait:
         progress(f"{order.note}: {outcome.reason}")
         context.clock.sleep(POLL_S)
-        with wallet.held() as actors:
+        with wallet.acting() as actors:
             outcome = _try_order(context, order, actors)
     return order, outcome
 
@@ -503,14 +513,17 @@ def _try_order(context: wiring.AgentContext, order: LimitOrder, actors: StepActo
 
 
 def _limit_order(agent: Agent, request: LimitOrderRequest) -> LimitOrder:
-    sold, bought = agent.token(request.token_in, "--in"), agent.token(request.token_out, "--out")
-    if sold == bought:
+    token_in, token_out = (
+        agent.token(request.token_in, "--in"),
+        agent.token(request.token_out, "--out"),
+    )
+    if token_in == token_out:
         raise ConfigError("--out: the same token as --in", "name two tokens")
-    sold_raw = parse_raw(request.amount, sold.decimals, "--amount")
+    sold_raw = parse_raw(request.amount, token_in.decimals, "--amount")
     if sold_raw == 0:
         raise ConfigError("--amount must be above 0", "for example --amount 0.1")
     limit_price = Fraction(parse_raw(request.price, 36, "--price"), 10**36) * Fraction(10) ** (
-        bought.decimals - sold.decimals
+        token_out.decimals - token_in.decimals
     )
     if limit_price == 0:
         raise ConfigError(
@@ -518,10 +531,12 @@ def _limit_order(agent: Agent, request: LimitOrderRequest) -> LimitOrder:
         )
     head_s = agent.context.readers.reader.snapshot().head.timestamp_s
     until_s = _parse_until_s(request.until, head_s)
-    limit_text = f"{price_text(limit_price, sold.decimals, bought.decimals)} {bought.label}"
-    note = f"sell {decimal_text(sold_raw, sold.decimals)} {sold.label} at {limit_text} or better"
+    limit_text = (
+        f"{price_text(limit_price, token_in.decimals, token_out.decimals)} {token_out.label}"
+    )
+    note = f"sell {decimal_text(sold_raw, token_in.decimals)} {token_in.label} at {limit_text} or better"
     return LimitOrder(
-        "", sold.address, bought.address, sold_raw, limit_price, until_s, head_s, note=note
+        "", token_in.address, token_out.address, sold_raw, limit_price, until_s, head_s, note=note
     )
 
 

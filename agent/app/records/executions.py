@@ -43,8 +43,8 @@ class LegExecution:
         """
         if not self.in_raw or self.out_raw is None or not self.leg.amount_out_raw:
             return None
-        planned = Fraction(self.leg.amount_out_raw, self.leg.amount_in_raw)
-        return Fraction(self.out_raw, self.in_raw) / planned - 1
+        planned_rate = Fraction(self.leg.amount_out_raw, self.leg.amount_in_raw)
+        return Fraction(self.out_raw, self.in_raw) / planned_rate - 1
 
 
 def executed_swaps(store: Store, intents: Iterable[Intent]) -> list[tuple[Plan, Intent]]:
@@ -56,8 +56,8 @@ def executed_swaps(store: Store, intents: Iterable[Intent]) -> list[tuple[Plan, 
         for intent in intents
         if intent.kind is IntentKind.SWAP and intent.state is not IntentState.REPLACED
     ]
-    executed = [swap for swap in swaps if swap.receipt is not None] or swaps[-1:]
-    grants = ((store.journal.grant(swap.id).plan, swap) for swap in executed)
+    executed_intents = [swap for swap in swaps if swap.receipt is not None] or swaps[-1:]
+    grants = ((store.journal.grant(swap.id).plan, swap) for swap in executed_intents)
     return [(plan, intent) for plan, intent in grants if plan is not None]
 
 
@@ -71,20 +71,22 @@ def leg_executions(plan: Plan, intent: Intent | None) -> list[LegExecution]:
     receipt = intent.receipt if intent is not None and intent.succeeded else None
     if receipt is None:
         return [LegExecution(leg) for leg in swaps]
-    received = Counter((transfer.token, transfer.recipient) for transfer in receipt.transfers)
-    sent = Counter((transfer.token, transfer.sender) for transfer in receipt.transfers)
-    sold = Counter((leg.token_in, leg.pool) for leg in swaps)
-    bought = Counter((leg.token_out, leg.pool) for leg in swaps)
+    transfers_in = Counter((transfer.token, transfer.recipient) for transfer in receipt.transfers)
+    transfers_out = Counter((transfer.token, transfer.sender) for transfer in receipt.transfers)
+    legs_in = Counter((leg.token_in, leg.pool) for leg in swaps)
+    legs_out = Counter((leg.token_out, leg.pool) for leg in swaps)
     executions = []
-    for leg, realised in zip(plan.legs, realised_legs(plan, receipt), strict=True):
+    for leg, realised_leg in zip(plan.legs, realised_legs(plan, receipt), strict=True):
         if leg.venue == NATIVE_VENUE:
             continue
         in_key, out_key = (leg.token_in, leg.pool), (leg.token_out, leg.pool)
         executions.append(
             LegExecution(
                 leg,
-                realised.amount_in_raw if received[in_key] == sold[in_key] else None,
-                realised.amount_out_raw if sent[out_key] == bought[out_key] else None,
+                realised_leg.amount_in_raw if transfers_in[in_key] == legs_in[in_key] else None,
+                realised_leg.amount_out_raw
+                if transfers_out[out_key] == legs_out[out_key]
+                else None,
             )
         )
     return executions
@@ -95,7 +97,7 @@ def leg_documents(
 ) -> Iterator[LegExecutionDocument]:
     """Yield the document of each swap; `pools` are names by address."""
     for execution in leg_executions(plan, intent):
-        leg, share = execution.leg, execution.difference
+        leg, difference_share = execution.leg, execution.difference
         sold, bought = portfolio.token(leg.token_in), portfolio.token(leg.token_out)
         yield {
             "pool": leg.pool,
@@ -108,19 +110,21 @@ def leg_documents(
             "floor": decimal_text(leg.min_out_raw, bought.decimals),
             "realised_in": _amount_text(execution.in_raw, sold.decimals),
             "realised_out": _amount_text(execution.out_raw, bought.decimals),
-            "difference_bps": None if share is None else round(float(share * BPS), 2),
+            "difference_bps": None
+            if difference_share is None
+            else round(float(difference_share * BPS), 2),
         }
 
 
 def leg_words(legs: Sequence[LegExecutionDocument]) -> Iterator[str]:
     """Yield a sentence for each swap that was mined."""
-    for number, leg in enumerate(legs, 1):
+    for leg_number, leg in enumerate(legs, 1):
         if leg["state"] not in (IntentState.MINED.value, IntentState.FINAL.value):
             continue
         amount_in, amount_out = leg["realised_in"], leg["realised_out"]
         difference = leg["difference_bps"]
         yield (
-            f"Swap {number} exchanged {amount_in or 'an unknown amount of'} {leg['token_in']} for"
+            f"Swap {leg_number} exchanged {amount_in or 'an unknown amount of'} {leg['token_in']} for"
             f" {amount_out or 'an unknown amount of'} {leg['token_out']}"
             + ("." if difference is None else f", {difference:+g} bps against the plan.")
         )
@@ -132,12 +136,12 @@ def execution_document(
     """Return the swaps of a step that were mined, summed, in numeraire coins with `decimals`; None
     without any. The difference is at the reference prices of the `entries`.
     """
-    mined = [(plan, intent) for plan, intent in swaps if intent.succeeded]
-    if not mined:
+    mined_swaps = [(plan, intent) for plan, intent in swaps if intent.succeeded]
+    if not mined_swaps:
         return None
-    legs = [execution for plan, intent in mined for execution in leg_executions(plan, intent)]
+    legs = [execution for plan, intent in mined_swaps for execution in leg_executions(plan, intent)]
     difference = _value_difference(legs, entries)
-    turnover = sum((plan.turnover for plan, _ in mined), Value(0))
+    turnover = sum((plan.turnover for plan, _ in mined_swaps), Value(0))
     return {
         "legs": len(legs),
         "unknown": sum(not leg.is_known for leg in legs),

@@ -71,14 +71,14 @@ def export(
         raise ConfigError(
             f"--out {folder}: {error.strerror}", "name a folder that can be written"
         ) from None
-    existing = [name for name in files if (folder / name).exists()]
-    if existing and not force:
+    existing_files = [name for name in files if (folder / name).exists()]
+    if existing_files and not force:
         raise ConfigError(
-            f"--out {folder}: {', '.join(existing)} would be overwritten",
+            f"--out {folder}: {', '.join(existing_files)} would be overwritten",
             "name another folder, or add --force",
         )
     for name, sheet in files.items():
-        _write(folder / name, encode(sheet))
+        _write_file(folder / name, encode(sheet))
     return {
         "format": kind,
         "folder": str(folder),
@@ -172,7 +172,7 @@ def _parquet(sheet: ExportTable) -> bytes:
     return buffer.getvalue()
 
 
-def _write(path: Path, content: bytes) -> None:
+def _write_file(path: Path, content: bytes) -> None:
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "wb") as file:

@@ -44,7 +44,7 @@ from agent.config.loaded import ConfigSource, LoadedConfig
 from agent.errors import ConfigError, ErrorCode
 from agent.execution.bookkeeping import audit_entries, update_ledger
 from agent.execution.settlement import settle_mined
-from agent.layers.futures.policy.targets import uncertain_books
+from agent.layers.futures.policy.targets import uncertain_profit_reason
 from agent.layers.futures.state import margin_account
 from agent.layers.tax.settings import read_rates
 from agent.model import Entry, LotMethod, OpenLot, Receipt, StepInput, Valuation
@@ -116,13 +116,15 @@ def statistics(periods: Sequence[ReturnPeriod]) -> StatisticsDocument | None:
     series = np.array(returns)
     return {
         "days": len(returns),
-        "volatility": _finite(empyrical.annual_volatility(series, annualization=DAYS_A_YEAR)),
-        "sharpe": _finite(empyrical.sharpe_ratio(series, annualization=DAYS_A_YEAR)),
-        "max_drawdown": _finite(empyrical.max_drawdown(series)),
+        "volatility": _rounded_or_none(
+            empyrical.annual_volatility(series, annualization=DAYS_A_YEAR)
+        ),
+        "sharpe": _rounded_or_none(empyrical.sharpe_ratio(series, annualization=DAYS_A_YEAR)),
+        "max_drawdown": _rounded_or_none(empyrical.max_drawdown(series)),
     }
 
 
-def _finite(value: Any) -> float | None:
+def _rounded_or_none(value: Any) -> float | None:
     number = float(value)
     return round(number, 6) if math.isfinite(number) else None
 
@@ -198,7 +200,7 @@ def refresh_ledger(agent: Agent) -> None:
     snapshot = readers.reader.snapshot()
     current_step_input = partial(readers.step_input_at, snapshot)
     settle_mined(store, snapshot, current_step_input)
-    update_ledger(store, current_step_input(), force=True)
+    update_ledger(store, current_step_input(), is_forced=True)
 
 
 def pnl(
@@ -216,7 +218,9 @@ def newest_pnl(ledger: LedgerData, periods: Sequence[str]) -> dict[str, ProfitDo
     return {period: _profit(ledger, period, None, 1) for period in periods}
 
 
-def _profit(ledger: LedgerData, period: str, benchmark: str | None, last: int) -> ProfitDocument:
+def _profit(
+    ledger: LedgerData, period: str, benchmark: str | None, period_count: int
+) -> ProfitDocument:
     if not ledger.valuations:
         raise ConfigError(
             "the ledger has no valuations yet",
@@ -226,8 +230,10 @@ def _profit(ledger: LedgerData, period: str, benchmark: str | None, last: int) -
     token = ledger.numeraire.address
     if benchmark is not None:
         token = _token_address(ledger, benchmark)
-    first, final = ledger.valuations[0], ledger.valuations[-1]
-    spans = calendar_periods(period, first.chain_s, final.chain_s)[-min(last, MAX_PERIODS) :]
+    first_valuation, last_valuation = ledger.valuations[0], ledger.valuations[-1]
+    spans = calendar_periods(period, first_valuation.chain_s, last_valuation.chain_s)[
+        -min(period_count, MAX_PERIODS) :
+    ]
     opening_cash = OpeningCash(ledger.numeraire.address, ledger.wrapped_native)
     periods = [
         performance(ledger.entries, ledger.valuations, start, end, token, opening_cash)
@@ -242,22 +248,22 @@ def _profit(ledger: LedgerData, period: str, benchmark: str | None, last: int) -
         if result is not None
     ]
     account = None if ledger.newest_step is None else margin_account(ledger.newest_step.snapshot)
-    uncertainty = "" if account is None else uncertain_books(account)
+    uncertainty = "" if account is None else uncertain_profit_reason(account)
     document: ProfitDocument = {
         "numeraire": ledger.numeraire.label,
         "benchmark": ledger.names.label(token),
         "period": period,
         "why_empty": "" if rows else _why_empty(ledger.valuations),
-        "since": format_utc(first.chain_s),
-        "until": format_utc(final.chain_s),
-        "value": _money(ledger, final.managed),
-        "gas_money": _money(ledger, final.gas_money),
-        "reserved": _money(ledger, final.reserved - final.gas_money),
+        "since": format_utc(first_valuation.chain_s),
+        "until": format_utc(last_valuation.chain_s),
+        "value": _money(ledger, last_valuation.managed),
+        "gas_money": _money(ledger, last_valuation.gas_money),
+        "reserved": _money(ledger, last_valuation.reserved - last_valuation.gas_money),
         "periods": rows,
-        "unrealised": _money(ledger, _unrealised(ledger, lot_run, final)),
+        "unrealised": _money(ledger, _unrealised(ledger, lot_run, last_valuation)),
         "method": lot_run.lots.method.value,
         "unpriced": sorted(set(lot_run.unpriced)),
-        "tax": _tax(ledger),
+        "tax": _tax_years(ledger),
         "not_final": len(_unbooked_receipts(ledger)),
     }
     if uncertainty:
@@ -271,24 +277,26 @@ def check_books(config: ConfigSource, rebuild: bool = False) -> LedgerCheckDocum
     """
     with open_ledger_data(config) as ledger:
         store_ledger, step = ledger.store.ledger, ledger.newest_step
-        unbalanced = [entry.id for entry in ledger.entries if unbalanced_tokens(entry)]
-        audited = [] if step is None else audit_entries(ledger.store, step)
-        differing = [pair for pair in audited if pair.differs]
-        misstated = store_ledger.find_misstatements()
+        unbalanced_ids = [entry.id for entry in ledger.entries if unbalanced_tokens(entry)]
+        audited_pairs = [] if step is None else audit_entries(ledger.store, step)
+        differing_pairs = [pair for pair in audited_pairs if pair.differs]
+        misstatements = store_ledger.find_misstatements()
         if rebuild:
-            store_ledger.rewrite([(pair.intent, pair.derived) for pair in differing])
+            store_ledger.rewrite([(pair.intent, pair.derived) for pair in differing_pairs])
             store_ledger.rebuild_sums()
-        owed = ledger.lot_run(numeraire_only=True).lots.owed()
+        unmatched_raw = ledger.lot_run(numeraire_only=True).lots.unmatched()
         current_book = store_ledger.current_book()
         return {
             "book": None if current_book is None else fill(BookDocument, current_book),
             "entries": len(ledger.entries),
-            "unbalanced": unbalanced,
-            "differing": [pair.intent.id for pair in differing],
-            "misstated": list(misstated),
-            "rebuilt": rebuild and bool(differing or misstated),
-            "missing_lots": {ledger.names.label(token): str(raw) for token, raw in owed.items()},
-            "sound": not unbalanced and (rebuild or not (differing or misstated)),
+            "unbalanced": unbalanced_ids,
+            "differing": [pair.intent.id for pair in differing_pairs],
+            "misstated": list(misstatements),
+            "rebuilt": rebuild and bool(differing_pairs or misstatements),
+            "missing_lots": {
+                ledger.names.label(token): str(raw) for token, raw in unmatched_raw.items()
+            },
+            "sound": not unbalanced_ids and (rebuild or not (differing_pairs or misstatements)),
         }
 
 
@@ -312,12 +320,12 @@ def compare_with_chain(agent: Agent) -> LedgerChainDocument:
         }
         for balance in ledger_balances
     ]
-    unwritten = [flow for flow in step.history.cash_flows.unexplained if flow.id == 0]
+    unwritten_flows = [flow for flow in step.history.cash_flows.unexplained if flow.id == 0]
     return {
         "block": step.snapshot.head.number,
         "balances": rows,
         "disagreement": step.history.books,
-        "unwritten_flows": len(unwritten),
+        "unwritten_flows": len(unwritten_flows),
     }
 
 
@@ -356,21 +364,24 @@ def _period(
     lot_run: TaxLotRun,
     blocks: dict[str, int],
 ) -> PeriodDocument:
-    start, end = performance_result.start, performance_result.end
+    first_valuation, last_valuation = performance_result.start, performance_result.end
     mwr_bps, mwr_year_bps = None, None
     if performance_result.mwr is not None:
         mwr_bps = round(performance_result.mwr * BPS, 2)
-        mwr_year = annualize(performance_result.mwr, end.chain_s - start.chain_s)
+        mwr_year = annualize(
+            performance_result.mwr, last_valuation.chain_s - first_valuation.chain_s
+        )
         mwr_year_bps = None if mwr_year is None else round(mwr_year * BPS, 2)
     disposals = [
         disposal
         for disposal in lot_run.disposals
-        if span[0] <= disposal.disposed_s < span[1] and blocks[disposal.entry] <= end.block
+        if span[0] <= disposal.disposed_s < span[1]
+        and blocks[disposal.entry] <= last_valuation.block
     ]
-    weights = {ledger.names.label(token): bps for token, bps in weights_bps(end).items()}
+    weights = {ledger.names.label(token): bps for token, bps in weights_bps(last_valuation).items()}
     values: dict[str, object] = {
-        "from": format_utc(start.chain_s),
-        "to": format_utc(end.chain_s),
+        "from": format_utc(first_valuation.chain_s),
+        "to": format_utc(last_valuation.chain_s),
         "mwr_bps": mwr_bps,
         "mwr_year_bps": mwr_year_bps,
         "by_hand": {
@@ -404,16 +415,18 @@ def _why_empty(valuations: Sequence[Valuation]) -> str:
     return "no period has two valuations"
 
 
-def _tax(ledger: LedgerData) -> TaxYearsDocument | None:
+def _tax_years(ledger: LedgerData) -> TaxYearsDocument | None:
     """Return the realised gains by calendar year, in the currency of [tax]; None without [tax]."""
     tax = ledger.loaded.config.tax
     if tax is None:
         return None
     disposals = ledger.lot_run().disposals
-    by_year: dict[str, list[Disposal]] = {}
+    disposals_by_year: dict[str, list[Disposal]] = {}
     for disposal in disposals:
-        by_year.setdefault(format_utc(disposal.disposed_s)[:4], []).append(disposal)
-    gains_by_year = {year: net_gain(sold) for year, sold in by_year.items()}
+        disposals_by_year.setdefault(format_utc(disposal.disposed_s)[:4], []).append(disposal)
+    gains_by_year = {
+        year: net_gain(year_disposals) for year, year_disposals in disposals_by_year.items()
+    }
     rates = read_rates(ledger.loaded)
     futures_by_year = futures_years(ledger.entries, rate_of(rates))
     document: TaxYearsDocument = {
@@ -453,19 +466,19 @@ def _unrealised(ledger: LedgerData, lot_run: TaxLotRun, valuation: Valuation) ->
     reported separately.
     """
     lots, _ = split_gas_money(lot_run.open(), ledger)
-    cost, value = (
+    cost, value_without_gas = (
         sum((lot.cost for lot in lots), Fraction(0)),
         valuation.value - valuation.gas_money,
     )
     if (collateral := valuation.collateral) is not None:
-        deposited = sum(
+        deposited_value = sum(
             posting.raw
             for entry in ledger.entries
             for posting in entry.postings
             if (posting.account, posting.token) == (MARGIN, collateral.token)
         )
-        value += (deposited - collateral.margin_raw) * collateral.price
-    return value - cost
+        value_without_gas += (deposited_value - collateral.margin_raw) * collateral.price
+    return value_without_gas - cost
 
 
 def split_gas_money(
@@ -476,21 +489,23 @@ def split_gas_money(
     entry. Native coin and its wrapped token share lots; the oldest are gas money.
     """
     holdings = ledger.valuations[-1].held if ledger.valuations else ()
-    gas_money_raw = sum(holding.reserved_raw for holding in holdings if holding.is_gas_money)
-    if gas_money_raw:
-        valuation_block, unbooked = ledger.valuations[-1].block, _unbooked_receipts(ledger)
-        gas_money_raw += sum(
-            receipt.gas_cost_wei for receipt in unbooked if receipt.block_number <= valuation_block
+    gas_left_raw = sum(holding.reserved_raw for holding in holdings if holding.is_gas_money)
+    if gas_left_raw:
+        valuation_block, unbooked_receipts = ledger.valuations[-1].block, _unbooked_receipts(ledger)
+        gas_left_raw += sum(
+            receipt.gas_cost_wei
+            for receipt in unbooked_receipts
+            if receipt.block_number <= valuation_block
         )
     holding_lots, gas_lots = list[OpenLot](), list[OpenLot]()
     for lot in lots:  # of each token the oldest first
-        gas_raw = min(gas_money_raw, lot.raw) if lot.token == ledger.wrapped_native else 0
+        gas_raw = min(gas_left_raw, lot.raw) if lot.token == ledger.wrapped_native else 0
         gas_cost = prorated_value(lot.cost, gas_raw, lot.raw) if gas_raw < lot.raw else lot.cost
         if gas_raw:
             gas_lots.append(replace(lot, token=NATIVE, raw=gas_raw, cost=gas_cost))
         if gas_raw < lot.raw:
             holding_lots.append(replace(lot, raw=lot.raw - gas_raw, cost=lot.cost - gas_cost))
-        gas_money_raw -= gas_raw
+        gas_left_raw -= gas_raw
     return tuple(holding_lots), tuple(gas_lots)
 
 
@@ -560,7 +575,7 @@ class _LotRows:
     ) -> None:
         self._ledger, self._disposals = ledger, disposals
         self.lots, self.gas_lots = split_gas_money(lot_run.open(), ledger)
-        self._unmatched_raw = lot_run.lots.owed()
+        self._unmatched_raw = lot_run.lots.unmatched()
         held_tokens = (
             {holding.token for holding in ledger.valuations[-1].held}
             if ledger.valuations

@@ -65,7 +65,7 @@ def pending_transactions(config: LoadedConfig | Path | str) -> PendingDocument:
     """
     with wiring.open_store_offline(load_config(config)) as (store, _):
         return {
-            "transactions": [_journalled_document(intent) for intent in _unfinished(store)],
+            "transactions": [_journalled_document(intent) for intent in _unfinished_intents(store)],
             **_journal_document(store),
         }
 
@@ -97,16 +97,16 @@ def cancel(agent: Agent, *, progress: Progress = ignore_progress) -> SettledDocu
     cancel.
     """
     store = agent.context.store
-    pending_nonces = {intent.tx.nonce for intent in _unfinished(store)}
+    pending_nonces = {intent.tx.nonce for intent in _unfinished_intents(store)}
     with wiring.open_actors(agent.context, never_confirm, progress) as actors:
         actors.executor.cancel_pending(CANCEL_REASON)
-        booked = _book_mined(agent)
+        booked_count = _book_mined(agent)
     intents = [
         intent for nonce in sorted(pending_nonces) for intent in store.journal.intents_at(nonce)
     ]
     return {
         "transactions": [_journalled_document(intent) for intent in intents],
-        "booked": booked,
+        "booked": booked_count,
         **_journal_document(store),
     }
 
@@ -114,13 +114,13 @@ def cancel(agent: Agent, *, progress: Progress = ignore_progress) -> SettledDocu
 def _book_mined(agent: Agent) -> int:
     """Book mined transactions that no budget contains yet; return their number."""
     context = agent.context
-    unbooked = context.store.journal.unbooked()
-    if not unbooked:
+    unbooked_intents = context.store.journal.unbooked()
+    if not unbooked_intents:
         return 0
     readers = context.readers
     snapshot = readers.reader.snapshot()
     settle_mined(context.store, snapshot, lambda: readers.step_input_at(snapshot))
-    return len(unbooked) - len(context.store.journal.unbooked())
+    return len(unbooked_intents) - len(context.store.journal.unbooked())
 
 
 def _require_unpaused(agent: Agent) -> None:
@@ -136,7 +136,7 @@ def _require_unpaused(agent: Agent) -> None:
         )
 
 
-def _unfinished(store: Store) -> Sequence[Intent]:
+def _unfinished_intents(store: Store) -> Sequence[Intent]:
     """Return the open transactions at nonces without a mined transaction in the journal, and the
     limit orders that rest.
     """
@@ -145,7 +145,7 @@ def _unfinished(store: Store) -> Sequence[Intent]:
 
 def _journal_document(store: Store) -> JournalStateDocument:
     return {
-        "waiting": len({intent.tx.nonce for intent in _unfinished(store)}),
+        "waiting": len({intent.tx.nonce for intent in _unfinished_intents(store)}),
         "confirming": sum(
             intent.state is IntentState.MINED and not intent.rests
             for intent in store.journal.open_intents()

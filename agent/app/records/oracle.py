@@ -136,18 +136,18 @@ def _send_increase(
         f"{document['pool']} keeps {document['to']} price observations",
         "declined",
     )
-    sent: list[Intent] = []
+    intents: list[Intent] = []
     try:
         prepared = actors.composer.oracle(step, document["pool"], document["to"])
         price_wei = prepared.tx.max_fee_wei or prepared.tx.gas_price_wei or 0
         document["most_native"] = decimal_text(prepared.tx.gas * price_wei, 18)
         if confirm():
-            sent.append(
+            intents.append(
                 actors.executor.run(
                     step_id, prepared.grant.kind, prepared.tx, prepared.grant, prepared.note
                 )
             )
-            outcome = "done" if sent[0].succeeded else "failed"
+            outcome = "done" if intents[0].succeeded else "failed"
         store.steps.end(
             step_id,
             DECISION,
@@ -164,11 +164,11 @@ def _send_increase(
             "refused" if isinstance(error, Refused) else "error",
         )
         raise
-    after = readers.reader.snapshot()
-    settle_mined(store, after, lambda: readers.step_input_at(after))
+    snapshot_after = readers.reader.snapshot()
+    settle_mined(store, snapshot_after, lambda: readers.step_input_at(snapshot_after))
     document["outcome"], document["transactions"] = (
         outcome,
-        [transaction(intent) for intent in sent],
+        [transaction(intent) for intent in intents],
     )
 
 
@@ -272,15 +272,15 @@ def weights(agent: Agent) -> WeightsDocument:
     signal_answers = agent.context.signals.answers(signal_requests(priced_step, {}))
     inputs = target_changes.allocator_inputs(priced_step.with_layer(SignalState(signal_answers)))
     last_allocation = store.allocations.newest()
-    current = targets.valid_allocation(settings, assets, last_allocation)
+    current_allocation = targets.valid_allocation(settings, assets, last_allocation)
     returns: Returns | None = None
     bounds: WeightBounds | None = None
-    chosen: Allocation | None = None
+    chosen_allocation: Allocation | None = None
     fault = ""
     try:
         bounds = targets.bounds_of(settings, assets)
         returns = targets.unrounded_weights(settings, assets, inputs)[1].seen
-        chosen = targets.choose_allocation(settings, assets, inputs, last_allocation)
+        chosen_allocation = targets.choose_allocation(settings, assets, inputs, last_allocation)
     except Refused as refusal:
         fault = str(refusal)
     return {
@@ -288,12 +288,16 @@ def weights(agent: Agent) -> WeightsDocument:
         "at_s": now_s,
         "kind": settings.method.value,
         "due": targets.is_allocation_due(settings, assets, last_allocation, now_s),
-        "next_s": None if current is None else current.at_s + settings.every_s,
-        "standing": _weights_document(step.portfolio, current),
-        "now": _weights_document(step.portfolio, chosen),
+        "next_s": None
+        if current_allocation is None
+        else current_allocation.at_s + settings.every_s,
+        "standing": _weights_document(step.portfolio, current_allocation),
+        "now": _weights_document(step.portfolio, chosen_allocation),
         "fault": fault,
-        "turnover_bps": _turnover_bps(chosen, current),
-        "assets": _asset_rows(step.snapshot, settings, bounds, current, chosen, returns, agent),
+        "turnover_bps": _turnover_bps(chosen_allocation, current_allocation),
+        "assets": _asset_rows(
+            step.snapshot, settings, bounds, current_allocation, chosen_allocation, returns, agent
+        ),
         "correlations": _correlations(step.portfolio, returns),
         "target_reasons": list(step.targets.reasons),
     }
@@ -310,36 +314,38 @@ def _asset_rows(
     snapshot: Snapshot,
     settings: AllocatorConfig,
     bounds: WeightBounds | None,
-    current: Allocation | None,
-    chosen: Allocation | None,
+    current_allocation: Allocation | None,
+    chosen_allocation: Allocation | None,
     returns: Returns | None,
     agent: Agent,
 ) -> list[WeightedAssetDocument]:
     volatility = (
         {} if returns is None else dict(zip(returns.tokens, returns.volatility, strict=True))
     )
-    limits = {}
+    limits_by_token = {}
     if bounds is not None:
         for token, low, high in zip(bounds.tokens, bounds.low, bounds.high, strict=True):
-            limits[token] = [low, high]
-    supplies = {}
+            limits_by_token[token] = [low, high]
+    supply_by_token = {}
     if settings.method.needs is AllocationNeeds.SUPPLIES:
-        supplies = {
+        supply_by_token = {
             token_supply.token: token_supply
             for token_supply in (*snapshot.supplies, *settings.supplies)
         }
     rows: list[WeightedAssetDocument] = []
     for asset in agent.portfolio.assets:
-        address, supply = asset.token.address, supplies.get(asset.token.address)
+        address, supply = asset.token.address, supply_by_token.get(asset.token.address)
         rows.append(
             {
                 "symbol": asset.token.label,
                 "address": address,
                 "fixed": address in settings.fixed,
                 "target_bps": asset.target_bps,
-                "standing_bps": None if current is None else current.bps(address),
-                "now_bps": None if chosen is None else chosen.bps(address),
-                "limits_bps": limits.get(address),
+                "standing_bps": None
+                if current_allocation is None
+                else current_allocation.bps(address),
+                "now_bps": None if chosen_allocation is None else chosen_allocation.bps(address),
+                "limits_bps": limits_by_token.get(address),
                 "volatility": f"{volatility[address]:.6f}" if address in volatility else None,
                 "supply_raw": None if supply is None else str(supply.raw),
                 "supply_source": None if supply is None else supply.source or "its contract",
@@ -357,10 +363,17 @@ def _correlations(portfolio: Portfolio, returns: Returns | None) -> dict[str, st
     return {f"{names[i]}/{names[j]}": f"{returns.correlation[i, j]:.6f}" for i, j in pairs}
 
 
-def _turnover_bps(chosen: Allocation | None, current: Allocation | None) -> int | None:
+def _turnover_bps(
+    chosen_allocation: Allocation | None, current_allocation: Allocation | None
+) -> int | None:
     """Return half of the sum of absolute weight changes, rounded up; None unless both choices
     exist.
     """
-    if chosen is None or current is None:
+    if chosen_allocation is None or current_allocation is None:
         return None
-    return -(-sum(abs(bps - current.bps(token)) for token, bps in chosen.weights_bps) // 2)
+    return -(
+        -sum(
+            abs(bps - current_allocation.bps(token)) for token, bps in chosen_allocation.weights_bps
+        )
+        // 2
+    )

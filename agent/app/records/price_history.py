@@ -96,11 +96,11 @@ def read_prices(
             f"choose from {', '.join(tokens)}",
         )
     closes: dict[str, dict[int, tuple[int, Fraction]]] = {}
-    skipped: dict[str, None] = {}
-    for row_number, (time_cell, file_symbol, close) in enumerate(_read_rows(path), 1):
+    skipped_symbols: dict[str, None] = {}
+    for row_number, (time_cell, file_symbol, close_cell) in enumerate(_read_rows(path), 1):
         symbol = config_symbols.get(str(file_symbol), str(file_symbol))
         if symbol not in tokens:
-            skipped[str(file_symbol)] = None
+            skipped_symbols[str(file_symbol)] = None
             continue
         close_s = _parse_time_s(time_cell, path, row_number) + bar_s
         if close_s > now_s:
@@ -116,7 +116,7 @@ def read_prices(
                 f"{path.name}, row {row_number}: {symbol} has {fault} time",
                 "sort the file by time, without duplicates",
             )
-        symbol_closes[row_number] = (close_s, _parse_price(close, path, row_number))
+        symbol_closes[row_number] = (close_s, _parse_price(close_cell, path, row_number))
     if not closes:
         raise ConfigError(
             f"{path.name}: holds no prices of {', '.join(tokens)}",
@@ -126,15 +126,15 @@ def read_prices(
     numeraire_closes = dict(closes.pop(numeraire.symbol, {}).values())
     series = []
     for symbol, dated_closes in closes.items():
-        in_numeraire = list(dated_closes.values())
+        numeraire_prices = list(dated_closes.values())
         if numeraire_closes:
-            in_numeraire = [
-                (close_s, close / numeraire_closes[close_s])
-                for close_s, close in in_numeraire
+            numeraire_prices = [
+                (close_s, close_cell / numeraire_closes[close_s])
+                for close_s, close_cell in numeraire_prices
                 if close_s in numeraire_closes
             ]
         series.append(
-            _price_series(tokens[symbol], in_numeraire, len(dated_closes), numeraire.decimals)
+            _price_series(tokens[symbol], numeraire_prices, len(dated_closes), numeraire.decimals)
         )
     if not any(price_series.points for price_series in series):
         raise ConfigError(
@@ -142,15 +142,16 @@ def read_prices(
             f"remove {numeraire.label} from the file",
         )
     source = "by the file's closes of both" if numeraire_closes else "as given in the file"
-    return PriceFile(tuple(series), tuple(skipped), f"{numeraire.label}, {source}")
+    return PriceFile(tuple(series), tuple(skipped_symbols), f"{numeraire.label}, {source}")
 
 
 def _price_series(
     token: Token, closes: Sequence[tuple[int, Fraction]], rows: int, numeraire_decimals: int
 ) -> PriceSeries:
-    scale = Fraction(10) ** (numeraire_decimals - token.decimals)
+    price_scale = Fraction(10) ** (numeraire_decimals - token.decimals)
     hours = {
-        at_s // HOUR_S: PricePoint(token.address, at_s, close * scale) for at_s, close in closes
+        at_s // HOUR_S: PricePoint(token.address, at_s, close * price_scale)
+        for at_s, close in closes
     }
     intervals = sorted(later - earlier for (earlier, _), (later, _) in pairwise(closes))
     median_s = intervals[len(intervals) // 2] if intervals else 0
@@ -185,10 +186,10 @@ def _read_rows(path: Path) -> Iterator[tuple[object, object, object]]:
         polars.exceptions.PanicException,
     ):  # errors for a broken file have no common base class
         raise ConfigError(f"{path.name} {why_unreadable(path)}", "write CSV or Parquet") from None
-    missing = [name for name in COLUMNS if name not in table.columns]
-    if missing:
+    missing_columns = [name for name in COLUMNS if name not in table.columns]
+    if missing_columns:
         raise ConfigError(
-            f"{path.name}: has no column {missing[0]!r}", f"it needs {', '.join(COLUMNS)}"
+            f"{path.name}: has no column {missing_columns[0]!r}", f"it needs {', '.join(COLUMNS)}"
         )
     return iter(table.select(COLUMNS).iter_rows())
 
@@ -249,12 +250,14 @@ class _FetchedPrices:
     why: str = ""
 
 
-def prices(agent: Agent) -> PricesDocument:
-    """Return the recorded prices of each token, by source."""
+def recorded_price_spans(agent: Agent) -> PricesDocument:
+    """Return for each token and source how many hours have a price, the first and the last, and the
+    tokens without any.
+    """
     numeraire = agent.portfolio.numeraire
     spans = agent.context.store.prices.spans(numeraire.address)
     tokens = {token.address: token.label for token in _tokens(agent)}
-    priced = {span.token for span in spans} | {numeraire.address}
+    priced_addresses = {span.token for span in spans} | {numeraire.address}
     return {
         "numeraire": numeraire.label,
         "kept_s": RETENTION_S,
@@ -269,7 +272,7 @@ def prices(agent: Agent) -> PricesDocument:
             }
             for span in spans
         ],
-        "missing": [label for address, label in tokens.items() if address not in priced],
+        "missing": [label for address, label in tokens.items() if address not in priced_addresses],
     }
 
 
@@ -368,12 +371,14 @@ def fetch_prices(
     now_s = step.snapshot.head.timestamp_s
     ends_s = [end - 1 for end in range(now_s // HOUR_S * HOUR_S, now_s - back_s, -HOUR_S)]
     series: list[_FetchedPrices] = []
-    missing = [token for token in _tokens(agent) if token != agent.portfolio.numeraire]
+    missing_tokens = [token for token in _tokens(agent) if token != agent.portfolio.numeraire]
     for source_name in sources:
         fetch_series = _fetch_from_feeds if source_name == FEED else _fetch_pool_twaps
-        fetched = fetch_series(agent, step, missing, ends_s)
-        series += fetched
-        missing = [token_prices.token for token_prices in fetched if not token_prices.points]
+        fetched_prices = fetch_series(agent, step, missing_tokens, ends_s)
+        series += fetched_prices
+        missing_tokens = [
+            token_prices.token for token_prices in fetched_prices if not token_prices.points
+        ]
     return {
         "back_s": back_s,
         "prices": [_record_fetched(agent, token_prices) for token_prices in series],
@@ -474,7 +479,9 @@ def _feed_prices(
     if latest_round is None:
         return (), f"the feed of {token.label} was not read"
     try:
-        past_answers, reaches_back = past_rounds(agent.context.line, feed, snapshot.head, since_s)
+        past_answers, reaches_back = past_rounds(
+            agent.context.transport, feed, snapshot.head, since_s
+        )
     except TrimtabError as error:
         return (), error.message
     usd_prices = tuple(
@@ -511,7 +518,7 @@ def _fetch_pool_twaps(
     twaps: Mapping[int, tuple[Pool, ...]] = {}
     why = "" if pools else "no V3 pool is pinned"
     try:
-        twaps = past_twaps(agent.context.line, pools, step.snapshot.head, ends_s, HOUR_S)
+        twaps = past_twaps(agent.context.transport, pools, step.snapshot.head, ends_s, HOUR_S)
     except TrimtabError as error:
         why = error.message
     reference = replace(step.reference, kinds=(PriceSource.TWAP,), twap_window_s=HOUR_S)

@@ -50,11 +50,15 @@ def published_file(loaded: LoadedConfig, name: str) -> PublishedFile:
     folder = loaded.path.parent
     if "://" not in table.source:
         path = folder / table.source
-        return PublishedFile(path, _verified_digest(name, table, _read(name, path)), False)
+        return PublishedFile(
+            path, _verified_digest(name, table, _read_published(name, path)), False
+        )
     extension = Path(urlsplit(table.source).path).suffix.lower()
     path = folder / FOLDER / f"{name}{extension if extension in EXTENSIONS else '.csv'}"
     if path.exists():
-        return PublishedFile(path, _verified_digest(name, table, _read(name, path)), False)
+        return PublishedFile(
+            path, _verified_digest(name, table, _read_published(name, path)), False
+        )
     content = _download(name, table.source)
     digest = _verified_digest(name, table, content)
     try:
@@ -77,7 +81,7 @@ def _verified_digest(name: str, table: DataTable, content: bytes) -> str:
     return digest
 
 
-def _read(name: str, path: Path) -> bytes:
+def _read_published(name: str, path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:

@@ -18,7 +18,7 @@ from agent.observe.health import (
     health_document,
     is_alive,
     judge,
-    silence,
+    silence_text,
     this_process,
 )
 from agent.store.files.pause import KillSwitchState
@@ -74,7 +74,7 @@ class RunRecorder:
 
     def silence(self) -> str:
         """Return the time since the last good cycle as text if it is too long; else empty."""
-        return silence(self.report, self._now_s())
+        return silence_text(self.report, self._now_s())
 
     def on_cycle(self, outcome: str, trouble: str, paused: str, transactions: Counts) -> None:
         """Record the end of a cycle: good if `trouble` is empty; `paused` is the kill switch's
@@ -133,10 +133,10 @@ class RunRecorder:
 
         def replaces(stored: RunReport) -> bool:
             alive = is_alive(stored.process)
-            state = judge(stored, now_s, alive=alive).state
+            state = judge(stored, now_s, is_process_alive=alive).state
             if report.sends:
                 return not (stored.sends and state == "running" and alive)
-            if state == "running" and not silence(stored, now_s):
+            if state == "running" and not silence_text(stored, now_s):
                 self._gave_way_to = stored.run_id if stored.sends else self._gave_way_to
                 return False
             return state == "stopped" or stored.run_id != self._gave_way_to
@@ -172,6 +172,8 @@ def report_text(config: ConfigSource) -> str | None:
 def run_health(config: ConfigSource, *, ready: bool = False) -> HealthDocument:
     """Return the health of the run of this config, or with `ready` whether it can trade now."""
     report, now_s = newest_report(config), time.time()
-    health = judge(report, now_s, alive=None if report is None else is_alive(report.process))
-    reasons = health.blocks if ready else health.reasons
+    health = judge(
+        report, now_s, is_process_alive=None if report is None else is_alive(report.process)
+    )
+    reasons = health.obstacles if ready else health.reasons
     return health_document(report, health, reasons, now_s)

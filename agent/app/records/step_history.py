@@ -143,13 +143,13 @@ def execution_sentences(step: StepInput, plan: Plan | None) -> list[str]:
     sentences = []
     if (purchase := step.history.cash_flows.purchase) is not None:
         terms, decimals = purchase.terms, step.portfolio.numeraire.decimals
-        moved, intended, spent = (
+        moved_text, intended_text, spent_text = (
             f"{value_text(value, decimals, 2)} {step.portfolio.numeraire.label}"
             for value in (purchase.moved, terms.wish, purchase.spent)
         )
         sentences.append(
             f"A {terms.kind.value} has run since {utc(terms.began_s)}: {purchase.done} of about"
-            f" {terms.parts} parts done, {moved} of {intended} moved, {spent} lost."
+            f" {terms.parts} parts done, {moved_text} of {intended_text} moved, {spent_text} lost."
         )
     for describe in layer_documents.SENTENCES:
         sentences += describe(step, plan)
@@ -161,22 +161,24 @@ def _netting_sentences(result: NettingResult | None, portfolio: Portfolio) -> li
     document = netting_document(result, portfolio)
     if result is None or document is None:
         return []
-    unit = portfolio.numeraire.label
+    numeraire_label = portfolio.numeraire.label
     sentences = [
         f"Strategy {strategy.name} {'acted' if strategy.acts else 'waited'}: {strategy.reason}."
         for strategy in result.adjustments
     ]
     sentences += [
-        f"Capital of {move['value']} {unit} moved from {move['from']} to {move['to']} internally."
+        f"Capital of {move['value']} {numeraire_label} moved from {move['from']} to {move['to']} internally."
         for move in document["capital_moved"]
     ]
     sentences += [
-        f"{row['symbol']}: {row['bought']} {unit} to buy, {row['sold']} to sell, {row['crossed']}"
+        f"{row['symbol']}: {row['bought']} {numeraire_label} to buy, {row['sold']} to sell, {row['crossed']}"
         f" netted internally, {row['net']} left for the market."
         for row in document["netted"]
     ]
     if result.saved:
-        sentences.append(f"That saved at least {document['saved_fees']} {unit} of pool fees.")
+        sentences.append(
+            f"That saved at least {document['saved_fees']} {numeraire_label} of pool fees."
+        )
     return sentences
 
 
@@ -185,14 +187,14 @@ def _tax_sentences(step: StepInput, plan: Plan | None) -> list[str]:
     document = tax_document(step, plan)
     if document is None or not document["disposals"]:
         return []
-    limit = "" if document["year_limit"] is None else f" of at most {document['year_limit']}"
-    unit = document["currency"]
-    gain = f"{document['gain']} {unit}"
+    limit_text = "" if document["year_limit"] is None else f" of at most {document['year_limit']}"
+    currency = document["currency"]
+    gain_text = f"{document['gain']} {currency}"
     if document["gain"] is None:
-        gain = f"an unknown gain ({document['unknown']})"
+        gain_text = f"an unknown gain ({document['unknown']})"
     return [
-        f"By {document['method']} it would realise {gain};"
-        f" {document['realised_this_year']} {unit}{limit} was realised by then."
+        f"By {document['method']} it would realise {gain_text};"
+        f" {document['realised_this_year']} {currency}{limit_text} was realised by then."
     ]
 
 
@@ -238,12 +240,14 @@ def history(config: ConfigSource, limit: int = 20, before: str | None = None) ->
         }
 
 
-def _outcome(summary: StepSummary, sent: Sequence[Intent]) -> str:
+def _outcome(summary: StepSummary, intents: Sequence[Intent]) -> str:
     """Return a step's outcome; a plan whose approvals were sent is approved, and another step
     carries it out.
     """
-    only_approved = bool(sent) and all(intent.kind is IntentKind.APPROVE for intent in sent)
-    if only_approved and summary.outcome == OutcomeKind.PLANNED.value:
+    is_only_approved = bool(intents) and all(
+        intent.kind is IntentKind.APPROVE for intent in intents
+    )
+    if is_only_approved and summary.outcome == OutcomeKind.PLANNED.value:
         return APPROVED
     return summary.outcome or UNFINISHED
 
@@ -271,22 +275,22 @@ def explain(config: ConfigSource, step_id: str | None = None) -> ExplanationDocu
         if record is None:
             raise _unknown_step(step_id)
         intents = store.journal.intents(step_id)
-        sent: list[tuple[Plan, Intent | None]] = [*executed_swaps(store, intents)]
+        executed_plans: list[tuple[Plan, Intent | None]] = [*executed_swaps(store, intents)]
     outcome, step_input = _outcome(record.line, intents), codec.loads(StepInput, record.input_json)
     plan = codec.loads_optional(Plan, record.plan_json)
     decision_result = proposals.decision_at(step_input)
     portfolio, head = step_input.portfolio, step_input.snapshot.head
-    words = [
+    sentences = [
         f"Step {step_id} at {utc(record.line.now_s)} UTC, block {head.number} ({head.hash}) of"
         f" chain {head.chain_id}."
     ]
-    words += [f"Targets: {why}." for why in step_input.targets.reasons]
+    sentences += [f"Targets: {reason}." for reason in step_input.targets.reasons]
     numeraire = portfolio.numeraire
     for drift in decision_result.drifts:
         band_text = (
             f"band {float(drift.band_low_bps) / 100:g} to {float(drift.band_high_bps) / 100:g} %"
         )
-        words.append(
+        sentences.append(
             f"{drift.symbol}: {value_text(drift.value, numeraire.decimals, 2)} {numeraire.label},"
             f" {drift.weight_bps / 100:.2f} % against {drift.target_bps / 100:g} %"
             f" ({band_text}){', outside' if drift.outside else ''}."
@@ -294,46 +298,48 @@ def explain(config: ConfigSource, step_id: str | None = None) -> ExplanationDocu
     account, policy = margin_account(step_input.snapshot), futures_policy(step_input)
     if account is not None and policy is not None:
         value = value_text(Fraction(account_value_raw(account)), account.quote.decimals, 2)
-        words.append(
+        sentences.append(
             f"Futures: account value {value} {account.quote.label}, {figures(account, policy)}."
         )
-    words += _zone_words(decision_result.zone, step_input.portfolio)
-    words += execution_sentences(step_input, plan)
-    words += _netting_sentences(
+    sentences += _zone_sentences(decision_result.zone, step_input.portfolio)
+    sentences += execution_sentences(step_input, plan)
+    sentences += _netting_sentences(
         decision_result.layer(StrategiesResult).netting, step_input.portfolio
     )
-    by_hand = plan is not None and not plan.decision.reason.startswith(
+    is_by_hand = plan is not None and not plan.decision.reason.startswith(
         decision_result.decision.reason
     )
     match decision_result.decision:
         case _ if record.line.decision == "payout":
-            words.append("By the owner: a payment of a withdrawal or a stop.")
-        case _ if by_hand and plan is not None:
-            words.append(f"Manual: {plan.decision.reason}.")
+            sentences.append("By the owner: a payment of a withdrawal or a stop.")
+        case _ if is_by_hand and plan is not None:
+            sentences.append(f"Manual: {plan.decision.reason}.")
         case decision:
-            words += _decision_words(decision)
+            sentences += _decision_sentences(decision)
     if plan is not None:
-        words += _plan_words(plan, step_input) + _tax_sentences(step_input, plan)
-    words += [
+        sentences += _plan_sentences(plan, step_input) + _tax_sentences(step_input, plan)
+    sentences += [
         f"{intent.note}: {intent.state.value}, transaction {intent.tx_hash or 'never signed'}."
         for intent in intents
     ]
-    if plan is not None and not sent:
-        sent = [(plan, None)]
+    if plan is not None and not executed_plans:
+        executed_plans = [(plan, None)]
     pools = pool_names(step_input.snapshot, step_input.portfolio)
-    legs = [leg for plan, swap in sent for leg in leg_documents(plan, swap, portfolio, pools)]
-    words += leg_words(legs)
-    words.append(f"Outcome: {outcome}. {record.line.reason or ''}".rstrip())
+    legs = [
+        leg for plan, swap in executed_plans for leg in leg_documents(plan, swap, portfolio, pools)
+    ]
+    sentences += leg_words(legs)
+    sentences.append(f"Outcome: {outcome}. {record.line.reason or ''}".rstrip())
     return {
         "step": step_id,
         "outcome": outcome,
-        "words": words,
+        "words": sentences,
         "legs": legs,
         "transactions": _transactions(intents),
     }
 
 
-def _decision_words(decision: Decision) -> list[str]:
+def _decision_sentences(decision: Decision) -> list[str]:
     match decision:
         case Hold(reason):
             return [f"It held: {reason}"]
@@ -362,7 +368,7 @@ def _transactions(intents: Iterable[Intent]) -> list[PastTransactionDocument]:
     ]
 
 
-def _zone_words(zone: ZoneView | None, portfolio: Portfolio) -> list[str]:
+def _zone_sentences(zone: ZoneView | None, portfolio: Portfolio) -> list[str]:
     """Describe the no-trade zone: risk cost of being off target, interval of each asset, and the
     plan's trade-off; empty without a zone.
     """
@@ -373,16 +379,16 @@ def _zone_words(zone: ZoneView | None, portfolio: Portfolio) -> list[str]:
     def money(value: Value) -> str:
         return f"{value_text(value, numeraire.decimals, 4)} {numeraire.label}"
 
-    words = [
+    sentences = [
         f"Being off target cost {money(zone.risk)} of risk within"
         f" {format_duration(zone.horizon_s)}."
     ]
-    words += [f"Measured: {zone.measured}."] if zone.measured else []
+    sentences += [f"Measured: {zone.measured}."] if zone.measured else []
     for item in zone.intervals:
         label = portfolio.token(item.token).label
         interval_text = f"{format_percent(item.low)} to {format_percent(item.high)}"
         trigger_text = f"{format_percent(item.trigger_low)} or {format_percent(item.trigger_high)}"
-        words.append(
+        sentences.append(
             f"{label} is traded to {interval_text} if that pays; including gas, it pays beyond {trigger_text}."
         )
     saving = zone.saving
@@ -391,13 +397,13 @@ def _zone_words(zone: ZoneView | None, portfolio: Portfolio) -> list[str]:
             f"fees {money(saving.fees)}, impact {money(saving.impact)}, skew {money(saving.skew)},"
             f" gas {money(saving.gas)}, approvals {money(saving.approvals)}"
         )
-        words.append(
+        sentences.append(
             f"A plan saved {money(saving.saved)} of risk and cost {money(saving.cost)}: {cost_text}."
         )
-    return words
+    return sentences
 
 
-def _plan_words(plan: Plan, step_input: StepInput) -> list[str]:
+def _plan_sentences(plan: Plan, step_input: StepInput) -> list[str]:
     portfolio = step_input.portfolio
     numeraire, pool_labels = (
         portfolio.numeraire,
@@ -406,52 +412,52 @@ def _plan_words(plan: Plan, step_input: StepInput) -> list[str]:
     cost = value_text(plan.cost.total, numeraire.decimals, 4)
     turnover = value_text(plan.turnover, numeraire.decimals, 2)
     if plan.actions:
-        count = "1 action" if len(plan.actions) == 1 else f"{len(plan.actions)} actions"
-        words = [
-            f"The plan: {count} with liquidity, expected cost {cost} {numeraire.label}, in gas."
+        count_text = "1 action" if len(plan.actions) == 1 else f"{len(plan.actions)} actions"
+        sentences = [
+            f"The plan: {count_text} with liquidity, expected cost {cost} {numeraire.label}, in gas."
         ]
-        words += [
+        sentences += [
             f"  {n}. {action_note(step_input.portfolio, action)}: {action.reason}."
             for n, action in enumerate(map(lp_action, plan.actions), 1)
         ]
-        return words + _skipped_lines(plan, pool_labels)
+        return sentences + _skipped_lines(plan, pool_labels)
     if (futures := planned_futures(plan)) is not None:
         actions, noun = futures.actions, "order" if futures.orders else "action"
-        count = f"1 {noun}" if len(actions) == 1 else f"{len(actions)} {noun}s"
-        words = [f"The plan: {count} of futures, expected cost {cost} {numeraire.label}."]
-        words += [
+        count_text = f"1 {noun}" if len(actions) == 1 else f"{len(actions)} {noun}s"
+        sentences = [f"The plan: {count_text} of futures, expected cost {cost} {numeraire.label}."]
+        sentences += [
             f"  {n}. {futures_note(step_input, action)}." for n, action in enumerate(actions, 1)
         ]
-        return words + _skipped_lines(plan, pool_labels)
+        return sentences + _skipped_lines(plan, pool_labels)
     swaps = sum(leg.venue != NATIVE_VENUE for leg in plan.legs)
-    words = [
+    sentences = [
         f"The plan: {swaps} swaps, turnover {turnover} {numeraire.label}, expected cost {cost}"
         f" {numeraire.label}."
     ]
     for number, leg in enumerate(plan.legs, 1):
         sold, bought = portfolio.token(leg.token_in), portfolio.token(leg.token_out)
         if leg.venue == NATIVE_VENUE:
-            words.append(
+            sentences.append(
                 f"  {number}. {decimal_text(leg.amount_in_raw, sold.decimals)} {sold.label} becomes"
                 f" {bought.label}, one for one."
             )
             continue
-        words.append(
+        sentences.append(
             f"  {number}. {decimal_text(leg.amount_in_raw, sold.decimals)} {sold.label} for"
             f" {decimal_text(leg.amount_out_raw, bought.decimals)} {bought.label}, at least"
             f" {decimal_text(leg.min_out_raw, bought.decimals)}, in"
             f" {pool_labels.get(leg.pool, leg.venue)} ({leg.pool}), impact {leg.impact_bps} bps."
         )
-    return words + _skipped_lines(plan, pool_labels)
+    return sentences + _skipped_lines(plan, pool_labels)
 
 
 def _skipped_lines(plan: Plan, pool_labels: dict[str, str]) -> list[str]:
-    refused = [
+    refusal_lines = [
         f"Guard {v.guard} refused: {replace_pool_addresses(v.measured, pool_labels)} against {v.limit}."
         for v in plan.verdicts
         if not v.passed
     ]
-    return refused + [
+    return refusal_lines + [
         f"Skipped {replace_pool_addresses(item.what, pool_labels, addresses=True)}:"
         f" {replace_pool_addresses(item.why, pool_labels)}"
         for item in plan.skipped

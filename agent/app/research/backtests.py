@@ -61,8 +61,8 @@ from agent.units import BPS, PIPS, Token, parse_raw, parse_share_bps
 
 __all__ = ["backtest_document"]
 EXPIRE_BLOCKS = 25
-MOST_DECIMALS = 36
-SAMPLE = Path(__file__).parents[2] / "backtest" / "sample"
+MAX_DECIMALS = 36
+SAMPLE_FOLDER = Path(__file__).parents[2] / "backtest" / "sample"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ class MarketOptions:
 
     def pairs(self) -> tuple[tuple[str, str], ...]:
         """Return the two symbols of each recorded pool."""
-        return tuple(pair for pair, _ in map(_pool_state, self.pool_states))
+        return tuple(pair for pair, _ in map(_parse_pool_state, self.pool_states))
 
     def for_table(
         self, settings: SimulationSettings, spec: BacktestSpec, table: PriceTable
@@ -121,13 +121,13 @@ class MarketOptions:
             settings = replace(settings, gas_wei=read_gas(self.gas_prices, table.times_s))
         tokens = {token.symbol: token for token in spec.tokens}
         pools = []
-        for (first, second), path in map(_pool_state, self.pool_states):
-            if unknown := [symbol for symbol in (first, second) if symbol not in tokens]:
+        for (symbol0, symbol1), path in map(_parse_pool_state, self.pool_states):
+            if unknown_symbols := [symbol for symbol in (symbol0, symbol1) if symbol not in tokens]:
                 raise ConfigError(
-                    f"--pool-state: {unknown[0]!r} is not in the portfolio",
+                    f"--pool-state: {unknown_symbols[0]!r} is not in the portfolio",
                     f"choose from {', '.join(tokens)}",
                 )
-            pools.append(read_pool(path, tokens[first], tokens[second]))
+            pools.append(read_pool(path, tokens[symbol0], tokens[symbol1]))
         return replace(settings, recorded=tuple(pools))
 
 
@@ -151,13 +151,13 @@ class PortfolioOptions:
     names: str = ""
     decimals: str = ""
 
-    def renamed(self) -> dict[str, str]:
+    def symbol_pairs(self) -> dict[str, str]:
         """Return the portfolio's symbols, keyed by the file's symbols."""
         return parse_pairs(self.names, "--as") if self.names else {}
 
     def load_prices(self, prices: Path) -> PriceTable:
         """Load the file's prices under the portfolio's symbols. Raises ConfigError."""
-        return rename_symbols(read_table(prices), self.renamed())
+        return rename_symbols(read_table(prices), self.symbol_pairs())
 
     def load_prices_and_funding(
         self, prices: Path, funding: Path | None
@@ -165,7 +165,7 @@ class PortfolioOptions:
         """Load prices and funding rates under the portfolio's symbols; `--as` may name symbols of
         the funding file alone. Raises ConfigError.
         """
-        names, table = self.renamed(), read_table(prices)
+        names, table = self.symbol_pairs(), read_table(prices)
         rates = () if funding is None else read_funding(funding)
         only_in_rates = {rate.symbol for rate in rates} - {*table.symbols}
         table = rename_symbols(
@@ -189,16 +189,16 @@ class PortfolioOptions:
     def _spec_without_config(
         self, table: PriceTable, pools: Sequence[tuple[str, str]]
     ) -> BacktestSpec:
-        decimals = _decimals(self.decimals)
+        decimals = _parse_decimals(self.decimals)
         targets, numeraire = targets_of(table, self.target, self.numeraire)
         if self.destination not in ("target", "band", "halfway"):
             raise ConfigError(
                 f"--destination: {self.destination!r}", "choose from target, band, halfway"
             )
-        common, own = parse_bands(self.band, targets) if self.band else (None, {})
+        common_band, asset_bands = parse_bands(self.band, targets) if self.band else (None, {})
         spec = make_spec(
             targets,
-            self._trigger(common),
+            self._trigger(common_band),
             numeraire,
             destination=Destination(self.destination),
             interval_s=table.interval_s,
@@ -208,7 +208,8 @@ class PortfolioOptions:
         )
         _require_valid_policy(spec.policy)
         assets = tuple(
-            replace(asset, band=own.get(asset.token.symbol)) for asset in spec.portfolio.assets
+            replace(asset, band=asset_bands.get(asset.token.symbol))
+            for asset in spec.portfolio.assets
         )
         return replace(spec, portfolio=replace(spec.portfolio, assets=assets))
 
@@ -224,21 +225,21 @@ class PortfolioOptions:
         return band
 
 
-def _pool_state(text: str) -> tuple[tuple[str, str], Path]:
+def _parse_pool_state(text: str) -> tuple[tuple[str, str], Path]:
     pair, equals, path = text.partition("=")
-    first, slash, second = pair.partition("/")
-    if not (equals and slash and first and second and path):
+    symbol0, slash, symbol1 = pair.partition("/")
+    if not (equals and slash and symbol0 and symbol1 and path):
         raise ConfigError(
             f"--pool-state: {text[:60]!r}", "write its tokens and its file: WBTC/WETH=pool.json"
         )
-    return (first.strip(), second.strip()), Path(path)
+    return (symbol0.strip(), symbol1.strip()), Path(path)
 
 
 def sample() -> tuple[Path, Path]:
     """Return the paths of the sample prices and gas prices of 2021 (sources:
     agent/backtest/sample/README.md).
     """
-    return SAMPLE / "prices_2021.csv", SAMPLE / "gas_2021.csv"
+    return SAMPLE_FOLDER / "prices_2021.csv", SAMPLE_FOLDER / "gas_2021.csv"
 
 
 def prices_file(prices: Path | None, of_sample: bool) -> Path:
@@ -275,9 +276,9 @@ def spec_from_config(loaded: LoadedConfig) -> BacktestSpec:
     """
     config = loaded.config
     tokens = {}
-    for listed in config.portfolio.listed:
-        decimals = DECIMALS if listed.decimals is None else listed.decimals
-        tokens[listed.address] = Token(listed.address, listed.symbol, decimals)
+    for listed_token in config.portfolio.listed:
+        decimals = DECIMALS if listed_token.decimals is None else listed_token.decimals
+        tokens[listed_token.address] = Token(listed_token.address, listed_token.symbol, decimals)
     portfolio = build_portfolio(config, tokens)
     portfolio = replace(
         portfolio,
@@ -304,10 +305,10 @@ def spec_from_config(loaded: LoadedConfig) -> BacktestSpec:
             "tax.year_limit in another currency is not simulated",
             "omit tax.currency from the config of a backtest",
         )
-    rule = TaxRule()
+    tax_rule = TaxRule()
     if tax is not None:
-        limit = year_limit(tax.year_limit, portfolio.numeraire.decimals)
-        rule = TaxRule(LotMethod(tax.method), limit)
+        limit_value = year_limit(tax.year_limit, portfolio.numeraire.decimals)
+        tax_rule = TaxRule(LotMethod(tax.method), limit_value)
     return simulated_spec(
         BacktestSpec(
             portfolio,
@@ -317,20 +318,20 @@ def spec_from_config(loaded: LoadedConfig) -> BacktestSpec:
             execution,
             (),
             build_layer_settings(loaded, portfolio),
-            rule,
+            tax_rule,
         )
     )
 
 
-def _decimals(text: str) -> dict[str, int]:
-    numbers = parse_pairs(text, "--decimals") if text else {}
-    for symbol, number in numbers.items():
-        if not number.isdecimal() or int(number) > MOST_DECIMALS:
+def _parse_decimals(text: str) -> dict[str, int]:
+    decimals_by_symbol = parse_pairs(text, "--decimals") if text else {}
+    for symbol, decimals_text in decimals_by_symbol.items():
+        if not decimals_text.isdecimal() or int(decimals_text) > MAX_DECIMALS:
             raise ConfigError(
-                f"--decimals {symbol}: {number!r}",
-                f"write a whole number from 0 to {MOST_DECIMALS}: WBTC=8",
+                f"--decimals {symbol}: {decimals_text!r}",
+                f"write a whole number from 0 to {MAX_DECIMALS}: WBTC=8",
             )
-    return {symbol: int(number) for symbol, number in numbers.items()}
+    return {symbol: int(decimals_text) for symbol, decimals_text in decimals_by_symbol.items()}
 
 
 def _require_valid_policy(policy: Policy) -> None:
@@ -354,12 +355,12 @@ def targets_of(table: PriceTable, target: str, numeraire: str) -> tuple[dict[str
             "write for example --target BTC=50,USD=50 --band 10%rel",
         )
     targets = parse_targets(target)
-    missing = [symbol for symbol in targets if symbol not in table.symbols]
+    missing_symbols = [symbol for symbol in targets if symbol not in table.symbols]
     if not numeraire:
-        numeraire = missing[0] if missing else "USD"
-    if unknown := [symbol for symbol in missing if symbol != numeraire]:
+        numeraire = missing_symbols[0] if missing_symbols else "USD"
+    if unknown_symbols := [symbol for symbol in missing_symbols if symbol != numeraire]:
         raise ConfigError(
-            f"--target: {unknown[0]} is not in the file",
+            f"--target: {unknown_symbols[0]} is not in the file",
             f"its symbols are {', '.join(table.symbols)}",
         )
     return targets, numeraire
@@ -367,17 +368,17 @@ def targets_of(table: PriceTable, target: str, numeraire: str) -> tuple[dict[str
 
 def rename_symbols(table: PriceTable, names: Mapping[str, str]) -> PriceTable:
     """Rename the table's symbols to the portfolio's, by `names`. Raises ConfigError naming --as."""
-    unknown = [name for name in names if name not in table.symbols]
-    if unknown:
+    unknown_symbols = [name for name in names if name not in table.symbols]
+    if unknown_symbols:
         raise ConfigError(
-            f"--as: {unknown[0]!r} is not in the file",
+            f"--as: {unknown_symbols[0]!r} is not in the file",
             f"its symbols are {', '.join(table.symbols)}",
         )
     symbols = tuple(names.get(symbol, symbol) for symbol in table.symbols)
-    repeated = [symbol for symbol in symbols if symbols.count(symbol) > 1]
-    if repeated:
+    repeated_symbols = [symbol for symbol in symbols if symbols.count(symbol) > 1]
+    if repeated_symbols:
         raise ConfigError(
-            f"--as: two symbols of the file get the name {repeated[0]!r}",
+            f"--as: two symbols of the file get the name {repeated_symbols[0]!r}",
             "give each symbol a different name",
         )
     return replace(table, symbols=symbols)

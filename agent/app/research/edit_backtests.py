@@ -56,37 +56,51 @@ from agent.policy.triggers.schedule_triggers import LONGEST_S, SHORTEST_S
 from agent.units import BPS, YEAR_S, format_time, value_text
 
 Floats = NDArray[np.float64]
-FEWEST_DAYS, MOST_DAYS = 60, 730
+MIN_DAYS, MAX_DAYS = 60, 730
 """Minimum length of a history, in days, and the number of its newest days that are used."""
 FOLDS = 4
-WIDTHS = (Fraction(1, 2), Fraction(3, 4), Fraction(1), Fraction(3, 2), Fraction(2))
+WIDTH_FACTORS = (Fraction(1, 2), Fraction(3, 4), Fraction(1), Fraction(3, 2), Fraction(2))
 """Factors of bands and intervals around the edited settings."""
-MIXES = (Fraction(0), Fraction(1, 2), Fraction(1), Fraction(3, 2))
+TARGET_FRACTIONS = (Fraction(0), Fraction(1, 2), Fraction(1), Fraction(3, 2))
 """Targets around the edited ones, as fractions of the step from the present to the edited targets."""
 CACHE_SIZE = 32
 
 
 def edit_backtest(config: str, arguments: Sequence[tuple[str, str]]) -> EditBacktestDocument:
     """Backtest an edit by its arguments. Reads config, store and files; writes nothing and
-    downloads nothing. Raises ConfigError if no history has prices of all assets for FEWEST_DAYS, or if the
+    downloads nothing. Raises ConfigError if no history has prices of all assets for MIN_DAYS, or if the
     settings cannot be simulated; Refused if the extra trimtab[analysis] is not installed.
     """
-    values = {name: [value for key, value in arguments if key == name] for name, _ in arguments}
-    present = load_config(config)
-    text = present.path.read_text(encoding="utf-8")
+    values_by_name = {
+        name: [value for key, value in arguments if key == name] for name, _ in arguments
+    }
+    present_config = load_config(config)
+    text = present_config.path.read_text(encoding="utf-8")
     changes = parse_changes(
-        values.get("set", ()), values.get("target", ()), (), values.get("remove", ())
+        values_by_name.get("set", ()),
+        values_by_name.get("target", ()),
+        (),
+        values_by_name.get("remove", ()),
     )
-    edited = load_config_text(apply_changes(text, changes), present.path, "the edited config")
+    edited_config = load_config_text(
+        apply_changes(text, changes), present_config.path, "the edited config"
+    )
     with needs_analysis():
-        return _edit_backtest(present, edited)
+        return _edit_backtest(present_config, edited_config)
 
 
-def _edit_backtest(present: LoadedConfig, edited: LoadedConfig) -> EditBacktestDocument:
-    source, table, notes = _history(present, edited)
-    (present_spec, present_notes), (edited_spec, edited_notes) = _spec(present), _spec(edited)
-    edited_figures, edited_index, hold_index, per_year = _simulated(edited, edited_spec, table)
-    present_figures, present_index, _, _ = _simulated(present, present_spec, table)
+def _edit_backtest(
+    present_config: LoadedConfig, edited_config: LoadedConfig
+) -> EditBacktestDocument:
+    source, table, notes = _history(present_config, edited_config)
+    (present_spec, present_notes), (edited_spec, edited_notes) = (
+        _simulation_spec(present_config),
+        _simulation_spec(edited_config),
+    )
+    edited_figures, edited_index, hold_index, per_year = _simulate(
+        edited_config, edited_spec, table
+    )
+    present_figures, present_index, _, _ = _simulate(present_config, present_spec, table)
     returns = np.diff(np.log(edited_index))
     neighbours, neighbour_notes = _neighbour_figures(present_spec, edited_spec, table)
     return {
@@ -94,7 +108,7 @@ def _edit_backtest(present: LoadedConfig, edited: LoadedConfig) -> EditBacktestD
         "from": format_time(int(table.times_s[0]))[:10],
         "until": format_time(int(table.times_s[-1]))[:10],
         "days": table.bars,
-        "numeraire": edited.config.portfolio.numeraire,
+        "numeraire": edited_config.config.portfolio.numeraire,
         "start_value": MARKET.value,
         "edited": edited_figures,
         "present": present_figures,
@@ -104,41 +118,47 @@ def _edit_backtest(present: LoadedConfig, edited: LoadedConfig) -> EditBacktestD
         "over_holding": _excess(returns - np.diff(np.log(hold_index)), per_year),
         "around": neighbours,
         "notes": list(dict.fromkeys((*notes, *present_notes, *edited_notes, *neighbour_notes))),
-        "edited_hash": edited.digest,
-        "present_hash": present.digest,
+        "edited_hash": edited_config.digest,
+        "present_hash": present_config.digest,
         "data_hash": table.digest,
     }
 
 
-def _history(present: LoadedConfig, edited: LoadedConfig) -> tuple[str, PriceTable, list[str]]:
+def _history(
+    present_config: LoadedConfig, edited_config: LoadedConfig
+) -> tuple[str, PriceTable, list[str]]:
     """Return the first sufficient history: its name, its daily closes of all assets, and notes on
     why earlier sources are not used.
     """
     symbols = dict.fromkeys(
-        asset.symbol for loaded in (present, edited) for asset in loaded.config.portfolio.assets
+        asset.symbol
+        for loaded in (present_config, edited_config)
+        for asset in loaded.config.portfolio.assets
     )
     notes: list[str] = []
     sources: tuple[tuple[str, Callable[[LoadedConfig], PriceTable | None]], ...] = (
-        ("prices of [data]", lambda loaded: _published(loaded, notes)),
-        ("recorded prices", _recorded),
-        ("the packaged prices of 2021", _packaged),
+        ("prices of [data]", lambda loaded: _published_closes(loaded, notes)),
+        ("recorded prices", _recorded_closes),
+        ("the packaged prices of 2021", _packaged_closes),
     )
-    for name, read in sources:
+    for name, read_closes in sources:
         try:
-            if (price_table := read(edited)) is None:
+            if (price_table := read_closes(edited_config)) is None:
                 continue
             columns = [symbol for symbol in symbols if symbol in price_table.symbols]
-            numeraire = edited.config.portfolio.numeraire
-            missing = [symbol for symbol in symbols if symbol not in price_table.symbols]
-            if missing and (read is _packaged or missing != [numeraire]):
-                notes.append(f"{name}: no prices of {', '.join(missing)}")
+            numeraire = edited_config.config.portfolio.numeraire
+            missing_symbols = [symbol for symbol in symbols if symbol not in price_table.symbols]
+            if missing_symbols and (
+                read_closes is _packaged_closes or missing_symbols != [numeraire]
+            ):
+                notes.append(f"{name}: no prices of {', '.join(missing_symbols)}")
                 continue
-            table = _newest(price_table.only(columns))
+            table = _newest_bars(price_table.only(columns))
         except TrimtabError as error:
             notes.append(f"{name}: {error.message}")
             continue
-        if table.bars < FEWEST_DAYS:
-            notes.append(f"{name}: {table.bars} days, fewer than {FEWEST_DAYS}")
+        if table.bars < MIN_DAYS:
+            notes.append(f"{name}: {table.bars} days, fewer than {MIN_DAYS}")
             continue
         return name, table, [*notes, *table.notes]
     raise ConfigError(
@@ -147,15 +167,15 @@ def _history(present: LoadedConfig, edited: LoadedConfig) -> tuple[str, PriceTab
     )
 
 
-def _newest(table: PriceTable) -> PriceTable:
-    """Return the newest MOST_DAYS bars."""
-    if table.bars <= MOST_DAYS:
+def _newest_bars(table: PriceTable) -> PriceTable:
+    """Return the newest MAX_DAYS bars."""
+    if table.bars <= MAX_DAYS:
         return table
-    times, closes = table.times_s[-MOST_DAYS:], table.closes[-MOST_DAYS:]
+    times, closes = table.times_s[-MAX_DAYS:], table.closes[-MAX_DAYS:]
     return replace(table, times_s=times, closes=closes).only(table.symbols)
 
 
-def _published(loaded: LoadedConfig, notes: list[str]) -> PriceTable | None:
+def _published_closes(loaded: LoadedConfig, notes: list[str]) -> PriceTable | None:
     """Return the daily closes of all files of [data] together; None without any. Nothing is
     downloaded.
     """
@@ -177,10 +197,10 @@ def _published(loaded: LoadedConfig, notes: list[str]) -> PriceTable | None:
             ):
                 if not np.isnan(close):
                     symbol_closes[(int(time_s) + shift_s) // DAY_S] = float(close)
-    return _daily(closes)
+    return _daily_table(closes)
 
 
-def _recorded(loaded: LoadedConfig) -> PriceTable | None:
+def _recorded_closes(loaded: LoadedConfig) -> PriceTable | None:
     """Return the daily closes that the store has; None without any."""
     if not wiring.store_file(loaded).exists():
         return None
@@ -190,29 +210,32 @@ def _recorded(loaded: LoadedConfig) -> PriceTable | None:
     closes: dict[str, dict[int, float]] = {}
     with wiring.open_store_offline(loaded) as (store, _):
         newest_s = max((span.until_s for span in store.prices.spans(numeraire)), default=0)
-        since_s = newest_s - MOST_DAYS * DAY_S
+        since_s = newest_s - MAX_DAYS * DAY_S
         for point in store.prices.between(numeraire, since_s, newest_s, DAY_S):
             if point.token in labels:
                 symbol_closes = closes.setdefault(labels[point.token], {})
                 symbol_closes[point.at_s // DAY_S] = float(point.price)
-    return _daily(closes)
+    return _daily_table(closes)
 
 
-def _packaged(loaded: LoadedConfig) -> PriceTable:
-    listed = {token.symbol for token in loaded.config.portfolio.listed}
-    names = {coin: wrapped for coin, wrapped in WRAPPED.items() if wrapped in listed}
+def _packaged_closes(loaded: LoadedConfig) -> PriceTable:
+    listed_symbols = {token.symbol for token in loaded.config.portfolio.listed}
+    names = {coin: wrapped for coin, wrapped in WRAPPED.items() if wrapped in listed_symbols}
     return rename_symbols(read_table(sample()[0]), names)
 
 
-def _daily(closes: dict[str, dict[int, float]]) -> PriceTable | None:
+def _daily_table(closes: dict[str, dict[int, float]]) -> PriceTable | None:
     days = sorted({day for by_day in closes.values() for day in by_day})
     if not days:
         return None
-    if len(days) < FEWEST_DAYS:
-        count = f"{len(days)} {'day' if len(days) == 1 else 'days'}"
-        raise ConfigError(f"{count}, fewer than {FEWEST_DAYS}", "import older prices")
+    if len(days) < MIN_DAYS:
+        count_text = f"{len(days)} {'day' if len(days) == 1 else 'days'}"
+        raise ConfigError(f"{count_text}, fewer than {MIN_DAYS}", "import older prices")
     nan = float("nan")
-    columns = {symbol: [close.get(day, nan) for day in days] for symbol, close in closes.items()}
+    columns = {
+        symbol: [symbol_closes.get(day, nan) for day in days]
+        for symbol, symbol_closes in closes.items()
+    }
     return make_price_table([day * DAY_S for day in days], columns)
 
 
@@ -222,13 +245,15 @@ periods in a year."""
 _cache: OrderedDict[tuple[str, str, str], SimulatedFigures] = OrderedDict()
 
 
-def _spec(loaded: LoadedConfig) -> tuple[BacktestSpec, list[str]]:
+def _simulation_spec(loaded: LoadedConfig) -> tuple[BacktestSpec, list[str]]:
     """Return the simulated portfolio, and notes on what is not simulated. Without hubs: each asset
     has a pool with the numeraire.
     """
     config, notes = loaded.config, []
-    table = config.portfolio.model_copy(update={"hubs": []})
-    spec = spec_from_config(replace(loaded, config=config.model_copy(update={"portfolio": table})))
+    portfolio_table = config.portfolio.model_copy(update={"hubs": []})
+    spec = spec_from_config(
+        replace(loaded, config=config.model_copy(update={"portfolio": portfolio_table}))
+    )
     if config.futures is not None:
         notes.append("futures are not part of this backtest")
     weights = spec.portfolio.weights
@@ -241,15 +266,15 @@ def _spec(loaded: LoadedConfig) -> tuple[BacktestSpec, list[str]]:
     return replace(spec, limits=replace(spec.limits, max_live_value=None)), notes
 
 
-def _market(spec: BacktestSpec, table: PriceTable) -> SimulationSettings:
+def _simulation_settings(spec: BacktestSpec, table: PriceTable) -> SimulationSettings:
     market = MARKET if has_gas_price(spec, table) else replace(MARKET, gas="0 wei")
     return market.for_table(market.settings(), spec, table)
 
 
-def _simulated(loaded: LoadedConfig, spec: BacktestSpec, table: PriceTable) -> SimulatedFigures:
+def _simulate(loaded: LoadedConfig, spec: BacktestSpec, table: PriceTable) -> SimulatedFigures:
     key = loaded.digest, repr(spec), table.digest
     if key not in _cache:
-        result = simulate(spec, table, _market(spec, table))
+        result = simulate(spec, table, _simulation_settings(spec, table))
         growth = growth_series(result)
         index, hold_index = growth.index[growth.samples], growth.hold_index[growth.samples]
         figures: TriedSettingsDocument = {
@@ -297,10 +322,10 @@ def _neighbour_figures(
             assets=tuple(replace(asset, reserve_raw=0) for asset in after.portfolio.assets),
         ),
     )
-    market = replace(_market(spec, table), gas_wei=0)
+    simulation = replace(_simulation_settings(spec, table), gas_wei=0)
     neighbours = list(dict.fromkeys(_neighbours(before, after)))
     if (
-        not is_kernel_supported(spec, market)
+        not is_kernel_supported(spec, simulation)
         or spec.policy.destination not in DESTINATIONS
         or len(neighbours) < 2
     ):
@@ -310,8 +335,8 @@ def _neighbour_figures(
         ]
     tokens = [asset.token for asset in spec.portfolio.assets]
     prices = numeraire_prices(spec, table, table.closes, tokens)
-    bars = prepare_prices([token.symbol for token in tokens], table.times_s, prices)
-    costs, marks = simulated_costs(spec, market), tuple(range(table.bars))
+    kernel_prices = prepare_prices([token.symbol for token in tokens], table.times_s, prices)
+    costs, bar_indices = simulated_costs(spec, simulation), tuple(range(table.bars))
     settings = [
         KernelSetting(
             neighbour.targets_bps,
@@ -322,8 +347,10 @@ def _neighbour_figures(
         )
         for neighbour in neighbours
     ]
-    swept = sweep(bars, settings, float(market.start_value), marks=marks, cores=1)
-    returns = np.column_stack([log_returns(values) for values in swept.values])
+    results = sweep(
+        kernel_prices, settings, float(simulation.start_value), marks=bar_indices, cores=1
+    )
+    returns = np.column_stack([log_returns(values) for values in results.values])
     per_year = YEAR_S * len(returns) / float(table.times_s[-1] - table.times_s[0])
     folds = walk_forward(
         returns, Objective.GROWTH, make_folds(len(returns), FOLDS, WalkForwardMode.ANCHORED)
@@ -332,14 +359,17 @@ def _neighbour_figures(
         fold.returns
         - log_returns(
             buy_and_hold_values(
-                spec, market, table, marks[fold.fold.judged_from : fold.fold.judged_to + 1]
+                spec,
+                simulation,
+                table,
+                bar_indices[fold.fold.judged_from : fold.fold.judged_to + 1],
             )
         )
         for fold in folds
     ]
     probability, ways = None, 0
-    if (risk := overfitting_probability(returns, Objective.GROWTH)) is not None:
-        probability, ways = f"{risk.probability:.6f}", risk.ways
+    if (overfitting := overfitting_probability(returns, Objective.GROWTH)) is not None:
+        probability, ways = f"{overfitting.probability:.6f}", overfitting.ways
     return {
         "settings": len(settings),
         "folds": len(folds),
@@ -351,15 +381,19 @@ def _neighbour_figures(
 
 def _neighbours(before: BacktestSpec, after: BacktestSpec) -> Iterator[_Neighbour]:
     """Yield the edited settings with wider and narrower triggers, with the present trigger, and with
-    the targets of `_targets`.
+    the targets of `_target_mixes`.
     """
-    triggers = [scaled for factor in WIDTHS for scaled in _scaled(after.policy.trigger, factor)]
-    triggers += _scaled(before.policy.trigger, Fraction(1))
-    for targets, trigger in product(_targets(before, after), triggers):
+    triggers = [
+        scaled_trigger
+        for factor in WIDTH_FACTORS
+        for scaled_trigger in _scaled_triggers(after.policy.trigger, factor)
+    ]
+    triggers += _scaled_triggers(before.policy.trigger, Fraction(1))
+    for targets, trigger in product(_target_mixes(before, after), triggers):
         yield _Neighbour(targets, trigger)
 
 
-def _scaled(trigger: Trigger, factor: Fraction) -> list[Trigger]:
+def _scaled_triggers(trigger: Trigger, factor: Fraction) -> list[Trigger]:
     """Return the trigger with its band, or its interval if it has no band, multiplied by the factor;
     empty if it has neither, or if the result is out of range.
     """
@@ -378,23 +412,26 @@ def _scaled(trigger: Trigger, factor: Fraction) -> list[Trigger]:
         case HybridTrigger(Threshold() as band, Every() as schedule):
             return [
                 HybridTrigger(threshold, schedule)
-                for threshold in _scaled(band, factor)
+                for threshold in _scaled_triggers(band, factor)
                 if isinstance(threshold, Threshold)
             ]
     return []
 
 
-def _targets(before: BacktestSpec, after: BacktestSpec) -> Iterator[tuple[int, ...]]:
+def _target_mixes(before: BacktestSpec, after: BacktestSpec) -> Iterator[tuple[int, ...]]:
     """Yield the edited targets. If the assets are the same, also yield mixtures of present and edited
     targets by MIXES.
     """
-    old = {asset.token.address: asset.target_bps for asset in before.portfolio.assets}
-    new = {asset.token.address: asset.target_bps for asset in after.portfolio.assets}
-    yield tuple(new.values())
-    if old.keys() != new.keys():
+    old_targets = {asset.token.address: asset.target_bps for asset in before.portfolio.assets}
+    new_targets = {asset.token.address: asset.target_bps for asset in after.portfolio.assets}
+    yield tuple(new_targets.values())
+    if old_targets.keys() != new_targets.keys():
         return
-    for share in MIXES:
-        mixed = [round(old[address] + share * (new[address] - old[address])) for address in new]
-        mixed[mixed.index(max(mixed))] += BPS - sum(mixed)
-        if all(0 <= target <= BPS for target in mixed):
-            yield tuple(mixed)
+    for share in TARGET_FRACTIONS:
+        mixed_targets = [
+            round(old_targets[address] + share * (new_targets[address] - old_targets[address]))
+            for address in new_targets
+        ]
+        mixed_targets[mixed_targets.index(max(mixed_targets))] += BPS - sum(mixed_targets)
+        if all(0 <= target <= BPS for target in mixed_targets):
+            yield tuple(mixed_targets)

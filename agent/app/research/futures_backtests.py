@@ -55,7 +55,6 @@ if TYPE_CHECKING:
         StressedBookDocument,
     )
 
-UNIT = 10**DECIMALS
 INITIAL_PPM, MAINTENANCE_PPM = 100_000, 62_500
 """Margin rates of Perpetual Protocol v2."""
 PPM_PER_BPS = 100
@@ -65,7 +64,7 @@ EMERGENCY_DISTANCE_BPS = 500
 """Distance to liquidation below which positions are closed."""
 MAX_BASIS_BPS = 500
 """Distance between mark and index above which no position is opened."""
-VENUE = {"fee": "10bps", "slippage": "10bps", "penalty": "2.5%", "bound": "5%"}
+VENUE_DEFAULTS = {"fee": "10bps", "slippage": "10bps", "penalty": "2.5%", "bound": "5%"}
 """Defaults of `--venue`."""
 
 
@@ -93,7 +92,7 @@ class FuturesBookOptions:
         values sum to one.
         """
         if self.config is not None:
-            return {market.asset or "": market.weight for market in _markets(self.config)}
+            return {market.asset or "": market.weight for market in _asset_markets(self.config)}
         targets = {}
         for symbol, text in parse_pairs(self.target, "--futures-target").items():
             share = text.removeprefix("-").removesuffix("%")
@@ -126,11 +125,11 @@ class FuturesBookOptions:
                 venue["slippage"],
                 venue["penalty"] * PPM_PER_BPS,
                 tuple(
-                    (symbol, _positive(lots.get(symbol, "0.001"), f"--lot {symbol}"))
+                    (symbol, _parse_positive_raw(lots.get(symbol, "0.001"), f"--lot {symbol}"))
                     for symbol in targets
                 ),
             ),
-            _positive(self.margin or market.value, "--margin"),
+            _parse_positive_raw(self.margin or market.value, "--margin"),
             parse_raw(self.reserve, DECIMALS, "--reserve") if self.reserve else 0,
             market.latency,
             market.seed,
@@ -167,17 +166,20 @@ class FuturesBookOptions:
     def _venue(self) -> dict[str, int]:
         """Return the figures of `--venue` in basis points."""
         pairs = parse_pairs(self.venue, "--venue") if self.venue else {}
-        if unknown := [name for name in pairs if name not in VENUE]:
-            raise ConfigError(f"--venue: {unknown[0]!r}", f"choose from {', '.join(VENUE)}")
-        shares = {
-            name: parse_share_bps(pairs.get(name, usual), f"--venue {name}")
-            for name, usual in VENUE.items()
-        }
-        if wide := [name for name, bps in shares.items() if bps >= BPS // 2]:
+        if unknown := [name for name in pairs if name not in VENUE_DEFAULTS]:
             raise ConfigError(
-                f"--venue {wide[0]}: {shares[wide[0]] / 100:g}%", "write a share below 50%"
+                f"--venue: {unknown[0]!r}", f"choose from {', '.join(VENUE_DEFAULTS)}"
             )
-        return shares
+        shares_bps = {
+            name: parse_share_bps(pairs.get(name, default), f"--venue {name}")
+            for name, default in VENUE_DEFAULTS.items()
+        }
+        if too_wide := [name for name, bps in shares_bps.items() if bps >= BPS // 2]:
+            raise ConfigError(
+                f"--venue {too_wide[0]}: {shares_bps[too_wide[0]] / 100:g}%",
+                "write a share below 50%",
+            )
+        return shares_bps
 
 
 def has_futures(config: Path | None) -> bool:
@@ -185,7 +187,7 @@ def has_futures(config: Path | None) -> bool:
     return config is not None and load_config(config).config.futures is not None
 
 
-def _markets(config: Path) -> list[MarketTable]:
+def _asset_markets(config: Path) -> list[MarketTable]:
     """Return the futures markets of a config, each linked to an asset. Raises ConfigError for a
     market without an asset.
     """
@@ -204,9 +206,9 @@ def _config_policy(config: Path, bound_bps: int, age_s: int) -> FuturesPolicy:
     bounded by `--venue`, since a bar is longer than a block. All triggers act, including those that
     require a confirmation.
     """
-    loaded, names = (
+    loaded, asset_by_market = (
         load_config(config),
-        {market.name: market.asset or "" for market in _markets(config)},
+        {market.name: market.asset or "" for market in _asset_markets(config)},
     )
     tokens = {
         asset.symbol: Token(asset.address, asset.symbol, DECIMALS)
@@ -217,7 +219,9 @@ def _config_policy(config: Path, bound_bps: int, age_s: int) -> FuturesPolicy:
         raise ConfigError("futures: missing", "add [futures], or use --futures-target")
     return replace(
         policy,
-        targets=tuple(replace(target, market=names[target.market]) for target in policy.targets),
+        targets=tuple(
+            replace(target, market=asset_by_market[target.market]) for target in policy.targets
+        ),
         limits=replace(
             policy.limits,
             slippage_bps=bound_bps,
@@ -255,28 +259,28 @@ def backtest_futures(
     futures_table, rates = load_futures_market(prices, options, portfolio, funding)
     notes = _notes(futures_table, rates)
     if options.config is None and portfolio.config is None and not portfolio.target:
-        alone = options.settings(futures_table.interval_s, market)
-        if alone.policy.limits.spot_multiple_bps:
+        book_settings = options.settings(futures_table.interval_s, market)
+        if book_settings.policy.limits.spot_multiple_bps:
             raise ConfigError(
                 "--spot-multiple: no spot portfolio given", "add --target, or omit --spot-multiple"
             )
         path = futures_path(futures_table, rates)
-        return FuturesBacktest(simulate_book(path, alone, progress), notes)
+        return FuturesBacktest(simulate_book(path, book_settings, progress), notes)
     if options.reserve:
         raise ConfigError("--reserve: margin is deposited from the portfolio itself", "omit it")
     portfolio = _with_markets(options, portfolio)
-    table, every_rate = portfolio.load_prices_and_funding(prices, funding)
+    table, all_rates = portfolio.load_prices_and_funding(prices, funding)
     spec = portfolio.spec(table, market.pairs())
     settings = market.for_table(market.settings(), spec, table)
     require_priced_gas(settings, spec, table)
-    if (money := spec.portfolio.numeraire.symbol) in futures_table.symbols:
+    if (numeraire_symbol := spec.portfolio.numeraire.symbol) in futures_table.symbols:
         option = "--futures-target" if options.config is None else "futures.markets"
         raise ConfigError(
-            f"{option}: {money} is the numeraire of the portfolio",
+            f"{option}: {numeraire_symbol} is the numeraire of the portfolio",
             "use a numeraire without prices in the file",
         )
-    setup, spec = _setup(options, market, spec, table.interval_s, rates)
-    result = simulate(spec, table, settings, progress, every_rate, setup)
+    setup, spec = _futures_setup(options, market, spec, table.interval_s, rates)
+    result = simulate(spec, table, settings, progress, all_rates, setup)
     if result.book is None:
         raise ValueError("a simulation with futures has a book")
     return FuturesBacktest(result.book, notes, result)
@@ -285,10 +289,12 @@ def backtest_futures(
 def _notes(table: PriceTable, rates: Sequence[FundingRateSeries]) -> tuple[str, ...]:
     """Return the notes on prices and funding rates of a book."""
     notes = [*table.notes, *(note for rate in rates for note in funding_notes(rate, table.times_s))]
-    if without := [
+    if without_rates := [
         name for name in table.symbols if name not in {series.symbol for series in rates}
     ]:
-        notes.append(f"funding: no rates for {', '.join(without)}, so their funding counts as zero")
+        notes.append(
+            f"funding: no rates for {', '.join(without_rates)}, so their funding counts as zero"
+        )
     return tuple(notes)
 
 
@@ -305,11 +311,11 @@ def _with_markets(options: FuturesBookOptions, portfolio: PortfolioOptions) -> P
     if portfolio.config is not None:
         return portfolio
     pairs = parse_pairs(portfolio.target, "--target")
-    added = [f"{symbol}=0" for symbol in options.targets() if symbol not in pairs]
-    return replace(portfolio, target=",".join([portfolio.target, *added]))
+    added_targets = [f"{symbol}=0" for symbol in options.targets() if symbol not in pairs]
+    return replace(portfolio, target=",".join([portfolio.target, *added_targets]))
 
 
-def _setup(
+def _futures_setup(
     options: FuturesBookOptions,
     market: MarketOptions,
     spec: BacktestSpec,
@@ -322,34 +328,39 @@ def _setup(
     config, settings = options.config, options.settings(interval_s, market)
     if config is None:
         symbols = list(options.targets())
-        known = {token.symbol for token in spec.tokens}
-        if missing := [symbol for symbol in symbols if symbol not in known]:
+        spec_symbols = {token.symbol for token in spec.tokens}
+        if missing := [symbol for symbol in symbols if symbol not in spec_symbols]:
             raise ConfigError(
                 f"--futures-target: {missing[0]} is not an asset of the config",
                 "add it with a target of 0%",
             )
         return setup_of_options(settings, spec, symbols, rates=rates), spec
-    tokens, loaded = {token.symbol: token for token in spec.tokens}, load_config(config).config
-    live = build_futures(loaded, tokens)
-    if live is None:
+    tokens, config_tables = (
+        {token.symbol: token for token in spec.tokens},
+        load_config(config).config,
+    )
+    live_policy = build_futures(config_tables, tokens)
+    if live_policy is None:
         raise ConfigError("futures: missing", "add [futures], or use --futures-target")
-    if loaded.tax is None and live.hedge is not None:  # gains are unknown, as in live steps
-        live = replace(live, hedge=replace(live.hedge, tax_rate_bps=0))
-    assets = {table.name: table.asset or "" for table in _markets(config)}
-    policy = replace(simulated_policy(live, assets), ask=())
+    if (
+        config_tables.tax is None and live_policy.hedge is not None
+    ):  # gains are unknown, as in live steps
+        live_policy = replace(live_policy, hedge=replace(live_policy.hedge, tax_rate_bps=0))
+    asset_by_market = {table.name: table.asset or "" for table in _asset_markets(config)}
+    policy = replace(simulated_policy(live_policy, asset_by_market), ask=())
     if market.latency or "bound" in options.venue:
-        wide = settings.policy.limits
+        option_limits = settings.policy.limits
         limits = replace(
             policy.limits,
-            slippage_bps=wide.slippage_bps,
-            emergency_slippage_bps=wide.emergency_slippage_bps,
-            index_age_s=wide.index_age_s,
+            slippage_bps=option_limits.slippage_bps,
+            emergency_slippage_bps=option_limits.emergency_slippage_bps,
+            index_age_s=option_limits.index_age_s,
         )
         policy = replace(policy, limits=limits)
-    collateral = next(token for token in spec.tokens if token.address == live.collateral)
-    by_symbol = tuple((symbol, tokens[symbol].address) for symbol in assets.values())
-    setup = FuturesSetup(settings, policy, collateral, by_symbol, rates)
-    return setup, with_simulated_markets(spec, assets)
+    collateral = next(token for token in spec.tokens if token.address == live_policy.collateral)
+    addresses = tuple((symbol, tokens[symbol].address) for symbol in asset_by_market.values())
+    setup = FuturesSetup(settings, policy, collateral, addresses, rates)
+    return setup, with_simulated_markets(spec, asset_by_market)
 
 
 def load_futures_market(
@@ -373,17 +384,17 @@ def futures_backtest_document(backtest: FuturesBacktest) -> FuturesBacktestDocum
         "from": result.times_s[0],
         "until": result.times_s[-1],
         "bars": len(result.times_s),
-        "start_value": _coins(result.start_raw),
-        "max_leverage": _multiple(result.settings.policy.limits.max_leverage_bps / BPS),
-        "agent": _book(result, result.agent),
-        "held": _book(result, result.held),
+        "start_value": _coin_text(result.start_raw),
+        "max_leverage": _multiple_text(result.settings.policy.limits.max_leverage_bps / BPS),
+        "agent": _book_document(result, result.agent),
+        "held": _book_document(result, result.held),
         "hedges": [
             {
                 "symbol": hedge.symbol,
-                "size": _coins(hedge.size_raw),
+                "size": _coin_text(hedge.size_raw),
                 "opened": hedge.opened_s,
                 "closed": hedge.closed_s,
-                "profit": None if hedge.profit_raw is None else _coins(hedge.profit_raw),
+                "profit": None if hedge.profit_raw is None else _coin_text(hedge.profit_raw),
                 "reason": hedge.reason,
                 "end": hedge.end,
             }
@@ -397,33 +408,33 @@ def futures_backtest_document(backtest: FuturesBacktest) -> FuturesBacktestDocum
     }
 
 
-def _book(result: FuturesResult, book: BookResult) -> FuturesBookDocument:
+def _book_document(result: FuturesResult, book: BookResult) -> FuturesBookDocument:
     limit_bps, profit = result.settings.policy.limits.max_leverage_bps, book.profit
-    most = float(book.leverage.max())
+    max_leverage = float(book.leverage.max())
     return {
-        "final_value": _coins(book.final_raw),
+        "final_value": _coin_text(book.final_raw),
         "profit": {
-            "total": _coins(profit.total_raw),
-            "price": _coins(profit.price_raw),
-            "slippage": _coins(profit.slippage_raw),
-            "funding": _coins(profit.funding_raw),
-            "fees": _coins(profit.fees_raw),
-            "penalties": _coins(profit.penalties_raw),
-            "insured": _coins(profit.insured_raw),
+            "total": _coin_text(profit.total_raw),
+            "price": _coin_text(profit.price_raw),
+            "slippage": _coin_text(profit.slippage_raw),
+            "funding": _coin_text(profit.funding_raw),
+            "fees": _coin_text(profit.fees_raw),
+            "penalties": _coin_text(profit.penalties_raw),
+            "insured": _coin_text(profit.insured_raw),
         },
         "figures": _figures(result.times_s, book),
-        "max_leverage": None if math.isinf(most) else _multiple(most),
+        "max_leverage": None if math.isinf(max_leverage) else _multiple_text(max_leverage),
         "bars_above_limit": book.bars_above(limit_bps),
         "longest_above_limit": book.longest_above(limit_bps),
-        "deposited": _coins(book.deposited_raw),
-        "sizes": {symbol: _coins(raw) for symbol, raw in book.sizes},
+        "deposited": _coin_text(book.deposited_raw),
+        "sizes": {symbol: _coin_text(raw) for symbol, raw in book.sizes},
         "fills": [
             {
                 "time": fill.time_s,
                 "symbol": fill.symbol,
-                "size": _coins(fill.size_raw),
-                "notional": _coins(abs(fill.quote_raw)),
-                "fee": _coins(fill.fee_raw),
+                "size": _coin_text(fill.size_raw),
+                "notional": _coin_text(abs(fill.quote_raw)),
+                "fee": _coin_text(fill.fee_raw),
                 "trigger": fill.trigger,
             }
             for fill in book.fills
@@ -432,8 +443,8 @@ def _book(result: FuturesResult, book: BookResult) -> FuturesBookDocument:
             {
                 "time": liquidation.time_s,
                 "symbol": liquidation.symbol,
-                "size": _coins(liquidation.size_raw),
-                "penalty": _coins(liquidation.penalty_raw),
+                "size": _coin_text(liquidation.size_raw),
+                "penalty": _coin_text(liquidation.penalty_raw),
             }
             for liquidation in book.liquidations
         ],
@@ -446,8 +457,8 @@ def _figures(times_s: Sequence[int], book: BookResult) -> BookFiguresDocument:
     """Return the figures of a book; only the drawdown for a book that lost its whole value."""
     if book.equity.min() <= 0:
         return {"cagr": None, "volatility": None, "sharpe": None, "max_drawdown": "-1.000000"}
-    index = book.equity / book.equity[0]
-    metrics, _ = performance(growth_of_indices(np.asarray(times_s), index, index))
+    growth = book.equity / book.equity[0]
+    metrics, _ = performance(growth_of_indices(np.asarray(times_s), growth, growth))
     texts = {
         name: None if math.isnan(number) else f"{number:.6f}"
         for name, number in asdict(metrics).items()
@@ -460,7 +471,7 @@ def _figures(times_s: Sequence[int], book: BookResult) -> BookFiguresDocument:
     }
 
 
-USUAL_BARS = 240
+DEFAULT_BARS = 240
 SECONDS_PER_BAR = 0.003
 """Measured upper bound for both books together."""
 
@@ -480,7 +491,7 @@ def prepare_futures_stress(
     """
     table, _ = load_futures_market(prices, options, portfolio, None)
     settings = options.settings(table.interval_s, market)
-    bars = bars or min(USUAL_BARS, table.bars)
+    bars = bars or min(DEFAULT_BARS, table.bars)
     return FuturesStressSpec(table, settings, FuturesSeverity(), bars, paths, seeds)
 
 
@@ -495,11 +506,17 @@ def stress_futures(
     """Run the stress test, and return its document. Raises ConfigError."""
     cases = run_futures_stress(spec, progress)
     settings = spec.settings
-    parts = (settings_digest(settings), repr(spec.severity), spec.bars, spec.paths, spec.seeds)
+    hashed_settings = (
+        settings_digest(settings),
+        repr(spec.severity),
+        spec.bars,
+        spec.paths,
+        spec.seeds,
+    )
     return {
         "bars": spec.bars,
-        "start_value": _coins(settings.collateral_raw + settings.reserve_raw),
-        "max_leverage": _multiple(settings.policy.limits.max_leverage_bps / BPS),
+        "start_value": _coin_text(settings.collateral_raw + settings.reserve_raw),
+        "max_leverage": _multiple_text(settings.policy.limits.max_leverage_bps / BPS),
         "cases": [
             {
                 "name": case.scenario.value,
@@ -509,7 +526,7 @@ def stress_futures(
             }
             for case in cases
         ],
-        "config_hash": sha256(repr(parts).encode()).hexdigest(),
+        "config_hash": sha256(repr(hashed_settings).encode()).hexdigest(),
         "data_hash": spec.table.digest,
         "seed": settings.seed,
         "versions": dict(library_versions()),
@@ -525,16 +542,16 @@ def _stressed_book(book: StressedBook) -> StressedBookDocument:
     }
 
 
-def _positive(text: str, option: str) -> int:
+def _parse_positive_raw(text: str, option: str) -> int:
     raw = parse_raw(text, DECIMALS, option)
     if raw == 0:
         raise ConfigError(f"{option}: must be above 0", "write an amount such as 10000")
     return raw
 
 
-def _coins(raw: int) -> str:
+def _coin_text(raw: int) -> str:
     return decimal_text(raw, QUOTE.decimals)
 
 
-def _multiple(number: float) -> str:
+def _multiple_text(number: float) -> str:
     return f"{number:.6f}"

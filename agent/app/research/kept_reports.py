@@ -24,21 +24,21 @@ from agent.config.load import load_config
 from agent.config.loaded import ConfigSource
 from agent.errors import ConfigError, ErrorCode
 
-ENDING = ".reports"
-NAME = re.compile(r"([0-9]{8}-[0-9]{6})(-[0-9]{1,3})?-(backtest|stress|tune)\.html")
-MOST_BYTES = 32 * 2**20
+FOLDER_SUFFIX = ".reports"
+NAME_PATTERN = re.compile(r"([0-9]{8}-[0-9]{6})(-[0-9]{1,3})?-(backtest|stress|tune)\.html")
+MAX_BYTES = 32 * 2**20
 """Largest file that is shown. A report is about 2 MB, of which 1 MB are the charts' program."""
-MOST_LISTED = 100
-FIGURES = 4
-LONGEST_TEXT = 200
-_known: dict[tuple[str, int, int], tuple[str, str, list[ReportFigureDocument]]] = {}
+MAX_LISTED = 100
+MAX_FIGURES = 4
+MAX_TEXT_LENGTH = 200
+_cache: dict[tuple[str, int, int], tuple[str, str, list[ReportFigureDocument]]] = {}
 """Kind, title and figures of each report, by the name, time and size of its JSON file."""
 
 
 def reports_folder(config: ConfigSource) -> Path:
     """Return the folder of reports, which is created for the first report."""
     store = wiring.store_file(load_config(config))
-    return store.with_name(store.name + ENDING)
+    return store.with_name(store.name + FOLDER_SUFFIX)
 
 
 def new_report_path(config: Path | None, kind: str) -> Path:
@@ -69,20 +69,20 @@ def dashboard_reports(config: str) -> dict[str, KeptReportsDocument]:
 
 
 def list_reports(config: ConfigSource) -> KeptReportsDocument:
-    """Return the newest MOST_LISTED reports of the folder. Files with another form of name are
+    """Return the newest MAX_LISTED reports of the folder. Files with another form of name are
     ignored; `unshown` lists links, files of other users, and files that are too large.
     """
     folder = reports_folder(config)
     reports: list[KeptReportDocument] = []
     unshown: list[str] = []
-    with _opened(folder) as place:
-        names = [] if place is None else sorted(os.listdir(place), reverse=True)  # noqa: PTH208 an open folder
-        for name in filter(NAME.fullmatch, names):
-            if len(reports) == MOST_LISTED:
-                unshown.append(f"reports older than the newest {MOST_LISTED}")
+    with _open_folder(folder) as folder_fd:
+        names = [] if folder_fd is None else sorted(os.listdir(folder_fd), reverse=True)  # noqa: PTH208 an open folder
+        for name in filter(NAME_PATTERN.fullmatch, names):
+            if len(reports) == MAX_LISTED:
+                unshown.append(f"reports older than the newest {MAX_LISTED}")
                 break
             try:
-                reports.append(_listed(place, name))
+                reports.append(_report_row(folder_fd, name))
             except ConfigError as error:
                 unshown.append(error.message)
     return {"folder": folder.name, "reports": reports, "unshown": unshown}
@@ -90,34 +90,34 @@ def list_reports(config: ConfigSource) -> KeptReportsDocument:
 
 def read_report(config: ConfigSource, name: str) -> bytes:
     """Return the page of a report. Raises ConfigError for an unknown name."""
-    if not NAME.fullmatch(name):
+    if not NAME_PATTERN.fullmatch(name):
         raise _unknown(name)
-    with _opened(reports_folder(config)) as place:
-        return _content(place, name)
+    with _open_folder(reports_folder(config)) as folder_fd:
+        return _read_content(folder_fd, name)
 
 
-def _listed(place: int | None, name: str) -> KeptReportDocument:
-    match = NAME.fullmatch(name)
+def _report_row(folder_fd: int | None, name: str) -> KeptReportDocument:
+    match = NAME_PATTERN.fullmatch(name)
     if match is None:
         raise _unknown(name)
-    with _file(place, name) as (_, seen):
-        size = seen.st_size
-    data = name.removesuffix("html") + "json"
-    with _file(place, data) as (_, seen):
-        key = data, seen.st_mtime_ns, seen.st_size
-    if key not in _known:
-        if len(_known) > 5 * MOST_LISTED:
-            _known.clear()
+    with _open_file(folder_fd, name) as (_, file_status):
+        size = file_status.st_size
+    data_name = name.removesuffix("html") + "json"
+    with _open_file(folder_fd, data_name) as (_, file_status):
+        key = data_name, file_status.st_mtime_ns, file_status.st_size
+    if key not in _cache:
+        if len(_cache) > 5 * MAX_LISTED:
+            _cache.clear()
         try:
-            content = json.loads(_content(place, data))
+            content = json.loads(_read_content(folder_fd, data_name))
             figures: list[ReportFigureDocument] = [
                 {"name": _text(fact["name"]), "value": _text(fact["value"])}
-                for fact in content["facts"][:FIGURES]
+                for fact in content["facts"][:MAX_FIGURES]
             ]
-            _known[key] = _text(content["kind"]), _text(content["title"]), figures
+            _cache[key] = _text(content["kind"]), _text(content["title"]), figures
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             raise ConfigError(f"{name}: the file of its figures is damaged") from None
-    kind, title, figures = _known[key]
+    kind, title, figures = _cache[key]
     made_at = datetime.strptime(match[1], "%Y%m%d-%H%M%S").replace(tzinfo=UTC)
     return {
         "name": name,
@@ -130,24 +130,24 @@ def _listed(place: int | None, name: str) -> KeptReportDocument:
 
 
 def _text(value: object) -> str:
-    return str(value)[:LONGEST_TEXT]
+    return str(value)[:MAX_TEXT_LENGTH]
 
 
-def _content(place: int | None, name: str) -> bytes:
-    with _file(place, name) as (file, _):
-        content = file.read(MOST_BYTES + 1)
-    if len(content) > MOST_BYTES:
+def _read_content(folder_fd: int | None, name: str) -> bytes:
+    with _open_file(folder_fd, name) as (file, _):
+        content = file.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
         raise ConfigError(f"{name}: grew while it was read")
     return content
 
 
 @contextmanager
-def _opened(folder: Path) -> Iterator[int | None]:
+def _open_folder(folder: Path) -> Iterator[int | None]:
     """Open the folder; None if no report was kept yet. Raises ConfigError for a link, and for a
     folder of another user.
     """
     try:
-        place = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        folder_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except FileNotFoundError:
         yield None
         return
@@ -156,33 +156,33 @@ def _opened(folder: Path) -> Iterator[int | None]:
             f"{folder}: not a folder of reports: {error.strerror}", "move it away"
         ) from None
     try:
-        if os.fstat(place).st_uid != os.getuid():
+        if os.fstat(folder_fd).st_uid != os.getuid():
             raise ConfigError(f"{folder}: belongs to another user", "move it away")
-        yield place
+        yield folder_fd
     finally:
-        os.close(place)
+        os.close(folder_fd)
 
 
 @contextmanager
-def _file(place: int | None, name: str) -> Iterator[tuple[BinaryIO, os.stat_result]]:
+def _open_file(folder_fd: int | None, name: str) -> Iterator[tuple[BinaryIO, os.stat_result]]:
     """Open a file of the folder. Raises ConfigError unless it is a regular file of this user, without
-    further hard links, and at most MOST_BYTES long.
+    further hard links, and at most MAX_BYTES long.
     """
-    if place is None:
+    if folder_fd is None:
         raise _unknown(name)
     try:
         # a pipe of this name must not keep the reader waiting
-        number = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=place)
+        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder_fd)
     except OSError as error:
         raise ConfigError(f"{name}: cannot be read: {error.strerror}") from None
-    with os.fdopen(number, "rb") as file:
-        seen = os.fstat(number)
-        plain = stat.S_ISREG(seen.st_mode) and seen.st_nlink == 1
-        if not plain or seen.st_uid != os.getuid():
+    with os.fdopen(descriptor, "rb") as file:
+        file_status = os.fstat(descriptor)
+        is_plain = stat.S_ISREG(file_status.st_mode) and file_status.st_nlink == 1
+        if not is_plain or file_status.st_uid != os.getuid():
             raise ConfigError(f"{name}: not a plain file of this user")
-        if seen.st_size > MOST_BYTES:
-            raise ConfigError(f"{name}: larger than {MOST_BYTES // 2**20} MB")
-        yield file, seen
+        if file_status.st_size > MAX_BYTES:
+            raise ConfigError(f"{name}: larger than {MAX_BYTES // 2**20} MB")
+        yield file, file_status
 
 
 def _unknown(name: str) -> ConfigError:

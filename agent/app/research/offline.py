@@ -41,10 +41,8 @@ from agent.planning.proposals import Proposer
 from agent.store.files import recorder
 from agent.store.files.recorder import RecordedStep
 
-MOST_DECIMALS = 255
+MAX_DECIMALS = 255
 """Largest number of decimals that a contract can return."""
-WIDEST_SPACING = 16_383
-"""Widest tick spacing that UniswapV3Factory.enableFeeAmount accepts."""
 
 
 def input_text(step_input: StepInput) -> str:
@@ -79,7 +77,7 @@ def require_possible(snapshot: Snapshot, portfolio: Portfolio) -> None:
         *((token.address, token.decimals) for token in tokens),
         *((answer.feed, answer.decimals) for answer in snapshot.feeds),
     ):
-        if not 0 <= decimals <= MOST_DECIMALS:
+        if not 0 <= decimals <= MAX_DECIMALS:
             raise ConfigError(
                 f"{address} has impossible decimals in the input: {decimals}",
                 "use a file written by plan --save-input",
@@ -93,14 +91,14 @@ def require_possible(snapshot: Snapshot, portfolio: Portfolio) -> None:
 
 
 Document = dict[str, Any]
-MOST_BYTES = 64 * 1024 * 1024
+MAX_BYTES = 64 * 1024 * 1024
 """Maximum size of a step file."""
-MOST_SHOWN = 20
+MAX_SHOWN = 20
 """Number of differences shown per step; further ones are only counted."""
 SAME, DIFFERENT, BY_HAND, UNREADABLE = "same", "different", "by hand", "unreadable"
 REWORDED = "reworded"
 """The same decision and plan, whose cost a later version explains in other words."""
-DECIDED = tuple(
+AGENT_DECISIONS = tuple(
     kind.__name__.lower() for kind in (Hold, Halt, Rebalance, AdjustLiquidity, TopUp, AdjustFutures)
 )
 """Decisions of the agent. All others, such as payouts, are made by the owner."""
@@ -120,21 +118,21 @@ def replay(folder: Path) -> Document:
             f"{folder}: holds no recorded steps",
             "name the folder of record.dir, or of trimtab run --record",
         )
-    counted = Counter(step["result"] for step in steps)
-    code = EXIT_OK
-    if counted[DIFFERENT]:
-        code = EXIT_DIFFERS
-    elif counted[UNREADABLE]:
-        code = EXIT_USAGE
+    result_counts = Counter(step["result"] for step in steps)
+    exit_code = EXIT_OK
+    if result_counts[DIFFERENT]:
+        exit_code = EXIT_DIFFERS
+    elif result_counts[UNREADABLE]:
+        exit_code = EXIT_USAGE
     return {
         "folder": str(folder),
         "version": version("trimtab"),
         "steps": steps,
         **{
-            name.replace(" ", "_"): counted[name]
+            name.replace(" ", "_"): result_counts[name]
             for name in (SAME, REWORDED, DIFFERENT, BY_HAND, UNREADABLE)
         },
-        "exit": code,
+        "exit": exit_code,
     }
 
 
@@ -156,30 +154,30 @@ def _files(folder: Path) -> Iterator[Path]:
 def _replay_document(path: Path) -> Document:
     """Replay one file; an invalid one is reported as unreadable."""
     try:
-        step = recorder.load_recorded_step(_read(path))
+        step = recorder.load_recorded_step(_read_text(path))
         require_possible(step.input.snapshot, step.input.portfolio)
-        facts = _facts(step)
+        fields = _step_fields(step)
     except TrimtabError as error:
         return {"file": printable_text(path.name), "result": UNREADABLE, "why": error.message}
-    return {"file": printable_text(path.name), **facts, **_compared(step)}
+    return {"file": printable_text(path.name), **fields, **_comparison(step)}
 
 
-def _read(path: Path) -> str:
+def _read_text(path: Path) -> str:
     """Return the text of a regular file; never follows a link and never blocks."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         with os.fdopen(descriptor, "rb") as file:
             status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode) or status.st_size > MOST_BYTES:
+            if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_BYTES:
                 raise ConfigError("not a regular file", "use a regular file of up to 64 MiB")
-            return file.read(MOST_BYTES).decode()
+            return file.read(MAX_BYTES).decode()
     except OSError as error:
         raise ConfigError(f"unreadable file ({error.strerror})") from None
     except UnicodeDecodeError:
         raise ConfigError("not UTF-8 text") from None
 
 
-def _facts(step: RecordedStep) -> Document:
+def _step_fields(step: RecordedStep) -> Document:
     head = step.input.snapshot.head
     return {
         "step": step.step,
@@ -196,27 +194,27 @@ def _facts(step: RecordedStep) -> Document:
     }
 
 
-def _compared(step: RecordedStep) -> Document:
+def _comparison(step: RecordedStep) -> Document:
     """Replay the step, and return the differences of decision, reason and plan."""
     if step.decision is None:
         return {"result": UNREADABLE, "why": "the step was interrupted before it decided"}
-    if (propose := _proposer(step)) is None:
+    if (proposer := _proposer(step)) is None:
         return {"result": BY_HAND, "differs": [], "more": 0}
     try:
-        differs = list(
-            _differences(step, evaluation.evaluate_input_once(step.input, propose, None))
+        differences = list(
+            _differences(step, evaluation.evaluate_input_once(step.input, proposer, None))
         )
     except Exception as error:  # an error in place of a decision is a difference too
-        differs = [
+        differences = [
             _difference("error", None, f"{type(error).__name__}: {printable_text(str(error))}")
         ]
     result = SAME
-    if differs:
-        result = REWORDED if all(map(_is_wording, differs)) else DIFFERENT
+    if differences:
+        result = REWORDED if all(map(_is_wording, differences)) else DIFFERENT
     return {
         "result": result,
-        "differs": differs[:MOST_SHOWN],
-        "more": max(0, len(differs) - MOST_SHOWN),
+        "differs": differences[:MAX_SHOWN],
+        "more": max(0, len(differences) - MAX_SHOWN),
     }
 
 
@@ -224,10 +222,10 @@ def _is_wording(document: Document) -> bool:
     """Return whether a difference is one of words: why a plan skipped something, or the cost that a
     reason compares with limits.plan_cost.
     """
-    costs = "limits.plan_cost" in str(document["recorded"]) and "limits.plan_cost" in str(
+    names_cost = "limits.plan_cost" in str(document["recorded"]) and "limits.plan_cost" in str(
         document["now"]
     )
-    return document["what"].endswith("].why") or (document["what"] == "reason" and costs)
+    return document["what"].endswith("].why") or (document["what"] == "reason" and names_cost)
 
 
 def _proposer(step: RecordedStep) -> Proposer | None:
@@ -242,17 +240,17 @@ def _is_manual(step: RecordedStep) -> bool:
     a cancel or a revocation.
     """
     decision = None if step.plan is None else step.plan.decision
-    swapped = isinstance(decision, Rebalance) and decision.by_hand
-    if swapped or step.decision not in DECIDED:
+    is_manual_swap = isinstance(decision, Rebalance) and decision.by_hand
+    if is_manual_swap or step.decision not in AGENT_DECISIONS:
         return True
     # a halt with any other outcome was recorded by a cancel or a revocation
     return step.decision == "halt" and step.outcome not in ("halt", "error")
 
 
 def _differences(step: RecordedStep, outcome: StepOutcome) -> Iterator[Document]:
-    now = type(outcome.decision).__name__.lower()
-    if now != step.decision:
-        yield _difference("decision", step.decision, now)
+    decision_now = type(outcome.decision).__name__.lower()
+    if decision_now != step.decision:
+        yield _difference("decision", step.decision, decision_now)
     if (
         step.plan is None
         and outcome.plan is None
@@ -260,7 +258,9 @@ def _differences(step: RecordedStep, outcome: StepOutcome) -> Iterator[Document]
         and not (step.reason or "").endswith(outcome.reason)
     ):
         yield _difference("reason", step.reason, outcome.reason)
-    yield from _between("plan", _without_verdicts(step.plan), _without_verdicts(outcome.plan))
+    yield from _differences_between(
+        "plan", _without_verdicts(step.plan), _without_verdicts(outcome.plan)
+    )
 
 
 def _without_verdicts(plan: Plan | None) -> Any:
@@ -268,20 +268,20 @@ def _without_verdicts(plan: Plan | None) -> Any:
     return None if plan is None else codec.to_jsonable(replace(plan, verdicts=()))
 
 
-def _between(place: str, before: Any, now: Any) -> Iterator[Document]:
+def _differences_between(path: str, recorded: Any, current: Any) -> Iterator[Document]:
     """Yield every leaf in which two trees differ; a branch of only one tree counts as one leaf."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        for key in sorted(before.keys() | now.keys()):
-            yield from _between(f"{place}.{key}", before.get(key), now.get(key))
-    elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
-        for number, (pair, other) in enumerate(zip(before, now, strict=True)):
-            yield from _between(f"{place}[{number}]", pair, other)
-    elif before != now:
-        yield _difference(place, before, now)
+    if isinstance(recorded, dict) and isinstance(current, dict):
+        for key in sorted(recorded.keys() | current.keys()):
+            yield from _differences_between(f"{path}.{key}", recorded.get(key), current.get(key))
+    elif isinstance(recorded, list) and isinstance(current, list) and len(recorded) == len(current):
+        for index, (old_item, new_item) in enumerate(zip(recorded, current, strict=True)):
+            yield from _differences_between(f"{path}[{index}]", old_item, new_item)
+    elif recorded != current:
+        yield _difference(path, recorded, current)
 
 
-def _difference(what: str, before: Any, now: Any) -> Document:
-    return {"what": what, "recorded": before, "now": now}
+def _difference(what: str, recorded: Any, current: Any) -> Document:
+    return {"what": what, "recorded": recorded, "now": current}
 
 
 def _utc(seconds: int) -> str:

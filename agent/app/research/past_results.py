@@ -21,7 +21,7 @@ from agent.backtest.simulate import simulate
 from agent.config.load import load_config_text
 from agent.config.loaded import LoadedConfig
 from agent.config.presets import ETHEREUM, TemplateAsset
-from agent.config.writing import portfolio_templates as starters
+from agent.config.writing import portfolio_templates
 from agent.config.writing.portfolio_templates import PortfolioTemplate
 from agent.config.writing.template import render
 from agent.errors import ConfigError, Refused
@@ -37,17 +37,17 @@ UNKNOWN_METHODS = (AllocationMethod.MARKET_CAP, AllocationMethod.SIGNAL)
 
 def computed_template_result(template: PortfolioTemplate) -> PastResultDocument:
     """Return the result of a template as `trimtab init` writes it. Raises ConfigError."""
-    known = {token.symbol: token for token in ETHEREUM.tokens}
+    tokens = {token.symbol: token for token in ETHEREUM.tokens}
     assets = [
-        TemplateAsset(symbol, known[symbol].address, share, known[symbol].feed)
-        for symbol, share in starters.template_targets(template, ETHEREUM)
+        TemplateAsset(symbol, tokens[symbol].address, share, tokens[symbol].feed)
+        for symbol, share in portfolio_templates.template_targets(template, ETHEREUM)
     ]
     text = render(ETHEREUM, "0x" + "0" * 39 + "1", assets, (), "USDC", (("RPC", "any"),))
     kind = template.weights.get("kind")
-    unknown = kind in [method.value for method in UNKNOWN_METHODS]
-    ready = replace(template, weights={}) if unknown else template
+    has_unknown_weights = kind in [method.value for method in UNKNOWN_METHODS]
+    tested_template = replace(template, weights={}) if has_unknown_weights else template
     loaded = load_config_text(
-        starters.apply_template(text, ready), Path("trimtab.toml"), "template"
+        portfolio_templates.apply_template(text, tested_template), Path("trimtab.toml"), "template"
     )
     return past_result(loaded)
 
@@ -55,12 +55,12 @@ def computed_template_result(template: PortfolioTemplate) -> PastResultDocument:
 def past_result(loaded: LoadedConfig) -> PastResultDocument:
     """Return the past result of a config. Raises ConfigError if the sample lacks an asset."""
     symbols = [asset.symbol for asset in loaded.config.portfolio.assets]
-    listed = {token.symbol for token in loaded.config.portfolio.listed}
-    names = {coin: wrapped for coin, wrapped in WRAPPED.items() if wrapped in listed}
+    listed_symbols = {token.symbol for token in loaded.config.portfolio.listed}
+    names = {coin: wrapped for coin, wrapped in WRAPPED.items() if wrapped in listed_symbols}
     table = rename_symbols(read_table(sample()[0]), names)
-    if missing := [symbol for symbol in symbols if symbol not in table.symbols]:
+    if missing_symbols := [symbol for symbol in symbols if symbol not in table.symbols]:
         raise ConfigError(
-            f"no past result: the packaged prices lack {', '.join(missing)}",
+            f"no past result: the packaged prices lack {', '.join(missing_symbols)}",
             "backtest it with your own prices: trimtab backtest --config --prices",
         )
     spec = spec_from_config(loaded)
@@ -70,14 +70,14 @@ def past_result(loaded: LoadedConfig) -> PastResultDocument:
     spec = replace(spec, limits=replace(spec.limits, max_live_value=None))
     settings = MARKET.for_table(MARKET.settings(), spec, table)
     document = backtest_document(simulate(spec, table, settings))
-    before, hold = document["figures"]["rebalanced"], document["figures"]["held"]
+    rebalanced, buy_and_hold = document["figures"]["rebalanced"], document["figures"]["held"]
     return {
         "from": format_time(document["from"])[:10],
         "until": format_time(document["until"])[:10],
         "return": document["twr"][:-2],
         "return_of_holding": document["hold_twr"][:-2],
-        "max_drawdown": before["max_drawdown"][:-2],
-        "max_drawdown_of_holding": hold["max_drawdown"][:-2],
+        "max_drawdown": rebalanced["max_drawdown"][:-2],
+        "max_drawdown_of_holding": buy_and_hold["max_drawdown"][:-2],
         "rebalances": document["rebalances"],
         "costs": f"{float(document['costs']['total']):.2f}",
         "basis": PAST_BASIS,

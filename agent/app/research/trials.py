@@ -20,7 +20,7 @@ from agent.backtest.result import SimulationResult
 from agent.backtest.settings import BacktestSpec, SimulationSettings
 from agent.backtest.stress.paths import Scenario, Severity
 from agent.backtest.stress.run import (
-    MOST_BARS,
+    MAX_BARS,
     StressResult,
     StressSpec,
     estimate_s,
@@ -63,7 +63,7 @@ DEFAULT_BARS = 720
 PLACES = 18
 PARALLEL_FROM_S = 15.0
 """Estimated seconds on one core above which several processes share the work."""
-LOST = "a process of the stress test died, perhaps for lack of memory"
+PROCESS_DIED = "a process of the stress test died, perhaps for lack of memory"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,14 +88,14 @@ class StressOptions:
         """Parse the options. Raises ConfigError naming the option."""
         if self.drift not in ("recorded", "none"):
             raise ConfigError(f"--drift: {self.drift!r}", "choose recorded or none")
-        if self.bars < 0 or self.bars > MOST_BARS:
-            raise ConfigError(f"--bars: {self.bars}", f"a path has 3 to {MOST_BARS:,} bars")
+        if self.bars < 0 or self.bars > MAX_BARS:
+            raise ConfigError(f"--bars: {self.bars}", f"a path has 3 to {MAX_BARS:,} bars")
         severity = Severity(
             crash_bps=parse_share_bps(self.crash, "--crash"),
             crash_bars=self.crash_bars,
             depeg_bps=parse_share_bps(self.depeg, "--depeg"),
             gas_wei=parse_gas_price_wei(self.gas, "--gas-spike"),
-            depth_part=_number(self.thin, "--thin"),
+            depth_part=_parse_fraction(self.thin, "--thin"),
         )
         return StressSpec(
             paths=self.paths,
@@ -103,7 +103,7 @@ class StressOptions:
             bars=self.bars or min(DEFAULT_BARS, table.bars),
             scenarios=_scenarios(self.scenarios),
             severity=severity,
-            block=float(_number(self.block, "--block")) if self.block else None,
+            block=float(_parse_fraction(self.block, "--block")) if self.block else None,
             drift=self.drift == "recorded",
             named=self.scenarios != "all",
         )
@@ -151,38 +151,41 @@ def run_stress(
     A short test runs in this process. Raises ConfigError if the options do not fit the prices,
     Retryable if a process died.
     """
-    many = cores or available_cores()
+    core_count = cores or available_cores()
 
-    def share(
+    def run_parallel(
         work: StressWork, pieces: Sequence[StressPiece]
     ) -> Iterator[tuple[StressPiece, PieceResult]]:
-        return run_in_processes(work, pieces, min(many, len(pieces)), LOST)
+        return run_in_processes(work, pieces, min(core_count, len(pieces)), PROCESS_DIED)
 
-    alone = many == 1 or prepared.seconds < PARALLEL_FROM_S
+    is_sequential = core_count == 1 or prepared.seconds < PARALLEL_FROM_S
     return run_stress_test(
         prepared.portfolio,
         prepared.table,
         prepared.settings,
         prepared.test,
         progress,
-        run_sequentially if alone else share,
+        run_sequentially if is_sequential else run_parallel,
     )
 
 
 def _scenarios(text: str) -> tuple[Scenario, ...]:
-    known = {scenario.value: scenario for scenario in Scenario if scenario is not Scenario.CALM}
+    scenarios_by_name = {
+        scenario.value: scenario for scenario in Scenario if scenario is not Scenario.CALM
+    }
     if text == "all":
-        return tuple(known.values())
-    names = [part.strip() for part in text.split(",") if part.strip()]
-    unknown = [name for name in names if name not in known]
-    if unknown or not names:
+        return tuple(scenarios_by_name.values())
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    unknown_names = [name for name in names if name not in scenarios_by_name]
+    if unknown_names or not names:
         raise ConfigError(
-            f"--scenarios: {(unknown or [text])[0]!r}", f"choose from {', '.join(known)}, or all"
+            f"--scenarios: {(unknown_names or [text])[0]!r}",
+            f"choose from {', '.join(scenarios_by_name)}, or all",
         )
-    return tuple(known[name] for name in dict.fromkeys(names))
+    return tuple(scenarios_by_name[name] for name in dict.fromkeys(names))
 
 
-def _number(text: str, option: str) -> Fraction:
+def _parse_fraction(text: str, option: str) -> Fraction:
     return Fraction(parse_raw(text, PLACES, option), 10**PLACES)
 
 
@@ -254,9 +257,18 @@ def prepare_tune(
     objective = parse_choice(
         grids.objective, "--objective", {objective.value: objective for objective in Objective}
     )
-    walk = parse_choice(grids.walk, "--walk", {mode.value: mode for mode in WalkForwardMode})
+    walk_mode = parse_choice(grids.walk, "--walk", {mode.value: mode for mode in WalkForwardMode})
     return TuneSpec(
-        table, spec, settings, grid, calendar, schedule, objective, walk, grids.folds, grids.full
+        table,
+        spec,
+        settings,
+        grid,
+        calendar,
+        schedule,
+        objective,
+        walk_mode,
+        grids.folds,
+        grids.full,
     )
 
 
@@ -276,34 +288,36 @@ def run_tune(
     search starts immediately. Raises Refused if declined, Retryable if the scheduler or a process
     is lost, ConfigError for the folder of another search.
     """
-    many = cores or available_cores()
+    core_count = cores or available_cores()
     if scheduler:
         check_address(scheduler)
 
-    def allow(job: TuneJob, rest: Sequence[TuneChunk]) -> None:
+    def require_confirmed(job: TuneJob, chunks: Sequence[TuneChunk]) -> None:
         if confirm is None:
             return
-        estimate = estimate_work(job, rest, many)
+        estimate = estimate_work(job, chunks, core_count)
         if estimate.wall_s > CONFIRM_ABOVE_S and not confirm(estimate):
             raise Refused(
                 f"not started: {estimate.words}",
                 remedy="confirm it with --yes, or use a smaller grid or fewer bars",
             )
 
-    def work(
-        job: TuneJob, rest: Sequence[TuneChunk]
+    def run_chunks(
+        job: TuneJob, chunks: Sequence[TuneChunk]
     ) -> Iterator[tuple[TuneChunk, list[RunResult]]]:
         if not scheduler:
-            yield from run_locally(job, rest, many)
+            yield from run_locally(job, chunks, core_count)
             return
         yield from run_locally(
-            job, [chunk for chunk in rest if chunk.engine is RunEngine.KERNEL], many
+            job, [chunk for chunk in chunks if chunk.engine is RunEngine.KERNEL], core_count
         )
-        steps = [chunk for chunk in rest if chunk.engine is RunEngine.FULL]
-        if steps:
-            yield from run_on_cluster(job, steps, scheduler)
+        full_chunks = [chunk for chunk in chunks if chunk.engine is RunEngine.FULL]
+        if full_chunks:
+            yield from run_on_cluster(job, full_chunks, scheduler)
 
-    return tune(search, work, folder, allow, progress or (lambda _done, _runs: None))
+    return tune(
+        search, run_chunks, folder, require_confirmed, progress or (lambda _done, _runs: None)
+    )
 
 
 SUFFIXES = (".html", ".htm")
@@ -316,10 +330,10 @@ def check_report_path(path: Path) -> None:
             f"--html: {path.name} does not end in .html",
             "name a file such as report.html; its data are written beside it as JSON",
         )
-    for target in (path, path.with_suffix(".json")):
-        if not path.parent.is_dir() or target.is_dir():
+    for report_file in (path, path.with_suffix(".json")):
+        if not path.parent.is_dir() or report_file.is_dir():
             raise ConfigError(
-                f"--html: {target} cannot be written", "name a file in an existing folder"
+                f"--html: {report_file} cannot be written", "name a file in an existing folder"
             )
     try:
         with tempfile.TemporaryFile(dir=path.parent):
@@ -333,13 +347,13 @@ def write_pages(page: ReportPage, path: Path) -> tuple[Path, Path]:
     written.
     """
     check_report_path(path)
-    data = path.with_suffix(".json")
+    data_path = path.with_suffix(".json")
     try:
         write_page(page, path)
-        write_document(page, data)
+        write_document(page, data_path)
     except OSError as error:
         raise _unwritable(path, error) from None
-    return path, data
+    return path, data_path
 
 
 def write_report(

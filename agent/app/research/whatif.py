@@ -121,49 +121,49 @@ def what_if(  # noqa: PLR0913
         symbol: parse_raw(text, PLACES, f"--value {symbol}")
         for symbol, text in parse_pairs(value, "--value").items()
     }
-    _require_same(targets, values)
+    _require_same_symbols(targets, values)
     if sum(values.values()) == 0:
         raise ConfigError("--value sums to 0", "give current values, such as BTC=5800,USD=1500")
-    common, own = parse_bands(band, targets)
+    common_band, asset_bands = parse_bands(band, targets)
     if numeraire and numeraire not in targets:
         raise ConfigError(
             f"--numeraire: {numeraire!r} is not an asset", f"choose from {', '.join(targets)}"
         )
     assets = [
-        Asset(Token(symbol, symbol, PLACES), bps, 0, band=own.get(symbol))
+        Asset(Token(symbol, symbol, PLACES), bps, 0, band=asset_bands.get(symbol))
         for symbol, bps in targets.items()
     ]
     unit_prices = dict.fromkeys(targets, Fraction(1))
-    banded, trigger = common is not None, common or NO_BAND
+    has_band, trigger = common_band is not None, common_band or NO_BAND
     drifts = drifts_from_balances(assets, values, unit_prices, trigger)
     evaluation = evaluate_trigger(trigger, drifts, 0, NEW_STORE)
-    side = _side(only, numeraire, banded)
+    side = _parse_side(only, numeraire, has_band)
     goal = restrict_to_side(
-        drifts, rebalance_goal(drifts, _destination(destination)), side, numeraire
+        drifts, rebalance_goal(drifts, _parse_destination(destination)), side, numeraire
     )
     trades = corrections(drifts, goal)
     reason = evaluation.reason
-    if not banded:
+    if not has_band:
         reason = "no band was given: this is what a due schedule would do"
-    trading = any(trades.values())
-    if evaluation.fired and not trading:
+    has_trades = any(trades.values())
+    if evaluation.fired and not has_trades:
         reason += "; nothing to do"
     return WhatIf(
         drifts=drifts,
-        acts=evaluation.fired and trading,
+        acts=evaluation.fired and has_trades,
         reason=reason,
         trades={
             symbol: amount / 10**PLACES if evaluation.fired else Fraction(0)
             for symbol, amount in trades.items()
         },
         to_target={symbol: amount / 10**PLACES for symbol, amount in ideal_trades(drifts).items()},
-        alerts=_alerts(drifts, _prices(price, targets), banded, numeraire),
-        banded=banded,
-        least=_least(drifts, common, numeraire, native),
+        alerts=_alerts(drifts, _parse_prices(price, targets), has_band, numeraire),
+        banded=has_band,
+        least=_least_totals(drifts, common_band, numeraire, native),
     )
 
 
-def _least(
+def _least_totals(
     drifts: tuple[AssetDrift, ...], band: Threshold | None, numeraire: str, native: str
 ) -> tuple[LeastTotalDocument, ...]:
     """Return the minimum totals under the limits of a new config."""
@@ -176,7 +176,7 @@ def _least(
         )
         for drift in drifts
     ]
-    coin = Fraction(parse_raw(native, PLACES, "--native"), 10**PLACES)
+    native_price = Fraction(parse_raw(native, PLACES, "--native"), 10**PLACES)
     least_trade = limits.min_trade or Fraction(0)
     return tuple(
         least_totals_of_values(
@@ -184,7 +184,7 @@ def _least(
             numeraire,
             limits.plan_cost_bps or 0,
             least_trade,
-            coin,
+            native_price,
             investable_total(drifts) / 10**PLACES,
             banded=band is not None,
         )
@@ -192,23 +192,23 @@ def _least(
 
 
 def _alerts(
-    drifts: tuple[AssetDrift, ...], prices: Mapping[str, Fraction], banded: bool, numeraire: str
+    drifts: tuple[AssetDrift, ...], prices: Mapping[str, Fraction], has_band: bool, numeraire: str
 ) -> dict[str, AlertPrices]:
     alerts = {}
     for drift in drifts:
-        now = prices.get(drift.symbol, Fraction(1))
-        low, high = alert_prices(drifts)[drift.token]
+        price = prices.get(drift.symbol, Fraction(1))
+        low_price, high_price = alert_prices(drifts)[drift.token]
         why_low, why_high = unreachable_reasons(drift, drifts)
-        if not banded:
-            low = high = None
+        if not has_band:
+            low_price = high_price = None
             why_low = why_high = "no band was given"
         elif drift.symbol == numeraire:
-            low = high = None
+            low_price = high_price = None
             why_low = why_high = "unit of all values, price 1"
         alerts[drift.symbol] = AlertPrices(
-            None if low is None else low * now,
-            None if high is None else high * now,
-            now,
+            None if low_price is None else low_price * price,
+            None if high_price is None else high_price * price,
+            price,
             why_low,
             why_high,
         )
@@ -221,15 +221,15 @@ def parse_pairs(text: str, option: str) -> dict[str, str]:
     """
     pairs: dict[str, str] = {}
     for part in text.split(","):
-        symbol, equals, rest = (piece.strip() for piece in part.partition("="))
-        if not equals or not rest or safe_label(symbol, "") != symbol or not symbol:
+        symbol, equals, value = (piece.strip() for piece in part.partition("="))
+        if not equals or not value or safe_label(symbol, "") != symbol or not symbol:
             raise ConfigError(
                 f"{option}: {part.strip()!r} is not SYMBOL=NUMBER",
                 "for example BTC=50,ETH=30,USD=20",
             )
         if symbol in pairs:
             raise ConfigError(f"{option}: {symbol} is given twice", "give each asset once")
-        pairs[symbol] = rest
+        pairs[symbol] = value
     return pairs
 
 
@@ -237,17 +237,21 @@ def parse_targets(text: str) -> dict[str, int]:
     """Parse --target into basis points by symbol; a bare number is percent. Raises ConfigError."""
     targets = {}
     for symbol, share in parse_pairs(text, "--target").items():
-        bare = share.replace(".", "", 1).isdigit()
-        targets[symbol] = parse_bps(f"{share}%" if bare else share, f"--target {symbol}")
+        is_bare = share.replace(".", "", 1).isdigit()
+        targets[symbol] = parse_bps(f"{share}%" if is_bare else share, f"--target {symbol}")
     return targets
 
 
-def _require_same(targets: Mapping[str, int], values: Mapping[str, int]) -> None:
-    for option, amounts, other in (("--value", values, targets), ("--target", targets, values)):
-        missing = [symbol for symbol in other if symbol not in amounts]
-        if missing:
+def _require_same_symbols(targets: Mapping[str, int], values: Mapping[str, int]) -> None:
+    for option, amounts, required_symbols in (
+        ("--value", values, targets),
+        ("--target", targets, values),
+    ):
+        missing_symbols = [symbol for symbol in required_symbols if symbol not in amounts]
+        if missing_symbols:
             raise ConfigError(
-                f"{option}: {missing[0]} is missing", f"add it; {missing[0]}=0 if none is held"
+                f"{option}: {missing_symbols[0]} is missing",
+                f"add it; {missing_symbols[0]}=0 if none is held",
             )
     if len(targets) < MIN_ASSETS:
         raise ConfigError("--target needs at least two assets", "for example BTC=50,USD=50")
@@ -265,29 +269,29 @@ def parse_bands(
     """Return the common band (relative, absolute or both; None without bands), and the bands of
     single assets by symbol. Raises ConfigError.
     """
-    common: Threshold | None = None
-    own: dict[str, Threshold] = {}
+    common_band: Threshold | None = None
+    asset_bands: dict[str, Threshold] = {}
     for part in filter(None, (piece.strip() for piece in text.split(","))):
-        symbol, equals, rest = (piece.strip() for piece in part.partition("="))
-        band = parse_band(rest if equals else part, "--band")
+        symbol, equals, width = (piece.strip() for piece in part.partition("="))
+        band = parse_band(width if equals else part, "--band")
         validate_band(band, "--band")
         if equals and symbol not in targets:
             raise ConfigError(
                 f"--band: {symbol!r} is not an asset", f"choose from {', '.join(targets)}"
             )
         if equals:
-            own[symbol] = _combined(own.get(symbol), band)
+            asset_bands[symbol] = _combined_band(asset_bands.get(symbol), band)
         else:
-            common = _combined(common, band)
-    if own and common is None:
+            common_band = _combined_band(common_band, band)
+    if asset_bands and common_band is None:
         raise ConfigError(
             "--band: only single assets have a band",
             "give the common band first, such as 10%rel,BTC=5%abs",
         )
-    return common, own
+    return common_band, asset_bands
 
 
-def _combined(first: Threshold | None, second: Threshold) -> Threshold:
+def _combined_band(first: Threshold | None, second: Threshold) -> Threshold:
     """Combine a relative and an absolute width."""
     if first is None:
         return second
@@ -303,7 +307,7 @@ def _combined(first: Threshold | None, second: Threshold) -> Threshold:
     )
 
 
-def _prices(text: str, targets: Mapping[str, int]) -> dict[str, Fraction]:
+def _parse_prices(text: str, targets: Mapping[str, int]) -> dict[str, Fraction]:
     prices: dict[str, Fraction] = {}
     if not text:
         return prices
@@ -318,14 +322,14 @@ def _prices(text: str, targets: Mapping[str, int]) -> dict[str, Fraction]:
     return prices
 
 
-def _destination(text: str) -> Destination:
+def _parse_destination(text: str) -> Destination:
     names = [destination.value for destination in DESTINATIONS]
     if text not in names:
         raise ConfigError(f"--destination: {text!r}", f"choose from {', '.join(names)}")
     return Destination(text)
 
 
-def _side(text: str, numeraire: str, banded: bool) -> TradeSide | None:
+def _parse_side(text: str, numeraire: str, has_band: bool) -> TradeSide | None:
     if not text:
         return None
     names = [side.value for side in TradeSide]
@@ -336,6 +340,6 @@ def _side(text: str, numeraire: str, banded: bool) -> TradeSide | None:
         raise ConfigError(
             f"--only {text}: needs --numeraire for the proceeds", "for example --numeraire USD"
         )
-    if side in (TradeSide.WINNERS, TradeSide.LOSERS) and not banded:
+    if side in (TradeSide.WINNERS, TradeSide.LOSERS) and not has_band:
         raise ConfigError(f"--only {text}: needs --band", "for example --band 10%rel")
     return side

@@ -26,7 +26,7 @@ from agent.model import (
 from agent.policy import minimum
 from agent.ports import Clock
 from agent.reference import ReferencePrices, reference_prices
-from agent.reference import prices as means
+from agent.reference.prices import twap_rejection
 from agent.units import decimal_text, value_text
 
 if TYPE_CHECKING:
@@ -37,16 +37,17 @@ if TYPE_CHECKING:
 class NewTokens:
     """Tokens that an edit adds.
 
-    `told` has lines on price and screening of each token, `rows` their contracts and pools as in
-    `trimtab trust`, with the pools' `liquidity`. `backing` pairs proxies and implementations.
+    `notes` has lines on price and screening of each token, `rows` their contracts and pools as in
+    `trimtab trust`, with the pools' `liquidity`. `implementations` has (token, implementation,
+    code hash) of each proxy.
     """
 
-    told: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     rows: tuple[ContractDocument, ...] = ()
-    backing: tuple[setup.Backing, ...] = ()
+    implementations: tuple[setup.Implementation, ...] = ()
 
     @property
-    def new(self) -> tuple[ContractDocument, ...]:
+    def unpinned_rows(self) -> tuple[ContractDocument, ...]:
         """New contracts that the confirmation pins. Changed code needs `trimtab trust` instead."""
         return tuple(row for row in self.rows if row["state"] == "new")
 
@@ -55,33 +56,41 @@ NO_NEW_TOKENS = NewTokens()
 
 
 def inspect_new_tokens(
-    context: wiring.AgentContext, before: LoadedConfig | None
+    context: wiring.AgentContext, config_before: LoadedConfig | None
 ) -> tuple[wiring.AgentContext, NewTokens]:
     """Return the context that treats the pools of added tokens as pinned, and the tokens that the
-    edit adds to `before`. Raises Refused for a token without a price or with a failed screening,
+    edit adds to `config_before`. Raises Refused for a token without a price or with a failed screening,
     and for an address without code.
     """
-    if before is None:
+    if config_before is None:
         return context, NO_NEW_TOKENS
-    known = {asset.address for asset in before.config.portfolio.listed}
-    tokens = [address for address in context.tokens if address not in known]
+    addresses_before = {asset.address for asset in config_before.config.portfolio.listed}
+    tokens = [address for address in context.tokens if address not in addresses_before]
     if not tokens:
         return context, NO_NEW_TOKENS
     snapshot = context.reader.snapshot()
     pools = [pool for pool in context.pools if {pool.token0, pool.token1} & set(tokens)]
-    contracts, backing, without_code = setup.list_contracts(context, snapshot)
-    backing = [proxy for proxy in backing if proxy[0] in tokens]
-    added = {pool.address for pool in pools} | {address for _, address, _ in backing} | set(tokens)
+    contracts, implementations, without_code = setup.list_contracts(context, snapshot)
+    implementations = [
+        implementation for implementation in implementations if implementation[0] in tokens
+    ]
+    added_addresses = (
+        {pool.address for pool in pools}
+        | {address for _, address, _ in implementations}
+        | set(tokens)
+    )
     setup.require_code(
         [
             verdict
             for verdict in without_code
-            if any(address in verdict.measured for address in added)
+            if any(address in verdict.measured for address in added_addresses)
         ]
     )
-    rows = [row for row in contracts if row["address"] in added]
-    new = [CodeHash(row["address"], row["code_hash"]) for row in rows if row["state"] == "new"]
-    mean_pools = (*(context.reference.mean_pools or ()), *new)
+    rows = [row for row in contracts if row["address"] in added_addresses]
+    new_hashes = [
+        CodeHash(row["address"], row["code_hash"]) for row in rows if row["state"] == "new"
+    ]
+    mean_pools = (*(context.reference.mean_pools or ()), *new_hashes)
     context = replace(context, reference=replace(context.reference, mean_pools=mean_pools))
     step = context.readers.step_input_at(snapshot)
     references = reference_prices(step)
@@ -91,36 +100,40 @@ def inspect_new_tokens(
         for token in tokens
     ]
     labels = {context.portfolio.token(token).label for token in tokens}
-    for label, screened in screen_tokens(context, step):
+    for label, screened_token in screen_tokens(context, step):
         if label not in labels:
             continue
-        if not screened.finding.accepted:
-            measured = f"{label}: {screened.why}"
-            verdict = Verdict("token_screen", measured, "transfers the exact amount", False)
+        if not screened_token.finding.accepted:
+            finding_text = f"{label}: {screened_token.why}"
+            verdict = Verdict("token_screen", finding_text, "transfers the exact amount", False)
             raise Refused(
-                f"{label} is not added: {screened.why}", (verdict,), screened.finding.remedy
+                f"{label} is not added: {screened_token.why}",
+                (verdict,),
+                screened_token.finding.remedy,
             )
-        notes.append(f"{label} was screened: {screened.why}")
-    states = {pool.address: pool for pool in step.snapshot.pools}
+        notes.append(f"{label} was screened: {screened_token.why}")
+    pools_by_address = {pool.address: pool for pool in step.snapshot.pools}
     documents = tuple(
-        row | {"liquidity": _liquidity(context, references, states.get(row["address"]))}
+        row | {"liquidity": _liquidity(context, references, pools_by_address.get(row["address"]))}
         for row in rows
     )
-    return context, NewTokens(tuple(notes), documents, tuple(backing))
+    return context, NewTokens(tuple(notes), documents, tuple(implementations))
 
 
 def _require_prices(
     context: wiring.AgentContext, references: ReferencePrices, tokens: list[str]
 ) -> None:
-    unpriced = [token for token in references.unpriced if token.token in tokens]
-    if unpriced:
-        reasons = [f"{unpriced_token.label}: {unpriced_token.why}" for unpriced_token in unpriced]
+    unpriced_tokens = [token for token in references.unpriced if token.token in tokens]
+    if unpriced_tokens:
+        reasons = [
+            f"{unpriced_token.label}: {unpriced_token.why}" for unpriced_token in unpriced_tokens
+        ]
         raise Refused(
             f"no price for {'; '.join(reasons)}",
             tuple(
                 Verdict("price", reason, "a source of reference.kind", False) for reason in reasons
             ),
-            f"name its feed in dollars: --set portfolio.assets.{unpriced[0].label}.feed=0x…; "
+            f"name its feed in dollars: --set portfolio.assets.{unpriced_tokens[0].label}.feed=0x…; "
             'or let pools price it: reference.kind = ["feed", "twap"], see trimtab oracle',
         )
 
@@ -133,22 +146,22 @@ def _price_note(
     token: str,
     rows: Sequence[ContractDocument],
 ) -> str:
-    quote, numeraire = references.prices[token], portfolio.numeraire
-    described = portfolio.token(token)
+    reference_price, numeraire = references.prices[token], portfolio.numeraire
+    token_info = portfolio.token(token)
     pools = ""
-    if quote.source is PriceSource.TWAP:
-        counted = {
+    if reference_price.source is PriceSource.TWAP:
+        counted_pools = {
             pool.address
             for pool in snapshot.pools
             if token in (pool.token0, pool.token1)
             and pool.keeps_observations
-            and not means.twap_rejection(snapshot, reference, pool)
+            and not twap_rejection(snapshot, reference, pool)
         }
-        names = ", ".join(row["what"] for row in rows if row["address"] in counted)
+        names = ", ".join(row["what"] for row in rows if row["address"] in counted_pools)
         pools = f" (of the new pools: {names})"
-    price = value_text(quote.price * 10**described.decimals, numeraire.decimals, 6)
+    price = value_text(reference_price.price * 10**token_info.decimals, numeraire.decimals, 6)
     return (
-        f"{described.label} is priced by {quote.source.value}: {quote.detail}{pools}; now {price}"
+        f"{token_info.label} is priced by {reference_price.source.value}: {reference_price.detail}{pools}; now {price}"
         f" {numeraire.label}"
     )
 
@@ -182,45 +195,45 @@ class Leftover:
     dust: bool
 
     @property
-    def named(self) -> str:
+    def amount_text(self) -> str:
         """Amount and symbol."""
         return f"{self.amount} {self.symbol}"
 
 
 def find_leftovers(
-    before: LoadedConfig | None,
-    after: LoadedConfig,
+    config_before: LoadedConfig | None,
+    config_after: LoadedConfig,
     transports: Sequence[Transport] | None,
     clock: Clock | None,
 ) -> list[Leftover]:
-    """Return the holdings of assets that `after` removes. A holding without a price is not dust.
+    """Return the holdings of assets that `config_after` removes. A holding without a price is not dust.
     Raises Retryable if the chain cannot be read.
     """
-    if before is None:
+    if config_before is None:
         return []
-    kept = {asset.address for asset in after.config.portfolio.assets}
-    if all(asset.address in kept for asset in before.config.portfolio.assets):
+    addresses_after = {asset.address for asset in config_after.config.portfolio.assets}
+    if all(asset.address in addresses_after for asset in config_before.config.portfolio.assets):
         return []
-    with wiring.open_context(before, transports, clock, untrusted_pools=True) as context:
+    with wiring.open_context(config_before, transports, clock, untrusted_pools=True) as context:
         step = Agent(context).step_input()
     holdings = {holding.token: holding.raw for holding in step.snapshot.holdings}
     prices = reference_prices(step).prices
-    native = prices.get(context.portfolio.wrapped_native)
+    native_price = prices.get(context.portfolio.wrapped_native)
     leftovers = []
     for asset in context.portfolio.assets:
         token = asset.token
-        if token.address in kept:
+        if token.address in addresses_after:
             continue
         raw, price = holdings.get(token.address), prices.get(token.address)
         if raw is None:
             leftovers.append(Leftover(token.label, "?", False))
         elif raw > 0:
-            dust = (
-                native is not None
+            is_dust = (
+                native_price is not None
                 and price is not None
-                and raw * price.price <= minimum.leg_gas_value(step.snapshot, native.price)
+                and raw * price.price <= minimum.leg_gas_value(step.snapshot, native_price.price)
             )
-            leftovers.append(Leftover(token.label, decimal_text(raw, token.decimals), dust))
+            leftovers.append(Leftover(token.label, decimal_text(raw, token.decimals), is_dust))
     return leftovers
 
 
@@ -228,17 +241,20 @@ def leftover_lines(leftovers: Sequence[Leftover], keep_holdings: bool) -> tuple[
     """Return a line for each holding that stays in the wallet. Raises Refused if any is worth
     selling, unless `keep_holdings`.
     """
-    sellable = [leftover for leftover in leftovers if not leftover.dust]
-    if sellable and not keep_holdings:
-        named = ", ".join(leftover.named for leftover in sellable)
+    sellable_leftovers = [leftover for leftover in leftovers if not leftover.dust]
+    if sellable_leftovers and not keep_holdings:
+        amounts_text = ", ".join(leftover.amount_text for leftover in sellable_leftovers)
         raise Refused(
-            f"the wallet holds {named}, which would be unmanaged",
-            tuple(Verdict("holdings", leftover.named, "none", False) for leftover in sellable),
-            f"first --target {sellable[0].symbol}=0% and a rebalance, then --remove; or"
+            f"the wallet holds {amounts_text}, which would be unmanaged",
+            tuple(
+                Verdict("holdings", leftover.amount_text, "none", False)
+                for leftover in sellable_leftovers
+            ),
+            f"first --target {sellable_leftovers[0].symbol}=0% and a rebalance, then --remove; or"
             " --keep-holdings leaves it in the wallet",
         )
     lines = []
     for leftover in leftovers:
         why = ", less than the gas of its sale," if leftover.dust else ""
-        lines.append(f"{leftover.named}{why} stay in the wallet and leave the portfolio")
+        lines.append(f"{leftover.amount_text}{why} stay in the wallet and leave the portfolio")
     return tuple(lines)

@@ -61,7 +61,7 @@ from agent.units import BPS, Token, ceil_int
 
 ENFORCED_TRANSITION_GUARDS = ("plan_cost", "daily_loss")
 """Guards that bind the planned transition. All others apply when a transaction is sent."""
-FIXED = ("chain.chain_id", "wallet.address", "store.url")
+FIXED_KEYS = ("chain.chain_id", "wallet.address", "store.url")
 """Keys that an edit may not change: another wallet, chain or store needs a config of its own."""
 
 
@@ -96,7 +96,7 @@ Confirm = Callable[[EditReport, Agent], bool]
 
 def edit(  # noqa: PLR0913
     path: Path | str,
-    make: Callable[[str], str],
+    edit_text: Callable[[str], str],
     *,
     in_rounds: bool = False,
     keep_holdings: bool = False,
@@ -109,48 +109,58 @@ def edit(  # noqa: PLR0913
     transports: Sequence[Transport] | None = None,
     clock: Clock | None = None,
 ) -> EditReport:
-    """Apply `make` to the config's text, validate and plan the result, and write it once `confirm`
-    returns True; without `confirm` only report. With `by_hand_only` it confirms changes made by
-    hand, and `make` changes nothing.
+    """Apply `edit_text` to the config's text, validate and plan the result, and write it once
+    `confirm` returns True; without `confirm` only report. With `by_hand_only` it confirms changes
+    made by hand, and `edit_text` changes nothing.
 
     `pins` also pins the new contracts of added tokens; if `unseen` (they were not shown to the
     caller), only on local chains. If the wallet holds more than dust of a removed asset,
-    `sell_first` replaces `make`, if given. Raises ConfigError for an invalid text. Raises Refused,
-    and writes nothing, for a transition that breaks a limit (with `in_rounds` only if its first
-    slice does), would halt the bot, or leaves a held token unmanaged (unless `keep_holdings`).
+    `sell_first` replaces `edit_text`, if given. Raises ConfigError for an invalid text. Raises
+    Refused, and writes nothing, for a transition that breaks a limit (with `in_rounds` only if its
+    first slice does), would halt the bot, or leaves a held token unmanaged (unless
+    `keep_holdings`).
     """
     file = Path(path)
-    text = _read(file)
-    after_text = make(text)
-    after = load_config_text(after_text, file.resolve(), "the edited config")
-    before = _before(text, file)
-    leftovers = find_leftovers(before, after, transports, clock)
-    to_sell = [leftover for leftover in leftovers if not leftover.dust]
-    if to_sell and sell_first is not None and not keep_holdings:
+    text = _read_config(file)
+    after_text = edit_text(text)
+    config_after = load_config_text(after_text, file.resolve(), "the edited config")
+    config_before = _load_before(text, file)
+    leftovers = find_leftovers(config_before, config_after, transports, clock)
+    leftovers_to_sell = [leftover for leftover in leftovers if not leftover.dust]
+    if leftovers_to_sell and sell_first is not None and not keep_holdings:
         leftovers, after_text = [], sell_first(text)
-        after = load_config_text(after_text, file.resolve(), "the edited config")
+        config_after = load_config_text(after_text, file.resolve(), "the edited config")
     else:
-        to_sell = []
+        leftovers_to_sell = []
     holding_lines = leftover_lines(leftovers, keep_holdings)
     holding_lines += tuple(
-        f"{leftover.named} is sold by the next rebalance; a second trimtab edit --remove"
+        f"{leftover.amount_text} is sold by the next rebalance; a second trimtab edit --remove"
         f" {leftover.symbol} then removes it, and with --send one command does both"
-        for leftover in to_sell
+        for leftover in leftovers_to_sell
     )
-    same = after_text == text
-    _require_fixed(before, after)
-    with wiring.open_context(after, transports, clock, untrusted_pools=True) as context:
-        if same and config_versions.unconfirmed_changes(after, context.store.configs) is None:
+    is_same = after_text == text
+    _require_fixed_keys(config_before, config_after)
+    with wiring.open_context(config_after, transports, clock, untrusted_pools=True) as context:
+        if (
+            is_same
+            and config_versions.unconfirmed_changes(config_after, context.store.configs) is None
+        ):
             return EditReport((), None, None, 0, holding_lines, (), "unchanged")
-        seen, new_tokens = inspect_new_tokens(context, before)
-        pinned = new_tokens.new if pins and (not unseen or after.config.chain.local) else ()
-        addresses = {row["address"] for row in pinned}
-        agent = Agent(seen)
+        trusted_context, new_tokens = inspect_new_tokens(context, config_before)
+        rows_to_pin = (
+            new_tokens.unpinned_rows
+            if pins and (not unseen or config_after.config.chain.local)
+            else ()
+        )
+        addresses_to_pin = {row["address"] for row in rows_to_pin}
+        agent = Agent(trusted_context)
         by_hand: tuple[str, ...] = ()
-        if before is not None and not same:
-            by_hand = config_versions.unconfirmed_changes(before, context.store.configs) or ()
-        report = _planned_edit(agent, before, in_rounds, same, addresses)
-        if same and not by_hand_only:
+        if config_before is not None and not is_same:
+            by_hand = (
+                config_versions.unconfirmed_changes(config_before, context.store.configs) or ()
+            )
+        report = _plan_edit(agent, config_before, in_rounds, is_same, addresses_to_pin)
+        if is_same and not by_hand_only:
             by_hand, report = report.changes, replace(report, changes=())
         report = replace(
             report,
@@ -162,32 +172,36 @@ def edit(  # noqa: PLR0913
             return report
         if not confirm(report, agent):
             return replace(report, state="declined")
-        if pinned:
-            backing = [proxy for proxy in new_tokens.backing if proxy[1] in addresses]
-            setup.pin_contracts(context, pinned, backing)
-        backup = None if same else _write(file, text, after_text)
-        _record_versions(context.store.configs, before, after, same, how)
-        _dismiss_transfers(before, after, context)
+        if rows_to_pin:
+            implementations = [
+                implementation
+                for implementation in new_tokens.implementations
+                if implementation[1] in addresses_to_pin
+            ]
+            setup.pin_contracts(context, rows_to_pin, implementations)
+        backup = None if is_same else _replace_config(file, text, after_text)
+        _record_versions(context.store.configs, config_before, config_after, is_same, how)
+        _dismiss_transfers(config_before, config_after, context)
     return replace(report, state="written", backup=backup)
 
 
 def _record_versions(
     configs: ConfigVersionStore,
-    before: LoadedConfig | None,
-    after: LoadedConfig,
-    same: bool,
+    config_before: LoadedConfig | None,
+    config_after: LoadedConfig,
+    is_same: bool,
     how: str,
 ) -> None:
     """Record the confirmed version, preceded by the version that it replaces."""
-    if same:
-        config_versions.record_version(after, configs, config_versions.CONFIRMED)
+    if is_same:
+        config_versions.record_version(config_after, configs, config_versions.CONFIRMED)
         return
-    if before is not None:
-        first = configs.confirmed() is None
+    if config_before is not None:
+        is_first = configs.confirmed() is None
         config_versions.record_version(
-            before, configs, config_versions.FIRST if first else config_versions.NOTICED
+            config_before, configs, config_versions.FIRST if is_first else config_versions.NOTICED
         )
-    config_versions.record_version(after, configs, how)
+    config_versions.record_version(config_after, configs, how)
 
 
 def accept_edit(report: EditReport, agent: Agent) -> bool:
@@ -199,7 +213,7 @@ def accept_edit(report: EditReport, agent: Agent) -> bool:
     return True
 
 
-def _read(file: Path) -> str:
+def _read_config(file: Path) -> str:
     require_private(file, "config")
     try:
         return file.read_bytes().decode()
@@ -209,7 +223,7 @@ def _read(file: Path) -> str:
         raise ConfigError(f"{file}: cannot be read: {error}") from None
 
 
-def _before(text: str, file: Path) -> LoadedConfig | None:
+def _load_before(text: str, file: Path) -> LoadedConfig | None:
     """Return the config before the edit; None if it is invalid, which the edit may repair."""
     try:
         return load_config_text(text, file.resolve(), str(file))
@@ -217,16 +231,16 @@ def _before(text: str, file: Path) -> LoadedConfig | None:
         return None
 
 
-def _require_fixed(before: LoadedConfig | None, after: LoadedConfig) -> None:
-    if before is None:
+def _require_fixed_keys(config_before: LoadedConfig | None, config_after: LoadedConfig) -> None:
+    if config_before is None:
         return
-    for key in FIXED:
-        if _value(before, key) != _value(after, key):
+    for key in FIXED_KEYS:
+        if _value(config_before, key) != _value(config_after, key):
             raise ConfigError(
                 f"{key}: cannot be changed: the store belongs to the old value",
                 "write a new config: trimtab init --config",
             )
-    _require_converted(before.config, after.config)
+    _require_converted(config_before.config, config_after.config)
 
 
 def _numeraire(config: Config) -> Token:
@@ -237,29 +251,31 @@ def _numeraire(config: Config) -> Token:
     )
 
 
-def _require_converted(before: Config, after: Config) -> None:
+def _require_converted(config_before: Config, config_after: Config) -> None:
     """Raise ConfigError if the numeraire changes but a cap counted in it does not."""
-    old_unit, new_unit = _numeraire(before), _numeraire(after)
-    if old_unit.address == new_unit.address or (is_dollar(old_unit) and is_dollar(new_unit)):
+    old_numeraire, new_numeraire = _numeraire(config_before), _numeraire(config_after)
+    if old_numeraire.address == new_numeraire.address or (
+        is_dollar(old_numeraire) and is_dollar(new_numeraire)
+    ):
         return
     caps = [
         (
             "portfolio.max_live_value",
-            before.portfolio.max_live_value,
-            after.portfolio.max_live_value,
+            config_before.portfolio.max_live_value,
+            config_after.portfolio.max_live_value,
         )
     ]
     caps += [
-        (f"limits.{key}", getattr(before.limits, key), getattr(after.limits, key))
+        (f"limits.{key}", getattr(config_before.limits, key), getattr(config_after.limits, key))
         for key, limit in LIMITS.items()
         if limit.unit is LimitUnit.COINS
     ]
-    unchanged = [key for key, old, new in caps if old == new and new is not None]
-    if unchanged:
+    unchanged_keys = [key for key, old, new in caps if old == new and new is not None]
+    if unchanged_keys:
         raise ConfigError(
-            f"portfolio.numeraire: {old_unit.label} becomes {new_unit.label}, and"
-            f" {', '.join(unchanged)} would be counted in {new_unit.label} unchanged",
-            f"set them in the same edit, such as --set {unchanged[0]}=…",
+            f"portfolio.numeraire: {old_numeraire.label} becomes {new_numeraire.label}, and"
+            f" {', '.join(unchanged_keys)} would be counted in {new_numeraire.label} unchanged",
+            f"set them in the same edit, such as --set {unchanged_keys[0]}=…",
         )
 
 
@@ -268,21 +284,25 @@ def _value(loaded: LoadedConfig, key: str) -> object:
     return getattr(getattr(loaded.config, table), name)
 
 
-def _planned_edit(
-    agent: Agent, before: LoadedConfig | None, in_rounds: bool, same: bool, pinned: Collection[str]
+def _plan_edit(
+    agent: Agent,
+    config_before: LoadedConfig | None,
+    in_rounds: bool,
+    is_same: bool,
+    addresses_to_pin: Collection[str],
 ) -> EditReport:
     """Return the edit's changes, planned transition and warnings; the confirmation pins the
-    `pinned` addresses. Raises Refused if the transition is not allowed.
+    `addresses_to_pin` addresses. Raises Refused if the transition is not allowed.
     """
     loaded, context = agent.context.loaded, agent.context
     changes: tuple[str, ...] = ()
-    restart: list[str] = []
-    if same:
+    restart_tables: list[str] = []
+    if is_same:
         changes = config_versions.unconfirmed_changes(loaded, context.store.configs) or ()
-        restart = config_versions.fixed_tables_in(changes)
-    elif before is not None:
-        changes = config_diff(before.text, loaded.text)
-        restart = config_versions.fixed_tables_changed(before.config, loaded.config)
+        restart_tables = config_versions.fixed_tables_in(changes)
+    elif config_before is not None:
+        changes = config_diff(config_before.redacted_text, loaded.redacted_text)
+        restart_tables = config_versions.fixed_tables_changed(config_before.config, loaded.config)
     transition = evaluation.evaluate(
         _unlimited_readers(context.readers), requests.rebalance_wholly_to_targets
     )
@@ -292,45 +312,55 @@ def _planned_edit(
             transition.failing,
             "correct the edit, or run trimtab doctor",
         )
-    first, rounds = None, _rounds(transition, context.limits.turnover_bps)
-    broken = _broken_limits(transition)
-    if broken or rounds > 1:
-        first = evaluation.evaluate(context.readers, requests.rebalance_to_targets)
-    if broken and in_rounds and first is not None:
-        broken = _broken_limits(first)
-    if broken:
-        message = "; ".join(f"{v.guard} measured {v.measured}, limit {v.limit}" for v in broken)
+    first_rebalance, rounds = None, _count_rounds(transition, context.limits.turnover_bps)
+    broken_limits = _broken_limits(transition)
+    if broken_limits or rounds > 1:
+        first_rebalance = evaluation.evaluate(context.readers, requests.rebalance_to_targets)
+    if broken_limits and in_rounds and first_rebalance is not None:
+        broken_limits = _broken_limits(first_rebalance)
+    if broken_limits:
+        message = "; ".join(
+            f"{v.guard} measured {v.measured}, limit {v.limit}" for v in broken_limits
+        )
         remedy = "change less at a time, raise the limit, or wait"
         if not in_rounds:
             remedy += "; --in-slices does it in slices"
-        raise Refused(f"the transition breaks a limit: {message}", broken, remedy)
-    pins = {pin.address for pin in context.store.trust.pins()}
+        raise Refused(f"the transition breaks a limit: {message}", broken_limits, remedy)
+    pinned_addresses = {pin.address for pin in context.store.trust.pins()}
     contracts = (*context.execution.pinned, *(pool.address for pool in context.pools))
-    unpinned = [address for address in contracts if address not in pins]
-    confirmed = set(context.store.requests.payout_addresses())
-    following: tuple[str, ...] = ()
-    if set(unpinned) - set(pinned) or set(loaded.config.wallet.payout_addresses) - confirmed:
-        following = ("trimtab trust: contracts or payout addresses are unconfirmed",)
-    if restart:
-        ended = f"it reads {', '.join(restart)} only at start, and this edit ends it"
-        following += (f"start a running trimtab run again: {ended}",)
-    known = {} if before is None else price_level_notes(before.config.portfolio)
+    unpinned_addresses = [address for address in contracts if address not in pinned_addresses]
+    confirmed_addresses = set(context.store.requests.payout_addresses())
+    next_steps: tuple[str, ...] = ()
+    if (
+        set(unpinned_addresses) - set(addresses_to_pin)
+        or set(loaded.config.wallet.payout_addresses) - confirmed_addresses
+    ):
+        next_steps = ("trimtab trust: contracts or payout addresses are unconfirmed",)
+    if restart_tables:
+        restart_reason = (
+            f"it reads {', '.join(restart_tables)} only at start, and this edit ends it"
+        )
+        next_steps += (f"start a running trimtab run again: {restart_reason}",)
+    old_notes = {} if config_before is None else price_level_notes(config_before.config.portfolio)
     warnings = tuple(
         f"{key}: {note}"
         for key, note in price_level_notes(loaded.config.portfolio).items()
-        if known.get(key) != note
+        if old_notes.get(key) != note
     )
-    names = pool_names(transition.step_input.snapshot, transition.step_input.portfolio)
-    warnings += tuple(replace_pool_addresses(note, names) for note in _notes(transition, unpinned))
+    pool_labels = pool_names(transition.step_input.snapshot, transition.step_input.portfolio)
+    warnings += tuple(
+        replace_pool_addresses(note, pool_labels)
+        for note in _transition_notes(transition, unpinned_addresses)
+    )
     return EditReport(
         changes,
         transition,
-        first,
+        first_rebalance,
         rounds,
         warnings,
-        following,
+        next_steps,
         "planned",
-        restart=tuple(restart),
+        restart=tuple(restart_tables),
     )
 
 
@@ -359,7 +389,7 @@ def _unlimited_readers(readers: StepReaders) -> StepReaders:
     return replace(readers, assemble=assemble)
 
 
-def _rounds(transition: StepOutcome, limit_bps: int | None) -> int:
+def _count_rounds(transition: StepOutcome, limit_bps: int | None) -> int:
     """Return the number of rebalances within limits.turnover that the transition takes."""
     if transition.plan is None:
         return 0
@@ -369,12 +399,14 @@ def _rounds(transition: StepOutcome, limit_bps: int | None) -> int:
     return max(1, ceil_int(transition.plan.turnover * BPS / (limit_bps * total)))
 
 
-def _notes(transition: StepOutcome, unpinned: Sequence[str]) -> tuple[str, ...]:
+def _transition_notes(
+    transition: StepOutcome, unpinned_addresses: Sequence[str]
+) -> tuple[str, ...]:
     """Return notes on guards that would refuse now, and on assets that stay off target."""
     notes = [
         f"{v.guard} would refuse now: {v.measured}, limit {v.limit}"
         for v in transition.failing
-        if not (unpinned and v.guard == "allowlist")
+        if not (unpinned_addresses and v.guard == "allowlist")
     ]
     if transition.plan is not None:
         notes += [f"{item.what}: {item.why}" for item in transition.plan.skipped]
@@ -384,32 +416,32 @@ def _notes(transition: StepOutcome, unpinned: Sequence[str]) -> tuple[str, ...]:
 
 
 def _dismiss_transfers(
-    before: LoadedConfig | None, after: LoadedConfig, context: wiring.AgentContext
+    config_before: LoadedConfig | None, config_after: LoadedConfig, context: wiring.AgentContext
 ) -> None:
     """Classify open deposits of removed assets as gifts: they stay in the wallet and need no
     explanation.
     """
-    if before is None:
+    if config_before is None:
         return
-    removed = {asset.address for asset in before.config.portfolio.assets}
-    removed -= {asset.address for asset in after.config.portfolio.assets}
+    removed_addresses = {asset.address for asset in config_before.config.portfolio.assets}
+    removed_addresses -= {asset.address for asset in config_after.config.portfolio.assets}
     for flow in context.store.balances.transfers(1_000):
-        if flow.is_open and flow.token in removed and flow.delta_raw > 0:
+        if flow.is_open and flow.token in removed_addresses and flow.delta_raw > 0:
             context.store.balances.classify(
                 flow.id, ExternalTransferKind.GIFT, context.clock.now_s()
             )
 
 
-def _write(file: Path, before: str, after: str) -> str:
+def _replace_config(file: Path, text_before: str, text_after: str) -> str:
     """Replace the text atomically and keep the old one as .bak; both files are owner-only."""
     backup = file.with_name(f"{file.name}.bak")
-    if _read(file) != before:
+    if _read_config(file) != text_before:
         raise Refused(
             f"{file} changed during the edit; nothing was written",
             remedy="check the file and edit again",
         )
-    for place, text in ((backup, before), (file, after)):
-        write_config(place, text, 0o600)
+    for target, text in ((backup, text_before), (file, text_after)):
+        write_config(target, text, 0o600)
     return str(backup)
 
 
@@ -451,42 +483,46 @@ def remove(  # noqa: PLR0913
     is stopped.
     """
 
-    def change(changed: ConfigChanges, confirmed: Confirm | None) -> EditReport:
+    def run_edit(edit_changes: ConfigChanges, confirm_edit: Confirm | None) -> EditReport:
         return edit(
             path,
-            partial(apply_changes, changes=changed),
+            partial(apply_changes, changes=edit_changes),
             in_rounds=in_rounds,
             keep_holdings=keep_holdings,
-            sell_first=partial(apply_changes, changes=sell_removed_assets(changed)),
+            sell_first=partial(apply_changes, changes=sell_removed_assets(edit_changes)),
             pins=True,
             unseen=unseen,
-            confirm=confirmed,
+            confirm=confirm_edit,
             transports=transports,
             clock=clock,
         )
 
-    first = change(changes, confirm)
+    first_edit = run_edit(changes, confirm)
     symbols = [symbol for symbol in _symbols(path) if symbol in changes.removes]
-    if not symbols and first.state == "written":
-        return RemovalReport(first, "removed", "")
-    if not send or first.state in ("planned", "declined"):
-        return RemovalReport(first, first.state, "")
-    sent: list[Intent] = []
-    sold, why = _sell_out(path, symbols, confirm_sale, progress, transports, clock, sent)
-    last = first
-    if sold:
-        last = change(ConfigChanges(removes=tuple(symbols)), lambda _edit, _agent: True)
+    if not symbols and first_edit.state == "written":
+        return RemovalReport(first_edit, "removed", "")
+    if not send or first_edit.state in ("planned", "declined"):
+        return RemovalReport(first_edit, first_edit.state, "")
+    sent_intents: list[Intent] = []
+    is_sold_out, why = _sell_out(
+        path, symbols, confirm_sale, progress, transports, clock, sent_intents
+    )
+    last_edit = first_edit
+    if is_sold_out:
+        last_edit = run_edit(ConfigChanges(removes=tuple(symbols)), lambda _edit, _agent: True)
     if set(_symbols(path)) & set(symbols):
         options = " ".join(f"--remove {symbol}" for symbol in symbols)
         message = (
             f"{', '.join(symbols)} stays at a target of 0 %: {why}; trimtab edit {options} --send"
             " continues"
         )
-        return RemovalReport(first, "unfinished", message, tuple(sent))
-    joined = replace(
-        last, changes=first.changes + last.changes, warnings=tuple(dict.fromkeys(last.warnings))
+        return RemovalReport(first_edit, "unfinished", message, tuple(sent_intents))
+    combined_report = replace(
+        last_edit,
+        changes=first_edit.changes + last_edit.changes,
+        warnings=tuple(dict.fromkeys(last_edit.warnings)),
     )
-    return RemovalReport(joined, "removed", "", tuple(sent))
+    return RemovalReport(combined_report, "removed", "", tuple(sent_intents))
 
 
 def _symbols(path: Path | str) -> list[str]:
@@ -500,10 +536,10 @@ def _sell_out(
     progress: Progress,
     transports: Sequence[Transport] | None,
     clock: Clock | None,
-    sent: list[Intent],
+    sent_intents: list[Intent],
 ) -> tuple[bool, str]:
     """Sell each asset as far as possible; return whether all were sold, and the last reason."""
-    message = ""
+    last_reason = ""
     with open_agent(path, transports=transports, clock=clock) as agent:
         agent.require_not_stopped()
         context = agent.context
@@ -513,16 +549,16 @@ def _sell_out(
             for symbol in symbols:
                 token = agent.token(symbol, "--remove").address
                 for _ in range(MAX_SALES):
-                    done = engine.run_cycle(
+                    outcome = engine.run_cycle(
                         context.readers, SellEntireBalance(token), context.store, actors
                     )
-                    sent += done.transactions
-                    message = done.reason
-                    if done.kind is OutcomeKind.HOLD:
+                    sent_intents += outcome.transactions
+                    last_reason = outcome.reason
+                    if outcome.kind is OutcomeKind.HOLD:
                         break
-                    if done.kind is not OutcomeKind.DONE:
-                        return False, message
-    return True, message
+                    if outcome.kind is not OutcomeKind.DONE:
+                        return False, last_reason
+    return True, last_reason
 
 
 def edit_document(report: EditReport) -> EditDocument:
@@ -532,10 +568,10 @@ def edit_document(report: EditReport) -> EditDocument:
 
 def removal_document(report: RemovalReport) -> EditDocument:
     """Return the document of a removal, with its transactions."""
-    sent = [transaction(intent) for intent in report.transactions]
+    transactions = [transaction(intent) for intent in report.transactions]
     return {
         **edit_document(report.edited),
         "state": report.state,
         "reason": report.reason,
-        "transactions": sent,
+        "transactions": transactions,
     }

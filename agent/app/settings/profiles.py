@@ -40,7 +40,7 @@ Document = dict[str, Any]
 Confirm = Callable[[Document, EditReport, Agent | None], bool]
 """Question to the user, with the profile's changes, the transition, and the agent that planned it
 (None if the chain cannot be read)."""
-COUNTED_ELSE = "counted in another numeraire"
+OTHER_NUMERAIRE = "counted in another numeraire"
 
 
 def export_profile(config: Path | str, target: Path) -> Document:
@@ -97,62 +97,69 @@ def import_profile(  # noqa: PLR0913
             "--token-list-sha256: no token list is given",
             "add --token-list FILE, or omit the hash",
         )
-    listed: Sequence[TemplateAsset] = ()
+    listed_tokens: Sequence[TemplateAsset] = ()
     if token_list is not None:
-        listed = read_token_list(token_list, chain_id, token_list_sha256).tokens
+        listed_tokens = read_token_list(token_list, chain_id, token_list_sha256).tokens
     profile = read_profile(source, loaded, sha256)
     tokens = [
-        resolve_token(asset.symbol, loaded.config, listed, profile.origin)
+        resolve_token(asset.symbol, loaded.config, listed_tokens, profile.origin)
         for asset in profile.table.assets
     ]
     require_addresses(profile)
-    limits = _limits(profile, loaded, tokens)
-    taken = {row["key"]: profile.raw["limits"][row["key"]] for row in limits if row["taken"]}
+    limits = _compare_limits(profile, loaded, tokens)
+    taken_limits = {row["key"]: profile.raw["limits"][row["key"]] for row in limits if row["taken"]}
     text = merge_profile(
-        loaded.path.read_text(encoding="utf-8"), loaded.config, profile, tokens, taken, sell_others
+        loaded.path.read_text(encoding="utf-8"),
+        loaded.config,
+        profile,
+        tokens,
+        taken_limits,
+        sell_others,
     )
-    new = load_config_text(text, loaded.path, f"{loaded.path} with the profile")
+    merged_config = load_config_text(text, loaded.path, f"{loaded.path} with the profile")
     document: Document = {
         "profile": profile.origin,
         "sha256": profile.digest,
         "config": str(loaded.path),
         "chain_id": chain_id,
-        **_assets(profile, tokens, loaded, new),
-        "policy": _policy(loaded, new),
-        "limits": limits + _followed(loaded, new, taken),
-        "notes": _notes(new),
+        **_asset_changes(profile, tokens, loaded, merged_config),
+        "policy": _policy_changes(loaded, merged_config),
+        "limits": limits + _following_limits(loaded, merged_config, taken_limits),
+        "notes": _notes(merged_config),
         "past": None,
     }
     if past:
         from agent.app.research.past_results import past_result_or_reason  # loads the simulation
 
-        document["past"], why = past_result_or_reason(new)
+        document["past"], why = past_result_or_reason(merged_config)
         document["notes"] += [why] if why else []
 
-    def shown(report: EditReport, agent: Agent) -> bool:
+    def confirm_edit(report: EditReport, agent: Agent) -> bool:
         return confirm is not None and confirm(document, report, agent)
 
     try:
-        lines = wiring.open_transports(loaded.config) if transports is None else transports
-        unasked = ""
+        opened_transports = (
+            wiring.open_transports(loaded.config) if transports is None else transports
+        )
+        read_error = ""
     except ConfigError as error:
-        lines, unasked = (), error.message
-    if not unasked or wiring.store_file(loaded).exists():
+        opened_transports, read_error = (), error.message
+    if not read_error or wiring.store_file(loaded).exists():
         try:
             report = editing.edit(
                 loaded.path,
                 lambda _: text,
                 in_rounds=in_rounds,
                 keep_holdings=not sell_others,
-                confirm=None if confirm is None else shown,
-                transports=lines or None,
+                confirm=None if confirm is None else confirm_edit,
+                transports=opened_transports or None,
             )
             return {**document, "editing": report}
         except Retryable as error:
             if wiring.store_file(loaded).exists():
                 raise
-            unasked = error.message
-    warning = f"the chain cannot be read, so the transition is unknown: {unasked}"
+            read_error = error.message
+    warning = f"the chain cannot be read, so the transition is unknown: {read_error}"
     report = EditReport((), None, None, 0, (warning,), (), "planned")
     if confirm is not None:
         report = replace(report, state="written" if confirm(document, report, None) else "declined")
@@ -161,28 +168,33 @@ def import_profile(  # noqa: PLR0913
     return {**document, "editing": report}
 
 
-def _limits(profile: Profile, loaded: LoadedConfig, tokens: list[ResolvedToken]) -> list[Document]:
+def _compare_limits(
+    profile: Profile, loaded: LoadedConfig, tokens: list[ResolvedToken]
+) -> list[Document]:
     """Compare each limit of the profile with the config's; take it if tighter and comparable."""
-    mine, theirs = loaded.config.limits, read_limits(profile.table.limits, loaded.config.limits)
-    same = _same_numeraire(profile, loaded, tokens)
+    own_limits, profile_limits = (
+        loaded.config.limits,
+        read_limits(profile.table.limits, loaded.config.limits),
+    )
+    same_numeraire = _same_numeraire(profile, loaded, tokens)
     rows = []
-    for key, value in theirs.items():
-        ours: Limit = getattr(mine, key)
-        comparable = key in LIMITS and (same or LIMITS[key].unit is not LimitUnit.COINS)
-        taken = comparable and is_tighter(key, value, ours)
-        why = COUNTED_ELSE
-        if taken:
+    for key, profile_limit in profile_limits.items():
+        own_limit: Limit = getattr(own_limits, key)
+        comparable = key in LIMITS and (same_numeraire or LIMITS[key].unit is not LimitUnit.COINS)
+        is_taken = comparable and is_tighter(key, profile_limit, own_limit)
+        why = OTHER_NUMERAIRE
+        if is_taken:
             why = "tighter"
-        elif value == ours:
+        elif profile_limit == own_limit:
             why = "the same"
         elif comparable:
             why = "yours is tighter"
         rows.append(
             {
                 "key": key,
-                "yours": _limit(key, ours),
-                "profile": _limit(key, value),
-                "taken": taken,
+                "yours": _limit_words(key, own_limit),
+                "profile": _limit_words(key, profile_limit),
+                "taken": is_taken,
                 "why": why,
             }
         )
@@ -193,60 +205,65 @@ def _same_numeraire(profile: Profile, loaded: LoadedConfig, tokens: list[Resolve
     """Return whether profile and config have the same numeraire: whether the profile's symbol
     resolves to the address of the config's numeraire.
     """
-    ours = next(
+    own_numeraire = next(
         asset
         for asset in loaded.config.portfolio.assets
         if asset.symbol == loaded.config.portfolio.numeraire
     )
-    theirs = next(
+    profile_token = next(
         (token for token in tokens if token.symbol == profile.table.profile.numeraire), None
     )
-    return theirs is not None and theirs.address == (NATIVE if ours.native else ours.address)
+    return profile_token is not None and profile_token.address == (
+        NATIVE if own_numeraire.native else own_numeraire.address
+    )
 
 
-def _assets(
-    profile: Profile, tokens: list[ResolvedToken], loaded: LoadedConfig, new: LoadedConfig
+def _asset_changes(
+    profile: Profile, tokens: list[ResolvedToken], loaded: LoadedConfig, merged_config: LoadedConfig
 ) -> Document:
     """Return targets before and after, with each token's address in config and profile, and assets
     no longer managed.
     """
-    before = {_place(asset): asset for asset in loaded.config.portfolio.assets}
+    old_assets = {_asset_address(asset): asset for asset in loaded.config.portfolio.assets}
     sources = {
         token.symbol: (token.source, asset.address)
         for token, asset in zip(tokens, profile.table.assets, strict=True)
     }
     rows = []
-    for asset in new.config.portfolio.assets:
-        source, theirs = sources.get(asset.symbol, ("config", None))
-        old = before.get(_place(asset))
+    for asset in merged_config.config.portfolio.assets:
+        source, profile_address = sources.get(asset.symbol, ("config", None))
+        old_asset = old_assets.get(_asset_address(asset))
         rows.append(
             {
                 "symbol": asset.symbol,
-                "address": _place(asset),
+                "address": _asset_address(asset),
                 "source": source,
-                "profile_address": theirs,
-                "differs": theirs is not None and theirs.lower() != _place(asset).lower(),
+                "profile_address": profile_address,
+                "differs": profile_address is not None
+                and profile_address.lower() != _asset_address(asset).lower(),
                 "feed": asset.feed,
-                "before_bps": None if old is None else old.target,
+                "before_bps": None if old_asset is None else old_asset.target,
                 "after_bps": asset.target,
             }
         )
-    kept = {row["address"] for row in rows}
-    gone = [
-        {"symbol": asset.symbol, "address": place, "before_bps": asset.target}
-        for place, asset in before.items()
-        if place not in kept
+    managed_addresses = {row["address"] for row in rows}
+    excluded_rows = [
+        {"symbol": asset.symbol, "address": address, "before_bps": asset.target}
+        for address, asset in old_assets.items()
+        if address not in managed_addresses
     ]
-    return {"assets": rows, "excluded": gone}
+    return {"assets": rows, "excluded": excluded_rows}
 
 
-def _policy(loaded: LoadedConfig, new: LoadedConfig) -> list[Document]:
+def _policy_changes(loaded: LoadedConfig, merged_config: LoadedConfig) -> list[Document]:
     """Return the changes of trigger, destination, bands and weights."""
     pairs: list[tuple[str, object, object]] = [
-        (key, getattr(loaded.config.policy, key), getattr(new.config.policy, key))
+        (key, getattr(loaded.config.policy, key), getattr(merged_config.config.policy, key))
         for key in POLICY_KEYS
     ]
-    pairs.append(("weights", loaded.config.portfolio.weights, new.config.portfolio.weights))
+    pairs.append(
+        ("weights", loaded.config.portfolio.weights, merged_config.config.portfolio.weights)
+    )
     bands = [
         {
             asset.symbol: str(asset.band)
@@ -254,33 +271,33 @@ def _policy(loaded: LoadedConfig, new: LoadedConfig) -> list[Document]:
             if asset.band
         }
         or None
-        for loaded_config in (loaded, new)
+        for loaded_config in (loaded, merged_config)
     ]
     pairs.append(("bands", bands[0], bands[1]))
     return [
-        {"key": key, "before": _words(old), "after": _words(now)}
-        for key, old, now in pairs
-        if old != now
+        {"key": key, "before": _value_words(old_value), "after": _value_words(new_value)}
+        for key, old_value, new_value in pairs
+        if old_value != new_value
     ]
 
 
-def _followed(
-    loaded: LoadedConfig, new: LoadedConfig, taken: Mapping[str, object]
+def _following_limits(
+    loaded: LoadedConfig, merged_config: LoadedConfig, taken_limits: Mapping[str, object]
 ) -> list[Document]:
     """Return the limits that had to change with the assets."""
     if (
-        "native_top_up" in taken
-        or loaded.config.limits.native_top_up == new.config.limits.native_top_up
+        "native_top_up" in taken_limits
+        or loaded.config.limits.native_top_up == merged_config.config.limits.native_top_up
     ):
         return []
-    ours = _limit("native_top_up", loaded.config.limits.native_top_up)
+    own_text = _limit_words("native_top_up", loaded.config.limits.native_top_up)
     why = "unwrapping needs the wrapped native coin among the assets"
-    return [{"key": "native_top_up", "yours": ours, "profile": OFF, "taken": True, "why": why}]
+    return [{"key": "native_top_up", "yours": own_text, "profile": OFF, "taken": True, "why": why}]
 
 
-def _notes(new: LoadedConfig) -> list[str]:
+def _notes(merged_config: LoadedConfig) -> list[str]:
     """Return notes for the owner on weights whose data is not part of the profile."""
-    weights = new.config.portfolio.weights
+    weights = merged_config.config.portfolio.weights
     if weights is None or weights.kind != "market_cap" or weights.supplies is not None:
         return []
     return [
@@ -289,20 +306,20 @@ def _notes(new: LoadedConfig) -> list[str]:
     ]
 
 
-def _limit(key: str, value: Limit) -> str:
+def _limit_words(key: str, value: Limit) -> str:
     return "on" if value is True else limit_text(key, value, "coins")
 
 
-def _place(asset: AssetTable) -> str:
+def _asset_address(asset: AssetTable) -> str:
     return NATIVE if asset.native else asset.address
 
 
-def _words(value: object) -> str:
+def _value_words(value: object) -> str:
     """Format a value for display, "off" for none."""
     if value is None:
         return OFF
     if isinstance(value, list):
-        return "; ".join(map(_words, value))
+        return "; ".join(map(_value_words, value))
     dump = getattr(value, "model_dump", None)
     if callable(dump):
         return ", ".join(f"{key} {inner}" for key, inner in dump(exclude_unset=True).items())

@@ -18,7 +18,7 @@ from agent.config.load import load_config
 from agent.config.loaded import ConfigSource, LoadedConfig
 from agent.config.presets import PRESETS
 from agent.config.tables.orders import OrderKeys
-from agent.config.writing.profile import FILES
+from agent.config.writing.profile import FILE_KEYS
 from agent.model import LIMITS, LimitUnit, NoTradeZone
 from agent.policy import drift
 from agent.policy.triggers import trigger_text
@@ -26,7 +26,7 @@ from agent.units import Token, format_duration
 
 UNKNOWN_DECIMALS = 18
 """Decimals of a token whose config leaves them to the chain; no setting depends on them."""
-ABOUT: Mapping[str, str] = {
+DESCRIPTIONS: Mapping[str, str] = {
     "policy.destination": "where a rebalance ends: at the targets, at the bands, or halfway",
     "policy.cooldown": "shortest time between two rebalances",
     "policy.confirm_blocks": "earlier blocks whose prices must agree",
@@ -72,7 +72,7 @@ SECTIONS: Mapping[str, tuple[str, ...]] = {
     "Wallet": ("wallet.address", "wallet.mode", "wallet.safe", "wallet.payout_addresses"),
 }  # fmt: skip
 """Tables and keys shown under each title. No other key is ever shown."""
-UNSHOWN = ("policy.trigger", "execution.submit_url", "alerts.targets")
+EXCLUDED_KEYS = ("policy.trigger", "execution.submit_url", "alerts.targets")
 """Keys under these tables that are shown differently, or not at all."""
 
 
@@ -89,7 +89,7 @@ def settings_document(config: ConfigSource) -> SettingsDocument:
         for token in settings.portfolio.listed
     }
     portfolio, policy = build_portfolio(settings, tokens), build_policy(settings)
-    values = tomllib.loads(loaded.text)
+    values = tomllib.loads(loaded.redacted_text)
     orders = {
         row["symbol"]: ", ".join(
             f"{key} {_text(row[key])}" for key in OrderKeys.model_fields if key in row
@@ -98,21 +98,21 @@ def settings_document(config: ConfigSource) -> SettingsDocument:
     }
     assets: list[TargetSettingDocument] = []
     for table, asset in zip(settings.portfolio.assets, portfolio.assets, strict=True):
-        edges = drift.band(policy.trigger, asset.target_bps, asset.band, asset.max_bps)
-        zone = isinstance(policy.trigger, NoTradeZone)
+        band_edges = drift.band(policy.trigger, asset.target_bps, asset.band, asset.max_bps)
+        has_zone = isinstance(policy.trigger, NoTradeZone)
         assets.append(
             {
                 "symbol": table.symbol,
                 "address": table.address,
                 "target_bps": table.target,
-                "band_bps": None if zone else [float(edge) for edge in edges],
+                "band_bps": None if has_zone else [float(edge) for edge in band_edges],
                 "reserve": table.reserve,
                 "orders": orders[table.symbol],
             }
         )
     sections: list[SettingsSectionDocument] = []
     for title, keys in SECTIONS.items():
-        rows = [*_own_rows(title, loaded), *_rows(values, keys)]
+        rows = [*_derived_rows(title, loaded), *_rows(values, keys)]
         if rows:
             sections.append({"title": title, "settings": rows})
     return {
@@ -124,7 +124,7 @@ def settings_document(config: ConfigSource) -> SettingsDocument:
     }
 
 
-def _own_rows(title: str, loaded: LoadedConfig) -> list[SettingDocument]:
+def _derived_rows(title: str, loaded: LoadedConfig) -> list[SettingDocument]:
     """Return the settings whose text differs from that of the config."""
     config = loaded.config
     match title:
@@ -133,11 +133,11 @@ def _own_rows(title: str, loaded: LoadedConfig) -> list[SettingDocument]:
         case "Allocator" if config.portfolio.weights is None:
             return [_row("portfolio.weights", "fixed: the targets above")]
         case "Execution":
-            private = bool(config.execution.submit_url.get_secret_value())
+            is_private = bool(config.execution.submit_url.get_secret_value())
             return [
                 _row(
                     "execution.submit_url",
-                    "to a private endpoint" if private else "to the endpoints of the chain",
+                    "to a private endpoint" if is_private else "to the endpoints of the chain",
                     "where signed transactions are sent",
                 )
             ]
@@ -171,11 +171,11 @@ def _limit_rows(loaded: LoadedConfig) -> list[SettingDocument]:
     for key in type(limits).model_fields:
         value = getattr(limits, key)
         if key in LIMITS or value:
-            spec = LIMITS.get(key)
+            limit = LIMITS.get(key)
             text = limit_text(key, value, portfolio.numeraire)
-            if spec is not None and spec.unit is LimitUnit.DURATION and value is not None:
+            if limit is not None and limit.unit is LimitUnit.DURATION and value is not None:
                 text = format_duration(value)
-            rows.append(_row(f"limits.{key}", text, "" if spec is None else spec.about))
+            rows.append(_row(f"limits.{key}", text, "" if limit is None else limit.about))
     return rows
 
 
@@ -187,24 +187,24 @@ def _rows(values: Mapping[str, Any], keys: tuple[str, ...]) -> list[SettingDocum
     """Return a row for each value below the keys, in the order of the config."""
     rows = []
     for key in keys:
-        inner: Any = values
-        for part in key.split("."):
-            inner = inner.get(part) if isinstance(inner, dict) else None
-        if inner is not None:
-            rows += [_row(path, text) for path, text in _flat(key, inner)]
+        value: Any = values
+        for name in key.split("."):
+            value = value.get(name) if isinstance(value, dict) else None
+        if value is not None:
+            rows += [_row(path, text) for path, text in _flatten(key, value)]
     return rows
 
 
-def _flat(path: str, value: Any) -> Iterator[tuple[str, str]]:
-    if path in UNSHOWN or path.rpartition(".")[2] in FILES:
+def _flatten(path: str, value: Any) -> Iterator[tuple[str, str]]:
+    if path in EXCLUDED_KEYS or path.rpartition(".")[2] in FILE_KEYS:
         return
     if isinstance(value, dict):
         for name, inner in value.items():
-            yield from _flat(f"{path}.{name}", inner)
+            yield from _flatten(f"{path}.{name}", inner)
     elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
         for number, item in enumerate(value, 1):
             name = next((item[key] for key in ("name", "symbol") if key in item), number)
-            yield from _flat(f"{path}.{name}", item)
+            yield from _flatten(f"{path}.{name}", item)
     else:
         yield path, _text(value)
 
@@ -218,13 +218,13 @@ def _text(value: object) -> str:
 
 
 def _row(key: str, value: str, about: str = "") -> SettingDocument:
-    return {"key": key, "about": about or ABOUT.get(key, ""), "value": value}
+    return {"key": key, "about": about or DESCRIPTIONS.get(key, ""), "value": value}
 
 
 def identity(source: ConfigSource) -> dict[str, str]:
     """Return `network`, its name or chain id, and `wallet`, its address. Raises ConfigError."""
     config = load_config(source).config
     chain = config.chain
-    known = (name for name, preset in PRESETS.items() if preset.chain_id == chain.chain_id)
-    network = "local chain" if chain.local else next(known, f"chain {chain.chain_id}")
+    preset_names = (name for name, preset in PRESETS.items() if preset.chain_id == chain.chain_id)
+    network = "local chain" if chain.local else next(preset_names, f"chain {chain.chain_id}")
     return {"network": network, "wallet": config.wallet.address}

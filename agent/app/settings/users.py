@@ -65,7 +65,7 @@ def add_user(
             f"NAME: {name!r} is not a valid user name",
             "use at most 32 lower-case letters, digits, dots, hyphens and underscores",
         )
-    user_store = _open(config)
+    user_store = _open_users(config)
     if any(user.name == name for user in user_store.users()):
         raise ConfigError(
             f"{name}: there is already a user with this name",
@@ -83,7 +83,7 @@ def add_user(
 
 def list_users(config: ConfigSource) -> UsersDocument:
     """Return the users by name."""
-    user_store, now_s = _open(config), _now_s()
+    user_store, now_s = _open_users(config), _now_s()
     return {
         "users": [
             {
@@ -99,7 +99,7 @@ def list_users(config: ConfigSource) -> UsersDocument:
 
 def remove_user(config: ConfigSource, name: str) -> RemovedUserDocument:
     """Remove a user; its sessions end. Raises ConfigError if no user has this name."""
-    user_store = _open(config)
+    user_store = _open_users(config)
     if not user_store.remove(name, _now_s()):
         raise ConfigError(f"NAME: there is no user {name!r}", "list them: trimtab user list")
     return {"removed": name, "remaining": len(user_store.users())}
@@ -116,7 +116,7 @@ def user_log(config: ConfigSource, limit: int) -> UserLogDocument:
                 "address": event.address,
                 "detail": event.detail,
             }
-            for event in _open(config).events(limit)
+            for event in _open_users(config).events(limit)
         ]
     }
 
@@ -126,7 +126,7 @@ def record_token(config: ConfigSource, name: str, scopes: Sequence[str] = ()) ->
     without scopes, revoked.
     """
     kind = UserEventKind.TOKEN_ADDED if scopes else UserEventKind.TOKEN_REVOKED
-    _open(config).record(UserEvent(_now_s(), kind, name, "", " ".join(scopes)))
+    _open_users(config).record(UserEvent(_now_s(), kind, name, "", " ".join(scopes)))
 
 
 def users_file(config: ConfigSource) -> str:
@@ -203,7 +203,7 @@ def _network(address: str) -> str:
     return str(parsed)
 
 
-def _open(config: ConfigSource) -> UserStore:
+def _open_users(config: ConfigSource) -> UserStore:
     return UserStore(Path(users_file(config)))
 
 

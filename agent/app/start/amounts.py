@@ -42,10 +42,10 @@ def with_amounts(text: str, use_cash: str | None, max_live_value: str | None) ->
     if max_live_value is None:
         return text
     require_ceiling(use_cash, max_live_value)
-    capped = (
+    capped_keys = (
         ("max_live_value",) if max_live_value == "off" else ("max_live_value", "payout_per_day")
     )
-    for key in capped:
+    for key in capped_keys:
         line = f"{key} = {json.dumps(max_live_value)} "
         if match := re.search(f'(?m)^{key} = "[^"]*" +', text):
             text = text[: match.start()] + line.ljust(len(match[0])) + text[match.end() :]

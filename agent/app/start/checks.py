@@ -18,7 +18,7 @@ from agent.app.start.endpoint_checks import (
     has_enough_operators,
     outvoted_endpoints,
     probe_endpoints,
-    report,
+    probed_documents,
 )
 from agent.app.start.setup import EMPTY_CODE, NO_CODE
 from agent.app.start.venue import venue_checks
@@ -52,9 +52,8 @@ from agent.model import (
 from agent.policy import minimum, native_coin
 from agent.policy.cash_flows import cash_limit
 from agent.policy.drift import compute_drifts, investable_total, portfolio_total
-from agent.reference import prices as means
-from agent.reference import prices as rounds
 from agent.reference import reference_prices, sequencer_fault
+from agent.reference.prices import feed_round_fault, twap_rejection
 from agent.store import Store
 from agent.store.files.locks import require_private
 from agent.store.files.secret import secret_path
@@ -68,7 +67,7 @@ if TYPE_CHECKING:
 _DESCRIPTION_BYTES = 160
 _DOLLAR = "USD"
 _UNKNOWN = "?"
-UNBOUNDED = 2**95 - 1
+UNBOUNDED_ANSWER = 2**95 - 1
 """A maximum answer at or above this counts as no bound: aggregators without an upper bound return
 the maximum of an integer type.
 """
@@ -80,14 +79,14 @@ def price_checks(
     """Yield a row for each feed, for TWAPs, for sequencer and data fee of a rollup, and for
     triggers without price confirmation.
     """
-    yield from _feeds(context, snapshot, reference)
+    yield from _feed_checks(context, snapshot, reference)
     yield from _twap_checks(snapshot, reference)
-    yield from _sequencer(snapshot, reference)
-    yield from _data_fee(snapshot)
-    yield from _unguarded(context, policy)
+    yield from _sequencer_checks(snapshot, reference)
+    yield from _data_fee_checks(snapshot)
+    yield from _trigger_checks(context, policy)
 
 
-def _unguarded(context: wiring.AgentContext, policy: Policy) -> Iterator[CheckLine]:
+def _trigger_checks(context: wiring.AgentContext, policy: Policy) -> Iterator[CheckLine]:
     """Yield warnings about triggers that prices of a single block can fire, and about schedules
     without jitter, which an attacker can predict; none on local chains.
     """
@@ -109,82 +108,85 @@ def _unguarded(context: wiring.AgentContext, policy: Policy) -> Iterator[CheckLi
         )
 
 
-def _feeds(
+def _feed_checks(
     context: wiring.AgentContext, snapshot: Snapshot, reference: ReferenceConfig
 ) -> Iterator[CheckLine]:
     tokens = {
         token.address: token.label
         for token in (*(a.token for a in context.portfolio.assets), *context.portfolio.hubs)
     }
-    named = {
+    feeds_by_label = {
         label: feed
         for address, label in tokens.items()
         if (feed := context.portfolio.feed(address)) is not None
     }
     items: list[LensItem] = [
-        CallItem(feed, DESCRIPTION, max_answer_bytes=_DESCRIPTION_BYTES) for feed in named.values()
+        CallItem(feed, DESCRIPTION, max_answer_bytes=_DESCRIPTION_BYTES)
+        for feed in feeds_by_label.values()
     ]
-    for (label, feed), answer in zip(named.items(), query_lens(context.line, items), strict=True):
-        latest = next(
+    for (label, feed), answer in zip(
+        feeds_by_label.items(), query_lens(context.transport, items), strict=True
+    ):
+        latest_round = next(
             (feed_round for feed_round in snapshot.feeds if feed_round.feed == feed), None
         )
-        if latest is None:
+        if latest_round is None:
             continue  # a quarantined token has its own row
-        base, quote = _pair(symbol_text(answer))
-        pair = f"{base} / {quote}, {format_answer_bounds(latest)}"
-        check, fault = (
+        base, quote = _parse_pair(symbol_text(answer))
+        pair = f"{base} / {quote}, {format_answer_bounds(latest_round)}"
+        check_name, fault = (
             f"feed {label}",
-            rounds.feed_round_fault(snapshot, reference, latest),
+            feed_round_fault(snapshot, reference, latest_round),
         )
         if fault:
-            yield check, FAIL, f"it {fault}", "wait for its next round, or correct the feed"
-        elif quote != _DOLLAR or not _prices(base, label):
-            yield check, NOTE, pair, f"make sure that {feed} is a feed of {label} in dollars"
+            yield check_name, FAIL, f"it {fault}", "wait for its next round, or correct the feed"
+        elif quote != _DOLLAR or not _is_base_of(base, label):
+            yield check_name, NOTE, pair, f"make sure that {feed} is a feed of {label} in dollars"
         else:
-            yield check, OK, pair, ""
+            yield check_name, OK, pair, ""
 
 
-def _pair(description: str) -> tuple[str, str]:
+def _parse_pair(description: str) -> tuple[str, str]:
     """Split "ETH / USD" into both sides; text that is not a plain symbol becomes "?" (T17)."""
     base, _, quote = description.partition("/")
     return safe_label(base.strip(), _UNKNOWN), safe_label(quote.strip(), _UNKNOWN)
 
 
-def _prices(base: str, label: str) -> bool:
+def _is_base_of(base: str, label: str) -> bool:
     """Return whether the token is the feed's base or a wrapped form of it: WETH for ETH, cbBTC for
     BTC.
     """
     return base != _UNKNOWN and label.upper().removesuffix(".E").endswith(base.upper())
 
 
-def format_answer_bounds(answer: FeedRound) -> str:
+def format_answer_bounds(feed_round: FeedRound) -> str:
     """Format the bounds of the answers that a feed's aggregator reports."""
-    if answer.min_answer is None or answer.max_answer is None:
+    if feed_round.min_answer is None or feed_round.max_answer is None:
         return "no bounds"
-    low = f"from {decimal_text(answer.min_answer, answer.decimals)}"
-    if answer.max_answer >= UNBOUNDED:
-        return f"{low}, no upper bound"
-    return f"{low} to {decimal_text(answer.max_answer, answer.decimals)}"
+    low_text = f"from {decimal_text(feed_round.min_answer, feed_round.decimals)}"
+    if feed_round.max_answer >= UNBOUNDED_ANSWER:
+        return f"{low_text}, no upper bound"
+    return f"{low_text} to {decimal_text(feed_round.max_answer, feed_round.decimals)}"
 
 
 def _twap_checks(snapshot: Snapshot, reference: ReferenceConfig) -> Iterator[CheckLine]:
     if PriceSource.TWAP not in reference.kinds:
         return
     pools = [pool for pool in snapshot.pools if pool.keeps_observations]
-    rejected = [
+    rejected_pools = [
         f"{pool.address}: {why}"
         for pool in pools
-        if (why := means.twap_rejection(snapshot, reference, pool))
+        if (why := twap_rejection(snapshot, reference, pool))
     ]
-    counted = f"{len(pools) - len(rejected)} of {len(pools)} V3 pools have a usable TWAP"
-    if rejected:
-        first = f"{counted}; the first without: {rejected[0]}"
-        yield "TWAPs", NOTE, first, "trimtab oracle shows them all"
+    count_text = f"{len(pools) - len(rejected_pools)} of {len(pools)} V3 pools have a usable TWAP"
+    if rejected_pools:
+        count_and_first = f"{count_text}; the first without: {rejected_pools[0]}"
+        yield "TWAPs", NOTE, count_and_first, "trimtab oracle shows them all"
     else:
-        yield "TWAPs", OK, counted, ""
+        yield "TWAPs", OK, count_text, ""
 
 
-def _sequencer(snapshot: Snapshot, reference: ReferenceConfig) -> Iterator[CheckLine]:
+def _sequencer_checks(snapshot: Snapshot, reference: ReferenceConfig) -> Iterator[CheckLine]:
     if reference.sequencer_feed is None:
         return
     if fault := sequencer_fault(snapshot, reference):
@@ -193,7 +195,7 @@ def _sequencer(snapshot: Snapshot, reference: ReferenceConfig) -> Iterator[Check
         yield "sequencer", OK, "up", ""
 
 
-def _data_fee(snapshot: Snapshot) -> Iterator[CheckLine]:
+def _data_fee_checks(snapshot: Snapshot) -> Iterator[CheckLine]:
     """Yield a row on rollups: the data fee of one swap now."""
     if why := snapshot.data_fee_unread:
         remedy = "check chain.chain_id and the endpoints; trading is halted until it is read"
@@ -209,11 +211,15 @@ def screen_tokens(
     """Yield label and result of each quarantined token, then of each asset and hub whose transfer
     can be simulated: the wallet's holding, or a hundredth of the deepest pool. Raises Retryable.
     """
-    quarantined = {screened.token: screened for screened in step.targets.quarantine}
-    results = list(quarantined.values())
+    quarantined_by_token = {
+        screened_tokens.token: screened_tokens for screened_tokens in step.targets.quarantine
+    }
+    results = list(quarantined_by_token.values())
     if context.limits.token_screen:
-        screened = context.screen.screen(step, initial_token_moves(step))
-        results += [result for result in screened if result.token not in quarantined]
+        screened_tokens = context.screen.screen(step, initial_token_moves(step))
+        results += [
+            result for result in screened_tokens if result.token not in quarantined_by_token
+        ]
     for result in results:
         yield step.portfolio.token(result.token).label, result
 
@@ -250,48 +256,50 @@ def _checks(
     config: LoadedConfig | Path | str,
     transports: Sequence[Transport] | None,
     now_s: Callable[[], float],
-    seen: list[ProbedEndpointDocument],
+    documents: list[ProbedEndpointDocument],
 ) -> Iterator[CheckResult]:
     try:
         loaded = load_config(config)
     except TrimtabError as error:
         yield _failure("config", error)
         return
-    yield _config(loaded)
+    yield _config_check(loaded)
     try:
         require_private(wiring.store_file(loaded), "store", companions=True)
     except ConfigError as error:
         yield _failure("store", error)
-    yield from _limits(loaded.config.limits)
-    yield _key(loaded)
+    yield from _limit_checks(loaded.config.limits)
+    yield _key_check(loaded)
     try:
-        lines = wiring.open_transports(loaded.config) if transports is None else transports
+        opened_transports = (
+            wiring.open_transports(loaded.config) if transports is None else transports
+        )
     except ConfigError as error:
         yield _failure("endpoints", error)
         return
     chain = loaded.config.chain
-    known = tuple(Endpoint(line) for line in lines)
-    probes = probe_endpoints(known, chain, now_s)
-    seen.extend(report(probes))
-    enough = has_enough_operators(probes, chain.min_operators)
-    state_of_failing = NOTE if enough else FAIL
+    chain_endpoints = tuple(Endpoint(line) for line in opened_transports)
+    probes = probe_endpoints(chain_endpoints, chain, now_s)
+    documents.extend(probed_documents(probes))
+    has_quorum = has_enough_operators(probes, chain.min_operators)
+    state_of_failing = NOTE if has_quorum else FAIL
     for probe in probes:
         state = state_of_failing if probe.head is None else OK
         yield CheckResult(
-            f"endpoint {probe.endpoint.operator}", state, probe.found, probe.remedy, probe.exit
+            f"endpoint {probe.endpoint.operator}", state, probe.finding, probe.remedy, probe.exit
         )
-    yield _operators(loaded)
-    yield _submission(loaded.config)
-    if not enough:
+    yield _operator_check(loaded)
+    yield _submission_check(loaded.config)
+    if not has_quorum:
         return
     try:
-        with wiring.open_context(loaded, known, untrusted_pools=True) as context:
+        with wiring.open_context(loaded, chain_endpoints, untrusted_pools=True) as context:
             yield CheckResult("store", OK, str(wiring.store_file(loaded)))
-            yield from _seals(context.store, loaded)
+            yield from _seal_checks(context.store, loaded)
             snapshot = context.reader.snapshot()
-            seen[:] = [
+            documents[:] = [
                 {**old, **new}
-                for old, new in zip(seen, endpoint_records(context.endpoints), strict=True)
+                for old, new in zip(documents, endpoint_records(context.endpoints), strict=True)
             ]
             yield from _chain_checks(context, snapshot)
             switch = context.switch.read()
@@ -303,7 +311,7 @@ def _checks(
         yield _failure("reading", error)
 
 
-def _seals(store: Store, loaded: LoadedConfig) -> Iterator[CheckResult]:
+def _seal_checks(store: Store, loaded: LoadedConfig) -> Iterator[CheckResult]:
     """Yield a row for each sealed table with rows that another program wrote or removed."""
     secret = secret_path(wiring.store_file(loaded))
     for seal_report in store.seal_reports():
@@ -329,8 +337,8 @@ def _chain_checks(context: wiring.AgentContext, snapshot: Snapshot) -> Iterator[
             "the quorum works without it; ask its operator, or replace it",
         )
     step = context.readers.step_input_at(snapshot)
-    yield from _contracts(context, snapshot)
-    yield from _holdings(context, step)
+    yield from _contract_checks(context, snapshot)
+    yield from _holding_checks(context, step)
     for label, screened in screen_tokens(context, step):
         yield CheckResult(
             f"moves of {label}",
@@ -342,13 +350,13 @@ def _chain_checks(context: wiring.AgentContext, snapshot: Snapshot) -> Iterator[
         yield CheckResult(*check)
     for check in venue_checks(context, step.snapshot, step.portfolio):
         yield CheckResult(*check)
-    yield from _money(context, snapshot)
+    yield from _gas_money_checks(context, snapshot)
     for warning in minimum.warnings(context.portfolio):
         yield CheckResult("portfolio", NOTE, warning, "trimtab status shows the figures")
-    yield from _least(step)
+    yield from _least_total_checks(step)
 
 
-def _limits(limits: LimitsTable) -> Iterator[CheckResult]:
+def _limit_checks(limits: LimitsTable) -> Iterator[CheckResult]:
     for warning in accepted_limits(limits):
         yield CheckResult("limits", NOTE, warning, "lower the limit, or keep it")
     for name in needless_acceptances(limits):
@@ -366,25 +374,25 @@ def _failure(check: str, error: TrimtabError) -> CheckResult:
     )
 
 
-def _config(loaded: LoadedConfig) -> CheckResult:
+def _config_check(loaded: LoadedConfig) -> CheckResult:
     """Check the config file's mode: a file with endpoint URLs is a secret (T18)."""
-    name = f"{loaded.path.name}, sha256 {loaded.digest[:12]}"
-    secrets = (
+    description = f"{loaded.path.name}, sha256 {loaded.digest[:12]}"
+    has_secrets = (
         any(endpoint.url is not None for endpoint in loaded.config.chain.rpc)
         and not loaded.config.chain.local
     )
     mode = loaded.path.stat().st_mode & 0o777
-    if secrets and mode & 0o077:
+    if has_secrets and mode & 0o077:
         return CheckResult(
             "config",
             NOTE,
-            f"{name}; it has endpoint URLs and is readable by others (mode {mode:04o})",
+            f"{description}; it has endpoint URLs and is readable by others (mode {mode:04o})",
             f"chmod 600 {loaded.path}",
         )
-    return CheckResult("config", OK, name)
+    return CheckResult("config", OK, description)
 
 
-def _key(loaded: LoadedConfig) -> CheckResult:
+def _key_check(loaded: LoadedConfig) -> CheckResult:
     """Check that a key source exists, without opening it or asking for a password."""
     if loaded.config.wallet.mode == "propose":
         return CheckResult(
@@ -406,7 +414,7 @@ def _key(loaded: LoadedConfig) -> CheckResult:
                 f"{path} is readable by others (mode {path.stat().st_mode & 0o777:04o})",
                 f"chmod 600 {path}",
             )
-        return _keystore(loaded, path)
+        return _keystore_check(loaded, path)
     try:
         key_source(loaded)
         if loaded.config.wallet.keyring is not None:
@@ -420,14 +428,14 @@ def _key(loaded: LoadedConfig) -> CheckResult:
     return CheckResult("key", OK, "a key source is configured")
 
 
-def _keystore(loaded: LoadedConfig, path: Path) -> CheckResult:
+def _keystore_check(loaded: LoadedConfig, path: Path) -> CheckResult:
     """Check the keystore's address, which most keystores state in clear text."""
     try:
         address = str(codec.read_json(path.read_text(encoding="utf-8"))["address"])
     except (OSError, ValueError, KeyError, TypeError):
         return CheckResult("key", OK, f"keystore {path}")
-    expected = loaded.config.wallet.address.lower().removeprefix("0x")
-    if address.lower().removeprefix("0x") != expected:
+    expected_address = loaded.config.wallet.address.lower().removeprefix("0x")
+    if address.lower().removeprefix("0x") != expected_address:
         return CheckResult(
             "key",
             FAIL,
@@ -438,23 +446,23 @@ def _keystore(loaded: LoadedConfig, path: Path) -> CheckResult:
     return CheckResult("key", OK, f"keystore {path} of this wallet")
 
 
-def _operators(loaded: LoadedConfig) -> CheckResult:
+def _operator_check(loaded: LoadedConfig) -> CheckResult:
     chain = loaded.config.chain
-    distinct = {endpoint.operator for endpoint in chain.rpc}
-    if len(distinct) >= chain.min_operators:
+    operators = {endpoint.operator for endpoint in chain.rpc}
+    if len(operators) >= chain.min_operators:
         return CheckResult(
-            "quorum", OK, f"{len(distinct)} operator(s), {chain.min_operators} needed"
+            "quorum", OK, f"{len(operators)} operator(s), {chain.min_operators} needed"
         )
     return CheckResult(
         "quorum",
         FAIL,
-        f"{len(distinct)} operator(s), {chain.min_operators} must agree",
+        f"{len(operators)} operator(s), {chain.min_operators} must agree",
         "add an endpoint of another operator, or set single_operator",
         EXIT_USAGE,
     )
 
 
-def _submission(config: Config) -> CheckResult:
+def _submission_check(config: Config) -> CheckResult:
     """Check whether transactions are public before they are mined, and state the possible loss (T1,
     T15).
     """
@@ -468,36 +476,38 @@ def _submission(config: Config) -> CheckResult:
     )
 
 
-def _contracts(context: wiring.AgentContext, snapshot: Snapshot) -> Iterator[CheckResult]:
+def _contract_checks(context: wiring.AgentContext, snapshot: Snapshot) -> Iterator[CheckResult]:
     hashes = {code.address: code.hash for code in snapshot.code_hashes}
-    called = (*context.execution.pinned, *(pool.address for pool in context.pools))
-    bare = [address for address in called if hashes.get(address, NO_CODE) in (NO_CODE, EMPTY_CODE)]
-    if bare:
+    contracts = (*context.execution.pinned, *(pool.address for pool in context.pools))
+    without_code = [
+        address for address in contracts if hashes.get(address, NO_CODE) in (NO_CODE, EMPTY_CODE)
+    ]
+    if without_code:
         yield CheckResult(
             "contracts",
             FAIL,
-            f"no code at {', '.join(bare)}",
+            f"no code at {', '.join(without_code)}",
             "correct these addresses in the config",
         )
     pins = {pin.address: pin.code_hash for pin in context.store.trust.pins()}
-    missing = [address for address in called if address not in pins]
-    changed = [
+    unpinned_addresses = [address for address in contracts if address not in pins]
+    changed_addresses = [
         address
-        for address, pinned in pins.items()
-        if address in hashes and hashes[address] != pinned
+        for address, pinned_hash in pins.items()
+        if address in hashes and hashes[address] != pinned_hash
     ]
-    if changed:
+    if changed_addresses:
         yield CheckResult(
             "trust",
             FAIL,
-            f"code changed at {', '.join(changed)}",
+            f"code changed at {', '.join(changed_addresses)}",
             "find out why, then: trimtab trust",
         )
-    elif missing:
+    elif unpinned_addresses:
         yield CheckResult(
             "trust",
             NOTE,
-            f"{len(missing)} of {len(called)} contracts are not pinned",
+            f"{len(unpinned_addresses)} of {len(contracts)} contracts are not pinned",
             "trimtab trust",
         )
     else:
@@ -520,7 +530,7 @@ def _contracts(context: wiring.AgentContext, snapshot: Snapshot) -> Iterator[Che
         )
 
 
-def _holdings(context: wiring.AgentContext, step: StepInput) -> Iterator[CheckResult]:
+def _holding_checks(context: wiring.AgentContext, step: StepInput) -> Iterator[CheckResult]:
     balances = native_coin.held_balances(step)
     references = reference_prices(step)
     decimals = context.portfolio.numeraire.decimals
@@ -568,7 +578,7 @@ def _holdings(context: wiring.AgentContext, step: StepInput) -> Iterator[CheckRe
             )
 
 
-def _least(step: StepInput) -> Iterator[CheckResult]:
+def _least_total_checks(step: StepInput) -> Iterator[CheckResult]:
     """Yield the minimum total at which these settings work, and the largest one."""
     prices = reference_prices(step).by_token
     try:
@@ -577,8 +587,8 @@ def _least(step: StepInput) -> Iterator[CheckResult]:
         document = least_total_now(step, investable_total(drifts))
     except TrimtabError:
         return
-    if above := cash_limit.above_ceiling(step.portfolio, step.limits, total):
-        yield CheckResult("max_live_value", NOTE, above, cash_limit.CEILING_REMEDY)
+    if ceiling_warning := cash_limit.above_ceiling(step.portfolio, step.limits, total):
+        yield CheckResult("max_live_value", NOTE, ceiling_warning, cash_limit.CEILING_REMEDY)
     if document is not None:
         yield CheckResult(
             "minimum total",
@@ -588,7 +598,7 @@ def _least(step: StepInput) -> Iterator[CheckResult]:
         )
 
 
-def _money(context: wiring.AgentContext, snapshot: Snapshot) -> Iterator[CheckResult]:
+def _gas_money_checks(context: wiring.AgentContext, snapshot: Snapshot) -> Iterator[CheckResult]:
     floor_wei = context.limits.native_floor_wei or 0
     wrapped = context.portfolio.wrapped_native
     wrapped_raw = next(
@@ -596,15 +606,15 @@ def _money(context: wiring.AgentContext, snapshot: Snapshot) -> Iterator[CheckRe
     )
     can_top_up = wrapped_raw > 0 and context.limits.native_top_up_wei is not None
     balance = f"{decimal_text(snapshot.native_wei, 18)} native"
-    below = f"{balance}, the floor is {decimal_text(floor_wei, 18)}"
+    below_floor = f"{balance}, the floor is {decimal_text(floor_wei, 18)}"
     if snapshot.native_wei > floor_wei:
         yield CheckResult("gas money", OK, balance)
     elif snapshot.native_wei > 0 and can_top_up:
         yield CheckResult(
-            "gas money", NOTE, below, "the next step unwraps some: limits.native_top_up"
+            "gas money", NOTE, below_floor, "the next step unwraps some: limits.native_top_up"
         )
     else:
-        yield CheckResult("gas money", FAIL, below, "send the wallet more of the native coin")
+        yield CheckResult("gas money", FAIL, below_floor, "send the wallet more of the native coin")
     age_s, limit_s = context.clock.now_s() - snapshot.head.timestamp_s, context.limits.head_age_s
     if limit_s is not None and age_s > limit_s:
         yield CheckResult(

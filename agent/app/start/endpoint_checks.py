@@ -24,13 +24,13 @@ MAX_CLOCK_SKEW_S = 30
 
 @dataclass(frozen=True, slots=True)
 class EndpointProbe:
-    """Answer of one endpoint. `head` is None if it failed or `lags`; `found` is then the reason.
+    """Answer of one endpoint. `head` is None if it failed or `lags`; `finding` is then the reason.
     `head_s` is the timestamp of `head`.
     """
 
     endpoint: Endpoint
     head: int | None
-    found: str
+    finding: str
     remedy: str = ""
     exit: int = EXIT_REFUSED
     lags: bool = False
@@ -59,11 +59,11 @@ def has_enough_operators(probes: Sequence[EndpointProbe], min_operators: int) ->
     """Return whether the operators with a working endpoint are a quorum of all that answer,
     including lagging ones.
     """
-    working = operators_of(probe.endpoint for probe in probes if probe.head is not None)
-    answering = operators_of(
+    working_operators = operators_of(probe.endpoint for probe in probes if probe.head is not None)
+    answering_operators = operators_of(
         probe.endpoint for probe in probes if probe.head is not None or probe.lags
     )
-    return len(working) >= quorum_size(len(answering), min_operators)
+    return len(working_operators) >= quorum_size(len(answering_operators), min_operators)
 
 
 def endpoint_records(endpoint_pool: EndpointPool) -> list[EndpointDocument]:
@@ -74,7 +74,7 @@ def endpoint_records(endpoint_pool: EndpointPool) -> list[EndpointDocument]:
     ]
 
 
-def report(probes: Sequence[EndpointProbe]) -> list[ProbedEndpointDocument]:
+def probed_documents(probes: Sequence[EndpointProbe]) -> list[ProbedEndpointDocument]:
     """Return the records of the probed endpoints with their heads."""
     return [
         {**endpoint_records(EndpointPool([probe.endpoint], 1))[0], "head": probe.head}
@@ -92,8 +92,8 @@ def outvoted_endpoints(snapshot: Snapshot) -> Iterator[tuple[str, str]]:
 def _probe(endpoint: Endpoint, chain_id: int, now_s: Callable[[], float]) -> EndpointProbe:
     try:
         started = time.monotonic()
-        reported = int(endpoint.call("eth_chainId", []), 16)
-        took_ms = (time.monotonic() - started) * 1000
+        answered_id = int(endpoint.call("eth_chainId", []), 16)
+        latency_ms = (time.monotonic() - started) * 1000
         block = endpoint.call("eth_getBlockByNumber", ["latest", False])
         head, head_s = int(block["number"], 16), int(block["timestamp"], 16)
     except TrimtabError as error:
@@ -108,8 +108,8 @@ def _probe(endpoint: Endpoint, chain_id: int, now_s: Callable[[], float]) -> End
         return EndpointProbe(
             endpoint, None, "is not a node's JSON-RPC endpoint", "check its URL", EXIT_OPERATOR
         )
-    if reported != chain_id:
-        why = f"chain {reported}, but chain.chain_id is {chain_id}"
+    if answered_id != chain_id:
+        why = f"chain {answered_id}, but chain.chain_id is {chain_id}"
         return EndpointProbe(
             endpoint, None, why, "correct chain.chain_id or the endpoint", EXIT_OPERATOR
         )
@@ -121,11 +121,11 @@ def _probe(endpoint: Endpoint, chain_id: int, now_s: Callable[[], float]) -> End
             f"its head is {format_duration(skew_s)} in the future",
             "set this machine's clock (NTP)",
         )
-    age = f"{format_duration(abs(skew_s))} {'ahead of this clock' if skew_s > 0 else 'old'}"
+    age_text = f"{format_duration(abs(skew_s))} {'ahead of this clock' if skew_s > 0 else 'old'}"
     return EndpointProbe(
         endpoint,
         head,
-        f"chain {reported}, {took_ms:.0f} ms, head {head}, {age}",
+        f"chain {answered_id}, {latency_ms:.0f} ms, head {head}, {age_text}",
         head_s=head_s,
     )
 
@@ -136,7 +136,7 @@ def _marked_if_lagging(probe: EndpointProbe) -> EndpointProbe:
     return EndpointProbe(
         probe.endpoint,
         None,
-        f"{probe.found}: {probe.endpoint.health.state.why}",
+        f"{probe.finding}: {probe.endpoint.health.state.why}",
         "ask its operator, or replace it",
         EXIT_RETRYABLE,
         lags=True,

@@ -25,7 +25,7 @@ from agent.app.start.setup import SHOWN_GWEI, find_preset, initialise
 from agent.config.fields import parse_address, parse_variable
 from agent.config.load import load_config, parse_config
 from agent.config.presets import PRESETS, Preset, TemplateAsset
-from agent.config.writing import portfolio_templates as starters
+from agent.config.writing import portfolio_templates
 from agent.config.writing.template import render
 from agent.errors import ConfigError
 from agent.units import BPS, parse_bps, safe_label
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 NUMERAIRE = "USDC"
 LOCAL_RPC = (("TRIMTAB_LOCAL_RPC", "local"),)
 MIN_OPERATORS = 2
-ESTIMATED = "An estimate; trimtab doctor computes it with the pools found and current prices"
+ESTIMATE_NOTE = "An estimate; trimtab doctor computes it with the pools found and current prices"
 NO_ALERTS = ("", "none", "no", "off")
-ALL = ("", "all")
+ALL_CASH = ("", "all")
 PLACEHOLDER = "0x" + "0" * 39 + "1"
 
 
@@ -86,9 +86,9 @@ class InitAnswers:
         of another network are dropped.
         """
         find_preset(text)
-        local = text not in PRESETS
-        kept = () if local != self.is_local else self.rpc
-        return replace(self, network=text, rpc=kept or (LOCAL_RPC if local else ()))
+        is_local = text not in PRESETS
+        endpoints = () if is_local != self.is_local else self.rpc
+        return replace(self, network=text, rpc=endpoints or (LOCAL_RPC if is_local else ()))
 
     def with_wallet(self, text: str) -> InitAnswers:
         """Return the answers with the wallet's address."""
@@ -99,8 +99,8 @@ class InitAnswers:
         operators.
         """
         endpoints = []
-        for part in text.replace(",", " ").split():
-            variable, equals, operator = part.partition("=")
+        for pair in text.replace(",", " ").split():
+            variable, equals, operator = pair.partition("=")
             if not equals:
                 raise ConfigError(
                     "endpoints: not VARIABLE=OPERATOR",  # not repeated: a URL is a secret
@@ -121,30 +121,32 @@ class InitAnswers:
             )
         return replace(self, rpc=tuple(endpoints))
 
-    def with_basket(self, text: str, known: Sequence[Basket]) -> InitAnswers:
+    def with_basket(self, text: str, offered_baskets: Sequence[Basket]) -> InitAnswers:
         """Return the answers with a basket by number or name, or with own targets such as WETH=50%
         USDC=50%.
         """
-        chosen = {str(number): basket.name for number, basket in enumerate(known, 1)}
-        name = chosen.get(text, text)
-        if name in [basket.name for basket in known]:
+        names_by_number = {
+            str(number): basket.name for number, basket in enumerate(offered_baskets, 1)
+        }
+        name = names_by_number.get(text, text)
+        if name in [basket.name for basket in offered_baskets]:
             return replace(self, template=name, targets=())
         targets = []
-        for part in text.replace(",", " ").split():
-            symbol, equals, share = part.partition("=")
+        for pair in text.replace(",", " ").split():
+            symbol, equals, share = pair.partition("=")
             if not (symbol and equals and share):
                 raise ConfigError(
                     f"basket: {text[:60]!r} is neither a number of the list nor SYMBOL=SHARE",
-                    f"write 1 to {len(known)}, or for example WETH=50% USDC=50%",
+                    f"write 1 to {len(offered_baskets)}, or for example WETH=50% USDC=50%",
                 )
             targets.append((symbol, share))
         total = sum(parse_bps(share, f"basket {symbol}") for symbol, share in targets)
         symbols = [token.symbol for token in find_preset(self.network).tokens]
-        unknown = [symbol for symbol, _ in targets if symbol not in symbols]
-        if unknown or total != BPS or NUMERAIRE not in dict(targets):
+        unknown_symbols = [symbol for symbol, _ in targets if symbol not in symbols]
+        if unknown_symbols or total != BPS or NUMERAIRE not in dict(targets):
             why = f"sum to {total / 100:g}%"
-            if unknown:
-                why = f"name {unknown[0]}, which is not one of {', '.join(symbols)}"
+            if unknown_symbols:
+                why = f"name {unknown_symbols[0]}, which is not one of {', '.join(symbols)}"
             elif total == BPS:
                 why = f"lack {NUMERAIRE}, the unit of account (0% is allowed)"
             raise ConfigError(f"basket: the shares {why}", "for example WETH=50% USDC=50%")
@@ -154,7 +156,7 @@ class InitAnswers:
         """Return the answers with the most numeraire to use; "all" or nothing for all of it. A new
         amount drops the ceiling, which was named for another.
         """
-        amount = "" if text in ALL else _amount(text, "cash", "write 1000, or all")
+        amount = "" if text in ALL_CASH else _amount(text, "cash", "write 1000, or all")
         if amount == self.use_cash:
             return self
         return replace(self, use_cash=amount, max_live_value="")
@@ -173,16 +175,16 @@ class InitAnswers:
         trades and cost of a year at three gas prices.
         """
         preset = find_preset(self.network)
-        template = starters.find_template(self.template) if self.template else None
+        template = portfolio_templates.find_template(self.template) if self.template else None
         targets = self.targets
         if template is not None:
-            targets = tuple(starters.template_targets(template, preset))
+            targets = tuple(portfolio_templates.template_targets(template, preset))
         config = _draft(template, preset, targets, self.use_cash, self.ceiling)
         total = Fraction(self.use_cash or self.ceiling)
         rows = least_totals_of_config(config, Fraction(1), total)
-        about = "" if self.use_cash else f" {self.ceiling} is the ceiling."
+        ceiling_note = "" if self.use_cash else f" {self.ceiling} is the ceiling."
         return [
-            f"Is it worth it? {ESTIMATED}.{about}",
+            f"Is it worth it? {ESTIMATE_NOTE}.{ceiling_note}",
             *worth_lines(rows, SHOWN_GWEI, total),
         ]
 
@@ -219,20 +221,28 @@ def baskets(network: str) -> list[Basket]:
     network.
     """
     preset, rows = find_preset(network), []
-    for template in starters.PORTFOLIO_TEMPLATES.values():
+    for template in portfolio_templates.PORTFOLIO_TEMPLATES.values():
         try:
-            targets = tuple(starters.template_targets(template, preset))
+            targets = tuple(portfolio_templates.template_targets(template, preset))
         except ConfigError:
             continue
         past = template_result(template.name) if network in PRESETS else None
         rows.append(
-            Basket(template.name, template.about, targets, past, _least(template, preset, targets))
+            Basket(
+                template.name,
+                template.about,
+                targets,
+                past,
+                _least_total_text(template, preset, targets),
+            )
         )
     return rows
 
 
-def _least(
-    template: starters.PortfolioTemplate, preset: Preset, targets: Sequence[tuple[str, str]]
+def _least_total_text(
+    template: portfolio_templates.PortfolioTemplate,
+    preset: Preset,
+    targets: Sequence[tuple[str, str]],
 ) -> str:
     rows = least_totals_of_config(_draft(template, preset, targets), Fraction(1))
     totals = (Decimal(row["total"] or 0) for row in rows if row["gas_gwei"] == SHOWN_GWEI)
@@ -240,25 +250,27 @@ def _least(
 
 
 def _draft(
-    template: starters.PortfolioTemplate | None,
+    template: portfolio_templates.PortfolioTemplate | None,
     preset: Preset,
     targets: Sequence[tuple[str, str]],
     use_cash: str = "",
     max_live_value: str = "",
 ) -> Config:
     """Return a config with these targets and amounts, without the owner's wallet and endpoints."""
-    known: Mapping[str, tuple[str, str | None]] = {
+    preset_tokens: Mapping[str, tuple[str, str | None]] = {
         token.symbol: (token.address, token.feed) for token in preset.tokens
     }
-    if unknown := [symbol for symbol, _ in targets if symbol not in known]:
+    if unknown := [symbol for symbol, _ in targets if symbol not in preset_tokens]:
         raise ConfigError(
             f"basket: {unknown[0]} is not a token of this network",
-            f"choose from {', '.join(known)}",
+            f"choose from {', '.join(preset_tokens)}",
         )
-    assets = [TemplateAsset(symbol, known[symbol][0], share, None) for symbol, share in targets]
+    assets = [
+        TemplateAsset(symbol, preset_tokens[symbol][0], share, None) for symbol, share in targets
+    ]
     text = render(preset, PLACEHOLDER, assets, (), NUMERAIRE, (("RPC", "any"),))
     if template is not None:
-        text = starters.apply_template(text, template)
+        text = portfolio_templates.apply_template(text, template)
     return parse_config(
         with_amounts(text, use_cash or None, max_live_value or None), "the new config"
     )
@@ -278,34 +290,34 @@ def variable_state(name: str) -> str:
     return "set" if os.environ.get(name) else "not set yet"
 
 
-OWN = "own"
+OWN_WEIGHTS = "own"
 """Name of the basket of typed weights, whose fields are named SHARE plus the symbol."""
-SHARE = "share:"
-OPTION = re.compile(r"^(--)?[a-z]+: ")
+SHARE_FIELD = "share:"
+OPTION_PREFIX = re.compile(r"^(--)?[a-z]+: ")
 
 
-def check_setup(typed: Mapping[str, str]) -> dict[str, Any]:
+def check_setup(field_texts: Mapping[str, str]) -> dict[str, Any]:
     """Return `errors` by field; `shown`, the valid answers in words; `outlook`, whether the amount
     is worth it; `baskets` and `tokens` of the network, and the `basis` of past results. A field that
     is missing has its default.
     """
-    answers, errors, known = _answers(typed)
+    answers, errors, offered_baskets = _answers(field_texts)
     return {
         "errors": errors,
-        "shown": _shown(answers, errors),
+        "shown": _answer_texts(answers, errors),
         "outlook": [] if errors else _outlook(answers),
-        "baskets": [_row(basket) for basket in known],
+        "baskets": [_basket_row(basket) for basket in offered_baskets],
         "tokens": [] if "network" in errors else _tokens(answers),
         "basis": PAST_BASIS,
         "numeraire": NUMERAIRE,
     }
 
 
-def write_setup(path: str, typed: Mapping[str, str]) -> dict[str, Any]:
+def write_setup(path: str, field_texts: Mapping[str, str]) -> dict[str, Any]:
     """Write the config as `trimtab init` does, and return its document, with the commands that come
     `next` and the `gas` that the wallet needs. Raises ConfigError, and then leaves no file.
     """
-    answers, errors, _ = _answers(typed)
+    answers, errors, _ = _answers(field_texts)
     for field, why in errors.items():
         raise ConfigError(f"{field}: {why}", "correct it")
     document = answers.write(Path(path))
@@ -314,11 +326,11 @@ def write_setup(path: str, typed: Mapping[str, str]) -> dict[str, Any]:
     option = "" if Path(path) == Path("trimtab.toml") else f" --config {shlex.quote(path)}"
     steps = list(document["next"])
     if wallet.test_account is None:
-        place = next(
-            (at for at, line in enumerate(steps) if line.startswith("trimtab")), len(steps)
+        position = next(
+            (index for index, line in enumerate(steps) if line.startswith("trimtab")), len(steps)
         )
         steps.insert(
-            place,
+            position,
             "trimtab wallet import  (in a terminal, with the key of the wallet, unless wallet.json"
             " has it already)",
         )
@@ -329,28 +341,34 @@ def write_setup(path: str, typed: Mapping[str, str]) -> dict[str, Any]:
     return {**document, "next": steps, "gas": loaded.config.limits.native_floor or ""}
 
 
-def _answers(typed: Mapping[str, str]) -> tuple[InitAnswers, dict[str, str], list[Basket]]:
+def _answers(field_texts: Mapping[str, str]) -> tuple[InitAnswers, dict[str, str], list[Basket]]:
     """Return the valid answers, the errors by field, and the baskets of the network."""
     answers, errors = InitAnswers(), dict[str, str]()
 
-    def take(field: str, check: Callable[[InitAnswers, str], InitAnswers], default: str) -> None:
+    def check_field(
+        field: str, check: Callable[[InitAnswers, str], InitAnswers], default: str
+    ) -> None:
         nonlocal answers
         try:
-            answers = check(answers, typed.get(field, "").strip() or default)
+            answers = check(answers, field_texts.get(field, "").strip() or default)
         except ConfigError as error:
             errors[field] = _sentence(error)
 
-    take("network", InitAnswers.with_network, "ethereum")
-    known = [] if "network" in errors else _baskets(answers)
-    take("wallet", InitAnswers.with_wallet, "")
-    if not answers.is_local or typed.get("endpoints", "").strip():
-        take("endpoints", InitAnswers.with_endpoints, "")
-    if known:
-        take("basket", lambda current, text: _with_basket(current, text, typed, known), "")
-    take("cash", InitAnswers.with_cash, "all")
-    take("ceiling", InitAnswers.with_ceiling, "")
-    take("alert", InitAnswers.with_alert, "none")
-    return answers, errors, known
+    check_field("network", InitAnswers.with_network, "ethereum")
+    offered_baskets = [] if "network" in errors else _baskets(answers)
+    check_field("wallet", InitAnswers.with_wallet, "")
+    if not answers.is_local or field_texts.get("endpoints", "").strip():
+        check_field("endpoints", InitAnswers.with_endpoints, "")
+    if offered_baskets:
+        check_field(
+            "basket",
+            lambda current, text: _with_basket(current, text, field_texts, offered_baskets),
+            "",
+        )
+    check_field("cash", InitAnswers.with_cash, "all")
+    check_field("ceiling", InitAnswers.with_ceiling, "")
+    check_field("alert", InitAnswers.with_alert, "none")
+    return answers, errors, offered_baskets
 
 
 def _baskets(answers: InitAnswers) -> list[Basket]:
@@ -363,30 +381,33 @@ def _preset_baskets(network: str) -> list[Basket]:
 
 
 def _with_basket(
-    answers: InitAnswers, chosen: str, typed: Mapping[str, str], known: list[Basket]
+    answers: InitAnswers,
+    chosen_basket: str,
+    field_texts: Mapping[str, str],
+    offered_baskets: list[Basket],
 ) -> InitAnswers:
-    if chosen == OWN:
+    if chosen_basket == OWN_WEIGHTS:
         shares = {
             symbol: text.strip().removesuffix("%").strip()
             for symbol in _tokens(answers)
-            if (text := typed.get(SHARE + symbol, "")).strip()
+            if (text := field_texts.get(SHARE_FIELD + symbol, "")).strip()
         }
         if not shares:
             raise ConfigError("No weights were entered", "write the share of each token in percent")
         pairs = " ".join(f"{symbol}={share}%" for symbol, share in shares.items())
-        return answers.with_basket(pairs, known)
-    if chosen not in [basket.name for basket in known]:
+        return answers.with_basket(pairs, offered_baskets)
+    if chosen_basket not in [basket.name for basket in offered_baskets]:
         raise ConfigError("No basket is chosen", "choose a listed one, or type your own weights")
-    return answers.with_basket(chosen, known)
+    return answers.with_basket(chosen_basket, offered_baskets)
 
 
 def _sentence(error: ConfigError) -> str:
     """Return an error of a field: what is wrong, and what to do."""
-    sentences = [OPTION.sub("", error.message), error.remedy]
+    sentences = [OPTION_PREFIX.sub("", error.message), error.remedy]
     return " ".join(f"{sentence[0].upper()}{sentence[1:]}." for sentence in sentences if sentence)
 
 
-def _shown(answers: InitAnswers, errors: Mapping[str, str]) -> dict[str, str]:
+def _answer_texts(answers: InitAnswers, errors: Mapping[str, str]) -> dict[str, str]:
     texts = {
         "network": answers.network,
         "wallet": answers.wallet,
@@ -411,7 +432,7 @@ def _outlook(answers: InitAnswers) -> list[str]:
         return [_sentence(error)]
 
 
-def _row(basket: Basket) -> dict[str, Any]:
+def _basket_row(basket: Basket) -> dict[str, Any]:
     contents = " ".join(f"{symbol} {share}" for symbol, share in basket.targets)
     return {
         "name": basket.name,

@@ -20,10 +20,10 @@ def template_result(name: str) -> PastResultDocument | None:
     """Return the stored result of a template (scripts/past_results.py writes it); None without
     one.
     """
-    return _stored().get(name)
+    return _stored_results().get(name)
 
 
 @cache
-def _stored() -> dict[str, PastResultDocument]:
+def _stored_results() -> dict[str, PastResultDocument]:
     results: dict[str, PastResultDocument] = json.loads(STORED.read_text(encoding="utf-8"))
     return results

@@ -33,7 +33,7 @@ from agent.config.presets import PRESETS, Preset, PresetToken, TemplateAsset
 from agent.config.tables.chain import RpcTable
 from agent.config.tables.futures import HyperliquidTable
 from agent.config.tables.portfolio import NATIVE
-from agent.config.writing import portfolio_templates as starters
+from agent.config.writing import portfolio_templates
 from agent.config.writing.futures_template import (
     find_futures_profile,
     futures_text,
@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     )
 
 
-LONGEST_AGE_S = 90_000
+MAX_AGE_S = 90_000
 """Maximum age of a round: the slowest feed heartbeat, a day, plus an hour of tolerance."""
 MAX_PRICE_RATIO = Fraction(101, 100)
 SHOWN_GWEI = "1"
@@ -102,18 +102,22 @@ def _feed_prices(feed: str, rpc: Sequence[tuple[str, str]], now_s: float) -> Ite
     """Yield the dollar price from each endpoint that reports a fresh round."""
     for variable, operator in rpc:
         try:
-            line = wiring.open_transport(RpcTable(operator=operator, url_env=variable))
-            latest, _ = watch.read_feed(
-                feed, query_lens(line, [item for _, item in watch.feed_questions(feed)])
+            transport = wiring.open_transport(RpcTable(operator=operator, url_env=variable))
+            latest_round, _ = watch.read_feed(
+                feed, query_lens(transport, [item for _, item in watch.feed_questions(feed)])
             )
         except TrimtabError:
             continue
-        if latest is None or latest.answer <= 0 or now_s - latest.updated_at_s > LONGEST_AGE_S:
+        if (
+            latest_round is None
+            or latest_round.answer <= 0
+            or now_s - latest_round.updated_at_s > MAX_AGE_S
+        ):
             continue
-        yield Fraction(latest.answer, 10**latest.decimals)
+        yield Fraction(latest_round.answer, 10**latest_round.decimals)
 
 
-Backing = tuple[str, str, str]
+Implementation = tuple[str, str, str]
 """(token, implementation, code hash of the implementation)."""
 NO_CODE = "0x" + "0" * 64
 EMPTY_CODE = "0xc5d2460186f7233c927e7db2dcc703c0e500b653ca82273b7bfad8045d85a470"
@@ -140,9 +144,9 @@ class FuturesStart:
                 " contracts; docs/futures.md shows its form",
             )
         venue = read_venue(self.venue)
-        spot = {asset.symbol: asset.target for asset in assets}
-        weights = futures_weights(venue, spot, dict(self.targets))
-        return futures_text(profile, venue, numeraire, weights, spot)
+        spot_targets = {asset.symbol: asset.target for asset in assets}
+        weights = futures_weights(venue, spot_targets, dict(self.targets))
+        return futures_text(profile, venue, numeraire, weights, spot_targets)
 
 
 def initialise(  # noqa: PLR0913
@@ -178,14 +182,14 @@ def initialise(  # noqa: PLR0913
             "--token-list-sha256: no token list is given",
             "add --token-list FILE, or omit the hash",
         )
-    read = None
+    loaded_list = None
     if token_list is not None:
-        read = read_token_list(token_list, preset.chain_id, token_list_sha256)
-    listed = () if read is None else read.tokens
-    ready = _ready(template, stable, targets)
-    if ready is not None:
-        targets = starters.template_targets(ready, preset, stable)
-    assets = [_asset(name, share, preset, listed) for name, share in targets]
+        loaded_list = read_token_list(token_list, preset.chain_id, token_list_sha256)
+    listed_tokens = () if loaded_list is None else loaded_list.tokens
+    chosen_template = _chosen_template(template, stable, targets)
+    if chosen_template is not None:
+        targets = portfolio_templates.template_targets(chosen_template, preset, stable)
+    assets = [_template_asset(name, share, preset, listed_tokens) for name, share in targets]
     symbols = [asset.symbol for asset in assets]
     if numeraire not in symbols:
         raise ConfigError(
@@ -194,7 +198,7 @@ def initialise(  # noqa: PLR0913
         )
     _require_endpoint_names(rpc)
     load_env_file(path.absolute().parent, (variable for variable, _ in rpc))
-    dollars = usd_price(assets[symbols.index(numeraire)], price, rpc)
+    numeraire_usd = usd_price(assets[symbols.index(numeraire)], price, rpc)
     text = render(
         preset,
         parse_address(wallet, "--wallet"),
@@ -202,17 +206,17 @@ def initialise(  # noqa: PLR0913
         _hubs(preset, assets),
         numeraire,
         rpc,
-        dollars,
+        numeraire_usd,
     )
-    if ready is not None:
-        text = starters.apply_template(text, ready)
+    if chosen_template is not None:
+        text = portfolio_templates.apply_template(text, chosen_template)
     if futures is not None:
         if futures.venue is None and network not in PRESETS:
             futures = replace(futures, venue=Path(network))
         text += futures.text(numeraire, assets)
-    text = with_amounts(text, use_cash, max_live_value or ceiling_of(use_cash, dollars))
+    text = with_amounts(text, use_cash, max_live_value or ceiling_of(use_cash, numeraire_usd))
     text = _with_choices(text, network, wallet, alert)
-    parsed = parse_config(text, "the new config")
+    config = parse_config(text, "the new config")
     try:
         create_file(path, text.encode())
     except FileExistsError:
@@ -225,35 +229,39 @@ def initialise(  # noqa: PLR0913
         raise ConfigError(
             f"{path}: cannot be written: {error.strerror}", "choose a folder that exists"
         ) from None
-    cash, ceiling = parsed.portfolio.use_cash, parsed.portfolio.max_live_value
-    total = None if cash is None else Fraction(cash)
-    amount = Fraction(ceiling) if total is None and ceiling is not None else total
-    needs = least_totals_of_config(parsed, dollars, amount)
-    option = "" if path == Path("trimtab.toml") else f" --config {shlex.quote(str(path))}"
-    steps = [f"export {variable}=…  (endpoint of operator {who})" for variable, who in rpc]
-    if ready is not None and ready.todo:
-        steps.append(ready.todo)
+    use_cash_text, ceiling = config.portfolio.use_cash, config.portfolio.max_live_value
+    cash_amount = None if use_cash_text is None else Fraction(use_cash_text)
+    shown_amount = Fraction(ceiling) if cash_amount is None and ceiling is not None else cash_amount
+    least_totals = least_totals_of_config(config, numeraire_usd, shown_amount)
+    config_option = "" if path == Path("trimtab.toml") else f" --config {shlex.quote(str(path))}"
+    next_steps = [
+        f"export {variable}=…  (endpoint of operator {operator})" for variable, operator in rpc
+    ]
+    if chosen_template is not None and chosen_template.todo:
+        next_steps.append(chosen_template.todo)
     commands = ["doctor", "trust"]
-    if isinstance(parsed.futures, HyperliquidTable):
+    if isinstance(config.futures, HyperliquidTable):
         commands += ["paper --once --value 800 --margin 100", "delegate"]
-    steps += [f"trimtab {command}{option}" for command in commands]
+    next_steps += [f"trimtab {command}{config_option}" for command in commands]
     return {
         "config": str(path),
         "chain_id": preset.chain_id,
-        "token_list_sha256": None if read is None else read.digest,
-        "template": None if ready is None else ready.name,
+        "token_list_sha256": None if loaded_list is None else loaded_list.digest,
+        "template": None if chosen_template is None else chosen_template.name,
         "numeraire": numeraire,
-        "numeraire_usd": f"{float(dollars):.10g}",
+        "numeraire_usd": f"{float(numeraire_usd):.10g}",
         "ceiling": ceiling,
-        "least_total": needs,
+        "least_total": least_totals,
         "assets": [fill(NewAssetDocument, asset) for asset in assets],
         "warnings": [
             *minimum.asset_count_warnings(len(assets)),
-            *ceiling_warnings(parsed, dollars, total),
-            *_store_warnings(path, parsed.store.url),
+            *ceiling_warnings(config, numeraire_usd, cash_amount),
+            *_store_warnings(path, config.store.url),
         ],
-        "next": steps,
-        "worth": [] if amount is None else worth_lines(needs, SHOWN_GWEI, amount),
+        "next": next_steps,
+        "worth": []
+        if shown_amount is None
+        else worth_lines(least_totals, SHOWN_GWEI, shown_amount),
     }
 
 
@@ -282,8 +290,8 @@ def find_preset(network: str) -> Preset:
         )
     config = load_config(network).config
     v2, v3 = config.venues.uniswap_v2, config.venues.uniswap_v3
-    live = config.chain.fork or not config.chain.local  # a fork has the id of a live chain
-    if live or v2 is None or v3 is None:
+    is_live = config.chain.fork or not config.chain.local  # a fork has the id of a live chain
+    if is_live or v2 is None or v3 is None:
         raise ConfigError(
             f"--network {network}: not the config of a local chain",
             "start one with trimtab localchain --write-config FILE",
@@ -315,9 +323,9 @@ def _with_choices(text: str, network: str, wallet: str, alert: tuple[str, str] |
         parse_variable(variable, "--alert NAME=VARIABLE")
         text += f"[[alerts.targets]]\nname = {json.dumps(name)}\nurl_env = {json.dumps(variable)}\n"
     if network not in PRESETS:
-        of_chain = load_config(network).config.wallet
-        if of_chain.address == parse_address(wallet, "--wallet"):
-            key = f"test_account = {of_chain.test_account}"
+        chain_wallet = load_config(network).config.wallet
+        if chain_wallet.address == parse_address(wallet, "--wallet"):
+            key = f"test_account = {chain_wallet.test_account}"
             text = text.replace('keystore = "wallet.json"', key.ljust(24), 1)
     return text
 
@@ -333,7 +341,7 @@ def _require_endpoint_names(rpc: Sequence[tuple[str, str]]) -> None:
             )
 
 
-def _ready(
+def _chosen_template(
     template: str | None, stable: str | None, targets: Sequence[tuple[str, str]]
 ) -> PortfolioTemplate | None:
     """Return the named template, if any. Raises ConfigError unless targets or a template are given."""
@@ -351,7 +359,7 @@ def _ready(
         return None
     if targets:
         raise ConfigError("--target: a template has its own targets", "omit --template or --target")
-    return starters.find_template(template)
+    return portfolio_templates.find_template(template)
 
 
 def trust(
@@ -374,93 +382,100 @@ def trust(
         if unseen:
             config_versions.require_unchanged(loaded, context.store.configs)
         snapshot = context.reader.snapshot()
-        rows, backing, empty = list_contracts(context, snapshot)
-        rows += (paid := _payouts(context))
-        require_code(empty)
-        markets, numbers = list_markets(context)
-        known = all(row["state"] == "unchanged" for row in (*rows, *markets))
+        rows, implementations, without_code = list_contracts(context, snapshot)
+        rows += (payout_rows := _payout_rows(context))
+        require_code(without_code)
+        markets, market_numbers = list_markets(context)
+        is_all_pinned = all(row["state"] == "unchanged" for row in (*rows, *markets))
         document: TrustDocument = {
             "block": snapshot.head.number,
-            "pinned": known,
+            "pinned": is_all_pinned,
             "contracts": rows,
         }
         if markets:
             document["markets"] = markets
-        if not known and confirm(document):
-            for row in paid:
+        if not is_all_pinned and confirm(document):
+            for row in payout_rows:
                 context.store.requests.confirm_payout_address(row["address"], context.clock.now_s())
-            pin_markets(context, numbers)
-            pin_contracts(context, rows[: len(rows) - len(paid)], backing)
+            pin_markets(context, market_numbers)
+            pin_contracts(context, rows[: len(rows) - len(payout_rows)], implementations)
             document["pinned"] = True
         return document
 
 
 def list_contracts(
     context: wiring.AgentContext, snapshot: Snapshot
-) -> tuple[list[ContractDocument], list[Backing], list[Verdict]]:
+) -> tuple[list[ContractDocument], list[Implementation], list[Verdict]]:
     """Return a row for every contract of the config, each pool and each proxy implementation, the
     implementations, and a verdict for each address without code.
     """
     hashes = {code.address: code.hash for code in snapshot.code_hashes}
-    names = _names(context)
+    names = _contract_names(context)
     pins = {pin.address: pin.code_hash for pin in context.store.trust.pins()}
     rows: list[ContractDocument] = []
-    empty = []
+    without_code = []
     for address in (*context.execution.pinned, *(pool.address for pool in context.pools)):
         code_hash = hashes.get(address, NO_CODE)
         if code_hash in (NO_CODE, EMPTY_CODE):
-            empty.append(
+            without_code.append(
                 Verdict("code", f"{names[address]} at {address}: no code", "a contract", False)
             )
         state = pin_state(pins.get(address), code_hash)
         rows.append(
             {"what": names[address], "address": address, "code_hash": code_hash, "state": state}
         )
-    trusted, backing = context.store.trust.implementations(), []
+    pinned_implementations, implementations = context.store.trust.implementations(), []
     for proxy in snapshot.implementations:
         code_hash = hashes.get(proxy.address, NO_CODE)
-        what = f"implementation of {names[proxy.token].removeprefix('token ')}"
+        contract_name = f"implementation of {names[proxy.token].removeprefix('token ')}"
         if code_hash in (NO_CODE, EMPTY_CODE):
-            measured = f"{what} at {proxy.address}: no code, or it cannot be read"
-            empty.append(Verdict("code", measured, "a contract", False))
-        state = pin_state(trusted.get(proxy.token), (proxy.address, code_hash))
+            fault = f"{contract_name} at {proxy.address}: no code, or it cannot be read"
+            without_code.append(Verdict("code", fault, "a contract", False))
+        state = pin_state(pinned_implementations.get(proxy.token), (proxy.address, code_hash))
         rows.append(
-            {"what": what, "address": proxy.address, "code_hash": code_hash, "state": state}
+            {
+                "what": contract_name,
+                "address": proxy.address,
+                "code_hash": code_hash,
+                "state": state,
+            }
         )
-        backing.append((proxy.token, proxy.address, code_hash))
-    return rows, backing, empty
+        implementations.append((proxy.token, proxy.address, code_hash))
+    return rows, implementations, without_code
 
 
-def require_code(empty: Sequence[Verdict]) -> None:
+def require_code(without_code: Sequence[Verdict]) -> None:
     """Raise Refused if an address holds no code."""
-    if empty:
+    if without_code:
         raise Refused(
-            "some addresses hold no code: " + "; ".join(v.measured for v in empty),
-            empty,
+            "some addresses hold no code: " + "; ".join(v.measured for v in without_code),
+            without_code,
             "correct the config",
         )
 
 
 def pin_contracts(
-    context: wiring.AgentContext, rows: Sequence[ContractDocument], backing: Sequence[Backing]
+    context: wiring.AgentContext,
+    rows: Sequence[ContractDocument],
+    implementations: Sequence[Implementation],
 ) -> None:
     """Pin the contracts of the rows and the implementations; the owner has confirmed them."""
     context.store.trust.pin(
-        {row["address"]: row["code_hash"] for row in rows}, context.clock.now_s(), backing
+        {row["address"]: row["code_hash"] for row in rows}, context.clock.now_s(), implementations
     )
 
 
-def _payouts(context: wiring.AgentContext) -> list[ContractDocument]:
+def _payout_rows(context: wiring.AgentContext) -> list[ContractDocument]:
     """Return a row for each payout address. Raises ConfigError for the wallet itself, a contract of
     the config, or the zero address.
     """
-    wallet, known = context.config.wallet, context.store.requests.payout_addresses()
-    ours = {wallet.address: "the wallet itself"} | dict.fromkeys(
+    wallet, confirmed_addresses = context.config.wallet, context.store.requests.payout_addresses()
+    own_addresses = {wallet.address: "the wallet itself"} | dict.fromkeys(
         context.execution.pinned, "a contract of the config"
     )
     for address in wallet.payout_addresses:
-        if address in ours or int(address, 16) == 0:
-            why = ours.get(address, "the zero address")
+        if address in own_addresses or int(address, 16) == 0:
+            why = own_addresses.get(address, "the zero address")
             raise ConfigError(
                 f"wallet.payout_addresses: {address} is {why}",
                 "give the address of another account of yours",
@@ -470,7 +485,7 @@ def _payouts(context: wiring.AgentContext) -> list[ContractDocument]:
             "what": "payout address",
             "address": address,
             "code_hash": NO_CODE,
-            "state": "unchanged" if address in known else "new",
+            "state": "unchanged" if address in confirmed_addresses else "new",
         }
         for address in wallet.payout_addresses
     ]
@@ -481,7 +496,7 @@ def pin_all(config: LoadedConfig, transports: Sequence[Transport] | None = None)
     return trust(config, lambda _: True, transports)
 
 
-def _names(context: wiring.AgentContext) -> dict[str, str]:
+def _contract_names(context: wiring.AgentContext) -> dict[str, str]:
     names = fixed_contracts(context.config, context.store.positions.changes())
     names |= {
         t.address: f"token {t.label}"
@@ -510,38 +525,44 @@ def _hubs(preset: Preset, assets: Sequence[TemplateAsset]) -> list[TemplateAsset
     ]
 
 
-def _asset(name: str, share: str, preset: Preset, listed: Sequence[TemplateAsset]) -> TemplateAsset:
+def _template_asset(
+    name: str, share: str, preset: Preset, listed_tokens: Sequence[TemplateAsset]
+) -> TemplateAsset:
     """Return the asset for a symbol, an address or "native", with its share. Raises ConfigError for
     an unknown or ambiguous symbol.
     """
-    target = f"{parse_bps(share, f'--target {name}') / 100:g}%"
-    known = [
+    target_text = f"{parse_bps(share, f'--target {name}') / 100:g}%"
+    preset_tokens = [
         TemplateAsset(token.symbol, token.address, "", token.feed, token.decimals)
         for token in preset.tokens
     ]
     if name == NATIVE:
         return next(
-            replace(token, symbol=token.symbol.removeprefix("W"), address=NATIVE, target=target)
-            for token in known
+            replace(
+                token, symbol=token.symbol.removeprefix("W"), address=NATIVE, target=target_text
+            )
+            for token in preset_tokens
             if token.address == preset.wrapped_native
         )
     feeds = {token.address: token.feed for token in preset.tokens}
     if name.startswith("0x"):
         address = parse_address(name, "--target")
-        unlisted = TemplateAsset(f"T{address[2:8]}", address, target, feeds.get(address))
+        unlisted_token = TemplateAsset(f"T{address[2:8]}", address, target_text, feeds.get(address))
         return next(
             (
-                replace(token, target=target)
-                for token in (*known, *listed)
+                replace(token, target=target_text)
+                for token in (*preset_tokens, *listed_tokens)
                 if token.address == address
             ),
-            unlisted,
+            unlisted_token,
         )
     # The preset's entry takes precedence over the token list's, because it has the feed.
     matches = {
-        token.address: token for token in reversed((*known, *listed)) if token.symbol == name
+        token.address: token
+        for token in reversed((*preset_tokens, *listed_tokens))
+        if token.symbol == name
     }
-    refuse_look_alike(name, next(iter(matches), None), known, listed)
+    refuse_look_alike(name, next(iter(matches), None), preset_tokens, listed_tokens)
     if not matches:
         raise ConfigError(
             f"--target: {name!r} is not a known token",
@@ -553,7 +574,7 @@ def _asset(name: str, share: str, preset: Preset, listed: Sequence[TemplateAsset
             f"--target: {name!r} matches several tokens: {', '.join(sorted(matches))}",
             "give the address instead",
         )
-    return replace(next(iter(matches.values())), target=target)
+    return replace(next(iter(matches.values())), target=target_text)
 
 
 FUTURES_BOUND = "limits.futures_notional: largest notional of [futures] per spot value"
@@ -566,8 +587,8 @@ def templates(network: str = "ethereum") -> TemplatesDocument:
     preset = find_preset(network)
     addresses = {token.symbol: token.address for token in preset.tokens}
     documents: list[TemplateDocument] = []
-    for template in starters.PORTFOLIO_TEMPLATES.values():
-        tokens = starters.template_targets(template, preset)
+    for template in portfolio_templates.PORTFOLIO_TEMPLATES.values():
+        tokens = portfolio_templates.template_targets(template, preset)
         documents.append(
             {
                 "name": template.name,

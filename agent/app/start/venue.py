@@ -1,6 +1,6 @@
-"""The futures venue before the first trade. Checks for `trimtab doctor`: collateral, linked contract
-addresses, the implementation behind each proxy; on Hyperliquid the account and its agent. The
-agent's key: created, stored like other keys, and approved by the wallet on the venue.
+"""The futures venue before the first trade. Checks for `trimtab doctor`: collateral, linked
+contract addresses, the implementation behind each proxy; on Hyperliquid the account and its agent.
+The agent's key: created, stored like other keys, and approved by the wallet on the venue.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from agent.chain.lens import (
     answer_uint,
     query_lens,
 )
-from agent.chain.tokens import UNREADABLE
+from agent.chain.tokens import UNREAD_ADDRESS
 from agent.config.key_sources import agent_key_source
 from agent.config.tables.futures import FuturesTable, HyperliquidTable
 from agent.errors import ConfigError, Refused
@@ -69,22 +69,22 @@ def venue_checks(
     if table is None:
         return
     if isinstance(table, HyperliquidTable):
-        yield from _hyperliquid(context, snapshot, table)
+        yield from _hyperliquid_checks(context, snapshot, table)
         return
-    yield from _collateral(context, snapshot, portfolio, table)
-    yield from _addresses(context, table)
-    yield from _markets(context, table)
-    yield from _implementations(context, snapshot, table.contracts)
+    yield from _collateral_checks(context, snapshot, portfolio, table)
+    yield from _address_checks(context, table)
+    yield from _market_checks(context, table)
+    yield from _implementation_checks(context, snapshot, table.contracts)
 
 
-def _hyperliquid(
-    context: wiring.AgentContext, unread: Snapshot, table: HyperliquidTable
+def _hyperliquid_checks(
+    context: wiring.AgentContext, unread_snapshot: Snapshot, table: HyperliquidTable
 ) -> Iterator[CheckLine]:
     """Read the account, and look for the approved agent."""
     venue = context.order_venue()
     if venue is None:
         return
-    snapshot = venue.read(unread)
+    snapshot = venue.read(unread_snapshot)
     if (account := margin_account(snapshot)) is None:
         why = snapshot.layer(FuturesReading).unknown
         yield "futures account", FAIL, why, "no orders are sent until the margin account is known"
@@ -98,15 +98,15 @@ def _hyperliquid(
     else:
         yield "futures account", NOTE, text, "deposit USDC at the venue before the first order"
     remedy = "trimtab delegate --send"
-    if blocked := snapshot.layer(FuturesReading).blocked:
-        yield "futures agent", NOTE, blocked, remedy
+    if blocked_reason := snapshot.layer(FuturesReading).blocked:
+        yield "futures agent", NOTE, blocked_reason, remedy
     else:
         text = f"{table.agent_name}, approved until {format_time(snapshot.layer(FuturesReading).agent_end_s)}"
         if approval_ends_soon(snapshot):
             yield "futures agent", NOTE, text, remedy
         else:
             yield "futures agent", OK, text, ""
-    yield _agent_key(table, context.loaded.path.parent)
+    yield _agent_key_check(table, context.loaded.path.parent)
 
 
 def list_markets(
@@ -121,22 +121,24 @@ def list_markets(
     if not isinstance(table, HyperliquidTable):
         return [], {}
     numbers = wiring.listed_numbers(table)
-    pinned = context.store.trust.market_numbers(table.network)
-    configured = [market.name for market in table.markets]
-    for name in configured:
+    pinned_numbers = context.store.trust.market_numbers(table.network)
+    configured_names = [market.name for market in table.markets]
+    for name in configured_names:
         if name not in numbers:
             raise Refused(
                 f"futures.markets: {table.venue} lists no market {name}",
                 remedy="correct its symbol, as listed by the venue",
             )
-    differing = [name for name in numbers if pinned and pinned.get(name) != numbers[name]]
+    differing_names = [
+        name for name in numbers if pinned_numbers and pinned_numbers.get(name) != numbers[name]
+    ]
     rows: list[MarketNumberDocument] = [
         {
             "market": safe_label(name, "a market without a printable name"),
             "number": numbers[name],
-            "state": pin_state(pinned.get(name), numbers[name]),
+            "state": pin_state(pinned_numbers.get(name), numbers[name]),
         }
-        for name in dict.fromkeys((*configured, *differing))
+        for name in dict.fromkeys((*configured_names, *differing_names))
     ]
     return rows, numbers
 
@@ -155,7 +157,7 @@ def pin_markets(context: wiring.AgentContext, numbers: Mapping[str, int]) -> Non
         context.store.trust.pin_markets(table.network, numbers)
 
 
-def _agent_key(table: HyperliquidTable, folder: Path) -> CheckLine:
+def _agent_key_check(table: HyperliquidTable, folder: Path) -> CheckLine:
     """Check that a source of the agent key exists, without opening it."""
     check = "futures agent key"
     if table.key_name is None:
@@ -170,41 +172,41 @@ def _agent_key(table: HyperliquidTable, folder: Path) -> CheckLine:
     return check, OK, f"keystore {path}", ""
 
 
-def _collateral(
+def _collateral_checks(
     context: wiring.AgentContext, snapshot: Snapshot, portfolio: Portfolio, table: FuturesTable
 ) -> Iterator[CheckLine]:
     """Compare the vault's token and decimals with the configured collateral, and show balances."""
     check = "futures collateral"
     token = next(a.token for a in portfolio.assets if a.token.symbol == table.collateral)
-    settlement, decimals, vault_raw = query_lens(
-        context.line,
+    token_answer, decimals_answer, balance_answer = query_lens(
+        context.transport,
         [
             CallItem(table.vault, _SETTLEMENT_TOKEN),
             CallItem(table.vault, _VAULT_DECIMALS),
             CallItem(token.address, address_call(BALANCE_OF, table.vault)),
         ],
     )
-    if (address := _address(settlement)) != token.address:
+    if (address := _answered_address(token_answer)) != token.address:
         text = f"the vault's collateral is {address}, but the config has {token.label} at {token.address}"
         yield check, FAIL, text, "correct futures.collateral, or the venue's addresses"
         return
-    if (places := answer_uint(decimals, 8)) != token.decimals:
-        text = f"the vault uses {places} decimals, {token.label} has {token.decimals}"
+    if (vault_decimals := answer_uint(decimals_answer, 8)) != token.decimals:
+        text = f"the vault uses {vault_decimals} decimals, {token.label} has {token.decimals}"
         yield check, FAIL, text, "correct the venue's addresses"
         return
-    account, in_vault = margin_account(snapshot), answer_uint(vault_raw, 256)
-    if account is None or not isinstance(in_vault, int):
+    account, vault_balance_raw = margin_account(snapshot), answer_uint(balance_answer, 256)
+    if account is None or not isinstance(vault_balance_raw, int):
         why = snapshot.layer(FuturesReading).unknown or "the vault's balance could not be read"
         yield check, FAIL, why, "no orders are sent until the margin account is known"
         return
     margin_raw = account.collateral_raw // account.settlement_raw
     wallet_raw = next((h.raw for h in snapshot.holdings if h.token == token.address), 0)
-    mine, free, all_of_it = (
-        decimal_text(raw, token.decimals) for raw in (margin_raw, wallet_raw, in_vault)
+    margin_text, wallet_text, vault_text = (
+        decimal_text(raw, token.decimals) for raw in (margin_raw, wallet_raw, vault_balance_raw)
     )
-    text = f"{mine} {token.label} in the vault, {free} in the wallet, {token.decimals} decimals"
-    if margin_raw > in_vault:
-        text += f"; the vault holds {all_of_it} in total"
+    text = f"{margin_text} {token.label} in the vault, {wallet_text} in the wallet, {token.decimals} decimals"
+    if margin_raw > vault_balance_raw:
+        text += f"; the vault holds {vault_text} in total"
         yield check, NOTE, text, "the venue is short of tokens: withdraw the free collateral"
     elif margin_raw <= 0:
         yield check, NOTE, text, "deposit collateral before the first order"
@@ -212,36 +214,39 @@ def _collateral(
         yield check, OK, text, ""
 
 
-def _addresses(context: wiring.AgentContext, table: FuturesTable) -> Iterator[CheckLine]:
+def _address_checks(context: wiring.AgentContext, table: FuturesTable) -> Iterator[CheckLine]:
     """Compare the addresses that the contracts name with those of the config."""
     items = [CallItem(getattr(table, name), selector(view)) for name, view, _ in LINKS]
-    wrong = []
-    for (name, view, key), answer in zip(LINKS, query_lens(context.line, items), strict=True):
-        if (address := _address(answer)) != getattr(table, key):
-            wrong.append(f"{name}.{view} is {address}, futures.{key} is {getattr(table, key)}")
-    if wrong:
+    mismatches = []
+    for (name, view, key), answer in zip(LINKS, query_lens(context.transport, items), strict=True):
+        if (address := _answered_address(answer)) != getattr(table, key):
+            mismatches.append(f"{name}.{view} is {address}, futures.{key} is {getattr(table, key)}")
+    if mismatches:
         remedy = "correct the addresses of [futures]: the contracts belong to two deployments"
-        yield "futures contracts", FAIL, "; ".join(wrong), remedy
+        yield "futures contracts", FAIL, "; ".join(mismatches), remedy
     else:
         yield "futures contracts", OK, f"{len(LINKS)} links between the contracts agree", ""
 
 
-def _markets(context: wiring.AgentContext, table: FuturesTable) -> Iterator[CheckLine]:
+def _market_checks(context: wiring.AgentContext, table: FuturesTable) -> Iterator[CheckLine]:
     """Compare each market's registration and index aggregator with the config."""
-    line, bases = context.line, [market.base for market in table.markets]
-    listed = query_lens(
-        line, [CallItem(table.market_registry, address_call(_HAS_POOL, base)) for base in bases]
+    transport, bases = context.transport, [market.base for market in table.markets]
+    listed_answers = query_lens(
+        transport,
+        [CallItem(table.market_registry, address_call(_HAS_POOL, base)) for base in bases],
     )
-    places = bases
+    contracts = bases
     for view in (_PRICE_FEED, _CHAINLINK_FEED, _AGGREGATOR):
-        answers = query_lens(line, [CallItem(place, view) for place in places])
-        places = [_address(answer) for answer in answers]
-    for market, is_listed, aggregator in zip(table.markets, listed, places, strict=True):
+        answers = query_lens(transport, [CallItem(contract, view) for contract in contracts])
+        contracts = [_answered_address(answer) for answer in answers]
+    for market, listed_answer, aggregator in zip(
+        table.markets, listed_answers, contracts, strict=True
+    ):
         check = f"futures market {market.symbol}"
-        if answer_uint(is_listed, 8) != 1:
+        if answer_uint(listed_answer, 8) != 1:
             text = f"the registry does not list {market.base}"
             yield check, FAIL, text, f"correct futures.markets.{market.symbol}.base"
-        elif aggregator == UNREADABLE:
+        elif aggregator == UNREAD_ADDRESS:
             text = "the aggregator behind its index could not be read"
             yield check, NOTE, text, f"make sure that {market.aggregator} is its index feed"
         elif aggregator != market.aggregator:
@@ -251,11 +256,11 @@ def _markets(context: wiring.AgentContext, table: FuturesTable) -> Iterator[Chec
             yield check, OK, f"listed, index by {aggregator}", ""
 
 
-def _implementations(
+def _implementation_checks(
     context: wiring.AgentContext, snapshot: Snapshot, contracts: Mapping[str, str]
 ) -> Iterator[CheckLine]:
     """Compare the implementation behind each proxy of the venue with its pin."""
-    pinned = context.store.trust.implementations()
+    pinned_implementations = context.store.trust.implementations()
     hashes = {code.address: code.hash for code in snapshot.code_hashes}
     proxies = [
         implementation
@@ -263,11 +268,11 @@ def _implementations(
         if implementation.token in contracts
     ]
     for proxy in proxies:
-        check, known = f"proxy {contracts[proxy.token]}", pinned.get(proxy.token)
-        if known is None:
+        check, pin = f"proxy {contracts[proxy.token]}", pinned_implementations.get(proxy.token)
+        if pin is None:
             yield check, NOTE, f"implementation {proxy.address} is not pinned", "trimtab trust"
-        elif known != (proxy.address, hashes.get(proxy.address, "")):
-            text = f"implementation {proxy.address} differs from the pinned {known[0]}"
+        elif pin != (proxy.address, hashes.get(proxy.address, "")):
+            text = f"implementation {proxy.address} differs from the pinned {pin[0]}"
             yield check, FAIL, text, "find out why, then: trimtab trust"
         else:
             yield check, OK, f"implementation {proxy.address}, pinned", ""
@@ -275,12 +280,12 @@ def _implementations(
         yield "futures proxies", OK, "no contract of the venue is a proxy", ""
 
 
-def _address(answer: LensAnswer) -> str:
+def _answered_address(answer: LensAnswer) -> str:
     value = answer_uint(answer, 160)
-    return UNREADABLE if isinstance(value, CallStatus) else address_from_word(value)
+    return UNREAD_ADDRESS if isinstance(value, CallStatus) else address_from_word(value)
 
 
-DAYS, MOST_DAYS = 90, 179
+DEFAULT_DAYS, MAX_DAYS = 90, 179
 """Default and maximum days of an approval. The venue accepts less than 180 days by its own clock.
 """
 DAY_MS = 86_400_000
@@ -290,7 +295,7 @@ Confirm = Callable[["AgentApprovalDocument"], bool]
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class _KeyLocation:
     """Location of the agent's key in the config: a file, a keyring entry (service, name), or a
     variable if both are None. `address` is that of the stored key, "" without one.
     """
@@ -317,7 +322,7 @@ def approve_agent_key(
 ) -> AgentApprovalDocument:
     """Approve the agent's key for `days`, with `send` and a confirmation; otherwise only preview.
 
-    A key that was an agent before is never approved again. A new one is created in its place, and
+    A key that was an agent approval is never approved again. A new one is created in its place, and
     the old file is kept beside it. If an earlier run was interrupted after the venue approved its
     key, that key is put in place and no other is approved. Raises ConfigError, Refused, Retryable.
     """
@@ -325,66 +330,70 @@ def approve_agent_key(
     disable_core_dumps()
     approver = wiring.AgentApprover(agent.context, table)
     approver.require_account()
-    before, place = approver.approved(), _place(agent, table)
-    left = None if before is None else _left_beside(place, before.address)
-    is_fresh = left is None and bool(place.address) and approver.is_fresh(place.address)
-    if left is None and place.address and not is_fresh and place.file is None:
+    approval, location = approver.approved(), _key_location(agent, table)
+    left_file = None if approval is None else _interrupted_key_file(location, approval.address)
+    is_fresh = left_file is None and bool(location.address) and approver.is_fresh(location.address)
+    if left_file is None and location.address and not is_fresh and location.file is None:
         raise ConfigError(
-            f"the key {place.address} in {place.text} was an agent before; agent keys are never"
+            f"the key {location.address} in {location.text} was an agent before; agent keys are never"
             f" used"
             " twice",
             "name another entry or variable in [futures]",
         )
     now_ms = agent.context.clock.now_s() * 1000
-    until_ms = now_ms + (days or DAYS) * DAY_MS
+    until_ms = now_ms + (days or DEFAULT_DAYS) * DAY_MS
     document: AgentApprovalDocument = {
         "outcome": "planned",
         "account": agent.context.config.wallet.address,
         "network": table.network,
         "name": table.agent_name,
-        "agent": place.address if is_fresh else None,
-        "key": place.text,
+        "agent": location.address if is_fresh else None,
+        "key": location.text,
         "until": format_time(until_ms // 1000),
-        "replaces": None if before is None else before.address,
+        "replaces": None if approval is None else approval.address,
         "kept": None,
     }
-    if before is not None and left is not None:
-        until = format_time(before.valid_until_ms // 1000)
-        document = {**document, "agent": before.address, "until": until, "replaces": None}
+    if approval is not None and left_file is not None:
+        until = format_time(approval.valid_until_ms // 1000)
+        document = {**document, "agent": approval.address, "until": until, "replaces": None}
     if not send:
         return document
-    _require_running(agent)
+    _require_unpaused(agent)
     if not confirm(document):
         return {**document, "outcome": "declined"}
     signer = approver.load_signer()
     session = wiring.open_wallet_session(
         agent.context, lambda _: False, lambda _: None, signs=False
     )
-    with session.held():
-        _require_running(agent)
-        if before is not None and left is not None:
-            if approver.approved() != before:
+    with session.acting():
+        _require_unpaused(agent)
+        if approval is not None and left_file is not None:
+            if approver.approved() != approval:
                 raise Refused("the approval has changed meanwhile", remedy="run it again")
-            agent.context.store.trust.remember_agent(before.address, before.valid_until_ms)
-            kept = _put_in_place(left, place)
-            return {**document, "outcome": "done", "kept": None if kept is None else str(kept)}
+            agent.context.store.trust.remember_agent(approval.address, approval.valid_until_ms)
+            old_file = _put_in_place(left_file, location)
+            return {
+                **document,
+                "outcome": "done",
+                "kept": None if old_file is None else str(old_file),
+            }
         if is_fresh:
-            key = keys.load_key(agent_key_source(agent.context.loaded), _chain(agent), ask=ask)
+            key = keys.load_key(agent_key_source(agent.context.loaded), _chain_id(agent), ask=ask)
             approved = approver.approve(signer, key.address, until_ms)
             return {**document, "outcome": "done", "agent": approved.address}
-        created, where = _create(place, ask)
+        new_address, new_file = _create_key(location, ask)
         try:
-            approver.approve(signer, created, until_ms)
+            approver.approve(signer, new_address, until_ms)
         except Refused:
-            if where is not None:
-                where.unlink()
+            if new_file is not None:
+                new_file.unlink()
             raise
-        kept = None if where is None else _put_in_place(where, place)
+        old_file = None if new_file is None else _put_in_place(new_file, location)
     return {
         **document,
         "outcome": "done",
-        "agent": created,
-        "kept": None if kept is None else str(kept),
+        "agent": new_address,
+        "kept": None if old_file is None else str(old_file),
     }
 
 
@@ -404,82 +413,84 @@ def _require_table(agent: Agent, *, ends: bool) -> HyperliquidTable:
     return table
 
 
-def _place(agent: Agent, table: HyperliquidTable) -> _Place:
+def _key_location(agent: Agent, table: HyperliquidTable) -> _KeyLocation:
     """Return the key's location and address. Raises ConfigError."""
     if table.agent_keystore is not None:
         file = agent.context.loaded.path.parent / table.agent_keystore
         exists = os.path.lexists(file)
         address = stated_address(keys.read_private_file(file), file) if exists else ""
-        return _Place(file, None, address, f"keystore {file}")
+        return _KeyLocation(file, None, address, f"keystore {file}")
     if table.agent_keyring is not None:
         service, name = table.agent_keyring.split("/")
         entry = (service, name)
         address = keys.load_from_keyring(entry).address if keys.in_keyring(entry) else ""
-        return _Place(None, entry, address, f"keyring {table.agent_keyring}")
+        return _KeyLocation(None, entry, address, f"keyring {table.agent_keyring}")
     source = agent_key_source(agent.context.loaded)
-    address = keys.load_key(source, _chain(agent), ask=None).address
-    return _Place(None, None, address, f"variable {table.agent_key_env}")
+    address = keys.load_key(source, _chain_id(agent), ask=None).address
+    return _KeyLocation(None, None, address, f"variable {table.agent_key_env}")
 
 
-def _left_beside(place: _Place, approved: str) -> Path | None:
+def _interrupted_key_file(location: _KeyLocation, approved_address: str) -> Path | None:
     """Return the file of the approved key if an approval was interrupted before that file had its
     final name; None otherwise. Raises ConfigError if the file has another key.
     """
-    if place.file is None or place.address == approved:
+    if location.file is None or location.address == approved_address:
         return None
-    left = _beside(place.file, approved)
-    if not os.path.lexists(left):
+    left_file = _file_beside(location.file, approved_address)
+    if not os.path.lexists(left_file):
         return None
-    if (stated := stated_address(keys.read_private_file(left), left)) != approved:
-        raise ConfigError(f"{left} has the key {stated}", "rename it")
-    return left
+    if (
+        file_address := stated_address(keys.read_private_file(left_file), left_file)
+    ) != approved_address:
+        raise ConfigError(f"{left_file} has the key {file_address}", "rename it")
+    return left_file
 
 
-def _create(place: _Place, ask: Ask | None) -> tuple[str, Path | None]:
+def _create_key(location: _KeyLocation, ask: Ask | None) -> tuple[str, Path | None]:
     """Create a key and store it. Return its address and file; the file has a temporary name until
     the key is approved. Raises ConfigError.
     """
     key = PrivateKey(Account.create())
-    if place.entry is not None:
-        keys.save_to_keyring(place.entry, key)
+    if location.entry is not None:
+        keys.save_to_keyring(location.entry, key)
         return key.address, None
-    if place.file is None:
+    if location.file is None:
         raise ConfigError("futures: nowhere to store a new agent key", "set futures.agent_keystore")
-    file = _beside(place.file, key.address)
+    file = _file_beside(location.file, key.address)
     variable = PASSWORD_VARIABLE if os.environ.get(PASSWORD_VARIABLE) else None
     password = Password(variable, env_option=f"export {PASSWORD_VARIABLE}, or --password-env")
-    keys.write_keystore(file, key, new_password(password, _naming(place.file, ask)))
+    keys.write_keystore(file, key, new_password(password, _ask_naming(location.file, ask)))
     return key.address, file
 
 
-def _put_in_place(new: Path, place: _Place) -> Path | None:
+def _put_in_place(new_file: Path, location: _KeyLocation) -> Path | None:
     """Rename the new key's file to its final name. Return the new path of the old file, None
     without one.
     """
-    if place.file is None:
+    if location.file is None:
         return None
-    kept = _beside(place.file, place.address) if place.address else None
-    if kept is not None:
-        keys.require_free_path(kept)
-        place.file.rename(kept)
-    new.rename(place.file)
-    sync_folder(place.file.parent)
-    return kept
+    old_file = _file_beside(location.file, location.address) if location.address else None
+    if old_file is not None:
+        keys.require_free_path(old_file)
+        location.file.rename(old_file)
+    new_file.rename(location.file)
+    sync_folder(location.file.parent)
+    return old_file
 
 
-def _beside(file: Path, address: str) -> Path:
+def _file_beside(file: Path, address: str) -> Path:
     return file.with_name(f"{file.name}.{address}")
 
 
-def _naming(file: Path, ask: Ask | None) -> Ask | None:
+def _ask_naming(file: Path, ask: Ask | None) -> Ask | None:
     return None if ask is None else lambda text: ask(f"Agent key {file.name}. {text}")
 
 
-def _chain(agent: Agent) -> int:
+def _chain_id(agent: Agent) -> int:
     return agent.context.config.chain.chain_id
 
 
-def _require_running(agent: Agent) -> None:
+def _require_unpaused(agent: Agent) -> None:
     """Raise Refused while the kill switch is on."""
     if agent.context.switch.is_paused() is not False:
         verdict = Verdict("kill_switch", "on", "off", False)

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 Ask = Callable[[str], str]
 """Prompt that returns the hidden input."""
-LONGEST_INPUT = 4096
+MAX_INPUT = 4096
 STANDARD_STREAMS = 2
-MOST_ACCOUNTS = 2**31
+MAX_ACCOUNTS = 2**31
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Password:
     fd_option: str = "--password-fd"
 
     @property
-    def given(self) -> bool:
+    def has_source(self) -> bool:
         """True if the source is not a prompt."""
         return self.env is not None or self.fd is not None
 
@@ -53,9 +53,9 @@ def create_wallet(
     never shown. Raises ConfigError.
     """
     disable_core_dumps()
-    entry = _places(file, keyring, password)
+    entry = _free_entry(file, keyring, password)
     secret = None if file is None else new_password(password, ask)
-    return _keep(PrivateKey(Account.create()), file, entry, secret)
+    return _store_key(PrivateKey(Account.create()), file, entry, secret)
 
 
 def import_wallet(
@@ -66,12 +66,12 @@ def import_wallet(
     `create_wallet`. Raises ConfigError.
     """
     disable_core_dumps()
-    entry = _places(file, keyring, password)
-    if not 0 <= index < MOST_ACCOUNTS:
+    entry = _free_entry(file, keyring, password)
+    if not 0 <= index < MAX_ACCOUNTS:
         raise ConfigError(f"--index: {index} is not the number of an account", "the first one is 0")
     # raise errors that need no prompt before the first prompt
-    early = password.given or ask is None
-    secret = new_password(password, ask) if file is not None and early else None
+    asks_no_password = password.has_source or ask is None
+    secret = new_password(password, ask) if file is not None and asks_no_password else None
     if ask is None:
         text, origin = _standard_input(), "standard input"
     else:
@@ -81,7 +81,7 @@ def import_wallet(
         raise private_key
     if file is not None and secret is None:
         secret = new_password(password, ask)
-    return _keep(private_key, file, entry, secret)
+    return _store_key(private_key, file, entry, secret)
 
 
 def change_password(
@@ -90,7 +90,7 @@ def change_password(
     """Encrypt a keystore file with another password. On ConfigError the file is unchanged."""
     disable_core_dumps()
     private_key = keys.change_password(
-        file, _known_password(file, old, ask), new_password(new, ask)
+        file, _existing_password(file, old, ask), new_password(new, ask)
     )
     return {
         "address": private_key.address,
@@ -118,23 +118,23 @@ def wallet_address(
     if keyring is not None:
         entry = parse_keyring(keyring, "--keyring")
         return {
-            "address": keys.load_from_keyring(_entry(entry)).address,
+            "address": keys.load_from_keyring(_parse_entry(entry)).address,
             "keyring": entry,
             "verified": True,
         }
     if config is not None:
-        return _of_config(config, ask, verify)
+        return _config_address(config, ask, verify)
     path = file or Path("wallet.json")
     raw = keys.read_private_file(path)
     if not verify:
         return {"address": stated_address(raw, path), "keystore": str(path), "verified": False}
-    keystore = keys.open_keystore(raw, _known_password(path, password, ask), path)
+    keystore = keys.open_keystore(raw, _existing_password(path, password, ask), path)
     if isinstance(keystore, ConfigError):
         raise keystore
     return {"address": keystore.address, "keystore": str(path), "verified": True}
 
 
-def _of_config(config: Path, ask: Ask | None, verify: bool) -> KeyAddressDocument:
+def _config_address(config: Path, ask: Ask | None, verify: bool) -> KeyAddressDocument:
     loaded = load_config(config)
     configured, chain = loaded.config.wallet.address, loaded.config.chain
     if verify:
@@ -165,7 +165,7 @@ def stated_address(raw: bytes, path: Path) -> str:
 def _standard_input() -> Secret:
     """Return the first line of standard input."""
     try:
-        return Secret(sys.stdin.readline(LONGEST_INPUT))
+        return Secret(sys.stdin.readline(MAX_INPUT))
     except (OSError, UnicodeDecodeError, AttributeError):
         pass
     raise ConfigError(
@@ -174,21 +174,23 @@ def _standard_input() -> Secret:
     )
 
 
-def _entry(name: str) -> tuple[str, str]:
+def _parse_entry(name: str) -> tuple[str, str]:
     service, _, user = name.partition("/")
     return service, user
 
 
-def _places(file: Path | None, keyring: str | None, password: Password) -> tuple[str, str] | None:
+def _free_entry(
+    file: Path | None, keyring: str | None, password: Password
+) -> tuple[str, str] | None:
     """Return the keyring entry, if any. Raises ConfigError, before any prompt, if the destination
     holds a key already.
     """
-    if file is None and password.given:
+    if file is None and password.has_source:
         raise ConfigError(
             f"{password.env_option}: only a keystore file has a password",
             "add --keystore, or omit the password",
         )
-    entry = None if keyring is None else _entry(parse_keyring(keyring, "--keyring"))
+    entry = None if keyring is None else _parse_entry(parse_keyring(keyring, "--keyring"))
     if file is not None:
         keys.require_free_path(file)
     if entry is not None:
@@ -196,7 +198,7 @@ def _places(file: Path | None, keyring: str | None, password: Password) -> tuple
     return entry
 
 
-def _keep(
+def _store_key(
     key: PrivateKey, file: Path | None, entry: tuple[str, str] | None, password: Secret | None
 ) -> NewKeyDocument:
     warnings = []
@@ -210,8 +212,8 @@ def _keep(
         try:
             keys.save_to_keyring(entry, key)
         except ConfigError as error:
-            kept = "" if file is None else f"; the keystore {file} is written"
-            raise ConfigError(error.message + kept, error.remedy) from None
+            keystore_note = "" if file is None else f"; the keystore {file} is written"
+            raise ConfigError(error.message + keystore_note, error.remedy) from None
         if file is None:
             warnings.append(
                 "the key exists only in this keyring: add --keystore FILE to write a copy"
@@ -233,8 +235,8 @@ def _keep(
     }
 
 
-def _known_password(path: Path, password: Password, ask: Ask | None) -> Secret:
-    secret = _given(password)
+def _existing_password(path: Path, password: Password, ask: Ask | None) -> Secret:
+    secret = _password_of_source(password)
     if secret is not None:
         return secret
     if ask is None:
@@ -249,7 +251,7 @@ def new_password(password: Password, ask: Ask | None) -> Secret:
     """Return a password for encryption, typed twice or from its source. Raises ConfigError for a
     weak one.
     """
-    secret = _given(password)
+    secret = _password_of_source(password)
     if secret is None:
         if ask is None:
             remedy = (
@@ -269,7 +271,7 @@ def new_password(password: Password, ask: Ask | None) -> Secret:
     return secret
 
 
-def _given(password: Password) -> Secret | None:
+def _password_of_source(password: Password) -> Secret | None:
     if password.env is not None and password.fd is not None:
         raise ConfigError(
             f"{password.env_option} and {password.fd_option} are both given", "give one of them"
@@ -285,24 +287,22 @@ def _given(password: Password) -> Secret | None:
     return None if password.fd is None else _from_descriptor(password.fd, password.fd_option)
 
 
-def _from_descriptor(number: int, option: str) -> Secret:
+def _from_descriptor(descriptor: int, option: str) -> Secret:
     """Return the first line of an open descriptor, without its line end."""
-    if number <= STANDARD_STREAMS:
+    if descriptor <= STANDARD_STREAMS:
         raise ConfigError(
-            f"{option}: {number} is a standard stream",
+            f"{option}: {descriptor} is a standard stream",
             f"open another, such as {option} 3 with 3< in the shell",
         )
     try:
-        with os.fdopen(os.dup(number), "rb") as file:
-            return Secret(
-                file.readline(LONGEST_INPUT).removesuffix(b"\n").removesuffix(b"\r").decode()
-            )
+        with os.fdopen(os.dup(descriptor), "rb") as file:
+            return Secret(file.readline(MAX_INPUT).removesuffix(b"\n").removesuffix(b"\r").decode())
     except OSError as error:
         raise ConfigError(
-            f"{option}: descriptor {number} cannot be read ({error.strerror})",
+            f"{option}: descriptor {descriptor} cannot be read ({error.strerror})",
             f"open it: {option} 3 with 3< in the shell",
         ) from None
     except UnicodeDecodeError:
         raise ConfigError(
-            f"{option}: descriptor {number} holds no text", "write the password as UTF-8"
+            f"{option}: descriptor {descriptor} holds no text", "write the password as UTF-8"
         ) from None

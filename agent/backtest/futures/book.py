@@ -1,5 +1,5 @@
-"""A simulated futures book: prices, funding and pauses of its markets over the bars, account, profit,
-fills and liquidations, and its hedges with their times and reasons.
+"""A simulated futures book: prices, funding and pauses of its markets over the bars, account,
+profit, fills and liquidations, and its hedges with their times and reasons.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ def futures_path(table: PriceTable, funding: Sequence[FundingRateSeries] = ()) -
     with rates.
     """
     closes = forward_fill(table.closes)
-    known = np.where(np.isnan(table.closes), -1, np.arange(table.bars)[:, None])
-    newest = np.maximum.accumulate(known, axis=0)
+    priced_rows = np.where(np.isnan(table.closes), -1, np.arange(table.bars)[:, None])
+    newest_rows = np.maximum.accumulate(priced_rows, axis=0)
     index = tuple(tuple(Fraction(str(price)) for price in row) for row in closes.tolist())
     payments, daily = _funding(table, funding)
     return FuturesPath(
@@ -72,7 +72,7 @@ def futures_path(table: PriceTable, funding: Sequence[FundingRateSeries] = ()) -
         tuple(table.times_s.tolist()),
         index,
         index,
-        tuple(tuple(row) for row in table.times_s[newest].tolist()),
+        tuple(tuple(row) for row in table.times_s[newest_rows].tolist()),
         payments,
         daily,
     )
@@ -89,11 +89,13 @@ def _funding(
     for series in funding:
         if series.symbol not in table.symbols:
             continue
-        column, inside = table.symbols.index(series.symbol), rates_within(series, table.times_s)
-        times_s, usual_s = series.times_s[inside], series.usual_s
+        column, is_inside = table.symbols.index(series.symbol), rates_within(series, table.times_s)
+        times_s, usual_s = series.times_s[is_inside], series.usual_s
         bars = np.searchsorted(table.times_s, times_s, side="left").tolist()
-        priced = (np.searchsorted(table.times_s, times_s, side="right") - 1).tolist()
-        for bar, price_bar, value in zip(bars, priced, series.rates[inside].tolist(), strict=True):
+        price_bars = (np.searchsorted(table.times_s, times_s, side="right") - 1).tolist()
+        for bar, price_bar, value in zip(
+            bars, price_bars, series.rates[is_inside].tolist(), strict=True
+        ):
             rate = Fraction(str(value))
             payments[bar].append(FundingPayment(column, rate, price_bar))
             daily[bar][column] = rate * DAY_S / usual_s if usual_s else Fraction(0)
@@ -103,7 +105,7 @@ def _funding(
     return tuple(map(tuple, payments)), tuple(map(tuple, daily))
 
 
-MOST_LIQUIDATIONS = 100
+MAX_LIQUIDATIONS = 100
 """Maximum number of liquidations in one bar; never reached, since each halves the notional or
 closes a position.
 """
@@ -200,15 +202,15 @@ class FuturesBook:
 
     def mark(self, markets: tuple[PerpMarket, ...]) -> None:
         """Move all prices."""
-        before = margin.unrealised_raw(self.account)
+        unrealised_before_raw = margin.unrealised_raw(self.account)
         self.account = replace(self.account, markets=markets)
-        self._add(price_raw=margin.unrealised_raw(self.account) - before)
+        self._add_profit(price_raw=margin.unrealised_raw(self.account) - unrealised_before_raw)
 
     def pay_funding(self, market: str, rate: Fraction, price: Fraction) -> None:
         """Settle a payment on the size held, rounded against the holder."""
         paid_raw = ceil_int(self.account.size_raw(market) * price * rate)
         self._realise(-paid_raw)
-        self._add(funding_raw=paid_raw)
+        self._add_profit(funding_raw=paid_raw)
 
     def deposit(self, raw: int, *, from_wallet: bool = False) -> None:
         """Move collateral into the account, from the reserve, or from a wallet of which the reserve
@@ -223,37 +225,37 @@ class FuturesBook:
         """Close positions as liquidators may, the largest first, until the account value covers the
         maintenance margin.
         """
-        for _ in range(MOST_LIQUIDATIONS):
+        for _ in range(MAX_LIQUIDATIONS):
             if not self.account.positions or not margin.is_liquidatable(self.account):
                 break
             largest = max(
                 self.account.positions,
-                key=lambda held: abs(margin.value_at_mark_raw(self.account, held)),
+                key=lambda position: abs(margin.value_at_mark_raw(self.account, position)),
             )
             size_raw = margin.liquidatable_size_raw(self.account, largest.market)
             value_raw = margin.position_value_raw(self.account.market(largest.market), size_raw)
             penalty_raw = mul_div_up(abs(value_raw), self._venue.penalty_ppm, margin.PPM)
             self._trade(largest.market, -size_raw, value_raw, penalty_raw)
-            self._add(penalties_raw=penalty_raw)
+            self._add_profit(penalties_raw=penalty_raw)
             symbol = self.account.market(largest.market).symbol
             self.liquidations.append(Liquidation(bar, time_s, symbol, -size_raw, penalty_raw))
         lost_raw = -margin.account_value_raw(self.account)
         if lost_raw > 0 and not self.account.positions:
             self._realise(lost_raw)
-            self._add(insured_raw=lost_raw)
+            self._add_profit(insured_raw=lost_raw)
 
     def fill(self, order: PerpOrder, bar: int, time_s: int, trigger: str) -> None:
         """Fill an order at the mark less slippage and fee, or count it as unfilled if the venue
         would revert it.
         """
-        if why := self.revert_reason(order, time_s):
-            self.unfilled[why] += 1
+        if reason := self.revert_reason(order, time_s):
+            self.unfilled[reason] += 1
             return
         size_raw = self._fillable_raw(order)
         market = self.account.market(order.market)
-        quote_raw, fee_raw = self.exchanged(market, size_raw)
+        quote_raw, fee_raw = self.quote_and_fee_raw(market, size_raw)
         self._trade(order.market, size_raw, quote_raw, fee_raw)
-        self._add(fees_raw=fee_raw)
+        self._add_profit(fees_raw=fee_raw)
         self.fills.append(
             BookFill(bar, time_s, market.symbol, size_raw, quote_raw, fee_raw, trigger)
         )
@@ -261,7 +263,7 @@ class FuturesBook:
     def revert_reason(self, order: PerpOrder, time_s: int) -> str:
         """Return the reason why the venue would revert an order; empty if it fills."""
         size_raw, market = self._fillable_raw(order), self.account.market(order.market)
-        exchanged_raw, fee_raw = self.exchanged(market, size_raw)
+        exchanged_raw, fee_raw = self.quote_and_fee_raw(market, size_raw)
         quote_raw = exchanged_raw - fee_raw
         if not size_raw:
             return "the position is closed"
@@ -269,10 +271,10 @@ class FuturesBook:
             return "the market is paused"
         if market.index_s != time_s:
             return "the market has no price"
-        if quote_raw < _bound(order, size_raw):
+        if quote_raw < _bound_for_size(order, size_raw):
             return "the price is beyond the order's bound"
-        after = margin.with_trade(self.account, order.market, size_raw, quote_raw)
-        if not order.is_reduce_only and margin.free_raw(after) < 0:
+        account_after = margin.with_trade(self.account, order.market, size_raw, quote_raw)
+        if not order.is_reduce_only and margin.free_raw(account_after) < 0:
             return "not enough free margin"
         return ""
 
@@ -283,36 +285,36 @@ class FuturesBook:
         position_raw = self.account.size_raw(order.market)
         if position_raw * order.size_raw >= 0:
             return 0
-        least = min(abs(position_raw), abs(order.size_raw))
-        return least if order.size_raw > 0 else -least
+        reducible_raw = min(abs(position_raw), abs(order.size_raw))
+        return reducible_raw if order.size_raw > 0 else -reducible_raw
 
-    def exchanged(self, perp_market: PerpMarket, size_raw: int) -> tuple[int, int]:
+    def quote_and_fee_raw(self, perp_market: PerpMarket, size_raw: int) -> tuple[int, int]:
         """Return the signed quote and the fee of a fill, both rounded against the book."""
-        toward = BPS + (self._venue.slippage_bps if size_raw > 0 else -self._venue.slippage_bps)
-        quote_raw = floor_int(-size_raw * perp_market.mark * Fraction(toward, BPS))
+        price_bps = BPS + (self._venue.slippage_bps if size_raw > 0 else -self._venue.slippage_bps)
+        quote_raw = floor_int(-size_raw * perp_market.mark * Fraction(price_bps, BPS))
         return quote_raw, mul_div_up(abs(quote_raw), perp_market.fee_ppm, margin.PPM)
 
     def _trade(self, market: str, size_raw: int, quote_raw: int, cost_raw: int) -> None:
-        perp_market, before = self.account.market(market), self.account.size_raw(market)
-        change = margin.position_value_raw(perp_market, before + size_raw)
-        change -= margin.position_value_raw(perp_market, before)
+        perp_market, size_before_raw = self.account.market(market), self.account.size_raw(market)
+        value_change_raw = margin.position_value_raw(perp_market, size_before_raw + size_raw)
+        value_change_raw -= margin.position_value_raw(perp_market, size_before_raw)
         self.account = margin.with_trade(self.account, market, size_raw, quote_raw - cost_raw)
-        self._add(slippage_raw=-change - quote_raw)
+        self._add_profit(slippage_raw=-value_change_raw - quote_raw)
 
     def _realise(self, raw: int) -> None:
         self.account = replace(self.account, realised_raw=self.account.realised_raw + raw)
 
-    def _add(self, **changes: int) -> None:
+    def _add_profit(self, **changes: int) -> None:
         self.profit = replace(
             self.profit,
             **{name: getattr(self.profit, name) + raw for name, raw in changes.items()},
         )
 
 
-def _bound(order: PerpOrder, size_raw: int) -> int:
+def _bound_for_size(order: PerpOrder, size_raw: int) -> int:
     """Return the bound of a part of an order: its least signed quote, fee included."""
-    part = Fraction(order.bound_raw * abs(size_raw), abs(order.size_raw))
-    return -floor_int(part) if order.size_raw > 0 else ceil_int(part)
+    part_bound = Fraction(order.bound_raw * abs(size_raw), abs(order.size_raw))
+    return -floor_int(part_bound) if order.size_raw > 0 else ceil_int(part_bound)
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,11 +349,15 @@ class HedgeRecord:
     profit_raw: int | None = 0
 
 
-def hedge_records(sent: Iterable[SentPlan], account: MarginAccount) -> tuple[HedgeRecord, ...]:
-    """Return the hedges of a simulation by opening time, from its plans and the account at the end."""
-    ended: list[HedgeRecord] = []
+def hedge_records(
+    sent_plans: Iterable[SentPlan], account: MarginAccount
+) -> tuple[HedgeRecord, ...]:
+    """Return the hedges of a simulation by opening time, from its plans and the account at the
+    end.
+    """
+    records: list[HedgeRecord] = []
     open_hedges: dict[str, tuple[int, HedgeRecord]] = {}
-    for plan in sent:
+    for plan in sent_plans:
         for hedge in plan.hedges:
             size_raw, record = open_hedges.get(hedge.token, (0, None))
             if hedge.size_raw == size_raw:
@@ -360,16 +366,16 @@ def hedge_records(sent: Iterable[SentPlan], account: MarginAccount) -> tuple[Hed
             if record is None:
                 symbol = account.market(hedge.market).symbol
                 record = HedgeRecord(symbol, hedge.token, hedge.size_raw, hedge.at_s, plan.reason)
-            part = Fraction(0) if fill is None else Fraction(change_raw, fill.size_raw)
-            if fill is None or fill.symbol != record.symbol or not 0 < part <= 1:
+            fill_share = Fraction(0) if fill is None else Fraction(change_raw, fill.size_raw)
+            if fill is None or fill.symbol != record.symbol or not 0 < fill_share <= 1:
                 record = replace(record, profit_raw=None)  # liquidated since the previous plan
             elif record.profit_raw is not None:
-                earned = (fill.quote_raw - fill.fee_raw) * part
-                record = replace(record, profit_raw=record.profit_raw + round(earned))
+                earned_raw = (fill.quote_raw - fill.fee_raw) * fill_share
+                record = replace(record, profit_raw=record.profit_raw + round(earned_raw))
             open_hedges[hedge.token] = hedge.size_raw, record
             if not hedge.size_raw:
                 closed_s = hedge.at_s if fill is None else fill.time_s
-                ended.append(replace(record, closed_s=closed_s, end=plan.reason))
+                records.append(replace(record, closed_s=closed_s, end=plan.reason))
                 del open_hedges[hedge.token]
     for size_raw, record in open_hedges.values():
         market = next(
@@ -378,5 +384,5 @@ def hedge_records(sent: Iterable[SentPlan], account: MarginAccount) -> tuple[Hed
         profit_raw = record.profit_raw
         if profit_raw is not None and abs(account.size_raw(market.market)) >= abs(size_raw):
             profit_raw += position_value_raw(market, size_raw)
-        ended.append(replace(record, profit_raw=profit_raw))
-    return tuple(sorted(ended, key=lambda one: (one.opened_s, one.symbol)))
+        records.append(replace(record, profit_raw=profit_raw))
+    return tuple(sorted(records, key=lambda record: (record.opened_s, record.symbol)))

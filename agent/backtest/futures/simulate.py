@@ -55,7 +55,8 @@ class BookResult:
     """One book over the bars. `equity` is its value, reserve included, in whole coins, `leverage`
     its gross notional divided by account value, `utilisation` its initial margin divided by
     account value (both infinite for positions in an account without value), `funding` the funding
-    paid so far, in whole coins; all after the fills of each bar.
+    paid so far, in whole coins; all after the fills of each bar. `sizes` are by symbol; `unfilled`
+    counts the orders that were not filled, and `refused` the refused plans, by reason.
     """
 
     final_raw: int
@@ -77,10 +78,10 @@ class BookResult:
 
     def longest_above(self, limit_bps: int) -> int:
         """Return the largest number of consecutive bars that end above a leverage."""
-        longest = run = 0
+        longest = streak = 0
         for is_above in (self.leverage > limit_bps / BPS).tolist():
-            run = run + 1 if is_above else 0
-            longest = max(longest, run)
+            streak = streak + 1 if is_above else 0
+            longest = max(longest, streak)
         return longest
 
 
@@ -99,7 +100,7 @@ class FuturesResult:
     hedges: tuple[HedgeRecord, ...] = ()
 
 
-class _Holder:
+class _HoldingBook:
     """A book that opens its first positions and then holds them."""
 
     def __init__(self, book: FuturesBook, latency_bars: int) -> None:
@@ -136,7 +137,7 @@ def held_book(
     portfolio's values by bar, in quote base units (default: zero), `policies` the targets in effect
     by bar (default: those of the settings).
     """
-    holder = _Holder(opened_book(path, settings), settings.latency_bars)
+    holder = _HoldingBook(opened_book(path, settings), settings.latency_bars)
     figures = np.empty((4, path.bars))
     for bar, time_s in enumerate(path.times_s):
         settle_bar(holder.book, path, bar, markets_at(path, settings, bar))
@@ -147,7 +148,7 @@ def held_book(
     return book_result(holder.book, figures, sorted(holder.refused.items()))
 
 
-def beside_held(
+def compare_with_held(
     agent: BookResult,
     path: FuturesPath,
     settings: FuturesSettings,
@@ -181,12 +182,12 @@ def policies_by_bar(
     """
     if not weights:
         return ()
-    flat = combined_policy(policy, {target.market: Fraction(0) for target in policy.targets})
-    policies, left = [], [*weights]
+    current = combined_policy(policy, {target.market: Fraction(0) for target in policy.targets})
+    policies, remaining = [], [*weights]
     for bar in bars:
-        while left and left[0][0] <= bar:
-            flat = combined_policy(policy, left.pop(0)[1])
-        policies.append(flat)
+        while remaining and remaining[0][0] <= bar:
+            current = combined_policy(policy, remaining.pop(0)[1])
+        policies.append(current)
     return tuple(policies)
 
 
@@ -206,13 +207,15 @@ def markets_at(
     path: FuturesPath,
     settings: FuturesSettings,
     bar: int,
-    named: Mapping[str, tuple[str, str]] | None = None,
+    names_by_symbol: Mapping[str, tuple[str, str]] | None = None,
 ) -> tuple[PerpMarket, ...]:
-    """Return the markets at a bar. `named` maps each symbol to its (market, asset); by default both
-    names are the symbol itself.
+    """Return the markets at a bar. `names_by_symbol` maps each symbol to its (market, asset); by
+    default both names are the symbol itself.
     """
     venue, lots = settings.venue, dict(settings.venue.lots)
-    names = [(named or {}).get(symbol, (symbol, symbol)) for symbol in path.symbols]
+    market_assets = [
+        (names_by_symbol or {}).get(symbol, (symbol, symbol)) for symbol in path.symbols
+    ]
     return tuple(
         PerpMarket(
             market=market,
@@ -229,43 +232,45 @@ def markets_at(
             funding_daily=path.daily[bar][column],
             is_paused=bar in path.paused,
         )
-        for column, (symbol, (market, asset)) in enumerate(zip(path.symbols, names, strict=True))
+        for column, (symbol, (market, asset)) in enumerate(
+            zip(path.symbols, market_assets, strict=True)
+        )
     )
 
 
 def settings_digest(settings: FuturesSettings, policies: Sequence[FuturesPolicy] = ()) -> str:
     """Return the SHA-256 of the settings and of the targets by bar, without the seed."""
-    parts = (
+    texts = (
         codec.dumps(settings.policy),
         codec.dumps(settings.venue),
         f"{settings.collateral_raw} {settings.reserve_raw} {settings.latency_bars}",
         *map(codec.dumps, policies),
     )
-    return sha256("\n".join(parts).encode()).hexdigest()
+    return sha256("\n".join(texts).encode()).hexdigest()
 
 
 def path_digest(path: FuturesPath) -> str:
     """Return the SHA-256 of prices, funding and pauses."""
-    rows = (path.symbols, path.times_s, path.priced_s, sorted(path.paused))
+    header = (path.symbols, path.times_s, path.priced_s, sorted(path.paused))
     prices = [[str(price) for price in row] for row in (*path.index, *path.marks)]
-    paid = [
+    payments_text = [
         (bar, payment.column, str(payment.rate), payment.price_bar)
         for bar, payments in enumerate(path.payments)
         for payment in payments
     ]
-    return sha256(repr((rows, prices, paid)).encode()).hexdigest()
+    return sha256(repr((header, prices, payments_text)).encode()).hexdigest()
 
 
 def opened_book(
     path: FuturesPath,
     settings: FuturesSettings,
     settlement_raw: int = 1,
-    named: Mapping[str, tuple[str, str]] | None = None,
+    names_by_symbol: Mapping[str, tuple[str, str]] | None = None,
 ) -> FuturesBook:
     """Return a book without positions at the first bar. `settlement_raw` is one base unit of the
-    collateral in quote base units; `named` as in `markets_at`.
+    collateral in quote base units; `names_by_symbol` as in `markets_at`.
     """
-    markets = markets_at(path, settings, 0, named)
+    markets = markets_at(path, settings, 0, names_by_symbol)
     account = MarginAccount(QUOTE, settlement_raw, settings.collateral_raw, 0, (), markets)
     return FuturesBook(account, settings.reserve_raw, settings.venue)
 
@@ -273,11 +278,11 @@ def opened_book(
 def book_figures(book: FuturesBook) -> tuple[float, float, float, float]:
     """Return equity, leverage, utilisation and funding paid, as in BookResult."""
     ratios = [margin.leverage(book.account), margin.utilisation(book.account)]
-    leverage, used = (float("inf") if ratio is None else float(ratio) for ratio in ratios)
+    leverage, utilisation = (float("inf") if ratio is None else float(ratio) for ratio in ratios)
     return (
         book.value_raw / QUOTE.unit,
         leverage,
-        used,
+        utilisation,
         book.profit.funding_raw / QUOTE.unit,
     )
 

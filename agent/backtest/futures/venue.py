@@ -119,7 +119,7 @@ def with_simulated_markets(spec: BacktestSpec, names: Mapping[str, str]) -> Back
     venue; `names` as in `simulated_policy`.
     """
 
-    def renamed(allocator: AllocatorConfig | None) -> AllocatorConfig | None:
+    def with_renamed_markets(allocator: AllocatorConfig | None) -> AllocatorConfig | None:
         if allocator is None:
             return None
         if (risk := allocator.futures) is not None:
@@ -135,13 +135,13 @@ def with_simulated_markets(spec: BacktestSpec, names: Mapping[str, str]) -> Back
         )
         return replace(allocator, signal=replace(allocator.signal, markets=markets))
 
-    portfolio = replace(spec.portfolio, weights=renamed(spec.portfolio.weights))
+    portfolio = replace(spec.portfolio, weights=with_renamed_markets(spec.portfolio.weights))
     layers = spec.layers
     if (split := spec.split) is not None:
         strategies = tuple(
             replace(
                 strategy,
-                allocator=renamed(strategy.allocator),
+                allocator=with_renamed_markets(strategy.allocator),
                 market_bps=tuple(
                     (market_address(names[market]), bps) for market, bps in strategy.market_bps
                 ),
@@ -170,13 +170,17 @@ class SimulatedVenue:
     def __init__(self, setup: FuturesSetup, table: PriceTable, valid_s: int) -> None:
         self.setup, self.path = setup, setup.path(table)
         self._valid_s = valid_s
-        self._named = {symbol: (market_address(symbol), token) for symbol, token in setup.assets}
-        unit = 10 ** (QUOTE.decimals - setup.collateral.decimals)
-        self.book: FuturesBook = opened_book(self.path, setup.settings, unit, self._named)
+        self._names_by_symbol = {
+            symbol: (market_address(symbol), token) for symbol, token in setup.assets
+        }
+        settlement_raw = 10 ** (QUOTE.decimals - setup.collateral.decimals)
+        self.book: FuturesBook = opened_book(
+            self.path, setup.settings, settlement_raw, self._names_by_symbol
+        )
         self.allowance_raw = 0
         self.bar = -1
-        self.done: list[SentPlan] = []
-        self._sent = SentPlan()
+        self.sent_plans: list[SentPlan] = []
+        self._begun_plan = SentPlan()
         self._figures = np.empty((4, self.path.bars))
         self._realised_raw: list[int] = []
 
@@ -187,7 +191,7 @@ class SimulatedVenue:
         while self.bar < bar:
             self.record()
             self.bar += 1
-            markets = markets_at(self.path, self.setup.settings, self.bar, self._named)
+            markets = markets_at(self.path, self.setup.settings, self.bar, self._names_by_symbol)
             settle_bar(self.book, self.path, self.bar, markets)
 
     def record(self) -> None:
@@ -198,32 +202,32 @@ class SimulatedVenue:
             self._realised_raw.append(self.book.account.realised_raw)
 
     @property
-    def open_hedges(self) -> bool:
+    def has_open_hedge(self) -> bool:
         """Return whether a hedge is open after the newest plan."""
-        return bool(self.done) and any(hedge.size_raw for hedge in self.done[-1].hedges)
+        return bool(self.sent_plans) and any(hedge.size_raw for hedge in self.sent_plans[-1].hedges)
 
     @property
     def symbols(self) -> dict[str, str]:
         """Symbols by market."""
-        return {market: symbol for symbol, (market, _) in self._named.items()}
+        return {market: symbol for symbol, (market, _) in self._names_by_symbol.items()}
 
-    def value(self, money: Token) -> Value:
+    def value(self, numeraire: Token) -> Value:
         """Return the account value in base units of the numeraire, at one quote coin per numeraire
         coin.
         """
-        return account_value_raw(self.book.account) * Fraction(money.unit, QUOTE.unit)
+        return account_value_raw(self.book.account) * Fraction(numeraire.unit, QUOTE.unit)
 
     def values(self) -> Floats:
         """Return the account value at the end of each bar, in whole coins."""
         values: Floats = self._figures[0]
         return values
 
-    def realised_until(self, money: Token, bar: int) -> Value:
+    def realised_until(self, numeraire: Token, bar: int) -> Value:
         """Return realised profit less funding and penalties up to the end of a bar, numeraire base
         units; zero before the first.
         """
         raw = self._realised_raw[bar] if bar >= 0 else 0
-        return raw * Fraction(money.unit, QUOTE.unit)
+        return raw * Fraction(numeraire.unit, QUOTE.unit)
 
     def result(self, refused: Sequence[tuple[str, int]]) -> BookResult:
         """Return the book over all bars. `refused` has refused plans by reason."""
@@ -231,11 +235,11 @@ class SimulatedVenue:
 
     def hedges(self) -> tuple[HedgeRecord, ...]:
         """Return the hedges of the simulation."""
-        return hedge_records(self.done, self.book.account)
+        return hedge_records(self.sent_plans, self.book.account)
 
-    def begin(self, plan: FuturesPlan, reason: str) -> None:
+    def note_plan(self, plan: FuturesPlan, reason: str) -> None:
         """Record a plan before its first action is sent."""
-        self._sent = SentPlan(plan.trigger, reason, plan.hedges)
+        self._begun_plan = SentPlan(plan.trigger, reason, plan.hedges)
 
     # ports.futures.PerpVenue
     def read(self, snapshot: Snapshot) -> Snapshot:
@@ -244,14 +248,14 @@ class SimulatedVenue:
 
     def quote(self, account: MarginAccount, order: PerpOrder) -> PerpQuote:
         """See PerpVenue. Quotes the book's fill price."""
-        quote_raw, _ = self.book.exchanged(account.market(order.market), order.size_raw)
+        quote_raw, _ = self.book.quote_and_fee_raw(account.market(order.market), order.size_raw)
         return PerpQuote(abs(order.size_raw), abs(quote_raw))
 
     def draft(self, account: MarginAccount, action: FuturesAction, now_s: int) -> PerpOrderDraft:
         """See PerpVenue. A call to the clearing house or the vault."""
-        end_s, collateral = now_s + self._valid_s, self.setup.collateral.address
-        to, data = futures_call(action, CONTRACTS, WALLET, collateral, end_s)
-        return PerpOrderDraft(to, data, end_s)
+        expires_s, collateral = now_s + self._valid_s, self.setup.collateral.address
+        to, data = futures_call(action, CONTRACTS, WALLET, collateral, expires_s)
+        return PerpOrderDraft(to, data, expires_s)
 
     def outcome(self, intent: Intent) -> Receipt | None:
         """See PerpVenue. Orders are transactions on the chain."""
@@ -267,14 +271,12 @@ class SimulatedVenue:
             policy.collateral,
             WALLET,
             None,
-            tuple(address for address, _ in self._named.values()),
+            tuple(address for address, _ in self._names_by_symbol.values()),
             policy.limits.max_leverage_bps,
             policy.limits.slippage_bps,
             policy.limits.emergency_slippage_bps,
             policy.limits.index_age_s,
         )
-
-    # --- Transactions.
 
     def call_of(self, tx: UnsignedTx) -> FuturesCall | Approve | None:
         """Return the decoded call of a transaction to the venue or of an approval for its vault;
@@ -292,22 +294,26 @@ class SimulatedVenue:
         self, call: FuturesCall | Approve, balances: Mapping[str, int], now_s: int
     ) -> VenueEffects:
         """Return the effects of a call at this bar. Raises TransactionReverted."""
-        book, after = self.book.copy(), dict(balances)
+        book, balances_after = self.book.copy(), dict(balances)
         match call:
             case Approve(raw=raw):
-                return VenueEffects(after, raw, book, APPROVE_UNITS)
+                return VenueEffects(balances_after, raw, book, APPROVE_UNITS)
             case MarginTransfer(token=token, raw=raw, is_deposit=True):
-                if min(after.get(token, 0), self.allowance_raw) < raw:
+                if min(balances_after.get(token, 0), self.allowance_raw) < raw:
                     raise TransactionReverted("STF")
-                after[token] -= raw
+                balances_after[token] -= raw
                 book.deposit(raw, from_wallet=True)
-                moved = (Transfer(token, WALLET, VAULT, raw),)
-                return VenueEffects(after, self.allowance_raw - raw, book, DEPOSIT_GAS, moved)
+                transfers = (Transfer(token, WALLET, VAULT, raw),)
+                return VenueEffects(
+                    balances_after, self.allowance_raw - raw, book, DEPOSIT_GAS, transfers
+                )
             case OpenPosition():
                 if now_s > call.deadline_s:
                     raise TransactionReverted("Transaction too old")
-                fill = self._filled(book, call, now_s)
-                return VenueEffects(after, self.allowance_raw, book, ORDER_GAS, fills=(fill,))
+                fill = self._fill_order(book, call, now_s)
+                return VenueEffects(
+                    balances_after, self.allowance_raw, book, ORDER_GAS, fills=(fill,)
+                )
             case other:
                 raise TransactionReverted(f"{type(other).__name__} is not simulated")
 
@@ -315,24 +321,26 @@ class SimulatedVenue:
         """Apply the effects of a transaction."""
         self.book, self.allowance_raw = effects.book, effects.allowance_raw
         fill = self.book.fills[-1] if effects.fills else None
-        self.done.append(replace(self._sent, fill=fill))
+        self.sent_plans.append(replace(self._begun_plan, fill=fill))
 
-    def _filled(self, book: FuturesBook, call: OpenPosition, now_s: int) -> PerpFill:
+    def _fill_order(self, book: FuturesBook, call: OpenPosition, now_s: int) -> PerpFill:
         position_raw = book.account.size_raw(call.market)
-        reduces = position_raw * call.size_raw < 0 and abs(call.size_raw) <= abs(position_raw)
-        order = PerpOrder(call.market, call.size_raw, PerpOrderKind.MARKET, call.bound_raw, reduces)
-        paused = self.bar in self.path.paused
-        if why := "the market is paused" if paused else book.revert_reason(order, now_s):
-            raise TransactionReverted(why)
-        before = book.account.realised_raw
-        book.fill(order, self.bar, now_s, self._sent.trigger)
-        last = book.fills[-1]
+        is_reduction = position_raw * call.size_raw < 0 and abs(call.size_raw) <= abs(position_raw)
+        order = PerpOrder(
+            call.market, call.size_raw, PerpOrderKind.MARKET, call.bound_raw, is_reduction
+        )
+        is_paused = self.bar in self.path.paused
+        if reason := "the market is paused" if is_paused else book.revert_reason(order, now_s):
+            raise TransactionReverted(reason)
+        realised_before_raw = book.account.realised_raw
+        book.fill(order, self.bar, now_s, self._begun_plan.trigger)
+        fill = book.fills[-1]
         return PerpFill(
             CLEARING_HOUSE,
             WALLET,
             call.market,
-            last.size_raw,
-            last.quote_raw,
-            last.fee_raw,
-            book.account.realised_raw - before,
+            fill.size_raw,
+            fill.quote_raw,
+            fill.fee_raw,
+            book.account.realised_raw - realised_before_raw,
         )

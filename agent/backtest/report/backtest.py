@@ -46,19 +46,25 @@ PERIODS = ((2 * DAY_S, "hour"), (100 * DAY_S, "day"), (4 * YEAR_S, "month"))
 def costs_section(analysis: BacktestAnalysis) -> ReportSection:
     """Return costs by kind, cumulated over time, and their sums."""
     result = analysis.result
-    scale, done = 10.0**result.decimals, result.rebalances
-    if not done:
+    scale, rebalances = 10.0**result.decimals, result.rebalances
+    if not rebalances:
         return ReportSection("Costs", ("No trades, no costs.",))
-    rows = np.unique(np.linspace(0, len(done) - 1, min(len(done), MOST_STEPS)).astype(np.int64))
+    rows = np.unique(
+        np.linspace(0, len(rebalances) - 1, min(len(rebalances), MOST_STEPS)).astype(np.int64)
+    )
     x = [
         int(result.times_s[0]) * 1_000,
-        *(done[row].time_s * 1_000 for row in rows.tolist()),
+        *(rebalances[row].time_s * 1_000 for row in rows.tolist()),
         int(result.times_s[-1]) * 1_000,
     ]
     traces: list[Trace] = []
     for kind, colour in KINDS:
-        paid = np.cumsum([float(getattr(record, kind)) / scale for record in done])
-        y = [0.0, *(float(f"{paid[row]:.6g}") for row in rows), float(f"{paid[-1]:.6g}")]
+        cumulative = np.cumsum([float(getattr(record, kind)) / scale for record in rebalances])
+        y = [
+            0.0,
+            *(float(f"{cumulative[row]:.6g}") for row in rows),
+            float(f"{cumulative[-1]:.6g}"),
+        ]
         traces.append(_stacked(x, y, kind, colour))
     gas = "" if result.gas_counted else " Gas is not counted: it had no price."
     chart = time_chart(traces, result.numeraire) | {
@@ -89,7 +95,7 @@ def _stacked(x: list[int], y: list[float], name: str, colour: str) -> Trace:
 
 def _cost_table(analysis: BacktestAnalysis) -> ReportTable:
     result, years = analysis.result, max(analysis.growth.years, 1e-9)
-    moved = sum((rebalance.turnover for rebalance in result.rebalances), Fraction(0))
+    turnover = sum((rebalance.turnover for rebalance in result.rebalances), Fraction(0))
     sums: tuple[tuple[str, Value], ...] = (
         ("fees", result.fees),
         ("impact", result.impact),
@@ -102,7 +108,7 @@ def _cost_table(analysis: BacktestAnalysis) -> ReportTable:
             rows.append((name, "not counted", NONE, NONE, NONE))
             continue
         share = float(value / result.start_value) if result.start_value else float("nan")
-        bps = f"{float(value / moved) * 10_000:,.1f} bps" if moved else NONE
+        bps = f"{float(value / turnover) * 10_000:,.1f} bps" if turnover else NONE
         rows.append(
             (
                 name,
@@ -122,17 +128,17 @@ def turnover_section(analysis: BacktestAnalysis) -> ReportSection:
     result = analysis.result
     if not result.rebalances:
         return ReportSection("Turnover", ("No trades, no turnover.",))
-    keys, width = _periods(result)
-    moved, counts = np.zeros(len(keys)), np.zeros(len(keys), dtype=np.int64)
+    keys, period = _periods(result)
+    turnovers, counts = np.zeros(len(keys)), np.zeros(len(keys), dtype=np.int64)
     scale = 10.0**result.decimals
     starts = np.array(keys)
     for rebalance in result.rebalances:
         row = int(np.searchsorted(starts, rebalance.time_s, side="right")) - 1
-        moved[row] += float(rebalance.turnover) / scale / float(result.equity[rebalance.bar])
+        turnovers[row] += float(rebalance.turnover) / scale / float(result.equity[rebalance.bar])
         counts[row] += rebalance.succeeded
     trace = bar_trace(
         [key * 1_000 for key in keys],
-        [float(f"{turnover:.5g}") for turnover in moved],
+        [float(f"{turnover:.5g}") for turnover in turnovers],
         "turnover",
         "--c1",
         ".1%",
@@ -143,16 +149,16 @@ def turnover_section(analysis: BacktestAnalysis) -> ReportSection:
     }
     trace |= {"textposition": "none"}
     chart = time_chart([trace], "", ".0%", showlegend=False, bargap=0.25) | {
-        "title": f"Turnover of each {width}, as a share of the portfolio",
-        "says": f"One bar for each {width}; the largest is {format_percent(float(moved.max()))}",
+        "title": f"Turnover of each {period}, as a share of the portfolio",
+        "says": f"One bar for each {period}; the largest is {format_percent(float(turnovers.max()))}",
         "height": 220,
     }
-    whole = float(result.turnover)
+    total = float(result.turnover)
     words = (
         "Half of all purchases and sales over the portfolio's value.",
         (
-            f"Total {format_percent(whole)},"
-            f" {format_percent(whole / max(analysis.growth.years, 1e-9))} a year."
+            f"Total {format_percent(total)},"
+            f" {format_percent(total / max(analysis.growth.years, 1e-9))} a year."
         ),
     )
     return ReportSection("Turnover", words, (chart,))
@@ -162,18 +168,18 @@ def _periods(result: SimulationResult) -> tuple[list[int], str]:
     """Return the starts of the UTC hours, days, months or years that cover the run, and the name of
     the period.
     """
-    first, last = int(result.times_s[0]), int(result.times_s[-1])
-    name = next((name for longest, name in PERIODS if last - first <= longest), "year")
+    first_s, last_s = int(result.times_s[0]), int(result.times_s[-1])
+    name = next((name for longest, name in PERIODS if last_s - first_s <= longest), "year")
     if name in ("hour", "day"):
         step = 3_600 if name == "hour" else DAY_S
-        return list(range(first // step * step, last + 1, step)), name
-    at = datetime.fromtimestamp(first, UTC)
-    at = datetime(at.year, at.month if name == "month" else 1, 1, tzinfo=UTC)
+        return list(range(first_s // step * step, last_s + 1, step)), name
+    start = datetime.fromtimestamp(first_s, UTC)
+    start = datetime(start.year, start.month if name == "month" else 1, 1, tzinfo=UTC)
     periods = []
-    while at.timestamp() <= last:
-        periods.append(int(at.timestamp()))
-        months = at.month if name == "month" else 12
-        at = datetime(at.year + months // 12, months % 12 + 1, 1, tzinfo=UTC)
+    while start.timestamp() <= last_s:
+        periods.append(int(start.timestamp()))
+        months = start.month if name == "month" else 12
+        start = datetime(start.year + months // 12, months % 12 + 1, 1, tzinfo=UTC)
     return periods, name
 
 
@@ -182,9 +188,11 @@ def premium_section(analysis: BacktestAnalysis) -> ReportSection | None:
     premium = analysis.result.premium
     if premium is None or not any(rebalance.succeeded for rebalance in analysis.result.rebalances):
         return None
-    ahead = math.log(float(analysis.growth.index[-1] / analysis.growth.hold_index[-1]))
-    rest = ahead - premium.advantage
-    outside = [_outside_part(analysis.result, rest)] if abs(rest) >= SHOWN else []
+    excess_log_growth = math.log(float(analysis.growth.index[-1] / analysis.growth.hold_index[-1]))
+    outside_premium = excess_log_growth - premium.advantage
+    outside_parts = (
+        [_outside_part(analysis.result, outside_premium)] if abs(outside_premium) >= SHOWN else []
+    )
     parts: tuple[tuple[str, float, str], ...] = (
         (
             "excess growth",
@@ -198,8 +206,8 @@ def premium_section(analysis: BacktestAnalysis) -> ReportSection | None:
         ),
         ("dispersion", -premium.dispersion, "gain of buy and hold from growing winners"),
         ("costs", -premium.costs, "fees, impact and gas"),
-        *outside,
-        ("excess return", ahead, "sum of the parts above"),
+        *outside_parts,
+        ("excess return", excess_log_growth, "sum of the parts above"),
     )
     names, values = (
         [name for name, _, _ in parts][::-1],
@@ -231,7 +239,7 @@ def premium_section(analysis: BacktestAnalysis) -> ReportSection | None:
         "says": "Bars that add up to the last bar, in log growth",
         "height": 260,
     }
-    words = (
+    paragraphs = (
         (
             "Excess growth is the growth that rebalancing adds to the mean growth of the assets"
             " (Fernholz 2002, Stochastic Portfolio Theory, 1.1.20). The corresponding gain of buy"
@@ -246,23 +254,23 @@ def premium_section(analysis: BacktestAnalysis) -> ReportSection | None:
     rows = tuple((name, format_percent(value, 2, signed=True), says) for name, value, says in parts)
     return ReportSection(
         "Return attribution",
-        words,
+        paragraphs,
         (chart,),
         (ReportTable(("part", "log growth", "meaning"), rows),),
     )
 
 
-def _outside_part(result: SimulationResult, rest: float) -> tuple[str, float, str]:
+def _outside_part(result: SimulationResult, outside_premium: float) -> tuple[str, float, str]:
     """Return the part of the excess return outside the premium: gas, and transfers, which change
     the weights of buy and hold.
     """
-    gas = "gas money is held outside the portfolio and earns none of its returns"
-    flows = "deposits and withdrawals changed the weights of buy and hold"
+    gas_text = "gas money is held outside the portfolio and earns none of its returns"
+    flows_text = "deposits and withdrawals changed the weights of buy and hold"
     if not result.flows:
-        return "gas money", rest, gas
+        return "gas money", outside_premium, gas_text
     if not result.gas:
-        return "flows", rest, flows
-    return "flows and gas money", rest, f"{flows}; {gas}"
+        return "flows", outside_premium, flows_text
+    return "flows and gas money", outside_premium, f"{flows_text}; {gas_text}"
 
 
 def taxes_section(analysis: BacktestAnalysis) -> ReportSection | None:
@@ -274,7 +282,7 @@ def taxes_section(analysis: BacktestAnalysis) -> ReportSection | None:
         (str(gain.year), format_money(gain.realised, result.decimals)) for gain in result.taxes
     )
     total = sum((tax.realised for tax in result.taxes), Fraction(0))
-    words = (
+    paragraphs = (
         (
             f"Realised gains less losses of each calendar year (UTC), by {result.lots}, in"
             f" {result.numeraire}, before tax rates. This is arithmetic, not advice."
@@ -296,44 +304,47 @@ def taxes_section(analysis: BacktestAnalysis) -> ReportSection | None:
                 "Apart from the gains above and from year_limit",
             )
         )
-    return ReportSection("Taxable gains", words, (), tuple(tables))
+    return ReportSection("Taxable gains", paragraphs, (), tuple(tables))
 
 
 def run_log_section(analysis: BacktestAnalysis) -> ReportSection:
     """Return the section on bars evaluated, and reasons why the agent did not act."""
     result = analysis.result
-    words = [
+    paragraphs = [
         f"{pluralize(result.bars, 'bar')}, {result.evaluated:,} of them evaluated by a full step;"
         " no trigger could fire at the others."
     ]
     if result.halted:
-        words.append(
+        paragraphs.append(
             f"{pluralize(result.halted, 'bar')} without a decision: stale or contradictory data."
         )
     else:
-        words.append("Every bar had a decision.")
-    failed = sum(not rebalance.succeeded for rebalance in result.rebalances)
-    if failed:
-        words.append(f"{pluralize(failed, 'swap')} reverted and only paid gas.")
+        paragraphs.append("Every bar had a decision.")
+    reverted_count = sum(not rebalance.succeeded for rebalance in result.rebalances)
+    if reverted_count:
+        paragraphs.append(f"{pluralize(reverted_count, 'swap')} reverted and only paid gas.")
     tables = [
-        _counts("Plans refused, by reason", result.refused),
-        _counts("Held although a trade was due, by setting", result.kept),
+        _count_table("Plans refused, by reason", result.refused),
+        _count_table("Held although a trade was due, by setting", result.kept),
     ]
     notes = tuple((note,) for note in result.notes)
     if notes:
         tables.append(ReportTable(("about the data",), notes, "Notes"))
     return ReportSection(
-        "Run log", tuple(words), (), tuple(table for table in tables if table is not None)
+        "Run log", tuple(paragraphs), (), tuple(table for table in tables if table is not None)
     )
 
 
-def _counts(title: str, counts: Sequence[tuple[str, int]]) -> ReportTable | None:
+def _count_table(title: str, counts: Sequence[tuple[str, int]]) -> ReportTable | None:
     if not counts:
         return None
     return ReportTable(
         ("reason", "bars"),
         tuple(
-            (why, f"{times:,}") for why, times in sorted(counts, key=lambda one: (-one[1], one[0]))
+            (why, f"{times:,}")
+            for why, times in sorted(
+                counts, key=lambda reason_and_count: (-reason_and_count[1], reason_and_count[0])
+            )
         ),
         title,
     )
@@ -346,21 +357,21 @@ def health_section(result: SimulationResult) -> ReportSection | None:
     if not result.strategies:
         return None
 
-    def ratio(record: HealthRecord) -> str:
+    def ratio_text(record: HealthRecord) -> str:
         return NONE if record.sharpe_milli is None else format_ratio(record.sharpe_milli / 1_000)
 
-    ends = tuple(
-        (strategy.name, strategy.health, ratio(strategy)) for strategy in result.strategies
+    final_states = tuple(
+        (strategy.name, strategy.health, ratio_text(strategy)) for strategy in result.strategies
     )
     changes = tuple(
         (record.name, format_day(record.time_s), record.health, record.reason)
         for record in result.health
     )
-    tables = [ReportTable(("strategy", "at the end", "Sharpe ratio"), ends)]
+    tables = [ReportTable(("strategy", "at the end", "Sharpe ratio"), final_states)]
     if changes:
         tables.append(ReportTable(("strategy", "since", "health", "why"), changes))
-    words = "A strategy whose Sharpe ratio stays below its limit is paused, as live."
-    return ReportSection("Health of strategies", (words,), (), tuple(tables))
+    paragraph = "A strategy whose Sharpe ratio stays below its limit is paused, as live."
+    return ReportSection("Health of strategies", (paragraph,), (), tuple(tables))
 
 
 def total_costs(result: SimulationResult) -> Value:
@@ -370,17 +381,17 @@ def total_costs(result: SimulationResult) -> Value:
 
 NO_DIFFERENCE = 0.0005
 """Smallest excess return that is reported as a difference."""
-MOST_FLOWS = 24
-MOST_NAMES = 6
+MAX_SHOWN_FLOWS = 24
+MAX_NAMES = 6
 OMITTED_VALUES = ("", "None", "()", "False")
 NORMAL_95 = 1.96
-FEWEST_FOR_INTERVAL = 60
+MIN_SAMPLES_FOR_INTERVAL = 60
 
 
 def backtest_page(result: SimulationResult) -> ReportPage:
     """Build the page. Raises Refused if empyrical is not installed."""
-    grown = growth_series(result)
-    analysis = BacktestAnalysis(result, grown, risk_metrics(grown))
+    growth = growth_series(result)
+    analysis = BacktestAnalysis(result, growth, risk_metrics(growth))
     sections = (
         report_sections.value_section(analysis),
         premium_section(analysis),
@@ -396,7 +407,7 @@ def backtest_page(result: SimulationResult) -> ReportPage:
         run_log_section(analysis),
     )
     return ReportPage(
-        title=_names(result),
+        title=_title(result),
         kind=f"Backtest, {format_date_range(int(result.times_s[0]), int(result.times_s[-1]))}",
         facts=_facts(analysis),
         sections=tuple(section for section in sections if section is not None),
@@ -405,11 +416,11 @@ def backtest_page(result: SimulationResult) -> ReportPage:
     )
 
 
-def _names(result: SimulationResult) -> str:
-    first = [short_name(symbol) for symbol in result.symbols[:MOST_NAMES]]
-    if (left := len(result.symbols) - MOST_NAMES) > 0:
-        return f"{', '.join(first)} and {left} more"
-    return " and ".join(", ".join(first).rsplit(", ", 1))
+def _title(result: SimulationResult) -> str:
+    names = [short_name(symbol) for symbol in result.symbols[:MAX_NAMES]]
+    if (unnamed_count := len(result.symbols) - MAX_NAMES) > 0:
+        return f"{', '.join(names)} and {unnamed_count} more"
+    return " and ".join(", ".join(names).rsplit(", ", 1))
 
 
 def excess_return(analysis: BacktestAnalysis) -> float:
@@ -420,78 +431,78 @@ def excess_return(analysis: BacktestAnalysis) -> float:
 
 
 def _summary(analysis: BacktestAnalysis) -> tuple[str, ...]:
-    result, unit, ahead = analysis.result, analysis.result.numeraire, excess_return(analysis)
-    done = sum(rebalance.succeeded for rebalance in result.rebalances)
-    end, hold = (
+    result, unit, excess = analysis.result, analysis.result.numeraire, excess_return(analysis)
+    rebalance_count = sum(rebalance.succeeded for rebalance in result.rebalances)
+    end_text, hold_text = (
         f"{format_money(value, result.decimals)} {unit}"
         for value in (result.final_value, result.hold_value)
     )
-    if not done:
+    if not rebalance_count:
         reason = "no trigger fired"
         if result.refused or result.halted or result.kept:
             reason = "the reasons are listed below"
-        first = (
-            f"In {_span(result)} it never rebalanced: {reason}. It ended at {end}, buy and hold at"
-            f" {hold}."
+        result_text = (
+            f"In {_span_text(result)} it never rebalanced: {reason}. It ended at {end_text}, buy and hold at"
+            f" {hold_text}."
         )
-    elif not math.isfinite(ahead):
-        first = f"It ended at {end}; the result of buy and hold is unknown."
-    elif abs(ahead) < NO_DIFFERENCE:
-        first = f"Rebalancing made no difference here: it ended at {end}, buy and hold at {hold}."
-    elif ahead > 0:
-        first = (
-            f"Rebalancing ended {format_percent(ahead, _places(ahead))} above buy and hold: at"
-            f" {end} against {hold}, net of all costs."
+    elif not math.isfinite(excess):
+        result_text = f"It ended at {end_text}; the result of buy and hold is unknown."
+    elif abs(excess) < NO_DIFFERENCE:
+        result_text = f"Rebalancing made no difference here: it ended at {end_text}, buy and hold at {hold_text}."
+    elif excess > 0:
+        result_text = (
+            f"Rebalancing ended {format_percent(excess, _percent_places(excess))} above buy and hold: at"
+            f" {end_text} against {hold_text}, net of all costs."
         )
     else:
-        first = (
-            f"Rebalancing did not pay here: it ended at {end},"
-            f" {format_percent(-ahead, _places(ahead))} below buy and hold, which ended at {hold}."
+        result_text = (
+            f"Rebalancing did not pay here: it ended at {end_text},"
+            f" {format_percent(-excess, _percent_places(excess))} below buy and hold, which ended at {hold_text}."
         )
-    lines = [first]
-    if done:
-        gas = "" if result.gas_counted else ", gas not counted"
+    lines = [result_text]
+    if rebalance_count:
+        gas_text = "" if result.gas_counted else ", gas not counted"
         lines.append(
-            f"In {_span(result)} it traded {pluralize(done, 'time')}, with a turnover of"
+            f"In {_span_text(result)} it traded {pluralize(rebalance_count, 'time')}, with a turnover of"
             f" {format_ratio(float(result.turnover))} portfolios and costs of"
-            f" {format_money(total_costs(result), result.decimals)} {unit}{gas}. Its maximum"
+            f" {format_money(total_costs(result), result.decimals)} {unit}{gas_text}. Its maximum"
             f" drawdown was {format_percent(-_max_drawdown(analysis))}, that of buy and hold"
             f" {format_percent(-_max_drawdown(analysis, of_holding=True))}."
         )
     if result.flows:
         lines.append("Both include deposits and withdrawals; the excess return is time-weighted.")
-    if done:
-        lines.append(_chance(analysis))
+    if rebalance_count:
+        lines.append(_confidence_text(analysis))
     return tuple(lines)
 
 
-def _places(ahead: float) -> int:
-    return 1 if abs(ahead) >= 0.01 else 2
+def _percent_places(share: float) -> int:
+    return 1 if abs(share) >= 0.01 else 2
 
 
-def _span(result: SimulationResult) -> str:
+def _span_text(result: SimulationResult) -> str:
     return format_duration(float(result.times_s[-1] - result.times_s[0]))
 
 
-def _chance(analysis: BacktestAnalysis) -> str:
+def _confidence_text(analysis: BacktestAnalysis) -> str:
     """Describe the 95 % interval of the mean yearly difference to buy and hold (normal
     distribution, independent samples).
     """
     edge, error = analysis.risk.edge, analysis.risk.edge_error
-    if len(analysis.growth.returns) < FEWEST_FOR_INTERVAL or not (
+    if len(analysis.growth.returns) < MIN_SAMPLES_FOR_INTERVAL or not (
         math.isfinite(edge) and error > 0
     ):
         return "This is one short history; it does not predict the future."
     low, high = (
         format_percent(edge + sign * NORMAL_95 * error, 1, signed=True) for sign in (-1, 1)
     )
-    judged = "more than chance alone would explain, in this one history"
+    verdict = "more than chance alone would explain, in this one history"
     if abs(edge) <= NORMAL_95 * error:
-        judged = "chance alone could explain it"
-    pace = "faster" if edge > 0 else "slower"
+        verdict = "chance alone could explain it"
+    comparison = "faster" if edge > 0 else "slower"
     return (
-        f"Per year it grew {format_percent(abs(edge), 2)} {pace} than buy and hold. The 95% interval"
-        f" of that mean is {low} to {high}: {judged}. It assumes independent days and does"
+        f"Per year it grew {format_percent(abs(edge), 2)} {comparison} than buy and hold. The 95% interval"
+        f" of that mean is {low} to {high}: {verdict}. It assumes independent days and does"
         " not predict the future."
     )
 
@@ -502,28 +513,31 @@ def _max_drawdown(analysis: BacktestAnalysis, of_holding: bool = False) -> float
 
 
 def _facts(analysis: BacktestAnalysis) -> tuple[ReportFact, ...]:
-    result, ahead = analysis.result, excess_return(analysis)
-    done, spent = sum(rebalance.succeeded for rebalance in result.rebalances), total_costs(result)
-    grown = float(analysis.growth.index[-1]) - 1
-    share = float(spent / result.start_value) if result.start_value else math.nan
-    cost = NONE
-    if spent:
-        cost = f"of the start: {format_money(spent, result.decimals)} {result.numeraire}"
+    result, excess = analysis.result, excess_return(analysis)
+    rebalance_count, costs = (
+        sum(rebalance.succeeded for rebalance in result.rebalances),
+        total_costs(result),
+    )
+    growth = float(analysis.growth.index[-1]) - 1
+    cost_share = float(costs / result.start_value) if result.start_value else math.nan
+    cost_text = NONE
+    if costs:
+        cost_text = f"of the start: {format_money(costs, result.decimals)} {result.numeraire}"
         if not result.gas_counted:
-            cost += ", without gas"
-    started = (
-        f"{format_percent(grown, signed=True)} from"
+            cost_text += ", without gas"
+    growth_text = (
+        f"{format_percent(growth, signed=True)} from"
         f" {format_money(result.start_value, result.decimals)}"
     )
     return (
         ReportFact(
             f"Final value, {result.numeraire}",
             format_money(result.final_value, result.decimals),
-            started,
+            growth_text,
         ),
         ReportFact(
             "Excess return",
-            format_percent(ahead, 2, signed=True),
+            format_percent(excess, 2, signed=True),
             f"held: {format_money(result.hold_value, result.decimals)}",
         ),
         ReportFact(
@@ -537,12 +551,14 @@ def _facts(analysis: BacktestAnalysis) -> tuple[ReportFact, ...]:
             f"held: {format_ratio(analysis.risk.hold_sharpe)}",
         ),
         ReportFact(
-            "Rebalances", f"{done:,}", f"{format_ratio(float(result.turnover))} times the portfolio"
+            "Rebalances",
+            f"{rebalance_count:,}",
+            f"{format_ratio(float(result.turnover))} times the portfolio",
         ),
         ReportFact(
             "Costs",
-            format_percent(share, 2),
-            cost,
+            format_percent(cost_share, 2),
+            cost_text,
         ),
     )
 
@@ -550,24 +566,28 @@ def _facts(analysis: BacktestAnalysis) -> tuple[ReportFact, ...]:
 def _origin(result: SimulationResult) -> tuple[ReportFact, ...]:
     parameters = {name: value for name, value in result.parameters if value not in OMITTED_VALUES}
     # longer lists are shown by their hash
-    flows = result.flows if len(result.flows) <= MOST_FLOWS else ()
+    flows = result.flows if len(result.flows) <= MAX_SHOWN_FLOWS else ()
     if flows:
         parameters.pop("flows", None)
-    first = result.targets[0] if len(result.targets) else result.weights[0]
+    start_targets = result.targets[0] if len(result.targets) else result.weights[0]
     targets = ", ".join(
         f"{symbol} {format_percent(float(share), 2)}"
-        for symbol, share in zip(result.symbols, first, strict=True)
+        for symbol, share in zip(result.symbols, start_targets, strict=True)
     )
-    policy, seed, funding = list[ReportFact](), list[ReportFact](), list[ReportFact]()
+    policy_facts, seed_facts, funding_facts = (
+        list[ReportFact](),
+        list[ReportFact](),
+        list[ReportFact](),
+    )
     if result.policy:
-        policy.append(ReportFact("policy", result.policy))
+        policy_facts.append(ReportFact("policy", result.policy))
     if "seed" not in parameters:
-        seed.append(ReportFact("seed", str(result.seed)))
+        seed_facts.append(ReportFact("seed", str(result.seed)))
     if result.funding is not None:
-        funding.append(ReportFact("funding hash", result.funding.digest, "SHA-256"))
+        funding_facts.append(ReportFact("funding hash", result.funding.digest, "SHA-256"))
     return (
         ReportFact("targets at the start", targets),
-        *policy,
+        *policy_facts,
         *(ReportFact(name.replace("_", " "), value) for name, value in parameters.items()),
         *(
             ReportFact(
@@ -576,9 +596,9 @@ def _origin(result: SimulationResult) -> tuple[ReportFact, ...]:
             )
             for flow in flows
         ),
-        *seed,
+        *seed_facts,
         ReportFact("config hash", result.config_hash, "SHA-256"),
         ReportFact("data hash", result.data_hash, "SHA-256"),
-        *funding,
+        *funding_facts,
         *(ReportFact(name, version) for name, version in result.versions),
     )

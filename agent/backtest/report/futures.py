@@ -30,23 +30,21 @@ from agent.backtest.report.series import Floats, Indices, downsample_indices
 from agent.backtest.simulate import library_versions
 from agent.units import BPS, decimal_text
 
-MULTIPLE, COINS = ".2f", ",.2f"
+MULTIPLE_FORMAT, COINS_FORMAT = ".2f", ",.2f"
 CHART_PX = 280
 
 
 def futures_page(result: FuturesResult) -> ReportPage:
     """Return the page of a futures book alone."""
-    agent, book_result = result.agent, result.held
+    agent, held = result.agent, result.held
     names = " and ".join(short_name(symbol) for symbol in result.symbols)
     return ReportPage(
         title=f"Futures on {names}",
         kind=f"Backtest, {format_date_range(result.times_s[0], result.times_s[-1])}",
         facts=(
-            ReportFact(
-                "Final value", _money(agent.final_raw), f"held: {_money(book_result.final_raw)}"
-            ),
+            ReportFact("Final value", _money(agent.final_raw), f"held: {_money(held.final_raw)}"),
             ReportFact("Funding paid", _money(agent.profit.funding_raw)),
-            ReportFact("Liquidations", str(len(agent.liquidations)), _liquidated(book_result)),
+            ReportFact("Liquidations", str(len(agent.liquidations)), _held_liquidations_text(held)),
         ),
         sections=(futures_section(result),),
         summary=(_summary(result),),
@@ -62,51 +60,64 @@ def futures_page(result: FuturesResult) -> ReportPage:
 def futures_section(result: FuturesResult) -> ReportSection:
     """Return charts of the book and the held book, and the profit of both by source."""
     limits = result.settings.policy.limits
-    agent, book_result = result.agent, result.held
+    agent, held = result.agent, result.held
     columns = [
         _finite(path)
-        for book in (agent, book_result)
+        for book in (agent, held)
         for path in (book.equity, book.leverage, book.utilisation, book.funding)
     ]
-    kept = downsample_indices(columns)
-    x = to_milliseconds(np.asarray(result.times_s, dtype=np.int64), kept)
+    chart_rows = downsample_indices(columns)
+    x = to_milliseconds(np.asarray(result.times_s, dtype=np.int64), chart_rows)
 
     def chart(
-        title: str, agent_path: Floats, held_path: Floats, form: str, limit: float = 0
+        title: str, agent_path: Floats, held_path: Floats, number_format: str, limit: float = 0
     ) -> Trace:
         traces = [
-            line_trace(x, _points(held_path, kept), "held", "--c2", form=form),
-            line_trace(x, _points(agent_path, kept), "agent", "--c1", width=STRONG, form=form),
+            line_trace(
+                x, _points(held_path, chart_rows), "held", "--c2", number_format=number_format
+            ),
+            line_trace(
+                x,
+                _points(agent_path, chart_rows),
+                "agent",
+                "--c1",
+                width=STRONG,
+                number_format=number_format,
+            ),
         ]
         if limit:
             ends = [x[0], x[-1]]
-            traces.append(line_trace(ends, [limit] * 2, "limit", "--bad", dash="dash", form=form))
-        unit = {PERCENT: "", COINS: QUOTE.symbol}.get(form, "×")
-        return time_chart(traces, unit, form) | {
+            traces.append(
+                line_trace(
+                    ends, [limit] * 2, "limit", "--bad", dash="dash", number_format=number_format
+                )
+            )
+        unit = {PERCENT: "", COINS_FORMAT: QUOTE.symbol}.get(number_format, "×")
+        return time_chart(traces, unit, number_format) | {
             "title": title,
             "says": f"{title} of the agent's book and the held book over time",
             "height": CHART_PX,
         }
 
     charts = (
-        chart("Value of the futures book", agent.equity, book_result.equity, COINS),
+        chart("Value of the futures book", agent.equity, held.equity, COINS_FORMAT),
         chart(
             "Leverage",
             agent.leverage,
-            book_result.leverage,
-            MULTIPLE,
+            held.leverage,
+            MULTIPLE_FORMAT,
             limits.max_leverage_bps / BPS,
         ),
         chart(
             "Margin in use",
             agent.utilisation,
-            book_result.utilisation,
+            held.utilisation,
             PERCENT,
             limits.max_utilisation_bps / BPS,
         ),
-        chart("Funding paid so far", agent.funding, book_result.funding, COINS),
+        chart("Funding paid so far", agent.funding, held.funding, COINS_FORMAT),
     )
-    words = (
+    paragraphs = (
         _summary(result),
         "Held is the same book without the agent: it keeps its first positions. Leverage is gross"
         " notional over account value, margin in use initial margin over account value; both after"
@@ -115,7 +126,7 @@ def futures_section(result: FuturesResult) -> ReportSection:
     tables = [_profit_table(result)]
     if result.hedges:
         tables.append(_hedge_table(result))
-    return ReportSection("Futures", words, charts, tuple(tables))
+    return ReportSection("Futures", paragraphs, charts, tuple(tables))
 
 
 def _hedge_table(result: FuturesResult) -> ReportTable:
@@ -130,8 +141,10 @@ def _hedge_table(result: FuturesResult) -> ReportTable:
         )
         for hedge in result.hedges
     )
-    head = ("hedge", "short", "closed", f"earned, {QUOTE.symbol}", "reason for closing")
-    return ReportTable(head, rows, "Hedges, excluding funding; open hedges at the mark price")
+    column_names = ("hedge", "short", "closed", f"earned, {QUOTE.symbol}", "reason for closing")
+    return ReportTable(
+        column_names, rows, "Hedges, excluding funding; open hedges at the mark price"
+    )
 
 
 def _profit_table(result: FuturesResult) -> ReportTable:
@@ -162,21 +175,21 @@ def _profit_table(result: FuturesResult) -> ReportTable:
 
 
 def _summary(result: FuturesResult) -> str:
-    agent, book_result = result.agent, result.held
+    agent, held = result.agent, result.held
     limit = result.settings.policy.limits.max_leverage_bps / BPS
     change = agent.final_raw / result.start_raw - 1
     return (
         f"The futures book ends at {_money(agent.final_raw)} {QUOTE.symbol}"
         f" ({format_percent(change, signed=True)}); held without the agent, at"
-        f" {_money(book_result.final_raw)}. The agent's book is"
+        f" {_money(held.final_raw)}. The agent's book is"
         f" above its limit of {limit:g}x for at most"
         f" {pluralize(agent.longest_above(result.settings.policy.limits.max_leverage_bps), 'bar')}"
         f" in a row, and liquidated {pluralize(len(agent.liquidations), 'time')};"
-        f" {_liquidated(book_result)}."
+        f" {_held_liquidations_text(held)}."
     )
 
 
-def _liquidated(book: BookResult) -> str:
+def _held_liquidations_text(book: BookResult) -> str:
     return f"the held book {pluralize(len(book.liquidations), 'time')}"
 
 
@@ -190,5 +203,5 @@ def _finite(path: Floats) -> Floats:
     return finite
 
 
-def _points(path: Floats, kept: Indices) -> list[float]:
-    return values_at(_finite(path), kept)
+def _points(path: Floats, chart_rows: Indices) -> list[float]:
+    return values_at(_finite(path), chart_rows)

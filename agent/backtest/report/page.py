@@ -50,7 +50,7 @@ DIGITS = 9
 NUMBER = re.compile(r"[+−-]?\d[\d,  ]*(\.\d+)?( ?(%|bps|×|points|days|bars|[A-Z]{2,6}))?")
 NO_VALUE = ("", "—", "–", "none")
 HEIGHT_PX = 320
-WHOLE_FROM = 1e9
+FULL_DIGITS_FROM = 1e9
 """Floats above this keep all digits, because they are milliseconds."""
 
 
@@ -73,9 +73,12 @@ class ReportTable:
     def numeric_columns(self) -> list[bool]:
         """Return for each column whether all its values are numbers."""
         columns = zip_longest(self.header, *self.rows, fillvalue="")
-        numbers = [[value for value in values[1:] if value not in NO_VALUE] for values in columns]
+        values_by_column = [
+            [value for value in values[1:] if value not in NO_VALUE] for values in columns
+        ]
         return [
-            bool(values) and all(NUMBER.fullmatch(value) for value in values) for values in numbers
+            bool(values) and all(NUMBER.fullmatch(value) for value in values)
+            for values in values_by_column
         ]
 
 
@@ -163,7 +166,7 @@ def to_plain_data(value: Any) -> Any:
     if isinstance(value, float):
         if not math.isfinite(value):
             return None
-        if abs(value) >= WHOLE_FROM:
+        if abs(value) >= FULL_DIGITS_FROM:
             return value
         return float(f"{value:.{DIGITS}g}")
     return value
@@ -189,7 +192,7 @@ def _escape_html(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-LONG = 64
+MIN_SHARED_LENGTH = 64
 """Lists of at least this length are stored once and shared."""
 
 
@@ -206,7 +209,7 @@ class ChartFrame(NamedTuple):
 def render_html(page: ReportPage) -> str:
     """Return the whole HTML file. Raises ConfigError if Plotly's bundle or Jinja2 is missing."""
     scripts = (_plotly(), _static("report.js"))
-    numbers = count()
+    chart_numbers = count()
     return (
         _templates()
         .get_template("report.html")
@@ -214,10 +217,10 @@ def render_html(page: ReportPage) -> str:
             page=page,
             title=page.title,
             charts=[
-                [_frame(next(numbers), figure) for figure in section.figures]
+                [_chart_frame(next(chart_numbers), figure) for figure in section.figures]
                 for section in page.sections
             ],
-            data=_data([chart for section in page.sections for chart in section.figures]),
+            data=_figures_json([chart for section in page.sections for chart in section.figures]),
             style=_static("report.css"),
             scripts=scripts,
             hashes=[_hash(script) for script in scripts],
@@ -227,7 +230,7 @@ def render_html(page: ReportPage) -> str:
 
 @lru_cache(maxsize=1)
 def _templates() -> Environment:
-    return artifacts.templates("analysis")
+    return artifacts.template_environment("analysis")
 
 
 @lru_cache(maxsize=1)
@@ -249,30 +252,30 @@ def _hash(script: str) -> str:
     return f"'sha256-{b64encode(sha256(script.encode()).digest()).decode()}'"
 
 
-def _data(figures: list[Figure]) -> str:
+def _figures_json(figures: list[Figure]) -> str:
     """Return JSON that cannot close a script element; a long list shared by several series is
     written once.
     """
-    lists: dict[str, int] = {}
+    index_by_list: dict[str, int] = {}
 
-    def once(value: Any) -> Any:
+    def share_long_lists(value: Any) -> Any:
         if isinstance(value, dict):
-            return {key: once(item) for key, item in value.items()}
+            return {key: share_long_lists(item) for key, item in value.items()}
         if isinstance(value, list):
-            if len(value) < LONG:
-                return [once(item) for item in value]
-            return {"list": lists.setdefault(_json(value), len(lists))}
+            if len(value) < MIN_SHARED_LENGTH:
+                return [share_long_lists(item) for item in value]
+            return {"list": index_by_list.setdefault(_json(value), len(index_by_list))}
         return value
 
-    drawn = [
-        once(
+    plain_figures = [
+        share_long_lists(
             escape_for_plotly(
                 to_plain_data({"data": figure.get("data", []), "layout": _layout(figure)})
             )
         )
         for figure in figures
     ]
-    text = f'{{"lists":[{",".join(lists)}],"figures":{_json(drawn)}}}'
+    text = f'{{"lists":[{",".join(index_by_list)}],"figures":{_json(plain_figures)}}}'
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
@@ -288,16 +291,16 @@ def _layout(figure: Figure) -> dict[str, Any]:
     }
 
 
-def _frame(number: int, figure: Figure) -> ChartFrame:
+def _chart_frame(number: int, figure: Figure) -> ChartFrame:
     layout = figure.get("layout", {})
     title = layout.get("title", "")
     if isinstance(title, dict):
         title = title.get("text", "")
     title = str(figure.get("title") or title)
-    words = [part.rstrip(".") for part in (title, str(figure.get("says", ""))) if part]
+    label_parts = [part.rstrip(".") for part in (title, str(figure.get("says", ""))) if part]
     height_px = int(figure.get("height") or layout.get("height") or HEIGHT_PX)
     return ChartFrame(
-        number, title, ". ".join(words) or "Chart", height_px, bool(figure.get("small"))
+        number, title, ". ".join(label_parts) or "Chart", height_px, bool(figure.get("small"))
     )
 
 
@@ -348,8 +351,8 @@ def format_ratio(value: float, places: int = 2) -> str:
 
 def format_day(time_s: int) -> str:
     """Format a day in UTC: 4 Apr 2021."""
-    at = datetime.fromtimestamp(time_s, UTC)
-    return f"{at.day} {at:%b %Y}"
+    day = datetime.fromtimestamp(time_s, UTC)
+    return f"{day.day} {day:%b %Y}"
 
 
 def format_date_range(first_s: int, last_s: int) -> str:
@@ -372,16 +375,16 @@ def format_duration(seconds: float) -> str:
     return pluralize(round(seconds / 86_400), "day")
 
 
-def pluralize(number: int, thing: str) -> str:
+def pluralize(number: int, noun: str) -> str:
     """Format a count: 1 rebalance, 23 rebalances."""
-    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 Trace = dict[str, Any]
 DATES = {"type": "date", "hoverformat": "%-d %b %Y %H:%M"}
 PERCENT = ".1%"
 THIN, MIDDLE, STRONG = 1.2, 1.6, 2.2
-DOT = 7
+MARKER_PX = 7
 
 
 def line_trace(  # noqa: PLR0913
@@ -392,26 +395,33 @@ def line_trace(  # noqa: PLR0913
     *,
     width: float = MIDDLE,
     dash: str = "solid",
-    form: str = "",
+    number_format: str = "",
     step: bool = False,
 ) -> Trace:
-    """Return a line; `form` is the number format of its hover text."""
-    drawn: Trace = {"color": f"var({colour})", "width": width, "dash": dash}
+    """Return a line; `number_format` is the number format of its hover text."""
+    line_style: Trace = {"color": f"var({colour})", "width": width, "dash": dash}
     if step:
-        drawn["shape"] = "hv"
-    trace: Trace = {"type": "scatter", "mode": "lines", "x": x, "y": y, "name": name, "line": drawn}
-    return trace | ({"yhoverformat": form} if form else {})
-
-
-def band_edge_trace(x: Any, y: Any, colour: str, *, filled: bool) -> Trace:
-    """Return one edge of a band; the upper one fills down to the lower one before it."""
-    drawn = {"color": f"var({colour})/0.45", "width": 1, "shape": "hv"}
+        line_style["shape"] = "hv"
     trace: Trace = {
         "type": "scatter",
         "mode": "lines",
         "x": x,
         "y": y,
-        "line": drawn,
+        "name": name,
+        "line": line_style,
+    }
+    return trace | ({"yhoverformat": number_format} if number_format else {})
+
+
+def band_edge_trace(x: Any, y: Any, colour: str, *, filled: bool) -> Trace:
+    """Return one edge of a band; the upper one fills down to the lower one before it."""
+    line_style = {"color": f"var({colour})/0.45", "width": 1, "shape": "hv"}
+    trace: Trace = {
+        "type": "scatter",
+        "mode": "lines",
+        "x": x,
+        "y": y,
+        "line": line_style,
         "hoverinfo": "skip",
         "showlegend": False,
     }
@@ -431,13 +441,13 @@ def marker_trace(x: Any, y: Any, says: list[str], name: str, colour: str, symbol
         "marker": {
             "color": f"var({colour})",
             "symbol": symbol,
-            "size": DOT,
+            "size": MARKER_PX,
             "line": {"color": "var(--paper)", "width": 1},
         },
     }
 
 
-def bar_trace(x: Any, y: Any, name: str, colour: str, form: str) -> Trace:
+def bar_trace(x: Any, y: Any, name: str, colour: str, number_format: str) -> Trace:
     """Vertical bars."""
     return {
         "type": "bar",
@@ -445,36 +455,38 @@ def bar_trace(x: Any, y: Any, name: str, colour: str, form: str) -> Trace:
         "y": y,
         "name": name,
         "marker": {"color": f"var({colour})"},
-        "yhoverformat": form,
+        "yhoverformat": number_format,
     }
 
 
-def value_axis(unit: str, form: str = "") -> Trace:
+def value_axis(unit: str, number_format: str = "") -> Trace:
     """Return a vertical axis with its unit."""
     axis: Trace = {"title": {"text": unit}}
-    return axis | ({"tickformat": form, "hoverformat": form} if form else {})
+    return axis | (
+        {"tickformat": number_format, "hoverformat": number_format} if number_format else {}
+    )
 
 
-def time_chart(traces: list[Trace], unit: str, form: str = "", **more: Any) -> Trace:
+def time_chart(traces: list[Trace], unit: str, number_format: str = "", **layout: Any) -> Trace:
     """Return a chart over time, without its title."""
     return {
         "data": traces,
-        "layout": {"xaxis": dict(DATES), "yaxis": value_axis(unit, form), **more},
+        "layout": {"xaxis": dict(DATES), "yaxis": value_axis(unit, number_format), **layout},
     }
 
 
-def values_at(values: Floats, kept: Indices, digits: int = 6) -> list[float]:
+def values_at(values: Floats, rows: Indices, digits: int = 6) -> list[float]:
     """Return the values at the indices, with `digits` significant digits."""
-    return [float(f"{value:.{digits}g}") for value in values[kept].tolist()]
+    return [float(f"{value:.{digits}g}") for value in values[rows].tolist()]
 
 
-def to_milliseconds(times_s: NDArray[np.int64], kept: Indices) -> list[int]:
+def to_milliseconds(times_s: NDArray[np.int64], rows: Indices) -> list[int]:
     """Return the times at the indices in milliseconds, the unit of the charts."""
-    return [int(value) * 1_000 for value in times_s[kept].tolist()]
+    return [int(value) * 1_000 for value in times_s[rows].tolist()]
 
 
 def change_indices(values: Floats) -> Indices:
     """Return the indices at which a stepwise series changes, and both ends."""
-    changed = np.nonzero(np.diff(np.nan_to_num(values, nan=-1.0)))[0] + 1
-    indices: Indices = np.unique(np.concatenate([[0], changed, [len(values) - 1]]))
+    changed_indices = np.nonzero(np.diff(np.nan_to_num(values, nan=-1.0)))[0] + 1
+    indices: Indices = np.unique(np.concatenate([[0], changed_indices, [len(values) - 1]]))
     return indices

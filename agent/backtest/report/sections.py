@@ -47,16 +47,16 @@ from agent.backtest.report.series import (
 from agent.backtest.result import SimulationResult
 
 CALENDAR_S = 30 * DAY_S
-MOST_PANELS = 12
-NARROW = 0.001
+MAX_PANELS = 12
+MIN_EXCESS_RANGE = 0.001
 """Smallest range of the excess return's axis."""
-MOST_ALONE = 4
-MOST_MARKS = 400
+MAX_SINGLE_ASSETS = 4
+MAX_MARKED_TRADES = 400
 """Maximum number of marked trades per asset and direction. The largest are kept."""
 PANEL_PX = 210
 PANEL_POINTS = 1_000
 """Points of a panel, which is at most half as wide as a chart."""
-ALONE = ("--c2", "--c4", "--c6", "--c5")
+SINGLE_ASSET_COLOURS = ("--c2", "--c4", "--c6", "--c5")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class BacktestAnalysis:
     risk: RiskMetrics
 
     @property
-    def largest(self) -> list[int]:
+    def columns_by_weight(self) -> list[int]:
         """Return columns by mean weight, largest first."""
         mean = np.nanmean(self.result.weights, axis=0)
         return sorted(
@@ -81,61 +81,79 @@ def value_section(analysis: BacktestAnalysis) -> ReportSection:
     excess return against buy and hold.
     """
     result, index, hold = analysis.result, analysis.growth.index, analysis.growth.hold_index
-    shares = _first_targets(result)
-    alone = [column for column in analysis.largest if _moves(result, column)][:MOST_ALONE]
-    months = with_owner_transfers(
-        calendar_benchmark(result.prices, shares, result.times_s, CALENDAR_S), result
+    first_targets = _first_targets(result)
+    single_columns = [
+        column for column in analysis.columns_by_weight if _has_price_moves(result, column)
+    ][:MAX_SINGLE_ASSETS]
+    calendar_values = with_owner_transfers(
+        calendar_benchmark(result.prices, first_targets, result.times_s, CALENDAR_S), result
     )
-    singles = [
+    single_values = [
         with_owner_transfers(result.prices[:, column] / result.prices[0, column], result)
-        for column in alone
+        for column in single_columns
     ]
-    kept = downsample_indices([result.equity, result.hold, months, *singles])
-    x = to_milliseconds(result.times_s, kept)
-    form = ",.2f" if float(np.nanmax(result.equity)) < 100 else ",.0f"
+    rows = downsample_indices([result.equity, result.hold, calendar_values, *single_values])
+    x = to_milliseconds(result.times_s, rows)
+    number_format = ",.2f" if float(np.nanmax(result.equity)) < 100 else ",.0f"
     lines = [
         *(
             line_trace(
                 x,
-                values_at(path, kept),
+                values_at(path, rows),
                 f"{short_name(result.symbols[column])} alone",
                 colour,
                 width=THIN,
-                form=form,
+                number_format=number_format,
             )
-            for path, column, colour in zip(singles, alone, ALONE, strict=False)
+            for path, column, colour in zip(
+                single_values, single_columns, SINGLE_ASSET_COLOURS, strict=False
+            )
         ),
         line_trace(
             x,
-            values_at(months, kept),
+            values_at(calendar_values, rows),
             "every 30 days, without costs",
             "--c3",
             dash="dot",
-            form=form,
+            number_format=number_format,
         )
         | {"legendrank": 30},
-        line_trace(x, values_at(result.equity, kept), "rebalanced", "--c1", width=STRONG, form=form)
+        line_trace(
+            x,
+            values_at(result.equity, rows),
+            "rebalanced",
+            "--c1",
+            width=STRONG,
+            number_format=number_format,
+        )
         | {"legendrank": 10},
-        line_trace(x, values_at(result.hold, kept), "held", "--c8", dash="dash", form=form)
+        line_trace(
+            x,
+            values_at(result.hold, rows),
+            "held",
+            "--c8",
+            dash="dash",
+            number_format=number_format,
+        )
         | {"legendrank": 20},
     ]
-    equity = time_chart(lines, result.numeraire) | {
+    value_chart = time_chart(lines, result.numeraire) | {
         "title": f"Value, in {result.numeraire}",
         "says": (
             "Value of the rebalanced portfolio, of buy and hold and of the benchmarks over time"
         ),
         "height": 400,
     }
-    ahead = index / hold - 1
-    near = downsample_indices([ahead])
-    lead = time_chart(
+    excess = index / hold - 1
+    excess_rows = downsample_indices([excess])
+    excess_chart = time_chart(
         [
             line_trace(
-                to_milliseconds(result.times_s, near),
-                values_at(ahead, near),
+                to_milliseconds(result.times_s, excess_rows),
+                values_at(excess, excess_rows),
                 "excess return",
                 "--c1",
-                form="+.2%",
+                number_format="+.2%",
             )
         ],
         "",
@@ -144,39 +162,41 @@ def value_section(analysis: BacktestAnalysis) -> ReportSection:
         "title": "Excess return",
         "says": (
             "Excess return over time; it ends at "
-            f"{format_percent(float(ahead[-1]), 2, signed=True)}; positive values favour rebalancing"
+            f"{format_percent(float(excess[-1]), 2, signed=True)}; positive values favour rebalancing"
         ),
         "height": 220,
     }
-    lead["layout"]["yaxis"] |= {"zeroline": True}
-    if not float(np.nanmax(np.abs(ahead), initial=0.0)) >= NARROW:
-        lead["layout"]["yaxis"]["range"] = [-NARROW, NARROW]
-    lead["layout"]["showlegend"] = False
-    gas = "gas included" if result.gas_counted else "except gas, which had no price"
-    words = [
-        f"Held keeps the initial holdings. Rebalanced is net of all costs, {gas}.",
+    excess_chart["layout"]["yaxis"] |= {"zeroline": True}
+    if not float(np.nanmax(np.abs(excess), initial=0.0)) >= MIN_EXCESS_RANGE:
+        excess_chart["layout"]["yaxis"]["range"] = [-MIN_EXCESS_RANGE, MIN_EXCESS_RANGE]
+    excess_chart["layout"]["showlegend"] = False
+    gas_text = "gas included" if result.gas_counted else "except gas, which had no price"
+    paragraphs = [
+        f"Held keeps the initial holdings. Rebalanced is net of all costs, {gas_text}.",
         f"The dotted line is rebalanced to the initial targets every {CALENDAR_S // DAY_S} days"
         " without costs, which no real rule achieves.",
     ]
     if result.flows:
-        words.append("Deposits and withdrawals are in every line, but not in the excess return.")
-    return ReportSection("Value", tuple(words), (equity, lead))
+        paragraphs.append(
+            "Deposits and withdrawals are in every line, but not in the excess return."
+        )
+    return ReportSection("Value", tuple(paragraphs), (value_chart, excess_chart))
 
 
 def weights_section(analysis: BacktestAnalysis) -> ReportSection:
     """Return a panel for each asset, with weight, target and band."""
-    result, columns = analysis.result, analysis.largest[:MOST_PANELS]
+    result, columns = analysis.result, analysis.columns_by_weight[:MAX_PANELS]
     figures = []
     for column in columns:
-        kept = downsample_indices([result.weights[:, column]], PANEL_POINTS)
-        lines = [*_band(result, column)]
+        chart_rows = downsample_indices([result.weights[:, column]], PANEL_POINTS)
+        lines = [*_band_traces(result, column)]
         if len(result.targets):
-            goal = change_indices(result.targets[:, column])
+            target_rows = change_indices(result.targets[:, column])
             lines.append(
                 _without_hover(
                     line_trace(
-                        to_milliseconds(result.times_s, goal),
-                        values_at(result.targets[:, column], goal),
+                        to_milliseconds(result.times_s, target_rows),
+                        values_at(result.targets[:, column], target_rows),
                         "target",
                         "--c8",
                         dash="dot",
@@ -185,11 +205,11 @@ def weights_section(analysis: BacktestAnalysis) -> ReportSection:
             )
         lines.append(
             line_trace(
-                to_milliseconds(result.times_s, kept),
-                values_at(result.weights[:, column], kept, 4),
+                to_milliseconds(result.times_s, chart_rows),
+                values_at(result.weights[:, column], chart_rows, 4),
                 "weight",
                 "--c1",
-                form=PERCENT,
+                number_format=PERCENT,
             )
         )
         low = float(np.nanmin(result.weights[:, column]))
@@ -203,19 +223,19 @@ def weights_section(analysis: BacktestAnalysis) -> ReportSection:
                 "height": PANEL_PX,
             }
         )
-    words: tuple[str, ...] = (
+    paragraphs: tuple[str, ...] = (
         "Share of the portfolio. The shaded area is the band, the dotted line the target.",
     )
-    left = len(result.symbols) - len(columns)
-    if left:
-        words = (
-            *words,
-            f"The {len(columns)} largest are drawn; {left} smaller ones are in the table.",
+    omitted_count = len(result.symbols) - len(columns)
+    if omitted_count:
+        paragraphs = (
+            *paragraphs,
+            f"The {len(columns)} largest are drawn; {omitted_count} smaller ones are in the table.",
         )
     rows = [_weight_row(result, column) for column in range(len(result.symbols))]
     return ReportSection(
         "Weights",
-        words,
+        paragraphs,
         tuple(figures),
         (ReportTable(("asset", "target", "at the end", "least", "most"), tuple(rows)),),
     )
@@ -236,22 +256,34 @@ def _weight_row(result: SimulationResult, column: int) -> tuple[str, ...]:
 
 def drawdown_section(analysis: BacktestAnalysis) -> ReportSection:
     """Return the drawdown of both portfolios."""
-    result, own = analysis.result, drawdown_series(analysis.growth.index)
+    result, rebalanced = analysis.result, drawdown_series(analysis.growth.index)
     hold = drawdown_series(analysis.growth.hold_index)
-    kept = downsample_indices([own, hold])
-    x = to_milliseconds(result.times_s, kept)
-    below = line_trace(x, values_at(own, kept, 4), "rebalanced", "--c1", form=PERCENT) | {
+    chart_rows = downsample_indices([rebalanced, hold])
+    x = to_milliseconds(result.times_s, chart_rows)
+    drawdown_line = line_trace(
+        x, values_at(rebalanced, chart_rows, 4), "rebalanced", "--c1", number_format=PERCENT
+    ) | {
         "fill": "tozeroy",
         "fillcolor": "var(--c1)/0.14",
     }
     chart = time_chart(
-        [below, line_trace(x, values_at(hold, kept, 4), "held", "--c8", dash="dash", form=PERCENT)],
+        [
+            drawdown_line,
+            line_trace(
+                x,
+                values_at(hold, chart_rows, 4),
+                "held",
+                "--c8",
+                dash="dash",
+                number_format=PERCENT,
+            ),
+        ],
         "",
         ".0%",
     ) | {
         "title": "Drawdown",
         "says": (
-            f"Zero is a new high; the maximum drawdown is {format_percent(float(own.min()))}, held"
+            f"Zero is a new high; the maximum drawdown is {format_percent(float(rebalanced.min()))}, held"
             f" {format_percent(float(hold.min()))}"
         ),
         "height": 260,
@@ -261,9 +293,9 @@ def drawdown_section(analysis: BacktestAnalysis) -> ReportSection:
             name,
             format_percent(float(path.min())),
             format_day(int(result.times_s[int(path.argmin())])),
-            _longest(path, result),
+            _longest_drawdown(path, result),
         )
-        for name, path in (("rebalanced", own), ("held", hold))
+        for name, path in (("rebalanced", rebalanced), ("held", hold))
     )
     return ReportSection(
         "Drawdowns",
@@ -273,58 +305,63 @@ def drawdown_section(analysis: BacktestAnalysis) -> ReportSection:
     )
 
 
-def _longest(path: Floats, result: SimulationResult) -> str:
+def _longest_drawdown(path: Floats, result: SimulationResult) -> str:
     """Return the longest time below a previous high."""
     highs = np.append(np.nonzero(path >= 0)[0], len(path) - 1)
-    spans = np.diff(result.times_s[highs])
-    if not len(spans) or float(path.min()) >= 0:
+    spans_s = np.diff(result.times_s[highs])
+    if not len(spans_s) or float(path.min()) >= 0:
         return NONE
-    return format_duration(float(spans.max()))
+    return format_duration(float(spans_s.max()))
 
 
 def trades_section(analysis: BacktestAnalysis) -> ReportSection:
     """Return the price of every asset with its purchases and sales."""
     result = analysis.result
-    panels = [column for column in analysis.largest if _moves(result, column)][:MOST_PANELS]
-    if not panels:
+    panel_columns = [
+        column for column in analysis.columns_by_weight if _has_price_moves(result, column)
+    ][:MAX_PANELS]
+    if not panel_columns:
         return ReportSection(
             "Trades on prices",
             (f"Only {result.numeraire} was held, so there are no prices to show.",),
         )
-    moved = unit_changes(result)
+    changes = unit_changes(result)
     bars_traded = {
         rebalance.bar for rebalance in result.rebalances if rebalance.succeeded and rebalance.bar
     }
-    done = np.array(sorted(bars_traded), dtype=np.int64)
-    hidden, figures = 0, []
-    for column in panels:
-        price, change = result.prices[:, column], moved[:, column]
-        kept = downsample_indices([price], PANEL_POINTS)
+    sorted_bars = np.array(sorted(bars_traded), dtype=np.int64)
+    unmarked_count, figures = 0, []
+    for column in panel_columns:
+        price, change = result.prices[:, column], changes[:, column]
+        chart_rows = downsample_indices([price], PANEL_POINTS)
         lines = [
             line_trace(
-                to_milliseconds(result.times_s, kept),
-                values_at(price, kept),
+                to_milliseconds(result.times_s, chart_rows),
+                values_at(price, chart_rows),
                 "price",
                 "--c8",
                 width=THIN,
-                form=",.6~g",
+                number_format=",.6~g",
             )
         ]
         for name, colour, symbol, sign in (
             ("bought", "--c1", "triangle-up", 1),
             ("sold", "--c2", "triangle-down", -1),
         ):
-            bars = done[change[done] * sign > _TINY]
-            most = np.sort(bars[np.argsort(-np.abs(change[bars]), kind="stable")[:MOST_MARKS]])
-            hidden += len(bars) - len(most)
-            says = [
-                f"{name} {format_percent(abs(float(change[bar])))} of the holding" for bar in most
+            bars = sorted_bars[change[sorted_bars] * sign > _MIN_UNIT_CHANGE]
+            marked_bars = np.sort(
+                bars[np.argsort(-np.abs(change[bars]), kind="stable")[:MAX_MARKED_TRADES]]
+            )
+            unmarked_count += len(bars) - len(marked_bars)
+            hover_texts = [
+                f"{name} {format_percent(abs(float(change[bar])))} of the holding"
+                for bar in marked_bars
             ]
             lines.append(
                 marker_trace(
-                    to_milliseconds(result.times_s, most),
-                    values_at(price, most),
-                    says,
+                    to_milliseconds(result.times_s, marked_bars),
+                    values_at(price, marked_bars),
+                    hover_texts,
                     name,
                     colour,
                     symbol,
@@ -334,34 +371,36 @@ def trades_section(analysis: BacktestAnalysis) -> ReportSection:
             time_chart(lines, result.numeraire, "", hovermode="closest")
             | {
                 "title": short_name(result.symbols[column]),
-                "says": f"Price in {result.numeraire}, with {len(done)} rebalances marked",
+                "says": f"Price in {result.numeraire}, with {len(sorted_bars)} rebalances marked",
                 "small": True,
                 "height": PANEL_PX + 20,
             }
         )
-    words: tuple[str, ...] = (
+    paragraphs: tuple[str, ...] = (
         (
             f"Prices in {result.numeraire}. Triangles that point up are purchases, triangles that"
             " point down sales."
         ),
     )
-    if hidden:
-        words = (
-            *words,
+    if unmarked_count:
+        paragraphs = (
+            *paragraphs,
             (
-                f"The {MOST_MARKS} largest purchases and sales of each asset are marked; {hidden:,}"
+                f"The {MAX_MARKED_TRADES} largest purchases and sales of each asset are marked; {unmarked_count:,}"
                 " smaller trades are not."
             ),
         )
-    return ReportSection("Trades on prices", words, tuple(figures), _largest_trades(result))
+    return ReportSection("Trades on prices", paragraphs, tuple(figures), _largest_trades(result))
 
 
-_TINY = 1e-9
+_MIN_UNIT_CHANGE = 1e-9
 """Floating-point residue of an asset without trades."""
 
 
-def _largest_trades(result: SimulationResult, most: int = 12) -> tuple[ReportTable, ...]:
-    ranked = sorted(result.rebalances, key=lambda one: (-one.turnover, one.bar))[:most]
+def _largest_trades(result: SimulationResult, max_rows: int = 12) -> tuple[ReportTable, ...]:
+    ranked_rebalances = sorted(
+        result.rebalances, key=lambda rebalance: (-rebalance.turnover, rebalance.bar)
+    )[:max_rows]
     rows = tuple(
         (
             format_minute(record.time_s),
@@ -369,16 +408,16 @@ def _largest_trades(result: SimulationResult, most: int = 12) -> tuple[ReportTab
             format_money(record.fees + record.impact + record.gas, result.decimals),
             "done" if record.succeeded else "reverted",
         )
-        for record in ranked
+        for record in ranked_rebalances
     )
     if not rows:
         return ()
     unit = result.numeraire
-    head = ("time (UTC)", f"turnover ({unit})", f"cost ({unit})", "result")
+    column_names = ("time (UTC)", f"turnover ({unit})", f"cost ({unit})", "result")
     title = "All rebalances, largest first"
-    if len(result.rebalances) > most:
+    if len(result.rebalances) > max_rows:
         title = "The largest rebalances"
-    return (ReportTable(head, rows, title),)
+    return (ReportTable(column_names, rows, title),)
 
 
 def risk_section(analysis: BacktestAnalysis) -> ReportSection:
@@ -387,36 +426,36 @@ def risk_section(analysis: BacktestAnalysis) -> ReportSection:
     """
     result, risk, window = analysis.result, analysis.risk, analysis.growth.window
     figures: list[Trace] = []
-    span = format_duration(window / analysis.growth.per_year * 365 * DAY_S)
-    ends = analysis.growth.samples[window:]
-    if window and len(ends) and np.isfinite(risk.rolling_sharpe).any():
-        x = to_milliseconds(result.times_s, ends)
-        every: Indices = np.arange(len(ends))
+    window_text = format_duration(window / analysis.growth.per_year * 365 * DAY_S)
+    end_bars = analysis.growth.samples[window:]
+    if window and len(end_bars) and np.isfinite(risk.rolling_sharpe).any():
+        x = to_milliseconds(result.times_s, end_bars)
+        chart_rows: Indices = np.arange(len(end_bars))
         figures.append(
             time_chart(
                 [
                     line_trace(
                         x,
-                        values_at(risk.rolling_sharpe, every, 4),
+                        values_at(risk.rolling_sharpe, chart_rows, 4),
                         "rebalanced",
                         "--c1",
                         width=STRONG,
-                        form=".2f",
+                        number_format=".2f",
                     ),
                     line_trace(
                         x,
-                        values_at(risk.rolling_hold_sharpe, every, 4),
+                        values_at(risk.rolling_hold_sharpe, chart_rows, 4),
                         "held",
                         "--c8",
                         dash="dash",
-                        form=".2f",
+                        number_format=".2f",
                     ),
                 ],
                 "",
                 ".1f",
             )
             | {
-                "title": f"Sharpe ratio of the last {span}",
+                "title": f"Sharpe ratio of the last {window_text}",
                 "says": "Mean return divided by its standard deviation, per year",
                 "height": 260,
             }
@@ -426,10 +465,10 @@ def risk_section(analysis: BacktestAnalysis) -> ReportSection:
                 [
                     line_trace(
                         x,
-                        values_at(risk.rolling_tracking_error, every, 4),
+                        values_at(risk.rolling_tracking_error, chart_rows, 4),
                         "tracking error",
                         "--c4",
-                        form=".2%",
+                        number_format=".2%",
                     )
                 ],
                 "",
@@ -437,18 +476,18 @@ def risk_section(analysis: BacktestAnalysis) -> ReportSection:
                 showlegend=False,
             )
             | {
-                "title": f"Tracking error against holding, of the last {span}",
+                "title": f"Tracking error against holding, of the last {window_text}",
                 "says": "Standard deviation of the difference, per year",
                 "height": 200,
             }
         )
     sampling = "bar to bar" if analysis.growth.per_year < 200 else "day to day"
-    windows = "The run is too short for rolling windows."
+    windows_text = "The run is too short for rolling windows."
     if figures:
-        windows = f"Windows are {span} long and use only past data."
-    words = (
+        windows_text = f"Windows are {window_text} long and use only past data."
+    paragraphs = (
         f"From returns of {sampling}, per year of 365 days, with a risk-free rate of zero.",
-        windows,
+        windows_text,
     )
     rows = (
         ("Sharpe ratio", format_ratio(risk.sharpe), format_ratio(risk.hold_sharpe)),
@@ -457,34 +496,34 @@ def risk_section(analysis: BacktestAnalysis) -> ReportSection:
     )
     return ReportSection(
         "Risk over time",
-        words,
+        paragraphs,
         tuple(figures),
         (ReportTable(("per year", "rebalanced", "held"), rows),),
     )
 
 
 def _first_targets(result: SimulationResult) -> Floats:
-    first: Floats = result.weights[0]
+    first_shares: Floats = result.weights[0]
     if len(result.targets) and np.nansum(result.targets[0]) > 0:
-        first = result.targets[0]
-    known: Floats = np.nan_to_num(first)
-    shares: Floats = known / known.sum()
+        first_shares = result.targets[0]
+    weights: Floats = np.nan_to_num(first_shares)
+    shares: Floats = weights / weights.sum()
     return shares
 
 
-def _moves(result: SimulationResult, column: int) -> bool:
+def _has_price_moves(result: SimulationResult, column: int) -> bool:
     return bool(np.nanmax(result.prices[:, column]) > np.nanmin(result.prices[:, column]))
 
 
-def _band(result: SimulationResult, column: int) -> list[Trace]:
+def _band_traces(result: SimulationResult, column: int) -> list[Trace]:
     if not len(result.bands) or np.isnan(result.bands[:, column]).all():
         return []
     low, high = result.bands[:, column, 0], result.bands[:, column, 1]
-    kept = np.union1d(change_indices(low), change_indices(high))
-    x = to_milliseconds(result.times_s, kept)
+    chart_rows = np.union1d(change_indices(low), change_indices(high))
+    x = to_milliseconds(result.times_s, chart_rows)
     return [
-        band_edge_trace(x, values_at(low, kept), "--c1", filled=False),
-        band_edge_trace(x, values_at(high, kept), "--c1", filled=True),
+        band_edge_trace(x, values_at(low, chart_rows), "--c1", filled=False),
+        band_edge_trace(x, values_at(high, chart_rows), "--c1", filled=True),
     ]
 
 
@@ -493,30 +532,34 @@ def _without_hover(trace: Trace) -> Trace:
     return trace | {"hoverinfo": "skip"}
 
 
-LINES = ("--c2", "--c4", "--c6", "--c5", "--c3", "--c7")
+ASSET_COLOURS = ("--c2", "--c4", "--c6", "--c5", "--c3", "--c7")
 """Colours of assets, largest sums first; the table has all assets."""
 
 
 def funding_section(analysis: BacktestAnalysis) -> ReportSection | None:
-    """Return the cumulative funding carry over time, with its totals; None without funding rates."""
+    """Return the cumulative funding carry over time, with its totals; None without funding
+    rates.
+    """
     result = analysis.result
     if result.funding is None:
         return None
     carries, scale = result.funding.carries, 10.0**result.decimals
     times_s = np.unique(np.concatenate([part.times_s for part in carries]))
-    paths = {carry.symbol: _so_far(carry, times_s, scale) for carry in carries}
-    whole: Floats = np.sum(list(paths.values()), axis=0)
+    paths = {carry.symbol: _cumulative_carry(carry, times_s, scale) for carry in carries}
+    total_path: Floats = np.sum(list(paths.values()), axis=0)
     largest: list[FundingCarry] = []
     if len(carries) > 1:
-        largest = sorted(carries, key=lambda part: (-abs(part.total), part.symbol))[: len(LINES)]
-    kept = downsample_indices([whole, *(paths[part.symbol] for part in largest)])
-    x = to_milliseconds(times_s, kept)
+        largest = sorted(carries, key=lambda part: (-abs(part.total), part.symbol))[
+            : len(ASSET_COLOURS)
+        ]
+    chart_rows = downsample_indices([total_path, *(paths[part.symbol] for part in largest)])
+    x = to_milliseconds(times_s, chart_rows)
     traces = [
         *(
-            _line(x, paths[part.symbol], kept, short_name(part.symbol), colour)
-            for part, colour in zip(largest, LINES, strict=False)
+            _carry_line(x, paths[part.symbol], chart_rows, short_name(part.symbol), colour)
+            for part, colour in zip(largest, ASSET_COLOURS, strict=False)
         ),
-        _line(x, whole, kept, "all", "--c1", STRONG),
+        _carry_line(x, total_path, chart_rows, "all", "--c1", STRONG),
     ]
     chart = time_chart(traces, result.numeraire) | {
         "title": f"Cumulative funding, in {result.numeraire}",
@@ -526,7 +569,7 @@ def funding_section(analysis: BacktestAnalysis) -> ReportSection | None:
         ),
         "height": 280,
     }
-    words = (
+    paragraphs = (
         (
             "Funding that a short perpetual of each holding's size would have received: at each"
             " funding time, the holding's value at the newest bar times the rate. Negative funding"
@@ -541,45 +584,62 @@ def funding_section(analysis: BacktestAnalysis) -> ReportSection | None:
         (
             funding_carry.symbol,
             format_money(funding_carry.total, result.decimals),
-            _share(funding_carry.yearly),
+            _format_yearly(funding_carry.yearly),
             format_money(funding_carry.notional, result.decimals),
             f"{len(funding_carry.payments):,}",
         )
         for funding_carry in carries
     )
-    times = sum(len(part.payments) for part in carries)
+    payment_count = sum(len(part.payments) for part in carries)
     rows = (
         *rows,
         (
             "all",
             format_money(result.funding.total, result.decimals),
-            _share(result.funding.yearly),
+            _format_yearly(result.funding.yearly),
             NONE,
-            f"{times:,}",
+            f"{payment_count:,}",
         ),
     )
-    head = (
+    column_names = (
         "asset",
         f"received ({result.numeraire})",
         "a year, of the holding",
         "mean holding",
         "times",
     )
-    return ReportSection("Funding of a full hedge", words, (chart,), (ReportTable(head, rows),))
+    return ReportSection(
+        "Funding of a full hedge", paragraphs, (chart,), (ReportTable(column_names, rows),)
+    )
 
 
-def _so_far(carry: FundingCarry, times_s: Indices, scale: float) -> Floats:
+def _cumulative_carry(carry: FundingCarry, times_s: Indices, scale: float) -> Floats:
     """Return the cumulative carry in whole coins at each of these times."""
-    sums = np.concatenate([[0.0], np.cumsum(np.array(carry.payments, dtype=np.float64) / scale)])
-    paid: Floats = sums[np.searchsorted(carry.times_s, times_s, side="right")]
-    return paid
+    cumulative = np.concatenate(
+        [[0.0], np.cumsum(np.array(carry.payments, dtype=np.float64) / scale)]
+    )
+    carry_by_time: Floats = cumulative[np.searchsorted(carry.times_s, times_s, side="right")]
+    return carry_by_time
 
 
-def _line(
-    x: list[int], path: Floats, kept: Indices, name: str, colour: str, width: float = 1.6
+def _carry_line(
+    x: list[int],
+    carry_path: Floats,
+    chart_rows: Indices,
+    name: str,
+    colour: str,
+    width: float = 1.6,
 ) -> dict[str, object]:
-    return line_trace(x, values_at(path, kept), name, colour, width=width, form=",.2f", step=True)
+    return line_trace(
+        x,
+        values_at(carry_path, chart_rows),
+        name,
+        colour,
+        width=width,
+        number_format=",.2f",
+        step=True,
+    )
 
 
-def _share(yearly: float | None) -> str:
+def _format_yearly(yearly: float | None) -> str:
     return NONE if yearly is None else format_percent(yearly, 2, signed=True)

@@ -29,32 +29,32 @@ FEWEST_SAMPLES = 20
 """Minimum number of samples of a rolling window, and of days for annualised growth."""
 
 
-def downsample_indices(columns: Sequence[Floats], most: int = MOST_POINTS) -> Indices:
-    """Return about `most` ascending indices for a chart: the first, last, least and greatest value
-    of equal buckets. Jugel, Jerzak, Hackenbroich, Markl (2014), "M4: A Visualization-Oriented Time
-    Series Data Aggregation", VLDB 7(10).
+def downsample_indices(columns: Sequence[Floats], max_points: int = MOST_POINTS) -> Indices:
+    """Return about `max_points` ascending indices for a chart: the first, last, least and greatest
+    value of equal buckets. Jugel, Jerzak, Hackenbroich, Markl (2014), "M4: A Visualization-Oriented
+    Time Series Data Aggregation", VLDB 7(10).
     """
     bars = len(columns[0])
-    if bars <= most:
+    if bars <= max_points:
         return np.arange(bars)
-    buckets = max(1, most // (2 + 2 * len(columns)))
-    edges = np.linspace(0, bars, buckets + 1).astype(np.int64)
-    kept = [edges[:-1], edges[1:] - 1]
+    bucket_count = max(1, max_points // (2 + 2 * len(columns)))
+    edges = np.linspace(0, bars, bucket_count + 1).astype(np.int64)
+    picked_indices = [edges[:-1], edges[1:] - 1]
     for column in columns:
         spans = [column[start:end] for start, end in pairwise(edges.tolist())]
-        known = [not np.isnan(span).all() for span in spans]
-        for pick in (np.nanargmin, np.nanargmax):
-            kept.append(
+        has_values = [not np.isnan(span).all() for span in spans]
+        for index_of_extreme in (np.nanargmin, np.nanargmax):
+            picked_indices.append(
                 np.array(
                     [
-                        start + pick(s)
-                        for s, start, ok in zip(spans, edges, known, strict=False)
-                        if ok
+                        start + index_of_extreme(span)
+                        for span, start, has_value in zip(spans, edges, has_values, strict=False)
+                        if has_value
                     ],
                     dtype=np.int64,
                 )
             )
-    return np.unique(np.concatenate(kept))
+    return np.unique(np.concatenate(picked_indices))
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,17 +91,17 @@ class GrowthSeries:
 def growth_series(result: SimulationResult) -> GrowthSeries:
     """Return the growth of both portfolios and their samples."""
     scale = 10.0**result.decimals
-    before: list[tuple[int, Value, Value]] = [
+    flows: list[tuple[int, Value, Value]] = [
         (flow.bar, flow.before, flow.value) for flow in result.flows
     ]
-    holdings: list[tuple[int, Value, Value]] = [
+    hold_flows: list[tuple[int, Value, Value]] = [
         (transfer.bar, transfer.hold_before, transfer.value) for transfer in result.flows
     ]
-    start = float(result.hold[0])  # the value before the first bar's trades
+    start_value = float(result.hold[0])  # the value before the first bar's trades
     return growth_of_indices(
         result.times_s,
-        _grown(result.equity, before, scale, start),
-        _grown(result.hold, holdings, scale, start),
+        _unit_growth(result.equity, flows, scale, start_value),
+        _unit_growth(result.hold, hold_flows, scale, start_value),
     )
 
 
@@ -117,18 +117,18 @@ def growth_of_indices(times_s: Indices, index: Floats, hold_index: Floats) -> Gr
     return GrowthSeries(index, hold_index, samples, YEAR_S / spacing, returns, hold_returns)
 
 
-def _grown(
-    path: Floats, flows: Sequence[tuple[int, Value, Value]], scale: float, start: float
+def _unit_growth(
+    path: Floats, flows: Sequence[tuple[int, Value, Value]], scale: float, start_value: float
 ) -> Floats:
-    """Return the growth of one unit of `start`, including the costs of the first bar's trades.
-    Time-weighted: a bar with a transfer is split at the transfer.
+    """Return the growth of one unit of `start_value`, including the costs of the first bar's
+    trades. Time-weighted: a bar with a transfer is split at the transfer.
     """
     factors = path[1:] / path[:-1]
-    for bar, before, value in flows:
+    for bar, value_before, value in flows:
         if bar > 0:
-            after = float(before + value) / scale
-            factors[bar - 1] = float(before) / scale / path[bar - 1] * path[bar] / after
-    growth: Floats = path[0] / start * np.concatenate([[1.0], np.cumprod(factors)])
+            value_after = float(value_before + value) / scale
+            factors[bar - 1] = float(value_before) / scale / path[bar - 1] * path[bar] / value_after
+    growth: Floats = path[0] / start_value * np.concatenate([[1.0], np.cumprod(factors)])
     return growth
 
 
@@ -151,12 +151,12 @@ def calendar_benchmark(
     without costs.
     """
     index = np.empty(len(prices))
-    level, start = 1.0, 0
+    start_level, start = 1.0, 0
     ends = [*(np.nonzero(np.diff((times_s - times_s[0]) // every_s))[0] + 1), len(prices)]
     for end in ends:
-        last = min(int(end) + 1, len(prices))  # the next period begins where this one ends
-        index[start:last] = level * (prices[start:last] / prices[start] @ shares)
-        start, level = int(end), float(index[last - 1])
+        end_bar = min(int(end) + 1, len(prices))  # the next period begins where this one ends
+        index[start:end_bar] = start_level * (prices[start:end_bar] / prices[start] @ shares)
+        start, start_level = int(end), float(index[end_bar - 1])
     return index
 
 
@@ -192,40 +192,44 @@ def risk_metrics(growth: GrowthSeries) -> RiskMetrics:
     """
     with needs_analysis():
         import empyrical
-    a_year, beyond, window = growth.per_year, growth.returns - growth.hold_returns, growth.window
-    known = len(beyond) > 1
+    per_year, excess_returns, window = (
+        growth.per_year,
+        growth.returns - growth.hold_returns,
+        growth.window,
+    )
+    has_samples = len(excess_returns) > 1
     edge = edge_error = float("nan")
 
     def volatility(returns: Floats) -> float:
-        if not known:
+        if not has_samples:
             return float("nan")
-        return float(empyrical.annual_volatility(returns, annualization=a_year))
+        return float(empyrical.annual_volatility(returns, annualization=per_year))
 
     def sharpe(returns: Floats) -> float:
-        if not known:
+        if not has_samples:
             return float("nan")
-        return float(empyrical.sharpe_ratio(returns, annualization=a_year))
+        return float(empyrical.sharpe_ratio(returns, annualization=per_year))
 
     def rolling(roll: object, returns: Floats) -> Floats:
         if not window or not callable(roll):
             return np.empty(0)
-        return np.asarray(roll(returns, window=window, annualization=a_year))
+        return np.asarray(roll(returns, window=window, annualization=per_year))
 
-    if known:
-        logs = np.log1p(growth.returns) - np.log1p(growth.hold_returns)
-        edge = float(logs.mean() * a_year)
-        edge_error = float(logs.std(ddof=1) / np.sqrt(len(logs)) * a_year)
+    if has_samples:
+        log_excesses = np.log1p(growth.returns) - np.log1p(growth.hold_returns)
+        edge = float(log_excesses.mean() * per_year)
+        edge_error = float(log_excesses.std(ddof=1) / np.sqrt(len(log_excesses)) * per_year)
     return RiskMetrics(
         sharpe=sharpe(growth.returns),
         hold_sharpe=sharpe(growth.hold_returns),
         volatility=volatility(growth.returns),
         hold_volatility=volatility(growth.hold_returns),
-        tracking_error=volatility(beyond),
+        tracking_error=volatility(excess_returns),
         edge=edge,
         edge_error=edge_error,
         rolling_sharpe=rolling(empyrical.roll_sharpe_ratio, growth.returns),
         rolling_hold_sharpe=rolling(empyrical.roll_sharpe_ratio, growth.hold_returns),
-        rolling_tracking_error=rolling(empyrical.roll_annual_volatility, beyond),
+        rolling_tracking_error=rolling(empyrical.roll_annual_volatility, excess_returns),
     )
 
 
@@ -250,20 +254,20 @@ def figures(result: SimulationResult) -> tuple[PerformanceMetrics, PerformanceMe
 
 def performance(growth: GrowthSeries) -> tuple[PerformanceMetrics, PerformanceMetrics]:
     """Return the metrics of both units."""
-    measured = risk_metrics(growth)
+    risk = risk_metrics(growth)
 
-    def of(index: Floats, volatility: float, sharpe: float) -> PerformanceMetrics:
-        known = growth.years * YEAR_S >= FEWEST_SAMPLES * DAY_S and index[-1] > 0
+    def metrics_of(index: Floats, volatility: float, sharpe: float) -> PerformanceMetrics:
+        is_long_enough = growth.years * YEAR_S >= FEWEST_SAMPLES * DAY_S and index[-1] > 0
         return PerformanceMetrics(
-            float(index[-1] ** (1 / growth.years)) - 1 if known else float("nan"),
+            float(index[-1] ** (1 / growth.years)) - 1 if is_long_enough else float("nan"),
             volatility,
             sharpe,
             float(drawdown_series(index).min()),
         )
 
     return (
-        of(growth.index, measured.volatility, measured.sharpe),
-        of(growth.hold_index, measured.hold_volatility, measured.hold_sharpe),
+        metrics_of(growth.index, risk.volatility, risk.sharpe),
+        metrics_of(growth.hold_index, risk.hold_volatility, risk.hold_sharpe),
     )
 
 
@@ -273,8 +277,13 @@ def unit_changes(result: SimulationResult) -> Floats:
     for rebalance in result.rebalances:
         gas[rebalance.bar :] += float(rebalance.gas) / 10.0**result.decimals
     units = result.weights * (result.equity + gas)[:, None] / result.prices
-    base = np.maximum(np.abs(units[:-1]), np.abs(units[1:]))
-    change = np.divide(np.diff(units, axis=0), base, out=np.zeros_like(base), where=base > 0)
+    larger_units = np.maximum(np.abs(units[:-1]), np.abs(units[1:]))
+    change = np.divide(
+        np.diff(units, axis=0),
+        larger_units,
+        out=np.zeros_like(larger_units),
+        where=larger_units > 0,
+    )
     return np.vstack([np.zeros(units.shape[1]), change])
 
 
@@ -323,8 +332,8 @@ def backtest_document(result: SimulationResult) -> dict[str, Any]:
         "refused": dict(result.refused),
         "kept": dict(result.kept),
         "weights_bps": {
-            symbol: round(float(w) * 10_000)
-            for symbol, w in zip(result.symbols, result.weights[-1], strict=True)
+            symbol: round(float(weight) * 10_000)
+            for symbol, weight in zip(result.symbols, result.weights[-1], strict=True)
         },
         "trades": [
             {

@@ -19,7 +19,7 @@ from agent.backtest.stress.paths import bootstrap_path, mean_block_length, retur
 from agent.errors import ConfigError
 from agent.units import BPS
 
-FEWEST_BARS = 12
+MIN_BARS = 12
 """Minimum number of bars of a path, so that there are bars before, during and after a scenario."""
 PRICE_PLACES = 12
 CRASH, CRASH_BARS = 0.4, 48
@@ -110,47 +110,52 @@ class FuturesStressSpec:
     @property
     def simulated_bars(self) -> int:
         """Bars of all paths."""
-        calm = (len(FuturesScenario) - 1) * self.paths * self.bars
-        return calm + self.seeds * (QUIET_BARS + CRASH_BARS + RALLY_BARS)
+        scenario_bars = (len(FuturesScenario) - 1) * self.paths * self.bars
+        return scenario_bars + self.seeds * (QUIET_BARS + CRASH_BARS + RALLY_BARS)
 
 
 def run_futures_stress(
     spec: FuturesStressSpec, progress: Progress | None = None
 ) -> tuple[StressedScenario, ...]:
     """Run every scenario. Raises ConfigError for too few bars or paths."""
-    if spec.bars < FEWEST_BARS or spec.bars > spec.table.bars:
+    if spec.bars < MIN_BARS or spec.bars > spec.table.bars:
         raise ConfigError(
             f"--bars: {spec.bars} of {spec.table.bars}",
-            f"write {FEWEST_BARS} to {spec.table.bars}, the bars in the file",
+            f"write {MIN_BARS} to {spec.table.bars}, the bars in the file",
         )
     if spec.paths < 1:
         raise ConfigError("--step-paths: no path", "write 1 or more")
-    calm = _calm_paths(spec)
-    results_by_kind = []
+    calm_paths = _calm_paths(spec)
+    scenarios = []
     for scenario in FuturesScenario:
         if scenario is FuturesScenario.CRASH_RALLY:
             paths = [
                 crash_and_rally(spec.table, spec.settings.seed + seed) for seed in range(spec.seeds)
             ]
         else:
-            paths = [stressed_path(path, spec.settings, scenario, spec.severity) for path in calm]
+            paths = [
+                stressed_path(path, spec.settings, scenario, spec.severity) for path in calm_paths
+            ]
         results = []
         for number, path in enumerate(paths, 1):
             results.append(simulate_book(path, spec.settings))
             if progress is not None:
                 progress(scenario.value, number, len(paths))
         books = [
-            _stressed(
+            _stressed_book(
                 [
                     (futures_result.start_raw, book)
-                    for futures_result, book in zip(results, of, strict=True)
+                    for futures_result, book in zip(results, book_results, strict=True)
                 ],
                 spec,
             )
-            for of in ([result.agent for result in results], [result.held for result in results])
+            for book_results in (
+                [result.agent for result in results],
+                [result.held for result in results],
+            )
         ]
-        results_by_kind.append(StressedScenario(scenario, len(paths), *books))
-    return tuple(results_by_kind)
+        scenarios.append(StressedScenario(scenario, len(paths), *books))
+    return tuple(scenarios)
 
 
 def stressed_path(
@@ -164,23 +169,25 @@ def stressed_path(
     """
     weights = {target.market: target.weight_bps for target in settings.policy.targets}
     signs = [1 if weights.get(symbol, 0) >= 0 else -1 for symbol in path.symbols]
-    first, end = path.bars // 3, 2 * path.bars // 3
+    start, end = path.bars // 3, 2 * path.bars // 3
     match scenario:
         case FuturesScenario.FUNDING:
-            return _with_funding(path, signs, severity.funding_daily_bps, range(first, end))
+            return _with_funding(path, signs, severity.funding_daily_bps, range(start, end))
         case FuturesScenario.BASIS:
             moves = [-sign * Fraction(severity.basis_bps, BPS) for sign in signs]
-            parts = dict.fromkeys(range(first, end), Fraction(1))
-            return replace(path, marks=_moved(path.marks, moves, parts))
+            move_shares = dict.fromkeys(range(start, end), Fraction(1))
+            return replace(path, marks=_move_prices(path.marks, moves, move_shares))
         case FuturesScenario.PAUSE:
-            bars = range(first, min(path.bars, first + severity.pause_bars))
+            bars = range(start, min(path.bars, start + severity.pause_bars))
             moves = [-sign * Fraction(severity.pause_bps, BPS) for sign in signs]
-            parts = {bar: Fraction(bar - first + 1, len(bars)) for bar in bars}
-            parts |= {bar: Fraction(1) for bar in range(bars.stop, path.bars)}
-            return replace(_gap(path, moves, parts), paused=frozenset(bars))
+            move_shares = {bar: Fraction(bar - start + 1, len(bars)) for bar in bars}
+            move_shares |= {bar: Fraction(1) for bar in range(bars.stop, path.bars)}
+            return replace(_move_index_and_marks(path, moves, move_shares), paused=frozenset(bars))
         case _ if scenario in GAPS_BPS:
             moves = [-sign * Fraction(GAPS_BPS[scenario], BPS) for sign in signs]
-            return _gap(path, moves, {bar: Fraction(1) for bar in range(first, path.bars)})
+            return _move_index_and_marks(
+                path, moves, {bar: Fraction(1) for bar in range(start, path.bars)}
+            )
         case _:
             return path
 
@@ -189,10 +196,10 @@ def crash_and_rally(table: PriceTable, seed: int) -> FuturesPath:
     """Return a path from the table's newest prices: a crash of 40 % over 48 bars, then a rally of
     60 % over 72, with noise common to all markets.
     """
-    chance = np.random.default_rng(seed)
+    random = np.random.default_rng(seed)
     steps = [0.0] * QUIET_BARS
     for move, bars in ((-CRASH, CRASH_BARS), (RALLY, RALLY_BARS)):
-        steps += (np.log1p(move) / bars + chance.normal(0, NOISE, bars)).tolist()
+        steps += (np.log1p(move) / bars + random.normal(0, NOISE, bars)).tolist()
     factors = np.exp(np.cumsum([0.0, *steps]))
     closes = forward_fill(table.closes)[-1] * factors[:, None]
     start_s, interval_s = int(table.times_s[-1]), table.interval_s
@@ -203,18 +210,18 @@ def crash_and_rally(table: PriceTable, seed: int) -> FuturesPath:
 def _calm_paths(spec: FuturesStressSpec) -> list[FuturesPath]:
     """Return the recorded last bars, then resampled ones; without funding."""
     table = spec.table
-    recorded = replace(
+    recorded_table = replace(
         table,
         times_s=table.times_s[-spec.bars :],
         closes=forward_fill(table.closes)[-spec.bars :],
     )
-    paths = [futures_path(recorded)]
+    paths = [futures_path(recorded_table)]
     if spec.paths > 1:
-        past = return_history(table)
-        block = mean_block_length(past)
+        history = return_history(table)
+        block = mean_block_length(history)
         for number in range(1, spec.paths):
-            chance = np.random.default_rng((spec.settings.seed, number))
-            path = bootstrap_path(past, spec.bars, block, chance)
+            random = np.random.default_rng((spec.settings.seed, number))
+            path = bootstrap_path(history, spec.bars, block, random)
             paths.append(futures_path(replace(path, closes=np.round(path.closes, PRICE_PLACES))))
     return paths
 
@@ -222,20 +229,24 @@ def _calm_paths(spec: FuturesStressSpec) -> list[FuturesPath]:
 Rows = tuple[tuple[Fraction, ...], ...]
 
 
-def _moved(rows: Rows, moves: Sequence[Fraction], parts: dict[int, Fraction]) -> Rows:
+def _move_prices(rows: Rows, moves: Sequence[Fraction], move_shares: dict[int, Fraction]) -> Rows:
     """Return prices moved by a fraction of each column's move at the given bars."""
     return tuple(
         tuple(
-            price * (1 + move * parts.get(bar, Fraction(0)))
+            price * (1 + move * move_shares.get(bar, Fraction(0)))
             for price, move in zip(row, moves, strict=True)
         )
         for bar, row in enumerate(rows)
     )
 
 
-def _gap(path: FuturesPath, moves: Sequence[Fraction], parts: dict[int, Fraction]) -> FuturesPath:
+def _move_index_and_marks(
+    path: FuturesPath, moves: Sequence[Fraction], move_shares: dict[int, Fraction]
+) -> FuturesPath:
     return replace(
-        path, index=_moved(path.index, moves, parts), marks=_moved(path.marks, moves, parts)
+        path,
+        index=_move_prices(path.index, moves, move_shares),
+        marks=_move_prices(path.marks, moves, move_shares),
     )
 
 
@@ -254,12 +265,14 @@ def _with_funding(
     return replace(path, payments=tuple(payments), daily=tuple(daily))
 
 
-def _stressed(books: Sequence[tuple[int, BookResult]], spec: FuturesStressSpec) -> StressedBook:
+def _stressed_book(
+    start_values_and_books: Sequence[tuple[int, BookResult]], spec: FuturesStressSpec
+) -> StressedBook:
     limit_bps = spec.settings.policy.limits.max_leverage_bps
-    losses = [1 - book.final_raw / start_raw for start_raw, book in books]
+    losses = [1 - book.final_raw / start_raw for start_raw, book in start_values_and_books]
     return StressedBook(
         mean_loss=sum(losses) / len(losses),
         worst_loss=max(losses),
-        liquidated=sum(bool(book.liquidations) for _, book in books),
-        longest_above=max(book.longest_above(limit_bps) for _, book in books),
+        liquidated=sum(bool(book.liquidations) for _, book in start_values_and_books),
+        longest_above=max(book.longest_above(limit_bps) for _, book in start_values_and_books),
     )

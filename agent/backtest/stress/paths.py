@@ -20,7 +20,7 @@ from agent.reference import is_dollar
 from agent.units import BPS
 
 Floats = NDArray[np.float64]
-FEWEST_RETURNS = 30
+MIN_RETURNS = 30
 """Minimum number of returns for blocks and covariances."""
 JUMP_DEVIATIONS = 4.0
 """Robust standard deviations beyond which a move of any asset is a jump."""
@@ -40,15 +40,16 @@ class ReturnHistory:
     """Source of paths: log returns by bar and asset, the prices at which paths start, and the
     interval of bars in seconds.
 
-    `left_out` counts the bars without a return because an asset had no price at or before them.
+    `skipped_returns` counts the bars without a return because an asset had no price at or before
+    them.
     """
 
     symbols: tuple[str, ...]
     returns: Floats
-    last: Floats
+    start_prices: Floats
     end_s: int
     interval_s: int
-    left_out: int
+    skipped_returns: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,27 +67,27 @@ class JumpDiffusion:
     jump_covariance: Floats
 
 
-def return_history(table: PriceTable, drift: bool = True) -> ReturnHistory:
+def return_history(table: PriceTable, with_drift: bool = True) -> ReturnHistory:
     """Return log returns between neighbouring bars at which every asset has a price; without
-    `drift` the mean growth of prices is removed. Raises ConfigError for too few.
+    `with_drift` the mean growth of prices is removed. Raises ConfigError for too few.
     """
-    known: NDArray[np.bool_] = np.logical_and.reduce(~np.isnan(table.closes), axis=1)
-    usable = known[1:] & known[:-1]
+    has_all_prices: NDArray[np.bool_] = np.logical_and.reduce(~np.isnan(table.closes), axis=1)
+    is_usable = has_all_prices[1:] & has_all_prices[:-1]
     with np.errstate(invalid="ignore"):
-        returns = np.diff(np.log(table.closes), axis=0)[usable]
-    if len(returns) < FEWEST_RETURNS:
+        returns = np.diff(np.log(table.closes), axis=0)[is_usable]
+    if len(returns) < MIN_RETURNS:
         raise ConfigError(
             f"--prices: {len(returns)} moves between bars at which all assets have a price",
-            f"{FEWEST_RETURNS} or more are required",
+            f"{MIN_RETURNS} or more are required",
         )
-    if not drift:
+    if not with_drift:
         # remove the mean growth of prices, not that of their logarithms
         returns = returns - np.log(np.exp(returns).mean(axis=0))
-    last = forward_fill(table.closes)[-1]
+    start_prices = forward_fill(table.closes)[-1]
     return ReturnHistory(
         table.symbols,
         returns,
-        last,
+        start_prices,
         int(table.times_s[-1]),
         table.interval_s,
         table.bars - 1 - len(returns),
@@ -94,36 +95,36 @@ def return_history(table: PriceTable, drift: bool = True) -> ReturnHistory:
 
 
 def bootstrap_path(
-    past: ReturnHistory, bars: int, block: float, chance: np.random.Generator
+    history: ReturnHistory, bars: int, block: float, random: np.random.Generator
 ) -> PriceTable:
     """Return a path of `bars` by the stationary bootstrap: blocks of geometric length, `block` on
     average, that start anywhere and wrap around.
 
     All assets keep their joint moves. Politis & Romano (1994), "The stationary bootstrap".
     """
-    count, moves = len(past.returns), bars - 1
-    begins = chance.random(moves) < 1 / block
-    begins[:1] = True
-    starts = chance.integers(0, count, moves)
-    at = np.maximum.accumulate(np.where(begins, np.arange(moves), 0))
-    rows = (starts[at] + np.arange(moves) - at) % count
-    return _table(past, past.returns[rows])
+    return_count, move_count = len(history.returns), bars - 1
+    is_block_start = random.random(move_count) < 1 / block
+    is_block_start[:1] = True
+    drawn_rows = random.integers(0, return_count, move_count)
+    block_starts = np.maximum.accumulate(np.where(is_block_start, np.arange(move_count), 0))
+    rows = (drawn_rows[block_starts] + np.arange(move_count) - block_starts) % return_count
+    return _path_table(history, history.returns[rows])
 
 
 def jump_diffusion_path(
-    past: ReturnHistory, model: JumpDiffusion, bars: int, chance: np.random.Generator
+    history: ReturnHistory, model: JumpDiffusion, bars: int, random: np.random.Generator
 ) -> PriceTable:
     """Return a path of `bars` by the jump diffusion."""
-    moves, assets = bars - 1, len(past.symbols)
-    normal = chance.standard_normal((moves, assets)) @ _root(model.covariance).T
-    times = chance.poisson(model.rate, moves)[:, None]
-    jumps = times * model.jump_mean + np.sqrt(times) * (
-        chance.standard_normal((moves, assets)) @ _root(model.jump_covariance).T
+    move_count, asset_count = bars - 1, len(history.symbols)
+    diffusion = random.standard_normal((move_count, asset_count)) @ _root(model.covariance).T
+    jump_counts = random.poisson(model.rate, move_count)[:, None]
+    jumps = jump_counts * model.jump_mean + np.sqrt(jump_counts) * (
+        random.standard_normal((move_count, asset_count)) @ _root(model.jump_covariance).T
     )
-    return _table(past, model.drift + normal + jumps)
+    return _path_table(history, model.drift + diffusion + jumps)
 
 
-def fit_jump_diffusion(past: ReturnHistory) -> JumpDiffusion:
+def fit_jump_diffusion(history: ReturnHistory) -> JumpDiffusion:
     """Fit the model: bars at which any asset moved more than JUMP_DEVIATIONS are jumps, all others
     are the diffusion.
 
@@ -131,29 +132,33 @@ def fit_jump_diffusion(past: ReturnHistory) -> JumpDiffusion:
     diffusion coefficient and jumps", with the median absolute deviation as scale, which jumps
     hardly change.
     """
-    returns = past.returns
-    centre = np.median(returns, axis=0)
-    scale = MAD_TO_DEVIATION * np.median(np.abs(returns - centre), axis=0)
-    wild = (np.abs(returns - centre) > JUMP_DEVIATIONS * np.where(scale > 0, scale, np.inf)).any(
-        axis=1
-    )
-    calm = returns[~wild]
-    if len(calm) < 2:
-        calm, wild = returns, np.zeros(len(returns), dtype=np.bool_)
-    drift, covariance = calm.mean(axis=0), _covariance(calm)
-    sizes = returns[wild] - drift
-    zero = np.zeros(len(past.symbols))
-    if not len(sizes):
+    returns = history.returns
+    medians = np.median(returns, axis=0)
+    deviations = MAD_TO_DEVIATION * np.median(np.abs(returns - medians), axis=0)
+    is_jump = (
+        np.abs(returns - medians) > JUMP_DEVIATIONS * np.where(deviations > 0, deviations, np.inf)
+    ).any(axis=1)
+    calm_returns = returns[~is_jump]
+    if len(calm_returns) < 2:
+        calm_returns, is_jump = returns, np.zeros(len(returns), dtype=np.bool_)
+    drift, covariance = calm_returns.mean(axis=0), _covariance(calm_returns)
+    jump_sizes = returns[is_jump] - drift
+    zero = np.zeros(len(history.symbols))
+    if not len(jump_sizes):
         return JumpDiffusion(drift, covariance, 0.0, zero, np.zeros_like(covariance))
-    spread = np.zeros_like(covariance)
-    if len(sizes) > 1:  # a bar with a jump also has its normal move; subtract its covariance
-        spread = _covariance(sizes) - covariance
+    jump_covariance = np.zeros_like(covariance)
+    if len(jump_sizes) > 1:  # a bar with a jump also has its normal move; subtract its covariance
+        jump_covariance = _covariance(jump_sizes) - covariance
     return JumpDiffusion(
-        drift, covariance, float(wild.mean()), sizes.mean(axis=0), _not_negative(spread)
+        drift,
+        covariance,
+        float(is_jump.mean()),
+        jump_sizes.mean(axis=0),
+        _nearest_semidefinite(jump_covariance),
     )
 
 
-def mean_block_length(past: ReturnHistory) -> float:
+def mean_block_length(history: ReturnHistory) -> float:
     """Return the mean block length by the rule of Politis & White
     (agent/backtest/tune/statistics.py), the longest of all assets, at most the length of the data.
 
@@ -161,24 +166,27 @@ def mean_block_length(past: ReturnHistory) -> float:
     independent of the past.
     """
     lengths = [
-        block_length(np.abs(past.returns[:, column])) for column in range(past.returns.shape[1])
+        block_length(np.abs(history.returns[:, column]))
+        for column in range(history.returns.shape[1])
     ]
-    return min(max(lengths), float(len(past.returns)))
+    return min(max(lengths), float(len(history.returns)))
 
 
-def check_block(block: float, past: ReturnHistory) -> None:
+def check_block(block: float, history: ReturnHistory) -> None:
     """Raise ConfigError for a block shorter than one bar, or longer than the data."""
-    if not 1 <= block <= len(past.returns):
+    if not 1 <= block <= len(history.returns):
         raise ConfigError(
-            f"--block: {block:g} of {len(past.returns)} moves",
+            f"--block: {block:g} of {len(history.returns)} moves",
             "use at least 1, and no more than the data have",
         )
 
 
-def _table(past: ReturnHistory, returns: Floats) -> PriceTable:
-    paths = past.last * np.exp(np.vstack([np.zeros(len(past.symbols)), np.cumsum(returns, axis=0)]))
-    times = past.end_s + past.interval_s * np.arange(len(paths), dtype=np.int64)
-    return PriceTable(past.symbols, times, paths)
+def _path_table(history: ReturnHistory, returns: Floats) -> PriceTable:
+    paths = history.start_prices * np.exp(
+        np.vstack([np.zeros(len(history.symbols)), np.cumsum(returns, axis=0)])
+    )
+    times = history.end_s + history.interval_s * np.arange(len(paths), dtype=np.int64)
+    return PriceTable(history.symbols, times, paths)
 
 
 def _covariance(returns: Floats) -> Floats:
@@ -193,7 +201,7 @@ def _root(covariance: Floats) -> Floats:
     return root
 
 
-def _not_negative(matrix: Floats) -> Floats:
+def _nearest_semidefinite(matrix: Floats) -> Floats:
     """Return the nearest positive semidefinite matrix."""
     root = _root(matrix)
     nearest: Floats = root @ root.T
@@ -216,8 +224,8 @@ class Severity:
     """Severity of scenarios.
 
     A crash reduces every price except those of dollars and the numeraire by `crash_bps` over
-    `crash_bars`, from a flat market and without recovery; a dollar loses `depeg_bps` of its value; gas costs `gas_wei`;
-    pools have `depth_part` of their depth.
+    `crash_bars`, from a flat market and without recovery; a dollar loses `depeg_bps` of its value;
+    gas costs `gas_wei`; pools have `depth_part` of their depth.
     """
 
     crash_bps: int = 5_000
@@ -268,35 +276,35 @@ def apply_scenario(
     settings: SimulationSettings,
     severity: Severity,
 ) -> StressedPath:
-    """Apply the scenario to the middle third of the path. A crash starts there from a flat market and
-    has no recovery, so that no trend of the path hides it.
+    """Apply the scenario to the middle third of the path. A crash starts there from a flat market
+    and has no recovery, so that no trend of the path hides it.
 
     Raises ConfigError if the scenario does not apply to this portfolio.
     """
-    first = max(1, table.bars // 3)
-    end = max(first + 1, 2 * table.bars // 3)
-    plain = StressedPath(table, settings, np.ones(table.bars))
+    start = max(1, table.bars // 3)
+    end = max(start + 1, 2 * table.bars // 3)
+    unstressed = StressedPath(table, settings, np.ones(table.bars))
     match scenario:
         case Scenario.CALM:
-            return plain
+            return unstressed
         case Scenario.CRASH:
-            return replace(plain, table=_crashed(spec, table, severity, first))
+            return replace(unstressed, table=_crashed_table(spec, table, severity, start))
         case Scenario.DEPEG:
-            return _depegged(spec, plain, severity, slice(first, end))
+            return _depegged_path(spec, unstressed, severity, slice(start, end))
         case Scenario.GAS:
             _require_priced_gas(spec, table)
-            prices = settings.gas_wei
-            if isinstance(prices, int):
-                prices = [prices] * table.bars
-            spike = [severity.gas_wei] * (end - first)
-            spiked = (*prices[:first], *spike, *prices[end:])
-            return replace(plain, settings=replace(settings, gas_wei=spiked))
+            gas_prices = settings.gas_wei
+            if isinstance(gas_prices, int):
+                gas_prices = [gas_prices] * table.bars
+            spike = [severity.gas_wei] * (end - start)
+            spiked_prices = (*gas_prices[:start], *spike, *gas_prices[end:])
+            return replace(unstressed, settings=replace(settings, gas_wei=spiked_prices))
         case Scenario.POOL:
             return replace(
-                plain, settings=replace(settings, thin=(first, end, severity.depth_part))
+                unstressed, settings=replace(settings, thin=(start, end, severity.depth_part))
             )
         case Scenario.ORACLE:
-            return replace(plain, settings=replace(settings, silent=(first, end)))
+            return replace(unstressed, settings=replace(settings, silent=(start, end)))
 
 
 def inapplicable_scenarios(
@@ -329,51 +337,57 @@ def dollar_symbol(spec: BacktestSpec) -> str:
     return symbol
 
 
-def _crashed(spec: BacktestSpec, table: PriceTable, severity: Severity, first: int) -> PriceTable:
+def _crashed_table(
+    spec: BacktestSpec, table: PriceTable, severity: Severity, start: int
+) -> PriceTable:
     numeraire = spec.portfolio.numeraire.symbol
-    safe = {token.symbol for token in spec.tokens if is_dollar(token)} | {numeraire}
-    crashing = [column for column, symbol in enumerate(table.symbols) if symbol not in safe]
-    if not crashing:
+    stable_symbols = {token.symbol for token in spec.tokens if is_dollar(token)} | {numeraire}
+    crashing_columns = [
+        column for column, symbol in enumerate(table.symbols) if symbol not in stable_symbols
+    ]
+    if not crashing_columns:
         raise ConfigError(
             "crash: every asset of this portfolio is a dollar or the numeraire",
             "omit crash from --scenarios",
         )
-    done = np.clip((np.arange(table.bars) - first + 1) / severity.crash_bars, 0, 1)
-    closes = _flat(table, first)
-    closes[:, crashing] *= ((1 - severity.crash_bps / BPS) ** done)[:, None]
+    crash_progress = np.clip((np.arange(table.bars) - start + 1) / severity.crash_bars, 0, 1)
+    closes = _closes_without_trend(table, start)
+    closes[:, crashing_columns] *= ((1 - severity.crash_bps / BPS) ** crash_progress)[:, None]
     return replace(table, closes=closes)
 
 
-def _flat(table: PriceTable, first: int) -> NDArray[np.float64]:
-    """Return the closes without a trend: constant before the bar `first`, then with the path's moves
-    less their mean, so that they end where they began. Gaps stay.
+def _closes_without_trend(table: PriceTable, start: int) -> NDArray[np.float64]:
+    """Return the closes without a trend: constant before the bar `start`, then with the path's
+    moves less their mean, so that they end where they began. Gaps stay.
     """
     filled = forward_fill(table.closes)
-    logs = np.log(filled[first - 1 :])
-    share = np.linspace(0, 1, len(logs))[:, None]
-    moves = logs - logs[0] - share * (logs[-1] - logs[0])
+    log_closes = np.log(filled[start - 1 :])
+    progress = np.linspace(0, 1, len(log_closes))[:, None]
+    moves = log_closes - log_closes[0] - progress * (log_closes[-1] - log_closes[0])
     closes = np.repeat(filled[:1], table.bars, axis=0)
-    closes[first - 1 :] *= np.exp(moves)
+    closes[start - 1 :] *= np.exp(moves)
     closes[np.isnan(table.closes)] = np.nan
     return closes
 
 
-def _depegged(
-    spec: BacktestSpec, plain: StressedPath, severity: Severity, during: slice
+def _depegged_path(
+    spec: BacktestSpec, unstressed: StressedPath, severity: Severity, depeg_bars: slice
 ) -> StressedPath:
-    symbol, table = dollar_symbol(spec), plain.table
-    factor = np.ones(table.bars)
-    factor[during] = 1 - severity.depeg_bps / BPS
+    symbol, table = dollar_symbol(spec), unstressed.table
+    dollar_price = np.ones(table.bars)
+    dollar_price[depeg_bars] = 1 - severity.depeg_bps / BPS
     if symbol in table.symbols:
         closes = table.closes.copy()
-        closes[:, table.symbols.index(symbol)] *= factor
-        depegged = replace(table, closes=closes)
+        closes[:, table.symbols.index(symbol)] *= dollar_price
+        depegged_table = replace(table, closes=closes)
     else:
-        depegged = replace(
-            table, symbols=(*table.symbols, symbol), closes=np.column_stack([table.closes, factor])
+        depegged_table = replace(
+            table,
+            symbols=(*table.symbols, symbol),
+            closes=np.column_stack([table.closes, dollar_price]),
         )
-    unit = factor if symbol == spec.portfolio.numeraire.symbol else plain.unit
-    return replace(plain, table=depegged, unit=unit)
+    numeraire_value = dollar_price if symbol == spec.portfolio.numeraire.symbol else unstressed.unit
+    return replace(unstressed, table=depegged_table, unit=numeraire_value)
 
 
 def _require_priced_gas(spec: BacktestSpec, table: PriceTable) -> None:

@@ -28,7 +28,7 @@ from agent.backtest.settings import BacktestSpec, SimulationSettings
 from agent.backtest.simulate import spec_digest
 from agent.backtest.stress.distribution import (
     QUANTILES,
-    WORST,
+    WORST_SHARE,
     expected_shortfall,
     outcomes,
     quantiles,
@@ -63,8 +63,8 @@ Progress = Callable[[str, int, int], None]
 PieceRunner = Callable[
     [StressWork, Sequence[StressPiece]], Iterable[tuple[StressPiece, PieceResult]]
 ]
-MOST_PATHS, MOST_BARS = 1_000_000, 1_000_000
-MOST_CELLS = 20_000_000_000
+MAX_PATHS, MAX_BARS = 1_000_000, 1_000_000
+MAX_CELLS = 20_000_000_000
 """Maximum number of bars over all paths; more would take days."""
 KERNEL_S, KERNEL_CELL_S, STEP_S, QUIET_S = 1e-3, 1.5e-7, 0.03, 0.003
 """Estimated seconds per kernel path, per price in a kernel path, per evaluated bar of a live step,
@@ -93,17 +93,17 @@ class StressSpec:
 
     def __post_init__(self) -> None:
         """Raise ConfigError naming the option that is invalid or far too large."""
-        for name, number, most in (
-            ("--paths", self.paths, MOST_PATHS),
-            ("--step-paths", self.step_paths, MOST_PATHS),
+        for name, number, maximum in (
+            ("--paths", self.paths, MAX_PATHS),
+            ("--step-paths", self.step_paths, MAX_PATHS),
         ):
-            if not 1 <= number <= most:
-                raise ConfigError(f"{name}: {number}", f"use 1 to {most:,} paths")
-        if not 3 <= self.bars <= MOST_BARS:
-            raise ConfigError(f"--bars: {self.bars}", f"a path has 3 to {MOST_BARS:,} bars")
+            if not 1 <= number <= maximum:
+                raise ConfigError(f"{name}: {number}", f"use 1 to {maximum:,} paths")
+        if not 3 <= self.bars <= MAX_BARS:
+            raise ConfigError(f"--bars: {self.bars}", f"a path has 3 to {MAX_BARS:,} bars")
         if (
             cells := self.bars * (2 * self.paths + self.step_paths * (len(self.scenarios) + 1))
-        ) > MOST_CELLS:
+        ) > MAX_CELLS:
             raise ConfigError(
                 f"--paths: {cells:,} bars in total would take days",
                 "use fewer paths, or shorter paths with --bars",
@@ -158,13 +158,13 @@ class StressResult:
 def estimate_s(spec: StressSpec, backtest: BacktestSpec, settings: SimulationSettings) -> float:
     """Return the estimated seconds on one core, an approximate upper bound."""
     trigger = backtest.policy.trigger
-    quick = (
+    skips_bars = (
         is_plain(trigger)
         and not schedules_of(trigger)
         and backtest.split is None
         and backtest.portfolio.weights is None
     )
-    bar_s = QUIET_S if quick and not settings.looks_at_all else STEP_S
+    bar_s = QUIET_S if skips_bars and not settings.looks_at_all else STEP_S
     step_s = spec.step_paths * (len(spec.scenarios) + 1) * spec.bars * bar_s
     if isinstance(kernel_setting_or_reason(backtest, settings), str):
         return 2 * step_s
@@ -179,19 +179,19 @@ def run_stress_test(
     settings: SimulationSettings,
     spec: StressSpec,
     progress: Progress | None = None,
-    share: PieceRunner = run_sequentially,
+    run_pieces: PieceRunner = run_sequentially,
 ) -> StressResult:
     """Run the test on paths that begin at the newest prices of the table.
 
-    Each path depends on the seed and its number, not on the count of paths. `share` may run the
-    pieces of work in any order, with identical results. Raises ConfigError for too few prices, an
-    invalid block length, and a named scenario that does not apply.
+    Each path depends on the seed and its number, not on the count of paths. `run_pieces` may run
+    the pieces of work in any order, with identical results. Raises ConfigError for too few prices,
+    an invalid block length, and a named scenario that does not apply.
     """
     table = select_spec_symbols(backtest, table)
-    past = return_history(table, spec.drift)
-    block = mean_block_length(past) if spec.block is None else spec.block
-    check_block(block, past)
-    recorded = _recorded(table, spec.bars)
+    history = return_history(table, spec.drift)
+    block = mean_block_length(history) if spec.block is None else spec.block
+    check_block(block, history)
+    recorded = _recorded_path(table, spec.bars)
     skipped = list[tuple[str, str]]()
     if spec.named:  # reject inapplicable scenarios before any path runs
         for scenario in spec.scenarios:
@@ -200,16 +200,16 @@ def run_stress_test(
         skipped = inapplicable_scenarios(
             spec.scenarios, backtest, recorded, settings, spec.severity
         )
-    work = StressWork.of(backtest, settings, spec.severity, past, block, recorded)
+    work = StressWork.of(backtest, settings, spec.severity, history, block, recorded)
     scenarios = (
         Scenario.CALM,
         *(candidate for candidate in spec.scenarios if candidate.value not in dict(skipped)),
     )
     pieces = work.pieces(spec.paths, spec.step_paths, scenarios)
-    done = _all(work, pieces, share, progress or (lambda *_: None))
-    calm = {
+    results = _run_pieces(work, pieces, run_pieces, progress or (lambda *_: None))
+    calm_results = {
         piece.start: piece_result
-        for piece, piece_result in zip(pieces, done, strict=True)
+        for piece, piece_result in zip(pieces, results, strict=True)
         if piece.kind is PieceKind.STRESSED and piece.scenario is Scenario.CALM
     }
     if isinstance(work.setting, str):
@@ -217,15 +217,15 @@ def run_stress_test(
             ("kernel", f"it does not support {work.setting}; those paths ran in the live step")
         )
     return StressResult(
-        cases=_cases(pieces, done),
+        cases=_cases(pieces, results),
         skipped=tuple(skipped),
         bars=spec.bars,
-        interval_s=past.interval_s,
-        moves=len(past.returns),
+        interval_s=history.interval_s,
+        moves=len(history.returns),
         block=block,
         jump_rate=work.jumps.rate,
-        kernel_off=_kernel_off(work, calm),
-        notes=(*table.notes, *_left_out(table, past)),
+        kernel_off=_kernel_difference(work, calm_results),
+        notes=(*table.notes, *_skipped_notes(table, history)),
         parameters=(
             *_parameter_texts(spec),
             ("start_value", str(settings.start_value)),
@@ -234,91 +234,95 @@ def run_stress_test(
         seed=settings.seed,
         config_hash=sha256(f"{spec_digest(backtest, settings)}\n{spec!r}".encode()).hexdigest(),
         data_hash=table.digest,
-        versions=(*calm[0].versions, ("numba", version("numba"))),
+        versions=(*calm_results[0].versions, ("numba", version("numba"))),
     )
 
 
-def _all(
-    work: StressWork, pieces: Sequence[StressPiece], share: PieceRunner, progress: Progress
+def _run_pieces(
+    work: StressWork, pieces: Sequence[StressPiece], run_pieces: PieceRunner, progress: Progress
 ) -> list[PieceResult]:
     """Return the results of all pieces in the order of the pieces, not of their completion."""
-    results, counts, whole = dict[StressPiece, PieceResult](), dict[str, int](), dict[str, int]()
+    results, finished_counts, path_counts = (
+        dict[StressPiece, PieceResult](),
+        dict[str, int](),
+        dict[str, int](),
+    )
     for piece in pieces:
-        whole[piece.name] = whole.get(piece.name, 0) + piece.end - piece.start
-    for piece, done in share(work, pieces):
-        results[piece] = done
-        counts[piece.name] = counts.get(piece.name, 0) + piece.end - piece.start
-        progress(piece.name, counts[piece.name], whole[piece.name])
+        path_counts[piece.name] = path_counts.get(piece.name, 0) + piece.end - piece.start
+    for piece, result in run_pieces(work, pieces):
+        results[piece] = result
+        finished_counts[piece.name] = finished_counts.get(piece.name, 0) + piece.end - piece.start
+        progress(piece.name, finished_counts[piece.name], path_counts[piece.name])
     return [results[piece] for piece in pieces]
 
 
-def _cases(pieces: Sequence[StressPiece], done: Sequence[PieceResult]) -> tuple[StressCase, ...]:
+def _cases(pieces: Sequence[StressPiece], results: Sequence[PieceResult]) -> tuple[StressCase, ...]:
     cases = []
     for name in dict.fromkeys(piece.name for piece in pieces):
-        mine = [
+        case_results = [
             (piece, piece_result)
-            for piece, piece_result in zip(pieces, done, strict=True)
+            for piece, piece_result in zip(pieces, results, strict=True)
             if piece.name == name
         ]
-        refused: dict[str, int] = {}
-        for why, times in (reason for _, outcome in mine for reason in outcome.refused):
-            refused[why] = refused.get(why, 0) + times
-        by = "kernel" if mine[0][0].kind is PieceKind.KERNEL else "step"
+        refusal_counts: dict[str, int] = {}
+        for limit, count in (reason for _, outcome in case_results for reason in outcome.refused):
+            refusal_counts[limit] = refusal_counts.get(limit, 0) + count
+        engine = "kernel" if case_results[0][0].kind is PieceKind.KERNEL else "step"
         cases.append(
             StressCase(
                 name,
-                by,
-                tuple(metrics for _, outcome in mine for metrics in outcome.measured),
-                tuple(sorted(refused.items())),
+                engine,
+                tuple(metrics for _, outcome in case_results for metrics in outcome.measured),
+                tuple(sorted(refusal_counts.items())),
             )
         )
     return tuple(cases)
 
 
-def _kernel_off(work: StressWork, calm: Mapping[int, PieceResult]) -> float | None:
-    """Return the largest difference between kernel and live step (see StressResult). `calm` has the
-    live step's results of the calm paths, by number.
+def _kernel_difference(work: StressWork, calm_results: Mapping[int, PieceResult]) -> float | None:
+    """Return the largest difference between kernel and live step (see StressResult). `calm_results`
+    has the live step's results of the calm paths, by number.
 
     Paths with gaps are excluded, since kernel and step handle missing prices differently.
     """
     if isinstance(work.setting, str):
         return None
-    value, off = float(work.settings.start_value), []
-    for number, piece_result in calm.items():
+    start_value, differences = float(work.settings.start_value), []
+    for number, piece_result in calm_results.items():
         path = work.calm(number)
         if not np.isnan(path.closes).any():
-            loss = measure_by_kernel(work.backtest, work.setting, path, value).loss
-            off.append(abs((1 - loss) / piece_result.grown[0] - 1))
-    return max(off, default=None)
+            loss = measure_by_kernel(work.backtest, work.setting, path, start_value).loss
+            differences.append(abs((1 - loss) / piece_result.grown[0] - 1))
+    return max(differences, default=None)
 
 
-def _recorded(table: PriceTable, bars: int) -> PriceTable:
+def _recorded_path(table: PriceTable, bars: int) -> PriceTable:
     """Return the last `bars` bars up to the newest at which every asset has a price. Raises
     ConfigError if there are fewer.
     """
-    end = _complete(table)
-    if end < bars:
-        raise ConfigError(f"--bars: {bars}, but the file has {end}", f"use {end} or fewer")
-    here = slice(end - bars, end)
-    closes = table.closes[here].copy()
-    closes[0] = forward_fill(table.closes)[end - bars]
-    return replace(table, times_s=table.times_s[here], closes=closes, notes=())
+    end_bar = _complete_bars(table)
+    if end_bar < bars:
+        raise ConfigError(f"--bars: {bars}, but the file has {end_bar}", f"use {end_bar} or fewer")
+    bar_range = slice(end_bar - bars, end_bar)
+    closes = table.closes[bar_range].copy()
+    closes[0] = forward_fill(table.closes)[end_bar - bars]
+    return replace(table, times_s=table.times_s[bar_range], closes=closes, notes=())
 
 
-def _complete(table: PriceTable) -> int:
+def _complete_bars(table: PriceTable) -> int:
     """Return the number of bars up to the newest at which every asset has a price."""
-    known = np.logical_and.reduce(~np.isnan(table.closes), axis=1)
-    return int(np.nonzero(known)[0][-1]) + 1
+    has_all_prices = np.logical_and.reduce(~np.isnan(table.closes), axis=1)
+    return int(np.nonzero(has_all_prices)[0][-1]) + 1
 
 
-def _left_out(table: PriceTable, past: ReturnHistory) -> list[str]:
-    incomplete = table.bars - _complete(table)
+def _skipped_notes(table: PriceTable, history: ReturnHistory) -> list[str]:
+    incomplete_bars = table.bars - _complete_bars(table)
     notes = []
-    if past.left_out:
-        notes.append(f"{past.left_out} returns with a missing price are skipped")
-    if incomplete:
+    if history.skipped_returns:
+        notes.append(f"{history.skipped_returns} returns with a missing price are skipped")
+    if incomplete_bars:
         notes.append(
-            f"the recorded path ends {incomplete} bars before the end of the data, because an asset has no price after it"
+            f"the recorded path ends {incomplete_bars} bars before the end of the data, because an asset has no price after it"
         )
     return notes
 
@@ -357,13 +361,14 @@ def figures(case: StressCase) -> dict[str, Any]:
     document: dict[str, Any] = {}
     for name, field in FIELDS.items():
         values = case.values(field)
-        parts = quantiles(values)
-        document[name] = parts and {
+        quantile_values = quantiles(values)
+        document[name] = quantile_values and {
             "mean": f"{values.mean():.6f}",
             "worst": f"{values.max():.6f}",
             "expected_shortfall": f"{expected_shortfall(values):.6f}",
             "quantiles": {
-                f"{q:.0%}": f"{value:.6f}" for q, value in zip(QUANTILES, parts, strict=True)
+                f"{q:.0%}": f"{value:.6f}"
+                for q, value in zip(QUANTILES, quantile_values, strict=True)
             },
         }
     return document
@@ -405,57 +410,57 @@ def stress_document(stress: StressResult) -> dict[str, Any]:
 
 def stress_sections(stress: StressResult) -> tuple[ReportSection, ...]:
     """Return the sections on simulated paths, then on stress scenarios."""
-    many = [
+    simulated_cases = [
         case for case in stress.cases if case.by == "kernel" or case.name in CALM_NAMES.values()
     ]
-    broken = [case for case in stress.cases if case not in many]
-    span = f"{stress.bars} bars of {format_duration(stress.interval_s)}"
-    sections = (
+    stressed_cases = [case for case in stress.cases if case not in simulated_cases]
+    span_text = f"{stress.bars} bars of {format_duration(stress.interval_s)}"
+    method_text = (
         f"Blocks of the recorded moves, {stress.block:.1f} bars long on average, are drawn in random"
         " order (stationary bootstrap, Politis & Romano 1994); the jump diffusion (Merton"
         f" 1976) has their covariance and {stress.jump_rate * 1000:.2f} jumps in 1,000 bars. Each"
-        f" path is {span}, made from {stress.moves} moves."
+        f" path is {span_text}, made from {stress.moves} moves."
     )
-    meant = (
-        f"Expected shortfall is the mean of the worst {WORST:.0%} of paths; with fewer than"
-        f" {1 / WORST:.0f} paths, the worst path. A negative loss is a gain."
+    shortfall_text = (
+        f"Expected shortfall is the mean of the worst {WORST_SHARE:.0%} of paths; with fewer than"
+        f" {1 / WORST_SHARE:.0f} paths, the worst path. A negative loss is a gain."
     )
-    first = ReportSection(
+    simulated_section = ReportSection(
         "Simulated paths",
-        (sections, meant, *_off(stress)),
-        tuple(_distribution(many, name) for name in ("loss", "turnover")),
+        (method_text, shortfall_text, *_kernel_note(stress)),
+        tuple(_distribution(simulated_cases, name) for name in ("loss", "turnover")),
         (
-            _outcome_table(many, stress.start_value),
+            _outcome_table(simulated_cases, stress.start_value),
             *(
-                _table(many, name)
+                _quantile_table(simulated_cases, name)
                 for name in NAMES
-                if any(quantiles(case.values(FIELDS[name])) for case in many)
+                if any(quantiles(case.values(FIELDS[name])) for case in simulated_cases)
             ),
         ),
     )
-    words = (
+    stressed_texts = (
         (
             "The live step on recorded and resampled prices, with gas, limits, minimums and halts."
             " The scenario applies to the middle third of a path; a crash starts from a flat market and has no recovery."
         ),
         *(f"Skipped: {name}: {why}." for name, why in stress.skipped),
     )
-    second = ReportSection(
+    stressed_section = ReportSection(
         "Stress scenarios",
-        words,
-        (_bars(broken),),
+        stressed_texts,
+        (_loss_bars(stressed_cases),),
         (
-            _outcome_table(broken, stress.start_value),
-            _what_happened(broken),
-            *(_table(broken, name) for name in NAMES[:3]),
+            _outcome_table(stressed_cases, stress.start_value),
+            _step_table(stressed_cases),
+            *(_quantile_table(stressed_cases, name) for name in NAMES[:3]),
         ),
     )
-    return first, second
+    return simulated_section, stressed_section
 
 
 def stress_page(stress: StressResult) -> ReportPage:
     """Build the whole report."""
-    worst = max(stress.cases, key=lambda case: expected_shortfall(case.values("loss")))
+    worst_case = max(stress.cases, key=lambda case: expected_shortfall(case.values("loss")))
     facts = [
         ReportFact(
             f"{case.name}: expected shortfall",
@@ -464,15 +469,19 @@ def stress_page(stress: StressResult) -> ReportPage:
         )
         for case in stress.cases[:2]
     ]
-    count = len(worst.measured)
-    which = f"the mean of its worst {WORST:.0%} of paths"
-    if count == 1:
-        which = "its only path"
-    elif count * WORST < 1:  # with so few paths, the expected shortfall is the worst path
-        which = f"the worst of its {count} paths"
-    loss = _percent(expected_shortfall(worst.values("loss")))
+    path_count = len(worst_case.measured)
+    subject = f"the mean of its worst {WORST_SHARE:.0%} of paths"
+    if path_count == 1:
+        subject = "its only path"
+    elif (
+        path_count * WORST_SHARE < 1
+    ):  # with so few paths, the expected shortfall is the worst path
+        subject = f"the worst of its {path_count} paths"
+    loss_text = _percent(expected_shortfall(worst_case.values("loss")))
     summary = (
-        (f"The worst case is {worst.name}: {which} is a loss of {loss} within {stress.bars} bars."),
+        (
+            f"The worst case is {worst_case.name}: {subject} is a loss of {loss_text} within {stress.bars} bars."
+        ),
     )
     origin = (
         *(ReportFact(name, value) for name, value in stress.parameters),
@@ -486,7 +495,7 @@ def stress_page(stress: StressResult) -> ReportPage:
     )
 
 
-def _off(stress: StressResult) -> tuple[str, ...]:
+def _kernel_note(stress: StressResult) -> tuple[str, ...]:
     if stress.kernel_off is None:
         return ()
     return (
@@ -499,8 +508,8 @@ def _off(stress: StressResult) -> tuple[str, ...]:
 
 
 def _distribution(cases: list[StressCase], name: str) -> Figure:
-    every = np.concatenate([case.values(FIELDS[name]) for case in cases])
-    edges = np.linspace(every.min(), every.max() + 1e-12, BINS + 1)
+    all_values = np.concatenate([case.values(FIELDS[name]) for case in cases])
+    edges = np.linspace(all_values.min(), all_values.max() + 1e-12, BINS + 1)
     middles = (edges[1:] + edges[:-1]) / 2
     traces = []
     for case in cases:
@@ -529,7 +538,7 @@ def _distribution(cases: list[StressCase], name: str) -> Figure:
     }
 
 
-def _bars(cases: list[StressCase]) -> Figure:
+def _loss_bars(cases: list[StressCase]) -> Figure:
     names = [case.name for case in cases]
     traces = [
         {
@@ -548,41 +557,47 @@ def _bars(cases: list[StressCase]) -> Figure:
     }
 
 
-def _table(cases: list[StressCase], name: str) -> ReportTable:
+def _quantile_table(cases: list[StressCase], name: str) -> ReportTable:
     header = ("case", "paths", "mean", *(f"{q:.0%}" for q in QUANTILES), "shortfall", "worst")
     rows = []
     for case in cases:
         values = case.values(FIELDS[name])
-        if (parts := quantiles(values)) is not None:
-            numbers = (values.mean(), *parts, expected_shortfall(values), values.max())
-            lines = tuple(
+        if (quantile_values := quantiles(values)) is not None:
+            statistics = (values.mean(), *quantile_values, expected_shortfall(values), values.max())
+            cells = tuple(
                 f"{number:.3f}" if name == "turnover" else _percent(float(number))
-                for number in numbers
+                for number in statistics
             )
-            rows.append((case.name, str(len(values)), *lines))
+            rows.append((case.name, str(len(values)), *cells))
     return ReportTable(header, tuple(rows), TITLES[name])
 
 
 def _outcome_table(cases: list[StressCase], start_value: float) -> ReportTable:
     """Return median, bad and good results of each case as return and end value."""
-    quantiles = ("5%", "50%", "95%")
+    quantile_labels = ("5%", "50%", "95%")
     rows = []
     for case in cases:
-        losses = outcomes(case.values("loss"), start_value)
-        if losses["return"] is not None:
-            returns = (f"{100 * float(losses['return']['quantiles'][q]):+.2f} %" for q in quantiles)
-            ends = (f"{float(losses['end_value']['quantiles'][q]):,.2f}" for q in quantiles)
-            rows.append((case.name, str(len(case.measured)), *returns, *ends))
+        outcome = outcomes(case.values("loss"), start_value)
+        if outcome["return"] is not None:
+            returns = (
+                f"{100 * float(outcome['return']['quantiles'][label]):+.2f} %"
+                for label in quantile_labels
+            )
+            end_values = (
+                f"{float(outcome['end_value']['quantiles'][label]):,.2f}"
+                for label in quantile_labels
+            )
+            rows.append((case.name, str(len(case.measured)), *returns, *end_values))
     header = (
         "case",
         "paths",
-        *(f"return {q}" for q in quantiles),
-        *(f"end value {q}" for q in quantiles),
+        *(f"return {label}" for label in quantile_labels),
+        *(f"end value {label}" for label in quantile_labels),
     )
     return ReportTable(header, tuple(rows), f"Returns, and end values of {start_value:,.2f}")
 
 
-def _what_happened(cases: list[StressCase]) -> ReportTable:
+def _step_table(cases: list[StressCase]) -> ReportTable:
     rows = tuple(
         (
             case.name,

@@ -32,9 +32,9 @@ from agent.backtest.sweep import (
     KernelResult,
     KernelSetting,
     prepare_prices,
+    run_kernel,
     simulated_costs,
 )
-from agent.backtest.sweep import run_kernel as run_fast
 from agent.model import ExecutionStyle
 from agent.policy.drift import band, has_band
 from agent.policy.triggers.rules import band_and_interval, is_plain
@@ -91,9 +91,9 @@ def kernel_setting_or_reason(
             "calendar schedules",
         ),
     )
-    for unknown, words in reasons:
-        if unknown:
-            return words
+    for is_unsupported, reason in reasons:
+        if is_unsupported:
+            return reason
     if band_and_interval(trigger) is None:
         return "this trigger"
     min_trade = 0.0
@@ -128,25 +128,25 @@ def band_edges(spec: BacktestSpec) -> Floats | None:
 
 
 def measure_by_kernel(
-    spec: BacktestSpec, setting: KernelSetting, table: PriceTable, value: float
+    spec: BacktestSpec, setting: KernelSetting, table: PriceTable, start_value: float
 ) -> PathMetrics:
     """Measure one path without gaps by the kernel, without gas, limits and stale prices."""
     tokens = [asset.token for asset in spec.portfolio.assets]
     prices = numeraire_prices(spec, table, table.closes, tokens)
-    kernel_result = run_fast(
+    kernel_result = run_kernel(
         prepare_prices([token.symbol for token in tokens], table.times_s, prices),
         setting,
-        value,
-        path=True,
+        start_value,
+        with_path=True,
     )
-    amounts = _held(kernel_result)
+    amounts = _units_by_bar(kernel_result)
     values = amounts * prices
     totals = values.sum(axis=1)
     turnover = 0.0
-    for bar in kernel_result.rebalanced:
-        before = amounts[max(bar - 1, 0)]
-        traded = float(np.abs((amounts[bar] - before) * prices[bar]).sum())
-        turnover += 0.5 * traded / float(totals[bar])
+    for bar in kernel_result.rebalance_bars:
+        units_before = amounts[max(bar - 1, 0)]
+        traded_value = float(np.abs((amounts[bar] - units_before) * prices[bar]).sum())
+        turnover += 0.5 * traded_value / float(totals[bar])
     return PathMetrics(
         loss=1 - float(totals[-1] / totals[0]),
         drawdown=max_drawdown(totals),
@@ -170,11 +170,11 @@ def max_drawdown(values: Floats) -> float:
     return float((1 - values / np.maximum.accumulate(values)).max())
 
 
-def _held(result: KernelResult) -> Floats:
+def _units_by_bar(result: KernelResult) -> Floats:
     """Return the units at the end of each bar."""
-    first_held = np.where(result.held.any(axis=1), np.arange(len(result.held)), 0)
-    amounts: Floats = result.held[np.maximum.accumulate(first_held)]
-    return amounts
+    held_rows = np.where(result.holdings.any(axis=1), np.arange(len(result.holdings)), 0)
+    units: Floats = result.holdings[np.maximum.accumulate(held_rows)]
+    return units
 
 
 BLOCKS, JUMPS = "resampled blocks", "jump diffusion"
@@ -251,9 +251,9 @@ class StressWork:
         self, paths: int, step_paths: int, scenarios: Sequence[Scenario]
     ) -> tuple[StressPiece, ...]:
         """Return all pieces, case after case; each path of the live step is one piece."""
-        return tuple(self._each(paths, step_paths, scenarios))
+        return tuple(self._iterate_pieces(paths, step_paths, scenarios))
 
-    def _each(
+    def _iterate_pieces(
         self, paths: int, step_paths: int, scenarios: Sequence[Scenario]
     ) -> Iterator[StressPiece]:
         for method in PathMethod:
@@ -294,40 +294,45 @@ class StressWork:
 
     def do(self, piece: StressPiece) -> PieceResult:
         """Run one piece, in any process. Raises the errors of a simulation."""
-        numbers = range(piece.start, piece.end)
+        path_numbers = range(piece.start, piece.end)
         if piece.kind is PieceKind.KERNEL and not isinstance(self.setting, str):
-            value = float(self.settings.start_value)
+            start_value = float(self.settings.start_value)
             return PieceResult(
                 tuple(
                     measure_by_kernel(
-                        self.backtest, self.setting, self.path(piece.method, path_number), value
+                        self.backtest,
+                        self.setting,
+                        self.path(piece.method, path_number),
+                        start_value,
                     )
-                    for path_number in numbers
+                    for path_number in path_numbers
                 )
             )
         from agent.backtest.simulate import simulate
 
-        (number,) = numbers
+        (number,) = path_numbers
         if piece.kind is PieceKind.STRESSED:
             path = self.calm(number)
         else:
             path = self.path(piece.method, number)
-        stressed = apply_scenario(piece.scenario, self.backtest, path, self.settings, self.severity)
-        simulation_result = simulate(self.backtest, stressed.table, stressed.settings)
-        grown = float(simulation_result.equity[-1] / simulation_result.equity[0])
+        stressed_path = apply_scenario(
+            piece.scenario, self.backtest, path, self.settings, self.severity
+        )
+        simulation_result = simulate(self.backtest, stressed_path.table, stressed_path.settings)
+        growth = float(simulation_result.equity[-1] / simulation_result.equity[0])
         return PieceResult(
-            (_measured(self.backtest, stressed, simulation_result),),
+            (_path_metrics(self.backtest, stressed_path, simulation_result),),
             simulation_result.refused,
-            (grown,),
+            (growth,),
             simulation_result.versions,
         )
 
     def path(self, method: PathMethod, number: int) -> PriceTable:
         """Return the path with that number, from its own random generator."""
-        chance = np.random.default_rng([self.settings.seed, list(PathMethod).index(method), number])
+        random = np.random.default_rng([self.settings.seed, list(PathMethod).index(method), number])
         if method is PathMethod.BLOCKS:
-            return bootstrap_path(self.past, self.recorded.bars, self.block, chance)
-        return jump_diffusion_path(self.past, self.jumps, self.recorded.bars, chance)
+            return bootstrap_path(self.past, self.recorded.bars, self.block, random)
+        return jump_diffusion_path(self.past, self.jumps, self.recorded.bars, random)
 
     def calm(self, number: int) -> PriceTable:
         """Return the recorded path for number 0, then resampled ones."""
@@ -341,7 +346,9 @@ def run_sequentially(
     return ((piece, work.do(piece)) for piece in pieces)
 
 
-def _measured(spec: BacktestSpec, stressed: StressedPath, result: SimulationResult) -> PathMetrics:
+def _path_metrics(
+    spec: BacktestSpec, stressed: StressedPath, result: SimulationResult
+) -> PathMetrics:
     values: NDArray[np.float64] = result.equity * stressed.unit
     return PathMetrics(
         loss=1 - float(values[-1] / values[0]),

@@ -24,9 +24,9 @@ from agent.policy.triggers.bands import validate_band
 from agent.policy.triggers.schedule_triggers import LONGEST_S, SHORTEST_S
 from agent.units import format_duration
 
-One = TypeVar("One")
+ChoiceT = TypeVar("ChoiceT")
 MOST_SETTINGS = 1_000_000
-MOST_POINTS = 10_000
+MAX_POINTS = 10_000
 DESTINATIONS = (Destination.TARGET, Destination.HALFWAY, Destination.BAND)
 
 
@@ -40,7 +40,7 @@ class TriggerKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class PolicyChoice:
-    """One setting: trigger, destination of a rebalance, and allocator."""
+    """A setting: trigger, destination of a rebalance, and allocator."""
 
     trigger: Threshold | Every | HybridTrigger
     destination: Destination = Destination.TARGET
@@ -107,19 +107,21 @@ class PolicyGrid:
     @property
     def count(self) -> int:
         """Return the number of settings without building them."""
-        bands, everys = len(self.bands), len(self.intervals_s)
-        banded = bands * (TriggerKind.BAND in self.kinds) + bands * everys * (
+        bands, intervals = len(self.bands), len(self.intervals_s)
+        band_settings = bands * (TriggerKind.BAND in self.kinds) + bands * intervals * (
             TriggerKind.HYBRID in self.kinds
         )
-        timed = everys * (TriggerKind.EVERY in self.kinds)
-        points = len(self.destinations) - (Destination.BAND in self.destinations)
-        return len(self.allocators) * (banded * len(self.destinations) + timed * points)
+        interval_settings = intervals * (TriggerKind.EVERY in self.kinds)
+        point_destinations = len(self.destinations) - (Destination.BAND in self.destinations)
+        return len(self.allocators) * (
+            band_settings * len(self.destinations) + interval_settings * point_destinations
+        )
 
     def choices(self) -> tuple[PolicyChoice, ...]:
         """Return all settings, grouped by allocator; pure intervals have no destination "band"."""
-        return tuple(self._each())
+        return tuple(self._iterate_choices())
 
-    def _each(self) -> Iterator[PolicyChoice]:
+    def _iterate_choices(self) -> Iterator[PolicyChoice]:
         for allocator in self.allocators:
             for trigger in self._triggers():
                 for destination in self.destinations:
@@ -143,8 +145,12 @@ def parse_grid(
 
     Raises ConfigError naming the option if the grid is invalid, empty or larger than MOST_SETTINGS.
     """
-    bands = tuple(dict.fromkeys(threshold for part in _parts(band) for threshold in _bands(part)))
-    everys = tuple(dict.fromkeys(choice for part in _parts(every) for choice in _everys(part)))
+    bands = tuple(
+        dict.fromkeys(threshold for part in _parts(band) for threshold in _parse_bands(part))
+    )
+    intervals = tuple(
+        dict.fromkeys(choice for part in _parts(every) for choice in _parse_intervals(part))
+    )
     destinations = tuple(
         parse_choice(part, "--destination", {choice.value: choice for choice in DESTINATIONS})
         for part in _parts(destination)
@@ -161,7 +167,7 @@ def parse_grid(
     ) or tuple(TriggerKind)
     grid = PolicyGrid(
         bands,
-        everys,
+        intervals,
         tuple(dict.fromkeys(destinations)),
         tuple(dict.fromkeys(allocators)) or (AllocationMethod.FIXED,),
         tuple(dict.fromkeys(trigger_kinds)),
@@ -182,11 +188,11 @@ def parse_grid(
 def parse_calendar_rule(text: str) -> PolicyChoice:
     """Parse the interval of the baseline calendar rule. Raises ConfigError naming the option."""
     return PolicyChoice(
-        Every(_interval_s(parse_duration_s(text, "--calendar"), text, "--calendar"))
+        Every(_valid_interval_s(parse_duration_s(text, "--calendar"), text, "--calendar"))
     )
 
 
-def _interval_s(seconds: int, text: str, option: str) -> int:
+def _valid_interval_s(seconds: int, text: str, option: str) -> int:
     if not SHORTEST_S <= seconds <= LONGEST_S:
         raise ConfigError(
             f"{option}: {text!r} is outside the valid intervals of a policy",
@@ -199,24 +205,26 @@ def _parts(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def parse_choice(part: str, option: str, known: Mapping[str, One]) -> One:
+def parse_choice(part: str, option: str, choices: Mapping[str, ChoiceT]) -> ChoiceT:
     """Parse an enum value by name. Raises ConfigError naming the option and all names."""
-    if part not in known:
-        raise ConfigError(f"{option}: {part!r}", f"choose from {', '.join(known)}")
-    return known[part]
+    if part not in choices:
+        raise ConfigError(f"{option}: {part!r}", f"choose from {', '.join(choices)}")
+    return choices[part]
 
 
-def _bands(part: str) -> list[Threshold]:
-    low, high, points = _range(part, "--band")
-    first, last = parse_band(low, "--band"), parse_band(high, "--band")
-    if (first.absolute_bps is None) != (last.absolute_bps is None):
+def _parse_bands(grid_text: str) -> list[Threshold]:
+    low, high, count = _parse_range(grid_text, "--band")
+    first_band, last_band = parse_band(low, "--band"), parse_band(high, "--band")
+    if (first_band.absolute_bps is None) != (last_band.absolute_bps is None):
         raise ConfigError(
-            f"--band: {part!r} mixes a relative and an absolute band",
+            f"--band: {grid_text!r} mixes a relative and an absolute band",
             "write both ends as rel or both as abs",
         )
     bands = []
-    for width in _between(_width(first), _width(last), points, part, "--band"):
-        threshold = Threshold(None, width) if first.absolute_bps is None else Threshold(width, None)
+    for width in _spaced_values(_width(first_band), _width(last_band), count, grid_text, "--band"):
+        threshold = (
+            Threshold(None, width) if first_band.absolute_bps is None else Threshold(width, None)
+        )
         validate_band(threshold, "--band")
         bands.append(threshold)
     return bands
@@ -226,29 +234,35 @@ def _width(band: Threshold) -> int:
     return next(width for width in (band.absolute_bps, band.relative_bps) if width is not None)
 
 
-def _everys(part: str) -> list[int]:
-    low, high, points = _range(part, "--every")
-    intervals = _between(
-        parse_duration_s(low, "--every"), parse_duration_s(high, "--every"), points, part, "--every"
+def _parse_intervals(grid_text: str) -> list[int]:
+    low, high, count = _parse_range(grid_text, "--every")
+    intervals = _spaced_values(
+        parse_duration_s(low, "--every"),
+        parse_duration_s(high, "--every"),
+        count,
+        grid_text,
+        "--every",
     )
-    return [_interval_s(every_s, part, "--every") for every_s in intervals]
+    return [_valid_interval_s(every_s, grid_text, "--every") for every_s in intervals]
 
 
-def _range(part: str, option: str) -> tuple[str, str, int]:
+def _parse_range(grid_text: str, option: str) -> tuple[str, str, int]:
     """Parse a range as (first, last, count); a single value has count one."""
-    if ".." not in part:
-        return part, part, 1
-    low, _, rest = part.partition("..")
-    high, _, points = rest.partition(":")
-    if not points.isdecimal() or not 2 <= int(points) <= MOST_POINTS:
+    if ".." not in grid_text:
+        return grid_text, grid_text, 1
+    low, _, high_and_count = grid_text.partition("..")
+    high, _, count_text = high_and_count.partition(":")
+    if not count_text.isdecimal() or not 2 <= int(count_text) <= MAX_POINTS:
         raise ConfigError(
-            f"{option}: {part!r} has no number of values",
-            f"write for example 1%rel..30%rel:12, 2 to {MOST_POINTS:,}",
+            f"{option}: {grid_text!r} has no number of values",
+            f"write for example 1%rel..30%rel:12, 2 to {MAX_POINTS:,}",
         )
-    return low, high, int(points)
+    return low, high, int(count_text)
 
 
-def _between(low: int, high: int, points: int, part: str, option: str) -> list[int]:
-    if points > 1 and high <= low:
-        raise ConfigError(f"{option}: {part!r} is not ascending", "write the smaller end first")
-    return [low + round((high - low) * step / max(points - 1, 1)) for step in range(points)]
+def _spaced_values(low: int, high: int, count: int, grid_text: str, option: str) -> list[int]:
+    if count > 1 and high <= low:
+        raise ConfigError(
+            f"{option}: {grid_text!r} is not ascending", "write the smaller end first"
+        )
+    return [low + round((high - low) * step / max(count - 1, 1)) for step in range(count)]

@@ -33,7 +33,7 @@ from agent.units import BPS, format_duration
 Floats = NDArray[np.float64]
 KERNEL_CHUNK = 512
 DAY_S = 86_400
-FEWEST_FREE = 2
+MIN_WEIGHTED_ASSETS = 2
 
 
 class RunEngine(Enum):
@@ -96,15 +96,17 @@ class TuneJob:
 
     def engine(self, choice: PolicyChoice) -> RunEngine:
         """Return the kernel if it supports the setting and is not disabled, else the full step."""
-        fits = (
+        is_kernel_run = (
             not self.full
             and choice.allocator is AllocationMethod.FIXED
             and is_kernel_supported(self.backtest, self.settings)
         )
-        return RunEngine.KERNEL if fits else RunEngine.FULL
+        return RunEngine.KERNEL if is_kernel_run else RunEngine.FULL
 
     def chunks(self) -> tuple[TuneChunk, ...]:
-        """Return all chunks, in order: many kernel runs together, each run of the full step alone."""
+        """Return all chunks, in order: many kernel runs together, each run of the full step
+        alone.
+        """
         chunks: list[TuneChunk] = []
         for number, choice in enumerate(self.runs):
             engine = self.engine(choice)
@@ -126,47 +128,52 @@ class TuneJob:
 
     def _by_kernel(self, chunk: TuneChunk, cores: int | None) -> list[RunResult]:
         tokens = [asset.token for asset in self.backtest.portfolio.assets]
-        start = float(self.settings.start_value)
+        start_value = float(self.settings.start_value)
         prices = numeraire_prices(self.backtest, self.table, self.table.closes, tokens)
-        bars = prepare_prices([token.symbol for token in tokens], self.table.times_s, prices)
+        kernel_prices = prepare_prices(
+            [token.symbol for token in tokens], self.table.times_s, prices
+        )
         settings = [
             kernel_setting(self.backtest, self.settings, choice)
             for choice in self.runs[chunk.start : chunk.end]
         ]
-        done = sweep(bars, settings, start, marks=self.marks, cores=cores)
+        sweep_result = sweep(kernel_prices, settings, start_value, marks=self.marks, cores=cores)
         return [
             RunResult(
-                chunk.start + i, float(done.final_value[i]), float(done.turnover[i]), float(done.costs[i]), int(done.rebalances[i]),
-                done.values[i],
+                chunk.start + i, float(sweep_result.final_value[i]), float(sweep_result.turnover[i]), float(sweep_result.costs[i]),
+                int(sweep_result.rebalances[i]),
+                sweep_result.values[i],
             )
             for i in range(len(settings))
         ]  # fmt: skip
 
     def _by_step(self, run: int) -> RunResult:
-        done = simulate(
+        simulation_result = simulate(
             spec_for_choice(self.backtest, self.runs[run], self.terms, self.table.interval_s),
             self.table,
             self.settings,
         )
-        first, values = self.marks[0], done.equity[list(self.marks)]
-        whole = Fraction(1)
-        if first:  # bars before the first mark are a warm-up
-            whole = Fraction(float(values[0])) / self.settings.start_value
-        scale = 10**done.decimals * whole
-        counted = [rebalance for rebalance in done.rebalances if rebalance.bar > first]
+        first_mark, values = self.marks[0], simulation_result.equity[list(self.marks)]
+        warm_up_growth = Fraction(1)
+        if first_mark:  # bars before the first mark are a warm-up
+            warm_up_growth = Fraction(float(values[0])) / self.settings.start_value
+        scale = 10**simulation_result.decimals * warm_up_growth
+        rebalances = [
+            rebalance for rebalance in simulation_result.rebalances if rebalance.bar > first_mark
+        ]
         return RunResult(
             run,
-            float(done.final_value / scale),
+            float(simulation_result.final_value / scale),
+            float(sum((rebalance.turnover for rebalance in rebalances), Fraction(0)) / scale),
             float(
-                sum((rebalance_record.turnover for rebalance_record in counted), Fraction(0))
+                sum(
+                    (rebalance.fees + rebalance.impact + rebalance.gas for rebalance in rebalances),
+                    Fraction(0),
+                )
                 / scale
             ),
-            float(
-                sum((trade.fees + trade.impact + trade.gas for trade in counted), Fraction(0))
-                / scale
-            ),
-            sum(record.succeeded for record in counted),
-            np.ascontiguousarray(values / float(whole)),
+            sum(rebalance.succeeded for rebalance in rebalances),
+            np.ascontiguousarray(values / float(warm_up_growth)),
         )
 
 
@@ -175,23 +182,23 @@ def is_kernel_supported(spec: BacktestSpec, settings: SimulationSettings) -> boo
     reserves, orders, strategies, or bands of single assets.
     """
     portfolio, policy = spec.portfolio, spec.policy
-    plain = SimulationSettings(
+    plain_settings = SimulationSettings(
         settings.depth, settings.fee_pips, settings.start_value, settings.pool, seed=settings.seed
     )
-    whole = all(
+    has_no_asset_rules = all(
         asset.reserve_raw == 0 and asset.band is None and asset.max_bps is None
         for asset in portfolio.assets
     )
-    free = (
+    has_fixed_targets = (
         spec.split is None
         and portfolio.weights is None
         and not portfolio.orders.terms
         and policy.only is None
     )
     return (
-        settings == plain
-        and whole
-        and free
+        settings == plain_settings
+        and has_no_asset_rules
+        and has_fixed_targets
         and spec.limits == PERMISSIVE_LIMITS
         and spec.execution.pace.style is ExecutionStyle.MARKET
     )
@@ -218,19 +225,19 @@ def spec_for_choice(
     policy = replace(spec.policy, trigger=choice.trigger, destination=choice.destination)
     weights = spec.portfolio.weights
     if choice.allocator is not AllocationMethod.FIXED:
-        weights = _weights(spec, choice.allocator, terms, interval_s)
+        weights = _allocator_config(spec, choice.allocator, terms, interval_s)
     return replace(spec, policy=policy, portfolio=replace(spec.portfolio, weights=weights))
 
 
-def _weights(
+def _allocator_config(
     spec: BacktestSpec, method: AllocationMethod, terms: AllocatorSchedule, interval_s: int
 ) -> AllocatorConfig:
     """Return the allocator of the choice. The targets apply until it has enough data. The numeraire
     keeps its target, so that all allocators divide the same remainder.
     """
     money = spec.portfolio.numeraire.address
-    free = [asset for asset in spec.portfolio.assets if asset.token.address != money]
-    if len(free) < FEWEST_FREE:
+    weighted_assets = [asset for asset in spec.portfolio.assets if asset.token.address != money]
+    if len(weighted_assets) < MIN_WEIGHTED_ASSETS:
         raise ConfigError(
             "--allocator: the portfolio has fewer than two assets to weight",
             "add assets to --target, or omit --allocator",
@@ -246,19 +253,19 @@ def _weights(
             f"--window: {terms.window_s // DAY_S} d, more than a live allocator's longest window",
             "use 730d or less",
         )
-    least = max(2, len(free) + 1)
-    if terms.window_s < least * step_s:
+    min_steps = max(2, len(weighted_assets) + 1)
+    if terms.window_s < min_steps * step_s:
         raise ConfigError(
-            f"--window: shorter than {least} steps of {step_s // DAY_S} d, which {len(free)} assets"
+            f"--window: shorter than {min_steps} steps of {step_s // DAY_S} d, which {len(weighted_assets)} assets"
             " need",
-            f"write {least * step_s // DAY_S}d or more",
+            f"write {min_steps * step_s // DAY_S}d or more",
         )
-    fixed = tuple(
+    fixed_tokens = tuple(
         asset.token.address for asset in spec.portfolio.assets if asset.token.address == money
     )
-    returns = max(least, terms.window_s // step_s // 2)
+    min_returns = max(min_steps, terms.window_s // step_s // 2)
     return AllocatorConfig(
-        method, terms.every_s, terms.window_s, step_s, returns, 3 * step_s, terms.window_s, 0, InitialWeights.TARGETS, fixed, ()
+        method, terms.every_s, terms.window_s, step_s, min_returns, 3 * step_s, terms.window_s, 0, InitialWeights.TARGETS, fixed_tokens, ()
     )  # fmt: skip
 
 
@@ -342,14 +349,14 @@ class ResultStore:
         except OSError as error:
             raise _unwritable(self._folder, error) from None
         try:
-            self._read(self._folder)
+            self._load(self._folder)
             yield self
         finally:
             lock.release()
 
-    def _read(self, folder: Path) -> None:
-        for left in folder.glob(".*.draft"):  # left over from a process killed while writing
-            left.unlink(missing_ok=True)
+    def _load(self, folder: Path) -> None:
+        for draft in folder.glob(".*.draft"):  # left over from a process killed while writing
+            draft.unlink(missing_ok=True)
         path, files = folder / STAMP, sorted(folder.glob("*.parquet"))
         if not path.is_file():
             if files:
@@ -403,10 +410,12 @@ def _read_results(path: Path) -> list[RunResult]:
 
 
 def _parse_result(row: Mapping[str, Any]) -> RunResult:
-    final, turnover, costs = (float(row[name]) for name in ("final_value", "turnover", "costs"))
+    final_value, turnover, costs = (
+        float(row[name]) for name in ("final_value", "turnover", "costs")
+    )
     return RunResult(
         int(row["run"]),
-        final,
+        final_value,
         turnover,
         costs,
         int(row["rebalances"]),
@@ -416,15 +425,17 @@ def _parse_result(row: Mapping[str, Any]) -> RunResult:
 
 def _require_same(path: Path, stamp: Mapping[str, str]) -> None:
     try:
-        before = json.loads(path.read_text(encoding="utf-8"))
+        stored_stamp = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
-        before = None
-    if not isinstance(before, dict):
+        stored_stamp = None
+    if not isinstance(stored_stamp, dict):
         raise ConfigError(f"--out: {path} is not valid JSON", "name an empty folder")
-    others = [words for name, words in NAMES.items() if before.get(name) != stamp[name]]
-    if others:
+    differing_parts = [
+        words for name, words in NAMES.items() if stored_stamp.get(name) != stamp[name]
+    ]
+    if differing_parts:
         raise ConfigError(
-            f"--out: {path.parent} belongs to another search: {', '.join(others)} differ",
+            f"--out: {path.parent} belongs to another search: {', '.join(differing_parts)} differ",
             "name another folder, or repeat the original command",
         )
 
@@ -470,12 +481,12 @@ class WorkEstimate:
     @property
     def words(self) -> str:
         """The estimate as a sentence."""
-        shared = ""
+        cores_text = ""
         if self.cores > 1:
-            shared = f", on {self.cores} cores about {format_duration(round(self.wall_s))}"
+            cores_text = f", on {self.cores} cores about {format_duration(round(self.wall_s))}"
         return (
             f"{self.runs:,} runs over {self.bars:,} bars: about"
-            f" {format_duration(max(1, round(self.core_s)))} of one core{shared}"
+            f" {format_duration(max(1, round(self.core_s)))} of one core{cores_text}"
         )
 
 
@@ -483,41 +494,47 @@ def estimate_work(job: TuneJob, chunks: Sequence[TuneChunk], cores: int) -> Work
     """Measure a few settings, evenly spread; a run of the full step is measured for at most two
     seconds, then scaled to all bars.
     """
-    kernel = [
+    kernel_runs = [
         run
         for chunk in chunks
         if chunk.engine is RunEngine.KERNEL
         for run in range(chunk.start, chunk.end)
     ]
-    steps = [chunk.start for chunk in chunks if chunk.engine is RunEngine.FULL]
-    total, measured = 0.0, 0
-    if len(kernel) > QUICK_RUNS:
-        some = _spread(kernel, KERNEL_SAMPLES)
-        job.do(TuneChunk(0, some[0], some[0] + 1, RunEngine.KERNEL))  # warm-up: load and compile
-        for step in some:
-            begun = time.perf_counter()
-            job.do(TuneChunk(0, step, step + 1, RunEngine.KERNEL))
-            total += (time.perf_counter() - begun) / len(some) * len(kernel)
-        measured += len(some)
-    if steps:
-        some = _spread(steps, STEP_SAMPLES)
-        total += sum(_step_s(job, step) for step in some) / len(some) * len(steps)
-        measured += len(some)
-    return WorkEstimate(len(kernel) + len(steps), job.table.bars, total, max(1, cores), measured)
+    step_runs = [chunk.start for chunk in chunks if chunk.engine is RunEngine.FULL]
+    total_s, measured = 0.0, 0
+    if len(kernel_runs) > QUICK_RUNS:
+        sample_runs = _spread(kernel_runs, KERNEL_SAMPLES)
+        job.do(
+            TuneChunk(0, sample_runs[0], sample_runs[0] + 1, RunEngine.KERNEL)
+        )  # warm-up: load and compile
+        for sample_run in sample_runs:
+            started_s = time.perf_counter()
+            job.do(TuneChunk(0, sample_run, sample_run + 1, RunEngine.KERNEL))
+            total_s += (time.perf_counter() - started_s) / len(sample_runs) * len(kernel_runs)
+        measured += len(sample_runs)
+    if step_runs:
+        sample_runs = _spread(step_runs, STEP_SAMPLES)
+        total_s += (
+            sum(_step_s(job, step) for step in sample_runs) / len(sample_runs) * len(step_runs)
+        )
+        measured += len(sample_runs)
+    return WorkEstimate(
+        len(kernel_runs) + len(step_runs), job.table.bars, total_s, max(1, cores), measured
+    )
 
 
-def _spread(runs: Sequence[int], most: int) -> list[int]:
-    count = min(most, len(runs))
+def _spread(runs: Sequence[int], max_count: int) -> list[int]:
+    count = min(max_count, len(runs))
     return [runs[round(i * (len(runs) - 1) / max(1, count - 1))] for i in range(count)]
 
 
-def _step_s(job: TuneJob, number: int) -> float:
+def _step_s(job: TuneJob, run: int) -> float:
     """Return the estimated seconds of a run of the full step, from its first bars."""
-    spec = spec_for_choice(job.backtest, job.runs[number], job.terms, job.table.interval_s)
-    begun = time.perf_counter()
-    with open_run(spec, job.table, job.settings) as going:
-        while going.next():
-            passed = time.perf_counter() - begun
-            if passed > SAMPLE_S:
-                return passed * job.table.bars / (going.world.bar + 1)
-    return time.perf_counter() - begun
+    spec = spec_for_choice(job.backtest, job.runs[run], job.terms, job.table.interval_s)
+    started_s = time.perf_counter()
+    with open_run(spec, job.table, job.settings) as simulation:
+        while simulation.next():
+            elapsed_s = time.perf_counter() - started_s
+            if elapsed_s > SAMPLE_S:
+                return elapsed_s * job.table.bars / (simulation.world.bar + 1)
+    return time.perf_counter() - started_s

@@ -11,8 +11,8 @@ from agent.backtest.report.page import Figure, ReportFact, ReportPage, ReportSec
 from agent.backtest.tune.grid import PolicyChoice
 from agent.backtest.tune.search import TuneResult
 from agent.backtest.tune.statistics import (
+    CONFIDENCE_LEVEL,
     DRAWS,
-    LEVEL,
     ConfidenceInterval,
     ExcessGrowth,
     HeatMap,
@@ -22,15 +22,15 @@ from agent.backtest.tune.statistics import (
 from agent.units import YEAR_S
 
 Document = dict[str, Any]
-SHOWN = 20
+RANKED_IN_DOCUMENT = 20
 """Number of settings in the document, best first; the files of --out have all."""
 
 
 def document(tuned: TuneResult) -> Document:
     """Return the document of a search."""
-    search, stable = tuned.search, tuned.stability
-    order = np.argsort(-tuned.score, kind="stable")[:SHOWN]
-    near, risk, sure = tuned.neighbours, tuned.overfitting, tuned.deflated
+    search, heat_map = tuned.search, tuned.stability
+    order = np.argsort(-tuned.score, kind="stable")[:RANKED_IN_DOCUMENT]
+    neighbours, overfitting, deflated = tuned.neighbours, tuned.overfitting, tuned.deflated
     return {
         "recommendation": _choice(tuned.choices[tuned.best]) if tuned.verdict.recommended else None,
         "verdict": list(tuned.verdict.words),
@@ -72,30 +72,30 @@ def document(tuned: TuneResult) -> Document:
             "claims": [_claim(growth) for growth in tuned.walk_claims],
         },
         "deflated_sharpe": None
-        if sure is None
+        if deflated is None
         else {
-            "sharpe": _number(sure.sharpe),
-            "threshold": _number(sure.threshold),
-            "trials": sure.trials,
-            "probability": _number(sure.probability),
+            "sharpe": _number(deflated.sharpe),
+            "threshold": _number(deflated.threshold),
+            "trials": deflated.trials,
+            "probability": _number(deflated.probability),
         },
         "overfitting": None
-        if risk is None
-        else {"probability": _number(risk.probability), "ways": risk.ways, "blocks": risk.blocks},
+        if overfitting is None
+        else {"probability": _number(overfitting.probability), "ways": overfitting.ways, "blocks": overfitting.blocks},
         "stability": {
-            "down": stable.down.name,
-            "across": stable.across.name,
-            "rows": list(stable.down.labels),
-            "columns": list(stable.across.labels),
-            "values": [[None if np.isnan(value) else _number(value) for value in row] for row in stable.values.tolist()],
-            "best": list(stable.best),
+            "down": heat_map.down.name,
+            "across": heat_map.across.name,
+            "rows": list(heat_map.down.labels),
+            "columns": list(heat_map.across.labels),
+            "values": [[None if np.isnan(value) else _number(value) for value in row] for row in heat_map.values.tolist()],
+            "best": list(heat_map.best),
             "neighbours": None
-            if near is None
+            if neighbours is None
             else {
-                "count": near.count,
-                "mean_fall": _number(near.mean_decline),
-                "largest_fall": _number(near.largest_decline),
-                "spread": _number(near.spread),
+                "count": neighbours.count,
+                "mean_fall": _number(neighbours.mean_decline),
+                "largest_fall": _number(neighbours.largest_decline),
+                "spread": _number(neighbours.spread),
             },
         },
         "ranked": [_setting(tuned, int(number)) for number in order],
@@ -151,7 +151,7 @@ def _claim(claim: ExcessGrowth) -> Document:
             "mean": None,
             "low": None,
             "high": None,
-            "level": str(LEVEL),
+            "level": str(CONFIDENCE_LEVEL),
             "periods": None,
             "block": None,
         }
@@ -160,15 +160,15 @@ def _claim(claim: ExcessGrowth) -> Document:
         "mean": _number(interval.mean),
         "low": _number(interval.low),
         "high": _number(interval.high),
-        "level": str(LEVEL),
+        "level": str(CONFIDENCE_LEVEL),
         "periods": interval.periods,
         "block": f"{interval.block:.2f}",
     }
 
 
-LISTED = 20
+RANKED_ON_PAGE = 20
 CELL_PX, LARGEST_PX, SMALLEST_PX = 560, 34, 8
-SCALE = ((0.0, "#7a3b69"), (0.5, "#d9d4cf"), (1.0, "#1f6f6b"))
+COLOUR_SCALE = ((0.0, "#7a3b69"), (0.5, "#d9d4cf"), (1.0, "#1f6f6b"))
 
 
 def tune_page(tuned: TuneResult) -> ReportPage:
@@ -185,9 +185,9 @@ def tune_page(tuned: TuneResult) -> ReportPage:
         ),
     ]
     if tuned.overfitting is not None:
-        ways = f"{tuned.overfitting.ways:,} ways to halve the data"
+        ways_text = f"{tuned.overfitting.ways:,} ways to halve the data"
         facts.append(
-            ReportFact("Chance of over-fitting", f"{tuned.overfitting.probability:.0%}", ways)
+            ReportFact("Chance of over-fitting", f"{tuned.overfitting.probability:.0%}", ways_text)
         )
     if tuned.deflated is not None:
         facts.append(
@@ -221,7 +221,13 @@ def tune_sections(tuned: TuneResult) -> tuple[ReportSection, ...]:
     """Return the sections on the holdout, the best settings, the neighbourhood of the best one,
     walk-forward, and confidence.
     """
-    return _last(tuned), _ranked(tuned), _stability(tuned), _walk(tuned), _confidence_section(tuned)
+    return (
+        _last_quarter_section(tuned),
+        _ranking_section(tuned),
+        _stability_section(tuned),
+        _walk_section(tuned),
+        _confidence_section(tuned),
+    )
 
 
 def _claim_fact(claim: ExcessGrowth) -> ReportFact:
@@ -236,15 +242,15 @@ def _claim_fact(claim: ExcessGrowth) -> ReportFact:
     )
 
 
-def _shown(tuned: TuneResult, value: float) -> str:
+def _format_objective(tuned: TuneResult, value: float) -> str:
     if tuned.search.objective is Objective.GROWTH:
         return format_signed_percent(value)
     return f"{value:.3f}"
 
 
-def _last(tuned: TuneResult) -> ReportSection:
-    times = [time_s * 1000 for time_s in tuned.last_times_s.tolist()]
-    paths = (
+def _last_quarter_section(tuned: TuneResult) -> ReportSection:
+    times_ms = [time_s * 1000 for time_s in tuned.last_times_s.tolist()]
+    values_by_name = (
         (tuned.choices[tuned.best].label, tuned.last[0].values),
         (f"calendar, {tuned.search.calendar.label}", tuned.last[1].values),
         ("hold", tuned.last_hold),
@@ -256,11 +262,11 @@ def _last(tuned: TuneResult) -> ReportSection:
             {
                 "type": "scatter",
                 "mode": "lines",
-                "x": times,
+                "x": times_ms,
                 "y": values / values[0] - 1,
                 "name": name,
             }
-            for name, values in paths
+            for name, values in values_by_name
         ],
         "layout": {"xaxis": {"type": "date"}, "yaxis": {"tickformat": ".0%"}},
     }
@@ -271,12 +277,12 @@ def _last(tuned: TuneResult) -> ReportSection:
     )
 
 
-def _ranked(tuned: TuneResult) -> ReportSection:
-    order = np.argsort(-tuned.score, kind="stable")[:LISTED]
+def _ranking_section(tuned: TuneResult) -> ReportSection:
+    order = np.argsort(-tuned.score, kind="stable")[:RANKED_ON_PAGE]
     rows = tuple(
         (
             tuned.choices[i].label,
-            _shown(tuned, float(tuned.score[i])),
+            _format_objective(tuned, float(tuned.score[i])),
             format_signed_percent(float(tuned.excess[i])),
             f"{tuned.results[i].turnover:.2f}",
             f"{tuned.results[i].costs:.2f}",
@@ -292,7 +298,7 @@ def _ranked(tuned: TuneResult) -> ReportSection:
         "costs",
         "rebalances",
     )
-    words = (
+    paragraphs = (
         (
             "Results on the first three quarters of the data, on which the setting was chosen; the"
             " best of many is overstated."
@@ -300,29 +306,31 @@ def _ranked(tuned: TuneResult) -> ReportSection:
     )
     return ReportSection(
         "Settings tried",
-        words,
+        paragraphs,
         (),
         (ReportTable(header, rows, f"The best {len(rows)} of {len(tuned.choices):,}"),),
     )
 
 
-def _stability(tuned: TuneResult) -> ReportSection:
-    heat_map, near = tuned.stability, tuned.neighbours
-    words = []
-    if near is not None:
-        words.append(
-            f"One grid step from the best, over {near.count} settings, the objective falls by"
-            f" {_fall(tuned, near.mean_decline)} on average and by"
-            f" {_fall(tuned, near.largest_decline)} at most; from the best to the median of all"
-            f" settings it falls by {_fall(tuned, near.spread)}."
+def _stability_section(tuned: TuneResult) -> ReportSection:
+    heat_map, neighbours = tuned.stability, tuned.neighbours
+    paragraphs = []
+    if neighbours is not None:
+        paragraphs.append(
+            f"One grid step from the best, over {neighbours.count} settings, the objective falls by"
+            f" {_format_decline(tuned, neighbours.mean_decline)} on average and by"
+            f" {_format_decline(tuned, neighbours.largest_decline)} at most; from the best to the median of all"
+            f" settings it falls by {_format_decline(tuned, neighbours.spread)}."
         )
-    words.append("Other parameters are those of the best setting, which is ringed.")
+    paragraphs.append("Other parameters are those of the best setting, which is ringed.")
     return ReportSection(
-        "Stability of the optimum", tuple(words), (heat_figure(heat_map, tuned.search.objective),)
+        "Stability of the optimum",
+        tuple(paragraphs),
+        (heat_figure(heat_map, tuned.search.objective),),
     )
 
 
-def _fall(tuned: TuneResult, value: float) -> str:
+def _format_decline(tuned: TuneResult, value: float) -> str:
     if tuned.search.objective is Objective.GROWTH:
         return f"{value * 100:.2f} points a year"
     return f"{value:.3f}"
@@ -336,7 +344,7 @@ def heat_figure(heat_map: HeatMap, objective: Objective) -> Figure:
     if objective is Objective.GROWTH:
         axis_format, hover_format = "+.1%", "+.2%"
     size = max(SMALLEST_PX, min(LARGEST_PX, CELL_PX // max(len(heat_map.across.labels), 1)))
-    named = [
+    hover_texts = [
         f"{heat_map.down.labels[i]}, {heat_map.across.labels[j]}"
         for i, j in zip(down, across, strict=True)
     ]
@@ -344,7 +352,7 @@ def heat_figure(heat_map: HeatMap, objective: Objective) -> Figure:
         "symbol": "square",
         "size": size,
         "color": values,
-        "colorscale": [list(stop) for stop in SCALE],
+        "colorscale": [list(stop) for stop in COLOUR_SCALE],
         "showscale": True,
         "colorbar": {
             "tickformat": axis_format,
@@ -356,7 +364,7 @@ def heat_figure(heat_map: HeatMap, objective: Objective) -> Figure:
         "mode": "markers",
         "x": [heat_map.across.labels[j] for j in across],
         "y": [heat_map.down.labels[i] for i in down],
-        "text": named,
+        "text": hover_texts,
         "marker": marker,
         "showlegend": False,
         "hovertemplate": f"%{{text}}<br>%{{marker.color:{hover_format}}}<extra></extra>",
@@ -396,21 +404,29 @@ def heat_figure(heat_map: HeatMap, objective: Objective) -> Figure:
     }
 
 
-def _walk(tuned: TuneResult) -> ReportSection:
+def _walk_section(tuned: TuneResult) -> ReportSection:
     if not tuned.walk:
         return ReportSection("Walk-forward", ("The data are too short for the folds.",))
-    begins, step, rows = int(tuned.search.table.times_s[0]) * 1000, round(tuned.period_s) * 1000, []
-    times: list[int] = []
+    start_ms, period_ms, rows = (
+        int(tuned.search.table.times_s[0]) * 1000,
+        round(tuned.period_s) * 1000,
+        [],
+    )
+    times_ms: list[int] = []
     for fold_result, over_hold, over_calendar in tuned.walk:
-        first, last = fold_result.fold.judged_from, fold_result.fold.judged_to
+        start, end = fold_result.fold.judged_from, fold_result.fold.judged_to
         excesses = (
             format_signed_percent(yearly_mean(tuned, excess))
             for excess in (over_hold, over_calendar)
         )
         rows.append(
-            (tuned.choices[fold_result.choice].label, _shown_date(begins + first * step), *excesses)
+            (
+                tuned.choices[fold_result.choice].label,
+                _format_date(start_ms + start * period_ms),
+                *excesses,
+            )
         )
-        times += [begins + (period + 1) * step for period in range(first, last)]
+        times_ms += [start_ms + (period + 1) * period_ms for period in range(start, end)]
     figure = {
         "title": "Excess log growth, out of sample",
         "says": (
@@ -421,7 +437,7 @@ def _walk(tuned: TuneResult) -> ReportSection:
             {
                 "type": "scatter",
                 "mode": "lines",
-                "x": times,
+                "x": times_ms,
                 "y": np.cumsum(np.concatenate(parts)),
                 "name": name,
             }
@@ -432,7 +448,7 @@ def _walk(tuned: TuneResult) -> ReportSection:
         ],
         "layout": {"xaxis": {"type": "date"}, "yaxis": {"tickformat": ".1%"}},
     }
-    words = (
+    paragraphs = (
         "In each fold, the best setting of the past is evaluated on the periods that follow.",
         *(f"All folds together {claim.words}." for claim in tuned.walk_claims),
     )
@@ -442,33 +458,33 @@ def _walk(tuned: TuneResult) -> ReportSection:
         "excess over holding, per year",
         "excess over the calendar rule, per year",
     )
-    return ReportSection("Walk-forward", words, (figure,), (ReportTable(header, tuple(rows)),))
+    return ReportSection("Walk-forward", paragraphs, (figure,), (ReportTable(header, tuple(rows)),))
 
 
-def _shown_date(milliseconds: int) -> str:
+def _format_date(milliseconds: int) -> str:
     return str(np.datetime64(milliseconds // 1000, "s").astype("datetime64[D]"))
 
 
 def _confidence_section(tuned: TuneResult) -> ReportSection:
-    words = [
+    paragraphs = [
         "Intervals are of the mean excess log return per period of"
         f" {tuned.period_s / 3600:.0f} h, by {DRAWS:,} resamples of the stationary bootstrap"
         " (Politis & Romano 1994), widened for short series as docs/tune.md says. They apply"
         " to this market only."
     ]
     if tuned.deflated is not None:
-        sharpe = tuned.deflated
-        words.append(
-            f"The Sharpe ratio of the excess over hold is {sharpe.sharpe:.4f} per period in the data"
-            f" used to choose it; the best of {sharpe.trials} trials without skill would have an expected"
-            f" {sharpe.threshold:.4f}. The true ratio is above that with probability"
-            f" {sharpe.probability:.1%} (deflated Sharpe ratio, Bailey & López de Prado 2014)."
+        deflated = tuned.deflated
+        paragraphs.append(
+            f"The Sharpe ratio of the excess over hold is {deflated.sharpe:.4f} per period in the data"
+            f" used to choose it; the best of {deflated.trials} trials without skill would have an expected"
+            f" {deflated.threshold:.4f}. The true ratio is above that with probability"
+            f" {deflated.probability:.1%} (deflated Sharpe ratio, Bailey & López de Prado 2014)."
         )
     if tuned.overfitting is not None:
-        risk = tuned.overfitting
-        words.append(
-            f"In {risk.probability:.0%} of {risk.ways:,} ways to halve the data, the best of one"
+        overfitting = tuned.overfitting
+        paragraphs.append(
+            f"In {overfitting.probability:.0%} of {overfitting.ways:,} ways to halve the data, the best of one"
             " half was below the median in the other (probability of backtest over-fitting,"
             " Bailey, Borwein, López de Prado & Zhu 2017)."
         )
-    return ReportSection("Confidence", tuple(words))
+    return ReportSection("Confidence", tuple(paragraphs))

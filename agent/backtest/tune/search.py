@@ -58,18 +58,20 @@ from agent.units import YEAR_S
 Floats = NDArray[np.float64]
 ChunkRunner = Callable[[TuneJob, Sequence[TuneChunk]], Iterator[tuple[TuneChunk, list[RunResult]]]]
 Progress = Callable[[int, int], None]
-_Last = tuple[
+_LastQuarter = tuple[
     tuple[ExcessGrowth, ...], tuple[RunResult, RunResult], Floats, float, NDArray[np.int64]
 ]
-MOST_CELLS = 100_000_000
+MAX_CELLS = 100_000_000
 """Maximum number of values in memory, settings times periods: 0.8 GB as float64."""
-FEWEST_PERIODS = 8
+MIN_PERIODS = 8
 FORMAT = "3"
 
 
 @dataclass(frozen=True, slots=True)
 class TuneSpec:
-    """Spec of a search. `table` only has the portfolio's symbols; `calendar` is the baseline rule."""
+    """Spec of a search. `table` only has the portfolio's symbols; `calendar` is the baseline
+    rule.
+    """
 
     table: PriceTable
     backtest: BacktestSpec
@@ -142,12 +144,12 @@ def tune(
     choices, table = search.grid.choices(), search.table
     split = last_quarter_start(table.bars)
     marks = tuple(range(0, split, _period_bars(table)))
-    if len(marks) <= FEWEST_PERIODS:
+    if len(marks) <= MIN_PERIODS:
         raise ConfigError(
             f"--prices: the first three quarters of {table.bars} bars are {len(marks)} periods",
-            f"a search needs at least {FEWEST_PERIODS + 1}; use more prices",
+            f"a search needs at least {MIN_PERIODS + 1}; use more prices",
         )
-    if len(choices) * len(marks) > MOST_CELLS:
+    if len(choices) * len(marks) > MAX_CELLS:
         raise ConfigError(
             f"the grid has {len(choices):,} settings over {len(marks):,} periods",
             "use wider steps, or fewer values",
@@ -162,35 +164,35 @@ def tune(
         search.terms,
         search.full,
     )
-    with ResultStore(folder, _stamp(search, runs), runs).opened() as kept:
+    with ResultStore(folder, _stamp(search, runs), runs).opened() as store:
         resumed = sum(
-            len(run_results) for key, run_results in kept.done.items() if key.startswith("runs-")
+            len(run_results) for key, run_results in store.done.items() if key.startswith("runs-")
         )
-        results = _all_runs(job, kept, work, allow, progress)
-        return _assemble_result(search, job, kept, results, resumed)
+        results = _all_runs(job, store, work, allow, progress)
+        return _assemble_result(search, job, store, results, resumed)
 
 
 def _all_runs(
-    job: TuneJob, kept: ResultStore, work: ChunkRunner, allow: Callable[[TuneJob, Sequence[TuneChunk]], None], progress: Progress
+    job: TuneJob, store: ResultStore, work: ChunkRunner, allow: Callable[[TuneJob, Sequence[TuneChunk]], None], progress: Progress
 ) -> tuple[RunResult, ...]:  # fmt: skip
     chunks = job.chunks()
-    rest = [chunk for chunk in chunks if kept.key(chunk) not in kept.done]
-    if rest:
-        allow(job, rest)
-    done = sum(chunk.end - chunk.start for chunk in chunks) - sum(
-        chunk.end - chunk.start for chunk in rest
+    missing_chunks = [chunk for chunk in chunks if store.key(chunk) not in store.done]
+    if missing_chunks:
+        allow(job, missing_chunks)
+    finished = sum(chunk.end - chunk.start for chunk in chunks) - sum(
+        chunk.end - chunk.start for chunk in missing_chunks
     )
-    for chunk, run_results in work(job, rest):
-        _require(run_results, range(chunk.start, chunk.end), len(job.marks))
-        kept.keep(kept.key(chunk), run_results, job.runs[chunk.start : chunk.end])
-        done += len(run_results)
-        progress(done, len(job.runs))
+    for chunk, run_results in work(job, missing_chunks):
+        _require_runs(run_results, range(chunk.start, chunk.end), len(job.marks))
+        store.keep(store.key(chunk), run_results, job.runs[chunk.start : chunk.end])
+        finished += len(run_results)
+        progress(finished, len(job.runs))
     for chunk in chunks:
-        _require(kept.done[kept.key(chunk)], range(chunk.start, chunk.end), len(job.marks))
-    return tuple(run_result for chunk in chunks for run_result in kept.done[kept.key(chunk)])
+        _require_runs(store.done[store.key(chunk)], range(chunk.start, chunk.end), len(job.marks))
+    return tuple(run_result for chunk in chunks for run_result in store.done[store.key(chunk)])
 
 
-def _require(results: Sequence[RunResult], runs: range, marks: int) -> None:
+def _require_runs(results: Sequence[RunResult], runs: range, marks: int) -> None:
     if [run_result.run for run_result in results] != list(runs) or any(
         len(result.values) != marks for result in results
     ):
@@ -201,52 +203,58 @@ def _require(results: Sequence[RunResult], runs: range, marks: int) -> None:
 
 
 def _assemble_result(
-    search: TuneSpec, job: TuneJob, kept: ResultStore, runs: tuple[RunResult, ...], resumed: int
+    search: TuneSpec, job: TuneJob, store: ResultStore, runs: tuple[RunResult, ...], resumed: int
 ) -> TuneResult:
     table, choices, objective = search.table, job.runs[:-1], search.objective
     returns = np.column_stack([log_returns(run_result.values) for run_result in runs])
-    own, calendar = returns[:, :-1], returns[:, -1]
-    hold = log_returns(buy_and_hold_values(search.backtest, search.settings, job.table, job.marks))
+    choice_returns, calendar_returns = returns[:, :-1], returns[:, -1]
+    hold_returns = log_returns(
+        buy_and_hold_values(search.backtest, search.settings, job.table, job.marks)
+    )
     per_year = _per_year(job.table, job.marks)
     scale = per_year if objective is Objective.GROWTH else np.sqrt(per_year)
-    score = objective_scores(own, objective) * scale
+    score = objective_scores(choice_returns, objective) * scale
     best = int(score.argmax())
-    judged = walk_forward(own, objective, make_folds(len(own), search.folds, search.walk))
-    after = [_excesses(search, job, fold_result, calendar) for fold_result in judged]
-    claims, last, last_hold, hold_final, last_times_s = _last_quarter(
-        search, kept, best, choices[best]
+    fold_results = walk_forward(
+        choice_returns, objective, make_folds(len(choice_returns), search.folds, search.walk)
     )
-    risk = overfitting_probability(own, objective)
+    fold_excesses = [
+        _excesses(search, job, fold_result, calendar_returns) for fold_result in fold_results
+    ]
+    claims, last_results, last_hold, hold_final, last_times_s = _last_quarter(
+        search, store, best, choices[best]
+    )
+    overfitting = overfitting_probability(choice_returns, objective)
     settings_judged = (
-        sum(key.startswith("last-") for key in kept.done) - 1
+        sum(key.startswith("last-") for key in store.done) - 1
     )  # excess over the calendar rule
-    counted = [job.engine(choice).value for choice in job.runs]
+    engine_names = [job.engine(choice).value for choice in job.runs]
     return TuneResult(
         search=search,
         choices=choices,
         results=runs[:-1],
         score=score,
-        excess=(own.mean(axis=0) - hold.mean()) * per_year,
+        excess=(choice_returns.mean(axis=0) - hold_returns.mean()) * per_year,
         best=best,
         period_s=YEAR_S / per_year,
-        deflated=deflated_sharpe(own - hold[:, None], best),
-        overfitting=risk,
+        deflated=deflated_sharpe(choice_returns - hold_returns[:, None], best),
+        overfitting=overfitting,
         stability=heat_map(choices, score, best),
         neighbours=compare_neighbours(choices, score, best),
-        walk=tuple((fold, *excess) for fold, excess in zip(judged, after, strict=True)),
-        walk_claims=() if not after else tuple(
+        walk=tuple((fold, *excess) for fold, excess in zip(fold_results, fold_excesses, strict=True)),
+        walk_claims=() if not fold_excesses else tuple(
             ExcessGrowth(rival, _yearly(np.concatenate(parts), per_year, search.settings.seed))
-            for rival, parts in zip(_rivals(search), zip(*after, strict=True), strict=True)
+            for rival, parts in zip(_rivals(search), zip(*fold_excesses, strict=True), strict=True)
         ),
         claims=claims,
-        verdict=judge_choice(choices[best], search.calendar, claims, risk, settings_judged),
+        verdict=judge_choice(choices[best], search.calendar, claims, overfitting, settings_judged),
         last_from_s=int(table.times_s[last_quarter_start(table.bars)]),
-        last=last,
+        last=last_results,
         last_hold=last_hold,
         hold_final=hold_final,
         looks=settings_judged,
         last_times_s=last_times_s,
-        engines=tuple((engine.value, counted.count(engine.value)) for engine in RunEngine if engine.value in counted),
+        engines=tuple((engine.value, engine_names.count(engine.value)) for engine in RunEngine if engine.value in engine_names),
         resumed=resumed,
         stamp=_stamp(search, job.runs),
     )  # fmt: skip
@@ -272,16 +280,16 @@ def _rivals(search: TuneSpec) -> tuple[str, str]:
 
 
 def _excesses(
-    search: TuneSpec, job: TuneJob, fold: FoldResult, calendar: Floats
+    search: TuneSpec, job: TuneJob, fold_result: FoldResult, calendar_returns: Floats
 ) -> tuple[Floats, Floats]:
     """Return the excess over buy and hold from the start of the evaluated periods, and over the
     calendar rule.
     """
-    start, end = fold.fold.judged_from, fold.fold.judged_to
-    hold = log_returns(
+    start, end = fold_result.fold.judged_from, fold_result.fold.judged_to
+    hold_returns = log_returns(
         buy_and_hold_values(search.backtest, search.settings, job.table, job.marks[start : end + 1])
     )
-    return fold.returns - hold, fold.returns - calendar[start:end]
+    return fold_result.returns - hold_returns, fold_result.returns - calendar_returns[start:end]
 
 
 def _yearly(values: Floats, per_year: float, seed: int) -> ConfidenceInterval | None:
@@ -289,42 +297,56 @@ def _yearly(values: Floats, per_year: float, seed: int) -> ConfidenceInterval | 
     return None if interval is None else interval.times(per_year)
 
 
-def _last_quarter(search: TuneSpec, kept: ResultStore, best: int, choice: PolicyChoice) -> _Last:
+def _last_quarter(
+    search: TuneSpec, store: ResultStore, best: int, choice: PolicyChoice
+) -> _LastQuarter:
     """Run the chosen setting and the calendar rule over the last quarter, each starting at its
     targets. An allocator also receives the prices of its window before the quarter.
     """
     table = search.table
-    split = last_quarter_start(table.bars)
-    step = _period_bars(table)
-    last = []
+    split_bar = last_quarter_start(table.bars)
+    period_bars = _period_bars(table)
+    run_results = []
     for key, policy_choice in ((f"last-{best:07d}", choice), ("last-calendar", search.calendar)):
-        warm_up = 0
+        warm_up_bars = 0
         if policy_choice.allocator is not AllocationMethod.FIXED:
-            warm_up = min(split, search.terms.window_s // table.interval_s)
-        start, end = split - warm_up, table.bars
-        marks = tuple(range(warm_up, end - start, step))
+            warm_up_bars = min(split_bar, search.terms.window_s // table.interval_s)
+        start, end = split_bar - warm_up_bars, table.bars
+        marks = tuple(range(warm_up_bars, end - start, period_bars))
         job = TuneJob(
             slice_table(table, start, end), search.backtest, slice_settings(search.settings, start, end),
             (policy_choice,), marks, search.terms, search.full
         )  # fmt: skip
-        if key not in kept.done:
-            kept.keep(key, job.do(job.chunks()[0]), (policy_choice,))
-        _require(kept.done[key], range(1), len(marks))
-        last.append(kept.done[key][0])
-    tail = slice_table(table, split, table.bars)
-    marks = tuple(range(0, tail.bars, step))
+        if key not in store.done:
+            store.keep(key, job.do(job.chunks()[0]), (policy_choice,))
+        _require_runs(store.done[key], range(1), len(marks))
+        run_results.append(store.done[key][0])
+    last_table = slice_table(table, split_bar, table.bars)
+    marks = tuple(range(0, last_table.bars, period_bars))
     *hold_path, hold_final = buy_and_hold_values(
-        search.backtest, search.settings, tail, (*marks, tail.bars - 1)
+        search.backtest, search.settings, last_table, (*marks, last_table.bars - 1)
     ).tolist()
-    hold = np.array(hold_path)
-    per_year = _per_year(tail, marks) if len(marks) > 1 else 0.0
-    own, rule = (log_returns(run_result.values) for run_result in last)
-    rivals = zip(_rivals(search), (own - log_returns(hold), own - rule), strict=True)
+    hold_values = np.array(hold_path)
+    per_year = _per_year(last_table, marks) if len(marks) > 1 else 0.0
+    choice_returns, calendar_returns = (
+        log_returns(run_result.values) for run_result in run_results
+    )
+    rivals = zip(
+        _rivals(search),
+        (choice_returns - log_returns(hold_values), choice_returns - calendar_returns),
+        strict=True,
+    )
     claims = tuple(
         ExcessGrowth(rival, _yearly(excess, per_year, search.settings.seed))
         for rival, excess in rivals
     )
-    return claims, (last[0], last[1]), hold, hold_final, tail.times_s[list(marks)]
+    return (
+        claims,
+        (run_results[0], run_results[1]),
+        hold_values,
+        hold_final,
+        last_table.times_s[list(marks)],
+    )
 
 
 def _stamp(search: TuneSpec, runs: Sequence[PolicyChoice]) -> dict[str, str]:

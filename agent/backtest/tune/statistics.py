@@ -18,8 +18,10 @@ from agent.units import format_duration
 
 Floats = NDArray[np.float64]
 EULER = 0.5772156649015329
-MOST_BLOCKS, FEWEST_BLOCKS, FEWEST_PER_BLOCK = 16, 4, 4
-"""16 blocks as in the examples of Bailey et al. 2017: 12,870 ways to halve them."""
+MAX_BLOCKS, MIN_BLOCKS, MIN_PERIODS_PER_BLOCK = 16, 4, 4
+"""Limits of the cross-validation. 16 blocks as in the examples of Bailey et al. 2017: 12,870 ways
+to halve them.
+"""
 _MAX_VALUES = 4_000_000
 """Maximum number of values processed at once: 32 MB."""
 
@@ -58,18 +60,18 @@ def objective_scores(returns: Floats, objective: Objective) -> Floats:
     """Return the objective of each column of `returns[period, setting]`, per period. A constant
     column has a Sharpe ratio of zero.
     """
-    count = len(returns)
+    periods = len(returns)
     scores: Floats = _scores(
-        returns.sum(axis=0)[None], (returns**2).sum(axis=0)[None], count, objective
+        returns.sum(axis=0)[None], (returns**2).sum(axis=0)[None], periods, objective
     )[0]
     return scores
 
 
-def _scores(total: Floats, squares: Floats, count: int, objective: Objective) -> Floats:
-    mean: Floats = total / count
+def _scores(total: Floats, squares: Floats, periods: int, objective: Objective) -> Floats:
+    mean: Floats = total / periods
     if objective is Objective.GROWTH:
         return mean
-    std_deviation = np.sqrt(np.maximum(squares / count - mean**2, 0.0))
+    std_deviation = np.sqrt(np.maximum(squares / periods - mean**2, 0.0))
     is_constant = std_deviation <= 1e-12
     scores: Floats = np.where(is_constant, 0.0, mean / np.where(is_constant, 1.0, std_deviation))
     return scores
@@ -117,20 +119,20 @@ def deflated_sharpe(returns: Floats, best: int) -> DeflatedSharpe | None:
     from scipy.stats import kurtosis, skew
 
     best_returns = returns[:, best]
-    if len(best_returns) < FEWEST_PER_BLOCK or float(np.std(best_returns)) <= 1e-12:
+    if len(best_returns) < MIN_PERIODS_PER_BLOCK or float(np.std(best_returns)) <= 1e-12:
         return None
     sharpes = objective_scores(returns, Objective.SHARPE)
     trials = returns.shape[1]
     variance = float(np.var(sharpes, ddof=1)) if trials > 1 else 0.0
     threshold = expected_maximum(variance, trials)
-    chance = probabilistic_sharpe(
+    probability = probabilistic_sharpe(
         float(sharpes[best]),
         threshold,
         len(best_returns),
         float(skew(best_returns)),
         float(kurtosis(best_returns, fisher=False)),
     )
-    return DeflatedSharpe(float(sharpes[best]), threshold, trials, chance)
+    return DeflatedSharpe(float(sharpes[best]), threshold, trials, probability)
 
 
 def overfitting_probability(
@@ -147,44 +149,52 @@ def overfitting_probability(
     periods.
     """
     periods, settings = returns.shape
-    block_count = blocks or min(MOST_BLOCKS, periods // FEWEST_PER_BLOCK // 2 * 2)
-    if settings < 2 or block_count < FEWEST_BLOCKS or periods < block_count:
+    block_count = blocks or min(MAX_BLOCKS, periods // MIN_PERIODS_PER_BLOCK // 2 * 2)
+    if settings < 2 or block_count < MIN_BLOCKS or periods < block_count:
         return None
-    size = periods // block_count
-    pieces = returns[periods - size * block_count :].reshape(block_count, size, settings)
-    total, squares = pieces.sum(axis=1), (pieces**2).sum(axis=1)
-    halves = list(combinations(range(block_count), block_count // 2))
-    chosen = np.zeros((len(halves), block_count))
-    for row, half in enumerate(halves):
-        chosen[row, list(half)] = 1.0
-    count, step, below = size * block_count // 2, max(1, _MAX_VALUES // settings), 0.0
-    for start in range(0, len(halves), step):
-        chosen_halves = chosen[start : start + step]
-        inside = _scores(chosen_halves @ total, chosen_halves @ squares, count, objective)
-        outside = _scores(
-            (1.0 - chosen_halves) @ total, (1.0 - chosen_halves) @ squares, count, objective
-        )
-        below += _below_median(inside, outside)
-    return OverfittingEstimate(below / len(halves), len(halves), block_count)
-
-
-def _below_median(inside: Floats, outside: Floats) -> float:
-    """Return the number of rows in which the best setting `inside` is below the median `outside`; a
-    setting exactly at the median counts one half.
-    """
-    rows = np.arange(len(inside))
-    best_scores = outside[rows, inside.argmax(axis=1)][:, None]
-    tolerance = 1e-12 * np.maximum(1e-3, np.abs(best_scores))
-    less, more = (
-        (outside < best_scores - tolerance).sum(axis=1),
-        (outside > best_scores + tolerance).sum(axis=1),
+    piece_periods = periods // block_count
+    pieces = returns[periods - piece_periods * block_count :].reshape(
+        block_count, piece_periods, settings
     )
-    return float((less < more).sum() + 0.5 * (less == more).sum())
+    piece_sums, piece_square_sums = pieces.sum(axis=1), (pieces**2).sum(axis=1)
+    halves = list(combinations(range(block_count), block_count // 2))
+    half_masks = np.zeros((len(halves), block_count))
+    for row, half in enumerate(halves):
+        half_masks[row, list(half)] = 1.0
+    half_periods, rows_per_pass, below_count = (
+        piece_periods * block_count // 2,
+        max(1, _MAX_VALUES // settings),
+        0.0,
+    )
+    for start in range(0, len(halves), rows_per_pass):
+        masks = half_masks[start : start + rows_per_pass]
+        inside_scores = _scores(
+            masks @ piece_sums, masks @ piece_square_sums, half_periods, objective
+        )
+        outside_scores = _scores(
+            (1.0 - masks) @ piece_sums, (1.0 - masks) @ piece_square_sums, half_periods, objective
+        )
+        below_count += _below_median(inside_scores, outside_scores)
+    return OverfittingEstimate(below_count / len(halves), len(halves), block_count)
 
 
-LEVEL = 0.95
+def _below_median(inside_scores: Floats, outside_scores: Floats) -> float:
+    """Return the number of rows in which the best setting `inside_scores` is below the median
+    `outside_scores`; a setting exactly at the median counts one half.
+    """
+    rows = np.arange(len(inside_scores))
+    best_scores = outside_scores[rows, inside_scores.argmax(axis=1)][:, None]
+    tolerance = 1e-12 * np.maximum(1e-3, np.abs(best_scores))
+    lower_counts, higher_counts = (
+        (outside_scores < best_scores - tolerance).sum(axis=1),
+        (outside_scores > best_scores + tolerance).sum(axis=1),
+    )
+    return float((lower_counts < higher_counts).sum() + 0.5 * (lower_counts == higher_counts).sum())
+
+
+CONFIDENCE_LEVEL = 0.95
 DRAWS = 4_000
-TUNE_BOOTSTRAP_FEWEST_BLOCKS = 6
+MIN_BOOTSTRAP_BLOCKS = 6
 FEWEST_PERIODS = 30
 """Minimum number of periods for an interval: the resampled means of a few numbers vary too little.
 """
@@ -225,24 +235,28 @@ def block_length(values: Floats) -> float:
         return 1.0
     insignificant_run = max(5, ceil(sqrt(log10(n))))
     max_lag = min(n - 1, ceil(sqrt(n)) + insignificant_run)
-    lags = np.array([float(centred[: n - k] @ centred[k:]) / n for k in range(max_lag + 1)])
-    is_insignificant = np.abs(lags[1:] / variance) < 2.0 * sqrt(log10(n) / n)
-    insignificant = [
+    autocovariances = np.array(
+        [float(centred[: n - k] @ centred[k:]) / n for k in range(max_lag + 1)]
+    )
+    is_insignificant = np.abs(autocovariances[1:] / variance) < 2.0 * sqrt(log10(n) / n)
+    insignificant_starts = [
         k
         for k in range(len(is_insignificant) - insignificant_run + 1)
         if is_insignificant[k : k + insignificant_run].all()
     ]
-    significant = np.nonzero(~is_insignificant)[0]
-    last = 1
-    if insignificant:
-        last = insignificant[0]
-    elif len(significant):
-        last = int(significant[-1]) + 1
-    window_lags = min(2 * max(last, 1), max_lag)
+    significant_lags = np.nonzero(~is_insignificant)[0]
+    last_significant_lag = 1
+    if insignificant_starts:
+        last_significant_lag = insignificant_starts[0]
+    elif len(significant_lags):
+        last_significant_lag = int(significant_lags[-1]) + 1
+    window_lags = min(2 * max(last_significant_lag, 1), max_lag)
     k = np.arange(1, window_lags + 1)
     window = np.clip(2.0 * (1.0 - k / window_lags), 0.0, 1.0)
-    slope_sum = 2.0 * float((window * k * lags[1 : window_lags + 1]).sum())
-    level_sum = float(lags[0]) + 2.0 * float((window * lags[1 : window_lags + 1]).sum())
+    slope_sum = 2.0 * float((window * k * autocovariances[1 : window_lags + 1]).sum())
+    level_sum = float(autocovariances[0]) + 2.0 * float(
+        (window * autocovariances[1 : window_lags + 1]).sum()
+    )
     if level_sum <= 1e-12 * variance:
         return 1.0
     return float(
@@ -263,14 +277,14 @@ def resampled_means(values: Floats, block: float, draws: int, seed: int) -> Floa
     positions = random.integers(0, n, draws)
     total = values[positions].copy()
     for _ in range(n - 1):
-        ends = random.random(draws) < 1.0 / block
-        positions = np.where(ends, random.integers(0, n, draws), (positions + 1) % n)
+        is_block_end = random.random(draws) < 1.0 / block
+        positions = np.where(is_block_end, random.integers(0, n, draws), (positions + 1) % n)
         total += values[positions]
     return total / n
 
 
 def bootstrap_interval(
-    values: Floats, seed: int, draws: int = DRAWS, level: float = LEVEL
+    values: Floats, seed: int, draws: int = DRAWS, level: float = CONFIDENCE_LEVEL
 ) -> ConfidenceInterval | None:
     """Return the mean with the widened two-sided interval that contains `level` of the resampled
     means; None for fewer than FEWEST_PERIODS.
@@ -288,7 +302,7 @@ def bootstrap_interval(
     n = len(values)
     if n < FEWEST_PERIODS:
         return None
-    block = min(2.0 * block_length(values), n / TUNE_BOOTSTRAP_FEWEST_BLOCKS)
+    block = min(2.0 * block_length(values), n / MIN_BOOTSTRAP_BLOCKS)
     mean, tail = float(values.mean()), (1.0 - level) / 2.0
     low, high = np.quantile(resampled_means(values, block, draws, seed) - mean, [tail, 1.0 - tail])
     widening = sqrt(n / (n - block)) * float(student.ppf(tail, n / block - 1.0) / norm.ppf(tail))
@@ -331,7 +345,7 @@ class NeighbourComparison:
     spread: float
 
 
-def _band(choice: PolicyChoice) -> tuple[int, int]:
+def _band_order(choice: PolicyChoice) -> tuple[int, int]:
     band = choice.band
     if band is None:
         return (2, 0)
@@ -340,7 +354,7 @@ def _band(choice: PolicyChoice) -> tuple[int, int]:
     return (1, band.absolute_bps)
 
 
-def _interval(choice: PolicyChoice) -> tuple[int, int]:
+def _schedule_order(choice: PolicyChoice) -> tuple[int, int]:
     if choice.every_s is None:
         return (0, 0)
     return (1, choice.every_s)
@@ -349,16 +363,16 @@ def _interval(choice: PolicyChoice) -> tuple[int, int]:
 _AXES: tuple[
     tuple[str, Callable[[PolicyChoice], tuple[int, int] | str], Callable[[PolicyChoice], str]], ...
 ] = (
-    ("band", _band, lambda c: "no band" if c.band is None else band_text(c.band)),
+    ("band", _band_order, lambda c: "no band" if c.band is None else band_text(c.band)),
     (
         "interval",
-        _interval,
+        _schedule_order,
         lambda c: "no interval" if c.every_s is None else format_duration(c.every_s),
     ),
     ("destination", lambda c: c.destination.value, lambda c: c.destination.value),
     ("allocator", lambda c: c.allocator.value, lambda c: c.allocator.value),
 )
-_ORDERED = 2
+_ORDERED_AXES = 2
 """Number of ordered axes, which come first; on the others all values are neighbours."""
 
 
@@ -379,15 +393,17 @@ def _grid_positions(
     return np.array(positions, dtype=np.int64).T, axes, all_values
 
 
-def heat_map(choices: Sequence[PolicyChoice], objective: Floats, best: int) -> HeatMap:
-    """Return the heat map over the two axes with the most values; bands are vertical if present."""
+def heat_map(choices: Sequence[PolicyChoice], scores: Floats, best: int) -> HeatMap:
+    """Return the heat map over the two axes with the most values; bands run down if they are one of
+    the two.
+    """
     positions, axes, _ = _grid_positions(choices)
     largest_axes = sorted(range(len(axes)), key=lambda axis: -len(axes[axis].labels))[:2]
     down, across = sorted(largest_axes)
     values = np.full((len(axes[down].labels), len(axes[across].labels)), np.nan)
-    others = [axis for axis in range(len(axes)) if axis not in (down, across)]
-    for position, value in zip(positions, objective, strict=True):
-        if all(position[axis] == positions[best][axis] for axis in others):
+    other_axes = [axis for axis in range(len(axes)) if axis not in (down, across)]
+    for position, value in zip(positions, scores, strict=True):
+        if all(position[axis] == positions[best][axis] for axis in other_axes):
             values[position[down], position[across]] = value
     return HeatMap(
         axes[down], axes[across], values, (int(positions[best][down]), int(positions[best][across]))
@@ -395,7 +411,7 @@ def heat_map(choices: Sequence[PolicyChoice], objective: Floats, best: int) -> H
 
 
 def compare_neighbours(
-    choices: Sequence[PolicyChoice], objective: Floats, best: int
+    choices: Sequence[PolicyChoice], scores: Floats, best: int
 ) -> NeighbourComparison | None:
     """Compare the best setting with its neighbours: the next width of the same kind, the next
     interval, and every other destination and allocator.
@@ -403,27 +419,29 @@ def compare_neighbours(
     None without neighbours.
     """
     positions, _, values = _grid_positions(choices)
-    steps = np.abs(positions - positions[best])
+    distances = np.abs(positions - positions[best])
     is_neighbour = np.zeros(len(choices), dtype=bool)
     for axis in range(len(_AXES)):
-        differs_here_only = (np.delete(steps, axis, axis=1) == 0).all(axis=1) & (steps[:, axis] > 0)
-        if axis < _ORDERED:
+        differs_here_only = (np.delete(distances, axis, axis=1) == 0).all(axis=1) & (
+            distances[:, axis] > 0
+        )
+        if axis < _ORDERED_AXES:
             best_value = values[axis][positions[best][axis]]
-            kinds = np.array([value[0] == best_value[0] for value in values[axis]])  # type: ignore[index]  # ordered axes have pairs
-            differs_here_only &= (steps[:, axis] == 1) & kinds[positions[:, axis]]
+            is_same_kind = np.array([value[0] == best_value[0] for value in values[axis]])  # type: ignore[index]  # ordered axes have pairs
+            differs_here_only &= (distances[:, axis] == 1) & is_same_kind[positions[:, axis]]
         is_neighbour |= differs_here_only
     if not is_neighbour.any():
         return None
-    declines = float(objective[best]) - objective[is_neighbour]
+    declines = float(scores[best]) - scores[is_neighbour]
     return NeighbourComparison(
         int(is_neighbour.sum()),
         float(declines.mean()),
         float(declines.max()),
-        float(objective[best] - np.median(objective)),
+        float(scores[best] - np.median(scores)),
     )
 
 
-LAST_SHARE = 4
+DATA_PARTS = 4
 """Number of equal parts of the data. The search does not use the last."""
 ROLLING_PIECES = 2
 """Number of pieces of a rolling window; an anchored window begins with as many."""
@@ -460,10 +478,10 @@ class FoldResult:
 
 def last_quarter_start(bars: int) -> int:
     """Return the first bar of the last quarter."""
-    return bars - bars // LAST_SHARE
+    return bars - bars // DATA_PARTS
 
 
-def make_folds(periods: int, count: int, walk: WalkForwardMode) -> tuple[Fold, ...]:
+def make_folds(periods: int, count: int, mode: WalkForwardMode) -> tuple[Fold, ...]:
     """Return that many folds over equal pieces; none if a piece would have fewer than two
     periods.
     """
@@ -471,38 +489,38 @@ def make_folds(periods: int, count: int, walk: WalkForwardMode) -> tuple[Fold, .
     if periods < 2 * pieces:
         return ()
     edges = [periods * piece // pieces for piece in range(pieces + 1)]
-    first = ROLLING_PIECES
+    first_piece = ROLLING_PIECES
     return tuple(
         Fold(
-            0 if walk is WalkForwardMode.ANCHORED else edges[piece - ROLLING_PIECES],
+            0 if mode is WalkForwardMode.ANCHORED else edges[piece - ROLLING_PIECES],
             edges[piece],
             edges[piece + 1],
         )
-        for piece in range(first, pieces)
+        for piece in range(first_piece, pieces)
     )
 
 
 def walk_forward(
-    returns: Floats, objective: Objective, all_folds: tuple[Fold, ...]
+    returns: Floats, objective: Objective, folds: tuple[Fold, ...]
 ) -> tuple[FoldResult, ...]:
     """Return the best of `returns[period, setting]` in each fold, evaluated in the periods that
     follow; the first of equal settings.
     """
-    folds = []
-    for fold in all_folds:
-        inside = objective_scores(returns[fold.chosen_from : fold.judged_from], objective)
-        best = int(inside.argmax())
-        after = returns[fold.judged_from : fold.judged_to]
-        folds.append(
+    results = []
+    for fold in folds:
+        scores = objective_scores(returns[fold.chosen_from : fold.judged_from], objective)
+        best = int(scores.argmax())
+        later_returns = returns[fold.judged_from : fold.judged_to]
+        results.append(
             FoldResult(
                 fold,
                 best,
-                float(inside[best]),
-                float(objective_scores(after[:, [best]], objective)[0]),
-                after[:, best],
+                float(scores[best]),
+                float(objective_scores(later_returns[:, [best]], objective)[0]),
+                later_returns[:, best],
             )
         )
-    return tuple(folds)
+    return tuple(results)
 
 
 GROWTH_TOLERANCE = 1e-6
@@ -537,7 +555,7 @@ class ExcessGrowth:
         if max(abs(interval.low), abs(interval.high)) <= GROWTH_TOLERANCE:
             return f"against {self.rival}: the same in every period"
         ends = (
-            f"{LEVEL:.0%} interval {format_signed_percent(interval.low)} to"
+            f"{CONFIDENCE_LEVEL:.0%} interval {format_signed_percent(interval.low)} to"
             f" {format_signed_percent(interval.high)}"
         )
         return f"against {self.rival}: {format_signed_percent(interval.mean)} a year in log growth, {ends}"
@@ -545,7 +563,9 @@ class ExcessGrowth:
 
 @dataclass(frozen=True, slots=True)
 class TuneVerdict:
-    """Verdict on a setting: whether it is recommended, the reasons, and otherwise the safe default."""
+    """Verdict on a setting: whether it is recommended, the reasons, and otherwise the safe
+    default.
+    """
 
     recommended: bool
     words: tuple[str, ...]
@@ -559,17 +579,18 @@ def format_signed_percent(share: float) -> str:
 
 def judge_choice(
     best: PolicyChoice,
-    calendar: PolicyChoice,
+    calendar_choice: PolicyChoice,
     claims: tuple[ExcessGrowth, ...],
-    risk: OverfittingEstimate | None,
+    overfitting: OverfittingEstimate | None,
     settings_judged: int = 1,
 ) -> TuneVerdict:
-    """Recommend `best` if every claim holds and the probability of overfitting is below one half.
+    """Recommend `best` if every claim holds and the probability of overfitting is below one half;
+    otherwise `calendar_choice`, which trades by schedule only, is the safe default.
 
-    `risk` is None if only one setting was tried. `settings_judged` counts the settings evaluated in
-    the last quarter so far.
+    `overfitting` is None if only one setting was tried. `settings_judged` counts the settings
+    evaluated in the last quarter so far.
     """
-    overfit = risk is not None and risk.probability >= OVERFITTING_THRESHOLD
+    is_overfit = overfitting is not None and overfitting.probability >= OVERFITTING_THRESHOLD
     notes = [
         f"In the last quarter of the data, which the search did not use, {best.label} returned,"
         f" after costs, {claim.words}."
@@ -580,22 +601,24 @@ def judge_choice(
             f"{settings_judged} settings of this search were evaluated in that quarter so far, so"
             " the best of them is overstated."
         )
-    default = (
-        f"{calendar.label}, which keeps weights near their targets with few trades, without a claim"
+    default_text = (
+        f"{calendar_choice.label}, which keeps weights near their targets with few trades, without a claim"
         " of higher returns"
     )
-    if all(claim.holds for claim in claims) and not overfit:
+    if all(claim.holds for claim in claims) and not is_overfit:
         notes.append(
             "Recommended. The claim is the lower end of each interval, and holds for similar markets only."
         )
-        return TuneVerdict(True, tuple(notes), default)
-    if overfit and risk is not None:
+        return TuneVerdict(True, tuple(notes), default_text)
+    if is_overfit and overfitting is not None:
         notes.append(
             "The best of one half of the data was below the median in the other in"
-            f" {risk.probability:.0%} of {risk.ways:,} ways to halve it: the best setting here"
+            f" {overfitting.probability:.0%} of {overfitting.ways:,} ways to halve it: the best setting here"
             " is not predictive."
         )
-    failing = [claim.rival for claim in claims if not claim.holds]
-    edge = f"No edge over {' and '.join(failing)}" if failing else "No edge"
-    notes.append(f"{edge} was found, so nothing is recommended. The safe default is {default}.")
-    return TuneVerdict(False, tuple(notes), default)
+    unbeaten_rivals = [claim.rival for claim in claims if not claim.holds]
+    edge_text = f"No edge over {' and '.join(unbeaten_rivals)}" if unbeaten_rivals else "No edge"
+    notes.append(
+        f"{edge_text} was found, so nothing is recommended. The safe default is {default_text}."
+    )
+    return TuneVerdict(False, tuple(notes), default_text)

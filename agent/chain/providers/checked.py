@@ -22,7 +22,7 @@ from agent.chain.rpc import (
     require_result,
 )
 
-QUANTITIES = {
+QUANTITY_METHODS = {
     "eth_blockNumber": "block number",
     "eth_chainId": "chain id",
     "eth_gasPrice": "gas price",
@@ -30,9 +30,9 @@ QUANTITIES = {
     "eth_getTransactionCount": "nonce",
     "eth_maxPriorityFeePerGas": "priority fee",
 }
-DATA = "eth_call"
-SLOT = "eth_getStorageAt"
-HEADER = "eth_getBlockByNumber"
+CALL_METHOD = "eth_call"
+STORAGE_METHOD = "eth_getStorageAt"
+BLOCK_METHOD = "eth_getBlockByNumber"
 HEADER_FIELDS = ("number", "hash", "timestamp", "baseFeePerGas")
 """Fields of a block that are read."""
 
@@ -42,16 +42,16 @@ def checked_answer(method: str, answer: object) -> object:
     checked. web3 would take `-0x1`, `0x_1`, odd hex, null and a block without hash. Raises
     Retryable.
     """
-    if method == HEADER:
+    if method == BLOCK_METHOD:
         head = parse_head(answer, 0)
         fee = None if head.base_fee_wei is None else hex(head.base_fee_wei)
         values = (hex(head.number), head.hash, hex(head.timestamp_s), fee)
         return {name: value for name, value in zip(HEADER_FIELDS, values, strict=True) if value}
-    if method == DATA:
+    if method == CALL_METHOD:
         return hex_data(parse_bytes(answer, "a contract call"))
-    if method == SLOT:
+    if method == STORAGE_METHOD:
         return hex_data(parse_quantity(answer, "a storage slot").to_bytes(32, "big"))
-    return hex(parse_quantity(answer, QUANTITIES[method]))
+    return hex(parse_quantity(answer, QUANTITY_METHODS[method]))
 
 
 class CheckedProvider(JSONBaseProvider):
@@ -77,7 +77,7 @@ class CheckedProvider(JSONBaseProvider):
     def make_batch_request(self, calls: Sequence[tuple[RPCEndpoint, Any]]) -> list[RPCResponse]:
         """See web3's JSONBaseProvider: all calls in one HTTP request. Raises as `make_request`."""
         for method, _ in calls:
-            if method not in (HEADER, DATA, SLOT, *QUANTITIES):
+            if method not in (BLOCK_METHOD, CALL_METHOD, STORAGE_METHOD, *QUANTITY_METHODS):
                 raise NotImplementedError(f"{method} is not for web3: its answers have no check")
         answers = self.batch([(str(method), list(params)) for method, params in calls])
         return [
@@ -101,7 +101,7 @@ _UNFORMATTED: dict[str, Method[Any]] = {
         request_formatters=lambda method: None,
         result_formatters=lambda method, module: None,
     )
-    for method in (HEADER, DATA, SLOT, *QUANTITIES)
+    for method in (BLOCK_METHOD, CALL_METHOD, STORAGE_METHOD, *QUANTITY_METHODS)
 }
 """Methods whose parameters and answers web3 leaves as they are."""
 

@@ -39,7 +39,7 @@ _LONGEST_WAIT_S = 2.0
 _BACKOFF = wait_random_exponential(multiplier=0.2, max=_LONGEST_WAIT_S)
 _RETRY_AFTER_STATUS = frozenset({429, 503})
 _RETRY_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524})
-_READS = frozenset(
+_READ_METHODS = frozenset(
     {
         "eth_blockNumber",
         "eth_call",
@@ -86,7 +86,7 @@ class EndpointProvider(CheckedProvider, HTTPProvider):
         self._timeout_s = timeout_s
         self._max_response_bytes = max_response_bytes
         stop, retry = stop_after_attempt(attempts), retry_if_exception(_may_retry)
-        self._retrying = Retrying(stop=stop, wait=_pause, retry=retry, sleep=sleep, reraise=True)
+        self._retrying = Retrying(stop=stop, wait=_pause_s, retry=retry, sleep=sleep, reraise=True)
         self._wall = wall
         self.request_counter = itertools.count(1)
         self.operator = operator
@@ -105,10 +105,10 @@ class EndpointProvider(CheckedProvider, HTTPProvider):
         if not calls:
             return []
         if not all(is_read(method) for method, _ in calls):
-            return self._once(calls)
-        return self._retrying(self._once, calls)
+            return self._send_batch(calls)
+        return self._retrying(self._send_batch, calls)
 
-    def _once(self, calls: Sequence[RpcCall]) -> list[Any]:
+    def _send_batch(self, calls: Sequence[RpcCall]) -> list[Any]:
         ids = [next(self.request_counter) for _ in calls]
         batch = [
             {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
@@ -116,8 +116,8 @@ class EndpointProvider(CheckedProvider, HTTPProvider):
         ]
         body = json.dumps(batch if len(batch) > 1 else batch[0]).encode()
         self.requests += 1
-        text = self._post(body)
-        return self._match(self._parse(text), ids)
+        answer_body = self._post(body)
+        return self._match_ids(self._parse(answer_body), ids)
 
     def _post(self, body: bytes) -> bytes:
         """Return the body of the answer. Errors are raised outside the exception handlers, since
@@ -128,7 +128,7 @@ class EndpointProvider(CheckedProvider, HTTPProvider):
         try:
             with post(self._url, data=body, **self.get_request_kwargs()) as response:
                 status, retry_after = response.status_code, response.headers.get("Retry-After")
-                text = read_body(response, self._max_response_bytes, deadline)
+                answer_body = read_body(response, self._max_response_bytes, deadline)
         except requests.Timeout:
             failure = f"{self.name} did not answer within {self._timeout_s:g} s"
         except requests.ConnectionError:
@@ -151,16 +151,16 @@ class EndpointProvider(CheckedProvider, HTTPProvider):
                 "check the connection and the endpoint, or configure a second one",
                 code=ErrorCode.UNREACHABLE,
             )
-        if text is None:
+        if answer_body is None:
             raise Retryable(
                 f"{self.name} took longer than {self._timeout_s:g} s or sent more than"
                 f" {self._max_response_bytes} bytes",
                 code=ErrorCode.TIMEOUT,
             )
-        self._check_status(status, text, retry_after)
-        return text
+        self._check_status(status, answer_body, retry_after)
+        return answer_body
 
-    def _check_status(self, status: int, text: bytes, retry_after: str | None) -> None:
+    def _check_status(self, status: int, body: bytes, retry_after: str | None) -> None:
         if status == requests.codes.ok:
             return
         after_s = None
@@ -180,7 +180,7 @@ class EndpointProvider(CheckedProvider, HTTPProvider):
                 after_s,
                 code=ErrorCode.ENDPOINT,
             )
-        if text.lstrip()[:1] in (b"{", b"["):
+        if body.lstrip()[:1] in (b"{", b"["):
             return  # some nodes answer a JSON-RPC error with status 400
         raise OperatorNeeded(
             f"{self.name} refused the request (HTTP {status})",
@@ -188,26 +188,26 @@ class EndpointProvider(CheckedProvider, HTTPProvider):
             code=ErrorCode.ACCESS,
         )
 
-    def _parse(self, text: bytes) -> object:
+    def _parse(self, body: bytes) -> object:
         try:
-            if not _too_deep(text):
-                parsed: object = json.loads(text)
+            if not _is_too_deep(body):
+                parsed: object = json.loads(body)
                 return parsed
         except ValueError:
             pass
-        if text.lstrip()[:1] == b"<":
+        if body.lstrip()[:1] == b"<":
             raise OperatorNeeded(
                 f"{self.name} answers with a web page, not JSON-RPC",
                 "check its url in [[chain.rpc]]",
                 code=ErrorCode.NOT_JSON,
             )
         raise Retryable(
-            f"{self.name} sent {len(text)} bytes that are not JSON",
+            f"{self.name} sent {len(body)} bytes that are not JSON",
             "the answer was cut off, or the endpoint is not a node; check its url",
             code=ErrorCode.NOT_JSON,
         )
 
-    def _match(self, parsed: object, ids: list[int]) -> list[object]:
+    def _match_ids(self, parsed: object, ids: list[int]) -> list[object]:
         answers = parsed if isinstance(parsed, list) else [parsed]
         if len(ids) > 1 and isinstance(parsed, dict) and "error" in parsed:
             fault = self._fault(parsed["error"])
@@ -278,7 +278,7 @@ def _may_retry(error: BaseException) -> bool:
     return isinstance(error, Retryable) and (requested_s is None or requested_s <= _LONGEST_WAIT_S)
 
 
-def _pause(state: RetryCallState) -> float:
+def _pause_s(state: RetryCallState) -> float:
     """Return a random, growing pause that is at least as long as the endpoint requested."""
     error = None if state.outcome is None else state.outcome.exception()
     return max(_BACKOFF(state), _requested_pause_s(error) or 0.0)
@@ -290,10 +290,10 @@ def _requested_pause_s(error: BaseException | None) -> float | None:
 
 def is_read(method: str) -> bool:
     """Return whether the method is known to be a read, so that it may be repeated."""
-    return method in _READS or method.startswith("eth_get")
+    return method in _READ_METHODS or method.startswith("eth_get")
 
 
-def _too_deep(text: bytes) -> bool:
+def _is_too_deep(text: bytes) -> bool:
     """Return whether JSON nests deeper than any valid answer. The parser recurses, and enough
     brackets would crash the process.
     """
@@ -313,13 +313,13 @@ def _host(url: str) -> str | None:
     """
     try:
         parts = urlsplit(url)
-        usable = (
+        is_usable = (
             parts.scheme in ("http", "https")
             and bool(parts.hostname)
             and (parts.port is None or parts.port > 0)
         )
-        if not usable or parts.hostname not in LOOPBACK or parts.port is None:
-            return parts.hostname if usable else None
+        if not is_usable or parts.hostname not in LOOPBACK or parts.port is None:
+            return parts.hostname if is_usable else None
         host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
         return f"{host}:{parts.port}"
     except ValueError:

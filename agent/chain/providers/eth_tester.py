@@ -59,7 +59,9 @@ def _raw(address: str) -> bytes:
     return bytes.fromhex(address[2:])
 
 
-def logs(tester: Any, event_filter: dict[str, Any], first: int, last: int) -> list[dict[str, Any]]:
+def logs(
+    tester: Any, event_filter: dict[str, Any], first_block: int, last_block: int
+) -> list[dict[str, Any]]:
     """Return events of `event_filter["address"]` with its topics (None: any) in a block range.
 
     Bloom filters select the blocks, since eth-tester would scan every receipt.
@@ -69,7 +71,7 @@ def logs(tester: Any, event_filter: dict[str, Any], first: int, last: int) -> li
     chain, address = tester.backend.chain, _raw(event_filter["address"])
     topics = [None if topic is None else int(topic, 16) for topic in event_filter.get("topics", ())]
     events = []
-    for number in range(first, last + 1):
+    for number in range(first_block, last_block + 1):
         block = chain.get_canonical_block_by_number(number)
         if address not in BloomFilter(block.header.bloom):
             continue
@@ -82,12 +84,12 @@ def logs(tester: Any, event_filter: dict[str, Any], first: int, last: int) -> li
             }
             for receipt in block.get_receipts(chain.chaindb)
             for entry in receipt.logs
-            if entry.address == address and _fits(entry.topics, topics)
+            if entry.address == address and _topics_match(entry.topics, topics)
         ]
     return events
 
 
-def _fits(topics: tuple[int, ...], pattern: list[int | None]) -> bool:
+def _topics_match(topics: tuple[int, ...], pattern: list[int | None]) -> bool:
     return len(topics) >= len(pattern) and all(
         expected in (None, topic) for topic, expected in zip(topics, pattern, strict=False)
     )
@@ -139,14 +141,14 @@ class EthTesterTransport(CheckedProvider):
             if method == "eth_call" and set(params[0]) == {"from", "to", "data"}:
                 return _wire(call_as(self._tester, params[0], self._number(method, params[1])))
             if method == "eth_getLogs" and isinstance(params[0].get("address"), str):
-                first, last = (
+                first_block, last_block = (
                     self._number(method, params[0].get(key, "latest"))
                     for key in ("fromBlock", "toBlock")
                 )
-                return _wire(logs(self._tester, params[0], first, last))
+                return _wire(logs(self._tester, params[0], first_block, last_block))
             response = self._request(RPCEndpoint(method), [self._param(method, p) for p in params])
         except (TransactionFailed, OffchainLookup, ContractPanicError) as error:
-            return _reverted(error)
+            return _revert_fault(error)
         except _BlockUnknown as error:
             return RpcFault(BLOCK_UNKNOWN, str(error))
         except BlockNotFound:
@@ -196,7 +198,7 @@ class _BlockUnknown(Retryable):
     """The requested block hash is unknown or no longer on the chain."""
 
 
-def _reverted(error: Exception) -> RpcFault:
+def _revert_fault(error: Exception) -> RpcFault:
     """Return revert data, which eth-tester puts into the message as the text of a Python bytes
     literal.
     """

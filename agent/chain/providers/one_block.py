@@ -7,7 +7,7 @@ from typing import Any
 
 from web3.types import RPCEndpoint, RPCResponse
 
-from agent.chain.providers.checked import DATA, CheckedProvider
+from agent.chain.providers.checked import CALL_METHOD, CheckedProvider
 from agent.chain.rpc import RpcCall, Transport, at_hash, parse_bytes
 from agent.errors import ErrorCode, TrimtabError
 
@@ -24,10 +24,10 @@ class BlockProvider(CheckedProvider):
 
     def batch(self, calls: Sequence[RpcCall]) -> list[Any]:
         """See Transport. Only recipient and data of a call are passed on."""
-        at = at_hash(self.block_hash)
+        block_ref = at_hash(self.block_hash)
         answers = self.line.batch(
             [
-                (method, [{key: params[0][key] for key in ("to", "data")}, at])
+                (method, [{key: params[0][key] for key in ("to", "data")}, block_ref])
                 for method, params in calls
             ]
         )
@@ -40,13 +40,13 @@ class BlockProvider(CheckedProvider):
         """See web3's BaseProvider. The network id is always "1", because uniswap-python rejects
         unknown ids and does not use it otherwise.
         """
-        if method in _FIXED:
-            return {"jsonrpc": "2.0", "id": 1, "result": _FIXED[method]}
-        if method != DATA:
+        if method in _FIXED_ANSWERS:
+            return {"jsonrpc": "2.0", "id": 1, "result": _FIXED_ANSWERS[method]}
+        if method != CALL_METHOD:
             raise TrimtabError(
                 f"the library called {method}, which is not allowed", code=ErrorCode.METHOD
             )
         return super().make_request(method, params)
 
 
-_FIXED = {"net_version": "1", "eth_getTransactionCount": "0x0"}
+_FIXED_ANSWERS = {"net_version": "1", "eth_getTransactionCount": "0x0"}

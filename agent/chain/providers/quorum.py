@@ -9,10 +9,10 @@ from typing import Any
 from agent.chain.endpoints import Endpoint, EndpointPool, PollResult, operators_of
 from agent.chain.lens import LensPages, encoded_answers
 from agent.chain.providers.checked import (
-    DATA,
-    HEADER,
+    BLOCK_METHOD,
+    CALL_METHOD,
     HEADER_FIELDS,
-    SLOT,
+    STORAGE_METHOD,
     CheckedProvider,
     checked_answer,
 )
@@ -70,48 +70,48 @@ class QuorumProvider(CheckedProvider):
 
     def batch(self, calls: Sequence[RpcCall]) -> list[Any]:
         """See Transport. Raises NoQuorum if a call has no answer that enough operators give."""
-        endpoints, minimum = self._endpoint_pool.endpoints, self._endpoint_pool.min_operators
+        endpoints, min_operators = self._endpoint_pool.endpoints, self._endpoint_pool.min_operators
         if not calls or len(endpoints) == 1:
             return self._ask(endpoints[0], calls)
         if any("latest" in params for _, params in calls):
-            at = at_hash(self._head().hash)
+            block_ref = at_hash(self._head().hash)
             calls = [
-                (method, [at if param == "latest" else param for param in params])
+                (method, [block_ref if param == "latest" else param for param in params])
                 for method, params in calls
             ]
 
-        what = [self._what or f"the answer to {method}" for method, _ in calls]
+        answer_names = [self._what or f"the answer to {method}" for method, _ in calls]
 
         def vote(answers: Mapping[Endpoint, list[Any]]) -> list[str]:
             return [
                 confirmed_value(
                     [
-                        (endpoint.operator, _key(call, replies[i]))
+                        (endpoint.operator, _vote_key(call, replies[i]))
                         for endpoint, replies in answers.items()
                     ],
-                    minimum,
-                    what[i],
+                    min_operators,
+                    answer_names[i],
                 )
                 for i, call in enumerate(calls)
             ]
 
-        quorum = quorum_size(len(operators_of(endpoints)), minimum)
+        quorum = quorum_size(len(operators_of(endpoints)), min_operators)
         poll = self._endpoint_pool.ask(
             lambda endpoint: self._ask(endpoint, calls),
-            enough=lambda answers: (
+            is_enough=lambda answers: (
                 len(operators_of(answers)) >= quorum and is_decided(vote, answers)
             ),
         )
         self._endpoint_pool.require(poll)
-        chosen = vote(poll.answers)
-        equal: list[list[Any]] = [[] for _ in calls]
+        agreed_keys = vote(poll.answers)
+        equal_answers: list[list[Any]] = [[] for _ in calls]
         for endpoint, replies in poll.answers.items():
             for i, call in enumerate(calls):
-                if _key(call, replies[i]) == chosen[i]:
-                    equal[i].append(replies[i])
+                if _vote_key(call, replies[i]) == agreed_keys[i]:
+                    equal_answers[i].append(replies[i])
                 else:
-                    self._endpoint_pool.blame(endpoint, f"differs in {what[i]}")
-        return [_representative(answers) for answers in equal]
+                    self._endpoint_pool.blame(endpoint, f"differs in {answer_names[i]}")
+        return [_representative(answers) for answers in equal_answers]
 
     def _ask(self, endpoint: Endpoint, calls: Sequence[RpcCall]) -> list[Any]:
         """Return one endpoint's raw answers, pages whole. Among several, a refusal is a vote."""
@@ -137,26 +137,31 @@ class QuorumProvider(CheckedProvider):
 
 class SnapshotProvider(QuorumProvider):
     """Provider of one batch at the block `head`, whose header comes first, asked of the endpoints
-    `able`: all answers of an endpoint are one vote (T2). `names` are those of the answers after the
-    header, items of a page one by one. After the batch, `agreement` has the operators that agree,
-    `alike` their endpoints, and `lost` the failures of others.
+    `endpoints_with_block`: all answers of an endpoint are one vote (T2). `names` are those of the
+    answers after the header, items of a page one by one. After the batch, `agreement` has the
+    operators that agree, `agreeing` their endpoints, and `failures` those of others.
     """
 
     agreement: QuorumAgreement
-    alike: Sequence[Endpoint]
+    agreeing: Sequence[Endpoint]
 
     def __init__(
         self,
         endpoint_pool: EndpointPool,
         pages: LensPages,
         head: Head,
-        able: Sequence[Endpoint],
-        lost: Mapping[Endpoint, TrimtabError],
+        endpoints_with_block: Sequence[Endpoint],
+        failures: Mapping[Endpoint, TrimtabError],
         names: Sequence[str],
     ) -> None:
         super().__init__(endpoint_pool)
-        self._snapshot_pages, self._block, self._able, self._names = pages, head, able, names
-        self.lost = dict(lost)
+        self._snapshot_pages, self._block, self._endpoints_with_block, self._names = (
+            pages,
+            head,
+            endpoints_with_block,
+            names,
+        )
+        self.failures = dict(failures)
 
     def batch(self, calls: Sequence[RpcCall]) -> list[Any]:
         """See Transport. Raises Refused if there is no quorum, naming dissenters and differences."""
@@ -174,24 +179,26 @@ class SnapshotProvider(QuorumProvider):
         def agreement(votes: Mapping[Endpoint, EndpointAnswer]) -> QuorumAgreement:
             return find_quorum(list(votes.values()), self._names, endpoint_pool.min_operators)
 
-        poll = endpoint_pool.ask(cast_vote, self._able, lambda votes: is_decided(agreement, votes))
-        self.lost |= poll.lost
-        endpoint_pool.require(PollResult(poll.answers, self.lost))
+        poll = endpoint_pool.ask(
+            cast_vote, self._endpoints_with_block, lambda votes: is_decided(agreement, votes)
+        )
+        self.failures |= poll.failures
+        endpoint_pool.require(PollResult(poll.answers, self.failures))
         self.agreement = agreement(poll.answers)
         agreed = self.agreement.endpoint_answer
-        self.alike = [line for line, vote in poll.answers.items() if vote.says == agreed.says]
+        self.agreeing = [line for line, vote in poll.answers.items() if vote.says == agreed.says]
         for endpoint, vote in poll.answers.items():
             if vote.says != agreed.says:
                 what = difference(agreed, vote, self._names)
                 endpoint_pool.blame(endpoint, f"differs in {what}")
-        return answers[self.alike[0]]
+        return answers[self.agreeing[0]]
 
     def _ask(self, endpoint: Endpoint, calls: Sequence[RpcCall]) -> list[Any]:
         """Return one endpoint's answers in canonical form; of a contract or a slot that it refuses
         to read, nothing.
         """
-        raw = endpoint.batch(calls)
-        header = require_result(endpoint.name, HEADER, raw[0])
+        raw_answers = endpoint.batch(calls)
+        header = require_result(endpoint.name, BLOCK_METHOD, raw_answers[0])
         if parse_head(header, 0).hash != self._block.hash:
             raise Retryable(
                 f"{endpoint.name} returned a different block {self._block.number} than before",
@@ -199,13 +206,15 @@ class SnapshotProvider(QuorumProvider):
                 code=ErrorCode.REORG,
             )
         answers: list[Any] = []
-        whole = self._snapshot_pages.complete(endpoint, calls, raw)
-        for (method, params), answer in zip(calls, whole, strict=True):
-            if isinstance(answer, RpcFault) and method in _NOTHING:
-                answers.append(_NOTHING[method])
+        complete_answers = self._snapshot_pages.complete(endpoint, calls, raw_answers)
+        for (method, params), answer in zip(calls, complete_answers, strict=True):
+            if isinstance(answer, RpcFault) and method in _EMPTY_ANSWERS:
+                answers.append(_EMPTY_ANSWERS[method])
                 continue
-            named = f"{method} by block hash" if isinstance(params[-1], Mapping) else method
-            answers.append(checked_answer(method, require_result(endpoint.name, named, answer)))
+            method_name = f"{method} by block hash" if isinstance(params[-1], Mapping) else method
+            answers.append(
+                checked_answer(method, require_result(endpoint.name, method_name, answer))
+            )
         return answers
 
     def _values(self, call: RpcCall, answer: Any) -> Sequence[Any]:
@@ -214,18 +223,22 @@ class SnapshotProvider(QuorumProvider):
         return encoded_answers(items, bytes.fromhex(answer[2:])) if items else [answer]
 
 
-_NOTHING = {DATA: "0x", SLOT: hex_data(bytes(32))}
+_EMPTY_ANSWERS = {CALL_METHOD: "0x", STORAGE_METHOD: hex_data(bytes(32))}
 
 
-def _representative(equal: Sequence[Any]) -> Any:
+def _representative(equal_answers: Sequence[Any]) -> Any:
     """Return one of the equal answers. Of errors, return one with the most frequent code, so that
     no single operator decides the reason.
     """
-    codes = [answer.code for answer in equal if isinstance(answer, RpcFault)]
-    return max(equal, key=lambda answer: codes.count(answer.code)) if codes else equal[0]
+    codes = [answer.code for answer in equal_answers if isinstance(answer, RpcFault)]
+    return (
+        max(equal_answers, key=lambda answer: codes.count(answer.code))
+        if codes
+        else equal_answers[0]
+    )
 
 
-def _key(call: RpcCall, answer: object) -> str:
+def _vote_key(call: RpcCall, answer: object) -> str:
     if isinstance(answer, RpcFault):
         return _FAULT
     return json.dumps(_without_extra_fields(call, answer), sort_keys=True).lower()
@@ -237,7 +250,7 @@ def _without_extra_fields(call: RpcCall, answer: object) -> object:
     answer unchanged.
     """
     method, params = call
-    if method == HEADER and params[-1] is False and isinstance(answer, Mapping):
+    if method == BLOCK_METHOD and params[-1] is False and isinstance(answer, Mapping):
         return {field: answer.get(field) for field in HEADER_FIELDS}
     if isinstance(answer, list) and all(
         isinstance(event, dict) and "topics" in event for event in answer

@@ -25,22 +25,22 @@ WIDTH = 78
 @dataclass(frozen=True, slots=True)
 class Question:
     """One question: `about` explains it, `default` answers an empty line (None: an answer is needed,
-    which `needed` describes), `take` checks an answer, `shown` formats it.
+    which `remedy` describes), `apply` checks an answer, `format` formats it.
     """
 
     name: str
     about: Callable[[InitAnswers], str]
     default: Callable[[InitAnswers], str | None]
-    take: Callable[[InitAnswers, str], InitAnswers]
-    shown: Callable[[InitAnswers], str]
-    needed: str = ""
+    apply: Callable[[InitAnswers, str], InitAnswers]
+    format: Callable[[InitAnswers], str]
+    remedy: str = ""
 
 
 def guided_init(
     path: Path, answers: InitAnswers, answered: Collection[str] = ()
 ) -> InitDocument | None:
-    """Ask every question but those `given`, whose answers are only checked; show all answers, and
-    write the config; None if the user does not confirm. Until then no file exists.
+    """Ask every question except those in `answered`; the answers to these are only checked. Then
+    show all answers, and write the config once the user confirms; otherwise return None.
     """
     questions = _questions()
     _say("New config. Nothing is sent, and nothing is written before you confirm it.")
@@ -53,9 +53,9 @@ def guided_init(
     while True:
         _say("")
         for number, question in enumerate(questions, 1):
-            _say(f"{number} {question.name:<10} {question.shown(answers)}", "  ")
-        _outlook(answers)
-        text = _line("Write it? yes, no, or the number of an answer to change: ")
+            _say(f"{number} {question.name:<10} {question.format(answers)}", "  ")
+        _show_outlook(answers)
+        text = _read_line("Write it? yes, no, or the number of an answer to change: ")
         if text.lower() in ("y", "yes"):
             try:
                 return answers.write(path)
@@ -76,7 +76,7 @@ def guided_init(
 def _check(question: Question, answers: InitAnswers) -> InitAnswers:
     """Check an answer that an option gave; ask if it is not valid."""
     try:
-        return question.take(answers, question.default(answers) or "")
+        return question.apply(answers, question.default(answers) or "")
     except ConfigError as error:
         _refuse(error)
         return _ask(question, answers)
@@ -87,12 +87,12 @@ def _ask(question: Question, answers: InitAnswers) -> InitAnswers:
     _say(f"{question.name}. {question.about(answers)}")
     while True:
         default = question.default(answers)
-        text = _line(f"{question.name}{'' if default is None else f' [{default}]'}: ")
+        text = _read_line(f"{question.name}{'' if default is None else f' [{default}]'}: ")
         if not text and default is None:
-            _refuse(ConfigError(f"{question.name}: nothing was entered", question.needed))
+            _refuse(ConfigError(f"{question.name}: nothing was entered", question.remedy))
             continue
         try:
-            return question.take(answers, text or default or "")
+            return question.apply(answers, text or default or "")
         except ConfigError as error:
             _refuse(error)
 
@@ -101,18 +101,18 @@ def _questions() -> tuple[Question, ...]:
     from agent import app as api
     from agent.app.start.guide import variable_state
 
-    def basket(answers: InitAnswers) -> str:
+    def basket_text(answers: InitAnswers) -> str:
         lines = [
             "What the portfolio holds: a number of this list, or your own, like WETH=50% USDC=50%"
         ]
-        known = api.baskets(answers.network)
-        for number, basket in enumerate(known, 1):
+        baskets = api.baskets(answers.network)
+        for number, basket in enumerate(baskets, 1):
             contents = " ".join(f"{symbol} {share}" for symbol, share in basket.targets)
             lines.append(f"{number} {basket.name}: {contents}; from {basket.least} USDC")
             if basket.past is not None:
                 lines.append(f"  {past_text(basket.past, short=True)}")
-        past = any(basket.past is not None for basket in known)
-        basis = f"Past: {api.PAST_BASIS}; not a forecast. " if past else ""
+        has_past = any(basket.past is not None for basket in baskets)
+        basis = f"Past: {api.PAST_BASIS}; not a forecast. " if has_past else ""
         lines.append(f"{basis}From: minimum capital at 1 gwei.")
         return "\n".join(lines)
 
@@ -154,7 +154,7 @@ def _questions() -> tuple[Question, ...]:
         ),
         Question(
             "Basket",
-            basket,
+            basket_text,
             lambda answers: answers.template or _pairs(answers.targets) or None,
             lambda answers, text: answers.with_basket(text, api.baskets(answers.network)),
             lambda answers: answers.template or _pairs(answers.targets),
@@ -195,7 +195,7 @@ def _questions() -> tuple[Question, ...]:
     )
 
 
-def _outlook(answers: InitAnswers) -> None:
+def _show_outlook(answers: InitAnswers) -> None:
     """Print whether the amount is worth it, if the answers make a config."""
     try:
         lines = answers.outlook()
@@ -211,7 +211,7 @@ def _pairs(pairs: tuple[tuple[str, str], ...]) -> str:
     return " ".join(f"{name}={value}" for name, value in pairs)
 
 
-def _line(prompt: str) -> str:
+def _read_line(prompt: str) -> str:
     """Return a line from the terminal. Raises KeyboardInterrupt at the end of input."""
     sys.stderr.write(prompt)
     sys.stderr.flush()

@@ -186,11 +186,11 @@ def comparison(item: Document, unit: str) -> FigureTable:
         ("cost",),
         ("sale", "short"),
     )
-    for name, sale, short in SALE_OR_HEDGE:
+    for name, sale_key, short_key in SALE_OR_HEDGE:
         figure_table.add_row(
             name,
-            amount(item[sale], 2) if sale else "",
-            amount(item[short], 2) if short else "",
+            amount(item[sale_key], 2) if sale_key else "",
+            amount(item[short_key], 2) if short_key else "",
             style="bold" if name == "total" else "",
         )
     figure_table.note = (
@@ -270,10 +270,10 @@ def show_summary(console: Console, document: Document) -> None:
         f" {summary['unit']}, account value {money(summary['value'])} {summary['unit']}, utilisation"
         f" {share(summary['utilisation'])} of at most {share(summary['max_utilisation'])}"
     )
-    if (near := summary["liquidation"]) is not None:
+    if (nearest := summary["liquidation"]) is not None:
         text += (
-            f"; nearest liquidation: {near['symbol']} at {brief(near['price'])},"
-            f" {percent(near['distance'], '+')} away"
+            f"; nearest liquidation: {nearest['symbol']} at {brief(nearest['price'])},"
+            f" {percent(nearest['distance'], '+')} away"
         )
     if summary["broken"]:
         text += f"; breached: {', '.join(summary['broken'])} (trimtab margin)"
@@ -347,7 +347,7 @@ def percent(text: str, sign: str = "", places: int = 2) -> str:
     return f"{float(text) * 100:{sign}.{places}f} %"
 
 
-PROFIT = (
+PROFIT_PARTS = (
     ("price", ""),
     ("slippage", "-"),
     ("funding", "-"),
@@ -356,7 +356,7 @@ PROFIT = (
     ("insured", ""),
 )
 """Components of a profit, with "-" for those that reduce it."""
-NAMES = {"penalties": "liquidation penalties", "insured": "the venue's insurance"}
+PART_LABELS = {"penalties": "liquidation penalties", "insured": "the venue's insurance"}
 BOOKS = ("agent", "held")
 
 
@@ -368,11 +368,11 @@ def show_book(document: Document) -> None:
     figure_table = table(f"Futures, {document['bars']} bars", ("what",), BOOKS)
     figure_table.add_row("start value", *(money(document["start_value"]) for _ in books))
     figure_table.add_row("final value", *(money(book["final_value"]) for book in books))
-    for name, sign in PROFIT:
+    for name, sign in PROFIT_PARTS:
         parts = [book["profit"][name] for book in books]
         if sign or any(part != "0" for part in parts):
             texts = [_negated(part) if sign else part for part in parts]
-            figure_table.add_row(f"from {NAMES.get(name, name)}", *map(money, texts))
+            figure_table.add_row(f"from {PART_LABELS.get(name, name)}", *map(money, texts))
     for name, key in (("Sharpe ratio", "sharpe"), ("maximum drawdown", "max_drawdown")):
         figure_table.add_row(name, *(figure(key, book["figures"][key]) for book in books))
     figure_table.add_row("highest leverage", *(leverage(book["max_leverage"]) for book in books))
@@ -434,27 +434,27 @@ def _show_events(name: str, book: Document) -> None:
     from agent.cli.display.tables import money
 
     for liquidation in book["liquidations"][:1]:
-        day = datetime.fromtimestamp(liquidation["time"], UTC)
-        say(f"{name}: first liquidated on {day:%Y-%m-%d %H:%M} UTC")
+        time = datetime.fromtimestamp(liquidation["time"], UTC)
+        say(f"{name}: first liquidated on {time:%Y-%m-%d %H:%M} UTC")
     if book["deposited"] != "0":
         say(f"{name}: {money(book['deposited'])} deposited from the wallet")
-    for why, times in {**book["unfilled"], **book["refused"]}.items():
-        say(f"{name}: {times} orders unfilled or reduced: {why}")
+    for why, count in {**book["unfilled"], **book["refused"]}.items():
+        say(f"{name}: {count} orders unfilled or reduced: {why}")
 
 
 def _show_hedge(document: Document) -> None:
     from agent.cli.display.tables import money
 
-    until = "still open"
+    end_text = "still open"
     if document["closed"] is not None:
-        until = f"closed {datetime.fromtimestamp(document['closed'], UTC):%Y-%m-%d %H:%M}: {document['end']}"
-    earned = (
+        end_text = f"closed {datetime.fromtimestamp(document['closed'], UTC):%Y-%m-%d %H:%M}: {document['end']}"
+    profit = (
         "unknown: part was liquidated" if document["profit"] is None else money(document["profit"])
     )
-    opened = datetime.fromtimestamp(document["opened"], UTC)
+    opened_at = datetime.fromtimestamp(document["opened"], UTC)
     say(
-        f"hedge of {document['size'].lstrip('-')} {document['symbol']}, opened {opened:%Y-%m-%d %H:%M} UTC,"
-        f" {until}; earned excluding funding: {earned}"
+        f"hedge of {document['size'].lstrip('-')} {document['symbol']}, opened {opened_at:%Y-%m-%d %H:%M} UTC,"
+        f" {end_text}; earned excluding funding: {profit}"
     )
 
 

@@ -28,7 +28,7 @@ from agent.cli.display.terminal import Document, cell, say
 
 ACTION_AMOUNTS = ("amounts_raw", "min_raw", "fees_raw")
 SLICE_PARTS = ("moved", "fees", "impact", "skew", "gas", "waiting", "rest", "total")
-MOST_ROWS, FEWEST_ROWS = 6, 2
+MAX_ROWS, ROWS_IF_REFUSED = 6, 2
 """Number of swaps on the short screen of 24 lines, and the smaller number shown together with
 failed guards.
 """
@@ -41,21 +41,21 @@ def show_plan(
     *,
     verbose: bool = False,
     with_decision: bool = True,
-    more: str = "--json",
+    details_option: str = "--json",
 ) -> None:
-    """Print a plan. `more` is the option that shows the omitted details."""
+    """Print a plan. `details_option` is the option that shows the omitted details."""
     from agent.app.describe import replace_pool_addresses
 
     if with_decision:
         console.print(decision(document))
-    refused = document["outcome"] == "refused"
+    is_refused = document["outcome"] == "refused"
     if document["legs"]:
-        most = FEWEST_ROWS if refused else MOST_ROWS
+        max_rows = ROWS_IF_REFUSED if is_refused else MAX_ROWS
         if verbose:
-            most = len(document["legs"])
-        console.print(legs(document, decimals, most))
-        if len(document["legs"]) > most:
-            console.print(cell(f"and {len(document['legs']) - most} more swaps"))
+            max_rows = len(document["legs"])
+        console.print(legs(document, decimals, max_rows))
+        if len(document["legs"]) > max_rows:
+            console.print(cell(f"and {len(document['legs']) - max_rows} more swaps"))
     if document["actions"]:
         console.print(actions_table(document["actions"], decimals))
         console.print(
@@ -67,14 +67,14 @@ def show_plan(
     if verbose:
         _details(console, document)
     else:
-        _summary(console, document, more)
+        _summary(console, document, details_option)
     if document["flows"]:
         console.print(transfers_table(document["flows"]))
     for action in document.get("futures_actions", ()):
         console.print(cell(f"To send: {action}"))
     if "futures" in document:
         show_summary(console, document)
-    if refused:
+    if is_refused:
         reason = document["reason"]
         if not verbose:
             reason = replace_pool_addresses(reason, document["pools"])
@@ -85,9 +85,9 @@ def show_plan(
 def show_sent(console: Console, document: Document, decimals: dict[str, int]) -> None:
     """Print the transactions of a step, and their changes to wallet and futures."""
     console.print(transactions(document))
-    filled = {fill["note"] for fill in document.get("fills") or ()}
+    filled_notes = {fill["note"] for fill in document.get("fills") or ()}
     for item in document["transactions"]:  # margin moves and delegates
-        if item["kind"] == "futures" and item["note"] not in filled:
+        if item["kind"] == "futures" and item["note"] not in filled_notes:
             console.print(cell(f"Futures: {item['note']}: {item['status']}"))
     if document["realised"]:
         console.print(realised(document, decimals))
@@ -95,40 +95,40 @@ def show_sent(console: Console, document: Document, decimals: dict[str, int]) ->
         console.print(fills(document["fills"]))
 
 
-def _summary(console: Console, document: Document, more: str) -> None:
+def _summary(console: Console, document: Document, details_option: str) -> None:
     """Print cost, worst case and weights in one line each, failed guards and the number of omitted
     details; of a plan that is not refused, also why each asset stays off target.
     """
     unit = document["numeraire"]
     if document["legs"] or document["actions"]:
         parts = ", ".join(
-            f"{name} {amount(part, 4)}"
-            for name, part in document["cost"].items()
-            if name != "total" and float(part)
+            f"{name} {amount(amount_text, 4)}"
+            for name, amount_text in document["cost"].items()
+            if name != "total" and float(amount_text)
         )
         cost = (
             f"Cost: {amount(document['cost']['total'], 4)} {unit}, for"
             f" {money(document['turnover'])} {unit} of turnover"
         )
         console.print(cell(f"{cost} ({parts})" if parts else cost))
-        if (worst := document.get("worst_case")) is not None:
+        if (worst_case := document.get("worst_case")) is not None:
             console.print(
                 cell(
-                    f"Worst case: {amount(worst, 4)} {unit}: minimums only, prices off by"
+                    f"Worst case: {amount(worst_case, 4)} {unit}: minimums only, prices off by"
                     " oracle_deviation"
                 )
             )
     if document["outcome"] != "refused" and document["legs"]:
-        after = ", ".join(
+        weights_after = ", ".join(
             f"{symbol} {bps(weight)}" for symbol, weight in document["weights_after_bps"].items()
         )
-        console.print(cell(f"Weights after: {after}"))
+        console.print(cell(f"Weights after: {weights_after}"))
     if document["zone"] is not None and document["zone"]["plan"] is not None:
-        weighed = document["zone"]["plan"]
+        zone_plan = document["zone"]["plan"]
         console.print(
             cell(
-                f"Zone: saves {amount(weighed['saved_risk'], 4)} {unit} of risk for"
-                f" {amount(weighed['cost'], 4)} {unit}"
+                f"Zone: saves {amount(zone_plan['saved_risk'], 4)} {unit} of risk for"
+                f" {amount(zone_plan['cost'], 4)} {unit}"
             )
         )
     if (tax := document.get("tax")) is not None and tax["disposals"]:
@@ -137,17 +137,19 @@ def _summary(console: Console, document: Document, more: str) -> None:
         console.print(cell(format_execution(document["gradual_execution"], unit)))
     if document["outcome"] != "refused":
         show_off_target(console, document)
-    failed = [item for item in document["verdicts"] if not item["passed"]]
-    if failed:
-        console.print(verdicts(failed, document["pools"]))
+    failed_verdicts = [item for item in document["verdicts"] if not item["passed"]]
+    if failed_verdicts:
+        console.print(verdicts(failed_verdicts, document["pools"]))
     if document["verdicts"]:
         message = (
-            f"Guards: {len(document['verdicts']) - len(failed)} of {len(document['verdicts'])}"
+            f"Guards: {len(document['verdicts']) - len(failed_verdicts)} of {len(document['verdicts'])}"
             " passed"
         )
         if document["skipped"]:
             message += f"; {len(document['skipped'])} pools or assets skipped"
-        console.print(cell(f"{message} (details: {more})", "bold red" if failed else ""))
+        console.print(
+            cell(f"{message} (details: {details_option})", "bold red" if failed_verdicts else "")
+        )
 
 
 def show_off_target(console: Console, document: Document) -> None:
@@ -184,20 +186,20 @@ def _details(console: Console, document: Document) -> None:
         )
 
 
-def legs(document: Document, decimals: dict[str, int], most: int) -> FigureTable:
-    """Return a table of the first `most` swaps of a plan."""
+def legs(document: Document, decimals: dict[str, int], max_rows: int) -> FigureTable:
+    """Return a table of the first `max_rows` swaps of a plan."""
     figure_table = table("Swaps", ("#", "pool"), ("sell", "buy", "at least", "impact"))
-    for number, leg in enumerate(document["legs"][:most], 1):
-        sold, bought = decimals[leg["token_in"]], decimals[leg["token_out"]]
+    for number, leg in enumerate(document["legs"][:max_rows], 1):
+        sold_decimals, bought_decimals = decimals[leg["token_in"]], decimals[leg["token_out"]]
         name = document["pools"].get(
             leg["pool"], f"{leg['pool'][:6]}…{leg['pool'][-4:]} {leg['fee_pips'] / 10_000:g} %"
         )
         figure_table.add_row(
             str(number) + (" ↳" if leg["source"] == "router" else ""),
             name,
-            f"{brief(coins(leg['amount_in_raw'], sold))} {leg['token_in']}",
-            f"{brief(coins(leg['amount_out_raw'], bought))} {leg['token_out']}",
-            brief(coins(leg["min_out_raw"], bought)),
+            f"{brief(coins(leg['amount_in_raw'], sold_decimals))} {leg['token_in']}",
+            f"{brief(coins(leg['amount_out_raw'], bought_decimals))} {leg['token_out']}",
+            brief(coins(leg["min_out_raw"], bought_decimals)),
             f"{leg['impact_bps']} bps",
         )
     return figure_table
@@ -205,17 +207,17 @@ def legs(document: Document, decimals: dict[str, int], most: int) -> FigureTable
 
 def show_quote(console: Console, document: Document, decimals: dict[str, int]) -> None:
     """Print a whole quote."""
-    console.print(legs(document, decimals, MOST_ROWS))
-    if len(document["legs"]) > MOST_ROWS:
-        console.print(cell(f"and {len(document['legs']) - MOST_ROWS} more swaps (all: --json)"))
-    sold, bought = document["token_in"], document["token_out"]
-    sold_coins, got = (
+    console.print(legs(document, decimals, MAX_ROWS))
+    if len(document["legs"]) > MAX_ROWS:
+        console.print(cell(f"and {len(document['legs']) - MAX_ROWS} more swaps (all: --json)"))
+    token_in, token_out = document["token_in"], document["token_out"]
+    sold_coins, bought_coins = (
         amount(coins(document[key], decimals[token]), 18)
-        for key, token in (("amount_in_raw", sold), ("amount_out_raw", bought))
+        for key, token in (("amount_in_raw", token_in), ("amount_out_raw", token_out))
     )
     console.print(
         cell(
-            f"{sold_coins} {sold} would buy {got} {bought}; fees {amount(document['fee'])}"
+            f"{sold_coins} {token_in} would buy {bought_coins} {token_out}; fees {amount(document['fee'])}"
             f" {document['numeraire']}"
         )
     )
@@ -254,9 +256,9 @@ def verdicts(documents: Sequence[Document], pools: dict[str, str]) -> FigureTabl
 
     figure_table = table("Guards", ("", "guard", "measured", "limit"))
     for item in documents:
-        mark = cell("✓", "green") if item["passed"] else cell("refused", "bold red")
+        result = cell("✓", "green") if item["passed"] else cell("refused", "bold red")
         figure_table.add_row(
-            mark,
+            result,
             item["guard"],
             replace_pool_addresses(item["measured"], pools),
             replace_pool_addresses(item["limit"], pools),
@@ -355,9 +357,9 @@ def slices_table(document: Document, numeraire: str) -> FigureTable:
         ("slices", *SLICE_PARTS),
     )
     for option in document["options"]:
-        chosen = option["rounds"] == document["chosen"]
+        is_chosen = option["rounds"] == document["chosen"]
         figures = [str(option["rounds"]), *(money(option[part]) for part in SLICE_PARTS)]
-        figure_table.add_row(*(cell(text, "bold" if chosen else "") for text in figures))
+        figure_table.add_row(*(cell(text, "bold" if is_chosen else "") for text in figures))
     return figure_table
 
 
@@ -374,31 +376,34 @@ def executions_table(documents: Sequence[Document]) -> FigureTable:
                 item["began"],
                 item["next"] or "",
                 f"{item['state']}: {item['why']}".rstrip(": "),
-                f"{item['rounds_done']} of ~{_rounds(item)}",
+                f"{item['rounds_done']} of ~{_estimated_rounds(item)}",
             )
             for item in documents
         ),
     )
 
 
-def _rounds(document: Document) -> int:
+def _estimated_rounds(document: Document) -> int:
     """Return the number of parts, at least one more than are done while the execution is open."""
-    done, is_open = int(document["rounds_done"]), bool(document.get("state", "open") == "open")
-    return max(int(document["rounds_about"]), done + is_open)
+    rounds_done, is_open = (
+        int(document["rounds_done"]),
+        bool(document.get("state", "open") == "open"),
+    )
+    return max(int(document["rounds_about"]), rounds_done + is_open)
 
 
 def format_execution(document: Document, numeraire: str) -> str:
     """Describe the progress of a gradual execution in one sentence."""
     if document["purchase"] is not None:
-        traded, whole = money(document["moved"]), money(document["wish"])
+        traded_text, total_text = money(document["moved"]), money(document["wish"])
         # A part of a deposit stays in the numeraire by its target; a first purchase trades all of it.
         amounts = (
-            f"{traded} {numeraire} traded of a deposit of {whole} {numeraire}"
+            f"{traded_text} {numeraire} traded of a deposit of {total_text} {numeraire}"
             if document["purchase"] == "top-up"
-            else f"{traded} of {whole} {numeraire} traded"
+            else f"{traded_text} of {total_text} {numeraire} traded"
         )
         return (
-            f"{document['purchase'].capitalize()}: {document['rounds_done']} of {_rounds(document)} parts done,"
+            f"{document['purchase'].capitalize()}: {document['rounds_done']} of {_estimated_rounds(document)} parts done,"
             f" {amounts}; next at {document['next']} UTC"
         )
     budget = "no budget" if document["budget"] is None else f"budget {document['budget']}"

@@ -50,7 +50,7 @@ class FigureTable:
 
     heading: Text
     names: tuple[str, ...]
-    right: frozenset[str]
+    figure_columns: frozenset[str]
     note: str = ""
     show_header: bool = True
     rows: list[tuple[tuple[Text | Bar, ...], str]] = field(default_factory=list)
@@ -64,54 +64,62 @@ class FigureTable:
         if self.heading.plain:
             yield self.heading
         bars = {
-            at for cells, _ in self.rows for at, cell in enumerate(cells) if isinstance(cell, Bar)
+            column
+            for cells, _ in self.rows
+            for column, cell in enumerate(cells)
+            if isinstance(cell, Bar)
         }
-        without = [at for at in range(len(self.names)) if at not in bars]
-        for columns in (list(range(len(self.names))), without):
+        without_bars = [column for column in range(len(self.names)) if column not in bars]
+        for columns in (list(range(len(self.names))), without_bars):
             if (widths := self._widths(columns, options.max_width)) is not None:
-                yield self._beside(columns, widths)
+                yield self._side_by_side(columns, widths)
                 break
         else:
             for cells, style in self.rows:
                 yield from self._stacked(
-                    [(self.names[at], cells[at]) for at in without], style, options.max_width
+                    [(self.names[column], cells[column]) for column in without_bars],
+                    style,
+                    options.max_width,
                 )
         if self.note:
             yield cell(self.note, "italic dim")
         yield Text()
 
-    def _widths(self, columns: Sequence[int], room: int) -> list[int] | None:
+    def _widths(self, columns: Sequence[int], max_width: int) -> list[int] | None:
         """Return the width of each column: its full width if there is room, else at least its
         minimum. None if even the minimums do not fit.
         """
-        sizes = [self._measure(at) for at in columns]
-        least = sum(low for low, _ in sizes)
-        spare = room - GAP * (len(columns) - 1) - least
-        missing = sum(high for _, high in sizes) - least
-        if spare < 0:
+        sizes = [self._measure(column) for column in columns]
+        total_min = sum(min_width for min_width, _ in sizes)
+        spare_width = max_width - GAP * (len(columns) - 1) - total_min
+        max_growth = sum(full_width for _, full_width in sizes) - total_min
+        if spare_width < 0:
             return None
-        if missing <= spare:
-            return [high for _, high in sizes]
-        return [low + spare * (high - low) // missing for low, high in sizes]
+        if max_growth <= spare_width:
+            return [full_width for _, full_width in sizes]
+        return [
+            min_width + spare_width * (full_width - min_width) // max_growth
+            for min_width, full_width in sizes
+        ]
 
-    def _measure(self, at: int) -> tuple[int, int]:
+    def _measure(self, column: int) -> tuple[int, int]:
         """Return minimum and full width of a column: figures do not wrap, free text wraps between
         words.
         """
-        head = self.names[at] if self.show_header else ""
-        cells = [cells[at] for cells, _ in self.rows]
+        header = self.names[column] if self.show_header else ""
+        cells = [cells[column] for cells, _ in self.rows]
         if any(isinstance(cell, Bar) for cell in cells):
             return FEWEST_CELLS, BAR_CELLS
         texts = [cell.plain for cell in cells if isinstance(cell, Text)]
-        most = max(
-            (cell_len(line) for text in (head, *texts) for line in text.splitlines()), default=0
+        full_width = max(
+            (cell_len(line) for text in (header, *texts) for line in text.splitlines()), default=0
         )
-        least = _longest_word(head, *texts)
-        if self.names[at] in self.right:
-            return max(least, *map(cell_len, texts), 0), most
-        return max(least, min(most, NARROWEST)), most
+        min_width = _longest_word(header, *texts)
+        if self.names[column] in self.figure_columns:
+            return max(min_width, *map(cell_len, texts), 0), full_width
+        return max(min_width, min(full_width, NARROWEST)), full_width
 
-    def _beside(self, columns: Sequence[int], widths: Sequence[int]) -> Table:
+    def _side_by_side(self, columns: Sequence[int], widths: Sequence[int]) -> Table:
         grid = Table(
             box=box.SIMPLE_HEAD,
             show_edge=False,
@@ -120,53 +128,59 @@ class FigureTable:
             header_style="dim",
         )
         grid.show_header = self.show_header
-        for at, width in zip(columns, widths, strict=True):
+        for column, width in zip(columns, widths, strict=True):
             grid.add_column(
-                self.names[at],
-                justify="right" if self.names[at] in self.right else "left",
+                self.names[column],
+                justify="right" if self.names[column] in self.figure_columns else "left",
                 width=width,
                 overflow="fold",
             )
         for cells, style in self.rows:
-            grid.add_row(*(cells[at] for at in columns), style=style)
+            grid.add_row(*(cells[column] for column in columns), style=style)
         return grid
 
     def _stacked(
-        self, named: Sequence[tuple[str, Text | Bar]], style: str, room: int
+        self, named_cells: Sequence[tuple[str, Text | Bar]], style: str, max_width: int
     ) -> RenderResult:
         """Return one row as lines: its name, then each figure after its label, or below it if the
         line is too short.
         """
-        texts = [(name.strip(), value) for name, value in named if isinstance(value, Text)]
-        first = next((at for at, (name, _) in enumerate(texts) if name not in ("", "#")), 0)
-        title = Text(" ").join(text for _, text in texts[: first + 1] if text.plain)
-        if texts and texts[first][0] in self.right and self.show_header:
-            title = Text.assemble(f"{texts[first][0]} ", title)
+        texts = [(name.strip(), value) for name, value in named_cells if isinstance(value, Text)]
+        title_index = next(
+            (index for index, (name, _) in enumerate(texts) if name not in ("", "#")), 0
+        )
+        title = Text(" ").join(text for _, text in texts[: title_index + 1] if text.plain)
+        if texts and texts[title_index][0] in self.figure_columns and self.show_header:
+            title = Text.assemble(f"{texts[title_index][0]} ", title)
         title.stylize(Style.combine([Style(bold=True), Style.parse(style)]))
         if title.plain:
             yield title
         pairs: list[tuple[str, Text]] = []
-        for name, pair in texts[first + 1 :]:
+        for name, value in texts[title_index + 1 :]:
             if not name and pairs and self.show_header:
                 pairs[-1] = (
                     pairs[-1][0],
-                    Text(" ").join(part for part in (pairs[-1][1], pair) if part.plain),
+                    Text(" ").join(part for part in (pairs[-1][1], value) if part.plain),
                 )
-            elif pair.plain:
-                pairs.append((name if self.show_header else "", pair))
-        lead = max((cell_len(name) + GAP for name, _ in pairs if name), default=0) + GAP
-        for name, pair in pairs:
-            needed = cell_len(pair.plain) if name in self.right else _longest_word(pair.plain)
-            if lead + needed <= room:
+            elif value.plain:
+                pairs.append((name if self.show_header else "", value))
+        indent = max((cell_len(name) + GAP for name, _ in pairs if name), default=0) + GAP
+        for name, value in pairs:
+            needed_width = (
+                cell_len(value.plain) if name in self.figure_columns else _longest_word(value.plain)
+            )
+            if indent + needed_width <= max_width:
                 line = Table.grid(padding=(0, 0))
-                line.add_column(width=lead)
+                line.add_column(width=indent)
                 line.add_column(overflow="fold")
-                line.add_row(Text(" " * GAP + name, "dim"), pair, style=style)
+                line.add_row(Text(" " * GAP + name, "dim"), value, style=style)
                 yield line
                 continue
             if name:
                 yield Text(" " * GAP + name, "dim")
-            yield Text.assemble(" " * min(GAP, max(0, room - needed)), pair, style=style)
+            yield Text.assemble(
+                " " * min(GAP, max(0, max_width - needed_width)), value, style=style
+            )
 
 
 def _longest_word(*texts: str) -> int:
@@ -175,19 +189,21 @@ def _longest_word(*texts: str) -> int:
 
 def table(
     title: str,
-    left: Sequence[str],
-    right: Sequence[str] = (),
+    text_columns: Sequence[str],
+    figure_columns: Sequence[str] = (),
     *,
     order: Sequence[str] = (),
     rows: Iterable[Sequence[str | Text | Bar]] = (),
 ) -> FigureTable:
-    """Create a table; `left` and `right` name the columns by alignment, `order` their order (left
+    """Create a table; `text_columns` and `figure_columns` name the columns by alignment, `order` their order (left
     first by default).
 
-    Figures belong in `right` and are not wrapped, free text and names in `left`.
+    Figures belong in `figure_columns` and are not wrapped, free text and names in `text_columns`.
     """
     figure_table = FigureTable(
-        cell(title, "bold"), tuple(order or (*left, *right)), frozenset(right)
+        cell(title, "bold"),
+        tuple(order or (*text_columns, *figure_columns)),
+        frozenset(figure_columns),
     )
     for row in rows:
         figure_table.add_row(*row)
@@ -226,13 +242,13 @@ def amount(text: str, places: int = 6) -> str:
     """Format a decimal string with thousands separators, truncated to `places`. A result of zero
     has no sign.
     """
-    whole, _, part = text.lstrip("-").partition(".")
-    grouped = f"{int(whole or 0):,}"
-    if decimals := part[:places].rstrip("0"):
-        grouped += f".{decimals}"
-    if text.startswith("-") and grouped != "0":
-        return f"-{grouped}"
-    return grouped
+    whole, _, fraction = text.lstrip("-").partition(".")
+    formatted = f"{int(whole or 0):,}"
+    if decimals := fraction[:places].rstrip("0"):
+        formatted += f".{decimals}"
+    if text.startswith("-") and formatted != "0":
+        return f"-{formatted}"
+    return formatted
 
 
 def money(text: str) -> str:
@@ -249,9 +265,9 @@ def brief(text: str) -> str:
     """Format a decimal string with six significant figures and at least two places. The JSON has
     all digits.
     """
-    whole, _, part = text.lstrip("-").partition(".")
-    figures = len(whole) if int(whole or 0) else -(len(part) - len(part.lstrip("0")))
-    return amount(text, max(2, 6 - figures))
+    whole, _, fraction = text.lstrip("-").partition(".")
+    leading_digits = len(whole) if int(whole or 0) else -(len(fraction) - len(fraction.lstrip("0")))
+    return amount(text, max(2, 6 - leading_digits))
 
 
 def holdings(document: Document, title: str = "Holdings") -> FigureTable:
@@ -262,8 +278,8 @@ def holdings(document: Document, title: str = "Holdings") -> FigureTable:
     )
     figures = ["amount", "price", "value", "weight", "target", "band"]
     exposures = document.get("futures", {}).get("exposures", ())
-    nets = {exposure["symbol"]: money(exposure["net"]) for exposure in exposures}
-    if nets:
+    net_by_symbol = {exposure["symbol"]: money(exposure["net"]) for exposure in exposures}
+    if net_by_symbol:
         figures.insert(4, "net exposure")
     figure_table = table(
         f"{title} at block {document['block']}: {total}",
@@ -272,19 +288,19 @@ def holdings(document: Document, title: str = "Holdings") -> FigureTable:
         order=("token", *figures, ""),
     )
     for item in document["holdings"]:
-        net = (nets.get(item["symbol"], ""),) if nets else ()
+        net_cells = (net_by_symbol.get(item["symbol"], ""),) if net_by_symbol else ()
         low, high = item["band_bps"]
-        outside = not low <= item["weight_bps"] <= high
+        is_outside = not low <= item["weight_bps"] <= high
         figure_table.add_row(
             item["symbol"],
             amount(item["amount"]),
             amount(item["price"], 4),
             money(item["value"]),
-            cell(bps(item["weight_bps"]), "bold red" if outside else ""),
-            *net,
+            cell(bps(item["weight_bps"]), "bold red" if is_outside else ""),
+            *net_cells,
             bps(item["target_bps"]),
             "none" if (low, high) == (0, 10_000) else f"{low / 100:g}-{high / 100:g}",
-            Bar(item["weight_bps"], item["target_bps"], full_bps, outside),
+            Bar(item["weight_bps"], item["target_bps"], full_bps, is_outside),
         )
     return figure_table
 
@@ -326,8 +342,8 @@ def show_status(console: Console, document: Document) -> None:
     _show_margin(console, document)
     console.print(cell(native(document["native"])))
     console.print(cell(format_trigger(document["trigger"])))
-    if (least := document["least_total"]) is not None:
-        console.print(cell(least["text"], "yellow" if least["enough"] is False else ""))
+    if (minimum := document["least_total"]) is not None:
+        console.print(cell(minimum["text"], "yellow" if minimum["enough"] is False else ""))
     for item in document["quarantined"]:
         console.print(
             cell(f"Not readable: {item['item']} {item['address']}: {item['why']}", "yellow")
@@ -398,12 +414,12 @@ def realised(document: Document, decimals: dict[str, int]) -> FigureTable:
     )
     for item in document["realised"]:
         places = decimals[item["symbol"]]
-        planned, got = item["planned_raw"], item["realised_raw"]
+        planned, actual = item["planned_raw"], item["realised_raw"]
         figure_table.add_row(
             item["symbol"],
             amount(coins(planned, places)),
-            amount(coins(got, places)),
-            str(int(got) - int(planned)),
+            amount(coins(actual, places)),
+            str(int(actual) - int(planned)),
         )
     return figure_table
 
@@ -522,10 +538,10 @@ def show_orders(document: Document) -> None:
     """Print all orders as tables."""
     if document["limit_orders"]:
         names = ("id", "order", "limit", "market", "distance", "until")
-        waiting = table("Limit orders", (*names[:4], names[5]), names[4:5], order=names)
+        limit_table = table("Limit orders", (*names[:4], names[5]), names[4:5], order=names)
         for item in document["limit_orders"]:
             market = "unknown" if item["market"] is None else item["market"][0]
-            waiting.add_row(
+            limit_table.add_row(
                 item["id"],
                 item["what"],
                 item["limit"][0],
@@ -533,7 +549,7 @@ def show_orders(document: Document) -> None:
                 _distance(item["off_bps"]),
                 item["until"],
             )
-        out.print(waiting)
+        out.print(limit_table)
     if not document["orders"]:
         if document["limit_orders"]:
             return

@@ -53,13 +53,13 @@ class Output(Console):
             return size
         return ConsoleDimensions(PIPED_COLUMNS, size.height)
 
-    def print(self, *objects: Any, **how: Any) -> None:
+    def print(self, *objects: Any, **options: Any) -> None:
         """Print like Console; plain text is not wrapped when piped."""
         if not self.is_terminal and all(
             isinstance(item, str | Text) or getattr(item, "is_text", False) for item in objects
         ):
-            how.setdefault("soft_wrap", True)
-        super().print(*objects, **how)
+            options.setdefault("soft_wrap", True)
+        super().print(*objects, **options)
 
 
 err = Output(stderr=True, highlight=False)
@@ -134,8 +134,8 @@ def error_document(error: TrimtabError) -> dict[str, Any]:
             {"guard": v.guard, "measured": v.measured, "limit": v.limit, "passed": v.passed}
             for v in error.verdicts
         ]
-    if (place := getattr(error, "place", None)) is not None:  # a proposal awaiting its signer
-        body["proposal"] = {"file": place, **getattr(error, "document", {})}
+    if (file := getattr(error, "path", None)) is not None:  # a proposal awaiting its signer
+        body["proposal"] = {"file": file, **getattr(error, "document", {})}
     return {"error": body}
 
 
@@ -143,14 +143,14 @@ def fail(error: TrimtabError, as_json: bool, lines: bool = False) -> int:
     """Print an error as text or JSON; return its exit code."""
     if as_json:
         emit(error_document(error), True, lambda: None, lines)
-    head = HEADS.get(error.exit_code, "Error")
-    err.print(f"[bold red]{head}[/]:", cell(error.message.removeprefix(f"{head.lower()}: ")))
+    title = ERROR_TITLES.get(error.exit_code, "Error")
+    err.print(f"[bold red]{title}[/]:", cell(error.message.removeprefix(f"{title.lower()}: ")))
     if error.remedy:
         note(f"  What to do: {error.remedy}")
     return error.exit_code
 
 
-HEADS = {
+ERROR_TITLES = {
     2: "Wrong input",
     10: "Refused",
     11: "Try again later",
@@ -182,11 +182,11 @@ def ask(question: str) -> bool:
     """Ask on the terminal; return True only for "y" or "yes". End of input, or no answer within
     ANSWER_PATIENCE_S, declines.
     """
-    until = time.monotonic() + ANSWER_PATIENCE_S
+    deadline_s = time.monotonic() + ANSWER_PATIENCE_S
     err.print(cell(f"{question} [y/N]: "), end="")
     # poll, since a signal just before a blocking read would be handled only after the answer
     while not select.select([sys.stdin], [], [], 0.2)[0]:
-        if time.monotonic() >= until:
+        if time.monotonic() >= deadline_s:
             note(f"\nNo answer within {ANSWER_PATIENCE_S:.0f} s: declined.")
             return False
     return sys.stdin.readline().strip().lower() in ("y", "yes")
@@ -230,7 +230,7 @@ class Spinner:
             self._status.update(cell(format_stage(text)))
 
     @contextmanager
-    def aside(self) -> Iterator[None]:
+    def hidden(self) -> Iterator[None]:
         """Hide the spinner during other output or a prompt."""
         if self._status is None:
             yield
@@ -243,7 +243,7 @@ class Spinner:
 
 
 @contextmanager
-def spinner(text: str) -> Iterator[Spinner]:
+def show_spinner(text: str) -> Iterator[Spinner]:
     """Show a spinner on stderr during a long operation, on terminals only."""
     if not err.is_terminal:
         yield Spinner(None)
@@ -275,18 +275,18 @@ class Bar:
             round(value / max(1, self.full_bps) * (width - 1))
             for value in (self.weight_bps, self.target_bps)
         )
-        off = "red" if self.outside else "green"
-        both, more = min(weight, target), abs(weight - target)
+        gap_style = "red" if self.outside else "green"
+        common, difference = min(weight, target), abs(weight - target)
         yield Text.assemble(
-            ("━" * both, "green" if weight >= target else off),
-            ("╌" * more if weight < target else "", off),
+            ("━" * common, "green" if weight >= target else gap_style),
+            ("╌" * difference if weight < target else "", gap_style),
             ("┃", "bold"),
-            ("━" * more if weight > target else "", off),
+            ("━" * difference if weight > target else "", gap_style),
         )
 
 
-UNWRITABLE = {errno.ENOSPC, errno.EPIPE, errno.EIO, errno.EBADF, errno.EDQUOT, errno.EFBIG}
-PLAIN = {
+OUTPUT_ERRNOS = {errno.ENOSPC, errno.EPIPE, errno.EIO, errno.EBADF, errno.EDQUOT, errno.EFBIG}
+ASCII_FORMS = {
     "✓": "v",
     "…": ".",
     "–": "-",
@@ -310,28 +310,30 @@ PLAIN = {
 
 def replace_unencodable() -> None:
     """Replace characters that an output cannot encode by simpler ones from now on."""
-    codecs.register_error("trimtab-plain", _plainer)
+    codecs.register_error("trimtab-plain", _to_ascii)
     for stream in (sys.stdout, sys.stderr):
         encoding = getattr(stream, "encoding", None) or "utf-8"
         if not encoding.lower().replace("-", "").startswith("utf"):
             stream.reconfigure(errors="trimtab-plain")  # type: ignore[union-attr]  # text streams of the interpreter
 
 
-def _plainer(error: UnicodeError) -> tuple[str | bytes, int]:
+def _to_ascii(error: UnicodeError) -> tuple[str | bytes, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
     return (
-        "".join(PLAIN.get(sign, "?") for sign in error.object[error.start : error.end]),
+        "".join(
+            ASCII_FORMS.get(character, "?") for character in error.object[error.start : error.end]
+        ),
         error.end,
     )
 
 
 def is_output_error(error: OSError) -> bool:
     """Return whether the error concerns an output and not a named file."""
-    return error.errno in UNWRITABLE and error.filename is None
+    return error.errno in OUTPUT_ERRNOS and error.filename is None
 
 
-def give_up(error: OSError) -> None:
+def report_lost_output(error: OSError) -> None:
     """Report the error on stderr if possible, and drop pending output, which would fail again at
     the interpreter's exit.
     """
@@ -342,13 +344,13 @@ def give_up(error: OSError) -> None:
                 f"Operator needed: cannot write: {os.strerror(error.errno or 0)}\n  What to do:"
                 " free space, or write elsewhere\n".encode(),
             )
-    nowhere = os.open(os.devnull, os.O_WRONLY)
+    null_fd = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
         except (OSError, ValueError):
             with suppress(OSError, ValueError):
-                os.dup2(nowhere, stream.fileno())
+                os.dup2(null_fd, stream.fileno())
 
 
 P = ParamSpec("P")
@@ -362,11 +364,11 @@ PATIENCE_S = 3.0
 """Seconds from Ctrl-C until a sending command is killed. Sent transactions are in the journal."""
 RUN_PATIENCE_S = 5.0
 """Seconds from the second Ctrl-C until a long run is killed. The first requests a graceful stop."""
-MESSAGE = "interrupted; nothing was sent"
-ENDED = {"telegram": "the bot has stopped; requests that it queued stay in the queue"}
+NOTHING_SENT = "interrupted; nothing was sent"
+END_MESSAGES = {"telegram": "the bot has stopped; requests that it queued stay in the queue"}
 """What Ctrl-C ends instead, by command."""
 SETTLED_LATER = "interrupted. Sent transactions are in the journal; the next run settles them"
-OFFLINE: set[str] = set()
+INTERRUPTIBLE: set[str] = set()
 """Names of interruptible commands."""
 
 
@@ -378,22 +380,24 @@ class ProcessExit:
     def __init__(self, error: TrimtabError, graceful: bool) -> None:
         """Set the error; `graceful` first ends child processes and removes temporary folders."""
         self.error = error
-        self._tidy = graceful
-        self._once, self._reporting = threading.Lock(), threading.Lock()
-        self._by_command = False
+        self._graceful = graceful
+        self._exit_lock, self._report_lock = threading.Lock(), threading.Lock()
+        self._reported_by_command = False
         self.pressed = False
         """True from the first Ctrl-C on."""
 
     def now(self) -> None:
         """End the process. Returns at once for every caller but the first."""
-        if not self._once.acquire(blocking=False):
+        if not self._exit_lock.acquire(blocking=False):
             return
-        if self._reporting.acquire(blocking=False):
+        if self._report_lock.acquire(blocking=False):
             if "--json" in sys.argv:
                 os.write(1, (json.dumps(error_document(self.error), indent=2) + "\n").encode())
             prefix = "\r\x1b[2K\x1b[?25h" if os.isatty(2) else ""  # show the cursor after a spinner
-            os.write(2, f"{prefix}{HEADS[self.error.exit_code]}: {self.error.message}\n".encode())
-        if self._tidy:
+            os.write(
+                2, f"{prefix}{ERROR_TITLES[self.error.exit_code]}: {self.error.message}\n".encode()
+            )
+        if self._graceful:
             for output in (1, 2):  # silence threads that report their lost processes
                 os.dup2(os.open(os.devnull, os.O_WRONLY), output)
             if "multiprocessing" in sys.modules:
@@ -406,22 +410,22 @@ class ProcessExit:
         """Return True if the command has to report its end itself. Blocks if this object already
         does.
         """
-        if self._by_command:
+        if self._reported_by_command:
             return False
-        if not self._reporting.acquire(blocking=False):
+        if not self._report_lock.acquire(blocking=False):
             threading.Event().wait()
-        self._by_command = True
+        self._reported_by_command = True
         return True
 
     def wait_if_begun(self) -> None:
         """Block the main thread once the exit has begun, since its result no longer counts."""
-        if self._once.locked():
+        if self._exit_lock.locked():
             threading.Event().wait()
 
 
 def interruption(command: str) -> str:
     """Return the message of an interruptible command that Ctrl-C has ended."""
-    return ENDED.get(command, MESSAGE)
+    return END_MESSAGES.get(command, NOTHING_SENT)
 
 
 def interruptible(command: Callable[P, R]) -> Callable[P, R]:
@@ -429,14 +433,16 @@ def interruptible(command: Callable[P, R]) -> Callable[P, R]:
 
     No exception is raised inside the command, since libraries would report or swallow it.
     """
-    OFFLINE.add(command.__name__)
+    INTERRUPTIBLE.add(command.__name__)
 
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         if threading.current_thread() is not threading.main_thread():
             return command(*args, **kwargs)
-        ending = ProcessExit(Interrupted(interruption(command.__name__)), graceful=True)
-        with _listening(ending, lambda _signal, _frame: ending.now(), lambda: (GRACE_S,)):
+        process_exit = ProcessExit(Interrupted(interruption(command.__name__)), graceful=True)
+        with _handling_interrupts(
+            process_exit, lambda _signal, _frame: process_exit.now(), lambda: (GRACE_S,)
+        ):
             return command(*args, **kwargs)
 
     return run
@@ -448,7 +454,7 @@ def sending_exit() -> ProcessExit:
 
 
 @contextmanager
-def exit_in_time(ending: ProcessExit) -> Iterator[None]:
+def exit_in_time(process_exit: ProcessExit) -> Iterator[None]:
     """Let Ctrl-C interrupt a command that may send. After PATIENCE_S, or at the next Ctrl-C, the
     process ends, even while a lock is held or threads wait for an endpoint.
 
@@ -463,62 +469,66 @@ def exit_in_time(ending: ProcessExit) -> Iterator[None]:
         return
 
     def handle(_signal: int, _frame: FrameType | None) -> None:
-        if ending.pressed:
-            ending.now()
-        ending.pressed = True
+        if process_exit.pressed:
+            process_exit.now()
+        process_exit.pressed = True
         raise KeyboardInterrupt
 
-    def patience() -> Sequence[float | None]:
+    def exit_delays() -> Sequence[float | None]:
         # `pressed` covers a command that ends before this thread gets here
-        if ending.pressed or signal.getsignal(signal.SIGINT) is handle:
+        if process_exit.pressed or signal.getsignal(signal.SIGINT) is handle:
             return PATIENCE_S, GRACE_S
         return None, RUN_PATIENCE_S, GRACE_S
 
-    with _listening(ending, handle, patience):
+    with _handling_interrupts(process_exit, handle, exit_delays):
         yield
 
 
 @contextmanager
-def _listening(
-    ending: ProcessExit, handler: Handler, patience: Callable[[], Sequence[float | None]]
+def _handling_interrupts(
+    process_exit: ProcessExit, handler: Handler, exit_delays: Callable[[], Sequence[float | None]]
 ) -> Iterator[None]:
     """Pass Ctrl-C to `handler` and to a thread that ends the process after a delay, even if the
-    command has ended. `patience` returns the seconds for the first Ctrl-C, the second, and so on
+    command has ended. `exit_delays` returns the seconds for the first Ctrl-C, the second, and so on
     (None: do not end the process).
     """
     read_end, write_end = os.pipe()
     os.set_blocking(write_end, False)
-    threading.Thread(target=_watch, args=(read_end, patience, ending.now), daemon=True).start()
+    threading.Thread(
+        target=_watch_interrupts, args=(read_end, exit_delays, process_exit.now), daemon=True
+    ).start()
     # the interpreter writes here even while the main thread is busy
-    before = signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
-    replaced = signal.signal(signal.SIGINT, handler)
+    old_wakeup_fd = signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+    old_handler = signal.signal(signal.SIGINT, handler)
     try:
         yield
     finally:
-        ending.wait_if_begun()
-        signal.signal(signal.SIGINT, replaced)
-        signal.set_wakeup_fd(before)
+        process_exit.wait_if_begun()
+        signal.signal(signal.SIGINT, old_handler)
+        signal.set_wakeup_fd(old_wakeup_fd)
         os.close(write_end)
 
 
-def _watch(
-    read_end: int, patience: Callable[[], Sequence[float | None]], end: Callable[[], None]
+def _watch_interrupts(
+    read_end: int,
+    exit_delays: Callable[[], Sequence[float | None]],
+    end_process: Callable[[], None],
 ) -> None:
-    presses, until_s = 0, float("inf")
+    presses, deadline_s = 0, float("inf")
     while True:
-        left_s = None if until_s == float("inf") else max(0.0, until_s - time.monotonic())
-        if not select.select([read_end], [], [], left_s)[0]:
-            end()
+        timeout_s = None if deadline_s == float("inf") else max(0.0, deadline_s - time.monotonic())
+        if not select.select([read_end], [], [], timeout_s)[0]:
+            end_process()
             return
-        data = os.read(read_end, 64)
-        if not data:  # the command has ended, but the interpreter's exit may wait for threads
+        signals = os.read(read_end, 64)
+        if not signals:  # the command has ended, but the interpreter's exit may wait for threads
             os.close(read_end)
-            if until_s < float("inf"):
-                time.sleep(max(0.0, until_s - time.monotonic()))
-                end()
+            if deadline_s < float("inf"):
+                time.sleep(max(0.0, deadline_s - time.monotonic()))
+                end_process()
             return
-        for _ in range(data.count(signal.SIGINT)):
+        for _ in range(signals.count(signal.SIGINT)):
             presses += 1
-            graces = patience()
-            if (grace_s := graces[min(presses, len(graces)) - 1]) is not None:
-                until_s = min(until_s, time.monotonic() + grace_s)
+            delays_s = exit_delays()
+            if (delay_s := delays_s[min(presses, len(delays_s)) - 1]) is not None:
+                deadline_s = min(deadline_s, time.monotonic() + delay_s)

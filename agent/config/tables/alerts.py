@@ -26,7 +26,7 @@ else:
 
 SHORTEST_SECRET = 6
 LONGEST_TIMEOUT_S = 120
-_QUIET = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9]) ?- ?([01][0-9]|2[0-3]):([0-5][0-9])")
+_QUIET_HOURS = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9]) ?- ?([01][0-9]|2[0-3]):([0-5][0-9])")
 
 
 class AlertTargetTable(ConfigTable):
@@ -98,10 +98,10 @@ class AlertsTable(ConfigTable):
         return name
 
     @model_validator(mode="after")
-    def _sound(self) -> AlertsTable:
+    def _check_values(self) -> AlertsTable:
         if self.quiet is not None:
-            span = _QUIET.fullmatch(self.quiet)
-            if span is None or span.groups()[:2] == span.groups()[2:]:
+            match = _QUIET_HOURS.fullmatch(self.quiet)
+            if match is None or match.groups()[:2] == match.groups()[2:]:
                 raise ValueError(
                     f"quiet: {self.quiet!r} is not a daily time span; write for example"
                     ' "22:00-07:00"'
@@ -120,9 +120,9 @@ class AlertsTable(ConfigTable):
                 f"timeout: {self.timeout}s; write from 1s to {LONGEST_TIMEOUT_S}s, such as 15s"
             )
         names = [target.name for target in self.targets]
-        if twice := [name for name in names if names.count(name) > 1]:
+        if repeated := [name for name in names if names.count(name) > 1]:
             raise ValueError(
-                f"targets: {twice[0]!r} is given twice; use a different name for each target"
+                f"targets: {repeated[0]!r} is given twice; use a different name for each target"
             )
         for target in self.targets:
             if missing := [event for event in target.events or () if event not in self.events]:
@@ -134,10 +134,10 @@ class AlertsTable(ConfigTable):
 
     def quiet_minutes(self) -> tuple[int, int] | None:
         """Return start and end of quiet hours as minutes of the day; None without quiet hours."""
-        span = None if self.quiet is None else _QUIET.fullmatch(self.quiet)
-        if span is None:
+        match = None if self.quiet is None else _QUIET_HOURS.fullmatch(self.quiet)
+        if match is None:
             return None
-        from_hour, from_minute, to_hour, to_minute = map(int, span.groups())
+        from_hour, from_minute, to_hour, to_minute = map(int, match.groups())
         return from_hour * 60 + from_minute, to_hour * 60 + to_minute
 
     def secrets(self) -> Iterator[str]:

@@ -73,17 +73,17 @@ class ChainTable(ConfigTable):
     explorer: PageAddress = ""
 
     @model_validator(mode="after")
-    def _enough(self) -> ChainTable:
+    def _check_quorum(self) -> ChainTable:
         if self.quorum is None:
             return self
-        if self.quorum < self._least:
+        if self.quorum < self._min_quorum:
             raise ValueError(
-                f"quorum: {self.quorum} is below the {self._least} operators that must agree"
+                f"quorum: {self.quorum} is below the {self._min_quorum} operators that must agree"
                 " here; raise it, or name a single operator in single_operator"
             )
-        if self.quorum > (known := len({endpoint.operator for endpoint in self.rpc})):
+        if self.quorum > (operator_count := len({endpoint.operator for endpoint in self.rpc})):
             raise ValueError(
-                f"quorum: {self.quorum} operators must agree, but [[chain.rpc]] names {known};"
+                f"quorum: {self.quorum} operators must agree, but [[chain.rpc]] names {operator_count};"
                 " add endpoints, or lower quorum"
             )
         return self
@@ -96,9 +96,9 @@ class ChainTable(ConfigTable):
     @property
     def min_operators(self) -> int:
         """Operators that must agree: `quorum`, else two (one if local or `single_operator`)."""
-        return max(self._least, self.quorum or 0)
+        return max(self._min_quorum, self.quorum or 0)
 
     @property
-    def _least(self) -> int:
-        alone = {endpoint.operator for endpoint in self.rpc} == {self.single_operator}
-        return 1 if self.local or alone else 2
+    def _min_quorum(self) -> int:
+        is_single = {endpoint.operator for endpoint in self.rpc} == {self.single_operator}
+        return 1 if self.local or is_single else 2

@@ -120,11 +120,11 @@ class FuturesLimitsTable(ConfigTable):
             "emergency_slippage": MOST_EMERGENCY_BPS,
             "max_basis": BPS,
         }
-        for key, most in bounds.items():
+        for key, max_bps in bounds.items():
             bps = getattr(self, key)
-            if not 0 < bps <= most:
+            if not 0 < bps <= max_bps:
                 unit = "x" if key == "max_leverage" else "%"
-                text, limit = (share_text(value, unit) for value in (bps, most))
+                text, limit = (share_text(value, unit) for value in (bps, max_bps))
                 raise ValueError(f"{key}: {text}; write above 0{unit} and at most {limit}")
         if (self.resting_stop or 0) >= (self.emergency_distance or BPS):
             raise ValueError(
@@ -216,15 +216,15 @@ class FuturesTable(PerpetualContracts, FuturesLayerTable):
     @property
     def contracts(self) -> dict[str, str]:
         """Names of the contracts by address."""
-        named = {
+        names = {
             getattr(self, key): f"futures {key.replace('_', ' ')}"
             for key in PerpetualContracts.model_fields
             if key != "venue"
         }
         for market in self.markets:
-            named[market.base] = f"futures market {market.symbol}"
-            named[market.aggregator] = f"futures index {market.symbol}"
-        return named
+            names[market.base] = f"futures market {market.symbol}"
+            names[market.aggregator] = f"futures index {market.symbol}"
+        return names
 
 
 class HyperliquidTable(FuturesLayerTable):

@@ -22,16 +22,12 @@ from agent.config.fields import (
 from agent.model import LIMITS, Limits, LimitSpec, LimitUnit, TighterDirection
 from agent.units import Token, parse_raw
 
-if TYPE_CHECKING:
-    pass
-
-
 Limit = int | str | bool | None
 """A value of [limits], parsed by LimitsTable; None is "off"."""
 ANY = "any"
 
 
-def _table(value: object) -> object:
+def _per_asset(value: object) -> object:
     """Turn a single share into a table for any asset."""
     if value == OFF:
         return None
@@ -40,9 +36,9 @@ def _table(value: object) -> object:
     return value
 
 
-MaxWeight = Annotated[dict[str, Share] | None, BeforeValidator(_table)]
+MaxWeight = Annotated[dict[str, Share] | None, BeforeValidator(_per_asset)]
 """Bps by symbol. "any" applies to all other assets except the numeraire, which exits sell into."""
-_KINDS: Mapping[LimitUnit, Any] = {
+_FIELD_TYPES: Mapping[LimitUnit, Any] = {
     LimitUnit.SHARE: ShareOrOff,
     LimitUnit.DURATION: DurationOrOff,
     LimitUnit.GAS_PRICE: GasPriceOrOff,
@@ -74,9 +70,9 @@ if TYPE_CHECKING:
         i_accept: list[str]
 
 else:
-    _ROWS = {
+    _FIELDS = {
         spec.key: (
-            _KINDS[spec.unit],
+            _FIELD_TYPES[spec.unit],
             Field(default=spec.missing, validate_default=True) if spec.missing else ...,
         )
         for spec in LIMITS.values()
@@ -89,7 +85,7 @@ else:
             'Limits of the guards; each may be "off". `i_accept` names those that are off, or above'
             " their ceilings, on purpose."
         ),
-        **_ROWS,
+        **_FIELDS,
         max_weight=(MaxWeight | None, None),
         futures_notional=(ShareOrOff, None),
         i_accept=(list[str], Field(default_factory=list)),
@@ -101,15 +97,18 @@ def build_limits_from_table(
 ) -> Limits:
     """Build the limits in exact units: values in the numeraire's base units, gas in wei."""
     values: dict[str, Any] = {
-        spec.field: _exact(spec, getattr(table, spec.key), numeraire) for spec in LIMITS.values()
+        spec.field: _in_exact_units(spec, getattr(table, spec.key), numeraire)
+        for spec in LIMITS.values()
     }
-    cap = None
+    max_value = None
     if max_live_value is not None:
-        cap = Fraction(parse_raw(max_live_value, numeraire.decimals, "portfolio.max_live_value"))
-    return Limits(max_live_value=cap, **values)
+        max_value = Fraction(
+            parse_raw(max_live_value, numeraire.decimals, "portfolio.max_live_value")
+        )
+    return Limits(max_live_value=max_value, **values)
 
 
-def _exact(spec: LimitSpec, value: Any, numeraire: Token) -> Any:
+def _in_exact_units(spec: LimitSpec, value: Any, numeraire: Token) -> Any:
     """Return the table's value in the unit of its field in Limits."""
     if value is not None and spec.unit is LimitUnit.NATIVE:
         return parse_raw(value, 18, f"limits.{spec.key}")
@@ -132,10 +131,12 @@ CEILINGS = {
 def limits_beyond_ceiling(limits: LimitsTable) -> dict[str, str]:
     """Describe each limit that is off or above its ceiling, by key."""
     values = {key: getattr(limits, key) for key in CEILINGS}
-    beyond = {key: bps for key, bps in values.items() if bps is None or bps > CEILINGS[key]}
+    values_beyond_ceiling = {
+        key: bps for key, bps in values.items() if bps is None or bps > CEILINGS[key]
+    }
     return {
         key: f"limits.{key}: {_percent(bps)} is above the ceiling of {_percent(CEILINGS[key])}"
-        for key, bps in beyond.items()
+        for key, bps in values_beyond_ceiling.items()
     }
 
 
@@ -171,20 +172,20 @@ def is_tighter(key: str, theirs: Limit, mine: Limit) -> bool:
         return (theirs is None) is (tighter in OFF_IS_TIGHTEST)
     if tighter is TighterDirection.ON:
         return False
-    less = Decimal(theirs) < Decimal(mine)
-    return less is (tighter in (TighterDirection.LESS, TighterDirection.LESS_OR_OFF))
+    is_lower = Decimal(theirs) < Decimal(mine)
+    return is_lower is (tighter in (TighterDirection.LESS, TighterDirection.LESS_OR_OFF))
 
 
 def read_limits(raw: Mapping[str, object], mine: LimitsTable) -> dict[str, Limit]:
     """Parse the limits of a profile by LimitsTable; `raw` is the content of its file. Raises
     pydantic's ValidationError.
     """
-    texts = {spec.key: _text(spec, getattr(mine, spec.key)) for spec in LIMITS.values()}
+    texts = {spec.key: _notation(spec, getattr(mine, spec.key)) for spec in LIMITS.values()}
     parsed = LimitsTable.model_validate({**texts, **raw})
     return {name: getattr(parsed, name) for name in raw}
 
 
-def _text(spec: LimitSpec, value: Any) -> str:
+def _notation(spec: LimitSpec, value: Any) -> str:
     """Return a parsed limit in the notation of a config."""
     if value is None:
         return OFF

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
 from agent.config.fields import Address, ConfigTable, DecimalOrOff, Duration, PlainDecimal, Share
 from agent.units import BPS
-
-if TYPE_CHECKING:
-    pass
-
 
 LEAST_WIDTH_BPS = 10
 MOST_WIDTH_BPS = 100_000
@@ -38,7 +34,7 @@ class _LpTargetTable(ConfigTable):
 
     @field_validator("share")
     @classmethod
-    def _of_one(cls, value: int) -> int:
+    def _at_most_all(cls, value: int) -> int:
         if value > BPS:
             raise ValueError("a share is at most 100% of the portfolio")
         return value
@@ -56,7 +52,7 @@ class V2TargetTable(_LpTargetTable):
     pair: Address
 
     @property
-    def at(self) -> str:
+    def pool_address(self) -> str:
         """The pool's address."""
         return self.pair
 
@@ -73,13 +69,13 @@ class V3TargetTable(_LpTargetTable):
 
     @field_validator("width")
     @classmethod
-    def _within(cls, value: int) -> int:
+    def _plausible_width(cls, value: int) -> int:
         if not LEAST_WIDTH_BPS <= value <= MOST_WIDTH_BPS:
             raise ValueError("a width is from 0.1% to 1000%; write for example 20%")
         return value
 
     @property
-    def at(self) -> str:
+    def pool_address(self) -> str:
         """The pool's address."""
         return self.pool
 
@@ -121,7 +117,7 @@ class _LpPositionTable(ConfigTable):
 
     @field_validator("entry")
     @classmethod
-    def _of_two(cls, entry: dict[str, str]) -> dict[str, str]:
+    def _two_tokens(cls, entry: dict[str, str]) -> dict[str, str]:
         if len(entry) != 2:
             raise ValueError(
                 f'has {len(entry)} tokens, but a position has two; write entry = {{ WETH = "1.5",'

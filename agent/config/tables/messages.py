@@ -13,13 +13,13 @@ from pydantic_core import ErrorDetails
 
 from agent.units import safe_label
 
-SECRETS = ("url", "key")
+SECRET_WORDS = ("url", "key")
 """Parts of the names of keys whose values may be secrets. Errors do not repeat them."""
-NAMES = ("symbol", "name", "operator", "pool", "pair", "token_id")
+NAME_KEYS = ("symbol", "name", "operator", "pool", "pair", "token_id")
 """Keys that identify an entry of a list."""
-LONGEST = 80
+MAX_SHOWN_CHARS = 80
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
-_KINDS = {
+_TYPE_TEXTS = {
     "string": "a text in quotes",
     "int": "a whole number",
     "float": "a number",
@@ -51,57 +51,57 @@ def describe_errors(error: ValidationError, data: object, root: type[BaseModel])
             lines.append(f"{key}: missing; trimtab init writes every key with an initial value")
         else:
             message = _message(item)
-            if not any(word in key for word in SECRETS):
+            if not any(word in key for word in SECRET_WORDS):
                 message = _with_value_in_list(message, item["input"])
-                ours = item["type"] in ("value_error", "union_tag_invalid")
-                message += _got(item["input"], message if ours else "")
+                is_own_message = item["type"] in ("value_error", "union_tag_invalid")
+                message += _value_text(item["input"], message if is_own_message else "")
             lines.append(f"{key}: {message}" if key else message)
     return lines
 
 
 def _with_value_in_list(message: str, value: object) -> str:
     """Return the message with an entered text as the only entry of its example list."""
-    if not isinstance(value, str) or len(value) > LONGEST:
+    if not isinstance(value, str) or len(value) > MAX_SHOWN_CHARS:
         return message
     entry = value if value.isdecimal() else json.dumps(value)
     return message.replace("[1, 2]", f"[{entry}]")
 
 
-def _got(value: object, message: str) -> str:
+def _value_text(value: object, message: str) -> str:
     """Return the value in brackets; empty if it is a table or already in the message."""
     if isinstance(value, dict | list) or (text := repr(value)) in message:
         return ""
-    if len(text) > LONGEST:
-        text = text[:LONGEST] + "…"
+    if len(text) > MAX_SHOWN_CHARS:
+        text = text[:MAX_SHOWN_CHARS] + "…"
     return f" (got {text})"
 
 
 def _message(item: ErrorDetails) -> str:
     """Describe the mistake without its field; pydantic's wording is not shown."""
-    kind, about = item["type"], item.get("ctx", {})
+    kind, context = item["type"], item.get("ctx", {})
     if kind == "value_error":
         return item["msg"].removeprefix("Value error, ")
     if kind == "literal_error":
-        return f"choose from {about['expected']}"
+        return f"choose from {context['expected']}"
     if kind == "union_tag_invalid":
-        return f"{about['tag']!r} is not a kind; choose from {about['expected_tags']}"
+        return f"{context['tag']!r} is not a kind; choose from {context['expected_tags']}"
     if kind == "union_tag_not_found":
-        return f"{about['discriminator']} is missing; set it".replace("'", "")
+        return f"{context['discriminator']} is missing; set it".replace("'", "")
     if kind in _BOUNDS:
         bound, key = _BOUNDS[kind]
-        return f"write {bound} {about[key]}"
+        return f"write {bound} {context[key]}"
     if kind in ("too_short", "too_long"):
         bound, key = (
             ("at least", "min_length") if kind == "too_short" else ("at most", "max_length")
         )
-        return f"{about['actual_length']} entries; write {bound} {about[key]}"
+        return f"{context['actual_length']} entries; write {bound} {context[key]}"
     if kind == "string_too_short":
         return "it is empty; write text"
     if kind == "string_pattern_mismatch":
-        longest = re.search(r"\{1,(\d+)\}", about["pattern"])
-        count = "only" if longest is None else f"1 to {longest[1]}"
+        max_length = re.search(r"\{1,(\d+)\}", context["pattern"])
+        count = "only" if max_length is None else f"1 to {max_length[1]}"
         return f"write {count} letters, digits, . _ or -"
-    for start, description in _KINDS.items():
+    for start, description in _TYPE_TEXTS.items():
         if kind.startswith(start):
             return f"write {description}"
     return "write another value"
@@ -109,9 +109,9 @@ def _message(item: ErrorDetails) -> str:
 
 def _suggestion(key: str, tables: Sequence[type[BaseModel]], root: type[BaseModel]) -> str:
     """Suggest the closest known key for an unknown one, or the table that it belongs to."""
-    known = {name for table in tables for name in table.model_fields}
-    if near := difflib.get_close_matches(key, known, 1, 0.6):
-        return f"did you mean {near[0]}?"
+    keys = {name for table in tables for name in table.model_fields}
+    if matches := difflib.get_close_matches(key, keys, 1, 0.6):
+        return f"did you mean {matches[0]}?"
     sections = [
         name
         for name, section in root.model_fields.items()
@@ -134,20 +134,20 @@ def _path_and_tables(
     names: list[str] = []
     tables: list[type[BaseModel]] = [root]
     for part in item["loc"]:
-        lacking = item["type"] == "missing" and part == item["loc"][-1]
+        is_missing = item["type"] == "missing" and part == item["loc"][-1]
         if isinstance(part, int):
             data = data[part] if isinstance(data, list) and part < len(data) else None
             names.append(_name(data) or str(part))
-        elif isinstance(data, dict) and (part in data or lacking):
-            printable = part.isprintable() and len(part) <= LONGEST
-            names.append(part if printable else "(a key that cannot be shown)")
+        elif isinstance(data, dict) and (part in data or is_missing):
+            is_printable = part.isprintable() and len(part) <= MAX_SHOWN_CHARS
+            names.append(part if is_printable else "(a key that cannot be shown)")
             data = data.get(part)
             if part != item["loc"][-1]:
                 fields = [
                     table.model_fields[part] for table in tables if part in table.model_fields
                 ]
-                inner = [model for info in fields for model in _models(info.annotation)]
-                tables = inner or tables
+                inner_tables = [model for info in fields for model in _models(info.annotation)]
+                tables = inner_tables or tables
         else:
             tables = [table for table in tables if part in _kinds_of(table)] or tables
     return names, tables
@@ -157,7 +157,7 @@ def _name(entry: object) -> str:
     """Return the name of an entry; empty without a name that may be shown."""
     if not isinstance(entry, Mapping):
         return ""
-    name = next((str(entry[key]) for key in NAMES if isinstance(entry.get(key), str | int)), "")
+    name = next((str(entry[key]) for key in NAME_KEYS if isinstance(entry.get(key), str | int)), "")
     return name if _ADDRESS.fullmatch(name) else safe_label(name, "")
 
 

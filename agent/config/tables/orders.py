@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 from math import isfinite
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, ConfigDict
 
@@ -17,10 +17,6 @@ from agent.model import (
     OrderKind,
 )
 from agent.units import BPS
-
-if TYPE_CHECKING:
-    pass
-
 
 MOST_HYSTERESIS_BPS = 2_000
 _LEVEL = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(%|bps)?")
@@ -114,7 +110,7 @@ def require_orders(table: OrdersTable, assets: Mapping[str, OrderKeys], numerair
                 f"{key}: deposits change the portfolio's value, so a price is not meaningful; write a"
                 ' share such as "20%"'
             )
-        _require(key, kind, level, table.hysteresis)
+        _require_reachable(key, kind, level, table.hysteresis)
     for symbol, orders in assets.items():
         for kind, level in order_levels(orders):
             key = f"portfolio.assets.{symbol}.{kind.value}"
@@ -122,7 +118,7 @@ def require_orders(table: OrdersTable, assets: Mapping[str, OrderKeys], numerair
                 raise ValueError(
                     f"{key}: {symbol} is the numeraire, whose price is always 1; remove it"
                 )
-            _require(key, kind, level, table.hysteresis)
+            _require_reachable(key, kind, level, table.hysteresis)
         _require_level_order(symbol, orders)
 
 
@@ -132,7 +128,7 @@ def order_levels(table: ExitKeys) -> list[tuple[OrderKind, OrderLevel]]:
     return [(kind, level) for kind, level in levels if level is not None]
 
 
-def _require(key: str, kind: OrderKind, level: OrderLevel, hysteresis_bps: int) -> None:
+def _require_reachable(key: str, kind: OrderKind, level: OrderLevel, hysteresis_bps: int) -> None:
     bps = level.share_bps
     if bps is None:
         return

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field
 
 from agent.config.fields import ConfigTable, Duration, ShareOrOff, compact
-
-if TYPE_CHECKING:
-    pass
-
 
 ZONE = "zone"
 SHORTEST_S, LONGEST_S = 12, 28 * 86_400
@@ -63,12 +59,12 @@ def _parse_bps(text: str) -> Fraction | None:
     return _number(text, "bps")
 
 
-def _hourly(value: object) -> Fraction | str:
+def _parse_bps_per_hour(value: object) -> Fraction | str:
     """Parse bps per hour, "0.5bps" or "0.005%", or "zone"."""
-    plain = compact(value)
-    if plain == ZONE:
+    compact_text = compact(value)
+    if compact_text == ZONE:
         return ZONE
-    bps = _parse_bps(plain)
+    bps = _parse_bps(compact_text)
     if bps is None or bps < 0:
         raise ValueError(
             f"{value!r} is not a cost per hour; write the cost of one hour as a share of the"
@@ -79,8 +75,8 @@ def _hourly(value: object) -> Fraction | str:
 
 def _signed_bps(value: object) -> int:
     """Parse a signed share such as "0.2%", "20bps" or "-0.5%" to bps."""
-    plain = compact(value)
-    bps = _parse_bps(plain)
+    compact_text = compact(value)
+    bps = _parse_bps(compact_text)
     if bps is None or bps.denominator != 1:
         raise ValueError(
             f"{value!r} is not a share; write the distance from arrival prices, such as"
@@ -89,7 +85,7 @@ def _signed_bps(value: object) -> int:
     return int(bps)
 
 
-BpsPerHour = Annotated[Fraction | str, BeforeValidator(_hourly)]
+BpsPerHour = Annotated[Fraction | str, BeforeValidator(_parse_bps_per_hour)]
 SignedBps = Annotated[int, BeforeValidator(_signed_bps)]
 
 

@@ -25,52 +25,54 @@ from agent.units import BPS
 NATIVE = "native"
 
 
-def resolve_native_asset(data: object) -> object:
+def resolve_native_asset(tables: object) -> object:
     """Return the tables with the asset "native" moved to the wrapped token's address and `native`
     set.
 
     Native coin and wrapped token count as one asset. Raises ValueError if the config has both.
     """
-    if not isinstance(data, dict):
-        return data
-    portfolio, chain = data.get("portfolio"), data.get("chain")
+    if not isinstance(tables, dict):
+        return tables
+    portfolio, chain = tables.get("portfolio"), tables.get("chain")
     assets = json_field(portfolio, "assets")
     if (
         not isinstance(portfolio, dict)
         or not isinstance(chain, dict)
         or not isinstance(assets, list)
     ):
-        return data
+        return tables
     for asset in assets:
         if isinstance(asset, dict) and "native" in asset:
             raise ValueError('portfolio.assets.native: unknown key; write address = "native"')
-    coins = [
+    native_assets = [
         asset for asset in assets if isinstance(asset, dict) and asset.get("address") == NATIVE
     ]
-    if not coins:
-        return data
-    wrapped = chain.get("wrapped_native")
+    if not native_assets:
+        return tables
+    wrapped_address = chain.get("wrapped_native")
     hubs = portfolio.get("hubs")
-    others = [asset for asset in assets if asset not in coins]
+    other_assets = [asset for asset in assets if asset not in native_assets]
     if isinstance(hubs, list):
-        others += hubs
+        other_assets += hubs
     duplicates = [
         token.get("symbol")
-        for token in others
-        if isinstance(token, dict) and _same(token.get("address"), wrapped)
+        for token in other_assets
+        if isinstance(token, dict) and _same_address(token.get("address"), wrapped_address)
     ]
-    duplicates += [coin.get("symbol") for coin in coins[1:]]
+    duplicates += [asset.get("symbol") for asset in native_assets[1:]]
     if duplicates:
         raise ValueError(
-            f"portfolio: {coins[0].get('symbol')} is the native coin, which counts together with"
+            f"portfolio: {native_assets[0].get('symbol')} is the native coin, which counts together with"
             f" its wrapped token; remove {duplicates[0]}: both are one asset"
         )
-    native = {"address": wrapped, "native": True}
-    resolved: list[Any] = [{**asset, **native} if asset in coins else asset for asset in assets]
-    return {**data, "portfolio": {**portfolio, "assets": resolved}}
+    native_keys = {"address": wrapped_address, "native": True}
+    resolved: list[Any] = [
+        {**asset, **native_keys} if asset in native_assets else asset for asset in assets
+    ]
+    return {**tables, "portfolio": {**portfolio, "assets": resolved}}
 
 
-def _same(address: object, wrapped: object) -> bool:
+def _same_address(address: object, wrapped: object) -> bool:
     return (
         isinstance(address, str) and isinstance(wrapped, str) and address.lower() == wrapped.lower()
     )
@@ -130,23 +132,23 @@ class PortfolioTable(ConfigTable):
         return assets
 
     @model_validator(mode="after")
-    def _distinct(self) -> PortfolioTable:
+    def _check_tokens(self) -> PortfolioTable:
         addresses = [a.address for a in self.assets] + [h.address for h in self.hubs]
         symbols = [a.symbol for a in self.assets] + [h.symbol for h in self.hubs]
         for key, values in (("address", addresses), ("symbol", symbols)):
-            twice = sorted({v for v in values if values.count(v) > 1})
-            if twice:
-                raise ValueError(f"{key} {twice[0]} is given twice; list each token once")
+            repeated = sorted({v for v in values if values.count(v) > 1})
+            if repeated:
+                raise ValueError(f"{key} {repeated[0]} is given twice; list each token once")
         if self.numeraire not in [a.symbol for a in self.assets]:
             raise ValueError(
                 f"numeraire {self.numeraire!r} is not an asset; add it with a target (0% is"
                 " allowed)"
             )
-        cash = next(asset for asset in self.assets if asset.symbol == self.numeraire)
-        if self.use_cash is not None and (cash.native or cash.rebasing):
+        numeraire_asset = next(asset for asset in self.assets if asset.symbol == self.numeraire)
+        if self.use_cash is not None and (numeraire_asset.native or numeraire_asset.rebasing):
             raise ValueError(
-                f"use_cash: {cash.symbol} is"
-                f" {'the native coin' if cash.native else 'rebasing'}, so its transfers cannot be"
+                f"use_cash: {numeraire_asset.symbol} is"
+                f" {'the native coin' if numeraire_asset.native else 'rebasing'}, so its transfers cannot be"
                 " counted; omit use_cash, and set a reserve"
             )
         if self.weights is not None:

@@ -32,7 +32,7 @@ class ServiceTable(ConfigTable):
     keep_steps: int = Field(default=2_000, ge=10, le=1_000_000)
 
     @model_validator(mode="after")
-    def _sound(self) -> ServiceTable:
+    def _check_values(self) -> ServiceTable:
         if self.heartbeat_url is not None and self.heartbeat_url_env is not None:
             raise ValueError("heartbeat_url and heartbeat_url_env are both given; keep one")
         if self.heartbeat_url is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from decimal import Decimal
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -14,16 +14,12 @@ from agent.config.tables.triggers import TriggerTable
 from agent.config.tables.weights import WeightsTable
 from agent.units import BPS
 
-if TYPE_CHECKING:
-    pass
-
-
 DAY_S = 86_400
 SHORTEST_WINDOW_S, LONGEST_WINDOW_S = 7 * DAY_S, 730 * DAY_S
 _RATIO = re.compile(r"-?[0-9]{1,2}(\.[0-9]{1,3})?")
 
 
-def _milli(value: object) -> int:
+def _parse_milli(value: object) -> int:
     """Parse "0.5" to thousandths."""
     text = str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
     if not isinstance(text, str) or not _RATIO.fullmatch(text.strip()):
@@ -34,11 +30,11 @@ def _milli(value: object) -> int:
     return int(Decimal(text.strip()) * 1000)
 
 
-def _off(value: object) -> object:
+def _none_if_off(value: object) -> object:
     return None if value == "off" else value
 
 
-Ratio = Annotated[int, BeforeValidator(_milli)]
+Ratio = Annotated[int, BeforeValidator(_parse_milli)]
 
 
 class HealthTable(ConfigTable):
@@ -81,10 +77,10 @@ class StrategyTable(ConfigTable):
     trigger: TriggerTable | None = None
     destination: Literal["target", "band", "halfway"] | None = None
     cooldown: Duration | None = None
-    health: Annotated[HealthTable | None, BeforeValidator(_off)]
+    health: Annotated[HealthTable | None, BeforeValidator(_none_if_off)]
 
     @model_validator(mode="after")
-    def _whole(self) -> StrategyTable:
+    def _check_weights_and_shares(self) -> StrategyTable:
         if self.weights is None and self.allocator != "equal":
             raise ValueError(
                 f'{self.name}: weights are missing; write for example weights = {{ WETH = "60%", USDC = "40%"'
@@ -119,7 +115,7 @@ class SplitTable(ConfigTable):
     relative: Share | None = None
 
     @model_validator(mode="after")
-    def _given(self) -> SplitTable:
+    def _require_band(self) -> SplitTable:
         if self.absolute is None and self.relative is None:
             raise ValueError('a split needs absolute or relative, for example relative = "20%"')
         if 0 in (self.absolute, self.relative):

@@ -33,7 +33,7 @@ class TelegramTable(ConfigTable):
     dashboard: str | None = None
 
     @model_validator(mode="after")
-    def _sound(self) -> TelegramTable:
+    def _check_values(self) -> TelegramTable:
         if not _is_address(self.api):
             raise ValueError(f"api: not an https address without a trailing slash; {TELEGRAM_API}")
         if self.dashboard is not None and not _is_address(self.dashboard):
@@ -60,9 +60,9 @@ def _is_address(text: str) -> bool:
     be appended (no query, fragment or trailing slash).
     """
     parts = urlsplit(text)
-    local = parts.scheme == "http" and parts.hostname in LOOPBACK
-    plain = not (parts.query or parts.fragment or text.endswith("/"))
-    return bool(plain and parts.hostname and (parts.scheme == "https" or local))
+    is_local = parts.scheme == "http" and parts.hostname in LOOPBACK
+    is_plain = not (parts.query or parts.fragment or text.endswith("/"))
+    return bool(is_plain and parts.hostname and (parts.scheme == "https" or is_local))
 
 
 _TOKEN = re.compile(r"[0-9]{1,20}:[A-Za-z0-9_-]{20,80}")

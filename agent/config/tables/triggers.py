@@ -27,15 +27,12 @@ from agent.policy.triggers.bands import KeyUnit, TriggerNotation
 from agent.policy.triggers.rules import NOTATIONS
 from agent.units import BPS, parse_share_bps
 
-if TYPE_CHECKING:
-    pass
 
-
-def _cost(value: object) -> Fraction:
+def _parse_yearly_cost(value: object) -> Fraction:
     """Parse bps per year, such as "0.5bps" or "0.005%". Fractions of a basis point are allowed."""
-    plain = compact(value)
-    unit = next((unit for unit in ("bps", "%") if plain.endswith(unit)), None)
-    number = _finite_decimal(plain.removesuffix(unit)) if unit else None
+    compact_text = compact(value)
+    unit = next((unit for unit in ("bps", "%") if compact_text.endswith(unit)), None)
+    number = _finite_decimal(compact_text.removesuffix(unit)) if unit else None
     if number is None:
         raise ValueError(
             f"{value!r} is not a cost per year; write the cost of 1 % of tracking error, such as"
@@ -44,10 +41,12 @@ def _cost(value: object) -> Fraction:
     return Fraction(number) * (100 if unit == "%" else 1)
 
 
-def _signed(value: object) -> int:
+def _parse_correlation(value: object) -> int:
     """Parse a correlation such as "80%" or "-20%" to bps."""
-    plain = compact(value)
-    percent = _finite_decimal(plain.removesuffix("%")) if plain.endswith("%") else None
+    compact_text = compact(value)
+    percent = (
+        _finite_decimal(compact_text.removesuffix("%")) if compact_text.endswith("%") else None
+    )
     if percent is None or abs(bps := percent * 100) > BPS or bps != int(bps):
         raise ValueError(
             f"{value!r} is not a correlation; write a percentage from -99% to 99%, such as 60%"
@@ -63,8 +62,8 @@ def _finite_decimal(text: str) -> Decimal | None:
     return number if number.is_finite() else None
 
 
-YearlyCost = Annotated[Fraction, BeforeValidator(_cost)]
-Correlation = Annotated[int, BeforeValidator(_signed)]
+YearlyCost = Annotated[Fraction, BeforeValidator(_parse_yearly_cost)]
+Correlation = Annotated[int, BeforeValidator(_parse_correlation)]
 
 
 class EstimateTable(ConfigTable):
@@ -114,7 +113,7 @@ class AnyTriggerTable(ConfigTable):
     kind: str
 
 
-def _table(notation: TriggerNotation) -> type[AnyTriggerTable]:
+def _trigger_table(notation: TriggerNotation) -> type[AnyTriggerTable]:
     fields: dict[str, Any] = {"kind": (Literal[notation.kind], ...)}
     for name, unit in notation.keys.items():
         if unit is KeyUnit.SYMBOLS:
@@ -128,16 +127,19 @@ def _table(notation: TriggerNotation) -> type[AnyTriggerTable]:
     )
 
 
-def _how_many(value: object) -> str:
+def _trigger_tag(value: object) -> str:
     return SEVERAL if isinstance(value, list) else SINGLE
 
 
 if TYPE_CHECKING:
     TriggerTable = AnyTriggerTable | list[AnyTriggerTable]
 else:
-    _ANY = Annotated[reduce(or_, map(_table, NOTATIONS.values())), Field(discriminator="kind")]
+    _SINGLE_TRIGGER = Annotated[
+        reduce(or_, map(_trigger_table, NOTATIONS.values())), Field(discriminator="kind")
+    ]
     TriggerTable = Annotated[
-        Annotated[_ANY, Tag(SINGLE)] | Annotated[list[_ANY], Tag(SEVERAL)], Discriminator(_how_many)
+        Annotated[_SINGLE_TRIGGER, Tag(SINGLE)] | Annotated[list[_SINGLE_TRIGGER], Tag(SEVERAL)],
+        Discriminator(_trigger_tag),
     ]
 """One trigger, or a list that fires if any of its triggers does."""
 
@@ -151,25 +153,25 @@ def parse_band(text: object, field: str) -> Threshold:
     """Parse a band such as "10%rel" of the target, or "5%abs" in points of the portfolio. Raises
     ConfigError.
     """
-    plain = compact(text)
-    kind = next((kind for kind in ("abs", "rel") if plain.endswith(kind)), None)
+    compact_text = compact(text)
+    kind = next((kind for kind in ("abs", "rel") if compact_text.endswith(kind)), None)
     if kind is None:
         raise ConfigError(
             f"{field}: {text!r} is not a band",
             "write 10%rel (of the target) or 5%abs (points of the portfolio)",
         )
-    width_bps = parse_share_bps(plain.removesuffix(kind), field)
+    width_bps = parse_share_bps(compact_text.removesuffix(kind), field)
     return Threshold(width_bps, None) if kind == "abs" else Threshold(None, width_bps)
 
 
-def _band(value: object) -> Threshold:
+def _validate_band(value: object) -> Threshold:
     try:
         return parse_band(value, "value")
     except ConfigError as error:
         raise to_value_error(error) from None
 
 
-Band = Annotated[Any, BeforeValidator(_band)]
+Band = Annotated[Any, BeforeValidator(_validate_band)]
 """A band of an asset, parsed to a Threshold."""
 
 
@@ -178,25 +180,25 @@ def build_trigger(table: TriggerTable, tokens: Mapping[str, str]) -> Trigger:
     the numeraire. Raises ConfigError.
     """
     if isinstance(table, AnyTriggerTable):
-        return _build(table, tokens)
+        return _build_single(table, tokens)
     triggers = []
-    for inner in table:
-        built = _build(inner, tokens)
-        if isinstance(built, AnyOf):
+    for trigger_table in table:
+        trigger = _build_single(trigger_table, tokens)
+        if isinstance(trigger, AnyOf):
             raise ConfigError(
                 'policy.trigger: a list cannot contain a trigger of kind "either"',
                 "write its threshold and its time as two triggers in the list",
             )
-        if isinstance(built, NoTradeZone):
+        if isinstance(trigger, NoTradeZone):
             raise ConfigError(
                 "policy.trigger: a list cannot contain a zone",
                 "write the zone alone, or remove it",
             )
-        triggers.append(built)
+        triggers.append(trigger)
     return AnyOf(tuple(triggers))
 
 
-def _build(table: AnyTriggerTable, tokens: Mapping[str, str]) -> Trigger:
+def _build_single(table: AnyTriggerTable, tokens: Mapping[str, str]) -> Trigger:
     notation = NOTATIONS[table.kind]
     values = []
     for name, unit in notation.keys.items():
@@ -206,10 +208,10 @@ def _build(table: AnyTriggerTable, tokens: Mapping[str, str]) -> Trigger:
 
 
 def _addresses(symbols: list[str], tokens: Mapping[str, str]) -> tuple[str, ...]:
-    unknown = [symbol for symbol in symbols if symbol not in tokens]
-    if unknown:
+    unknown_symbols = [symbol for symbol in symbols if symbol not in tokens]
+    if unknown_symbols:
         raise ConfigError(
-            f"policy.trigger.assets: {unknown[0]!r} is not an asset other than the numeraire",
+            f"policy.trigger.assets: {unknown_symbols[0]!r} is not an asset other than the numeraire",
             f"choose from {', '.join(tokens)}",
         )
     return tuple(tokens[symbol] for symbol in symbols or tokens)

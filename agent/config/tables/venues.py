@@ -43,18 +43,20 @@ class VenuesTable(ConfigTable):
 
     @model_validator(mode="before")
     @classmethod
-    def _live(cls, data: Any) -> Any:
+    def _refuse_simulated(cls, data: Any) -> Any:
         """Reject pool kinds that only plans and backtests support."""
-        simulated = sorted(POOL_KINDS.keys() - cls.model_fields.keys())
-        named = [kind for kind in simulated if isinstance(data, dict) and kind in data]
-        if named:
+        simulated_kinds = sorted(POOL_KINDS.keys() - cls.model_fields.keys())
+        unsupported_kinds = [
+            kind for kind in simulated_kinds if isinstance(data, dict) and kind in data
+        ]
+        if unsupported_kinds:
             raise ValueError(
-                f"{named[0]} can only be backtested: live trading does not support it; remove it"
+                f"{unsupported_kinds[0]} can only be backtested: live trading does not support it; remove it"
             )
         return data
 
     @model_validator(mode="after")
-    def _some(self) -> VenuesTable:
+    def _require_venue(self) -> VenuesTable:
         if self.uniswap_v2 is None and self.uniswap_v3 is None:
             raise ValueError("no venue; add [venues.uniswap_v3] or [venues.uniswap_v2]")
         return self

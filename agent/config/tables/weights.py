@@ -18,10 +18,6 @@ from agent.model import (
 )
 from agent.units import BPS
 
-if TYPE_CHECKING:
-    pass
-
-
 HOUR_S, DAY_S = 3_600, 86_400
 MOST_INTERVALS = 1_000
 """Maximum number of prices per asset in a window, since they are part of the stored input of a step
@@ -29,16 +25,16 @@ that chooses weights.
 """
 LONGEST_WINDOW_S = 730 * DAY_S
 MOST_OPTIONS = 50
-_ALWAYS = ("every", "keep", "churn", "until_chosen")
-_OF_RETURNS = ("window", "step", "min_history", "max_age")
-_OF_SPOT = ("fixed", "cap", "limits")
-_OF_DATA = {
+_COMMON_KEYS = ("every", "keep", "churn", "until_chosen")
+_RETURN_KEYS = ("window", "step", "min_history", "max_age")
+_SPOT_KEYS = ("fixed", "cap", "limits")
+_KEYS_BY_NEEDS = {
     AllocationNeeds.NOTHING: (),
     AllocationNeeds.SUPPLIES: ("max_age", "supplies"),
-    AllocationNeeds.VOLATILITIES: _OF_RETURNS,
-    AllocationNeeds.CORRELATIONS: _OF_RETURNS,
-    AllocationNeeds.PRICES: (*_OF_RETURNS, "signal"),
-    AllocationNeeds.MARKETS: (*_OF_RETURNS, "stress_loss"),
+    AllocationNeeds.VOLATILITIES: _RETURN_KEYS,
+    AllocationNeeds.CORRELATIONS: _RETURN_KEYS,
+    AllocationNeeds.PRICES: (*_RETURN_KEYS, "signal"),
+    AllocationNeeds.MARKETS: (*_RETURN_KEYS, "stress_loss"),
 }
 
 
@@ -82,27 +78,34 @@ class WeightsTable(ConfigTable):
     @model_validator(mode="after")
     def _fits_its_kind(self) -> WeightsTable:
         method = self.method
-        keys = {*_OF_DATA[method.needs]}
+        keys = {*_KEYS_BY_NEEDS[method.needs]}
         if method is not AllocationMethod.FIXED:
-            keys |= {*_ALWAYS, *(() if method.needs is AllocationNeeds.MARKETS else _OF_SPOT)}
+            keys |= {
+                *_COMMON_KEYS,
+                *(() if method.needs is AllocationNeeds.MARKETS else _SPOT_KEYS),
+            }
         unknown = sorted((self.model_fields_set - {"kind"}) - keys)
         if unknown:
             raise ValueError(f"{unknown[0]}: not a key of kind {self.kind}; remove it")
-        missing = [
+        missing_keys = [
             key
-            for key in (*_ALWAYS, *_OF_RETURNS, "signal", "stress_loss")
+            for key in (*_COMMON_KEYS, *_RETURN_KEYS, "signal", "stress_loss")
             if key in keys and getattr(self, key) is None
         ]
-        if missing:
+        if missing_keys:
             raise ValueError(
-                f"{missing[0]}: missing; kind = {self.kind!r} needs it, see docs/weights.md"
+                f"{missing_keys[0]}: missing; kind = {self.kind!r} needs it, see docs/weights.md"
             )
         require_sampling(self.every, self.step, self.window, self.min_history, self.max_age)
         return self
 
 
 def require_sampling(
-    every: int | None, step: int | None, window: int | None, least: int | None, age: int | None
+    every: int | None,
+    step: int | None,
+    window: int | None,
+    min_history: int | None,
+    max_age: int | None,
 ) -> None:
     """Raise ValueError if recorded prices, one per hour, cannot be sampled like this. All arguments
     are in seconds.
@@ -112,7 +115,7 @@ def require_sampling(
             f"every: {every} s is shorter than an hour, but prices are recorded once an hour;"
             " write for example 7d"
         )
-    if step is None or window is None or least is None or age is None:
+    if step is None or window is None or min_history is None or max_age is None:
         return
     if step < HOUR_S:
         raise ValueError(
@@ -124,12 +127,12 @@ def require_sampling(
             f"window: more than 730 days or {MOST_INTERVALS} steps; use a longer step or a"
             " shorter window"
         )
-    if not 2 * step <= least <= window:
+    if not 2 * step <= min_history <= window:
         raise ValueError(
             "min_history: not between two steps and the window; write for example 30d with step ="
             " '1d', window = '90d'"
         )
-    if age < step:
+    if max_age < step:
         raise ValueError(
             "max_age: shorter than a step, which makes every price too old; write for"
             " example 2d with step = '1d'"
@@ -143,45 +146,45 @@ def require_weights(weights: WeightsTable, targets: Mapping[str, int], numeraire
     if weights.method.needs is AllocationNeeds.MARKETS or weights.method is AllocationMethod.FIXED:
         return
     for field, names in (("fixed", weights.fixed), ("limits", list(weights.limits))):
-        unknown = [name for name in names if name not in targets]
-        if unknown:
+        unknown_names = [name for name in names if name not in targets]
+        if unknown_names:
             raise ValueError(
-                f"weights.{field}: {unknown[0]!r} is not an asset; remove it or correct its"
+                f"weights.{field}: {unknown_names[0]!r} is not an asset; remove it or correct its"
                 " spelling"
             )
-    both = [name for name in weights.limits if name in weights.fixed]
-    if both:
+    fixed_and_limited = [name for name in weights.limits if name in weights.fixed]
+    if fixed_and_limited:
         raise ValueError(
-            f"weights.limits: {both[0]} is fixed at its target; remove it from fixed or from limits"
+            f"weights.limits: {fixed_and_limited[0]} is fixed at its target; remove it from fixed or from limits"
         )
-    free = [symbol for symbol in targets if symbol not in weights.fixed]
-    if len(free) < 2:
+    unfixed_symbols = [symbol for symbol in targets if symbol not in weights.fixed]
+    if len(unfixed_symbols) < 2:
         raise ValueError(
-            f"weights.fixed: leaves {len(free)} assets to choose weights for; leave at least two,"
+            f"weights.fixed: leaves {len(unfixed_symbols)} assets to choose weights for; leave at least two,"
             " or use kind = 'fixed'"
         )
-    if weights.method.needs_returns and numeraire in free:
+    if weights.method.needs_returns and numeraire in unfixed_symbols:
         raise ValueError(
             f"weights.fixed: {numeraire} is the numeraire, whose price is always 1;"
             f" keep it at its target: fixed = ['{numeraire}']"
         )
-    correlated = weights.method.needs is AllocationNeeds.CORRELATIONS
+    needs_correlations = weights.method.needs is AllocationNeeds.CORRELATIONS
     if (
-        correlated
+        needs_correlations
         and weights.step
         and weights.min_history
-        and weights.min_history < (len(free) + 1) * weights.step
+        and weights.min_history < (len(unfixed_symbols) + 1) * weights.step
     ):
         raise ValueError(
-            f"weights.min_history: {len(free)} assets need at least {len(free) + 1} steps for a"
+            f"weights.min_history: {len(unfixed_symbols)} assets need at least {len(unfixed_symbols) + 1} steps for a"
             " non-singular covariance; write a longer one"
         )
-    rest = BPS - sum(targets[symbol] for symbol in weights.fixed)
-    low, high = zip(*(weight_bounds(weights, symbol) for symbol in free), strict=True)
-    if not sum(low) <= rest <= sum(high):
+    rest_bps = BPS - sum(targets[symbol] for symbol in weights.fixed)
+    lows, highs = zip(*(weight_bounds(weights, symbol) for symbol in unfixed_symbols), strict=True)
+    if not sum(lows) <= rest_bps <= sum(highs):
         raise ValueError(
-            f"weights.limits: they allow {sum(low) / 100:g}% to {sum(high) / 100:g}% in total, but"
-            f" {rest / 100:g}% must be allocated; widen them, or raise cap"
+            f"weights.limits: they allow {sum(lows) / 100:g}% to {sum(highs) / 100:g}% in total, but"
+            f" {rest_bps / 100:g}% must be allocated; widen them, or raise cap"
         )
 
 
@@ -210,8 +213,8 @@ class DataTable(ConfigTable):
     @classmethod
     def _reachable(cls, source: str) -> str:
         parts = urlsplit(source)
-        local = parts.scheme == "http" and parts.hostname in LOOPBACK
-        if "://" in source and not (parts.scheme == "https" or local):
+        is_local = parts.scheme == "http" and parts.hostname in LOOPBACK
+        if "://" in source and not (parts.scheme == "https" or is_local):
             raise ValueError(f"{source!r} is not an https address; write one, or a file")
         if parts.username or parts.password:
             raise ValueError("an address with a password; publish it without one, or use a file")

@@ -49,17 +49,17 @@ def parse_changes(
     """Parse options: KEY=VALUE, SYMBOL=SHARE, SYMBOL=ADDRESS:SHARE, SYMBOL. Raises ConfigError; if
     a value is a secret, the message does not repeat it.
     """
-    added = []
+    added_assets = []
     for text in adds:
-        symbol, rest = _pair(text, "--add SYMBOL=ADDRESS:SHARE")
-        address, sign, share = rest.rpartition(":")
-        if not sign:
+        symbol, address_and_share = _pair(text, "--add SYMBOL=ADDRESS:SHARE")
+        address, separator, share = address_and_share.rpartition(":")
+        if not separator:
             raise ConfigError(
                 "--add SYMBOL=ADDRESS:SHARE: the share is missing", "for example --add LINK=0x…:10%"
             )
         if address != NATIVE:
             address = parse_address(address, "--add")
-        added.append((symbol, address, share))
+        added_assets.append((symbol, address, share))
     pairs = tuple(_pair(text, "--set KEY=VALUE") for text in sets)
     for key, value in pairs:
         if is_secret(value) or key.rpartition(".")[2].endswith("url"):
@@ -71,7 +71,7 @@ def parse_changes(
     return ConfigChanges(
         pairs,
         tuple(_pair(text, "--target SYMBOL=SHARE") for text in targets),
-        tuple(added),
+        tuple(added_assets),
         tuple(removes),
     )
 
@@ -96,7 +96,7 @@ def apply_changes(text: str, changes: ConfigChanges) -> str:
         parse_bps(share, f"--target {symbol}")
         _asset(document, symbol)["target"] = share
     for key, value in changes.sets:
-        _set(document, key, value)
+        _set_key(document, key, value)
     return tomlkit.dumps(document)
 
 
@@ -110,8 +110,8 @@ def sell_removed_assets(changes: ConfigChanges) -> ConfigChanges:
 
 
 def _pair(text: str, field: str) -> tuple[str, str]:
-    name, sign, value = text.partition("=")
-    if not sign or not name.strip() or not value.strip():
+    name, separator, value = text.partition("=")
+    if not separator or not name.strip() or not value.strip():
         raise ConfigError(
             f"{field}: invalid form",
             "for example --set policy.cooldown=2h, --target WETH=40%",
@@ -132,39 +132,41 @@ def _asset(document: Any, symbol: str) -> Any:
     for asset in _assets(document):
         if asset.get("symbol") == symbol:
             return asset
-    known = ", ".join(str(asset.get("symbol")) for asset in _assets(document))
+    symbols = ", ".join(str(asset.get("symbol")) for asset in _assets(document))
     raise ConfigError(
-        f"{symbol!r} is not an asset of the portfolio", f"choose from {known}, or --add it"
+        f"{symbol!r} is not an asset of the portfolio", f"choose from {symbols}, or --add it"
     )
 
 
-def _set(document: Any, key: str, value: str) -> None:
+def _set_key(document: Any, key: str, value: str) -> None:
     """Set one key; a text value stays text. In a list of tables, a part of the key is a symbol or an
     index from 0.
     """
-    place: Any = document
+    table: Any = document
     *tables, name = key.split(".")
-    for part in tables:
-        place = _inside(place, part, key)
-    if not hasattr(place, "__setitem__") or isinstance(place, AoT | Array | str):
+    for table_name in tables:
+        table = _descend(table, table_name, key)
+    if not hasattr(table, "__setitem__") or isinstance(table, AoT | Array | str):
         raise ConfigError(f"--set {key}: there is no such key", "the config file lists all keys")
-    place[name] = value if isinstance(place.get(name), str) else _toml(value)
+    table[name] = value if isinstance(table.get(name), str) else _parse_value(value)
 
 
-def _inside(place: Any, part: str, key: str) -> Any:
-    if isinstance(place, AoT | Array):
-        for number, inner in enumerate(place):
-            if hasattr(inner, "get") and (inner.get("symbol") == part or part == str(number)):
+def _descend(table: Any, table_name: str, key: str) -> Any:
+    if isinstance(table, AoT | Array):
+        for number, inner in enumerate(table):
+            if hasattr(inner, "get") and (
+                inner.get("symbol") == table_name or table_name == str(number)
+            ):
                 return inner
-    elif hasattr(place, "get") and part in place:
-        return place[part]
+    elif hasattr(table, "get") and table_name in table:
+        return table[table_name]
     raise ConfigError(
-        f"--set {key}: there is no {part!r} in the config",
+        f"--set {key}: there is no {table_name!r} in the config",
         "trimtab edit opens the config in an editor",
     )
 
 
-def _toml(value: str) -> Any:
+def _parse_value(value: str) -> Any:
     """Parse a value as TOML. Values such as 2h or 10%, which are not TOML, and addresses, which TOML
     reads as numbers, stay text.
     """
@@ -179,50 +181,53 @@ def _toml(value: str) -> Any:
 
 def _without_asset(text: str, symbol: str) -> str:
     """Return the text without an asset's lines. Comments after them are kept."""
-    before = _loaded(text)
-    place = next(
-        (n for n, asset in enumerate(_list(before)) if asset.get("symbol") == symbol), None
+    config = _parse(text)
+    position = next(
+        (n for n, asset in enumerate(_asset_list(config)) if asset.get("symbol") == symbol), None
     )
-    if place is None:
+    if position is None:
         raise ConfigError(
             f"--remove {symbol}: not an asset of the portfolio", "trimtab status lists them"
         )
     lines = text.splitlines(keepends=True)
-    first, end = _block(lines, place)
-    after = "".join(lines[:first] + lines[end:])
-    del before["portfolio"]["assets"][place]
-    return _require_same(after, before, "--remove")
+    first, end = _block_bounds(lines, position)
+    edited_text = "".join(lines[:first] + lines[end:])
+    del config["portfolio"]["assets"][position]
+    return _require_parsed(edited_text, config, "--remove")
 
 
 def _with_asset(text: str, symbol: str, address: str, share: str) -> str:
     """Return the text with an asset after the last one."""
-    before = _loaded(text)
+    config = _parse(text)
     if safe_label(symbol, "") != symbol:
         raise ConfigError(
             "--add: a symbol is up to 16 letters, digits, . _ -", "for example --add LINK=0x…:10%"
         )
     parse_bps(share, f"--add {symbol}")
-    for asset in _list(before):
+    for asset in _asset_list(config):
         if symbol == asset.get("symbol") or address.lower() == str(asset.get("address")).lower():
             raise ConfigError(
                 f"--add {symbol}: already an asset", "change its weight with --target"
             )
-    feed = _known(before, symbol, address)
+    feed = _known_feed(config, symbol, address)
     fields = {"symbol": symbol, "address": address, "target": share, "reserve": "0"}
     if feed is not None:
         fields["feed"] = feed
     if feed in HOURLY_FEEDS:
         fields["feed_max_age"] = HOURLY_FEED_MAX_AGE
     lines = text.splitlines(keepends=True)
-    _, end = _block(lines, len(_list(before)) - 1)
+    _, end = _block_bounds(lines, len(_asset_list(config)) - 1)
     if end and not lines[end - 1].endswith("\n"):
         lines[end - 1] += "\n"
-    block = ["[[portfolio.assets]]\n", *(f'{name} = "{value}"\n' for name, value in fields.items())]
-    before["portfolio"]["assets"].append(fields)
-    return _require_same("".join(lines[:end] + block + lines[end:]), before, "--add")
+    block_lines = [
+        "[[portfolio.assets]]\n",
+        *(f'{name} = "{value}"\n' for name, value in fields.items()),
+    ]
+    config["portfolio"]["assets"].append(fields)
+    return _require_parsed("".join(lines[:end] + block_lines + lines[end:]), config, "--add")
 
 
-def _known(config: dict[str, Any], symbol: str, address: str) -> str | None:
+def _known_feed(config: dict[str, Any], symbol: str, address: str) -> str | None:
     """Return the USD feed of a known token. Raises ConfigError for a symbol of another known token,
     or a look-alike (T16).
     """
@@ -243,17 +248,17 @@ def _known(config: dict[str, Any], symbol: str, address: str) -> str | None:
     return next((token.feed for token in tokens if token.address == address), None)
 
 
-def _block(lines: Sequence[str], place: int) -> tuple[int, int]:
+def _block_bounds(lines: Sequence[str], position: int) -> tuple[int, int]:
     """Return the indices of the first line of the asset's table and of the line after its last
     key.
     """
     headers = [number for number, line in enumerate(lines) if _HEADER.match(line)]
-    if place >= len(headers):
+    if position >= len(headers):
         raise ConfigError(
             "portfolio.assets: not in the form of [[portfolio.assets]] tables",
             "change them in an editor: trimtab edit",
         )
-    first = headers[place]
+    first = headers[position]
     next_table = next(
         (n for n in range(first + 1, len(lines)) if _ANY_HEADER.match(lines[n])), len(lines)
     )
@@ -265,7 +270,7 @@ def _block(lines: Sequence[str], place: int) -> tuple[int, int]:
     return first, keys[-1] + 1
 
 
-def _loaded(text: str) -> dict[str, Any]:
+def _parse(text: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -274,7 +279,7 @@ def _loaded(text: str) -> dict[str, Any]:
         ) from None
 
 
-def _list(config: dict[str, Any]) -> list[dict[str, Any]]:
+def _asset_list(config: dict[str, Any]) -> list[dict[str, Any]]:
     assets = config.get("portfolio", {}).get("assets")
     if not isinstance(assets, list):
         raise ConfigError(
@@ -283,11 +288,11 @@ def _list(config: dict[str, Any]) -> list[dict[str, Any]]:
     return assets
 
 
-def _require_same(text: str, expected: dict[str, Any], option: str) -> str:
+def _require_parsed(text: str, expected: dict[str, Any], option: str) -> str:
     """Return the text if it parses as `expected`. Raises ConfigError for a notation that cannot be
     edited automatically.
     """
-    if _loaded(text) != expected:
+    if _parse(text) != expected:
         raise ConfigError(
             f"{option}: this notation of the asset tables cannot be edited automatically",
             "change them in an editor: trimtab edit",

@@ -18,7 +18,7 @@ from agent.config.tables.messages import describe_errors
 from agent.errors import ConfigError
 from agent.units import BPS, largest_remainder, parse_share_bps
 
-ROOM_BPS = 1_500
+POSITION_MARGIN_BPS = 1_500
 """Minimum distance of `max_position` from the largest target weight."""
 
 
@@ -148,8 +148,8 @@ class HyperliquidFileTable(ConfigTable):
 
     def keys(self) -> dict[str, str]:
         """Return the venue's keys of [futures], including agent_name and agent_keystore."""
-        agent = {"agent_name": "trimtab", "agent_keystore": "agent.json"}
-        return {"venue": self.venue, "url": self.url, "network": self.network, **agent}
+        agent_keys = {"agent_name": "trimtab", "agent_keystore": "agent.json"}
+        return {"venue": self.venue, "url": self.url, "network": self.network, **agent_keys}
 
     def market_keys(self, _name: str) -> dict[str, str]:
         """Return the venue's keys of a market: none, since its name is enough."""
@@ -162,7 +162,7 @@ _HYPERLIQUID = {
     "hyperliquid-testnet": ("https://api.hyperliquid-testnet.xyz", "testnet"),
 }
 """Names of venues without a file: API and network."""
-_COINS = {"WETH": "ETH", "WBTC": "BTC"} | {
+_MARKET_BY_SYMBOL = {"WETH": "ETH", "WBTC": "BTC"} | {
     coin: coin for coin in ("ETH", "BTC", "SOL", "LINK", "AAVE", "UNI", "ARB", "OP", "CRV", "LDO")
 }
 """Hyperliquid's markets by the symbol of the asset; trimtab doctor checks them at the venue."""
@@ -172,26 +172,26 @@ def read_venue(path: Path) -> VenueTable:
     """Read a venue file, or the venue of a config with [futures], or return the venue of a name in
     `_HYPERLIQUID`. Raises ConfigError with all mistakes.
     """
-    if known := _HYPERLIQUID.get(str(path)):
-        url, network = known
+    if api := _HYPERLIQUID.get(str(path)):
+        url, network = api
         return HyperliquidFileTable.model_validate(
-            {"venue": "hyperliquid", "url": url, "network": network, "markets": _COINS}
+            {"venue": "hyperliquid", "url": url, "network": network, "markets": _MARKET_BY_SYMBOL}
         )
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(
             f"--futures-venue {path}: cannot be read: {error}", "docs/futures.md shows its form"
         ) from None
-    if "chain" in data:
-        data = _venue_of_config(path, data)
-    kind = HyperliquidFileTable if data.get("venue") == "hyperliquid" else VenueFileTable
+    if "chain" in values:
+        values = _venue_of_config(path, values)
+    table_type = HyperliquidFileTable if values.get("venue") == "hyperliquid" else VenueFileTable
     try:
-        return kind.model_validate(data)
+        return table_type.model_validate(values)
     except ValidationError as error:
         missing = "missing; trimtab init writes every key with an initial value"
         mistakes = "; ".join(
-            text.replace(missing, "missing") for text in describe_errors(error, data, kind)
+            text.replace(missing, "missing") for text in describe_errors(error, values, table_type)
         )
         raise ConfigError(
             f"--futures-venue {path}: {mistakes}", "docs/futures.md shows its form"
@@ -248,8 +248,8 @@ def futures_weights(
             " supported",
             "choose markets with --futures-target SYMBOL=SHARE",
         )
-    parts = largest_remainder([Fraction(bps) for bps in shares.values()], BPS)
-    return {name: f"{bps / 100:g}%" for name, bps in zip(shares, parts, strict=True)}
+    weights_bps = largest_remainder([Fraction(bps) for bps in shares.values()], BPS)
+    return {name: f"{bps / 100:g}%" for name, bps in zip(shares, weights_bps, strict=True)}
 
 
 def futures_text(
@@ -262,11 +262,11 @@ def futures_text(
     """Return the [futures] of a trimtab.toml. `weights` are those of `futures_weights`, `assets`
     the symbols of the portfolio's assets; a market without an asset has no spot position.
     """
-    of_market = dict[str, str]()
+    asset_by_market = dict[str, str]()
     for symbol in assets:
         if (name := venue.name_of(symbol)) is not None:
-            of_market.setdefault(name, symbol)
-    head = {
+            asset_by_market.setdefault(name, symbol)
+    venue_keys = {
         **venue.keys(),
         "collateral": collateral,
         "leverage": profile.leverage,
@@ -274,24 +274,26 @@ def futures_text(
         "leverage_band": LEVERAGE_BAND,
         "funding_horizon": FUNDING_HORIZON,
     }
-    tables = [("[futures]", head)]
+    tables = [("[futures]", venue_keys)]
     for symbol, weight in weights.items():
-        asset = {"asset": of_market[symbol]} if symbol in of_market else {}
+        asset = {"asset": asset_by_market[symbol]} if symbol in asset_by_market else {}
         keys = {"symbol": symbol, **venue.market_keys(symbol), **asset}
         tables.append(("[[futures.markets]]", {**keys, "weight": weight}))
-    tables.append(("[futures.limits]", {**profile.limits, "max_position": _room(profile, weights)}))
-    about = (
+    tables.append(
+        ("[futures.limits]", {**profile.limits, "max_position": _max_position(profile, weights)})
+    )
+    heading = (
         f"\n# Perpetual futures, from the profile {profile.name}; every limit is listed here"
         " (docs/futures.md).\n"
     )
-    return about + "\n".join(
+    return heading + "\n".join(
         "\n".join([name, *(f"{key} = {json.dumps(value)}" for key, value in keys.items()), ""])
         for name, keys in tables
     )
 
 
-def _room(profile: FuturesProfile, weights: Mapping[str, str]) -> str:
-    """Return the profile's maximum position, or the largest weight plus ROOM_BPS if that is higher."""
+def _max_position(profile: FuturesProfile, weights: Mapping[str, str]) -> str:
+    """Return the profile's maximum position, or the largest weight plus POSITION_MARGIN_BPS if that is higher."""
     largest = max(parse_share_bps(text.removeprefix("-"), "weight") for text in weights.values())
     allowed = parse_share_bps(profile.limits["max_position"], "max_position")
-    return f"{min(BPS, max(allowed, largest + ROOM_BPS)) / 100:g}%"
+    return f"{min(BPS, max(allowed, largest + POSITION_MARGIN_BPS)) / 100:g}%"

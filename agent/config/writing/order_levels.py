@@ -29,20 +29,20 @@ def edit_order_levels(
         document: Any = tomlkit.parse(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, TOMLKitError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
-    table = _table(document, subject)
+    table = _order_table(document, subject)
     changes: dict[str, tuple[str | None, str | None]] = {}
     for kind, level in levels.items():
-        before = table.get(kind)
-        after = None if level == OFF else level
-        if before == after:
+        old_level = table.get(kind)
+        new_level = None if level == OFF else level
+        if old_level == new_level:
             continue
-        changes[kind] = (None if before is None else str(before), after)
-        if after is None:
+        changes[kind] = (None if old_level is None else str(old_level), new_level)
+        if new_level is None:
             del table[kind]
-        elif before is not None:
-            table[kind] = after
+        elif old_level is not None:
+            table[kind] = new_level
         else:
-            _insert(table, kind, after)
+            _insert(table, kind, new_level)
     text = tomlkit.dumps(document)
     parse_config(text, f"{path} with the new levels")
     return text, changes
@@ -50,14 +50,16 @@ def edit_order_levels(
 
 def _insert(table: Any, key: str, value: str) -> None:
     """Add a key after the last one of the table: at its end comments of the next section follow."""
-    own = [name for name, item in table.value.body if name and not isinstance(item, (Table, AoT))]
-    if own:
-        table.value._insert_after(own[-1], key, tomlkit.item(value))
+    own_keys = [
+        name for name, item in table.value.body if name and not isinstance(item, (Table, AoT))
+    ]
+    if own_keys:
+        table.value._insert_after(own_keys[-1], key, tomlkit.item(value))
     else:
         table[key] = value
 
 
-def _table(document: Any, subject: str) -> Any:
+def _order_table(document: Any, subject: str) -> Any:
     """Return the asset's table, or the portfolio's orders table, which is created if missing."""
     portfolio = document.get("portfolio", {})
     if subject == PORTFOLIO:
@@ -67,9 +69,9 @@ def _table(document: Any, subject: str) -> Any:
     assets = portfolio.get("assets", [])
     table = next((asset for asset in assets if asset.get("symbol") == subject), None)
     if table is None:
-        known = ", ".join(str(asset.get("symbol")) for asset in assets)
+        symbols = ", ".join(str(asset.get("symbol")) for asset in assets)
         raise ConfigError(
             f"orders: {subject!r} is not an asset of {PORTFOLIO}",
-            f"choose from {known}, {PORTFOLIO}",
+            f"choose from {symbols}, {PORTFOLIO}",
         )
     return table

@@ -177,10 +177,14 @@ def template_shares(template: PortfolioTemplate, stable: str | None) -> Mapping[
     if stable is None:
         return template.shares
     if not template.adjustable:
-        fit = ", ".join(name for name, other in PORTFOLIO_TEMPLATES.items() if other.adjustable)
+        adjustable = ", ".join(
+            name
+            for name, other_template in PORTFOLIO_TEMPLATES.items()
+            if other_template.adjustable
+        )
         raise ConfigError(
             f"--stable: the shares of {template.name} are fixed",
-            f"omit --stable, or use --template {fit}",
+            f"omit --stable, or use --template {adjustable}",
         )
     bps = parse_share_bps(stable, "--stable")
     if not 0 < bps < BPS:
@@ -188,9 +192,11 @@ def template_shares(template: PortfolioTemplate, stable: str | None) -> Mapping[
             f"--stable: {stable} leaves nothing to rebalance",
             "write more than 0% and less than 100%, such as 20%",
         )
-    others = {name: share for name, share in template.shares.items() if name != STABLE}
-    rest = largest_remainder([Fraction(share) for share in others.values()], BPS - bps)
-    return {**dict(zip(others, rest, strict=True)), STABLE: bps}
+    other_classes = {name: share for name, share in template.shares.items() if name != STABLE}
+    other_shares = largest_remainder(
+        [Fraction(share) for share in other_classes.values()], BPS - bps
+    )
+    return {**dict(zip(other_classes, other_shares, strict=True)), STABLE: bps}
 
 
 def template_targets(
@@ -199,9 +205,9 @@ def template_targets(
     """Return (symbol, share) of each token on that network, each class split evenly. Raises
     ConfigError if no tokens of the chain are known.
     """
-    known = {token.symbol for token in preset.tokens}
+    preset_symbols = {token.symbol for token in preset.tokens}
     classes = {
-        name: tuple(symbol for symbol in symbols if symbol in known)
+        name: tuple(symbol for symbol in symbols if symbol in preset_symbols)
         for name, symbols in CLASSES.items()
     }
     if not all(classes.values()):
@@ -226,13 +232,13 @@ def apply_template(text: str, template: PortfolioTemplate) -> str:
     document = tomlkit.parse(text)
     policy, limits = (_table(document, name) for name in ("policy", "limits"))
     for key, value in template.policy.items():
-        policy[key] = value if isinstance(value, str) else _inline(value)
+        policy[key] = value if isinstance(value, str) else _inline_table(value)
     for key, value in template.limits.items():
         limits[key] = value
     if template.futures is not None:
-        bound = tomlkit.item(f"{template.futures}x")
-        limits.add("futures_notional", bound.comment(FUTURES_NOTIONAL))
-        bound.trivia.comment_ws = " " * 10
+        futures_notional = tomlkit.item(f"{template.futures}x")
+        limits.add("futures_notional", futures_notional.comment(FUTURES_NOTIONAL))
+        futures_notional.trivia.comment_ws = " " * 10
     config = tomlkit.dumps(document)
     if template.weights:
         config = config.replace(ALLOCATOR_ANCHOR, f"{_allocator(template)}\n{ALLOCATOR_ANCHOR}", 1)
@@ -255,12 +261,9 @@ def _table(document: TOMLDocument, name: str) -> Table:
     return table
 
 
-def _inline(values: Mapping[str, str]) -> Item:
+def _inline_table(values: Mapping[str, str]) -> Item:
     """Return an inline table with spaces inside the braces, like the rest of the file."""
     import tomlkit
 
     pairs = ", ".join(f"{key} = {json.dumps(value)}" for key, value in values.items())
     return tomlkit.value(f"{{ {pairs} }}")
-
-
-CORE, STABLE, HIGH_BETA = "core", "stable", "high-beta"

@@ -27,14 +27,14 @@ from agent.errors import ConfigError
 from agent.model import LIMITS
 
 FORMAT = 1
-LARGEST = 65_536
+MAX_BYTES = 65_536
 MOST_ASSETS = 50
 ASSET_KEYS = ("symbol", "address", "target", "band")
 POLICY_KEYS = ("trigger", "destination", "cooldown", "only", "risk")
-FILES = ("supplies",)
+FILE_KEYS = ("supplies",)
 """Keys of an allocator that name local files."""
 TABLES = ("profile", "assets", "weights", "policy", "limits")
-HEAD = """\
+HEADER_TEXT = """\
 # A trimtab profile: weights, triggers and limits. It contains no router, factory, feed, endpoint,
 # key or payout address. An import resolves each token by its symbol, and applies a limit only if it
 # tightens that of the config. Addresses are for comparison. Import: trimtab import-profile FILE
@@ -114,9 +114,9 @@ def profile_text(loaded: LoadedConfig) -> tuple[str, tuple[str, ...]]:
     }
     if "weights" in portfolio:
         profile["weights"] = {
-            key: value for key, value in portfolio["weights"].items() if key not in FILES
+            key: value for key, value in portfolio["weights"].items() if key not in FILE_KEYS
         }
-    secret = next(
+    secret_path = next(
         (
             path
             for path, value in _leaf_values(profile, "")
@@ -124,18 +124,19 @@ def profile_text(loaded: LoadedConfig) -> tuple[str, tuple[str, ...]]:
         ),
         None,
     )
-    if secret is not None:
+    if secret_path is not None:
         raise ConfigError(
-            f"{secret}: looks like a secret, so no profile was written", "correct the config first"
+            f"{secret_path}: looks like a secret, so no profile was written",
+            "correct the config first",
         )
-    omitted = {name for name in ("strategies", "split") if raw.get(name)}
+    omitted_keys = {name for name in ("strategies", "split") if raw.get(name)}
     if raw.get("lp", {}).get("targets"):
-        omitted.add("lp.targets")
+        omitted_keys.add("lp.targets")
     allocator = portfolio.get("weights", {})
-    omitted |= {f"limits.{name}" for name in raw["limits"] if name not in LIMITS}
-    omitted |= {f"portfolio.{name}" for name in ("orders", "positions") if portfolio.get(name)}
-    omitted |= {f"portfolio.weights.{name}" for name in FILES if name in allocator}
-    return HEAD + tomlkit.dumps(profile), tuple(sorted(omitted))
+    omitted_keys |= {f"limits.{name}" for name in raw["limits"] if name not in LIMITS}
+    omitted_keys |= {f"portfolio.{name}" for name in ("orders", "positions") if portfolio.get(name)}
+    omitted_keys |= {f"portfolio.weights.{name}" for name in FILE_KEYS if name in allocator}
+    return HEADER_TEXT + tomlkit.dumps(profile), tuple(sorted(omitted_keys))
 
 
 def read_profile(path: Path, loaded: LoadedConfig, pinned: str | None = None) -> Profile:
@@ -147,17 +148,17 @@ def read_profile(path: Path, loaded: LoadedConfig, pinned: str | None = None) ->
     if pinned is not None and not _SHA256.fullmatch(pinned):
         raise ConfigError(f"--sha256: {pinned!r} is not a SHA-256", "write its 64 hex digits")
     try:
-        data = path.read_bytes()
-        if len(data) > LARGEST:
+        content = path.read_bytes()
+        if len(content) > MAX_BYTES:
             raise ConfigError(
-                f"{path}: larger than {LARGEST} bytes, which no profile is", "use another file"
+                f"{path}: larger than {MAX_BYTES} bytes, which no profile is", "use another file"
             )
-        raw = tomllib.loads(data.decode())
+        raw = tomllib.loads(content.decode())
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(
             f"{path}: not a profile: {error}", "use a file written by trimtab export-profile"
         ) from None
-    digest = hashlib.sha256(data).hexdigest()
+    digest = hashlib.sha256(content).hexdigest()
     if pinned is not None and pinned.lower().removeprefix("0x") != digest:
         raise ConfigError(
             f"{path}: its SHA-256 is {digest}, but {pinned.lower()} is pinned",
@@ -180,9 +181,9 @@ def read_profile(path: Path, loaded: LoadedConfig, pinned: str | None = None) ->
             f"{path}: {'; '.join(mistakes)}", "use a file written by trimtab export-profile"
         )
     symbols = [asset.symbol for asset in table.assets]
-    if twice := [symbol for symbol in symbols if symbols.count(symbol) > 1]:
+    if repeated := [symbol for symbol in symbols if symbols.count(symbol) > 1]:
         raise ConfigError(
-            f"{path}: assets: symbol {twice[0]!r} is given twice; list each token once"
+            f"{path}: assets: symbol {repeated[0]!r} is given twice; list each token once"
         )
     chain_id = loaded.config.chain.chain_id
     if table.profile.chain_id != chain_id:
@@ -203,7 +204,7 @@ def require_addresses(profile: Profile) -> None:
 
 def _refuse_foreign(raw: Mapping[str, Any], origin: str) -> None:
     """Raise ConfigError naming every key that is not allowed in a profile."""
-    foreign = list(_foreign(raw))
+    foreign = list(_foreign_keys(raw))
     if foreign:
         raise ConfigError(
             f"{origin}: a profile may not have {', '.join(foreign[:50])}",
@@ -211,26 +212,26 @@ def _refuse_foreign(raw: Mapping[str, Any], origin: str) -> None:
         )
 
 
-def _foreign(raw: Mapping[str, Any]) -> Iterator[str]:
+def _foreign_keys(raw: Mapping[str, Any]) -> Iterator[str]:
     for name, value in raw.items():
         if name not in TABLES:
             yield from (path for path, _ in _leaf_values(value, name))
     assets = raw.get("assets")
     for asset in assets if isinstance(assets, list) else ():
-        yield from _others(asset, "assets", ASSET_KEYS)
-    yield from _others(raw.get("profile"), "profile", tuple(ProfileHeaderTable.model_fields))
-    yield from _others(raw.get("policy"), "policy", POLICY_KEYS)
-    yield from _others(raw.get("limits"), "limits", tuple(LIMITS))
-    yield from _others(
+        yield from _unknown_keys(asset, "assets", ASSET_KEYS)
+    yield from _unknown_keys(raw.get("profile"), "profile", tuple(ProfileHeaderTable.model_fields))
+    yield from _unknown_keys(raw.get("policy"), "policy", POLICY_KEYS)
+    yield from _unknown_keys(raw.get("limits"), "limits", tuple(LIMITS))
+    yield from _unknown_keys(
         raw.get("weights"),
         "weights",
-        tuple(name for name in WeightsTable.model_fields if name not in FILES),
+        tuple(name for name in WeightsTable.model_fields if name not in FILE_KEYS),
     )
 
 
-def _others(table: Any, name: str, known: tuple[str, ...]) -> Iterator[str]:
+def _unknown_keys(table: Any, name: str, allowed: tuple[str, ...]) -> Iterator[str]:
     if isinstance(table, Mapping):
-        yield from (f"{name}.{key}" for key in table if key not in known)
+        yield from (f"{name}.{key}" for key in table if key not in allowed)
 
 
 def _leaf_values(value: Any, path: str) -> Iterator[tuple[str, Any]]:

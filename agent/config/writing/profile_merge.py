@@ -9,7 +9,7 @@ import tomlkit
 
 from agent.config.schema import Config
 from agent.config.tables.portfolio import NATIVE
-from agent.config.writing.profile import FILES, POLICY_KEYS, Profile
+from agent.config.writing.profile import FILE_KEYS, POLICY_KEYS, Profile
 from agent.config.writing.profile_tokens import ResolvedToken, known_tokens
 from agent.errors import ConfigError
 
@@ -43,20 +43,20 @@ def merge_profile(
             _set_target(assets[number], {"target": "0%"})
         else:
             del assets[number]
-    known = {str(asset["symbol"]): asset for asset in assets}
+    asset_by_symbol = {str(asset["symbol"]): asset for asset in assets}
     for token in tokens:
-        if token.symbol not in known:
-            assets.append(_table(token))
-            known[token.symbol] = assets[-1]
-        _set_target(known[token.symbol], entries[token.symbol])
+        if token.symbol not in asset_by_symbol:
+            assets.append(_token_table(token))
+            asset_by_symbol[token.symbol] = assets[-1]
+        _set_target(asset_by_symbol[token.symbol], entries[token.symbol])
     addresses = {str(asset["address"]).lower() for asset in assets}
-    holds_coin = NATIVE in addresses or wrapped.lower() in addresses
-    _update_hubs(portfolio, addresses, None if holds_coin else _wrapped(config, wrapped))
+    holds_native = NATIVE in addresses or wrapped.lower() in addresses
+    _update_hubs(portfolio, addresses, None if holds_native else _wrapped_token(config, wrapped))
     _replace_allocator(portfolio, profile)
     _replace_policy(document["policy"], profile)
     for key, value in limits.items():
         document["limits"][key] = value
-    if not holds_coin and document["limits"].get("native_top_up", OFF) != OFF:
+    if not holds_native and document["limits"].get("native_top_up", OFF) != OFF:
         document["limits"]["native_top_up"] = OFF
     return tomlkit.dumps(document)
 
@@ -68,8 +68,8 @@ def _set_target(asset: Any, entry: Mapping[str, Any]) -> None:
         asset["band"] = entry["band"]
 
 
-def _table(token: ResolvedToken, reserve: bool = True) -> Any:
-    """Return the config table of a token; without `reserve` it is a hub."""
+def _token_table(token: ResolvedToken, is_asset: bool = True) -> Any:
+    """Return the config table of a token; without `is_asset` it is a hub."""
     table = tomlkit.table()
     for key, value in (
         ("symbol", token.symbol),
@@ -79,7 +79,7 @@ def _table(token: ResolvedToken, reserve: bool = True) -> Any:
     ):
         if value is not None:
             table[key] = value
-    if reserve:
+    if is_asset:
         table["reserve"] = "0"
         table["target"] = "0%"
     return table
@@ -97,12 +97,12 @@ def _update_hubs(portfolio: Any, asset_addresses: Set[str], wrapped: ResolvedTok
     if wrapped is not None and wrapped.address.lower() not in addresses:
         if "hubs" not in portfolio:
             portfolio["hubs"] = tomlkit.aot()
-        portfolio["hubs"].append(_table(wrapped, reserve=False))
+        portfolio["hubs"].append(_token_table(wrapped, is_asset=False))
     elif "hubs" in portfolio and not hubs:
         portfolio.pop("hubs")
 
 
-def _wrapped(config: Config, wrapped: str) -> ResolvedToken:
+def _wrapped_token(config: Config, wrapped: str) -> ResolvedToken:
     for entry in config.portfolio.listed:
         if entry.address == wrapped and not getattr(entry, "native", False):
             return ResolvedToken(entry.symbol, wrapped, entry.decimals, entry.feed, "config")
@@ -121,16 +121,16 @@ def _replace_allocator(portfolio: Any, profile: Profile) -> None:
     """Replace the allocator by that of the profile. Local files are kept if the kind is the
     same.
     """
-    before, after = portfolio.get("weights", {}), profile.raw.get("weights")
+    old_weights, new_weights = portfolio.get("weights", {}), profile.raw.get("weights")
     files = {
-        key: before[key]
-        for key in FILES
-        if after and key in before and before.get("kind") == after.get("kind")
+        key: old_weights[key]
+        for key in FILE_KEYS
+        if new_weights and key in old_weights and old_weights.get("kind") == new_weights.get("kind")
     }
     portfolio.pop("weights", None)
-    if after is not None:
+    if new_weights is not None:
         table = tomlkit.table()
-        for key, value in {**after, **files}.items():
+        for key, value in {**new_weights, **files}.items():
             table[key] = _inline(value)
         portfolio["weights"] = table
 

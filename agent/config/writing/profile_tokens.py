@@ -25,12 +25,12 @@ class ResolvedToken:
 
 
 def resolve_token(
-    symbol: str, config: Config, listed: Sequence[TemplateAsset], origin: str
+    symbol: str, config: Config, listed_tokens: Sequence[TemplateAsset], origin: str
 ) -> ResolvedToken:
     """Return the token with this symbol. Raises ConfigError if it is unknown, ambiguous, or
     resembles another known symbol.
     """
-    own = [
+    config_tokens = [
         TemplateAsset(
             entry.symbol,
             NATIVE if isinstance(entry, AssetTable) and entry.native else entry.address,
@@ -42,13 +42,19 @@ def resolve_token(
     ]
     preset = known_tokens(config.chain.chain_id)
     field = f"{origin}: symbol"
-    mine = next((token for token in own if token.symbol == symbol), None)
-    if mine is not None:
-        return ResolvedToken(symbol, mine.address, mine.decimals, mine.feed, "config")
+    config_token = next((token for token in config_tokens if token.symbol == symbol), None)
+    if config_token is not None:
+        return ResolvedToken(
+            symbol, config_token.address, config_token.decimals, config_token.feed, "config"
+        )
     by_address = {
-        token.address: token for token in reversed((*preset, *listed)) if token.symbol == symbol
+        token.address: token
+        for token in reversed((*preset, *listed_tokens))
+        if token.symbol == symbol
     }
-    refuse_look_alike(symbol, next(iter(by_address), None), (*own, *preset), listed, field)
+    refuse_look_alike(
+        symbol, next(iter(by_address), None), (*config_tokens, *preset), listed_tokens, field
+    )
     if safe_label(symbol, "") == "":
         raise ConfigError(
             f"{field}: {symbol!r} is not a symbol", "write up to 16 letters, digits, . _ -"

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from fractions import Fraction
-from typing import TYPE_CHECKING
 
 from agent.config.presets import (
     ETHEREUM,
@@ -30,9 +29,6 @@ from agent.model import (
 )
 from agent.policy.triggers.rules import NOTATIONS
 from agent.units import Token
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +70,7 @@ def render(
     `rpc_envs` are (environment variable, operator) pairs, since URLs are secrets and not written to
     the file. `dollars` is the price of a coin of the numeraire, in which caps are written.
     """
-    coins = _DollarCaps(numeraire, dollars)
+    caps = _DollarCaps(numeraire, dollars)
     rpc = "\n".join(
         f'[[chain.rpc]]\nurl_env = "{env}"      # the URL is secret and stays in the'
         f' environment\noperator = "{operator}"'
@@ -102,7 +98,7 @@ payout_addresses = []              # allowed recipients of trimtab withdraw, aft
 
 [portfolio]
 numeraire = "{numeraire}"
-{coins.at_most("max_live_value", 1_000)}: largest value that the agent manages; "off": no limit
+{caps.at_most("max_live_value", 1_000)}: largest value that the agent manages; "off": no limit
 # use_cash = "1000"                # most {numeraire} that the agent takes from the wallet; the rest is left alone (docs/bot.md)
 {_assets(assets)}{_hubs(hubs)}
 # Conditional orders (docs/orders.md): entry, stop_loss, take_profit, trailing_stop of an asset; for the whole portfolio:
@@ -155,7 +151,7 @@ jitter = "10%"                     # random delay of a schedule, as a share of i
 
 [limits]                           # each may be "off"; a limit whose data are missing refuses the plan; shares need a unit: %, bps or x
 # i_accept = ["slippage"]          # limits that are deliberately off or above their ceiling. Ceilings: {_ceilings()}
-{_limits(preset, assets, numeraire, coins)}
+{_limits(preset, assets, numeraire, caps)}
 
 [execution]
 router = "swap_router_02"          # or "rebalancer", trimtab's own contract, at the address rebalancer = "0x…"
@@ -286,13 +282,19 @@ def _triggers() -> str:
         else:
             lines.append(f"# {hint}")
     kinds = [notation.kind for notation in NOTATIONS.values() if not notation.hint]
-    named = [kind for kind in kinds if kind != "zone"]
-    return "\n".join([*lines[1:], f"# {', '.join(named)}, several in a list: docs/triggers.md"])
+    listed_kinds = [kind for kind in kinds if kind != "zone"]
+    return "\n".join(
+        [*lines[1:], f"# {', '.join(listed_kinds)}, several in a list: docs/triggers.md"]
+    )
 
 
 def _allocators() -> str:
-    methods = (AllocationMethod.FIXED, AllocationMethod.RISK_PARITY, AllocationMethod.SIGNAL)
-    return ", ".join(method.value for method in AllocationMethod if method not in methods)
+    excluded_methods = (
+        AllocationMethod.FIXED,
+        AllocationMethod.RISK_PARITY,
+        AllocationMethod.SIGNAL,
+    )
+    return ", ".join(method.value for method in AllocationMethod if method not in excluded_methods)
 
 
 def _sequencer(preset: Preset) -> str:
@@ -300,34 +302,34 @@ def _sequencer(preset: Preset) -> str:
     feed = SEQUENCER_FEEDS.get(preset.chain_id)
     if feed is None:
         return ""
-    grace = f'sequencer_grace = "{SEQUENCER_GRACE}"             # uptime required before trading'
-    return (
-        f'sequencer_feed = "{feed}"   # uptime feed of the rollup\'s sequencer; or "off"\n{grace}\n'
+    grace_line = (
+        f'sequencer_grace = "{SEQUENCER_GRACE}"             # uptime required before trading'
     )
+    return f'sequencer_feed = "{feed}"   # uptime feed of the rollup\'s sequencer; or "off"\n{grace_line}\n'
 
 
 def _limits(
-    preset: Preset, assets: Sequence[TemplateAsset], numeraire: str, coins: _DollarCaps
+    preset: Preset, assets: Sequence[TemplateAsset], numeraire: str, caps: _DollarCaps
 ) -> str:
     """Return one line per limit. native_top_up is off unless the wrapped coin is an asset and can
     be unwrapped. oracle_deviation follows the feeds' thresholds where they are known.
     """
-    base = next((asset.feed for asset in assets if asset.symbol == numeraire), None)
-    others = [asset.feed for asset in assets if asset.symbol != numeraire]
-    deviation_bps = starting_deviation_bps(others, base)
+    numeraire_feed = next((asset.feed for asset in assets if asset.symbol == numeraire), None)
+    asset_feeds = [asset.feed for asset in assets if asset.symbol != numeraire]
+    deviation_bps = starting_deviation_bps(asset_feeds, numeraire_feed)
     has_native = any(asset.address in ("native", preset.wrapped_native) for asset in assets)
     lines = []
     for spec in LIMITS_AS_WRITTEN:
         if spec.unit is LimitUnit.COINS:
-            cap = coins.at_least if spec.tighter is TighterDirection.MORE else coins.at_most
-            line = cap(spec.key, int(spec.start))
+            cap_line = caps.at_least if spec.tighter is TighterDirection.MORE else caps.at_most
+            line = cap_line(spec.key, int(spec.start))
             if spec.about:
                 line += f": {spec.about}"
         else:
-            start = spec.start if has_native or spec.key != "native_top_up" else "off"
+            value = spec.start if has_native or spec.key != "native_top_up" else "off"
             if spec.key == "oracle_deviation" and deviation_bps is not None:
-                start = f"{deviation_bps / 100:g}%"
-            line = f'{spec.key} = "{start}"'
+                value = f"{deviation_bps / 100:g}%"
+            line = f'{spec.key} = "{value}"'
             if spec.about:
                 line = f"{line:<35}# {spec.about}"
         lines.append(line)
@@ -364,8 +366,10 @@ def _token(asset: TemplateAsset) -> str:
 
 def _feed(asset: TemplateAsset) -> str:
     if asset.feed in HOURLY_FEEDS:
-        age = f'feed_max_age = "{HOURLY_FEED_MAX_AGE}"'.ljust(35) + "# it writes a round every hour"
-        return f'feed = "{asset.feed}"\n{age}\n'
+        max_age_line = (
+            f'feed_max_age = "{HOURLY_FEED_MAX_AGE}"'.ljust(35) + "# it writes a round every hour"
+        )
+        return f'feed = "{asset.feed}"\n{max_age_line}\n'
     if asset.feed:
         return f'feed = "{asset.feed}"\n'
     return '# feed = "0x…"                   # a USD price feed, if there is one\n'

@@ -42,9 +42,9 @@ def read_token_list(path: Path, chain_id: int, pinned: str | None = None) -> Tok
             f"--token-list-sha256: {pinned!r} is not a SHA-256", "write its 64 hex digits"
         )
     try:
-        raw = path.read_bytes()
-        entries = codec.read_json(raw.decode())["tokens"]
-        of_chain = [entry for entry in entries if entry["chainId"] == chain_id]
+        content = path.read_bytes()
+        entries = codec.read_json(content.decode())["tokens"]
+        chain_entries = [entry for entry in entries if entry["chainId"] == chain_id]
         assets = tuple(
             TemplateAsset(
                 entry["symbol"],
@@ -53,7 +53,7 @@ def read_token_list(path: Path, chain_id: int, pinned: str | None = None) -> Tok
                 None,
                 int(entry["decimals"]),
             )
-            for entry in of_chain
+            for entry in chain_entries
             if safe_label(entry["symbol"], "") != ""
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -61,13 +61,13 @@ def read_token_list(path: Path, chain_id: int, pinned: str | None = None) -> Tok
             f"--token-list {path}: not a token list: {error!r}",
             "use a JSON file in Uniswap's token list format",
         ) from None
-    digest = hashlib.sha256(raw).hexdigest()
+    digest = hashlib.sha256(content).hexdigest()
     if pinned is not None and pinned.lower().removeprefix("0x") != digest:
         raise ConfigError(
             f"--token-list {path}: its SHA-256 is {digest}, but {pinned.lower()} is pinned",
             "find out why it changed before using it",
         )
-    if not of_chain:
+    if not chain_entries:
         raise ConfigError(
             f"--token-list {path}: no token of chain {chain_id}",
             "use the list of this chain",
@@ -79,26 +79,28 @@ def confusable_skeleton(symbol: str) -> str:
     """Return the canonical form of a symbol: look-alike letters are equal, case and separators are
     ignored.
     """
-    plain = unicodedata.normalize("NFKD", symbol).casefold()
-    kept = "".join(char for char in plain if unicodedata.category(char)[0] in "LNS" or char in "|!")
-    return kept.translate(_CONFUSABLES).replace("rn", "m").replace("vv", "w")
+    folded = unicodedata.normalize("NFKD", symbol).casefold()
+    characters = "".join(
+        char for char in folded if unicodedata.category(char)[0] in "LNS" or char in "|!"
+    )
+    return characters.translate(_CONFUSABLES).replace("rn", "m").replace("vv", "w")
 
 
 def refuse_look_alike(
     name: str,
     address: str | None,
-    known: Iterable[TemplateAsset],
-    listed: Sequence[TemplateAsset],
+    known_tokens: Iterable[TemplateAsset],
+    listed_tokens: Sequence[TemplateAsset],
     field: str = "--target",
 ) -> None:
     """Raise ConfigError if `name` looks like another token's symbol, known or in the list. A known
     token's own symbol is always accepted.
     """
-    known = tuple(known)
-    if any(token.symbol == name for token in known):
+    known_tokens = tuple(known_tokens)
+    if any(token.symbol == name for token in known_tokens):
         return
     skeleton = confusable_skeleton(name)
-    for token in (*known, *listed):
+    for token in (*known_tokens, *listed_tokens):
         if name == token.symbol or address == token.address:
             continue
         if confusable_skeleton(token.symbol) == skeleton:

@@ -40,44 +40,44 @@ from agent.ports.perpetuals import granted_action
 
 def settled_entry(
     grant: Grant,
-    change: SettledTransaction,
+    transaction: SettledTransaction,
     prices: EntryPrices,
-    counted: Collection[str],
-    basis: StepInput,
+    ledger_tokens: Collection[str],
+    step: StepInput,
     receipt: Receipt,
 ) -> Entry:
     """Return the entry of a successful futures action; that of a delegate's approval is gas."""
-    effect = futures_effect(basis.snapshot, futures_policy(basis), receipt, prices)
+    effect = futures_effect(step.snapshot, futures_policy(step), receipt, prices)
     match granted_action(grant):
         case PerpOrder():
-            return futures_entry(change, prices, counted, effect)
+            return futures_entry(transaction, prices, ledger_tokens, effect)
         case MarginDeposit() | MarginWithdrawal():
-            return margin_entry(change, prices, counted, effect)
+            return margin_entry(transaction, prices, ledger_tokens, effect)
         case _:
-            return trade_entry(change, prices, counted, {})
+            return trade_entry(transaction, prices, ledger_tokens, {})
 
 
 def margin_entry(
-    change: SettledTransaction,
+    transaction: SettledTransaction,
     prices: EntryPrices,
-    counted: Collection[str],
+    ledger_tokens: Collection[str],
     futures: FuturesEntry | None,
 ) -> Entry:
     """Return the entry of an internal transfer of collateral between wallet and margin account."""
-    book = EntryBuilder(prices)
-    for token, raw in counted_moves(change.moved, counted).items():
-        book.move(WALLET, MARGIN, token, raw)
-    return replace(book.entry(change, EntryKind.MARGIN, counted), futures=futures)
+    builder = EntryBuilder(prices)
+    for token, raw in counted_moves(transaction.moved, ledger_tokens).items():
+        builder.move(WALLET, MARGIN, token, raw)
+    return replace(builder.entry(transaction, EntryKind.MARGIN, ledger_tokens), futures=futures)
 
 
 def futures_entry(
-    change: SettledTransaction,
+    transaction: SettledTransaction,
     prices: EntryPrices,
-    counted: Collection[str],
+    ledger_tokens: Collection[str],
     futures: FuturesEntry | None,
 ) -> Entry:
     """Return the entry of a futures order: gas in the wallet, and effect on the margin account."""
-    entry = EntryBuilder(prices).entry(change, EntryKind.FUTURES, counted)
+    entry = EntryBuilder(prices).entry(transaction, EntryKind.FUTURES, ledger_tokens)
     return replace(entry, futures=futures)
 
 
@@ -91,8 +91,8 @@ def futures_effect(
     if account is None or policy is None:
         return None
     symbols = {market.market: market.symbol for market in account.markets}
-    places = {market.market: market.size_decimals for market in account.markets}
-    own = (account.quote.address, policy.account)
+    size_decimals = {market.market: market.size_decimals for market in account.markets}
+    own_account = (account.quote.address, policy.account)
     return FuturesEntry(
         policy.collateral,
         account.settlement_raw,
@@ -105,15 +105,17 @@ def futures_effect(
                 abs(fill.quote_raw),
                 fill.fee_raw,
                 fill.realised_raw,
-                places.get(fill.market, account.quote.decimals),
+                size_decimals.get(fill.market, account.quote.decimals),
             )
             for fill in receipt.fills
-            if (fill.clearing_house, fill.trader) == own
+            if (fill.clearing_house, fill.trader) == own_account
         ),
         tuple(
-            SettledFunding(paid.market, symbols.get(paid.market, paid.market), paid.paid_raw)
-            for paid in receipt.funding
-            if (paid.clearing_house, paid.trader) == own
+            SettledFunding(
+                payment.market, symbols.get(payment.market, payment.market), payment.paid_raw
+            )
+            for payment in receipt.funding
+            if (payment.clearing_house, payment.trader) == own_account
         ),
     )
 
@@ -129,10 +131,10 @@ def funding_entries(step: StepInput, prices: EntryPrices) -> tuple[Entry, ...]:
     price = prices.of(policy.collateral)
     return tuple(
         Entry(
-            f"funding-{paid.market}-{paid.at_s}",
+            f"funding-{payment.market}-{payment.at_s}",
             EntryKind.FUTURES,
             step.snapshot.head.number,
-            paid.at_s,
+            payment.at_s,
             "",
             "funding",
             (),
@@ -143,12 +145,14 @@ def funding_entries(step: StepInput, prices: EntryPrices) -> tuple[Entry, ...]:
                 (),
                 (
                     SettledFunding(
-                        paid.market, symbols.get(paid.market, paid.market), paid.paid_raw
+                        payment.market,
+                        symbols.get(payment.market, payment.market),
+                        payment.paid_raw,
                     ),
                 ),
             ),
         )
-        for paid in account.payments
+        for payment in account.payments
     )
 
 
@@ -157,7 +161,7 @@ def margin_reading(snapshot: Snapshot, policy: FuturesPolicy | None) -> MarginRe
     account = margin_account(snapshot)
     if account is None:
         return None
-    pending = {position.market: position.funding_pending_raw for position in account.positions}
+    pending_raw = {position.market: position.funding_pending_raw for position in account.positions}
     return MarginReading(
         account.settlement_raw,
         account.collateral_raw,
@@ -169,7 +173,7 @@ def margin_reading(snapshot: Snapshot, policy: FuturesPolicy | None) -> MarginRe
                 market.symbol,
                 account.size_raw(market.market),
                 margin.position_value_raw(market, account.size_raw(market.market)),
-                pending.get(market.market, 0),
+                pending_raw.get(market.market, 0),
                 market.funding_daily,
             )
             for market in account.markets

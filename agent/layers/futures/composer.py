@@ -28,7 +28,7 @@ from agent.ports import Approval, Grant, PreparedTransaction
 from agent.ports.perpetuals import PerpVenue
 from agent.venues.allowances import build_approval
 from agent.venues.drafts import EmergencyLimits, TxDraft
-from agent.venues.perpetual_protocol import in_words
+from agent.venues.perpetual_protocol import explain_revert
 
 
 class FuturesComposer:
@@ -44,13 +44,13 @@ class FuturesComposer:
     def approvals(self, step: StepInput, plan: Plan) -> list[Approval]:
         """See LayerComposer. Only deposits need one."""
         account, policy = margin_account(step.snapshot), futures_policy(step)
-        first = plan.layer(FuturesPlan).actions[0]
-        if account is None or policy is None or not isinstance(first, MarginDeposit):
+        action = plan.layer(FuturesPlan).actions[0]
+        if account is None or policy is None or not isinstance(action, MarginDeposit):
             return []
-        spend = {policy.collateral: first.raw}
-        granted = FuturesGrant(first, account)
+        spend = {policy.collateral: action.raw}
+        layer_grant = FuturesGrant(action, account)
         return [
-            replace(build_approval(step, token, policy.vault, raw), layer=granted)
+            replace(build_approval(step, token, policy.vault, raw), layer=layer_grant)
             for token, raw in tokens.lacking_approvals(spend, step.snapshot, policy.vault)
         ]
 
@@ -58,49 +58,49 @@ class FuturesComposer:
         """See LayerComposer. An order for an off-chain venue is quoted first, and has no gas and
         the venue's nonce.
         """
-        planned, policy = plan.layer(FuturesPlan), futures_policy(step)
-        account, action = margin_account(step.snapshot), planned.actions[0]
+        futures_plan, policy = plan.layer(FuturesPlan), futures_policy(step)
+        account, action = margin_account(step.snapshot), futures_plan.actions[0]
         if isinstance(action, DelegateChange) and not action.is_allowed:
             account = account or UNREAD_ACCOUNT
         if account is None or self._perps is None:
             raise Refused("no futures venue is configured", remedy="see [futures]")
-        drafted = self._perps.draft(account, action, head.timestamp_s)
-        granted = FuturesGrant(
+        draft = self._perps.draft(account, action, head.timestamp_s)
+        layer_grant = FuturesGrant(
             action,
             account,
-            planned.is_emergency,
-            planned.hedges,
+            futures_plan.is_emergency,
+            futures_plan.hedges,
             () if policy is None else policy.hedges,
             uses_reduction_budget(plan),
         )
         note = futures_note(step, action)
-        if drafted.nonce is None:
-            emergency = None
-            if policy is not None and planned.is_emergency:
-                emergency = EmergencyLimits(
+        if draft.nonce is None:
+            emergency_limits = None
+            if policy is not None and futures_plan.is_emergency:
+                emergency_limits = EmergencyLimits(
                     fee_ceiling_wei(policy.limits, step.limits),
                     gas_per_day_wei(policy.limits, step.limits),
                 )
             return TxDraft(
-                drafted.to,
-                drafted.data,
+                draft.to,
+                draft.data,
                 IntentKind.FUTURES,
                 note,
-                deadline_s=drafted.deadline_s,
-                layer=granted,
+                deadline_s=draft.deadline_s,
+                layer=layer_grant,
                 gas_units=action_gas(action),
-                emergency=emergency,
-                explain=in_words,
+                emergency=emergency_limits,
+                explain=explain_revert,
             )
         if isinstance(action, PerpOrder) and not action.kind.rests:
             self._perps.quote(account, action)
         chain_id, fees = step.snapshot.head.chain_id, (None, None, None)
-        tx = UnsignedTx(chain_id, drafted.nonce, drafted.to, 0, drafted.data, 0, *fees)
+        tx = UnsignedTx(chain_id, draft.nonce, draft.to, 0, draft.data, 0, *fees)
         grant = Grant(
             IntentKind.FUTURES,
             now_s=head.timestamp_s,
-            deadline_s=drafted.deadline_s,
+            deadline_s=draft.deadline_s,
             max_gas_wei=0,
-            layer=granted,
+            layer=layer_grant,
         )
         return PreparedTransaction(tx, grant, note)

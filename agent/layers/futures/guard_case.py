@@ -31,7 +31,7 @@ class FuturesCase(LayerCase):
     plan: Plan
     futures: FuturesPlan
 
-    exempt = "not applied to a reduction of futures"
+    exemption_text = "not applied to a reduction of futures"
 
     def needs_no_gas(self) -> bool:
         """True if the plan only sends orders to an off-chain venue."""
@@ -42,17 +42,17 @@ class FuturesCase(LayerCase):
         """True if the plan only buys back open hedges; their closing cost was counted when they
         were opened.
         """
-        plan, policy = self.futures, futures_policy(self.step)
-        if policy is None or plan.account_actions or not plan.orders:
+        futures, policy = self.futures, futures_policy(self.step)
+        if policy is None or futures.account_actions or not futures.orders:
             return False
-        open_raw = {hedge.market: -hedge.size_raw for hedge in policy.hedges}
-        return all(0 < order.size_raw <= open_raw.get(order.market, 0) for order in plan.orders)
+        short_raw = {hedge.market: -hedge.size_raw for hedge in policy.hedges}
+        return all(0 < order.size_raw <= short_raw.get(order.market, 0) for order in futures.orders)
 
     def ends_delegate(self) -> bool:
         """True if the plan only revokes a delegate."""
         return all(
             isinstance(action, DelegateChange) and not action.is_allowed
-            for action in self.futures.actions or (None,)
+            for action in self.futures.actions or (None,)  # without actions: False
         )
 
     def only_reduces(self) -> bool:
@@ -64,8 +64,8 @@ class FuturesCase(LayerCase):
             return False
         if self.ends_delegate():
             return True
-        orders, others = self.futures.orders, self.futures.account_actions
-        if account is None or not all(map(_lowers_risk, others)):
+        orders, account_actions = self.futures.orders, self.futures.account_actions
+        if account is None or not all(map(_lowers_risk, account_actions)):
             return False
         markets = {order.market for order in orders}
         return (
@@ -106,6 +106,6 @@ def _lowers_risk(action: AccountAction) -> bool:
 
 
 def build_futures_case(step: StepInput, plan: Plan) -> FuturesCase | None:
-    """Return the answers on a plan of futures actions; None for any other plan."""
+    """Return the case of a plan of futures actions; None for any other plan."""
     futures = planned_futures(plan)
     return None if futures is None else FuturesCase(step, plan, futures)

@@ -58,7 +58,7 @@ from agent.policy.step_faults import decision_faults
 from agent.units import BPS, Value, decimal_text
 
 
-def _layer(case: GuardCase) -> tuple[FuturesPlan, FuturesPolicy, MarginAccount]:
+def _require_futures(case: GuardCase) -> tuple[FuturesPlan, FuturesPolicy, MarginAccount]:
     """Return orders, policy and account. Raises MissingData."""
     plan, policy, account = (
         planned_futures(case.plan),
@@ -69,11 +69,13 @@ def _layer(case: GuardCase) -> tuple[FuturesPlan, FuturesPolicy, MarginAccount]:
         raise MissingData(
             case.step.snapshot.layer(FuturesReading).unknown or "no margin account is configured"
         )
-    known = {market.market for market in account.markets}
-    if strange := [
-        action.market for action in (*plan.orders, *plan.resting) if action.market not in known
+    market_names = {market.market for market in account.markets}
+    if unknown_markets := [
+        action.market
+        for action in (*plan.orders, *plan.resting)
+        if action.market not in market_names
     ]:
-        raise MissingData(f"market {strange[0]} is not in the snapshot")
+        raise MissingData(f"market {unknown_markets[0]} is not in the snapshot")
     return plan, policy, account
 
 
@@ -82,7 +84,7 @@ def index_age(case: GuardCase) -> GuardMeasurement:
     unless every action is a reduction, of the positions. A reduction needs only the index of its
     own market.
     """
-    plan, policy, account = _layer(case)
+    plan, policy, account = _require_futures(case)
     markets = {order.market for order in (*plan.orders, *plan.resting)}
     if plan.account_actions or not case.layer.only_reduces():
         markets |= {position.market for position in account.positions}
@@ -97,9 +99,9 @@ def index_age(case: GuardCase) -> GuardMeasurement:
     if not ages:
         return GuardMeasurement("no market has an order or a position", True)
     age_s, symbol = max(ages)
-    most_s = policy.limits.index_age_s
+    limit_s = policy.limits.index_age_s
     return GuardMeasurement(
-        f"{format_seconds(age_s)} ({symbol})", age_s <= most_s, format_seconds(most_s)
+        f"{format_seconds(age_s)} ({symbol})", age_s <= limit_s, format_seconds(limit_s)
     )
 
 
@@ -107,19 +109,21 @@ def order_bound(case: GuardCase) -> GuardMeasurement:
     """Require each order's bound to be within the slippage from the index. The wider bound of
     emergencies is valid only while positions are near liquidation (T12).
     """
-    plan, policy, account = _layer(case)
-    limits, escaping = policy.limits, emergency_orders(account, policy)
+    plan, policy, account = _require_futures(case)
+    limits, emergency_sizes = policy.limits, emergency_orders(account, policy)
     for order in plan.orders:
-        market, slippage = account.market(order.market), limits.slippage_bps
+        market, slippage_bps = account.market(order.market), limits.slippage_bps
         if plan.is_emergency:
-            if order.market not in escaping or not is_reduction(account, order):
+            if order.market not in emergency_sizes or not is_reduction(account, order):
                 return GuardMeasurement(f"no emergency in {market.symbol}", False)
-            slippage = limits.emergency_slippage_bps
-        bound = index_bound_raw(market, order.size_raw, slippage)
-        worse = order.bound_raw - bound if order.size_raw > 0 else bound - order.bound_raw
-        if worse > 0 or order.bound_raw <= 0:
-            amount = decimal_text(max(worse, 0), account.quote.decimals)
-            return GuardMeasurement(f"{market.symbol} is {amount} beyond the bound", False)
+            slippage_bps = limits.emergency_slippage_bps
+        bound_raw = index_bound_raw(market, order.size_raw, slippage_bps)
+        excess_raw = (
+            order.bound_raw - bound_raw if order.size_raw > 0 else bound_raw - order.bound_raw
+        )
+        if excess_raw > 0 or order.bound_raw <= 0:
+            excess_text = decimal_text(max(excess_raw, 0), account.quote.decimals)
+            return GuardMeasurement(f"{market.symbol} is {excess_text} beyond the bound", False)
     for stop in plan.resting:
         if isinstance(stop, StopOrder) and not _is_protective(account, stop, limits):
             text = f"the stop of {account.market(stop.market).symbol} is not one of its position"
@@ -134,19 +138,23 @@ def _is_protective(account: MarginAccount, stop: StopOrder, limits: FuturesLimit
     market, size_raw = account.market(stop.market), account.size_raw(stop.market)
     if not size_raw or stop.size_raw != -size_raw or min(stop.trigger_raw, stop.bound_raw) <= 0:
         return False
-    at_mark = abs(size_raw) * market.mark
-    slip = Fraction(limits.emergency_slippage_bps, BPS)
+    mark_value = abs(size_raw) * market.mark
+    slippage_share = Fraction(limits.emergency_slippage_bps, BPS)
     if size_raw > 0:
-        return stop.trigger_raw < at_mark and stop.bound_raw >= stop.trigger_raw * (1 - slip)
-    return stop.trigger_raw > at_mark and stop.bound_raw <= stop.trigger_raw * (1 + slip)
+        return stop.trigger_raw < mark_value and stop.bound_raw >= stop.trigger_raw * (
+            1 - slippage_share
+        )
+    return stop.trigger_raw > mark_value and stop.bound_raw <= stop.trigger_raw * (
+        1 + slippage_share
+    )
 
 
 def basis(case: GuardCase) -> GuardMeasurement:
     """Return the largest distance between mark and index among the markets in which orders open
     positions.
     """
-    plan, policy, account = _layer(case)
-    most = Fraction(policy.limits.max_basis_bps, BPS)
+    plan, policy, account = _require_futures(case)
+    limit_share = Fraction(policy.limits.max_basis_bps, BPS)
     deviations = [
         (abs(market.mark / market.index - 1), market.symbol)
         for order in plan.orders
@@ -155,63 +163,68 @@ def basis(case: GuardCase) -> GuardMeasurement:
     ]
     if not deviations:
         return GuardMeasurement("no position is opened", True)
-    worst, symbol = max(deviations)
-    return GuardMeasurement(f"{_percent(worst)} ({symbol})", worst <= most, _percent(most))
+    largest_share, symbol = max(deviations)
+    return GuardMeasurement(
+        f"{_percent(largest_share)} ({symbol})", largest_share <= limit_share, _percent(limit_share)
+    )
 
 
 def reopening(case: GuardCase) -> GuardMeasurement:
     """Return the time since the newest emergency of a plan that opens a position, so that prices
     which gap back and forth do not close and open it at every tick.
     """
-    plan, policy, account = _layer(case)
-    limit = format_seconds(policy.limits.emergency_cooldown_s)
+    plan, policy, account = _require_futures(case)
+    limit_text = format_seconds(policy.limits.emergency_cooldown_s)
     last_s = case.step.layer(FuturesState).emergency_s
     if last_s is None or all(is_reduction(account, order) for order in plan.orders):
-        return GuardMeasurement("no emergency, or nothing opened", True, limit)
-    since_s = case.step.snapshot.head.timestamp_s - last_s
+        return GuardMeasurement("no emergency, or nothing opened", True, limit_text)
+    elapsed_s = case.step.snapshot.head.timestamp_s - last_s
     is_over = case.step.snapshot.head.timestamp_s >= reopening_s(
         futures_policy(case.step), case.step.layer(FuturesState)
     )
-    return GuardMeasurement(f"{format_seconds(since_s)} after an emergency", is_over, limit)
+    return GuardMeasurement(f"{format_seconds(elapsed_s)} after an emergency", is_over, limit_text)
 
 
 def futures_state(case: GuardCase) -> GuardMeasurement:
     """Require that the account keeps every limit after all actions, with each order filled at its
     bound and each resting order at its price, or that every action is a deposit or a reduction.
     """
-    plan, policy, account = _layer(case)
+    plan, policy, account = _require_futures(case)
     if not plan.actions:
         return GuardMeasurement("no action", False)
     if case.layer.only_reduces():
         return GuardMeasurement("every action reduces or deposits", True)
     if all(isinstance(action, DelegateChange) for action in plan.actions):
         return GuardMeasurement("no position and no margin changes", True)
-    unnamed = unnamed_reasons(account)
-    if unnamed and any(not is_reduction(account, order) for order in plan.orders):
-        return GuardMeasurement("; ".join(unnamed.values()), False)
-    after = if_filled(account)
+    reasons_by_market = unnamed_reasons(account)
+    if reasons_by_market and any(not is_reduction(account, order) for order in plan.orders):
+        return GuardMeasurement("; ".join(reasons_by_market.values()), False)
+    account_after = if_filled(account)
     for action in plan.actions:
-        if _opens_by_reduction(after, action):
+        if _opens_by_reduction(account_after, action):
             return GuardMeasurement("a reduction that opens", False)
-        after = after_action(after, action)
+        account_after = after_action(account_after, action)
     spot_value = (
         None
         if trades_for_another(case.step.snapshot, futures_policy(case.step))
         else _spot_value(case)
     )
-    state = margin_state(after, policy.limits, policy.leverage_bps)
-    broken = breaches(state, policy.limits, spot_value)
-    large = oversized(after, policy.limits, policy.leverage_bps)
-    if all(is_reduction(account, order) for order in plan.orders if order.market in large):
-        broken = [
-            breach for breach in broken if breach.limit != "max_position"
+    state = margin_state(account_after, policy.limits, policy.leverage_bps)
+    account_breaches = breaches(state, policy.limits, spot_value)
+    oversized_shares = oversized(account_after, policy.limits, policy.leverage_bps)
+    if all(
+        is_reduction(account, order) for order in plan.orders if order.market in oversized_shares
+    ):
+        account_breaches = [
+            breach for breach in account_breaches if breach.limit != "max_position"
         ]  # no order enlarges it
-    if broken:
+    if account_breaches:
         text = "; ".join(
-            f"{breach.limit} {breach.measured}, limit {breach.allowed}" for breach in broken
+            f"{breach.limit} {breach.measured}, limit {breach.allowed}"
+            for breach in account_breaches
         )
         return GuardMeasurement(text, False)
-    leverage = margin.leverage(after)
+    leverage = margin.leverage(account_after)
     return GuardMeasurement(
         f"{'unknown' if leverage is None else f'{float(leverage):.2f}x'} after the plan", True
     )
@@ -234,14 +247,14 @@ def margin_move(case: GuardCase) -> GuardMeasurement:
         case.step.snapshot, futures_policy(case.step)
     ):
         return GuardMeasurement("only revokes a delegate", True)
-    plan, policy, account = _layer(case)
+    plan, policy, account = _require_futures(case)
     if not plan.account_actions:
         return GuardMeasurement("no margin moved", True)
     if not account.is_on_chain:
         return GuardMeasurement("an off-chain venue", False)
     if trades_for_another(case.step.snapshot, futures_policy(case.step)):
         return GuardMeasurement(f"a delegate of {policy.account}", False)
-    portfolio, unit = case.step.portfolio, account.settlement_raw
+    portfolio, collateral_unit = case.step.portfolio, account.settlement_raw
     token = portfolio.token(policy.collateral)
     for action in plan.account_actions:
         match action:
@@ -251,14 +264,20 @@ def margin_move(case: GuardCase) -> GuardMeasurement:
                 continue
             case MarginDeposit(raw):
                 asset = next(member for member in portfolio.assets if member.token == token)
-                most_raw, source = case.investable(asset), "in the wallet"
+                available_raw, source = case.investable(asset), "in the wallet"
             case MarginWithdrawal(raw):
-                most_raw, source = margin.free_raw(account) // unit, "of free margin"
-        if not 0 < raw <= most_raw:
-            amount, most = (
-                decimal_text(max(0, raw_amount), token.decimals) for raw_amount in (raw, most_raw)
+                available_raw, source = (
+                    margin.free_raw(account) // collateral_unit,
+                    "of free margin",
+                )
+        if not 0 < raw <= available_raw:
+            amount_text, available_text = (
+                decimal_text(max(0, raw_amount), token.decimals)
+                for raw_amount in (raw, available_raw)
             )
-            return GuardMeasurement(f"{amount} of {most} {token.label} {source}", False)
+            return GuardMeasurement(
+                f"{amount_text} of {available_text} {token.label} {source}", False
+            )
     return GuardMeasurement("within wallet, free margin and delegate", True)
 
 
@@ -267,27 +286,29 @@ def top_up_budget(case: GuardCase) -> GuardMeasurement:
     portfolio: a manipulated mark must not drain the wallet into the account (T12). While prices
     are missing or contradictory, only the wallet's collateral counts. Owner deposits pass.
     """
-    plan, policy, account = _layer(case)
-    most = policy.limits.top_up_per_day_bps
-    if most is None:
+    plan, policy, account = _require_futures(case)
+    limit_bps = policy.limits.top_up_per_day_bps
+    if limit_bps is None:
         return GuardMeasurement("not measured", True, "off")
-    limit = f"{most / 100:g} % of the spot portfolio"
+    limit_text = f"{limit_bps / 100:g} % of the spot portfolio"
     if _by_owner(case) or not plan.top_up_raw:
-        return GuardMeasurement("no top-up", True, limit)
+        return GuardMeasurement("no top-up", True, limit_text)
     case.require_known_day()
-    unit = quote_per_numeraire(case.step.snapshot, case.step.portfolio)
-    deposited = (
-        case.step.layer(FuturesState).topped_up_24h * unit
+    quote_rate = quote_per_numeraire(case.step.snapshot, case.step.portfolio)
+    deposited_value = (
+        case.step.layer(FuturesState).topped_up_24h * quote_rate
         + plan.top_up_raw * account.settlement_raw
     )
-    total = Fraction(
+    spot_value = Fraction(
         collateral_raw(case.step.snapshot, case.step.portfolio, case.step.limits, policy.collateral)
         * account.settlement_raw
     )
     if not decision_faults(case.step, case.references):
-        total = _spot_value(case)
-    text = "all of the spot portfolio" if total <= 0 else _percent(deposited / total)
-    return GuardMeasurement(text, deposited * BPS <= most * total, limit)
+        spot_value = _spot_value(case)
+    share_text = (
+        "all of the spot portfolio" if spot_value <= 0 else _percent(deposited_value / spot_value)
+    )
+    return GuardMeasurement(share_text, deposited_value * BPS <= limit_bps * spot_value, limit_text)
 
 
 def reduction_budget(case: GuardCase) -> GuardMeasurement:
@@ -296,37 +317,40 @@ def reduction_budget(case: GuardCase) -> GuardMeasurement:
     emergencies, the owner's reductions, closed hedges, and reductions that the index alone demands, because in a
     crash a breached limit cannot wait for the next day.
     """
-    plan, policy, account = _layer(case)
-    most = Fraction(policy.limits.reduction_per_day_bps, BPS)
-    closes = [order for order in plan.orders if order.is_reduce_only]
-    if plan.is_emergency or not closes or not most or not uses_reduction_budget(case.plan):
-        return GuardMeasurement("not measured", True, "off" if not most else _times(most))
-    is_unknown = uncounted_reason(case.step) or decision_faults(case.step, case.references)
+    plan, policy, account = _require_futures(case)
+    limit = Fraction(policy.limits.reduction_per_day_bps, BPS)
+    reductions = [order for order in plan.orders if order.is_reduce_only]
+    if plan.is_emergency or not reductions or not limit or not uses_reduction_budget(case.plan):
+        return GuardMeasurement("not measured", True, "off" if not limit else _times(limit))
+    spot_fault = uncounted_reason(case.step) or decision_faults(case.step, case.references)
     if required_by_index(
-        case.step.snapshot, futures_policy(case.step), None if is_unknown else _spot_value(case)
+        case.step.snapshot, futures_policy(case.step), None if spot_fault else _spot_value(case)
     ):
-        return GuardMeasurement("required by the index", True, _times(most))
+        return GuardMeasurement("required by the index", True, _times(limit))
     case.require_known_day()
     value = margin.account_value_raw(account)
-    closed = case.step.layer(FuturesState).reduced_24h * quote_per_numeraire(
+    closed_notional = case.step.layer(FuturesState).reduced_24h * quote_per_numeraire(
         case.step.snapshot, case.step.portfolio
     )
-    closed += sum(
-        (abs(order.size_raw) * account.market(order.market).index for order in closes), Fraction(0)
+    closed_notional += sum(
+        (abs(order.size_raw) * account.market(order.market).index for order in reductions),
+        Fraction(0),
     )
     if value <= 0:
-        return GuardMeasurement("an account without value", True, _times(most))
-    return GuardMeasurement(_times(closed / value), closed <= most * value, _times(most))
+        return GuardMeasurement("an account without value", True, _times(limit))
+    return GuardMeasurement(
+        _times(closed_notional / value), closed_notional <= limit * value, _times(limit)
+    )
 
 
 def hedge_size(case: GuardCase) -> GuardMeasurement:
     """Require that no hedge exceeds the wallet's holding of its asset: a hedge replaces a sale, and
     a larger one would be a bet against the asset.
     """
-    plan, _, account = _layer(case)
+    plan, _, account = _require_futures(case)
     if case.layer.only_reduces():
         return GuardMeasurement("every order reduces", True)
-    unit, ratios = (
+    quote_rate, ratios = (
         quote_per_numeraire(case.step.snapshot, case.step.portfolio),
         [(Fraction(0), "no hedge")],
     )
@@ -337,8 +361,8 @@ def hedge_size(case: GuardCase) -> GuardMeasurement:
         if (asset := assets.get(hedge.token)) is None:
             raise MissingData("the asset of a hedge is not in the portfolio")
         spot_value = case.investable(asset) * case.price(hedge.token)
-        short = -hedge.size_raw * account.market(hedge.market).index / unit
-        share = short / spot_value if spot_value > 0 else Fraction(2)
+        short_value = -hedge.size_raw * account.market(hedge.market).index / quote_rate
+        share = short_value / spot_value if spot_value > 0 else Fraction(2)
         ratios.append((share, f"{_percent(share)} of {asset.token.label}"))
     worst, text = max(ratios)
     return GuardMeasurement(text, worst <= 1, _percent(Fraction(1)))
@@ -349,17 +373,17 @@ def futures_cost(case: GuardCase, *, at_bound: bool) -> tuple[Value, Value]:
     numeraire base units; fills are at the mark or, with `at_bound`, at the bound. Raises
     MissingData.
     """
-    plan, _, account = _layer(case)
+    plan, _, account = _require_futures(case)
     cost, notional = Fraction(0), Fraction(0)
     for order in plan.orders:
         market = account.market(order.market)
-        fair = abs(order.size_raw) * market.index
-        filled = Fraction(order.bound_raw) if at_bound else abs(order.size_raw) * market.mark
-        worse = filled - fair if order.size_raw > 0 else fair - filled
-        cost += max(Fraction(0), worse) + filled * market.fee_ppm / margin.PPM
-        notional += fair
-    unit = quote_per_numeraire(case.step.snapshot, case.step.portfolio)
-    return cost / unit, notional / unit
+        index_value = abs(order.size_raw) * market.index
+        fill_value = Fraction(order.bound_raw) if at_bound else abs(order.size_raw) * market.mark
+        shortfall = fill_value - index_value if order.size_raw > 0 else index_value - fill_value
+        cost += max(Fraction(0), shortfall) + fill_value * market.fee_ppm / margin.PPM
+        notional += index_value
+    quote_rate = quote_per_numeraire(case.step.snapshot, case.step.portfolio)
+    return cost / quote_rate, notional / quote_rate
 
 
 def plan_cost(case: GuardCase, limit_bps: int) -> GuardMeasurement | None:
@@ -369,7 +393,7 @@ def plan_cost(case: GuardCase, limit_bps: int) -> GuardMeasurement | None:
     if not isinstance(case.layer, FuturesCase):
         return None
     if case.layer.only_reduces():
-        return GuardMeasurement(case.layer.exempt, True)
+        return GuardMeasurement(case.layer.exemption_text, True)
     if case.layer.ends_hedges():
         return GuardMeasurement("not applied to a closing hedge", True)
     cost, notional = futures_cost(case, at_bound=False)
@@ -395,7 +419,7 @@ def _ends_delegate(case: GuardCase) -> bool:
     return isinstance(case.layer, FuturesCase) and case.layer.ends_delegate()
 
 
-def _unless_ending(
+def _unless_revoking(
     measure: Callable[[GuardCase], GuardMeasurement],
 ) -> Callable[[GuardCase], GuardMeasurement]:
     """Return the measurement, or a pass if the plan only revokes a delegate. A revocation needs no
@@ -433,31 +457,31 @@ FUTURES_GUARDS: tuple[Guard[Any], ...] = (
     always(
         "index_age",
         "futures.limits.index_age",
-        _unless_ending(index_age),
+        _unless_revoking(index_age),
         "wait for a fresh round of the index, or raise futures.limits.index_age",
     ),
     always(
         "order_bound",
         "within the slippage from the index",
-        _unless_ending(order_bound),
+        _unless_revoking(order_bound),
         "plan again at a new block",
     ),
     always(
         "basis",
         "futures.limits.max_basis",
-        _unless_ending(basis),
+        _unless_revoking(basis),
         "wait until the mark returns to its index, or raise futures.limits.max_basis",
     ),
     always(
         "reopening",
         "futures.limits.emergency_cooldown",
-        _unless_ending(reopening),
+        _unless_revoking(reopening),
         "wait until the cooldown has passed, or lower futures.limits.emergency_cooldown",
     ),
     always(
         "futures_state",
         "every futures limit kept, or only reductions",
-        _unless_ending(futures_state),
+        _unless_revoking(futures_state),
         "lower the leverage, deposit margin, or raise the named limit",
     ),
     always(
@@ -469,20 +493,20 @@ FUTURES_GUARDS: tuple[Guard[Any], ...] = (
     always(
         "top_up_per_day",
         "futures.limits.max_top_up_per_day",
-        _unless_ending(top_up_budget),
+        _unless_revoking(top_up_budget),
         "deposit by hand with trimtab margin --deposit, or raise futures.limits.max_top_up_per_day",
     ),
     always(
         "reduction_per_day",
         "futures.limits.max_reduction_per_day",
-        _unless_ending(reduction_budget),
+        _unless_revoking(reduction_budget),
         "check why the mark moves; deposit margin, reduce by hand, or "
         "raise futures.limits.max_reduction_per_day",
     ),
     always(
         "hedge",
         "the value of the held asset",
-        _unless_ending(hedge_size),
+        _unless_revoking(hedge_size),
         "close the hedge with trimtab hedge --close, or lower futures.hedge.ratio",
     ),
 )

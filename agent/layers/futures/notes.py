@@ -19,12 +19,12 @@ from agent.units import decimal_text, safe_label
 from agent.venues.allowances import label_and_decimals
 
 
-def futures_note(step: StepInput, futures: FuturesAction) -> str:
+def futures_note(step: StepInput, action: FuturesAction) -> str:
     """Describe a futures action."""
     collateral = collateral_token(futures_policy(step))
-    match futures:
+    match action:
         case PerpOrder():
-            return order_note(step.snapshot, futures)
+            return order_note(step.snapshot, action)
         case MarginDeposit(raw):
             label, decimals = label_and_decimals(step.portfolio, collateral)
             return f"deposit {decimal_text(raw, decimals)} {label} as margin"
@@ -35,14 +35,14 @@ def futures_note(step: StepInput, futures: FuturesAction) -> str:
             verb = "allow" if is_allowed else "no longer allow"
             return f"{verb} {delegate} to trade futures for this account"
         case StopOrder() | OrderCancel():
-            return stop_note(step.snapshot, futures)
+            return stop_note(step.snapshot, action)
 
 
-def _six_places(raw: int, decimals: int, *, up: bool = False) -> str:
+def _six_places(raw: int, decimals: int, *, rounds_up: bool = False) -> str:
     """Format an amount to six places; all of it if that would be zero."""
-    cut = 10 ** max(0, decimals - 6)
-    whole = -(-raw // cut) if up else raw // cut
-    return decimal_text(whole, min(decimals, 6)) if whole else decimal_text(raw, decimals)
+    divisor = 10 ** max(0, decimals - 6)
+    units = -(-raw // divisor) if rounds_up else raw // divisor
+    return decimal_text(units, min(decimals, 6)) if units else decimal_text(raw, decimals)
 
 
 def stop_note(snapshot: Snapshot, change: RestingAction) -> str:
@@ -51,15 +51,13 @@ def stop_note(snapshot: Snapshot, change: RestingAction) -> str:
     if account is None:
         return f"change the resting stop of {change.market}"
     market, quote = account.market(change.market), account.quote
-    name = safe_label(market.symbol, market.market)
+    label = safe_label(market.symbol, market.market)
     if isinstance(change, OrderCancel):
-        return f"cancel a resting stop of {name}"
+        return f"cancel a resting stop of {label}"
     size = _six_places(abs(change.size_raw), market.size_decimals)
     side = "sells" if change.size_raw < 0 else "buys"
-    worth = _six_places(change.trigger_raw, quote.decimals)
-    return (
-        f"place a resting stop of {name} that {side} {size} once it is worth {worth} {quote.label}"
-    )
+    trigger_value = _six_places(change.trigger_raw, quote.decimals)
+    return f"place a resting stop of {label} that {side} {size} once it is worth {trigger_value} {quote.label}"
 
 
 def order_note(snapshot: Snapshot, order: PerpOrder) -> str:
@@ -74,7 +72,7 @@ def order_note(snapshot: Snapshot, order: PerpOrder) -> str:
         return f"{purpose} futures: {verb} {abs(order.size_raw)} base units of {order.market}"
     market, quote = account.market(order.market), account.quote
     size = _six_places(abs(order.size_raw), market.size_decimals)
-    bound = _six_places(order.bound_raw, quote.decimals, up=order.size_raw > 0)
+    bound = _six_places(order.bound_raw, quote.decimals, rounds_up=order.size_raw > 0)
     return (
         f"{purpose} futures: {verb} {size} {safe_label(market.symbol, market.market)} for {limit}"
         f" {bound} {quote.label}"

@@ -57,22 +57,22 @@ class FuturesState(LayerState):
 
 @dataclass(frozen=True, slots=True)
 class FuturesProgress(LayerProgress):
-    """What this step has done with futures, and has found impossible, so far."""
+    """What this cycle has done with futures before this step, and what it found impossible."""
 
     reduced_markets: tuple[str, ...] = ()
-    """Markets in which this step has sent orders; a reduction requested by the owner sends at most
+    """Markets in which this cycle has sent orders; a reduction requested by the owner sends at most
     one order per market.
     """
     reduction_goals: tuple[tuple[str, int], ...] = ()
-    """Final sizes, by market, of this step's reduction; empty if none is in progress."""
+    """Final sizes, by market, of this cycle's reduction; empty if none is in progress."""
     order_parts: tuple[tuple[str, int], ...] = ()
-    """Divisors, by market, of reductions whose simulation reverted in this step."""
+    """Divisors, by market, of reductions whose simulation reverted in this cycle."""
     held: str = ""
     """Reason why the layer sends nothing in this proposal: no order is possible, or guards refused
     its plan. Empty: it may send.
     """
     after_hedge: bool = False
-    """True once this step has opened a hedge; its rebalance then continues regardless of bands."""
+    """True once this cycle has opened a hedge; its rebalance then continues regardless of bands."""
 
     @property
     def continues(self) -> str:
@@ -107,7 +107,7 @@ class FuturesCycle(LayerCycle):
     reverted; a refused deposit has the key failures.MARGIN.
     """
     refused_orders: tuple[StepNote, ...] = ()
-    """Ends of the steps of these."""
+    """Notes on the steps whose orders, hedges or deposits were refused or reverted."""
     ended_orders: tuple[tuple[str, str], ...] = ()
     """Note on each resting order that this cycle cancelled, or tried to, by client order id."""
     held: str = ""
@@ -142,9 +142,11 @@ class FuturesCycle(LayerCycle):
 
     def notes(self) -> list[str]:
         """Return a note on the actions done."""
-        if not (done := self.orders - self.reverted):
+        if not (done_count := self.orders - self.reverted):
             return []
-        return ["1 futures action done" if done == 1 else f"{done} futures actions done"]
+        return [
+            "1 futures action done" if done_count == 1 else f"{done_count} futures actions done"
+        ]
 
 
 def margin_account(snapshot: Snapshot) -> MarginAccount | None:
@@ -179,7 +181,7 @@ def futures_state(step: StepInput) -> FuturesState:
 
 
 def futures_progress(step: StepInput) -> FuturesProgress:
-    """Return what this step has done with futures."""
+    """Return what this cycle has done with futures before this step."""
     return step.progress.layer(FuturesProgress)
 
 

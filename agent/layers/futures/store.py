@@ -35,15 +35,15 @@ from agent.store.tables import BudgetRow, IntentRow
 
 
 def read_state(
-    db: Connection, spent: Sequence[BudgetRow], newest_s: Mapping[str, int | None]
+    db: Connection, budget_rows: Sequence[BudgetRow], newest_s: Mapping[str, int | None]
 ) -> FuturesState:
     """Return the state from the budget rows of the last 24 h and from the newest orders; `newest_s`
     are the chain times of the newest success of each budget kind.
     """
     return FuturesState(
-        turnover_sum([row for row in spent if row.kind == FUTURES_REDUCTION]),
-        turnover_sum([row for row in spent if row.kind == FUTURES_DEPOSIT]),
-        sum(int(row.gas_wei) for row in spent if row.kind == FUTURES_EMERGENCY),
+        turnover_sum([row for row in budget_rows if row.kind == FUTURES_REDUCTION]),
+        turnover_sum([row for row in budget_rows if row.kind == FUTURES_DEPOSIT]),
+        sum(int(row.gas_wei) for row in budget_rows if row.kind == FUTURES_EMERGENCY),
         newest_s[FUTURES_EMERGENCY],
         _hedges(db, newest_s),
     )
@@ -54,16 +54,16 @@ def budget_kind(grant: Grant) -> str:
     FUTURES_EMERGENCY in an emergency, FUTURES_DEPOSIT for a margin deposit, FUTURES_RESTING for a
     stop, a limit order or a cancel.
     """
-    granted = futures_grant(grant)
-    if granted is None:
+    layer_grant = futures_grant(grant)
+    if layer_grant is None:
         return IntentKind.FUTURES.value
-    if granted.is_emergency:
+    if layer_grant.is_emergency:
         return FUTURES_EMERGENCY
-    if is_resting(granted):
+    if is_resting(layer_grant):
         return FUTURES_RESTING
-    if isinstance(granted.action, MarginDeposit):
+    if isinstance(layer_grant.action, MarginDeposit):
         return FUTURES_DEPOSIT
-    is_reduction = isinstance(granted.action, PerpOrder) and granted.action.is_reduce_only
+    is_reduction = isinstance(layer_grant.action, PerpOrder) and layer_grant.action.is_reduce_only
     return FUTURES_REDUCTION if is_reduction else IntentKind.FUTURES.value
 
 
@@ -71,13 +71,13 @@ def is_resting_row(row: IntentRow) -> bool:
     """True for a futures action that `is_resting`."""
     if row.kind != IntentKind.FUTURES.value:
         return False
-    granted = futures_grant(decode_json(Grant, decompress_text(row.grant_z)))
-    return granted is not None and is_resting(granted)
+    grant = futures_grant(decode_json(Grant, decompress_text(row.grant_z)))
+    return grant is not None and is_resting(grant)
 
 
-def is_resting(granted: FuturesGrant) -> bool:
+def is_resting(grant: FuturesGrant) -> bool:
     """True for a stop, a limit order, or a cancel of one."""
-    action = granted.action
+    action = grant.action
     if isinstance(action, PerpOrder):
         return action.kind.rests
     return isinstance(action, StopOrder | OrderCancel)
@@ -87,22 +87,22 @@ def _hedges(db: Connection, newest_s: Mapping[str, int | None]) -> tuple[Hedge, 
     """Return the hedges after the newest successful futures action, from its grant and its
     fills.
     """
-    newest = [
+    newest_rows = [
         row
         for kind in FUTURES_KINDS
         if kind != FUTURES_RESTING
         and newest_s[kind] is not None
         and (row := db.execute(_newest_order(), {"kind": kind}).one_or_none()) is not None
     ]
-    if not newest:
+    if not newest_rows:
         return ()
-    row = max(newest, key=lambda found: int(found.seq))
-    granted = futures_grant(decode_json(Grant, decompress_text(row.grant_z)))
-    if granted is None or not isinstance(granted.action, PerpOrder) or row.receipt_json is None:
-        return () if granted is None else granted.hedges
-    order, fills = granted.action, decode_json(Receipt, row.receipt_json).fills
-    filled = [fill.size_raw for fill in fills if fill.market == order.market]
-    return filled_hedges(granted, sum(filled) if filled else order.size_raw)
+    row = max(newest_rows, key=lambda candidate: int(candidate.seq))
+    grant = futures_grant(decode_json(Grant, decompress_text(row.grant_z)))
+    if grant is None or not isinstance(grant.action, PerpOrder) or row.receipt_json is None:
+        return () if grant is None else grant.hedges
+    order, fills = grant.action, decode_json(Receipt, row.receipt_json).fills
+    filled_sizes = [fill.size_raw for fill in fills if fill.market == order.market]
+    return filled_hedges(grant, sum(filled_sizes) if filled_sizes else order.size_raw)
 
 
 @cache

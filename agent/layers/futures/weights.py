@@ -27,29 +27,29 @@ def futures_volatility(
     if risk is None:
         raise Refused("no futures markets are configured", remedy="add [futures]")
     tokens = tuple(side.token for side in risk.sides)
-    seen = compute_returns(weights, tokens, facts.names, facts.prices, facts.now_s)
-    most = [risk.most_bps] * len(tokens)
+    returns = compute_returns(weights, tokens, facts.names, facts.prices, facts.now_s)
+    maximums = [risk.most_bps] * len(tokens)
     total = min(BPS, len(tokens) * risk.most_bps)
-    none = [0] * len(tokens)
+    minimums = [0] * len(tokens)
     shares = proportional_shares(
-        [Fraction(1 / float(v)) for v in seen.volatility], none, most, total
+        [Fraction(1 / float(v)) for v in returns.volatility], minimums, maximums, total
     )
-    sizes = bounded_bps(shares, none, most, total)
-    parts = ", ".join(
+    sizes = bounded_bps(shares, minimums, maximums, total)
+    weight_texts = ", ".join(
         f"{facts.names[side.token]} {'' if side.is_long else '-'}{bps / 100:g} % ({v:.1%})"
-        for side, bps, v in zip(risk.sides, sizes, seen.volatility, strict=True)
+        for side, bps, v in zip(risk.sides, sizes, returns.volatility, strict=True)
     )
     gross = Fraction(total * risk.leverage_bps, BPS * BPS)
     loss = Fraction(max(sizes) * risk.leverage_bps * risk.stress_move_bps, BPS * BPS * BPS)
     unrounded_weights = from_returns(
         (),
-        f"futures weights in inverse proportion to annual volatilities: {parts}; {float(gross):.2f}x"
+        f"futures weights in inverse proportion to annual volatilities: {weight_texts}; {float(gross):.2f}x"
         f" of the account value in all, and a move of {risk.stress_move_bps / 100:g} % against one"
         f" market costs at most {float(loss) * 100:.2f} % of it",
-        seen,
+        returns,
     )
-    signed = [
+    market_bps = [
         (side.market, bps if side.is_long else -bps)
         for side, bps in zip(risk.sides, sizes, strict=True)
     ]
-    return replace(unrounded_weights, market_bps=tuple(signed))
+    return replace(unrounded_weights, market_bps=tuple(market_bps))

@@ -15,7 +15,7 @@ from fractions import Fraction
 from agent.errors import Refused
 from agent.floats import DECIMAL
 from agent.layers.gradual.policy import (
-    EVEN,
+    NO_JITTER,
     budget_left,
     decide_slice,
     execution_deadlines,
@@ -76,32 +76,37 @@ PRECISION = 10**12
 
 
 def compare_slice_counts(
-    step: StepInput, decision: Rebalance, goal: Goal, whole: Plan, references: ReferencePrices
+    step: StepInput, decision: Rebalance, goal: Goal, single_plan: Plan, references: ReferencePrices
 ) -> SlicingComparison:
-    """Return the cost of reaching `goal` in one slice (plan `whole`) and in each number of slices
+    """Return the cost of reaching `goal` in one slice (plan `single_plan`) and in each number of slices
     up to execution.pace.max_rounds. Slices are equal and a mean interval apart, at constant prices.
     No slice is smaller than limits.min_trade.
     """
     pace, prices = step.execution.pace, references.by_token
     intended_value = value_to_move(step, goal, prices)
-    tried = [
+    simulations = [
         _SliceSimulation(step, decision, goal, references, prices, pace, count)
         for count in range(1, max_slices(step.limits, step.execution, intended_value) + 1)
     ]
-    costs = [trial.cost(intended_value, whole if trial.count == 1 else None) for trial in tried]
-    options = tuple(replace(cost, rest=cost.rest * _dearest(step.limits, costs)) for cost in costs)
-    chosen = min(options, key=lambda option: (option.total, option.rounds))
+    costs = [
+        simulation.cost(intended_value, single_plan if simulation.count == 1 else None)
+        for simulation in simulations
+    ]
+    options = tuple(
+        replace(cost, rest=cost.rest * _unmoved_unit_cost(step.limits, costs)) for cost in costs
+    )
+    cheapest = min(options, key=lambda option: (option.total, option.rounds))
     return SlicingComparison(
-        options, chosen.rounds, _why(step.portfolio, options[0], chosen, options)
+        options, cheapest.rounds, _comparison_text(step.portfolio, options[0], cheapest, options)
     )
 
 
 def value_to_move(step: StepInput, goal: Goal, prices: Mapping[str, Price]) -> Value:
     """Return the value to sell, or to buy if that is more, until the goal is reached."""
-    lacks = corrections(compute_drifts(step, prices), goal).values()
+    missing_values = corrections(compute_drifts(step, prices), goal).values()
     return max(
-        sum((-lack for lack in lacks if lack < 0), Fraction(0)),
-        sum((lack for lack in lacks if lack > 0), Fraction(0)),
+        sum((-missing for missing in missing_values if missing < 0), Fraction(0)),
+        sum((missing for missing in missing_values if missing > 0), Fraction(0)),
     )
 
 
@@ -109,11 +114,11 @@ def max_slices(limits: Limits, execution: ExecutionConfig, intended_value: Value
     """Return the largest slice count within the config that keeps slices above limits.min_trade; at
     least one.
     """
-    pace, least = execution.pace, limits.min_trade
-    smallest = 1 - Fraction(pace.size_jitter_bps, BPS)
-    if not least:
+    pace, min_trade = execution.pace, limits.min_trade
+    smallest_share = 1 - Fraction(pace.size_jitter_bps, BPS)
+    if not min_trade:
         return pace.max_rounds
-    return max(1, min(pace.max_rounds, int(intended_value * smallest / least)))
+    return max(1, min(pace.max_rounds, int(intended_value * smallest_share / min_trade)))
 
 
 def remaining_impact(seconds: int, half_life_s: int) -> Fraction:
@@ -136,60 +141,63 @@ class _SliceSimulation:
     pace: ExecutionPace
     count: int
 
-    def cost(self, intended_value: Value, whole: Plan | None) -> SlicingCost:
-        """Return the cost; `rest` is the value that is never moved. `whole` is the plan of a single
+    def cost(self, intended_value: Value, single_plan: Plan | None) -> SlicingCost:
+        """Return the cost; `rest` is the value that is never moved. `single_plan` is the plan of a single
         slice, if known.
         """
-        fees = impact = skew = gas = waiting = moved = sold = Fraction(0)
-        left = remaining_impact(self.pace.interval_s, self.pace.recovery_s)
-        start = {pool.address: pool for pool in self.step.snapshot.pools}
+        fees = impact = skew = gas = waiting_cost = moved_value = sold_value = Fraction(0)
+        remaining_share = remaining_impact(self.pace.interval_s, self.pace.recovery_s)
+        pools_at_start = {pool.address: pool for pool in self.step.snapshot.pools}
         for number in range(1, self.count + 1):
-            plan = whole or self._plan(Fraction(1, self.count - number + 1))
+            plan = single_plan or self._plan(Fraction(1, self.count - number + 1))
             if plan is not None:
                 fees = fees + plan.cost.fees
                 impact = impact + plan.cost.impact
                 skew = skew + plan.cost.skew
                 gas += plan.cost.gas + plan.cost.approvals
-                moved += plan.turnover
-                sold += self._sold(plan)
-                self.step = _after(self.step, plan)
+                moved_value += plan.turnover
+                sold_value += self._sold_value(plan)
+                self.step = _step_after(self.step, plan)
             if number < self.count:
-                waiting += self._waiting(max(Fraction(0), intended_value - sold))
+                waiting_cost += self._waiting_cost(max(Fraction(0), intended_value - sold_value))
                 pools = tuple(
-                    pool.recovered(start[pool.address], left) for pool in self.step.snapshot.pools
+                    pool.recovered(pools_at_start[pool.address], remaining_share)
+                    for pool in self.step.snapshot.pools
                 )
                 self.step = replace(self.step, snapshot=replace(self.step.snapshot, pools=pools))
         return SlicingCost(
             self.count,
-            moved,
+            moved_value,
             fees,
             impact,
             skew,
             gas,
-            waiting,
-            max(Fraction(0), intended_value - sold),
+            waiting_cost,
+            max(Fraction(0), intended_value - sold_value),
         )
 
-    def _plan(self, part: Fraction) -> Plan | None:
-        goal = partial_goal(compute_drifts(self.step, self.prices), self.goal, part)
+    def _plan(self, fraction: Fraction) -> Plan | None:
+        goal = partial_goal(compute_drifts(self.step, self.prices), self.goal, fraction)
         try:
             return planner.plan(self.step, replace(self.decision, goal=goal), self.references)
         except Refused:  # count the remainder as rest
             return None
 
-    def _sold(self, plan: Plan) -> Value:
+    def _sold_value(self, plan: Plan) -> Value:
         balances = {holding.token: holding.raw for holding in self.step.snapshot.holdings}
         changes = {token: raw - balances[token] for token, raw in plan.holdings_after}
         if plan.native_after_wei is not None:
-            coin = self.step.portfolio.wrapped_native
-            changes[coin] = (
-                changes.get(coin, 0) + plan.native_after_wei - self.step.snapshot.native_wei
+            wrapped_native = self.step.portfolio.wrapped_native
+            changes[wrapped_native] = (
+                changes.get(wrapped_native, 0)
+                + plan.native_after_wei
+                - self.step.snapshot.native_wei
             )
         return sum(
             (-raw * self.prices[token] for token, raw in changes.items() if raw < 0), Fraction(0)
         )
 
-    def _waiting(self, unmoved: Value) -> Value:
+    def _waiting_cost(self, unmoved_value: Value) -> Value:
         """Return the cost of leaving this value unmoved for one interval; without waiting_bps_hour,
         the zone's risk of the current drift.
         """
@@ -200,28 +208,28 @@ class _SliceSimulation:
                 [asset_drift.value for asset_drift in drifts],
                 [drift.token for drift in drifts],
             )
-            points = [Fraction(drift.target_bps, BPS) for drift in drifts]
-            standing = penalty(trigger.risk, tokens, points, values, sum(values, Fraction(0)))
-            return standing * Fraction(self.pace.interval_s, trigger.risk.horizon_s)
+            targets = [Fraction(drift.target_bps, BPS) for drift in drifts]
+            drift_risk = penalty(trigger.risk, tokens, targets, values, sum(values, Fraction(0)))
+            return drift_risk * Fraction(self.pace.interval_s, trigger.risk.horizon_s)
         return (
-            unmoved
+            unmoved_value
             * (self.pace.waiting_bps_hour or 0)
             / BPS
             * Fraction(self.pace.interval_s, HOUR_S)
         )
 
 
-def _after(step: StepInput, plan: Plan) -> StepInput:
+def _step_after(step: StepInput, plan: Plan) -> StepInput:
     """Return the step after the plan: pools, balances, allowances, and the turnover of the day."""
     pools = {pool.address: pool for pool in step.snapshot.pools}
     for leg in plan.legs:
         if leg.venue != NATIVE_VENUE:
             pools[leg.pool] = pools[leg.pool].swap(leg.token_in, leg.amount_in_raw).after
-    after, spent = dict(plan.holdings_after), swap_spend(plan.legs)
+    balances_after, spent_raw = dict(plan.holdings_after), swap_spend(plan.legs)
     snapshot = step.snapshot
     allowances = tuple(
         (
-            replace(allowance, raw=max(0, allowance.raw - spent.get(allowance.token, 0)))
+            replace(allowance, raw=max(0, allowance.raw - spent_raw.get(allowance.token, 0)))
             if allowance.spender == step.execution.router
             else allowance
         )
@@ -233,7 +241,7 @@ def _after(step: StepInput, plan: Plan) -> StepInput:
             snapshot,
             pools=tuple(pools[pool.address] for pool in snapshot.pools),
             holdings=tuple(
-                Holding(holding.token, after.get(holding.token, holding.raw))
+                Holding(holding.token, balances_after.get(holding.token, holding.raw))
                 for holding in snapshot.holdings
             ),
             allowances=allowances,
@@ -250,21 +258,27 @@ def _after(step: StepInput, plan: Plan) -> StepInput:
     )
 
 
-def _dearest(limits: Limits, costs: list[SlicingCost]) -> Fraction:
+def _unmoved_unit_cost(limits: Limits, costs: list[SlicingCost]) -> Fraction:
     """Return the price of an unmoved unit: limits.plan_cost, else the highest unit cost of all
     counts.
     """
     if limits.plan_cost_bps is not None:
         return Fraction(limits.plan_cost_bps, BPS)
-    return max((_paid(cost) / cost.moved for cost in costs if cost.moved > 0), default=Fraction(0))
+    return max(
+        (_cost_without_rest(cost) / cost.moved for cost in costs if cost.moved > 0),
+        default=Fraction(0),
+    )
 
 
-def _paid(cost: SlicingCost) -> Value:
+def _cost_without_rest(cost: SlicingCost) -> Value:
     return cost.fees + cost.impact + cost.skew + cost.gas + cost.waiting
 
 
-def _why(
-    portfolio: Portfolio, one: SlicingCost, chosen: SlicingCost, options: tuple[SlicingCost, ...]
+def _comparison_text(
+    portfolio: Portfolio,
+    single_cost: SlicingCost,
+    cheapest: SlicingCost,
+    options: tuple[SlicingCost, ...],
 ) -> str:
     numeraire = portfolio.numeraire
 
@@ -273,30 +287,27 @@ def _why(
 
     if len(options) == 1:
         return "the amount is too small for more than one slice"
-    if chosen.rounds == 1:
-        best = min(options[1:], key=lambda option: option.total)
+    if cheapest.rounds == 1:
+        best_sliced = min(options[1:], key=lambda option: option.total)
         return (
-            f"one trade costs {money(one.total)}, and {best.rounds} "
-            f"slices would cost {money(best.total)}"
+            f"one trade costs {money(single_cost.total)}, and {best_sliced.rounds} "
+            f"slices would cost {money(best_sliced.total)}"
         )
-    swaps = (one.fees + one.impact + one.skew + one.rest) - (
-        chosen.fees + chosen.impact + chosen.skew + chosen.rest
+    pool_savings = (single_cost.fees + single_cost.impact + single_cost.skew + single_cost.rest) - (
+        cheapest.fees + cheapest.impact + cheapest.skew + cheapest.rest
     )
-    more = (chosen.gas + chosen.waiting) - (one.gas + one.waiting)
+    added_costs = (cheapest.gas + cheapest.waiting) - (single_cost.gas + single_cost.waiting)
     return (
-        f"{chosen.rounds} slices cost {money(chosen.total)}, one trade {money(one.total)}:"
-        f" {money(swaps)} less for pools, {money(more)} more for gas and waiting"
+        f"{cheapest.rounds} slices cost {money(cheapest.total)}, one trade {money(single_cost.total)}:"
+        f" {money(pool_savings)} less for pools, {money(added_costs)} more for gas and waiting"
     )
-
-
-# --- Schedule of a plan: sent at once, begun as gradual execution, or held until its limit price.
 
 
 ScheduledPlan = tuple[DecisionResult, Plan | None]
 
 
 def schedule_plan(
-    step: StepInput, decided: DecisionResult, decision: Rebalance, whole: Plan
+    step: StepInput, decided: DecisionResult, decision: Rebalance, single_plan: Plan
 ) -> ScheduledPlan:
     """Return the decision and its plan by execution.style.
 
@@ -305,38 +316,38 @@ def schedule_plan(
     """
     pace = step.execution.pace
     if decided.layer(GradualResult).due is not None:
-        return _plan_slice(step, decided, whole)
+        return _plan_slice(step, decided, single_plan)
     if (
         pace.style is ExecutionStyle.MARKET
         or decision.exit
         or decision.by_hand
         or step.divides_wallet
     ):
-        return decided, whole
-    goal = _reached(decision.goal, whole)
+        return decided, single_plan
+    goal = _execution_goal(decision.goal, single_plan)
     if pace.style is ExecutionStyle.LIMIT:
         execution = _new_gradual_execution(step, decided, goal, 1)
-        return _at_price(
+        return _plan_at_price(
             step.portfolio,
             decided.with_layer(replace(decided.layer(GradualResult), begins=execution)),
-            whole,
+            single_plan,
             execution,
         )
-    pacing, count = None, 1
+    comparison, count = None, 1
     if pace.style is ExecutionStyle.ROUNDS and not step.progress.spend_caps:
-        pacing = compare_slice_counts(step, decision, goal, whole, decided.references)
-        count = pacing.chosen
+        comparison = compare_slice_counts(step, decision, goal, single_plan, decided.references)
+        count = comparison.chosen
     elif not step.progress.spend_caps:
         count = max_slices(
-            step.limits, step.execution, value_to_move(step, goal, _paced_prices(decided))
+            step.limits, step.execution, value_to_move(step, goal, _reference_prices(decided))
         )
     if count == 1 and (pace.budget_bps is None or prior_budget_use(step) is None):
-        return decided, replace(whole, pacing=pacing)
+        return decided, replace(single_plan, pacing=comparison)
     return _begin_gradual_execution(
         step,
         decided,
         decision,
-        replace(whole, pacing=pacing),
+        replace(single_plan, pacing=comparison),
         _new_gradual_execution(step, decided, goal, count),
     )
 
@@ -345,15 +356,15 @@ def _begin_gradual_execution(
     step: StepInput,
     decided: DecisionResult,
     decision: Rebalance,
-    whole: Plan,
+    single_plan: Plan,
     execution: GradualExecution,
 ) -> ScheduledPlan:
     """Return the first slice of a gradual execution, decided in the same way as later slices."""
-    under = ExecutionProgress(
+    progress = ExecutionProgress(
         "", execution, 0, Fraction(0), Fraction(0), execution.began_s, execution.first
     )
-    begun = step.with_layer(replace(step.layer(GradualState), progress=under))
-    slice_decision = decide_slice(begun, decided.drifts, _paced_prices(decided))
+    begun_step = step.with_layer(replace(step.layer(GradualState), progress=progress))
+    slice_decision = decide_slice(begun_step, decided.drifts, _reference_prices(decided))
     if (
         slice_decision is None
         or slice_decision.due_slice is None
@@ -367,35 +378,35 @@ def _begin_gradual_execution(
             replace(decided, decision=Hold(why), reviewed=False),
             None,
         )  # a plan that may not begin in slices may not be sent at once either
-    first = replace(
+    first_slice = replace(
         decision,
         reason=f"{decision.reason}; {slice_decision.decision.reason}",
         goal=slice_decision.decision.goal,
     )
-    plan = plan_within_daily_loss(step, first)
+    plan = plan_within_daily_loss(step, first_slice)
     return _plan_slice(
-        begun,
-        replace(decided, decision=first).with_layer(
+        begun_step,
+        replace(decided, decision=first_slice).with_layer(
             GradualResult(slice_decision.due_slice, decided.layer(GradualResult).ended, execution)
         ),
-        replace(plan, pacing=whole.pacing),
+        replace(plan, pacing=single_plan.pacing),
     )
 
 
 def _plan_slice(step: StepInput, decided: DecisionResult, plan: Plan) -> ScheduledPlan:
     """Return a slice that fits the budget; otherwise the end of the execution."""
-    under = step.layer(GradualState).progress
-    if under is None:
+    progress = step.layer(GradualState).progress
+    if progress is None:
         return decided, plan
-    begun = under.execution
-    if begun.pace.style is ExecutionStyle.LIMIT:
-        return _at_price(step.portfolio, decided, plan, begun)
-    worst = worst_case_loss(step, plan, dict(begun.arrival))
-    if begun.budget is None or under.spent + worst <= begun.budget:
+    execution = progress.execution
+    if execution.pace.style is ExecutionStyle.LIMIT:
+        return _plan_at_price(step.portfolio, decided, plan, execution)
+    worst_loss = worst_case_loss(step, plan, dict(execution.arrival))
+    if execution.budget is None or progress.spent + worst_loss <= execution.budget:
         return decided, plan
     why = (
-        f"slice {under.done + 1} may cost {_money(step.portfolio, worst)} at worst;"
-        f" {_money(step.portfolio, under.spent)} of its budget of {format_budget(step.portfolio, begun)} is spent"
+        f"slice {progress.done + 1} may cost {_money(step.portfolio, worst_loss)} at worst;"
+        f" {_money(step.portfolio, progress.spent)} of its budget of {format_budget(step.portfolio, execution)} is spent"
     )
     return (
         replace(
@@ -408,28 +419,28 @@ def _plan_slice(step: StepInput, decided: DecisionResult, plan: Plan) -> Schedul
     )
 
 
-def _at_price(
+def _plan_at_price(
     portfolio: Portfolio, decided: DecisionResult, plan: Plan, execution: GradualExecution
 ) -> ScheduledPlan:
     """Return the plan if it pays enough at the initial prices, else wait."""
     prices = with_native(portfolio, dict(execution.arrival))
-    least = value_sold(plan, prices) * Fraction(BPS - execution.pace.limit_bps, BPS)
-    if limit_reached(plan, prices, least):
-        return decided, with_raised_minimums(plan, prices, least)
+    min_output = value_sold(plan, prices) * Fraction(BPS - execution.pace.limit_bps, BPS)
+    if limit_reached(plan, prices, min_output):
+        return decided, with_raised_minimums(plan, prices, min_output)
     why = (
         f"{decided.decision.reason}; waiting for its price: it would yield"
-        f" {_money(portfolio, output_value(plan, prices))} and needs {_money(portfolio, least)}, at the prices of"
+        f" {_money(portfolio, output_value(plan, prices))} and needs {_money(portfolio, min_output)}, at the prices of"
         f" {format_time(execution.began_s)}, until {format_time(execution.expires_s)}"
     )
-    part = replace(decided.layer(GradualResult), due=None)
-    return replace(decided, decision=Hold(why)).with_layer(part), None
+    gradual_result = replace(decided.layer(GradualResult), due=None)
+    return replace(decided, decision=Hold(why)).with_layer(gradual_result), None
 
 
 def _new_gradual_execution(
     step: StepInput, decided: DecisionResult, goal: Goal, count: int
 ) -> GradualExecution:
     pace = step.execution.pace
-    prices = _paced_prices(decided)
+    prices = _reference_prices(decided)
     now_s = step.snapshot.head.timestamp_s
     intended_value, before = value_to_move(step, goal, prices), prior_budget_use(step)
     ends_s, expires_s = execution_deadlines(pace, count, now_s)
@@ -438,27 +449,29 @@ def _new_gradual_execution(
         if before is None
         else {token: price for token, price in before.arrival if token in prices}
     )
-    lacks = corrections(decided.drifts, goal)
+    missing_values = corrections(decided.drifts, goal)
     return GradualExecution(
         pace=pace,
         targets_bps=target_weights(step.effective_assets),
         destination=step.policy.destination,
         goal=goal,
         arrival=tuple(sorted(arrival.items())),
-        sides=tuple((token, sign_of(lack)) for token, lack in lacks.items() if lack),
+        sides=tuple(
+            (token, sign_of(missing)) for token, missing in missing_values.items() if missing
+        ),
         wish=intended_value,
         rounds=count,
         budget=budget_left(pace, intended_value, before),
         began_s=now_s,
         ends_s=ends_s,
         expires_s=expires_s,
-        first=step.layer(GradualState).draw or EVEN,
+        first=step.layer(GradualState).draw or NO_JITTER,
         only=step.policy.only,
         before=before,
     )
 
 
-def _reached(goal: Goal, whole: Plan) -> Goal:
+def _execution_goal(goal: Goal, single_plan: Plan) -> Goal:
     """Return the goal of a gradual execution; in a zone the weights after its plan, because further
     trading costs more than it saves.
     """
@@ -467,12 +480,12 @@ def _reached(goal: Goal, whole: Plan) -> Goal:
     return Goal(
         tuple(
             GoalWeight(token, Fraction(bps, BPS), Fraction(bps, BPS))
-            for token, bps in whole.weights_after_bps
+            for token, bps in single_plan.weights_after_bps
         )
     )
 
 
-def _paced_prices(decided: DecisionResult) -> dict[str, Price]:
+def _reference_prices(decided: DecisionResult) -> dict[str, Price]:
     return decided.references.by_token
 
 

@@ -39,11 +39,8 @@ from agent.policy.triggers import price_confirmation
 from agent.policy.triggers.bands import Signal
 from agent.units import BPS, Price, Value, ceil_int, format_time, value_text
 
-# --- Slice arithmetic: size and time of the next slice, with random draws.
-
-
 MILLION = 1_000_000
-EVEN = SliceDraw(MILLION // 2, MILLION // 2)
+NO_JITTER = SliceDraw(MILLION // 2, MILLION // 2)
 """Draw without jitter, for an execution that has no stored draw."""
 MAX_DURATION_FACTOR = 2
 """Longest duration of ROUNDS as a multiple of the expected duration."""
@@ -69,10 +66,14 @@ def slice_value(execution: GradualExecution, draw: SliceDraw) -> Value:
     )
 
 
-def slice_fraction(execution: GradualExecution, draw: SliceDraw, remaining: Value) -> Fraction:
-    """Return the next slice as a fraction of `remaining`; 1 if no more than one slice remains."""
+def slice_fraction(
+    execution: GradualExecution, draw: SliceDraw, remaining_value: Value
+) -> Fraction:
+    """Return the next slice as a fraction of `remaining_value`; 1 if no more than one slice is
+    left.
+    """
     value = slice_value(execution, draw)
-    return Fraction(1) if remaining <= value else value / remaining
+    return Fraction(1) if remaining_value <= value else value / remaining_value
 
 
 def mean_interval_s(pace: ExecutionPace, rounds: int) -> int:
@@ -102,7 +103,7 @@ def execution_deadlines(pace: ExecutionPace, rounds: int, began_s: int) -> tuple
     return began_s + length_s, began_s + length_s + mean_s
 
 
-SAME_BPS = 25
+IGNORED_CHANGE_BPS = 25
 """Largest target change that is ignored: allocators and strategies move targets a little every
 cycle.
 """
@@ -156,7 +157,8 @@ def _targets_differ(current_bps: Mapping[str, int], initial_bps: Mapping[str, in
     if [*current_bps] != [*initial_bps]:
         return True
     return any(
-        abs(bps - initial_bps[token]) > SAME_BPS or (bps == 0) != (initial_bps[token] == 0)
+        abs(bps - initial_bps[token]) > IGNORED_CHANGE_BPS
+        or (bps == 0) != (initial_bps[token] == 0)
         for token, bps in current_bps.items()
     )
 
@@ -171,15 +173,23 @@ def decide_slice(
     if progress is None or invalidation_reason(step):
         return None
     execution, now_s = progress.execution, step.snapshot.head.timestamp_s
-    remaining = _remaining_value(drifts, execution)
+    remaining_value = _remaining_value(drifts, execution)
     if why := _end_reason(
-        step.portfolio, step.limits, step.snapshot.head.timestamp_s, drifts, progress, remaining
+        step.portfolio,
+        step.limits,
+        step.snapshot.head.timestamp_s,
+        drifts,
+        progress,
+        remaining_value,
     ):
         return SliceDecision(
             Hold(over_text(execution, why)),
             ended=why,
         )
-    began_text, remaining_text = format_time(execution.began_s), _money(step.portfolio, remaining)
+    began_text, remaining_text = (
+        format_time(execution.began_s),
+        _money(step.portfolio, remaining_value),
+    )
     if execution.pace.style is not ExecutionStyle.LIMIT:
         message = f"slice {progress.done + 1} of about {execution.rounds} from {began_text}, {remaining_text} to move"
     else:
@@ -193,12 +203,12 @@ def decide_slice(
             )
         )
     execution_slice = ExecutionSlice(
-        progress.done + 1, _fraction_now(progress, remaining, now_s), remaining
+        progress.done + 1, _fraction_now(progress, remaining_value, now_s), remaining_value
     )
-    if unconfirmed := price_confirmation.unconfirmed_reason(step, prices, execution_signals):
+    if unconfirmed_why := price_confirmation.unconfirmed_reason(step, prices, execution_signals):
         return SliceDecision(
             Hold(
-                f"{message}; but {unconfirmed}; checked again in the next cycle",
+                f"{message}; but {unconfirmed_why}; checked again in the next cycle",
                 kept_by="policy.confirm_blocks",
             )
         )
@@ -221,11 +231,11 @@ def execution_signals(step: StepInput, prices: Mapping[str, Price]) -> frozenset
     if progress is None:
         return frozenset()
     correction_by_token = corrections(compute_drifts(step, prices), progress.execution.goal)
-    sides = dict(progress.execution.sides)
+    side_by_token = dict(progress.execution.sides)
     return frozenset(
         ("too little" if correction > 0 else "too much", token)
         for token, correction in correction_by_token.items()
-        if correction * sides.get(token, 0) > 0
+        if correction * side_by_token.get(token, 0) > 0
     )
 
 
@@ -287,7 +297,7 @@ def format_budget(portfolio: Portfolio, execution: GradualExecution) -> str:
     )
 
 
-def _fraction_now(progress: ExecutionProgress, remaining: Value, now_s: int) -> Fraction:
+def _fraction_now(progress: ExecutionProgress, remaining_value: Value, now_s: int) -> Fraction:
     """Return the fraction of the remainder to trade now; all if no further slice could begin in
     time.
     """
@@ -297,7 +307,7 @@ def _fraction_now(progress: ExecutionProgress, remaining: Value, now_s: int) -> 
     )
     if execution.pace.style is ExecutionStyle.LIMIT or now_s + soonest_s > execution.ends_s:
         return Fraction(1)
-    return slice_fraction(execution, progress.draw, remaining)
+    return slice_fraction(execution, progress.draw, remaining_value)
 
 
 def _end_reason(
@@ -306,62 +316,64 @@ def _end_reason(
     now_s: int,
     drifts: Sequence[AssetDrift],
     progress: ExecutionProgress,
-    remaining: Value,
+    remaining_value: Value,
 ) -> str:
     """Return why there will be no further slice; empty while there may be one."""
     execution, min_value = progress.execution, limits.min_trade or Fraction(0)
-    rounds = "1 slice" if progress.done == 1 else f"{progress.done} slices"
+    slices_text = "1 slice" if progress.done == 1 else f"{progress.done} slices"
     if execution.pace.style is ExecutionStyle.LIMIT and progress.done:
         return "done at its price"
     if reversal := _reversal_text(
         drifts, execution, max(min_value, mean_slice_value(execution) / REVERSAL_DIVISOR)
     ):
-        return f"prices reversed after {rounds}: {reversal}"
-    if remaining == 0 or remaining < min_value:
+        return f"prices reversed after {slices_text}: {reversal}"
+    if remaining_value == 0 or remaining_value < min_value:
         if progress.done:
-            return f"done in {rounds}"
+            return f"done in {slices_text}"
         return "the drift is gone"
     if now_s >= execution.expires_s:
         return (
-            f"its time ended {format_time(execution.expires_s)} after {rounds};"
-            f" {_money(portfolio, remaining)} remain"
+            f"its time ended {format_time(execution.expires_s)} after {slices_text};"
+            f" {_money(portfolio, remaining_value)} remain"
         )
     if execution.budget is not None and progress.spent >= execution.budget:
         loss_text = (
             f"it has lost {_money(portfolio, progress.spent)} against the prices at its start"
         )
-        return f"after {rounds} {loss_text}, its budget is {format_budget(portfolio, execution)}"
+        return (
+            f"after {slices_text} {loss_text}, its budget is {format_budget(portfolio, execution)}"
+        )
     return ""
 
 
 def _remaining_value(drifts: Sequence[AssetDrift], execution: GradualExecution) -> Value:
     """Return the value that still has to move in the initial direction."""
-    correction_by_token, sides = corrections(drifts, execution.goal), dict(execution.sides)
-    sold = sum(
+    correction_by_token, sign_by_token = corrections(drifts, execution.goal), dict(execution.sides)
+    sold_value = sum(
         (
             -correction
             for token, correction in correction_by_token.items()
-            if correction < 0 and sides.get(token) == -1
+            if correction < 0 and sign_by_token.get(token) == -1
         ),
         Fraction(0),
     )
-    bought = sum(
+    bought_value = sum(
         (
             correction
             for token, correction in correction_by_token.items()
-            if correction > 0 and sides.get(token) == 1
+            if correction > 0 and sign_by_token.get(token) == 1
         ),
         Fraction(0),
     )
-    return max(sold, bought)
+    return max(sold_value, bought_value)
 
 
 def _reversal_text(
     drifts: Sequence[AssetDrift], execution: GradualExecution, min_value: Value
 ) -> str:
-    sides = dict(execution.sides)
+    sign_by_token = dict(execution.sides)
     for drift, correction in zip(drifts, corrections(drifts, execution.goal).values(), strict=True):
-        if abs(correction) > min_value and correction * sides.get(drift.token, 0) < 0:
+        if abs(correction) > min_value and correction * sign_by_token.get(drift.token, 0) < 0:
             return (
                 f"{drift.symbol} would now have to be {'bought' if correction > 0 else 'sold'} instead of"
                 f" {'sold' if correction > 0 else 'bought'}"
@@ -374,18 +386,15 @@ def _money(portfolio: Portfolio, value: Value) -> str:
     return f"{value_text(value, numeraire.decimals, 2)} {numeraire.label}"
 
 
-# --- Parts in the decision of a step.
-
-
 def continue_execution(context: DecisionContext) -> DecisionResult | None:
     """Trade the due slice of a gradual execution, or wait for it."""
     step, prices = context.step, context.prices
     if (slice_decision := decide_slice(step, context.drifts, prices)) is None:
         return None
-    part = GradualResult(slice_decision.due_slice, slice_decision.ended)
-    result = context.result(slice_decision.decision).with_layer(part)
-    if part.due is not None and (first := native_coin.top_up(step, result.decision)):
-        return result.held(first)
+    gradual_result = GradualResult(slice_decision.due_slice, slice_decision.ended)
+    result = context.result(slice_decision.decision).with_layer(gradual_result)
+    if gradual_result.due is not None and (top_up := native_coin.top_up(step, result.decision)):
+        return result.held(top_up)
     return result
 
 

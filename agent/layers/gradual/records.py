@@ -33,30 +33,30 @@ def before_decision(readers: StepReaders, store: Store, step: StepInput) -> Step
 
 def after_decision(store: Store, outcome: StepOutcome) -> None:
     """Record gradual executions that ended in a cycle, and new ones that wait for their price."""
-    decided, step = outcome.decided.layer(GradualResult), outcome.step_input
+    result, step = outcome.decided.layer(GradualResult), outcome.step_input
     progress, executions = step.layer(GradualState).progress, store.layer(GradualExecutionStore)
-    if decided.ended and progress is not None:
-        store.executions.end(progress.id, "ended", decided.ended, step.snapshot.head.timestamp_s)
-    if decided.begins is not None and outcome.kind is OutcomeKind.HOLD:
-        executions.begin(decided.begins)
+    if result.ended and progress is not None:
+        store.executions.end(progress.id, "ended", result.ended, step.snapshot.head.timestamp_s)
+    if result.begins is not None and outcome.kind is OutcomeKind.HOLD:
+        executions.begin(result.begins)
 
 
 def before_swap(readers: StepReaders, store: Store, outcome: StepOutcome) -> None:
     """Record the slice about to be sent, with the draw for the next one; a new execution is
     recorded before its first slice. Does nothing if the plan is not a slice.
     """
-    decided, step = outcome.decided.layer(GradualResult), outcome.step_input
+    result, step = outcome.decided.layer(GradualResult), outcome.step_input
     progress, executions = step.layer(GradualState).progress, store.layer(GradualExecutionStore)
-    if decided.due is None:
+    if result.due is None:
         return
-    if decided.begins is not None:
-        execution_id = executions.begin(decided.begins)
+    if result.begins is not None:
+        execution_id = executions.begin(result.begins)
     elif progress is not None:
         execution_id = progress.id
     else:
         return
     at_s = step.snapshot.head.timestamp_s
-    number, draw = decided.due.number, _draw(readers)
+    number, draw = result.due.number, _draw(readers)
     executions.begin_slice(execution_id, number, outcome.step_id, at_s, draw)
 
 

@@ -77,12 +77,16 @@ class GradualExecutionStore:
         `at_s` is the chain time of the plan. Raises Refused if the execution has ended.
         """
         with self.db.write("record a slice") as db:
-            first = first_row(
+            first_attempt = first_row(
                 db, _first_attempt(), ExecutionAttemptRow, of=execution_id, number=number
             )
-            used = draw if first is None else SliceDraw(first.size_ppm, first.wait_ppm)
-            parts = {"size_ppm": used.size_ppm, "wait_ppm": used.wait_ppm}
-            add_attempt(db, execution_id, number, step_id, at_s, **parts)
+            slice_draw = (
+                draw
+                if first_attempt is None
+                else SliceDraw(first_attempt.size_ppm, first_attempt.wait_ppm)
+            )
+            draw_columns = {"size_ppm": slice_draw.size_ppm, "wait_ppm": slice_draw.wait_ppm}
+            add_attempt(db, execution_id, number, step_id, at_s, **draw_columns)
 
     def newest(self, limit: int = 20) -> tuple[PastExecution[ExecutionProgress], ...]:
         """Return the newest executions, newest first."""
@@ -98,15 +102,15 @@ def read_state(db: Connection, wallet: str, coin: str, chain_now_s: int) -> Grad
     """Return the open execution, the end and carryover of the last one, and the stored draw."""
     rows: Sequence[Any] = db.execute(_state()).all()
     draw = rows[0].draw
-    opened = next((row for row in rows if row.state == OPEN), None)
-    ended = next((row for row in rows if row.state not in (OPEN, None)), None)
+    open_row = next((row for row in rows if row.state == OPEN), None)
+    ended_row = next((row for row in rows if row.state not in (OPEN, None)), None)
     return GradualState(
-        progress=None if opened is None else _progress(db, opened, wallet, coin),
-        ended_s=None if ended is None else ended.ended_s,
+        progress=None if open_row is None else _progress(db, open_row, wallet, coin),
+        ended_s=None if ended_row is None else ended_row.ended_s,
         draw=None if draw is None else _parse_draw(draw),
         carried=None
-        if opened or ended is None
-        else _shared_budget_spent(db, ended, wallet, coin, chain_now_s),
+        if open_row or ended_row is None
+        else _shared_budget_spent(db, ended_row, wallet, coin, chain_now_s),
     )
 
 
@@ -127,17 +131,17 @@ def _progress(db: Connection, row: ExecutionRow, wallet: str, coin: str) -> Exec
     """Return the progress of an execution: slices from the mined swaps, value and loss from the
     receipts of all its transactions.
     """
-    execution, parts = load_terms(GradualExecution, row), executed_parts(db, row)
+    execution, slices = load_terms(GradualExecution, row), executed_parts(db, row)
     draw, next_s, prices = execution.first, execution.began_s, dict(execution.arrival)
-    if (newest := parts.newest) is not None:
+    if (newest := slices.newest) is not None:
         draw = SliceDraw(newest.size_ppm, newest.wait_ppm)
         next_s = newest.at_s + slice_wait_s(execution, draw)
     return ExecutionProgress(
         id=row.id,
         execution=execution,
-        done=len(parts.done),
-        moved=parts.moved(wallet, prices),
-        spent=parts.spent(wallet, coin, prices),
+        done=len(slices.trading_attempts),
+        moved=slices.moved_value(wallet, prices),
+        spent=slices.lost_value(wallet, coin, prices),
         next_s=next_s,
         draw=draw,
     )
@@ -145,8 +149,8 @@ def _progress(db: Connection, row: ExecutionRow, wallet: str, coin: str) -> Exec
 
 def _parse_draw(text: str) -> SliceDraw:
     try:
-        size, _, wait = text.partition(" ")
-        return SliceDraw(int(size), int(wait))
+        size_text, _, wait_text = text.partition(" ")
+        return SliceDraw(int(size_text), int(wait_text))
     except ValueError as error:
         raise OperatorNeeded(
             f"store: a draw is damaged: {error}",
@@ -171,9 +175,11 @@ def _first_attempt() -> Select[Any]:
 @cache
 def _state() -> Select[Any]:
     """Select the stored draw beside the open executions, oldest first, and the newest that ended."""
-    last = select(func.max(ExecutionRow.seq)).where(
+    last_ended = select(func.max(ExecutionRow.seq)).where(
         ExecutionRow.kind == GRADUAL, ExecutionRow.state != OPEN
     )
-    either = or_(ExecutionRow.state == OPEN, ExecutionRow.seq == last.scalar_subquery())
-    gradual = select(ExecutionRow).where(ExecutionRow.kind == GRADUAL, either)
+    is_open_or_last = or_(
+        ExecutionRow.state == OPEN, ExecutionRow.seq == last_ended.scalar_subquery()
+    )
+    gradual = select(ExecutionRow).where(ExecutionRow.kind == GRADUAL, is_open_or_last)
     return database.beside_facts(gradual, draw=SLICE_DRAW).order_by("seq")

@@ -9,13 +9,13 @@ from agent.model import Rebalance, StepInput
 from agent.units import format_time
 
 
-def _sold(case: GuardCase, ends_s: dict[str, int]) -> GuardMeasurement:
+def _measure_sales(case: GuardCase, ends_s: dict[str, int]) -> GuardMeasurement:
     """Return the held tokens that the plan sells. Exits and manual swaps pass."""
     del ends_s
-    sold, decision = sold_early(case.step, case.plan), case.plan.decision
-    if not sold:
+    sold_tokens, decision = sold_early(case.step, case.plan), case.plan.decision
+    if not sold_tokens:
         return GuardMeasurement("sells none of them", True)
-    text = f"sells {', '.join(case.step.portfolio.token(token).label for token in sold)}"
+    text = f"sells {', '.join(case.step.portfolio.token(token).label for token in sold_tokens)}"
     if (isinstance(decision, Rebalance) and decision.by_hand) or case.is_sell_only():
         return GuardMeasurement(f"{text} (not applied)", True)
     return GuardMeasurement(text, False)
@@ -32,6 +32,6 @@ HOLDING = Guard(
     "holding",
     lambda step: held_until_s(step) or None,
     _limit_text,
-    _sold,
+    _measure_sales,
     "wait until then, or lower holding.hours",
 )

@@ -17,8 +17,12 @@ def read_memory(step: StepInput, store: Store) -> HoldingState:
         return HoldingState()
     after_s = step.snapshot.head.timestamp_s - config.least_s
     times_s: dict[str, int] = {}
-    for bought, at_s in store.layer(HoldingStore).last_purchases_s(after_s).items():
-        for token in config.tokens if bought == ANY_TOKEN else (step.portfolio.held_as(bought),):
+    for bought_token, at_s in store.layer(HoldingStore).last_purchases_s(after_s).items():
+        for token in (
+            config.tokens
+            if bought_token == ANY_TOKEN
+            else (step.portfolio.priced_as(bought_token),)
+        ):
             if token in config.tokens:
                 times_s[token] = max(at_s, times_s.get(token, at_s))
     return HoldingState(tuple(sorted(times_s.items())))

@@ -12,24 +12,24 @@ from agent.units import Value
 
 
 def without_held(
-    step: StepInput, decision: Rebalance, whole: Plan, most: tuple[Value, str] | None
+    step: StepInput, decision: Rebalance, full_plan: Plan, max_turnover: tuple[Value, str] | None
 ) -> Plan:
     """Return the plan, or one that sells no token that is held; its decision says so too, so that
     whatever is planned from it leaves them. Exits never wait.
 
-    `most` bounds the plan's turnover, with the name of that limit. Raises NothingPlanned if nothing
+    `max_turnover` bounds the plan's turnover, with the name of that limit. Raises NothingPlanned if nothing
     else is worth a trade.
     """
-    sold = sold_early(step, whole)
-    if decision.exit or not sold:
-        return whole
-    unsold = tuple(dict.fromkeys((*decision.goal.unsold, *held_until_s(step))))
-    kept = replace(decision, goal=replace(decision.goal, unsold=unsold))
+    sold_tokens = sold_early(step, full_plan)
+    if decision.exit or not sold_tokens:
+        return full_plan
+    unsold_tokens = tuple(dict.fromkeys((*decision.goal.unsold, *held_until_s(step))))
+    restricted_decision = replace(decision, goal=replace(decision.goal, unsold=unsold_tokens))
     try:
-        plan = planner.plan(step, kept, most=most)
+        plan = planner.plan(step, restricted_decision, most=max_turnover)
     except planner.NothingPlanned as nothing:
         reason = held_reason(
-            step, [token for token in sold if held_text(step, token) not in decision.reason]
+            step, [token for token in sold_tokens if held_text(step, token) not in decision.reason]
         )
         raise planner.NothingPlanned(
             "; ".join(
@@ -39,9 +39,9 @@ def without_held(
             "wait until then, or lower holding.hours",
             LOCKED,
             nothing.drift,
-            nothing.off,
+            nothing.off_target,
         ) from None
-    texts = {step.portfolio.token(token).label: held_text(step, token) for token in sold}
-    others = [item for item in plan.skipped if item.what not in texts]
+    texts = {step.portfolio.token(token).label: held_text(step, token) for token in sold_tokens}
+    other_items = [item for item in plan.skipped if item.what not in texts]
     kept_items = [SkippedItem(label, text, LOCKED) for label, text in texts.items()]
-    return replace(plan, skipped=(*others, *kept_items))
+    return replace(plan, skipped=(*other_items, *kept_items))

@@ -28,7 +28,7 @@ def sold_early(step: StepInput, plan: Plan) -> list[str]:
     """
     changes: dict[str, int] = {}
     for address, raw in plan.wallet_changes().items():
-        token = step.portfolio.held_as(address)
+        token = step.portfolio.priced_as(address)
         changes[token] = changes.get(token, 0) + raw
     return [token for token in held_until_s(step) if changes.get(token, 0) < 0]
 
@@ -57,10 +57,12 @@ def explain_held(step: StepInput, result: DecisionResult) -> DecisionResult:
     if isinstance(decision, Rebalance) and (decision.exit or decision.by_hand):
         return result
     ends_s = held_until_s(step)
-    above = [
+    tokens_above_target = [
         drift.token
         for drift in result.drifts
         if drift.token in ends_s and drift.outside and drift.drift_bps > 0
     ]
-    reason = "; ".join(part for part in (decision.reason, held_reason(step, above)) if part)
+    reason = "; ".join(
+        part for part in (decision.reason, held_reason(step, tokens_above_target)) if part
+    )
     return replace(result, decision=replace(decision, reason=reason))

@@ -31,8 +31,8 @@ def build_settings(loaded: LoadedConfig, portfolio: Portfolio) -> HoldingConfig:
     symbols = {asset.symbol for asset in loaded.config.portfolio.assets}
     symbols &= set(symbols if table.assets is None else table.assets)
     tokens = (asset.token for asset in portfolio.assets if asset.token.symbol in symbols)
-    home = portfolio.numeraire.address
-    return HoldingConfig(tuple(t.address for t in tokens if t.address != home), table.hours)
+    numeraire = portfolio.numeraire.address
+    return HoldingConfig(tuple(t.address for t in tokens if t.address != numeraire), table.hours)
 
 
 def parameters(config: Config, portfolio: Portfolio) -> Mapping[str, str]:

@@ -32,13 +32,13 @@ class HoldingStore:
         """
         with self.db.read("read the last purchases") as db:
             swaps = all_rows(db, _swaps(), MovementRow, after_s=after_s)
-            rises = [(row.token, row.chain_s) for row in swaps if int(row.delta_raw) > 0]
+            purchases = [(row.token, row.chain_s) for row in swaps if int(row.delta_raw) > 0]
             for row in all_rows(db, _external(), ExternalTransactionRow, after_s=after_s):
                 if parse_fraction(row.turnover) > 0:
                     changes = parse_changes(row) or ((ANY_TOKEN, 1),)
-                    rises += [(token, row.chain_s) for token, raw in changes if raw > 0]
+                    purchases += [(token, row.chain_s) for token, raw in changes if raw > 0]
         times_s: dict[str, int] = {}
-        for token, at_s in rises:
+        for token, at_s in purchases:
             times_s[token] = max(at_s, times_s.get(token, at_s))
         return times_s
 

@@ -14,30 +14,42 @@ from agent.ports import Grant
 
 def settled_entry(
     grant: Grant,
-    change: SettledTransaction,
+    transaction: SettledTransaction,
     prices: EntryPrices,
-    counted: Collection[str],
-    basis: StepInput,
+    ledger_tokens: Collection[str],
+    step: StepInput,
     receipt: Receipt,
-    principal: Callable[[str], Mapping[str, int]],
+    provided_by_name: Callable[[str], Mapping[str, int]],
 ) -> Entry:
-    """Return the entry of a successful liquidity action; `principal` returns the net amounts
+    """Return the entry of a successful liquidity action; `provided_by_name` returns the net amounts
     provided to a position.
     """
     match grant.action:
         case Collect() as action:
             return entries.withdrawal_entry(
-                change, prices, counted, action.name, {}, Fraction(0), dict(change.moved)
+                transaction,
+                prices,
+                ledger_tokens,
+                action.name,
+                {},
+                Fraction(0),
+                dict(transaction.moved),
             )
         case Withdraw() as action:
             share = Fraction(action.liquidity, action.held) if action.held > 0 else Fraction(1)
             fees = dict(zip((action.token0, action.token1), action.fees_raw, strict=True))
-            provided = principal(action.name)
+            provided = provided_by_name(action.name)
             return entries.withdrawal_entry(
-                change, prices, counted, action.name, provided, min(share, Fraction(1)), fees
+                transaction,
+                prices,
+                ledger_tokens,
+                action.name,
+                provided,
+                min(share, Fraction(1)),
+                fees,
             )
         case Provide() as action:
-            done = own_changes.position_change(action, receipt, basis.snapshot.owner)
-            name = action.name if done is None else done.name
-            return entries.provision_entry(change, prices, counted, name)
-    return entries.trade_entry(change, prices, counted, {}, EntryKind.TRADE)
+            position_change = own_changes.position_change(action, receipt, step.snapshot.owner)
+            name = action.name if position_change is None else position_change.name
+            return entries.provision_entry(transaction, prices, ledger_tokens, name)
+    return entries.trade_entry(transaction, prices, ledger_tokens, {}, EntryKind.TRADE)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from agent.chain import tokens
 from agent.chain.lens import abi_encode
 from agent.errors import ErrorCode, Refused
-from agent.layers.liquidity.policy.minimums import least_amounts
+from agent.layers.liquidity.policy.minimums import minimum_amounts
 from agent.layers.liquidity.policy.pools import ROLES
 from agent.model import (
     Collect,
@@ -55,8 +55,10 @@ class LiquidityComposer:
         """See LayerComposer."""
         action = plan.actions[0]
         spender = action_contract(step.execution, action)
-        lacking = tokens.lacking_approvals(action.spends_raw, step.snapshot, spender)
-        return [build_approval(step, token, spender, raw, action) for token, raw in lacking]
+        lacking_by_token = tokens.lacking_approvals(action.spends_raw, step.snapshot, spender)
+        return [
+            build_approval(step, token, spender, raw, action) for token, raw in lacking_by_token
+        ]
 
     def compose(self, step: StepInput, plan: Plan, head: Head) -> TxDraft:
         """See LayerComposer."""
@@ -64,11 +66,13 @@ class LiquidityComposer:
         return draft_action(step, plan.actions[0], self.wallet, deadline_s)
 
 
-def draft_action(step: StepInput, planned: LayerAction, wallet: str, deadline_s: int) -> TxDraft:
+def draft_action(
+    step: StepInput, layer_action: LayerAction, wallet: str, deadline_s: int
+) -> TxDraft:
     """Return the transaction of an action. Raises Refused if the config names no contract for it, or
     a price or position is unknown.
     """
-    action = lp_action(planned)
+    action = lp_action(layer_action)
     data = encode_liquidity(action, wallet, deadline_s)
     to, note = action_contract(step.execution, action), action_note(step.portfolio, action)
     return TxDraft(
@@ -78,7 +82,7 @@ def draft_action(step: StepInput, planned: LayerAction, wallet: str, deadline_s:
         note,
         deadline_s=deadline_s,
         action=action,
-        floors_raw=least_amounts(step, action),
+        floors_raw=minimum_amounts(step, action),
         gas_units=action.gas_units,
     )
 
@@ -100,19 +104,21 @@ def action_note(portfolio: Portfolio, action: LayerAction) -> str:
     """Describe an action, with its expected amounts."""
     match lp_action(action):
         case Withdraw() as action:
-            return f"withdraw {_pair(portfolio, action, action.amounts_raw)} from {action.name}"
+            return f"withdraw {_amounts_text(portfolio, action, action.amounts_raw)} from {action.name}"
         case Collect() as action:
-            return f"collect {_pair(portfolio, action, action.fees_raw)} from {action.name}"
+            return f"collect {_amounts_text(portfolio, action, action.fees_raw)} from {action.name}"
         case Provide() as action:
-            return f"provide {_pair(portfolio, action, action.amounts_raw)} to {action.name}"
+            return (
+                f"provide {_amounts_text(portfolio, action, action.amounts_raw)} to {action.name}"
+            )
 
 
-def _pair(portfolio: Portfolio, action: LayerAction, raw: tuple[int, int]) -> str:
-    parts = []
+def _amounts_text(portfolio: Portfolio, action: LayerAction, raw: tuple[int, int]) -> str:
+    texts = []
     for token, amount in zip((action.token0, action.token1), raw, strict=True):
         label, decimals = label_and_decimals(portfolio, token)
-        parts.append(f"{decimal_text(amount, decimals)} {label}")
-    return " and ".join(parts)
+        texts.append(f"{decimal_text(amount, decimals)} {label}")
+    return " and ".join(texts)
 
 
 def encode_liquidity(action: LpAction, wallet: str, deadline_s: int) -> str:
@@ -133,7 +139,7 @@ def encode_liquidity(action: LpAction, wallet: str, deadline_s: int) -> str:
             )
             return to_hex(
                 MANAGER_MULTICALL
-                + abi_encode(["bytes[]"], [[decrease, _collect(token_id, wallet)]])
+                + abi_encode(["bytes[]"], [[decrease, _collect_calldata(token_id, wallet)]])
             )
         case Withdraw(venue="uniswap_v2"):
             _require(action.liquidity > 0 and max(action.min_raw) > 0, action)
@@ -153,10 +159,10 @@ def encode_liquidity(action: LpAction, wallet: str, deadline_s: int) -> str:
                 )
             )
         case Collect(venue="uniswap_v3"):
-            return to_hex(_collect(action.token_id, wallet))
+            return to_hex(_collect_calldata(action.token_id, wallet))
         case Provide():
             _require(max(action.desired_raw) > 0 and max(action.min_raw) > 0, action)
-            return to_hex(_provide(action, wallet, deadline_s))
+            return to_hex(_provide_calldata(action, wallet, deadline_s))
         case _:
             raise Refused(
                 f"{action.name}: venue {action.venue!r} is not known",
@@ -164,7 +170,7 @@ def encode_liquidity(action: LpAction, wallet: str, deadline_s: int) -> str:
             )
 
 
-def _provide(action: Provide, wallet: str, deadline_s: int) -> bytes:
+def _provide_calldata(action: Provide, wallet: str, deadline_s: int) -> bytes:
     amounts = (*action.desired_raw, *action.min_raw)
     if action.venue == V2_VENUE:
         types = [
@@ -205,14 +211,14 @@ def _provide(action: Provide, wallet: str, deadline_s: int) -> bytes:
     )
 
 
-def _collect(token_id: int, wallet: str) -> bytes:
+def _collect_calldata(token_id: int, wallet: str) -> bytes:
     return COLLECT + abi_encode(
         ["(uint256,address,uint128,uint128)"], [(token_id, wallet, UINT128_MAX, UINT128_MAX)]
     )
 
 
-def _require(something: bool, action: LpAction) -> None:
-    if not something:
+def _require(is_valid: bool, action: LpAction) -> None:
+    if not is_valid:
         raise Refused(
             f"{action.name}: an amount of zero, or a minimum of zero for both tokens",
             remedy="raise limits.min_trade to skip dust",

@@ -41,15 +41,15 @@ class LiquidityCase(LayerCase):
         """Simulated actions, maybe with the fault that ends them. Raises Refused as `book`."""
         return replay_actions(self.book, tuple(map(lp_action, self.plan.actions)))
 
-    def runs(self) -> tuple[SimulatedAction, ...]:
+    def simulated_actions(self) -> tuple[SimulatedAction, ...]:
         """Return the simulated actions. Raises Refused if one fails."""
         if self.replay.fault is not None:
             raise Refused(self.replay.fault)
         return self.replay.runs
 
-    def loads(self) -> tuple[LiquidityExposure, LiquidityExposure]:
+    def exposures(self) -> tuple[LiquidityExposure, LiquidityExposure]:
         """Return the exposure before and after the actions. Raises Refused if one fails."""
-        self.runs()
+        self.simulated_actions()
         return self.book.exposure(), self.replay.after.exposure()
 
     def only_frees(self) -> bool:
@@ -60,14 +60,16 @@ class LiquidityCase(LayerCase):
 
     def is_required(self) -> bool:
         """True if the plan only withdraws liquidity while a liquidity limit is exceeded."""
-        return self.only_frees() and not self.loads()[0].within(liquidity_limits(self.step.limits))
+        return self.only_frees() and not self.exposures()[0].within(
+            liquidity_limits(self.step.limits)
+        )
 
     def cost(self) -> Value:
         """Return the cost of provided liquidity above its value at reference prices."""
         return sum(
             (
                 run.before.overpayment(run.action, run.amounts, run.after)
-                for run in self._provided()
+                for run in self._provisions()
             ),
             Fraction(0),
         )
@@ -75,11 +77,11 @@ class LiquidityCase(LayerCase):
     def worst_cost(self) -> Value:
         """Return the largest such cost that the minimums of provisions allow."""
         limits = self.step.limits
-        shares = (run.value * worst_overpayment_share(run, limits) for run in self._provided())
+        shares = (run.value * worst_overpayment_share(run, limits) for run in self._provisions())
         return max(self.cost(), sum(shares, Fraction(0)))
 
-    def _provided(self) -> list[SimulatedAction]:
-        return [run for run in self.runs() if isinstance(run.action, Provide)]
+    def _provisions(self) -> list[SimulatedAction]:
+        return [run for run in self.simulated_actions() if isinstance(run.action, Provide)]
 
 
 def build_liquidity_case(step: StepInput, plan: Plan) -> LiquidityCase | None:

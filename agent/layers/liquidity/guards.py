@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
 
-from agent.guards.case import GuardCase, GuardMeasurement, MissingData, known
+from agent.guards.case import GuardCase, GuardMeasurement, MissingData, from_layer
 from agent.guards.guard import Guard, format_money, format_ratio, limited
 from agent.layers.liquidity.guard_case import LiquidityCase
 from agent.layers.liquidity.policy import valuation
@@ -17,7 +17,7 @@ from agent.layers.liquidity.policy.replay import SimulatedAction, worst_overpaym
 from agent.model import Collect, LpAction, Provide, Withdraw
 from agent.units import BPS
 
-NONE = GuardMeasurement("no liquidity position", True)
+NO_POSITION = GuardMeasurement("no liquidity position", True)
 
 
 def impermanent_loss(case: GuardCase, limit_bps: int) -> GuardMeasurement:
@@ -28,67 +28,81 @@ def impermanent_loss(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     amounts of positions.
     """
     if isinstance(case.layer, LiquidityCase):
-        before, after = known(case.layer.loads)
-        return _after(case, limit_bps, before, after, (before.loss, after.loss), "expected")
+        before, after = from_layer(case.layer.exposures)
+        return _share_after(case, limit_bps, before, after, before.loss, after.loss, "expected")
     if not case.step.portfolio.positions or case.layer.only_reduces():
-        return NONE
-    lost = known(
+        return NO_POSITION
+    expected_loss = from_layer(
         lambda: valuation.expected_loss(case.step.snapshot, case.step.portfolio, case.prices)
     )
-    return _liquidity_share(case, lost, limit_bps, "expected")
+    return _liquidity_share(case, expected_loss, limit_bps, "expected")
 
 
 def lp_max_weight(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     """Return the value of all confirmed positions over the portfolio after the plan."""
     if isinstance(case.layer, LiquidityCase):
-        before, after = known(case.layer.loads)
-        return _after(case, limit_bps, before, after, (before.weight, after.weight), "in positions")
+        before, after = from_layer(case.layer.exposures)
+        return _share_after(
+            case, limit_bps, before, after, before.value, after.value, "in positions"
+        )
     if not case.step.portfolio.positions or case.layer.only_reduces():
-        return NONE
-    value = known(
+        return NO_POSITION
+    value = from_layer(
         lambda: valuation.total_value(case.step.snapshot, case.step.portfolio, case.prices)
     )
     return _liquidity_share(case, value, limit_bps, "in positions")
 
 
 def _liquidity_share(
-    case: GuardCase, value: Fraction, limit_bps: int, what: str
+    case: GuardCase, value: Fraction, limit_bps: int, label: str
 ) -> GuardMeasurement:
-    left = case.total() - max(Fraction(0), case.trading_cost())
-    if left <= 0:
+    portfolio_after = case.total() - max(Fraction(0), case.trading_cost())
+    if portfolio_after <= 0:
         return GuardMeasurement(
-            f"{format_money(value, case.numeraire)} {what} of an empty portfolio", value == 0
+            f"{format_money(value, case.numeraire)} {label} of an empty portfolio", value == 0
         )
-    message = f"{format_ratio(value / left)} ({format_money(value, case.numeraire)} {what})"
-    if value * BPS <= limit_bps * left:
+    message = (
+        f"{format_ratio(value / portfolio_after)} ({format_money(value, case.numeraire)} {label})"
+    )
+    if value * BPS <= limit_bps * portfolio_after:
         return GuardMeasurement(message, True)
     if case.is_risk_reducing():
         return GuardMeasurement(f"{message}: not applied to an exit", True)
     return GuardMeasurement(message, False)
 
 
-def _after(
+def _share_after(
     case: GuardCase,
     limit_bps: int,
     before: LiquidityExposure,
     after: LiquidityExposure,
-    sums: tuple[Fraction, Fraction],
-    what: str,
+    measured_before: Fraction,
+    measured_after: Fraction,
+    label: str,
 ) -> GuardMeasurement:
     """Return the share after the actions. Above the limit, a plan passes if it only withdraws and
     lowers the share.
     """
     if min(before.total, after.total) <= 0:
         return GuardMeasurement(
-            f"{format_money(sums[1], case.numeraire)} {what} of an empty portfolio", sums[1] == 0
+            f"{format_money(measured_after, case.numeraire)} {label} of an empty portfolio",
+            measured_after == 0,
         )
-    was, will = sums[0] / before.total, sums[1] / after.total
-    message = f"{format_ratio(will)} ({format_money(sums[1], case.numeraire)} {what})"
-    if will * BPS <= limit_bps:
+    share_before, share_after = (
+        measured_before / before.total,
+        measured_after / after.total,
+    )
+    message = (
+        f"{format_ratio(share_after)} ({format_money(measured_after, case.numeraire)} {label})"
+    )
+    if share_after * BPS <= limit_bps:
         return GuardMeasurement(message, True)
-    lowers = will < was and not any(isinstance(action, Provide) for action in case.plan.actions)
+    is_lowered = share_after < share_before and not any(
+        isinstance(action, Provide) for action in case.plan.actions
+    )
     return GuardMeasurement(
-        f"{message}, lowered from {format_ratio(was)}" if lowers else message, lowers
+        f"{message}, lowered from {format_ratio(share_before)}" if is_lowered else message,
+        is_lowered,
     )
 
 
@@ -98,14 +112,17 @@ def plan_cost(case: GuardCase, limit_bps: int) -> GuardMeasurement | None:
     """
     if not case.plan.actions:
         return None
-    moved, cost = sum((run.value for run in _runs(case)), Fraction(0)), case.cost()
+    moved_value, cost = (
+        sum((run.value for run in _simulated_actions(case)), Fraction(0)),
+        case.cost(),
+    )
     message = format_money(cost, case.numeraire)
     if case.is_exit():
         return GuardMeasurement(f"{message} of gas: not applied to liquidity above its limit", True)
-    if moved == 0:
+    if moved_value == 0:
         return GuardMeasurement(message, cost <= 0)
     return GuardMeasurement(
-        f"{format_ratio(cost / moved)} ({message})", cost * BPS <= limit_bps * moved
+        f"{format_ratio(cost / moved_value)} ({message})", cost * BPS <= limit_bps * moved_value
     )
 
 
@@ -115,7 +132,7 @@ def smallest_action(case: GuardCase, limit: Fraction) -> GuardMeasurement | None
     """
     if not case.plan.actions:
         return None
-    smallest, name = min((run.value, run.action.name) for run in _runs(case))
+    smallest, name = min((run.value, run.action.name) for run in _simulated_actions(case))
     message = f"{format_money(smallest, case.numeraire)} of {name}"
     if case.is_exit():
         return GuardMeasurement(f"{message}: not applied to liquidity above its limit", True)
@@ -129,8 +146,8 @@ def slippage(case: GuardCase, limit_bps: int) -> GuardMeasurement | None:
     if not case.plan.actions:
         return None
     worst = Fraction(0)
-    for run in _runs(case):
-        if any(least > amount for least, amount in zip(run.minimums, run.amounts, strict=True)):
+    for run in _simulated_actions(case):
+        if any(minimum > amount for minimum, amount in zip(run.minimums, run.amounts, strict=True)):
             return GuardMeasurement(
                 f"action {run.number} has a minimum of {run.minimums}, the contracts move"
                 f" {run.amounts}",
@@ -146,20 +163,20 @@ def fair_floor_kept(case: GuardCase) -> GuardMeasurement | None:
     """
     if not case.plan.actions:
         return None
-    for run in _runs(case):
-        for least, minimum in zip(run.lowest_minimums, run.minimums, strict=True):
-            if minimum < least:
+    for run in _simulated_actions(case):
+        for lowest_allowed, minimum in zip(run.lowest_minimums, run.minimums, strict=True):
+            if minimum < lowest_allowed:
                 return GuardMeasurement(
                     f"action {run.number} has a minimum of {minimum}, the reference requires"
-                    f" {least}",
+                    f" {lowest_allowed}",
                     False,
                 )
     return GuardMeasurement("every action at or above it", True)
 
 
 def pool_deviations(case: GuardCase) -> Iterator[tuple[Fraction, str]]:
-    """Yield the deviation of each action's pool from the reference, with its name."""
-    for run in _runs(case):
+    """Yield, for each action, the deviation of its pool from the reference, and the pool as text."""
+    for run in _simulated_actions(case):
         if run.deviation is None:
             raise MissingData(f"pool {run.action.pool} has no price")
         yield run.deviation, f"pool {run.action.pool}"
@@ -169,14 +186,14 @@ def overspent(case: GuardCase) -> GuardMeasurement | None:
     """Refuse an action that provides more than investable balances and the minimums of earlier
     actions; None if there is none.
     """
-    for run in _runs(case):
+    for run in _simulated_actions(case):
         if not isinstance(action := run.action, Provide):
             continue
         for token, raw in zip((action.token0, action.token1), action.desired_raw, strict=True):
-            short = raw - run.before.spendable(token)
-            if short > 0:
+            missing_raw = raw - run.before.spendable(token)
+            if missing_raw > 0:
                 return GuardMeasurement(
-                    f"action {run.number} provides {short} base units of {case.label(token)}"
+                    f"action {run.number} provides {missing_raw} base units of {case.label(token)}"
                     " too much",
                     False,
                 )
@@ -187,7 +204,7 @@ def mispredicted(case: GuardCase) -> GuardMeasurement | None:
     """Refuse a plan that predicts other amounts of its actions, or other final balances, than the
     replay; None if there are none.
     """
-    for run in _runs(case):
+    for run in _simulated_actions(case):
         simulated = run.liquidity, run.amounts, run.fees
         predicted = _predicted_amounts(run.action)
         if simulated != predicted:
@@ -195,11 +212,11 @@ def mispredicted(case: GuardCase) -> GuardMeasurement | None:
                 f"action {run.number} moves {simulated}, the plan predicts {predicted}", False
             )
     if isinstance(case.layer, LiquidityCase):
-        ends = case.layer.replay.after.balances
+        final_balances = case.layer.replay.after.balances
         for token, raw in case.plan.holdings_after:
-            if ends.get(token) != raw:
+            if final_balances.get(token) != raw:
                 return GuardMeasurement(
-                    f"{case.label(token)} ends at {ends.get(token)} base units, the plan predicts"
+                    f"{case.label(token)} ends at {final_balances.get(token)} base units, the plan predicts"
                     f" {raw}",
                     False,
                 )
@@ -217,9 +234,9 @@ def _predicted_amounts(action: LpAction) -> tuple[int, Amounts, Amounts]:
             return action.liquidity, action.amounts_raw, (0, 0)
 
 
-def _runs(case: GuardCase) -> tuple[SimulatedAction, ...]:
+def _simulated_actions(case: GuardCase) -> tuple[SimulatedAction, ...]:
     """Return the simulated actions, none for a plan of another kind. Raises MissingData."""
-    return known(case.layer.runs) if isinstance(case.layer, LiquidityCase) else ()
+    return from_layer(case.layer.simulated_actions) if isinstance(case.layer, LiquidityCase) else ()
 
 
 HOLDING_GUARDS: tuple[Guard[Any], ...] = (

@@ -14,7 +14,7 @@ def with_unknown_positions(
     step: StepInput,
     positions: PositionStore,
     budgets: BudgetStore,
-    line: Transport,
+    transport: Transport,
     manager: str | None,
 ) -> StepInput:
     """Return the step with the V3 positions of target pairs that are not in the store.
@@ -31,10 +31,10 @@ def with_unknown_positions(
     if manager is None or not pairs or positions.scanned():
         return step
     head = step.snapshot.head
-    at = {"blockHash": head.hash, "requireCanonical": True}
+    block_ref = {"blockHash": head.hash, "requireCanonical": True}
     unsolicited = find_unsolicited_positions(
-        line, step.snapshot.owner, manager, (), step.portfolio.positions, at
-    ).found
+        transport, step.snapshot.owner, manager, (), step.portfolio.positions, block_ref
+    ).positions
     positions.record(
         [item.name for item in unsolicited if item.liquidity > 0 and item.tokens in pairs],
         head.timestamp_s,

@@ -22,14 +22,14 @@ class LiquidityState(LayerState):
 
 @dataclass(frozen=True, slots=True)
 class LiquidityProgress(LayerProgress):
-    """What this step has done with liquidity, and has found impossible, so far."""
+    """What this cycle has done with liquidity before this step, and what it found impossible."""
 
     acted: bool = False
-    """True once this step has moved liquidity; share bands then no longer block the remaining
+    """True once this cycle has moved liquidity; share bands then no longer block the remaining
     actions.
     """
     left_pools: tuple[str, ...] = ()
-    """Pools whose withdrawal was refused or reverted in this step; their liquidity stays."""
+    """Pools whose withdrawal was refused or reverted in this cycle; their liquidity stays."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +42,13 @@ class LiquidityCycle(LayerCycle):
     """True once an action was sent, successful or not."""
     last_rebalance_s: int | None = None
     last_action_s: int | None = None
-    """Chain times before the first action, from which cooldowns count: those of this cycle start
-    none.
+    """Times of the last rebalance and action before this cycle. Cooldowns count from these, so that
+    the cycle's own actions start none.
     """
     left_pools: tuple[str, ...] = ()
     """Pools whose withdrawal was refused or failed."""
     unwithdrawn: tuple[StepNote, ...] = ()
-    """Ends of the steps of these."""
+    """Notes on the steps whose withdrawals were refused or failed."""
 
     def with_progress(self, step: StepInput) -> StepInput:
         """Return the step with the left pools, and without a cooldown after its own actions."""
@@ -77,11 +77,11 @@ class LiquidityCycle(LayerCycle):
         return self.unwithdrawn
 
     @property
-    def follows_swaps(self) -> bool:
+    def may_act_again(self) -> bool:
         """True if more actions may follow those of this cycle."""
         return 0 < self.actions < MAX_ACTIONS
 
 
 def liquidity_progress(step: StepInput) -> LiquidityProgress:
-    """Return what this step has done with liquidity."""
+    """Return what this cycle has done with liquidity before this step."""
     return step.progress.layer(LiquidityProgress)

@@ -20,8 +20,8 @@ from agent.layers.signals.policy import checked_answer
 from agent.model import SignalAnswer, SignalRequest, SignalView
 from agent.signals.worker import signal_source
 
-LONGEST_ANSWER = 65_536
-PASSED = ("PATH", "LANG", "LC_ALL", "HOME", "SYSTEMROOT", "VIRTUAL_ENV")
+MAX_ANSWER_BYTES = 65_536
+PASSED_VARIABLES = ("PATH", "LANG", "LC_ALL", "HOME", "SYSTEMROOT", "VIRTUAL_ENV")
 """Environment variables passed to a signal's process; they exclude endpoints, keys and
 passwords.
 """
@@ -31,45 +31,45 @@ class _Worker:
     """One running process of a signal."""
 
     def __init__(self, name: str) -> None:
-        passed = {key: os.environ[key] for key in PASSED if key in os.environ}
+        environment = {key: os.environ[key] for key in PASSED_VARIABLES if key in os.environ}
         paths = os.pathsep.join(path for path in sys.path if path)
         self.process = subprocess.Popen(  # noqa: S603 our own program; the name is that of the config
             [sys.executable, "-m", "agent.signals.worker", name],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env=passed | {"PYTHONPATH": paths, "PYTHONHASHSEED": "0"},
+            env=environment | {"PYTHONPATH": paths, "PYTHONHASHSEED": "0"},
             text=False,
         )
 
     def ask(self, line: str, timeout_s: float) -> str:
         """Return the answer to one line. Raises TimeoutError, and OSError if the process ended."""
-        source, sink = self.process.stdout, self.process.stdin
-        if source is None or sink is None:
+        worker_output, worker_input = self.process.stdout, self.process.stdin
+        if worker_output is None or worker_input is None:
             raise OSError("its process has no pipe")
         end_s = time.monotonic() + timeout_s
-        os.set_blocking(sink.fileno(), False)
-        self._write(sink, line.encode() + b"\n", end_s)
-        text = b""
-        while not text.endswith(b"\n"):
-            ready, _, _ = select.select([source], [], [], max(0.0, end_s - time.monotonic()))
+        os.set_blocking(worker_input.fileno(), False)
+        self._write(worker_input, line.encode() + b"\n", end_s)
+        answer_bytes = b""
+        while not answer_bytes.endswith(b"\n"):
+            ready, _, _ = select.select([worker_output], [], [], max(0.0, end_s - time.monotonic()))
             if not ready:
                 raise TimeoutError
-            part = os.read(source.fileno(), LONGEST_ANSWER)
-            if not part:
+            chunk = os.read(worker_output.fileno(), MAX_ANSWER_BYTES)
+            if not chunk:
                 raise OSError("its process ended")
-            text += part
-            if len(text) > LONGEST_ANSWER:
+            answer_bytes += chunk
+            if len(answer_bytes) > MAX_ANSWER_BYTES:
                 raise OSError("its answer is too long")
-        return text.decode()
+        return answer_bytes.decode()
 
     @staticmethod
-    def _write(sink: IO[bytes], data: bytes, end_s: float) -> None:
-        while data:
-            _, ready, _ = select.select([], [sink], [], max(0.0, end_s - time.monotonic()))
+    def _write(worker_input: IO[bytes], unsent: bytes, end_s: float) -> None:
+        while unsent:
+            _, ready, _ = select.select([], [worker_input], [], max(0.0, end_s - time.monotonic()))
             if not ready:
                 raise TimeoutError
-            data = data[os.write(sink.fileno(), data) :]
+            unsent = unsent[os.write(worker_input.fileno(), unsent) :]
 
     def stop(self) -> None:
         """End the process."""
@@ -102,20 +102,20 @@ class SignalHost:
 
     def _answer(self, request: SignalRequest) -> SignalAnswer:
         settings = request.settings
-        refused = SignalAnswer(settings.name, request.owner)
+        empty_answer = SignalAnswer(settings.name, request.owner)
         if request.why:
-            return _without(refused, request.why)
+            return _failed_answer(empty_answer, request.why)
         try:
             source = signal_source(settings.name)
         except ConfigError as error:
-            return _without(refused, error.message)
+            return _failed_answer(empty_answer, error.message)
         timeout_s = float(settings.timeout_s)
         worker = self._workers.get(settings.name)
         if worker is None:
             worker = self._workers[settings.name] = _Worker(settings.name)
             timeout_s += START_S
         try:
-            answer = json.loads(worker.ask(_line(request.view), timeout_s))
+            answer = json.loads(worker.ask(_request_line(request.view), timeout_s))
         except TimeoutError:
             why = f"it gave no answer within {settings.timeout_s} s"
         except (OSError, ValueError) as error:
@@ -123,10 +123,10 @@ class SignalHost:
         else:
             return checked_answer(request, answer, source)
         self._workers.pop(settings.name).stop()
-        return _without(refused, why)
+        return _failed_answer(empty_answer, why)
 
 
-def _without(answer: SignalAnswer, why: str) -> SignalAnswer:
+def _failed_answer(answer: SignalAnswer, why: str) -> SignalAnswer:
     return SignalAnswer(answer.name, answer.owner, why=why)
 
 
@@ -135,8 +135,8 @@ def _stop_all(workers: dict[str, _Worker]) -> None:
         workers.popitem()[1].stop()
 
 
-def _line(view: SignalView) -> str:
-    data: dict[str, Any] = {
+def _request_line(view: SignalView) -> str:
+    fields: dict[str, Any] = {
         "now_s": view.now_s,
         "numeraire": view.numeraire,
         "prices": {
@@ -148,4 +148,4 @@ def _line(view: SignalView) -> str:
         "options": dict(view.options),
         "free": list(view.free),
     }
-    return json.dumps(data, sort_keys=True, allow_nan=False)
+    return json.dumps(fields, sort_keys=True, allow_nan=False)

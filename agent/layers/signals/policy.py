@@ -31,7 +31,7 @@ from agent.units import (
     format_duration,
 )
 
-SLACK = 100
+SUM_TOLERANCE_PPM = 100
 """Millionths by which a sum of weights may differ from one: 0.01 %."""
 
 
@@ -43,20 +43,20 @@ def signal_requests(
     allocation in its history.
     """
     assets = step.portfolio.assets
-    asking: list[tuple[str, AllocatorConfig, tuple[Asset, ...], Allocation | None]] = []
+    candidates: list[tuple[str, AllocatorConfig, tuple[Asset, ...], Allocation | None]] = []
     if not step.divides_wallet and step.portfolio.weights is not None:
-        asking.append(("", step.portfolio.weights, assets, step.history.allocation))
+        candidates.append(("", step.portfolio.weights, assets, step.history.allocation))
     for part in (part for config in step.layers for part in config.allocators):
         weights = dict(part.weights_bps)
-        own = tuple(replace(a, target_bps=weights.get(a.token.address, 0)) for a in assets)
-        asking.append((part.owner, part.allocator, own, choices.get(part.owner)))
+        owned_assets = tuple(replace(a, target_bps=weights.get(a.token.address, 0)) for a in assets)
+        candidates.append((part.owner, part.allocator, owned_assets, choices.get(part.owner)))
     now_s = trusted_time_s(step.snapshot)
     return tuple(
         _request(step, owner, weights, weights.signal)
-        for owner, weights, own, last in asking
+        for owner, weights, owned_assets, last in candidates
         if weights.method is AllocationMethod.SIGNAL
         and weights.signal is not None
-        and targets.is_allocation_due(weights, own, last, now_s)
+        and targets.is_allocation_due(weights, owned_assets, last, now_s)
     )
 
 
@@ -65,37 +65,44 @@ def _request(
 ) -> SignalRequest:
     """Return the request with its view, or with the reason why the view is incomplete."""
     portfolio, now_s = step.portfolio, trusted_time_s(step.snapshot)
-    free = [asset.token for asset in portfolio.assets if asset.token.address not in weights.fixed]
+    free_tokens = [
+        asset.token for asset in portfolio.assets if asset.token.address not in weights.fixed
+    ]
     numeraire = portfolio.numeraire
-    prices, late = {}, []
+    prices, missing_notes = {}, []
     for asset in portfolio.assets:
         token = asset.token
         if token.address == numeraire.address:
             continue
         bars = _bars(weights, step.history.prices, token, numeraire, now_s)
         prices[token.label] = bars
-        if token in free and (why := _too_little(weights, bars, now_s)):
-            late.append(f"{token.label} {why}")
+        if token in free_tokens and (why := _too_little(weights, bars, now_s)):
+            missing_notes.append(f"{token.label} {why}")
     # these are shares of the wallet, not of one of its parts
-    whole = replace(step, layers=tuple(layer for layer in step.layers if not layer.divides_wallet))
-    shares = {drift.token: drift.share for drift in current_drifts(whole)}
+    whole_step = replace(
+        step, layers=tuple(layer for layer in step.layers if not layer.divides_wallet)
+    )
+    shares = {drift.token: drift.share for drift in current_drifts(whole_step)}
     if not shares:
-        late.append("some balances or prices are unknown")
-    held = held_weights(step)
+        missing_notes.append("some balances or prices are unknown")
+    market_shares = held_weights(step)
     view = SignalView(
         now_s,
         numeraire.label,
         prices,
-        {one.token.label: float(shares.get(one.token.address, 0)) for one in portfolio.assets},
-        {market.symbol: float(held.get(market.market, 0)) for market in settings.markets},
+        {
+            listed.token.label: float(shares.get(listed.token.address, 0))
+            for listed in portfolio.assets
+        },
+        {market.symbol: float(market_shares.get(market.market, 0)) for market in settings.markets},
         {market.symbol: market.asset for market in settings.markets},
         dict(settings.options),
-        tuple(token.label for token in free),
+        tuple(token.label for token in free_tokens),
     )
-    tokens = tuple((token.label, token.address) for token in free)
-    if late:
-        late.append("trimtab prices import and trimtab prices fetch add recorded prices")
-    return SignalRequest(settings, owner, view, tokens, "; ".join(late))
+    tokens = tuple((token.label, token.address) for token in free_tokens)
+    if missing_notes:
+        missing_notes.append("trimtab prices import and trimtab prices fetch add recorded prices")
+    return SignalRequest(settings, owner, view, tokens, "; ".join(missing_notes))
 
 
 def _bars(
@@ -124,54 +131,58 @@ def _too_little(weights: AllocatorConfig, bars: tuple[PriceBar, ...], now_s: int
     return ""
 
 
-def checked_answer(request: SignalRequest, found: Any, source: str) -> SignalAnswer:
+def checked_answer(request: SignalRequest, reply: Any, source: str) -> SignalAnswer:
     """Return the answer in millionths, or with the reason why it is invalid: an unknown name, a
     weight that is not finite or out of bounds, or a wrong sum.
     """
     settings, answer = request.settings, SignalAnswer(request.settings.name, request.owner)
-    if not isinstance(found, dict):
+    if not isinstance(reply, dict):
         return replace(answer, source=source, why="its answer is not readable")
-    if why := found.get("why"):
+    if why := reply.get("why"):
         return replace(answer, source=source, why=str(why))
-    spot, futures = found.get("spot"), found.get("futures")
+    spot, futures = reply.get("spot"), reply.get("futures")
     markets = {market.symbol: market.market for market in settings.markets}
     try:
         if spot is None and futures is None:
             raise ValueError("it returned neither spot nor futures weights")
-        spot_ppm = None if spot is None else _spot(spot, dict(request.tokens))
-        market_ppm = None if futures is None else _futures(futures, markets)
+        spot_ppm = None if spot is None else _spot_ppm(spot, dict(request.tokens))
+        market_ppm = None if futures is None else _market_ppm(futures, markets)
     except ValueError as error:
         return replace(answer, source=source, why=str(error))
     return replace(answer, spot_ppm=spot_ppm, market_ppm=market_ppm, source=source)
 
 
-def _spot(found: Any, tokens: Mapping[str, str]) -> tuple[tuple[str, int], ...]:
-    parts = _on_grid(found, tokens, "an asset whose weight is free", 0)
-    if abs((total := sum(parts.values())) - GRID) > SLACK:
+def _spot_ppm(weights: Any, tokens: Mapping[str, str]) -> tuple[tuple[str, int], ...]:
+    weights_ppm = _weights_ppm(weights, tokens, "an asset whose weight is free", 0)
+    if abs((total := sum(weights_ppm.values())) - GRID) > SUM_TOLERANCE_PPM:
         raise ValueError(f"its spot weights sum to {total / GRID:g}, not 1")
-    return tuple((token, parts.get(symbol, 0)) for symbol, token in tokens.items())
+    return tuple((token, weights_ppm.get(symbol, 0)) for symbol, token in tokens.items())
 
 
-def _futures(found: Any, markets: Mapping[str, str]) -> tuple[tuple[str, int], ...]:
+def _market_ppm(weights: Any, markets: Mapping[str, str]) -> tuple[tuple[str, int], ...]:
     if not markets:
         raise ValueError("it returned futures weights, but the config has no [futures]")
-    parts = _on_grid(found, markets, "a futures market", -1)
-    if (total := sum(map(abs, parts.values()))) > GRID + SLACK:
+    weights_ppm = _weights_ppm(weights, markets, "a futures market", -1)
+    if (total := sum(map(abs, weights_ppm.values()))) > GRID + SUM_TOLERANCE_PPM:
         raise ValueError(f"its absolute futures weights sum to {total / GRID:g}, above 1")
-    return tuple((market, parts.get(symbol, 0)) for symbol, market in markets.items())
+    return tuple((market, weights_ppm.get(symbol, 0)) for symbol, market in markets.items())
 
 
-def _on_grid(found: Any, names: Mapping[str, str], what: str, least: int) -> dict[str, int]:
+def _weights_ppm(
+    weights: Any, names: Mapping[str, str], kind_text: str, minimum: int
+) -> dict[str, int]:
     """Return weights in millionths, rounded half to even."""
-    if not isinstance(found, dict):
+    if not isinstance(weights, dict):
         raise ValueError("its weights are not a mapping")
-    parts = {}
-    for name, weight in found.items():
+    weights_ppm = {}
+    for name, weight in weights.items():
         if name not in names:
-            raise ValueError(f"{str(name)[:16]!r} is not {what}; choose from {', '.join(names)}")
+            raise ValueError(
+                f"{str(name)[:16]!r} is not {kind_text}; choose from {', '.join(names)}"
+            )
         if isinstance(weight, bool) or not isinstance(weight, int | float):
             raise ValueError(f"the weight of {name} is not a number")
-        if not math.isfinite(weight) or not least <= weight <= 1:
-            raise ValueError(f"the weight of {name} is {weight:g}, not from {least} to 1")
-        parts[name] = round(weight * GRID)
-    return parts
+        if not math.isfinite(weight) or not minimum <= weight <= 1:
+            raise ValueError(f"the weight of {name} is {weight:g}, not from {minimum} to 1")
+        weights_ppm[name] = round(weight * GRID)
+    return weights_ppm

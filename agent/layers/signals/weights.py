@@ -21,11 +21,11 @@ def signal(
         raise Refused("the signal was not run", remedy="see docs/signals.md")
     if answer.why:
         raise Refused(f"signal {answer.name}: {answer.why}", remedy="see docs/signals.md")
-    parts, shares = dict(answer.spot_ppm or ()), []
-    whole = sum(parts.values(), Fraction(0))
+    spot_ppm, shares = dict(answer.spot_ppm or ()), []
+    total_ppm = sum(spot_ppm.values(), Fraction(0))
     for token, low, high in zip(bounds.tokens, bounds.low, bounds.high, strict=True):
-        share = Fraction(parts.get(token, 0) * bounds.total) / (whole or 1)
-        if parts and not low <= share <= high:
+        share = Fraction(spot_ppm.get(token, 0) * bounds.total) / (total_ppm or 1)
+        if spot_ppm and not low <= share <= high:
             raise Refused(
                 f"signal {answer.name}: {facts.names[token]} {float(share) / 100:.2f} % is not"
                 f" within {low / 100:g} to {high / 100:g} %",
@@ -33,7 +33,7 @@ def signal(
             )
         shares.append(share)
     return UnroundedWeights(
-        tuple(shares) if parts else (),
+        tuple(shares) if spot_ppm else (),
         f"{' and '.join(answer.kinds)} weights of the signal {answer.name}",
         answer.source,
         market_bps=_market_bps(answer),
@@ -42,11 +42,11 @@ def signal(
 
 def _market_bps(answer: SignalAnswer) -> tuple[tuple[str, int], ...]:
     """Return the futures weights in bps, by largest remainder, with a total of at most one."""
-    parts = answer.market_ppm or ()
-    sizes = [Fraction(abs(ppm)) for _, ppm in parts]
-    total = min(BPS, round(sum(sizes, Fraction(0)) * BPS / GRID))
-    rounded = largest_remainder(sizes, total) if total else [0] * len(parts)
+    market_ppm = answer.market_ppm or ()
+    absolute_ppm = [Fraction(abs(ppm)) for _, ppm in market_ppm]
+    total = min(BPS, round(sum(absolute_ppm, Fraction(0)) * BPS / GRID))
+    rounded_bps = largest_remainder(absolute_ppm, total) if total else [0] * len(market_ppm)
     return tuple(
         (market, bps if ppm > 0 else -bps)
-        for (market, ppm), bps in zip(parts, rounded, strict=True)
+        for (market, ppm), bps in zip(market_ppm, rounded_bps, strict=True)
     )

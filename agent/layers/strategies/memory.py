@@ -19,13 +19,13 @@ def read_memory(step: StepInput, store: Store) -> StrategyMemory:
     if not step.config(CapitalSplit).strategies:
         return StrategyMemory()
     ledger, head = store.layer(StrategyStore).ledger(), step.snapshot.head.number
-    trades = {}
+    steps_by_intent = {}
     for intent in ledger.intents if ledger.bookings else ():
         if intent.receipt is None or intent.receipt.block_number > head:
             continue
-        if (own := _strategy_step(store, intent)) is not None:
-            trades[intent.id] = own
-    return StrategyMemory(ledger, trades)
+        if (strategy_step := _strategy_step(store, intent)) is not None:
+            steps_by_intent[intent.id] = strategy_step
+    return StrategyMemory(ledger, steps_by_intent)
 
 
 def _strategy_step(store: Store, intent: Intent) -> StepInput | None:

@@ -35,7 +35,7 @@ def after_input(store: Store, step: StepInput) -> None:
     health. If another process wrote first, nothing is written, and the next cycle derives the
     change again.
     """
-    strategies, books = store.layer(StrategyStore), step.layer(StrategiesState).books
+    strategy_store, books = store.layer(StrategyStore), step.layer(StrategiesState).books
     if (
         not step.config(CapitalSplit).strategies
         or books is None
@@ -44,13 +44,13 @@ def after_input(store: Store, step: StepInput) -> None:
         return
     if any(booking.source.startswith(accounting.UNRECORDED_TRANSFER) for booking in books.pending):
         return
-    if books.pending and not strategies.record_bookings(books.pending, books.turn):
+    if books.pending and not strategy_store.record_bookings(books.pending, books.turn):
         return
-    for name, chosen in books.choices:
-        if chosen != store.allocations.newest(name):
-            store.allocations.record(chosen, name)
+    for name, allocation in books.choices:
+        if allocation != store.allocations.newest(name):
+            store.allocations.record(allocation, name)
     if not books.fault:
-        _record_strategy_states(strategies, step, books)
+        _record_strategy_states(strategy_store, step, books)
 
 
 def after_cycle(store: Store, outcome: StepOutcome) -> None:
@@ -69,7 +69,9 @@ def after_cycle(store: Store, outcome: StepOutcome) -> None:
         store.layer(StrategyStore).record_bookings((booking,), version)
 
 
-def _record_strategy_states(journal: StrategyStore, step: StepInput, books: StrategyBooks) -> None:
+def _record_strategy_states(
+    strategy_store: StrategyStore, step: StepInput, books: StrategyBooks
+) -> None:
     now_s, prices = review_time_s(step.snapshot), reference_prices(step).by_token
     strategies = {strategy.name: strategy for strategy in step.config(CapitalSplit).strategies}
     states, points = [], {}
@@ -78,29 +80,34 @@ def _record_strategy_states(journal: StrategyStore, step: StepInput, books: Stra
     for book in books.strategies:
         if book.state.noted_s is not None and book.state.noted_s // HOUR_S >= now_s // HOUR_S:
             continue
-        unit = accounting.unit_value(
+        nav_per_unit = accounting.nav_per_unit(
             capital.holdings_value(dict(book.holdings), prices), book.units
         )
         strategy = strategies[book.name]
-        noted = health.update_unit_index(book.state, strategy, unit, prices, now_s)
-        noted = with_market_growth(noted, book.state, strategy, growth)
-        point = NavPoint(now_s, noted.unit, noted.index)
-        states.append(_with_health(noted, strategies[book.name], point, journal.nav_points))
+        updated_state = health.update_unit_index(book.state, strategy, nav_per_unit, prices, now_s)
+        updated_state = with_market_growth(updated_state, book.state, strategy, growth)
+        point = NavPoint(now_s, updated_state.unit, updated_state.index)
+        states.append(
+            _with_health(updated_state, strategies[book.name], point, strategy_store.nav_points)
+        )
         points[book.name] = point
     if states:
-        journal.record_states(states, points)
+        strategy_store.record_states(states, points)
 
 
 def _with_health(
     state: StrategyState,
     strategy: Strategy,
     point: NavPoint,
-    points: Callable[[str, int], tuple[NavPoint, ...]],
+    nav_points: Callable[[str, int], tuple[NavPoint, ...]],
 ) -> StrategyState:
     rule = strategy.health
     if rule is None:
         return state
-    past = points(state.name, point.at_s - rule.window_s - 2 * DAY_S)
+    past_points = nav_points(state.name, point.at_s - rule.window_s - 2 * DAY_S)
     return health.update_health(
-        state, rule, health.sharpe_milli((*past, point), rule.window_s, point.at_s), point.at_s
+        state,
+        rule,
+        health.sharpe_milli((*past_points, point), rule.window_s, point.at_s),
+        point.at_s,
     )

@@ -102,8 +102,8 @@ class StrategyBookingKind(Enum):
     TRADE = "trade"
     CROSS = "cross"
     FLOW = "flow"
-    ASIDE = "aside"
-    CHANGE = "change"
+    RESERVE = "aside"
+    RESPLIT = "change"
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,9 +129,9 @@ class StrategyState:
     """State of a strategy beyond its holdings.
 
     `since_s` is the start of the current `health`, `turning_s` the time since which the Sharpe
-    ratio calls for the opposite state. `unit` is the last recorded NAV per unit. `index` is the
-    measure of the health rule: it follows the unit, and while paused the return of the weights
-    since the prices `marks`. Both are in 10^-12.
+    ratio calls for the opposite state. `unit` is the NAV per unit at `noted_s`. The health rule
+    measures `index`: it grows with the NAV per unit; while the strategy is paused, it grows as the
+    strategy's weights would have, from the prices in `marks`. Both are in 10^-12.
     """
 
     name: str
@@ -181,7 +181,7 @@ class StrategyBooks:
     unchosen: str = ""
 
     @property
-    def named(self) -> dict[str, StrategyBook]:
+    def by_name(self) -> dict[str, StrategyBook]:
         """Books by strategy name."""
         return {book.name: book for book in self.strategies}
 

@@ -52,10 +52,10 @@ balances include it and all earlier ones.
 BOOKED_TO_TRANSFER = "strategies_booked_to_transfer"
 TRANSFERS_STRATEGY = "transfers_strategy"
 HOUR_S = 3_600
-FOLD_AT = 500
+FOLD_THRESHOLD = 500
 """Number of transfer bookings above which they are merged into one."""
-_NAMED = "folded flows"
-_FOLDING = ("flow ", "aside ", _NAMED)
+_FOLDED_SOURCE = "folded flows"
+_FOLDABLE_SOURCES = ("flow ", "aside ", _FOLDED_SOURCE)
 _CONSUMED = tuple(state.value for state in CONSUMED)
 _OPEN = tuple(state.value for state in OPEN)
 
@@ -74,7 +74,7 @@ class StrategyStore:
             facts = database.read_facts(
                 db, TRANSFERS_STRATEGY, STRATEGIES_VERSION, BOOKED_TO_INTENT, BOOKED_TO_TRANSFER
             )
-            bookings = tuple(map(_booking, column_values(db, _bookings())))
+            bookings = tuple(map(_parse_booking, column_values(db, _bookings())))
             states = tuple(
                 decode_json(StrategyState, text) for text in column_values(db, _states())
             )
@@ -135,9 +135,9 @@ class StrategyStore:
     def nav_points(self, name: str, since_s: int) -> tuple[NavPoint, ...]:
         """Return the NAV per share of a strategy since that time, oldest first."""
         with self.db.read("read the unit values of strategies") as db:
-            rows = all_rows(db, _points(), NavPointRow, name=name, hour=since_s // HOUR_S)
+            rows = all_rows(db, _select_points(), NavPointRow, name=name, hour=since_s // HOUR_S)
             return tuple(
-                NavPoint(row.at_s, _whole(row.unit), _whole(row.health_index))
+                NavPoint(row.at_s, _nav_number(row.unit), _nav_number(row.health_index))
                 for row in rows
                 if row.at_s >= since_s
             )
@@ -162,7 +162,7 @@ def unbook_intent(db: Connection, intent_id: str) -> None:
 
 
 @lru_cache(maxsize=16_384)
-def _booking(text: str) -> StrategyBooking:
+def _parse_booking(text: str) -> StrategyBooking:
     """Parse a booking from its JSON; cached, because every cycle reads all bookings."""
     return decode_json(StrategyBooking, text)
 
@@ -170,50 +170,54 @@ def _booking(text: str) -> StrategyBooking:
 def _mark_opening(db: Connection) -> None:
     """Record that the opening balances contain all earlier transactions."""
     first_open = db.scalar(select(func.min(IntentRow.seq)).where(IntentRow.state.in_(_OPEN)))
-    after = max_value(db, IntentRow.seq) if first_open is None else first_open - 1
+    newest_settled = max_value(db, IntentRow.seq) if first_open is None else first_open - 1
     database.write_facts(
-        db, {BOOKED_TO_INTENT: after, BOOKED_TO_TRANSFER: max_value(db, ExternalTransferRow.seq)}
+        db,
+        {
+            BOOKED_TO_INTENT: newest_settled,
+            BOOKED_TO_TRANSFER: max_value(db, ExternalTransferRow.seq),
+        },
     )
 
 
 def _fold(db: Connection) -> None:
     """Merge bookings of old transfers into one, because anyone can send any number of transfers."""
-    if (db.scalar(_foldable_count()) or 0) < FOLD_AT:
+    if (db.scalar(_foldable_count()) or 0) < FOLD_THRESHOLD:
         return
     rows = all_rows(db, _foldable().order_by(StrategyBookingRow.seq), StrategyBookingRow)
-    loose = [(row, _booking(row.booking_json)) for row in rows]
-    newest = max((booking.block for _, booking in loose), default=0)
-    old = [
+    foldable = [(row, _parse_booking(row.booking_json)) for row in rows]
+    newest = max((booking.block for _, booking in foldable), default=0)
+    old_bookings = [
         (row, booking)
-        for row, booking in loose
+        for row, booking in foldable
         if booking.block <= newest - balances.FOLD_DEPTH_BLOCKS
     ]
-    if len(old) < FOLD_AT:
+    if len(old_bookings) < FOLD_THRESHOLD:
         return
-    total: dict[tuple[str, str], int] = {}
-    for _, booking in old:
+    totals: dict[tuple[str, str], int] = {}
+    for _, booking in old_bookings:
         for name, token, raw in booking.changes:
-            total[name, token] = total.get((name, token), 0) + raw
-    flows = [_transfer_id(booking.source) for _, booking in old]
+            totals[name, token] = totals.get((name, token), 0) + raw
+    transfer_ids = [_transfer_id(booking.source) for _, booking in old_bookings]
     database.write_facts(
-        db, {BOOKED_TO_TRANSFER: max([database.fact_number(db, BOOKED_TO_TRANSFER), *flows])}
+        db, {BOOKED_TO_TRANSFER: max([database.fact_number(db, BOOKED_TO_TRANSFER), *transfer_ids])}
     )
-    changes = tuple((name, token, raw) for (name, token), raw in sorted(total.items()) if raw)
-    last = old[-1][1]
-    folded = codec.dumps(
-        StrategyBooking(_NAMED, StrategyBookingKind.FLOW, last.block, last.at_s, changes)
+    changes = tuple((name, token, raw) for (name, token), raw in sorted(totals.items()) if raw)
+    last = old_bookings[-1][1]
+    folded_json = codec.dumps(
+        StrategyBooking(_FOLDED_SOURCE, StrategyBookingKind.FLOW, last.block, last.at_s, changes)
     )
-    numbers = [row.seq for row, _ in old]
-    for start in range(1, len(numbers), FOLD_AT):
+    row_numbers = [row.seq for row, _ in old_bookings]
+    for start in range(1, len(row_numbers), FOLD_THRESHOLD):
         db.execute(
             delete(StrategyBookingRow).where(
-                StrategyBookingRow.seq.in_(numbers[start : start + FOLD_AT])
+                StrategyBookingRow.seq.in_(row_numbers[start : start + FOLD_THRESHOLD])
             )
         )
     db.execute(
         update(StrategyBookingRow)
-        .where(StrategyBookingRow.seq == numbers[0])
-        .values(source=_NAMED, booking_json=folded)
+        .where(StrategyBookingRow.seq == row_numbers[0])
+        .values(source=_FOLDED_SOURCE, booking_json=folded_json)
     )
 
 
@@ -221,27 +225,33 @@ def _transfer_id(source: str) -> int:
     return int(source.removeprefix("flow ")) if source.startswith("flow ") else 0
 
 
-def _intents(db: Connection, bookings: Sequence[StrategyBooking], after: int) -> tuple[Intent, ...]:
+def _intents(
+    db: Connection, bookings: Sequence[StrategyBooking], after_seq: int
+) -> tuple[Intent, ...]:
     """Return mined transactions that are not booked yet, oldest first."""
     if not bookings:
         return ()
-    known, opened = {booking.source for booking in bookings}, bookings[0].block
-    rows = [row for row in all_rows(db, _mined(), IntentRow, after=after) if row.id not in known]
+    booked_sources, opening_block = {booking.source for booking in bookings}, bookings[0].block
+    rows = [
+        row
+        for row in all_rows(db, _select_mined(), IntentRow, after=after_seq)
+        if row.id not in booked_sources
+    ]
     intents = [database.intent_from_row(row) for row in rows]
     return tuple(
         intent
         for intent in intents
-        if intent.receipt is not None and intent.receipt.block_number > opened
+        if intent.receipt is not None and intent.receipt.block_number > opening_block
     )
 
 
 def _unbooked_transfers(
-    db: Connection, bookings: Sequence[StrategyBooking], after: int
+    db: Connection, bookings: Sequence[StrategyBooking], after_seq: int
 ) -> tuple[ExternalTransfer, ...]:
     if not bookings:
         return ()
-    booked = [_transfer_id(booking.source) for booking in bookings]
-    return balances.transfers_after(db, max([after, *booked]))
+    booked_ids = [_transfer_id(booking.source) for booking in bookings]
+    return balances.transfers_after(db, max([after_seq, *booked_ids]))
 
 
 def _unbooked_external(
@@ -252,16 +262,16 @@ def _unbooked_external(
     """
     if not bookings:
         return ()
-    known = {booking.source for booking in bookings}
-    rows = all_rows(db, _outside(), ExternalTransactionRow, block=bookings[0].block)
+    booked_sources = {booking.source for booking in bookings}
+    rows = all_rows(db, _external(), ExternalTransactionRow, block=bookings[0].block)
     return tuple(
         (row.tx_hash, row.block_number, balances.parse_changes(row))
         for row in rows
-        if row.tx_hash not in known
+        if row.tx_hash not in booked_sources
     )
 
 
-def _whole(text: str) -> int:
+def _nav_number(text: str) -> int:
     try:
         return int(Fraction(text))
     except (ValueError, ZeroDivisionError) as error:
@@ -274,31 +284,31 @@ _bookings = cache(lambda: select(StrategyBookingRow.booking_json).order_by(Strat
 _states = cache(lambda: select(StrategyRow.state_json).order_by(StrategyRow.name))
 _foldable = cache(
     lambda: select(StrategyBookingRow).where(
-        or_(*(StrategyBookingRow.source.startswith(name) for name in _FOLDING))
+        or_(*(StrategyBookingRow.source.startswith(name) for name in _FOLDABLE_SOURCES))
     )
 )
 _foldable_count = cache(lambda: _foldable().with_only_columns(func.count()))
 
 
 @cache
-def _points() -> Select[Any]:
-    since = NavPointRow.name == bindparam("name"), NavPointRow.hour >= bindparam("hour")
-    return select(NavPointRow).where(*since).order_by(NavPointRow.hour)
+def _select_points() -> Select[Any]:
+    conditions = NavPointRow.name == bindparam("name"), NavPointRow.hour >= bindparam("hour")
+    return select(NavPointRow).where(*conditions).order_by(NavPointRow.hour)
 
 
 @cache
-def _mined() -> Select[Any]:
+def _select_mined() -> Select[Any]:
     """Select mined intents with a sequence number above `after`."""
-    mined = (
+    conditions = (
         IntentRow.seq > bindparam("after"),
         IntentRow.state.in_(_CONSUMED),
         IntentRow.receipt_json.is_not(None),
     )
-    return select(IntentRow).where(*mined).order_by(IntentRow.seq)
+    return select(IntentRow).where(*conditions).order_by(IntentRow.seq)
 
 
 @cache
-def _outside() -> Select[Any]:
+def _external() -> Select[Any]:
     """Select external transactions of the wallet mined after `block`."""
     return (
         select(ExternalTransactionRow)

@@ -28,7 +28,7 @@ class TaxTable(ConfigTable):
     rates: str | None = None
 
     @model_validator(mode="after")
-    def _together(self) -> TaxTable:
+    def _require_both(self) -> TaxTable:
         if (self.currency is None) != (self.rates is None):
             raise ValueError(
                 'currency and rates must be given together: write currency = "EUR" and rates = "eur.csv", or'

@@ -23,9 +23,9 @@ def year_limit(case: GuardCase, limit: Value) -> GuardMeasurement:
     tax, plan, decision = case.step.layer(TaxState).inputs, case.plan, case.plan.decision
     if tax is None or not plan.legs or not isinstance(decision, Rebalance):
         return GuardMeasurement("no gain", True)
-    at_s, coin = case.step.snapshot.head.timestamp_s, case.step.portfolio.wrapped_native
-    gains = planned_gains(plan, tax, case.prices, case.numeraire.address, coin, at_s)
-    gain = sum((planned.gain for planned in gains), Fraction(0))
+    at_s, wrapped_native = case.step.snapshot.head.timestamp_s, case.step.portfolio.wrapped_native
+    gains = planned_gains(plan, tax, case.prices, case.numeraire.address, wrapped_native, at_s)
+    gain = sum((token_gain.gain for token_gain in gains), Fraction(0))
     text = f"{_money(case, gain)} with {_money(case, tax.realised)} realised this year"
     if decision.by_hand or case.is_sell_only():
         return GuardMeasurement(f"{text} (not applied)", True)
@@ -50,9 +50,9 @@ def _year_limit(step: StepInput) -> Fraction | None:
 
 
 def _year_limit_text(limit: Fraction, step: StepInput) -> str:
-    numeraire, known = step.portfolio.numeraire, step.layer(TaxState).inputs
+    numeraire, inputs = step.portfolio.numeraire, step.layer(TaxState).inputs
     return format_year_limit(
-        limit, "" if known is None else known.currency, numeraire.label, numeraire.decimals
+        limit, "" if inputs is None else inputs.currency, numeraire.label, numeraire.decimals
     )
 
 

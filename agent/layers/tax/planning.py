@@ -14,75 +14,84 @@ from agent.planning import planner
 from agent.reference import ReferencePrices, reference_prices
 from agent.units import Value, value_text
 
-ROUNDS = 4
-MARGIN = Fraction(999, 1_000)
+MAX_ATTEMPTS = 4
+PLANNED_SHARE = Fraction(999, 1_000)
 """Fraction of the remaining gain to plan for, applied once more with each try, because pool outputs
 differ slightly from the reference.
 """
 
 
 def within_year_limit(
-    step: StepInput, decision: Rebalance, whole: Plan, most: tuple[Value, str] | None
+    step: StepInput, decision: Rebalance, full_plan: Plan, max_turnover: tuple[Value, str] | None
 ) -> Plan:
     """Return the plan, or one with fewer sales that realise gains if tax.year_limit would be
     exceeded. Exits are never reduced.
 
-    `most` bounds the plan's turnover, with the name of that limit. Raises NothingPlanned if the
+    `max_turnover` bounds the plan's turnover, with the name of that limit. Raises NothingPlanned if the
     year's remainder allows no plan.
     """
     tax = step.layer(TaxState).inputs
     if tax is None or tax.year_limit is None or decision.exit:
-        return whole
-    left = tax.year_limit - tax.realised
-    gains = _gains(
-        step.portfolio, reference_prices(step), step.snapshot.head.timestamp_s, tax, whole
+        return full_plan
+    unused_gain = tax.year_limit - tax.realised
+    gains = _gains_of(
+        step.portfolio, reference_prices(step), step.snapshot.head.timestamp_s, tax, full_plan
     )
-    if _total(gains) <= max(left, Fraction(0)):
-        return whole
-    taxed, room = {gain.token for gain in gains if gain.gain > 0}, max(left, Fraction(0))
-    for turn in range(ROUNDS):
-        caps = _caps(
-            step.portfolio, reference_prices(step), tax, gains, room * MARGIN ** (turn + 1)
+    if _total(gains) <= max(unused_gain, Fraction(0)):
+        return full_plan
+    tokens_with_gains, allowed_gain = (
+        {gain.token for gain in gains if gain.gain > 0},
+        max(unused_gain, Fraction(0)),
+    )
+    for attempt in range(MAX_ATTEMPTS):
+        caps = _sale_caps(
+            step.portfolio,
+            reference_prices(step),
+            tax,
+            gains,
+            allowed_gain * PLANNED_SHARE ** (attempt + 1),
         )
-        capped = replace(
+        capped_decision = replace(
             decision, goal=replace(decision.goal, sell_at_most=tuple(sorted(caps.items())))
         )
         try:
-            trimmed = planner.plan(step, capped, most=most)
+            trimmed = planner.plan(step, capped_decision, most=max_turnover)
         except planner.NothingPlanned as nothing:
             raise planner.NothingPlanned(
-                f"{nothing.message}; {_why(step.portfolio, tax)}", nothing.verdicts, nothing.remedy
+                f"{nothing.message}; {_limit_reason(step.portfolio, tax)}",
+                nothing.verdicts,
+                nothing.remedy,
             ) from None
-        gains = _gains(
+        gains = _gains_of(
             step.portfolio, reference_prices(step), step.snapshot.head.timestamp_s, tax, trimmed
         )
-        if _total(gains) <= room:
-            note = [
-                SkippedItem(step.portfolio.token(token).label, _why(step.portfolio, tax))
-                for token in sorted(taxed & set(caps))
+        if _total(gains) <= allowed_gain:
+            notes = [
+                SkippedItem(step.portfolio.token(token).label, _limit_reason(step.portfolio, tax))
+                for token in sorted(tokens_with_gains & set(caps))
             ]
-            return replace(trimmed, decision=decision, skipped=(*trimmed.skipped, *note))
+            return replace(trimmed, decision=decision, skipped=(*trimmed.skipped, *notes))
     raise planner.NothingPlanned(
-        f"no plan keeps tax.year_limit: {_why(step.portfolio, tax)}",
+        f"no plan keeps tax.year_limit: {_limit_reason(step.portfolio, tax)}",
         (),
         "raise tax.year_limit, or wait for the new year",
     )
 
 
-def _caps(
+def _sale_caps(
     portfolio: Portfolio,
     references: ReferencePrices,
     tax: TaxInputs,
     gains: tuple[PlannedGain, ...],
-    room: Value,
+    allowed_gain: Value,
 ) -> dict[str, int]:
     """Return the base units that may be sold of each asset: tokens with gains share the remainder
     in proportion, others must not realise a gain.
     """
     prices = references.by_token
-    whole = sum((max(gain.gain, Fraction(0)) for gain in gains), Fraction(0))
-    if whole:
-        shares = {gain.token: max(gain.gain, Fraction(0)) / whole for gain in gains}
+    total_gain = sum((max(gain.gain, Fraction(0)) for gain in gains), Fraction(0))
+    if total_gain:
+        shares = {gain.token: max(gain.gain, Fraction(0)) / total_gain for gain in gains}
     else:
         shares = {}
     caps = {}
@@ -91,14 +100,14 @@ def _caps(
         if token == portfolio.numeraire.address and not tax.currency:
             continue
         lots_raw = sum(lot.raw for lot in tax.lots if lot.token == token)
-        share = shares.get(token, Fraction(0)) * room
+        share = shares.get(token, Fraction(0)) * allowed_gain
         caps[token] = max_sellable_raw(
             tax.lots, tax.method, token, prices[token] * tax.rate, share, lots_raw
         )
     return caps
 
 
-def _gains(
+def _gains_of(
     portfolio: Portfolio, references: ReferencePrices, now_s: int, tax: TaxInputs, plan: Plan
 ) -> tuple[PlannedGain, ...]:
     at_s = now_s
@@ -118,15 +127,13 @@ def _total(gains: tuple[PlannedGain, ...]) -> Value:
     return sum((gain.gain for gain in gains), Fraction(0))
 
 
-def _why(portfolio: Portfolio, tax: TaxInputs) -> str:
+def _limit_reason(portfolio: Portfolio, tax: TaxInputs) -> str:
     decimals = portfolio.numeraire.decimals
-    unit = tax.currency or portfolio.numeraire.label
-    limit, done = (
+    currency = tax.currency or portfolio.numeraire.label
+    limit, realised = (
         value_text(value, decimals, 2) for value in (tax.year_limit or Fraction(0), tax.realised)
     )
-    return (
-        f"tax.year_limit of {limit} {unit} leaves too little: {done} {unit} were realised this year"
-    )
+    return f"tax.year_limit of {limit} {currency} leaves too little: {realised} {currency} were realised this year"
 
 
 def taxed_gain(step: StepInput, plan: Plan) -> Value:
@@ -137,7 +144,7 @@ def taxed_gain(step: StepInput, plan: Plan) -> Value:
     if tax is None:
         return Fraction(0)
     gain = _total(
-        _gains(step.portfolio, reference_prices(step), step.snapshot.head.timestamp_s, tax, plan)
+        _gains_of(step.portfolio, reference_prices(step), step.snapshot.head.timestamp_s, tax, plan)
     )
-    taxed = max(Fraction(0), tax.realised + gain) - max(Fraction(0), tax.realised)
-    return taxed / tax.rate
+    added_gain = max(Fraction(0), tax.realised + gain) - max(Fraction(0), tax.realised)
+    return added_gain / tax.rate

@@ -100,7 +100,7 @@ class LayerCycle(LayerPart):
         return ()
 
     @property
-    def follows_swaps(self) -> bool:
+    def may_act_again(self) -> bool:
         """True if the layer may act after the swap of the cycle."""
         return False
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from agent.floats import FloatArray, matvec, solve_positive_definite
 
-ROUNDS = 6
+CHANGES_PER_UNKNOWN = 6
 """Maximum number of bounds activated or released one by one, per unknown."""
 RIDGE = 2e-9
 """Curvature added to each scaled unknown, times the number of unknowns, so that flat directions
@@ -25,11 +25,11 @@ have a minimum.
 A positive semidefinite matrix of n rows with ones on its diagonal has no eigenvalue above n, so
 that its condition with n·RIDGE on top is at most 1 + 1/RIDGE, or 5e8.
 """
-FLAT = 1e-12
+LEAST_RELATIVE_CURVATURE = 1e-12
 """Least curvature, relative to the largest, by which an unknown is scaled; anything smaller is
 rounding error.
 """
-LEAST = 1e-9
+LEAST_CURVATURE = 1e-9
 """Least absolute curvature by which an unknown is scaled."""
 IndexArray = NDArray[np.intp]
 
@@ -39,24 +39,29 @@ def box_minimum(
     slope: FloatArray,
     low: FloatArray,
     high: FloatArray,
-    near: Sequence[int] = (),
+    start_sides: Sequence[int] = (),
 ) -> tuple[FloatArray, list[int]]:
-    """Return the minimum of slope·p + ½ p·matrix·p over low ≤ p ≤ high, and the sides at which
-    unknowns are held.
+    """Return the minimum of slope·p + ½ p·matrix·p over low ≤ p ≤ high, and the side at which each
+    unknown is held.
 
     Needs low ≤ 0 ≤ high and a positive semidefinite matrix. A side is −1 at the low end, 1 at the
-    high end, else 0. `near` are the sides of a similar problem. They shorten the search and do not
-    change the minimum, which is unique.
+    high end, else 0. `start_sides` are the sides of a similar problem. They shorten the search and
+    do not change the minimum, which is unique.
     """
     curvature = matrix.diagonal()
-    unit = 1 / np.sqrt(np.maximum(curvature, max(FLAT * float(curvature.max(initial=0.0)), LEAST)))
-    scaled = matrix * unit[:, None] * unit
-    every = np.arange(len(unit))
-    scaled[every, every] += RIDGE * len(unit)
-    box = _BoxQp(scaled, slope * unit, low / unit, high / unit)
-    step, sides = box.minimum(near)
+    scales = 1 / np.sqrt(
+        np.maximum(
+            curvature,
+            max(LEAST_RELATIVE_CURVATURE * float(curvature.max(initial=0.0)), LEAST_CURVATURE),
+        )
+    )
+    scaled = matrix * scales[:, None] * scales
+    diagonal = np.arange(len(scales))
+    scaled[diagonal, diagonal] += RIDGE * len(scales)
+    box = _BoxQp(scaled, slope * scales, low / scales, high / scales)
+    step, sides = box.minimum(start_sides)
     return (
-        np.where(sides < 0, low, np.where(sides > 0, high, np.clip(step * unit, low, high))),
+        np.where(sides < 0, low, np.where(sides > 0, high, np.clip(step * scales, low, high))),
         sides.tolist(),
     )
 
@@ -77,18 +82,18 @@ class _BoxQp:
     low: FloatArray
     high: FloatArray
 
-    def minimum(self, near: Sequence[int]) -> tuple[FloatArray, IndexArray]:
+    def minimum(self, start_sides: Sequence[int]) -> tuple[FloatArray, IndexArray]:
         """Return the minimum and the sides at which unknowns are held there."""
-        sides = np.array(near, dtype=np.intp) if near else self._first()
-        step = self._with_held(sides)
-        pull = self.slope + _product(self.matrix, step)
-        turned = self._turned(sides, step, pull)
-        if (turned == sides).all():
+        sides = np.array(start_sides, dtype=np.intp) if start_sides else self._initial_sides()
+        step = self._minimum_at(sides)
+        pull = self.slope + _sparse_product(self.matrix, step)
+        corrected = self._corrected(sides, step, pull)
+        if (corrected == sides).all():
             return step, sides
-        sides = self._searched(sides, turned)
-        return self._with_held(sides), sides
+        sides = self._pivot(sides, corrected)
+        return self._minimum_at(sides), sides
 
-    def _first(self) -> IndexArray:
+    def _initial_sides(self) -> IndexArray:
         """Return the sides of unknowns that start at an end and are pushed beyond it by the
         slope.
         """
@@ -99,63 +104,69 @@ class _BoxQp:
     def _ends(self, sides: IndexArray) -> FloatArray:
         return np.where(sides < 0, self.low, np.where(sides > 0, self.high, 0.0))
 
-    def _with_held(self, sides: IndexArray) -> FloatArray:
+    def _minimum_at(self, sides: IndexArray) -> FloatArray:
         """Return the minimum with every unknown that has a side held at its end."""
-        step, free = self._ends(sides), np.flatnonzero(sides == 0)
-        pull = self.slope + _product(self.matrix, step)
-        step[free] = solve_positive_definite(self.matrix[free[:, None], free], -pull[free])
+        step, free_rows = self._ends(sides), np.flatnonzero(sides == 0)
+        pull = self.slope + _sparse_product(self.matrix, step)
+        step[free_rows] = solve_positive_definite(
+            self.matrix[free_rows[:, None], free_rows], -pull[free_rows]
+        )
         return step
 
-    def _turned(self, sides: IndexArray, step: FloatArray, pull: FloatArray) -> IndexArray:
+    def _corrected(self, sides: IndexArray, step: FloatArray, pull: FloatArray) -> IndexArray:
         """Return the sides after unknowns beyond an end are held there, and those pulled away from
         their end are freed.
         """
         beyond = np.where(step > self.high, 1, np.where(step < self.low, -1, 0))
         return np.where(sides == 0, beyond, np.where(pull * sides > 0, 0, sides))
 
-    def _searched(self, sides: IndexArray, turned: IndexArray) -> IndexArray:
+    def _pivot(self, sides: IndexArray, corrected: IndexArray) -> IndexArray:
         """Return the sides at the minimum, from sides of which some are wrong."""
-        tableau = _Tableau(self.matrix, self.slope, np.flatnonzero(turned == 0))
-        fewest = np.count_nonzero(turned != sides)
+        tableau = _Tableau(self.matrix, self.slope, np.flatnonzero(corrected == 0))
+        fewest = np.count_nonzero(corrected != sides)
         while True:
-            sides = turned
+            sides = corrected
             step = self._ends(sides)
-            answer = tableau.answer(step)
-            turned = self._turned(sides, np.where(sides == 0, answer, step), answer)
-            wrong = np.count_nonzero(turned != sides)
+            solved = tableau.solve(step)
+            corrected = self._corrected(sides, np.where(sides == 0, solved, step), solved)
+            wrong = np.count_nonzero(corrected != sides)
             if wrong >= fewest:
-                return self._descended(sides, tableau)
+                return self._descend(sides, tableau)
             if not wrong:
                 return sides
-            for k in np.flatnonzero((sides == 0) != (turned == 0)).tolist():
-                tableau.turn(k)
+            for k in np.flatnonzero((sides == 0) != (corrected == 0)).tolist():
+                tableau.toggle(k)
             fewest = wrong
 
-    def _descended(self, sides: IndexArray, tableau: _Tableau) -> IndexArray:
+    def _descend(self, sides: IndexArray, tableau: _Tableau) -> IndexArray:
         sides, step = sides.copy(), self._ends(sides)
-        for _ in range(ROUNDS * len(step)):
-            free = sides == 0
-            answer = tableau.answer(np.where(free, 0.0, step))
-            there = np.where(free, answer, step)
-            beyond = np.flatnonzero((there > self.high) | (there < self.low))
+        for _ in range(CHANGES_PER_UNKNOWN * len(step)):
+            is_free = sides == 0
+            solved = tableau.solve(np.where(is_free, 0.0, step))
+            target = np.where(is_free, solved, step)
+            beyond = np.flatnonzero((target > self.high) | (target < self.low))
             if len(beyond):
-                place, start = there[beyond], step[beyond]
-                ends = np.where(place > self.high[beyond], self.high[beyond], self.low[beyond])
-                rooms = (ends - start) / (place - start)  # fractions of the way to the ends
-                part = rooms.min()
-                step = np.minimum(np.maximum(step + part * (there - step), self.low), self.high)
-                for k in beyond[rooms <= part].tolist():
-                    sides[k] = 1 if there[k] > self.high[k] else -1
+                beyond_target, start = target[beyond], step[beyond]
+                ends = np.where(
+                    beyond_target > self.high[beyond], self.high[beyond], self.low[beyond]
+                )
+                fractions = (ends - start) / (beyond_target - start)  # of the way to the ends
+                fraction = fractions.min()
+                step = np.minimum(
+                    np.maximum(step + fraction * (target - step), self.low), self.high
+                )
+                for k in beyond[fractions <= fraction].tolist():
+                    sides[k] = 1 if target[k] > self.high[k] else -1
                     step[k] = self.high[k] if sides[k] > 0 else self.low[k]
-                    tableau.turn(k)
+                    tableau.toggle(k)
             else:
-                step = there
-                wrong = np.where(free, 0.0, answer * sides)
+                step = target
+                wrong = np.where(is_free, 0.0, solved * sides)
                 worst = int(wrong.argmax())
                 if wrong[worst] <= 0:
                     break
                 sides[worst] = 0
-                tableau.turn(worst)
+                tableau.toggle(worst)
         return sides
 
 
@@ -168,9 +179,9 @@ class _Tableau:
     def __init__(self, matrix: FloatArray, slope: FloatArray, free: IndexArray) -> None:
         self.rows = np.concatenate((matrix, slope[:, None]), axis=1)
         for k in free.tolist():
-            self.turn(k)
+            self.toggle(k)
 
-    def turn(self, k: int) -> None:
+    def toggle(self, k: int) -> None:
         """Free an unknown that is held, or hold one that is free."""
         pivot, column = self.rows[k, k], self.rows[:, k].copy()
         row = self.rows[k] / pivot
@@ -178,14 +189,14 @@ class _Tableau:
         self.rows[k], self.rows[:, k] = -row, column / pivot
         self.rows[k, k] = 1 / pivot
 
-    def answer(self, held: FloatArray) -> FloatArray:
-        """Return x of free unknowns and the pull of held ones; `held` are the places of the latter,
-        zero elsewhere.
+    def solve(self, held_places: FloatArray) -> FloatArray:
+        """Return x of free unknowns and the pull of held ones; `held_places` are the places of the
+        latter, zero elsewhere.
         """
-        return self.rows[:, -1] + _product(self.rows, held)
+        return self.rows[:, -1] + _sparse_product(self.rows, held_places)
 
 
-def _product(matrix: FloatArray, vector: FloatArray) -> FloatArray:
+def _sparse_product(matrix: FloatArray, vector: FloatArray) -> FloatArray:
     """Return matrix times vector, of which most entries are zero."""
     filled = np.flatnonzero(vector)
     return matvec(matrix[:, filled], vector[filled]) if len(filled) else np.zeros(len(vector))

@@ -1,5 +1,5 @@
-"""Bound of utility less what any use of a pool costs beside its price: branch and bound over the
-pools to use.
+"""Upper bound of utility less charges, by branch and bound over the pools to use. A charge is what
+any use of a pool costs besides its price, such as gas.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from agent.planning.pool_curves import ChargedCurves, CurveStack
 from agent.planning.problem import IndexArray
 from agent.planning.solver.dual import Solution
 
-PAID = 1e-3
+UNPAID_TOLERANCE = 1e-3
 """Share of the largest charge up to which an unpaid charge counts as paid."""
 FlowSolver = Callable[[CurveStack, Solution | None], Solution]
 """Solver for the best flows over some of the edges, from an earlier solution."""
@@ -23,14 +23,14 @@ FlowSolver = Callable[[CurveStack, Solution | None], Solution]
 
 @dataclass(frozen=True, slots=True)
 class _ChargeNode:
-    """Best flows where rows in `used` cost their charge, and `free` ones a share of it.
+    """Best flows where rows in `used` cost their charge, and `undecided` ones a share of it.
 
     `bound` is an upper bound of utility less charges of all flows over these rows.
     """
 
     used: IndexArray
-    free: IndexArray
-    rows: IndexArray
+    undecided: IndexArray
+    solved_rows: IndexArray
     solution: Solution
     bound: float
 
@@ -39,44 +39,44 @@ def bound_with_charges(
     charged: ChargedCurves,
     rows: IndexArray,
     solve_flows: FlowSolver,
-    branches: int,
-    enough: float,
+    max_branches: int,
+    enough_bound: float,
 ) -> float:
     """Return an upper bound of utility less charges of all flows over these rows: branch and bound
-    over the rows to use. Bounds up to `enough` are of no interest.
+    over the rows to use. Bounds up to `enough_bound` are of no interest.
     """
 
-    def node(used: IndexArray, free: IndexArray, start: Solution | None) -> _ChargeNode:
-        stack, numbers = charged.rows(used, free)
+    def solve_node(used: IndexArray, undecided: IndexArray, start: Solution | None) -> _ChargeNode:
+        stack, solved_rows = charged.rows(used, undecided)
         solution = solve_flows(stack, start)
         bound = solution.bound - math.fsum(charged.charges[used].tolist())
-        return _ChargeNode(used, free, numbers, solution, bound)
+        return _ChargeNode(used, undecided, solved_rows, solution, bound)
 
-    begin = node(np.array([], dtype=np.intp), rows, None)
-    queue = [(-begin.bound, 0, begin)]
-    closed, largest = -np.inf, float(charged.charges.max(initial=0.0))
-    for number in range(1, branches + 1):
+    root = solve_node(np.array([], dtype=np.intp), rows, None)
+    queue = [(-root.bound, 0, root)]
+    closed_bound, largest_charge = -np.inf, float(charged.charges.max(initial=0.0))
+    for number in range(1, max_branches + 1):
         if not queue:
             break
-        here = heapq.heappop(queue)[2]
-        found = here.solution
-        if here.bound <= max(enough, closed):
-            return max(here.bound, closed)
+        best_node = heapq.heappop(queue)[2]
+        best_flows = best_node.solution
+        if best_node.bound <= max(enough_bound, closed_bound):
+            return max(best_node.bound, closed_bound)
         unpaid = [
             charged.unpaid(row, *amounts)
             for row, *amounts in zip(
-                here.rows[len(here.used) :].tolist(),
-                found.taken[len(here.used) :].tolist(),
-                found.paid[len(here.used) :].tolist(),
+                best_node.solved_rows[len(best_node.used) :].tolist(),
+                best_flows.taken[len(best_node.used) :].tolist(),
+                best_flows.paid[len(best_node.used) :].tolist(),
                 strict=True,
             )
         ]
-        if max(unpaid, default=0.0) <= PAID * largest:
-            closed = max(closed, here.bound)
+        if max(unpaid, default=0.0) <= UNPAID_TOLERANCE * largest_charge:
+            closed_bound = max(closed_bound, best_node.bound)
             continue
-        row = here.rows[len(here.used) :][unpaid.index(max(unpaid))]
-        rest = here.free[here.free != row]
-        for side, used in enumerate((np.append(here.used, row), here.used)):
-            child = node(used, rest, found)
-            heapq.heappush(queue, (-min(child.bound, here.bound), 2 * number + side, child))
-    return max([closed, *(-bound for bound, *_ in queue)])
+        row = best_node.solved_rows[len(best_node.used) :][unpaid.index(max(unpaid))]
+        other_rows = best_node.undecided[best_node.undecided != row]
+        for branch, used in enumerate((np.append(best_node.used, row), best_node.used)):
+            child = solve_node(used, other_rows, best_flows)
+            heapq.heappush(queue, (-min(child.bound, best_node.bound), 2 * number + branch, child))
+    return max([closed_bound, *(-bound for bound, *_ in queue)])

@@ -17,27 +17,29 @@ from agent.floats import FloatArray, dot, fsum_array, matvec
 from agent.planning.pool_curves import CurveStack
 from agent.planning.solver.box import box_minimum
 
-STEPS = 60
+MAX_STEPS = 60
 """Maximum number of Newton steps; seven are usual."""
-TRIES = 40
+MAX_LENGTHS = 40
 """Maximum number of lengths tried for one step."""
-ENOUGH = 0.3
+MAX_SLOPE_LEFT = 0.3
 """Fraction of the slope along a step that may remain at its end."""
-STRAIGHT = 0.9
-"""Fraction of the slope left at the end of a step above which the step counts as straight and is
-extended.
+STRAIGHT_FRACTION = 0.9
+"""If more than this fraction of the slope is left at the end of a step, the step met no curvature
+and is doubled.
 """
 NOISE = 1e-15
 """Relative error of the dual's value; smaller expected changes are judged by the slope alone."""
 LEAST_PRICE = 1e-3
-"""Lower limit on the price of a pool's output token. Raising a price to it only loosens the bound."""
+"""Lower limit on the price of a pool's output token. Raising a price to it only loosens the
+bound.
+"""
 LEAST_RATE = 1e-12
 """Least rate: any lower rate sells everything."""
-SNAP = 1e-15
+SNAP_DISTANCE = 1e-15
 """Distance from an end of its range at which a multiplier counts as there."""
-BALANCED = 1e-9
+BALANCED_TOLERANCE = 1e-9
 """Imbalance per unit of scale at which the solve ends."""
-EXACT, POLISH = 1e-14, 3
+POLISH_TOLERANCE, MAX_POLISH_STEPS = 1e-14, 3
 """Target imbalance of the steps after the solve, and their maximum number. They make a repeated
 plan end at the same amounts.
 """
@@ -47,61 +49,76 @@ plan end at the same amounts.
 class Program:
     """minimise  base + cost·z + ½ z·bend·z + Σ pools(ν)  over low ≤ z ≤ high.
 
-    Each multiplier z raises every price by its `shift`, and by its `own` in addition that of its
-    `token`; `spread`, if not None, are the rises of each token by the last multiplier. `bend` is
-    None if it is zero. The slopes at the minimum are the imbalances.
+    Per unit, a multiplier z raises all prices by its `shift`, and the price of its `token` by `own`
+    more. The last multiplier raises each token by `last_rises` instead, if that is not None. `bend`
+    is None if it is zero. The slopes at the minimum are the imbalances.
     """
 
     base: float
     shift: FloatArray
     own: FloatArray
     token: NDArray[np.intp]
-    spread: FloatArray | None
+    last_rises: FloatArray | None
     cost: FloatArray
     bend: FloatArray | None
     low: FloatArray
     high: FloatArray
-    size: int
+    token_count: int
 
-    def above(self, z: FloatArray) -> FloatArray:
-        """Return each price's distance from one."""
-        rises = np.asarray(np.bincount(self.token, self.own * z, self.size) + dot(self.shift, z))
-        return rises if self.spread is None else rises + self.spread * z[-1]
+    def price_offsets(self, z: FloatArray) -> FloatArray:
+        """Return each price less one, at these multipliers."""
+        rises = np.asarray(
+            np.bincount(self.token, self.own * z, self.token_count) + dot(self.shift, z)
+        )
+        return rises if self.last_rises is None else rises + self.last_rises * z[-1]
 
-    def along(self, moved: FloatArray) -> FloatArray:
-        """Return the change of the dual per unit of each multiplier, for these changes of tokens."""
-        found = self.shift * fsum_array(moved) + self.own * moved[self.token]
-        if self.spread is not None:
-            found[-1] = dot(self.spread, moved)
-        return np.asarray(found)
+    def slopes_of(self, token_changes: FloatArray) -> FloatArray:
+        """Return the slope of the dual along each multiplier, for these changes of tokens by
+        flows.
+        """
+        slopes = self.shift * fsum_array(token_changes) + self.own * token_changes[self.token]
+        if self.last_rises is not None:
+            slopes[-1] = dot(self.last_rises, token_changes)
+        return np.asarray(slopes)
 
     def gram(self, stack: CurveStack, weight: FloatArray, steep: FloatArray) -> FloatArray:
-        """Return the sum of steep · r·rᵀ over the rows of a stack, where r is the change of a pool's
-        price, source less `weight` times target, by each multiplier. Summed by token first, because
-        there are more pools than tokens, and most multipliers concern one token.
+        """Return the sum of steep · r·rᵀ over the rows of a stack, where r is the change of a
+        pool's price, source less `weight` times target, by each multiplier. Summed by token first,
+        because there are more pools than tokens, and most multipliers concern one token.
         """
-        size, source, target = self.size, stack.source, stack.target
-        paid = steep * weight
-        ends = np.concatenate((source * (size + 1), target * (size + 1)))
-        ends = np.concatenate((ends, source * size + target, target * size + source))
-        parts = np.concatenate((steep, paid * weight, -paid, -paid))
-        between = np.bincount(ends, parts, size * size).reshape(size, size)
-        apart = 1 - weight  # of a pool's price if all prices rise
-        shared = np.bincount(source, steep * apart, size) - np.bincount(target, paid * apart, size)
-        cross = self.shift[:, None] * (self.own * shared[self.token])
-        found = (
-            self.shift[:, None] * (self.shift * fsum_array(steep * apart * apart))
+        token_count, source, target = self.token_count, stack.source, stack.target
+        weighted_steep = steep * weight
+        cells = np.concatenate((source * (token_count + 1), target * (token_count + 1)))
+        cells = np.concatenate(
+            (cells, source * token_count + target, target * token_count + source)
+        )
+        entries = np.concatenate((steep, weighted_steep * weight, -weighted_steep, -weighted_steep))
+        token_matrix = np.bincount(cells, entries, token_count * token_count).reshape(
+            token_count, token_count
+        )
+        own_share = 1 - weight  # of a pool's price if all prices rise
+        shift_terms = np.bincount(source, steep * own_share, token_count) - np.bincount(
+            target, weighted_steep * own_share, token_count
+        )
+        cross = self.shift[:, None] * (self.own * shift_terms[self.token])
+        matrix = (
+            self.shift[:, None] * (self.shift * fsum_array(steep * own_share * own_share))
             + cross
             + cross.T
-            + self.own[:, None] * self.own * between[self.token[:, None], self.token]
+            + self.own[:, None] * self.own * token_matrix[self.token[:, None], self.token]
         )
-        if self.spread is not None:
-            rise = self.spread[source] - weight * self.spread[target]
-            each = np.bincount(source, steep * rise, size) - np.bincount(target, paid * rise, size)
-            last = self.shift * fsum_array(steep * rise * apart) + self.own * each[self.token]
-            last[-1] = fsum_array(steep * rise * rise)
-            found[-1], found[:, -1] = last, last
-        return np.asarray(found)
+        if self.last_rises is not None:
+            rise = self.last_rises[source] - weight * self.last_rises[target]
+            last_shift_terms = np.bincount(source, steep * rise, token_count) - np.bincount(
+                target, weighted_steep * rise, token_count
+            )
+            last_row = (
+                self.shift * fsum_array(steep * rise * own_share)
+                + self.own * last_shift_terms[self.token]
+            )
+            last_row[-1] = fsum_array(steep * rise * rise)
+            matrix[-1], matrix[:, -1] = last_row, last_row
+        return np.asarray(matrix)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,12 +137,12 @@ class Solution:
     paid: FloatArray
     surplus: FloatArray
 
-    def moved(self, stack: CurveStack) -> FloatArray:
+    def token_changes(self, stack: CurveStack) -> FloatArray:
         """Return the change of each token by all flows."""
-        size = len(self.prices)
+        token_count = len(self.prices)
         into, out_of = (
-            np.bincount(stack.target, self.paid, size),
-            np.bincount(stack.source, self.taken, size),
+            np.bincount(stack.target, self.paid, token_count),
+            np.bincount(stack.source, self.taken, token_count),
         )
         return np.asarray(into - out_of)
 
@@ -140,57 +157,57 @@ def solve_dual(
     pools begin to respond on the way. Ends early once the bound is below the required value
     `below`.
     """
-    rises = (program.shift, program.own, program.token, program.spread)
-    parts = (*rises, program.cost, program.bend, program.low, program.high, stack.first)
-    problem = (program.base, *(None if part is None else part.tobytes() for part in parts))
-    asked = (problem, below, None if near is None else near.multipliers.tobytes())
-    solution: Solution | None = stack.known.get(asked)
+    rises = (program.shift, program.own, program.token, program.last_rises)
+    arrays = (*rises, program.cost, program.bend, program.low, program.high, stack.first)
+    program_key = (program.base, *(None if array is None else array.tobytes() for array in arrays))
+    key = (program_key, below, None if near is None else near.multipliers.tobytes())
+    solution: Solution | None = stack.solutions.get(key)
     if solution is None:
         # any dual value bounds all flows: one below the required value need not be improved
-        bound: Solution | None = stack.known.get(problem)
-        if bound is not None and bound.bound < below:
-            return bound
-        solution = stack.known[asked] = _solved(program, stack, near, below)
-        if bound is None or solution.bound < bound.bound:
-            stack.known[problem] = solution
+        tightest: Solution | None = stack.solutions.get(program_key)
+        if tightest is not None and tightest.bound < below:
+            return tightest
+        solution = stack.solutions[key] = _solved(program, stack, near, below)
+        if tightest is None or solution.bound < tightest.bound:
+            stack.solutions[program_key] = solution
     return solution
 
 
 def _solved(program: Program, stack: CurveStack, near: Solution | None, below: float) -> Solution:
-    begin = (
+    start = (
         near.multipliers
         if near is not None and len(near.multipliers) == len(program.low)
         else np.zeros(len(program.low))
     )
-    here = _Point(program, stack, np.clip(begin, program.low, program.high))
-    felt, sides = np.zeros(len(stack)), list[int]()
-    for _ in range(STEPS):
-        if here.slack(program) <= BALANCED or program.base + here.value < below:
+    here = _Point(program, stack, np.clip(start, program.low, program.high))
+    observed_steepness, active_sides = np.zeros(len(stack)), list[int]()
+    for _ in range(MAX_STEPS):
+        if here.slack(program) <= BALANCED_TOLERANCE or program.base + here.value < below:
             break
-        curvature = here.curvature(program, stack, felt)
-        step, sides = box_minimum(
-            curvature, here.slope, program.low - here.z, program.high - here.z, sides
+        curvature = here.curvature(program, stack, observed_steepness)
+        step, active_sides = box_minimum(
+            curvature, here.slope, program.low - here.z, program.high - here.z, active_sides
         )
-        there = _search(program, stack, here, step, below)
+        there = _line_search(program, stack, here, step, below)
         if there is None:
             break
-        felt = np.maximum(felt / 4, here.bend_to(there))
+        observed_steepness = np.maximum(observed_steepness / 4, here.steepness_to(there))
         here = there
-    return _polished(program, stack, here, sides).solution(program)
+    return _polished(program, stack, here, active_sides).solution(program)
 
 
-def _polished(program: Program, stack: CurveStack, here: _Point, sides: list[int]) -> _Point:
+def _polished(program: Program, stack: CurveStack, here: _Point, active_sides: list[int]) -> _Point:
     """Return the point after a few more full Newton steps, each kept if it halves the imbalance."""
-    for _ in range(POLISH):
-        slack = here.slack(program)
-        if not EXACT < slack <= BALANCED:
+    for _ in range(MAX_POLISH_STEPS):
+        imbalance = here.slack(program)
+        if not POLISH_TOLERANCE < imbalance <= BALANCED_TOLERANCE:
             break
         curvature = here.curvature(program, stack, np.zeros(len(stack)))
-        step, sides = box_minimum(
-            curvature, here.slope, program.low - here.z, program.high - here.z, sides
+        step, active_sides = box_minimum(
+            curvature, here.slope, program.low - here.z, program.high - here.z, active_sides
         )
         there = _Point(program, stack, _within(program, here.z + step))
-        if there.slack(program) > slack / 2:
+        if there.slack(program) > imbalance / 2:
             break
         here = there
     return here
@@ -204,58 +221,74 @@ def evaluate_dual(program: Program, stack: CurveStack, multipliers: FloatArray) 
 
 
 class PoolResponses:
-    """Responses of every row of a stack to prices. Prices are given as their distance from one, so
-    that prices near one keep their digits.
+    """Responses of every row of a stack to prices. Prices are given less one, so that prices near
+    one keep their digits. `above_least` is true where the price of the output token is at least
+    LEAST_PRICE.
     """
 
-    __slots__ = ("asked", "depth", "into", "paid", "priced", "root", "surplus", "taken")
+    __slots__ = (
+        "above_least",
+        "asked_rate",
+        "depth",
+        "paid",
+        "root",
+        "surplus",
+        "taken",
+        "target_price",
+    )
 
-    def __init__(self, stack: CurveStack, above: FloatArray) -> None:
-        real = above.take(stack.target)
-        target = np.maximum(real, LEAST_PRICE - 1)
-        self.priced = target <= real
-        self.into = into = 1 + target
-        self.asked = asked = (above.take(stack.source) - target) / into
-        passed = np.count_nonzero(stack.rates > asked[:, None], axis=1)
-        rate, edge, depth, net, out, over = stack.flat.take(stack.first + passed, axis=1)
-        self.root = root = np.sqrt(np.maximum(1 + asked, LEAST_RATE) / stack.keep)
+    def __init__(self, stack: CurveStack, price_offsets: FloatArray) -> None:
+        offset = price_offsets.take(stack.target)
+        bounded = np.maximum(offset, LEAST_PRICE - 1)
+        self.above_least = bounded <= offset
+        self.target_price = target_price = 1 + bounded
+        self.asked_rate = asked_rate = (price_offsets.take(stack.source) - bounded) / target_price
+        ranges_passed = np.count_nonzero(stack.rates > asked_rate[:, None], axis=1)
+        rate, edge, depth, net, out, surplus_to_edge = stack.flat.take(
+            stack.first + ranges_passed, axis=1
+        )
+        self.root = root = np.sqrt(np.maximum(1 + asked_rate, LEAST_RATE) / stack.keep)
         self.depth = depth
-        both = edge + root
-        gap = (rate - asked) / (stack.keep * both)
-        more = depth * gap
-        self.taken = (net + more / (root * edge)) / stack.keep
-        self.paid = out + more
-        self.surplus = (over + gap * (both * net + more / edge)) * into
+        root_sum = edge + root
+        gap = (rate - asked_rate) / (stack.keep * root_sum)
+        out_in_range = depth * gap
+        self.taken = (net + out_in_range / (root * edge)) / stack.keep
+        self.paid = out + out_in_range
+        self.surplus = (
+            surplus_to_edge + gap * (root_sum * net + out_in_range / edge)
+        ) * target_price
 
 
 class _Point(PoolResponses):
     """The dual at one z: value, slope, and the pools' responses."""
 
-    __slots__ = ("above", "slope", "value", "z")
+    __slots__ = ("price_offsets", "slope", "value", "z")
 
     def __init__(self, program: Program, stack: CurveStack, z: FloatArray) -> None:
         self.z = z
-        bent = None if program.bend is None else matvec(program.bend, z)
-        self.above = above = program.above(z)
-        super().__init__(stack, above)
-        paid = np.where(self.priced, self.paid, 0.0)
+        bend_at_z = None if program.bend is None else matvec(program.bend, z)
+        self.price_offsets = price_offsets = program.price_offsets(z)
+        super().__init__(stack, price_offsets)
+        paid = np.where(self.above_least, self.paid, 0.0)
         into, out_of = (
-            np.bincount(stack.target, paid, len(above)),
-            np.bincount(stack.source, self.taken, len(above)),
+            np.bincount(stack.target, paid, len(price_offsets)),
+            np.bincount(stack.source, self.taken, len(price_offsets)),
         )
-        moved = np.asarray(into - out_of, dtype=np.float64)
+        token_changes = np.asarray(into - out_of, dtype=np.float64)
         self.value = (
             dot(program.cost, z)
-            + (0.0 if bent is None else 0.5 * dot(bent, z))
+            + (0.0 if bend_at_z is None else 0.5 * dot(bend_at_z, z))
             + fsum_array(self.surplus)
         )
-        self.slope = (program.cost if bent is None else program.cost + bent) + program.along(moved)
+        self.slope = (
+            program.cost if bend_at_z is None else program.cost + bend_at_z
+        ) + program.slopes_of(token_changes)
 
     def solution(self, program: Program) -> Solution:
         """Return the solution at this point."""
         return Solution(
             self.z,
-            1 + self.above,
+            1 + self.price_offsets,
             program.base + self.value,
             self.slack(program),
             self.taken,
@@ -265,38 +298,43 @@ class _Point(PoolResponses):
 
     def slack(self, program: Program) -> float:
         """Return the largest slope along which a multiplier can still descend within its range."""
-        free = np.where(self.slope > 0, self.z > program.low, self.z < program.high)
-        return float(np.abs(self.slope[free]).max(initial=0.0))
+        can_descend = np.where(self.slope > 0, self.z > program.low, self.z < program.high)
+        return float(np.abs(self.slope[can_descend]).max(initial=0.0))
 
-    def curvature(self, program: Program, stack: CurveStack, felt: FloatArray) -> FloatArray:
-        """Return second derivatives of the dual in z; each pool adds one direction, its price pair.
-        `felt` is the steepness of each pool observed along the last steps, if steeper than here.
+    def curvature(
+        self, program: Program, stack: CurveStack, observed_steepness: FloatArray
+    ) -> FloatArray:
+        """Return the second derivatives of the dual in z. A pool bends it only along the change of
+        its price by z. `observed_steepness` is the steepness of each pool along the last steps,
+        which counts where it is larger than the one here.
         """
         root = self.root
         steep = (
-            np.maximum(self.depth / (2 * stack.keep * stack.keep * root * root * root), felt)
-            / self.into
+            np.maximum(
+                self.depth / (2 * stack.keep * stack.keep * root * root * root), observed_steepness
+            )
+            / self.target_price
         )
-        found = program.gram(stack, np.where(self.priced, 1 + self.asked, 0.0), steep)
-        return found if program.bend is None else found + program.bend
+        matrix = program.gram(stack, np.where(self.above_least, 1 + self.asked_rate, 0.0), steep)
+        return matrix if program.bend is None else matrix + program.bend
 
-    def bend_to(self, other: _Point) -> FloatArray:
-        """Return the decrease of each pool's input per unit of rate, between this point and
-        another.
+    def steepness_to(self, other: _Point) -> FloatArray:
+        """Return the decrease of each pool's input per unit of its asked rate, between this point
+        and another.
         """
-        gap = other.asked - self.asked
+        gap = other.asked_rate - self.asked_rate
         with np.errstate(divide="ignore", invalid="ignore"):
-            found = (self.taken - other.taken) / gap
-        return np.asarray(np.where(np.abs(gap) > 1e-15, np.maximum(found, 0.0), 0.0))
+            decrease = (self.taken - other.taken) / gap
+        return np.asarray(np.where(np.abs(gap) > 1e-15, np.maximum(decrease, 0.0), 0.0))
 
 
 def _within(program: Program, z: FloatArray) -> FloatArray:
     """Clip z to its ranges, and snap it to an end within rounding error."""
-    z = np.where(z - program.low <= SNAP, program.low, z)
-    return np.asarray(np.where(program.high - z <= SNAP, program.high, z))
+    z = np.where(z - program.low <= SNAP_DISTANCE, program.low, z)
+    return np.asarray(np.where(program.high - z <= SNAP_DISTANCE, program.high, z))
 
 
-def _search(
+def _line_search(
     program: Program, stack: CurveStack, here: _Point, step: FloatArray, below: float
 ) -> _Point | None:
     """Return the lowest point found along a step: its end, or near the turn of the slope if it
@@ -305,14 +343,21 @@ def _search(
     intersection of their tangents, which finds corners, and the zero of the line through their
     slopes, which finds smooth valleys. The first point with a bound below `below` ends the search.
     """
-    begin = dot(here.slope, step)
+    start_slope = dot(here.slope, step)
     noise = NOISE * (abs(here.value) + 1)
-    if begin >= -noise:
+    if start_slope >= -noise:
         there = _Point(program, stack, _within(program, here.z + step))
         return there if there.slack(program) < here.slack(program) / 2 else None
-    near, near_value, near_slope, far, far_value, far_slope = 0.0, here.value, begin, 0.0, 0.0, 0.0
+    near_length, near_value, near_slope, far_length, far_value, far_slope = (
+        0.0,
+        here.value,
+        start_slope,
+        0.0,
+        0.0,
+        0.0,
+    )
     length, best = 1.0, None
-    for number in range(TRIES):
+    for try_number in range(MAX_LENGTHS):
         there = _Point(
             program,
             stack,
@@ -322,29 +367,31 @@ def _search(
         )
         if program.base + there.value < below:
             return there
-        ahead = dot(there.slope, step)
+        slope = dot(there.slope, step)
         if there.value <= here.value + noise and (best is None or there.value < best.value):
             best = there
-            if abs(ahead) <= ENOUGH * -begin:
+            if abs(slope) <= MAX_SLOPE_LEFT * -start_slope:
                 break
-        if far <= 0 and ahead <= STRAIGHT * begin and best is there:
-            near, near_value, near_slope, length = (
+        if far_length <= 0 and slope <= STRAIGHT_FRACTION * start_slope and best is there:
+            near_length, near_value, near_slope, length = (
                 length,
                 there.value,
-                ahead,
+                slope,
                 2 * length,
-            )  # the ridge bounded the step, not curvature
+            )  # no curvature met yet: only the ridge of the box problem ended the step
             continue
-        if ahead <= 0:
-            if far <= 0:
+        if slope <= 0:
+            if far_length <= 0:
                 break
-            near, near_value, near_slope = length, there.value, ahead
+            near_length, near_value, near_slope = length, there.value, slope
         else:
-            far, far_value, far_slope = length, there.value, ahead
-        width = far - near
-        if number % 2:
-            part = near_slope / (near_slope - far_slope)
+            far_length, far_value, far_slope = length, there.value, slope
+        width = far_length - near_length
+        if try_number % 2:
+            fraction = near_slope / (near_slope - far_slope)
         else:
-            part = (far_value - near_value - far_slope * width) / (near_slope - far_slope) / width
-        length = near + width * min(0.95, max(0.001, part))
+            fraction = (
+                (far_value - near_value - far_slope * width) / (near_slope - far_slope) / width
+            )
+        length = near_length + width * min(0.95, max(0.001, fraction))
     return best

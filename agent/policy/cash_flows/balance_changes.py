@@ -30,66 +30,69 @@ ACCEPTANCE_WINDOW_S = 30 * DAY_S
 """Window of chain time in which all increases together block purchases for at most
 limits.balance_jump_wait, which is at most as long as the window.
 """
-SHOWN = 5
+MAX_SHOWN = 5
 FRESH_S, LOST_BLOCKS = 60, 1_000
 """Maximum age of a fresh head in seconds; also a number of blocks above what any chain produces in
 that time or loses in a reorg.
 """
 
 
-def is_comparable(snapshot: Snapshot, books: ExpectedBalances) -> bool:
+def is_comparable(snapshot: Snapshot, expected: ExpectedBalances) -> bool:
     """True if balances and expected balances can be compared.
 
     False for a snapshot older than the openings, and for one that may contain a transaction of the
     agent whose receipt is not in the journal. A recorded height far above a fresh head is ignored,
     so that one bad answer of a single endpoint does not block every later cycle.
     """
-    if books.unsettled_nonce is not None and books.unsettled_nonce < snapshot.nonce_latest:
+    if expected.unsettled_nonce is not None and expected.unsettled_nonce < snapshot.nonce_latest:
         return False
-    number, fresh = snapshot.head.number, abs(snapshot.now_s - snapshot.head.timestamp_s) <= FRESH_S
+    number, is_fresh = (
+        snapshot.head.number,
+        abs(snapshot.now_s - snapshot.head.timestamp_s) <= FRESH_S,
+    )
     return all(
-        opening.block <= number or (fresh and opening.block > number + LOST_BLOCKS)
-        for opening in books.openings
+        opening.block <= number or (is_fresh and opening.block > number + LOST_BLOCKS)
+        for opening in expected.openings
     )
 
 
-def differences(snapshot: Snapshot, books: ExpectedBalances) -> dict[str, tuple[int, int]]:
+def differences(snapshot: Snapshot, expected: ExpectedBalances) -> dict[str, tuple[int, int]]:
     """Return the difference of balance and expected balance by token, base units, with the block of
     the opening.
     """
-    if not is_comparable(snapshot, books):
+    if not is_comparable(snapshot, expected):
         return {}
     balances = balances_of(snapshot)
-    own: dict[str, int] = {}
-    for change in books.own:
+    own_raw: dict[str, int] = {}
+    for change in expected.own:
         if change.block <= snapshot.head.number:
-            own[change.token] = own.get(change.token, 0) + change.delta_raw
-    changes = {}
-    for opening in books.openings:
+            own_raw[change.token] = own_raw.get(change.token, 0) + change.delta_raw
+    difference_by_token = {}
+    for opening in expected.openings:
         if opening.token in balances:
-            delta = balances[opening.token] - own.get(opening.token, 0) - opening.raw
-            if delta:
-                changes[opening.token] = (delta, opening.block)
-    return changes
+            delta_raw = balances[opening.token] - own_raw.get(opening.token, 0) - opening.raw
+            if delta_raw:
+                difference_by_token[opening.token] = (delta_raw, opening.block)
+    return difference_by_token
 
 
 def balances_of(snapshot: Snapshot) -> dict[str, int]:
     """Return every balance whose reads agree, in base units by token; units.NATIVE is the native
     coin.
     """
-    unsure = {item.address for item in snapshot.quarantined}
-    read: dict[str, set[int]] = {}
+    quarantined = {item.address for item in snapshot.quarantined}
+    raws_by_token: dict[str, set[int]] = {}
     for holding in snapshot.holdings:
-        read.setdefault(holding.token, set()).add(holding.raw)
-    sure = {
+        raws_by_token.setdefault(holding.token, set()).add(holding.raw)
+    agreed_raw = {
         token: next(iter(raws))
-        for token, raws in read.items()
-        if len(raws) == 1 and token not in unsure
+        for token, raws in raws_by_token.items()
+        if len(raws) == 1 and token not in quarantined
     }
-    return {**sure, NATIVE: snapshot.native_wei}
+    return {**agreed_raw, NATIVE: snapshot.native_wei}
 
 
-def unexplained(step: StepInput, books: ExpectedBalances) -> tuple[ExternalTransfer, ...]:
+def unexplained(step: StepInput, expected: ExpectedBalances) -> tuple[ExternalTransfer, ...]:
     """Return the unexplained changes of assets and native coin, as transfers that are not stored
     yet.
 
@@ -97,107 +100,128 @@ def unexplained(step: StepInput, books: ExpectedBalances) -> tuple[ExternalTrans
     it is not an asset is gas money. An increase that restores an open decrease closes it. Every
     other change waits for the owner.
     """
-    return tuple(flow for flow in changes_to_record(step, books) if flow.id == 0)
+    return tuple(flow for flow in changes_to_record(step, expected) if flow.id == 0)
 
 
-def changes_to_record(step: StepInput, books: ExpectedBalances) -> tuple[ExternalTransfer, ...]:
+def changes_to_record(step: StepInput, expected: ExpectedBalances) -> tuple[ExternalTransfer, ...]:
     """Return every transfer to store in this cycle: new ones, and changed open ones by id.
 
     A transfer without a price is valued once there is one. An increase that blocked purchases for
     limits.balance_jump_wait is accepted as a deposit; while portfolio.max_live_value is exceeded it
     stays unexplained but does not block.
     """
-    moved = differences(step.snapshot, books)
+    all_differences = differences(step.snapshot, expected)
     assets = {asset.token.address: asset for asset in step.portfolio.assets}
     changes = {
-        token: change for token, change in moved.items() if token in assets or token == NATIVE
+        token: change
+        for token, change in all_differences.items()
+        if token in assets or token == NATIVE
     }
-    if not changes and not (may_change(books) and is_comparable(step.snapshot, books)):
+    if not changes and not (may_change(expected) and is_comparable(step.snapshot, expected)):
         return ()
     prices = reference_prices(step).by_token
     # Use chain time: a machine clock set back would move a decrease out of the last 24 h (T6).
     chain_s = step.snapshot.head.timestamp_s
     flows = []
-    for token, (delta, since) in sorted(changes.items()):
-        undoes = _undone(token, delta, books.flows)
-        kind = _by_itself(
-            step.snapshot, step.portfolio, assets.get(token), token, delta, books.flows, chain_s
+    for token, (delta_raw, since_block) in sorted(changes.items()):
+        undone_ids = _undone_ids(token, delta_raw, expected.flows)
+        kind = _self_explained_kind(
+            step.snapshot,
+            step.portfolio,
+            assets.get(token),
+            token,
+            delta_raw,
+            expected.flows,
+            chain_s,
         )
-        if undoes:
+        if undone_ids:
             kind = ExternalTransferKind.UNDONE
         flow = ExternalTransfer(
-            0, token, delta, None, since, step.snapshot.head.number, chain_s, False, kind, undoes
+            0,
+            token,
+            delta_raw,
+            None,
+            since_block,
+            step.snapshot.head.number,
+            chain_s,
+            False,
+            kind,
+            undone_ids,
         )
-        flows.append(_valued(step.portfolio, prices, flow))
-    before = [flow for flow in books.flows if flow.id not in _ends(flows)]
-    revalued = [
+        flows.append(_with_value(step.portfolio, prices, flow))
+    still_recorded = [flow for flow in expected.flows if flow.id not in _ended_ids(flows)]
+    revalued_flows = [
         transfer
-        for flow in before
+        for flow in still_recorded
         if flow.is_open
         and flow.value is None
-        and (transfer := _valued(step.portfolio, prices, flow)) != flow
+        and (transfer := _with_value(step.portfolio, prices, flow)) != flow
     ]
-    judged = {flow.id: flow for flow in revalued}
-    fresh = _judged(
+    judged_flow_by_id = {flow.id: flow for flow in revalued_flows}
+    judged_flows = _with_halts(
         step,
         prices,
-        (*flows, *revalued),
-        [flow for flow in before if flow.id not in judged],
+        (*flows, *revalued_flows),
+        [flow for flow in still_recorded if flow.id not in judged_flow_by_id],
         chain_s,
     )
-    judged = {flow.id: flow for flow in fresh if flow.id}
+    judged_flow_by_id = {flow.id: flow for flow in judged_flows if flow.id}
     limit = step.limits.max_live_value
-    capped = limit is not None and _worth(step, prices) > limit
-    now = [
+    is_above_max = limit is not None and _known_total(step, prices) > limit
+    aged_flows = [
         (
             flow,
-            _aged(
+            _accepted_if_due(
                 step.snapshot,
                 step.limits,
                 step.history.cash_flows,
-                judged.get(flow.id, flow),
-                capped,
+                judged_flow_by_id.get(flow.id, flow),
+                is_above_max,
             ),
         )
-        for flow in before
+        for flow in still_recorded
         if flow.is_open
     ]
     return (
-        *(flow for flow in fresh if flow.id == 0),
-        *(is_now for was, is_now in now if is_now != was),
+        *(flow for flow in judged_flows if flow.id == 0),
+        *(aged_flow for flow, aged_flow in aged_flows if aged_flow != flow),
     )
 
 
-def may_change(books: ExpectedBalances) -> bool:
+def may_change(expected: ExpectedBalances) -> bool:
     """True if an open transfer may change without a balance change: it has no value yet, or blocks
     purchases as an increase.
     """
     return any(
         flow.is_open and (flow.value is None or (flow.halts and flow.delta_raw > 0))
-        for flow in books.flows
+        for flow in expected.flows
     )
 
 
-def _valued(
+def _with_value(
     portfolio: Portfolio, prices: dict[str, Price], flow: ExternalTransfer
 ) -> ExternalTransfer:
-    price = prices.get(portfolio.held_as(flow.token))
+    price = prices.get(portfolio.priced_as(flow.token))
     if price is None:
         return flow
     return replace(flow, value=flow.delta_raw * price)
 
 
-def _aged(
-    snapshot: Snapshot, limits: Limits, cash_flows: CashFlows, flow: ExternalTransfer, capped: bool
+def _accepted_if_due(
+    snapshot: Snapshot,
+    limits: Limits,
+    cash_flows: CashFlows,
+    flow: ExternalTransfer,
+    is_above_max: bool,
 ) -> ExternalTransfer:
     """Return the increase as accepted after blocking for long enough; a header from the future
     cannot extend the wait.
     """
-    if not flow.holds or flow.delta_raw < 0:
+    if not flow.blocks_trading or flow.delta_raw < 0:
         return flow
     now_s = min(snapshot.head.timestamp_s, snapshot.now_s + FRESH_S)
     if now_s >= accepted_s(limits, cash_flows, flow):
-        if capped:
+        if is_above_max:
             return replace(flow, halts=False)
         return replace(flow, kind=ExternalTransferKind.ACCEPTED)
     return replace(flow, chain_s=min(flow.chain_s, snapshot.head.timestamp_s))
@@ -216,60 +240,62 @@ def accepted_s(limits: Limits, cash_flows: CashFlows, flow: ExternalTransfer) ->
     return began_s + (limits.balance_jump_wait_s or 0)
 
 
-def _undone(token: str, delta: int, before: Iterable[ExternalTransfer]) -> tuple[int, ...]:
-    """Return the ids of the newest open decreases of `token` that an increase by `delta` restores
-    exactly; none for another amount.
+def _undone_ids(token: str, delta_raw: int, flows: Iterable[ExternalTransfer]) -> tuple[int, ...]:
+    """Return the ids of the newest open decreases of `token` that an increase by `delta_raw`
+    restores exactly; none for another amount.
 
     Either an endpoint was wrong or the money came back, so nothing is missing. A decrease after an
     increase is never treated as undone: the owner may have sent the increase and a thief taken it.
     """
-    rest, ids = delta, []
-    for flow in reversed([transfer for transfer in before if transfer.token == token]):
-        if flow.is_open and flow.delta_raw < 0 < rest:
+    remainder_raw, ids = delta_raw, []
+    for flow in reversed([transfer for transfer in flows if transfer.token == token]):
+        if flow.is_open and flow.delta_raw < 0 < remainder_raw:
             ids.append(flow.id)
         elif flow.kind is not ExternalTransferKind.GAS_MONEY:
             break  # a part may have been recorded as gas money while an endpoint was still wrong
-        rest += flow.delta_raw
-        if ids and rest == 0:
+        remainder_raw += flow.delta_raw
+        if ids and remainder_raw == 0:
             return tuple(ids)
     return ()
 
 
-def _ends(flows: Iterable[ExternalTransfer]) -> set[int]:
-    return {undoe for flow in flows for undoe in flow.undoes}
+def _ended_ids(flows: Iterable[ExternalTransfer]) -> set[int]:
+    return {id_ for flow in flows for id_ in flow.undoes}
 
 
-def _by_itself(
+def _self_explained_kind(
     snapshot: Snapshot,
     portfolio: Portfolio,
     asset: Asset | None,
     token: str,
-    delta: int,
-    before: Iterable[ExternalTransfer],
+    delta_raw: int,
+    flows: Iterable[ExternalTransfer],
     now_s: int,
 ) -> ExternalTransferKind | None:
     if token == NATIVE:
-        if delta > 0 and not native_coin.has_native_asset(portfolio):
+        if delta_raw > 0 and not native_coin.has_native_asset(portfolio):
             return ExternalTransferKind.GAS_MONEY
         return None
     if asset is None or asset.rebasing_bps == 0:
         return None
-    day = sum(
-        abs(f.delta_raw)
-        for f in before
-        if f.token == token and f.kind is ExternalTransferKind.REBASE and f.chain_s > now_s - DAY_S
+    rebased_raw = sum(
+        abs(flow.delta_raw)
+        for flow in flows
+        if flow.token == token
+        and flow.kind is ExternalTransferKind.REBASE
+        and flow.chain_s > now_s - DAY_S
     )
-    was = balances_of(snapshot).get(token, 0) - delta
-    if (day + abs(delta)) * BPS <= asset.rebasing_bps * was:
+    balance_before = balances_of(snapshot).get(token, 0) - delta_raw
+    if (rebased_raw + abs(delta_raw)) * BPS <= asset.rebasing_bps * balance_before:
         return ExternalTransferKind.REBASE
     return None
 
 
-def _judged(
+def _with_halts(
     step: StepInput,
     prices: dict[str, Price],
-    found: tuple[ExternalTransfer, ...],
-    before: Iterable[ExternalTransfer],
+    new_flows: tuple[ExternalTransfer, ...],
+    flows_before: Iterable[ExternalTransfer],
     now_s: int,
 ) -> tuple[ExternalTransfer, ...]:
     """Return flows with `halts` set if they exceed limits.balance_jump of the portfolio's value
@@ -278,16 +304,22 @@ def _judged(
     decrease count as a large one. A decrease without a price exceeds any limit; an increase without
     a price is judged once it has one.
     """
-    limit_bps, worth = step.limits.balance_jump_bps, _worth(step, prices)
-    base = min(
-        worth, worth - sum((flow.value for flow in found if flow.value is not None), Fraction(0))
+    limit_bps, total = step.limits.balance_jump_bps, _known_total(step, prices)
+    base_value = min(
+        total,
+        total - sum((flow.value for flow in new_flows if flow.value is not None), Fraction(0)),
     )
-    recent = [
-        flow for flow in before if flow.is_open and not flow.halts and flow.chain_s > now_s - DAY_S
+    recent_flows = [
+        flow
+        for flow in flows_before
+        if flow.is_open and not flow.halts and flow.chain_s > now_s - DAY_S
     ]
-    opened = [flow for flow in (*found, *recent) if flow.is_open and flow.value is not None]
-    rose_or_fell, fell = (
-        _sum(flows) for flows in (opened, [flow for flow in opened if flow.delta_raw < 0])
+    open_flows = [
+        flow for flow in (*new_flows, *recent_flows) if flow.is_open and flow.value is not None
+    ]
+    change_value, decrease_value = (
+        _absolute_value(flows)
+        for flows in (open_flows, [flow for flow in open_flows if flow.delta_raw < 0])
     )
 
     def halts(flow: ExternalTransfer) -> bool:
@@ -295,76 +327,83 @@ def _judged(
             return False
         if flow.value is None:
             return flow.delta_raw < 0
-        return (fell if flow.delta_raw < 0 else rose_or_fell) * BPS > limit_bps * base
+        return (
+            decrease_value if flow.delta_raw < 0 else change_value
+        ) * BPS > limit_bps * base_value
 
-    return tuple(replace(flow, halts=halts(flow)) for flow in found)
+    return tuple(replace(flow, halts=halts(flow)) for flow in new_flows)
 
 
-def _sum(flows: Iterable[ExternalTransfer]) -> Value:
+def _absolute_value(flows: Iterable[ExternalTransfer]) -> Value:
     return sum((abs(flow.value) for flow in flows if flow.value is not None), Fraction(0))
 
 
-def _worth(step: StepInput, prices: dict[str, Price]) -> Value:
+def _known_total(step: StepInput, prices: dict[str, Price]) -> Value:
     """Return the known value of the portfolio at reference prices, reserves included; a lower
     bound. Dust of one token must not halt the agent because the price of another is missing for one
     cycle.
     """
-    balances, sure = native_coin.held_balances(step), balances_of(step.snapshot)
-    known = (
+    balances, agreed_raw = native_coin.held_balances(step), balances_of(step.snapshot)
+    valued_tokens = (
         {asset.token.address for asset in step.portfolio.assets}
         & balances.keys()
-        & sure.keys()
+        & agreed_raw.keys()
         & prices.keys()
     )
-    free = sum((balances[token] * prices[token] for token in known), Fraction(0))
+    wallet_value = sum((balances[token] * prices[token] for token in valued_tokens), Fraction(0))
     try:
-        return free + outside_value(step, prices)
+        return wallet_value + outside_value(step, prices)
     except Refused:
-        return free
+        return wallet_value
 
 
-def apply_balance_changes(step: StepInput, books: ExpectedBalances) -> StepInput:
+def apply_balance_changes(step: StepInput, expected: ExpectedBalances) -> StepInput:
     """Return the step with the current state of every open flow, including unrecorded ones, and
     with decreases counted as losses.
     """
-    transfers = changes_to_record(step, books)
+    transfers = changes_to_record(step, expected)
     if not transfers:
         return step
     history = step.history
-    ended = _ends(transfers)
-    is_now = {flow.id: flow for flow in transfers if flow.id}
-    day_s = step.snapshot.head.timestamp_s - DAY_S
-    gone = [
-        flow for flow in history.cash_flows.unexplained if flow.id in ended or flow.id in is_now
+    ended_ids = _ended_ids(transfers)
+    new_by_id = {flow.id: flow for flow in transfers if flow.id}
+    day_start_s = step.snapshot.head.timestamp_s - DAY_S
+    replaced_flows = [
+        flow
+        for flow in history.cash_flows.unexplained
+        if flow.id in ended_ids or flow.id in new_by_id
     ]
-    ever = _lost(transfers) - _lost(gone)
-    day = _lost(flow for flow in transfers if flow.chain_s > day_s) - _lost(
-        flow for flow in gone if flow.chain_s > day_s
+    total_loss = _loss_value(transfers) - _loss_value(replaced_flows)
+    day_loss = _loss_value(flow for flow in transfers if flow.chain_s > day_start_s) - _loss_value(
+        flow for flow in replaced_flows if flow.chain_s > day_start_s
     )
-    left = tuple(
-        is_now.get(flow.id, flow) for flow in history.cash_flows.unexplained if flow.id not in ended
+    remaining_flows = tuple(
+        new_by_id.get(flow.id, flow)
+        for flow in history.cash_flows.unexplained
+        if flow.id not in ended_ids
     )
-    fresh = [flow for flow in transfers if flow.id == 0]
-    rises = dict(history.cash_flows.rises)
+    new_flows = [flow for flow in transfers if flow.id == 0]
+    rises_raw = dict(history.cash_flows.rises)
     for flow, sign in (
-        *((flow, -1) for flow in books.flows if flow.id in ended or flow.id in is_now),
+        *((flow, -1) for flow in expected.flows if flow.id in ended_ids or flow.id in new_by_id),
         *((flow, 1) for flow in transfers),
     ):
         if flow.is_open and flow.delta_raw > 0:
-            rises[flow.token] = rises.get(flow.token, 0) + sign * flow.delta_raw
-    unpriced = [
+            rises_raw[flow.token] = rises_raw.get(flow.token, 0) + sign * flow.delta_raw
+    unpriced_flows = [
         flow
-        for flow in (*left, *fresh)
-        if flow.is_loss and flow.value is None and flow.chain_s > day_s
+        for flow in (*remaining_flows, *new_flows)
+        if flow.is_loss and flow.value is None and flow.chain_s > day_start_s
     ]
-    falls, beside = (
+    falls_reason, other_reasons = (
         history.budgets.unpriced_falls,
         history.budgets.unknown.removeprefix(history.budgets.unpriced_falls),
     )
-    if falls in map(unpriced_loss_reason, gone):
-        falls = ""
-    falls = falls or "; ".join(
-        f"{token_label(step.portfolio, flow.token)} fell and has no price" for flow in unpriced
+    if falls_reason in map(unpriced_loss_reason, replaced_flows):
+        falls_reason = ""
+    falls_reason = falls_reason or "; ".join(
+        f"{token_label(step.portfolio, flow.token)} fell and has no price"
+        for flow in unpriced_flows
     )
     return replace(
         step,
@@ -372,8 +411,8 @@ def apply_balance_changes(step: StepInput, books: ExpectedBalances) -> StepInput
             history,
             cash_flows=replace(
                 history.cash_flows,
-                unexplained=tuple(flow for flow in (*left, *fresh) if flow.is_open),
-                rises=tuple(sorted(rises.items())),
+                unexplained=tuple(flow for flow in (*remaining_flows, *new_flows) if flow.is_open),
+                rises=tuple(sorted(rises_raw.items())),
                 accepted=(
                     *history.cash_flows.accepted,
                     *(flow for flow in transfers if flow.kind is ExternalTransferKind.ACCEPTED),
@@ -381,12 +420,12 @@ def apply_balance_changes(step: StepInput, books: ExpectedBalances) -> StepInput
             ),
             budgets=replace(
                 history.budgets,
-                loss_24h=max(Fraction(0), history.budgets.loss_24h + day),
-                loss_total=max(Fraction(0), history.budgets.loss_total + ever),
-                fell_24h=max(Fraction(0), history.budgets.fell_24h + day),
-                fell_total=max(Fraction(0), history.budgets.fell_total + ever),
-                unknown="; ".join(filter(None, (falls, beside.removeprefix("; ")))),
-                unpriced_falls=falls,
+                loss_24h=max(Fraction(0), history.budgets.loss_24h + day_loss),
+                loss_total=max(Fraction(0), history.budgets.loss_total + total_loss),
+                fell_24h=max(Fraction(0), history.budgets.fell_24h + day_loss),
+                fell_total=max(Fraction(0), history.budgets.fell_total + total_loss),
+                unknown="; ".join(filter(None, (falls_reason, other_reasons.removeprefix("; ")))),
+                unpriced_falls=falls_reason,
             ),
         ),
     )
@@ -400,7 +439,7 @@ def unpriced_loss_reason(flow: ExternalTransfer) -> str:
     )
 
 
-def _lost(flows: Iterable[ExternalTransfer]) -> Value:
+def _loss_value(flows: Iterable[ExternalTransfer]) -> Value:
     return sum(
         (-flow.value for flow in flows if flow.is_loss and flow.value is not None), Fraction(0)
     )
@@ -408,47 +447,47 @@ def _lost(flows: Iterable[ExternalTransfer]) -> Value:
 
 def halt_reason(portfolio: Portfolio, limits: Limits, cash_flows: CashFlows) -> str:
     """Return why purchases and rebalances are blocked, and until when; empty if they are not."""
-    holding = [flow for flow in cash_flows.unexplained if flow.holds]
-    if not holding:
+    blocking_flows = [flow for flow in cash_flows.unexplained if flow.blocks_trading]
+    if not blocking_flows:
         return ""
-    message = "; ".join(format_change(portfolio, flow) for flow in holding[:SHOWN])
-    more = f"; and {len(holding) - SHOWN} more" if len(holding) > SHOWN else ""
+    message = "; ".join(format_change(portfolio, flow) for flow in blocking_flows[:MAX_SHOWN])
+    more_text = (
+        f"; and {len(blocking_flows) - MAX_SHOWN} more" if len(blocking_flows) > MAX_SHOWN else ""
+    )
     limit = limits.balance_jump_bps
     if limit is None:
-        beyond = ""
+        limit_text = ""
     else:
-        beyond = f" beyond limits.balance_jump of {limit / 100:g} %"
-    until = "until they are explained"
-    if all(flow.delta_raw > 0 for flow in holding):
-        last_s = max(accepted_s(limits, cash_flows, flow) for flow in holding)
-        until += f", or accepted as deposits at {format_time(last_s)}"
+        limit_text = f" beyond limits.balance_jump of {limit / 100:g} %"
+    until_text = "until they are explained"
+    if all(flow.delta_raw > 0 for flow in blocking_flows):
+        last_s = max(accepted_s(limits, cash_flows, flow) for flow in blocking_flows)
+        until_text += f", or accepted as deposits at {format_time(last_s)}"
     return (
-        f"unexplained balance changes{beyond}: {message}{more}; no purchases or rebalances "
-        f"{until}: trimtab flows confirm; exits, withdrawals and stop continue"
+        f"unexplained balance changes{limit_text}: {message}{more_text}; no purchases or rebalances "
+        f"{until_text}: trimtab flows confirm; exits, withdrawals and stop continue"
     )
 
 
 def format_accepted_deposits(portfolio: Portfolio, accepted: Sequence[ExternalTransfer]) -> str:
     """Format the increases accepted as deposits in the last 24 h; empty if there are none."""
     texts = [format_change(portfolio, flow) for flow in accepted]
-    more = f"; and {len(texts) - SHOWN} more" if len(texts) > SHOWN else ""
+    more_text = f"; and {len(texts) - MAX_SHOWN} more" if len(texts) > MAX_SHOWN else ""
     if texts:
-        return (
-            f"accepted as a deposit, because it was not explained: {'; '.join(texts[:SHOWN])}{more}"
-        )
+        return f"accepted as a deposit, because it was not explained: {'; '.join(texts[:MAX_SHOWN])}{more_text}"
     return ""
 
 
 def format_change(portfolio: Portfolio, flow: ExternalTransfer) -> str:
     """Format one transfer: token, amount, value and blocks."""
-    went = "rose" if flow.delta_raw > 0 else "fell"
+    verb = "rose" if flow.delta_raw > 0 else "fell"
     numeraire = portfolio.numeraire
     if flow.value is None:
-        worth = "without a price"
+        amount_text = "without a price"
     else:
-        worth = f"{value_text(abs(flow.value), numeraire.decimals, 2)} {numeraire.label}"
+        amount_text = f"{value_text(abs(flow.value), numeraire.decimals, 2)} {numeraire.label}"
     return (
-        f"{token_label(portfolio, flow.token)} {went} by {format_change_amount(portfolio, flow)} ({worth})"
+        f"{token_label(portfolio, flow.token)} {verb} by {format_change_amount(portfolio, flow)} ({amount_text})"
         f" between blocks {flow.since_block} and {flow.block}"
     )
 

@@ -40,43 +40,49 @@ def reserve_unused_cash(
     without portfolio.use_cash.
     """
     portfolio = step.portfolio
-    limit, token = portfolio.use_cash_raw, portfolio.numeraire.address
-    if limit is None or memory is None:
+    limit_raw, token = portfolio.use_cash_raw, portfolio.numeraire.address
+    if limit_raw is None or memory is None:
         return step
-    balance = balance_changes.balances_of(step.snapshot).get(token)
-    fresh = tuple(
+    balance_raw = balance_changes.balances_of(step.snapshot).get(token)
+    unrecorded_raws = tuple(
         flow.delta_raw
         for flow in balance_changes.unexplained(step, balances)
         if flow.token == token
     )
-    reserve = next(asset.reserve_raw for asset in portfolio.assets if asset.token.address == token)
+    reserve_raw = next(
+        asset.reserve_raw for asset in portfolio.assets if asset.token.address == token
+    )
     account = memory.account
     if account is None or account.token != token:
-        taken = min(limit, max(0, (balance or 0) - reserve))
+        taken_raw = min(limit_raw, max(0, (balance_raw or 0) - reserve_raw))
         account = CashAccount(
             token,
-            limit,
-            taken,
-            max(0, (balance or 0) - reserve - taken),
+            limit_raw,
+            taken_raw,
+            max(0, (balance_raw or 0) - reserve_raw - taken_raw),
             memory.transfer,
             memory.intent,
             memory.external,
         )
         # an opening holds the whole balance: a transfer that is recorded later would count twice
         is_known = (
-            balance is not None
-            and not fresh
+            balance_raw is not None
+            and not unrecorded_raws
             and balance_changes.is_comparable(step.snapshot, balances)
         )
     else:
-        account = _with_limit(updated(account, memory), limit, balance, reserve)
+        account = _with_limit(with_memory(account, memory), limit_raw, balance_raw, reserve_raw)
         is_known = True
     state = CashState(account, memory.account == account, is_known, memory.turn)
-    unused = with_transfers(account, fresh).unused_raw if memory.account else account.unused_raw
-    if balance is not None:
-        unused = min(unused, max(0, balance - reserve))
+    unused_raw = (
+        with_transfers(account, unrecorded_raws).unused_raw
+        if memory.account
+        else account.unused_raw
+    )
+    if balance_raw is not None:
+        unused_raw = min(unused_raw, max(0, balance_raw - reserve_raw))
     assets = tuple(
-        replace(asset, reserve_raw=asset.reserve_raw + unused)
+        replace(asset, reserve_raw=asset.reserve_raw + unused_raw)
         if asset.token.address == token
         else asset
         for asset in portfolio.assets
@@ -86,19 +92,19 @@ def reserve_unused_cash(
         portfolio=replace(portfolio, assets=assets),
         history=replace(
             step.history,
-            cash_flows=replace(step.history.cash_flows, cash=replace(state, unused_raw=unused)),
+            cash_flows=replace(step.history.cash_flows, cash=replace(state, unused_raw=unused_raw)),
         ),
     )
 
 
-def updated(account: CashAccount, memory: CashMemory) -> CashAccount:
+def with_memory(account: CashAccount, memory: CashMemory) -> CashAccount:
     """Return the account with the changes of `memory`, oldest first: transfers, then payouts, which
     only make room for later deposits.
     """
-    cash_account = with_transfers(account, memory.changes)
+    account_now = with_transfers(account, memory.changes)
     return replace(
-        cash_account,
-        taken_raw=max(0, cash_account.taken_raw - sum(memory.paid)),
+        account_now,
+        taken_raw=max(0, account_now.taken_raw - sum(memory.paid)),
         transfer=memory.transfer,
         intent=memory.intent,
         external=memory.external,
@@ -111,33 +117,35 @@ def with_transfers(account: CashAccount, changes: Iterable[int]) -> CashAccount:
     A deposit fills what the agent may still take and leaves the rest alone. A withdrawal comes from
     the unused part first.
     """
-    taken, unused = account.taken_raw, account.unused_raw
-    for delta in changes:
-        if delta > 0:
-            part = min(delta, max(0, account.limit_raw - taken))
-            taken, unused = taken + part, unused + delta - part
+    taken_raw, unused_raw = account.taken_raw, account.unused_raw
+    for delta_raw in changes:
+        if delta_raw > 0:
+            part_raw = min(delta_raw, max(0, account.limit_raw - taken_raw))
+            taken_raw, unused_raw = taken_raw + part_raw, unused_raw + delta_raw - part_raw
         else:
-            part = min(-delta, unused)
-            taken, unused = max(0, taken + delta + part), unused - part
-    return replace(account, taken_raw=taken, unused_raw=unused)
+            part_raw = min(-delta_raw, unused_raw)
+            taken_raw, unused_raw = max(0, taken_raw + delta_raw + part_raw), unused_raw - part_raw
+    return replace(account, taken_raw=taken_raw, unused_raw=unused_raw)
 
 
-def _with_limit(account: CashAccount, limit: int, held: int | None, reserve: int) -> CashAccount:
+def _with_limit(
+    account: CashAccount, limit_raw: int, balance_raw: int | None, reserve_raw: int
+) -> CashAccount:
     """Return the account under another portfolio.use_cash: a higher one takes from the unused part,
     a lower one gives back cash that is not invested.
     """
-    if limit == account.limit_raw or held is None:
+    if limit_raw == account.limit_raw or balance_raw is None:
         return account
-    if limit > account.limit_raw:
-        part = min(account.unused_raw, max(0, limit - account.taken_raw))
+    if limit_raw > account.limit_raw:
+        moved_raw = min(account.unused_raw, max(0, limit_raw - account.taken_raw))
     else:
-        free = max(0, held - reserve - account.unused_raw)
-        part = -min(free, max(0, account.taken_raw - limit))
+        uninvested_raw = max(0, balance_raw - reserve_raw - account.unused_raw)
+        moved_raw = -min(uninvested_raw, max(0, account.taken_raw - limit_raw))
     return replace(
         account,
-        limit_raw=limit,
-        taken_raw=account.taken_raw + part,
-        unused_raw=account.unused_raw - part,
+        limit_raw=limit_raw,
+        taken_raw=account.taken_raw + moved_raw,
+        unused_raw=account.unused_raw - moved_raw,
     )
 
 
@@ -151,18 +159,20 @@ def unused_text(portfolio: Portfolio, cash_flows: CashFlows) -> str:
 
 
 def usable_part(
-    numeraire: Token, cash: CashState | None, came: Mapping[str, int]
+    numeraire: Token, cash: CashState | None, deposits: Mapping[str, int]
 ) -> dict[str, int]:
-    """Return the deposits, base units by token, without the numeraire that portfolio.use_cash leaves
-    alone.
+    """Return the deposits, base units by token, without the numeraire that portfolio.use_cash
+    leaves alone.
     """
-    home, state = numeraire.address, cash
-    if state is None or home not in came:
-        return dict(came)
-    room = max(0, state.account.limit_raw - state.account.taken_raw)
-    unused = max(0, min(came[home] - room, state.unused_raw))
-    usable = {token: raw - unused * (token == home) for token, raw in came.items()}
-    return {token: raw for token, raw in usable.items() if raw > 0}
+    numeraire_address, state = numeraire.address, cash
+    if state is None or numeraire_address not in deposits:
+        return dict(deposits)
+    room_raw = max(0, state.account.limit_raw - state.account.taken_raw)
+    unused_raw = max(0, min(deposits[numeraire_address] - room_raw, state.unused_raw))
+    usable_raw = {
+        token: raw - unused_raw * (token == numeraire_address) for token, raw in deposits.items()
+    }
+    return {token: raw for token, raw in usable_raw.items() if raw > 0}
 
 
 def limit_remedy(portfolio: Portfolio, cash_flows: CashFlows) -> str:
@@ -170,8 +180,8 @@ def limit_remedy(portfolio: Portfolio, cash_flows: CashFlows) -> str:
     state, numeraire = cash_flows.cash, portfolio.numeraire
     if state is None or not (text := unused_text(portfolio, cash_flows)):
         return ""
-    whole = decimal_text(state.account.limit_raw + state.unused_raw, numeraire.decimals)
-    return f"{text}; to use it: trimtab edit --set portfolio.use_cash={whole}"
+    whole_text = decimal_text(state.account.limit_raw + state.unused_raw, numeraire.decimals)
+    return f"{text}; to use it: trimtab edit --set portfolio.use_cash={whole_text}"
 
 
 # --- Unexplained increases above portfolio.max_live_value are excluded, and trading continues with
@@ -191,22 +201,24 @@ NOT_REQUESTED = (
 
 def above_ceiling(portfolio: Portfolio, limits: Limits, total: Fraction) -> str:
     """Return a message if the portfolio is worth more than portfolio.max_live_value; else empty."""
-    numeraire, most = portfolio.numeraire, limits.max_live_value
-    if most is None or total <= most:
+    numeraire, limit = portfolio.numeraire, limits.max_live_value
+    if limit is None or total <= limit:
         return ""
-    value, ceiling = (value_text(value_of, numeraire.decimals, 2) for value_of in (total, most))
+    total_text, limit_text = (
+        value_text(value_of, numeraire.decimals, 2) for value_of in (total, limit)
+    )
     return (
-        f"{value} {numeraire.label} held, portfolio.max_live_value is {ceiling}"
+        f"{total_text} {numeraire.label} held, portfolio.max_live_value is {limit_text}"
         f" {numeraire.label}: every rebalance is refused"
     )
 
 
 def above_ceiling_warnings(step: StepInput, drifts: Sequence[AssetDrift]) -> list[str]:
     """Return a warning with the remedy if rebalances are refused by portfolio.max_live_value."""
-    above = (
+    ceiling_text = (
         above_ceiling(step.portfolio, step.limits, portfolio_total(step, drifts)) if drifts else ""
     )
-    return [f"{above}; {CEILING_REMEDY}"] if above else []
+    return [f"{ceiling_text}; {CEILING_REMEDY}"] if ceiling_text else []
 
 
 def exclude_unexplained_rises(step: StepInput) -> StepInput:
@@ -214,64 +226,70 @@ def exclude_unexplained_rises(step: StepInput) -> StepInput:
     portfolio.max_live_value.
 
     Increases excluded once stay excluded, so that a portfolio near the limit does not buy with a
-    gift in one cycle and sell in the next. `aside` names them. They are not managed, and guards
-    judge the rest. An amount that was included for an exit is excluded again. Without prices the
-    step is unchanged.
+    gift in one cycle and sell in the next. The exclusions name them. They are not managed, and
+    guards judge the rest. An amount that was included for an exit is excluded again. Without prices
+    the step is unchanged.
     """
     if step.excluded.reason:
         return step
     if step.excluded.raw:
         return exclude_amounts(step, dict(step.excluded.raw), ABOVE_MAX_LIVE_VALUE)
-    limit, rises = (
+    limit, rises_raw = (
         step.limits.max_live_value,
         unexplained_rises(step.portfolio, step.history.cash_flows),
     )
-    if limit is None or not any(rises.values()):
+    if limit is None or not any(rises_raw.values()):
         return step
     prices = reference_prices(step).by_token
     try:
-        standing = compute_drifts(step, prices)
+        drifts = compute_drifts(step, prices)
     except Refused:
         return step
-    if portfolio_total(step, standing) > limit:
+    if portfolio_total(step, drifts) > limit:
         return exclude_amounts(
             step,
-            rises_after_sales(native_coin.held_balances(step), step.portfolio, rises, prices),
+            rises_after_sales(native_coin.held_balances(step), step.portfolio, rises_raw, prices),
             ABOVE_MAX_LIVE_VALUE,
         )
-    before = _assets_of(step.portfolio, step.history.cash_flows, step.history.cash_flows.left_rises)
+    left_before_raw = _rises_of_assets(
+        step.portfolio, step.history.cash_flows, step.history.cash_flows.left_rises
+    )
     return exclude_amounts(
         step,
-        {token: min(raw, rises.get(token, 0)) for token, raw in before.items()},
+        {token: min(raw, rises_raw.get(token, 0)) for token, raw in left_before_raw.items()},
         ABOVE_MAX_LIVE_VALUE,
     )
 
 
 def exclude_amounts(step: StepInput, raws: Mapping[str, int], why: str) -> StepInput:
-    """Return the step with these base units by token reserved, at most the free ones; `aside` gives
-    the amounts and `why`.
+    """Return the step with these base units by token reserved, at most the free ones; its
+    exclusions have the amounts and `why`.
     """
     portfolio, balances = step.portfolio, native_coin.held_balances(step)
-    left = {}
+    excluded_raw = {}
     for asset in portfolio.assets:
-        free = balances.get(asset.token.address, 0) - native_coin.reserved_raw(step.limits, asset)
-        left[asset.token.address] = max(0, min(free, raws.get(asset.token.address, 0)))
-    if not any(left.values()):
+        free_raw = balances.get(asset.token.address, 0) - native_coin.reserved_raw(
+            step.limits, asset
+        )
+        excluded_raw[asset.token.address] = max(0, min(free_raw, raws.get(asset.token.address, 0)))
+    if not any(excluded_raw.values()):
         return step
     assets = tuple(
-        replace(asset, reserve_raw=asset.reserve_raw + left[asset.token.address])
+        replace(asset, reserve_raw=asset.reserve_raw + excluded_raw[asset.token.address])
         for asset in portfolio.assets
     )
     message = ", ".join(
         f"{decimal_text(raw, portfolio.token(token).decimals)} {portfolio.token(token).label}"
-        for token, raw in left.items()
+        for token, raw in excluded_raw.items()
         if raw
     )
-    kept = tuple((token, raw) for token, raw in left.items() if raw)
+    excluded_amounts_raw = tuple((token, raw) for token, raw in excluded_raw.items() if raw)
     return replace(
         step,
         portfolio=replace(portfolio, assets=assets),
-        excluded=replace(step.excluded, reason=f"{message} excluded: {why}", raw=kept),
+        excluded=replace(
+            step.excluded, reason=f"{message} excluded: {why}", raw=excluded_amounts_raw
+        ),
     )
 
 
@@ -281,13 +299,15 @@ def restore_excluded(step: StepInput) -> StepInput:
     """
     if not step.excluded.reason:
         return step
-    raws, shut = (
+    raws, untradable_tokens = (
         dict(step.excluded.raw),
         blocked_exits.excluded_tokens(step.targets, step.blocked_exits),
     )
-    freed = {token: raw for token, raw in raws.items() if token not in shut}
+    restored_raw = {token: raw for token, raw in raws.items() if token not in untradable_tokens}
     assets = tuple(
-        replace(asset, reserve_raw=max(0, asset.reserve_raw - freed.get(asset.token.address, 0)))
+        replace(
+            asset, reserve_raw=max(0, asset.reserve_raw - restored_raw.get(asset.token.address, 0))
+        )
         for asset in step.portfolio.assets
     )
     return replace(
@@ -308,18 +328,18 @@ def unexplained_rises(portfolio: Portfolio, cash_flows: CashFlows) -> dict[str, 
     """Return the unexplained increase of each asset in base units; native coin counts as its
     wrapped token if that is an asset.
     """
-    return _assets_of(portfolio, cash_flows, cash_flows.rises)
+    return _rises_of_assets(portfolio, cash_flows, cash_flows.rises)
 
 
-def _assets_of(
-    portfolio: Portfolio, cash_flows: CashFlows, found: tuple[tuple[str, int], ...]
+def _rises_of_assets(
+    portfolio: Portfolio, cash_flows: CashFlows, recorded_rises: tuple[tuple[str, int], ...]
 ) -> dict[str, int]:
-    rises = dict(found)
+    rises = dict(recorded_rises)
     if native_coin.has_native_asset(portfolio):
         wrapped = portfolio.wrapped_native
         rises[wrapped] = rises.get(wrapped, 0) + rises.get(NATIVE, 0)
-    if (cash := cash_flows.cash) is not None and (home := cash.account.token) in rises:
-        rises[home] = max(0, rises[home] - cash.unused_raw)  # left alone already
+    if (cash := cash_flows.cash) is not None and (numeraire := cash.account.token) in rises:
+        rises[numeraire] = max(0, rises[numeraire] - cash.unused_raw)  # left alone already
     return rises
 
 
@@ -332,14 +352,14 @@ def rises_after_sales(
     """Return the increases. The part that an exit has sold, so that the wallet no longer holds it,
     counts as numeraire at current prices.
     """
-    held, home = balances, portfolio.numeraire.address
-    gone = (
-        (token, raw - held[token])
+    wallet_raw, numeraire = balances, portfolio.numeraire.address
+    sold_rises = (
+        (token, raw - wallet_raw[token])
         for token, raw in rises.items()
-        if token in held and token in prices and token != home
+        if token in wallet_raw and token in prices and token != numeraire
     )
-    sold = sum((raw * prices[token] for token, raw in gone if raw > 0), Fraction(0))
-    return {**rises, home: rises.get(home, 0) + ceil_int(sold)}
+    sold_value = sum((raw * prices[token] for token, raw in sold_rises if raw > 0), Fraction(0))
+    return {**rises, numeraire: rises.get(numeraire, 0) + ceil_int(sold_value)}
 
 
 def excluded_amounts(step: StepInput) -> tuple[tuple[str, int, str], ...]:
@@ -347,43 +367,43 @@ def excluded_amounts(step: StepInput) -> tuple[tuple[str, int, str], ...]:
 
     Quarantined tokens and blocked exits are reported elsewhere.
     """
-    balances, shut, amounts = (
+    balances, untradable_tokens, amounts = (
         native_coin.held_balances(step),
         blocked_exits.excluded_tokens(step.targets, step.blocked_exits),
         [],
     )
-    rises = {} if not step.excluded.reason else dict(step.excluded.raw)
+    excluded_rises_raw = {} if not step.excluded.reason else dict(step.excluded.raw)
     for asset in step.effective_assets:
         token = asset.token.address
-        if token in shut:
+        if token in untradable_tokens:
             continue
-        claimed = [
-            claim for claim in step.history.cash_flows.claims if claim.payment.token == token
-        ]
-        free = balances.get(token, 0)
+        claims = [claim for claim in step.history.cash_flows.claims if claim.payment.token == token]
+        uncounted_raw = balances.get(token, 0)
         cash = step.history.cash_flows.cash
-        unused = cash.unused_raw if cash is not None and cash.account.token == token else 0
-        out = conditional_orders.fired_exit_order(
+        unused_cash_raw = cash.unused_raw if cash is not None and cash.account.token == token else 0
+        exit_order = conditional_orders.fired_exit_order(
             step.history.orders.states, token
         ) or conditional_orders.fired_exit_order(step.history.orders.states, PORTFOLIO)
-        paid = sum(claim.payment.raw for claim in claimed)
-        rest = asset.reserve_raw - rises.get(token, 0) - paid - unused
-        if out is not None and asset.target_bps == 0:
+        claimed_raw = sum(claim.payment.raw for claim in claims)
+        reserve_left_raw = (
+            asset.reserve_raw - excluded_rises_raw.get(token, 0) - claimed_raw - unused_cash_raw
+        )
+        if exit_order is not None and asset.target_bps == 0:
             why = "dust of an order, and the reserve"
         else:
             why = "configured reserve"
-        reasons = [(claim.payment.raw, f"withdrawal {claim.request}") for claim in claimed]
+        reasons = [(claim.payment.raw, f"withdrawal {claim.request}") for claim in claims]
         reasons += [
-            (rises.get(token, 0), ABOVE_MAX_LIVE_VALUE),
-            (unused, ABOVE_USE_CASH),
-            (rest, why),
+            (excluded_rises_raw.get(token, 0), ABOVE_MAX_LIVE_VALUE),
+            (unused_cash_raw, ABOVE_USE_CASH),
+            (reserve_left_raw, why),
             (
                 native_coin.floor_wei(step.limits) if asset.native else 0,
                 "limits.native_floor, for gas",
             ),
         ]
         for raw, reason in reasons:
-            if (kept := min(raw, free)) > 0:
-                amounts.append((token, kept, reason))
-                free -= kept
+            if (counted_raw := min(raw, uncounted_raw)) > 0:
+                amounts.append((token, counted_raw, reason))
+                uncounted_raw -= counted_raw
     return tuple(amounts)

@@ -36,9 +36,9 @@ from agent.policy.one_sided import restrict_to_side
 from agent.reference import reference_prices
 from agent.units import Value, floor_int, format_time, value_text
 
-LASTS_S = 7 * 86_400
+MAX_DURATION_S = 7 * 86_400
 """Longest duration of a purchase in parts; any remainder then counts as drift."""
-NONE = Fraction(0)
+ZERO = Fraction(0)
 
 
 def is_first_purchase(limits: Limits, history: History) -> bool:
@@ -61,29 +61,31 @@ def with_purchase(step: StepInput, purchase: PurchaseProgress | None) -> StepInp
 
 
 def first_rebalance_name(
-    portfolio: Portfolio, limits: Limits, drifts: Sequence[AssetDrift], wanted: Goal
+    portfolio: Portfolio, limits: Limits, drifts: Sequence[AssetDrift], goal: Goal
 ) -> str:
     """Return the name of a store's first rebalance: a purchase only if the numeraire alone
     is sold.
     """
-    home, least = portfolio.numeraire.address, limits.min_trade or Fraction(1)
-    sells = any(
-        lack <= -least for token, lack in corrections(drifts, wanted).items() if token != home
+    numeraire, min_value = portfolio.numeraire.address, limits.min_trade or Fraction(1)
+    sells_assets = any(
+        value <= -min_value
+        for token, value in corrections(drifts, goal).items()
+        if token != numeraire
     )
-    return "first rebalance" if sells else "first purchase"
+    return "first rebalance" if sells_assets else "first purchase"
 
 
 def uninvested_deposits(history: History) -> dict[str, int]:
     """Return the uninvested part of a top-up's deposits, base units by token: newly confirmed ones,
     and those of the active purchase.
     """
-    left = dict(history.cash_flows.invested)
-    active = history.cash_flows.purchase
-    if active is not None and active.terms.kind is PurchaseKind.TOP_UP:
-        sold = dict(active.sold)
-        for token, raw in active.terms.came:
-            left[token] = left.get(token, 0) + max(0, raw - sold.get(token, 0))
-    return {token: raw for token, raw in left.items() if raw > 0}
+    uninvested_raw = dict(history.cash_flows.invested)
+    active_purchase = history.cash_flows.purchase
+    if active_purchase is not None and active_purchase.terms.kind is PurchaseKind.TOP_UP:
+        sold = dict(active_purchase.sold)
+        for token, raw in active_purchase.terms.came:
+            uninvested_raw[token] = uninvested_raw.get(token, 0) + max(0, raw - sold.get(token, 0))
+    return {token: raw for token, raw in uninvested_raw.items() if raw > 0}
 
 
 def turnover_allowance(step: StepInput) -> Value:
@@ -93,16 +95,20 @@ def turnover_allowance(step: StepInput) -> Value:
     prices = reference_prices(step).by_token
     if is_first_purchase(step.limits, step.history) and not step.history.cash_flows.invested:
         if any(asset.token.address not in prices for asset in step.portfolio.assets):
-            return NONE
+            return ZERO
         drifts = compute_drifts(step, prices)
-        return max(NONE, _moves(drifts, _first(step, drifts)) - step.history.budgets.turnover_24h)
+        return max(
+            ZERO,
+            _moved_value(drifts, _first_purchase_goal(step, drifts))
+            - step.history.budgets.turnover_24h,
+        )
     value = sum(
-        (raw * prices.get(token, NONE) for token, raw in uninvested_deposits(step.history).items()),
-        NONE,
+        (raw * prices.get(token, ZERO) for token, raw in uninvested_deposits(step.history).items()),
+        ZERO,
     )
-    active = step.history.cash_flows.purchase
-    if active is not None and active.terms.kind is PurchaseKind.FIRST:
-        value += max(NONE, active.terms.wish - active.moved)
+    active_purchase = step.history.cash_flows.purchase
+    if active_purchase is not None and active_purchase.terms.kind is PurchaseKind.FIRST:
+        value += max(ZERO, active_purchase.terms.wish - active_purchase.moved)
     return value
 
 
@@ -110,13 +116,13 @@ def purchase_goal(step: StepInput, drifts: Sequence[AssetDrift]) -> Goal:
     """Return the goal of a purchase: the targets, or the goal of the wallet's parts; for a top-up,
     the underweight assets.
     """
-    active = step.history.cash_flows.purchase
-    if active is None:
+    active_purchase = step.history.cash_flows.purchase
+    if active_purchase is None:
         is_first = not step.history.cash_flows.invested
     else:
-        is_first = active.terms.kind is PurchaseKind.FIRST
+        is_first = active_purchase.terms.kind is PurchaseKind.FIRST
     if is_first:
-        return _first(step, drifts)
+        return _first_purchase_goal(step, drifts)
     return goal_to_invest(step, uninvested_deposits(step.history))
 
 
@@ -125,7 +131,7 @@ def format_progress(terms: Purchase, done: int) -> str:
     return f"{terms.kind.value}, part {done + 1} of {max(terms.parts, done + 1)}"
 
 
-def _first(step: StepInput, drifts: Sequence[AssetDrift]) -> Goal:
+def _first_purchase_goal(step: StepInput, drifts: Sequence[AssetDrift]) -> Goal:
     if (goal := divided_goal(step, reference_prices(step).by_token)) is not None:
         return goal
     return restrict_to_side(
@@ -136,11 +142,11 @@ def _first(step: StepInput, drifts: Sequence[AssetDrift]) -> Goal:
     )
 
 
-def _moves(drifts: Sequence[AssetDrift], wanted: Goal) -> Value:
-    lacks = corrections(drifts, wanted).values()
+def _moved_value(drifts: Sequence[AssetDrift], goal: Goal) -> Value:
+    values = corrections(drifts, goal).values()
     return max(
-        sum((lack for lack in lacks if lack > 0), NONE),
-        -sum((lack for lack in lacks if lack < 0), NONE),
+        sum((value for value in values if value > 0), ZERO),
+        -sum((value for value in values if value < 0), ZERO),
     )
 
 
@@ -150,37 +156,41 @@ def decide_part(
     """Return the next part of the active purchase, which needs no price signal and buys towards the
     current targets; None without a purchase.
     """
-    active = step.history.cash_flows.purchase
-    if active is None:
+    active_purchase = step.history.cash_flows.purchase
+    if active_purchase is None:
         return None
-    terms, now_s = active.terms, step.snapshot.head.timestamp_s
+    terms, now_s = active_purchase.terms, step.snapshot.head.timestamp_s
     goal = purchase_goal(step, drifts)
-    lacks = corrections(drifts, goal).values()
-    allowed = turnover_allowance(step)
-    left = sum((lack for lack in lacks if lack > 0), NONE)
-    parts = "1 part" if active.done == 1 else f"{active.done} parts"
-    least = max(Fraction(1), step.limits.min_trade or NONE)
-    message = f"{format_progress(terms, active.done)}: {_money(step.portfolio, left)} to buy"
-    if min(left, allowed) < least or max(abs(lack) for lack in lacks) < least:
-        why = f"done in {parts}"
+    values = corrections(drifts, goal).values()
+    allowance = turnover_allowance(step)
+    left_value = sum((value for value in values if value > 0), ZERO)
+    parts_text = "1 part" if active_purchase.done == 1 else f"{active_purchase.done} parts"
+    min_value = max(Fraction(1), step.limits.min_trade or ZERO)
+    message = f"{format_progress(terms, active_purchase.done)}: {_money(step.portfolio, left_value)} to buy"
+    if min(left_value, allowance) < min_value or max(abs(value) for value in values) < min_value:
+        why = f"done in {parts_text}"
     elif now_s >= terms.expires_s:
         why = (
-            f"its time ended {format_time(terms.expires_s)} after {parts};"
-            f" {_money(step.portfolio, left)} remain, and count as drift"
+            f"its time ended {format_time(terms.expires_s)} after {parts_text};"
+            f" {_money(step.portfolio, left_value)} remain, and count as drift"
         )
-    elif now_s < active.next_s:
-        message += f", next at {format_time(active.next_s)}; {format_cancel(active)}"
-        return Hold(message, active.next_s, "limits.first_purchase"), PurchaseResult()
+    elif now_s < active_purchase.next_s:
+        message += (
+            f", next at {format_time(active_purchase.next_s)}; {format_cancel(active_purchase)}"
+        )
+        return Hold(message, active_purchase.next_s, "limits.first_purchase"), PurchaseResult()
     else:
         by_owner = terms.kind is PurchaseKind.TOP_UP
-        part = PurchasePart(active.done + 1, Fraction(1), left)
-        return Rebalance(message, goal, by_owner=by_owner, apart=allowed), PurchaseResult(part)
+        next_part = PurchasePart(active_purchase.done + 1, Fraction(1), left_value)
+        return Rebalance(message, goal, by_owner=by_owner, apart=allowance), PurchaseResult(
+            next_part
+        )
     return Hold(end_text(terms, why)), PurchaseResult(ended=why)
 
 
-def format_cancel(active: PurchaseProgress) -> str:
+def format_cancel(active_purchase: PurchaseProgress) -> str:
     """Return how the owner ends a purchase that waits."""
-    return f"trimtab limit --cancel {active.id} ends it"
+    return f"trimtab limit --cancel {active_purchase.id} ends it"
 
 
 def end_text(terms: Purchase, why: str) -> str:
@@ -193,10 +203,10 @@ def after_purchase(step: StepInput) -> StepInput:
     costs. Raises Refused as purchase_goal does.
     """
     drifts = compute_drifts(step, reference_prices(step).by_token)
-    lacks = corrections(drifts, purchase_goal(step, drifts))
-    moved = {drift.token: floor_int(lacks[drift.token] / drift.price) for drift in drifts}
+    values = corrections(drifts, purchase_goal(step, drifts))
+    raw_changes = {drift.token: floor_int(values[drift.token] / drift.price) for drift in drifts}
     holdings = tuple(
-        replace(holding, raw=max(0, holding.raw + moved.get(holding.token, 0)))
+        replace(holding, raw=max(0, holding.raw + raw_changes.get(holding.token, 0)))
         for holding in step.snapshot.holdings
     )
     return replace(step, snapshot=replace(step.snapshot, holdings=holdings))

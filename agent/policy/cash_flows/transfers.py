@@ -52,14 +52,12 @@ from agent.units import (
     value_text,
 )
 
-# --- Remainder of limits.payout_per_day, and reserves for open claims.
-
 
 def token_price(portfolio: Portfolio, references: ReferencePrices, token: str) -> Price | None:
     """Return a token's reference price, numeraire base units per base unit; native coin has the
     price of its wrapped token.
     """
-    price = references.prices.get(portfolio.held_as(token))
+    price = references.prices.get(portfolio.priced_as(token))
     if price is None or price.price <= 0:
         return None
     return price.price
@@ -79,33 +77,33 @@ def max_payout_raw(step: StepInput, token: str) -> int:
     """Return the remainder of limits.payout_per_day in base units of `token`, rounded down; 0
     without a price, or while the last 24 h are unknown.
     """
-    room, price = (
+    allowance, price = (
         payout_allowance_left(step.limits, step.history.budgets),
         token_price(step.portfolio, reference_prices(step), token),
     )
-    if room is None:
+    if allowance is None:
         return UINT256_MAX
     if price is None or step.history.budgets.unknown:
         return 0
-    return floor_int(room / price)
+    return floor_int(allowance / price)
 
 
 def reserve_withdrawals(step: StepInput) -> StepInput:
     """Return the step with open withdrawals reserved in their assets, so that targets do not use
     them.
     """
-    return _reserved(step, step.history.cash_flows.claims)
+    return _with_reserves(step, step.history.cash_flows.claims)
 
 
-def reserve_claims(step: StepInput, more: tuple[PendingPayment, ...]) -> StepInput:
+def reserve_claims(step: StepInput, new_claims: tuple[PendingPayment, ...]) -> StepInput:
     """Return the step with additional claims reserved that are not stored yet."""
     history = replace(
         step.history,
         cash_flows=replace(
-            step.history.cash_flows, claims=(*step.history.cash_flows.claims, *more)
+            step.history.cash_flows, claims=(*step.history.cash_flows.claims, *new_claims)
         ),
     )
-    return _reserved(replace(step, history=history), more)
+    return _with_reserves(replace(step, history=history), new_claims)
 
 
 def reserve_pending_deposits(step: StepInput) -> StepInput:
@@ -117,43 +115,49 @@ def reserve_pending_deposits(step: StepInput) -> StepInput:
     bound.
     """
     step = cash_limit.restore_excluded(step)
-    came: dict[str, int] = {}
+    pending_raw: dict[str, int] = {}
     for flow in step.history.cash_flows.unexplained:
-        if flow.holds and flow.delta_raw > 0:
+        if flow.blocks_trading and flow.delta_raw > 0:
             if flow.token == NATIVE:
                 token = step.portfolio.wrapped_native
             else:
                 token = flow.token
-            came[token] = came.get(token, 0) + flow.delta_raw
-    if not came:
+            pending_raw[token] = pending_raw.get(token, 0) + flow.delta_raw
+    if not pending_raw:
         return step
     balances = native_coin.held_balances(step)
 
-    def kept(asset: Asset) -> Asset:
+    def with_reserve(asset: Asset) -> Asset:
         token = asset.token.address
-        claimed = sum(
+        claimed_raw = sum(
             claim.payment.raw
             for claim in step.history.cash_flows.claims
             if claim.payment.token == token
         )
-        there = balances.get(token, 0) - native_coin.reserved_raw(step.limits, asset) + claimed
+        unreserved_raw = (
+            balances.get(token, 0) - native_coin.reserved_raw(step.limits, asset) + claimed_raw
+        )
         return replace(
-            asset, reserve_raw=asset.reserve_raw + max(0, min(came.get(token, 0), there))
+            asset,
+            reserve_raw=asset.reserve_raw + max(0, min(pending_raw.get(token, 0), unreserved_raw)),
         )
 
     return replace(
-        step, portfolio=replace(step.portfolio, assets=tuple(map(kept, step.portfolio.assets)))
+        step,
+        portfolio=replace(step.portfolio, assets=tuple(map(with_reserve, step.portfolio.assets))),
     )
 
 
-def _reserved(step: StepInput, claims: tuple[PendingPayment, ...]) -> StepInput:
+def _with_reserves(step: StepInput, claims: tuple[PendingPayment, ...]) -> StepInput:
     if not claims:
         return step
-    kept: dict[str, int] = {}
+    claimed_raw: dict[str, int] = {}
     for claim in claims:
-        kept[claim.payment.token] = kept.get(claim.payment.token, 0) + claim.payment.raw
+        claimed_raw[claim.payment.token] = (
+            claimed_raw.get(claim.payment.token, 0) + claim.payment.raw
+        )
     assets = tuple(
-        replace(asset, reserve_raw=asset.reserve_raw + kept.get(asset.token.address, 0))
+        replace(asset, reserve_raw=asset.reserve_raw + claimed_raw.get(asset.token.address, 0))
         for asset in step.portfolio.assets
     )
     return replace(step, portfolio=replace(step.portfolio, assets=assets))
@@ -179,49 +183,51 @@ def open_withdrawal_reason(step: StepInput) -> str:
     claim is covered.
     """
     for claim in step.history.cash_flows.claims:
-        short = shortfall_raw(
+        short_raw = shortfall_raw(
             step.portfolio, step.limits, native_coin.held_balances(step), claim.payment.token
         )
         label = step.portfolio.token(claim.payment.token).label
-        if (parts := claim.parts) is not None and is_auto_resumed(step.snapshot, parts):
-            if short:
-                lacks = f"{format_payment(step.portfolio, Payment(claim.payment.token, short))} {label} missing"
+        if (progress := claim.parts) is not None and is_auto_resumed(step.snapshot, progress):
+            if short_raw:
+                missing_text = f"{format_payment(step.portfolio, Payment(claim.payment.token, short_raw))} {label} missing"
             else:
-                lacks = "fully raised, ready to pay"
+                missing_text = "fully raised, ready to pay"
             number = (
-                counted(
+                progress_now(
                     step.portfolio,
                     step.limits,
                     native_coin.held_balances(step),
-                    parts,
+                    progress,
                     claim.payment.token,
                 ).done
                 + 1
             )
-            message = (
-                f"part {number} of about {max(parts.count, number)} next at"
-                f" {format_time(parts.next_s)} by"
+            part_text = (
+                f"part {number} of about {max(progress.count, number)} next at"
+                f" {format_time(progress.next_s)} by"
             )
             return (
-                f"withdrawal {claim.request}: {lacks}; {message if short else 'the next cycle of'}"
+                f"withdrawal {claim.request}: {missing_text}; {part_text if short_raw else 'the next cycle of'}"
                 f" trimtab run --send; trimtab withdraw --release {claim.request} cancels it"
             )
-        if short > 0:
-            lacks = f"{format_payment(step.portfolio, Payment(claim.payment.token, short))} {label}"
+        if short_raw > 0:
+            missing_text = (
+                f"{format_payment(step.portfolio, Payment(claim.payment.token, short_raw))} {label}"
+            )
             if not claim.request:  # planned, not stored
-                return f"this withdrawal is short of {lacks}"
+                return f"this withdrawal is short of {missing_text}"
             return (
-                f"withdrawal {claim.request} is short of {lacks}: trimtab withdraw --resume"
+                f"withdrawal {claim.request} is short of {missing_text}: trimtab withdraw --resume"
                 f" {claim.request} continues it, --release {claim.request} cancels it"
             )
     return ""
 
 
-def is_auto_resumed(snapshot: Snapshot, parts: WithdrawalProgress) -> bool:
+def is_auto_resumed(snapshot: Snapshot, progress: WithdrawalProgress) -> bool:
     """True while `trimtab run` continues a withdrawal in parts; after that the owner has to resume
     it.
     """
-    return snapshot.head.timestamp_s < parts.until_s
+    return snapshot.head.timestamp_s < progress.until_s
 
 
 def next_part_s(snapshot: Snapshot, claims: Sequence[PendingPayment]) -> int | None:
@@ -247,18 +253,20 @@ def parts_done(step: StepInput, token: str) -> int:
     )
     return next(
         (
-            counted(step.portfolio, step.limits, native_coin.held_balances(step), parts, token).done
-            for parts in open_parts
+            progress_now(
+                step.portfolio, step.limits, native_coin.held_balances(step), progress, token
+            ).done
+            for progress in open_parts
         ),
         0,
     )
 
 
-def counted(
+def progress_now(
     portfolio: Portfolio,
     limits: Limits,
     balances: Mapping[str, int],
-    parts: WithdrawalProgress,
+    progress: WithdrawalProgress,
     token: str,
 ) -> WithdrawalProgress:
     """Return the progress with the current part done if the shortfall of `token` has shrunk since
@@ -266,9 +274,9 @@ def counted(
 
     A process that is killed before it records the part leaves this state.
     """
-    if shortfall_raw(portfolio, limits, balances, token) >= parts.lacked_raw:
-        return parts
-    return replace(parts, done=parts.done + 1, lacked_raw=0)
+    if shortfall_raw(portfolio, limits, balances, token) >= progress.lacked_raw:
+        return progress
+    return replace(progress, done=progress.done + 1, lacked_raw=0)
 
 
 def format_payment(portfolio: Portfolio, payment: Payment) -> str:
@@ -294,36 +302,45 @@ def goal_to_raise(step: StepInput, token: str) -> Goal:
             f"{step.portfolio.token(token).label} has no reference price",
             remedy="give the asset a feed",
         )
-    need = (
+    needed_value = (
         shortfall_raw(step.portfolio, step.limits, native_coin.held_balances(step), token) * price
     )
     others = [drift for drift in drifts if drift.token != token]
-    free = {other.token: other.investable_raw * other.price for other in others}
-    if need > (there := sum(free.values(), Fraction(0))):
+    free_values = {other.token: other.investable_raw * other.price for other in others}
+    if needed_value > (available := sum(free_values.values(), Fraction(0))):
         raise insufficient_balance(
-            step.portfolio, step.limits, step.history.cash_flows, need, there
+            step.portfolio, step.limits, step.history.cash_flows, needed_value, available
         )
-    gross = _gross(step.limits, need, there)
-    left = investable_total(drifts) - need
-    over = {
+    gross_value = _gross_value(step.limits, needed_value, available)
+    value_after = investable_total(drifts) - needed_value
+    surplus_values = {
         asset_drift.token: min(
-            free[asset_drift.token],
-            max(Fraction(0), asset_drift.value - left * Fraction(asset_drift.target_bps, BPS)),
+            free_values[asset_drift.token],
+            max(
+                Fraction(0), asset_drift.value - value_after * Fraction(asset_drift.target_bps, BPS)
+            ),
         )
         for asset_drift in others
     }
-    sold = _taken(over, gross, step.limits.min_trade or Fraction(0), free)
-    rest = gross - sum(sold.values(), Fraction(0))
-    if rest > 0:  # every asset is at or below its target, so take the remainder in proportion
-        room = {name: free[name] - sold.get(name, Fraction(0)) for name in free}
-        whole = sum(room.values(), Fraction(0))
-        sold = {
-            name: sold.get(name, Fraction(0)) + (rest * room[name] / whole if whole else 0)
-            for name in free
+    sold_values = _sales(
+        surplus_values, gross_value, step.limits.min_trade or Fraction(0), free_values
+    )
+    remainder = gross_value - sum(sold_values.values(), Fraction(0))
+    if remainder > 0:  # every asset is at or below its target, so take the remainder in proportion
+        unsold_values = {
+            sold_token: free_values[sold_token] - sold_values.get(sold_token, Fraction(0))
+            for sold_token in free_values
         }
-    return _moved(
+        total_unsold = sum(unsold_values.values(), Fraction(0))
+        sold_values = {
+            sold_token: sold_values.get(sold_token, Fraction(0))
+            + (remainder * unsold_values[sold_token] / total_unsold if total_unsold else 0)
+            for sold_token in free_values
+        }
+    return _goal_after(
         drifts,
-        {name: -value for name, value in sold.items()} | {token: sum(sold.values(), Fraction(0))},
+        {sold_token: -value for sold_token, value in sold_values.items()}
+        | {token: sum(sold_values.values(), Fraction(0))},
     )
 
 
@@ -332,24 +349,26 @@ def gross_sale_value(step: StepInput, token: str) -> Value:
     the turnover limits.
     """
     price = token_price(step.portfolio, reference_prices(step), token) or Fraction(0)
-    there = sum(
+    available = sum(
         (drift.investable_raw * drift.price for drift in _drifts(step) if drift.token != token),
         Fraction(0),
     )
-    return _gross(
+    return _gross_value(
         step.limits,
         shortfall_raw(step.portfolio, step.limits, native_coin.held_balances(step), token) * price,
-        there,
+        available,
     )
 
 
-def _gross(limits: Limits, need: Value, there: Value) -> Value:
-    return min(there, max(need * (1 + _margin(limits)), limits.min_trade or Fraction(0)))
+def _gross_value(limits: Limits, needed_value: Value, available: Value) -> Value:
+    return min(
+        available, max(needed_value * (1 + _margin(limits)), limits.min_trade or Fraction(0))
+    )
 
 
-def goal_to_invest(step: StepInput, came: Mapping[str, int]) -> Goal:
-    """Return the goal that invests `came` (base units by asset) in the underweight assets; nothing
-    else is sold.
+def goal_to_invest(step: StepInput, deposits: Mapping[str, int]) -> Goal:
+    """Return the goal that invests `deposits` (base units by asset) in the underweight assets;
+    nothing else is sold.
 
     Only the part of a deposited asset above its own target is sold, and only that part bears the
     cost of the swaps. If the shortfalls are smaller, the remainder stays. Raises Refused while the
@@ -358,38 +377,43 @@ def goal_to_invest(step: StepInput, came: Mapping[str, int]) -> Goal:
     if why := unknown_value_reason(step):
         raise Refused(why, remedy="see trimtab status; invest once it is known")
     drifts = _drifts(step)
-    whole = investable_total(drifts)
-    missing = {
-        drift.token: Fraction(drift.target_bps, BPS) * whole - drift.value for drift in drifts
+    total = investable_total(drifts)
+    value_gaps = {
+        drift.token: Fraction(drift.target_bps, BPS) * total - drift.value for drift in drifts
     }
-    spare = {
+    spare_values = {
         asset_drift.token: min(
-            came[asset_drift.token] * asset_drift.price,
+            deposits[asset_drift.token] * asset_drift.price,
             asset_drift.investable_raw * asset_drift.price,
-            -missing[asset_drift.token],
+            -value_gaps[asset_drift.token],
         )
         for asset_drift in drifts
-        if came.get(asset_drift.token, 0) > 0 and missing[asset_drift.token] < 0
+        if deposits.get(asset_drift.token, 0) > 0 and value_gaps[asset_drift.token] < 0
     }
-    short = {name: value for name, value in missing.items() if value > 0}
-    moved = min(sum(spare.values(), Fraction(0)), sum(short.values(), Fraction(0)))
-    if moved <= 0:
-        return _moved(drifts, {})
-    out, into = moved / sum(spare.values(), Fraction(0)), moved / sum(short.values(), Fraction(0))
-    goal = _moved(
-        drifts,
-        {name: -value * out for name, value in spare.items()}
-        | {name: value * into for name, value in short.items()},
+    shortfalls = {token: value for token, value in value_gaps.items() if value > 0}
+    moved_value = min(
+        sum(spare_values.values(), Fraction(0)), sum(shortfalls.values(), Fraction(0))
     )
-    most = tuple(
-        (drift.token, min(came[drift.token], drift.investable_raw))
+    if moved_value <= 0:
+        return _goal_after(drifts, {})
+    sold_fraction, filled_fraction = (
+        moved_value / sum(spare_values.values(), Fraction(0)),
+        moved_value / sum(shortfalls.values(), Fraction(0)),
+    )
+    goal = _goal_after(
+        drifts,
+        {token: -value * sold_fraction for token, value in spare_values.items()}
+        | {token: value * filled_fraction for token, value in shortfalls.items()},
+    )
+    max_sales = tuple(
+        (drift.token, min(deposits[drift.token], drift.investable_raw))
         for drift in drifts
-        if drift.token in spare
+        if drift.token in spare_values
     )
     return replace(
         goal,
-        unsold=tuple(drift.token for drift in drifts if drift.token not in spare),
-        sell_at_most=most,
+        unsold=tuple(drift.token for drift in drifts if drift.token not in spare_values),
+        sell_at_most=max_sales,
     )
 
 
@@ -397,24 +421,34 @@ def insufficient_balance(
     portfolio: Portfolio,
     limits: Limits,
     cash_flows: CashFlows,
-    asked: Value,
-    there: Value,
-    own: Value | None = None,
+    requested: Value,
+    available_value: Value,
+    value_without_sale: Value | None = None,
 ) -> Refused:
-    """Return the refusal with the shortfall and any withheld unexplained deposits. `own` is the
-    value that needs no sale, in addition to `asked` and `there`; None names no sales.
+    """Return the refusal with the shortfall and any withheld unexplained deposits.
+    `value_without_sale` is the part of the request that is held already and needs no sale; it is
+    added to both amounts. With None the message does not mention sales.
     """
-    numeraire, kept = portfolio.numeraire, own or Fraction(0)
-    needed, available, short, sold = (
+    numeraire, unsold_value = portfolio.numeraire, value_without_sale or Fraction(0)
+    needed_text, available_text, short_text, sold_text = (
         f"{value_text(value, numeraire.decimals, 2)} {numeraire.label}"
-        for value in (asked + kept, there + kept, asked - there, there)
+        for value in (
+            requested + unsold_value,
+            available_value + unsold_value,
+            requested - available_value,
+            available_value,
+        )
     )
-    sales = "" if own is None else f", {sold} of it only by sales, before their costs"
+    sales = (
+        ""
+        if value_without_sale is None
+        else f", {sold_text} of it only by sales, before their costs"
+    )
     return Refused(
-        f"insufficient balance: short by {short}; the value available for it is {available}{sales}",
-        (Verdict("holdings", needed, available, False),),
+        f"insufficient balance: short by {short_text}; the value available for it is {available_text}{sales}",
+        (Verdict("holdings", needed_text, available_text, False),),
         "withdraw less; reserves, gas money and positions in pools are not "
-        f"sold{'; ' * bool(halted := balance_changes.halt_reason(portfolio, limits, cash_flows))}{halted}",
+        f"sold{'; ' * bool(halt_text := balance_changes.halt_reason(portfolio, limits, cash_flows))}{halt_text}",
     )
 
 
@@ -431,41 +465,46 @@ def proportional_amounts(step: StepInput, value: Value) -> dict[str, int]:
 
     Raises Refused if the free assets are worth less.
     """
-    free = {drift.token: (drift.investable_raw, drift.price) for drift in _drifts(step)}
-    there = sum((raw * price for raw, price in free.values()), Fraction(0))
-    if value > there:
+    raw_and_price = {drift.token: (drift.investable_raw, drift.price) for drift in _drifts(step)}
+    available = sum((raw * price for raw, price in raw_and_price.values()), Fraction(0))
+    if value > available:
         raise insufficient_balance(
-            step.portfolio, step.limits, step.history.cash_flows, value, there
+            step.portfolio, step.limits, step.history.cash_flows, value, available
         )
     return {
-        name: part
-        for name, (raw, _) in free.items()
-        if (part := floor_int(raw * value / there)) > 0
+        token: part_raw
+        for token, (raw, _) in raw_and_price.items()
+        if (part_raw := floor_int(raw * value / available)) > 0
     }
 
 
-def _taken(
-    over: Mapping[str, Value], gross: Value, least: Value, free: Mapping[str, Value]
+def _sales(
+    surplus_values: Mapping[str, Value],
+    gross_value: Value,
+    min_value: Value,
+    free_values: Mapping[str, Value],
 ) -> dict[str, Value]:
     """Return the value to sell of each asset, from the largest surplus to the smallest, until
-    `gross` is reached; the last sale is at least `least` if that much is free.
+    `gross_value` is reached; the last sale is at least `min_value` if that much is free.
     """
-    sold: dict[str, Value] = {}
-    for name in sorted(over, key=lambda one: over[one], reverse=True):
-        missing = gross - sum(sold.values(), Fraction(0))
-        if missing <= 0 or over[name] <= 0:
+    sold_values: dict[str, Value] = {}
+    for sold_token in sorted(surplus_values, key=lambda token: surplus_values[token], reverse=True):
+        missing_value = gross_value - sum(sold_values.values(), Fraction(0))
+        if missing_value <= 0 or surplus_values[sold_token] <= 0:
             break
-        part = min(over[name], missing)
-        sold[name] = part if part >= least else min(least, free[name])
-    return sold
+        sale_value = min(surplus_values[sold_token], missing_value)
+        sold_values[sold_token] = (
+            sale_value if sale_value >= min_value else min(min_value, free_values[sold_token])
+        )
+    return sold_values
 
 
-def _moved(drifts: tuple[AssetDrift, ...], changes: Mapping[str, Value]) -> Goal:
-    whole = investable_total(drifts)
+def _goal_after(drifts: tuple[AssetDrift, ...], changes: Mapping[str, Value]) -> Goal:
+    total = investable_total(drifts)
     shares = [
         (
             drift.token,
-            (drift.value + changes.get(drift.token, Fraction(0))) / whole if whole else Fraction(0),
+            (drift.value + changes.get(drift.token, Fraction(0))) / total if total else Fraction(0),
         )
         for drift in drifts
     ]
@@ -481,71 +520,74 @@ def _margin(limits: Limits) -> Fraction:
 
 def _drifts(step: StepInput) -> tuple[AssetDrift, ...]:
     prices = reference_prices(step).by_token
-    lacking = [
+    unpriced = [
         asset.token.label for asset in step.portfolio.assets if asset.token.address not in prices
     ]
-    if lacking:
-        raise Refused(f"{', '.join(lacking)}: no reference price", remedy="see trimtab doctor")
+    if unpriced:
+        raise Refused(f"{', '.join(unpriced)}: no reference price", remedy="see trimtab doctor")
     return compute_drifts(step, prices)
 
 
 def investable_deposits(
-    step: StepInput, came: Sequence[ExternalTransfer]
+    step: StepInput, deposits: Sequence[ExternalTransfer]
 ) -> tuple[ExternalTransfer, ...]:
     """Return the increases, given oldest first, that fit below portfolio.max_live_value.
 
     Each counts as a whole, in this order, so that a later deposit takes no room from an earlier
     one. Raises Refused if none fits.
     """
-    limit, whole = step.limits.max_live_value, restore_excluded(step)
-    if limit is None or not came:
-        return tuple(came)
-    prices = reference_prices(whole).by_token
+    max_value, restored_step = step.limits.max_live_value, restore_excluded(step)
+    if max_value is None or not deposits:
+        return tuple(deposits)
+    prices = reference_prices(restored_step).by_token
     try:
-        standing = compute_drifts(whole, prices)
+        drifts = compute_drifts(restored_step, prices)
     except Refused:
-        return tuple(came)  # if unknown, planning reports the refusal
-    free = {drift.token: drift.investable_raw for drift in standing}
-    risen = rises_after_sales(
-        native_coin.held_balances(whole),
-        whole.portfolio,
-        unexplained_rises(whole.portfolio, whole.history.cash_flows),
+        return tuple(deposits)  # if unknown, planning reports the refusal
+    investable_raw = {drift.token: drift.investable_raw for drift in drifts}
+    rises = rises_after_sales(
+        native_coin.held_balances(restored_step),
+        restored_step.portfolio,
+        unexplained_rises(restored_step.portfolio, restored_step.history.cash_flows),
         prices,
     )
-    rose = sum(
+    rises_value = sum(
         (
-            min(free.get(token, 0), max(0, raw)) * prices[token]
-            for token, raw in risen.items()
-            if token in free
+            min(investable_raw.get(token, 0), max(0, raw)) * prices[token]
+            for token, raw in rises.items()
+            if token in investable_raw
         ),
         Fraction(0),
     )
-    managed_value = portfolio_total(whole, standing) - rose
-    room, taken = limit - managed_value, list[ExternalTransfer]()
-    for flow in came:
-        if (value := _value(whole.portfolio, flow, prices)) <= room:
-            taken.append(flow)
-            room -= value
-    if not taken:
+    managed_value = portfolio_total(restored_step, drifts) - rises_value
+    room_value, fitting_deposits = max_value - managed_value, list[ExternalTransfer]()
+    for flow in deposits:
+        if (value := _value(restored_step.portfolio, flow, prices)) <= room_value:
+            fitting_deposits.append(flow)
+            room_value -= value
+    if not fitting_deposits:
         numeraire = step.portfolio.numeraire
-        managed, most = (
+        managed_text, limit_text = (
             f"{value_text(bound, numeraire.decimals, 2)} {numeraire.label}"
-            for bound in (managed_value, limit)
+            for bound in (managed_value, max_value)
         )
-        smallest = min(_value(whole.portfolio, flow, prices) for flow in came)
-        came_words = f"{value_text(smallest, numeraire.decimals, 2)} {numeraire.label}"
+        smallest = min(_value(restored_step.portfolio, flow, prices) for flow in deposits)
+        deposit_text = f"{value_text(smallest, numeraire.decimals, 2)} {numeraire.label}"
         raise Refused(
-            f"{came_words} invested on top of {managed} would exceed portfolio.max_live_value of"
-            f" {most}",
+            f"{deposit_text} invested on top of {managed_text} would exceed portfolio.max_live_value of"
+            f" {limit_text}",
             (
                 Verdict(
-                    "max_live_value", f"{managed} and {came_words} more", f"at most {most}", False
+                    "max_live_value",
+                    f"{managed_text} and {deposit_text} more",
+                    f"at most {limit_text}",
+                    False,
                 ),
             ),
             "raise it with trimtab edit --set portfolio.max_live_value=AMOUNT, or send less",
         )
-    return tuple(taken)
+    return tuple(fitting_deposits)
 
 
 def _value(portfolio: Portfolio, flow: ExternalTransfer, prices: Mapping[str, Price]) -> Fraction:
-    return flow.delta_raw * prices[portfolio.held_as(flow.token)]
+    return flow.delta_raw * prices[portfolio.priced_as(flow.token)]

@@ -21,24 +21,25 @@ def sell_triggered_exits(context: DecisionContext) -> DecisionResult | None:
     if context.stop:
         return None
     step, drifts = context.step, context.drifts
-    if (leaving := exits.triggered_exit(step, drifts)) is None:
+    if (sale := exits.triggered_exit(step, drifts)) is None:
         return first_result(EXITS, context)
-    if first := native_coin.top_up(step, leaving):
-        return context.result(first)
-    return replace(context.result(leaving), exit_token=exits.exit_tokens(step, drifts)[0])
+    if refill := native_coin.top_up(step, sale):
+        return context.result(refill)
+    return replace(context.result(sale), exit_token=exits.exit_tokens(step, drifts)[0])
 
 
 def hold_beside_exit(step: StepInput, result: DecisionResult) -> DecisionResult:
-    """Replace a rebalance whose plan the guards refused with a hold, and one while an exit waits
-    for its blocks: what is bought of the asset now would be sold in the next cycle. Exits continue.
+    """Hold in place of a rebalance if guards refused its plan, or if an exit awaits its confirming
+    blocks: the rebalance might buy what the exit sells in the next cycle. Exits themselves are not
+    held.
     """
     decision = result.decision
     if not isinstance(decision, Rebalance) or decision.exit:
         return result
     if step.progress.spot_held:
         hold = Hold(f"{decision.reason}; {step.progress.spot_held}", result.next_s)
-    elif step.history.orders.states and (waiting := exits.unconfirmed_notes(step, exits_only=True)):
-        hold = rebalances.unconfirmed_hold(decision.reason, "; ".join(waiting))
+    elif step.history.orders.states and (notes := exits.unconfirmed_notes(step, exits_only=True)):
+        hold = rebalances.unconfirmed_hold(decision.reason, "; ".join(notes))
     else:
         return result
     return replace(result.held(hold), reviewed=False)

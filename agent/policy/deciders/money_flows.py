@@ -29,12 +29,12 @@ def wait_for_money_flows(context: DecisionContext) -> DecisionResult | None:
 def continue_purchase(context: DecisionContext) -> DecisionResult | None:
     """Trade the due part of the active purchase, or wait for it."""
     step = context.step
-    if (part := purchases.decide_part(step, context.drifts)) is None:
+    if (decision_and_part := purchases.decide_part(step, context.drifts)) is None:
         return None
-    decision, purchase = part
+    decision, purchase = decision_and_part
     result = replace(context.result(decision), purchase=purchase)
-    for part_of in layers.BESIDE_PURCHASES:
-        result = result.with_layer(part_of(context))
-    if purchase.due is not None and (first := native_coin.top_up(step, decision)):
-        return result.held(first)
+    for layer_part_of in layers.BESIDE_PURCHASES:
+        result = result.with_layer(layer_part_of(context))
+    if purchase.due is not None and (refill := native_coin.top_up(step, decision)):
+        return result.held(refill)
     return result

@@ -30,29 +30,29 @@ from agent.units import format_time
 def rebalance_on_trigger(context: DecisionContext) -> DecisionResult:
     """Rebalance if the trigger fires; else let layers act, or hold."""
     step, prices = context.step, context.prices
-    trigger, zone, drifts = _evaluate_portfolio_trigger(context)
-    trigger = bands.apply_max_weight(step.policy, drifts, trigger)
+    result, zone, drifts = _evaluate_portfolio_trigger(context)
+    result = bands.apply_max_weight(step.policy, drifts, result)
     if (reason := step.progress.continues) and zone is None:
         # The preceding blocks already confirmed the rebalance of which this is the rest.
-        trigger = replace(trigger, fired=True, reason=reason, by_time=True)
+        result = replace(result, fired=True, reason=reason, by_time=True)
     decision: Decision
-    if trigger.fired:
-        decision, reviewed = rebalances.rebalance_or_hold(step, drifts, context.references, trigger)
+    if result.fired:
+        decision, reviewed = rebalances.rebalance_or_hold(step, drifts, context.references, result)
         if isinstance(decision, Rebalance):
             decision, reviewed = rebalances.confirm_rebalance(
-                step, prices, decision, reviewed, trigger.by_time
+                step, prices, decision, reviewed, result.by_time
             )
-        if isinstance(decision, Rebalance) and (first := before_swaps(step, prices)):
-            decision, reviewed = first, False
+        if isinstance(decision, Rebalance) and (before_swap := before_swaps(step, prices)):
+            decision, reviewed = before_swap, False
     else:
         decision = without_swaps(
             step,
             prices,
             rebalances.review_hold(
-                _forecast(step.portfolio, step.policy, step.limits, drifts, trigger)
+                _forecast(step.portfolio, step.policy, step.limits, drifts, result)
             ),
         )
-        reviewed = trigger.due
+        reviewed = result.due
     if (refill := native_coin.top_up(step, decision)) is not None:
         decision, reviewed = refill, False
     return DecisionResult(
@@ -61,8 +61,8 @@ def rebalance_on_trigger(context: DecisionContext) -> DecisionResult:
         context.references,
         reviewed,
         zone,
-        trigger.reviews if reviewed else (),
-        trigger.next_s,
+        result.reviews if reviewed else (),
+        result.next_s,
     )
 
 
@@ -94,23 +94,23 @@ def _forecast(
     policy: Policy,
     limits: Limits,
     drifts: tuple[AssetDrift, ...],
-    trigger: TriggerResult,
+    result: TriggerResult,
 ) -> TriggerResult:
     """Return the result of a review that executes later, with the trades it would make now."""
-    if trigger.waits_s is None:
-        return trigger
-    least = max(Fraction(1), limits.min_trade or Fraction(1))
+    if result.waits_s is None:
+        return result
+    min_value = max(Fraction(1), limits.min_trade or Fraction(1))
     values = corrections(drifts, rebalances.goal_now(portfolio, policy, drifts)).values()
     trades = [
         f"{'sell' if value < 0 else 'buy'} {format_money(portfolio, abs(value))} of {drift.symbol}"
         for drift, value in zip(drifts, values, strict=True)
-        if drift.token != portfolio.numeraire.address and abs(value) >= least
+        if drift.token != portfolio.numeraire.address and abs(value) >= min_value
     ]
-    message = "nothing large enough for a trade"
+    trades_text = "nothing large enough for a trade"
     if trades:
-        message = f"a rebalance would {', '.join(trades)}"
+        trades_text = f"a rebalance would {', '.join(trades)}"
     reason = (
-        f"{trigger.reason}; {message}; executed from {format_time(trigger.waits_s)} on, at"
+        f"{result.reason}; {trades_text}; executed from {format_time(result.waits_s)} on, at"
         " the prices then"
     )
-    return replace(trigger, reason=reason)
+    return replace(result, reason=reason)

@@ -51,10 +51,12 @@ because an attacker who moves the pool before our submission can trigger the bac
 DAY_S = 86_400
 
 
-def retry_at_s(one: SubmissionRefusal) -> int:
+def retry_at_s(refusal: SubmissionRefusal) -> int:
     """Return the chain time from which an exit refused at submission is tried again."""
-    more = one.times - FREE_RETRIES
-    return one.at_s + (0 if more <= 0 else min(BACKOFF_S << min(more - 1, 16), MAX_BACKOFF_S))
+    excess_times = refusal.times - FREE_RETRIES
+    return refusal.at_s + (
+        0 if excess_times <= 0 else min(BACKOFF_S << min(excess_times - 1, 16), MAX_BACKOFF_S)
+    )
 
 
 def backing_off(snapshot: Snapshot, failures: Failures, token: str) -> BlockedExit | None:
@@ -64,58 +66,62 @@ def backing_off(snapshot: Snapshot, failures: Failures, token: str) -> BlockedEx
     now_s = snapshot.head.timestamp_s
     for refusal in failures.submission_refusals:
         if refusal.token == token and refusal.at_s <= now_s < retry_at_s(refusal):
-            why = f"{refusal.why}; {_often(refusal)}, so it backs off until {format_time(retry_at_s(refusal))}"
+            why = f"{refusal.why}; {_times_text(refusal)}, so it backs off until {format_time(retry_at_s(refusal))}"
             return BlockedExit(token, why, RETRY_REMEDY)
     return None
 
 
 def add_submission_refusal(
-    snapshot: Snapshot, failures: Failures, refused: BlockedExit
+    snapshot: Snapshot, failures: Failures, refused_exit: BlockedExit
 ) -> tuple[SubmissionRefusal, ...]:
     """Return the refusals to store after this exit was refused at submission; refusals less than a
     day apart count as consecutive.
     """
-    now_s, known = (
+    now_s, refusals = (
         snapshot.head.timestamp_s,
         {refusal.token: refusal for refusal in failures.submission_refusals},
     )
-    before = known.get(refused.token)
-    times = 1 if before is None or now_s - before.at_s > DAY_S else before.times + 1
-    known[refused.token] = SubmissionRefusal(refused.token, now_s, times, refused.why)
-    return tuple(known.values())
+    previous = refusals.get(refused_exit.token)
+    times = 1 if previous is None or now_s - previous.at_s > DAY_S else previous.times + 1
+    refusals[refused_exit.token] = SubmissionRefusal(
+        refused_exit.token, now_s, times, refused_exit.why
+    )
+    return tuple(refusals.values())
 
 
-def avoids_other_tokens(history: History, direct: Collection[str], token: str) -> bool:
+def avoids_other_tokens(history: History, direct_tokens: Collection[str], token: str) -> bool:
     """True if the exit of a token failed, so that a route without other tokens is preferred."""
-    failed = failures.exit_failures(history, token).reverts
+    failure_count = failures.exit_failures(history, token).reverts
     return bool(
-        token in direct
-        or failed
+        token in direct_tokens
+        or failure_count
         or any(refusal.token == token for refusal in history.failures.submission_refusals)
     )
 
 
 def may_go_directly(
-    portfolio: Portfolio, direct: Collection[str], plan: Plan | None, token: str
+    portfolio: Portfolio, direct_tokens: Collection[str], plan: Plan | None, token: str
 ) -> bool:
     """True if the plan sells the token through another one and a plan without it was not tried in
     this step.
     """
-    if plan is None or not token or token in direct:
+    if plan is None or not token or token in direct_tokens:
         return False
-    traded = {one for leg in plan.legs for one in (leg.token_in, leg.token_out)} - {NATIVE}
-    return not traded <= {token, portfolio.numeraire.address}
+    traded_tokens = {
+        token_of_leg for leg in plan.legs for token_of_leg in (leg.token_in, leg.token_out)
+    } - {NATIVE}
+    return not traded_tokens <= {token, portfolio.numeraire.address}
 
 
-def open_submission_refusals(history: History, sold: str) -> tuple[SubmissionRefusal, ...]:
+def open_submission_refusals(history: History, sold_token: str) -> tuple[SubmissionRefusal, ...]:
     """Return the refusals to keep after this token was sold: those of fired exits that are not
     done.
     """
-    fired = _being_sold(history)
+    fired_tokens = _being_sold(history)
     return tuple(
         refusal
         for refusal in history.failures.submission_refusals
-        if refusal.token != sold and {refusal.token, PORTFOLIO} & fired
+        if refusal.token != sold_token and {refusal.token, PORTFOLIO} & fired_tokens
     )
 
 
@@ -123,17 +129,17 @@ def format_retries(portfolio: Portfolio, history: History, texts: Iterable[str])
     """Format the exits refused at submission that are retried in the next cycle, except those of
     the tokens in `texts`.
     """
-    sold, known = _being_sold(history), {*texts}
-    again = [
+    sold_tokens, excluded = _being_sold(history), {*texts}
+    retried_refusals = [
         refusal
         for refusal in history.failures.submission_refusals
-        if refusal.token not in known and {refusal.token, PORTFOLIO} & sold
+        if refusal.token not in excluded and {refusal.token, PORTFOLIO} & sold_tokens
     ]
     return [
-        f"{order_subject(portfolio, submission_refusal.token)}: {submission_refusal.why}; {_often(submission_refusal)}, last at"
+        f"{order_subject(portfolio, submission_refusal.token)}: {submission_refusal.why}; {_times_text(submission_refusal)}, last at"
         f" {format_time(submission_refusal.at_s)}; it is retried in the next cycle; {RETRY_REMEDY}, or"
         f" {disarm_command(portfolio, history.orders, BlockedExit(submission_refusal.token, '', ''))}"
-        for submission_refusal in again
+        for submission_refusal in retried_refusals
     ]
 
 
@@ -145,23 +151,27 @@ def _being_sold(history: History) -> set[str]:
     }
 
 
-def _often(one: SubmissionRefusal) -> str:
-    if one.times == 1:
+def _times_text(refusal: SubmissionRefusal) -> str:
+    if refusal.times == 1:
         return "once"
-    return f"{one.times} times in a row"
+    return f"{refusal.times} times in a row"
 
 
-def exclude_blocked_exits(step: StepInput, found: Iterable[BlockedExit]) -> StepInput:
+def exclude_blocked_exits(step: StepInput, exits: Iterable[BlockedExit]) -> StepInput:
     """Return the step with these exits excluded, so that their assets keep their holdings."""
-    known = {blocked_exit.token for blocked_exit in step.blocked_exits}
-    new = {blocked.token: blocked for blocked in found if blocked.token not in known}
-    if not new:
+    blocked_before = {blocked_exit.token for blocked_exit in step.blocked_exits}
+    new_by_token = {
+        blocked.token: blocked for blocked in exits if blocked.token not in blocked_before
+    }
+    if not new_by_token:
         return step
-    targets, balances = _targets(step, {*new}), native_coin.held_balances(step)
+    targets, balances = _remaining_targets(step, {*new_by_token}), native_coin.held_balances(step)
     for asset in step.portfolio.assets:
-        if (one := new.get(token := asset.token.address)) is not None and token in balances:
+        if (
+            new_exit := new_by_token.get(token := asset.token.address)
+        ) is not None and token in balances:
             raw = max(0, balances[token] - native_coin.reserved_raw(step.limits, asset))
-            new[token] = replace(one, raw=raw)
+            new_by_token[token] = replace(new_exit, raw=raw)
     assets = tuple(
         replace(
             asset,
@@ -169,7 +179,7 @@ def exclude_blocked_exits(step: StepInput, found: Iterable[BlockedExit]) -> Step
                 native_coin.held_balances(step), step.limits, asset
             ),
         )
-        if asset.token.address in new
+        if asset.token.address in new_by_token
         else asset
         for asset in step.portfolio.assets
     )
@@ -177,39 +187,46 @@ def exclude_blocked_exits(step: StepInput, found: Iterable[BlockedExit]) -> Step
         step,
         portfolio=replace(step.portfolio, assets=assets),
         targets=replace(step.targets, effective_bps=tuple(targets.items())),
-        blocked_exits=(*step.blocked_exits, *new.values()),
+        blocked_exits=(*step.blocked_exits, *new_by_token.values()),
     )
 
 
-def _targets(step: StepInput, shut: set[str]) -> dict[str, int]:
+def _remaining_targets(step: StepInput, blocked_tokens: set[str]) -> dict[str, int]:
     """Return the targets of the remaining assets in bps by token.
 
     If the weight of exited assets is held in the numeraire, unsold exits are not part of it yet.
     The other assets therefore keep their value, and the blocked exits reduce the numeraire's share.
     """
-    before = {asset.token.address: asset.target_bps for asset in step.effective_assets}
+    targets_before = {asset.token.address: asset.target_bps for asset in step.effective_assets}
     if step.portfolio.orders.absent is not WeightReallocation.CASH or step.divides_wallet:
-        return before  # redistributed already, or handled by each part of the wallet
+        return targets_before  # redistributed already, or handled by each part of the wallet
     prices = reference_prices(step).by_token
     if not (drifts := _drifts(step, prices)):
-        return before  # the total is unknown, so only exits are decided
-    whole = investable_total(drifts)
-    left = whole - sum(
-        (drift.investable_raw * drift.price for drift in drifts if drift.token in shut), Fraction(0)
+        return targets_before  # the total is unknown, so only exits are decided
+    total = investable_total(drifts)
+    unblocked_total = total - sum(
+        (drift.investable_raw * drift.price for drift in drifts if drift.token in blocked_tokens),
+        Fraction(0),
     )
-    if left <= 0:
-        return before
+    if unblocked_total <= 0:
+        return targets_before
     numeraire = step.portfolio.numeraire.address
-    others = {token: bps * whole / left for token, bps in before.items() if token != numeraire}
-    rest = max(Fraction(0), BPS - sum(others.values(), Fraction(0)))
-    shares = largest_remainder([others.get(token, rest) for token in before])
-    return dict(zip(before, shares, strict=True))
+    other_targets = {
+        token: bps * total / unblocked_total
+        for token, bps in targets_before.items()
+        if token != numeraire
+    }
+    numeraire_bps = max(Fraction(0), BPS - sum(other_targets.values(), Fraction(0)))
+    shares = largest_remainder(
+        [other_targets.get(token, numeraire_bps) for token in targets_before]
+    )
+    return dict(zip(targets_before, shares, strict=True))
 
 
-def excluded_tokens(targets: EffectiveTargets, blocked: Sequence[BlockedExit]) -> set[str]:
+def excluded_tokens(targets: EffectiveTargets, blocked_exits: Sequence[BlockedExit]) -> set[str]:
     """Return excluded tokens: in quarantine, or with a blocked exit."""
     return {token.token for token in targets.quarantine} | {
-        blocked_exit.token for blocked_exit in blocked
+        blocked_exit.token for blocked_exit in blocked_exits
     }
 
 
@@ -217,37 +234,37 @@ def format_blocked_exits(step: StepInput, only: Iterable[str] | None = None) -> 
     """Format blocked exits, of all tokens or of `only`, with reason and remedies; empty without
     any.
     """
-    blocked: Sequence[BlockedExit] = step.blocked_exits
+    shown_exits: Sequence[BlockedExit] = step.blocked_exits
     if only is not None:
-        blocked = [exit_ for exit_ in step.blocked_exits if exit_.token in {*only}]
+        shown_exits = [exit_ for exit_ in step.blocked_exits if exit_.token in {*only}]
     return "; ".join(
         format_blocked_exit(step.snapshot, step.portfolio, step.history, blocked_exit)
-        for blocked_exit in blocked
+        for blocked_exit in shown_exits
     )
 
 
 def format_blocked_exit(
-    snapshot: Snapshot, portfolio: Portfolio, history: History, one: BlockedExit
+    snapshot: Snapshot, portfolio: Portfolio, history: History, blocked_exit: BlockedExit
 ) -> str:
     """Format one blocked exit: the order, the reason, and the remedy."""
-    label, back = (
-        order_subject(portfolio, one.token),
-        disarm_command(portfolio, history.orders, one),
+    label, disarm_text = (
+        order_subject(portfolio, blocked_exit.token),
+        disarm_command(portfolio, history.orders, blocked_exit),
     )
-    if backing_off(snapshot, history.failures, one.token):
-        again = "is kept until then"
+    if backing_off(snapshot, history.failures, blocked_exit.token):
+        retry_text = "is kept until then"
     else:
-        again = "is kept and retried in each cycle"
+        retry_text = "is kept and retried in each cycle"
     return (
-        f"{label} is to be sold but cannot be sold now: {one.why}; "
-        f"it {again}; {one.remedy}, or {back}"
+        f"{label} is to be sold but cannot be sold now: {blocked_exit.why}; "
+        f"it {retry_text}; {blocked_exit.remedy}, or {disarm_text}"
     )
 
 
-def disarm_command(portfolio: Portfolio, orders: OrderStates, one: BlockedExit) -> str:
+def disarm_command(portfolio: Portfolio, orders: OrderStates, blocked_exit: BlockedExit) -> str:
     """Return the command that cancels an exit order."""
-    whole = fired_exit_order(orders.states, PORTFOLIO) is not None
+    sells_portfolio = fired_exit_order(orders.states, PORTFOLIO) is not None
     return (
         "cancel the order: trimtab orders disarm"
-        f" {PORTFOLIO if whole else order_subject(portfolio, one.token)}"
+        f" {PORTFOLIO if sells_portfolio else order_subject(portfolio, blocked_exit.token)}"
     )

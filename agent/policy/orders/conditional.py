@@ -52,7 +52,7 @@ from agent.units import BPS, Price, Value, floor_int, format_percent, format_tim
 # text.
 
 
-FIGURES = 7
+PRICE_FIGURES = 7
 """Significant figures of a price in messages."""
 
 
@@ -78,7 +78,7 @@ def arm_order(
     order: ConditionalOrder,
     price: Price,
     now_s: int,
-    book: OrdersConfig,
+    order_settings: OrdersConfig,
     entry: ConditionalOrder | None = None,
 ) -> ConditionalOrder:
     """Return the order armed at `price`. Shares of exits count from the level of `entry`, if one is
@@ -89,53 +89,51 @@ def arm_order(
     price is refused if the config says so.
     """
     if entry is None or not order.is_exit:
-        counts_from = price
+        basis = price
     else:
-        counts_from = trigger_price(entry) or price
+        basis = trigger_price(entry) or price
     return require_valid_level(
-        replace(
-            order, stage=OrderStage.ARMED, basis=counts_from, mark=price, at=None, since_s=now_s
-        ),
+        replace(order, stage=OrderStage.ARMED, basis=basis, mark=price, at=None, since_s=now_s),
         price,
-        book,
+        order_settings,
     )
 
 
 def require_valid_level(
-    order: ConditionalOrder, price: Price, book: OrdersConfig
+    order: ConditionalOrder, price: Price, order_settings: OrdersConfig
 ) -> ConditionalOrder:
     """Return the order if its level fits `price`. Raises Refused otherwise."""
-    at, room = trigger_price(order), Fraction(book.hysteresis_bps, BPS)
-    if at is None or at <= 0:
+    level, hysteresis = trigger_price(order), Fraction(order_settings.hysteresis_bps, BPS)
+    if level is None or level <= 0:
         raise Refused(
             "its level is at or below zero, so it can never fire",
             remedy="write a price above zero, or less than 100%",
         )
     match order.kind:
         case OrderKind.ENTRY:
-            if at >= price and book.refuse_filled:
+            if level >= price and order_settings.refuse_filled:
                 raise Refused(
                     "its level is at or above the price, so it is bought immediately",
                     remedy="lower it, or remove it",
                 )
         case OrderKind.TAKE_PROFIT:
-            if at <= price:
+            if level <= price:
                 raise Refused(
                     "its level is not above the price", remedy="raise it, or sell manually"
                 )
-            if at < price * (1 + room):
+            if level < price * (1 + hysteresis):
                 raise Refused(
-                    f"its level is within the hysteresis of {format_percent(room)} of the price",
+                    f"its level is within the hysteresis of {format_percent(hysteresis)} of the price",
                     remedy="raise it",
                 )
         case OrderKind.STOP_LOSS | OrderKind.TRAILING_STOP:
-            if at >= price:
+            if level >= price:
                 raise Refused(
                     "its level is not below the price", remedy="lower it, or sell manually"
                 )
-            if at > price * (1 - room):
+            if level > price * (1 - hysteresis):
                 raise Refused(
-                    f"its level is within the hysteresis of {format_percent(room)} of the price",
+                    f"its level is within the hysteresis of {format_percent(hysteresis)} of the price",
                     remedy="lower it",
                 )
     return order
@@ -153,12 +151,12 @@ def waits_for_entry(kind: OrderKind, entry: ConditionalOrder | None) -> bool:
 
 def was_filled_when_armed(order: ConditionalOrder) -> bool:
     """True if an entry was at or above the price when it was armed, so it delayed no purchase."""
-    at = trigger_price(order)
+    level = trigger_price(order)
     return (
         order.kind is OrderKind.ENTRY
         and order.basis is not None
-        and at is not None
-        and at >= order.basis
+        and level is not None
+        and level >= order.basis
     )
 
 
@@ -166,10 +164,10 @@ def distance_to_trigger(order: ConditionalOrder, price: Price) -> Fraction | Non
     """Return the relative price move until the order triggers, signed; None while its level is not
     fixed.
     """
-    at = trigger_price(order)
-    if at is None or price <= 0:
+    level = trigger_price(order)
+    if level is None or price <= 0:
         return None
-    return at / price - 1
+    return level / price - 1
 
 
 def order_name(portfolio: Portfolio, order: ConditionalOrder | OrderTerms) -> str:
@@ -202,7 +200,7 @@ def format_order_price(portfolio: Portfolio, token: str, price: Price | None) ->
     except KeyError:
         return "unknown"
     return (
-        f"{price_text(price, decimals, portfolio.numeraire.decimals, FIGURES)}"
+        f"{price_text(price, decimals, portfolio.numeraire.decimals, PRICE_FIGURES)}"
         f" {portfolio.numeraire.label}"
     )
 
@@ -211,8 +209,8 @@ def format_orders(portfolio: Portfolio) -> str:
     """Format all orders as set by their owner, and the destination of exited weight; empty without
     orders.
     """
-    book = portfolio.orders
-    if not book.terms:
+    order_settings = portfolio.orders
+    if not order_settings.terms:
         return ""
     levels = (
         (
@@ -220,16 +218,16 @@ def format_orders(portfolio: Portfolio) -> str:
             if term.share_bps is None
             else f"{term.share_bps / 100:g}%"
         )
-        for term in book.terms
+        for term in order_settings.terms
     )
     texts = [
         f"{order_name(portfolio, terms)} {level}"
-        for terms, level in zip(book.terms, levels, strict=True)
+        for terms, level in zip(order_settings.terms, levels, strict=True)
     ]
-    filled = "refused" if book.refuse_filled else "bought immediately"
+    filled_text = "refused" if order_settings.refuse_filled else "bought immediately"
     return (
-        f"{', '.join(texts)}; absent: {book.absent.value}, hysteresis"
-        f" {book.hysteresis_bps / 100:g}%, an entry above the price is {filled}"
+        f"{', '.join(texts)}; absent: {order_settings.absent.value}, hysteresis"
+        f" {order_settings.hysteresis_bps / 100:g}%, an entry above the price is {filled_text}"
     )
 
 
@@ -275,38 +273,38 @@ UNIT_VALUE_FIGURES = 10**12
 """Denominator of a stored unit value, which is rounded down, because products of exact fractions
 would grow without bound.
 """
-MOVED = Fraction(1, 1_000)
+MIN_CHANGE = Fraction(1, 1_000)
 """Fraction of the portfolio by which holdings must change to begin a new span, so that dust causes
 no write.
 """
 
 
 def unit_value_at(
-    kept: NavPerShare | None, prices: Mapping[str, Price], in_margin: Value = ZERO
+    record: NavPerShare | None, prices: Mapping[str, Price], margin_result: Value = ZERO
 ) -> Fraction:
     """Return the NAV per share at these prices, with the margin account's result since the record;
     1 before the first record. Tokens without a price then or now are skipped.
     """
-    if kept is None:
+    if record is None:
         return Fraction(1)
-    then = dict(kept.prices)
-    both = [
-        (raw, then[token], prices[token])
-        for token, raw in kept.holdings
-        if token in then and token in prices
+    recorded_prices = dict(record.prices)
+    holdings = [
+        (raw, recorded_prices[token], prices[token])
+        for token, raw in record.holdings
+        if token in recorded_prices and token in prices
     ]
-    before = sum((raw * price for raw, price, _ in both), Fraction(0))
-    after = sum((raw * price for raw, _, price in both), in_margin) - kept.lost
-    if before <= 0:
-        return kept.worth
-    return max(Fraction(0), kept.worth * after / before)
+    value_before = sum((raw * price for raw, price, _ in holdings), Fraction(0))
+    value_after = sum((raw * price for raw, _, price in holdings), margin_result) - record.lost
+    if value_before <= 0:
+        return record.worth
+    return max(Fraction(0), record.worth * value_after / value_before)
 
 
-def is_known_at(kept: NavPerShare | None, prices: Mapping[str, Price]) -> bool:
+def is_known_at(record: NavPerShare | None, prices: Mapping[str, Price]) -> bool:
     """True if every recorded holding has a price; otherwise the NAV per share would describe
     another portfolio.
     """
-    return kept is None or all(token in prices for token, raw in kept.holdings if raw)
+    return record is None or all(token in prices for token, raw in record.holdings if raw)
 
 
 def updated_unit_value(
@@ -315,31 +313,43 @@ def updated_unit_value(
     """Return the NAV record to store: the old one while holdings are equal, else a new one that
     begins at this block. With a margin account each cycle begins a new record.
     """
-    kept = step.history.orders.nav_per_share
-    apart = apart_raw(step)
-    held = {
-        drift.token: drift.investable_raw + drift.locked_raw + apart.get(drift.token, 0)
+    record = step.history.orders.nav_per_share
+    apart_raws = apart_raw(step)
+    holdings = {
+        drift.token: drift.investable_raw + drift.locked_raw + apart_raws.get(drift.token, 0)
         for drift in drifts
     }
-    mark, result = account_mark(step), account_result(step, prices)
-    if kept is not None and kept.margin is not None and unknown_value_reason(step):
-        return kept  # count its result once it is known again
-    had = {} if kept is None else dict(kept.holdings)
-    if kept is not None and mark is None and kept.margin is None and had.keys() == held.keys():
-        moved = sum(
-            (abs(raw - had[token]) * prices[token] for token, raw in held.items()), Fraction(0)
+    margin_mark, margin_result = account_mark(step), account_result(step, prices)
+    if record is not None and record.margin is not None and unknown_value_reason(step):
+        return record  # count its result once it is known again
+    recorded_holdings = {} if record is None else dict(record.holdings)
+    if (
+        record is not None
+        and margin_mark is None
+        and record.margin is None
+        and recorded_holdings.keys() == holdings.keys()
+    ):
+        moved_value = sum(
+            (
+                abs(raw - recorded_holdings[token]) * prices[token]
+                for token, raw in holdings.items()
+            ),
+            Fraction(0),
         )
-        if moved <= MOVED * sum((drift.value for drift in drifts), Fraction(0)):
-            return kept
-    worth = Fraction(
-        floor_int(unit_value_at(kept, prices, result) * UNIT_VALUE_FIGURES), UNIT_VALUE_FIGURES
+        if moved_value <= MIN_CHANGE * sum((drift.value for drift in drifts), Fraction(0)):
+            return record
+    nav_per_share = Fraction(
+        floor_int(unit_value_at(record, prices, margin_result) * UNIT_VALUE_FIGURES),
+        UNIT_VALUE_FIGURES,
     )
-    kept_prices = tuple((token, prices[token]) for token in held)
+    recorded_prices = tuple((token, prices[token]) for token in holdings)
     at_s = step.snapshot.head.timestamp_s
-    return NavPerShare(worth, at_s, tuple(held.items()), kept_prices, margin=mark)
+    return NavPerShare(
+        nav_per_share, at_s, tuple(holdings.items()), recorded_prices, margin=margin_mark
+    )
 
 
-HIGHER = Fraction(1, 1_000)
+MIN_RISE = Fraction(1, 1_000)
 """Smallest recorded rise above the highest price of a trailing stop, which limits writes in a
 rising market.
 """
@@ -347,7 +357,7 @@ DUST_SHARE = Fraction(1, BPS)
 """Fraction of the portfolio that may remain of a sold asset; limits.min_trade applies if it is
 larger.
 """
-ORDER = {kind: number for number, kind in enumerate(OrderKind)}
+POSITION_OF_KIND = {kind: number for number, kind in enumerate(OrderKind)}
 EXITED_STAGES = (OrderStage.FIRED, OrderStage.DONE)
 
 
@@ -357,15 +367,17 @@ class PriceWindow:
     if no required block is missing. PORTFOLIO has the NAV per share.
     """
 
-    now: Mapping[str, Price]
-    before: tuple[Mapping[str, Price], ...]
+    current: Mapping[str, Price]
+    preceding: tuple[Mapping[str, Price], ...]
     is_complete: bool
 
     def span(self, token: str) -> tuple[Price, Price] | None:
         """Return the lowest and highest price over the blocks; None if one of them has no price."""
-        known = [prices[token] for prices in (self.now, *self.before) if token in prices]
-        if self.is_complete and len(known) == 1 + len(self.before):
-            return (min(known), max(known))
+        token_prices = [
+            prices[token] for prices in (self.current, *self.preceding) if token in prices
+        ]
+        if self.is_complete and len(token_prices) == 1 + len(self.preceding):
+            return (min(token_prices), max(token_prices))
         return None
 
 
@@ -376,8 +388,8 @@ def advance_orders(step: StepInput) -> StepInput:
     Orders of a token whose prices conflict do not change, and neither do orders of the portfolio,
     which includes every price.
     """
-    book, known = step.portfolio.orders, step.history.orders.states
-    if not book.terms and not known:
+    order_settings, order_states = step.portfolio.orders, step.history.orders.states
+    if not order_settings.terms and not order_states:
         return step
     references = reference_prices(step)
     numeraire = step.portfolio.numeraire.address
@@ -387,29 +399,30 @@ def advance_orders(step: StepInput) -> StepInput:
         return step
     prices = references.by_token
     drifts = _drifts(step, prices)
-    kept = step.history.orders.nav_per_share
+    nav_record = step.history.orders.nav_per_share
     tokens = dict.fromkeys(
-        (*(term.token for term in book.terms), *(order.token for order in known))
+        (*(term.token for term in order_settings.terms), *(order.token for order in order_states))
     )
-    unclear = {token for token in tokens if price_fault(step, references, (token,))}
+    unclear_tokens = {token for token in tokens if price_fault(step, references, (token,))}
     if depeg_fault(step, references) or source_conflict(step, of_exit=True):
-        unclear.add(PORTFOLIO)
-    if drifts and PORTFOLIO in tokens.keys() - unclear:
-        kept = updated_unit_value(step, prices, drifts)
-    seen = _seen(step, prices, kept)
+        unclear_tokens.add(PORTFOLIO)
+    if drifts and PORTFOLIO in tokens.keys() - unclear_tokens:
+        nav_record = updated_unit_value(step, prices, drifts)
+    window = _price_window(step, prices, nav_record)
     orders = tuple(
         order
         for token in tokens
         for order in (
-            [conditional_order for conditional_order in known if conditional_order.token == token]
-            if token in unclear
-            else _of_token(step, token, seen, drifts)
+            [state for state in order_states if state.token == token]
+            if token in unclear_tokens
+            else _orders_of_token(step, token, window, drifts)
         )
     )
     return replace(
         step,
         history=replace(
-            step.history, orders=replace(step.history.orders, states=orders, nav_per_share=kept)
+            step.history,
+            orders=replace(step.history.orders, states=orders, nav_per_share=nav_record),
         ),
     )
 
@@ -431,9 +444,13 @@ def unconfirmed_orders(step: StepInput) -> tuple[ConditionalOrder, ...]:
     """Return the orders that current prices alone would change, in their next state."""
     if step.policy.confirm_blocks == 0:
         return ()
-    alone = advance_orders(replace(step, policy=replace(step.policy, confirm_blocks=0)))
-    now = orders_by_key(step.history.orders.states)
-    return tuple(order for order in alone.history.orders.states if now.get(order.key) != order)
+    advanced_step = advance_orders(replace(step, policy=replace(step.policy, confirm_blocks=0)))
+    current_orders = orders_by_key(step.history.orders.states)
+    return tuple(
+        order
+        for order in advanced_step.history.orders.states
+        if current_orders.get(order.key) != order
+    )
 
 
 def fired_exit_order(orders: Sequence[ConditionalOrder], token: str) -> ConditionalOrder | None:
@@ -470,33 +487,42 @@ def _drifts(step: StepInput, prices: Mapping[str, Price]) -> tuple[AssetDrift, .
         return ()
 
 
-def _seen(step: StepInput, prices: Mapping[str, Price], kept: NavPerShare | None) -> PriceWindow:
+def _price_window(
+    step: StepInput, prices: Mapping[str, Price], nav_record: NavPerShare | None
+) -> PriceWindow:
     confirm_blocks = step.policy.confirm_blocks
-    past, head = step.snapshot.past[:confirm_blocks], step.snapshot.head.number
-    settled = [block.head.number for block in past] == list(
-        range(head - 1, head - 1 - confirm_blocks, -1)
+    past_blocks, head_number = step.snapshot.past[:confirm_blocks], step.snapshot.head.number
+    is_complete = [block.head.number for block in past_blocks] == list(
+        range(head_number - 1, head_number - 1 - confirm_blocks, -1)
     )
     inputs = price_inputs(step)
-    now, *before = [
-        ({**at, PORTFOLIO: unit_value_at(kept, at)} if is_known_at(kept, at) else at)
-        for at in (dict(prices), *(prices_from(inputs.at(block)).by_token for block in past))
+    current, *preceding = [
+        (
+            {**prices_at, PORTFOLIO: unit_value_at(nav_record, prices_at)}
+            if is_known_at(nav_record, prices_at)
+            else prices_at
+        )
+        for prices_at in (
+            dict(prices),
+            *(prices_from(inputs.at(block)).by_token for block in past_blocks),
+        )
     ]
-    return PriceWindow(now, tuple(before), settled)
+    return PriceWindow(current, tuple(preceding), is_complete)
 
 
-def _of_token(
-    step: StepInput, token: str, seen: PriceWindow, drifts: Sequence[AssetDrift]
+def _orders_of_token(
+    step: StepInput, token: str, window: PriceWindow, drifts: Sequence[AssetDrift]
 ) -> list[ConditionalOrder]:
     """Return all orders of one token. Once an exit of the token or of the portfolio has fired, its
     other exits pause.
     """
     terms_of = {terms.kind: terms for terms in step.portfolio.orders.terms if terms.token == token}
-    known = {order.kind: order for order in step.history.orders.states if order.token == token}
-    gone = any(fired_exit_order(step.history.orders.states, key) for key in (token, PORTFOLIO))
+    order_of = {order.kind: order for order in step.history.orders.states if order.token == token}
+    is_exited = any(fired_exit_order(step.history.orders.states, key) for key in (token, PORTFOLIO))
     entry: ConditionalOrder | None = None
     orders: list[ConditionalOrder] = []
-    for kind in sorted({*terms_of, *known}, key=ORDER.__getitem__):
-        order, terms = known.get(kind), terms_of.get(kind)
+    for kind in sorted({*terms_of, *order_of}, key=POSITION_OF_KIND.__getitem__):
+        order, terms = order_of.get(kind), terms_of.get(kind)
         if order is None and terms is not None:
             order = ConditionalOrder(
                 token, kind, OrderStage.WAITING, terms, step.snapshot.head.timestamp_s
@@ -506,57 +532,64 @@ def _of_token(
         ):
             continue  # removed from the config by the owner; a fired exit stays in force
         if order.stage is OrderStage.FIRED and order.is_exit:
-            order = _sold(step, order, drifts)
-        elif terms is not None and not (gone and order.is_exit):
-            order = _next(step.snapshot, step.portfolio, order, terms, seen, entry)
-            gone = gone or (order.is_exit and order.stage is OrderStage.FIRED)
+            order = _done_if_sold(step, order, drifts)
+        elif terms is not None and not (is_exited and order.is_exit):
+            order = _advanced(step.snapshot, step.portfolio, order, terms, window, entry)
+            is_exited = is_exited or (order.is_exit and order.stage is OrderStage.FIRED)
         if kind is OrderKind.ENTRY and order.stage is not OrderStage.OFF:
             entry = order
         orders.append(order)
     return orders
 
 
-def _next(
+def _advanced(
     snapshot: Snapshot,
     portfolio: Portfolio,
     order: ConditionalOrder,
     terms: OrderTerms,
-    seen: PriceWindow,
+    window: PriceWindow,
     entry: ConditionalOrder | None,
 ) -> ConditionalOrder:
-    book = portfolio.orders
+    order_settings = portfolio.orders
     now_s = snapshot.head.timestamp_s
-    span = seen.span(order.token)
-    price = seen.now.get(order.token)
+    span = window.span(order.token)
+    price = window.current.get(order.token)
     if price is None or price <= 0:
         return order
-    if order.stage is OrderStage.FIRED and _above(
+    if order.stage is OrderStage.FIRED and _is_above_entry(
         order, price
     ):  # closing an entry needs no confirmation
         order = replace(order, stage=OrderStage.ARMED, at=price, since_s=now_s)
     if order.stage in (OrderStage.WAITING, OrderStage.OFF):
         order = replace(order, terms=terms)
-    steady = span is not None and span[1] - span[0] <= Fraction(book.hysteresis_bps, BPS) * price
+    is_steady = (
+        span is not None
+        and span[1] - span[0] <= Fraction(order_settings.hysteresis_bps, BPS) * price
+    )
     try:
-        if order.stage is OrderStage.WAITING and steady and not waits_for_entry(order.kind, entry):
-            order = arm_order(order, price, now_s, book, entry)
+        if (
+            order.stage is OrderStage.WAITING
+            and is_steady
+            and not waits_for_entry(order.kind, entry)
+        ):
+            order = arm_order(order, price, now_s, order_settings, entry)
         elif order.terms != terms:
-            order = require_valid_level(replace(order, terms=terms), price, book)
+            order = require_valid_level(replace(order, terms=terms), price, order_settings)
     except (
         Refused
     ):  # exits.faults reports it, and only exits are traded until the owner resolves it
         return order
     if span is None or order.stage is not OrderStage.ARMED:
         return order
-    return _watched(order, span, price, now_s, book.hysteresis_bps)
+    return _after_prices(order, span, price, now_s, order_settings.hysteresis_bps)
 
 
-def _above(order: ConditionalOrder, price: Price) -> bool:
-    at = trigger_price(order)
-    return order.kind is OrderKind.ENTRY and at is not None and price > at
+def _is_above_entry(order: ConditionalOrder, price: Price) -> bool:
+    level = trigger_price(order)
+    return order.kind is OrderKind.ENTRY and level is not None and price > level
 
 
-def _watched(
+def _after_prices(
     order: ConditionalOrder,
     span: tuple[Price, Price],
     price: Price,
@@ -565,43 +598,45 @@ def _watched(
 ) -> ConditionalOrder:
     """Return an armed order after prices between the lowest and the highest of `span`."""
     lowest, highest = span
-    at = trigger_price(order)
-    if at is None:
+    level = trigger_price(order)
+    if level is None:
         return order
-    fired = replace(order, stage=OrderStage.FIRED, at=price, since_s=now_s)
+    fired_order = replace(order, stage=OrderStage.FIRED, at=price, since_s=now_s)
     match order.kind:
         case OrderKind.ENTRY:
-            opens = at if order.at is None else at * (1 - Fraction(hysteresis_bps, BPS))
-            return fired if highest <= opens else order
+            opening_level = (
+                level if order.at is None else level * (1 - Fraction(hysteresis_bps, BPS))
+            )
+            return fired_order if highest <= opening_level else order
         case OrderKind.STOP_LOSS:
-            return fired if highest <= at else order
+            return fired_order if highest <= level else order
         case OrderKind.TAKE_PROFIT:
-            return fired if lowest >= at else order
+            return fired_order if lowest >= level else order
         case OrderKind.TRAILING_STOP:
-            if highest <= at:
-                return fired
-            higher = order.mark is not None and lowest >= order.mark * (1 + HIGHER)
-            if higher:
+            if highest <= level:
+                return fired_order
+            has_new_high = order.mark is not None and lowest >= order.mark * (1 + MIN_RISE)
+            if has_new_high:
                 return replace(order, mark=lowest)
             return order
 
 
-def _sold(
+def _done_if_sold(
     step: StepInput, order: ConditionalOrder, drifts: Sequence[AssetDrift]
 ) -> ConditionalOrder:
     """Return a fired exit as done once only dust of the sold tokens remains."""
     numeraire = step.portfolio.numeraire.address
-    sells = [
+    drifts_to_sell = [
         drift
         for drift in drifts
         if drift.token == order.token or (order.token == PORTFOLIO and drift.token != numeraire)
     ]
-    least = dust_value(step.limits, drifts)
-    left = any(
-        0 < sell.investable_raw * sell.price >= least
-        or any(keeps(step, sell, least) for keeps in KEEPS)
-        for sell in sells
+    min_value = dust_value(step.limits, drifts)
+    has_remainder = any(
+        0 < drift_to_sell.investable_raw * drift_to_sell.price >= min_value
+        or any(keeps(step, drift_to_sell, min_value) for keeps in KEEPS)
+        for drift_to_sell in drifts_to_sell
     )
-    if left or not drifts:
+    if has_remainder or not drifts:
         return order
     return replace(order, stage=OrderStage.DONE, since_s=step.snapshot.head.timestamp_s)

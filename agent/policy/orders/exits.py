@@ -50,7 +50,7 @@ from agent.policy.orders.conditional import (
 from agent.reference import ReferencePrices, price_fault, reference_prices
 from agent.units import BPS, Price, Value, format_time, largest_remainder
 
-WIDER = Fraction(10, 9)
+SHARE_TOLERANCE = Fraction(10, 9)
 """Factor by which the shares of unsold assets may change in an exit, because its cost reduces the
 total.
 """
@@ -70,25 +70,25 @@ def apply_order_targets(step: StepInput) -> StepInput:
         return step
     numeraire = step.portfolio.numeraire.address
     assets = [asset for asset in step.effective_assets if asset.token.address != numeraire]
-    out = [
+    exited_tokens = [
         asset.token.address
         for asset in assets
         if _exit_order(orders, asset.token.address) is not None
     ]
     prices = reference_prices(step).by_token
     drifts = _drifts(step, prices)
-    waits = {
-        asset.token.address: _held_bps(asset, drifts)
+    waiting_bps = {
+        asset.token.address: _kept_target_bps(asset, drifts)
         for asset in assets
-        if asset.token.address not in out
+        if asset.token.address not in exited_tokens
         and conditional_orders.is_entry_pending(step.history, asset.token.address)
     }
     notes = (
-        *(_out_words(step.portfolio, step.history.orders, token) for token in out),
-        *(_wait_words(step.portfolio, step.history.orders, token) for token in waits),
+        *(_exited_text(step.portfolio, step.history.orders, token) for token in exited_tokens),
+        *(_waiting_text(step.portfolio, step.history.orders, token) for token in waiting_bps),
         *_order_notes(step),
     )
-    if not out and not waits:
+    if not exited_tokens and not waiting_bps:
         if notes:
             return replace(
                 step, targets=replace(step.targets, reasons=(*step.targets.reasons, *notes))
@@ -97,21 +97,21 @@ def apply_order_targets(step: StepInput) -> StepInput:
     dust_tokens = {
         drift.token
         for drift in drifts
-        if drift.token in out
+        if drift.token in exited_tokens
         and drift.investable_raw * drift.price < dust_value(step.limits, drifts)
     }
     dust_tokens |= {
         token
-        for token, bps in waits.items()
+        for token, bps in waiting_bps.items()
         if investable_total(drifts) * bps
-        < _least(step.snapshot, step.portfolio, step.limits, prices) * BPS
+        < _min_target_value(step.snapshot, step.portfolio, step.limits, prices) * BPS
     }
 
-    targets = _shared_out(
+    targets = _redistributed(
         step.portfolio,
         step.effective_assets,
-        dict.fromkeys(out, 0)
-        | {token: 0 if token in dust_tokens else bps for token, bps in waits.items()},
+        dict.fromkeys(exited_tokens, 0)
+        | {token: 0 if token in dust_tokens else bps for token, bps in waiting_bps.items()},
     )
 
     def with_reserve(asset: Asset) -> Asset:
@@ -126,7 +126,7 @@ def apply_order_targets(step: StepInput) -> StepInput:
 
     portfolio = replace(step.portfolio, assets=tuple(map(with_reserve, step.portfolio.assets)))
     for without_targets in WITHOUT_TARGETS:
-        portfolio = without_targets(portfolio, out)
+        portfolio = without_targets(portfolio, exited_tokens)
     return replace(
         step,
         portfolio=portfolio,
@@ -142,30 +142,36 @@ def faults(portfolio: Portfolio, orders: OrderStates, references: ReferencePrice
     """Return the orders that contradict current prices; each blocks all trading except exits until
     the owner resolves it.
     """
-    book, known, fired = portfolio.orders, orders_by_key(orders.states), []
+    orders_config, order_by_key, contradictions = (
+        portfolio.orders,
+        orders_by_key(orders.states),
+        [],
+    )
     entries = {
         order.token: order
         for order in orders.states
         if order.kind is OrderKind.ENTRY and order.stage is not OrderStage.OFF
     }
-    for terms in book.terms:
-        order, price = known.get((terms.token, terms.kind)), _price(references, terms.token)
+    for terms in orders_config.terms:
+        order, price = order_by_key.get((terms.token, terms.kind)), _price(references, terms.token)
         if order is None or price is None:
             continue
         try:
             if order.stage is OrderStage.WAITING and not waits_for_entry(
                 terms.kind, entries.get(terms.token)
             ):
-                arm_order(replace(order, terms=terms), price, 0, book, entries.get(terms.token))
+                arm_order(
+                    replace(order, terms=terms), price, 0, orders_config, entries.get(terms.token)
+                )
             elif order.terms != terms and order.stage is OrderStage.ARMED:
-                require_valid_level(replace(order, terms=terms), price, book)
-        except Refused as why:
-            at = format_order_price(portfolio, terms.token, price)
-            fired.append(
-                f"{order_name(portfolio, terms)} contradicts the price of {at}: {why.message}"
-                f" ({why.remedy}; trimtab orders)"
+                require_valid_level(replace(order, terms=terms), price, orders_config)
+        except Refused as refusal:
+            price_text = format_order_price(portfolio, terms.token, price)
+            contradictions.append(
+                f"{order_name(portfolio, terms)} contradicts the price of {price_text}: {refusal.message}"
+                f" ({refusal.remedy}; trimtab orders)"
             )
-    return fired
+    return contradictions
 
 
 def triggered_exit(step: StepInput, drifts: Sequence[AssetDrift]) -> Rebalance | None:
@@ -175,28 +181,30 @@ def triggered_exit(step: StepInput, drifts: Sequence[AssetDrift]) -> Rebalance |
     It sells only the wallet's balance of the first of `exit_tokens`, for the numeraire. The others
     follow, each in its own transaction; then what layers free is sold too.
     """
-    if not (leaving := exit_tokens(step, drifts)):
+    if not (tokens := exit_tokens(step, drifts)):
         return None
     return Rebalance(
-        fired_reason(step.portfolio, step.history, {PORTFOLIO, leaving[0]})
-        + _followers(step.portfolio, leaving),
-        exit_goal(step.portfolio, drifts, leaving[0]),
+        fired_reason(step.portfolio, step.history, {PORTFOLIO, tokens[0]})
+        + _followers(step.portfolio, tokens),
+        exit_goal(step.portfolio, drifts, tokens[0]),
         exit=True,
     )
 
 
-def fired_reason(portfolio: Portfolio, history: History, sold: Collection[str]) -> str:
+def fired_reason(portfolio: Portfolio, history: History, sold_tokens: Collection[str]) -> str:
     """Return the text of the triggered orders of these tokens."""
-    fired = _fired(history)
-    return "; ".join(_fired_words(portfolio, order) for order in fired if order.token in sold)
+    fired_orders = _fired(history)
+    return "; ".join(
+        _fired_text(portfolio, order) for order in fired_orders if order.token in sold_tokens
+    )
 
 
 def leaving_tokens(
     portfolio: Portfolio, history: History, targets: EffectiveTargets, drifts: Sequence[AssetDrift]
 ) -> list[str]:
     """Return the tokens that triggered orders sell, whether or not the wallet has any."""
-    fired = _fired(history)
-    return [drift.token for drift in drifts if _leaves(portfolio, targets, drift, fired)]
+    fired_orders = _fired(history)
+    return [drift.token for drift in drifts if _leaves(portfolio, targets, drift, fired_orders)]
 
 
 def exit_price_fault(step: StepInput, *tokens: str) -> str:
@@ -204,37 +212,45 @@ def exit_price_fault(step: StepInput, *tokens: str) -> str:
     empty if it may. Sources that disagree on the native coin only misjudge the cost of gas, which
     has limits in that coin.
     """
-    depends = {*tokens, step.portfolio.numeraire.address}
-    return price_fault(step, reference_prices(step), depends)
+    price_tokens = {*tokens, step.portfolio.numeraire.address}
+    return price_fault(step, reference_prices(step), price_tokens)
 
 
 def exit_tokens(step: StepInput, drifts: Sequence[AssetDrift]) -> tuple[str, ...]:
     """Return the tokens that triggered orders sell from the wallet, the next one first, without
     blocked exits and those with contradictory prices.
     """
-    fired, least = _fired(step.history), dust_value(step.limits, drifts)
-    leaving = [drift for drift in drifts if _leaves(step.portfolio, step.targets, drift, fired)]
-    leaving = in_turn(
+    fired_orders, min_value = _fired(step.history), dust_value(step.limits, drifts)
+    leaving_drifts = [
+        drift for drift in drifts if _leaves(step.portfolio, step.targets, drift, fired_orders)
+    ]
+    leaving_drifts = in_turn(
         step.history,
-        [asset_drift for asset_drift in leaving if not exit_price_fault(step, asset_drift.token)],
+        [
+            asset_drift
+            for asset_drift in leaving_drifts
+            if not exit_price_fault(step, asset_drift.token)
+        ],
     )
     return tuple(
-        drift.token for drift in leaving if 0 < drift.investable_raw * drift.price >= least
+        drift.token
+        for drift in leaving_drifts
+        if 0 < drift.investable_raw * drift.price >= min_value
     )
 
 
-def in_turn(history: History, leaving: Sequence[AssetDrift]) -> list[AssetDrift]:
+def in_turn(history: History, leaving_drifts: Sequence[AssetDrift]) -> list[AssetDrift]:
     """Sort assets that are sold completely, each in its own transaction. Exits with the fewest
     failures of their own go first (refusals at submission plus reverts), then in the portfolio's
     order, so that no token can delay another's exit.
     """
     refusals = {refusal.token: refusal.times for refusal in history.failures.submission_refusals}
 
-    def failed(one: AssetDrift) -> int:
-        reverts = failures.exit_failures(history, one.token).reverts
-        return refusals.get(one.token, 0) + reverts
+    def failure_count(drift: AssetDrift) -> int:
+        reverts = failures.exit_failures(history, drift.token).reverts
+        return refusals.get(drift.token, 0) + reverts
 
-    return sorted(leaving, key=failed)
+    return sorted(leaving_drifts, key=failure_count)
 
 
 def _followers(portfolio: Portfolio, leaving: Sequence[str]) -> str:
@@ -263,37 +279,43 @@ def exit_goal(portfolio: Portfolio, drifts: Sequence[AssetDrift], token: str) ->
         for asset_drift in drifts
         if asset_drift.token == token
     ) / investable_total(drifts)
-    free = 1 - sum(
+    numeraire_share = 1 - sum(
         (share for other, share in shares.items() if other != portfolio.numeraire.address),
         Fraction(0),
     )
     ranges = {
-        one: (share / WIDER, min(Fraction(1), share * WIDER)) for one, share in shares.items()
+        other: (share / SHARE_TOLERANCE, min(Fraction(1), share * SHARE_TOLERANCE))
+        for other, share in shares.items()
     }
-    ranges |= {token: (shares[token], shares[token]), portfolio.numeraire.address: (free, free)}
-    return Goal(tuple(GoalWeight(one, low, high) for one, (low, high) in ranges.items()))
+    ranges |= {
+        token: (shares[token], shares[token]),
+        portfolio.numeraire.address: (numeraire_share, numeraire_share),
+    }
+    return Goal(tuple(GoalWeight(other, low, high) for other, (low, high) in ranges.items()))
 
 
 def _leaves(
     portfolio: Portfolio,
     targets: EffectiveTargets,
-    one: AssetDrift,
-    fired: Sequence[ConditionalOrder],
+    drift: AssetDrift,
+    fired_orders: Sequence[ConditionalOrder],
 ) -> bool:
     """True if a triggered order sells the asset. A quarantined token is not sold until it is
     released.
     """
     numeraire = portfolio.numeraire.address
-    if one.token == numeraire or one.token in {shut.token for shut in targets.quarantine}:
+    if drift.token == numeraire or drift.token in {
+        screened.token for screened in targets.quarantine
+    }:
         return False
-    return any(order.token in (one.token, PORTFOLIO) for order in fired)
+    return any(order.token in (drift.token, PORTFOLIO) for order in fired_orders)
 
 
 def _exit_order(orders: Sequence[ConditionalOrder], token: str) -> ConditionalOrder | None:
     return fired_exit_order(orders, PORTFOLIO) or fired_exit_order(orders, token)
 
 
-def _held_bps(asset: Asset, drifts: Sequence[AssetDrift]) -> int:
+def _kept_target_bps(asset: Asset, drifts: Sequence[AssetDrift]) -> int:
     """Return the target that an asset keeps: at most its current share, rounded down, so that none
     is bought.
     """
@@ -303,49 +325,53 @@ def _held_bps(asset: Asset, drifts: Sequence[AssetDrift]) -> int:
     return min(asset.target_bps, share * BPS // 1)
 
 
-def _shared_out(
-    portfolio: Portfolio, assets: Sequence[Asset], fixed: Mapping[str, int]
+def _redistributed(
+    portfolio: Portfolio, assets: Sequence[Asset], fixed_bps: Mapping[str, int]
 ) -> dict[str, int]:
-    """Return targets in bps by token: `fixed` as given, and the remainder distributed as
+    """Return targets in bps by token: `fixed_bps` as given, and the remainder distributed as
     configured.
     """
     numeraire = portfolio.numeraire.address
     targets = {asset.token.address: asset.target_bps for asset in assets}
-    free = BPS - sum(fixed.values())
-    others = {token: bps for token, bps in targets.items() if token not in fixed}
-    if portfolio.orders.absent is WeightReallocation.CASH or sum(others.values()) == 0:
-        spent = sum(bps for token, bps in others.items() if token != numeraire)
-        return {**targets, **fixed, numeraire: free - spent}
-    shares = dict(
+    free_bps = BPS - sum(fixed_bps.values())
+    other_bps = {token: bps for token, bps in targets.items() if token not in fixed_bps}
+    if portfolio.orders.absent is WeightReallocation.CASH or sum(other_bps.values()) == 0:
+        spent_bps = sum(bps for token, bps in other_bps.items() if token != numeraire)
+        return {**targets, **fixed_bps, numeraire: free_bps - spent_bps}
+    share_bps = dict(
         zip(
-            others, largest_remainder([Fraction(bps) for bps in others.values()], free), strict=True
+            other_bps,
+            largest_remainder([Fraction(bps) for bps in other_bps.values()], free_bps),
+            strict=True,
         )
     )
-    most = {
+    max_bps_by_token = {
         asset.token.address: asset.max_bps
         for asset in portfolio.assets
         if asset.max_bps is not None
     }
-    kept = {
-        token: min(bps, most.get(token, bps)) for token, bps in shares.items() if token != numeraire
+    capped_bps = {
+        token: min(bps, max_bps_by_token.get(token, bps))
+        for token, bps in share_bps.items()
+        if token != numeraire
     }
-    return {**targets, **fixed, **kept, numeraire: free - sum(kept.values())}
+    return {**targets, **fixed_bps, **capped_bps, numeraire: free_bps - sum(capped_bps.values())}
 
 
-def _least(
+def _min_target_value(
     snapshot: Snapshot, portfolio: Portfolio, limits: Limits, prices: Mapping[str, Price]
 ) -> Value:
     """Return the minimum value of a target, in numeraire base units; below it the portfolio counts
     as too small.
     """
-    native = prices.get(portfolio.wrapped_native)
-    if native is None:
-        gas = Fraction(0)
+    native_price = prices.get(portfolio.wrapped_native)
+    if native_price is None:
+        gas_value = Fraction(0)
     else:
-        gas = minimum.leg_gas_value(snapshot, native) * minimum.GAS_MULTIPLE
+        gas_value = minimum.leg_gas_value(snapshot, native_price) * minimum.GAS_MULTIPLE
     if limits.min_trade is None:
         return Fraction(0)
-    return max(limits.min_trade, gas)
+    return max(limits.min_trade, gas_value)
 
 
 def _drifts(step: StepInput, prices: Mapping[str, Price]) -> tuple[AssetDrift, ...]:
@@ -361,40 +387,38 @@ def _price(references: ReferencePrices, token: str) -> Price | None:
     return None
 
 
-def _fired_words(portfolio: Portfolio, order: ConditionalOrder) -> str:
-    money = portfolio.numeraire.label
-    what = "everything" if order.token == PORTFOLIO else "all of it"
+def _fired_text(portfolio: Portfolio, order: ConditionalOrder) -> str:
+    numeraire_label = portfolio.numeraire.label
+    sold_text = "everything" if order.token == PORTFOLIO else "all of it"
     if order.token == PORTFOLIO:
-        again = "portfolio"
+        arm_argument = "portfolio"
     else:
-        again = order_subject(portfolio, order.token)
-    at = format_order_price(portfolio, order.token, order.at)
+        arm_argument = order_subject(portfolio, order.token)
+    fired_price = format_order_price(portfolio, order.token, order.at)
     limit = format_order_price(portfolio, order.token, trigger_price(order))
-    message = (
-        f"{order_name(portfolio, order)} at {limit} fired at {at} ({format_time(order.since_s)})"
-    )
+    message = f"{order_name(portfolio, order)} at {limit} fired at {fired_price} ({format_time(order.since_s)})"
     return (
-        f"{message}: {what} is sold for {money} and stays out of the "
-        f"market until trimtab orders arm {again}"
+        f"{message}: {sold_text} is sold for {numeraire_label} and stays out of the "
+        f"market until trimtab orders arm {arm_argument}"
     )
 
 
-def _out_words(portfolio: Portfolio, orders: OrderStates, token: str) -> str:
+def _exited_text(portfolio: Portfolio, orders: OrderStates, token: str) -> str:
     order = _exit_order(orders.states, token)
     if order is None:
         return ""
-    again = "portfolio" if order.token == PORTFOLIO else order_subject(portfolio, token)
-    kept = (
+    arm_argument = "portfolio" if order.token == PORTFOLIO else order_subject(portfolio, token)
+    exited_text = (
         f"{order_subject(portfolio, token)} has been out since {format_time(order.since_s)}:"
         f" {order_name(portfolio, order)}"
     )
     return (
-        f"{kept} {'is being sold' if order.stage is OrderStage.FIRED else 'is done'}; trimtab orders"
-        f" arm {again} readmits it"
+        f"{exited_text} {'is being sold' if order.stage is OrderStage.FIRED else 'is done'}; trimtab orders"
+        f" arm {arm_argument} readmits it"
     )
 
 
-def _wait_words(portfolio: Portfolio, orders: OrderStates, token: str) -> str:
+def _waiting_text(portfolio: Portfolio, orders: OrderStates, token: str) -> str:
     entry = orders_by_key(orders.states)[token, OrderKind.ENTRY]
     return (
         f"{order_subject(portfolio, token)} is bought only at or below its entry of "
@@ -406,19 +430,19 @@ def unconfirmed_notes(step: StepInput, *, exits_only: bool = False) -> list[str]
     """Return notes on orders that would change at current prices without confirmation;
     `exits_only` restricts them to exits that would fire.
     """
-    portfolio, now = step.portfolio, orders_by_key(step.history.orders.states)
-    waiting = [
+    portfolio, order_by_key = step.portfolio, orders_by_key(step.history.orders.states)
+    waiting_orders = [
         order
         for order in unconfirmed_orders(step)
-        if order.key in now
-        and order.stage is not now[order.key].stage
+        if order.key in order_by_key
+        and order.stage is not order_by_key[order.key].stage
         and (not exits_only or (order.is_exit and order.stage is OrderStage.FIRED))
     ]
     blocks = step.policy.confirm_blocks
     return [
         f"{order_name(portfolio, conditional_order)} would be {conditional_order.stage.value}, but the preceding"
         f" {blocks} blocks do not confirm it"
-        for conditional_order in waiting
+        for conditional_order in waiting_orders
     ]
 
 
@@ -427,9 +451,9 @@ def _order_notes(step: StepInput) -> list[str]:
     portfolio, notes = step.portfolio, unconfirmed_notes(step)
     for order in step.history.orders.states:
         if order.stage is OrderStage.FIRED and was_filled_when_armed(order):
-            at = format_order_price(portfolio, order.token, trigger_price(order))
+            entry_price = format_order_price(portfolio, order.token, trigger_price(order))
             notes.append(
-                f"{order_name(portfolio, order)} at {at} was not below the price when it was armed:"
+                f"{order_name(portfolio, order)} at {entry_price} was not below the price when it was armed:"
                 " it delayed no purchase"
             )
     return notes

@@ -136,17 +136,15 @@ def validate_band(band: Threshold, where: str) -> None:
 
 
 def _evaluate(_: Threshold, inputs: TriggerInput) -> TriggerResult:
-    outside = outside_text(inputs.drifts)
-    reason = outside or inside_text(inputs.drifts)
-    return TriggerResult(bool(outside), reason, None, signals=band_signals(inputs.drifts))
+    outside_reason = outside_text(inputs.drifts)
+    reason = outside_reason or inside_text(inputs.drifts)
+    return TriggerResult(bool(outside_reason), reason, None, signals=band_signals(inputs.drifts))
 
 
 def format_width(threshold: Threshold) -> str:
     """Return the widths of a band, such as "10% of the target, 5% of the portfolio"."""
     widths = ((threshold.relative_bps, "target"), (threshold.absolute_bps, "portfolio"))
-    return ", ".join(
-        f"{format_bps(bps)} of the {whole}" for bps, whole in widths if bps is not None
-    )
+    return ", ".join(f"{format_bps(bps)} of the {base}" for bps, base in widths if bps is not None)
 
 
 def format_bands(portfolio: Portfolio) -> str:
@@ -182,13 +180,15 @@ NOTATIONS = (
 
 def band_signals(drifts: Sequence[AssetDrift]) -> tuple[Signal, ...]:
     """Return, for each asset outside its band, its side."""
-    above = {("too much", drift.token) for drift in drifts if drift.outside and _is_above(drift)}
-    below = {
+    above_signals = {
+        ("too much", drift.token) for drift in drifts if drift.outside and _is_above(drift)
+    }
+    below_signals = {
         ("too little", asset_drift.token)
         for asset_drift in drifts
         if asset_drift.outside and not _is_above(asset_drift)
     }
-    return tuple(sorted(above | below))
+    return tuple(sorted(above_signals | below_signals))
 
 
 def _is_above(drift: AssetDrift) -> bool:
@@ -204,8 +204,10 @@ def _beyond(drift: AssetDrift) -> str:
     edge_bps, side = drift.band_low_bps, "below"
     if _is_above(drift):
         edge_bps, side = drift.band_high_bps, "above"
-    distance = _points_to(drift, edge_bps)
-    return f"{drift.symbol} at {drift.percent} is {distance} {side} its band {format_band(drift)}"
+    distance_text = _points_to(drift, edge_bps)
+    return (
+        f"{drift.symbol} at {drift.percent} is {distance_text} {side} its band {format_band(drift)}"
+    )
 
 
 def _points_to(drift: AssetDrift, bps: Fraction) -> str:
@@ -219,18 +221,18 @@ def inside_text(drifts: Sequence[AssetDrift]) -> str:
     the asset that is all of it.
     """
     gaps = [
-        (min(d.share * BPS - d.band_low_bps, d.band_high_bps - d.share * BPS), i)
-        for i, d in enumerate(drifts)
-        if d.band_high_bps > 0 and (d.share < 1 or d.band_high_bps < BPS)
+        (min(asset.share * BPS - asset.band_low_bps, asset.band_high_bps - asset.share * BPS), i)
+        for i, asset in enumerate(drifts)
+        if asset.band_high_bps > 0 and (asset.share < 1 or asset.band_high_bps < BPS)
     ]
     if not gaps:
         return "all within their bands"
     gap_bps, index = min(gaps)
     drift = drifts[index]
     price, high_price = alert_prices(drifts)[drift.token]
-    edge_bps, edge, move = drift.band_low_bps, "lower", "falls"
+    edge_bps, edge, verb = drift.band_low_bps, "lower", "falls"
     if drift.share * BPS - edge_bps != gap_bps:
-        price, edge_bps, edge, move = high_price, drift.band_high_bps, "upper", "rises"
+        price, edge_bps, edge, verb = high_price, drift.band_high_bps, "upper", "rises"
     text = (
         f"all within their bands; closest is {drift.symbol} at {drift.percent},"
         f" {_points_to(drift, edge_bps)} from the {edge} edge of {format_band(drift)}"
@@ -238,16 +240,16 @@ def inside_text(drifts: Sequence[AssetDrift]) -> str:
     if price is None:
         return text
     change = format_percent(abs(price / drift.price - 1))
-    return f"{text}, left when its price alone {move} by more than {change}"
+    return f"{text}, left when its price alone {verb} by more than {change}"
 
 
 def furthest_text(drifts: Sequence[AssetDrift]) -> str:
     """Format the asset furthest from its target, for triggers without a band."""
-    drift = max(drifts, key=lambda d: abs(d.share - Fraction(d.target_bps, BPS)))
-    away = drift.share - Fraction(drift.target_bps, BPS)
-    if away == 0:
+    drift = max(drifts, key=lambda asset: abs(asset.share - Fraction(asset.target_bps, BPS)))
+    deviation = drift.share - Fraction(drift.target_bps, BPS)
+    if deviation == 0:
         return "all exactly on target"
-    side = "above" if away > 0 else "below"
+    side = "above" if deviation > 0 else "below"
     target = format_percent(Fraction(drift.target_bps, BPS))
     return (
         f"furthest from target is {drift.symbol} at {drift.percent},"
@@ -259,11 +261,11 @@ def furthest_text(drifts: Sequence[AssetDrift]) -> str:
 # trigger.
 
 
-BELOW_BPS = 50
+BELOW_LIMIT_BPS = 50
 """Distance below its limit to which a weight is reduced, so that the next small rise triggers no
 trade.
 """
-BUYS = (TradeSide.BUY, TradeSide.LOSERS)
+BUY_SIDES = (TradeSide.BUY, TradeSide.LOSERS)
 """Values of policy.only under which an overweight asset is not sold."""
 
 
@@ -286,18 +288,18 @@ def overweight_signals(drifts: Sequence[AssetDrift]) -> frozenset[Signal]:
 
 
 def apply_max_weight(
-    policy: Policy, drifts: Sequence[AssetDrift], answer: TriggerResult
+    policy: Policy, drifts: Sequence[AssetDrift], result: TriggerResult
 ) -> TriggerResult:
     """Return the trigger's result; if it does not fire, that of limits.max_weight."""
-    if answer.fired or not must_reduce_weight(policy, drifts):
-        return answer
+    if result.fired or not must_reduce_weight(policy, drifts):
+        return result
     message = "; ".join(
         f"{asset.symbol} at {asset.percent} is above limits.max_weight of"
         f" {(asset.max_bps or 0) / 100:g} %"
         for asset in overweight_assets(drifts)
     )
     return replace(
-        answer,
+        result,
         fired=True,
         reason=message,
         by_time=False,
@@ -308,52 +310,61 @@ def apply_max_weight(
 
 def must_reduce_weight(policy: Policy, drifts: Sequence[AssetDrift]) -> bool:
     """True if a weight must be reduced."""
-    return policy.only not in BUYS and bool(overweight_assets(drifts))
+    return policy.only not in BUY_SIDES and bool(overweight_assets(drifts))
 
 
 def cap_goal(drifts: Sequence[AssetDrift], goal: Goal) -> Goal:
     """Return the goal with points above a limit moved to just below it; the freed share goes to
     underweight assets, in proportion.
     """
-    ends = {asset.token: _end(asset) for asset in overweight_assets(drifts)}
-    points = {
-        weight.token: min(weight.low, ends.get(weight.token, weight.low)) for weight in goal.weights
+    cap_by_token = {asset.token: _capped_share(asset) for asset in overweight_assets(drifts)}
+    shares = {
+        weight.token: min(weight.low, cap_by_token.get(weight.token, weight.low))
+        for weight in goal.weights
     }
     if any(goal_weight.low != goal_weight.high for goal_weight in goal.weights) or all(
-        points[weight.token] == weight.low for weight in goal.weights
+        shares[weight.token] == weight.low for weight in goal.weights
     ):
         return goal
-    return replace(goal, weights=_filled(drifts, points))
+    return replace(goal, weights=_spread_missing(drifts, shares))
 
 
 def reduction_goal(drifts: Sequence[AssetDrift]) -> Goal:
     """Return the goal that sells only overweight assets to just below their limit, and buys
     underweight ones.
     """
-    ends = {asset.token: _end(asset) for asset in overweight_assets(drifts)}
+    cap_by_token = {asset.token: _capped_share(asset) for asset in overweight_assets(drifts)}
     return Goal(
-        _filled(drifts, {drift.token: ends.get(drift.token, drift.share) for drift in drifts})
+        _spread_missing(
+            drifts, {drift.token: cap_by_token.get(drift.token, drift.share) for drift in drifts}
+        )
     )
 
 
-def _end(one: AssetDrift) -> Fraction:
-    return Fraction(max(one.target_bps, (one.max_bps or BPS) - BELOW_BPS), BPS)
+def _capped_share(drift: AssetDrift) -> Fraction:
+    return Fraction(max(drift.target_bps, (drift.max_bps or BPS) - BELOW_LIMIT_BPS), BPS)
 
 
-def _filled(drifts: Sequence[AssetDrift], points: dict[str, Fraction]) -> tuple[GoalWeight, ...]:
+def _spread_missing(
+    drifts: Sequence[AssetDrift], start_shares: dict[str, Fraction]
+) -> tuple[GoalWeight, ...]:
     """Return the points, with the amount missing to one spread over underweight assets in
     proportion.
     """
-    lacks = {
-        drift.token: max(Fraction(0), Fraction(drift.target_bps, BPS) - points[drift.token])
+    shortfalls = {
+        drift.token: max(Fraction(0), Fraction(drift.target_bps, BPS) - start_shares[drift.token])
         for drift in drifts
     }
-    rest, whole = 1 - sum(points.values(), Fraction(0)), sum(lacks.values(), Fraction(0))
-    ends = {
-        token: point + (rest * lacks[token] / whole if whole else Fraction(0))
-        for token, point in points.items()
+    missing_share, total_shortfall = (
+        1 - sum(start_shares.values(), Fraction(0)),
+        sum(shortfalls.values(), Fraction(0)),
+    )
+    shares = {
+        token: start_share
+        + (missing_share * shortfalls[token] / total_shortfall if total_shortfall else Fraction(0))
+        for token, start_share in start_shares.items()
     }
-    return tuple(GoalWeight(token, end, end) for token, end in ends.items())
+    return tuple(GoalWeight(token, share, share) for token, share in shares.items())
 
 
 def format_band(drift: AssetDrift) -> str:

@@ -3,7 +3,7 @@ volatility. Recorded prices are reference prices confirmed by the preceding bloc
 hour and token. Drawdown: 1 - p / max of the window. Volatility: realised variance per second, the
 sum of squared returns over the time they took (Andersen and Bollerslev, Answering the Skeptics,
 1998, eq. 6, per second since the points are not evenly spaced); returns are p'/p - 1 in integers of
-1/UNIT. Prices before the last rebalance do not count, so an event fires only once.
+1/RETURN_UNIT. Prices before the last rebalance do not count, so an event fires only once.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from agent.units import BPS, YEAR_S, Price, format_bps, format_duration, format_
 
 HOUR_S = 3_600
 DAY_S = 86_400
-MARGIN_S = DAY_S
+HISTORY_MARGIN_S = DAY_S
 """Extra seconds of history before the window of a drawdown, to find one price that proves that the
 record covers the window."""
-UNIT = 10**12
-"""Returns are rounded to the nearest 1/UNIT, half to even."""
-CALM_BPS = 100
+RETURN_UNIT = 10**12
+"""Returns are rounded to the nearest 1/RETURN_UNIT, half to even."""
+MIN_VOLATILITY_BPS = 100
 """Minimum annual volatility of the long window, 1 %, because against a constant price any move
 would be a jump.
 """
 FEWEST_SHORT, FEWEST_LONG = 6, 24
 """Minimum number of returns in the short and in the long window."""
-COVERED = Fraction(3, 4)
+MIN_COVERED_FRACTION = Fraction(3, 4)
 """Fraction of each window that the returns must span."""
 
 
@@ -61,7 +61,7 @@ class EventProgress:
         return not self.unknown and self.reach > 1
 
 
-def _counted(
+def _watched_prices(
     tokens: tuple[str, ...], inputs: TriggerInput
 ) -> Iterator[tuple[AssetDrift, list[PricePoint]]]:
     """Yield each asset that counts with its recorded prices; without `tokens` all count."""
@@ -81,21 +81,24 @@ def _result(limit: str, signal: str, progress: Sequence[EventProgress]) -> Trigg
     """Return a result that fires if any asset exceeds the limit. Assets without enough recorded
     prices are named and never fire.
     """
-    over = [event_progress for event_progress in progress if event_progress.fired]
-    known = [state for state in progress if not state.unknown]
-    texts = [state.words for state in over] or [
-        max(known, key=lambda one: one.reach).words for _ in known[:1]
+    fired_assets = [state for state in progress if state.fired]
+    judged_assets = [state for state in progress if not state.unknown]
+    texts = [state.words for state in fired_assets] or [
+        max(judged_assets, key=lambda state: state.reach).words for _ in judged_assets[:1]
     ]
     texts += [
         f"{state.symbol} is not judged: {state.unknown}" for state in progress if state.unknown
     ]
     texts = texts or ["none of the watched assets is in the portfolio"]
-    if over:
+    if fired_assets:
         reason = f"{limit}: {'; '.join(texts)}"
     else:
         reason = f"no asset has {limit}: {'; '.join(texts)}"
     return TriggerResult(
-        bool(over), reason, None, signals=tuple(sorted((signal, state.token) for state in over))
+        bool(fired_assets),
+        reason,
+        None,
+        signals=tuple(sorted((signal, state.token) for state in fired_assets)),
     )
 
 
@@ -104,7 +107,10 @@ def _evaluate_drawdown(event: Drawdown, inputs: TriggerInput) -> TriggerResult:
     return _result(
         limit,
         "fall",
-        [_fall(event, *counted, inputs) for counted in _counted(event.tokens, inputs)],
+        [
+            _fall(event, *drift_and_points, inputs)
+            for drift_and_points in _watched_prices(event.tokens, inputs)
+        ],
     )
 
 
@@ -113,7 +119,10 @@ def _evaluate_jump(event: VolatilityJump, inputs: TriggerInput) -> TriggerResult
     return _result(
         limit,
         "jump",
-        [_jump(event, *counted, inputs) for counted in _counted(event.tokens, inputs)],
+        [
+            _jump(event, *drift_and_points, inputs)
+            for drift_and_points in _watched_prices(event.tokens, inputs)
+        ],
     )
 
 
@@ -128,18 +137,18 @@ def _fall(
         return _unknown(drift, "it has no recorded price yet")
     start_s = now_s - event.within_s
     since_s = start_s if rebalanced_s is None else max(start_s, rebalanced_s)
-    highest = f"highest {_since(event, since_s, start_s, points[0].at_s)}"
+    highest_text = f"highest {_since(event, since_s, start_s, points[0].at_s)}"
     peak, peak_s = max(
         ((point.price, point.at_s) for point in points if point.at_s >= since_s),
         default=(drift.price, now_s),
     )
     if peak <= drift.price:
         return EventProgress(
-            drift.token, drift.symbol, Fraction(0), f"{drift.symbol} is at its {highest}"
+            drift.token, drift.symbol, Fraction(0), f"{drift.symbol} is at its {highest_text}"
         )
     drawdown = 1 - drift.price / peak
     message = (
-        f"{drift.symbol} is {format_percent(drawdown)} below its {highest}, that of"
+        f"{drift.symbol} is {format_percent(drawdown)} below its {highest_text}, that of"
         f" {format_time(peak_s)}"
     )
     return EventProgress(drift.token, drift.symbol, drawdown * BPS / event.fall_bps, message)
@@ -169,52 +178,67 @@ def _jump(
         if now_s - event.short_s - event.long_s <= point.at_s < now_s
     ]
     series.append((now_s, drift.price))
-    moves = [
-        (start_s, at_s, _return(before, price))
-        for (start_s, before), (at_s, price) in pairwise(series)
+    returns = [
+        (start_s, at_s, _return(previous, price))
+        for (start_s, previous), (at_s, price) in pairwise(series)
     ]
-    short = _variance([move for move in moves if move[0] >= border_s], event.short_s, FEWEST_SHORT)
-    long = _variance([move for move in moves if move[1] <= border_s], event.long_s, FEWEST_LONG)
-    if short is None or long is None:
-        window_s = event.short_s if short is None else event.long_s
+    short_variance = _variance(
+        [point_return for point_return in returns if point_return[0] >= border_s],
+        event.short_s,
+        FEWEST_SHORT,
+    )
+    long_variance = _variance(
+        [point_return for point_return in returns if point_return[1] <= border_s],
+        event.long_s,
+        FEWEST_LONG,
+    )
+    if short_variance is None or long_variance is None:
+        window_s = event.short_s if short_variance is None else event.long_s
         return _unknown(
             drift,
-            f"too few recorded prices in the {'last' if short is None else 'long'}"
+            f"too few recorded prices in the {'last' if short_variance is None else 'long'}"
             f" {format_duration(window_s)}",
         )
-    calm = max(long, Fraction(CALM_BPS**2, BPS**2 * YEAR_S))
+    usual_variance = max(long_variance, Fraction(MIN_VOLATILITY_BPS**2, BPS**2 * YEAR_S))
     message = (
-        f"the annual volatility of {drift.symbol} is {_yearly(short)} over"
-        f" {format_duration(event.short_s)}, {_yearly(calm)} over the"
+        f"the annual volatility of {drift.symbol} is {_yearly(short_variance)} over"
+        f" {format_duration(event.short_s)}, {_yearly(usual_variance)} over the"
         f" {format_duration(event.long_s)} before"
     )
     return EventProgress(
-        drift.token, drift.symbol, short * BPS**2 / (calm * event.factor_bps**2), message
+        drift.token,
+        drift.symbol,
+        short_variance * BPS**2 / (usual_variance * event.factor_bps**2),
+        message,
     )
 
 
 def _return(before: Price, after: Price) -> int:
-    return round((after / before - 1) * UNIT)
+    return round((after / before - 1) * RETURN_UNIT)
 
 
-def _variance(moves: Sequence[tuple[int, int, int]], window_s: int, fewest: int) -> Fraction | None:
+def _variance(
+    returns: Sequence[tuple[int, int, int]], window_s: int, fewest: int
+) -> Fraction | None:
     """Return the realised variance per second; None if too little of the window is recorded."""
-    spanned_s = sum(until_s - start_s for start_s, until_s, _ in moves)
-    if len(moves) < fewest or spanned_s < COVERED * window_s:
+    spanned_s = sum(until_s - start_s for start_s, until_s, _ in returns)
+    if len(returns) < fewest or spanned_s < MIN_COVERED_FRACTION * window_s:
         return None
-    return Fraction(sum(change**2 for *_, change in moves), UNIT**2 * spanned_s)
+    return Fraction(sum(change**2 for *_, change in returns), RETURN_UNIT**2 * spanned_s)
 
 
 def _yearly(variance: Fraction) -> str:
-    yearly = variance * YEAR_S
-    return format_percent(Fraction(isqrt(yearly.numerator * UNIT**2 // yearly.denominator), UNIT))
+    yearly_variance = variance * YEAR_S
+    return format_percent(
+        Fraction(
+            isqrt(yearly_variance.numerator * RETURN_UNIT**2 // yearly_variance.denominator),
+            RETURN_UNIT,
+        )
+    )
 
 
 def _unknown(drift: AssetDrift, why: str) -> EventProgress:
     return EventProgress(drift.token, drift.symbol, Fraction(0), "", why)
-
-
-# --- Rows of the events: notation, rules, and the recorded prices that they need.
 
 
 SHORTEST_FALL_S = 3_600
@@ -250,22 +274,22 @@ def _validate_jump(event: VolatilityJump) -> None:
 
 
 def _describe_drawdown(event: Drawdown, portfolio: Portfolio) -> str:
-    within = format_duration(event.within_s)
+    within_text = format_duration(event.within_s)
     return (
-        f"drawdown: {format_bps(event.fall_bps)} within {within} of"
+        f"drawdown: {format_bps(event.fall_bps)} within {within_text} of"
         f" {_tokens(event.tokens, portfolio)}"
     )
 
 
 def _describe_jump(event: VolatilityJump, portfolio: Portfolio) -> str:
-    short, long = format_duration(event.short_s), format_duration(event.long_s)
-    windows = f"{short} above {format_bps(event.factor_bps)} of the {long} before"
-    return f"volatility_jump: {windows}, of {_tokens(event.tokens, portfolio)}"
+    short_text, long_text = format_duration(event.short_s), format_duration(event.long_s)
+    windows_text = f"{short_text} above {format_bps(event.factor_bps)} of the {long_text} before"
+    return f"volatility_jump: {windows_text}, of {_tokens(event.tokens, portfolio)}"
 
 
 def _tokens(tokens: tuple[str, ...], portfolio: Portfolio) -> str:
-    named = [asset.token.label for asset in portfolio.assets if asset.token.address in tokens]
-    return " or ".join(named) if named else "any asset"
+    labels = [asset.token.label for asset in portfolio.assets if asset.token.address in tokens]
+    return " or ".join(labels) if labels else "any asset"
 
 
 RULES = {
@@ -273,7 +297,7 @@ RULES = {
         _validate_drawdown,
         _evaluate_drawdown,
         _describe_drawdown,
-        history_s=lambda event: event.within_s + MARGIN_S,
+        history_s=lambda event: event.within_s + HISTORY_MARGIN_S,
     ),
     VolatilityJump: TriggerRules(
         _validate_jump,

@@ -53,9 +53,9 @@ from agent.units import (
     value_text,
 )
 
-ONE = 10**12
+RATE_UNIT = 10**12
 """Precision of route rates, rounded up so that costs are never overstated."""
-ROOT = 10**12
+ROOT_UNIT = 10**12
 Costs = Mapping[tuple[int, int], Fraction]
 
 
@@ -119,18 +119,21 @@ def evaluate_zone(
     total = sum(values, Fraction(0))
     sigma, scale = covariance(risk, tokens), aversion(risk)
     costs = _costs(snapshot, portfolio, limits, tokens, prices)
-    gas = minimum.leg_gas_value(
+    gas_value = minimum.leg_gas_value(
         snapshot, prices[portfolio.wrapped_native], minimum.LEG_GAS + minimum.APPROVAL_GAS
     )
     intervals = []
     for number, token in enumerate(tokens):
-        way = _alone(targets, number)
-        slope = [scale * entry for entry in matrix_times_vector(sigma, way)]
-        fixed = _root(2 * gas / (total * dot(way, slope)))
-        up, down = _edge(slope, costs), _edge([-entry for entry in slope], costs)
-        edges = [_within(targets[number] + move) for move in (-down, up, -down - fixed, up + fixed)]
+        direction = _direction(targets, number)
+        risk_slope = [scale * entry for entry in matrix_times_vector(sigma, direction)]
+        fixed_distance = _root(2 * gas_value / (total * dot(direction, risk_slope)))
+        up, down = _edge(risk_slope, costs), _edge([-entry for entry in risk_slope], costs)
+        edges = [
+            _clip(targets[number] + move)
+            for move in (-down, up, -down - fixed_distance, up + fixed_distance)
+        ]
         intervals.append(ZoneInterval(token, *edges))
-    off = [
+    marginal_risk = [
         scale * entry
         for entry in matrix_times_vector(
             sigma, [drift.share - target for drift, target in zip(drifts, targets, strict=True)]
@@ -141,15 +144,15 @@ def evaluate_zone(
     }
     zone_view = ZoneView(
         penalty(risk, tokens, targets, values, total),
-        gas,
+        gas_value,
         risk.horizon_s,
         tuple(intervals),
-        _best(tokens, off, sellable),
+        _best_exchange(tokens, marginal_risk, sellable),
         None,
         risk.measured,
     )
     return zone_view, tuple(
-        _banded(drift, interval) for drift, interval in zip(drifts, intervals, strict=True)
+        _with_band(drift, interval) for drift, interval in zip(drifts, intervals, strict=True)
     )
 
 
@@ -157,59 +160,63 @@ def faults(
     portfolio: Portfolio, policy: Policy, limits: Limits, references: ReferencePrices
 ) -> list[str]:
     """Return why a zone cannot be evaluated; empty if it can, or if the trigger is not a zone."""
-    trigger, zone = policy.trigger, policy.destination is Destination.ZONE
+    trigger, is_zone_destination = policy.trigger, policy.destination is Destination.ZONE
     if not isinstance(trigger, NoTradeZone):
-        if zone:
+        if is_zone_destination:
             return ["the destination is a zone, but the trigger is not"]
         return []
     if trigger.risk.unmeasured:
-        found = []
+        zone_faults = []
     else:
-        found = [
-            what
-            for what, _ in risks.faults(
+        zone_faults = [
+            fault
+            for fault, _ in risks.faults(
                 trigger.risk,
                 {asset.token.address: asset.token.label for asset in portfolio.assets},
             )
         ]
-    if not zone:
-        found.append(f"the trigger is a zone, but the destination is {policy.destination.value}")
+    if not is_zone_destination:
+        zone_faults.append(
+            f"the trigger is a zone, but the destination is {policy.destination.value}"
+        )
     if limits.plan_cost_bps is None:
-        found.append("the trigger is a zone, but limits.plan_cost is off")
+        zone_faults.append("the trigger is a zone, but limits.plan_cost is off")
     if portfolio.wrapped_native not in references.prices:
-        found.append("gas cannot be valued: the wrapped native coin has no reference price")
-    return found
+        zone_faults.append("gas cannot be valued: the wrapped native coin has no reference price")
+    return zone_faults
 
 
-def zone_result(found: ZoneView, drifts: Sequence[AssetDrift]) -> TriggerResult:
+def zone_result(zone: ZoneView, drifts: Sequence[AssetDrift]) -> TriggerResult:
     """Return a result that fires if the first unit saves more than it costs. The engine still holds
     if the plan costs more than it saves.
     """
-    pair = found.pair
-    if pair is None:
+    exchange = zone.pair
+    if exchange is None:
         return TriggerResult(
             False,
             "no exchange possible: no usable pool connects an "
             "overweight token to an underweight one",
             None,
         )
-    if pair.saves <= 0:
+    if exchange.saves <= 0:
         return TriggerResult(
             False, "within the no-trade zone: no exchange would save any risk", None
         )
     labels = {drift.token: drift.symbol for drift in drifts}
-    exchange = f"from {labels[pair.source]} to {labels[pair.target]}"
-    if pair.saves > pair.costs:
+    exchange_text = f"from {labels[exchange.source]} to {labels[exchange.target]}"
+    if exchange.saves > exchange.costs:
         reason = (
-            f"outside the no-trade zone: the first unit {exchange} saves {_bps(pair.saves)} of risk"
-            f" and costs {_bps(pair.costs)}"
+            f"outside the no-trade zone: the first unit {exchange_text} saves {_bps(exchange.saves)} of risk"
+            f" and costs {_bps(exchange.costs)}"
         )
         return TriggerResult(True, reason, None)
-    furthest = max(drifts, key=lambda drift: abs(drift.share - Fraction(drift.target_bps, BPS)))
+    furthest_drift = max(
+        drifts, key=lambda drift: abs(drift.share - Fraction(drift.target_bps, BPS))
+    )
     reason = (
-        f"within the no-trade zone: the next unit {exchange} would save {_bps(pair.saves)} of risk"
-        f" and cost at least {_bps(pair.costs)}; {furthest.symbol} at"
-        f" {furthest.percent} is moved beyond {bands.format_band(furthest)}"
+        f"within the no-trade zone: the next unit {exchange_text} would save {_bps(exchange.saves)} of risk"
+        f" and cost at least {_bps(exchange.costs)}; {furthest_drift.symbol} at"
+        f" {furthest_drift.percent} is moved beyond {bands.format_band(furthest_drift)}"
     )
     return TriggerResult(False, reason, None)
 
@@ -235,33 +242,36 @@ def uneconomic_plan_reason(
         return value_text(value, decimals, 4)
 
     parts = ("fees", "impact", "skew", "gas", "approvals")
-    listed = ", ".join(f"{name} {money(getattr(saving, name))}" for name in parts)
+    parts_text = ", ".join(f"{name} {money(getattr(saving, name))}" for name in parts)
     return (
         f"{reason}; but the whole plan would save {money(saving.saved)} {label} of risk within"
-        f" {format_duration(horizon_s)} and cost {money(saving.cost)} ({listed}); checked"
+        f" {format_duration(horizon_s)} and cost {money(saving.cost)} ({parts_text}); checked"
         " again in the next cycle"
     )
 
 
-def no_plan_reason(reason: str, why: str, found: ZoneView, portfolio: Portfolio) -> str:
+def no_plan_reason(reason: str, why: str, zone: ZoneView, portfolio: Portfolio) -> str:
     """Return why no plan was made, with its highest possible saving."""
     decimals, label = portfolio.numeraire.decimals, portfolio.numeraire.label
-    risk, gas = (value_text(value, decimals, 4) for value in (found.risk, found.gas))
-    most = (
-        f"all of the risk within {format_duration(found.horizon_s)} is {risk} {label}, a swap"
-        f" with its approval costs {gas} of gas"
+    risk_text, gas_text = (value_text(value, decimals, 4) for value in (zone.risk, zone.gas))
+    limits_text = (
+        f"all of the risk within {format_duration(zone.horizon_s)} is {risk_text} {label}, a swap"
+        f" with its approval costs {gas_text} of gas"
     )
-    return f"{reason}; but {most}; {why}; checked again in the next cycle"
+    return f"{reason}; but {limits_text}; {why}; checked again in the next cycle"
 
 
-def _alone(targets: Sequence[Fraction], number: int) -> list[Fraction]:
+def _direction(targets: Sequence[Fraction], number: int) -> list[Fraction]:
     """Return the change of all shares if one share rises by one and the others fall in proportion
     to their targets.
     """
-    rest = 1 - targets[number]
-    shares = [-target / rest if rest else Fraction(-1, len(targets) - 1) for target in targets]
-    shares[number] = Fraction(1)
-    return shares
+    other_share = 1 - targets[number]
+    share_changes = [
+        -target / other_share if other_share else Fraction(-1, len(targets) - 1)
+        for target in targets
+    ]
+    share_changes[number] = Fraction(1)
+    return share_changes
 
 
 def _edge(slope: Sequence[Fraction], costs: Costs) -> Fraction:
@@ -272,24 +282,29 @@ def _edge(slope: Sequence[Fraction], costs: Costs) -> Fraction:
     return min([*edges, Fraction(1)])
 
 
-def _within(share: Fraction) -> Fraction:
+def _clip(share: Fraction) -> Fraction:
     return min(max(share, Fraction(0)), Fraction(1))
 
 
-def _best(tokens: Sequence[str], off: Sequence[Fraction], costs: Costs) -> ZoneExchange | None:
+def _best_exchange(
+    tokens: Sequence[str], marginal_risk: Sequence[Fraction], costs: Costs
+) -> ZoneExchange | None:
     pairs = [
-        ZoneExchange(tokens[i], tokens[j], off[i] - off[j], cost) for (i, j), cost in costs.items()
+        ZoneExchange(tokens[i], tokens[j], marginal_risk[i] - marginal_risk[j], cost)
+        for (i, j), cost in costs.items()
     ]
-    return max(pairs, key=lambda pair: pair.saves / max(pair.costs, Fraction(1, ONE)), default=None)
+    return max(
+        pairs, key=lambda pair: pair.saves / max(pair.costs, Fraction(1, RATE_UNIT)), default=None
+    )
 
 
-def _banded(drift: AssetDrift, interval: ZoneInterval) -> AssetDrift:
-    outside = not interval.trigger_low <= drift.share <= interval.trigger_high
+def _with_band(drift: AssetDrift, interval: ZoneInterval) -> AssetDrift:
+    is_outside = not interval.trigger_low <= drift.share <= interval.trigger_high
     return replace(
         drift,
         band_low_bps=interval.trigger_low * BPS,
         band_high_bps=interval.trigger_high * BPS,
-        outside=outside,
+        outside=is_outside,
     )
 
 
@@ -307,43 +322,43 @@ def _costs(
         hub.address for hub in portfolio.hubs if hub.address in prices and hub.address not in tokens
     ]
     nodes = [*tokens, *hubs]
-    size = range(len(nodes))
-    rates = [[0] * len(nodes) for _ in size]
+    node_range = range(len(nodes))
+    rates = [[0] * len(nodes) for _ in node_range]
     position = {token: number for number, token in enumerate(nodes)}
     for pool in snapshot.pools:
-        if not _usable(snapshot, limits, pool, position, prices):
+        if not _is_usable(snapshot, limits, pool, position, prices):
             continue
         for token_in, token_out in ((pool.token0, pool.token1), (pool.token1, pool.token0)):
             i, j = position[token_in], position[token_out]
             rates[i][j] = max(
                 rates[i][j], _rate(pool, token_in, prices[token_in], prices[token_out])
             )
-    for middle in size:
-        for i in size:
-            for j in size:
-                rates[i][j] = max(rates[i][j], -(-rates[i][middle] * rates[middle][j] // ONE))
+    for middle in node_range:
+        for i in node_range:
+            for j in node_range:
+                rates[i][j] = max(rates[i][j], -(-rates[i][middle] * rates[middle][j] // RATE_UNIT))
     if limits.plan_cost_bps is None:
-        most = ONE
+        max_cost = RATE_UNIT
     else:
-        most = ONE * limits.plan_cost_bps // BPS
-    few = range(len(tokens))
+        max_cost = RATE_UNIT * limits.plan_cost_bps // BPS
+    assets = range(len(tokens))
     return {
-        (i, j): Fraction(ONE - rates[i][j], ONE)
-        for i in few
-        for j in few
-        if i != j and rates[i][j] > 0 and ONE - rates[i][j] <= most
+        (i, j): Fraction(RATE_UNIT - rates[i][j], RATE_UNIT)
+        for i in assets
+        for j in assets
+        if i != j and rates[i][j] > 0 and RATE_UNIT - rates[i][j] <= max_cost
     }
 
 
 def _rate(pool: Pool, token_in: str, price_in: Price, price_out: Price) -> int:
-    """Return value out per value in of a first unit, after fee, in units of 1/ONE; gains above the
-    reference do not count.
+    """Return value out per value in of a first unit, after fee, in units of 1/RATE_UNIT; gains
+    above the reference do not count.
     """
     fair = min(Fraction(1), pools.marginal_price(pool, token_in) * price_out / price_in)
-    return ceil_int(fair * ONE * (PIPS - pool.fee_pips) / PIPS)
+    return ceil_int(fair * RATE_UNIT * (PIPS - pool.fee_pips) / PIPS)
 
 
-def _usable(
+def _is_usable(
     snapshot: Snapshot,
     limits: Limits,
     pool: Pool,
@@ -359,16 +374,17 @@ def _usable(
         or any(item.address == pool.address for item in snapshot.quarantined)
     ):
         return False
-    least = limits.pool_min_value
+    min_value = limits.pool_min_value
     return not pool.is_empty and (
-        least is None
-        or sum(pool.depth(token) * prices[token] for token in (pool.token0, pool.token1)) >= least
+        min_value is None
+        or sum(pool.depth(token) * prices[token] for token in (pool.token0, pool.token1))
+        >= min_value
     )
 
 
 def _root(value: Fraction) -> Fraction:
-    """Return the square root, rounded down to 1/ROOT."""
-    return Fraction(isqrt(value.numerator * ROOT**2 // value.denominator), ROOT)
+    """Return the square root, rounded down to 1/ROOT_UNIT."""
+    return Fraction(isqrt(value.numerator * ROOT_UNIT**2 // value.denominator), ROOT_UNIT)
 
 
 def _bps(share: Fraction) -> str:
@@ -383,12 +399,12 @@ def _evaluate(_: NoTradeZone, __: TriggerInput) -> TriggerResult:
 
 
 def _describe(trigger: NoTradeZone, _: Portfolio) -> str:
-    risk, by = trigger.risk, ""
+    risk, sample_text = trigger.risk, ""
     if risk.measuring is not None:
-        by = f", risk of {format_duration(risk.measuring.window_s)} of recorded prices"
+        sample_text = f", risk of {format_duration(risk.measuring.window_s)} of recorded prices"
     return (
         f"zone: {float(risk.cost_bps):g} bps a year for 1% of tracking error, horizon"
-        f" {format_duration(risk.horizon_s)}{by}"
+        f" {format_duration(risk.horizon_s)}{sample_text}"
     )
 
 

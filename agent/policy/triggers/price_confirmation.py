@@ -37,15 +37,17 @@ def trigger_signals(step: StepInput, prices: Prices) -> frozenset[Signal]:
     """
     drifts, trigger = compute_drifts(step, prices), step.policy.trigger
     if isinstance(trigger, NoTradeZone):
-        pair = no_trade_zone.evaluate_zone(
+        exchange = no_trade_zone.evaluate_zone(
             step.snapshot, step.portfolio, step.limits, trigger.risk, drifts, prices
         )[0].pair
-        pays = pair is not None and pair.saves > pair.costs
-        if pays and pair is not None:
-            moves = frozenset({("too much", pair.source), ("too little", pair.target)})
+        is_worth_it = exchange is not None and exchange.saves > exchange.costs
+        if is_worth_it and exchange is not None:
+            exchange_signals = frozenset(
+                {("too much", exchange.source), ("too little", exchange.target)}
+            )
         else:
-            moves = frozenset[Signal]()
-        return bands.overweight_signals(drifts) or moves
+            exchange_signals = frozenset[Signal]()
+        return bands.overweight_signals(drifts) or exchange_signals
     trigger_result = evaluate_trigger(
         trigger, drifts, step.snapshot.head.timestamp_s, step.history, step.policy.jitter_bps
     )
@@ -53,30 +55,30 @@ def trigger_signals(step: StepInput, prices: Prices) -> frozenset[Signal]:
 
 
 def unconfirmed_reason(
-    step: StepInput, prices: Prices, signals: SignalSource, every: bool = False
+    step: StepInput, prices: Prices, signals_at: SignalSource, needs_all: bool = False
 ) -> str:
     """Return why the preceding blocks do not confirm the signals of current `prices`; empty if they
     do, or if no confirmation is required.
 
-    One signal must hold in all of the blocks; with `every` all of them must.
+    One signal must hold in all of the blocks; with `needs_all` all of them must.
     """
     confirm_blocks = step.policy.confirm_blocks
     if confirm_blocks == 0:
         return ""
-    before = step.snapshot.past[:confirm_blocks]
-    head = step.snapshot.head.number
-    if [past.head.number for past in before] != list(
-        range(head - 1, head - 1 - confirm_blocks, -1)
+    past_blocks = step.snapshot.past[:confirm_blocks]
+    head_number = step.snapshot.head.number
+    if [past.head.number for past in past_blocks] != list(
+        range(head_number - 1, head_number - 1 - confirm_blocks, -1)
     ):
         return (
             f"prices of the {confirm_blocks} preceding blocks are missing, and policy.confirm_blocks requires"
             " them"
         )
-    kept = now = signals(step, prices)
-    for past in before:
-        then, why = _then(step, past, signals)
-        kept &= then
-        if why or not kept or (every and kept != now):
+    confirmed_signals = current_signals = signals_at(step, prices)
+    for past in past_blocks:
+        block_signals, why = _signals_at(step, past, signals_at)
+        confirmed_signals &= block_signals
+        if why or not confirmed_signals or (needs_all and confirmed_signals != current_signals):
             return (
                 f"{why or 'the prices did not confirm it'} at block {past.head.number}, and"
                 f" policy.confirm_blocks is {confirm_blocks}"
@@ -84,33 +86,33 @@ def unconfirmed_reason(
     return ""
 
 
-def needs_past_blocks(step: StepInput, decided: Callable[[StepInput], object]) -> bool:
+def needs_past_blocks(step: StepInput, decide: Callable[[StepInput], object]) -> bool:
     """True if prices alone make the step act, so that the preceding blocks must be read."""
     if step.policy.confirm_blocks == 0 or step.snapshot.past:
         return False
-    alone = decided(replace(step, policy=replace(step.policy, confirm_blocks=0)))
-    return isinstance(alone, Rebalance | LayerDecision)
+    unconfirmed_decision = decide(replace(step, policy=replace(step.policy, confirm_blocks=0)))
+    return isinstance(unconfirmed_decision, Rebalance | LayerDecision)
 
 
-def _then(
-    step: StepInput, past: PastPrices, signals: SignalSource
+def _signals_at(
+    step: StepInput, past: PastPrices, signals_at: SignalSource
 ) -> tuple[frozenset[Signal], str]:
     """Return the signals at that block's prices and pools with the current wallet, or why they are
     unknown.
     """
     references = prices_from(price_inputs(step).at(past))
-    unpriced = [
+    unpriced_reasons = [
         f"{gap.label} had no reference price"
         for gap in references.unpriced
         if _is_asset(step.portfolio, gap.token)
     ]
-    if unpriced:
-        return frozenset(), "; ".join(unpriced)
-    then = replace(step, snapshot=replace(step.snapshot, pools=past.pools))
+    if unpriced_reasons:
+        return frozenset(), "; ".join(unpriced_reasons)
+    step_then = replace(step, snapshot=replace(step.snapshot, pools=past.pools))
     try:
-        return signals(then, references.by_token), ""
-    except Refused as unknown:
-        return frozenset(), unknown.message
+        return signals_at(step_then, references.by_token), ""
+    except Refused as refusal:
+        return frozenset(), refusal.message
 
 
 def _is_asset(portfolio: Portfolio, token: str) -> bool:

@@ -59,31 +59,31 @@ def evaluate_trigger(
 ) -> TriggerResult:
     """Return the result of `trigger` at block time `now_s`; TriggerInput describes the input."""
     if isinstance(trigger, AnyOf):
-        banded_triggers = [
+        trigger_and_drifts = [
             (member, with_trigger_bands(drifts, member)) for member in trigger.triggers
         ]
-        return _any(
+        return _combined(
             [
-                evaluate_trigger(member, banded, now_s, history, jitter_bps)
-                for member, banded in banded_triggers
+                evaluate_trigger(member, member_drifts, now_s, history, jitter_bps)
+                for member, member_drifts in trigger_and_drifts
             ]
         )
     return RULES[type(trigger)].evaluate(trigger, TriggerInput(drifts, now_s, history, jitter_bps))
 
 
-def _any(answers: Sequence[TriggerResult]) -> TriggerResult:
+def _combined(results: Sequence[TriggerResult]) -> TriggerResult:
     """Combine several results: the reasons are those of fired triggers, or of all if none fired."""
-    firing = [answer for answer in answers if answer.fired]
-    review_times = [answer.next_s for answer in answers]
+    fired_results = [result for result in results if result.fired]
+    review_times = [result.next_s for result in results]
     return TriggerResult(
-        bool(firing),
-        "; ".join(dict.fromkeys(answer.reason for answer in firing or answers)),
+        bool(fired_results),
+        "; ".join(dict.fromkeys(result.reason for result in fired_results or results)),
         None if None in review_times else earliest(*review_times),
-        any(answer.due for answer in answers),
-        tuple(dict.fromkeys(name for answer in answers if answer.due for name in answer.reviews)),
-        any(answer.by_time for answer in firing),
-        tuple(sorted({signal for answer in firing for signal in answer.signals})),
-        None if firing else earliest(*(answer.waits_s for answer in answers)),
+        any(result.due for result in results),
+        tuple(dict.fromkeys(name for result in results if result.due for name in result.reviews)),
+        any(result.by_time for result in fired_results),
+        tuple(sorted({signal for result in fired_results for signal in result.signals})),
+        None if fired_results else earliest(*(result.waits_s for result in results)),
     )
 
 

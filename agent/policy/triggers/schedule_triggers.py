@@ -34,7 +34,7 @@ from agent.units import format_duration
 
 SHORTEST_S = 1_800
 LONGEST_S = 2_419_200
-_SOME_DAY_S = 1_700_000_000
+_VALIDATION_START_S = 1_700_000_000
 """Start time for validating cron expressions; any day would do."""
 _KEYS = {"every": KeyUnit.DURATION, "cron": KeyUnit.TEXT, "timezone": KeyUnit.TEXT}
 
@@ -60,12 +60,16 @@ def build_schedule(
     return Cron(cron or "", timezone)
 
 
-def _hybrid(absolute_bps: int | None, relative_bps: int | None, *schedule: Any) -> HybridTrigger:
-    return HybridTrigger(bands.build_band(absolute_bps, relative_bps), build_schedule(*schedule))
+def _hybrid(
+    absolute_bps: int | None, relative_bps: int | None, *schedule_keys: Any
+) -> HybridTrigger:
+    return HybridTrigger(
+        bands.build_band(absolute_bps, relative_bps), build_schedule(*schedule_keys)
+    )
 
 
-def _either(absolute_bps: int | None, relative_bps: int | None, *schedule: Any) -> AnyOf:
-    return AnyOf((bands.build_band(absolute_bps, relative_bps), build_schedule(*schedule)))
+def _either(absolute_bps: int | None, relative_bps: int | None, *schedule_keys: Any) -> AnyOf:
+    return AnyOf((bands.build_band(absolute_bps, relative_bps), build_schedule(*schedule_keys)))
 
 
 def _staged(*keys: Any) -> StagedTrigger:
@@ -85,7 +89,7 @@ def _validate_schedule(schedule: Schedule, prefix: str = "") -> None:
                     f"policy.trigger.{prefix}every: {every_s} s", "write a time from 30m to 28d"
                 )
         case Cron(expression, timezone):
-            if next_cron_time(schedule, _SOME_DAY_S) is None:
+            if next_cron_time(schedule, _VALIDATION_START_S) is None:
                 raise ConfigError(
                     f"policy.trigger.{prefix}cron: {expression!r} in {timezone} never comes",
                     "write a date that exists",
@@ -118,61 +122,71 @@ def _validate_staged(trigger: StagedTrigger) -> None:
 def _evaluate_schedule(trigger: Schedule, inputs: TriggerInput) -> TriggerResult:
     review = schedule_status(trigger, inputs.now_s, inputs.history, inputs.jitter_bps)
     reason = f"{review.words}; {bands.furthest_text(inputs.drifts)}"
-    return TriggerResult(review.due, reason, review.next_s, review.due, _names(review), review.due)
+    return TriggerResult(
+        review.due, reason, review.next_s, review.due, _due_reviews(review), review.due
+    )
 
 
 def _evaluate_hybrid(trigger: HybridTrigger, inputs: TriggerInput) -> TriggerResult:
     review = schedule_status(trigger.schedule, inputs.now_s, inputs.history, inputs.jitter_bps)
-    outside = bands.outside_text(inputs.drifts)
+    outside_reason = bands.outside_text(inputs.drifts)
     signals = bands.band_signals(inputs.drifts) if review.due else ()
-    reason = f"{review.words}; {outside or bands.inside_text(inputs.drifts)}"
+    reason = f"{review.words}; {outside_reason or bands.inside_text(inputs.drifts)}"
     return TriggerResult(
-        review.due and bool(outside),
+        review.due and bool(outside_reason),
         reason,
         review.next_s,
         review.due,
-        _names(review),
+        _due_reviews(review),
         signals=signals,
     )
 
 
 def _evaluate_staged(trigger: StagedTrigger, inputs: TriggerInput) -> TriggerResult:
-    """Return a schedule's result at an execution, or a hybrid's with a band; a review in between
-    only reports.
+    """At an execution, fire like a schedule, or like a hybrid trigger if there is a band. A review
+    between executions only reports.
     """
     review = schedule_status(trigger.review, inputs.now_s, inputs.history, inputs.jitter_bps)
     execution = schedule_status(
         trigger.execution, inputs.now_s, inputs.history, inputs.jitter_bps, EXECUTION
     )
     next_s = earliest(review.next_s, execution.next_s)
-    banded = trigger.threshold is not None
-    if banded:
-        outside = bands.outside_text(inputs.drifts)
-        standing = outside or bands.inside_text(inputs.drifts)
+    has_band = trigger.threshold is not None
+    if has_band:
+        outside_reason = bands.outside_text(inputs.drifts)
+        weights_text = outside_reason or bands.inside_text(inputs.drifts)
     else:
-        outside, standing = "", bands.furthest_text(inputs.drifts)
-    acts = not banded or bool(outside)
+        outside_reason, weights_text = "", bands.furthest_text(inputs.drifts)
+    would_trade = not has_band or bool(outside_reason)
     if execution.due:
-        signals = bands.band_signals(inputs.drifts) if banded else ()
-        names = (execution.name, review.name)
+        signals = bands.band_signals(inputs.drifts) if has_band else ()
+        review_names = (execution.name, review.name)
         return TriggerResult(
-            acts, f"{execution.words}; {standing}", next_s, True, names, not banded, signals
+            would_trade,
+            f"{execution.words}; {weights_text}",
+            next_s,
+            True,
+            review_names,
+            not has_band,
+            signals,
         )
-    reason = f"{review.words}; {execution.words}; {standing}"
-    waits_s = execution.next_s if review.due and acts else None
-    return TriggerResult(False, reason, next_s, review.due, _names(review), waits_s=waits_s)
+    reason = f"{review.words}; {execution.words}; {weights_text}"
+    executes_at_s = execution.next_s if review.due and would_trade else None
+    return TriggerResult(
+        False, reason, next_s, review.due, _due_reviews(review), waits_s=executes_at_s
+    )
 
 
-def _names(review: ScheduleStatus) -> tuple[str, ...]:
+def _due_reviews(review: ScheduleStatus) -> tuple[str, ...]:
     return (review.name,) if review.due else ()
 
 
 def _describe_staged(trigger: StagedTrigger, _: Portfolio) -> str:
     if trigger.threshold is None:
-        beyond = ""
+        band_text = ""
     else:
-        beyond = f", beyond {bands.format_width(trigger.threshold)}"
-    return f"review: {_when(trigger.review)}, executed {_when(trigger.execution)}{beyond}"
+        band_text = f", beyond {bands.format_width(trigger.threshold)}"
+    return f"review: {_when(trigger.review)}, executed {_when(trigger.execution)}{band_text}"
 
 
 def _when(schedule: Schedule) -> str:
@@ -192,7 +206,9 @@ RULES = {
     HybridTrigger: TriggerRules(
         _validate_hybrid,
         _evaluate_hybrid,
-        lambda one, _: f"hybrid: {bands.format_width(one.threshold)}, {_when(one.schedule)}",
+        lambda trigger, _: (
+            f"hybrid: {bands.format_width(trigger.threshold)}, {_when(trigger.schedule)}"
+        ),
         plain=True,
     ),
     StagedTrigger: TriggerRules(_validate_staged, _evaluate_staged, _describe_staged),

@@ -42,28 +42,28 @@ def next_cron_time(schedule: Cron, after_s: int) -> int | None:
     clock is set forward, a skipped time fires after the gap; if it is set back, a fixed hour fires
     once. Raises ConfigError.
     """
-    expression, zone, every_hour = _parse(schedule.expression, schedule.timezone)
+    expression, zone, repeats_hours = _parse(schedule.expression, schedule.timezone)
     start = min(
-        _wall(zone, at_s) + timedelta(seconds=after_s - at_s)
+        _local_time(zone, at_s) + timedelta(seconds=after_s - at_s)
         for at_s in (after_s - _DAY_S, after_s, after_s + _DAY_S)
     )
     best_s: int | None = None
     try:
-        for wall in CronSim(expression, start):
+        for local_time in CronSim(expression, start):
             first_s, again_s = (
-                int(wall.replace(tzinfo=zone, fold=fold).timestamp()) for fold in (0, 1)
+                int(local_time.replace(tzinfo=zone, fold=fold).timestamp()) for fold in (0, 1)
             )
-            skipped = again_s < first_s
-            times_s = (first_s, again_s) if every_hour and not skipped else (first_s,)
+            is_skipped = again_s < first_s
+            times_s = (first_s, again_s) if repeats_hours and not is_skipped else (first_s,)
             best_s = earliest(best_s, *(at_s for at_s in times_s if at_s > after_s))
-            if best_s is not None and not skipped and best_s <= first_s:
+            if best_s is not None and not is_skipped and best_s <= first_s:
                 break
     except CronSimError:  # well formed, but a date such as 30 February
         return None
     return best_s
 
 
-def _wall(zone: ZoneInfo, at_s: int) -> datetime:
+def _local_time(zone: ZoneInfo, at_s: int) -> datetime:
     return datetime.fromtimestamp(at_s, zone).replace(tzinfo=None)
 
 
@@ -84,22 +84,22 @@ def _parse(expression: str, timezone: str) -> tuple[str, ZoneInfo, bool]:
         ) from None
     fields[2] = fields[2].replace("LAST", "L")
     fields[4] = re.sub(r"(?<!\b0)(?<!\bSUN)-(?:0|SUN)\b", "-7", fields[4])
-    for rule, written, (name, most) in zip(list(Field)[1:], fields, _FIELDS, strict=True):
+    for rule, field, (name, max_step) in zip(list(Field)[1:], fields, _FIELDS, strict=True):
         try:
-            rule.parse(written)
-            valid = all(int(step) <= most for step in re.findall(r"/(\d+)", written))
+            rule.parse(field)
+            is_valid = all(int(step) <= max_step for step in re.findall(r"/(\d+)", field))
         except (CronSimError, ValueError):
-            valid = False
-        if not valid:
+            is_valid = False
+        if not is_valid:
             raise ConfigError(
-                f"policy.trigger.cron: {expression!r}: {written.lower()!r} is not a {name}",
+                f"policy.trigger.cron: {expression!r}: {field.lower()!r} is not a {name}",
                 _EXAMPLE,
             )
     return " ".join(fields), zone, fields[1].startswith("*")
 
 
 MILLION = 1_000_000
-LATEST_S = 3_600
+MAX_DELAY_S = 3_600
 """Longest random delay of a schedule."""
 REVIEW, EXECUTION = "review", "execution"
 
@@ -116,16 +116,16 @@ class ScheduleStatus:
     name: str
 
 
-def schedule_name(schedule: Schedule, what: str = REVIEW) -> str:
+def schedule_name(schedule: Schedule, kind: str = REVIEW) -> str:
     """Return a schedule's key in `History.reviews`; a changed schedule has another key."""
     match schedule:
         case Every(every_s):
-            return f"{what} every {every_s}"
+            return f"{kind} every {every_s}"
         case Cron(expression, timezone):
-            return f"{what} {' '.join(expression.split())} {timezone}"
+            return f"{kind} {' '.join(expression.split())} {timezone}"
 
 
-def last_run_s(schedule: Schedule, history: History, what: str = REVIEW) -> int | None:
+def last_run_s(schedule: Schedule, history: History, kind: str = REVIEW) -> int | None:
     """Return the start of a schedule's interval.
 
     A rebalance counts as a review; the interval of executions starts only at an execution. A
@@ -133,37 +133,37 @@ def last_run_s(schedule: Schedule, history: History, what: str = REVIEW) -> int 
     reviews of other schedules do not delay it. Stores from before named schedules have one time for
     all.
     """
-    own_s = dict(history.reviews.by_schedule).get(schedule_name(schedule, what))
+    own_s = dict(history.reviews.by_schedule).get(schedule_name(schedule, kind))
     if own_s is None:
-        if what == REVIEW and not history.reviews.by_schedule:
+        if kind == REVIEW and not history.reviews.by_schedule:
             return history.reviews.last_evaluation_s
         return history.reviews.last_rebalance_s
-    if what == EXECUTION:
+    if kind == EXECUTION:
         return own_s
     return _latest(own_s, history.reviews.last_rebalance_s)
 
 
 def schedule_status(
-    schedule: Schedule, now_s: int, history: History, jitter_bps: int, what: str = REVIEW
+    schedule: Schedule, now_s: int, history: History, jitter_bps: int, kind: str = REVIEW
 ) -> ScheduleStatus:
     """Return a schedule's status at block time `now_s`."""
-    called, since_s = schedule_name(schedule, what), last_run_s(schedule, history, what)
+    name, since_s = schedule_name(schedule, kind), last_run_s(schedule, history, kind)
     if since_s is None:
-        return ScheduleStatus(True, f"first {what}", next_time(schedule, now_s), called)
+        return ScheduleStatus(True, f"first {kind}", next_time(schedule, now_s), name)
     planned_s = next_time(schedule, since_s)
     if planned_s is None:
         return ScheduleStatus(
-            False, f"the schedule has no time after {format_time(since_s)}", None, called
+            False, f"the schedule has no time after {format_time(since_s)}", None, name
         )
     planned_s += jitter_delay_s(planned_s - since_s, history.reviews.delay_ppm, jitter_bps)
     if now_s >= planned_s:
-        message = f"{what} due since {format_time(planned_s)}, last one {format_time(since_s)}"
-        return ScheduleStatus(True, message, next_time(schedule, now_s), called)
+        message = f"{kind} due since {format_time(planned_s)}, last one {format_time(since_s)}"
+        return ScheduleStatus(True, message, next_time(schedule, now_s), name)
     return ScheduleStatus(
         False,
-        f"next {what} {format_time(planned_s)}, in {format_duration(planned_s - now_s)}",
+        f"next {kind} {format_time(planned_s)}, in {format_duration(planned_s - now_s)}",
         planned_s,
-        called,
+        name,
     )
 
 
@@ -174,7 +174,7 @@ def jitter_delay_s(interval_s: int, delay_ppm: int, jitter_bps: int) -> int:
     It hides the minute of the trade from observers of the schedule. The delay only postpones a
     review, so a trade that was allowed at the planned time (cooldown) still is.
     """
-    return min(interval_s * jitter_bps // BPS, LATEST_S) * delay_ppm // MILLION
+    return min(interval_s * jitter_bps // BPS, MAX_DELAY_S) * delay_ppm // MILLION
 
 
 def next_time(schedule: Schedule, after_s: int) -> int | None:

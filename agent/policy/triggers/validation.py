@@ -44,17 +44,17 @@ def validate_policy(policy: Policy, bands: Mapping[str, Threshold] | None = None
         raise ConfigError(
             f"policy.cooldown: {policy.cooldown_s} s is negative", 'write a time such as "1h"'
         )
-    banded = has_band(policy.trigger)
+    trigger_has_band = has_band(policy.trigger)
     if (
         policy.destination is Destination.BAND
-        and not banded
+        and not trigger_has_band
         and not isinstance(policy.trigger, NoTradeZone)
     ):
         raise ConfigError(
             "policy.destination: band, but the trigger has no band",
             'use a threshold or hybrid trigger, or "target"',
         )
-    if policy.only in (TradeSide.WINNERS, TradeSide.LOSERS) and not banded:
+    if policy.only in (TradeSide.WINNERS, TradeSide.LOSERS) and not trigger_has_band:
         raise ConfigError(
             f"policy.only: {policy.only.value} needs bands, but the trigger has none",
             'use a threshold or hybrid trigger, or only = "sell"',
@@ -64,26 +64,26 @@ def validate_policy(policy: Policy, bands: Mapping[str, Threshold] | None = None
             f"policy.only: {policy.only.value}, but a zone trades both sides",
             "remove it, or use a threshold",
         )
-    for symbol, own in (bands or {}).items():
+    for symbol, band in (bands or {}).items():
         where = f"portfolio.assets.{symbol}.band"
-        validate_band(own, where)
-        if not banded:
+        validate_band(band, where)
+        if not trigger_has_band:
             raise ConfigError(
                 f"{where}: the trigger has no bands",
                 "remove it, or use a threshold or hybrid trigger",
             )
-    _zone_goes_with_zone(policy)
+    _require_zone_pair(policy)
 
 
-def _zone_goes_with_zone(policy: Policy) -> None:
-    zone = isinstance(policy.trigger, NoTradeZone)
-    if zone and policy.destination is not Destination.ZONE:
+def _require_zone_pair(policy: Policy) -> None:
+    is_zone = isinstance(policy.trigger, NoTradeZone)
+    if is_zone and policy.destination is not Destination.ZONE:
         destination = policy.destination.value
         raise ConfigError(
             f"policy.destination: {destination}, but the trigger is a zone",
             'write destination = "zone"',
         )
-    if policy.destination is Destination.ZONE and not zone:
+    if policy.destination is Destination.ZONE and not is_zone:
         raise ConfigError(
             "policy.destination: zone, but the trigger is not a zone",
             'use trigger = { kind = "zone", … }, or "target"',

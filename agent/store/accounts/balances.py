@@ -45,9 +45,9 @@ from agent.store.tables import (
 from agent.store.transitions import CONSUMED, OPEN
 
 DAY_S = 86_400
-ASKED = "day_asked_s"
+PRIOR_DAY_ASKED = "day_asked_s"
 """Key of the chain time of the first failed query for the wallet's earlier transactions."""
-KNOWN = "day_known"
+PRIOR_DAY_READ = "day_known"
 """Key of the wallet's next nonce when its earlier transactions were read."""
 
 
@@ -55,9 +55,9 @@ def forget_prior_day(db: Connection, nonce: int) -> bool:
     """Mark the prior day as unknown after foreign use of the wallet; return False if recorded
     transactions reach the next `nonce`.
     """
-    if database.find_fact(db, KNOWN) == str(nonce):
+    if database.find_fact(db, PRIOR_DAY_READ) == str(nonce):
         return False
-    database.delete_facts(db, KNOWN, ASKED)
+    database.delete_facts(db, PRIOR_DAY_READ, PRIOR_DAY_ASKED)
     return True
 
 
@@ -90,13 +90,13 @@ FOLD_DEPTH_BLOCKS = 256
 """Depth in blocks from which a final transaction becomes part of the opening: four times the depth
 of the deepest reorg that is followed.
 """
-RECENT = 1_000
+MAX_RECENT = 1_000
 """Number of newest transfers searched for those of the last 24 h. A header from the future could
 hide transfers from a search by time.
 """
-MOST = 2**63 - 1
+MAX_ID = 2**63 - 1
 """The largest SQLite integer; no transfer has it as id."""
-SHOWN = 50
+MAX_SHOWN = 50
 """Number of newest open transfers in a step, plus as many that halt and as many losses."""
 _CONSUMED = frozenset(state.value for state in CONSUMED)
 _OPEN = frozenset(state.value for state in OPEN)
@@ -110,23 +110,23 @@ FELL = ExternalTransferRow.delta_raw.like(literal_column("'-%'"))
 @dataclass(frozen=True, slots=True)
 class _StoredBalances:
     """Openings with the intents and external transactions that they do not contain for good.
-    `folded` is the newest intent that they do, `turn` counts their writes.
+    `last_folded` is the newest intent that they do, `version` counts their writes.
     """
 
-    folded: int
-    turn: int
+    last_folded: int
+    version: int
     intents: Sequence[IntentRow]
     openings: Sequence[OpeningRow]
-    external: tuple[OwnBalanceChange, ...]
+    external_changes: tuple[OwnBalanceChange, ...]
 
 
-def _read(db: Connection) -> _StoredBalances:
+def _read_stored(db: Connection) -> _StoredBalances:
     rows = db.execute(_external()).all()
-    folded = database.parse_fact_number(FOLDED_TO, rows[0].folded)
+    last_folded = database.parse_fact_number(FOLDED_TO, rows[0].folded)
     return _StoredBalances(
-        folded,
+        last_folded,
         database.parse_fact_number(BALANCES_VERSION, rows[0].turn),
-        all_rows(db, _later(), IntentRow, of=folded),
+        all_rows(db, _intents_after(), IntentRow, of=last_folded),
         all_rows(db, _openings(), OpeningRow),
         tuple(
             OwnBalanceChange(token, raw, row.block_number)
@@ -139,38 +139,42 @@ def _read(db: Connection) -> _StoredBalances:
 
 def expected_balances(db: Connection, wallet: str, coin: str) -> ExpectedBalances:
     """Return openings, own changes and transfers, which give the expected balances."""
-    return _expected(db, _read(db), wallet, coin)
+    return _expected_balances(db, _read_stored(db), wallet, coin)
 
 
-def _expected(db: Connection, stored: _StoredBalances, wallet: str, coin: str) -> ExpectedBalances:
-    unsettled = (
+def _expected_balances(
+    db: Connection, stored: _StoredBalances, wallet: str, coin: str
+) -> ExpectedBalances:
+    unsettled_nonces = (
         row.nonce for row in stored.intents if row.state in _OPEN and row.state not in _CONSUMED
     )
-    transfers = newest_transfers(db, RECENT)
-    if len(transfers) == RECENT:
+    transfers = newest_transfers(db, MAX_RECENT)
+    if len(transfers) == MAX_RECENT:
         transfers = _merged((*transfers, *open_transfers(db)))
-    own = (change for row in stored.intents for change in _own_changes(row, wallet, coin))
+    own_changes = (change for row in stored.intents for change in _own_changes(row, wallet, coin))
     return ExpectedBalances(
         openings=tuple(
             OpeningBalance(row.token, int(row.raw), row.block_number) for row in stored.openings
         ),
-        own=(*stored.external, *own),
+        own=(*stored.external_changes, *own_changes),
         flows=transfers,
-        unsettled_nonce=min(unsettled, default=None),
-        turn=stored.turn,
+        unsettled_nonce=min(unsettled_nonces, default=None),
+        turn=stored.version,
     )
 
 
 def _record_transfer(db: Connection, flow: ExternalTransfer, now_s: int) -> None:
-    if flow.holds and flow.delta_raw > 0:  # blocks trades from now on, if no earlier one does
-        known = rise_since_s(database.read_facts(db, RISE_SINCE))
-        if known is None or not known <= flow.chain_s < known + ACCEPTANCE_WINDOW_S:
+    if (
+        flow.blocks_trading and flow.delta_raw > 0
+    ):  # blocks trades from now on, if no earlier one does
+        since_s = rise_since_s(database.read_facts(db, RISE_SINCE))
+        if since_s is None or not since_s <= flow.chain_s < since_s + ACCEPTANCE_WINDOW_S:
             database.write_facts(db, {RISE_SINCE: flow.chain_s})
     if flow.id:
-        _amend(db, flow, now_s)
+        _update_open_transfer(db, flow, now_s)
         return
     ledger_sums.add_transfer(db, flow.token, flow.delta_raw)
-    new = {
+    row = {
         "token": flow.token,
         "delta_raw": str(flow.delta_raw),
         "value": None if flow.value is None else str(flow.value),
@@ -181,12 +185,12 @@ def _record_transfer(db: Connection, flow: ExternalTransfer, now_s: int) -> None
         "kind": None if flow.kind is None else flow.kind.value,
         "told_s": None,
     }
-    insert_rows(db, ExternalTransferRow, [new])
+    insert_rows(db, ExternalTransferRow, [row])
     if flow.undoes:
-        undone = ExternalTransferRow.seq.in_(flow.undoes), ExternalTransferRow.kind.is_(None)
+        conditions = ExternalTransferRow.seq.in_(flow.undoes), ExternalTransferRow.kind.is_(None)
         db.execute(
             update(ExternalTransferRow)
-            .where(*undone)
+            .where(*conditions)
             .values(kind=ExternalTransferKind.UNDONE.value)
         )
 
@@ -200,31 +204,31 @@ def rise_since_s(facts: Mapping[str, str]) -> int | None:
 
 def left_rises(db: Connection, facts: Mapping[str, str]) -> tuple[tuple[str, int], ...]:
     """Return the excluded deposits (fact LEFT_ALONE), base units by token."""
-    until = database.parse_fact_number(LEFT_ALONE, facts.get(LEFT_ALONE))
-    return unexplained_rises(db, until) if until else ()
+    last_number = database.parse_fact_number(LEFT_ALONE, facts.get(LEFT_ALONE))
+    return unexplained_rises(db, last_number) if last_number else ()
 
 
-def unexplained_rises(db: Connection, until: int = MOST) -> tuple[tuple[str, int], ...]:
+def unexplained_rises(db: Connection, last_number: int = MAX_ID) -> tuple[tuple[str, int], ...]:
     """Return the unexplained deposits up to that transfer, base units by token."""
     return _sums(
         (token, int(raw))
         for token, raw in db.execute(
             select(ExternalTransferRow.token, ExternalTransferRow.delta_raw).where(
-                ExternalTransferRow.kind.is_(None), ~FELL, ExternalTransferRow.seq <= until
+                ExternalTransferRow.kind.is_(None), ~FELL, ExternalTransferRow.seq <= last_number
             )
         )
     )
 
 
 def total_rises(
-    db: Connection, unexplained: Sequence[ExternalTransfer]
+    db: Connection, shown_transfers: Sequence[ExternalTransfer]
 ) -> tuple[tuple[str, int], ...]:
-    """Return all unexplained deposits, base units by token; `unexplained` are `open_transfers`, which
-    has all of them if there are few.
+    """Return all unexplained deposits, base units by token; `shown_transfers` are those of
+    `open_transfers`, which has all of them if there are few.
     """
-    if len(unexplained) >= SHOWN:
+    if len(shown_transfers) >= MAX_SHOWN:
         return unexplained_rises(db)
-    return _sums((flow.token, flow.delta_raw) for flow in unexplained if flow.delta_raw > 0)
+    return _sums((flow.token, flow.delta_raw) for flow in shown_transfers if flow.delta_raw > 0)
 
 
 def _sums(changes: Iterable[tuple[str, int]]) -> tuple[tuple[str, int], ...]:
@@ -234,7 +238,7 @@ def _sums(changes: Iterable[tuple[str, int]]) -> tuple[tuple[str, int], ...]:
     return tuple(sorted(sums.items()))
 
 
-def _amend(db: Connection, flow: ExternalTransfer, now_s: int) -> None:
+def _update_open_transfer(db: Connection, flow: ExternalTransfer, now_s: int) -> None:
     """Update value and acceptance of an open transfer, unless it was classified meanwhile."""
     row = first_row(db, _by_number(), ExternalTransferRow, of=flow.id)
     if row is None or row.kind is not None:
@@ -244,12 +248,17 @@ def _amend(db: Connection, flow: ExternalTransfer, now_s: int) -> None:
     changes: dict[str, object] = {}
     if flow.kind is ExternalTransferKind.ACCEPTED:
         changes = {"kind": flow.kind.value, "told_s": now_s}
-        known = _accepted(database.read_facts(db, ACCEPTED))[1 - SHOWN :]
+        earlier_accepted = _parse_accepted(database.read_facts(db, ACCEPTED))[1 - MAX_SHOWN :]
         database.write_facts(
-            db, {ACCEPTED: " ".join(f"{seq}:{at_s}" for seq, at_s in (*known, (flow.id, now_s)))}
+            db,
+            {
+                ACCEPTED: " ".join(
+                    f"{seq}:{at_s}" for seq, at_s in (*earlier_accepted, (flow.id, now_s))
+                )
+            },
         )
     db.execute(
-        _change(),
+        _update_transfer(),
         {"of": flow.id, "value": value, "halts": flow.halts, "chain_s": flow.chain_s, **changes},
     )
 
@@ -258,11 +267,11 @@ def accepted_deposits(
     db: Connection, facts: Mapping[str, str], chain_now_s: int
 ) -> tuple[ExternalTransfer, ...]:
     """Return the deposits accepted in the last 24 h of chain time and not reclassified since (fact
-    ACCEPTED), oldest first, at most SHOWN.
+    ACCEPTED), oldest first, at most MAX_SHOWN.
     """
     rows = (
         first_row(db, _by_number(), ExternalTransferRow, of=seq)
-        for seq, at_s in _accepted(facts)
+        for seq, at_s in _parse_accepted(facts)
         if at_s > chain_now_s - DAY_S
     )
     return tuple(
@@ -272,7 +281,7 @@ def accepted_deposits(
     )
 
 
-def _accepted(facts: Mapping[str, str]) -> list[tuple[int, int]]:
+def _parse_accepted(facts: Mapping[str, str]) -> list[tuple[int, int]]:
     pairs = (text.split(":") for text in facts.get(ACCEPTED, "").split())
     return [(int(seq), int(at_s)) for seq, at_s in pairs]
 
@@ -303,14 +312,16 @@ def transfers_after(db: Connection, flow_id: int) -> tuple[ExternalTransfer, ...
 
 
 def open_transfers(db: Connection) -> tuple[ExternalTransfer, ...]:
-    """Return unexplained transfers, oldest first: the newest SHOWN, plus the newest SHOWN that halt
-    and the newest SHOWN losses, so that dust cannot hide them.
+    """Return unexplained transfers, oldest first: the newest MAX_SHOWN, plus the newest MAX_SHOWN that halt
+    and the newest MAX_SHOWN losses, so that dust cannot hide them.
     """
-    newest = _oldest_first(db, _unexplained(), SHOWN)
-    if len(newest) < SHOWN:
+    newest = _oldest_first(db, _unexplained(), MAX_SHOWN)
+    if len(newest) < MAX_SHOWN:
         return newest
-    halting, fallen = (_oldest_first(db, query, SHOWN) for query in (_halting(), _fallen()))
-    return _merged([*newest, *halting, *fallen])
+    halting_transfers, fallen_transfers = (
+        _oldest_first(db, query, MAX_SHOWN) for query in (_select_halting(), _select_fallen())
+    )
+    return _merged([*newest, *halting_transfers, *fallen_transfers])
 
 
 def _oldest_first(
@@ -323,27 +334,27 @@ def _oldest_first(
 @dataclass(frozen=True, slots=True)
 class LostValue:
     """Value of decreases that the owner has not classified as withdrawals: in the last 24 h of
-    chain time, and in total. `unknown` is the reason if the value of the last 24 h cannot be
+    chain time, and in total. `unknown_reason` is the reason if the value of the last 24 h cannot be
     calculated, otherwise empty.
     """
 
-    day: Fraction
+    last_day: Fraction
     total: Fraction
-    unknown: str
+    unknown_reason: str
 
 
 def lost_value(db: Connection, chain_now_s: int) -> LostValue:
     """Sum the losses whose value is known."""
-    day, total, unknown = Fraction(0), Fraction(0), ""
+    day, total, unknown_reason = Fraction(0), Fraction(0), ""
     for row in all_rows(db, _falls(), ExternalTransferRow):
         flow = _transfer(row)
-        recent = flow.chain_s > chain_now_s - DAY_S
+        is_recent = flow.chain_s > chain_now_s - DAY_S
         if flow.is_loss and flow.value is None:
-            unknown = unpriced_loss_reason(flow) if recent else unknown
+            unknown_reason = unpriced_loss_reason(flow) if is_recent else unknown_reason
         elif flow.is_loss and flow.value is not None:
             total -= flow.value
-            day -= flow.value if recent else 0
-    return LostValue(day, total, unknown)
+            day -= flow.value if is_recent else 0
+    return LostValue(day, total, unknown_reason)
 
 
 def _own_changes(row: IntentRow, wallet: str, coin: str) -> list[OwnBalanceChange]:
@@ -389,13 +400,13 @@ _external = cache(
     ).order_by("block_number")
 )
 _openings = cache(lambda: select(OpeningRow).order_by(OpeningRow.token))
-_later = cache(
+_intents_after = cache(
     lambda: select(IntentRow).where(IntentRow.seq > bindparam("of")).order_by(IntentRow.seq)
 )
 _by_number = cache(
     lambda: select(ExternalTransferRow).where(ExternalTransferRow.seq == bindparam("of"))
 )
-_change = cache(
+_update_transfer = cache(
     lambda: update(ExternalTransferRow).where(ExternalTransferRow.seq == bindparam("of"))
 )
 _newest = cache(
@@ -406,8 +417,8 @@ _newest = cache(
     )
 )
 _unexplained = cache(lambda: _newest().where(ExternalTransferRow.kind.is_(None)))
-_halting = cache(lambda: _unexplained().where(ExternalTransferRow.halts))
-_fallen = cache(lambda: _unexplained().where(FELL))
+_select_halting = cache(lambda: _unexplained().where(ExternalTransferRow.halts))
+_select_fallen = cache(lambda: _unexplained().where(FELL))
 _falls = cache(lambda: select(ExternalTransferRow).where(FELL))
 
 
@@ -426,15 +437,15 @@ class BalanceStore:
         snapshot: Snapshot,
         balances: Mapping[str, int],
         flows: Sequence[ExternalTransfer],
-        turn: int,
+        version: int,
     ) -> bool:
         """Record unexplained transfers, and `balances` as the new openings.
 
-        Returns False, with nothing written, if another process wrote since the version `turn`.
+        Returns False, with nothing written, if another process wrote since `version`.
         """
         with self.db.write("write the books") as db:
-            stored = _read(db)
-            if stored.turn != turn:
+            stored = _read_stored(db)
+            if stored.version != version:
                 return False
             self._open_at(db, stored, snapshot.head.number, balances)
             for flow in flows:
@@ -451,11 +462,11 @@ class BalanceStore:
         ones, and whether they do.
         """
         with self.db.write("write the books") as db:
-            stored = _read(db)
-            books = _expected(db, stored, self.db.wallet, self.db.coin)
-            if explained := is_explained(books):
+            stored = _read_stored(db)
+            expected = _expected_balances(db, stored, self.db.wallet, self.db.coin)
+            if is_explained_now := is_explained(expected):
                 self._open_at(db, stored, snapshot.head.number, balances)
-            return books, explained
+            return expected, is_explained_now
 
     def _open_at(
         self, db: Connection, stored: _StoredBalances, head: int, balances: Mapping[str, int]
@@ -463,45 +474,47 @@ class BalanceStore:
         """Write the balances at that block as openings, with the newest intent that they contain
         permanently.
         """
-        folded, ends = stored.folded, dict[int, int]()
+        last_folded, block_by_nonce = stored.last_folded, dict[int, int]()
         # As long as a reorg can remove the winner of its nonce, a replaced intent may still be
         # mined.
         for row in stored.intents:
             block = block_number(database.intent_from_row(row))
-            ends[row.nonce] = max(ends.get(row.nonce, 0), block)
-        carried = {
+            block_by_nonce[row.nonce] = max(block_by_nonce.get(row.nonce, 0), block)
+        kept_openings = {
             row.token: (int(row.raw), row.block_number)
             for row in stored.openings
             if row.token not in balances
         }
-        changed = dict(carried)
+        new_openings = dict(kept_openings)
         for row in stored.intents:
-            if row.state in _OPEN or ends[row.nonce] > head - FOLD_DEPTH_BLOCKS:
+            if row.state in _OPEN or block_by_nonce[row.nonce] > head - FOLD_DEPTH_BLOCKS:
                 break
-            folded = row.seq
+            last_folded = row.seq
             for change in _own_changes(row, self.db.wallet, self.db.coin):
                 # An unread balance keeps its opening, which must include this change too.
-                if change.token in changed:
-                    raw, block = changed[change.token]
-                    changed[change.token] = (raw + change.delta_raw, block)
-        own: dict[str, int] = {}
-        unfolded = (
+                if change.token in new_openings:
+                    raw, block = new_openings[change.token]
+                    new_openings[change.token] = (raw + change.delta_raw, block)
+        own_raw: dict[str, int] = {}
+        unfolded_changes = (
             change
             for row in stored.intents
-            if row.seq > folded
+            if row.seq > last_folded
             for change in _own_changes(row, self.db.wallet, self.db.coin)
         )
-        for change in (*stored.external, *unfolded):
+        for change in (*stored.external_changes, *unfolded_changes):
             if change.block <= head:
-                own[change.token] = own.get(change.token, 0) + change.delta_raw
-        changed |= {token: (raw - own.get(token, 0), head) for token, raw in balances.items()}
+                own_raw[change.token] = own_raw.get(change.token, 0) + change.delta_raw
+        new_openings |= {
+            token: (raw - own_raw.get(token, 0), head) for token, raw in balances.items()
+        }
         openings = [
             {"token": token, "raw": str(raw), "block_number": block}
-            for token, (raw, block) in changed.items()
-            if carried.get(token) != (raw, block)
+            for token, (raw, block) in new_openings.items()
+            if kept_openings.get(token) != (raw, block)
         ]
         upsert_rows(db, OpeningRow, openings)
-        database.write_facts(db, {FOLDED_TO: folded, BALANCES_VERSION: stored.turn + 1})
+        database.write_facts(db, {FOLDED_TO: last_folded, BALANCES_VERSION: stored.version + 1})
 
     def transfers(self, limit: int = 1000) -> tuple[ExternalTransfer, ...]:
         """Return the newest transfers, explained ones included, oldest first."""
@@ -522,7 +535,7 @@ class BalanceStore:
             if flow_id is None:
                 query = query.where(ExternalTransferRow.kind.is_(None))
             else:
-                query = query.where(ExternalTransferRow.seq == min(flow_id, MOST))
+                query = query.where(ExternalTransferRow.seq == min(flow_id, MAX_ID))
             rows = all_rows(db, query, ExternalTransferRow)
             if flow_id is not None and not rows:
                 raise ConfigError(
@@ -530,7 +543,7 @@ class BalanceStore:
                     "see trimtab flows",
                     code=ErrorCode.UNKNOWN,
                 )
-            classified = []
+            classified_transfers = []
             for row in rows:
                 if row.kind not in (None, ExternalTransferKind.ACCEPTED.value):
                     raise ConfigError(
@@ -538,32 +551,36 @@ class BalanceStore:
                         "see trimtab flows --all",
                         code=ErrorCode.CONFIRMED,
                     )
-                fitting = RISES if int(row.delta_raw) > 0 else FALLS
-                if kind is not None and kind not in fitting:
-                    names = " or ".join(fit.value for fit in fitting)
+                allowed_kinds = RISES if int(row.delta_raw) > 0 else FALLS
+                if kind is not None and kind not in allowed_kinds:
+                    names = " or ".join(allowed_kind.value for allowed_kind in allowed_kinds)
                     raise ConfigError(
                         f"--as {kind.value}: flow {row.seq}"
-                        f" is {'an increase' if fitting is RISES else 'a decrease'}, so it can only"
+                        f" is {'an increase' if allowed_kinds is RISES else 'a decrease'}, so it can only"
                         f" be a {names}"
                     )
-                chosen = kind or fitting[0]
-                db.execute(_change(), {"of": row.seq, "kind": chosen.value, "told_s": now_s})
-                classified.append(replace(_transfer(row), kind=chosen))
-            return tuple(classified)
+                chosen_kind = kind or allowed_kinds[0]
+                db.execute(
+                    _update_transfer(), {"of": row.seq, "kind": chosen_kind.value, "told_s": now_s}
+                )
+                classified_transfers.append(replace(_transfer(row), kind=chosen_kind))
+            return tuple(classified_transfers)
 
     def prior_day_known(self, chain_now_s: int) -> bool:
         """True if all transactions of the last 24 h are known: they were read from the chain, or 24
         h have passed since the first attempt.
         """
         with self.db.read("read the books") as db:
-            known = database.read_facts(db, KNOWN, ASKED)
-            return KNOWN in known or (ASKED in known and chain_now_s >= int(known[ASKED]) + DAY_S)
+            facts = database.read_facts(db, PRIOR_DAY_READ, PRIOR_DAY_ASKED)
+            return PRIOR_DAY_READ in facts or (
+                PRIOR_DAY_ASKED in facts and chain_now_s >= int(facts[PRIOR_DAY_ASKED]) + DAY_S
+            )
 
     def mark_day_asked(self, chain_now_s: int) -> None:
         """Record the first time at which the chain could not supply earlier transactions."""
         with self.db.write("write the books") as db:
-            if database.find_fact(db, ASKED) is None:
-                database.write_facts(db, {ASKED: chain_now_s})
+            if database.find_fact(db, PRIOR_DAY_ASKED) is None:
+                database.write_facts(db, {PRIOR_DAY_ASKED: chain_now_s})
 
     def record_prior_day(self, transactions: Sequence[ExternalTransaction], nonce: int) -> None:
         """Record transactions that this store did not send, up to the wallet's next `nonce`; the
@@ -573,16 +590,16 @@ class BalanceStore:
         a change.
         """
         with self.db.write("write the books") as db:
-            counted = db.scalar(select(func.max(OpeningRow.block_number)))
-            known = {*column_values(db, select(ExternalTransactionRow.tx_hash))}
+            openings_block = db.scalar(select(func.max(OpeningRow.block_number)))
+            known_hashes = {*column_values(db, select(ExternalTransactionRow.tx_hash))}
             rows = []
             for tx in transactions:
-                own = select(IntentRow.id).where(IntentRow.tx_hash == tx.tx_hash).limit(1)
-                if tx.tx_hash in known or db.scalar(own) is not None:
+                own_intent = select(IntentRow.id).where(IntentRow.tx_hash == tx.tx_hash).limit(1)
+                if tx.tx_hash in known_hashes or db.scalar(own_intent) is not None:
                     continue
-                known.add(tx.tx_hash)
+                known_hashes.add(tx.tx_hash)
                 changes = {}
-                if counted is not None and tx.block > counted:
+                if openings_block is not None and tx.block > openings_block:
                     changes = {token: str(raw) for token, raw in tx.changes}
                 rows.append(
                     {
@@ -597,7 +614,7 @@ class BalanceStore:
                     }
                 )
             insert_rows(db, ExternalTransactionRow, rows)
-            database.write_facts(db, {KNOWN: nonce})
+            database.write_facts(db, {PRIOR_DAY_READ: nonce})
 
     def mark_left_alone(self) -> None:
         """Record that every unexplained deposit is excluded until classified."""

@@ -68,24 +68,26 @@ def ledger_balances(
     """Return the wallet's ledger balances at that block, and the next block at which they change
     without a write.
     """
-    sums = {token: int(raw) for token, raw in db.execute(_running(), {"kind": kind})}
+    sums = {token: int(raw) for token, raw in db.execute(_running_balances(), {"kind": kind})}
     if not sums:
         return (), math.inf
-    later = [math.inf]
-    for block, text in db.execute(_ahead(), {"kind": kind, "head": head_block}):
-        later.append(block)
+    later_blocks = [math.inf]
+    for block, text in db.execute(_moves_above(), {"kind": kind, "head": head_block}):
+        later_blocks.append(block)
         _add(sums, parse_wallet_moves(text), -1)
-    for block, moved in _unentered_moves(db, kind, wallet, coin):
+    for block, moved_raw in _unentered_moves(db, kind, wallet, coin):
         if block > head_block:
-            later.append(block)
+            later_blocks.append(block)
         else:
-            _add(sums, moved, 1)
-    return tuple(LedgerBalance(token, raw) for token, raw in sorted(sums.items())), min(later)
+            _add(sums, moved_raw, 1)
+    return tuple(LedgerBalance(token, raw) for token, raw in sorted(sums.items())), min(
+        later_blocks
+    )
 
 
-def _add(sums: dict[str, int], moved: Mapping[str, int], sign: int) -> None:
-    for token in sums.keys() & moved.keys():
-        sums[token] += sign * moved[token]
+def _add(sums: dict[str, int], moved_raw: Mapping[str, int], sign: int) -> None:
+    for token in sums.keys() & moved_raw.keys():
+        sums[token] += sign * moved_raw[token]
 
 
 def _unentered_moves(
@@ -94,53 +96,53 @@ def _unentered_moves(
     """Yield block and wallet moves of each mined transaction without an entry: the agent's, and
     external ones.
     """
-    unentered = all_rows(db, _unentered(), IntentRow)
-    outside = all_rows(db, _outside_blocks(), ExternalTransactionRow)
-    if not unentered and not outside:
+    intent_rows = all_rows(db, _unentered_intents(), IntentRow)
+    external_rows = all_rows(db, _outside_blocks(), ExternalTransactionRow)
+    if not intent_rows and not external_rows:
         return
     rows = all_rows(db, _opened(), BookOpeningRow, kind=kind)
-    opened = {row.token: row for row in rows if row.place == ""}
-    for row in unentered:
+    opening_by_token = {row.token: row for row in rows if row.place == ""}
+    for row in intent_rows:
         intent = database.intent_from_row(row)
         if intent.receipt is not None:
-            moved = intent.changes(wallet, coin).items()
-            counted = {
+            moved_raw = intent.changes(wallet, coin).items()
+            ledger_changes = {
                 token: raw
-                for token, raw in moved
-                if token in opened and row.seq > opened[token].after_intent
+                for token, raw in moved_raw
+                if token in opening_by_token and row.seq > opening_by_token[token].after_intent
             }
-            yield intent.receipt.block_number, counted
-    for external in outside:
-        block, changes = external.block_number, json.loads(external.changes_json).items()
-        counted = {
+            yield intent.receipt.block_number, ledger_changes
+    for external_row in external_rows:
+        block, changes = external_row.block_number, json.loads(external_row.changes_json).items()
+        ledger_changes = {
             token: int(raw)
             for token, raw in changes
-            if token in opened and block > opened[token].block_number
+            if token in opening_by_token and block > opening_by_token[token].block_number
         }
-        yield block, counted
+        yield block, ledger_changes
 
 
 def ledger(db: Connection, book: LedgerBook) -> tuple[Entry, ...]:
     """Return every entry of the book, see LedgerStore.entries."""
     rows = openings(db, book)
-    opened = {row.token: row for row in rows if row.place == ""}
-    in_order: list[tuple[tuple[int, int, int], Entry]] = []
+    opening_by_token = {row.token: row for row in rows if row.place == ""}
+    positioned_entries: list[tuple[tuple[int, int, int], Entry]] = []
     for number, row in enumerate(rows):
         value = None if row.value is None else Fraction(row.value)
         opening = LedgerOpening(
             row.place, row.token, int(row.raw), value, row.block_number, row.chain_s
         )
-        in_order.append(((row.block_number, 0, number), rules.opening_entry(opening)))
-    for flow in balances.newest_transfers(db, balances.MOST):
-        if flow.token in opened and flow.id > opened[flow.token].after_flow:
-            in_order.append(((flow.block, 1, flow.id), rules.transfer_entry(flow)))
-    in_order += [((entry.block, 2, seq), entry) for seq, entry in entries(db, book)]
-    in_order += _outside(db, book, opened)
-    in_order += [
+        positioned_entries.append(((row.block_number, 0, number), rules.opening_entry(opening)))
+    for flow in balances.newest_transfers(db, balances.MAX_ID):
+        if flow.token in opening_by_token and flow.id > opening_by_token[flow.token].after_flow:
+            positioned_entries.append(((flow.block, 1, flow.id), rules.transfer_entry(flow)))
+    positioned_entries += [((entry.block, 2, seq), entry) for seq, entry in entries(db, book)]
+    positioned_entries += _external_entries(db, book, opening_by_token)
+    positioned_entries += [
         ((row.block_number, 4, number), database.decode_json(Entry, row.entry_json))
         for number, row in enumerate(all_rows(db, _funding(), FundingRow, of=book.number))
     ]
-    return tuple(entry for _, entry in sorted(in_order, key=lambda pair: pair[0]))
+    return tuple(entry for _, entry in sorted(positioned_entries, key=lambda pair: pair[0]))
 
 
 def entries(db: Connection, book: LedgerBook) -> list[tuple[int, Entry]]:
@@ -149,32 +151,36 @@ def entries(db: Connection, book: LedgerBook) -> list[tuple[int, Entry]]:
     return [(seq, database.decode_json(Entry, text)) for seq, text in rows]
 
 
-def _outside(
-    db: Connection, book: LedgerBook, opened: Mapping[str, BookOpeningRow]
+def _external_entries(
+    db: Connection, book: LedgerBook, opening_by_token: Mapping[str, BookOpeningRow]
 ) -> list[tuple[tuple[int, int, int], Entry]]:
     """Return entries of external transactions, with their positions in chain order. Prices are
     those of the valuation before the transaction, else of the first valuation.
     """
-    in_order: list[tuple[tuple[int, int, int], Entry]] = []
-    valued: tuple[Valuation, ...] | None = None
+    positioned_entries: list[tuple[tuple[int, int, int], Entry]] = []
+    valuations_of_book: tuple[Valuation, ...] | None = None
     for number, row in enumerate(all_rows(db, _outside_blocks(), ExternalTransactionRow)):
-        moved = {token: int(raw) for token, raw in json.loads(row.changes_json).items()}
-        counted = {
+        moved_raw = {token: int(raw) for token, raw in json.loads(row.changes_json).items()}
+        ledger_tokens = {
             token
-            for token in moved
-            if token in opened and row.block_number > opened[token].block_number
+            for token in moved_raw
+            if token in opening_by_token and row.block_number > opening_by_token[token].block_number
         }
-        if not counted:
+        if not ledger_tokens:
             continue
-        valued = valuations(db, book, 0, None) if valued is None else valued
-        place = bisect_right([valuation.block for valuation in valued], row.block_number)
-        holdings = valued[max(0, place - 1)].held if valued else ()
+        valuations_of_book = (
+            valuations(db, book, 0, None) if valuations_of_book is None else valuations_of_book
+        )
+        index = bisect_right(
+            [valuation.block for valuation in valuations_of_book], row.block_number
+        )
+        holdings = valuations_of_book[max(0, index - 1)].held if valuations_of_book else ()
         prices = rules.EntryPrices({holding.token: holding.price for holding in holdings}, NATIVE)
         entry = rules.external_entry(
-            row.tx_hash, row.block_number, row.chain_s, moved, prices, counted
+            row.tx_hash, row.block_number, row.chain_s, moved_raw, prices, ledger_tokens
         )
-        in_order.append(((row.block_number, 3, number), entry))
-    return in_order
+        positioned_entries.append(((row.block_number, 3, number), entry))
+    return positioned_entries
 
 
 def add_entry(db: Connection, book: LedgerBook, seq: int, entry: Entry) -> None:
@@ -213,7 +219,7 @@ select_entry = cache(lambda: select(EntryRow).where(EntryRow.intent_id == bindpa
 
 
 @cache
-def _ahead() -> Select[int, str]:
+def _moves_above() -> Select[int, str]:
     """Select blocks and wallet moves of the current book's entries above a block."""
     of_book = select(EntryRow.block_number, EntryRow.wallet_json).join(
         BookRow, BookRow.seq == EntryRow.book
@@ -222,7 +228,7 @@ def _ahead() -> Select[int, str]:
 
 
 @cache
-def _running() -> Select[str, str]:
+def _running_balances() -> Select[str, str]:
     """Select the running balances of the current book."""
     return (
         select(RunningBalanceRow.token, RunningBalanceRow.raw)
@@ -239,11 +245,11 @@ def _opened() -> Select[Any]:
 
 
 @cache
-def _unentered() -> Select[Any]:
+def _unentered_intents() -> Select[Any]:
     """Select intents after a number that are in a block and have no entry."""
-    lacking = ~exists().where(EntryRow.intent_id == IntentRow.id)
+    without_entry = ~exists().where(EntryRow.intent_id == IntentRow.id)
     return select(IntentRow).where(
-        IntentRow.seq > ledger_sums.settled_number(), IntentRow.state.in_(_CONSUMED), lacking
+        IntentRow.seq > ledger_sums.settled_number(), IntentRow.state.in_(_CONSUMED), without_entry
     )
 
 
@@ -299,17 +305,17 @@ class LedgerStore:
         oldest first.
         """
         with self.db.read("read the ledger") as db:
-            if (begun := _begun(db, self.db.book_kind)) is None:
+            if (opened_after := _opened_after(db, self.db.book_kind)) is None:
                 return ()
-            rows = all_rows(db, _lacking(_UNSETTLED), IntentRow, begun=begun)
+            rows = all_rows(db, _intents_lacking_entry(_UNSETTLED), IntentRow, begun=opened_after)
             return tuple(map(database.intent_from_row, rows))
 
     def enterable_intents(self) -> tuple[Intent, ...]:
         """Return all final and reverted intents since the book opened, in chain order."""
         with self.db.read("read the ledger") as db:
-            if (begun := _begun(db, self.db.book_kind)) is None:
+            if (opened_after := _opened_after(db, self.db.book_kind)) is None:
                 return ()
-            rows = all_rows(db, _since(_ENDED), IntentRow, begun=begun)
+            rows = all_rows(db, _intents_since(_ENDED), IntentRow, begun=opened_after)
             intents = [
                 database.intent_from_row(row) for row in rows if row.receipt_json is not None
             ]
@@ -375,14 +381,14 @@ class LedgerStore:
         """Store entries of payments that a venue made by itself; those with an entry are unchanged."""
         rows = [
             {
-                "market": paid.market,
+                "market": payment.market,
                 "at_s": entry.chain_s,
                 "block_number": entry.block,
                 "entry_json": codec.dumps(entry),
             }
             for entry in entries
             if entry.futures is not None
-            for paid in entry.futures.funding
+            for payment in entry.futures.funding
         ]
         if not rows:
             return
@@ -403,36 +409,50 @@ class LedgerStore:
             book = current_book(db, self.db.book_kind) or ledger_sums.open_book(
                 db, self.db.book_kind, snapshot.head.timestamp_s, ""
             )
-            known = {(row.place, row.token) for row in openings(db, book)}
-            own = positions.positions_moved_since(db, opened_after_intent(db, book))
-            fresh = [place for place in holdings if place not in known and place[0] not in own]
+            known_places = {(row.place, row.token) for row in openings(db, book)}
+            own_positions = positions.positions_moved_since(db, opened_after_intent(db, book))
+            new_places = [
+                place
+                for place in holdings
+                if place not in known_places and place[0] not in own_positions
+            ]
             if (
-                not fresh
+                not new_places
                 or db.scalar(select(IntentRow.id).where(IntentRow.state.in_(_OPEN)).limit(1))
                 is not None
             ):
                 return ()
-            compared = {
+            compared_tokens = {
                 row.token
                 for row in all_rows(db, select(OpeningRow), OpeningRow)
                 if row.block_number == snapshot.head.number
             }
-            taken = tuple(place for place in fresh if place[0] or place[1] in compared)
+            opened_places = tuple(
+                place for place in new_places if place[0] or place[1] in compared_tokens
+            )
             head = snapshot.head
-            at = {"book": book.number, "block_number": head.number, "chain_s": head.timestamp_s}
-            at |= {
+            columns = {
+                "book": book.number,
+                "block_number": head.number,
+                "chain_s": head.timestamp_s,
+            }
+            columns |= {
                 "after_intent": max_value(db, IntentRow.seq),
                 "after_flow": max_value(db, ExternalTransferRow.seq),
             }
-            opened = []
-            for name, token in taken:
+            rows = []
+            for name, token in opened_places:
                 raw, value = holdings[name, token]
                 text = None if value is None else str(value)
-                opened.append({"place": name, "token": token, "raw": str(raw), "value": text, **at})
-            insert_rows(db, BookOpeningRow, opened)
-            wallet = {token: holdings[name, token][0] for name, token in taken if not name}
-            ledger_sums.open_balances(db, book.number, wallet)
-            return taken
+                rows.append(
+                    {"place": name, "token": token, "raw": str(raw), "value": text, **columns}
+                )
+            insert_rows(db, BookOpeningRow, rows)
+            wallet_raw = {
+                token: holdings[name, token][0] for name, token in opened_places if not name
+            }
+            ledger_sums.open_balances(db, book.number, wallet_raw)
+            return opened_places
 
     def has_places(self, places: Iterable[Place]) -> bool:
         """True if all places are in the book or are positions minted by the agent."""
@@ -442,8 +462,8 @@ class LedgerStore:
         """Return the wallet's ledger balances at that block, including mined transactions that are
         not final.
         """
-        of = self.db.book_kind, self.db.wallet, self.db.coin
-        return self.db.query_until("read the ledger", ledger_balances, head_block, *of)
+        owner = self.db.book_kind, self.db.wallet, self.db.coin
+        return self.db.query_until("read the ledger", ledger_balances, head_block, *owner)
 
     def find_misstatements(self) -> tuple[str, ...]:
         """Return messages about stored sums that differ from the entries; empty if there
@@ -469,7 +489,7 @@ class LedgerStore:
 
     def version(self) -> tuple[int, ...]:
         """Return numbers that change whenever the ledger changes."""
-        counts = (
+        count_queries = (
             select(func.max(BookRow.seq)),
             select(func.count(), func.max(BookOpeningRow.block_number)).select_from(BookOpeningRow),
             select(func.count()).select_from(FundingRow),
@@ -482,7 +502,9 @@ class LedgerStore:
             ),
         )
         with self.db.read("read the ledger") as db:
-            figures = [int(number or 0) for query in counts for number in db.execute(query).one()]
+            figures = [
+                int(number or 0) for query in count_queries for number in db.execute(query).one()
+            ]
             return (ledger_sums.entries_version(db), *figures)
 
     def entered(self) -> tuple[Entry, ...]:
@@ -525,12 +547,16 @@ class LedgerStore:
         there are new ones.
         """
         stored = self.token_names()
-        known = LedgerTokens((), numeraire, coin) if stored is None else stored
-        merged = {token.address: token for token in (*known.tokens, *tokens)}
-        after = LedgerTokens(tuple(merged[address] for address in sorted(merged)), numeraire, coin)
-        if after != stored:
+        previous_tokens = LedgerTokens((), numeraire, coin) if stored is None else stored
+        token_by_address = {token.address: token for token in (*previous_tokens.tokens, *tokens)}
+        updated_tokens = LedgerTokens(
+            tuple(token_by_address[address] for address in sorted(token_by_address)),
+            numeraire,
+            coin,
+        )
+        if updated_tokens != stored:
             with self.db.write("write token names") as db:
-                database.write_facts(db, {LEDGER_TOKENS: codec.dumps(after)})
+                database.write_facts(db, {LEDGER_TOKENS: codec.dumps(updated_tokens)})
 
     def token_names(self) -> LedgerTokens | None:
         """Return every token that was ever in the portfolio, the numeraire, and the wrapped native
@@ -539,7 +565,7 @@ class LedgerStore:
         return self.db.query("read the ledger", _token_names)
 
 
-def _begun(db: Connection, kind: str) -> int | None:
+def _opened_after(db: Connection, kind: str) -> int | None:
     """Return the number of the newest intent in the first opening of the current book; None before
     an opening.
     """
@@ -548,11 +574,11 @@ def _begun(db: Connection, kind: str) -> int | None:
 
 
 def _intents_without_entry(db: Connection, kind: str) -> tuple[Intent, ...]:
-    rows = all_rows(db, _lacking(_ENDED), IntentRow, begun=0)
-    mined = [row for row in rows if row.receipt_json is not None]
-    if not mined or (begun := _begun(db, kind)) is None:
+    rows = all_rows(db, _intents_lacking_entry(_ENDED), IntentRow, begun=0)
+    mined_rows = [row for row in rows if row.receipt_json is not None]
+    if not mined_rows or (opened_after := _opened_after(db, kind)) is None:
         return ()
-    return tuple(database.intent_from_row(row) for row in mined if row.seq > begun)
+    return tuple(database.intent_from_row(row) for row in mined_rows if row.seq > opened_after)
 
 
 def _token_names(db: Connection) -> LedgerTokens | None:
@@ -561,17 +587,19 @@ def _token_names(db: Connection) -> LedgerTokens | None:
 
 
 def _has_places(db: Connection, kind: str, places: frozenset[Place]) -> bool:
-    if not (opened := all_rows(db, _opened(), BookOpeningRow, kind=kind)):
+    if not (opening_rows := all_rows(db, _opened(), BookOpeningRow, kind=kind)):
         return False
-    missing = places - {(row.place, row.token) for row in opened}
-    if not missing:
+    missing_places = places - {(row.place, row.token) for row in opening_rows}
+    if not missing_places:
         return True
-    own = positions.positions_moved_since(db, min(row.after_intent for row in opened))
-    return all(name in own for name, _ in missing)
+    own_positions = positions.positions_moved_since(
+        db, min(row.after_intent for row in opening_rows)
+    )
+    return all(name in own_positions for name, _ in missing_places)
 
 
 @cache
-def _since(states: tuple[str, ...]) -> Select[Any]:
+def _intents_since(states: tuple[str, ...]) -> Select[Any]:
     """Select intents in these states after a number, oldest first."""
     return (
         select(IntentRow)
@@ -581,7 +609,7 @@ def _since(states: tuple[str, ...]) -> Select[Any]:
 
 
 @cache
-def _lacking(states: tuple[str, ...]) -> Select[Any]:
+def _intents_lacking_entry(states: tuple[str, ...]) -> Select[Any]:
     """Select intents that are not settled and without an entry."""
-    later = _since(states).where(IntentRow.seq > ledger_sums.settled_number())
-    return later.where(~exists().where(EntryRow.intent_id == IntentRow.id))
+    later_intents = _intents_since(states).where(IntentRow.seq > ledger_sums.settled_number())
+    return later_intents.where(~exists().where(EntryRow.intent_id == IntentRow.id))

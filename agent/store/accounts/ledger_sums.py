@@ -137,17 +137,17 @@ def open_balances(db: Connection, book: int, balances: Mapping[str, int]) -> Non
     )
 
 
-def add_moves(db: Connection, book: int, moved: Mapping[str, int], sign: int = 1) -> None:
+def add_moves(db: Connection, book: int, moved_raw: Mapping[str, int], sign: int = 1) -> None:
     """Add an entry's wallet moves to the running balances; sign -1 removes an entry."""
     database.write_facts(db, {ENTRIES_VERSION: entries_version(db) + 1})
     stored = running_balances(db, book)
     changes = [
         {"of": book, "token_of": token, "raw": str(stored[token] + sign * raw)}
-        for token, raw in moved.items()
+        for token, raw in moved_raw.items()
         if token in stored
     ]
     if changes:
-        db.execute(_change(), changes)
+        db.execute(_update_balance(), changes)
 
 
 def add_transfer(db: Connection, token: str, raw: int) -> None:
@@ -160,16 +160,16 @@ def find_misstatements(db: Connection, book: int) -> tuple[str, ...]:
     """Return messages about stored sums that differ from openings, transfers and entries; empty if
     there are none.
     """
-    stored, summed = running_balances(db, book), recomputed_balances(db, book)
+    stored, recomputed = running_balances(db, book), recomputed_balances(db, book)
     messages = [
-        f"balance of {token}: stored {stored.get(token)}, the entries sum to {summed.get(token)}"
-        for token in sorted({*stored, *summed})
-        if stored.get(token) != summed.get(token)
+        f"balance of {token}: stored {stored.get(token)}, the entries sum to {recomputed.get(token)}"
+        for token in sorted({*stored, *recomputed})
+        if stored.get(token) != recomputed.get(token)
     ]
     stored_loss, summed_loss = database.fact_number(db, LOSS_TOTAL), _losses(db)
     if stored_loss != summed_loss:
         messages.append(f"losses: stored {stored_loss}, the budgets sum to {summed_loss}")
-    if settled_to(db) > _settled(db, 0, book):
+    if settled_to(db) > _last_settled(db, 0, book):
         messages.append(
             f"settled: stored up to transaction {settled_to(db)}, an earlier one is open"
         )
@@ -188,8 +188,10 @@ def rebuild_sums(db: Connection, book: int) -> None:
 
 def recomputed_balances(db: Connection, book: int) -> dict[str, int]:
     """Sum openings, later transfers and entries of the wallet, base units by token."""
-    opened = select(BookOpeningRow.token, BookOpeningRow.raw, BookOpeningRow.after_flow)
-    rows = db.execute(opened.where(BookOpeningRow.book == book, BookOpeningRow.place == "")).all()
+    book_openings = select(BookOpeningRow.token, BookOpeningRow.raw, BookOpeningRow.after_flow)
+    rows = db.execute(
+        book_openings.where(BookOpeningRow.book == book, BookOpeningRow.place == "")
+    ).all()
     sums = {token: int(raw) for token, raw, _ in rows}
     opened_after = {token: number for token, _, number in rows}
     for seq, token, delta in db.execute(
@@ -243,21 +245,24 @@ def settled_number() -> ColumnElement[int]:
 def advance_settled(db: Connection) -> None:
     """Advance the number of the last settled intent as far as possible."""
     book = max_value(db, BookRow.seq)
-    if book and (now := _settled(db, known := settled_to(db), book)) != known:
-        database.write_facts(db, {SETTLED_TO: now})
+    if (
+        book
+        and (settled_seq := _last_settled(db, previous_seq := settled_to(db), book)) != previous_seq
+    ):
+        database.write_facts(db, {SETTLED_TO: settled_seq})
 
 
-def _settled(db: Connection, known: int, book: int) -> int:
-    """Return the number of the last settled intent, searching from `known`. Intents before the
-    book's first opening need no entry.
+def _last_settled(db: Connection, settled_seq: int, book: int) -> int:
+    """Return the number of the last settled intent, searching from `settled_seq`. Intents before
+    the book's first opening need no entry.
     """
     newest = max_value(db, IntentRow.seq)
-    if newest == known:  # all intents are settled
-        return known
+    if newest == settled_seq:  # all intents are settled
+        return settled_seq
     first = db.scalar(_opened_after(), {"of": book})
-    numbers = {"known": known, "first": newest if first is None else first}
-    unsettled = db.scalar(_first_unsettled(), numbers)
-    return int(newest if unsettled is None else unsettled - 1)
+    numbers = {"known": settled_seq, "first": newest if first is None else first}
+    first_unsettled_seq = db.scalar(_first_unsettled(), numbers)
+    return int(newest if first_unsettled_seq is None else first_unsettled_seq - 1)
 
 
 def reopen_settled(db: Connection, seq: int) -> None:
@@ -279,7 +284,7 @@ _opened_after = cache(
         BookOpeningRow.book == bindparam("of")
     )
 )
-_change = cache(
+_update_balance = cache(
     lambda: update(RunningBalanceRow).where(
         RunningBalanceRow.book == bindparam("of"), RunningBalanceRow.token == bindparam("token_of")
     )
@@ -295,17 +300,19 @@ def _openings() -> Select[Any]:
 @cache
 def _first_unsettled() -> Select[Any]:
     """Select the first unsettled intent after a number."""
-    unbooked = IntentRow.state.in_(_CONSUMED) & ~exists().where(BudgetRow.intent_id == IntentRow.id)
-    unentered = (
+    is_unbooked = IntentRow.state.in_(_CONSUMED) & ~exists().where(
+        BudgetRow.intent_id == IntentRow.id
+    )
+    is_unentered = (
         IntentRow.state.in_(_ENDED)
         & IntentRow.receipt_json.is_not(None)
         & (IntentRow.seq > bindparam("first"))
         & ~exists().where(EntryRow.intent_id == IntentRow.id)
     )
-    unsettled = or_(IntentRow.state.in_(_OPEN), unbooked, unentered)
+    is_unsettled = or_(IntentRow.state.in_(_OPEN), is_unbooked, is_unentered)
     return (
         select(IntentRow.seq)
-        .where(IntentRow.seq > bindparam("known"), unsettled)
+        .where(IntentRow.seq > bindparam("known"), is_unsettled)
         .order_by(IntentRow.seq)
         .limit(1)
     )
@@ -318,17 +325,19 @@ class ValuationStore:
     db: Database
 
     def record(
-        self, valuation: Valuation, forced: bool, changed: Collection[int] = frozenset()
+        self, valuation: Valuation, is_forced: bool, changed_blocks: Collection[int] = frozenset()
     ) -> bool:
-        """Record a valuation, at most once an hour unless `forced` or unless the balances `changed`
-        in a block since the last one; return False if nothing was written.
+        """Record a valuation, at most once an hour unless `is_forced` or unless one of
+        `changed_blocks` is later than the last one; return False if nothing was written.
         """
         with self.db.read("read the valuations") as db:
-            if not _due(db, self.db.book_kind, valuation, forced, changed):
+            if not _is_due(db, self.db.book_kind, valuation, is_forced, changed_blocks):
                 return False
         with self.db.write("write the valuation") as db:
             book = current_book(db, self.db.book_kind)
-            if book is None or not _due(db, self.db.book_kind, valuation, forced, changed):
+            if book is None or not _is_due(
+                db, self.db.book_kind, valuation, is_forced, changed_blocks
+            ):
                 return False
             held_z = database.compress_text(codec.dumps(list(valuation.held)))
             row = {
@@ -383,8 +392,12 @@ def valuations(
     )
 
 
-def _due(
-    db: Connection, kind: str, valuation: Valuation, forced: bool, changed: Collection[int]
+def _is_due(
+    db: Connection,
+    kind: str,
+    valuation: Valuation,
+    is_forced: bool,
+    changed_blocks: Collection[int],
 ) -> bool:
     """True if a valuation is due in the current book: at a later block than the last and, unless
     forced or the balances changed in between, in another hour.
@@ -395,9 +408,9 @@ def _due(
     return last.block_number is None or (
         last.block_number < valuation.block
         and (
-            forced
+            is_forced
             or valuation.chain_s // HOUR_S != last.chain_s // HOUR_S
-            or any(last.block_number < block <= valuation.block for block in changed)
+            or any(last.block_number < block <= valuation.block for block in changed_blocks)
         )
     )
 

@@ -125,8 +125,10 @@ class PositionStore:
     def record(self, names: Iterable[str], now_s: int) -> None:
         """Record positions that await the owner's decision."""
         with self.db.write("write liquidity positions") as db:
-            known = {row.name for row in all_rows(db, select(FoundPositionRow), FoundPositionRow)}
-            fresh = [name for name in dict.fromkeys(names) if name not in known]
+            known_names = {
+                row.name for row in all_rows(db, select(FoundPositionRow), FoundPositionRow)
+            }
+            new_names = [name for name in dict.fromkeys(names) if name not in known_names]
             insert_rows(
                 db,
                 FoundPositionRow,
@@ -138,7 +140,7 @@ class PositionStore:
                         "after_seq": 0,
                         "at_s": now_s,
                     }
-                    for name in fresh
+                    for name in new_names
                 ],
             )
             database.write_facts(db, {POSITIONS_SCANNED: 1})
@@ -182,19 +184,19 @@ def _changes() -> CompoundSelect[*tuple[Any, ...]]:
     """Select discovered positions, and position changes of mined intents, each with an intent's
     number and oldest first.
     """
-    discovered = select(
+    discovered_rows = select(
         FoundPositionRow.name,
         FoundPositionRow.verdict,
         FoundPositionRow.move_json,
         FoundPositionRow.after_seq.label("seq"),
     )
-    own = _positions_own().with_only_columns(
+    own_rows = _positions_own().with_only_columns(
         literal("").label("name"),
         literal(OWN).label("verdict"),
         LiquidityRow.move_json,
         IntentRow.seq,
     )
-    return union_all(discovered, own.order_by(None)).order_by("seq", "name")
+    return union_all(discovered_rows, own_rows.order_by(None)).order_by("seq", "name")
 
 
 @cache
@@ -207,8 +209,8 @@ def _own_beyond() -> Select[Any]:
     )
 
 
-ACCOUNT = "cash_account"
-VERSION = "cash_turn"
+CASH_ACCOUNT = "cash_account"
+CASH_VERSION = "cash_turn"
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,12 +224,12 @@ class CashStore:
         token's account are empty, because that account is opened anew.
         """
         with self.db.read("read the account of portfolio.use_cash") as db:
-            facts = database.read_facts(db, ACCOUNT, VERSION)
-            turn = database.parse_fact_number(VERSION, facts.get(VERSION))
-            text = facts.get(ACCOUNT)
+            facts = database.read_facts(db, CASH_ACCOUNT, CASH_VERSION)
+            version = database.parse_fact_number(CASH_VERSION, facts.get(CASH_VERSION))
+            text = facts.get(CASH_ACCOUNT)
             account = decode_json(CashAccount, text) if text else None
-            external = all_rows(db, _external(), ExternalTransactionRow, block=block)
-            hashes = tuple(row.tx_hash for row in external)
+            external_rows = all_rows(db, _external(), ExternalTransactionRow, block=block)
+            hashes = tuple(row.tx_hash for row in external_rows)
             newest = (
                 db.scalar(
                     select(func.max(ExternalTransferRow.seq)).where(
@@ -237,73 +239,77 @@ class CashStore:
                 or 0
             )
             if account is None or account.token != token:
-                intent = max_value(db, IntentRow.seq)
-                return CashMemory(None, (), (), newest, intent, hashes, turn)
+                newest_intent_seq = max_value(db, IntentRow.seq)
+                return CashMemory(None, (), (), newest, newest_intent_seq, hashes, version)
             changes = [
                 (flow.block, flow.delta_raw)
                 for flow in balances.transfers_after(db, account.transfer)
                 if flow.token == token and flow.block <= block
             ]
-            counted = frozenset(account.external)
+            known_hashes = frozenset(account.external)
             changes += [
                 (row.block_number, raw)
-                for row in external
-                if row.tx_hash not in counted and (raw := _payment(row, token))
+                for row in external_rows
+                if row.tx_hash not in known_hashes and (raw := _payment(row, token))
             ]
-            paid, intent = _paid(db, account.intent, token, self.db.wallet, self.db.coin)
+            paid_amounts, newest_intent_seq = _paid_amounts(
+                db, account.intent, token, self.db.wallet, self.db.coin
+            )
             return CashMemory(
                 account,
                 tuple(raw for _, raw in sorted(changes, key=lambda change: change[0])),
-                paid,
+                paid_amounts,
                 max(newest, account.transfer),
-                intent,
+                newest_intent_seq,
                 hashes,
-                turn,
+                version,
             )
 
-    def record(self, account: CashAccount, turn: int) -> bool:
-        """Store the account; return False, with nothing written, if it was written after `turn`."""
+    def record(self, account: CashAccount, version: int) -> bool:
+        """Store the account; return False, with nothing written, if it was written after `version`."""
         with self.db.write("write the account of portfolio.use_cash") as db:
-            if database.fact_number(db, VERSION) != turn:
+            if database.fact_number(db, CASH_VERSION) != version:
                 return False
-            database.write_facts(db, {ACCOUNT: codec.dumps(account), VERSION: turn + 1})
+            database.write_facts(
+                db, {CASH_ACCOUNT: codec.dumps(account), CASH_VERSION: version + 1}
+            )
             return True
 
     def forget(self) -> None:
         """Delete the account, because without portfolio.use_cash no cash is excluded."""
         with self.db.read("read the account of portfolio.use_cash") as db:
-            if database.find_fact(db, ACCOUNT) is None:
+            if database.find_fact(db, CASH_ACCOUNT) is None:
                 return
         with self.db.write("forget the account of portfolio.use_cash") as db:
-            turn = database.fact_number(db, VERSION)
-            database.delete_facts(db, ACCOUNT)
-            database.write_facts(db, {VERSION: turn + 1})
+            version = database.fact_number(db, CASH_VERSION)
+            database.delete_facts(db, CASH_ACCOUNT)
+            database.write_facts(db, {CASH_VERSION: version + 1})
 
 
 def _payment(row: ExternalTransactionRow, token: str) -> int:
     """Return the change of `token` by an external transaction that moved no other token; 0 for a
     trade, which moves the agent's own part.
     """
-    moved = {
+    moved_raw = {
         address: raw for address, raw in balances.parse_changes(row) if address != NATIVE and raw
     }
-    return moved[token] if moved.keys() == {token} else 0
+    return moved_raw[token] if moved_raw.keys() == {token} else 0
 
 
-def _paid(
+def _paid_amounts(
     db: Connection, after: int, token: str, wallet: str, coin: str
 ) -> tuple[tuple[int, ...], int]:
     """Return the amounts of `token` in final payouts after that intent, and the number of the
     newest payout before the first open one. Other payouts do not count: a reorg may undo them.
     """
-    paid, newest = [], after
+    amounts, newest_seq = [], after
     for row in all_rows(db, _payouts(), IntentRow, of=after):
         if row.state in {state.value for state in OPEN}:
             break
-        newest = row.seq
+        newest_seq = row.seq
         if row.state == IntentState.FINAL.value:
-            paid.append(-database.intent_from_row(row).changes(wallet, coin).get(token, 0))
-    return tuple(raw for raw in paid if raw > 0), newest
+            amounts.append(-database.intent_from_row(row).changes(wallet, coin).get(token, 0))
+    return tuple(raw for raw in amounts if raw > 0), newest_seq
 
 
 @cache
@@ -317,5 +323,5 @@ def _external() -> Select[Any]:
 
 @cache
 def _payouts() -> Select[Any]:
-    later = IntentRow.seq > bindparam("of"), IntentRow.kind == IntentKind.PAYOUT.value
-    return select(IntentRow).where(*later).order_by(IntentRow.seq)
+    conditions = IntentRow.seq > bindparam("of"), IntentRow.kind == IntentKind.PAYOUT.value
+    return select(IntentRow).where(*conditions).order_by(IntentRow.seq)

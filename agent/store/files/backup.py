@@ -48,15 +48,15 @@ def backup(source: Path, target: Path, force: bool = False) -> int:
         raise ConfigError(
             f"{target} is the store itself", "use another file name", code=ErrorCode.SAME_FILE
         )
-    if any(target.with_name(target.name + side).exists() for side in _SIDES):
+    if any(target.with_name(target.name + suffix).exists() for suffix in _SIDES):
         raise ConfigError(
             f"{target} looks like a store in use: it has a write-ahead log",
             "use another file name",
             code=ErrorCode.IN_USE,
         )
-    with database_errors("make the backup"), _beside(target) as part:
-        _write_copy(source, part)
-        part.replace(target)
+    with database_errors("make the backup"), _draft_beside(target) as part_file:
+        _write_copy(source, part_file)
+        part_file.replace(target)
         sync_folder(target.parent)
     return target.stat().st_size
 
@@ -108,12 +108,12 @@ def restore(
             code=ErrorCode.STORE_VERSION,
         )
     _require_free(target, force)
-    with database_errors("restore the backup"), _beside(target) as part:
-        _write_copy(source, part)
-        kept = _move_aside(target) if target.exists() else None
-        part.replace(target)
+    with database_errors("restore the backup"), _draft_beside(target) as part_file:
+        _write_copy(source, part_file)
+        previous_file = _move_aside(target) if target.exists() else None
+        part_file.replace(target)
         sync_folder(target.parent)
-    return kept
+    return previous_file
 
 
 def inspect_store_file(path: Path) -> StoreFileInfo:
@@ -140,9 +140,9 @@ def inspect_store_file(path: Path) -> StoreFileInfo:
             )
         if pages != "ok":
             raise _damaged(path, pages)
-        dangling = store.execute("PRAGMA foreign_key_check").fetchone()
-        if dangling is not None:
-            raise _damaged(path, f"a row of {dangling[0]} refers to a row that does not exist")
+        dangling_row = store.execute("PRAGMA foreign_key_check").fetchone()
+        if dangling_row is not None:
+            raise _damaged(path, f"a row of {dangling_row[0]} refers to a row that does not exist")
         mismatch = store.execute(_MISMATCH).fetchone()
         if mismatch is not None:
             number, state, last = mismatch
@@ -183,40 +183,40 @@ def open_read_only(path: Path) -> sqlite3.Connection:
     )
 
 
-def _write_copy(source: Path, part: Path) -> None:
+def _write_copy(source: Path, part_file: Path) -> None:
     """Copy all committed data to a single file without a write-ahead log, mark it as a copy, and
     check it. SQLite's online backup works while the source is being written.
     """
     with (
         closing(open_read_only(source)) as store,
-        closing(sqlite3.connect(part, isolation_level=None)) as copy,
+        closing(sqlite3.connect(part_file, isolation_level=None)) as copy,
     ):
         store.backup(copy)
         copy.execute("PRAGMA journal_mode = DELETE")
         copy.execute("PRAGMA synchronous = FULL")
-    with closing(sqlite3.connect(part, isolation_level=None)) as copy:
+    with closing(sqlite3.connect(part_file, isolation_level=None)) as copy:
         copy.execute(
             "INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)",
             (COPY_KEY, f"{source.name}, {_utc()}"),
         )
-    inspect_store_file(part)
+    inspect_store_file(part_file)
 
 
 @contextmanager
-def _beside(target: Path) -> Iterator[Path]:
+def _draft_beside(target: Path) -> Iterator[Path]:
     """Yield a new owner-only file beside `target`, and remove it unless it was renamed."""
     if not target.parent.is_dir():
         raise ConfigError(
             f"folder {str(target.parent)!r} does not exist; create it or use another folder"
         )
-    part = target.with_name(f"{target.name}.{os.getpid()}.part")
-    part.unlink(missing_ok=True)
-    os.close(os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    part_file = target.with_name(f"{target.name}.{os.getpid()}.part")
+    part_file.unlink(missing_ok=True)
+    os.close(os.open(part_file, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
     try:
-        yield part
+        yield part_file
     finally:
-        for name in (part.name, *(part.name + side for side in _SIDES)):
-            part.with_name(name).unlink(missing_ok=True)
+        for name in (part_file.name, *(part_file.name + suffix for suffix in _SIDES)):
+            part_file.with_name(name).unlink(missing_ok=True)
 
 
 def _require_free(target: Path, force: bool) -> None:
@@ -233,21 +233,21 @@ def _require_free(target: Path, force: bool) -> None:
 def _move_aside(target: Path) -> Path:
     """Rename the store with its log, which must not be lost or applied to the next store."""
     name = f"{target.name}.before-restore-{_utc().replace(':', '')}"
-    kept, number = target.with_name(name), 1
-    while kept.exists():
+    previous_file, number = target.with_name(name), 1
+    while previous_file.exists():
         number += 1
-        kept = target.with_name(f"{name}-{number}")
+        previous_file = target.with_name(f"{name}-{number}")
     with (
         suppress(sqlite3.Error),
         closing(sqlite3.connect(target, isolation_level=None, timeout=5)) as old,
     ):
         # A damaged store keeps its log, which is renamed below.
         old.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    for side in _SIDES:
-        if (beside := target.with_name(target.name + side)).exists():
-            beside.replace(kept.with_name(kept.name + side))
-    os.link(target, kept)
-    return kept
+    for suffix in _SIDES:
+        if (side_file := target.with_name(target.name + suffix)).exists():
+            side_file.replace(previous_file.with_name(previous_file.name + suffix))
+    os.link(target, previous_file)
+    return previous_file
 
 
 def _utc() -> str:

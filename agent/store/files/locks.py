@@ -55,14 +55,15 @@ def service_lock_path(path: Path) -> Path:
 
 @contextmanager
 def wallet_lock(
-    path: Path, chain_id: int, wallet: str, beside: Path | None = None
+    path: Path, chain_id: int, wallet: str, second_path: Path | None = None
 ) -> Iterator[None]:
     """Hold the wallet's lock; only its holder signs, sends, or changes the journal.
 
-    `beside` is a second lock, for a store shared by processes with different state folders. Raises
-    LockHeld at once, naming the holder and its pid file; OperatorNeeded if a lock cannot be taken.
+    `second_path` is a second lock, for a store shared by processes with different state folders.
+    Raises LockHeld at once, naming the holder and its pid file; OperatorNeeded if a lock cannot be
+    taken.
     """
-    with _all(path, beside, lambda place: _in_use(place, chain_id, wallet)):
+    with _all(path, second_path, lambda lock_file: _in_use(lock_file, chain_id, wallet)):
         yield
 
 
@@ -71,14 +72,14 @@ def wait_for_lock(
     path: Path,
     chain_id: int,
     wallet: str,
-    beside: Path | None = None,
+    second_path: Path | None = None,
     *,
     patience_s: float,
     sleep: Callable[[float], None],
-    tell: Callable[[str], None],
+    report_holder: Callable[[str], None],
 ) -> Iterator[None]:
-    """Hold the lock like `wallet_lock`, but wait up to `patience_s` for another process; `tell`
-    reports the holder.
+    """Hold the lock like `wallet_lock`, but wait up to `patience_s` for another process, which
+    `report_holder` reports.
 
     Raises LockHeld after that time.
     """
@@ -86,7 +87,7 @@ def wait_for_lock(
     with ExitStack() as locks:
         while True:
             try:
-                locks.enter_context(wallet_lock(path, chain_id, wallet, beside))
+                locks.enter_context(wallet_lock(path, chain_id, wallet, second_path))
                 break
             except LockHeld as other:
                 if waited_s >= patience_s:
@@ -95,7 +96,9 @@ def wait_for_lock(
                         other.remedy,
                         code=ErrorCode.LOCK,
                     ) from None
-                tell(f"Waiting for the wallet: {_holder_text(path, beside)} is acting for it")
+                report_holder(
+                    f"Waiting for the wallet: {_holder_text(path, second_path)} is acting for it"
+                )
             sleep(POLL_S)
             waited_s += POLL_S
         yield
@@ -103,14 +106,14 @@ def wait_for_lock(
 
 @contextmanager
 def service_lock(
-    path: Path, chain_id: int, wallet: str, beside: Path | None = None
+    path: Path, chain_id: int, wallet: str, second_path: Path | None = None
 ) -> Iterator[None]:
     """Hold the service lock for a whole run; the wallet's locks are taken for each cycle. Raises
     LockHeld at once.
     """
 
-    def taken(place: Path) -> LockHeld:
-        pid_file = place.with_suffix(".pid")
+    def taken(lock_file: Path) -> LockHeld:
+        pid_file = lock_file.with_suffix(".pid")
         return LockHeld(
             f"another run (process {_holder(pid_file)}) already serves {wallet} on chain"
             f" {chain_id}; see {pid_file}",
@@ -120,23 +123,27 @@ def service_lock(
         )
 
     with _all(
-        service_lock_path(path), None if beside is None else service_lock_path(beside), taken
+        service_lock_path(path),
+        None if second_path is None else service_lock_path(second_path),
+        taken,
     ):
         yield
 
 
 @contextmanager
-def _all(path: Path, beside: Path | None, taken: Callable[[Path], LockHeld]) -> Iterator[None]:
+def _all(
+    path: Path, second_path: Path | None, lock_error: Callable[[Path], LockHeld]
+) -> Iterator[None]:
     """Take both locks or neither, each with its pid file."""
     with ExitStack() as locks:
-        for place in (path,) if beside in (None, path) else (path, beside):
-            locks.enter_context(_lock(place, taken))
-            _write(place.with_suffix(".pid"))
+        for lock_file in (path,) if second_path in (None, path) else (path, second_path):
+            locks.enter_context(_lock(lock_file, lock_error))
+            _write(lock_file.with_suffix(".pid"))
         yield
 
 
 @contextmanager
-def _lock(path: Path, taken: Callable[[Path], LockHeld]) -> Iterator[None]:
+def _lock(path: Path, lock_error: Callable[[Path], LockHeld]) -> Iterator[None]:
     # filelock imports asyncio, which most commands do not need
     from filelock import FileLock, Timeout
 
@@ -145,7 +152,7 @@ def _lock(path: Path, taken: Callable[[Path], LockHeld]) -> Iterator[None]:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock.acquire()
     except Timeout:
-        raise taken(path) from None
+        raise lock_error(path) from None
     except OSError as error:
         raise OperatorNeeded(
             f"cannot lock {path}: {error}",
@@ -173,10 +180,12 @@ def _in_use(path: Path, chain_id: int, wallet: str) -> LockHeld:
     )
 
 
-def _holder_text(path: Path, beside: Path | None) -> str:
-    place = path if beside is None or _holder(path.with_suffix(".pid")) != UNKNOWN else beside
-    kind = "the run" if _serves(place) else "another command"
-    return f"{kind} (process {_holder(place.with_suffix('.pid'))})"
+def _holder_text(path: Path, second_path: Path | None) -> str:
+    lock_file = (
+        path if second_path is None or _holder(path.with_suffix(".pid")) != UNKNOWN else second_path
+    )
+    kind = "the run" if _serves(lock_file) else "another command"
+    return f"{kind} (process {_holder(lock_file.with_suffix('.pid'))})"
 
 
 def _serves(path: Path) -> bool:
@@ -253,7 +262,7 @@ def make_private(path: Path, what: str, *, companions: bool = False) -> None:
 
 
 def _files(path: Path, companions: bool) -> tuple[Path, ...]:
-    return path, *(path.with_name(path.name + end) for end in _COMPANIONS if companions)
+    return path, *(path.with_name(path.name + suffix) for suffix in _COMPANIONS if companions)
 
 
 def _folder_is_ours(state: os.stat_result) -> bool:
@@ -267,11 +276,15 @@ def _folder_is_ours(state: os.stat_result) -> bool:
 def _alone_in(gid: int) -> bool:
     """True if that is the id of the user's own group, and it has no other members."""
     try:
-        me, group = pwd.getpwuid(os.geteuid()), grp.getgrgid(gid)
+        this_user, group = pwd.getpwuid(os.geteuid()), grp.getgrgid(gid)
     except KeyError:
         return False
-    others = [user for user in pwd.getpwall() if user.pw_gid == gid and user.pw_uid != me.pw_uid]
-    return me.pw_gid == gid and not others and set(group.gr_mem) <= {me.pw_name}
+    other_members = [
+        user for user in pwd.getpwall() if user.pw_gid == gid and user.pw_uid != this_user.pw_uid
+    ]
+    return (
+        this_user.pw_gid == gid and not other_members and set(group.gr_mem) <= {this_user.pw_name}
+    )
 
 
 def _state(path: Path) -> os.stat_result | None:

@@ -39,15 +39,15 @@ class PauseSwitch:
 
     def pause(self, reason: str, now_s: int, hard: bool = False) -> None:
         """Turn the pause switch on; a hard pause stays hard until `resume`."""
-        self._turn(True, reason, now_s, hard)
+        self._set_switch(True, reason, now_s, hard)
 
     def resume(self, reason: str, now_s: int) -> None:
         """Turn the pause switch off; consecutive reverts count from now on."""
-        self._turn(False, reason, now_s, False)
+        self._set_switch(False, reason, now_s, False)
 
-    def _turn(self, paused: bool, reason: str, now_s: int, hard: bool) -> None:
+    def _set_switch(self, paused: bool, reason: str, now_s: int, hard: bool) -> None:
         with self.db.write("set the pause switch") as db:
-            before = first_row(db, _turned(), PauseRow)
+            before = first_row(db, _newest_switch(), PauseRow)
             if paused and before is not None and before.paused and before.hard:
                 hard = True
             row = {"paused": paused, "hard": hard, "reason": reason, "at_s": now_s}
@@ -69,8 +69,8 @@ class PauseSwitch:
         return Pause(row.paused, row.reason, row.at_s, row.hard)
 
 
-_turned = cache(lambda: select(PauseRow).order_by(PauseRow.seq.desc()).limit(1))
-_state = cache(lambda: database.beside_facts(_turned(), copy=COPY_KEY))
+_newest_switch = cache(lambda: select(PauseRow).order_by(PauseRow.seq.desc()).limit(1))
+_state = cache(lambda: database.beside_facts(_newest_switch(), copy=COPY_KEY))
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +103,11 @@ class KillSwitch:
     def read(self) -> KillSwitchState:
         """Read the current state of both switches."""
         try:
-            present = _present(self.file)
+            file_exists = _file_exists(self.file)
             stored = self._store.paused()
         except (OSError, TrimtabError) as error:
             return KillSwitchState(None, f"the kill switch cannot be read: {error}")
-        if present:
+        if file_exists:
             reason = stored.reason if stored.paused else f"{self.file} exists"
             return KillSwitchState(True, reason, stored.paused and stored.hard)
         return KillSwitchState(stored.paused, stored.reason, stored.paused and stored.hard)
@@ -164,7 +164,7 @@ class KillSwitch:
             ) from error
 
 
-def _present(file: Path) -> bool:
+def _file_exists(file: Path) -> bool:
     try:
         file.lstat()
     except FileNotFoundError:

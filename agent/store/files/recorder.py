@@ -79,9 +79,9 @@ class StepRecorder:
         self.tell: Callable[[str], None] = lambda _: None
         try:
             folder.mkdir(mode=0o700, exist_ok=True)
-            trial = folder / f".{secrets.token_hex(6)}.trial"
-            os.close(os.open(trial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-            trial.unlink()
+            trial_file = folder / f".{secrets.token_hex(6)}.trial"
+            os.close(os.open(trial_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+            trial_file.unlink()
         except OSError as error:
             raise ConfigError(
                 f"record.dir {folder}: {error.strerror}",
@@ -96,12 +96,12 @@ class StepRecorder:
             self.tell(f"a step could not be recorded in {self.folder}: {error}")
 
     def _put(self, record: StepRecord) -> None:
-        known = self._known()
-        number = known[-1][0] + 1 if known else 1
+        known_files = self._step_files()
+        number = known_files[-1][0] + 1 if known_files else 1
         name = f"step-{number:08d}-{record.line.id}.json"
         data = (codec.dumps(self._step(record)) + "\n").encode()
         files.replace_file(self.folder / name, data)
-        self._prune([*known, (number, name, len(data))])
+        self._prune([*known_files, (number, name, len(data))])
 
     def _step(self, record: StepRecord) -> RecordedStep:
         line = record.line
@@ -120,7 +120,7 @@ class StepRecorder:
             asked=None if (text := record.asked_json) is None else codec.loads(StepRequest, text),
         )
 
-    def _known(self) -> list[tuple[int, str, int]]:
+    def _step_files(self) -> list[tuple[int, str, int]]:
         """Return (number, name, bytes) of the recorder's files, oldest first. Remove old drafts;
         other files in the folder are not touched.
         """
@@ -139,11 +139,11 @@ class StepRecorder:
                             Path(entry.path).unlink()
         return sorted(steps)
 
-    def _prune(self, known: Sequence[tuple[int, str, int]]) -> None:
+    def _prune(self, known_files: Sequence[tuple[int, str, int]]) -> None:
         """Delete the oldest files until the rest is within both limits; the newest always stays."""
-        octets = sum(size for _, _, size in known)
-        for place, (_, name, size) in enumerate(known[:-1]):
-            if len(known) - place <= self._bounds.files and octets <= self._bounds.octets:
+        octets = sum(size for _, _, size in known_files)
+        for index, (_, name, size) in enumerate(known_files[:-1]):
+            if len(known_files) - index <= self._bounds.files and octets <= self._bounds.octets:
                 return
             (self.folder / name).unlink(missing_ok=True)
             octets -= size

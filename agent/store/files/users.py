@@ -158,7 +158,7 @@ class UserStore:
                 or (0, 0)
                 for kind, subject in subjects
             }
-            locked_s = max(until for _, until in attempts.values()) - now_s
+            locked_s = max(locked_until_s for _, locked_until_s in attempts.values()) - now_s
             if locked_s > 0:
                 return locked_s
             for kind, subject in subjects:
@@ -176,8 +176,8 @@ class UserStore:
         The name is logged only if a user has it: it may be a password typed into the wrong field.
         """
         with self._write("write a failed login") as db:
-            known = db.execute("SELECT 1 FROM user WHERE name = ?", (name,)).fetchone()
-            user = name if known else ""
+            user_row = db.execute("SELECT 1 FROM user WHERE name = ?", (name,)).fetchone()
+            user = name if user_row else ""
             _append(db, UserEvent(now_s, UserEventKind.FAILED, user, address, why))
             longest_s = 0
             for kind, subject in (("name", _hashed(name)), ("address", address)):
@@ -196,11 +196,11 @@ class UserStore:
         used before, or if the user is gone.
         """
         with self._write("write a login") as db:
-            used = db.execute(
+            updated_count = db.execute(
                 "UPDATE user SET last_counter = ? WHERE id = ? AND last_counter < ?",
                 (counter, user.id, counter),
             ).rowcount
-            if not used:
+            if not updated_count:
                 return False
             db.execute(
                 "DELETE FROM failure WHERE kind = 'name' AND subject = ?", (_hashed(user.name),)
@@ -273,8 +273,8 @@ class UserStore:
 
 def _lock_s(kind: str, failures: int) -> int:
     """Return the length of the lock-out after this number of failures in a row; 0 for none."""
-    over = failures - FREE_FAILURES[kind]
-    return 0 if over < 0 else min(LONGEST_LOCK_S, FIRST_LOCK_S << min(over, 10))
+    excess = failures - FREE_FAILURES[kind]
+    return 0 if excess < 0 else min(LONGEST_LOCK_S, FIRST_LOCK_S << min(excess, 10))
 
 
 def _append(db: sqlite3.Connection, event: UserEvent) -> None:

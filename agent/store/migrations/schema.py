@@ -61,11 +61,11 @@ def _forbid_changes(kind: type[Base], why: str) -> None:
     own, because it deletes without the trigger against deletions.
     """
     table = kind.__tablename__
-    used = f"SELECT 1 FROM {table} WHERE seq = NEW.seq"  # noqa: S608  a name of our own
+    select_same_row = f"SELECT 1 FROM {table} WHERE seq = NEW.seq"  # noqa: S608  a name of our own
     for change, when in (
         ("update", f"UPDATE ON {table}"),
         ("delete", f"DELETE ON {table}"),
-        ("replace", f"INSERT ON {table} WHEN EXISTS ({used})"),
+        ("replace", f"INSERT ON {table} WHEN EXISTS ({select_same_row})"),
     ):
         trigger = DDL(  # type: ignore[no-untyped-call]  # untyped in SQLAlchemy
             f"CREATE TRIGGER {table}_no_{change} BEFORE {when}"

@@ -70,15 +70,15 @@ def parse_universe(answer: object, coins: Collection[str]) -> dict[str, ListedMa
     if not isinstance(answer, list) or len(answer) != 2:
         raise _malformed("the markets")
     meta, contexts = answer
-    universe = _list(meta, "universe")
+    universe = _list_of(meta, "universe")
     if not isinstance(contexts, list) or len(contexts) != len(universe):
         raise _malformed("the markets")
     tables: dict[int, tuple[tuple[int, int], ...]] = {}
-    for row in _list(meta, "marginTables"):
+    for row in _list_of(meta, "marginTables"):
         if not isinstance(row, list) or len(row) != 2 or not isinstance(row[0], int):
             raise _malformed("the margin tables")
-        tables[row[0]] = _leverages(_list(row[1], "marginTiers"))
-    listed = {}
+        tables[row[0]] = _parse_tiers(_list_of(row[1], "marginTiers"))
+    market_by_coin = {}
     for asset, (entry, context) in enumerate(zip(universe, contexts, strict=True)):
         if not isinstance(entry, Mapping) or not isinstance(context, Mapping):
             raise _malformed("the markets")
@@ -91,26 +91,26 @@ def parse_universe(answer: object, coins: Collection[str]) -> dict[str, ListedMa
             raise _malformed("the markets")
         if not 0 <= decimals <= QUOTE_DECIMALS:
             raise _malformed(f"the size decimals of {safe_label(coin, 'a market')}")
-        quoted, mid = context.get("markPx"), context.get("midPx")
-        listed[coin] = ListedMarket(
+        mark, mid = context.get("markPx"), context.get("midPx")
+        market_by_coin[coin] = ListedMarket(
             coin=coin,
             asset=asset,
             size_decimals=decimals,
-            leverages=_table(entry, tables),
-            is_paused=bool(entry.get("isDelisted") or entry.get("onlyIsolated") or quoted is None),
-            mark=Fraction(0) if quoted is None else parse_decimal(quoted, f"the mark of {coin}"),
+            leverages=_tiers_of(entry, tables),
+            is_paused=bool(entry.get("isDelisted") or entry.get("onlyIsolated") or mark is None),
+            mark=Fraction(0) if mark is None else parse_decimal(mark, f"the mark of {coin}"),
             index=parse_decimal(context.get("oraclePx"), f"the index of {coin}"),
             funding_hourly=parse_decimal(context.get("funding"), f"the funding of {coin}"),
             mid=Fraction(0) if mid is None else parse_decimal(mid, f"the middle of {coin}"),
         )
-    return listed
+    return market_by_coin
 
 
 def parse_numbers(answer: object) -> dict[str, int]:
     """Return the number of every market in a `metaAndAssetCtxs` answer by name. Raises Retryable
     for an unexpected format, and for a name that is listed twice.
     """
-    universe = _list(answer[0] if isinstance(answer, list) and answer else None, "universe")
+    universe = _list_of(answer[0] if isinstance(answer, list) and answer else None, "universe")
     names = [json_field(entry, "name") for entry in universe]
     numbers = {name: number for number, name in enumerate(names) if isinstance(name, str)}
     if len(numbers) != len(names):
@@ -132,30 +132,30 @@ def require_pinned(numbers: Mapping[str, int], pinned: Mapping[str, int]) -> Non
             )
 
 
-def _table(
+def _tiers_of(
     entry: Mapping[str, object], tables: Mapping[int, tuple[tuple[int, int], ...]]
 ) -> tuple[tuple[int, int], ...]:
-    table = entry.get("marginTableId", entry.get("maxLeverage"))
-    if not isinstance(table, int) or table < 1:
+    table_id = entry.get("marginTableId", entry.get("maxLeverage"))
+    if not isinstance(table_id, int) or table_id < 1:
         raise _malformed("a margin table")
-    if table in tables:
-        return tables[table]
-    if table >= SINGLE_TIER_IDS:
+    if table_id in tables:
+        return tables[table_id]
+    if table_id >= SINGLE_TIER_IDS:
         raise _malformed("a margin table")
-    return ((0, table),)
+    return ((0, table_id),)
 
 
-def _leverages(tiers: Sequence[object]) -> tuple[tuple[int, int], ...]:
-    rows = []
+def _parse_tiers(tiers: Sequence[object]) -> tuple[tuple[int, int], ...]:
+    leverages = []
     for tier in tiers:
-        most = json_field(tier, "maxLeverage")
-        if not isinstance(tier, Mapping) or not isinstance(most, int) or most < 1:
+        max_leverage = json_field(tier, "maxLeverage")
+        if not isinstance(tier, Mapping) or not isinstance(max_leverage, int) or max_leverage < 1:
             raise _malformed("a margin table")
-        rows.append((_usd(tier, "lowerBound"), most))
-    bounds = [above for above, _ in rows]
-    if not rows or bounds[0] != 0 or bounds != sorted(set(bounds)):
+        leverages.append((_usd_raw(tier, "lowerBound"), max_leverage))
+    lower_bounds = [lower_bound_raw for lower_bound_raw, _ in leverages]
+    if not leverages or lower_bounds[0] != 0 or lower_bounds != sorted(set(lower_bounds)):
         raise _malformed("a margin table")
-    return tuple(rows)
+    return tuple(leverages)
 
 
 def margin_tiers(market: ListedMarket, leverage: int) -> tuple[MarginTier, ...]:
@@ -165,9 +165,11 @@ def margin_tiers(market: ListedMarket, leverage: int) -> tuple[MarginTier, ...]:
     """
     return tuple(
         MarginTier(
-            above, ceil_int(Fraction(margin.PPM, min(leverage, most))), -(-margin.PPM // (2 * most))
+            lower_bound_raw,
+            ceil_int(Fraction(margin.PPM, min(leverage, max_leverage))),
+            -(-margin.PPM // (2 * max_leverage)),
         )
-        for above, most in market.leverages
+        for lower_bound_raw, max_leverage in market.leverages
     )
 
 
@@ -189,7 +191,7 @@ def parse_leverage(answer: object, coin: str) -> int:
 
 
 def build_market(
-    listed: ListedMarket,
+    listed_market: ListedMarket,
     leverage: int,
     asset: str,
     fee_ppm: int,
@@ -202,22 +204,24 @@ def build_market(
     config does not name the market.
     """
     return PerpMarket(
-        market=listed.coin,
-        symbol=safe_label(listed.coin, f"asset {listed.asset}"),
+        market=listed_market.coin,
+        symbol=safe_label(listed_market.coin, f"asset {listed_market.asset}"),
         asset=asset,
-        size_decimals=listed.size_decimals,
+        size_decimals=listed_market.size_decimals,
         lot_raw=1,
-        tick=price_of(tick_at(listed.mark, listed.size_decimals), listed.size_decimals),
-        tiers=margin_tiers(listed, leverage),
+        tick=price_of(
+            tick_at(listed_market.mark, listed_market.size_decimals), listed_market.size_decimals
+        ),
+        tiers=margin_tiers(listed_market, leverage),
         fee_ppm=fee_ppm,
-        mark=price_of(listed.mark, listed.size_decimals),
-        index=price_of(listed.index, listed.size_decimals),
+        mark=price_of(listed_market.mark, listed_market.size_decimals),
+        index=price_of(listed_market.index, listed_market.size_decimals),
         index_s=read_s,
-        funding_daily=listed.funding_hourly * HOURS_PER_DAY,
-        is_paused=listed.is_paused,
+        funding_daily=listed_market.funding_hourly * HOURS_PER_DAY,
+        is_paused=listed_market.is_paused,
         min_notional_raw=LEAST_PLANNED_RAW,
         is_named=is_named,
-        mid=price_of(listed.mid, listed.size_decimals),
+        mid=price_of(listed_market.mid, listed_market.size_decimals),
     )
 
 
@@ -238,7 +242,7 @@ class ReportedAccount:
     leverages: tuple[tuple[str, int], ...]
 
 
-_SUMMED = ("accountValue", "totalRawUsd", "totalNtlPos", "totalMarginUsed")
+_TOTAL_KEYS = ("accountValue", "totalRawUsd", "totalNtlPos", "totalMarginUsed")
 """Figures of all margin, which equal those of cross margin unless a position is isolated."""
 SEPARATE_MODES = ("default", "disabled")
 """Modes in which the margin account has a balance of its own; "default" is that of an account that
@@ -247,9 +251,9 @@ never chose one.
 
 
 def require_own_margin(answer: object) -> None:
-    """Raise OperatorNeeded unless the `userAbstraction` answer is a mode in which the margin account
-    has a balance of its own. In any other mode margin is shared with spot balances and other
-    venues, and `clearinghouseState` is zero while there is no position.
+    """Raise OperatorNeeded unless the `userAbstraction` answer is a mode in which the margin
+    account has a balance of its own. In any other mode margin is shared with spot balances and
+    other venues, and `clearinghouseState` is zero while there is no position.
     """
     if answer in SEPARATE_MODES:
         return
@@ -263,29 +267,33 @@ def require_own_margin(answer: object) -> None:
     )
 
 
-def parse_account(answer: object, listed: Mapping[str, ListedMarket]) -> ReportedAccount:
+def parse_account(answer: object, market_by_coin: Mapping[str, ListedMarket]) -> ReportedAccount:
     """Parse a `clearinghouseState` answer. Raises Retryable for an unexpected format and for
     contradictory figures, OperatorNeeded for isolated positions.
     """
     if not isinstance(answer, Mapping) or not isinstance(answer.get("time"), int):
         raise _malformed("the account")
-    total, cross = answer.get("marginSummary"), answer.get("crossMarginSummary")
-    if not isinstance(total, Mapping) or not isinstance(cross, Mapping):
+    all_margin, cross_margin = answer.get("marginSummary"), answer.get("crossMarginSummary")
+    if not isinstance(all_margin, Mapping) or not isinstance(cross_margin, Mapping):
         raise _malformed("the account")
-    positions, values, leverages = [], [], []
-    for row in _list(answer, "assetPositions"):
+    positions, values_raw, leverages = [], [], []
+    for row in _list_of(answer, "assetPositions"):
         position = json_field(row, "position")
         coin = str(position.get("coin")) if isinstance(position, Mapping) else ""
-        if not isinstance(position, Mapping) or coin not in listed:
+        if not isinstance(position, Mapping) or coin not in market_by_coin:
             raise _malformed("a position")
         leverages.append((coin, parse_leverage(position, coin)))
-        size = parse_raw(position.get("szi"), listed[coin].size_decimals, f"the size of {coin}")
-        value = _usd(position, "positionValue") * sign_of(size)
+        size_raw = parse_raw(
+            position.get("szi"), market_by_coin[coin].size_decimals, f"the size of {coin}"
+        )
+        value_raw = _usd_raw(position, "positionValue") * sign_of(size_raw)
         # Cost of the position from the venue's own profit figure, because its entry price is
         # rounded.
-        positions.append(Position(coin, size, _usd(position, "unrealizedPnl") - value))
-        values.append(value)
-    if any(abs(_usd(total, name) - _usd(cross, name)) > 1 for name in _SUMMED):
+        positions.append(Position(coin, size_raw, _usd_raw(position, "unrealizedPnl") - value_raw))
+        values_raw.append(value_raw)
+    if any(
+        abs(_usd_raw(all_margin, name) - _usd_raw(cross_margin, name)) > 1 for name in _TOTAL_KEYS
+    ):
         raise OperatorNeeded(
             "the account has isolated margin; trimtab supports only one cross-margined account",
             "close isolated positions",
@@ -293,30 +301,30 @@ def parse_account(answer: object, listed: Mapping[str, ListedMarket]) -> Reporte
         )
     account = ReportedAccount(
         time_ms=answer["time"],
-        account_value_raw=_usd(total, "accountValue"),
-        raw_usd_raw=_usd(total, "totalRawUsd"),
-        gross_raw=_usd(total, "totalNtlPos"),
-        maintenance_raw=_usd(answer, "crossMaintenanceMarginUsed"),
-        withdrawable_raw=_usd(answer, "withdrawable"),
+        account_value_raw=_usd_raw(all_margin, "accountValue"),
+        raw_usd_raw=_usd_raw(all_margin, "totalRawUsd"),
+        gross_raw=_usd_raw(all_margin, "totalNtlPos"),
+        maintenance_raw=_usd_raw(answer, "crossMaintenanceMarginUsed"),
+        withdrawable_raw=_usd_raw(answer, "withdrawable"),
         positions=tuple(positions),
-        values_raw=tuple(values),
+        values_raw=tuple(values_raw),
         leverages=tuple(leverages),
     )
-    for what, measured, expected in (
+    for what, reported_raw, expected_raw in (
         (
             "account value",
             account.account_value_raw,
             account.raw_usd_raw + sum(account.values_raw),
         ),
-        ("notional", account.gross_raw, sum(abs(value) for value in account.values_raw)),
+        ("notional", account.gross_raw, sum(abs(value_raw) for value_raw in account.values_raw)),
     ):
-        if abs(measured - expected) > len(account.positions) + 1:
-            raise _contradiction(what, measured, expected)
+        if abs(reported_raw - expected_raw) > len(account.positions) + 1:
+            raise _contradiction(what, reported_raw, expected_raw)
     return account
 
 
 def build_account(
-    account: ReportedAccount,
+    reported: ReportedAccount,
     markets: tuple[PerpMarket, ...],
     deposited_raw: int,
     unknown_transfers: tuple[str, ...] = (),
@@ -328,24 +336,24 @@ def build_account(
     `MAX_MARK_MOVE_BPS` since the account was read. Consistently false answers of the venue cannot
     be detected.
     """
-    by_name = {market.market: market for market in markets}
-    required, rounding = Fraction(0), 1
-    for position, value in zip(account.positions, account.values_raw, strict=True):
-        market = by_name[position.market]
-        required += margin.tiered_raw(market.tiers, abs(value), is_initial=False)
-        rounding += 1 + abs(value) // margin.PPM
-        at_mark = margin.position_value_raw(market, position.size_raw)
-        if abs(at_mark - value) * BPS > MAX_MARK_MOVE_BPS * abs(value) + BPS:
-            raise _contradiction(f"the value of {market.symbol}", value, at_mark)
-    if abs(account.maintenance_raw - required) > rounding:
-        raise _contradiction("maintenance margin", account.maintenance_raw, ceil_int(required))
-    opened = sum(position.open_notional_raw for position in account.positions)
+    market_by_name = {market.market: market for market in markets}
+    required_raw, rounding_raw = Fraction(0), 1
+    for position, value_raw in zip(reported.positions, reported.values_raw, strict=True):
+        market = market_by_name[position.market]
+        required_raw += margin.tiered_raw(market.tiers, abs(value_raw), is_initial=False)
+        rounding_raw += 1 + abs(value_raw) // margin.PPM
+        value_at_mark_raw = margin.position_value_raw(market, position.size_raw)
+        if abs(value_at_mark_raw - value_raw) * BPS > MAX_MARK_MOVE_BPS * abs(value_raw) + BPS:
+            raise _contradiction(f"the value of {market.symbol}", value_raw, value_at_mark_raw)
+    if abs(reported.maintenance_raw - required_raw) > rounding_raw:
+        raise _contradiction("maintenance margin", reported.maintenance_raw, ceil_int(required_raw))
+    open_notional_raw = sum(position.open_notional_raw for position in reported.positions)
     return MarginAccount(
         quote=USDC,
         settlement_raw=1,
         collateral_raw=deposited_raw,
-        realised_raw=account.raw_usd_raw - opened - deposited_raw,
-        positions=account.positions,
+        realised_raw=reported.raw_usd_raw - open_notional_raw - deposited_raw,
+        positions=reported.positions,
         markets=markets,
         initial_on_debt=False,
         is_on_chain=False,
@@ -360,19 +368,19 @@ def parse_transfers(
     (negative: out of it), and the kinds of rows of which that is not known. Raises Retryable for an
     unexpected format.
     """
-    total_raw, unknown = 0, dict[str, None]()
+    total_raw, unknown_kinds = 0, dict[str, None]()
     for row in rows:
         delta = row.get("delta")
         if not isinstance(delta, Mapping) or not isinstance(kind := delta.get("type"), str):
             raise _malformed("a transfer")
         if (moved_raw := _moved_raw(kind, delta, owner.lower())) is None:
-            unknown[safe_label(kind, "without a printable name")] = None
+            unknown_kinds[safe_label(kind, "without a printable name")] = None
         else:
             total_raw += moved_raw
-    return total_raw, tuple(unknown)
+    return total_raw, tuple(unknown_kinds)
 
 
-ELSEWHERE = ("spotTransfer", "spotGenesis", "cStakingTransfer", "liquidation")
+NO_MARGIN_KINDS = ("spotTransfer", "spotGenesis", "cStakingTransfer", "liquidation")
 """Kinds that move no margin: spot and staking balances, and liquidations, whose fills do."""
 MAIN_MARKETS = ""
 """Name in `send` rows of the markets whose margin account is read here; the others are "spot" and
@@ -387,20 +395,26 @@ def _moved_raw(kind: str, delta: Mapping[str, object], owner: str) -> int | None
     user, to = (str(delta[key]).lower() if key in delta else "" for key in ("user", "destination"))
     match kind:
         case "deposit":
-            return _usd(delta, "usdc")
+            return _usd_raw(delta, "usdc")
         case "withdraw" | "vaultCreate" | "vaultDeposit":
-            return -_usd(delta, "usdc") - _fee(delta)
+            return -_usd_raw(delta, "usdc") - _fee_raw(delta)
         case "accountClassTransfer":
-            return _usd(delta, "usdc") if delta.get("toPerp") is True else -_usd(delta, "usdc")
+            return (
+                _usd_raw(delta, "usdc") if delta.get("toPerp") is True else -_usd_raw(delta, "usdc")
+            )
         case "internalTransfer" | "subAccountTransfer":
-            return _usd(delta, "usdc") if to == owner else -_usd(delta, "usdc") - _fee(delta)
+            return (
+                _usd_raw(delta, "usdc")
+                if to == owner
+                else -_usd_raw(delta, "usdc") - _fee_raw(delta)
+            )
         case "vaultDistribution" | "vaultLeaderCommission" if user in ("", owner):
-            return _usd(delta, "usdc")
+            return _usd_raw(delta, "usdc")
         case "vaultWithdraw" if user == owner:
-            return _usd(delta, "netWithdrawnUsd")
+            return _usd_raw(delta, "netWithdrawnUsd")
         case "send":
             return _sent_raw(delta, is_sender=user == owner, is_receiver=to == owner)
-        case _ if kind in ELSEWHERE:  # its fee may be in another token
+        case _ if kind in NO_MARGIN_KINDS:  # its fee may be in another token
             return 0
     return None
 
@@ -409,20 +423,20 @@ def _sent_raw(delta: Mapping[str, object], *, is_sender: bool, is_receiver: bool
     """Return the margin that a `send` row moved. It names the balances of both sides, which may
     belong to one account.
     """
-    leaves = is_sender and delta.get("sourceDex") == MAIN_MARKETS
-    arrives = is_receiver and delta.get("destinationDex") == MAIN_MARKETS
-    if not leaves and not arrives:
+    leaves_margin = is_sender and delta.get("sourceDex") == MAIN_MARKETS
+    enters_margin = is_receiver and delta.get("destinationDex") == MAIN_MARKETS
+    if not leaves_margin and not enters_margin:
         return 0 if "sourceDex" in delta and "destinationDex" in delta else None
     if delta.get("token") != USDC.symbol:
         return None
-    raw = _usd(delta, "amount")
-    return (raw if arrives else 0) - (raw + _fee(delta) if leaves else 0)
+    raw = _usd_raw(delta, "amount")
+    return (raw if enters_margin else 0) - (raw + _fee_raw(delta) if leaves_margin else 0)
 
 
-def _fee(delta: Mapping[str, object]) -> int:
+def _fee_raw(delta: Mapping[str, object]) -> int:
     """Return the fee of a row in USDC; zero without one, and for a fee in another token."""
     is_usdc = delta.get("feeToken", USDC.symbol) in ("", USDC.symbol)
-    return _usd(delta, "fee") if "fee" in delta and is_usdc else 0
+    return _usd_raw(delta, "fee") if "fee" in delta and is_usdc else 0
 
 
 def tagged_rows(answer: object, tag_bytes: bytes) -> list[Mapping[str, object]]:
@@ -432,51 +446,65 @@ def tagged_rows(answer: object, tag_bytes: bytes) -> list[Mapping[str, object]]:
     """
     if not isinstance(answer, list) or not all(isinstance(row, Mapping) for row in answer):
         raise _malformed("open orders")
-    tag = "0x" + tag_bytes.hex()
-    return [row for row in answer if isinstance(at := row.get("cloid"), str) and at.startswith(tag)]
+    cloid_prefix = "0x" + tag_bytes.hex()
+    return [
+        row
+        for row in answer
+        if isinstance(cloid := row.get("cloid"), str) and cloid.startswith(cloid_prefix)
+    ]
 
 
 def parse_stops(
-    rows: Sequence[Mapping[str, object]], listed: Mapping[str, ListedMarket]
+    rows: Sequence[Mapping[str, object]], market_by_coin: Mapping[str, ListedMarket]
 ) -> tuple[RestingStop, ...]:
     """Return the resting stops of the rows. Raises Retryable for an unexpected format."""
-    stops = []
+    resting_stops = []
     for row in rows:
-        market, side = _market_and_side(row, listed)
+        market, sign = _market_and_sign(row, market_by_coin)
         coin, decimals = market.coin, market.size_decimals
-        size = side * parse_raw(row.get("sz"), decimals, f"the size of a stop of {coin}")
+        size_raw = sign * parse_raw(row.get("sz"), decimals, f"the size of a stop of {coin}")
         trigger = parse_decimal(row.get("triggerPx"), f"the trigger of a stop of {coin}")
-        stops.append(RestingStop(coin, size, price_of(trigger, decimals), str(row["cloid"])))
-    return tuple(stops)
+        resting_stops.append(
+            RestingStop(coin, size_raw, price_of(trigger, decimals), str(row["cloid"]))
+        )
+    return tuple(resting_stops)
 
 
 def parse_resting(
-    rows: Sequence[Mapping[str, object]], listed: Mapping[str, ListedMarket]
+    rows: Sequence[Mapping[str, object]], market_by_coin: Mapping[str, ListedMarket]
 ) -> tuple[RestingOrder, ...]:
     """Return the resting limit orders of the rows, oldest first. Raises Retryable for an unexpected
     format.
     """
     orders = []
     for row in rows:
-        market, side = _market_and_side(row, listed)
+        market, sign = _market_and_sign(row, market_by_coin)
         what, decimals = f"an order of {market.coin}", market.size_decimals
-        size, whole = (side * parse_raw(row.get(key), decimals, what) for key in ("sz", "origSz"))
+        left_raw, size_raw = (
+            sign * parse_raw(row.get(key), decimals, what) for key in ("sz", "origSz")
+        )
         price = price_of(parse_decimal(row.get("limitPx"), what), decimals)
         placed_s = time_of(row, "timestamp") // 1000
-        if not 0 < abs(size) <= abs(whole) or price <= 0 or row.get("reduceOnly") is not False:
+        if (
+            not 0 < abs(left_raw) <= abs(size_raw)
+            or price <= 0
+            or row.get("reduceOnly") is not False
+        ):
             raise _malformed("an open order")
-        orders.append(RestingOrder(market.coin, size, whole, price, placed_s, str(row["cloid"])))
+        orders.append(
+            RestingOrder(market.coin, left_raw, size_raw, price, placed_s, str(row["cloid"]))
+        )
     return tuple(sorted(orders, key=lambda order: (order.placed_s, order.cloid)))
 
 
-def _market_and_side(
-    row: Mapping[str, object], listed: Mapping[str, ListedMarket]
+def _market_and_sign(
+    row: Mapping[str, object], market_by_coin: Mapping[str, ListedMarket]
 ) -> tuple[ListedMarket, int]:
     """Return the market of an open order, and 1 if it buys, else -1."""
     coin, side = row.get("coin"), row.get("side")
-    if not isinstance(coin, str) or coin not in listed or side not in ("A", "B"):
+    if not isinstance(coin, str) or coin not in market_by_coin or side not in ("A", "B"):
         raise _malformed("an open order")
-    return listed[coin], 1 if side == "B" else -1
+    return market_by_coin[coin], 1 if side == "B" else -1
 
 
 def parse_payments(rows: Sequence[Mapping[str, object]]) -> tuple[VenuePayment, ...]:
@@ -488,7 +516,7 @@ def parse_payments(rows: Sequence[Mapping[str, object]]) -> tuple[VenuePayment, 
         delta = row.get("delta")
         if not isinstance(delta, Mapping) or not isinstance(coin := delta.get("coin"), str):
             raise _malformed("a funding payment")
-        payments.append(VenuePayment(coin, time_of(row) // 1000, -_usd(delta, "usdc")))
+        payments.append(VenuePayment(coin, time_of(row) // 1000, -_usd_raw(delta, "usdc")))
     return tuple(sorted(payments, key=lambda payment: (payment.at_s, payment.market)))
 
 
@@ -509,18 +537,18 @@ def parse_fee_ppm(answer: object) -> int:
     return ceil_int(fee * margin.PPM)
 
 
-def require_market(listed: Mapping[str, ListedMarket], coin: str) -> ListedMarket:
+def require_market(market_by_coin: Mapping[str, ListedMarket], coin: str) -> ListedMarket:
     """Return the market of a coin. Raises Refused if the venue has none."""
-    if coin not in listed:
+    if coin not in market_by_coin:
         raise Refused(f"Hyperliquid has no market {coin}", remedy="check the name of the market")
-    return listed[coin]
+    return market_by_coin[coin]
 
 
-def _usd(row: Mapping[str, object], name: str) -> int:
+def _usd_raw(row: Mapping[str, object], name: str) -> int:
     return parse_amount(row.get(name), name)
 
 
-def _list(row: object, name: str) -> list[object]:
+def _list_of(row: object, name: str) -> list[object]:
     items = json_field(row, name)
     if not isinstance(items, list):
         raise _malformed(name)

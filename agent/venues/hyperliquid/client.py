@@ -98,7 +98,7 @@ class VenueConnection:
             raise ConfigError("hyperliquid: the url is not an http or https address")
         if HOSTS.get(parts.hostname, is_mainnet) is not is_mainnet:
             raise ConfigError(
-                f"hyperliquid: {parts.hostname} is not the {_network(is_mainnet)}",
+                f"hyperliquid: {parts.hostname} is not the {_network_name(is_mainnet)}",
                 "change the url or the network",
             )
         self._url, self._session = url.rstrip("/"), open_session(url)
@@ -112,8 +112,8 @@ class VenueConnection:
         """Return the answer to a read. Raises Retryable."""
         try:
             return self._answer("info", fields)
-        except _NoAnswer as failed:
-            problem = str(failed)
+        except _NoAnswer as error:
+            problem = str(error)
         raise Retryable(
             f"Hyperliquid did not answer {fields.get('type')}: {problem}",
             "try again later",
@@ -126,8 +126,8 @@ class VenueConnection:
         """
         try:
             return self._answer("exchange", body)
-        except _NoAnswer as failed:
-            problem = str(failed)
+        except _NoAnswer as error:
+            problem = str(error)
         raise Retryable(
             f"Hyperliquid did not answer an action: {problem}",
             "query its outcome before anything is sent again",
@@ -136,22 +136,22 @@ class VenueConnection:
 
     def _answer(self, path: str, body: Mapping[str, object]) -> object:
         """Return the JSON of an answer with status 200."""
-        status, text = self._post(f"{self._url}/{path}", body)
+        status, answer_body = self._post(f"{self._url}/{path}", body)
         if status != requests.codes.ok:
             raise _NoAnswer(f"HTTP {status}")
-        return _parse_json(text)
+        return _parse_json(answer_body)
 
     def _post(self, url: str, body: Mapping[str, object]) -> tuple[int, bytes]:
         """Return status and body. Library errors are replaced outside their handlers, because their
         tracebacks would show the URL.
         """
-        data, deadline = json.dumps(body).encode(), time.monotonic() + self._timeout_s
+        request_bytes, deadline_s = json.dumps(body).encode(), time.monotonic() + self._timeout_s
         try:
             with self._session.post(
-                url, data=data, timeout=self._timeout_s, stream=True, allow_redirects=False
+                url, data=request_bytes, timeout=self._timeout_s, stream=True, allow_redirects=False
             ) as response:
-                if (text := read_body(response, MAX_ANSWER_BYTES, deadline)) is not None:
-                    return response.status_code, text
+                if (answer_body := read_body(response, MAX_ANSWER_BYTES, deadline_s)) is not None:
+                    return response.status_code, answer_body
                 problem = "the answer is too long or too slow"
         except Exception as error:
             problem = type(error).__name__
@@ -189,14 +189,14 @@ class AgentKey:
         raise TypeError("a key cannot be pickled or copied")
 
 
-class HyperliquidVenue:
+class HyperliquidClient:
     """One account at the venue. `now_ms` is the wall clock, for nonces of cancels."""
 
     def __init__(
         self,
         connection: VenueConnection,
         account: str,
-        coins: Mapping[str, str],
+        token_by_coin: Mapping[str, str],
         now_ms: Callable[[], int],
         key: AgentKey | None = None,
         funding_since_s: Callable[[], int | None] = lambda: None,
@@ -209,13 +209,13 @@ class HyperliquidVenue:
         """
         self._connection = connection
         self._account = str(to_checksum_address(account))
-        self._coins = dict(coins)
+        self._token_by_coin = dict(token_by_coin)
         self._now_ms = now_ms
         self._key = key
         self._funding_since_s = funding_since_s
         self._pinned = pinned
-        self._listed: dict[str, ListedMarket] = {}
-        self._cancel_ms = 0
+        self._market_by_coin: dict[str, ListedMarket] = {}
+        self._last_cancel_nonce_ms = 0
         self._transfers = _Transfers(-1, 0, ())
 
     @property
@@ -223,72 +223,72 @@ class HyperliquidVenue:
         """Checksummed address of the account."""
         return self._account
 
-    # --- Reads.
-
     def read(self) -> MarginAccount:
         """Return account and markets. Raises Retryable for answers that contradict each other,
         OperatorNeeded for isolated margin, for an account whose margin is in its spot balances, and
         for market numbers other than the pinned ones, Refused for a market that the venue does not
         have.
         """
-        # Open orders first: one that fills in between counts twice, never not at all.
-        open_orders = self._info("frontendOpenOrders")
-        stops, resting = (tagged_rows(open_orders, tag) for tag in (STOP_TAG, LIMIT_TAG))
-        state = self._info("clearinghouseState")
+        # Open orders first: an order that fills between the two reads is counted twice rather than
+        # not at all.
+        orders_answer = self._info("frontendOpenOrders")
+        stop_rows, limit_rows = (tagged_rows(orders_answer, tag) for tag in (STOP_TAG, LIMIT_TAG))
+        state_answer = self._info("clearinghouseState")
         require_own_margin(self._info("userAbstraction"))
-        open_coins = [*_held_coins(state), *(str(row.get("coin")) for row in (*stops, *resting))]
-        coins = {*self._coins, *open_coins}
+        open_coins = [
+            *_held_coins(state_answer),
+            *(str(row.get("coin")) for row in (*stop_rows, *limit_rows)),
+        ]
+        coins_to_read = {*self._token_by_coin, *open_coins}
         universe = self._connection.info(type="metaAndAssetCtxs")
         require_pinned(parse_numbers(universe), self._pinned())
-        self._listed = parse_universe(universe, coins)
-        for coin in self._coins:
-            require_market(self._listed, coin)
-        reported = parse_account(state, self._listed)
+        self._market_by_coin = parse_universe(universe, coins_to_read)
+        for coin in self._token_by_coin:
+            require_market(self._market_by_coin, coin)
+        reported_account = parse_account(state_answer, self._market_by_coin)
         fee_ppm = parse_fee_ppm(self._info("userFees"))
-        leverages = dict(reported.leverages)
-        for coin in self._listed:
+        leverages = dict(reported_account.leverages)
+        for coin in self._market_by_coin:
             if coin not in leverages:
-                data = self._info("activeAssetData", coin=coin)
-                leverages[coin] = parse_leverage(data, coin)
+                leverage_answer = self._info("activeAssetData", coin=coin)
+                leverages[coin] = parse_leverage(leverage_answer, coin)
         markets = tuple(
             build_market(
-                listed,
+                listed_market,
                 leverages[coin],
-                self._coins.get(coin, ""),
+                self._token_by_coin.get(coin, ""),
                 fee_ppm,
-                reported.time_ms // 1000,
-                is_named=coin in self._coins,
+                reported_account.time_ms // 1000,
+                is_named=coin in self._token_by_coin,
             )
-            for coin, listed in self._listed.items()
+            for coin, listed_market in self._market_by_coin.items()
         )
-        account = build_account(reported, markets, *self._deposited())
+        account = build_account(reported_account, markets, *self._deposits_and_unknown())
         account = replace(
             account,
-            stops=parse_stops(stops, self._listed),
-            resting=parse_resting(resting, self._listed),
+            stops=parse_stops(stop_rows, self._market_by_coin),
+            resting=parse_resting(limit_rows, self._market_by_coin),
         )
         if (since_s := self._funding_since_s()) is None:
             return account
-        return replace(account, payments=self.payments(since_s * 1000, reported.time_ms))
+        return replace(account, payments=self.payments(since_s * 1000, reported_account.time_ms))
 
-    def _deposited(self) -> tuple[int, tuple[str, ...]]:
-        """Return the sum of all deposits less withdrawals, and the kinds of rows that are not known.
-        Sums of rows before the last full page are kept.
+    def _deposits_and_unknown(self) -> tuple[int, tuple[str, ...]]:
+        """Return the sum of all deposits less withdrawals, and the kinds of rows that are not
+        known. Sums of rows before the last full page are kept.
         """
         kind, user = "userNonFundingLedgerUpdates", self._account.lower()
         rows = self._pages(kind, self._transfers.until_ms, user=user)
-        total_raw, unknown = parse_transfers(rows, self._account)
+        total_raw, unknown_kinds = parse_transfers(rows, self._account)
         total_raw += self._transfers.raw
-        unknown = tuple(dict.fromkeys((*self._transfers.unknown, *unknown)))
+        unknown_kinds = tuple(dict.fromkeys((*self._transfers.unknown, *unknown_kinds)))
         if len(rows) >= ROWS_PER_PAGE:
             last_ms = max(time_of(row) for row in rows)
             newest_raw, _ = parse_transfers(
                 [row for row in rows if time_of(row) == last_ms], self._account
             )
-            self._transfers = _Transfers(last_ms - 1, total_raw - newest_raw, unknown)
-        return total_raw, unknown
-
-    # --- Funding.
+            self._transfers = _Transfers(last_ms - 1, total_raw - newest_raw, unknown_kinds)
+        return total_raw, unknown_kinds
 
     def payments(self, since_ms: int, until_ms: int) -> tuple[VenuePayment, ...]:
         """Return the account's funding payments after `since_ms` and up to `until_ms` of the
@@ -314,26 +314,33 @@ class HyperliquidVenue:
         """Return the close of the last hourly candle before a time, USDC per coin. Raises
         Retryable, also if the day before that time has no candle.
         """
-        span = {"coin": coin, "interval": "1h", "startTime": time_ms - DAY_MS, "endTime": time_ms}
-        answer = self._connection.info(type="candleSnapshot", req=span)
-        ended = [row for row in _rows(answer, "candles") if time_of(row, "T") < time_ms]
-        if not ended:
+        candle_range = {
+            "coin": coin,
+            "interval": "1h",
+            "startTime": time_ms - DAY_MS,
+            "endTime": time_ms,
+        }
+        answer = self._connection.info(type="candleSnapshot", req=candle_range)
+        closed_candles = [
+            row for row in _require_rows(answer, "candles") if time_of(row, "T") < time_ms
+        ]
+        if not closed_candles:
             raise Retryable(f"the venue has no price of {coin} in the day before its funding")
-        return parse_decimal(ended[-1].get("c"), f"a price of {coin}")
+        return parse_decimal(closed_candles[-1].get("c"), f"a price of {coin}")
 
     def _pages(self, kind: str, since_ms: int, **fields: object) -> list[Mapping[str, object]]:
         """Return all rows of a time-range read after `since_ms`."""
-        entries: list[Mapping[str, object]] = []
+        pages: list[Mapping[str, object]] = []
         while True:
             answer = self._connection.info(type=kind, startTime=since_ms + 1, **fields)
-            rows = _rows(answer, kind)
+            rows = _require_rows(answer, kind)
             if len(rows) < ROWS_PER_PAGE:
-                return entries + rows
+                return pages + rows
             last_ms = max(time_of(row) for row in rows)
             # Rows of the last time may continue on the next page.
-            whole = [row for row in rows if time_of(row) < last_ms]
-            entries += whole or rows
-            since_ms = last_ms - 1 if whole else last_ms
+            complete_rows = [row for row in rows if time_of(row) < last_ms]
+            pages += complete_rows or rows
+            since_ms = last_ms - 1 if complete_rows else last_ms
 
     def book(self, coin: str, *, asks: bool) -> list[tuple[Fraction, Fraction]]:
         """Return price and size of the resting orders of one side, best first. Raises Retryable."""
@@ -353,8 +360,8 @@ class HyperliquidVenue:
 
     def unpinned(self) -> tuple[str, ...]:
         """Return the configured markets without a pinned number."""
-        pinned = self._pinned()
-        return tuple(coin for coin in self._coins if coin not in pinned)
+        pinned_numbers = self._pinned()
+        return tuple(coin for coin in self._token_by_coin if coin not in pinned_numbers)
 
     def asset_of(self, coin: str) -> int:
         """Return the market's number for orders. Raises Refused if the venue does not have the
@@ -369,14 +376,14 @@ class HyperliquidVenue:
             raise Retryable("the venue's answer for agents is not a list", code=ErrorCode.ANSWER)
         named_agents = []
         for row in answer:
-            until = json_field(row, "validUntil")
-            if not isinstance(row, Mapping) or not isinstance(until, int):
+            until_ms = json_field(row, "validUntil")
+            if not isinstance(row, Mapping) or not isinstance(until_ms, int):
                 raise Retryable("the venue's answer for an agent has an unexpected format")
             address = row.get("address")
             if not isinstance(address, str) or not is_address(address):
                 raise Retryable("the venue's answer for an agent has an unexpected format")
             named_agents.append(
-                NamedAgent(str(row.get("name")), to_checksum_address(address), until)
+                NamedAgent(str(row.get("name")), to_checksum_address(address), until_ms)
             )
         return tuple(named_agents)
 
@@ -390,12 +397,10 @@ class HyperliquidVenue:
                 return agent
         raise OperatorNeeded(
             f"{key.address} is not an agent of {self._account} on the"
-            f" {_network(self._connection.is_mainnet)}, or its approval ends too soon",
+            f" {_network_name(self._connection.is_mainnet)}, or its approval ends too soon",
             "approve a new key; a key that has been an agent is never approved again",
             code=ErrorCode.KEY,
         )
-
-    # --- Orders: sent at most once; their nonces need not be consecutive.
 
     def submit(self, ticket: OrderTicket) -> OrderState:
         """Send an order unless the venue already knows it, and return its outcome. The ticket must
@@ -407,13 +412,13 @@ class HyperliquidVenue:
         not trade.
         """
         key = self._require_key()
-        known = self.state_of(ticket.cloid)
-        if known.stage is not TicketStage.UNKNOWN:
-            return _taken(known, None)
+        known_state = self.state_of(ticket.cloid)
+        if known_state.stage is not TicketStage.UNKNOWN:
+            return _require_accepted(known_state, None)
         if self._now_ms() >= ticket.expires_ms:
             if self.is_dead(ticket):
                 raise Refused("the order has expired", remedy="plan again", code=ErrorCode.DEADLINE)
-            raise _unknown(ticket)
+            raise _unknown_outcome(ticket)
         market = self._market(ticket.order.market)
         body = key.sign(
             order_action(
@@ -425,18 +430,18 @@ class HyperliquidVenue:
             ticket.nonce_ms,
             ticket.expires_ms,
         )
-        refusal, is_lost = None, False
+        refusal, has_no_answer = None, False
         try:
             refusal = parse_refusal(self._connection.exchange(body))
         except Retryable:
-            is_lost = True
+            has_no_answer = True
         state = self.state_of(ticket.cloid)
         if state.stage is TicketStage.UNKNOWN:
             if refusal is not None and (refusal.is_judged or _is_signer_unknown(refusal)):
-                raise _refused(refusal)
-            if refusal is not None or is_lost:
-                raise _unknown(ticket)
-        return _taken(state, refusal)
+                raise _refusal_error(refusal)
+            if refusal is not None or has_no_answer:
+                raise _unknown_outcome(ticket)
+        return _require_accepted(state, refusal)
 
     def state_of(self, cloid: str) -> OrderState:
         """Return the venue's state of a client order id, with its fills."""
@@ -480,25 +485,23 @@ class HyperliquidVenue:
         record = parse_order_status(self._info("orderStatus", oid=cloid), cloid)
         if record is not None and record.stage is TicketStage.OPEN:
             action = cancel_action(cloid, self._market(record.coin).asset)
-            self._cancel_ms = max(self._now_ms() | 1, self._cancel_ms + 2)
-            body = self._require_key().sign(action, self._cancel_ms, None)
+            self._last_cancel_nonce_ms = max(self._now_ms() | 1, self._last_cancel_nonce_ms + 2)
+            body = self._require_key().sign(action, self._last_cancel_nonce_ms, None)
             refusal = parse_refusal(self._connection.exchange(body))
-            after = self.state_of(cloid)
-            if refusal is not None and after.stage is TicketStage.OPEN:
-                raise _refused(refusal)
-            return after
+            state = self.state_of(cloid)
+            if refusal is not None and state.stage is TicketStage.OPEN:
+                raise _refusal_error(refusal)
+            return state
         return self.state_of(cloid)
-
-    # --- Helpers.
 
     def _info(self, kind: str, **fields: object) -> object:
         return self._connection.info(type=kind, user=self._account.lower(), **fields)
 
     def _market(self, coin: str) -> ListedMarket:
-        if coin not in self._listed:
+        if coin not in self._market_by_coin:
             answer = self._connection.info(type="metaAndAssetCtxs")
-            self._listed |= parse_universe(answer, {coin})
-        return require_market(self._listed, coin)
+            self._market_by_coin |= parse_universe(answer, {coin})
+        return require_market(self._market_by_coin, coin)
 
     def _require_key(self) -> AgentKey:
         if self._key is None:
@@ -506,14 +509,14 @@ class HyperliquidVenue:
         return self._key
 
 
-def _taken(state: OrderState, refusal: Refusal | None) -> OrderState:
+def _require_accepted(state: OrderState, refusal: Refusal | None) -> OrderState:
     """Return the state of an accepted order. Raises Refused for a rejected one."""
     if state.stage is TicketStage.REJECTED:
-        raise _refused(refusal or Refusal(state.reason, is_judged=True))
+        raise _refusal_error(refusal or Refusal(state.reason, is_judged=True))
     return state
 
 
-def _unknown(ticket: OrderTicket) -> Retryable:
+def _unknown_outcome(ticket: OrderTicket) -> Retryable:
     return Retryable(
         "an order was sent, but the venue does not know it yet",
         f"query {ticket.cloid} again; it expires at {ticket.expires_ms} ms of the venue's time",
@@ -528,7 +531,7 @@ def _is_signer_unknown(refusal: Refusal) -> bool:
     return "does not exist" in refusal.reason
 
 
-def _refused(refusal: Refusal) -> Refused | Retryable | OperatorNeeded:
+def _refusal_error(refusal: Refusal) -> Refused | Retryable | OperatorNeeded:
     if _is_signer_unknown(refusal):
         return OperatorNeeded(
             f"the venue does not know the signer: {refusal.reason}",
@@ -540,26 +543,26 @@ def _refused(refusal: Refusal) -> Refused | Retryable | OperatorNeeded:
     )
 
 
-def _held_coins(state: object) -> Sequence[str]:
+def _held_coins(state_answer: object) -> Sequence[str]:
     """Return the coins of the readable positions."""
-    rows = json_field(state, "assetPositions")
+    rows = json_field(state_answer, "assetPositions")
     positions = [row.get("position") for row in rows or () if isinstance(row, Mapping)]
     return [str(position.get("coin")) for position in positions if isinstance(position, Mapping)]
 
 
-def _rows(answer: object, what: str) -> list[Mapping[str, object]]:
+def _require_rows(answer: object, what: str) -> list[Mapping[str, object]]:
     if not isinstance(answer, list) or not all(isinstance(row, Mapping) for row in answer):
         raise Retryable(f"the venue's answer for {what} is not a list", code=ErrorCode.ANSWER)
     return answer
 
 
-def _network(is_mainnet: bool) -> str:
+def _network_name(is_mainnet: bool) -> str:
     return "mainnet" if is_mainnet else "testnet"
 
 
-def _parse_json(text: bytes) -> object:
+def _parse_json(body: bytes) -> object:
     try:
-        parsed: object = json.loads(text)
+        parsed: object = json.loads(body)
     except (ValueError, RecursionError):
         parsed = None
     if parsed is None:

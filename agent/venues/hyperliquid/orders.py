@@ -56,13 +56,13 @@ def parse_amount(value: object, what: str) -> int:
     """Parse an amount in USD as base units, rounded to the nearest, because the venue computes
     amounts in floats ("1071327.7162500001"). Raises Retryable with `what`.
     """
-    nearest: int = round(parse_decimal(value, what) * 10**QUOTE_DECIMALS)
-    return nearest
+    rounded_raw: int = round(parse_decimal(value, what) * 10**QUOTE_DECIMALS)
+    return rounded_raw
 
 
-def price_of(quoted: Fraction, size_decimals: int) -> Price:
+def price_of(venue_price: Fraction, size_decimals: int) -> Price:
     """Return a quoted price, USDC per coin, in quote base units per base unit of size."""
-    return quoted * Fraction(10**QUOTE_DECIMALS, 10**size_decimals)
+    return venue_price * Fraction(10**QUOTE_DECIMALS, 10**size_decimals)
 
 
 def quoted_price(price: Price, size_decimals: int) -> Fraction:
@@ -70,15 +70,15 @@ def quoted_price(price: Price, size_decimals: int) -> Fraction:
     return price * Fraction(10**size_decimals, 10**QUOTE_DECIMALS)
 
 
-def tick_at(quoted: Fraction, size_decimals: int) -> Fraction:
+def tick_at(venue_price: Fraction, size_decimals: int) -> Fraction:
     """Return the tick at a quoted price: five significant figures, at most 6 − `size_decimals`
     decimal places; whole numbers are always allowed.
     """
-    exponent = len(str(floor_int(quoted))) - 1 if quoted >= 1 else -1
-    while quoted < 1 and quoted < Fraction(10) ** exponent and exponent > -QUOTE_DECIMALS:
+    exponent = len(str(floor_int(venue_price))) - 1 if venue_price >= 1 else -1
+    while venue_price < 1 and venue_price < Fraction(10) ** exponent and exponent > -QUOTE_DECIMALS:
         exponent -= 1
-    places = min(QUOTE_DECIMALS - size_decimals, SIGNIFICANT_FIGURES - 1 - exponent)
-    return Fraction(1, 10 ** max(0, places))
+    decimal_places = min(QUOTE_DECIMALS - size_decimals, SIGNIFICANT_FIGURES - 1 - exponent)
+    return Fraction(1, 10 ** max(0, decimal_places))
 
 
 def limit_price(market: PerpMarket, order: PerpOrder) -> Fraction:
@@ -90,14 +90,14 @@ def limit_price(market: PerpMarket, order: PerpOrder) -> Fraction:
 
 def price_in_ticks(market: PerpMarket, size_raw: int, quote_raw: int) -> Fraction:
     """Return the quoted price of a size for a quote: rounded down for a buy, up for a sale."""
-    quoted = quoted_price(Fraction(quote_raw, abs(size_raw)), market.size_decimals)
-    tick = tick_at(quoted, market.size_decimals)
-    return tick * (floor_int(quoted / tick) if size_raw > 0 else ceil_int(quoted / tick))
+    venue_price = quoted_price(Fraction(quote_raw, abs(size_raw)), market.size_decimals)
+    tick = tick_at(venue_price, market.size_decimals)
+    return tick * (floor_int(venue_price / tick) if size_raw > 0 else ceil_int(venue_price / tick))
 
 
-def price_text(quoted: Fraction) -> str:
+def price_text(venue_price: Fraction) -> str:
     """Format a quoted price for the venue's JSON, without trailing zeros."""
-    return decimal_text(_whole(quoted * 10**QUOTE_DECIMALS), QUOTE_DECIMALS)
+    return decimal_text(_whole_number(venue_price * 10**QUOTE_DECIMALS), QUOTE_DECIMALS)
 
 
 def size_text(market: PerpMarket, size_raw: int) -> str:
@@ -105,7 +105,7 @@ def size_text(market: PerpMarket, size_raw: int) -> str:
     return decimal_text(abs(size_raw), market.size_decimals)
 
 
-def _whole(value: Fraction) -> int:
+def _whole_number(value: Fraction) -> int:
     if value.denominator != 1:
         raise ValueError(f"{value} is not a whole number")
     return value.numerator
@@ -131,7 +131,7 @@ def issue_tickets(
     """Return the tickets of a step's orders, valid for `valid_ms` from now. Nonces are
     consecutive even numbers of milliseconds from now on; cancels use odd ones. Issue new tickets
     only later than the previous ones, and only for orders whose ticket is dead
-    (HyperliquidVenue.is_dead) or was never submitted.
+    (HyperliquidClient.is_dead) or was never submitted.
     """
     if not 0 < valid_ms <= LONGEST_VALIDITY_MS:
         raise ValueError(f"validity of {valid_ms} ms: must be above 0 and at most one hour")
@@ -150,13 +150,13 @@ def issue_tickets(
 def order_action(
     ticket: OrderTicket, market: PerpMarket, asset: int, *, is_close: bool = False
 ) -> dict[str, object]:
-    """Return the action of a ticket; `asset` is the market's number at the venue. `is_close` is true
-    if the order may close a whole position, which the venue accepts at any size.
+    """Return the action of a ticket; `asset` is the market's number at the venue. `is_close` is
+    true if the order may close a whole position, which the venue accepts at any size.
 
     A market order is an immediate-or-cancel limit order at its bound (Ioc). A limit order rests
-    there (Gtc); a post-only one is rejected if it would fill at once (Alo). Raises
-    Refused for an order that the venue would always reject. A paused market is not a reason to
-    refuse, because the venue may have accepted the order before the pause.
+    there (Gtc); a post-only one is rejected if it would fill at once (Alo). Raises Refused for an
+    order that the venue would always reject. A paused market is not a reason to refuse, because the
+    venue may have accepted the order before the pause.
     """
     order = ticket.order
     if order.market != market.market or not order.size_raw or order.bound_raw <= 0:
@@ -167,12 +167,12 @@ def order_action(
         raise Refused(
             f"{market.symbol}: {order.size_raw} base units are not whole lots", remedy="plan again"
         )
-    quoted = limit_price(market, order)
-    if quoted <= 0:
+    venue_price = limit_price(market, order)
+    if venue_price <= 0:
         raise Refused(
             f"{market.symbol}: the bound is below one tick", remedy="plan again with a wider bound"
         )
-    notional_raw = floor_int(price_of(quoted, market.size_decimals) * abs(order.size_raw))
+    notional_raw = floor_int(price_of(venue_price, market.size_decimals) * abs(order.size_raw))
     if notional_raw < MIN_NOTIONAL_RAW and not is_close:
         raise Refused(
             f"{market.symbol}: an order of {decimal_text(notional_raw, QUOTE_DECIMALS)} USD is below"
@@ -180,16 +180,16 @@ def order_action(
             remedy="wait until it is larger",
             code=ErrorCode.AMOUNT,
         )
-    wire = {
+    order_json = {
         "a": asset,
         "b": order.size_raw > 0,
-        "p": price_text(quoted),
+        "p": price_text(venue_price),
         "s": size_text(market, order.size_raw),
         "r": order.is_reduce_only,
         "t": {"limit": {"tif": TIME_IN_FORCE[order.kind]}},
         "c": ticket.cloid,
     }
-    return {"type": "order", "orders": [wire], "grouping": "na"}
+    return {"type": "order", "orders": [order_json], "grouping": "na"}
 
 
 CANCEL = "cancelByCloid"
@@ -199,20 +199,20 @@ def stop_action(stop: StopOrder, market: PerpMarket, asset: int, cloid: str) -> 
     """Return the action of a resting stop: reduce-only, a market order within its bound once the
     mark reaches the trigger.
     """
-    at, limit = (
+    trigger_text, limit_text = (
         price_text(price_in_ticks(market, stop.size_raw, raw))
         for raw in (stop.trigger_raw, stop.bound_raw)
     )
-    wire = {
+    order_json = {
         "a": asset,
         "b": stop.size_raw > 0,
-        "p": limit,
+        "p": limit_text,
         "s": size_text(market, stop.size_raw),
         "r": True,
-        "t": {"trigger": {"isMarket": True, "triggerPx": at, "tpsl": "sl"}},
+        "t": {"trigger": {"isMarket": True, "triggerPx": trigger_text, "tpsl": "sl"}},
         "c": cloid,
     }
-    return {"type": "order", "orders": [wire], "grouping": "na"}
+    return {"type": "order", "orders": [order_json], "grouping": "na"}
 
 
 def cancel_action(cloid: str, asset: int) -> dict[str, object]:
@@ -288,9 +288,9 @@ def parse_order_status(answer: object, cloid: str) -> OrderRecord | None:
     """
     if isinstance(answer, Mapping) and answer.get("status") == "unknownOid":
         return None
-    outer = json_field(answer, "order")
-    order = json_field(outer, "order")
-    if not isinstance(outer, Mapping) or not isinstance(order, Mapping):
+    record = json_field(answer, "order")
+    order = json_field(record, "order")
+    if not isinstance(record, Mapping) or not isinstance(order, Mapping):
         raise Retryable(
             "the venue's answer for an order has an unexpected format", code=ErrorCode.ANSWER
         )
@@ -301,52 +301,58 @@ def parse_order_status(answer: object, cloid: str) -> OrderRecord | None:
         raise Retryable(
             "the venue's answer for an order has an unexpected format", code=ErrorCode.ANSWER
         )
-    word = scrub(str(outer.get("status")))
+    status = scrub(str(record.get("status")))
     size = parse_decimal(order.get("origSz"), "the size of an order")
-    left = parse_decimal(order.get("sz"), "the rest of an order")
+    unfilled_size = parse_decimal(order.get("sz"), "the rest of an order")
     return OrderRecord(
         cloid,
-        _stage(word),
+        _stage(status),
         oid,
         str(order.get("coin")),
         size if side == "B" else -size,
         taken_ms,
-        word,
-        left if side == "B" else -left,
+        status,
+        unfilled_size if side == "B" else -unfilled_size,
     )
 
 
 def order_state(record: OrderRecord, fills: object, size_decimals: int) -> OrderState:
     """Return the state of an order with its fills, a `userFillsByTime` answer.
 
-    Raises Retryable if the fills of a filled, resting or partly filled order do not add up or exceed
-    its size, because the venue lists fills with a delay. A fill that is listed twice counts once.
+    Raises Retryable if the fills of a filled, resting or partly filled order do not add up or
+    exceed its size, because the venue lists fills with a delay. A fill that is listed twice counts
+    once.
     """
     if not isinstance(fills, list) or not all(isinstance(fill, Mapping) for fill in fills):
         raise Retryable(
             "the venue's answer for fills has an unexpected format", code=ErrorCode.ANSWER
         )
-    size, quote, fee, closed = Fraction(0), Fraction(0), Fraction(0), Fraction(0)
+    size, quote, fee, closed_profit = Fraction(0), Fraction(0), Fraction(0), Fraction(0)
     sign = 1 if record.size > 0 else -1
-    parts = dict[str, OrderFill]()
+    fill_by_number = dict[str, OrderFill]()
     for fill in fills:
         number = fill.get("tid")
-        if fill.get("oid") != record.oid or str(number) in parts:
+        if fill.get("oid") != record.oid or str(number) in fill_by_number:
             continue
         if not isinstance(number, int):
             raise Retryable(
                 "the venue's answer for a fill has an unexpected format", code=ErrorCode.ANSWER
             )
-        part = sign * parse_decimal(fill.get("sz"), "the size of a fill")
-        paid = -part * parse_decimal(fill.get("px"), "the price of a fill")
-        costs = parse_decimal(fill.get("fee"), "the fee of a fill")
+        fill_size = sign * parse_decimal(fill.get("sz"), "the size of a fill")
+        paid_quote = -fill_size * parse_decimal(fill.get("px"), "the price of a fill")
+        fill_fee = parse_decimal(fill.get("fee"), "the fee of a fill")
         profit = parse_decimal(fill.get("closedPnl", "0"), "the profit of a fill")
-        size, quote, fee, closed = size + part, quote + paid, fee + costs, closed + profit
-        parts[str(number)] = OrderFill(
+        size, quote, fee, closed_profit = (
+            size + fill_size,
+            quote + paid_quote,
+            fee + fill_fee,
+            closed_profit + profit,
+        )
+        fill_by_number[str(number)] = OrderFill(
             str(number),
-            parse_whole(part * 10**size_decimals, "the size of a fill"),
-            floor_int(paid * 10**QUOTE_DECIMALS),
-            ceil_int(costs * 10**QUOTE_DECIMALS),
+            parse_whole(fill_size * 10**size_decimals, "the size of a fill"),
+            floor_int(paid_quote * 10**QUOTE_DECIMALS),
+            ceil_int(fill_fee * 10**QUOTE_DECIMALS),
             floor_int(profit * 10**QUOTE_DECIMALS),
         )
     if abs(size) > abs(record.size) or size != _reported_fill(record, size):
@@ -360,14 +366,14 @@ def order_state(record: OrderRecord, fills: object, size_decimals: int) -> Order
         ceil_int(fee * 10**QUOTE_DECIMALS),
         record.reason,
         record.coin,
-        floor_int(closed * 10**QUOTE_DECIMALS),
-        tuple(parts.values()),
+        floor_int(closed_profit * 10**QUOTE_DECIMALS),
+        tuple(fill_by_number.values()),
     )
 
 
-def _reported_fill(record: OrderRecord, listed: Fraction) -> Fraction:
-    """Return the filled size of an order's own record; the `listed` one if the record does not say
-    it, as for a cancelled order whose rest is reported as nothing or as everything.
+def _reported_fill(record: OrderRecord, listed_size: Fraction) -> Fraction:
+    """Return the filled size of an order's own record; the `listed_size` one if the record does not
+    say it, as for a cancelled order whose rest is reported as nothing or as everything.
     """
     match record.stage:
         case TicketStage.FILLED:
@@ -376,22 +382,22 @@ def _reported_fill(record: OrderRecord, listed: Fraction) -> Fraction:
             return record.size - record.left
         case TicketStage.CANCELED if 0 < record.left / record.size < 1:
             return record.size - record.left
-    return listed
+    return listed_size
 
 
-def _stage(word: str) -> TicketStage:
+def _stage(status: str) -> TicketStage:
     """Return the stage of a status word. The venue's many other final statuses end in `Canceled` or
     `Rejected`.
     """
-    if word in ("open", "triggered"):
+    if status in ("open", "triggered"):
         return TicketStage.OPEN
-    if word == "filled":
+    if status == "filled":
         return TicketStage.FILLED
-    if word.lower().endswith(("canceled", "cancel")):
+    if status.lower().endswith(("canceled", "cancel")):
         return TicketStage.CANCELED
-    if word.lower().endswith("rejected"):
+    if status.lower().endswith("rejected"):
         return TicketStage.REJECTED
-    raise Retryable(f"the venue has an unknown status of an order: {word}", code=ErrorCode.ANSWER)
+    raise Retryable(f"the venue has an unknown status of an order: {status}", code=ErrorCode.ANSWER)
 
 
 _ACCEPTED = ("success", "waitingForTrigger", "waitingForFill")

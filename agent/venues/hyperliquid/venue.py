@@ -60,7 +60,7 @@ from agent.signing.futures import (
 from agent.units import ceil_int, floor_int, format_time
 from agent.venues.hyperliquid.client import (
     AgentKey,
-    HyperliquidVenue,
+    HyperliquidClient,
     NamedAgent,
     VenueConnection,
     signing_library,
@@ -78,15 +78,17 @@ from agent.venues.hyperliquid.orders import (
 )
 
 
-def require_fresh_agent(connection: VenueConnection, address: str, former: Collection[str]) -> None:
-    """Raise Refused for a key that the venue already knows as an agent or in another role. `former`
-    are the addresses of all agents so far, from the caller's own records, because the venue may
-    forget an agent with its nonces, and old signed actions could then be replayed.
+def require_fresh_agent(
+    connection: VenueConnection, address: str, former_agents: Collection[str]
+) -> None:
+    """Raise Refused for a key that the venue already knows as an agent or in another role.
+    `former_agents` are the addresses of all agents so far, from the caller's own records, because
+    the venue may forget an agent with its nonces, and old signed actions could then be replayed.
     """
-    known = {agent.lower() for agent in former}
+    former_lower = {agent.lower() for agent in former_agents}
     answer = connection.info(type="userRole", user=address.lower())
     role = json_field(answer, "role")
-    if address.lower() in known or role != "missing":
+    if address.lower() in former_lower or role != "missing":
         raise Refused(
             f"{address} is known to the venue or was an agent before",
             remedy="create a new key; agent keys are never used twice",
@@ -95,7 +97,11 @@ def require_fresh_agent(connection: VenueConnection, address: str, former: Colle
 
 
 def new_approval(
-    connection: VenueConnection, owner: str, agent: NamedAgent, now_ms: int, former: Collection[str]
+    connection: VenueConnection,
+    owner: str,
+    agent: NamedAgent,
+    now_ms: int,
+    former_agents: Collection[str],
 ) -> AgentApproval:
     """Return the approval of an agent wallet for the owner's account, with its name and expiry. It
     replaces an earlier agent with the same name. Raises Refused for a key that is not fresh,
@@ -116,7 +122,7 @@ def new_approval(
         raise Refused(
             "the owner's key cannot be an agent", remedy="create a new key", code=ErrorCode.KEY
         )
-    require_fresh_agent(connection, agent.address, former)
+    require_fresh_agent(connection, agent.address, former_agents)
     address = str(to_checksum_address(agent.address))
     return AgentApproval(address, agent.name, agent.valid_until_ms, now_ms, connection.is_mainnet)
 
@@ -136,8 +142,8 @@ def approval_action(approval: AgentApproval) -> dict[str, object]:
 def approval_message(action: Mapping[str, object]) -> dict[str, Any]:
     """Return the EIP-712 message that the venue's library signs for an approval."""
     names = ("hyperliquidChain", "agentAddress", "agentName", "nonce")
-    kinds = ("string", "address", "string", "uint64")
-    types = [{"name": name, "type": kind} for name, kind in zip(names, kinds, strict=True)]
+    type_names = ("string", "address", "string", "uint64")
+    types = [{"name": name, "type": kind} for name, kind in zip(names, type_names, strict=True)]
     payload: dict[str, Any] = signing_library().user_signed_payload(PRIMARY_TYPE, types, action)
     return payload | {"message": {name: action[name] for name in names}}
 
@@ -164,7 +170,7 @@ MAX_CLOCK_SKEW_S = 30
 timestamps.
 """
 
-RENEW = "trimtab delegate --send approves a new key"
+RENEW_REMEDY = "trimtab delegate --send approves a new key"
 
 
 class AgentRecord(Protocol):
@@ -182,18 +188,18 @@ class HyperliquidPerps:
 
     def __init__(
         self,
-        client: HyperliquidVenue,
+        client: HyperliquidClient,
         clock: Clock,
         valid_s: int,
         newest_nonce: Callable[[], int],
         agent_name: str,
         record: AgentRecord,
         *,
-        no_key: str,
+        no_key_reason: str,
     ) -> None:
         """Set the client of the account. An order is valid for `valid_s`. `newest_nonce` is the
-        journal's newest nonce, so that none is used twice even if the clock is set back. `no_key`
-        is the reason if there is no agent key, otherwise empty.
+        journal's newest nonce, so that none is used twice even if the clock is set back.
+        `no_key_reason` is the reason if there is no agent key, otherwise empty.
         """
         self._client = client
         self._clock = clock
@@ -201,7 +207,7 @@ class HyperliquidPerps:
         self._newest_nonce = newest_nonce
         self._agent_name = agent_name
         self._record = record
-        self._no_key = no_key
+        self._no_key_reason = no_key_reason
 
     def read(self, snapshot: Snapshot) -> Snapshot:
         """See PerpVenue. An index gets the snapshot's chain time, less the answer's age by this
@@ -209,18 +215,18 @@ class HyperliquidPerps:
         """
         try:
             account = self._client.read()
-            margin_account = dated(account, snapshot)
+            margin_account = with_chain_times(account, snapshot)
         except TrimtabError as error:
             return snapshot.with_layer(FuturesReading(unknown=unknown_reason(error)))
-        blocked, end_s = self._approval(snapshot.now_s + self._valid_s)
-        return snapshot.with_layer(FuturesReading(margin_account, "", blocked, end_s))
+        blocked_reason, end_s = self._order_block(snapshot.now_s + self._valid_s)
+        return snapshot.with_layer(FuturesReading(margin_account, "", blocked_reason, end_s))
 
-    def _approval(self, until_s: int) -> tuple[str, int]:
+    def _order_block(self, until_s: int) -> tuple[str, int]:
         """Return why no order valid until that time could be sent (empty if one could), and the
         expiry of the agent's approval.
         """
-        if self._no_key:
-            return self._no_key, 0
+        if self._no_key_reason:
+            return self._no_key_reason, 0
         if names := self._client.unpinned():
             return f"no number is pinned for the market {', '.join(names)}; trimtab trust", 0
         try:
@@ -229,36 +235,45 @@ class HyperliquidPerps:
             return f"the agent key's approval could not be read: {error.message}", 0
         name = self._agent_name
         if agent is None:
-            return f"the venue has no agent named {name}, or its approval has ended; {RENEW}", 0
+            return (
+                f"the venue has no agent named {name}, or its approval has ended; {RENEW_REMEDY}",
+                0,
+            )
         end_s = agent.valid_until_ms // 1000
         if end_s <= until_s:
-            return f"the approval of the agent {name} ends at {format_time(end_s)}; {RENEW}", end_s
+            return (
+                f"the approval of the agent {name} ends at {format_time(end_s)}; {RENEW_REMEDY}",
+                end_s,
+            )
         if self._record.agent_end_ms(agent.address) not in (0, agent.valid_until_ms):
-            return f"the agent {agent.address} was approved a second time; {RENEW}", end_s
+            return f"the agent {agent.address} was approved a second time; {RENEW_REMEDY}", end_s
         return "", end_s
 
     def quote(self, account: MarginAccount, order: PerpOrder) -> PerpQuote:
         """See PerpVenue. Quotes the part of the order that the book fills within its bound."""
         market = account.market(order.market)
-        limit, buys = limit_price(market, order), order.size_raw > 0
-        left, paid = Fraction(abs(order.size_raw), market.unit), Fraction(0)
-        for price, size in self._client.book(order.market, asks=buys):
-            if left <= 0 or (price > limit if buys else price < limit):
+        limit_venue_price, is_buy = limit_price(market, order), order.size_raw > 0
+        unfilled_size, paid_quote = Fraction(abs(order.size_raw), market.unit), Fraction(0)
+        for price, size in self._client.book(order.market, asks=is_buy):
+            if unfilled_size <= 0 or (
+                price > limit_venue_price if is_buy else price < limit_venue_price
+            ):
                 break
-            part = min(left, size)
-            left, paid = left - part, paid + part * price
-        filled_raw = abs(order.size_raw) - ceil_int(left * market.unit)
+            fill_size = min(unfilled_size, size)
+            unfilled_size, paid_quote = unfilled_size - fill_size, paid_quote + fill_size * price
+        filled_raw = abs(order.size_raw) - ceil_int(unfilled_size * market.unit)
         if filled_raw <= 0:
             raise UnsendableTransaction(
                 f"{market.symbol}: the book has no order within the bound",
                 (Verdict("simulation", "no fill", "a part of the size", False),),
                 "nothing was sent; plan again from a new snapshot",
             )
-        return PerpQuote(filled_raw, floor_int(paid * 10**QUOTE_DECIMALS))
+        return PerpQuote(filled_raw, floor_int(paid_quote * 10**QUOTE_DECIMALS))
 
     def draft(self, account: MarginAccount, action: FuturesAction, now_s: int) -> PerpOrderDraft:
-        """See PerpVenue. The nonce is the time in even milliseconds, or one after the journal's
-        newest. The expiry is based on this machine's clock.
+        """See PerpVenue. The nonce is the time in milliseconds, rounded to a second, or the
+        journal's newest plus 2 if that is larger; so it is even, and nonces of cancels are odd. The
+        expiry is based on this machine's clock.
         """
         clock_s = self._clock.now_s()
         nonce = max(clock_s * 1000, self._newest_nonce() + 2)
@@ -266,25 +281,30 @@ class HyperliquidPerps:
         match action:
             case PerpOrder():
                 ticket = OrderTicket(action, cloid_of(str(nonce), 0, action), nonce, end_s * 1000)
-                is_all = action.size_raw == -account.size_raw(action.market)
-                signed = order_action(
+                is_full_close = action.size_raw == -account.size_raw(action.market)
+                venue_action = order_action(
                     ticket,
                     account.market(action.market),
                     self._client.asset_of(action.market),
-                    is_close=action.is_reduce_only and is_all,
+                    is_close=action.is_reduce_only and is_full_close,
                 )
             case StopOrder():
-                market, number = account.market(action.market), self._client.asset_of(action.market)
-                signed = stop_action(action, market, number, cloid_of(str(nonce), 0, action))
+                market, asset_number = (
+                    account.market(action.market),
+                    self._client.asset_of(action.market),
+                )
+                venue_action = stop_action(
+                    action, market, asset_number, cloid_of(str(nonce), 0, action)
+                )
             case OrderCancel():
-                signed = cancel_action(action.cloid, self._client.asset_of(action.market))
+                venue_action = cancel_action(action.cloid, self._client.asset_of(action.market))
             case _:
                 raise Refused(
                     "only orders and resting stops are sent to Hyperliquid",
                     remedy="move margin, and approve agents, at the venue itself",
                 )
-        text = json.dumps(signed, separators=(",", ":"))
-        return PerpOrderDraft(self._client.account, "0x" + text.encode().hex(), end_s, nonce)
+        action_json = json.dumps(venue_action, separators=(",", ":"))
+        return PerpOrderDraft(self._client.account, "0x" + action_json.encode().hex(), end_s, nonce)
 
     def outcome(self, intent: Intent) -> Receipt | None:
         """See PerpVenue. Queries by client order id. An order that the venue never saw has ended
@@ -294,7 +314,7 @@ class HyperliquidPerps:
         """
         cloid, action = str(intent.tx_hash), json.loads(bytes.fromhex(intent.tx.data[2:]))
         if action["type"] == CANCEL:
-            return self._cancelled(intent, str(action["cancels"][0]["cloid"]))
+            return self._cancel_receipt(intent, str(action["cancels"][0]["cloid"]))
         state = self._client.state_of(cloid)
         if state.stage is TicketStage.OPEN and "trigger" in action["orders"][0]["t"]:
             return replace(_receipt(cloid, ()), status=1)
@@ -304,7 +324,7 @@ class HyperliquidPerps:
             is_over = self._client.never_happened(cloid, intent.deadline_s * 1000)
             return _receipt(cloid, ()) if is_over else None
         if is_limit_cloid(cloid):
-            return self._resting(state)
+            return self._limit_order_receipt(state)
         if not state.is_final:
             return None
         if not state.filled_raw:
@@ -320,7 +340,7 @@ class HyperliquidPerps:
         )
         return _receipt(cloid, (fill,))
 
-    def _resting(self, state: OrderState) -> Receipt:
+    def _limit_order_receipt(self, state: OrderState) -> Receipt:
         """Return the receipt of a limit order that the venue knows, with one entry for each fill."""
         fills = tuple(
             PerpFill(
@@ -339,7 +359,7 @@ class HyperliquidPerps:
         is_rejected = state.stage is TicketStage.REJECTED and not fills
         return replace(receipt, status=0 if is_rejected else 1, is_open=not state.is_final)
 
-    def _cancelled(self, intent: Intent, cloid: str) -> Receipt | None:
+    def _cancel_receipt(self, intent: Intent, cloid: str) -> Receipt | None:
         """Return the receipt of a cancel; None while its order rests and the cancel may arrive."""
         if intent.state is IntentState.SIGNED:
             return None
@@ -351,8 +371,10 @@ class HyperliquidPerps:
 
     def agent(self) -> NamedAgent | None:
         """Return the approved agent of the configured name; None without one. Raises Retryable."""
-        named = [agent for agent in self._client.agents() if agent.name == self._agent_name]
-        return next(iter(named), None)
+        matching_agents = [
+            agent for agent in self._client.agents() if agent.name == self._agent_name
+        ]
+        return next(iter(matching_agents), None)
 
     def require_agent(self, until_s: int) -> None:
         """See OrderVenue. The agent must have the configured name and its original expiry, because
@@ -361,20 +383,20 @@ class HyperliquidPerps:
         try:
             agent = self._client.require_agent(until_s * 1000)
         except OperatorNeeded as error:
-            approved = self.agent()
-            if approved is None or approved.valid_until_ms <= until_s * 1000:
-                raise _barred(error.message) from None
-            raise _barred(
-                f"the agent approved as {approved.name} is {approved.address}, not the key in use;"
+            named_agent = self.agent()
+            if named_agent is None or named_agent.valid_until_ms <= until_s * 1000:
+                raise _agent_refusal(error.message) from None
+            raise _agent_refusal(
+                f"the agent approved as {named_agent.name} is {named_agent.address}, not the key in use;"
                 " restart a run that began before this approval"
             ) from None
         if agent.name != self._agent_name:
-            raise _barred(
+            raise _agent_refusal(
                 f"the agent {agent.address} is named {agent.name!r} at the venue, not"
                 f" {self._agent_name!r}"
             )
         if self._record.remember_agent(agent.address, agent.valid_until_ms) != agent.valid_until_ms:
-            raise _barred(f"the agent {agent.address} was approved a second time")
+            raise _agent_refusal(f"the agent {agent.address} was approved a second time")
 
     def post(self, signed: SignedTx) -> str:
         """See OrderVenue."""
@@ -406,9 +428,9 @@ class AgentSigner:
         return SignedTx(json.dumps(body).encode(), cloid_of(str(tx.nonce), 0, granted_order(grant)))
 
 
-def _barred(why: str) -> Refused:
+def _agent_refusal(why: str) -> Refused:
     verdict = Verdict("agent_key", "may not trade", "an approved agent", False)
-    return Refused(why, (verdict,), RENEW, code=ErrorCode.AGENT_KEY)
+    return Refused(why, (verdict,), RENEW_REMEDY, code=ErrorCode.AGENT_KEY)
 
 
 def unknown_reason(error: TrimtabError) -> str:
@@ -418,7 +440,7 @@ def unknown_reason(error: TrimtabError) -> str:
     return error.message
 
 
-def dated(account: MarginAccount, snapshot: Snapshot) -> MarginAccount:
+def with_chain_times(account: MarginAccount, snapshot: Snapshot) -> MarginAccount:
     """Return the account with its index times converted to chain time. Raises Retryable if the
     venue's clock differs too much from this machine's.
     """

@@ -33,8 +33,8 @@ INSTRUCTIONS = (
     " are exact decimal or base-unit strings: quote them as they are, and never round or add them as"
     f" floats. {NOTICE} No tool sends a transaction."
 )
-DOCS, MARKDOWN = "trimtab://docs/", "text/markdown"
-STEP = r"^[A-Za-z0-9_-]{1,64}$"
+DOCS_URI, MARKDOWN = "trimtab://docs/", "text/markdown"
+STEP_ID = r"^[A-Za-z0-9_-]{1,64}$"
 
 
 class NoArguments(BaseModel):
@@ -47,13 +47,13 @@ class HistoryArguments(NoArguments):
     """Pages of steps."""
 
     limit: int = Field(20, ge=1, le=200, description="Number of steps.")
-    before: str | None = Field(None, pattern=STEP, description="Id of a step, for older ones.")
+    before: str | None = Field(None, pattern=STEP_ID, description="Id of a step, for older ones.")
 
 
 class ExplainArguments(NoArguments):
     """A step."""
 
-    step: str | None = Field(None, pattern=STEP, description="Id from history; default: newest.")
+    step: str | None = Field(None, pattern=STEP_ID, description="Id from history; default: newest.")
 
 
 class ProfitArguments(NoArguments):
@@ -216,9 +216,9 @@ class Assistant:
         try:
             function, arguments, key = tool.call(tool.arguments.model_validate(raw_arguments))
         except ValidationError as error:
-            first = error.errors(include_input=False, include_url=False)[0]
-            field = ".".join(str(part) for part in first["loc"]) or name
-            raise ConfigError(f"{field}: {first['msg']}") from None
+            problem = error.errors(include_input=False, include_url=False)[0]
+            field = ".".join(str(part) for part in problem["loc"]) or name
+            raise ConfigError(f"{field}: {problem['msg']}") from None
         document = await self._process.call(function, self._config, *arguments)
         if key is not None:
             document = document[key]
@@ -235,7 +235,7 @@ def build_server(assistant: Assistant) -> Server[Any]:
     from mcp.server.lowlevel import Server
     from mcp.shared.exceptions import MCPError
 
-    pages = {f"{DOCS}{page.stem}": page for page in artifacts.documentation()}
+    pages = {f"{DOCS_URI}{page.stem}": page for page in artifacts.documentation_pages()}
 
     async def list_tools(_context: object, _page: object) -> types.ListToolsResult:
         return types.ListToolsResult(

@@ -24,7 +24,7 @@ from agent.errors import (
     TrimtabError,
     printable_text,
 )
-from agent.web.api.tokens import IN_URL, TokenFile, TokenScope
+from agent.web.api.tokens import TOKEN_IN_URL, TokenFile, TokenScope
 
 PREFIX = "/api/v1"
 PROBES = ("/health", "/ready", "/metrics")
@@ -33,7 +33,7 @@ SPECIFICATION = "/openapi.json"
 """The one path that needs no token."""
 CALLS_PER_MINUTE, BURST = 120, 60
 """Calls of one token."""
-WRONG_PER_MINUTE, WRONG_BURST = 60, 30
+INVALID_PER_MINUTE, INVALID_BURST = 60, 30
 """Calls without a valid token, from all clients together. They never slow down a valid token."""
 MAX_BODY = 262_144
 """Bytes; above the largest body that a route's model allows."""
@@ -41,9 +41,9 @@ BODY_S = 8.0
 """Less than a connection has for a whole request, so that the answer arrives."""
 RETRY_S = 10
 PROBLEM_JSON = "application/problem+json"
-Messages = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Messages]]
-Send = Callable[[Messages], Awaitable[None]]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
 
 
 class ApiProblem(BaseModel):
@@ -71,16 +71,18 @@ class RateLimit:
 
     def __init__(self, per_minute: int, burst: int, now_s: Callable[[], float]) -> None:
         self._per_s, self._burst, self._now_s = per_minute / 60, float(burst), now_s
-        self._left, self._at_s = self._burst, now_s()
+        self._remaining, self._updated_s = self._burst, now_s()
 
     def wait_s(self) -> int:
         """Count a call; return 0, or the seconds after which the next one is allowed."""
         now_s = self._now_s()
-        self._left = min(self._burst, self._left + (now_s - self._at_s) * self._per_s)
-        self._at_s = now_s
-        if self._left < 1:
-            return int((1 - self._left) / self._per_s) + 1
-        self._left -= 1
+        self._remaining = min(
+            self._burst, self._remaining + (now_s - self._updated_s) * self._per_s
+        )
+        self._updated_s = now_s
+        if self._remaining < 1:
+            return int((1 - self._remaining) / self._per_s) + 1
+        self._remaining -= 1
         return 0
 
 
@@ -99,11 +101,11 @@ class Gate:
         self.tokens = tokens
         self.app, self._now_s, self._clock_s = app, now_s, clock_s
         self._limits: dict[str, RateLimit] = {}
-        self._wrong = RateLimit(WRONG_PER_MINUTE, WRONG_BURST, clock_s)
+        self._invalid_calls = RateLimit(INVALID_PER_MINUTE, INVALID_BURST, clock_s)
 
     async def __call__(
         self,
-        scope: Messages,
+        scope: Message,
         receive: Receive,
         send: Send,
     ) -> None:
@@ -113,15 +115,15 @@ class Gate:
             scope["state"] = {**scope.get("state", {}), "scopes": ()}
             if scope["path"] != scope.get("root_path", "") + SPECIFICATION:
                 self.admit(scope)
-            received = await _short_body(receive)
+            receive_buffered = await _buffer_body(receive)
         except TrimtabError as error:
             await problem_response(error)(scope, receive, send)
             return
-        await self.app(scope, received, send)
+        await self.app(scope, receive_buffered, send)
 
-    def refuse_token_in_address(self, scope: Messages) -> None:
+    def refuse_token_in_address(self, scope: Message) -> None:
         """Raise ApiError if the address of a request holds a token."""
-        if IN_URL.search(
+        if TOKEN_IN_URL.search(
             scope["path"] + "?" + unquote_plus(scope["query_string"].decode("latin-1"))
         ):
             raise ApiError(
@@ -131,18 +133,18 @@ class Gate:
                 "revoke it: trimtab token revoke; send tokens as Authorization: Bearer TOKEN",
             )
 
-    def admit(self, scope: Messages, needed: TokenScope | None = None) -> None:
+    def admit(self, scope: Message, needed: TokenScope | None = None) -> None:
         """Count a request and note its token in the state of the scope. Raises ApiError without a
         valid token, beyond its rate, and if it lacks the scope `needed`.
         """
         credentials = [value for name, value in scope["headers"] if name == b"authorization"]
-        kind, _, text = (
+        scheme, _, text = (
             credentials[0].decode("latin-1").partition(" ")
             if len(credentials) == 1
             else ("", "", "")
         )
         try:
-            token = self.tokens.find(text.strip()) if kind.lower() == "bearer" else None
+            token = self.tokens.find(text.strip()) if scheme.lower() == "bearer" else None
         except TrimtabError as error:
             raise ApiError(503, error.code, error.message, error.remedy) from None
         code, reason = ("token_unknown" if credentials else "token_missing"), "no valid token"
@@ -150,7 +152,7 @@ class Gate:
             state = token.state(int(self._now_s()))
             code, reason = f"token_{state}", f"the token is {state}"
         if token is None or code != "token_active":
-            if wait_s := self._wrong.wait_s():
+            if wait_s := self._invalid_calls.wait_s():
                 raise _too_many(wait_s)
             raise ApiError(
                 401,
@@ -169,10 +171,10 @@ class Gate:
             "token_id": token.id,
         }
         if needed is not None and needed not in token.scopes:
-            raise _without_scope(needed)
+            raise _missing_scope(needed)
 
 
-def _without_scope(scope: TokenScope) -> ApiError:
+def _missing_scope(scope: TokenScope) -> ApiError:
     return ApiError(
         403, "scope", f"the token lacks the scope {scope}", f"add a token with --scope {scope}"
     )
@@ -184,51 +186,53 @@ def _too_many(wait_s: int) -> ApiError:
     )
 
 
-async def _short_body(receive: Receive) -> Receive:
+async def _buffer_body(receive: Receive) -> Receive:
     """Return a `receive` of the whole body, read in advance. Raises ApiError if the body is longer
     than MAX_BODY or incomplete after BODY_S.
     """
-    body, more = bytearray(), True
+    body, is_incomplete = bytearray(), True
     try:
         async with asyncio.timeout(BODY_S):
-            while more:
+            while is_incomplete:
                 message = await receive()
                 body += message.get("body", b"")
                 if len(body) > MAX_BODY:
                     why = f"the body is longer than {MAX_BODY} bytes"
                     raise ApiError(413, "body", why, "shorten it")
-                more = message.get("more_body", False)
+                is_incomplete = message.get("more_body", False)
     except TimeoutError:
         raise ApiError(408, "body", "the body did not arrive", "send it at once") from None
     # one message, as many small ones take more memory than they carry
     messages = [{**message, "body": bytes(body)} if "body" in message else message]
 
-    async def received() -> Messages:
+    async def receive_buffered() -> Message:
         return messages.pop(0) if messages else await receive()
 
-    return received
+    return receive_buffered
 
 
-class Needs:
+class RequireScope:
     """Dependency of a route: the token must have this scope, and the query only parameters of the
     route, each once.
     """
 
     def __init__(self, scope: TokenScope) -> None:
-        self.wanted = scope
+        self.scope = scope
 
     def __call__(self, request: Request) -> None:
         """Raise ApiError if the scope is missing or the query is invalid."""
-        if self.wanted not in request.state.scopes:
-            raise _without_scope(self.wanted)
-        known = {param.alias for param in request.scope["route"].dependant.query_params}
+        if self.scope not in request.state.scopes:
+            raise _missing_scope(self.scope)
+        allowed_parameters = {
+            param.alias for param in request.scope["route"].dependant.query_params
+        }
         names = [name for name, _ in request.query_params.multi_items()]
-        if not known.issuperset(names) or len(names) != len({*names}):
+        if not allowed_parameters.issuperset(names) or len(names) != len({*names}):
             raise ApiError(
                 422,
                 "parameter",
                 "query: an unknown parameter, or one given twice",
-                f"use {', '.join(sorted(known))}" if known else "omit it",
+                f"use {', '.join(sorted(allowed_parameters))}" if allowed_parameters else "omit it",
             )
 
 
@@ -263,10 +267,10 @@ def _problem(
     return Response(body.model_dump_json(), status, headers, PROBLEM_JSON)
 
 
-def refusal_response(refused: Response) -> Response:
+def refusal_response(refusal: Response) -> Response:
     """Return a refusal of the dashboard, whose text begins with its status, as problem+json."""
-    status = HTTPStatus(refused.status_code)
-    text = bytes(refused.body).decode().partition(": ")[2].strip()
+    status = HTTPStatus(refusal.status_code)
+    text = bytes(refusal.body).decode().partition(": ")[2].strip()
     return _problem(status, status.name.lower(), text)
 
 

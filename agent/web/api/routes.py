@@ -6,13 +6,13 @@ document is made from these routes and the declarations of the documents by scri
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import re
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from functools import cache
 from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, Header, Path, Query, Security
@@ -31,14 +31,14 @@ from agent.web.api.gate import (
     SPECIFICATION,
     ApiError,
     Gate,
-    Needs,
+    RequireScope,
 )
 from agent.web.api.tokens import TokenFile, TokenScope
-from agent.web.board import Board
+from agent.web.document_cache import DocumentCache
 from agent.web.pages import LIVE, PLAN
 
-MOST_STEPS = 1_000
-STEP = r"^[A-Za-z0-9_-]{1,64}$"
+MAX_STEPS = 1_000
+STEP_ID = r"^[A-Za-z0-9_-]{1,64}$"
 CONTROL_ID = r"^[0-9a-f]{32}$"
 ControlName = Literal[
     "pause", "resume", "rebalance", "confirm", "invest", "withdraw", "edit", "stop"
@@ -72,21 +72,21 @@ def answer(
     request: Request,
     document: Any,
     age_s: float | None = None,
-    more: Mapping[str, str] | None = None,
+    extra_headers: Mapping[str, str] | None = None,
 ) -> Response:
     """Return a document with its entity tag; 304 if the client has it."""
     body = json.dumps(document, separators=(",", ":")).encode()
     tag = f'W/"{hashlib.sha256(body).hexdigest()[:32]}"'
-    headers = {"ETag": tag, "Cache-Control": "private, no-cache", **(more or {})}
+    headers = {"ETag": tag, "Cache-Control": "private, no-cache", **(extra_headers or {})}
     if age_s is not None:
         headers["Age"] = str(int(age_s))
-    known = request.headers.get("If-None-Match", "")
-    if known == "*" or tag.removeprefix("W/") in re.findall(r'"[^"]*"', known):
+    client_tags = request.headers.get("If-None-Match", "")
+    if client_tags == "*" or tag.removeprefix("W/") in re.findall(r'"[^"]*"', client_tags):
         return Response(None, 304, headers)
     return Response(body, 200, headers, "application/json")
 
 
-@cache
+@functools.cache
 def specification(prefix: str = "") -> bytes:
     """Return the OpenAPI document of the API below a prefix."""
     text = (artifacts.WEB / "api" / "openapi.json").read_bytes()
@@ -99,10 +99,10 @@ def specification(prefix: str = "") -> bytes:
     return json.dumps(document).encode()
 
 
-def _declared(
-    schema: str, needed: TokenScope, *, paged: bool = False, written: int = 0
+def _route_options(
+    schema: str, needed: TokenScope, *, paged: bool = False, post_status: int = 0
 ) -> dict[str, Any]:
-    """Return the keyword arguments of a route that answers with a document; `written` is the status
+    """Return the keyword arguments of a route that answers with a document; `post_status` is the status
     of an answer to POST.
     """
     headers = {"ETag": {"schema": {"type": "string"}, "description": "For If-None-Match."}}
@@ -110,12 +110,12 @@ def _declared(
         headers["Link"] = {"schema": {"type": "string"}, "description": 'rel="next": older steps.'}
     content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}}
     refusals = {
-        "dependencies": [Security(HTTPBearer(auto_error=False)), Security(Needs(needed))],
+        "dependencies": [Security(HTTPBearer(auto_error=False)), Security(RequireScope(needed))],
         "description": f"Scope `{needed}`.",
     }
-    if written:
-        responses = {written: {"description": "The document.", "content": content}, **PROBLEMS}
-        return {**refusals, "status_code": written, "responses": responses}
+    if post_status:
+        responses = {post_status: {"description": "The document.", "content": content}, **PROBLEMS}
+        return {**refusals, "status_code": post_status, "responses": responses}
     return {
         **refusals,
         "responses": {
@@ -128,8 +128,8 @@ def _declared(
 
 PROBLEM = {PROBLEM_JSON: {"schema": {"$ref": "#/components/schemas/ApiProblem"}}}
 PROBLEMS: dict[int | str, dict[str, Any]] = {
-    status: {"description": what, "content": PROBLEM}
-    for status, what in (
+    status: {"description": description, "content": PROBLEM}
+    for status, description in (
         (400, "The address holds a token, or the request is not HTTP."),
         (401, "No valid token."),
         (403, "The token lacks the scope."),
@@ -156,7 +156,7 @@ LIVE_DOCUMENTS = {
 """Schema and title of the documents that are read from the chain."""
 
 
-def build_api(board: Board, tokens: TokenFile, prefix: str = "") -> Gate:
+def build_api(cache: DocumentCache, tokens: TokenFile, prefix: str = "") -> Gate:
     """Return the application that is mounted at PREFIX; clients see `prefix` before PREFIX."""
     app = FastAPI(
         title="trimtab",
@@ -169,9 +169,9 @@ def build_api(board: Board, tokens: TokenFile, prefix: str = "") -> Gate:
         redirect_slashes=False,
         exception_handlers=HANDLERS,
     )
-    _add_live(app, board)
-    _add_stored(app, board)
-    _add_controls(app, board)
+    _add_live(app, cache)
+    _add_stored(app, cache)
+    _add_controls(app, cache)
 
     @app.get(SPECIFICATION, include_in_schema=False)
     async def openapi(_: Request) -> Response:
@@ -180,25 +180,25 @@ def build_api(board: Board, tokens: TokenFile, prefix: str = "") -> Gate:
     return Gate(app, tokens)
 
 
-def _add_live(app: FastAPI, board: Board) -> None:
+def _add_live(app: FastAPI, cache: DocumentCache) -> None:
     """Add the routes of documents that are read from the chain."""
 
-    async def live(request: Request, name: str, part: str | None = None) -> Response:
-        documents = await board.fresh(LIVE)
+    async def live(request: Request, name: str, key: str | None = None) -> Response:
+        documents = await cache.fresh(LIVE)
         if name not in documents:
             table = "[lp]" if name == "lp" else "[futures]"
             raise ApiError(404, "not_configured", f"no {name}: no {table}", f"add {table}")
         if "raised" in (document := documents[name]):
             raise document["raised"].with_traceback(None)
-        age_s = time.monotonic() - board.read_at[LIVE]
-        return answer(request, {part: document[part]} if part else document, age_s)
+        age_s = time.monotonic() - cache.read_at[LIVE]
+        return answer(request, {key: document[key]} if key else document, age_s)
 
-    def add_live(name: str, schema: str, title: str, source: str, part: str | None = None) -> None:
+    def add_live(name: str, schema: str, title: str, source: str, key: str | None = None) -> None:
         async def read(request: Request) -> Response:
-            return await live(request, source, part)
+            return await live(request, source, key)
 
-        declared = _declared(schema, TokenScope.READ)
-        app.add_api_route(f"/{name}", read, summary=title, operation_id=name, **declared)
+        options = _route_options(schema, TokenScope.READ)
+        app.add_api_route(f"/{name}", read, summary=title, operation_id=name, **options)
 
     for name, (schema, title) in LIVE_DOCUMENTS.items():
         add_live(name, schema, title, name)
@@ -208,57 +208,59 @@ def _add_live(app: FastAPI, board: Board) -> None:
         "/plan",
         summary="A dry run now: legs, cost, worst case, verdicts",
         operation_id="plan",
-        **_declared("LivePlanDocument", TokenScope.PLAN),
+        **_route_options("LivePlanDocument", TokenScope.PLAN),
     )
     async def plan(request: Request) -> Response:
-        documents = await board.fresh(PLAN)
-        return answer(request, documents["plan"], time.monotonic() - board.read_at[PLAN])
+        documents = await cache.fresh(PLAN)
+        return answer(request, documents["plan"], time.monotonic() - cache.read_at[PLAN])
 
 
-def _add_stored(app: FastAPI, board: Board) -> None:
+def _add_stored(app: FastAPI, cache: DocumentCache) -> None:
     """Add the routes of documents that are read from the store alone."""
 
     @app.get(
         "/history",
         summary="Past steps, newest first, with transactions and costs",
         operation_id="history",
-        **_declared("HistoryDocument", TokenScope.READ, paged=True),
+        **_route_options("HistoryDocument", TokenScope.READ, paged=True),
     )
     async def history(
         request: Request,
-        limit: Annotated[int, Query(ge=1, le=MOST_STEPS)] = 20,
-        before: Annotated[str | None, Query(pattern=STEP)] = None,
+        limit: Annotated[int, Query(ge=1, le=MAX_STEPS)] = 20,
+        before: Annotated[str | None, Query(pattern=STEP_ID)] = None,
     ) -> Response:
-        document = await board.stored("records.step_history.history", limit, before)
-        steps, link = document["steps"], {}
+        document = await cache.stored("records.step_history.history", limit, before)
+        steps, link_header = document["steps"], {}
         if len(steps) == limit:
-            older = f"{PREFIX}/history?limit={limit}&before={steps[-1]['step']}"
-            link = {"Link": f'<{older}>; rel="next"'}
-        return answer(request, document, more=link)
+            next_url = f"{PREFIX}/history?limit={limit}&before={steps[-1]['step']}"
+            link_header = {"Link": f'<{next_url}>; rel="next"'}
+        return answer(request, document, extra_headers=link_header)
 
     @app.get(
         "/explain",
         summary="The newest step in sentences",
         operation_id="explain",
-        **_declared("ExplanationDocument", TokenScope.READ),
+        **_route_options("ExplanationDocument", TokenScope.READ),
     )
     async def explain(request: Request) -> Response:
-        return answer(request, await board.stored("records.step_history.explain"))
+        return answer(request, await cache.stored("records.step_history.explain"))
 
     @app.get(
         "/explain/{step}",
         summary="A past step in sentences",
         operation_id="explain_step",
-        **_declared("ExplanationDocument", TokenScope.READ),
+        **_route_options("ExplanationDocument", TokenScope.READ),
     )
-    async def explain_step(request: Request, step: Annotated[str, Path(pattern=STEP)]) -> Response:
-        return answer(request, await board.stored("records.step_history.explain", step))
+    async def explain_step(
+        request: Request, step: Annotated[str, Path(pattern=STEP_ID)]
+    ) -> Response:
+        return answer(request, await cache.stored("records.step_history.explain", step))
 
     @app.get(
         "/pnl",
         summary="Profit and loss per period against holding and a benchmark",
         operation_id="pnl",
-        **_declared("ProfitDocument", TokenScope.READ),
+        **_route_options("ProfitDocument", TokenScope.READ),
     )
     async def pnl(
         request: Request,
@@ -266,70 +268,70 @@ def _add_stored(app: FastAPI, board: Board) -> None:
         benchmark: Annotated[str | None, Query(max_length=64)] = None,
         last: Annotated[int, Query(ge=1, le=400)] = 12,
     ) -> Response:
-        return answer(request, await board.stored("records.ledger.pnl", period, benchmark, last))
+        return answer(request, await cache.stored("records.ledger.pnl", period, benchmark, last))
 
     @app.get(
         "/settings",
         summary="The settings in force, without secrets",
         operation_id="settings",
-        **_declared("SettingsDocument", TokenScope.READ),
+        **_route_options("SettingsDocument", TokenScope.READ),
     )
     async def settings(request: Request) -> Response:
-        return answer(request, await board.stored("settings.shown.settings_document"))
+        return answer(request, await cache.stored("settings.shown.settings_document"))
 
 
-async def load_controls(board: Board, tokens: TokenFile) -> None:
+async def load_controls(cache: DocumentCache, tokens: TokenFile) -> None:
     """Start the process that queues controls if any token may queue them, so that a pause does not
     wait for its start.
     """
     with suppress(TrimtabError):
         if any(token.may(TokenScope.CONTROL, int(time.time())) for token in tokens.tokens()):
-            await board.call("controls", "controls.queue.ready")
+            await cache.call("controls", "controls.queue.ready")
 
 
-def _add_controls(app: FastAPI, board: Board) -> None:
+def _add_controls(app: FastAPI, cache: DocumentCache) -> None:
     """Add the routes of controls, which are queued for the run and never carried out here."""
 
     @app.get(
         "/controls",
         summary="The queue of controls and the plan that waits for a confirmation",
         operation_id="controls",
-        **_declared("ControlsDocument", TokenScope.READ),
+        **_route_options("ControlsDocument", TokenScope.READ),
     )
     async def controls(
-        request: Request, limit: Annotated[int, Query(ge=1, le=MOST_STEPS)] = 100
+        request: Request, limit: Annotated[int, Query(ge=1, le=MAX_STEPS)] = 100
     ) -> Response:
-        document = await board.call("controls", "controls.queue.list_controls", limit)
+        document = await cache.call("controls", "controls.queue.list_controls", limit)
         return answer(request, document)
 
     @app.get(
         "/controls/{control}",
         summary="A control with its state and result",
         operation_id="control",
-        **_declared("ControlDocument", TokenScope.READ),
+        **_route_options("ControlDocument", TokenScope.READ),
     )
     async def control(
         request: Request, control: Annotated[str, Path(pattern=CONTROL_ID)]
     ) -> Response:
-        document = await board.call("controls", "controls.queue.find_control", control)
+        document = await cache.call("controls", "controls.queue.find_control", control)
         return answer(request, document)
 
     @app.post(
         "/controls/preview",
         summary="Plan a control now and show it; its hash binds the control",
         operation_id="preview_control",
-        **_declared("ShownPlanDocument", TokenScope.CONTROL, written=200),
+        **_route_options("ShownPlanDocument", TokenScope.CONTROL, post_status=200),
     )
     async def preview(body: PreviewRequest) -> Response:
         pairs = [(argument.name, argument.value) for argument in body.arguments]
         function = "controls.shown.preview_control"
-        return _written(200, await board.call("live", function, body.kind, pairs))
+        return _uncached(200, await cache.call("live", function, body.kind, pairs))
 
     @app.post(
         "/controls",
         summary="Queue a control for the run, which carries it out under its guards",
         operation_id="request_control",
-        **_declared("ControlDocument", TokenScope.CONTROL, written=202),
+        **_route_options("ControlDocument", TokenScope.CONTROL, post_status=202),
     )
     async def submit(
         request: Request,
@@ -348,12 +350,12 @@ def _add_controls(app: FastAPI, board: Board) -> None:
             "origin": "api",
             "key": f"{request.state.token_id}:{key}",
         }
-        document = await board.call("controls", "controls.queue.submit_request", arguments)
-        place = {"Location": f"{PREFIX}/controls/{document['id']}"}
-        return _written(202, document, place)
+        document = await cache.call("controls", "controls.queue.submit_request", arguments)
+        location_header = {"Location": f"{PREFIX}/controls/{document['id']}"}
+        return _uncached(202, document, location_header)
 
 
-def _written(status: int, document: Any, headers: Mapping[str, str] | None = None) -> Response:
+def _uncached(status: int, document: Any, headers: Mapping[str, str] | None = None) -> Response:
     """Return an answer with a document that no cache may store."""
-    kept = {"Cache-Control": "no-store", **(headers or {})}
-    return Response(json.dumps(document).encode(), status, kept, "application/json")
+    no_store_headers = {"Cache-Control": "no-store", **(headers or {})}
+    return Response(json.dumps(document).encode(), status, no_store_headers, "application/json")

@@ -30,13 +30,13 @@ from agent.files import replace_file
 SUFFIX = ".tokens"
 """Ending of the file's name, after that of the store."""
 TOKEN = re.compile(r"trimtab_([0-9a-f]{16})_[A-Za-z0-9_-]{43}")
-IN_URL = re.compile(r"trimtab_[0-9a-f]{16}_")
+TOKEN_IN_URL = re.compile(r"trimtab_[0-9a-f]{16}_")
 NAME = re.compile(r"[A-Za-z0-9._-]{1,32}")
 DAY_S = 86_400
-LONGEST_S = 366 * DAY_S
+MAX_LIFETIME_S = 366 * DAY_S
 MAX_TOKENS = 1_000
 """Entries in the file, ended ones included; the oldest ended ones are dropped first."""
-LOCK_S = 10.0
+LOCK_TIMEOUT_S = 10.0
 NO_TOKEN = b"\0" * 32
 """Hash to compare with if the id is unknown, so that this takes as long as a wrong secret."""
 
@@ -102,14 +102,14 @@ class TokenFile:
         except OSError as error:
             raise ConfigError(f"tokens: {self.path}: {error.strerror}") from None
         with os.fdopen(descriptor, "rb") as file:
-            state = os.fstat(file.fileno())
-            if state.st_uid not in (os.geteuid(), 0) or state.st_mode & 0o077:
+            stat = os.fstat(file.fileno())
+            if stat.st_uid not in (os.geteuid(), 0) or stat.st_mode & 0o077:
                 raise ConfigError(
                     f"tokens: others may read or write {self.path}",
                     f"run: chmod 600 {shlex.quote(str(self.path))}",
                     code=ErrorCode.FILE,
                 )
-            stamp = (state.st_ino, state.st_mtime_ns, state.st_size)
+            stamp = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
             if stamp != self._stamp:
                 self._tokens, self._stamp = _parse(file.read(), self.path), stamp
         return self._tokens
@@ -132,9 +132,9 @@ class TokenFile:
                 )
         if not scopes:
             raise ConfigError("--scope: none given", f"use {', '.join(TokenScope)}")
-        if not 0 < lifetime_s <= LONGEST_S:
+        if not 0 < lifetime_s <= MAX_LIFETIME_S:
             raise ConfigError(
-                f"--expires: must be above 0 and at most {LONGEST_S // DAY_S}d", "write 90d"
+                f"--expires: must be above 0 and at most {MAX_LIFETIME_S // DAY_S}d", "write 90d"
             )
         with self._locked() as tokens:
             if any(
@@ -148,25 +148,28 @@ class TokenFile:
                 )
             token_id = secrets.token_hex(8)
             text = f"trimtab_{token_id}_{secrets.token_urlsafe(32)}"
-            ordered = tuple(scope for scope in TokenScope if scope.value in scopes)
+            ordered_scopes = tuple(scope for scope in TokenScope if scope.value in scopes)
             expires_s = now_s + lifetime_s
-            token = ApiToken(token_id, name, ordered, _digest(text).hex(), now_s, expires_s)
+            token = ApiToken(token_id, name, ordered_scopes, _digest(text).hex(), now_s, expires_s)
             self._write(_without_oldest_ended((*tokens, token), now_s))
         return token, text
 
     def revoke(self, name: str, now_s: int) -> ApiToken:
         """Revoke the active token of this name at once. Raises ConfigError if there is none."""
         with self._locked() as tokens:
-            matching = [
+            matching_tokens = [
                 token for token in tokens if token.name == name and token.state(now_s) == "active"
             ]
-            if not matching:
+            if not matching_tokens:
                 raise ConfigError(
                     f"NAME: no active token is named {name!r}", "see trimtab token list"
                 )
-            revoked = replace(matching[0], revoked_s=now_s)
+            revoked = replace(matching_tokens[0], revoked_s=now_s)
             self._write(
-                tuple(revoked if api_token is matching[0] else api_token for api_token in tokens)
+                tuple(
+                    revoked if api_token is matching_tokens[0] else api_token
+                    for api_token in tokens
+                )
             )
         return revoked
 
@@ -174,14 +177,16 @@ class TokenFile:
         """Return the entry of a token's text, even if expired or revoked; None if there is none.
         The comparison takes equally long for every wrong text.
         """
-        parts = TOKEN.fullmatch(text)
-        api_token = next((token for token in self.tokens() if parts and token.id == parts[1]), None)
-        expected = NO_TOKEN if api_token is None else bytes.fromhex(api_token.sha256)
-        return api_token if hmac.compare_digest(_digest(text), expected) else None
+        match = TOKEN.fullmatch(text)
+        api_token = next((token for token in self.tokens() if match and token.id == match[1]), None)
+        expected_digest = NO_TOKEN if api_token is None else bytes.fromhex(api_token.sha256)
+        return api_token if hmac.compare_digest(_digest(text), expected_digest) else None
 
     @contextmanager
     def _locked(self) -> Iterator[tuple[ApiToken, ...]]:
-        lock = FileLock(self.path.with_name(self.path.name + ".lock"), timeout=LOCK_S, mode=0o600)
+        lock = FileLock(
+            self.path.with_name(self.path.name + ".lock"), timeout=LOCK_TIMEOUT_S, mode=0o600
+        )
         try:
             with lock:
                 yield self.tokens()
@@ -221,11 +226,11 @@ def _parse(content: bytes, path: Path) -> tuple[ApiToken, ...]:
 
 def _without_oldest_ended(tokens: tuple[ApiToken, ...], now_s: int) -> tuple[ApiToken, ...]:
     """Drop the oldest ended entries beyond MAX_TOKENS."""
-    over = len(tokens) - MAX_TOKENS
-    if over <= 0:
+    excess = len(tokens) - MAX_TOKENS
+    if excess <= 0:
         return tokens
-    dropped = [token for token in tokens if token.state(now_s) != "active"][:over]
-    if len(dropped) < over:
+    dropped = [token for token in tokens if token.state(now_s) != "active"][:excess]
+    if len(dropped) < excess:
         raise ConfigError(f"NAME: {MAX_TOKENS} tokens are active", "revoke some first")
     return tuple(api_token for api_token in tokens if api_token not in dropped)
 

@@ -30,7 +30,7 @@ from agent.units import Price, Value, ceil_int
 
 
 def book_futures_action(
-    store: Store, intent: Intent, basis: StepInput, native_price: Price, chain_s: int
+    store: Store, intent: Intent, step: StepInput, native_price: Price, chain_s: int
 ) -> Value:
     """Book a mined futures transaction, including a reverted one, and return its loss in numeraire
     base units: gas, fee, the fill's shortfall against the index, and collateral paid above a
@@ -42,52 +42,54 @@ def book_futures_action(
     off-chain venue may fill a part; only that part counts. A limit order is booked again with each
     new fill, since its receipt has all fills so far; without one it costs nothing.
     """
-    receipt, granted = intent.receipt, futures_grant(store.journal.grant(intent.id))
+    receipt, grant = intent.receipt, futures_grant(store.journal.grant(intent.id))
     if receipt is None:
         raise ValueError(f"intent {intent.id} has no receipt to book")
-    lost, turnover = receipt.gas_cost_wei * native_price, Fraction(0)
-    if granted is not None and receipt.status == 1:
-        unit = Fraction(granted.account.quote.unit, basis.portfolio.numeraire.unit)
-        if isinstance(granted.action, PerpOrder):
+    loss, turnover = receipt.gas_cost_wei * native_price, Fraction(0)
+    if grant is not None and receipt.status == 1:
+        quote_rate = Fraction(grant.account.quote.unit, step.portfolio.numeraire.unit)
+        if isinstance(grant.action, PerpOrder):
             is_partly = intent.tx.is_venue_order
-            cost, moved = _order_cost(granted.action, granted, receipt, is_partly=is_partly)
+            cost, budgeted = _order_cost(grant.action, grant, receipt, is_partly=is_partly)
         else:
-            cost, moved = _collateral_cost(granted, receipt, basis.snapshot, futures_policy(basis))
-        lost, turnover = lost + cost / unit, moved / unit
-    store.budgets.book(intent, turnover, lost, receipt.gas_cost_wei, chain_s)
-    return lost
+            cost, budgeted = _collateral_cost(grant, receipt, step.snapshot, futures_policy(step))
+        loss, turnover = loss + cost / quote_rate, budgeted / quote_rate
+    store.budgets.book(intent, turnover, loss, receipt.gas_cost_wei, chain_s)
+    return loss
 
 
 def _order_cost(
-    order: PerpOrder, granted: FuturesGrant, receipt: Receipt, *, is_partly: bool
+    order: PerpOrder, grant: FuturesGrant, receipt: Receipt, *, is_partly: bool
 ) -> tuple[Value, Value]:
     """Return the cost of an order and the notional that counts against its budget, in quote base
     units.
     """
     if order.kind.rests and not receipt.fills:
         return Fraction(0), Fraction(0)
-    market, size_raw = granted.account.market(order.market), order.size_raw
-    paid, fee_raw = (
+    market, size_raw = grant.account.market(order.market), order.size_raw
+    paid_raw, fee_raw = (
         order.bound_raw,
         ceil_int(order.bound_raw * Fraction(market.fee_ppm, margin.PPM)),
     )
     if (fill := order_fill(order, receipt, is_partly=is_partly)) is not None:
-        size_raw, paid, fee_raw = fill.size_raw, abs(fill.quote_raw), fill.fee_raw
-    fair = abs(size_raw) * market.index
-    worse = paid - fair if order.size_raw > 0 else fair - paid
-    counts = order.is_reduce_only and not granted.is_emergency and granted.is_budgeted
-    return max(Fraction(0), worse) + fee_raw, fair if counts else Fraction(0)
+        size_raw, paid_raw, fee_raw = fill.size_raw, abs(fill.quote_raw), fill.fee_raw
+    index_value = abs(size_raw) * market.index
+    shortfall = paid_raw - index_value if order.size_raw > 0 else index_value - paid_raw
+    is_counted = order.is_reduce_only and not grant.is_emergency and grant.is_budgeted
+    return max(Fraction(0), shortfall) + fee_raw, index_value if is_counted else Fraction(0)
 
 
 def _collateral_cost(
-    granted: FuturesGrant, receipt: Receipt, snapshot: Snapshot, policy: FuturesPolicy | None
+    grant: FuturesGrant, receipt: Receipt, snapshot: Snapshot, policy: FuturesPolicy | None
 ) -> tuple[Value, Value]:
     """Return the wallet's shortfall against the granted amount, and the deposit that counts against
     its budget, in quote base units.
     """
-    expected_raw, unit = moved_raw(granted.action), granted.account.settlement_raw
-    lacks_raw = expected_raw - receipt.net(snapshot.owner).get(collateral_token(policy), 0)
-    return Fraction(max(0, lacks_raw) * unit), Fraction(max(0, -expected_raw) * unit)
+    expected_raw, collateral_unit = moved_raw(grant.action), grant.account.settlement_raw
+    missing_raw = expected_raw - receipt.net(snapshot.owner).get(collateral_token(policy), 0)
+    return Fraction(max(0, missing_raw) * collateral_unit), Fraction(
+        max(0, -expected_raw) * collateral_unit
+    )
 
 
 def order_fill(order: PerpOrder, receipt: Receipt, *, is_partly: bool) -> PerpFill | None:
@@ -96,7 +98,7 @@ def order_fill(order: PerpOrder, receipt: Receipt, *, is_partly: bool) -> PerpFi
     """
     fills = [fill for fill in receipt.fills if fill.market == order.market]
     if order.kind.rests and fills:
-        fills = [_summed(fills)]
+        fills = [_summed_fill(fills)]
     fills = [
         fill
         for fill in fills
@@ -106,7 +108,7 @@ def order_fill(order: PerpOrder, receipt: Receipt, *, is_partly: bool) -> PerpFi
     return fills[0] if len(fills) == 1 else None
 
 
-def _summed(fills: Sequence[PerpFill]) -> PerpFill:
+def _summed_fill(fills: Sequence[PerpFill]) -> PerpFill:
     return replace(
         fills[0],
         size_raw=sum(fill.size_raw for fill in fills),

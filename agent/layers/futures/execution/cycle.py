@@ -31,8 +31,8 @@ from agent.policy import failures
 
 MAX_ORDERS = 12
 """Maximum futures actions of a cycle, each with a plan of its own."""
-FEWER, MOST_PARTS = 4, 64
-"""Each refused simulation multiplies the divisor of an order by FEWER, up to MOST_PARTS in a
+DIVISOR_STEP, MAX_DIVISOR = 4, 64
+"""Each refused simulation multiplies the divisor of an order by DIVISOR_STEP, up to MAX_DIVISOR in a
 cycle.
 """
 FUTURES_SIGNER_RULES = frozenset(
@@ -67,35 +67,35 @@ class FuturesOutcome(LayerPart):
     """For each opened hedge, the comparison of its cost with that of a sale."""
 
 
-def completed(
+def completed_outcome(
     cycle: Cycle, outcome: StepOutcome, outcome_of: Callable[[str], StepOutcome]
 ) -> StepOutcome:
     """Return the outcome with ended orders and opened hedges, and with deposits and orders that
     were refused before sending, or reverted. A cycle that did nothing else is refused; a cycle with
     a reverted order has failed.
     """
-    own = cycle.layer(FuturesCycle)
-    reason = "; ".join([*dict(own.ended_orders).values(), outcome.reason])
-    layers = with_part(outcome.layers, FuturesOutcome(own.hedged))
+    futures_cycle = cycle.layer(FuturesCycle)
+    reason = "; ".join([*dict(futures_cycle.ended_orders).values(), outcome.reason])
+    layers = with_part(outcome.layers, FuturesOutcome(futures_cycle.hedged))
     outcome = replace(outcome, layers=layers, reason=reason)
-    if not own.refused_orders:
+    if not futures_cycle.refused_orders:
         return outcome
-    refusals = dict.fromkeys(note.reason for note in own.refused_orders)
+    refusals = dict.fromkeys(note.reason for note in futures_cycle.refused_orders)
     outcome = replace(outcome, reason="; ".join([outcome.reason, *refusals]))
-    failed = any(note.failed for note in own.refused_orders)
-    if failed and outcome.kind in (OutcomeKind.HOLD, OutcomeKind.HALT, OutcomeKind.DONE):
+    is_failed = any(note.failed for note in futures_cycle.refused_orders)
+    if is_failed and outcome.kind in (OutcomeKind.HOLD, OutcomeKind.HALT, OutcomeKind.DONE):
         return replace(outcome, kind=OutcomeKind.FAILED)
     if outcome.kind is OutcomeKind.HOLD:
-        verdicts = outcome_of(own.refused_orders[-1].step_id).verdicts
+        verdicts = outcome_of(futures_cycle.refused_orders[-1].step_id).verdicts
         return replace(outcome, kind=OutcomeKind.REFUSED, verdicts=verdicts)
     return outcome
 
 
-def concerns_futures(why: Refused) -> bool:
+def concerns_futures(refusal: Refused) -> bool:
     """True if the simulation, the token or a signer rule refused the futures action itself."""
-    guards = {verdict.guard for verdict in why.verdicts if not verdict.passed}
-    return isinstance(why, UnsendableTransaction | ExitRefused) or (
-        bool(guards) and guards <= FUTURES_SIGNER_RULES
+    failed_guards = {verdict.guard for verdict in refusal.verdicts if not verdict.passed}
+    return isinstance(refusal, UnsendableTransaction | ExitRefused) or (
+        bool(failed_guards) and failed_guards <= FUTURES_SIGNER_RULES
     )
 
 
@@ -104,46 +104,52 @@ def skip_refused_action(cycle: Cycle, outcome: StepOutcome, refusal: Refused) ->
     refused, after smaller parts of an order; other markets and spot continue. If the agent's key
     may not trade, skip all futures. Return None for any other refusal, and for the owner's requests.
     """
-    own = cycle.layer(FuturesCycle)
+    futures_cycle = cycle.layer(FuturesCycle)
     plan, decision = outcome.plan, outcome.decision
     if plan is None or (futures := planned_futures(plan)) is None:
         return None
     by_owner = isinstance(decision, AdjustFutures) and decision.by_owner
-    if refusal.code is ErrorCode.AGENT_KEY and not by_owner and not own.held:
-        return _refuse_order(cycle, replace(own, held=f"futures: {refusal}"), outcome, refusal)
+    if refusal.code is ErrorCode.AGENT_KEY and not by_owner and not futures_cycle.held:
+        return _refuse_order(
+            cycle, replace(futures_cycle, held=f"futures: {refusal}"), outcome, refusal
+        )
     name = failures.exit_name(plan)
     if futures.trigger == HEDGE_MARGIN:
         name = MARGIN
     elif futures.orders and not futures.account_actions:
         name = futures.orders[0].market
-    refused, parts = dict(own.refused_markets), dict(own.order_parts)
-    if by_owner or not name or name in refused or not concerns_futures(refusal):
+    refused_markets, divisors = dict(futures_cycle.refused_markets), dict(futures_cycle.order_parts)
+    if by_owner or not name or name in refused_markets or not concerns_futures(refusal):
         return None
-    if (divisor := _next_divisor(own, outcome, refusal)) > 1:
-        is_first = name not in parts
-        own = replace(own, order_parts=tuple((parts | {name: divisor}).items()))
+    if (divisor := _next_divisor(futures_cycle, outcome, refusal)) > 1:
+        is_first = name not in divisors
+        futures_cycle = replace(
+            futures_cycle, order_parts=tuple((divisors | {name: divisor}).items())
+        )
         if is_first and not futures.is_reducing:
             # a part of an opening may not be worth its cost
-            return _refuse_order(cycle, own, outcome, refusal)
-        stopped = replace(outcome, kind=OutcomeKind.REFUSED, reason=str(refusal))
-        return StepResult(cycle.with_layer(own).begin_plan(), stopped)
-    refused[name] = outcome.step_input.snapshot.head.timestamp_s
-    own = replace(own, refused_markets=tuple(refused.items()))
-    return _refuse_order(cycle, own, outcome, refusal)
+            return _refuse_order(cycle, futures_cycle, outcome, refusal)
+        refused_outcome = replace(outcome, kind=OutcomeKind.REFUSED, reason=str(refusal))
+        return StepResult(cycle.with_layer(futures_cycle).begin_plan(), refused_outcome)
+    refused_markets[name] = outcome.step_input.snapshot.head.timestamp_s
+    futures_cycle = replace(futures_cycle, refused_markets=tuple(refused_markets.items()))
+    return _refuse_order(cycle, futures_cycle, outcome, refusal)
 
 
 def _refuse_order(
-    cycle: Cycle, own: FuturesCycle, outcome: StepOutcome, refusal: Refused
+    cycle: Cycle, futures_cycle: FuturesCycle, outcome: StepOutcome, refusal: Refused
 ) -> StepResult:
     """Note the refusal of a futures action, and begin the next plan."""
-    stopped = replace(
+    refused_outcome = replace(
         outcome, kind=OutcomeKind.REFUSED, reason=str(refusal), verdicts=refusal.verdicts
     )
-    own = replace(own, refused_orders=(*own.refused_orders, note_of(stopped)))
-    return StepResult(cycle.with_layer(own).begin_plan(), stopped)
+    futures_cycle = replace(
+        futures_cycle, refused_orders=(*futures_cycle.refused_orders, note_of(refused_outcome))
+    )
+    return StepResult(cycle.with_layer(futures_cycle).begin_plan(), refused_outcome)
 
 
-def _next_divisor(own: FuturesCycle, outcome: StepOutcome, refusal: Refused) -> int:
+def _next_divisor(futures_cycle: FuturesCycle, outcome: StepOutcome, refusal: Refused) -> int:
     """Return the next divisor of an order whose simulation reverted, because a thin pool may
     fill a smaller order; zero for any other refusal, and after the largest divisor. An off-chain
     venue makes partial fills itself.
@@ -152,15 +158,15 @@ def _next_divisor(own: FuturesCycle, outcome: StepOutcome, refusal: Refused) -> 
     account = margin_account(outcome.step_input.snapshot)
     if futures is None or account is None or not account.is_on_chain:
         return 0
-    first = futures.actions[0]
-    if not isinstance(refusal, UnsendableTransaction) or not isinstance(first, PerpOrder):
+    action = futures.actions[0]
+    if not isinstance(refusal, UnsendableTransaction) or not isinstance(action, PerpOrder):
         return 0
-    divisor = dict(own.order_parts).get(first.market, 1) * FEWER
-    return divisor if divisor <= MOST_PARTS else 0
+    divisor = dict(futures_cycle.order_parts).get(action.market, 1) * DIVISOR_STEP
+    return divisor if divisor <= MAX_DIVISOR else 0
 
 
 def leave_failed_market(
-    own: FuturesCycle, outcome: StepOutcome, plan: Plan, intent: Intent
+    futures_cycle: FuturesCycle, outcome: StepOutcome, plan: Plan, intent: Intent
 ) -> FuturesCycle | None:
     """Skip the market of a reverted reduction for the rest of the cycle, so that an attacker who
     makes one order revert cannot delay the others. Return None for any other order, for the
@@ -168,16 +174,16 @@ def leave_failed_market(
     """
     decision = outcome.decision
     by_owner = isinstance(decision, AdjustFutures) and decision.by_owner
-    name, refused = failures.exit_name(plan), dict(own.refused_markets)
+    name, refused_markets = failures.exit_name(plan), dict(futures_cycle.refused_markets)
     if intent.receipt is None or by_owner or name in ("", MARGIN):
         return None
-    if own.orders >= MAX_ORDERS or name in refused:
+    if futures_cycle.orders >= MAX_ORDERS or name in refused_markets:
         return None
-    refused[name] = outcome.step_input.snapshot.head.timestamp_s
+    refused_markets[name] = outcome.step_input.snapshot.head.timestamp_s
     return replace(
-        own,
-        refused_orders=(*own.refused_orders, note_of(outcome, failed=True)),
-        refused_markets=tuple(refused.items()),
+        futures_cycle,
+        refused_orders=(*futures_cycle.refused_orders, note_of(outcome, failed=True)),
+        refused_markets=tuple(refused_markets.items()),
     )
 
 
@@ -186,9 +192,12 @@ def comparisons(outcome: StepOutcome) -> tuple[HedgeComparison, ...]:
     other assets.
     """
     hedged = part_of(outcome.layers, FuturesOutcome).hedged
-    opened = {comparison.token for comparison in hedged}
-    planned = () if outcome.plan is None else outcome.plan.layer(HedgeChoices).comparisons
-    return (*hedged, *(comparison for comparison in planned if comparison.token not in opened))
+    hedged_tokens = {comparison.token for comparison in hedged}
+    plan_comparisons = () if outcome.plan is None else outcome.plan.layer(HedgeChoices).comparisons
+    return (
+        *hedged,
+        *(comparison for comparison in plan_comparisons if comparison.token not in hedged_tokens),
+    )
 
 
 def futures_plan(outcome: StepOutcome) -> FuturesPlan | None:

@@ -22,21 +22,23 @@ def end_resting_orders(ports: StepPorts, cycle: Cycle, outcome: StepOutcome) -> 
     """
     if outcome.step_input.config(FuturesConfig).policy is None:
         return None
-    own = cycle.layer(FuturesCycle)
+    futures_cycle = cycle.layer(FuturesCycle)
     open_intents = ports.store.journal.open_intents()
     resting = {str(intent.tx_hash): intent.note for intent in open_intents if intent.rests}
-    ended = dict(own.ended_orders)
-    reasons = end_reasons(outcome, resting.keys() - ended.keys())
+    earlier_notes = dict(futures_cycle.ended_orders)
+    reasons = end_reasons(outcome, resting.keys() - earlier_notes.keys())
     if not reasons:
         return None
     notes = {cloid: f"order ended ({resting[cloid]}): {why}" for cloid, why in reasons.items()}
     reason = "; ".join(notes.values())
-    cycle = cycle.with_layer(replace(own, ended_orders=tuple((ended | notes).items())))
+    cycle = cycle.with_layer(
+        replace(futures_cycle, ended_orders=tuple((earlier_notes | notes).items()))
+    )
     ports.store.cycles.write(cycle)
-    noted = replace(outcome, kind=OutcomeKind.HOLD, plan=None, reason=reason)
-    close_step(ports.store, noted)
+    ended_outcome = replace(outcome, kind=OutcomeKind.HOLD, plan=None, reason=reason)
+    close_step(ports.store, ended_outcome)
     ports.actors.executor.cancel_resting(reasons, outcome.step_id)
-    return StepResult(cycle, noted)
+    return StepResult(cycle, ended_outcome)
 
 
 def end_reasons(outcome: StepOutcome, cloids: Collection[str]) -> dict[str, str]:

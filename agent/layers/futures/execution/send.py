@@ -27,34 +27,37 @@ def _after_sent(cycle: Cycle, outcome: StepOutcome, plan: Plan, intent: Intent) 
     """Return the cycle after the plan's first futures action, successful or not."""
     if (futures := planned_futures(plan)) is None:
         raise ValueError("a plan without futures actions is sent as swaps")
-    own, action = cycle.layer(FuturesCycle), futures.actions[0]
-    frees = action.is_reduce_only if isinstance(action, PerpOrder) else futures.is_reducing
-    frees = frees and not futures.resting
-    failed = outcome.kind is OutcomeKind.FAILED
-    own = replace(
-        own,
-        orders=own.orders + 1,
-        reverted=own.reverted + failed,
-        reduced=own.reduced or frees,
+    futures_cycle, action = cycle.layer(FuturesCycle), futures.actions[0]
+    frees_margin = action.is_reduce_only if isinstance(action, PerpOrder) else futures.is_reducing
+    frees_margin = frees_margin and not futures.resting
+    is_failed = outcome.kind is OutcomeKind.FAILED
+    futures_cycle = replace(
+        futures_cycle,
+        orders=futures_cycle.orders + 1,
+        reverted=futures_cycle.reverted + is_failed,
+        reduced=futures_cycle.reduced or frees_margin,
     )
-    if isinstance(action, PerpOrder) and frees:
-        markets = (*own.reduced_markets, action.market)
+    if isinstance(action, PerpOrder) and frees_margin:
+        markets = (*futures_cycle.reduced_markets, action.market)
         goals = reduction_goals(outcome.step_input.snapshot, futures)
-        own = replace(own, reduced_markets=markets, reduction_goals=goals)
-    if failed and (left := leave_failed_market(own, outcome, plan, intent)) is not None:
-        return cycle.with_layer(left).begin_plan()
+        futures_cycle = replace(futures_cycle, reduced_markets=markets, reduction_goals=goals)
+    if (
+        is_failed
+        and (after_failure := leave_failed_market(futures_cycle, outcome, plan, intent)) is not None
+    ):
+        return cycle.with_layer(after_failure).begin_plan()
     if futures.trigger == HEDGE:
         choices = plan.layer(HedgeChoices).comparisons
         hedged = [comparison for comparison in choices if comparison.is_hedged]
-        own = replace(own, hedged=(*own.hedged, *hedged))
-    cycle = cycle.with_layer(own)
-    if failed:
+        futures_cycle = replace(futures_cycle, hedged=(*futures_cycle.hedged, *hedged))
+    cycle = cycle.with_layer(futures_cycle)
+    if is_failed:
         return cycle.end(CycleEnd.FAILED)
-    if own.orders == MAX_ORDERS:
+    if futures_cycle.orders == MAX_ORDERS:
         return cycle.end(CycleEnd.BOUND)
     if isinstance(cycle.request, MoveMargin):
         return cycle.end(CycleEnd.DONE)
     return cycle.begin_plan()
 
 
-FUTURES = PlanSender(lambda plan: planned_futures(plan) is not None, _draft, _after_sent)
+FUTURES_SENDER = PlanSender(lambda plan: planned_futures(plan) is not None, _draft, _after_sent)

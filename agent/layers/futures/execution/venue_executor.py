@@ -1,5 +1,6 @@
-"""Executor for orders of an off-chain futures venue: posted once, resolved by their client order
-ids, and cancelled if they rest. Each state change is recorded before the action.
+"""Executor for orders of an off-chain futures venue: posted once and resolved by their client
+order ids; orders that rest are cancelled on request, or while the kill switch is on. Each state
+change is recorded before the action.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class VenueExecutor:
         self, chain: JournaledExecutor, submitter: Submitter, signer: Signer, venue: OrderVenue
     ) -> None:
         """Take the chain's executor and submitter, and the signer and the venue of orders."""
-        self._chain = chain
+        self._chain_executor = chain
         self._submitter = submitter
         self._signer = signer
         self._venue = venue
@@ -58,42 +59,45 @@ class VenueExecutor:
         so far. While the kill switch is on they are cancelled, at any level, because they only
         open; a cancel that fails is sent again by the next call.
         """
-        reconciled = [*self._chain.reconcile(may_send=may_send), *self._resolve_all()]
+        reconciled = [*self._chain_executor.reconcile(may_send=may_send), *self._resolve_all()]
         if not may_send or self._submitter.is_paused() is False:
             return reconciled
-        return [*reconciled, *self.cancel_resting(self._all_resting("the kill switch is on"))]
+        return [
+            *reconciled,
+            *self.cancel_resting(self._reasons_for_resting("the kill switch is on")),
+        ]
 
     def cancel_pending(self, why: str) -> list[Intent]:
         """Cancel like the chain's executor: resting limit orders are cancelled, unsent orders
         dropped, all others resolved. Resting stops stay, because they only close positions ahead of
         liquidation.
         """
-        cancelled = self._chain.cancel_pending(why)
+        cancelled = self._chain_executor.cancel_pending(why)
         resolved = self._resolve_all()
-        return [*cancelled, *resolved, *self.cancel_resting(self._all_resting(why))]
+        return [*cancelled, *resolved, *self.cancel_resting(self._reasons_for_resting(why))]
 
     def cancel_resting(self, reasons: Mapping[str, str], step_id: str = "") -> list[Intent]:
         """See ports.Executor. Needs no snapshot: the market and the order are in the journal."""
-        resting, resolved = [intent for intent in self._open() if intent.rests], []
+        resting, resolved = [intent for intent in self._open_orders() if intent.rests], []
         for intent in resting:
             why = reasons.get(str(intent.tx_hash))
-            if why is None or intent.tx_hash in self._cancels():
+            if why is None or intent.tx_hash in self._cloids_being_cancelled():
                 continue
             try:
                 self._cancel(intent, why, step_id or intent.step_id)
             except (Refused, Retryable) as error:
-                self._submitter.tell(SubmissionEvent("fate-unknown", intent, error.message))
+                self._submitter.on_event(SubmissionEvent("fate-unknown", intent, error.message))
             resolved.append(self._resolve(intent, ""))
         return resolved
 
     def resync_nonce(self) -> int:
         """Adopt the chain's current nonce as the chain's executor does."""
-        return self._chain.resync_nonce()
+        return self._chain_executor.resync_nonce()
 
     def ready(self, *, for_revoking: bool = False) -> bool:
         """True if the chain's executor is ready and no order is open but those that rest."""
-        is_ready = self._chain.ready(for_revoking=for_revoking)
-        return is_ready and all(intent.rests for intent in self._open())
+        is_ready = self._chain_executor.ready(for_revoking=for_revoking)
+        return is_ready and all(intent.rests for intent in self._open_orders())
 
     def run(
         self, step_id: str, kind: IntentKind, tx: UnsignedTx, grant: Grant, note: str
@@ -107,14 +111,14 @@ class VenueExecutor:
         `reconcile` resolves it, and no other order is sent until then.
         """
         if not tx.is_venue_order:
-            return self._chain.run(step_id, kind, tx, grant, note)
+            return self._chain_executor.run(step_id, kind, tx, grant, note)
         submitter = self._submitter
         submitter.require_running(grant)
-        self._require_turn(grant)
+        self._require_none_unresolved(grant)
         self._venue.require_agent(grant.deadline_s)
         intent = submitter.plan(step_id, kind, tx, grant, note, grant.deadline_s)
         intent, refusal = self._post(intent, grant)
-        resolved = self._await(intent, refusal)
+        resolved = self._await_outcome(intent, refusal)
         if resolved.state is IntentState.REVERTED and _is_limit_order(grant):
             raise guard_refusal(
                 "simulation",
@@ -155,12 +159,12 @@ class VenueExecutor:
         tx = replace(order.tx, nonce=draft.nonce, data=draft.data)
         note = f"cancel an order that rests: {why}"
         intent = submitter.plan(step_id, IntentKind.FUTURES, tx, grant, note, draft.deadline_s)
-        self._await(*self._post(intent, grant, while_paused=True))
+        self._await_outcome(*self._post(intent, grant, while_paused=True))
 
-    def _all_resting(self, why: str) -> dict[str, str]:
-        return {str(intent.tx_hash): why for intent in self._open() if intent.rests}
+    def _reasons_for_resting(self, why: str) -> dict[str, str]:
+        return {str(intent.tx_hash): why for intent in self._open_orders() if intent.rests}
 
-    def _cancels(self) -> set[str]:
+    def _cloids_being_cancelled(self) -> set[str]:
         """Return the client order ids of the orders whose cancel may still arrive."""
         return {
             action.cloid for _, action in self._open_actions() if isinstance(action, OrderCancel)
@@ -168,7 +172,7 @@ class VenueExecutor:
 
     def _open_actions(self) -> Iterator[tuple[Intent, FuturesAction | None]]:
         """Yield the open orders with their actions; None if the grant names none."""
-        for intent in self._open():
+        for intent in self._open_orders():
             granted = futures_grant(self._submitter.journal.grant(intent.id))
             yield intent, None if granted is None else granted.action
 
@@ -194,16 +198,16 @@ class VenueExecutor:
             submitter.drop(intent, error.message)
             raise
         intent = submitter.move(intent, IntentState.BROADCAST, "sent", event=IntentEvent.SEND)
-        submitter.tell(SubmissionEvent("before:send", intent))
+        submitter.on_event(SubmissionEvent("before:send", intent))
         refusal = ""
         try:
             refusal = self._venue.post(signed)
         except Retryable as error:
-            submitter.tell(SubmissionEvent("fate-unknown", intent, error.message))
-        submitter.tell(SubmissionEvent("after:send", intent))
+            submitter.on_event(SubmissionEvent("fate-unknown", intent, error.message))
+        submitter.on_event(SubmissionEvent("after:send", intent))
         return intent, refusal
 
-    def _await(self, intent: Intent, refusal: str) -> Intent:
+    def _await_outcome(self, intent: Intent, refusal: str) -> Intent:
         """Query the outcome until it is known, or the attempts are used up."""
         submitter = self._submitter
         for attempt in range(OUTCOME_POLLS):
@@ -215,7 +219,7 @@ class VenueExecutor:
         return intent
 
     def _resolve_all(self) -> list[Intent]:
-        return [self._resolve(intent, "") for intent in self._open()]
+        return [self._resolve(intent, "") for intent in self._open_orders()]
 
     def _resolve(self, intent: Intent, refusal: str) -> Intent:
         """Return the intent in its current state: ended if its outcome is known, MINED with the
@@ -231,12 +235,12 @@ class VenueExecutor:
             if receipt is None and intent.state is IntentState.SIGNED:
                 return submitter.drop(intent, "the process ended before sending")
             if receipt is None and refusal:
-                receipt = unfilled(intent)
+                receipt = unfilled_receipt(intent)
             if receipt is None or not _is_newer(receipt, intent.receipt):
                 return intent
             head = submitter.sender.head()
         except Retryable as error:
-            submitter.tell(SubmissionEvent("fate-unknown", intent, error.message))
+            submitter.on_event(SubmissionEvent("fate-unknown", intent, error.message))
             return intent
         if intent.state is IntentState.SIGNED:  # sent by a copy of this store
             intent = submitter.move(intent, IntentState.BROADCAST, "found at the venue")
@@ -245,12 +249,12 @@ class VenueExecutor:
         intent = submitter.move(intent, IntentState.MINED, note, receipt=receipt)
         return intent if intent.rests else submitter.close(intent)
 
-    def _open(self) -> Sequence[Intent]:
+    def _open_orders(self) -> Sequence[Intent]:
         return [
             intent for intent in self._submitter.journal.open_intents() if intent.tx.is_venue_order
         ]
 
-    def _require_turn(self, grant: Grant) -> None:
+    def _require_none_unresolved(self, grant: Grant) -> None:
         """Raise Retryable while the outcome of an order is not known: it may still change the
         account, also if its grant names no action. A cancel changes no position. Raises Refused for
         a limit order in a market in which another rests: together they could open twice what is
@@ -262,7 +266,7 @@ class VenueExecutor:
                 unresolved.append(intent)
             elif not isinstance(new_action, PerpOrder) or isinstance(action, OrderCancel):
                 continue
-            elif new_action.kind.rests and _may_be_of(action, new_action.market):
+            elif new_action.kind.rests and _may_be_in(action, new_action.market):
                 raise guard_refusal(
                     "simulation",
                     "an order rests",
@@ -280,7 +284,7 @@ class VenueExecutor:
         )
 
 
-def _may_be_of(action: FuturesAction | None, market: str) -> bool:
+def _may_be_in(action: FuturesAction | None, market: str) -> bool:
     return action is None or (isinstance(action, PerpOrder) and action.market == market)
 
 
@@ -307,6 +311,6 @@ def _fills_note(intent: Intent, receipt: Receipt) -> str:
     return "" if receipt.status else "nothing was filled"
 
 
-def unfilled(intent: Intent) -> Receipt:
+def unfilled_receipt(intent: Intent) -> Receipt:
     """Return the receipt of an order that ended without a fill."""
     return Receipt(str(intent.tx_hash), 0, 0, "", 0, 0, ())

@@ -23,7 +23,7 @@ from agent.layers.futures.policy.hedge_closing import closed_lately, hedges_afte
 from agent.layers.futures.policy.hedges import choose, compare_text, margin_share, short_costs
 from agent.layers.futures.policy.needs import (
     ORDER_GAS,
-    backing_off,
+    back_off_reason,
     cooldown_reason,
     depositable_raw,
     futures_fault,
@@ -66,15 +66,15 @@ from agent.policy.drift import investable_total, rebalance_goal
 from agent.reference import ReferencePrices, reference_prices
 from agent.units import BPS, Value, ceil_int, decimal_text, floor_int
 
-DEPOSIT = Fraction(105, 100)
+DEPOSIT_MULTIPLE = Fraction(105, 100)
 """Deposit as a multiple of a short's margin, because marks move between the deposit and the
 order.
 """
-NONE = Fraction(0)
+ZERO = Fraction(0)
 
 
 def hedge_instead(
-    step: StepInput, decided: DecisionResult, decision: Rebalance, sale: Plan
+    step: StepInput, decided: DecisionResult, decision: Rebalance, sale_plan: Plan
 ) -> tuple[DecisionResult, Plan]:
     """Return decision and plan of the first hedge that is cheaper than its part of the sale, else
     the sale; either plan has the comparisons. Only sales by the policy's trigger are hedged: not
@@ -87,7 +87,7 @@ def hedge_instead(
         or futures_progress(step).held
         or not decision.by_trigger
     ):
-        return decided, sale
+        return decided, sale_plan
     if (
         futures_fault(step.snapshot, policy)
         or decision.apart
@@ -95,33 +95,37 @@ def hedge_instead(
         or step.divides_wallet
         or step.history.execution is not None
     ):
-        return decided, sale
+        return decided, sale_plan
     comparisons: list[HedgeComparison] = []
-    hedged = {hedge.token for hedge in policy.hedges}
-    changes, home = sale.wallet_changes(), step.portfolio.numeraire.address
-    sold = [
+    hedged_tokens = {hedge.token for hedge in policy.hedges}
+    changes, numeraire = sale_plan.wallet_changes(), step.portfolio.numeraire.address
+    sold_excesses = [
         (min(-changes[asset_drift.token] * asset_drift.price, asset_drift.value), asset_drift)
         for asset_drift in decided.drifts
         if changes.get(asset_drift.token, 0) < 0
-        and asset_drift.token not in (home, policy.collateral, *hedged)
+        and asset_drift.token not in (numeraire, policy.collateral, *hedged_tokens)
         and market_of(step.snapshot, asset_drift.token) is not None
     ]
-    for excess, drift in sorted(sold, key=lambda item: (-item[0], item[1].token)):
-        ratio = policy.hedge.ratio_bps
-        short_value = excess * ratio / BPS
-        hedge_comparison, short = compare(step, decided, decision, sale, drift, excess, short_value)
+    for excess, drift in sorted(sold_excesses, key=lambda item: (-item[0], item[1].token)):
+        ratio_bps = policy.hedge.ratio_bps
+        short_value = excess * ratio_bps / BPS
+        hedge_comparison, short = compare(
+            step, decided, decision, sale_plan, drift, excess, short_value
+        )
         comparisons.append(hedge_comparison)
         if hedge_comparison.is_hedged:
-            reason = f"{_text(step.portfolio, hedge_comparison)}; {decision.reason}"
-            plan = _opening(step, decided.drifts, hedge_comparison, short, reason)
+            reason = f"{_comparison_text(step.portfolio, hedge_comparison)}; {decision.reason}"
+            plan = _opening_plan(step, decided.drifts, hedge_comparison, short, reason)
             plan = plan.with_layer(HedgeChoices(tuple(comparisons)))
             decided = replace(decided.held(plan.decision), reviewed=False, reviews=())
             return decided, plan
     if not comparisons:
-        return decided, sale
-    compared = "; ".join(_text(step.portfolio, comparison) for comparison in comparisons)
-    decision = replace(decision, reason=f"{decision.reason}; {compared}")
-    plan = replace(sale, decision=decision).with_layer(HedgeChoices(tuple(comparisons)))
+        return decided, sale_plan
+    comparison_texts = "; ".join(
+        _comparison_text(step.portfolio, comparison) for comparison in comparisons
+    )
+    decision = replace(decision, reason=f"{decision.reason}; {comparison_texts}")
+    plan = replace(sale_plan, decision=decision).with_layer(HedgeChoices(tuple(comparisons)))
     return replace(decided, decision=decision), plan
 
 
@@ -129,12 +133,12 @@ def compare(
     step: StepInput,
     decided: DecisionResult,
     decision: Rebalance,
-    sale: Plan,
+    sale_plan: Plan,
     drift: AssetDrift,
     excess: Value,
-    wanted: Value,
+    short_value: Value,
 ) -> tuple[HedgeComparison, Short]:
-    """Return the comparison with the sale, and the short of the `wanted` value of one asset. The
+    """Return the comparison with the sale, and the short of `short_value` of one asset. The
     sale costs the difference between the whole plan and the plan that remains beside the hedge,
     both on the step's pools.
     """
@@ -142,46 +146,52 @@ def compare(
     if policy is None or policy.hedge is None or account is None:
         raise ValueError("a hedge needs [futures.hedge] and a margin account")
     terms = policy.hedge
-    nothing = HedgeComparison(
-        drift.token, excess, NONE, NONE, NONE, NONE, NONE, NONE, NONE, NONE, terms.horizon_s
+    no_hedge = HedgeComparison(
+        drift.token, excess, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO, terms.horizon_s
     )
     market = market_of(step.snapshot, drift.token)
     short = Short(0, "it has no futures market")
     if market is not None:
-        short = _short(step, decided.drifts, drift, market, wanted)
+        short = _sized_short(step, decided.drifts, drift, market, short_value)
     if market is None or not short.size_raw:
-        return replace(nothing, reason=short.why), short
-    hedged = -short.size_raw * market.index / quote_per_numeraire(step.snapshot, step.portfolio)
-    fees, funding, tied, capital = short_costs(
-        market, hedged, terms.horizon_s, margin_share(market, policy), terms.capital_cost_bps
+        return replace(no_hedge, reason=short.why), short
+    hedged_value = (
+        -short.size_raw * market.index / quote_per_numeraire(step.snapshot, step.portfolio)
     )
-    basis = max(NONE, 1 - market.mark / market.index) * hedged
-    beside = _plan_beside(step, decision, sale, drift, hedged)
-    saved, gas = _costs(sale), _order_gas(step.snapshot, step.portfolio, reference_prices(step))
-    if beside is not None:
-        saved = tuple(  # type: ignore[assignment]
-            whole - part for whole, part in zip(saved, _costs(beside), strict=True)
+    fees, funding, required_margin, capital_cost = short_costs(
+        market, hedged_value, terms.horizon_s, margin_share(market, policy), terms.capital_cost_bps
+    )
+    basis = max(ZERO, 1 - market.mark / market.index) * hedged_value
+    plan_beside = _plan_beside(step, decision, sale_plan, drift, hedged_value)
+    saved_costs, gas = (
+        _costs(sale_plan),
+        _order_gas(step.snapshot, step.portfolio, reference_prices(step)),
+    )
+    if plan_beside is not None:
+        saved_costs = tuple(  # type: ignore[assignment]
+            whole_cost - cost_beside
+            for whole_cost, cost_beside in zip(saved_costs, _costs(plan_beside), strict=True)
         )
-    tax = _tax(step, sale) - (NONE if beside is None else _tax(step, beside))
+    tax = _tax(step, sale_plan) - (ZERO if plan_beside is None else _tax(step, plan_beside))
     comparison = replace(
-        nothing,
-        hedged=hedged,
-        sale_fees=saved[0],
-        sale_impact=saved[1],
+        no_hedge,
+        hedged=hedged_value,
+        sale_fees=saved_costs[0],
+        sale_impact=saved_costs[1],
         sale_tax=tax,
         hedge_fees=fees + basis + 2 * gas,
         hedge_funding=funding,
-        hedge_capital=capital,
-        margin=tied,
+        hedge_capital=capital_cost,
+        margin=required_margin,
         reason=short.why,
     )
-    most = step.limits.plan_cost_bps
-    if most is not None and (fees / 2 + basis + gas) * BPS > most * hedged:
+    limit_bps = step.limits.plan_cost_bps
+    if limit_bps is not None and (fees / 2 + basis + gas) * BPS > limit_bps * hedged_value:
         return replace(comparison, reason="its order would cost more than limits.plan_cost"), Short(
             0, ""
         )
-    chosen = choose(comparison, hedged * terms.min_saving_bps / BPS, counts_income=False)
-    return chosen, short
+    choice = choose(comparison, hedged_value * terms.min_saving_bps / BPS, counts_income=False)
+    return choice, short
 
 
 def market_of(snapshot: Snapshot, token: str) -> PerpMarket | None:
@@ -202,7 +212,7 @@ class Short:
     deposit_raw: int = 0
 
 
-def _least_short_breach(
+def _smallest_short_fault(
     account: MarginAccount,
     market: PerpMarket,
     limits: FuturesLimits,
@@ -210,23 +220,28 @@ def _least_short_breach(
     target_bps: int,
 ) -> str:
     """Return why no short keeps the limits: too little margin, or the limits broken by one lot."""
-    least = market_order(market, -market.lot_raw, limits.slippage_bps, is_reduce_only=False)
-    state = margin_state(after_action(account, least), limits, target_bps)
-    broken = breaches(state, limits, spot_value)
-    if not broken or {breach.limit for breach in broken} - {"max_position", "spot_multiple"}:
-        return "the margin account is too small for a short"
-    named = "; ".join(
-        f"{breach.limit} {breach.measured}, limit {breach.allowed}" for breach in broken
+    smallest_order = market_order(
+        market, -market.lot_raw, limits.slippage_bps, is_reduce_only=False
     )
-    return f"a short of any size would break {named}"
+    state = margin_state(after_action(account, smallest_order), limits, target_bps)
+    limit_breaches = breaches(state, limits, spot_value)
+    if not limit_breaches or {breach.limit for breach in limit_breaches} - {
+        "max_position",
+        "spot_multiple",
+    }:
+        return "the margin account is too small for a short"
+    breach_texts = "; ".join(
+        f"{breach.limit} {breach.measured}, limit {breach.allowed}" for breach in limit_breaches
+    )
+    return f"a short of any size would break {breach_texts}"
 
 
-def _short(
+def _sized_short(
     step: StepInput,
     drifts: Sequence[AssetDrift],
     drift: AssetDrift,
     market: PerpMarket,
-    wanted: Value,
+    short_value: Value,
 ) -> Short:
     """Return the short of a value, in whole lots, within every limit. Missing margin may be
     deposited from the wallet.
@@ -234,16 +249,18 @@ def _short(
     policy, account = futures_policy(step), margin_account(step.snapshot)
     if policy is None or account is None:
         return Short(0, "the margin account is not known")
-    if blocked := _no_short_reason(step, policy, drift, market):
-        return Short(0, blocked)
+    if block_reason := _no_short_reason(step, policy, drift, market):
+        return Short(0, block_reason)
     if drift.max_bps is not None:
-        own_bps = dict(step.config(FuturesConfig).unhedged_bps).get(drift.token, drift.target_bps)
-        room = investable_total(drifts) * (drift.max_bps - own_bps) / BPS
-        wanted = min(wanted, max(NONE, room))
-    if wanted < (step.limits.min_trade or 0):
+        unhedged_bps = dict(step.config(FuturesConfig).unhedged_bps).get(
+            drift.token, drift.target_bps
+        )
+        max_short_value = investable_total(drifts) * (drift.max_bps - unhedged_bps) / BPS
+        short_value = min(short_value, max(ZERO, max_short_value))
+    if short_value < (step.limits.min_trade or 0):
         return Short(0, "the part to short is below limits.min_trade")
     size_raw = size_for_notional_raw(
-        market, -wanted * quote_per_numeraire(step.snapshot, step.portfolio)
+        market, -short_value * quote_per_numeraire(step.snapshot, step.portfolio)
     )
     if not size_raw:
         lot = decimal_text(market.lot_raw, market.size_decimals)
@@ -252,23 +269,28 @@ def _short(
 
     def allowed_raw(deposit_raw: int) -> int:
         collateral_raw = account.collateral_raw + deposit_raw * account.settlement_raw
-        richer = replace(account, collateral_raw=collateral_raw)
+        funded_account = replace(account, collateral_raw=collateral_raw)
         limits, target_bps = policy.limits, policy.leverage_bps
-        return largest_allowed_raw(richer, market.market, size_raw, limits, spot_value, target_bps)
-
-    found_raw, deposit_raw = allowed_raw(0), 0
-    if found_raw != size_raw and (at_hand := _deposit_raw(step, drifts, market, wanted)):
-        with_it = allowed_raw(at_hand)
-        if abs(with_it) > abs(found_raw):
-            found_raw, deposit_raw = with_it, at_hand
-    if not found_raw:
-        return Short(
-            0, _least_short_breach(account, market, policy.limits, spot_value, policy.leverage_bps)
+        return largest_allowed_raw(
+            funded_account, market.market, size_raw, limits, spot_value, target_bps
         )
-    if why := untradable_reason(account, market, found_raw, policy.limits.slippage_bps):
+
+    short_raw, deposit_raw = allowed_raw(0), 0
+    if short_raw != size_raw and (
+        possible_deposit_raw := _deposit_raw(step, drifts, market, short_value)
+    ):
+        funded_raw = allowed_raw(possible_deposit_raw)
+        if abs(funded_raw) > abs(short_raw):
+            short_raw, deposit_raw = funded_raw, possible_deposit_raw
+    if not short_raw:
+        return Short(
+            0,
+            _smallest_short_fault(account, market, policy.limits, spot_value, policy.leverage_bps),
+        )
+    if why := untradable_reason(account, market, short_raw, policy.limits.slippage_bps):
         return Short(0, why)
-    why = "" if found_raw == size_raw else "cut to what the margin account allows"
-    return Short(found_raw, why, deposit_raw)
+    why = "" if short_raw == size_raw else "cut to what the margin account allows"
+    return Short(short_raw, why, deposit_raw)
 
 
 def _no_short_reason(
@@ -285,14 +307,14 @@ def _no_short_reason(
         cooldown_reason(
             reopening_s(futures_policy(step), futures_state(step)), step.snapshot.head.timestamp_s
         )
-        or backing_off(step.snapshot, step.history, market.market)
+        or back_off_reason(step.snapshot, step.history, market.market)
         or no_opening_reason(market, policy)
         or stale_index_reason(market, policy, step.snapshot.head.timestamp_s)
     )
 
 
 def _deposit_raw(
-    step: StepInput, drifts: Sequence[AssetDrift], market: PerpMarket, wanted: Value
+    step: StepInput, drifts: Sequence[AssetDrift], market: PerpMarket, short_value: Value
 ) -> int:
     """Return the deposit for a short of this value, capped at the wallet's balance; an approved
     deposit is kept unchanged.
@@ -300,27 +322,31 @@ def _deposit_raw(
     policy, account = futures_policy(step), margin_account(step.snapshot)
     if policy is None or account is None or not policy.vault:
         return 0
-    at_hand = depositable_raw(step, drifts)
-    if 0 < (approved := approved_raw(step.snapshot, step.progress.spend_caps, policy)) <= at_hand:
-        return approved
-    tied = (
-        wanted
+    available_raw = depositable_raw(step, drifts)
+    if (
+        0
+        < (deposit_approved_raw := approved_raw(step.snapshot, step.progress.spend_caps, policy))
+        <= available_raw
+    ):
+        return deposit_approved_raw
+    required_margin = (
+        short_value
         * quote_per_numeraire(step.snapshot, step.portfolio)
         * margin_share(market, policy)
-        * DEPOSIT
+        * DEPOSIT_MULTIPLE
     )
-    return min(at_hand, ceil_int(tied / account.settlement_raw))
+    return min(available_raw, ceil_int(required_margin / account.settlement_raw))
 
 
 def _plan_beside(
-    step: StepInput, decision: Rebalance, sale: Plan, drift: AssetDrift, hedged: Value
+    step: StepInput, decision: Rebalance, sale_plan: Plan, drift: AssetDrift, hedged_value: Value
 ) -> Plan | None:
     """Return the plan of the rebalance without the hedged part of the sale; None if nothing is left
     to trade.
     """
-    sold_raw = -sale.wallet_changes().get(drift.token, 0)
-    kept_raw = max(0, sold_raw - floor_int(hedged / drift.price))
-    goal = replace(decision.goal, sell_at_most=((drift.token, kept_raw),))
+    sold_raw = -sale_plan.wallet_changes().get(drift.token, 0)
+    max_sold_raw = max(0, sold_raw - floor_int(hedged_value / drift.price))
+    goal = replace(decision.goal, sell_at_most=((drift.token, max_sold_raw),))
     try:
         return sales.plan_sales(step, replace(decision, goal=goal))
     except Refused:
@@ -335,8 +361,8 @@ def _costs(plan: Plan) -> tuple[Value, Value]:
 
 def _order_gas(snapshot: Snapshot, portfolio: Portfolio, references: ReferencePrices) -> Value:
     """Return the gas of one futures order."""
-    coin = references.by_token.get(portfolio.wrapped_native, NONE)
-    return ORDER_GAS * snapshot.inclusion_price_wei * coin
+    native_price = references.by_token.get(portfolio.wrapped_native, ZERO)
+    return ORDER_GAS * snapshot.inclusion_price_wei * native_price
 
 
 def _tax(step: StepInput, plan: Plan) -> Value:
@@ -345,12 +371,12 @@ def _tax(step: StepInput, plan: Plan) -> Value:
     """
     policy = futures_policy(step)
     if policy is None or policy.hedge is None:
-        return NONE
-    gain = sum((gain_of(step, plan) for gain_of in sales.TAXED_GAINS), NONE)
+        return ZERO
+    gain = sum((gain_of(step, plan) for gain_of in sales.TAXED_GAINS), ZERO)
     return gain * policy.hedge.tax_rate_bps / BPS
 
 
-def _opening(
+def _opening_plan(
     step: StepInput,
     drifts: Sequence[AssetDrift],
     comparison: HedgeComparison,
@@ -369,7 +395,7 @@ def _opening(
         futures = FuturesPlan(
             (),
             HEDGE_MARGIN,
-            _text(step.portfolio, comparison),
+            _comparison_text(step.portfolio, comparison),
             (deposit,),
             hedges=futures_state(step).hedges,
         )
@@ -380,30 +406,27 @@ def _opening(
     size_raw = short.size_raw
     order = market_order(market, size_raw, policy.limits.slippage_bps, is_reduce_only=False)
     now_s = step.snapshot.head.timestamp_s
-    opened = Hedge(market.market, comparison.token, size_raw, now_s, comparison.sale_cost)
+    hedge = Hedge(market.market, comparison.token, size_raw, now_s, comparison.sale_cost)
     futures = FuturesPlan(
         (order,),
         HEDGE,
-        _text(step.portfolio, comparison),
+        _comparison_text(step.portfolio, comparison),
         hedges=hedges_after(
             step.snapshot,
             futures_policy(step),
             futures_state(step),
             market.market,
             size_raw,
-            opened,
+            hedge,
         ),
     )
     decision = AdjustFutures(f"futures: {reason}", is_reducing=False, by_owner=by_owner)
     return futures_plan(step, decision, futures, account, tuple(drifts))
 
 
-def _text(portfolio: Portfolio, comparison: HedgeComparison) -> str:
+def _comparison_text(portfolio: Portfolio, comparison: HedgeComparison) -> str:
     label = portfolio.token(comparison.token).label
     return compare_text(comparison, label, portfolio.numeraire.decimals)
-
-
-# --- Hedges at the owner's request.
 
 
 def open_by_owner(step: StepInput, decided: DecisionResult, token: str, ratio_bps: int) -> Plan:
@@ -420,25 +443,25 @@ def open_by_owner(step: StepInput, decided: DecisionResult, token: str, ratio_bp
     if fault := futures_progress(step).held or futures_fault(step.snapshot, policy):
         raise Refused(f"{label} cannot be hedged: {fault}", remedy="see trimtab margin")
     drift = next(asset_drift for asset_drift in drifts if asset_drift.token == token)
-    own_bps = dict(step.config(FuturesConfig).unhedged_bps).get(token, drift.target_bps)
-    excess = drift.value - investable_total(drifts) * own_bps / BPS
+    unhedged_bps = dict(step.config(FuturesConfig).unhedged_bps).get(token, drift.target_bps)
+    excess = drift.value - investable_total(drifts) * unhedged_bps / BPS
     if excess <= 0:
         raise Refused(f"{label} is not above its target", remedy="see trimtab status")
     decision = Rebalance("", rebalance_goal(drifts, Destination.TARGET), by_owner=True)
     try:
-        sale = sales.plan_sales(step, decision)
-    except planner.NothingPlanned as nothing:
+        sale_plan = sales.plan_sales(step, decision)
+    except planner.NothingPlanned as error:
         raise Refused(
-            f"{label} cannot be hedged: none of it would be sold, {nothing.message}",
+            f"{label} cannot be hedged: none of it would be sold, {error.message}",
             remedy="see trimtab status",
         ) from None
-    hedged = excess * ratio_bps / BPS
-    comparison, short = compare(step, decided, decision, sale, drift, excess, hedged)
+    hedged_value = excess * ratio_bps / BPS
+    comparison, short = compare(step, decided, decision, sale_plan, drift, excess, hedged_value)
     if not short.size_raw:
         raise Refused(f"{label} cannot be hedged: {comparison.reason}", remedy="see trimtab margin")
     comparison = replace(comparison, is_hedged=True, reason="requested by the owner")
-    plan = _opening(
-        step, drifts, comparison, short, _text(step.portfolio, comparison), by_owner=True
+    plan = _opening_plan(
+        step, drifts, comparison, short, _comparison_text(step.portfolio, comparison), by_owner=True
     )
     return plan.with_layer(HedgeChoices((comparison,)))
 

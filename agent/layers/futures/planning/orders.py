@@ -12,11 +12,13 @@ from fractions import Fraction
 from agent.layers.futures.policy.needs import cooldown_reason
 from agent.layers.futures.policy.targets import (
     DRIFT_REASONS,
-    REDUCING,
+    REDUCING_TRIGGERS,
     FuturesTrigger,
+    closing_suffices,
+    due_triggers,
     emergency_orders,
+    funding_notes,
     funding_trims,
-    funding_waits,
     known_breaches,
     orders_to_target,
     position_trims,
@@ -24,12 +26,10 @@ from agent.layers.futures.policy.targets import (
     stale_index_reason,
     stale_indexes,
     stress_need,
-    suffices,
     target_gross,
-    targeted,
-    triggered,
     unfinished_orders,
     unnamed_reasons,
+    without_hedges,
 )
 from agent.margin import account as margin
 from agent.margin.contract_sizes import index_bound_raw
@@ -52,7 +52,7 @@ from agent.model import (
 )
 from agent.units import BPS, Price, ceil_int, floor_int, sign_of
 
-DUST_PARTS = 10
+DUST_DIVISOR = 10
 """Divisor of the band, a share of the target notional: smaller changes are not worth an order."""
 BELOW_MINIMUM = "the order is below the venue's minimum"
 NO_MARKETS: Mapping[str, str] = {}
@@ -66,54 +66,78 @@ def plan_futures(  # noqa: PLR0913
     collateral_raw: int = 0,
     approved_raw: int = 0,
     goals: tuple[tuple[str, int], ...] = (),
-    waiting: Collection[str] = (),
+    waiting_markets: Collection[str] = (),
     opens_from_s: int = 0,
 ) -> FuturesPlan:
     """Plan the actions of one step; equal inputs give equal plans.
 
     `spot_value` is in quote base units (None: unknown). `collateral_raw` is the wallet's
     depositable balance in base units of the collateral token, `approved_raw` the deposit approved
-    in this step. `goals` are the final sizes of the step's reduction, `waiting` the markets whose
-    orders failed. No position is opened before `opens_from_s`, after an emergency. A step either
-    reduces or opens, so freed margin is not used again in the same plan. While a held market has no
-    fresh index, or is not named in the config, no position is opened, no margin is deposited, and
-    only the other markets are reduced. Unnamed markets are reduced too in an emergency, and for a
-    limit that the other positions alone cannot meet.
+    in this step. `goals` are the final sizes of the cycle's reduction, `waiting_markets` the
+    markets whose orders failed. No position is opened before `opens_from_s`, after an emergency. A
+    step either reduces or opens, so freed margin is not used again in the same plan. While a held
+    market has no fresh index, or is not named in the config, no position is opened, no margin is
+    deposited, and only the other markets are reduced. Unnamed markets are reduced too in an
+    emergency, and for a limit that the other positions alone cannot meet.
     """
-    stale = stale_indexes(account, policy, now_s)
-    untouched = {**unnamed_reasons(account), **stale}
-    if closing := emergency_orders(account, policy):
-        return reducing_plan(account, policy, closing, "liquidation", is_emergency=True, no=stale)
-    if rest := unfinished_orders(account, goals):
+    stale_reasons = stale_indexes(account, policy, now_s)
+    skipped_markets = {**unnamed_reasons(account), **stale_reasons}
+    if closing_sizes := emergency_orders(account, policy):
+        return reducing_plan(
+            account,
+            policy,
+            closing_sizes,
+            "liquidation",
+            is_emergency=True,
+            skipped_markets=stale_reasons,
+        )
+    if unfinished_sizes := unfinished_orders(account, goals):
         plan = reducing_plan(
-            account, policy, rest, FuturesTrigger.LEVERAGE.value, is_emergency=False, no=stale
+            account,
+            policy,
+            unfinished_sizes,
+            FuturesTrigger.LEVERAGE.value,
+            is_emergency=False,
+            skipped_markets=stale_reasons,
         )
         return replace(plan, reason="reduce every position by the same share")
-    fired = triggered(account, policy, spot_value)
-    if not fired:
+    fired_limits = due_triggers(account, policy, spot_value)
+    if not fired_limits:
         return FuturesPlan((), "", "all futures weights and limits are kept")
-    if fired[0] in REDUCING:
-        deposit = 0
-        if not untouched:
-            deposit = _deposit_raw(account, policy, spot_value, collateral_raw, approved_raw)
-        if not deposit:
-            if not suffices(account, policy, spot_value, {*waiting, *untouched}):
-                untouched = stale
-            orders = reduction_orders(account, policy, spot_value, {*waiting, *untouched})
-            cause = fired[0].value
-            return reducing_plan(account, policy, orders, cause, is_emergency=False, no=untouched)
-        return _deposit_plan(fired[0], deposit)
-    if fired[0] is FuturesTrigger.POSITION:
-        trims, cause = position_trims(account, policy), fired[0].value
-        trimming = reducing_plan(account, policy, trims, cause, is_emergency=False, no=untouched)
-        return replace(trimming, reason=f"{cause} is above its limit; trim the position")
-    if untouched:
-        return FuturesPlan((), "", f"no order: {next(iter(untouched.values()))}")
-    if fired[0] is FuturesTrigger.FUNDING:
-        trims = funding_trims(account, policy)
-        trimming = reducing_plan(account, policy, trims, fired[0].value, is_emergency=False)
-        return replace(trimming, reason=DRIFT_REASONS[fired[0]])
-    return _to_targets(account, policy, spot_value, fired[0], now_s, opens_from_s, waiting)
+    if fired_limits[0] in REDUCING_TRIGGERS:
+        deposit_raw = 0
+        if not skipped_markets:
+            deposit_raw = _deposit_raw(account, policy, spot_value, collateral_raw, approved_raw)
+        if not deposit_raw:
+            if not closing_suffices(
+                account, policy, spot_value, {*waiting_markets, *skipped_markets}
+            ):
+                skipped_markets = stale_reasons
+            orders = reduction_orders(
+                account, policy, spot_value, {*waiting_markets, *skipped_markets}
+            )
+            cause = fired_limits[0].value
+            return reducing_plan(
+                account, policy, orders, cause, is_emergency=False, skipped_markets=skipped_markets
+            )
+        return _deposit_plan(fired_limits[0], deposit_raw)
+    if fired_limits[0] is FuturesTrigger.POSITION:
+        trim_sizes, cause = position_trims(account, policy), fired_limits[0].value
+        trim_plan = reducing_plan(
+            account, policy, trim_sizes, cause, is_emergency=False, skipped_markets=skipped_markets
+        )
+        return replace(trim_plan, reason=f"{cause} is above its limit; trim the position")
+    if skipped_markets:
+        return FuturesPlan((), "", f"no order: {next(iter(skipped_markets.values()))}")
+    if fired_limits[0] is FuturesTrigger.FUNDING:
+        trim_sizes = funding_trims(account, policy)
+        trim_plan = reducing_plan(
+            account, policy, trim_sizes, fired_limits[0].value, is_emergency=False
+        )
+        return replace(trim_plan, reason=DRIFT_REASONS[fired_limits[0]])
+    return _to_targets(
+        account, policy, spot_value, fired_limits[0], now_s, opens_from_s, waiting_markets
+    )
 
 
 def top_up_raw(
@@ -123,7 +147,7 @@ def top_up_raw(
     utilisation and the stress move below their limits by the hysteresis; zero if no deposit can.
     """
     limits = policy.limits
-    keep = 1 - Fraction(hysteresis_bps, BPS)
+    limit_factor = 1 - Fraction(hysteresis_bps, BPS)
     value = margin.account_value_raw(account)
     gross = margin.gross_notional_raw(account)
     deposits = [Fraction(0)]
@@ -132,11 +156,15 @@ def top_up_raw(
             case "max_leverage" if not limits.max_leverage_bps:
                 return 0
             case "max_leverage":
-                deposits.append(gross * BPS / (keep * limits.max_leverage_bps) - value)
+                deposits.append(gross * BPS / (limit_factor * limits.max_leverage_bps) - value)
             case "max_utilisation":
-                deposits.append(_utilisation_gap(account, keep * limits.max_utilisation_bps / BPS))
+                deposits.append(
+                    _deposit_for_utilisation(
+                        account, limit_factor * limits.max_utilisation_bps / BPS
+                    )
+                )
             case "stress_move":
-                deposits.append(gross / keep * stress_need(account, policy) - value)
+                deposits.append(gross / limit_factor * stress_need(account, policy) - value)
             case "spot_multiple":
                 return 0
             case _:
@@ -158,18 +186,18 @@ def _deposit_raw(
     if not account.is_on_chain:
         return 0
     if approved_raw and approved_raw <= collateral_raw:
-        least = top_up_raw(account, policy, spot_value, 0)
-        if 0 < least <= approved_raw:
+        minimum_raw = top_up_raw(account, policy, spot_value, 0)
+        if 0 < minimum_raw <= approved_raw:
             return approved_raw
-    deposit = top_up_raw(account, policy, spot_value, policy.limits.hysteresis_bps)
-    return deposit if deposit <= collateral_raw else 0
+    deposit_raw = top_up_raw(account, policy, spot_value, policy.limits.hysteresis_bps)
+    return deposit_raw if deposit_raw <= collateral_raw else 0
 
 
-def _utilisation_gap(account: MarginAccount, most: Fraction) -> Fraction:
-    """Return the deposit d with initial / (value + d) = most."""
-    if most <= 0:
+def _deposit_for_utilisation(account: MarginAccount, limit: Fraction) -> Fraction:
+    """Return the deposit d with initial / (value + d) = limit."""
+    if limit <= 0:
         return Fraction(0)
-    return margin.initial_raw(account) / most - margin.account_value_raw(account)
+    return margin.initial_raw(account) / limit - margin.account_value_raw(account)
 
 
 def _deposit_plan(trigger: FuturesTrigger, deposit_raw: int) -> FuturesPlan:
@@ -190,23 +218,23 @@ def reducing_plan(
     trigger: str,
     *,
     is_emergency: bool,
-    no: Mapping[str, str] = NO_MARKETS,
+    skipped_markets: Mapping[str, str] = NO_MARKETS,
 ) -> FuturesPlan:
-    """Return a plan of reductions, largest notional first. Paused markets and the markets in `no`
+    """Return a plan of reductions, largest notional first. Paused markets and the markets in `skipped_markets`
     are skipped and listed with their reasons.
     """
     limits = policy.limits
-    slippage = limits.emergency_slippage_bps if is_emergency else limits.slippage_bps
-    orders, refused = [], []
+    slippage_bps = limits.emergency_slippage_bps if is_emergency else limits.slippage_bps
+    orders, refusals = [], []
     for market, size in sorted(
         ((account.market(name), size) for name, size in sizes.items()),
         key=lambda item: (-abs(item[1] * item[0].mark), item[0].market),
     ):
-        if why := no.get(market.market) or paused_reason(market):
-            refused.append(why)
+        if why := skipped_markets.get(market.market) or paused_reason(market):
+            refusals.append(why)
         else:
-            tradable = _at_least_minimum(account, market, size, slippage)
-            orders.append(market_order(market, tradable, slippage, is_reduce_only=True))
+            tradable_size = _at_least_minimum(account, market, size, slippage_bps)
+            orders.append(market_order(market, tradable_size, slippage_bps, is_reduce_only=True))
     reason = f"{trigger} is above its limit; reduce positions"
     if is_emergency:
         reason = "liquidation is near; close positions before it"
@@ -216,7 +244,7 @@ def reducing_plan(
         reason,
         is_reducing=True,
         is_emergency=is_emergency,
-        refused=tuple(refused),
+        refused=tuple(refusals),
     )
 
 
@@ -227,20 +255,21 @@ def _to_targets(
     trigger: FuturesTrigger,
     now_s: int,
     opens_from_s: int,
-    waiting: Collection[str],
+    waiting_markets: Collection[str],
 ) -> FuturesPlan:
-    """Return the orders to the targets: reductions first, openings cut to every limit, and so that
-    the notional stays at its target if a paused or `waiting` market is not reduced. Openings use
-    only the margin that was free before the reductions of the same step. A limit cuts all of them
-    by the same share. The limit on the largest share is judged after all orders.
+    """Return the orders to the targets, reductions first. Openings are cut to meet every limit, all
+    by the same share, and use only the margin that was free before the reductions of the same step.
+    If a market above its target is paused or in `waiting_markets` and cannot be reduced, they are
+    also cut so that the notional stays at its target. The limit on the largest share is judged
+    after all orders.
     """
     limits, orders = policy.limits, []
-    refused = list(funding_waits(account, policy))
-    dust = target_gross(account, policy) * policy.band_bps / BPS / DUST_PARTS
+    refusals = list(funding_notes(account, policy))
+    dust_notional = target_gross(account, policy) * policy.band_bps / BPS / DUST_DIVISOR
     sizes = {
         name: size
         for name, size in orders_to_target(account, policy).items()
-        if abs(size) * account.market(name).mark > dust
+        if abs(size) * account.market(name).mark > dust_notional
     }
     reductions = {
         name: size
@@ -250,35 +279,41 @@ def _to_targets(
     for name, size in reductions.items():
         market = account.market(name)
         if why := untradable_reason(account, market, size, limits.slippage_bps):
-            refused.append(why)
+            refusals.append(why)
         else:
             orders.append(market_order(market, size, limits.slippage_bps, is_reduce_only=True))
     openings = {}
-    waits = cooldown_reason(opens_from_s, now_s)
-    refused += [waits] if waits and sizes.keys() - reductions.keys() else []
+    cooldown_text = cooldown_reason(opens_from_s, now_s)
+    refusals += [cooldown_text] if cooldown_text and sizes.keys() - reductions.keys() else []
     for name, size in sizes.items():
-        if name in reductions or waits:
+        if name in reductions or cooldown_text:
             continue
         market = account.market(name)
         if why := _no_order_reason(market, size, policy, now_s):
-            refused.append(why)
+            refusals.append(why)
         else:
             openings[name] = size
-    reduced = [order for order in orders if order.market not in waiting]
-    opened, notes = _cut_openings(account, policy, spot_value, openings)
-    moved = openings.keys() | {order.market for order in reduced}
-    if any(account.size_raw(name) for name in sizes.keys() - moved):
-        opened, cut = _within_target(account, policy, opened, reduced)
-        notes += cut
-    orders += [order for order in opened if abs(order.size_raw) * _mark(account, order) > dust]
-    orders, large = _without_oversized(account, policy, orders)
+    expected_reductions = [order for order in orders if order.market not in waiting_markets]
+    opening_orders, notes = _cut_openings(account, policy, spot_value, openings)
+    changed_markets = openings.keys() | {order.market for order in expected_reductions}
+    if any(account.size_raw(name) for name in sizes.keys() - changed_markets):
+        opening_orders, cut_notes = _within_target(
+            account, policy, opening_orders, expected_reductions
+        )
+        notes += cut_notes
+    orders += [
+        order
+        for order in opening_orders
+        if abs(order.size_raw) * _mark(account, order) > dust_notional
+    ]
+    orders, oversized_notes = _without_oversized(account, policy, orders)
     reason = DRIFT_REASONS[trigger]
     return FuturesPlan(
         tuple(orders),
         trigger.value,
         reason if orders else f"{reason}, but no order is possible",
         is_reducing=bool(orders) and all(order.is_reduce_only for order in orders),
-        refused=(*refused, *notes, *large),
+        refused=(*refusals, *notes, *oversized_notes),
     )
 
 
@@ -290,8 +325,8 @@ def _no_order_reason(market: PerpMarket, size_raw: int, policy: FuturesPolicy, n
     """Return why an opening is not ordered at any size; empty if it may be."""
     if why := stale_index_reason(market, policy, now_s) or no_opening_reason(market, policy):
         return why
-    slippage = Fraction(policy.limits.slippage_bps, BPS)
-    if sign_of(size_raw) * (market.mark / market.index - 1) > slippage:
+    slippage_share = Fraction(policy.limits.slippage_bps, BPS)
+    if sign_of(size_raw) * (market.mark / market.index - 1) > slippage_share:
         return (
             f"the mark of {market.symbol} is {abs(float(market.mark / market.index - 1)) * 100:.2f}"
             " % off its index, beyond the bound of an order"
@@ -329,26 +364,28 @@ def _within_target(
     """Return the openings cut by the same share so that, after the `reductions`, the notional stays
     at its target although another position is above its own and is not reduced.
     """
-    slippage = policy.limits.slippage_bps
-    freed = sum(abs(order.size_raw) * _mark(account, order) for order in reductions)
-    gross = margin.gross_notional_raw
-    hedged = gross(account) - gross(targeted(account, policy))
-    most = target_gross(account, policy) + freed + hedged
+    slippage_bps = policy.limits.slippage_bps
+    reduced_gross = sum(abs(order.size_raw) * _mark(account, order) for order in reductions)
+    gross_of = margin.gross_notional_raw
+    hedge_gross = gross_of(account) - gross_of(without_hedges(account, policy))
+    max_gross = target_gross(account, policy) + reduced_gross + hedge_gross
     sizes = {order.market: order.size_raw for order in openings}
     orders, notes = [], []
-    for name, size in sizes_within_gross(account, sizes, most).items():
+    for name, size in sizes_within_gross(account, sizes, max_gross).items():
         market = account.market(name)
         if size != sizes[name]:
             notes.append(f"{market.symbol} is cut so that the notional stays at its target")
-        if size and not _is_below_minimum(account, market, size, slippage):
-            orders.append(_cut_order(account, market, size, slippage))
+        if size and not _is_below_minimum(account, market, size, slippage_bps):
+            orders.append(_cut_order(account, market, size, slippage_bps))
     return orders, notes
 
 
 def _cut_order(
     account: MarginAccount, market: PerpMarket, size_raw: int, slippage_bps: int
 ) -> PerpOrder:
-    """Return the order of an opening after its cut, by which a flip may have become a reduction."""
+    """Return the order of a cut opening. An order that was to reverse a position may now only
+    reduce it.
+    """
     order = market_order(market, size_raw, slippage_bps, is_reduce_only=False)
     return replace(order, is_reduce_only=is_reduction(account, order))
 
@@ -361,22 +398,22 @@ def _without_oversized(
     """
     notes: list[str] = []
     while True:
-        after = account
+        account_after = account
         for order in orders:
-            after = after_fill_at_bound(after, order)
-        large = oversized(after, policy.limits, policy.leverage_bps)
-        dropped = [
+            account_after = after_fill_at_bound(account_after, order)
+        oversized_shares = oversized(account_after, policy.limits, policy.leverage_bps)
+        dropped_orders = [
             perp_order
             for perp_order in orders
-            if not perp_order.is_reduce_only and perp_order.market in large
+            if not perp_order.is_reduce_only and perp_order.market in oversized_shares
         ]
-        if not dropped:
+        if not dropped_orders:
             return orders, notes
-        orders = [order for order in orders if order not in dropped]
+        orders = [order for order in orders if order not in dropped_orders]
         notes += [
             f"{account.market(order.market).symbol} is not opened: it would be"
-            f" {float(large[order.market]) * 100:.2f} % of the total notional"
-            for order in dropped
+            f" {float(oversized_shares[order.market]) * 100:.2f} % of the total notional"
+            for order in dropped_orders
         ]
 
 
@@ -405,23 +442,25 @@ def untradable_reason(
 
 
 def smaller_orders(
-    account: MarginAccount, plan: FuturesPlan, limits: FuturesLimits, parts: Mapping[str, int]
+    account: MarginAccount, plan: FuturesPlan, limits: FuturesLimits, divisors: Mapping[str, int]
 ) -> tuple[PerpOrder, ...]:
     """Return the orders of a plan, each divided by the divisor of its market, because a thin pool
     may fill a smaller order. Sizes are whole lots, at least one.
     """
-    slippage = limits.emergency_slippage_bps if plan.is_emergency else limits.slippage_bps
+    slippage_bps = limits.emergency_slippage_bps if plan.is_emergency else limits.slippage_bps
     orders = []
     for order in plan.orders:
-        divisor = parts.get(order.market, 1)
+        divisor = divisors.get(order.market, 1)
         if divisor == 1:
             orders.append(order)
             continue
         market = account.market(order.market)
         lots = max(1, abs(order.size_raw) // (market.lot_raw * divisor))
         size = min(abs(order.size_raw), lots * market.lot_raw)
-        signed = size if order.size_raw > 0 else -size
-        orders.append(market_order(market, signed, slippage, is_reduce_only=order.is_reduce_only))
+        signed_size = size if order.size_raw > 0 else -size
+        orders.append(
+            market_order(market, signed_size, slippage_bps, is_reduce_only=order.is_reduce_only)
+        )
     return tuple(orders)
 
 
@@ -431,14 +470,14 @@ def cut_reductions(
     """Return the orders cut to a share of their size, in whole lots rounded down; orders below one
     lot or the venue's smallest order are left out.
     """
-    cut = []
+    cut_orders = []
     for order in orders:
         market = account.market(order.market)
         lots = floor_int(abs(order.size_raw) * share / market.lot_raw)
         size = lots * market.lot_raw if order.size_raw > 0 else -lots * market.lot_raw
         if size and not _is_below_minimum(account, market, size, limits.slippage_bps):
-            cut.append(market_order(market, size, limits.slippage_bps, is_reduce_only=True))
-    return cut
+            cut_orders.append(market_order(market, size, limits.slippage_bps, is_reduce_only=True))
+    return cut_orders
 
 
 def _is_below_minimum(
@@ -458,16 +497,16 @@ def _at_least_minimum(
     """
     if not _is_below_minimum(account, market, size_raw, slippage_bps):
         return size_raw
-    one_lot_raw = index_bound_raw(market, market.lot_raw * sign_of(size_raw), slippage_bps)
-    lots = ceil_int(Fraction(market.min_notional_raw, max(1, one_lot_raw - 1)))
-    enlarged = lots * market.lot_raw * sign_of(size_raw)
+    lot_bound_raw = index_bound_raw(market, market.lot_raw * sign_of(size_raw), slippage_bps)
+    lots = ceil_int(Fraction(market.min_notional_raw, max(1, lot_bound_raw - 1)))
+    enlarged_raw = lots * market.lot_raw * sign_of(size_raw)
     position_raw = account.size_raw(market.market)
-    return enlarged if abs(enlarged) <= abs(position_raw) else -position_raw
+    return enlarged_raw if abs(enlarged_raw) <= abs(position_raw) else -position_raw
 
 
 def market_order(
     market: PerpMarket, size_raw: int, slippage_bps: int, *, is_reduce_only: bool
 ) -> PerpOrder:
     """Return a market order of this size, with its bound relative to the index."""
-    bound = index_bound_raw(market, size_raw, slippage_bps)
-    return PerpOrder(market.market, size_raw, PerpOrderKind.MARKET, bound, is_reduce_only)
+    bound_raw = index_bound_raw(market, size_raw, slippage_bps)
+    return PerpOrder(market.market, size_raw, PerpOrderKind.MARKET, bound_raw, is_reduce_only)

@@ -24,18 +24,18 @@ from agent.layers.futures.policy.needs import (
     ORDER_GAS,
     RESTING_STOP,
     STOPS_CHANGE,
-    backing_off,
+    back_off_reason,
     depositable_raw,
     due_stops,
     futures_need,
-    left_to_reduce,
     planned_account,
+    reduction_budget_left,
     reopening_s,
     spot_value_in_quote,
     stale_markets,
     untouched_markets,
 )
-from agent.layers.futures.policy.targets import LIMITED, REDUCING, FuturesTrigger
+from agent.layers.futures.policy.targets import LIMIT_TRIGGERS, REDUCING_TRIGGERS, FuturesTrigger
 from agent.layers.futures.state import (
     FuturesState,
     futures_policy,
@@ -90,7 +90,7 @@ HEDGE_MARGIN = "hedge_margin"
 """Trigger of the deposit that a hedge needs first."""
 LIQUIDATION = "liquidation"
 """Trigger of emergency orders."""
-ENDING_HEDGES = (*(trigger.value for trigger in REDUCING), LIQUIDATION)
+HEDGE_CLOSING_TRIGGERS = (*(trigger.value for trigger in REDUCING_TRIGGERS), LIQUIDATION)
 """Triggers whose purchases close hedges first."""
 
 
@@ -101,11 +101,13 @@ def plan_decision(step: StepInput, decided: DecisionResult) -> Plan | StepInput:
     decision = decided.decision
     if not isinstance(decision, AdjustFutures):
         raise TypeError(f"{type(decision).__name__} is not a decision of the futures layer")
-    plan = plan_adjustment(step, decision, decided.drifts)
-    if isinstance(plan, Plan):
-        return plan
+    plan_or_reason = plan_adjustment(step, decision, decided.drifts)
+    if isinstance(plan_or_reason, Plan):
+        return plan_or_reason
     why = decision.reason.partition("; spot: ")[0]  # the spot proposal repeats its own reason
-    obstacle = plan.removeprefix(f"{why.removeprefix('futures: ')}, but ")  # it repeats the reason
+    obstacle = plan_or_reason.removeprefix(
+        f"{why.removeprefix('futures: ')}, but "
+    )  # it repeats the reason
     return hold_futures(step, f"{why}, but {obstacle}")
 
 
@@ -140,13 +142,13 @@ def plan_adjustment(
     if account is None or policy is None:
         return account_fault(step.snapshot, policy) or "the margin account is unknown"
     if decision.closes:
-        planned = closing_plan(
+        actions_plan = closing_plan(
             step.snapshot, futures_policy(step), decision.closes, decision.reason
         )
     else:
-        planned_from = planned_account(step, drifts) or account
-        planned = plan_futures(
-            planned_from,
+        planning_account = planned_account(step, drifts) or account
+        actions_plan = plan_futures(
+            planning_account,
             policy,
             spot_value_in_quote(step, drifts),
             step.snapshot.head.timestamp_s,
@@ -156,73 +158,81 @@ def plan_adjustment(
             [
                 position.market
                 for position in account.positions
-                if backing_off(step.snapshot, step.history, position.market)
+                if back_off_reason(step.snapshot, step.history, position.market)
             ],
             reopening_s(policy, futures_state(step)),
         )
-        if planned_from is not account:
-            planned = beside_resting(account, planned)
-        planned = _hedges_first(step.snapshot, step.history, futures_policy(step), planned)
-    parts = dict(futures_progress(step).order_parts)
-    planned = replace(planned, orders=smaller_orders(account, planned, policy.limits, parts))
-    orders, refused = [], list(planned.refused)
-    longest_s = failures.FIRST_WAIT_S if planned.is_emergency else failures.LONGEST_WAIT_S
-    for order in planned.orders:
-        if back_off := backing_off(step.snapshot, step.history, order.market, longest_s):
-            refused.append(f"{account.market(order.market).symbol}: {back_off}")
+        if planning_account is not account:
+            actions_plan = beside_resting(account, actions_plan)
+        actions_plan = _closing_hedges_first(
+            step.snapshot, step.history, futures_policy(step), actions_plan
+        )
+    divisors = dict(futures_progress(step).order_parts)
+    actions_plan = replace(
+        actions_plan, orders=smaller_orders(account, actions_plan, policy.limits, divisors)
+    )
+    orders, refusals = [], list(actions_plan.refused)
+    longest_wait_s = failures.FIRST_WAIT_S if actions_plan.is_emergency else failures.LONGEST_WAIT_S
+    for order in actions_plan.orders:
+        if back_off := back_off_reason(step.snapshot, step.history, order.market, longest_wait_s):
+            refusals.append(f"{account.market(order.market).symbol}: {back_off}")
         else:
             orders.append(order)
-    if cut := _over_budget(step, planned, orders, drifts):
-        orders, why = cut
-        refused.append(why)
-    stops = (
+    if budget_cut := _cut_to_budget(step, actions_plan, orders, drifts):
+        orders, why = budget_cut
+        refusals.append(why)
+    stop_changes = (
         ()
-        if orders or planned.account_actions
+        if orders or actions_plan.account_actions
         else due_stops(step.snapshot, step.history, futures_policy(step))
     )
-    if cut and not orders and not stops:
-        return "; ".join(refused)
-    if stops:
-        planned = FuturesPlan((), RESTING_STOP, STOPS_CHANGE, resting=stops)
-    elif not orders and not planned.account_actions:
-        if not (deposit_raw := _last_deposit_raw(step, planned, drifts)):
-            return "; ".join([planned.reason, *refused])
-        planned = replace(
-            planned,
-            reason=f"{planned.trigger} is above its limit and no reduction is possible now:"
+    if budget_cut and not orders and not stop_changes:
+        return "; ".join(refusals)
+    if stop_changes:
+        actions_plan = FuturesPlan((), RESTING_STOP, STOPS_CHANGE, resting=stop_changes)
+    elif not orders and not actions_plan.account_actions:
+        if not (deposit_raw := _last_deposit_raw(step, actions_plan, drifts)):
+            return "; ".join([actions_plan.reason, *refusals])
+        actions_plan = replace(
+            actions_plan,
+            reason=f"{actions_plan.trigger} is above its limit and no reduction is possible now:"
             " margin is deposited",
             account_actions=(MarginDeposit(deposit_raw),),
             is_emergency=False,
         )
     futures = replace(
-        planned,
-        orders=as_limit_orders(account, policy, planned.trigger, orders),
-        refused=tuple(refused),
+        actions_plan,
+        orders=as_limit_orders(account, policy, actions_plan.trigger, orders),
+        refused=tuple(refusals),
         is_reducing=all(order.is_reduce_only for order in orders),
         hedges=_hedges_left(
-            step.snapshot, futures_policy(step), futures_state(step), decision, planned, orders
+            step.snapshot, futures_policy(step), futures_state(step), decision, actions_plan, orders
         ),
     )
     decision = replace(decision, is_reducing=futures.is_reducing)
     plan = futures_plan(step, decision, futures, account, drifts)
-    return not_worth_it(step.snapshot, step.portfolio, step.limits, plan, account) or plan
+    return uneconomic_reason(step.snapshot, step.portfolio, step.limits, plan, account) or plan
 
 
-def beside_resting(account: MarginAccount, planned: FuturesPlan) -> FuturesPlan:
+def beside_resting(account: MarginAccount, account_plan: FuturesPlan) -> FuturesPlan:
     """Return a plan of the account as if its resting orders were filled without the orders in their
     markets. If only those orders would breach a limit, nothing is reduced: they end first.
     """
-    if planned.trigger in {trigger.value for trigger in LIMITED}:
+    if account_plan.trigger in {trigger.value for trigger in LIMIT_TRIGGERS}:
         return FuturesPlan((), "", "resting orders would breach a limit")
-    resting = {order.market for order in account.resting}
+    markets_with_order = {order.market for order in account.resting}
     waiting_markets = [
-        perp_order.market for perp_order in planned.orders if perp_order.market in resting
+        perp_order.market
+        for perp_order in account_plan.orders
+        if perp_order.market in markets_with_order
     ]
     return replace(
-        planned,
-        orders=tuple(order for order in planned.orders if order.market not in resting),
+        account_plan,
+        orders=tuple(
+            order for order in account_plan.orders if order.market not in markets_with_order
+        ),
         refused=(
-            *planned.refused,
+            *account_plan.refused,
             *(
                 f"{account.market(name).symbol}: an order rests at the venue"
                 for name in waiting_markets
@@ -232,34 +242,40 @@ def beside_resting(account: MarginAccount, planned: FuturesPlan) -> FuturesPlan:
 
 
 def plan_now(
-    step: StepInput, policy: FuturesPolicy, drifts: Sequence[AssetDrift], spot: Fraction | None
+    step: StepInput,
+    policy: FuturesPolicy,
+    drifts: Sequence[AssetDrift],
+    spot_value: Fraction | None,
 ) -> FuturesPlan | None:
     """Return the plan of now beside the orders that rest, with orders that await a confirmation;
     None without an account.
     """
     account, now_s = margin_account(step.snapshot), step.snapshot.head.timestamp_s
-    if account is None or (planned_from := planned_account(step, drifts)) is None:
+    if account is None or (planning_account := planned_account(step, drifts)) is None:
         return None
     plan = plan_futures(
-        planned_from,
+        planning_account,
         replace(policy, ask=()),
-        spot,
+        spot_value,
         now_s,
         depositable_raw(step, drifts),
         opens_from_s=reopening_s(futures_policy(step), futures_state(step)),
     )
-    if planned_from is not account:
+    if planning_account is not account:
         plan = beside_resting(account, plan)
     return replace(plan, orders=as_limit_orders(account, policy, plan.trigger, plan.orders))
 
 
 def plan_and_hold(
-    step: StepInput, policy: FuturesPolicy, drifts: Sequence[AssetDrift], spot: Fraction | None
+    step: StepInput,
+    policy: FuturesPolicy,
+    drifts: Sequence[AssetDrift],
+    spot_value: Fraction | None,
 ) -> tuple[FuturesPlan | None, str]:
     """Return the plan of now without the orders that wait in their market, and why the agent sends
     none of it (empty if it does, or waits for a confirmation).
     """
-    plan = plan_now(step, policy, drifts, spot)
+    plan = plan_now(step, policy, drifts, spot_value)
     if plan is None or not plan.actions:
         return plan, ""
     if futures_progress(step).held:
@@ -283,8 +299,8 @@ def as_limit_orders(
     `policy.order_kind`. A limit order has its bound as its price, a post-only one the middle of the
     book if that is better.
     """
-    opens = trigger in (FuturesTrigger.DRIFT.value, FuturesTrigger.LEVERAGE_DRIFT.value)
-    if account.is_on_chain or not policy.order_kind.rests or not opens:
+    opens_to_target = trigger in (FuturesTrigger.DRIFT.value, FuturesTrigger.LEVERAGE_DRIFT.value)
+    if account.is_on_chain or not policy.order_kind.rests or not opens_to_target:
         return tuple(orders)
     return tuple(
         order
@@ -297,17 +313,17 @@ def as_limit_orders(
 def _limit_order(market: PerpMarket, order: PerpOrder, kind: PerpOrderKind) -> PerpOrder:
     bound_raw = order.bound_raw
     if kind is PerpOrderKind.POST_ONLY:
-        quote = abs(order.size_raw) * (market.mid or market.mark)
+        mid_value = abs(order.size_raw) * (market.mid or market.mark)
         if order.size_raw > 0:
-            bound_raw = min(bound_raw, ceil_int(quote))
+            bound_raw = min(bound_raw, ceil_int(mid_value))
         else:
-            bound_raw = max(bound_raw, floor_int(quote))
+            bound_raw = max(bound_raw, floor_int(mid_value))
     return replace(order, kind=kind, bound_raw=bound_raw)
 
 
-def _over_budget(
+def _cut_to_budget(
     step: StepInput,
-    planned: FuturesPlan,
+    account_plan: FuturesPlan,
     orders: Sequence[PerpOrder],
     drifts: tuple[AssetDrift, ...],
 ) -> tuple[list[PerpOrder], str] | None:
@@ -317,11 +333,11 @@ def _over_budget(
     """
     account, policy = margin_account(step.snapshot), futures_policy(step)
     reductions = [order for order in orders if order.is_reduce_only]
-    if account is None or policy is None or planned.is_emergency or not reductions:
+    if account is None or policy is None or account_plan.is_emergency or not reductions:
         return None
-    if planned.trigger == CLOSE_HEDGE:
+    if account_plan.trigger == CLOSE_HEDGE:
         return None
-    budget_left = left_to_reduce(step, spot_value_in_quote(step, drifts))
+    budget_left = reduction_budget_left(step, spot_value_in_quote(step, drifts))
     notional = sum(
         (abs(order.size_raw) * account.market(order.market).index for order in reductions),
         Fraction(0),
@@ -338,7 +354,7 @@ def _over_budget(
     )
 
 
-def not_worth_it(
+def uneconomic_reason(
     snapshot: Snapshot, portfolio: Portfolio, limits: Limits, plan: Plan, account: MarginAccount
 ) -> str:
     """Return why the orders of a plan are not worth their cost: fees and basis at the mark, plus
@@ -366,20 +382,26 @@ def not_worth_it(
     )
 
 
-def _last_deposit_raw(step: StepInput, planned: FuturesPlan, drifts: tuple[AssetDrift, ...]) -> int:
+def _last_deposit_raw(
+    step: StepInput, account_plan: FuturesPlan, drifts: tuple[AssetDrift, ...]
+) -> int:
     """Return the deposit to make if all reductions are refused or failing, for example because a
     pool is held beyond their bounds: the depositable balance, at most the amount that restores the
     limits. Zero for other plans, while an index is stale, and below limits.min_trade.
     """
     account, policy = margin_account(step.snapshot), futures_policy(step)
-    if account is None or policy is None or planned.trigger not in ENDING_HEDGES:
+    if account is None or policy is None or account_plan.trigger not in HEDGE_CLOSING_TRIGGERS:
         return 0
-    if not planned.orders or not account.is_on_chain or untouched_markets(step.snapshot, policy):
+    if (
+        not account_plan.orders
+        or not account.is_on_chain
+        or untouched_markets(step.snapshot, policy)
+    ):
         return 0
-    top_up = top_up_raw(account, policy, None, policy.limits.hysteresis_bps)
-    depositable = deposit_at_hand_raw(step, drifts)
-    approved = approved_raw(step.snapshot, step.progress.spend_caps, policy)
-    deposit = approved if 0 < approved <= depositable else min(top_up, depositable)
+    missing_raw = top_up_raw(account, policy, None, policy.limits.hysteresis_bps)
+    at_hand_raw = deposit_at_hand_raw(step, drifts)
+    allowed_raw = approved_raw(step.snapshot, step.progress.spend_caps, policy)
+    deposit = allowed_raw if 0 < allowed_raw <= at_hand_raw else min(missing_raw, at_hand_raw)
     return deposit if deposit >= max(1, step.limits.min_trade or 0) else 0
 
 
@@ -394,11 +416,13 @@ def approved_raw(
     snapshot: Snapshot, spend_caps: tuple[tuple[str, int], ...], policy: FuturesPolicy
 ) -> int:
     """Return the deposit approved for the vault in this step; zero if there is none."""
-    approved = dict(spend_caps).get(policy.collateral, 0)
+    spend_cap_raw = dict(spend_caps).get(policy.collateral, 0)
     allowances = {
         (allowance.token, allowance.spender): allowance.raw for allowance in snapshot.allowances
     }
-    return approved if allowances.get((policy.collateral, policy.vault)) == approved else 0
+    return (
+        spend_cap_raw if allowances.get((policy.collateral, policy.vault)) == spend_cap_raw else 0
+    )
 
 
 def _hedges_left(
@@ -406,21 +430,21 @@ def _hedges_left(
     policy: FuturesPolicy | None,
     state: FuturesState,
     decision: AdjustFutures,
-    planned: FuturesPlan,
+    account_plan: FuturesPlan,
     orders: Sequence[PerpOrder],
 ) -> tuple[Hedge, ...]:
     """Return the hedges after the first order; the current hedges if a margin move comes first."""
-    if planned.account_actions or not orders:
+    if account_plan.account_actions or not orders:
         return state.hedges
-    first = orders[0]
-    closes_hedges = bool(decision.closes) or planned.trigger in ENDING_HEDGES
+    first_order = orders[0]
+    closes_hedges = bool(decision.closes) or account_plan.trigger in HEDGE_CLOSING_TRIGGERS
     return hedges_after(
         snapshot,
         policy,
         state,
-        first.market,
-        first.size_raw,
-        closes=closes_hedges and first.size_raw > 0,
+        first_order.market,
+        first_order.size_raw,
+        closes=closes_hedges and first_order.size_raw > 0,
     )
 
 
@@ -433,35 +457,35 @@ def closing_plan(
     account = margin_account(snapshot)
     if account is None or policy is None:
         return FuturesPlan((), CLOSE_HEDGE, reason)
-    size = -sum(hedge.size_raw for hedge in policy.hedges if hedge.market == market)
+    size_raw = -sum(hedge.size_raw for hedge in policy.hedges if hedge.market == market)
     perp_market = account.market(market)
-    if why := untradable_reason(account, perp_market, size, policy.limits.slippage_bps):
+    if why := untradable_reason(account, perp_market, size_raw, policy.limits.slippage_bps):
         return FuturesPlan((), CLOSE_HEDGE, reason, refused=(why,))
-    order = market_order(perp_market, size, policy.limits.slippage_bps, is_reduce_only=True)
-    reduces = is_reduction(account, order)
+    order = market_order(perp_market, size_raw, policy.limits.slippage_bps, is_reduce_only=True)
+    is_reducing = is_reduction(account, order)
     return FuturesPlan(
-        (replace(order, is_reduce_only=reduces),), CLOSE_HEDGE, reason, is_reducing=reduces
+        (replace(order, is_reduce_only=is_reducing),), CLOSE_HEDGE, reason, is_reducing=is_reducing
     )
 
 
-def _hedges_first(
-    snapshot: Snapshot, history: History, policy: FuturesPolicy | None, planned: FuturesPlan
+def _closing_hedges_first(
+    snapshot: Snapshot, history: History, policy: FuturesPolicy | None, account_plan: FuturesPlan
 ) -> FuturesPlan:
     """Return the plan or, if closing a hedge provides a reduction that a limit requires, the plan
     that closes the first such hedge.
     """
-    limits = {trigger.value for trigger in REDUCING}
-    if not planned.orders or planned.trigger not in limits or policy is None:
-        return planned
+    reducing_triggers = {trigger.value for trigger in REDUCING_TRIGGERS}
+    if not account_plan.orders or account_plan.trigger not in reducing_triggers or policy is None:
+        return account_plan
     for hedge in policy.hedges:
-        closing = closing_plan(snapshot, policy, hedge.market, "")
-        blocked_reason = stale_markets(snapshot, policy).get(hedge.market) or backing_off(
+        hedge_plan = closing_plan(snapshot, policy, hedge.market, "")
+        blocked_reason = stale_markets(snapshot, policy).get(hedge.market) or back_off_reason(
             snapshot, history, hedge.market
         )
-        if closing.is_reducing and not blocked_reason:
-            reason = f"{planned.trigger} is above its limit; close a hedge first"
-            return replace(closing, trigger=planned.trigger, reason=reason)
-    return planned
+        if hedge_plan.is_reducing and not blocked_reason:
+            reason = f"{account_plan.trigger} is above its limit; close a hedge first"
+            return replace(hedge_plan, trigger=account_plan.trigger, reason=reason)
+    return account_plan
 
 
 def futures_plan(
@@ -485,7 +509,7 @@ def futures_plan(
     gas_units = sum(map(action_gas, futures.actions)) if account.is_on_chain else 0
     coin_price = prices.get(step.portfolio.wrapped_native, Fraction(0))
     snapshot = step.snapshot
-    price_wei = snapshot.inclusion_price_wei
+    gas_price_wei = snapshot.inclusion_price_wei
     fees = sum((fee_raw(account, order) for order in futures.orders), 0)
     zero = Fraction(0)
     horizon_s = 0 if policy is None else policy.funding_horizon_s
@@ -508,7 +532,7 @@ def futures_plan(
             fees / quote_per_numeraire(step.snapshot, step.portfolio),
             zero,
             zero,
-            gas_units * price_wei * coin_price,
+            gas_units * gas_price_wei * coin_price,
             funding=funding_raw(account, futures.orders, horizon_s)
             / quote_per_numeraire(step.snapshot, step.portfolio),
         ),

@@ -51,12 +51,12 @@ from agent.policy.decision import DecisionResult
 from agent.units import BPS, decimal_text
 
 
-def move_command(asked: MoveMargin) -> str:
+def move_command(request: MoveMargin) -> str:
     """Return the owner's command of a margin move or delegate change."""
-    return "delegate" if isinstance(asked.action, DelegateChange) else "margin"
+    return "delegate" if isinstance(request.action, DelegateChange) else "margin"
 
 
-def hedge_by_owner(asked: OpenHedge | CloseHedge) -> Proposer:
+def hedge_by_owner(request: OpenHedge | CloseHedge) -> Proposer:
     """Return the proposer that shorts part of a token's excess over its target, or closes its
     hedge, and then holds.
     """
@@ -65,28 +65,28 @@ def hedge_by_owner(asked: OpenHedge | CloseHedge) -> Proposer:
         decided = decide(step)
         if isinstance(decided.decision, Halt):
             return Proposal(decided, None)
-        label = step.portfolio.token(asked.token).label
+        label = step.portfolio.token(request.token).label
         policy = futures_policy(step)
-        if isinstance(asked, OpenHedge):
+        if isinstance(request, OpenHedge):
             if futures_progress(step).after_hedge:
-                return Proposal(_decided(step, Hold(f"{label} is hedged")), None)
-            plan = hedges.open_by_owner(step, decided, asked.token, asked.ratio_bps)
-        elif policy is None or all(hedge.token != asked.token for hedge in policy.hedges):
-            return Proposal(_decided(step, Hold(f"{label} has no open hedge")), None)
+                return Proposal(_decision_result(step, Hold(f"{label} is hedged")), None)
+            plan = hedges.open_by_owner(step, decided, request.token, request.ratio_bps)
+        elif policy is None or all(hedge.token != request.token for hedge in policy.hedges):
+            return Proposal(_decision_result(step, Hold(f"{label} has no open hedge")), None)
         else:
-            plan = hedges.close_by_owner(step, decided, asked.token)
-        return Proposal(_decided(step, plan.decision), plan)
+            plan = hedges.close_by_owner(step, decided, request.token)
+        return Proposal(_decision_result(step, plan.decision), plan)
 
     return propose
 
 
-def move_margin(asked: MoveMargin) -> Proposer:
+def move_margin(request: MoveMargin) -> Proposer:
     """Return the proposer of one requested margin move or delegate change."""
-    action = asked.action
+    action = request.action
 
     def propose(step: StepInput) -> Proposal:
-        ends = isinstance(action, DelegateChange) and not action.is_allowed
-        if ends and (policy := futures_policy(step)) is not None and policy.vault:
+        is_revocation = isinstance(action, DelegateChange) and not action.is_allowed
+        if is_revocation and (policy := futures_policy(step)) is not None and policy.vault:
             # with a stolen key the account can be made unreadable
             account = margin_account(step.snapshot) or UNREAD_ACCOUNT
         else:
@@ -99,16 +99,16 @@ def move_margin(asked: MoveMargin) -> Proposer:
         reason = _reason(step.portfolio, futures_policy(step), action)
         is_deposit = isinstance(action, MarginDeposit)
         plan = FuturesPlan((), "", reason, (action,), is_reducing=is_deposit)
-        return by_owner(step, AdjustFutures(reason, is_deposit, by_owner=True), plan, account)
+        return owner_proposal(step, AdjustFutures(reason, is_deposit, by_owner=True), plan, account)
 
     return propose
 
 
-def deleverage(asked: Deleverage) -> Proposer:
-    """Return the proposer of the owner's reduction: one order per plan, each market once per step.
+def deleverage(request: Deleverage) -> Proposer:
+    """Return the proposer of the owner's reduction: one order per plan, each market once per cycle.
     It holds once nothing is left to reduce.
     """
-    leverage_bps, symbol = asked.leverage_bps, asked.symbol
+    leverage_bps, symbol = request.leverage_bps, request.symbol
 
     def propose(step: StepInput) -> Proposal:
         account = require_account(step.snapshot, futures_policy(step))
@@ -118,56 +118,61 @@ def deleverage(asked: Deleverage) -> Proposer:
             raise Refused(
                 f"nothing is reduced: {futures_progress(step).held}", remedy="see trimtab doctor"
             )
-        sizes, stale = (
-            _sizes(futures_progress(step), policy, account, leverage_bps, symbol),
+        sizes, stale_reasons = (
+            _remaining_orders(futures_progress(step), policy, account, leverage_bps, symbol),
             stale_markets(step.snapshot, futures_policy(step)),
         )
-        if stale and stale.keys() >= sizes.keys():
-            why = ", ".join(stale.values())
+        if stale_reasons and stale_reasons.keys() >= sizes.keys():
+            why = ", ".join(stale_reasons.values())
             raise Refused(f"nothing is reduced: {why}", remedy="see trimtab margin")
-        reason = _goal(leverage_bps, symbol)
-        plan = reducing_plan(account, policy, sizes, "", is_emergency=False, no=stale)
+        reason = _reduction_text(leverage_bps, symbol)
+        plan = reducing_plan(
+            account, policy, sizes, "", is_emergency=False, skipped_markets=stale_reasons
+        )
         if not plan.orders:
-            state = (
+            state_text = (
                 "; ".join(plan.refused) or f"leverage is {multiple_text(margin.leverage(account))}"
             )
             return Proposal(
-                _decided(step, Hold(f"{reason}: {state}, nothing is left to reduce")), None
+                _decision_result(step, Hold(f"{reason}: {state_text}, nothing is left to reduce")),
+                None,
             )
         decision = AdjustFutures(reason, is_reducing=True, by_owner=True)
-        return by_owner(step, decision, replace(plan, reason=reason), account)
+        return owner_proposal(step, decision, replace(plan, reason=reason), account)
 
     return propose
 
 
-def _sizes(
+def _remaining_orders(
     progress: FuturesProgress,
     policy: FuturesPolicy,
     account: MarginAccount,
     leverage_bps: int | None,
     symbol: str,
 ) -> dict[str, int]:
-    """Return the remaining orders of this step. Raises Refused for an unknown market."""
+    """Return the remaining orders of this cycle. Raises Refused for an unknown market."""
     markets = [market.market for market in account.markets if symbol in ("", market.symbol)]
     if not markets and progress.reduced_markets:
-        return {}  # a market without a row in the config, closed in this step
+        return {}  # a market without a row in the config, closed in this cycle
     if not markets:
-        known = ", ".join(perp_market.symbol for perp_market in account.markets)
-        raise Refused(f"{symbol!r} is not a futures market", remedy=f"choose from {known}")
-    left = [market for market in markets if market not in progress.reduced_markets]
+        symbols = ", ".join(perp_market.symbol for perp_market in account.markets)
+        raise Refused(f"{symbol!r} is not a futures market", remedy=f"choose from {symbols}")
+    remaining_markets = [market for market in markets if market not in progress.reduced_markets]
     if leverage_bps is None:
         return {
-            name: size for market in left for name, size in closing_order(account, market).items()
+            name: size
+            for market in remaining_markets
+            for name, size in closing_order(account, market).items()
         }
-    goal = Fraction(leverage_bps, BPS)
-    return deleverage_orders(account, goal, left, policy.limits.slippage_bps)
+    max_leverage = Fraction(leverage_bps, BPS)
+    return deleverage_orders(account, max_leverage, remaining_markets, policy.limits.slippage_bps)
 
 
-def _goal(leverage_bps: int | None, symbol: str) -> str:
-    what = symbol or "all positions"
+def _reduction_text(leverage_bps: int | None, symbol: str) -> str:
+    subject = symbol or "all positions"
     if leverage_bps is None:
-        return f"the owner closes {what}"
-    return f"the owner reduces {what} to a leverage of {leverage_bps / BPS:g}x"
+        return f"the owner closes {subject}"
+    return f"the owner reduces {subject} to a leverage of {leverage_bps / BPS:g}x"
 
 
 def require_account(snapshot: Snapshot, policy: FuturesPolicy | None) -> MarginAccount:
@@ -179,16 +184,16 @@ def require_account(snapshot: Snapshot, policy: FuturesPolicy | None) -> MarginA
     return account
 
 
-def by_owner(
+def owner_proposal(
     step: StepInput, decision: AdjustFutures, futures: FuturesPlan, account: MarginAccount
 ) -> Proposal:
     """Return the proposal of an owner's futures plan. Raises Refused if gas money has to be
     refilled first.
     """
-    decided = _decided(step, decision)
-    if account.is_on_chain and (first := native_coin.top_up(step, decision)):
+    decided = _decision_result(step, decision)
+    if account.is_on_chain and (top_up := native_coin.top_up(step, decision)):
         raise Refused(
-            f"too little native coin for gas: {first.reason}",
+            f"too little native coin for gas: {top_up.reason}",
             remedy="send native coin to the wallet, or run trimtab rebalance --send first",
         )
     futures = replace(
@@ -209,13 +214,18 @@ def _hedges_left(
     """Return the hedges after the first order; a purchase reduces the hedge of its market."""
     if not orders:
         return state.hedges
-    first = orders[0]
+    first_order = orders[0]
     return hedges_after(
-        snapshot, policy, state, first.market, first.size_raw, closes=first.size_raw > 0
+        snapshot,
+        policy,
+        state,
+        first_order.market,
+        first_order.size_raw,
+        closes=first_order.size_raw > 0,
     )
 
 
-def _decided(step: StepInput, decision: Decision) -> DecisionResult:
+def _decision_result(step: StepInput, decision: Decision) -> DecisionResult:
     decided = halt_for(step, decision.reason)
     return replace(decided, decision=decision)
 

@@ -28,10 +28,10 @@ def chosen_futures(step: StepInput) -> dict[str, Fraction] | None:
     """
     if step.divides_wallet:
         return None
-    chosen = step.history.allocation
-    if step.portfolio.weights is None or chosen is None or not chosen.market_bps:
+    allocation = step.history.allocation
+    if step.portfolio.weights is None or allocation is None or not allocation.market_bps:
         return None
-    return {market: Fraction(bps, BPS) for market, bps in chosen.market_bps}
+    return {market: Fraction(bps, BPS) for market, bps in allocation.market_bps}
 
 
 def with_market_weights(
@@ -56,10 +56,10 @@ def combined_policy(policy: FuturesPolicy, weights: Mapping[str, Fraction]) -> F
     """
     sizes = [abs(weight) for weight in weights.values()]
     gross = sum(sizes, Fraction(0))
-    rounded = largest_remainder(sizes) if gross else [0] * len(sizes)
+    rounded_bps = largest_remainder(sizes) if gross else [0] * len(sizes)
     targets = tuple(
         FuturesTarget(market, bps if weight > 0 else -bps)
-        for (market, weight), bps in zip(weights.items(), rounded, strict=True)
+        for (market, weight), bps in zip(weights.items(), rounded_bps, strict=True)
     )
     full_bps = policy.full_leverage_bps or policy.leverage_bps
     return replace(

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from agent.layers.futures.policy.hedge_closing import hedge_need
+from agent.layers.futures.policy.hedge_closing import hedge_closing_decision
 from agent.layers.futures.policy.needs import ORDER_GAS, emergency_need, futures_need
 from agent.layers.futures.state import futures_policy, futures_progress
 from agent.layers.questions import SPOT_FAULTS
@@ -25,7 +25,7 @@ FAULTS_OF_SPOT = FAULTS_OF_SOME_ASSETS | {
 """Faults of the spot portfolio, which do not affect futures reductions."""
 
 
-def reduce_without_prices(context: DecisionContext, halted: Halt) -> DecisionResult | None:
+def reduce_without_prices(context: DecisionContext, halt: Halt) -> DecisionResult | None:
     """Reduce futures by the venue's own figures alone, without prices of the spot portfolio:
     futures that breach a limit despite FAULTS_OF_SPOT, futures near liquidation despite any fault.
     """
@@ -33,7 +33,7 @@ def reduce_without_prices(context: DecisionContext, halted: Halt) -> DecisionRes
     if context.stop:
         return None
     need = emergency_need(step.snapshot, futures_policy(step), futures_progress(step))
-    if need is None and {*halted.codes} <= FAULTS_OF_SPOT:
+    if need is None and {*halt.codes} <= FAULTS_OF_SPOT:
         need = futures_need(step, ())
     if need is None or not need.is_reducing:
         return None
@@ -52,8 +52,8 @@ def escape_liquidation(context: DecisionContext) -> DecisionResult | None:
         is None
     ):
         return None
-    short = step.snapshot.native_wei < native_coin.least_wei(step.snapshot, ORDER_GAS)
-    return context.result((native_coin.top_up(step, need) if short else None) or need)
+    lacks_gas = step.snapshot.native_wei < native_coin.least_wei(step.snapshot, ORDER_GAS)
+    return context.result((native_coin.top_up(step, need) if lacks_gas else None) or need)
 
 
 def reduce_positions(context: DecisionContext) -> DecisionResult | None:
@@ -70,8 +70,8 @@ def close_hedges(context: DecisionContext) -> DecisionResult | None:
     """Close a hedge for which a closing rule holds; only faults and stops block it."""
     if context.stop or futures_policy(context.step) is None:
         return None
-    need = hedge_need(context.step, context.drifts)
-    return None if need is None else _after_top_up(context, need)
+    closing_decision = hedge_closing_decision(context.step, context.drifts)
+    return None if closing_decision is None else _after_top_up(context, closing_decision)
 
 
 def _after_top_up(context: DecisionContext, need: AdjustFutures) -> DecisionResult:

@@ -34,7 +34,7 @@ def expected_funding(market: PerpMarket, notional: Fraction, horizon_s: int) -> 
     return notional * market.funding_daily * horizon_s / DAY_S
 
 
-def expected_cost(account: MarginAccount, horizon_s: int) -> Fraction:
+def expected_funding_of_all(account: MarginAccount, horizon_s: int) -> Fraction:
     """Return the funding that all positions pay over the horizon, in quote base units (negative:
     receive).
     """
@@ -76,7 +76,7 @@ def margin_holdings(step: StepInput) -> dict[str, int]:
     return {policy.collateral: margin.settled_units(account)}
 
 
-def weighed_margin(step: StepInput) -> dict[str, int]:
+def margin_in_weights(step: StepInput) -> dict[str, int]:
     """Return the margin holdings that count in the spot weights: none unless
     futures.margin_in_weights is set.
     """
@@ -84,9 +84,9 @@ def weighed_margin(step: StepInput) -> dict[str, int]:
     return margin_holdings(step) if policy is not None and policy.margin_in_weights else {}
 
 
-def unweighed_margin(step: StepInput) -> dict[str, int]:
+def margin_outside_weights(step: StepInput) -> dict[str, int]:
     """Return the margin holdings that count in the total alone."""
-    return {} if weighed_margin(step) else margin_holdings(step)
+    return {} if margin_in_weights(step) else margin_holdings(step)
 
 
 def margin_value(step: StepInput, prices: Mapping[str, Price]) -> Value:
@@ -237,29 +237,29 @@ def exposures(
     rate = quote_rate(account, policy, drifts)
     if rate is None:
         return ()
-    margin_raw = (
+    margin_by_token = (
         {} if policy.margin_in_weights else {policy.collateral: margin.settled_units(account)}
     )
-    futures: dict[str, Value] = {}
+    futures_values: dict[str, Value] = {}
     unpaired = []
     assets = {drift.token for drift in drifts}
     for position in account.positions:
         market = account.market(position.market)
         value = margin.value_at_mark_raw(account, position) / rate
         if market.asset in assets:
-            futures[market.asset] = futures.get(market.asset, Fraction(0)) + value
+            futures_values[market.asset] = futures_values.get(market.asset, Fraction(0)) + value
         else:
             unpaired.append(Exposure("", market.symbol, Fraction(0), value))
-    spot = [
+    spot_exposures = [
         Exposure(
             drift.token,
             "",
-            drift.value + margin_raw.get(drift.token, 0) * drift.price,
-            futures.get(drift.token, Fraction(0)),
+            drift.value + margin_by_token.get(drift.token, 0) * drift.price,
+            futures_values.get(drift.token, Fraction(0)),
         )
         for drift in drifts
     ]
-    return (*spot, *unpaired)
+    return (*spot_exposures, *unpaired)
 
 
 def market_growth(step: StepInput, spot_value: Value) -> MarketGrowth | None:

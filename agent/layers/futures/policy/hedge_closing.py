@@ -52,44 +52,44 @@ def unwind_reason(step: StepInput, drifts: Sequence[AssetDrift], hedge: Hedge) -
     drift = next((asset_drift for asset_drift in drifts if asset_drift.token == hedge.token), None)
     if drift is None:
         return "its asset is not in the portfolio"
-    own_bps = dict(step.config(FuturesConfig).unhedged_bps).get(hedge.token, drift.target_bps)
-    if not own_bps:
+    unhedged_bps = dict(step.config(FuturesConfig).unhedged_bps).get(hedge.token, drift.target_bps)
+    if not unhedged_bps:
         return f"{drift.symbol} has no target"
     value = hedged_value(step.snapshot, step.portfolio, hedge)
-    _, high_bps = band(step.policy.trigger, own_bps, drift.own_band, drift.max_bps)
-    excess = drift.value - investable_total(drifts) * own_bps / BPS
+    _, high_bps = band(step.policy.trigger, unhedged_bps, drift.own_band, drift.max_bps)
+    excess = drift.value - investable_total(drifts) * unhedged_bps / BPS
     if drift.share * BPS <= high_bps and 2 * excess <= value:
         return f"{drift.symbol} is back in its band"
     market = account.market(hedge.market)
-    left_s = hedge.at_s + policy.hedge.horizon_s - now_s
-    funding = max(Fraction(0), expected_funding(market, -value, left_s))
-    funding += _pending(account, hedge) / quote_per_numeraire(step.snapshot, step.portfolio)
+    remaining_s = hedge.at_s + policy.hedge.horizon_s - now_s
+    funding = max(Fraction(0), expected_funding(market, -value, remaining_s))
+    funding += _pending_funding(account, hedge) / quote_per_numeraire(step.snapshot, step.portfolio)
     if funding > hedge.sale_cost:
         return "its funding exceeds the cost of the sale"
     return ""
 
 
-def _pending(account: MarginAccount, hedge: Hedge) -> Fraction:
+def _pending_funding(account: MarginAccount, hedge: Hedge) -> Fraction:
     """Return the hedge's part of the funding that its position owes; zero if the position is
     long or receives funding.
     """
     for position in account.positions:
         if position.market == hedge.market and position.size_raw < 0:
-            part = min(Fraction(1), Fraction(hedge.size_raw, position.size_raw))
-            return max(0, position.funding_pending_raw) * part
+            share = min(Fraction(1), Fraction(hedge.size_raw, position.size_raw))
+            return max(0, position.funding_pending_raw) * share
     return Fraction(0)
 
 
-def hedge_need(step: StepInput, drifts: Sequence[AssetDrift]) -> AdjustFutures | None:
-    """Return the first hedge to close at this block; None if all stay open, or while the account or
-    the index of its market is unknown.
+def hedge_closing_decision(step: StepInput, drifts: Sequence[AssetDrift]) -> AdjustFutures | None:
+    """Return the decision to close the first hedge that is due and whose market has a current
+    index; None without one, if the account is unknown, or while the layer sends nothing.
     """
     account, policy = margin_account(step.snapshot), futures_policy(step)
     if account is None or policy is None or futures_progress(step).held:
         return None
-    stale = stale_markets(step.snapshot, policy)
+    stale_reasons = stale_markets(step.snapshot, policy)
     for hedge in policy.hedges:
-        if hedge.market not in stale and (why := unwind_reason(step, drifts, hedge)):
+        if hedge.market not in stale_reasons and (why := unwind_reason(step, drifts, hedge)):
             label = _label(step.snapshot, step.portfolio, hedge)
             reason = f"futures: the hedge of {label} is closed: {why}"
             return AdjustFutures(reason, is_reducing=True, closes=hedge.market)
@@ -98,8 +98,8 @@ def hedge_need(step: StepInput, drifts: Sequence[AssetDrift]) -> AdjustFutures |
 
 def _label(snapshot: Snapshot, portfolio: Portfolio, hedge: Hedge) -> str:
     """Return the name of a hedge's asset, or of its market if the asset is no longer known."""
-    known = [asset.token for asset in portfolio.assets] + [*portfolio.hubs]
-    labels = [token.label for token in known if token.address == hedge.token]
+    tokens = [asset.token for asset in portfolio.assets] + [*portfolio.hubs]
+    labels = [token.label for token in tokens if token.address == hedge.token]
     if not labels and (account := margin_account(snapshot)) is not None:
         labels = [account.market(hedge.market).symbol]
     return labels[0] if labels else hedge.token
@@ -123,39 +123,42 @@ def hedges_after(
     now_s = snapshot.head.timestamp_s
     if policy is None:
         return state.hedges
-    closed = [hedge for hedge in state.hedges if not hedge.size_raw]
+    closed_hedges = [hedge for hedge in state.hedges if not hedge.size_raw]
     hedges = [*policy.hedges] if opened is None else [*policy.hedges, opened]
-    after = [
-        _reduced(hedge, size_raw, now_s) if closes and hedge.market == market else hedge
+    updated_hedges = [
+        _bought_back(hedge, size_raw, now_s) if closes and hedge.market == market else hedge
         for hedge in hedges
     ]
-    named = {hedge.token for hedge in after}
-    return (*(hedge for hedge in closed if hedge.token not in named), *after)
+    tokens = {hedge.token for hedge in updated_hedges}
+    return (*(hedge for hedge in closed_hedges if hedge.token not in tokens), *updated_hedges)
 
 
-def filled_hedges(granted: FuturesGrant, filled_raw: int) -> tuple[Hedge, ...]:
+def filled_hedges(grant: FuturesGrant, filled_raw: int) -> tuple[Hedge, ...]:
     """Return the hedges after an order filled by `filled_raw`, which may be less than ordered at a
-    venue that cancels the rest. The filled size first opens or closes the hedge of its market.
+    venue that cancels the rest. The filled size counts
+    towards the hedge first; only what is left changes the targeted position.
     """
-    order = granted.action
+    order = grant.action
     if not isinstance(order, PerpOrder) or filled_raw == order.size_raw:
-        return granted.hedges
-    before = {hedge.token: hedge for hedge in granted.hedges_before if hedge.market == order.market}
+        return grant.hedges
+    hedges_before = {
+        hedge.token: hedge for hedge in grant.hedges_before if hedge.market == order.market
+    }
     hedges = []
-    for after in granted.hedges:
-        was = before.get(after.token)
-        was_raw = 0 if was is None else was.size_raw
-        change_raw = after.size_raw - was_raw
-        if after.market != order.market or abs(change_raw) <= abs(filled_raw):
-            hedges.append(after)
-        elif left_raw := was_raw + (filled_raw if change_raw * filled_raw > 0 else 0):
-            hedges.append(replace(was or after, size_raw=left_raw))
+    for hedge_after in grant.hedges:
+        hedge_before = hedges_before.get(hedge_after.token)
+        before_raw = 0 if hedge_before is None else hedge_before.size_raw
+        change_raw = hedge_after.size_raw - before_raw
+        if hedge_after.market != order.market or abs(change_raw) <= abs(filled_raw):
+            hedges.append(hedge_after)
+        elif size_raw := before_raw + (filled_raw if change_raw * filled_raw > 0 else 0):
+            hedges.append(replace(hedge_before or hedge_after, size_raw=size_raw))
     return tuple(hedges)
 
 
-def _reduced(hedge: Hedge, bought_raw: int, now_s: int) -> Hedge:
-    left = min(0, hedge.size_raw + bought_raw)
-    return replace(hedge, size_raw=left, at_s=hedge.at_s if left else now_s)
+def _bought_back(hedge: Hedge, bought_raw: int, now_s: int) -> Hedge:
+    remaining_raw = min(0, hedge.size_raw + bought_raw)
+    return replace(hedge, size_raw=remaining_raw, at_s=hedge.at_s if remaining_raw else now_s)
 
 
 def closed_lately(

@@ -48,10 +48,14 @@ def choose(
     """
     if not comparison.hedged:
         return comparison
-    counted = comparison
+    counted_costs = comparison
     if not counts_income:
-        counted = replace(comparison, hedge_funding=max(Fraction(0), comparison.hedge_funding))
-    return replace(comparison, is_hedged=counted.hedge_cost + min_saving < comparison.sale_cost)
+        counted_costs = replace(
+            comparison, hedge_funding=max(Fraction(0), comparison.hedge_funding)
+        )
+    return replace(
+        comparison, is_hedged=counted_costs.hedge_cost + min_saving < comparison.sale_cost
+    )
 
 
 def short_costs(
@@ -60,12 +64,12 @@ def short_costs(
     """Return the costs of a short of this value: fees of opening and closing, expected funding,
     required margin, and its cost of capital over the horizon.
     """
-    tied = hedged * initial_share
+    required_margin = hedged * initial_share
     return (
         2 * hedged * market.fee_ppm / margin.PPM,
         expected_funding(market, -hedged, horizon_s),
-        tied,
-        tied * yearly_bps / BPS * horizon_s / YEAR_S,
+        required_margin,
+        required_margin * yearly_bps / BPS * horizon_s / YEAR_S,
     )
 
 
@@ -73,8 +77,10 @@ def margin_share(market: PerpMarket, policy: FuturesPolicy) -> Fraction:
     """Return the margin per notional that a short requires: the larger of the initial margin and
     the inverse of `max_leverage`.
     """
-    initial = Fraction(max((tier.initial_ppm for tier in market.tiers), default=0), margin.PPM)
-    return max(initial, Fraction(BPS, policy.limits.max_leverage_bps))
+    initial_share = Fraction(
+        max((tier.initial_ppm for tier in market.tiers), default=0), margin.PPM
+    )
+    return max(initial_share, Fraction(BPS, policy.limits.max_leverage_bps))
 
 
 def compare_text(comparison: HedgeComparison, symbol: str, decimals: int) -> str:
@@ -86,8 +92,8 @@ def compare_text(comparison: HedgeComparison, symbol: str, decimals: int) -> str
     if not comparison.hedged:
         return f"{symbol} is sold: {comparison.reason}"
     funding = comparison.hedge_funding
-    paid = f"receives {amount(-funding)}" if funding < 0 else f"costs {amount(funding)}"
-    chosen = "shorted" if comparison.is_hedged else "sold"
+    funding_text = f"receives {amount(-funding)}" if funding < 0 else f"costs {amount(funding)}"
+    choice = "shorted" if comparison.is_hedged else "sold"
     why = f" ({comparison.reason})" if comparison.reason else ""
     return (
         f"{symbol}: {amount(comparison.excess)} above target, of which"
@@ -95,8 +101,8 @@ def compare_text(comparison: HedgeComparison, symbol: str, decimals: int) -> str
         f" (fees {amount(comparison.sale_fees)}, impact {amount(comparison.sale_impact)}, tax"
         f" {amount(comparison.sale_tax)}), a short {amount(comparison.hedge_cost)} over"
         f" {comparison.horizon_s / DAY_S:g} days (fees {amount(comparison.hedge_fees)}, funding"
-        f" {paid}, capital {amount(comparison.hedge_capital)} on {amount(comparison.margin)} of"
-        f" margin): it is {chosen}{why}"
+        f" {funding_text}, capital {amount(comparison.hedge_capital)} on {amount(comparison.margin)} of"
+        f" margin): it is {choice}{why}"
     )
 
 
@@ -106,20 +112,20 @@ def held_hedges(
     """Return the open hedges that the account still holds. In a market without a target a hedge is
     at most the short position; a liquidation or manual trade has closed the rest.
     """
-    targeted = {
+    target_markets = {
         target.market for target in policy.targets if target.weight_bps and policy.leverage_bps
     }
-    known = {market.market for market in account.markets}
-    bounded = []
+    account_markets = {market.market for market in account.markets}
+    open_hedges = []
     for hedge in hedges:
-        if hedge.market not in known:
+        if hedge.market not in account_markets:
             continue
         size = hedge.size_raw
-        if hedge.market not in targeted:
+        if hedge.market not in target_markets:
             size = max(size, min(0, account.size_raw(hedge.market)))
         if size:
-            bounded.append(replace(hedge, size_raw=size))
-    return tuple(bounded)
+            open_hedges.append(replace(hedge, size_raw=size))
+    return tuple(open_hedges)
 
 
 def hedged_value(snapshot: Snapshot, portfolio: Portfolio, hedge: Hedge) -> Value:
@@ -156,35 +162,41 @@ def with_hedges(step: StepInput, hedges: tuple[Hedge, ...]) -> StepInput:
         return step
     step = with_policy(step, replace(policy, hedges=hedges))
     prices = reference_prices(step).by_token
-    read = {holding.token for holding in step.snapshot.holdings}
-    if any(asset.token.address not in prices.keys() & read for asset in step.portfolio.assets):
+    read_tokens = {holding.token for holding in step.snapshot.holdings}
+    if any(
+        asset.token.address not in prices.keys() & read_tokens for asset in step.portfolio.assets
+    ):
         return step
     total = investable_total(drifts := compute_drifts(step, prices))
     if total <= 0:
         return step
-    own = dict(step.config(FuturesConfig).unhedged_bps) or {
+    unhedged_bps = dict(step.config(FuturesConfig).unhedged_bps) or {
         asset_drift.token: asset_drift.target_bps for asset_drift in drifts
     }
-    limits = {drift.token: BPS if drift.max_bps is None else drift.max_bps for drift in drifts}
-    raised, notes = dict[str, int](), []
+    max_bps = {drift.token: BPS if drift.max_bps is None else drift.max_bps for drift in drifts}
+    raised_bps, notes = dict[str, int](), []
     untradable = {screened.token for screened in step.targets.quarantine}
     for hedge in hedges:
-        if hedge.token not in own or hedge.token in untradable:
+        if hedge.token not in unhedged_bps or hedge.token in untradable:
             continue
         value = hedged_value(step.snapshot, step.portfolio, hedge)
-        hedged_bps = own[hedge.token] + floor_int(value / total * BPS)
-        raised[hedge.token] = max(own[hedge.token], min(hedged_bps, limits[hedge.token]))
+        hedged_bps = unhedged_bps[hedge.token] + floor_int(value / total * BPS)
+        raised_bps[hedge.token] = max(
+            unhedged_bps[hedge.token], min(hedged_bps, max_bps[hedge.token])
+        )
         label = step.portfolio.token(hedge.token).label
         notes.append(f"{format_percent(value / total)} of the portfolio in {label} is hedged")
-    room = max(0, BPS - sum(raised.values()))
-    rest = sum(bps for token, bps in own.items() if token not in raised)
-    if sum(raised.values()) > BPS or not rest:
+    remaining_bps = max(0, BPS - sum(raised_bps.values()))
+    others_bps = sum(bps for token, bps in unhedged_bps.items() if token not in raised_bps)
+    if sum(raised_bps.values()) > BPS or not others_bps:
         return step
-    parts = [
-        Fraction(raised[token]) if token in raised else Fraction(own[token] * room, rest)
-        for token in own
+    adjusted_bps = [
+        Fraction(raised_bps[token])
+        if token in raised_bps
+        else Fraction(unhedged_bps[token] * remaining_bps, others_bps)
+        for token in unhedged_bps
     ]
-    targets = dict(zip(own, largest_remainder(parts), strict=True))
-    changed = with_targets(step, targets, "; ".join(notes))
-    config = replace(changed.config(FuturesConfig), unhedged_bps=tuple(own.items()))
-    return changed.with_config(config)
+    targets = dict(zip(unhedged_bps, largest_remainder(adjusted_bps), strict=True))
+    changed_step = with_targets(step, targets, "; ".join(notes))
+    config = replace(changed_step.config(FuturesConfig), unhedged_bps=tuple(unhedged_bps.items()))
+    return changed_step.with_config(config)

@@ -1,5 +1,5 @@
-"""Why a limit order that rests at an off-chain venue ends. It rests while it leads to the targets, within every limit, at a price that an
-order of now would also have.
+"""Why a limit order that rests at an off-chain venue ends. It rests while it leads to the targets,
+within every limit, at a price that a new order would also have.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from collections.abc import Collection
 from fractions import Fraction
 
 from agent.layers.futures.policy.needs import cooldown_reason, futures_fault, reopening_s
-from agent.layers.futures.policy.targets import notional_drifts, targeted
+from agent.layers.futures.policy.targets import notional_drifts, without_hedges
 from agent.layers.futures.state import FuturesState, margin_account
 from agent.margin import contract_sizes
 from agent.margin.contract_sizes import index_bound_raw
@@ -23,7 +23,7 @@ from agent.model import (
 )
 from agent.units import BPS, format_time
 
-BEYOND = Fraction(1, 10)
+MAX_OVERSHOOT = Fraction(1, 10)
 """Largest share of an order's rest by which its fill may exceed the target, because targets move
 with each price.
 """
@@ -42,20 +42,20 @@ def ended_orders(
     resting = [order for order in account.resting if order.cloid in cloids]
     now_s = snapshot.head.timestamp_s
     why = futures_fault(snapshot, policy) or cooldown_reason(reopening_s(policy, state), now_s)
-    why = why or _broken(account, policy)
+    why = why or _breach_text(account, policy)
     if why:
         return {order.cloid: why for order in resting}
     reasons = {order.cloid: end_reason(account, policy, order, now_s) for order in resting}
     return {cloid: reason for cloid, reason in reasons.items() if reason}
 
 
-def _broken(account: MarginAccount, policy: FuturesPolicy) -> str:
+def _breach_text(account: MarginAccount, policy: FuturesPolicy) -> str:
     """Return the limit that the account would breach if every resting order were filled. The spot
     multiple is judged when the order is placed.
     """
     state = margin_state(if_filled(account), policy.limits, policy.leverage_bps)
-    broken = breaches(state, policy.limits, None) if account.resting else []
-    return next((f"{breach.limit} would be {breach.measured}" for breach in broken), "")
+    limit_breaches = breaches(state, policy.limits, None) if account.resting else []
+    return next((f"{breach.limit} would be {breach.measured}" for breach in limit_breaches), "")
 
 
 def end_reason(
@@ -79,11 +79,11 @@ def end_reason(
 
 
 def _is_beyond_bound(order: RestingOrder, market: PerpMarket, slippage_bps: int) -> bool:
-    quote, bound = (
+    order_value, bound = (
         abs(order.size_raw) * order.price,
         index_bound_raw(market, order.size_raw, slippage_bps),
     )
-    return quote > bound + 1 if order.size_raw > 0 else quote < bound - 1
+    return order_value > bound + 1 if order.size_raw > 0 else order_value < bound - 1
 
 
 def _is_beyond_target(account: MarginAccount, policy: FuturesPolicy, order: RestingOrder) -> bool:
@@ -92,7 +92,9 @@ def _is_beyond_target(account: MarginAccount, policy: FuturesPolicy, order: Rest
     if (drift := drifts.get(order.market)) is None:
         return True
     market = account.market(order.market)
-    target = contract_sizes.size_for_notional_raw(market, drift.funded_target)
-    after = targeted(account, policy).size_raw(order.market) + order.size_raw
+    target_raw = contract_sizes.size_for_notional_raw(market, drift.funded_target)
+    size_after = without_hedges(account, policy).size_raw(order.market) + order.size_raw
     side = 1 if order.size_raw > 0 else -1
-    return side * (after - target) > max(Fraction(market.lot_raw), abs(order.size_raw) * BEYOND)
+    return side * (size_after - target_raw) > max(
+        Fraction(market.lot_raw), abs(order.size_raw) * MAX_OVERSHOOT
+    )

@@ -20,16 +20,16 @@ from agent.layers.futures.policy.plans import MARGIN
 from agent.layers.futures.policy.resting_stops import stop_changes
 from agent.layers.futures.policy.targets import (
     DRIFT_REASONS,
-    LIMITED,
-    REDUCING,
+    LIMIT_TRIGGERS,
+    REDUCING_TRIGGERS,
     FuturesTrigger,
+    due_triggers,
     emergency_orders,
     fired_triggers,
-    funding_waits,
+    funding_notes,
     position_notes,
     stale_indexes,
-    triggered,
-    uncertain_books,
+    uncertain_profit_reason,
     unfinished_orders,
     unnamed_reasons,
 )
@@ -65,9 +65,9 @@ from agent.model import (
 from agent.policy import failures, native_coin
 from agent.units import BPS, Value, ceil_int, floor_int, format_time
 
-DEMAND = "futures.ask requires a confirmation: trimtab rebalance --send"
+ASK_REMEDY = "futures.ask requires a confirmation: trimtab rebalance --send"
 """Remedy of a trigger in futures.ask."""
-WARNING_S = 7 * 86_400
+APPROVAL_WARNING_S = 7 * 86_400
 """Time before the expiry of an agent key's approval at which an alert begins."""
 ORDER_GAS = 1_100_000
 """Gas of an order; the largest measured on the real contracts was 1.08 million."""
@@ -82,20 +82,25 @@ def futures_need(step: StepInput, drifts: Sequence[AssetDrift]) -> AdjustFutures
     account, policy = margin_account(step.snapshot), futures_policy(step)
     if account is None or policy is None or futures_progress(step).held:
         return None
-    stale = stale_markets(step.snapshot, policy)
-    if stale and stale.keys() >= {position.market for position in account.positions}:
+    stale_reasons = stale_markets(step.snapshot, policy)
+    if stale_reasons and stale_reasons.keys() >= {
+        position.market for position in account.positions
+    }:
         return None
-    if emergency_orders(account, policy).keys() - stale.keys():
+    if emergency_orders(account, policy).keys() - stale_reasons.keys():
         return AdjustFutures("futures: liquidation is near", is_reducing=True)
-    if unfinished_orders(account, futures_progress(step).reduction_goals).keys() - stale.keys():
+    if (
+        unfinished_orders(account, futures_progress(step).reduction_goals).keys()
+        - stale_reasons.keys()
+    ):
         return AdjustFutures("futures: a reduction is in progress", is_reducing=True)
-    fired = triggered(account, policy, spot_value_in_quote(step, drifts))
-    if fired and fired[0] in LIMITED:
+    fired = due_triggers(account, policy, spot_value_in_quote(step, drifts))
+    if fired and fired[0] in LIMIT_TRIGGERS:
         return AdjustFutures(f"futures: {fired[0].value} is above its limit", is_reducing=True)
     if account.resting:
-        fired = triggered(if_filled(account), policy, spot_value_in_quote(step, drifts))
-    opens = fired and fired[0] in DRIFT_REASONS
-    if opens and not (stale or unnamed_reasons(account)):
+        fired = due_triggers(if_filled(account), policy, spot_value_in_quote(step, drifts))
+    is_rebalance = fired and fired[0] in DRIFT_REASONS
+    if is_rebalance and not (stale_reasons or unnamed_reasons(account)):
         return AdjustFutures(f"futures: {DRIFT_REASONS[fired[0]]}", is_reducing=False)
     if due_stops(step.snapshot, step.history, futures_policy(step)):
         return AdjustFutures(f"futures: {STOPS_CHANGE}", is_reducing=True)
@@ -117,11 +122,15 @@ def planned_account(step: StepInput, drifts: Sequence[AssetDrift]) -> MarginAcco
     account, policy = margin_account(step.snapshot), futures_policy(step)
     if account is None or policy is None or not account.resting:
         return account
-    fired = triggered(account, policy, spot_value_in_quote(step, drifts))
-    reduces = emergency_orders(account, policy) or unfinished_orders(
+    fired = due_triggers(account, policy, spot_value_in_quote(step, drifts))
+    is_reduction_due = emergency_orders(account, policy) or unfinished_orders(
         account, futures_progress(step).reduction_goals
     )
-    return account if reduces or (fired and fired[0] in LIMITED) else if_filled(account)
+    return (
+        account
+        if is_reduction_due or (fired and fired[0] in LIMIT_TRIGGERS)
+        else if_filled(account)
+    )
 
 
 STOPS_CHANGE = "resting stops do not match the positions"
@@ -136,12 +145,12 @@ def due_stops(
     account = margin_account(snapshot)
     if account is None or policy is None:
         return ()
-    stale = stale_markets(snapshot, policy)
+    stale_reasons = stale_markets(snapshot, policy)
     return tuple(
         change
         for change in stop_changes(account, policy)
-        if change.market not in stale
-        and not backing_off(snapshot, history, f"{RESTING_STOP} {change.market}")
+        if change.market not in stale_reasons
+        and not back_off_reason(snapshot, history, f"{RESTING_STOP} {change.market}")
     )
 
 
@@ -151,7 +160,7 @@ def reduction_goals(snapshot: Snapshot, plan: FuturesPlan) -> tuple[tuple[str, i
     but the others must still be cut by the same share.
     """
     account = margin_account(snapshot)
-    if account is None or plan.trigger not in {trigger.value for trigger in REDUCING}:
+    if account is None or plan.trigger not in {trigger.value for trigger in REDUCING_TRIGGERS}:
         return ()
     return tuple(
         (order.market, account.size_raw(order.market) + order.size_raw) for order in plan.orders
@@ -218,17 +227,17 @@ def futures_note(step: StepInput, drifts: Sequence[AssetDrift]) -> str:
         if why := multiple_fault(step, drifts):
             notes.append(f"futures: spot_multiple is not judged, {why}")
         if reasons:
-            notes.append(f"futures: {', '.join(reasons)}; {DEMAND}")
+            notes.append(f"futures: {', '.join(reasons)}; {ASK_REMEDY}")
         if policy is not None and account is not None:
-            waits = (*position_notes(account, policy), *funding_waits(account, policy))
-            notes += [f"futures: {why}" for why in waits]
+            position_messages = (*position_notes(account, policy), *funding_notes(account, policy))
+            notes += [f"futures: {why}" for why in position_messages]
     if cooldown := cooldown_reason(
         reopening_s(policy, futures_state(step)), step.snapshot.head.timestamp_s
     ):
         notes.append(f"futures: {cooldown}")
     if futures_progress(step).held:
         notes.append(futures_progress(step).held)
-    if account is not None and (why := uncertain_books(account)):
+    if account is not None and (why := uncertain_profit_reason(account)):
         notes.append(f"futures: {why}")
     if policy is not None and trades_for_another(step.snapshot, policy):
         notes.append(
@@ -282,20 +291,24 @@ def depositable_raw(step: StepInput, drifts: Sequence[AssetDrift]) -> int:
     ):
         return 0
     if drifts:
-        free_raw = sum(drift.investable_raw for drift in drifts if drift.token == policy.collateral)
+        spendable_raw = sum(
+            drift.investable_raw for drift in drifts if drift.token == policy.collateral
+        )
         value = spot_value(drifts)
     else:
-        free_raw = collateral_raw(step.snapshot, step.portfolio, step.limits, policy.collateral)
-        value = Fraction(free_raw)
-    if backing_off(step.snapshot, step.history, MARGIN):
+        spendable_raw = collateral_raw(
+            step.snapshot, step.portfolio, step.limits, policy.collateral
+        )
+        value = Fraction(spendable_raw)
+    if back_off_reason(step.snapshot, step.history, MARGIN):
         return 0
     if (budget_bps := policy.limits.top_up_per_day_bps) is None:
-        return free_raw
+        return spendable_raw
     budget = value * budget_bps / BPS  # only the known part
     budget_left = (budget - futures_state(step).topped_up_24h) * quote_per_numeraire(
         step.snapshot, step.portfolio
     )
-    return max(0, min(free_raw, floor_int(budget_left / account.settlement_raw)))
+    return max(0, min(spendable_raw, floor_int(budget_left / account.settlement_raw)))
 
 
 def collateral_raw(snapshot: Snapshot, portfolio: Portfolio, limits: Limits, token: str) -> int:
@@ -314,11 +327,11 @@ def collateral_raw(snapshot: Snapshot, portfolio: Portfolio, limits: Limits, tok
 
 
 def approval_ends_soon(snapshot: Snapshot) -> bool:
-    """True within WARNING_S of the time at which the agent key's approval expires."""
-    return 0 < snapshot.layer(FuturesReading).agent_end_s < snapshot.now_s + WARNING_S
+    """True within APPROVAL_WARNING_S of the time at which the agent key's approval expires."""
+    return 0 < snapshot.layer(FuturesReading).agent_end_s < snapshot.now_s + APPROVAL_WARNING_S
 
 
-def backing_off(
+def back_off_reason(
     snapshot: Snapshot, history: History, market: str, longest_s: int = failures.LONGEST_WAIT_S
 ) -> str:
     """Return why a market backs off after failed reductions, for at most `longest_s`; empty if it
@@ -332,7 +345,7 @@ def backing_off(
     return f"its orders failed or were refused; tried again at {format_time(retry_s)}"
 
 
-LEAST_PART = Fraction(1, 100)
+MIN_BUDGET_SHARE = Fraction(1, 100)
 """Share of the budget below which the rest counts as used, so that no order is too small for its
 gas.
 """
@@ -349,7 +362,7 @@ def required_by_index(
     if account is None or policy is None:
         return False
     at_index = margin.at_index(account, stale_markets(snapshot, policy))
-    return bool(set(triggered(at_index, policy, spot_value)) & set(LIMITED))
+    return bool(set(due_triggers(at_index, policy, spot_value)) & set(LIMIT_TRIGGERS))
 
 
 def uses_reduction_budget(plan: Plan) -> bool:
@@ -360,10 +373,10 @@ def uses_reduction_budget(plan: Plan) -> bool:
     return not (isinstance(decision, AdjustFutures) and (decision.by_owner or decision.closes))
 
 
-def left_to_reduce(step: StepInput, spot_value: Fraction | None) -> Fraction | None:
+def reduction_budget_left(step: StepInput, spot_value: Fraction | None) -> Fraction | None:
     """Return the notional at the index, in quote base units, that reductions may still close within
     24 h; None if the budget does not bound them: it is off, the index requires the reduction, or
-    the last 24 h are unknown, which the guard judges. Less than LEAST_PART of the budget is zero.
+    the last 24 h are unknown, which the guard judges. Less than MIN_BUDGET_SHARE of the budget is zero.
     """
     account, policy = margin_account(step.snapshot), futures_policy(step)
     if account is None or policy is None or not policy.limits.reduction_per_day_bps:
@@ -375,7 +388,7 @@ def left_to_reduce(step: StepInput, spot_value: Fraction | None) -> Fraction | N
     budget_left = budget - futures_state(step).reduced_24h * quote_per_numeraire(
         step.snapshot, step.portfolio
     )
-    return budget_left if budget_left > budget * LEAST_PART else Fraction(0)
+    return budget_left if budget_left > budget * MIN_BUDGET_SHARE else Fraction(0)
 
 
 def emergency_need(

@@ -18,7 +18,7 @@ from agent.model import (
 )
 from agent.units import BPS, Price, ceil_int, floor_int
 
-FARTHEST = Fraction(4, 5)
+MAX_TRIGGER_DISTANCE = Fraction(4, 5)
 """Largest distance of a trigger from the mark; venues reject prices that are further away."""
 
 
@@ -27,31 +27,31 @@ def stop_changes(account: MarginAccount, policy: FuturesPolicy) -> tuple[Resting
     stop has the position's whole size and the trigger of `stop_trigger`; a trigger within half of
     `resting_stop_bps` of that is kept, so that small moves of the account replace none. Without
     `resting_stop_bps` the agent's stops are cancelled. None is placed further from the mark than
-    FARTHEST. Where none can be placed, in a paused market or with the mark beyond the trigger, so
+    MAX_TRIGGER_DISTANCE. Where none can be placed, in a paused market or with the mark beyond the trigger, so
     that the agent itself acts, those that rest stay.
     """
     if account.is_on_chain:
         return ()
-    distance, placed, kept_ids = Fraction(policy.limits.resting_stop_bps, BPS), [], set[str]()
+    distance, new_stops, kept_ids = Fraction(policy.limits.resting_stop_bps, BPS), [], set[str]()
     for position in account.positions if distance else ():
         market, trigger = account.market(position.market), stop_trigger(account, position, distance)
-        matching = [
-            resting_stop for resting_stop in account.stops if _matches(resting_stop, position)
+        matching_stops = [
+            resting_stop for resting_stop in account.stops if _covers(resting_stop, position)
         ]
         if trigger is None:
             continue
         if market.is_paused or position.is_long is (trigger >= market.mark):
             kept_ids |= {stop.cloid for stop in account.stops if stop.market == position.market}
-        elif accepted := [
-            stop for stop in matching if abs(stop.trigger / trigger - 1) <= distance / 2
+        elif kept_stops := [
+            stop for stop in matching_stops if abs(stop.trigger / trigger - 1) <= distance / 2
         ]:
-            kept_ids.add(accepted[0].cloid)
-        elif abs(trigger / market.mark - 1) <= FARTHEST:
-            placed.append(_stop_order(position, trigger, policy.limits.emergency_slippage_bps))
+            kept_ids.add(kept_stops[0].cloid)
+        elif abs(trigger / market.mark - 1) <= MAX_TRIGGER_DISTANCE:
+            new_stops.append(_stop_order(position, trigger, policy.limits.emergency_slippage_bps))
     cancels = [
         OrderCancel(stop.market, stop.cloid) for stop in account.stops if stop.cloid not in kept_ids
     ]
-    return (*placed, *cancels)
+    return (*new_stops, *cancels)
 
 
 def stop_trigger(account: MarginAccount, position: Position, distance: Fraction) -> Price | None:
@@ -64,8 +64,8 @@ def stop_trigger(account: MarginAccount, position: Position, distance: Fraction)
     prices = []
     if (own_price := margin.liquidation_price(account, position.market)) is not None:
         prices.append(own_price)
-    if (share := _joint_move(account)) is not None:
-        prices.append(mark * (1 - share if position.is_long else 1 + share))
+    if (joint_move := _joint_move(account)) is not None:
+        prices.append(mark * (1 - joint_move if position.is_long else 1 + joint_move))
     if not prices:
         return None
     return max(prices) / (1 - distance) if position.is_long else min(prices) / (1 + distance)
@@ -75,19 +75,19 @@ def _joint_move(account: MarginAccount) -> Fraction | None:
     """Return the largest move in whole basis points of all markets against their positions that
     the account survives; None if it survives 100 %.
     """
-    low, high = 0, BPS
+    low_bps, high_bps = 0, BPS
     if not margin.is_liquidatable(margin.with_adverse_move(account, Fraction(1))):
         return None
-    while high - low > 1:
-        middle = (low + high) // 2
+    while high_bps - low_bps > 1:
+        middle = (low_bps + high_bps) // 2
         if margin.is_liquidatable(margin.with_adverse_move(account, Fraction(middle, BPS))):
-            high = middle
+            high_bps = middle
         else:
-            low = middle
-    return Fraction(low, BPS)
+            low_bps = middle
+    return Fraction(low_bps, BPS)
 
 
-def _matches(stop: RestingStop, position: Position) -> bool:
+def _covers(stop: RestingStop, position: Position) -> bool:
     return (stop.market, stop.size_raw) == (position.market, -position.size_raw)
 
 

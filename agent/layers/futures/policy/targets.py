@@ -47,9 +47,13 @@ class FuturesTrigger(Enum):
     LEVERAGE_DRIFT = "leverage_drift"
 
 
-REDUCING = (FuturesTrigger.LEVERAGE, FuturesTrigger.UTILISATION, FuturesTrigger.SPOT_MULTIPLE)
+REDUCING_TRIGGERS = (
+    FuturesTrigger.LEVERAGE,
+    FuturesTrigger.UTILISATION,
+    FuturesTrigger.SPOT_MULTIPLE,
+)
 """Triggers of reductions of every position that a limit requires."""
-LIMITED = (*REDUCING, FuturesTrigger.POSITION)
+LIMIT_TRIGGERS = (*REDUCING_TRIGGERS, FuturesTrigger.POSITION)
 """Triggers of all reductions that a limit requires."""
 DRIFT_REASONS = {
     FuturesTrigger.FUNDING: "expected funding puts a position above its band",
@@ -91,16 +95,16 @@ class NotionalDrift:
         return self.target / (1 + self.funding)
 
 
-def targeted(account: MarginAccount, policy: FuturesPolicy) -> MarginAccount:
+def without_hedges(account: MarginAccount, policy: FuturesPolicy) -> MarginAccount:
     """Return the account without its open hedges, since targets apply to the other positions."""
     for hedge in policy.hedges:
         size_raw = account.size_raw(hedge.market)
-        others = tuple(
+        other_positions = tuple(
             position for position in account.positions if position.market != hedge.market
         )
-        if rest := size_raw - hedge.size_raw:
-            others = (*others, Position(hedge.market, rest, 0))
-        account = replace(account, positions=others)
+        if rest_raw := size_raw - hedge.size_raw:
+            other_positions = (*other_positions, Position(hedge.market, rest_raw, 0))
+        account = replace(account, positions=other_positions)
     return account
 
 
@@ -126,10 +130,10 @@ def notional_drifts(account: MarginAccount, policy: FuturesPolicy) -> tuple[Noti
 
     Shares refer to the held gross notional, or to the target if nothing is held.
     """
-    weights = {target.market: target.weight_bps for target in policy.targets}
-    targets = weights if policy.leverage_bps else {}
+    weights_bps = {target.market: target.weight_bps for target in policy.targets}
+    targets = weights_bps if policy.leverage_bps else {}
     target_notional = target_gross(account, policy)
-    account = targeted(account, policy)
+    account = without_hedges(account, policy)
     gross = Fraction(margin.gross_notional_raw(account)) or target_notional
     drifts = []
     for market in account.markets:
@@ -139,14 +143,16 @@ def notional_drifts(account: MarginAccount, policy: FuturesPolicy) -> tuple[Noti
             continue
         share = notional / gross if gross else Fraction(0)
         target = target_notional * weight
-        pays = funding_cost_share(market, notional or target, policy.funding_horizon_s)
+        funding_share = funding_cost_share(market, notional or target, policy.funding_horizon_s)
         drifts.append(
-            NotionalDrift(market.market, market.symbol, notional, target, share, weight, pays)
+            NotionalDrift(
+                market.market, market.symbol, notional, target, share, weight, funding_share
+            )
         )
     return tuple(drifts)
 
 
-def triggered(
+def due_triggers(
     account: MarginAccount, policy: FuturesPolicy, spot_value: Fraction | None
 ) -> tuple[FuturesTrigger, ...]:
     """Return the triggers that require an order, by priority; empty if there are none. Triggers
@@ -162,7 +168,7 @@ def fired_triggers(
     """Return all triggers that fire, by priority, including those that wait for the user. The spot
     multiple does not trigger while the spot value is unknown (None).
     """
-    broken = {breach.limit for breach in known_breaches(account, policy, spot_value)}
+    breached_limits = {breach.limit for breach in known_breaches(account, policy, spot_value)}
     triggers = [
         trigger
         for trigger, limits in (
@@ -170,7 +176,7 @@ def fired_triggers(
             (FuturesTrigger.UTILISATION, {"max_utilisation"}),
             (FuturesTrigger.SPOT_MULTIPLE, {"spot_multiple"}),
         )
-        if broken & limits
+        if breached_limits & limits
     ]
     if position_trims(account, policy):
         triggers.append(FuturesTrigger.POSITION)
@@ -192,11 +198,13 @@ def known_breaches(
 ) -> list[Breach]:
     """Return every limit that the account is known to breach and that requires an action."""
     state = margin_state(account, policy.limits, policy.leverage_bps)
-    broken = breaches(state, policy.limits, spot_value)
-    ignored = {"max_utilisation"} if _is_far_from_liquidation(account, policy) else set[str]()
+    account_breaches = breaches(state, policy.limits, spot_value)
+    ignored_limits = (
+        {"max_utilisation"} if _is_far_from_liquidation(account, policy) else set[str]()
+    )
     if spot_value is None:
-        ignored.add("spot_multiple")
-    return [breach for breach in broken if breach.limit not in ignored]
+        ignored_limits.add("spot_multiple")
+    return [breach for breach in account_breaches if breach.limit not in ignored_limits]
 
 
 def _is_far_from_liquidation(account: MarginAccount, policy: FuturesPolicy) -> bool:
@@ -217,7 +225,7 @@ def _leverage_drifted(
     multiple_bps = policy.limits.spot_multiple_bps
     if not policy.leverage_band_bps or (multiple_bps and spot_value is None):
         return False
-    gross = Fraction(margin.gross_notional_raw(targeted(account, policy)))
+    gross = Fraction(margin.gross_notional_raw(without_hedges(account, policy)))
     target = target_gross(account, policy)
     if policy.funding_horizon_s:
         targets = (abs(drift.funded_target) for drift in notional_drifts(account, policy))
@@ -231,17 +239,17 @@ def orders_to_target(account: MarginAccount, policy: FuturesPolicy) -> dict[str,
     """Return the size of the order that brings each market to its target notional, in whole lots;
     markets without a change are skipped. Positions end at or below their target. Expected funding
     is deducted from a target, and a position that pays too much funding is not enlarged
-    (`funding_waits`).
+    (`funding_notes`).
     """
     changes = {}
     for drift in notional_drifts(account, policy):
-        change = _change_raw(account, policy, drift)
-        if change and not _funding_forbids(account, policy, drift, change):
-            changes[drift.market] = change
+        change_raw = _change_raw(account, policy, drift)
+        if change_raw and not _funding_forbids(account, policy, drift, change_raw):
+            changes[drift.market] = change_raw
     return changes
 
 
-def funding_waits(account: MarginAccount, policy: FuturesPolicy) -> tuple[str, ...]:
+def funding_notes(account: MarginAccount, policy: FuturesPolicy) -> tuple[str, ...]:
     """Return a note on each position outside its band that is not enlarged because of funding."""
     band = Fraction(policy.band_bps, BPS)
     return tuple(
@@ -256,7 +264,7 @@ def funding_waits(account: MarginAccount, policy: FuturesPolicy) -> tuple[str, .
 
 def _change_raw(account: MarginAccount, policy: FuturesPolicy, drift: NotionalDrift) -> int:
     target_raw = size_for_notional_raw(account.market(drift.market), drift.funded_target)
-    return target_raw - targeted(account, policy).size_raw(drift.market)
+    return target_raw - without_hedges(account, policy).size_raw(drift.market)
 
 
 def _funding_forbids(
@@ -265,11 +273,11 @@ def _funding_forbids(
     """True if an order enlarges a position whose funding alone is above half of the band. Above the
     whole band it is trimmed; the difference is the hysteresis.
     """
-    held_raw = targeted(account, policy).size_raw(drift.market)
-    after = held_raw + change_raw
-    enlarges = after * drift.target > 0 and abs(after) > abs(held_raw)
+    held_raw = without_hedges(account, policy).size_raw(drift.market)
+    after_raw = held_raw + change_raw
+    is_enlarged = after_raw * drift.target > 0 and abs(after_raw) > abs(held_raw)
     half_band = Fraction(policy.band_bps, 2 * BPS)
-    return enlarges and drift.funding * abs(drift.target_share) > half_band
+    return is_enlarged and drift.funding * abs(drift.target_share) > half_band
 
 
 def funding_trims(account: MarginAccount, policy: FuturesPolicy) -> dict[str, int]:
@@ -280,19 +288,19 @@ def funding_trims(account: MarginAccount, policy: FuturesPolicy) -> dict[str, in
     """
     orders = {}
     band = Fraction(policy.band_bps, BPS)
-    room = band * target_gross(account, policy)
+    band_notional = band * target_gross(account, policy)
     for drift in notional_drifts(account, policy):
         market = account.market(drift.market)
-        held_raw = targeted(account, policy).size_raw(drift.market)
+        held_raw = without_hedges(account, policy).size_raw(drift.market)
         sign = sign_of(held_raw)
         if not band or not held_raw or not sign * drift.drift <= band < sign * drift.funded_drift:
             continue  # a share above its band without funding is drift
-        if sign * (drift.notional * (1 + drift.funding) - drift.target) <= room:
+        if sign * (drift.notional * (1 + drift.funding) - drift.target) <= band_notional:
             continue
         target_raw = size_for_notional_raw(market, drift.funded_target)
-        kept = target_raw if target_raw * held_raw > 0 else 0
-        if abs(kept) < abs(held_raw):
-            orders[drift.market] = kept - held_raw
+        kept_raw = target_raw if target_raw * held_raw > 0 else 0
+        if abs(kept_raw) < abs(held_raw):
+            orders[drift.market] = kept_raw - held_raw
     return orders
 
 
@@ -304,22 +312,25 @@ def position_trims(account: MarginAccount, policy: FuturesPolicy) -> dict[str, i
     A position p beside others of notional r has the share p / max(p + r, target notional).
     """
     limits, target_notional = policy.limits, target_gross(account, policy)
-    keep = Fraction(limits.max_position_bps * (BPS - limits.hysteresis_bps), BPS**2)
+    max_share = Fraction(limits.max_position_bps * (BPS - limits.hysteresis_bps), BPS**2)
     gross = margin.gross_notional_raw(account)
-    hedged = {hedge.market for hedge in policy.hedges}
+    hedged_markets = {hedge.market for hedge in policy.hedges}
     weights = {target.market: target.weight_bps for target in policy.targets}
-    large = oversized(account, limits, policy.leverage_bps)
+    oversized_shares = oversized(account, limits, policy.leverage_bps)
     orders = {}
     for position in account.positions:
         market = account.market(position.market)
-        if position.market not in large or position.market in hedged:
+        if position.market not in oversized_shares or position.market in hedged_markets:
             continue
-        others = gross - abs(margin.value_at_mark_raw(account, position))
-        kept = max(keep * target_notional, keep * others / (1 - keep) if keep < 1 else Fraction(0))
+        other_notional = gross - abs(margin.value_at_mark_raw(account, position))
+        kept_notional = max(
+            max_share * target_notional,
+            max_share * other_notional / (1 - max_share) if max_share < 1 else Fraction(0),
+        )
         weight = weights.get(position.market, 0)
         if weight * position.size_raw > 0:
-            kept = max(kept, target_notional * abs(weight) / BPS)
-        size = size_for_notional_raw(market, kept)
+            kept_notional = max(kept_notional, target_notional * abs(weight) / BPS)
+        size = size_for_notional_raw(market, kept_notional)
         if size < abs(position.size_raw):
             orders[position.market] = position.reduction_raw(abs(position.size_raw) - size)
     return orders
@@ -328,13 +339,13 @@ def position_trims(account: MarginAccount, policy: FuturesPolicy) -> dict[str, i
 def position_notes(account: MarginAccount, policy: FuturesPolicy) -> tuple[str, ...]:
     """Return a note on each position above `max_position` that is not trimmed."""
     trims = position_trims(account, policy)
-    large = oversized(account, policy.limits, policy.leverage_bps)
-    hedged = {hedge.market for hedge in policy.hedges}
+    oversized_shares = oversized(account, policy.limits, policy.leverage_bps)
+    hedged_markets = {hedge.market for hedge in policy.hedges}
     return tuple(
         f"{account.market(market).symbol} is {float(share) * 100:.2f} % of the notional, above"
         f" max_position of {policy.limits.max_position_bps / 100:g} %, and is not trimmed:"
-        f" {'it includes a hedge' if market in hedged else 'it is at its target'}"
-        for market, share in large.items()
+        f" {'it includes a hedge' if market in hedged_markets else 'it is at its target'}"
+        for market, share in oversized_shares.items()
         if market not in trims
     )
 
@@ -348,13 +359,15 @@ def allowed_gross(
     """
     limits = policy.limits
     gross = Fraction(margin.gross_notional_raw(account))
-    broken = _kept_shares(account, policy, spot_value)
-    if not broken:
+    kept_shares = _kept_shares(account, policy, spot_value)
+    if not kept_shares:
         return gross
-    keep = 1 - Fraction(limits.hysteresis_bps, BPS)
-    moved = margin.with_adverse_move(account, Fraction(limits.slippage_bps, BPS))
-    kept = [keep * share for share in broken] + _kept_shares(moved, policy, spot_value)
-    return gross * max(Fraction(0), min(Fraction(1), *kept))
+    limit_factor = 1 - Fraction(limits.hysteresis_bps, BPS)
+    moved_account = margin.with_adverse_move(account, Fraction(limits.slippage_bps, BPS))
+    shares = [limit_factor * share for share in kept_shares] + _kept_shares(
+        moved_account, policy, spot_value
+    )
+    return gross * max(Fraction(0), min(Fraction(1), *shares))
 
 
 def _kept_shares(
@@ -389,10 +402,10 @@ def _kept_by_utilisation(account: MarginAccount, policy: FuturesPolicy) -> Fract
     unchanged: k·I / V = u.
     """
     value = Fraction(max(0, margin.account_value_raw(account)))
-    initial = margin.initial_raw(account)
-    if initial == 0:
+    initial_raw = margin.initial_raw(account)
+    if initial_raw == 0:
         return Fraction(1)
-    return min(Fraction(1), value * policy.limits.max_utilisation_bps / BPS / initial)
+    return min(Fraction(1), value * policy.limits.max_utilisation_bps / BPS / initial_raw)
 
 
 def _stress_gross(account: MarginAccount, policy: FuturesPolicy) -> Fraction:
@@ -417,47 +430,47 @@ def reduction_orders(
     account: MarginAccount,
     policy: FuturesPolicy,
     spot_value: Fraction | None,
-    waiting: Collection[str] = (),
+    waiting_markets: Collection[str] = (),
 ) -> dict[str, int]:
     """Return the orders that reduce every position by the same share to the allowed gross notional,
-    in whole lots rounded up; empty while no limit is breached. If paused or `waiting` markets
-    cannot be reduced, the others are cut by that much more.
+    in whole lots rounded up; empty while no limit is breached. If paused markets, or those in
+    `waiting_markets`, cannot be reduced, the others are cut by that much more.
     """
     gross = Fraction(margin.gross_notional_raw(account))
-    allowed = allowed_gross(account, policy, spot_value)
-    if not gross or allowed >= gross:
+    allowed_notional = allowed_gross(account, policy, spot_value)
+    if not gross or allowed_notional >= gross:
         return {}
-    free = Fraction(0)
+    reducible_notional = Fraction(0)
     for position in account.positions:
         market = account.market(position.market)
-        if not market.is_paused and position.market not in waiting:
-            free += abs(margin.position_value_raw(market, position.size_raw))
-    share = min(Fraction(1), (gross - allowed) / (free or gross))
+        if not market.is_paused and position.market not in waiting_markets:
+            reducible_notional += abs(margin.position_value_raw(market, position.size_raw))
+    share = min(Fraction(1), (gross - allowed_notional) / (reducible_notional or gross))
     orders = {}
     for position in account.positions:
         lot = account.market(position.market).lot_raw
-        reduced = abs(position.size_raw) * share
-        lots = -(-reduced.numerator // (reduced.denominator * lot))
+        reduced_raw = abs(position.size_raw) * share
+        lots = -(-reduced_raw.numerator // (reduced_raw.denominator * lot))
         size = min(abs(position.size_raw), lots * lot)
         orders[position.market] = position.reduction_raw(size)
     return orders
 
 
-def suffices(
+def closing_suffices(
     account: MarginAccount,
     policy: FuturesPolicy,
     spot_value: Fraction | None,
-    waiting: Collection[str],
+    waiting_markets: Collection[str],
 ) -> bool:
-    """True if closing all positions but the paused ones and those in `waiting` markets leaves the
+    """True if closing all positions but the paused ones and those in `waiting_markets` leaves the
     allowed gross notional.
     """
-    left = sum(
+    remaining_gross = sum(
         abs(margin.value_at_mark_raw(account, position))
         for position in account.positions
-        if account.market(position.market).is_paused or position.market in waiting
+        if account.market(position.market).is_paused or position.market in waiting_markets
     )
-    return left <= allowed_gross(account, policy, spot_value)
+    return remaining_gross <= allowed_gross(account, policy, spot_value)
 
 
 def unfinished_orders(account: MarginAccount, goals: Iterable[tuple[str, int]]) -> dict[str, int]:
@@ -511,7 +524,7 @@ def unnamed_reasons(account: MarginAccount) -> dict[str, str]:
     }
 
 
-def uncertain_books(account: MarginAccount) -> str:
+def uncertain_profit_reason(account: MarginAccount) -> str:
     """Return why the profit of the margin account is uncertain; empty if it is not."""
     if not account.unknown_transfers:
         return ""
@@ -530,12 +543,12 @@ def emergency_orders(account: MarginAccount, policy: FuturesPolicy) -> dict[str,
     is closed if the venue does not accept half, or if half leaves the distance below its limit plus
     the hysteresis, at which the next tick could trigger again.
     """
-    near = Fraction(policy.limits.emergency_distance_bps, BPS)
-    every = margin.is_liquidatable(margin.with_adverse_move(account, near))
+    emergency_distance = Fraction(policy.limits.emergency_distance_bps, BPS)
+    closes_all = margin.is_liquidatable(margin.with_adverse_move(account, emergency_distance))
     orders = {}
     for position in account.positions:
         distance = margin.liquidation_distance(account, position.market)
-        if not every and (distance is None or abs(distance) >= near):
+        if not closes_all and (distance is None or abs(distance) >= emergency_distance):
             continue
         size = emergency_size_raw(account, position, policy.limits)
         orders[position.market] = position.reduction_raw(size)
@@ -549,23 +562,25 @@ def emergency_size_raw(account: MarginAccount, position: Position, limits: Futur
     to liquidation plus hysteresis.
     """
     market = account.market(position.market)
-    lot, high = market.lot_raw, -(-abs(position.size_raw) // market.lot_raw)
-    low = ceil_int(Fraction(high, 2))
-    far = Fraction(limits.emergency_distance_bps * (BPS + limits.hysteresis_bps), BPS**2)
+    lot, high_lots = market.lot_raw, -(-abs(position.size_raw) // market.lot_raw)
+    low_lots = ceil_int(Fraction(high_lots, 2))
+    safe_distance = Fraction(limits.emergency_distance_bps * (BPS + limits.hysteresis_bps), BPS**2)
 
     def is_enough(lots: int) -> bool:
         size = min(abs(position.size_raw), lots * lot)
-        signed = position.reduction_raw(size)
-        bound = index_bound_raw(market, signed, limits.emergency_slippage_bps)
-        order = PerpOrder(position.market, signed, PerpOrderKind.MARKET, bound, True)
-        after = after_fill_at_mark(account, position.market, signed)
-        distance = margin.liquidation_distance(after, position.market)
-        is_far = not margin.is_liquidatable(after) and (distance is None or abs(distance) >= far)
-        return is_far and margin.may_reduce(after_fill_at_bound(account, order))
+        signed_size = position.reduction_raw(size)
+        bound = index_bound_raw(market, signed_size, limits.emergency_slippage_bps)
+        order = PerpOrder(position.market, signed_size, PerpOrderKind.MARKET, bound, True)
+        account_after = after_fill_at_mark(account, position.market, signed_size)
+        distance = margin.liquidation_distance(account_after, position.market)
+        is_safe = not margin.is_liquidatable(account_after) and (
+            distance is None or abs(distance) >= safe_distance
+        )
+        return is_safe and margin.may_reduce(after_fill_at_bound(account, order))
 
-    if is_enough(low):
-        high = low
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if is_enough(middle) else (middle, high)
-    return min(abs(position.size_raw), high * lot)
+    if is_enough(low_lots):
+        high_lots = low_lots
+    while high_lots - low_lots > 1:
+        middle = (low_lots + high_lots) // 2
+        low_lots, high_lots = (low_lots, middle) if is_enough(middle) else (middle, high_lots)
+    return min(abs(position.size_raw), high_lots * lot)

@@ -21,11 +21,13 @@ def distrust_changed_venue(
 
     `contracts` are names by address, `pins` and `backing` as in `changed_tokens`.
     """
-    changed = changed_tokens(snapshot, tuple(contracts), pins, backing)
-    if not changed:
+    untrusted_contracts = changed_tokens(snapshot, tuple(contracts), pins, backing)
+    if not untrusted_contracts:
         return snapshot
-    why = "; ".join(f"{contracts[token.token]} at {token.token}: {token.why}" for token in changed)
+    why = "; ".join(
+        f"{contracts[token.token]} at {token.token}: {token.why}" for token in untrusted_contracts
+    )
     why = f"{why}; find out why, then: trimtab trust"
-    lost = QuarantinedItem(MARGIN_ACCOUNT, trader, why)
+    lost_account = QuarantinedItem(MARGIN_ACCOUNT, trader, why)
     reading = replace(snapshot.layer(FuturesReading), account=None, unknown=why)
-    return replace(snapshot, quarantined=(*snapshot.quarantined, lost)).with_layer(reading)
+    return replace(snapshot, quarantined=(*snapshot.quarantined, lost_account)).with_layer(reading)

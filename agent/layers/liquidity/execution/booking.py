@@ -31,42 +31,46 @@ NO_FEES = (0, 0)
 def book_liquidity_action(
     store: Store,
     intent: Intent,
-    own: StepInput | None,
-    basis: StepInput,
-    after: Snapshot | None,
+    planned_step: StepInput | None,
+    price_step: StepInput,
+    snapshot_after: Snapshot | None,
     native_price: Price,
     chain_s: int,
 ) -> Value:
     """Book a mined liquidity action, including a reverted one, and return its loss in numeraire
     base units; its turnover is zero.
 
-    `own` is the step that planned the action; None if it is unreadable, and then only gas counts
-    as lost. `basis` has the reference prices, `after` is a snapshot read right after the action. The larger of two losses counts: by the
-    receipt, and by the two snapshots, both with wallet payments and changed positions at reference
-    prices. A withdrawal that pays less than the liquidity's value is a loss, as is overpaid
-    liquidity.
+    `planned_step` is the step that planned the action; None if it is unreadable, and then only gas
+    counts as lost. `price_step` has the reference prices, `snapshot_after` is read right after the
+    action. The larger of two losses counts: by the receipt, and by the two snapshots, both with
+    wallet payments and changed positions at reference prices. A withdrawal that pays less than the
+    liquidity's value is a loss, as is overpaid liquidity.
     """
     receipt = intent.receipt
     if receipt is None:
         raise ValueError(f"intent {intent.id} has no receipt to book")
     gas_value = receipt.gas_cost_wei * native_price
-    granted = store.journal.grant(intent.id).action
-    lost = gas_value
-    if own is not None and granted is not None and receipt.status == 1:
-        action = lp_action(granted)
-        prices = reference_prices(basis).by_token
-        done = own_changes.position_change(action, receipt, own.snapshot.owner)
-        bookings = [_by_receipt(action, done, own.snapshot, receipt, prices)]
-        if after is not None:
-            bookings.append(_by_snapshots(action, done, own.snapshot, after, prices))
-        lost += max((loss for loss in bookings if loss is not None), default=Fraction(0))
-    store.budgets.book(intent, Fraction(0), lost, receipt.gas_cost_wei, chain_s)
-    return lost
+    granted_action = store.journal.grant(intent.id).action
+    booked_loss = gas_value
+    if planned_step is not None and granted_action is not None and receipt.status == 1:
+        action = lp_action(granted_action)
+        prices = reference_prices(price_step).by_token
+        position_change = own_changes.position_change(action, receipt, planned_step.snapshot.owner)
+        losses = [_loss_by_receipt(action, position_change, planned_step.snapshot, receipt, prices)]
+        if snapshot_after is not None:
+            losses.append(
+                _loss_by_snapshots(
+                    action, position_change, planned_step.snapshot, snapshot_after, prices
+                )
+            )
+        booked_loss += max((loss for loss in losses if loss is not None), default=Fraction(0))
+    store.budgets.book(intent, Fraction(0), booked_loss, receipt.gas_cost_wei, chain_s)
+    return booked_loss
 
 
-def _by_receipt(
+def _loss_by_receipt(
     action: LpAction,
-    done: LpPositionChange | None,
+    position_change: LpPositionChange | None,
     snapshot: Snapshot,
     receipt: Receipt,
     prices: Mapping[str, Price],
@@ -77,49 +81,53 @@ def _by_receipt(
     before = next(
         (position for position in snapshot.positions if position.name == action.name), None
     )
-    after = _position_after(action, done, before)
+    after = _position_after(action, position_change, before)
     if after is None:
         return None
-    gained = _position_value(after, prices)
+    gained_value = _position_value(after, prices)
     if before is not None:
-        gained -= _position_value(before, prices)
-    moved = receipt.net(snapshot.owner)
-    received = sum(
-        (raw * prices[token] for token, raw in moved.items() if token in prices), Fraction(0)
+        gained_value -= _position_value(before, prices)
+    wallet_changes = receipt.net(snapshot.owner)
+    received_value = sum(
+        (raw * prices[token] for token, raw in wallet_changes.items() if token in prices),
+        Fraction(0),
     )
-    return -received - gained
+    return -received_value - gained_value
 
 
 def _position_after(
-    action: LpAction, done: LpPositionChange | None, before: LpPosition | None
+    action: LpAction, position_change: LpPositionChange | None, before: LpPosition | None
 ) -> LpPosition | None:
     match action, before:
         case [Collect(), LpV3Position()]:
             return position_changes.after_collect(before)
-        case [Provide(token_id=None, ticks=tuple()), None] if done is not None:
-            return _minted(action, done)
-        case [_, LpV2Position() | LpV3Position()] if done is not None:
-            if done.liquidity > 0:
-                return position_changes.after_provision(before, done.liquidity, done.amounts_raw)
-            return position_changes.after_withdrawal(before, -done.liquidity)
+        case [Provide(token_id=None, ticks=tuple()), None] if position_change is not None:
+            return _minted_position(action, position_change)
+        case [_, LpV2Position() | LpV3Position()] if position_change is not None:
+            if position_change.liquidity > 0:
+                return position_changes.after_provision(
+                    before, position_change.liquidity, position_change.amounts_raw
+                )
+            return position_changes.after_withdrawal(before, -position_change.liquidity)
         case _:
             return None
 
 
-def _minted(action: Provide, done: LpPositionChange) -> LpV3Position:
+def _minted_position(action: Provide, position_change: LpPositionChange) -> LpV3Position:
     """Return the minted position as its valuation needs it, without fees, because it has not earned
     any yet.
     """
-    lower, upper = done.ticks or (0, 0)
+    lower, upper = position_change.ticks or (0, 0)
     return LpV3Position(
-        action.venue, action.contract, done.token_id or 0, action.pool, action.token0, action.token1, action.fee_pips, lower, upper,
-        done.liquidity, NO_FEES, NO_FEES, 0, lower, NO_FEES, NO_FEES, NO_FEES, done.liquidity, NO_FEES, NO_FEES,
+        action.venue, action.contract, position_change.token_id or 0, action.pool, action.token0, action.token1, action.fee_pips, lower,
+        upper, position_change.liquidity, NO_FEES, NO_FEES, 0, lower, NO_FEES, NO_FEES, NO_FEES, position_change.liquidity,
+        NO_FEES, NO_FEES,
     )  # fmt: skip
 
 
-def _by_snapshots(
+def _loss_by_snapshots(
     action: LpAction,
-    done: LpPositionChange | None,
+    position_change: LpPositionChange | None,
     before: Snapshot,
     after: Snapshot,
     prices: Mapping[str, Price],
@@ -127,29 +135,38 @@ def _by_snapshots(
     """Return the loss from balances and positions read before and after; None if the changed
     position was not read.
     """
-    name = action.name if done is None else done.name
-    old, new = (
-        {position.name: position for position in read.positions} for read in (before, after)
+    name = action.name if position_change is None else position_change.name
+    old_raw, new_raw = (
+        {position.name: position for position in snapshot.positions} for snapshot in (before, after)
     )
-    counted = {*old, name}
-    if isinstance(action, Withdraw) and action.liquidity == action.held and name not in new:
-        counted.discard(name)  # empty positions are not read
-    if not counted <= set(new):
+    counted_names = {*old_raw, name}
+    if isinstance(action, Withdraw) and action.liquidity == action.held and name not in new_raw:
+        counted_names.discard(name)  # empty positions are not read
+    if not counted_names <= set(new_raw):
         return None
-    value_before = _total(before, list(old.values()), after, prices)
-    return value_before - _total(after, [new[key] for key in counted], before, prices)
+    value_before = _total(before, list(old_raw.values()), after, prices)
+    return value_before - _total(after, [new_raw[key] for key in counted_names], before, prices)
 
 
 def _total(
-    read: Snapshot, pairs: list[LpPosition], other: Snapshot, prices: Mapping[str, Price]
+    snapshot: Snapshot,
+    counted_positions: list[LpPosition],
+    other_snapshot: Snapshot,
+    prices: Mapping[str, Price],
 ) -> Value:
     """Return the value of the positions and of the priced tokens that are in both snapshots."""
-    both = {holding.token for holding in other.holdings} & set(prices)
-    in_wallet = sum(
-        (holding.raw * prices[holding.token] for holding in read.holdings if holding.token in both),
+    common_tokens = {holding.token for holding in other_snapshot.holdings} & set(prices)
+    wallet_value = sum(
+        (
+            holding.raw * prices[holding.token]
+            for holding in snapshot.holdings
+            if holding.token in common_tokens
+        ),
         Fraction(0),
     )
-    return in_wallet + sum((_position_value(position, prices) for position in pairs), Fraction(0))
+    return wallet_value + sum(
+        (_position_value(position, prices) for position in counted_positions), Fraction(0)
+    )
 
 
 def _position_value(position: LpPosition, prices: Mapping[str, Price]) -> Value:

@@ -1,5 +1,5 @@
-"""What a cycle leaves out of liquidity after a refusal: a pool whose withdrawal was refused or failed,
-while other pools are still withdrawn from.
+"""What a cycle leaves out of liquidity after a refusal: a pool whose withdrawal was refused or
+failed, while other pools are still withdrawn from.
 """
 
 from __future__ import annotations
@@ -27,9 +27,13 @@ def pool_to_leave(cycle: Cycle, plan: Plan | None) -> str:
 
 def leave_pool(cycle: Cycle, pool: str, note: StepNote) -> Cycle:
     """Return the cycle after a failed withdrawal. The rest of it skips the pool."""
-    own = cycle.layer(LiquidityCycle)
-    own = replace(own, left_pools=(*own.left_pools, pool), unwithdrawn=(*own.unwithdrawn, note))
-    return cycle.leave_exit().with_layer(own)
+    liquidity_cycle = cycle.layer(LiquidityCycle)
+    liquidity_cycle = replace(
+        liquidity_cycle,
+        left_pools=(*liquidity_cycle.left_pools, pool),
+        unwithdrawn=(*liquidity_cycle.unwithdrawn, note),
+    )
+    return cycle.leave_exit().with_layer(liquidity_cycle)
 
 
 def skip_refused_withdrawal(
@@ -38,10 +42,12 @@ def skip_refused_withdrawal(
     """For the rest of the cycle, skip a pool whose withdrawal was refused by simulation or signer,
     or for its gas. Return None for any other refusal.
     """
-    own = evaluation.concerns_trade(refusal) or evaluation.gas_refusal(refusal)
-    if not own or not (pool := pool_to_leave(cycle, outcome.plan)):
+    concerns_withdrawal = evaluation.concerns_trade(refusal) or evaluation.is_budget_refusal(
+        refusal
+    )
+    if not concerns_withdrawal or not (pool := pool_to_leave(cycle, outcome.plan)):
         return None
-    stopped = replace(
+    refused_outcome = replace(
         outcome, kind=OutcomeKind.REFUSED, reason=str(refusal), verdicts=refusal.verdicts
     )
-    return StepResult(leave_pool(cycle, pool, note_of(stopped)), stopped)
+    return StepResult(leave_pool(cycle, pool, note_of(refused_outcome)), refused_outcome)

@@ -1,4 +1,4 @@
-"""Sending of liquidity actions, one a plan."""
+"""Sends liquidity actions, one per plan."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ def _draft(composer: Composer, outcome: StepOutcome, plan: Plan) -> Draft:
 
 def _after_sent(cycle: Cycle, outcome: StepOutcome, plan: Plan, _: Intent) -> Cycle:
     """Return the cycle after the plan's first action, successful or not."""
-    own, history = cycle.layer(LiquidityCycle), outcome.step_input.history
-    if not own.acted:
-        own = replace(
-            own,
+    liquidity_cycle, history = cycle.layer(LiquidityCycle), outcome.step_input.history
+    if not liquidity_cycle.acted:
+        liquidity_cycle = replace(
+            liquidity_cycle,
             acted=True,
             last_rebalance_s=history.reviews.last_rebalance_s,
             last_action_s=history.layer(LiquidityState).last_action_s,
         )
-    failed = outcome.kind is OutcomeKind.FAILED
-    if failed and (pool := pool_to_leave(cycle, plan)):
-        return leave_pool(cycle.with_layer(own), pool, note_of(outcome, failed=True))
-    own = replace(own, actions=own.actions + 1)
-    cycle = cycle.with_layer(own)
-    if failed:
+    is_failed = outcome.kind is OutcomeKind.FAILED
+    if is_failed and (pool := pool_to_leave(cycle, plan)):
+        return leave_pool(cycle.with_layer(liquidity_cycle), pool, note_of(outcome, failed=True))
+    liquidity_cycle = replace(liquidity_cycle, actions=liquidity_cycle.actions + 1)
+    cycle = cycle.with_layer(liquidity_cycle)
+    if is_failed:
         return cycle.end(CycleEnd.FAILED)
-    return cycle.begin_plan() if own.follows_swaps else cycle.end(CycleEnd.BOUND)
+    return cycle.begin_plan() if liquidity_cycle.may_act_again else cycle.end(CycleEnd.BOUND)
 
 
-LIQUIDITY = PlanSender(lambda plan: bool(plan.actions), _draft, _after_sent)
+LIQUIDITY_SENDER = PlanSender(lambda plan: bool(plan.actions), _draft, _after_sent)
 
 
 def require_as_confirmed(confirmed: Confirmation, plan: Plan) -> None:

@@ -63,35 +63,35 @@ def plan_liquidity(step: StepInput, decision: AdjustLiquidity) -> Plan:
     actions: list[LpAction] = []
     skew = Fraction(0)
     for move in adjustment.moves:
-        action, after = _action(book, move)
+        action, book_after = _exact_action(book, move)
         if isinstance(action, Provide):
-            skew += book.overpayment(action, action.amounts_raw, after)
+            skew += book.overpayment(action, action.amounts_raw, book_after)
         actions.append(action)
-        book = after
+        book = book_after
     if not actions:
         why = (
             "; ".join(f"{item.what}: {item.why}" for item in adjustment.skipped)
             or "liquidity is on target"
         )
         verdicts: tuple[Verdict, ...] = ()
-        if adjustment.over:
-            withdrawable = "a withdrawal that is possible now"
-            verdicts = (Verdict("impermanent_loss", adjustment.reason, withdrawable, False),)
+        if adjustment.exceeds_limit:
+            limit_text = "a withdrawal that is possible now"
+            verdicts = (Verdict("impermanent_loss", adjustment.reason, limit_text, False),)
         raise Refused(
             f"no liquidity action is possible now: {why}",
             verdicts,
             "see the reasons; trimtab lp shows every position",
         )
-    unit = gas_unit_value(step.snapshot, step.portfolio, step.limits, prices, needed=False)
+    gas_value = gas_unit_value(step.snapshot, step.portfolio, step.limits, prices, is_needed=False)
     plan = _plan(
         step,
         decision,
         actions,
         book,
-        PlanCost(ZERO, ZERO, skew, unit * sum(action.gas_units for action in actions)),
+        PlanCost(ZERO, ZERO, skew, gas_value * sum(action.gas_units for action in actions)),
         adjustment.skipped,
     )
-    approvals = unit * approval_gas_units(step, plan)
+    approvals = gas_value * approval_gas_units(step, plan)
     return with_data_fee(
         step,
         replace(plan, cost=replace(plan.cost, approvals=approvals)),
@@ -99,7 +99,7 @@ def plan_liquidity(step: StepInput, decision: AdjustLiquidity) -> Plan:
     )
 
 
-def _action(book: PositionBook, move: PlannedMove) -> tuple[LpAction, PositionBook]:
+def _exact_action(book: PositionBook, move: PlannedMove) -> tuple[LpAction, PositionBook]:
     """Return one move with its exact amounts and minimums, and the book after it."""
     match move:
         case WithdrawMove():
@@ -114,9 +114,9 @@ def _action(book: PositionBook, move: PlannedMove) -> tuple[LpAction, PositionBo
 
 def _withdraw(book: PositionBook, move: WithdrawMove) -> Withdraw:
     confirmed_position, position = move.confirmed, move.position
-    pair = isinstance(position, LpV2Position)
+    is_pair = isinstance(position, LpV2Position)
     amounts = positions.principal(position, move.liquidity)
-    least = action_gas.withdrawal_minimums(
+    minimums = action_gas.withdrawal_minimums(
         position, move.liquidity, book.ratio(confirmed_position), band_bps(book.step.limits) or 0
     )
     return Withdraw(
@@ -128,9 +128,9 @@ def _withdraw(book: PositionBook, move: WithdrawMove) -> Withdraw:
         token1=confirmed_position.token1,
         liquidity=move.liquidity,
         amounts_raw=amounts,
-        min_raw=action_gas.nonzero_minimums(least, amounts),
+        min_raw=action_gas.nonzero_minimums(minimums, amounts),
         fees_raw=positions.uncollected_fees(position),
-        gas_units=action_gas.V2_REMOVE_UNITS if pair else action_gas.V3_WITHDRAW_UNITS,
+        gas_units=action_gas.V2_REMOVE_UNITS if is_pair else action_gas.V3_WITHDRAW_UNITS,
         reason=move.reason,
         held=position.liquidity,
     )
@@ -157,11 +157,13 @@ def _provide(book: PositionBook, move: ProvideMove) -> tuple[Provide, PositionBo
         candidate for candidate in book.step.snapshot.pools if candidate.address == target.pool
     )
     liquidity, amounts = quote_provision(book, pool, position, move.ticks, move.desired)
-    within = minting.price_range(move.ticks)
+    sqrt_range = minting.optional_sqrt_range(move.ticks)
     limits, ratio = book.step.limits, book.ratio(target)
-    band = action_gas.widest_band_bps(within, ratio, band_bps(limits) or 0, limits.slippage_bps)
-    after = book_after_provision(book, target, pool, position, move.ticks, move.desired)
-    if after is None:
+    widest_bps = action_gas.widest_band_bps(
+        sqrt_range, ratio, band_bps(limits) or 0, limits.slippage_bps
+    )
+    book_after = book_after_provision(book, target, pool, position, move.ticks, move.desired)
+    if book_after is None:
         raise Refused(
             f"liquidity in {target.pool}: no amount can be provided",
             code=ErrorCode.AMOUNT,
@@ -179,32 +181,34 @@ def _provide(book: PositionBook, move: ProvideMove) -> tuple[Provide, PositionBo
         desired_raw=move.desired,
         amounts_raw=amounts,
         min_raw=action_gas.nonzero_minimums(
-            action_gas.provision_minimums(within, move.desired, ratio, band), amounts
+            action_gas.provision_minimums(sqrt_range, move.desired, ratio, widest_bps), amounts
         ),
-        gas_units=provision_gas_units(within, position),
+        gas_units=provision_gas_units(sqrt_range, position),
         reason=move.reason,
     )
-    return action, after
+    return action, book_after
 
 
 def _plan(
     step: StepInput,
     decision: AdjustLiquidity,
     actions: list[LpAction],
-    after: PositionBook,
+    book_after: PositionBook,
     cost: PlanCost,
     skipped: Iterable[SkippedItem],
 ) -> Plan:
     """Return the plan with its predictions. Actions have no turnover: they cost gas, and skew if
     liquidity is overpaid.
     """
-    in_positions = positions.look_through([position for _, position in after.pairs], after.prices)
-    besides = outside_raw(step, after.prices, {POSITIONS})
+    positions_raw = positions.look_through(
+        [position for _, position in book_after.pairs], book_after.prices
+    )
+    elsewhere_raw = outside_raw(step, book_after.prices, {POSITIONS})
 
     def value(asset: Asset) -> Value:
         address = asset.token.address
-        locked_raw = in_positions.get(address, 0) + besides.get(address, 0)
-        return (max(0, after.counted(asset)) + locked_raw) * after.prices[address]
+        locked_raw = positions_raw.get(address, 0) + elsewhere_raw.get(address, 0)
+        return (max(0, book_after.counted_raw(asset)) + locked_raw) * book_after.prices[address]
 
     assets = step.portfolio.assets
     values = [value(asset) for asset in assets]
@@ -214,7 +218,7 @@ def _plan(
         decision=decision,
         legs=(),
         holdings_after=tuple(
-            (asset.token.address, after.balances[asset.token.address]) for asset in assets
+            (asset.token.address, book_after.balances[asset.token.address]) for asset in assets
         ),
         weights_after_bps=tuple(
             (asset.token.address, bps) for asset, bps in zip(assets, weights, strict=True)

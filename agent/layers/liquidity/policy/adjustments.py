@@ -41,7 +41,7 @@ def limit_adjustment(step: StepInput, prices: Mapping[str, Price]) -> LiquidityA
         return NO_ADJUSTMENT
     return withdraw_to_limits(
         open_position_book(step, prices),
-        gas_unit_value(step.snapshot, step.portfolio, step.limits, prices, needed=False),
+        gas_unit_value(step.snapshot, step.portfolio, step.limits, prices, is_needed=False),
     )
 
 
@@ -58,7 +58,7 @@ def target_adjustment(step: StepInput, prices: Mapping[str, Price]) -> Liquidity
             step.portfolio,
             step.limits,
             prices,
-            needed=step.limits.plan_cost_bps is not None,
+            is_needed=step.limits.plan_cost_bps is not None,
         ),
     )
     for target in step.portfolio.lp_targets:
@@ -70,9 +70,9 @@ def target_adjustment(step: StepInput, prices: Mapping[str, Price]) -> Liquidity
 
 def next_adjustment(step: StepInput, prices: Mapping[str, Price]) -> LiquidityAdjustment:
     """Return the required withdrawals, else the moves towards the targets."""
-    first = limit_adjustment(step, prices)
-    if first.over:
-        return first
+    required_withdrawals = limit_adjustment(step, prices)
+    if required_withdrawals.exceeds_limit:
+        return required_withdrawals
     return target_adjustment(step, prices)
 
 
@@ -80,8 +80,8 @@ def restrict_to_pools(step: StepInput, pools: Collection[str]) -> StepInput:
     """Return the step with targets only in these pools; with all targets if no pool is given."""
     if not pools:
         return step
-    kept = tuple(target for target in step.portfolio.lp_targets if target.pool in pools)
-    return replace(step, portfolio=replace(step.portfolio, lp_targets=kept))
+    targets = tuple(target for target in step.portfolio.lp_targets if target.pool in pools)
+    return replace(step, portfolio=replace(step.portfolio, lp_targets=targets))
 
 
 def gas_unit_value(
@@ -89,20 +89,20 @@ def gas_unit_value(
     portfolio: Portfolio,
     limits: Limits,
     prices: Mapping[str, Price],
-    needed: bool,
+    is_needed: bool,
 ) -> Value:
     """Return the value of a unit of gas in numeraire base units; zero if it has no price and is not
-    `needed`. Raises Refused if it is needed.
+    `is_needed`. Raises Refused if it is needed.
     """
-    native = prices.get(portfolio.wrapped_native)
+    native_price = prices.get(portfolio.wrapped_native)
     base_wei = snapshot.head.base_fee_wei
     if base_wei is None:
         price_wei = snapshot.gas_price_wei
     else:
         price_wei = base_wei + snapshot.priority_fee_wei
-    if native is not None:
-        return price_wei * native
-    if needed:
+    if native_price is not None:
+        return price_wei * native_price
+    if is_needed:
         raise Refused(
             "gas cannot be valued: the wrapped native coin has no reference price",
             (Verdict("plan_cost", "gas without a price", f"{limits.plan_cost_bps} bps", False),),

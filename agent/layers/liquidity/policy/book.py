@@ -51,7 +51,7 @@ class LiquidityExposure:
     """Expected loss and value of liquidity, and the portfolio's total, numeraire base units."""
 
     loss: Value
-    weight: Value
+    value: Value
     total: Value
 
     def within(self, bounds: LiquidityLimits) -> bool:
@@ -64,10 +64,13 @@ class LiquidityExposure:
 
     def exceeds_weight(self, bounds: LiquidityLimits) -> bool:
         """True if the value is above its limit."""
-        return bounds.weight is not None and self.weight > bounds.weight * self.total
+        return bounds.weight is not None and self.value > bounds.weight * self.total
 
 
 Amounts = tuple[int, int]
+"""Base units of (token0, token1)."""
+TickRange = tuple[int, int]
+"""Lower and upper tick of a V3 position."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,20 +89,20 @@ class PositionBook:
         """Return expected loss and value of the liquidity in this book. Raises Refused if a price
         is missing.
         """
-        in_positions = valuation.value_of_positions(self.pairs, self.prices)
+        positions_value = valuation.value_of_positions(self.pairs, self.prices)
         wallet_value = sum(
             (
-                max(0, self.counted(asset)) * self.prices[asset.token.address]
+                max(0, self.counted_raw(asset)) * self.prices[asset.token.address]
                 for asset in self.step.portfolio.assets
             ),
             Fraction(0),
         )
         loss = valuation.expected_loss_of(self.pairs, self.prices)
         other_value = outside_value(self.step, self.prices, {POSITIONS})
-        total = wallet_value + in_positions + other_value
-        return LiquidityExposure(loss, in_positions, total)
+        total = wallet_value + positions_value + other_value
+        return LiquidityExposure(loss, positions_value, total)
 
-    def counted(self, asset: Asset) -> int:
+    def counted_raw(self, asset: Asset) -> int:
         """Return the base units of an asset above its reserve, without those in positions; negative
         below the reserve.
         """
@@ -120,7 +123,7 @@ class PositionBook:
         if asset is None:
             return 0
         uncertain_raw = self.uncertain.get(token, 0)
-        free_raw = max(0, min(self.balances[token], self.counted(asset)) - uncertain_raw)
+        free_raw = max(0, min(self.balances[token], self.counted_raw(asset)) - uncertain_raw)
         return min(free_raw, dict(self.step.progress.spend_caps).get(token, free_raw))
 
     def after_withdrawal(
@@ -132,14 +135,14 @@ class PositionBook:
         position = self.state_of(confirmed)
         if not isinstance(position, LpV2Position | LpV3Position):
             return self
-        paid = positions.principal(position, liquidity_out)
+        principal = positions.principal(position, liquidity_out)
         fees = positions.uncollected_fees(position)
-        return self._with(
+        return self._with_position(
             confirmed, position_changes.after_withdrawal(position, liquidity_out)
-        )._moved(
+        )._with_amounts(
             confirmed,
-            (paid[0] + fees[0], paid[1] + fees[1]),
-            (paid[0] - minimums[0], paid[1] - minimums[1]),
+            (principal[0] + fees[0], principal[1] + fees[1]),
+            (principal[0] - minimums[0], principal[1] - minimums[1]),
         )
 
     def after_collection(self, confirmed: ConfirmedPosition) -> PositionBook:
@@ -147,9 +150,9 @@ class PositionBook:
         position = self.state_of(confirmed)
         if not isinstance(position, LpV3Position):
             return self
-        return self._with(confirmed, position_changes.after_collect(position))._moved(
-            confirmed, positions.uncollected_fees(position), (0, 0)
-        )
+        return self._with_position(
+            confirmed, position_changes.after_collect(position)
+        )._with_amounts(confirmed, positions.uncollected_fees(position), (0, 0))
 
     def after_provision(
         self, confirmed: ConfirmedPosition, liquidity_in: int, amounts: Amounts
@@ -158,22 +161,24 @@ class PositionBook:
         position = self.state_of(confirmed)
         if not isinstance(position, LpV2Position | LpV3Position):
             return self
-        return self._with(
+        return self._with_position(
             confirmed, position_changes.after_provision(position, liquidity_in, amounts)
-        )._moved(confirmed, (-amounts[0], -amounts[1]), (0, 0))
+        )._with_amounts(confirmed, (-amounts[0], -amounts[1]), (0, 0))
 
     def after_mint(
         self, target: LpTarget, position: LpV3Position, amounts: Amounts
     ) -> PositionBook:
         """Return the book after a new position was minted."""
         confirmed = new_confirmed_position(target)
-        return replace(self, pairs=(*self.pairs, (confirmed, position)))._moved(
+        return replace(self, pairs=(*self.pairs, (confirmed, position)))._with_amounts(
             confirmed, (-amounts[0], -amounts[1]), (0, 0)
         )
 
     def state_of(self, confirmed: ConfirmedPosition) -> LpPosition:
         """Return the current state of a confirmed position."""
-        return next(position for known, position in self.pairs if known.name == confirmed.name)
+        return next(
+            position for candidate, position in self.pairs if candidate.name == confirmed.name
+        )
 
     def ratio(self, pair: ConfirmedPosition | LpTarget | LpAction) -> Fraction:
         """Return the reference price of token0 in token1, base units."""
@@ -199,33 +204,35 @@ class PositionBook:
         )
 
     def overpayment(
-        self, action: LpTarget | LpAction, amounts: Amounts, after: PositionBook
+        self, action: LpTarget | LpAction, amounts: Amounts, book_after: PositionBook
     ) -> Value:
         """Return the cost of providing `amounts` above the value of the liquidity gained, caused by
         a pool off the reference (T1).
         """
-        gained = valuation.value_of_positions(
-            after.pairs, self.prices
+        gained_value = valuation.value_of_positions(
+            book_after.pairs, self.prices
         ) - valuation.value_of_positions(self.pairs, self.prices)
-        return max(Fraction(0), self.value(action, amounts) - gained)
+        return max(Fraction(0), self.value(action, amounts) - gained_value)
 
-    def _with(self, changed: ConfirmedPosition, after: LpPosition) -> PositionBook:
+    def _with_position(
+        self, changed_position: ConfirmedPosition, position_after: LpPosition
+    ) -> PositionBook:
         pairs = tuple(
-            (known, after if known.name == changed.name else position)
-            for known, position in self.pairs
+            (confirmed, position_after if confirmed.name == changed_position.name else position)
+            for confirmed, position in self.pairs
         )
         return replace(self, pairs=pairs)
 
-    def _moved(
-        self, confirmed: ConfirmedPosition, raw: Amounts, uncertain_raw: Amounts
+    def _with_amounts(
+        self, confirmed: ConfirmedPosition, amounts_raw: Amounts, uncertain_raw: Amounts
     ) -> PositionBook:
-        balances, uncertain = dict(self.balances), dict(self.uncertain)
+        balances, uncertain_by_token = dict(self.balances), dict(self.uncertain)
         for token, amount, uncertain_amount in zip(
-            (confirmed.token0, confirmed.token1), raw, uncertain_raw, strict=True
+            (confirmed.token0, confirmed.token1), amounts_raw, uncertain_raw, strict=True
         ):
             balances[token] = balances.get(token, 0) + amount
-            uncertain[token] = uncertain.get(token, 0) + uncertain_amount
-        return replace(self, balances=balances, uncertain=uncertain)
+            uncertain_by_token[token] = uncertain_by_token.get(token, 0) + uncertain_amount
+        return replace(self, balances=balances, uncertain=uncertain_by_token)
 
 
 def open_position_book(step: StepInput, prices: Mapping[str, Price]) -> PositionBook:
@@ -272,8 +279,10 @@ def band_bps(limits: Limits) -> int | None:
     It is oracle_deviation plus slippage: no move begins beyond oracle_deviation, and slippage
     bounds the price change until the transaction is mined.
     """
-    parts = [bps for bps in (limits.oracle_deviation_bps, limits.slippage_bps) if bps is not None]
-    return sum(parts) if parts else None
+    limits_bps = [
+        bps for bps in (limits.oracle_deviation_bps, limits.slippage_bps) if bps is not None
+    ]
+    return sum(limits_bps) if limits_bps else None
 
 
 def pool_price(pool: Pool) -> Fraction | None:

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from agent.errors import Refused
-from agent.layers.liquidity.policy import adjustments as liquidity_moves
-from agent.layers.liquidity.policy import signals
+from agent.layers.liquidity.policy import adjustments, signals
 from agent.layers.liquidity.policy.moves import WithdrawMove
 from agent.layers.liquidity.policy.pools import is_in_targeted_pool
 from agent.layers.liquidity.state import LiquidityState, liquidity_progress
@@ -30,22 +29,22 @@ from agent.units import Price
 def withdraw_over_limit(context: DecisionContext) -> DecisionResult | None:
     """Withdraw liquidity above its limits."""
     step, prices = context.step, context.prices
-    too_much = liquidity_moves.limit_adjustment(step, prices)
-    if not too_much.over:
+    adjustment = adjustments.limit_adjustment(step, prices)
+    if not adjustment.exceeds_limit:
         return None
-    not_yet = price_confirmation.unconfirmed_reason(step, prices, signals.limit_signals)
-    out: Hold | AdjustLiquidity = AdjustLiquidity(too_much.reason)
-    if not_yet:
-        out = rebalances.unconfirmed_hold(too_much.reason, not_yet)
-    return context.result(native_coin.top_up(step, out) or out)
+    wait_reason = price_confirmation.unconfirmed_reason(step, prices, signals.limit_signals)
+    decision: Hold | AdjustLiquidity = AdjustLiquidity(adjustment.reason)
+    if wait_reason:
+        decision = rebalances.unconfirmed_hold(adjustment.reason, wait_reason)
+    return context.result(native_coin.top_up(step, decision) or decision)
 
 
 def withdraw_for_exits(context: DecisionContext) -> DecisionResult | None:
     """Withdraw from targeted pools what triggered orders sell, once the wallet has none of it."""
     step = context.step
-    leaves = exits.leaving_tokens(step.portfolio, step.history, step.targets, context.drifts)
+    sold_tokens = exits.leaving_tokens(step.portfolio, step.history, step.targets, context.drifts)
     in_pools = {
-        token for token in leaves if is_in_targeted_pool(step.snapshot, step.portfolio, token)
+        token for token in sold_tokens if is_in_targeted_pool(step.snapshot, step.portfolio, token)
     }
     pools = _without_waiting(
         step.snapshot,
@@ -58,13 +57,13 @@ def withdraw_for_exits(context: DecisionContext) -> DecisionResult | None:
             and not exits.exit_price_fault(step, target.token0, target.token1)
         ),
     )
-    limited = liquidity_moves.restrict_to_pools(step, pools)
-    if not pools or not _can_withdraw(limited, context.prices):
+    restricted_step = adjustments.restrict_to_pools(step, pools)
+    if not pools or not _can_withdraw(restricted_step, context.prices):
         return None
-    out = AdjustLiquidity(
+    decision = AdjustLiquidity(
         exits.fired_reason(step.portfolio, step.history, {PORTFOLIO, *in_pools}), pools
     )
-    return context.result(native_coin.top_up(step, out) or out)
+    return context.result(native_coin.top_up(step, decision) or decision)
 
 
 def _without_waiting(
@@ -74,12 +73,12 @@ def _without_waiting(
     every one is, so that the guards report the reason.
     """
     now_s = snapshot.head.timestamp_s
-    ready = tuple(
+    ready_pools = tuple(
         pool
         for pool in pools
         if failures.retry_at_s(failures.exit_failures(history, pool)) <= now_s
     )
-    return ready or pools
+    return ready_pools or pools
 
 
 def _can_withdraw(step: StepInput, prices: Mapping[str, Price]) -> bool:
@@ -87,7 +86,7 @@ def _can_withdraw(step: StepInput, prices: Mapping[str, Price]) -> bool:
     input is known.
     """
     try:
-        moves = liquidity_moves.target_adjustment(step, prices).moves
+        moves = adjustments.target_adjustment(step, prices).moves
     except Refused:
         return False
     return any(isinstance(move, WithdrawMove) for move in moves)
@@ -105,15 +104,15 @@ def withdrawals_first(
     if _cooldown_left(step) or failures.is_stopped(step.history):
         return None
     try:
-        adjustment = liquidity_moves.target_adjustment(step, prices)
+        adjustment = adjustments.target_adjustment(step, prices)
     except Refused:
         return None
     if not any(isinstance(move, WithdrawMove) for move in adjustment.moves):
         return None
-    if not_yet := price_confirmation.unconfirmed_reason(
-        step, prices, signals.liquidity_signals, every=True
+    if wait_reason := price_confirmation.unconfirmed_reason(
+        step, prices, signals.liquidity_signals, needs_all=True
     ):
-        return rebalances.unconfirmed_hold(adjustment.reason, not_yet)
+        return rebalances.unconfirmed_hold(adjustment.reason, wait_reason)
     return AdjustLiquidity(adjustment.reason)
 
 
@@ -124,12 +123,12 @@ def liquidity_or_hold(
     skipped moves and their reasons.
     """
     try:
-        adjustment = liquidity_moves.target_adjustment(step, prices)
+        adjustment = adjustments.target_adjustment(step, prices)
     except Refused as unknown:
         return replace(hold, reason=f"{hold.reason}; liquidity is unchanged: {unknown.message}")
-    left = "".join(f"; {item.what}: {item.why}" for item in adjustment.skipped)
+    skipped_text = "".join(f"; {item.what}: {item.why}" for item in adjustment.skipped)
     if not adjustment.moves:
-        return replace(hold, reason=hold.reason + left)
+        return replace(hold, reason=hold.reason + skipped_text)
     if failures.is_stopped(step.history):
         return replace(
             hold,
@@ -144,10 +143,10 @@ def liquidity_or_hold(
             reason=f"{hold.reason}; {adjustment.reason}; {cooldown[0]}",
             next_s=hold.next_s or cooldown[1],
         )
-    if not_yet := price_confirmation.unconfirmed_reason(
-        step, prices, signals.liquidity_signals, every=True
+    if wait_reason := price_confirmation.unconfirmed_reason(
+        step, prices, signals.liquidity_signals, needs_all=True
     ):
-        return replace(hold, reason=f"{hold.reason}; {adjustment.reason}, but {not_yet}")
+        return replace(hold, reason=f"{hold.reason}; {adjustment.reason}, but {wait_reason}")
     return AdjustLiquidity(adjustment.reason)
 
 

@@ -42,7 +42,7 @@ from agent.model import (
 )
 from agent.units import BPS, Value, ceil_int, format_percent
 
-FORGONE_BPS = 50
+DEFAULT_FORGONE_BPS = 50
 """Forgone earnings in bps if limits.plan_cost is off."""
 
 
@@ -52,20 +52,22 @@ def withdraw_to_limits(book: PositionBook, gas_unit_value: Value) -> LiquidityAd
     `gas_unit_value` is the value of a unit of gas.
     """
     limits = liquidity_limits(book.step.limits)
-    load = book.exposure()
-    if load.within(limits):
+    exposure = book.exposure()
+    if exposure.within(limits):
         return NO_ADJUSTMENT
-    why = format_exceeded_limits(load, limits)
+    why = format_exceeded_limits(exposure, limits)
     exit_limits = limits.scaled(EXIT_TARGET_SHARE)
     moves: list[WithdrawMove | CollectMove] = []
     skipped: list[SkippedItem] = []
     for confirmed_position, position in sorted(
-        book.pairs, key=lambda pair: _rank(book, pair[0], pair[1], gas_unit_value), reverse=True
+        book.pairs,
+        key=lambda pair: _loss_per_cost(book, pair[0], pair[1], gas_unit_value),
+        reverse=True,
     ):
         if book.exposure().within(exit_limits):
             break
-        pool = getattr(position, "pair", None) or getattr(position, "pool", None)
-        if pool in liquidity_progress(book.step).left_pools:
+        pool_address = getattr(position, "pair", None) or getattr(position, "pool", None)
+        if pool_address in liquidity_progress(book.step).left_pools:
             skipped.append(
                 SkippedItem(confirmed_position.name, f"not withdrawn: {WITHDRAWAL_FAILED}")
             )
@@ -74,7 +76,8 @@ def withdraw_to_limits(book: PositionBook, gas_unit_value: Value) -> LiquidityAd
             if (
                 book.value(confirmed_position, positions.uncollected_fees(position))
                 > action_gas.V3_COLLECT_UNITS * gas_unit_value
-            ):  # dust alone cannot exceed a limit
+            ):
+                # dust alone cannot exceed a limit
                 moves.append(
                     CollectMove(confirmed_position, position, f"{why}: its uncollected amounts")
                 )
@@ -82,13 +85,15 @@ def withdraw_to_limits(book: PositionBook, gas_unit_value: Value) -> LiquidityAd
             continue
         if not isinstance(position, LpV2Position | LpV3Position) or position.liquidity == 0:
             continue
-        off = price_deviation_reason(
+        deviation_reason = price_deviation_reason(
             book.step.limits, positions.pool_price(position), book.ratio(confirmed_position)
         )
-        if off:
-            skipped.append(SkippedItem(confirmed_position.name, f"not withdrawn: {off}"))
+        if deviation_reason:
+            skipped.append(
+                SkippedItem(confirmed_position.name, f"not withdrawn: {deviation_reason}")
+            )
             continue
-        liquidity = _needed(book, confirmed_position, position, exit_limits)
+        liquidity = _liquidity_to_withdraw(book, confirmed_position, position, exit_limits)
         if liquidity == 0:
             skipped.append(
                 SkippedItem(
@@ -97,105 +102,125 @@ def withdraw_to_limits(book: PositionBook, gas_unit_value: Value) -> LiquidityAd
             )
             continue
         if liquidity == position.liquidity:
-            part = "all"
+            part_text = "all"
         else:
-            part = format_percent(Fraction(liquidity, position.liquidity))
-        moves.append(WithdrawMove(confirmed_position, position, liquidity, f"{why}: {part} of it"))
+            part_text = format_percent(Fraction(liquidity, position.liquidity))
+        moves.append(
+            WithdrawMove(confirmed_position, position, liquidity, f"{why}: {part_text} of it")
+        )
         book = book_after_withdrawal(book, confirmed_position, position, liquidity)
-    taken = (
+    names_text = (
         ", ".join(move.confirmed.name for move in moves)
         or "no withdrawal now: every position is skipped"
     )
-    return LiquidityAdjustment(tuple(moves), f"{why}: withdraw {taken}", tuple(skipped), over=True)
+    return LiquidityAdjustment(
+        tuple(moves), f"{why}: withdraw {names_text}", tuple(skipped), exceeds_limit=True
+    )
 
 
-def format_exceeded_limits(load: LiquidityExposure, limits: LiquidityLimits) -> str:
+def format_exceeded_limits(exposure: LiquidityExposure, limits: LiquidityLimits) -> str:
     """Format the exceeded limits with their numbers."""
-    parts = []
-    if load.exceeds_loss(limits) and limits.loss is not None:
-        parts.append(
-            f"expected loss {_share(load.loss, load)} above limits.impermanent_loss"
+    texts = []
+    if exposure.exceeds_loss(limits) and limits.loss is not None:
+        texts.append(
+            f"expected loss {_share_text(exposure.loss, exposure)} above limits.impermanent_loss"
             f" {format_percent(limits.loss)}"
         )
-    if load.exceeds_weight(limits) and limits.weight is not None:
-        parts.append(
-            f"liquidity {_share(load.weight, load)} above limits.lp_max_weight"
+    if exposure.exceeds_weight(limits) and limits.weight is not None:
+        texts.append(
+            f"liquidity {_share_text(exposure.value, exposure)} above limits.lp_max_weight"
             f" {format_percent(limits.weight)}"
         )
-    return " and ".join(parts)
+    return " and ".join(texts)
 
 
-def _needed(
+def _liquidity_to_withdraw(
     book: PositionBook,
-    one: ConfirmedPosition,
+    confirmed: ConfirmedPosition,
     position: LpV2Position | LpV3Position,
     exit_limits: LiquidityLimits,
 ) -> int:
     """Return the least liquidity of a position, worth at least min_trade, that brings both sums to
     the target; all of it if that is insufficient.
     """
-    whole = _capped(book, one, position.liquidity)
-    bare = book.value_without_fees(one, position)
-    least = book.step.limits.min_trade or Fraction(0)
-    if bare > 0:
-        low = min(whole, max(1, ceil_int(position.liquidity * least / bare)))
-    else:
-        low = whole
-    if not book_after_withdrawal(book, one, position, whole).exposure().within(exit_limits):
-        return whole
-    high = whole
-    if book_after_withdrawal(book, one, position, low).exposure().within(exit_limits):
-        high = low
-    # Loss and value are proportional to liquidity, so a precision of one thousandth is enough.
-    while high - low > max(1, whole // 1_000):
-        middle = (low + high) // 2
-        low, high = (
-            (low, middle)
-            if book_after_withdrawal(book, one, position, middle).exposure().within(exit_limits)
-            else (middle, high)
+    available_liquidity = _within_spend_cap(book, confirmed, position.liquidity)
+    value = book.value_without_fees(confirmed, position)
+    min_value = book.step.limits.min_trade or Fraction(0)
+    if value > 0:
+        low_liquidity = min(
+            available_liquidity, max(1, ceil_int(position.liquidity * min_value / value))
         )
-    stays = bare * (whole - high) / position.liquidity
-    nothing = (
-        max(positions.principal(position, high)) == 0
-    )  # a partial withdrawal collects all fees, but only principal gives it a minimum amount
+    else:
+        low_liquidity = available_liquidity
+    if (
+        not book_after_withdrawal(book, confirmed, position, available_liquidity)
+        .exposure()
+        .within(exit_limits)
+    ):
+        return available_liquidity
+    high_liquidity = available_liquidity
+    if (
+        book_after_withdrawal(book, confirmed, position, low_liquidity)
+        .exposure()
+        .within(exit_limits)
+    ):
+        high_liquidity = low_liquidity
+    # Loss and value are proportional to liquidity, so a precision of one thousandth is enough.
+    while high_liquidity - low_liquidity > max(1, available_liquidity // 1_000):
+        middle_liquidity = (low_liquidity + high_liquidity) // 2
+        low_liquidity, high_liquidity = (
+            (low_liquidity, middle_liquidity)
+            if book_after_withdrawal(book, confirmed, position, middle_liquidity)
+            .exposure()
+            .within(exit_limits)
+            else (middle_liquidity, high_liquidity)
+        )
+    remaining_value = value * (available_liquidity - high_liquidity) / position.liquidity
+    # A partial withdrawal collects all fees, but only principal gives it a minimum amount.
+    gives_no_principal = max(positions.principal(position, high_liquidity)) == 0
+    # A remainder below min_trade would not pay for a transaction.
     return (
-        whole if nothing or stays < least else high
-    )  # the remainder would not pay for a transaction
+        available_liquidity if gives_no_principal or remaining_value < min_value else high_liquidity
+    )
 
 
-def _capped(book: PositionBook, one: ConfirmedPosition, liquidity: int) -> int:
+def _within_spend_cap(book: PositionBook, confirmed: ConfirmedPosition, liquidity: int) -> int:
     """Return the liquidity, capped at this step's approval for LP tokens of a pair, which the
     router spends.
     """
-    if one.token_id is not None:
+    if confirmed.token_id is not None:
         return liquidity
-    return min(liquidity, dict(book.step.progress.spend_caps).get(one.contract, liquidity))
+    return min(liquidity, dict(book.step.progress.spend_caps).get(confirmed.contract, liquidity))
 
 
-def _rank(
-    book: PositionBook, one: ConfirmedPosition, position: LpPosition, gas_unit_value: Value
+def _loss_per_cost(
+    book: PositionBook, confirmed: ConfirmedPosition, position: LpPosition, gas_unit_value: Value
 ) -> Fraction:
     """Return the loss avoided per unit of cost; larger goes first."""
-    price0, price1 = book.prices[one.token0], book.prices[one.token1]
+    price0, price1 = book.prices[confirmed.token0], book.prices[confirmed.token1]
     curve = impermanent_loss.liquidity_curve(position, price0, price1)
     if curve is None:
         return Fraction(-1)
-    bare = book.value_without_fees(one, position)
-    avoided = bare * impermanent_loss.expected_loss(curve, one.volatility_bps, one.horizon_s)
+    value = book.value_without_fees(confirmed, position)
+    avoided_loss = value * impermanent_loss.expected_loss(
+        curve, confirmed.volatility_bps, confirmed.horizon_s
+    )
     if isinstance(position, LpV2Position):
-        units = action_gas.V2_REMOVE_UNITS
+        gas_units = action_gas.V2_REMOVE_UNITS
     else:
-        units = action_gas.V3_WITHDRAW_UNITS
-    share_bps = book.step.limits.plan_cost_bps
+        gas_units = action_gas.V3_WITHDRAW_UNITS
+    cost_limit_bps = book.step.limits.plan_cost_bps
     if curve.in_range:
-        forgone = bare * (FORGONE_BPS if share_bps is None else share_bps) / BPS
+        forgone_earnings = (
+            value * (DEFAULT_FORGONE_BPS if cost_limit_bps is None else cost_limit_bps) / BPS
+        )
     else:
-        forgone = Fraction(0)
-    cost = units * gas_unit_value + forgone
-    return avoided / cost if cost > 0 else avoided
+        forgone_earnings = Fraction(0)
+    cost = gas_units * gas_unit_value + forgone_earnings
+    return avoided_loss / cost if cost > 0 else avoided_loss
 
 
-def _share(value: Value, load: LiquidityExposure) -> str:
-    if load.total > 0:
-        return format_percent(value / load.total)
+def _share_text(value: Value, exposure: LiquidityExposure) -> str:
+    if exposure.total > 0:
+        return format_percent(value / exposure.total)
     return "of nothing"

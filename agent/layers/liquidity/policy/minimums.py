@@ -17,22 +17,22 @@ from agent.model import (
 from agent.reference import reference_prices
 
 
-def least_amounts(step: StepInput, action: LpAction) -> Amounts:
+def minimum_amounts(step: StepInput, action: LpAction) -> Amounts:
     """Return base units of (token0, token1) below which the action must not be signed. Raises
     Refused if a price or position is unknown.
     """
     prices = reference_prices(step).by_token
-    unknown = [token for token in (action.token0, action.token1) if token not in prices]
-    if unknown:
+    unpriced = [token for token in (action.token0, action.token1) if token not in prices]
+    if unpriced:
         raise Refused(
-            f"{action.name}: {unknown[0]} has no reference price",
+            f"{action.name}: {unpriced[0]} has no reference price",
             remedy="trimtab status shows which prices are missing",
             code=ErrorCode.REFERENCE_PRICE,
         )
-    return least_amounts_in_book(open_position_book(step, prices), action)
+    return minimum_amounts_in_book(open_position_book(step, prices), action)
 
 
-def least_amounts_in_book(book: PositionBook, action: LpAction) -> Amounts:
+def minimum_amounts_in_book(book: PositionBook, action: LpAction) -> Amounts:
     """Return the minimum amounts of an action, given the book. A collect has none, because it pays
     earned fees at any price.
     """
@@ -45,7 +45,9 @@ def least_amounts_in_book(book: PositionBook, action: LpAction) -> Amounts:
         )
     match action:
         case Withdraw():
-            position = next((pair for _, pair in book.pairs if pair.name == action.name), None)
+            position = next(
+                (candidate for _, candidate in book.pairs if candidate.name == action.name), None
+            )
             if not isinstance(position, LpV2Position | LpV3Position):
                 raise Refused(
                     f"{action.name} is not a position of the wallet", code=ErrorCode.POSITION
@@ -53,12 +55,12 @@ def least_amounts_in_book(book: PositionBook, action: LpAction) -> Amounts:
             return action_gas.withdrawal_minimums(position, action.liquidity, ratio, band)
         case Provide():
             ticks = action.ticks if action.token_id is None else _ticks(book, action)
-            within = minting.price_range(ticks)
+            sqrt_range = minting.optional_sqrt_range(ticks)
             return action_gas.provision_minimums(
-                within,
+                sqrt_range,
                 action.desired_raw,
                 ratio,
-                action_gas.widest_band_bps(within, ratio, band, limits.slippage_bps),
+                action_gas.widest_band_bps(sqrt_range, ratio, band, limits.slippage_bps),
             )
         case Collect():
             return 0, 0
@@ -66,7 +68,9 @@ def least_amounts_in_book(book: PositionBook, action: LpAction) -> Amounts:
 
 def _ticks(book: PositionBook, action: Provide) -> tuple[int, int]:
     """Return the tick range of the position that grows, which overrides the action's."""
-    position = next((pair for _, pair in book.pairs if pair.name == action.name), None)
+    position = next(
+        (candidate for _, candidate in book.pairs if candidate.name == action.name), None
+    )
     if not isinstance(position, LpV3Position):
         raise Refused(f"{action.name} is not a position of the wallet", code=ErrorCode.POSITION)
     return position.tick_lower, position.tick_upper

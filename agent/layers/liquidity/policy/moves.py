@@ -50,8 +50,8 @@ PlannedMove = WithdrawMove | CollectMove | ProvideMove
 
 @dataclass(frozen=True, slots=True)
 class LiquidityAdjustment:
-    """Liquidity moves in order with their reason, and the skipped items. `over` is true if a limit
-    is exceeded, so that the withdrawals are an exit.
+    """Liquidity moves in order with their reason, and the skipped items. `exceeds_limit` is true if
+    a limit is exceeded, so that the withdrawals are an exit.
 
     An exit without moves is blocked now; `skipped` has the reason.
     """
@@ -59,7 +59,7 @@ class LiquidityAdjustment:
     moves: tuple[PlannedMove, ...]
     reason: str
     skipped: tuple[SkippedItem, ...]
-    over: bool = False
+    exceeds_limit: bool = False
 
 
 NO_ADJUSTMENT = LiquidityAdjustment((), "", ())

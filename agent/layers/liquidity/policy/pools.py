@@ -49,18 +49,18 @@ def without_targets(portfolio: Portfolio, excluded: Collection[str]) -> Portfoli
 
 def is_in_targeted_pool(snapshot: Snapshot, portfolio: Portfolio, token: str) -> bool:
     """True if a pool with a liquidity target has the token, so its liquidity is withdrawn first."""
-    pools = {
+    targeted_pools = {
         target.pool for target in portfolio.lp_targets if token in (target.token0, target.token1)
     }
-    provided = {
+    provided_pools = {
         getattr(position, "pair", None) or getattr(position, "pool", None)
         for position in snapshot.positions
         if getattr(position, "liquidity", 0)
     }
-    return bool(pools & provided)
+    return bool(targeted_pools & provided_pools)
 
 
-def keeps(step: StepInput, drift: AssetDrift, min_value: Value) -> bool:
+def pools_hold(step: StepInput, drift: AssetDrift, min_value: Value) -> bool:
     """True if targeted pools have at least this value of an asset, which an exit withdraws."""
     return (
         is_in_targeted_pool(step.snapshot, step.portfolio, drift.token)

@@ -11,6 +11,7 @@ from agent.amm.lp import action_gas, impermanent_loss, minting, position_changes
 from agent.layers.liquidity.policy.book import (
     Amounts,
     PositionBook,
+    TickRange,
     band_bps,
     liquidity_limits,
 )
@@ -24,20 +25,20 @@ EXIT_TARGET_SHARE = Fraction(95, 100)
 
 def book_after_withdrawal(
     book: PositionBook,
-    one: ConfirmedPosition,
+    confirmed: ConfirmedPosition,
     position: LpV2Position | LpV3Position,
     liquidity: int,
 ) -> PositionBook:
     """Return the book after the withdrawal, with the guaranteed minimums received."""
-    least = action_gas.withdrawal_minimums(
-        position, liquidity, book.ratio(one), band_bps(book.step.limits) or 0
+    minimums = action_gas.withdrawal_minimums(
+        position, liquidity, book.ratio(confirmed), band_bps(book.step.limits) or 0
     )
-    return book.after_withdrawal(one, liquidity, least)
+    return book.after_withdrawal(confirmed, liquidity, minimums)
 
 
-APPROVALS = 2
+APPROVAL_COUNT = 2
 """Number of approvals of a provision: both tokens, exact, each time."""
-NEAR = 1_000_000
+NEAR_DIVISOR = 1_000_000
 """Inverse of the largest relative distance below its approval at which an amount is raised to it.
 """
 
@@ -58,7 +59,7 @@ class AdjustmentBuilder:
         """Record a skipped target, or a skipped part of it, with the reason."""
         self.skipped.append(SkippedItem(target_label(target), why))
 
-    def worth_it(
+    def not_worth_reason(
         self, value: Value, units: int, approvals: int = 0, skew: Value = Fraction(0)
     ) -> str:
         """Return why a move of this value is too small or too expensive; empty if it is worth it.
@@ -73,14 +74,14 @@ class AdjustmentBuilder:
                 f"{self.money(value)} to move, limits.min_trade is {self.money(limits.min_trade)}"
             )
         if limits.plan_cost_bps is not None and cost * BPS > limits.plan_cost_bps * value:
-            what = f"gas of {self.money(cost)}"
+            cost_text = f"gas of {self.money(cost)}"
             if skew * BPS > value:
-                what = (
+                cost_text = (
                     f"a cost of {self.money(cost)}, {self.money(skew)} of it "
                     "because the pool is off the reference,"
                 )
             return (
-                f"{what} for {self.money(value)} is above limits.plan_cost of"
+                f"{cost_text} for {self.money(value)} is above limits.plan_cost of"
                 f" {limits.plan_cost_bps} bps"
             )
         return ""
@@ -100,59 +101,62 @@ def add_liquidity(
     builder: AdjustmentBuilder,
     target: LpTarget,
     pool: Pool,
-    own: Sequence[tuple[ConfirmedPosition, LpV2Position | LpV3Position]],
+    pool_positions: Sequence[tuple[ConfirmedPosition, LpV2Position | LpV3Position]],
     value: Value,
     reason: str,
 ) -> bool:
-    """Provide up to a value, to the largest position of `own` or else a new one. Return True if
+    """Provide up to a value, to the largest position of `pool_positions` or else a new one. Return True if
     liquidity is provided.
     """
     book = builder.book
-    place = _place(book, target, pool, own)
-    if isinstance(place, str):
-        builder.skip(target, place)
+    grown_or_reason = _position_to_grow(book, target, pool, pool_positions)
+    if isinstance(grown_or_reason, str):
+        builder.skip(target, grown_or_reason)
         return False
-    position, ticks = place
-    within = minting.price_range(ticks)
-    band = action_gas.widest_band_bps(
-        within, book.ratio(target), band_bps(book.step.limits) or 0, book.step.limits.slippage_bps
+    position, ticks = grown_or_reason
+    sqrt_range = minting.optional_sqrt_range(ticks)
+    widest_bps = action_gas.widest_band_bps(
+        sqrt_range,
+        book.ratio(target),
+        band_bps(book.step.limits) or 0,
+        book.step.limits.slippage_bps,
     )
-    value, bound = _allowed(book, target, within, value)
-    desired, short = _desired(book, target, pool, within, value)
-    desired = _taken_whole(book, pool, position, ticks, desired)
+    value, limit_reason = _cut_to_limits(book, target, sqrt_range, value)
+    desired, balance_reason = _affordable_amounts(book, target, pool, sqrt_range, value)
+    desired = _without_remainder(book, pool, position, ticks, desired)
     amounts = quote_provision(book, pool, position, ticks, desired)[1]
-    moved = book.value(target, amounts)
-    after = book_after_provision(book, target, pool, position, ticks, desired)
-    units = provision_gas_units(within, position)
-    skew = Fraction(0) if after is None else book.overpayment(target, amounts, after)
-    why_not = _unsafe(book, target, pool, within, band) or builder.worth_it(
-        moved, units, APPROVALS, skew
-    )
-    if not why_not and after is None:
+    provided_value = book.value(target, amounts)
+    book_after = book_after_provision(book, target, pool, position, ticks, desired)
+    gas_units = provision_gas_units(sqrt_range, position)
+    skew = Fraction(0) if book_after is None else book.overpayment(target, amounts, book_after)
+    why_not = _unsafe_reason(
+        book, target, pool, sqrt_range, widest_bps
+    ) or builder.not_worth_reason(provided_value, gas_units, APPROVAL_COUNT, skew)
+    if not why_not and book_after is None:
         why_not = "the amounts give no liquidity, or more than a pool can hold"
     elif (
         not why_not
-        and after is not None
-        and not after.exposure().within(liquidity_limits(book.step.limits))
+        and book_after is not None
+        and not book_after.exposure().within(liquidity_limits(book.step.limits))
     ):
         why_not = "it would exceed limits.impermanent_loss or limits.lp_max_weight"
-    for why in (bound, short, why_not):
+    for why in (limit_reason, balance_reason, why_not):
         if why:
             builder.skip(target, why)
-    if why_not or after is None:
+    if why_not or book_after is None:
         return False
-    message = f"{reason}: {builder.money(moved)} provided"
+    message = f"{reason}: {builder.money(provided_value)} provided"
     builder.moves.append(ProvideMove(target, position, ticks, desired, message))
     builder.reasons.append(message)
-    builder.book = after
+    builder.book = book_after
     return True
 
 
 def provision_gas_units(
-    within: minting.SqrtPriceRange | None, position: ConfirmedPosition | None
+    sqrt_range: minting.SqrtPriceRange | None, position: ConfirmedPosition | None
 ) -> int:
     """Return the gas units of a provision: to a pair, to a new range, or to an existing one."""
-    if within is None:
+    if sqrt_range is None:
         return action_gas.V2_ADD_UNITS
     if position is None:
         return action_gas.V3_MINT_UNITS
@@ -162,31 +166,31 @@ def provision_gas_units(
 def quote_provision(
     book: PositionBook,
     pool: Pool,
-    one: ConfirmedPosition | None,
-    ticks: Amounts | None,
+    confirmed: ConfirmedPosition | None,
+    ticks: TickRange | None,
     desired: Amounts,
 ) -> tuple[int, Amounts]:
     """Return liquidity and base units of a provision of `desired` now; (0, (0, 0)) if nothing can
     be provided.
     """
-    if (at := pool.tick_state) is not None:
+    if (tick_state := pool.tick_state) is not None:
         if ticks is None:
             return 0, (0, 0)
         return minting.provided_liquidity(
-            None, at.sqrt_price_x96, minting.sqrt_price_range(ticks), desired
+            None, tick_state.sqrt_price_x96, minting.sqrt_price_range(ticks), desired
         )
-    pair = None if one is None else book.state_of(one)
-    if isinstance(pair, LpV2Position):
-        return minting.provided_liquidity(pair, 0, None, desired)
+    position = None if confirmed is None else book.state_of(confirmed)
+    if isinstance(position, LpV2Position):
+        return minting.provided_liquidity(position, 0, None, desired)
     return (0, (0, 0))
 
 
-def _place(
+def _position_to_grow(
     book: PositionBook,
     target: LpTarget,
     pool: Pool,
-    own: Sequence[tuple[ConfirmedPosition, LpV2Position | LpV3Position]],
-) -> tuple[ConfirmedPosition | None, Amounts | None] | str:
+    pool_positions: Sequence[tuple[ConfirmedPosition, LpV2Position | LpV3Position]],
+) -> tuple[ConfirmedPosition | None, TickRange | None] | str:
     """Return the position to increase or the ticks of a new one; or why there is none."""
     if pool.tick_state is None:
         pairs = [
@@ -199,129 +203,139 @@ def _place(
         return "the wallet's account of the pair was not read"
     ranges = [
         (confirmed_position, position)
-        for confirmed_position, position in own
+        for confirmed_position, position in pool_positions
         if isinstance(position, LpV3Position)
     ]
     if ranges:
-        chosen, largest = max(ranges, key=lambda pair: pair[1].liquidity)
-        return chosen, (largest.tick_lower, largest.tick_upper)
+        largest_confirmed, largest_position = max(ranges, key=lambda pair: pair[1].liquidity)
+        return largest_confirmed, (largest_position.tick_lower, largest_position.tick_upper)
     if target.width_bps is None or target.tick_spacing is None:
         return "a new range needs a width"
     return None, minting.range_around(book.ratio(target), target.width_bps, target.tick_spacing)
 
 
-def _allowed(
-    book: PositionBook, target: LpTarget, within: minting.SqrtPriceRange | None, value: Value
+def _cut_to_limits(
+    book: PositionBook, target: LpTarget, sqrt_range: minting.SqrtPriceRange | None, value: Value
 ) -> tuple[Value, str]:
     """Return the part of `value` that fits budget and largest weight, and the limit that binds."""
-    load = book.exposure()
+    exposure = book.exposure()
     exit_limits = liquidity_limits(book.step.limits).scaled(EXIT_TARGET_SHARE)
-    message = ""
+    limit_reason = ""
     if (
         exit_limits.weight is not None
-        and (room := max(Fraction(0), exit_limits.weight * load.total - load.weight)) < value
+        and (max_value := max(Fraction(0), exit_limits.weight * exposure.total - exposure.value))
+        < value
     ):
-        value, message = room, "limits.lp_max_weight allows no more"
-    rate = _loss_rate(book, target, within)
+        value, limit_reason = max_value, "limits.lp_max_weight allows no more"
+    rate = _loss_rate(book, target, sqrt_range)
     if (
         exit_limits.loss is not None
         and rate > 0
-        and (room := max(Fraction(0), exit_limits.loss * load.total - load.loss) / rate) < value
+        and (
+            max_value := max(Fraction(0), exit_limits.loss * exposure.total - exposure.loss) / rate
+        )
+        < value
     ):
-        value, message = room, "limits.impermanent_loss allows no more"
-    return value, message
+        value, limit_reason = max_value, "limits.impermanent_loss allows no more"
+    return value, limit_reason
 
 
 def _loss_rate(
-    book: PositionBook, target: LpTarget, within: minting.SqrtPriceRange | None
+    book: PositionBook, target: LpTarget, sqrt_range: minting.SqrtPriceRange | None
 ) -> Fraction:
     """Return the mean loss over the horizon per unit of value provided."""
-    if within is None:
+    if sqrt_range is None:
         curve = impermanent_loss.V2_CURVE
     else:
         now_x96 = positions.sqrt_price_x96(book.ratio(target))
-        curve = impermanent_loss.LiquidityCurve(within[0] / now_x96, within[1] / now_x96)
+        curve = impermanent_loss.LiquidityCurve(sqrt_range[0] / now_x96, sqrt_range[1] / now_x96)
     return impermanent_loss.expected_loss(curve, target.volatility_bps, target.horizon_s)
 
 
-def _desired(
+def _affordable_amounts(
     book: PositionBook,
     target: LpTarget,
     pool: Pool,
-    within: minting.SqrtPriceRange | None,
+    sqrt_range: minting.SqrtPriceRange | None,
     value: Value,
 ) -> tuple[Amounts, str]:
     """Return base units of both tokens in the pool's ratio, worth `value` at reference prices or
     capped by balance, and the limit that binds.
     """
-    if (at := pool.tick_state) is not None:
-        unit = minting.mint_amounts(
-            at.sqrt_price_x96, within or (0, 0), action_gas.REFERENCE_LIQUIDITY
+    if (tick_state := pool.tick_state) is not None:
+        unit_amounts = minting.mint_amounts(
+            tick_state.sqrt_price_x96, sqrt_range or (0, 0), action_gas.REFERENCE_LIQUIDITY
         )
     else:
-        unit = pool.depth(pool.token0), pool.depth(pool.token1)
-    worth = book.value(target, unit)
-    sides = value / worth
-    part, short = sides, ""
-    for token, amount in zip((target.token0, target.token1), unit, strict=True):
-        if amount > 0 and (most := Fraction(book.spendable(token), amount)) < part:
-            part = most
-            short = f"the wallet has no spendable {book.step.portfolio.token(token).label} left"
-    return (floor_int(unit[0] * part), floor_int(unit[1] * part)), short
+        unit_amounts = pool.depth(pool.token0), pool.depth(pool.token1)
+    unit_value = book.value(target, unit_amounts)
+    requested_units = value / unit_value
+    units, balance_reason = requested_units, ""
+    for token, amount in zip((target.token0, target.token1), unit_amounts, strict=True):
+        if amount > 0 and (affordable_units := Fraction(book.spendable(token), amount)) < units:
+            units = affordable_units
+            balance_reason = (
+                f"the wallet has no spendable {book.step.portfolio.token(token).label} left"
+            )
+    return (floor_int(unit_amounts[0] * units), floor_int(unit_amounts[1] * units)), balance_reason
 
 
-def _taken_whole(
+def _without_remainder(
     book: PositionBook,
     pool: Pool,
-    one: ConfirmedPosition | None,
-    ticks: Amounts | None,
+    confirmed: ConfirmedPosition | None,
+    ticks: TickRange | None,
     desired: Amounts,
 ) -> Amounts:
     """Return `desired` without the part that rounding would leave unused, so that no allowance
     remains to be revoked. For the same reason an amount up to a millionth below this step's
     approval is raised to it.
     """
-    caps = dict(book.step.progress.spend_caps)
+    spend_caps = dict(book.step.progress.spend_caps)
 
-    def near(token: str, raw: int) -> int:
-        most = min(caps.get(token, raw), book.spendable(token))
-        if raw < most <= raw + raw // NEAR:
-            return most
+    def raised_to_cap(token: str, raw: int) -> int:
+        cap_raw = min(spend_caps.get(token, raw), book.spendable(token))
+        if raw < cap_raw <= raw + raw // NEAR_DIVISOR:
+            return cap_raw
         return raw
 
-    desired = near(pool.token0, desired[0]), near(pool.token1, desired[1])
+    desired = raised_to_cap(pool.token0, desired[0]), raised_to_cap(pool.token1, desired[1])
     for _ in range(3):
-        liquidity, amounts = quote_provision(book, pool, one, ticks, desired)
+        liquidity, amounts = quote_provision(book, pool, confirmed, ticks, desired)
         if liquidity <= 0 or amounts == desired:
             break
         desired = (min(desired[0], amounts[0]), min(desired[1], amounts[1]))
     return desired
 
 
-def _unsafe(
+def _unsafe_reason(
     book: PositionBook,
     target: LpTarget,
     pool: Pool,
-    within: minting.SqrtPriceRange | None,
-    band: int,
+    sqrt_range: minting.SqrtPriceRange | None,
+    widest_bps: int,
 ) -> str:
     """Return why the pool is unsafe for provision now; empty if it is safe."""
     price = pools.marginal_price(pool, pool.token0)
-    if not action_gas.is_within_band(price, book.ratio(target), band):
+    if not action_gas.is_within_band(price, book.ratio(target), widest_bps):
         return (
-            f"the pool is more than {band} bps off the reference, where limits.slippage "
+            f"the pool is more than {widest_bps} bps off the reference, where limits.slippage "
             "no longer bounds the cost of liquidity"
         )
-    at = pool.tick_state
-    if within is not None and at is not None and not within[0] < at.sqrt_price_x96 < within[1]:
+    tick_state = pool.tick_state
+    if (
+        sqrt_range is not None
+        and tick_state is not None
+        and not sqrt_range[0] < tick_state.sqrt_price_x96 < sqrt_range[1]
+    ):
         return "the pool's price is outside the range"
-    least = book.step.limits.pool_min_value
-    if least is not None:
+    min_depth = book.step.limits.pool_min_value
+    if min_depth is not None:
         depth = sum(
             (pool.depth(token) * book.prices[token] for token in (pool.token0, pool.token1)),
             Fraction(0),
         )
-        if depth < least:
+        if depth < min_depth:
             return "the pool holds less than limits.pool_min_value"
     return ""
 
@@ -330,18 +344,18 @@ def book_after_provision(
     book: PositionBook,
     target: LpTarget,
     pool: Pool,
-    one: ConfirmedPosition | None,
-    ticks: Amounts | None,
+    confirmed: ConfirmedPosition | None,
+    ticks: TickRange | None,
     desired: Amounts,
 ) -> PositionBook | None:
     """Return the book after provision; None if no liquidity would be provided."""
-    liquidity, amounts = quote_provision(book, pool, one, ticks, desired)
+    liquidity, amounts = quote_provision(book, pool, confirmed, ticks, desired)
     if liquidity <= 0 or min(desired) <= 0:
         return None
-    if one is not None:
-        return book.after_provision(one, liquidity, amounts)
-    if (at := pool.tick_state) is not None and ticks is not None:
+    if confirmed is not None:
+        return book.after_provision(confirmed, liquidity, amounts)
+    if (tick_state := pool.tick_state) is not None and ticks is not None:
         return book.after_mint(
-            target, position_changes.new_position(target, at, ticks, liquidity), amounts
+            target, position_changes.new_position(target, tick_state, ticks, liquidity), amounts
         )
     return None

@@ -9,8 +9,8 @@ from agent.amm import pools
 from agent.amm.lp import action_gas, minting, position_changes, positions
 from agent.amm.v3.math import MAX_TICK, MIN_TICK
 from agent.errors import Refused
-from agent.layers.liquidity.policy.book import Amounts, PositionBook, band_bps
-from agent.layers.liquidity.policy.minimums import least_amounts_in_book
+from agent.layers.liquidity.policy.book import Amounts, PositionBook, TickRange, band_bps
+from agent.layers.liquidity.policy.minimums import minimum_amounts_in_book
 from agent.model import (
     Collect,
     ConfirmedPosition,
@@ -90,7 +90,7 @@ def worst_overpayment_share(run: SimulatedAction, limits: Limits) -> Fraction:
     if not isinstance(run.action, Provide):
         return Fraction(0)
     ticks, ratio = run.action.ticks, run.before.ratio(run.action)
-    sqrt_range = minting.price_range(ticks)
+    sqrt_range = minting.optional_sqrt_range(ticks)
     widest_bps = action_gas.widest_band_bps(
         sqrt_range, ratio, band_bps(limits) or 0, limits.slippage_bps
     )
@@ -108,21 +108,21 @@ def _simulate(number: int, action: LpAction, book: PositionBook) -> SimulatedAct
                 raise Refused(
                     f"{action.name} has {position.liquidity} of liquidity, not {action.liquidity}"
                 )
-            amounts, fees, least = (
+            amounts, fees, lowest_minimums = (
                 positions.principal(position, action.liquidity),
                 positions.uncollected_fees(position),
-                least_amounts_in_book(book, action),
+                minimum_amounts_in_book(book, action),
             )
-            after = book.after_withdrawal(confirmed, action.liquidity, action.min_raw)
+            book_after = book.after_withdrawal(confirmed, action.liquidity, action.min_raw)
             return SimulatedAction(
                 number,
                 action,
                 book,
-                after,
+                book_after,
                 action.liquidity,
                 amounts,
                 fees,
-                least,
+                lowest_minimums,
                 positions.pool_price(position),
             )
         case Collect():
@@ -158,7 +158,10 @@ def _simulate_provision(number: int, action: Provide, book: PositionBook) -> Sim
         or target.fee_pips != action.fee_pips
     ):
         raise Refused(f"no liquidity target of this kind has pool {action.pool}")
-    pool = next((known for known in book.step.snapshot.pools if known.address == action.pool), None)
+    pool = next(
+        (candidate for candidate in book.step.snapshot.pools if candidate.address == action.pool),
+        None,
+    )
     if pool is None:
         raise Refused(f"pool {action.pool} is not in the snapshot")
     price = pools.marginal_price(pool, pool.token0) if pool.has_price else None
@@ -166,12 +169,12 @@ def _simulate_provision(number: int, action: Provide, book: PositionBook) -> Sim
     if (tick_state is None) != (action.ticks is None):
         raise Refused(f"{action.pool}: a V3 pool needs a range, a V2 pair has none")
     if tick_state is not None and action.ticks is not None:
-        sqrt_range = _range(action.ticks, pool.address, tick_state.spacing)
+        sqrt_range = _sqrt_range(action.ticks, pool.address, tick_state.spacing)
         liquidity, amounts = minting.provided_liquidity(
             None, tick_state.sqrt_price_x96, sqrt_range, action.desired_raw
         )
         if action.token_id is None:
-            after = book.after_mint(
+            book_after = book.after_mint(
                 target,
                 position_changes.new_position(target, tick_state, action.ticks, liquidity),
                 amounts,
@@ -183,24 +186,24 @@ def _simulate_provision(number: int, action: Provide, book: PositionBook) -> Sim
                 or (position.tick_lower, position.tick_upper) != action.ticks
             ):
                 raise Refused(f"{action.name} does not have the range {action.ticks}")
-            after = book.after_provision(confirmed, liquidity, amounts)
+            book_after = book.after_provision(confirmed, liquidity, amounts)
     else:
         confirmed, position = _confirmed_position(book, action)
         liquidity, amounts = minting.provided_liquidity(
             position if isinstance(position, LpV2Position) else None, 0, None, action.desired_raw
         )
-        after = book.after_provision(confirmed, liquidity, amounts)
+        book_after = book.after_provision(confirmed, liquidity, amounts)
     if liquidity <= 0:
         raise Refused("it provides no liquidity")
     return SimulatedAction(
         number,
         action,
         book,
-        after,
+        book_after,
         liquidity,
         amounts,
         (0, 0),
-        least_amounts_in_book(book, action),
+        minimum_amounts_in_book(book, action),
         price,
     )
 
@@ -224,7 +227,7 @@ def _identity(entry: ConfirmedPosition | LpAction | LpTarget) -> tuple[str, str,
     return entry.venue, entry.contract, entry.token0, entry.token1
 
 
-def _range(ticks: Amounts, pool: str, spacing: int) -> minting.SqrtPriceRange:
+def _sqrt_range(ticks: TickRange, pool: str, spacing: int) -> minting.SqrtPriceRange:
     if not MIN_TICK <= ticks[0] < ticks[1] <= MAX_TICK or ticks[0] % spacing or ticks[1] % spacing:
         raise Refused(f"{ticks} is not a valid range of {pool}")
     return minting.sqrt_price_range(ticks)

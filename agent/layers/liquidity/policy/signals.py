@@ -12,9 +12,14 @@ from agent.policy.triggers.price_confirmation import Prices
 
 def limit_signals(step: StepInput, prices: Prices) -> frozenset[Signal]:
     """Return a signal for each exceeded liquidity limit. Raises Refused."""
-    load, most = open_position_book(step, prices).exposure(), liquidity_limits(step.limits)
-    over = {"impermanent_loss": load.exceeds_loss(most), "lp_max_weight": load.exceeds_weight(most)}
-    return frozenset(("limit", name) for name, exceeded in over.items() if exceeded)
+    exposure, limits = open_position_book(step, prices).exposure(), liquidity_limits(step.limits)
+    exceeded_by_limit = {
+        "impermanent_loss": exposure.exceeds_loss(limits),
+        "lp_max_weight": exposure.exceeds_weight(limits),
+    }
+    return frozenset(
+        ("limit", name) for name, is_exceeded in exceeded_by_limit.items() if is_exceeded
+    )
 
 
 def liquidity_signals(step: StepInput, prices: Prices) -> frozenset[Signal]:

@@ -61,20 +61,21 @@ def target_reports(step: StepInput, prices: Mapping[str, Price]) -> tuple[Target
     pools = {pool.address: pool for pool in step.snapshot.pools}
     reports = []
     for target in step.portfolio.lp_targets:
-        own = target_positions(book, target)
+        pool_positions = target_positions(book, target)
         value = sum(
-            (book.value_of(confirmed, position) for confirmed, position in own), Fraction(0)
+            (book.value_of(confirmed, position) for confirmed, position in pool_positions),
+            Fraction(0),
         )
         fees = sum(
             (
                 book.value(confirmed, positions.uncollected_fees(position))
-                for confirmed, position in own
+                for confirmed, position in pool_positions
             ),
             Fraction(0),
         )
         price = pool_price(pools[target.pool]) if target.pool in pools else None
-        names = {confirmed_position.name for confirmed_position, _ in own}
-        asks = [
+        names = {confirmed_position.name for confirmed_position, _ in pool_positions}
+        due_reasons = [
             move.reason
             for move in adjustment.moves
             if (
@@ -83,7 +84,7 @@ def target_reports(step: StepInput, prices: Mapping[str, Price]) -> tuple[Target
                 else move.confirmed.name in names
             )
         ]
-        leaves = [
+        skipped_reasons = [
             item.why
             for item in adjustment.skipped
             if item.what == target_label(target) or item.what in names
@@ -96,12 +97,12 @@ def target_reports(step: StepInput, prices: Mapping[str, Price]) -> tuple[Target
                 share=value / total if total > 0 else None,
                 left_range=tuple(
                     confirmed.name
-                    for confirmed, position in own
+                    for confirmed, position in pool_positions
                     if is_out_of_range(position, book.ratio(target))
                 ),
                 pool_off=None if price is None else abs(price / book.ratio(target) - 1),
-                asks=tuple(asks),
-                leaves=tuple(leaves),
+                asks=tuple(due_reasons),
+                leaves=tuple(skipped_reasons),
             )
         )
     return tuple(reports)

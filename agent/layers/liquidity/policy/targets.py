@@ -17,7 +17,7 @@ from agent.layers.liquidity.policy.book import (
 )
 from agent.layers.liquidity.policy.moves import CollectMove, WithdrawMove
 from agent.layers.liquidity.policy.provisions import (
-    APPROVALS,
+    APPROVAL_COUNT,
     AdjustmentBuilder,
     add_liquidity,
     book_after_withdrawal,
@@ -26,9 +26,9 @@ from agent.layers.liquidity.state import liquidity_progress
 from agent.model import ConfirmedPosition, LpTarget, LpV2Position, LpV3Position, Pool
 from agent.units import BPS, Value, ceil_int, format_percent
 
-BAND = Fraction(1, 10)
+SHARE_TOLERANCE = Fraction(1, 10)
 """Tolerance of a pool's value, as a fraction of its share."""
-REST = Fraction(1, 1_000)
+ACTED_TOLERANCE = Fraction(1, 1_000)
 """Fraction of the share that a step which has already acted ignores: rounding and price moves do
 not justify gas.
 """
@@ -44,7 +44,10 @@ def adjust_to_target(builder: AdjustmentBuilder, target: LpTarget) -> None:
     if target.pool in liquidity_progress(book.step).left_pools:
         builder.skip(target, WITHDRAWAL_FAILED)
         return
-    pool = next((known for known in book.step.snapshot.pools if known.address == target.pool), None)
+    pool = next(
+        (candidate for candidate in book.step.snapshot.pools if candidate.address == target.pool),
+        None,
+    )
     if pool is None:
         why = next(
             (item.why for item in book.step.snapshot.quarantined if item.address == target.pool),
@@ -52,7 +55,7 @@ def adjust_to_target(builder: AdjustmentBuilder, target: LpTarget) -> None:
         )
         builder.skip(target, f"the pool was not read: {why}")
         return
-    shut = next(
+    quarantined_token = next(
         (
             token
             for token in book.step.targets.quarantine
@@ -60,65 +63,73 @@ def adjust_to_target(builder: AdjustmentBuilder, target: LpTarget) -> None:
         ),
         None,
     )
-    if shut is not None:
+    if quarantined_token is not None:
         builder.skip(
-            target, f"{book.step.portfolio.token(shut.token).label} is in quarantine: {shut.why}"
+            target,
+            f"{book.step.portfolio.token(quarantined_token.token).label} is in quarantine: {quarantined_token.why}",
         )
         return
     ratio = book.ratio(target)
-    off = price_deviation_reason(book.step.limits, pool_price(pool), ratio)
-    if off:
-        builder.skip(target, off)
+    deviation_reason = price_deviation_reason(book.step.limits, pool_price(pool), ratio)
+    if deviation_reason:
+        builder.skip(target, deviation_reason)
         return
-    own = target_positions(book, target)
+    pool_positions = target_positions(book, target)
     total, share = book.exposure().total, Fraction(target.share_bps, BPS)
     target_value = total * share
-    has = sum(
-        (book.value_of(confirmed_position, position) for confirmed_position, position in own),
+    provided_value = sum(
+        (
+            book.value_of(confirmed_position, position)
+            for confirmed_position, position in pool_positions
+        ),
         Fraction(0),
     )
-    left = [pair for pair in own if is_out_of_range(pair[1], ratio)]
-    stay = [pair for pair in own if pair not in left]
-    where = (
-        f"{format_percent(has / total if total > 0 else Fraction(0))} of the portfolio against"
+    out_of_range = [pair for pair in pool_positions if is_out_of_range(pair[1], ratio)]
+    in_range = [pair for pair in pool_positions if pair not in out_of_range]
+    share_text = (
+        f"{format_percent(provided_value / total if total > 0 else Fraction(0))} of the portfolio against"
         f" a share of {format_percent(share)}"
     )
-    recentred = _leave(builder, target, left, target_value)
-    lacks = target_value - has + recentred
-    if target.share_bps == 0 and stay:
+    withdrawn_value = _withdraw_out_of_range(builder, target, out_of_range, target_value)
+    missing_value = target_value - provided_value + withdrawn_value
+    if target.share_bps == 0 and in_range:
         _reduce(
-            builder, target, stay, has - recentred, f"no liquidity is targeted in {target.pool}"
+            builder,
+            target,
+            in_range,
+            provided_value - withdrawn_value,
+            f"no liquidity is targeted in {target.pool}",
         )
-    elif recentred > 0 and lacks > 0:
+    elif withdrawn_value > 0 and missing_value > 0:
         add_liquidity(
             builder,
             target,
             pool,
-            stay,
-            lacks,
+            in_range,
+            missing_value,
             f"a new range around the reference price in {target.pool}",
         )
-    elif -lacks > BAND * target_value:
-        _reduce(builder, target, stay, -lacks, f"{target.pool} has {where}")
-    elif lacks > (
-        REST if liquidity_progress(book.step).acted else BAND
+    elif -missing_value > SHARE_TOLERANCE * target_value:
+        _reduce(builder, target, in_range, -missing_value, f"{target.pool} has {share_text}")
+    elif missing_value > (
+        ACTED_TOLERANCE if liquidity_progress(book.step).acted else SHARE_TOLERANCE
     ) * target_value and add_liquidity(
-        builder, target, pool, stay, lacks, f"{target.pool} has {where}"
+        builder, target, pool, in_range, missing_value, f"{target.pool} has {share_text}"
     ):
         pass
     else:
-        _compound(builder, target, pool, stay, lacks)
+        _compound(builder, target, pool, in_range, missing_value)
 
 
 def target_positions(book: PositionBook, target: LpTarget) -> HeldPositions:
     """Return positions with liquidity in the target's pool."""
     pairs: list[tuple[ConfirmedPosition, LpV2Position | LpV3Position]] = []
-    for pair, position in book.pairs:
+    for confirmed, position in book.pairs:
         match position:
             case LpV2Position() if position.pair == target.pool and position.liquidity > 0:
-                pairs.append((pair, position))
+                pairs.append((confirmed, position))
             case LpV3Position() if position.pool == target.pool and position.liquidity > 0:
-                pairs.append((pair, position))
+                pairs.append((confirmed, position))
             case _:
                 pass
     return pairs
@@ -128,26 +139,26 @@ def is_out_of_range(position: LpV2Position | LpV3Position, ratio: Fraction) -> b
     """True if the reference price has left the position's range."""
     if isinstance(position, LpV2Position):
         return False
-    low, high = minting.sqrt_price_range((position.tick_lower, position.tick_upper))
-    return not low <= positions.sqrt_price_x96(ratio) < high
+    low_sqrt, high_sqrt = minting.sqrt_price_range((position.tick_lower, position.tick_upper))
+    return not low_sqrt <= positions.sqrt_price_x96(ratio) < high_sqrt
 
 
-def _leave(
-    builder: AdjustmentBuilder, target: LpTarget, left: HeldPositions, wanted: Value
+def _withdraw_out_of_range(
+    builder: AdjustmentBuilder, target: LpTarget, out_of_range: HeldPositions, target_value: Value
 ) -> Value:
     """Withdraw out-of-range positions if that is worth the gas of the withdrawal and of a new
     range; return the value moved.
     """
-    moved = Fraction(0)
-    for confirmed_position, position in left:
+    withdrawn_value = Fraction(0)
+    for confirmed_position, position in out_of_range:
         book = builder.book
         value = book.value_of(confirmed_position, position)
-        units, approvals = (
-            (action_gas.V3_WITHDRAW_UNITS + action_gas.V3_MINT_UNITS, APPROVALS)
-            if wanted > 0
+        gas_units, approvals = (
+            (action_gas.V3_WITHDRAW_UNITS + action_gas.V3_MINT_UNITS, APPROVAL_COUNT)
+            if target_value > 0
             else (action_gas.V3_WITHDRAW_UNITS, 0)
         )
-        why_not = builder.worth_it(value, units, approvals)
+        why_not = builder.not_worth_reason(value, gas_units, approvals)
         if why_not:
             builder.skip(target, f"{confirmed_position.name} stays out of range: {why_not}")
             continue
@@ -155,9 +166,8 @@ def _leave(
             f"the reference price has left the range of {confirmed_position.name}: "
             f"{builder.money(value)} withdrawn"
         )
-        if (
-            isinstance(position, LpV3Position) and max(positions.principal(position)) == 0
-        ):  # the position is empty, so no minimum applies
+        if isinstance(position, LpV3Position) and max(positions.principal(position)) == 0:
+            # the position is empty, so no minimum applies
             builder.moves.append(CollectMove(confirmed_position, position, reason))
             builder.book = book.after_collection(confirmed_position)
         else:
@@ -168,79 +178,87 @@ def _leave(
                 book, confirmed_position, position, position.liquidity
             )
         builder.reasons.append(reason)
-        moved += value
-    return moved
+        withdrawn_value += value
+    return withdrawn_value
 
 
 def _reduce(
-    builder: AdjustmentBuilder, target: LpTarget, stay: HeldPositions, excess: Value, reason: str
+    builder: AdjustmentBuilder,
+    target: LpTarget,
+    in_range: HeldPositions,
+    excess: Value,
+    reason: str,
 ) -> None:
     """Withdraw the excess over the share, smallest positions first."""
-    sized = sorted(
+    numbers_by_value = sorted(
         (builder.book.value_without_fees(confirmed_position, position), number)
-        for number, (confirmed_position, position) in enumerate(stay)
+        for number, (confirmed_position, position) in enumerate(in_range)
     )
-    for value, number in sized:
-        confirmed, position = stay[number]
+    for value, number in numbers_by_value:
+        confirmed, position = in_range[number]
         if excess <= 0 or value <= 0:
             continue
-        pair = isinstance(position, LpV2Position)
-        part = min(value, excess)
-        if pair:
-            why_not = builder.worth_it(part, action_gas.V2_REMOVE_UNITS, 1)
+        is_pair = isinstance(position, LpV2Position)
+        withdrawn_value = min(value, excess)
+        if is_pair:
+            why_not = builder.not_worth_reason(withdrawn_value, action_gas.V2_REMOVE_UNITS, 1)
         else:
-            why_not = builder.worth_it(part, action_gas.V3_WITHDRAW_UNITS)
+            why_not = builder.not_worth_reason(withdrawn_value, action_gas.V3_WITHDRAW_UNITS)
         if why_not:
             builder.skip(target, why_not)
             continue
-        liquidity = min(position.liquidity, ceil_int(position.liquidity * part / value))
+        liquidity = min(position.liquidity, ceil_int(position.liquidity * withdrawn_value / value))
         if confirmed.token_id is None:
             liquidity = min(
                 liquidity,
                 dict(builder.book.step.progress.spend_caps).get(confirmed.contract, liquidity),
             )
-        message = f"{reason}: {builder.money(part)} withdrawn"
+        message = f"{reason}: {builder.money(withdrawn_value)} withdrawn"
         builder.moves.append(WithdrawMove(confirmed, position, liquidity, message))
         builder.reasons.append(message)
         builder.book = book_after_withdrawal(builder.book, confirmed, position, liquidity)
-        excess -= part
+        excess -= withdrawn_value
 
 
 def _compound(
-    builder: AdjustmentBuilder, target: LpTarget, pool: Pool, stay: HeldPositions, lacks: Value
+    builder: AdjustmentBuilder,
+    target: LpTarget,
+    pool: Pool,
+    in_range: HeldPositions,
+    missing_value: Value,
 ) -> None:
     """Collect fees above the target's `compound_above` and reinvest as much as the share then
     lacks, which is all of them if it was on target.
     """
-    for confirmed_position, position in stay:
-        earned = builder.book.value(confirmed_position, positions.uncollected_fees(position))
+    for confirmed_position, position in in_range:
+        fees_value = builder.book.value(confirmed_position, positions.uncollected_fees(position))
         if (
             not isinstance(position, LpV3Position)
             or target.compound_above is None
-            or earned <= target.compound_above
+            or fees_value <= target.compound_above
         ):
             continue
-        why_not = builder.worth_it(
-            earned, action_gas.V3_COLLECT_UNITS + action_gas.V3_INCREASE_UNITS, APPROVALS
+        why_not = builder.not_worth_reason(
+            fees_value, action_gas.V3_COLLECT_UNITS + action_gas.V3_INCREASE_UNITS, APPROVAL_COUNT
         )
         if why_not:
             builder.skip(target, f"fees of {confirmed_position.name} are not collected: {why_not}")
             continue
         message = (
-            f"{confirmed_position.name} has earned {builder.money(earned)}, above compound_above"
+            f"{confirmed_position.name} has earned {builder.money(fees_value)}, above compound_above"
             f" {builder.money(target.compound_above)}: collected"
         )
         builder.moves.append(CollectMove(confirmed_position, position, message))
         builder.reasons.append(message)
         builder.book = builder.book.after_collection(confirmed_position)
-        lacks += earned
-        if lacks > 0:
+        missing_value += fees_value
+        if missing_value > 0:
             add_liquidity(
                 builder,
                 target,
                 pool,
                 [(confirmed_position, position)],
-                lacks,
+                missing_value,
                 "fees reinvested up to the target share",
             )
-            lacks = min(lacks, Fraction(0))
+            missing_value = min(missing_value, Fraction(0))

@@ -27,7 +27,7 @@ from agent.units import BPS, Price, Value, safe_label
 
 Pairs = Iterable[tuple[ConfirmedPosition, LpPosition]]
 """Each position's config entry (the owner's confirmation) with its on-chain state."""
-MOVES_BPS = (-5_000, -2_500, -1_000, 1_000, 2_500, 5_000)
+FORECAST_MOVES_BPS = (-5_000, -2_500, -1_000, 1_000, 2_500, 5_000)
 """Price moves of the forecasts, in bps."""
 REMEDY = "see trimtab lp; correct or remove it in portfolio.positions"
 
@@ -85,21 +85,21 @@ def position_faults(snapshot: Snapshot, portfolio: Portfolio) -> tuple[str, ...]
     """Return why a confirmed position cannot be counted: it was not read, or has a token that is
     not an asset. Unknown is never zero.
     """
-    read = {position.name for position in snapshot.positions}
+    read_names = {position.name for position in snapshot.positions}
     why_not = {item.item: item.why for item in snapshot.quarantined}
     assets = {asset.token.address for asset in portfolio.assets}
     reasons = []
     for confirmed_position in portfolio.positions:
-        strange = [
+        foreign_tokens = [
             token
             for token in (confirmed_position.token0, confirmed_position.token1)
             if token not in assets
         ]
-        if strange:
+        if foreign_tokens:
             reasons.append(
-                f"position {confirmed_position.name} holds {' and '.join(strange)}: not in the portfolio's assets"
+                f"position {confirmed_position.name} holds {' and '.join(foreign_tokens)}: not in the portfolio's assets"
             )
-        elif confirmed_position.name not in read:
+        elif confirmed_position.name not in read_names:
             reasons.append(
                 f"position {confirmed_position.name}: {why_not.get(f'position {confirmed_position.name}', 'it was not read')}"
             )
@@ -118,9 +118,9 @@ def undecided_positions_reason(step: StepInput) -> str:
     undecided = step.layer(LiquidityState).undecided
     if not undecided:
         return ""
-    named = ", ".join(undecided)
+    names = ", ".join(undecided)
     return (
-        f"the wallet holds liquidity that this store does not know ({named}); adopt it"
+        f"the wallet holds liquidity that this store does not know ({names}); adopt it"
         " or ignore it: trimtab lp take, trimtab lp forget"
     )
 
@@ -131,12 +131,12 @@ def confirmed_positions(
     """Return every confirmed position with its data; unconfirmed positions do not count (T11).
     Raises Refused.
     """
-    wrong = position_faults(snapshot, portfolio)
-    if wrong:
-        raise Refused("; ".join(wrong), remedy=REMEDY)
-    read = {position.name: position for position in snapshot.positions}
+    reasons = position_faults(snapshot, portfolio)
+    if reasons:
+        raise Refused("; ".join(reasons), remedy=REMEDY)
+    position_by_name = {position.name: position for position in snapshot.positions}
     return tuple(
-        (confirmed_position, read[confirmed_position.name])
+        (confirmed_position, position_by_name[confirmed_position.name])
         for confirmed_position in portfolio.positions
     )
 
@@ -154,14 +154,17 @@ def holdings_by_place(step: StepInput, prices: Mapping[str, Price]) -> dict[tupl
     """Return base units by position and token; a missing price counts as one. Raises Refused if a
     position is unknown.
     """
-    amounts: dict[tuple[str, str], int] = {}
+    raw_by_place: dict[tuple[str, str], int] = {}
     for _, position in confirmed_positions(step.snapshot, step.portfolio):
         if isinstance(position, LpV2Position | LpV3Position):
             pair = position.token0, position.token1
             price0, price1 = (prices.get(token) or Fraction(1) for token in pair)
-            raw = positions.owned_amounts(position, price0, price1)
-            amounts |= {(position.name, pair[0]): raw[0], (position.name, pair[1]): raw[1]}
-    return amounts
+            amounts_raw = positions.owned_amounts(position, price0, price1)
+            raw_by_place |= {
+                (position.name, pair[0]): amounts_raw[0],
+                (position.name, pair[1]): amounts_raw[1],
+            }
+    return raw_by_place
 
 
 def total_value(snapshot: Snapshot, portfolio: Portfolio, prices: Mapping[str, Price]) -> Value:
@@ -171,8 +174,8 @@ def total_value(snapshot: Snapshot, portfolio: Portfolio, prices: Mapping[str, P
 
 def value_of_positions(pairs: Pairs, prices: Mapping[str, Price]) -> Value:
     """Return the value of these positions. Raises Refused if a price is missing."""
-    raw = positions.look_through([position for _, position in pairs], prices)
-    return sum((amount * prices[token] for token, amount in raw.items()), Fraction(0))
+    raw_by_token = positions.look_through([position for _, position in pairs], prices)
+    return sum((raw * prices[token] for token, raw in raw_by_token.items()), Fraction(0))
 
 
 def expected_loss(snapshot: Snapshot, portfolio: Portfolio, prices: Mapping[str, Price]) -> Value:
@@ -186,7 +189,9 @@ def expected_loss_of(pairs: Pairs, prices: Mapping[str, Price]) -> Value:
     """Return the mean impermanent loss of these positions over their horizons. Raises Refused if a
     price is missing.
     """
-    return sum((_expected(pair, position, prices) for pair, position in pairs), Fraction(0))
+    return sum(
+        (_expected_loss(confirmed, position, prices) for confirmed, position in pairs), Fraction(0)
+    )
 
 
 def reports(
@@ -195,11 +200,11 @@ def reports(
     """Return a full report of every confirmed position that was read and has prices; `faults`
     covers the others.
     """
-    read = {position.name: position for position in snapshot.positions}
+    position_by_name = {position.name: position for position in snapshot.positions}
     return tuple(
-        _report(portfolio, confirmed_position, read[confirmed_position.name], prices)
+        _report(portfolio, confirmed_position, position_by_name[confirmed_position.name], prices)
         for confirmed_position in portfolio.positions
-        if confirmed_position.name in read
+        if confirmed_position.name in position_by_name
         and {confirmed_position.token0, confirmed_position.token1} <= set(prices)
     )
 
@@ -207,107 +212,120 @@ def reports(
 def warnings(snapshot: Snapshot, portfolio: Portfolio) -> tuple[str, ...]:
     """Return warnings on the positions; they never stop a step."""
     if not position_faults(snapshot, portfolio):
-        gone = [
+        missing_positions = [
             position
             for _, position in confirmed_positions(snapshot, portfolio)
             if isinstance(position, LpMissingPosition)
         ]
     else:
-        gone = []
+        missing_positions = []
     return tuple(
         f"position {lp_missing_position.name} does not exist: it was burned or never minted; remove it from"
         " portfolio.positions"
-        for lp_missing_position in gone
+        for lp_missing_position in missing_positions
     )
 
 
 def _report(
-    portfolio: Portfolio, one: ConfirmedPosition, position: LpPosition, prices: Mapping[str, Price]
+    portfolio: Portfolio,
+    confirmed: ConfirmedPosition,
+    position: LpPosition,
+    prices: Mapping[str, Price],
 ) -> PositionReport:
     price0, price1 = _prices(position, prices)
-    liquidity = positions.amounts_at_reference(position, price0, price1)
+    liquidity_raw = positions.amounts_at_reference(position, price0, price1)
     fees_raw = positions.uncollected_fees(position)
-    bare = _value(liquidity, price0, price1)
-    hold = _value(one.entry_raw, price0, price1)
+    liquidity_value = _value(liquidity_raw, price0, price1)
+    hold = _value(confirmed.entry_raw, price0, price1)
     if isinstance(position, LpV2Position):
-        fees = _v2_fees(position, one, price0, price1)
+        fees = _v2_fees(position, confirmed, price0, price1)
     else:
         fees = _value(fees_raw, price0, price1)
-    without_fees = bare - fees if isinstance(position, LpV2Position) else bare
+    value_without_fees = (
+        liquidity_value - fees if isinstance(position, LpV2Position) else liquidity_value
+    )
     curve = impermanent_loss.liquidity_curve(position, price0, price1)
     return PositionReport(
-        confirmed=one,
-        state=_state(position, curve),
+        confirmed=confirmed,
+        state=_range_state(position, curve),
         redeemable_raw=positions.principal(position),
         fees_raw=fees_raw,
-        counted_raw=(liquidity[0] + fees_raw[0], liquidity[1] + fees_raw[1]),
-        value=bare + _value(fees_raw, price0, price1),
+        counted_raw=(liquidity_raw[0] + fees_raw[0], liquidity_raw[1] + fees_raw[1]),
+        value=liquidity_value + _value(fees_raw, price0, price1),
         hold=hold,
         fees=fees,
-        loss=hold - without_fees,
+        loss=hold - value_without_fees,
         lvr_per_day=(
             Fraction(0)
             if curve is None
-            else bare * impermanent_loss.lvr_per_day(curve, one.volatility_bps)
+            else liquidity_value * impermanent_loss.lvr_per_day(curve, confirmed.volatility_bps)
         ),
-        forecasts=_forecasts(portfolio, position, curve, bare),
-        expected_loss=_expected(one, position, prices),
-        pool_off=_pool_off(position, price0 / price1),
+        forecasts=_forecasts(portfolio, position, curve, liquidity_value),
+        expected_loss=_expected_loss(confirmed, position, prices),
+        pool_off=_pool_deviation(position, price0 / price1),
     )
 
 
-def _expected(one: ConfirmedPosition, position: LpPosition, prices: Mapping[str, Price]) -> Value:
+def _expected_loss(
+    confirmed: ConfirmedPosition, position: LpPosition, prices: Mapping[str, Price]
+) -> Value:
     price0, price1 = _prices(position, prices)
     curve = impermanent_loss.liquidity_curve(position, price0, price1)
     if curve is None:
         return Fraction(0)
-    bare = _value(positions.amounts_at_reference(position, price0, price1), price0, price1)
-    return bare * impermanent_loss.expected_loss(curve, one.volatility_bps, one.horizon_s)
+    value = _value(positions.amounts_at_reference(position, price0, price1), price0, price1)
+    return value * impermanent_loss.expected_loss(
+        curve, confirmed.volatility_bps, confirmed.horizon_s
+    )
 
 
 def _forecasts(
     portfolio: Portfolio,
     position: LpPosition,
     curve: impermanent_loss.LiquidityCurve | None,
-    bare: Value,
+    value: Value,
 ) -> tuple[LossForecast, ...]:
     """Return the forecasts for a price move of the token that is not the numeraire, or of the first
     if neither is.
     """
     moves_first = position.token0 != portfolio.numeraire.address
-    moving = portfolio.token(position.token0 if moves_first else position.token1).label
+    moving_label = portfolio.token(position.token0 if moves_first else position.token1).label
     if curve is None:
         return ()
     forecasts = []
-    for move_bps in MOVES_BPS:
+    for move_bps in FORECAST_MOVES_BPS:
         factor = Fraction(BPS + move_bps, BPS)
-        x, unit = (factor, Fraction(1)) if moves_first else (1 / factor, factor)
-        share = impermanent_loss.impermanent_loss_at(curve, x)
+        ratio_factor, value_factor = (factor, Fraction(1)) if moves_first else (1 / factor, factor)
+        share = impermanent_loss.impermanent_loss_at(curve, ratio_factor)
         forecasts.append(
             LossForecast(
                 move_bps,
-                moving,
+                moving_label,
                 share,
-                bare * impermanent_loss.hold_value_at(curve, x) * unit * share,
+                value * impermanent_loss.hold_value_at(curve, ratio_factor) * value_factor * share,
             )
         )
     return tuple(forecasts)
 
 
-def _v2_fees(position: LpV2Position, one: ConfirmedPosition, price0: Price, price1: Price) -> Value:
+def _v2_fees(
+    position: LpV2Position, confirmed: ConfirmedPosition, price0: Price, price1: Price
+) -> Value:
     """Return the fees earned by a V2 position, in value: the growth of √(a0·a1) over the
     provided √(e0·e1) (whitepaper v2, section 2.4).
 
     2·√(a0·a1·p0·p1) is the value of a share whose pool is at the reference price.
     """
-    grown = isqrt(positions.v2_product(position)) - isqrt(one.entry_raw[0] * one.entry_raw[1])
-    if grown <= 0:
+    growth = isqrt(positions.v2_product(position)) - isqrt(
+        confirmed.entry_raw[0] * confirmed.entry_raw[1]
+    )
+    if growth <= 0:
         return Fraction(0)
-    share = Fraction(grown, isqrt(positions.v2_product(position)))
+    share = Fraction(growth, isqrt(positions.v2_product(position)))
     return _value(positions.amounts_at_reference(position, price0, price1), price0, price1) * share
 
 
-def _state(position: LpPosition, curve: impermanent_loss.LiquidityCurve | None) -> RangeState:
+def _range_state(position: LpPosition, curve: impermanent_loss.LiquidityCurve | None) -> RangeState:
     if isinstance(position, LpMissingPosition):
         return RangeState.GONE
     if curve is None:
@@ -321,7 +339,7 @@ def _state(position: LpPosition, curve: impermanent_loss.LiquidityCurve | None) 
     return RangeState.ABOVE
 
 
-def _pool_off(position: LpPosition, reference: Fraction) -> Fraction | None:
+def _pool_deviation(position: LpPosition, reference: Fraction) -> Fraction | None:
     """Return the relative distance of the pool's price from the reference; None without a pool
     price.
     """

@@ -48,62 +48,66 @@ from agent.policy import native_coin
 from agent.reference import reference_prices
 from agent.units import BPS, NATIVE, Price, Value, decimal_text, floor_int
 
-SCALE = 10**6
+UNITS_PER_VALUE = 10**6
 """Units that a new strategy gets for one numeraire base unit."""
 
 
 @dataclass
 class StrategyBooksUpdate:
-    """Holdings and units by strategy, and reserves, at the prices of `step`; `done` are new
-    bookings.
-    """
+    """Holdings and units by strategy, and reserves, at the prices of `step`; `bookings` are new."""
 
     step: StepInput
     prices: Mapping[str, Price]
     tokens: tuple[str, ...]
-    held: StrategyHoldings
+    holdings: StrategyHoldings
     units: dict[str, int]
-    aside: dict[str, int]
-    done: list[StrategyBooking]
+    reserves: dict[str, int]
+    bookings: list[StrategyBooking]
 
     def book(
         self,
         source: str,
         kind: StrategyBookingKind,
-        after: StrategyHoldings,
-        aside: Mapping[str, int],
-        base: StrategyHoldings | None = None,
-        acted: tuple[str, ...] = (),
+        holdings_after: StrategyHoldings,
+        reserve_changes: Mapping[str, int],
+        base_holdings: StrategyHoldings | None = None,
+        acting_names: tuple[str, ...] = (),
         costs: Mapping[str, Value] | None = None,
     ) -> None:
-        """Replace the books by `after` and record the booking.
+        """Replace the books by `holdings_after` and record the booking.
 
-        A change of capital up to `base` (all of it by default) issues or burns units at the unit
-        value before; any further change is performance.
+        A change of capital up to `base_holdings` (all of it by default) issues or burns units at
+        the unit value before; any further change is performance.
         """
         changes = []
-        base = after if base is None else base
-        for name, tokens in after.items():
-            moved = {
-                token: tokens.get(token, 0) - self.held[name].get(token, 0)
-                for token in {**self.held[name], **tokens}
+        base_holdings = holdings_after if base_holdings is None else base_holdings
+        for name, tokens in holdings_after.items():
+            token_changes = {
+                token: tokens.get(token, 0) - self.holdings[name].get(token, 0)
+                for token in {**self.holdings[name], **tokens}
             }
-            changes += [(name, token, raw) for token, raw in moved.items() if raw]
-            before = holdings_value(self.held[name], self.prices)
-            then = holdings_value(base[name], self.prices)
-            if base[name] != self.held[name] and (
-                delta := units_for(self.units[name], before, then)
+            changes += [(name, token, raw) for token, raw in token_changes.items() if raw]
+            value_before = holdings_value(self.holdings[name], self.prices)
+            base_value = holdings_value(base_holdings[name], self.prices)
+            if base_holdings[name] != self.holdings[name] and (
+                new_units := units_for(self.units[name], value_before, base_value)
             ):
-                changes.append((name, STRATEGY_UNITS, delta))
-                self.units[name] += delta
-        changes += [(UNALLOCATED, token, raw) for token, raw in aside.items() if raw]
-        for token, raw in aside.items():
-            self.aside[token] = self.aside.get(token, 0) + raw
-        self.held = after
-        head, spent = self.step.snapshot.head, tuple((costs or {}).items())
-        self.done.append(
+                changes.append((name, STRATEGY_UNITS, new_units))
+                self.units[name] += new_units
+        changes += [(UNALLOCATED, token, raw) for token, raw in reserve_changes.items() if raw]
+        for token, raw in reserve_changes.items():
+            self.reserves[token] = self.reserves.get(token, 0) + raw
+        self.holdings = holdings_after
+        head, cost_items = self.step.snapshot.head, tuple((costs or {}).items())
+        self.bookings.append(
             StrategyBooking(
-                source, kind, head.number, head.timestamp_s, tuple(changes), acted, spent
+                source,
+                kind,
+                head.number,
+                head.timestamp_s,
+                tuple(changes),
+                acting_names,
+                cost_items,
             )
         )
 
@@ -111,9 +115,9 @@ class StrategyBooksUpdate:
         """Apply a stored booking."""
         for name, token, raw in booking.changes:
             if name == UNALLOCATED:
-                self.aside[token] = self.aside.get(token, 0) + raw
+                self.reserves[token] = self.reserves.get(token, 0) + raw
                 continue
-            tokens = self.held.setdefault(name, {})
+            tokens = self.holdings.setdefault(name, {})
             self.units.setdefault(name, 0)
             if token == STRATEGY_UNITS:
                 self.units[name] += raw
@@ -122,7 +126,7 @@ class StrategyBooksUpdate:
 
     def total(self, token: str) -> int:
         """Return the base units of a token that all strategies hold together."""
-        return sum(tokens.get(token, 0) for tokens in self.held.values())
+        return sum(tokens.get(token, 0) for tokens in self.holdings.values())
 
 
 def open_books(
@@ -140,43 +144,43 @@ def open_books(
     configured = {strategy.name for strategy in split.strategies}
     for name in [
         name
-        for name, holdings in update.held.items()
+        for name, holdings in update.holdings.items()
         if name not in configured and not any(holdings.values())
     ]:
-        del update.held[name], update.units[name]  # closed
+        del update.holdings[name], update.units[name]  # closed
     return update
 
 
-def units_for(units: int, before: Value, after: Value) -> int:
-    """Return the units issued (or burnt) for a change of a strategy's value from `before` to
-    `after`: at its unit value, rounded down.
+def units_for(units: int, value_before: Value, value_after: Value) -> int:
+    """Return the units issued (or burnt) for a change of a strategy's value from `value_before` to
+    `value_after`: at its unit value, rounded down.
     """
-    if before > 0 and units > 0:
-        return floor_int(units * (after - before) / before)
-    return floor_int(after * SCALE) - units
+    if value_before > 0 and units > 0:
+        return floor_int(units * (value_after - value_before) / value_before)
+    return floor_int(value_after * UNITS_PER_VALUE) - units
 
 
-def unit_value(value: Value, units: int) -> int | None:
+def nav_per_unit(value: Value, units: int) -> int | None:
     """Return the value of a unit in 10^-12, which is 10^12 at the opening; None for a strategy
     without units.
     """
     if units <= 0:
         return None
-    return floor_int(value * SCALE * ONE / units)
+    return floor_int(value * UNITS_PER_VALUE * ONE / units)
 
 
 def wallet_balances(snapshot: Snapshot, portfolio: Portfolio) -> dict[str, int] | None:
     """Return the base units of each asset in the wallet, with native coin counted as its wrapped
     token if that is an asset; None if a balance is unknown.
     """
-    read: dict[str, set[int]] = {}
+    raws_by_token: dict[str, set[int]] = {}
     for holding in snapshot.holdings:
-        read.setdefault(holding.token, set()).add(holding.raw)
-    unsure = {item.address for item in snapshot.quarantined}
+        raws_by_token.setdefault(holding.token, set()).add(holding.raw)
+    quarantined = {item.address for item in snapshot.quarantined}
     balances = {}
     for asset in portfolio.assets:
-        raws = read.get(asset.token.address, set())
-        if len(raws) != 1 or asset.token.address in unsure:
+        raws = raws_by_token.get(asset.token.address, set())
+        if len(raws) != 1 or asset.token.address in quarantined:
             return None
         balances[asset.token.address] = next(iter(raws))
         if asset.native:
@@ -207,19 +211,19 @@ IntentStep = Callable[[Intent], StepInput | None]
 """Function that returns the step of a trade; None if the strategies did not cause the trade, or its
 step is unknown.
 """
-_OWNERS = (IntentKind.PAYOUT, IntentKind.UNWRAP, IntentKind.LIQUIDITY, IntentKind.FUTURES)
+_RESERVE_KINDS = (IntentKind.PAYOUT, IntentKind.UNWRAP, IntentKind.LIQUIDITY, IntentKind.FUTURES)
 """Transactions that change only reserves, not the tokens of a strategy."""
-_CARRIED = (StrategyBookingKind.TRADE, StrategyBookingKind.CROSS)
+_REBALANCE_KINDS = (StrategyBookingKind.TRADE, StrategyBookingKind.CROSS)
 
 
 def update_books(
     step: StepInput,
     ledger: StrategyLedger,
-    own: IntentStep,
+    step_of_trade: IntentStep,
     adjustments: AdjustmentSource,
-    fresh: Sequence[ExternalTransfer] = (),
+    new_transfers: Sequence[ExternalTransfer] = (),
 ) -> StrategyBooks:
-    """Return the accounts at the step's block; `fresh` are transfers not stored yet. `step` is the
+    """Return the accounts at the step's block; `new_transfers` are transfers not stored yet. `step` is the
     input before any quarantine.
     """
     split, balances = step.config(CapitalSplit), wallet_balances(step.snapshot, step.portfolio)
@@ -230,65 +234,83 @@ def update_books(
         return StrategyBooks(
             (), "some balances or prices of the assets are unknown", turn=ledger.turn
         )
-    aside = reserved_balances(step.portfolio, step.limits, balances)
+    reserves = reserved_balances(step.portfolio, step.limits, balances)
     if not ledger.bookings:
-        _open(update, split, {token: raw - aside[token] for token, raw in balances.items()}, aside)
+        _book_opening(
+            update,
+            split,
+            {token: raw - reserves[token] for token, raw in balances.items()},
+            reserves,
+        )
         return _updated_books(update, split, ledger, "")
-    for source, kind, changes, intent in _events(step.snapshot, step.portfolio, ledger, fresh):
+    for source, kind, changes, intent in _events(
+        step.snapshot, step.portfolio, ledger, new_transfers
+    ):
         if kind is StrategyBookingKind.FLOW:
-            _flow(update, source, changes, ledger.flows_to)
-        elif intent is not None and intent.kind in _OWNERS:
-            update.book(source, StrategyBookingKind.FLOW, copy_holdings(update.held), changes)
+            _book_transfer(update, source, changes, ledger.flows_to)
+        elif intent is not None and intent.kind in _RESERVE_KINDS:
+            update.book(source, StrategyBookingKind.FLOW, copy_holdings(update.holdings), changes)
         else:
-            _trade(update, source, changes, None if intent is None else own(intent), adjustments)
-    fault = _mismatch(update, balances) or _other_names(update, split)
+            _book_trade(
+                update,
+                source,
+                changes,
+                None if intent is None else step_of_trade(intent),
+                adjustments,
+            )
+    fault = _balance_mismatch(update, balances) or _name_mismatch(update, split)
     if not fault:
-        _set_aside(update, aside, ledger.turn)
+        _fill_reserves(update, reserves, ledger.turn)
     return _updated_books(update, split, ledger, fault)
 
 
 def apply_configured_split(
     step: StepInput,
     ledger: StrategyLedger,
-    own: IntentStep,
+    step_of_trade: IntentStep,
     adjustments: AdjustmentSource,
-    fresh: Sequence[ExternalTransfer] = (),
+    new_transfers: Sequence[ExternalTransfer] = (),
 ) -> StrategyBooks:
     """Return the accounts after the owner assigned the current wallet to the strategies of the
     config. An unexplained difference is shared like a transfer. If strategies were added or
     removed, each gets its share of the capital in kind, at reference prices, without a trade;
     removed ones are closed.
     """
-    books = update_books(step, ledger, own, adjustments, fresh)
+    books = update_books(step, ledger, step_of_trade, adjustments, new_transfers)
     split, balances = step.config(CapitalSplit), wallet_balances(step.snapshot, step.portfolio)
     update = open_books(step, split, ledger) if split.strategies else None
     if balances is None or update is None or not books.fault:
         return books
     for booking in books.pending:
         update.replay(booking)
-    update.done = list(books.pending)
-    before, aside = (
-        copy_holdings(update.held),
+    update.bookings = list(books.pending)
+    holdings_before, reserves = (
+        copy_holdings(update.holdings),
         reserved_balances(step.portfolio, step.limits, balances),
     )
-    after = before
+    holdings_after = holdings_before
     for token in update.tokens:
-        after = apply_transfer(
-            after, token, balances[token] - aside[token] - update.total(token), update.prices
+        holdings_after = apply_transfer(
+            holdings_after,
+            token,
+            balances[token] - reserves[token] - update.total(token),
+            update.prices,
         )
     names = [strategy.name for strategy in split.strategies]
-    if set(names) != set(before):
-        after = _resplit(after, split, update)
-    update.held = before | {name: {} for name in names if name not in before}
-    update.units = {name: update.units.get(name, 0) for name in update.held}
-    moved = {token: aside[token] - update.aside.get(token, 0) for token in update.tokens}
+    if set(names) != set(holdings_before):
+        holdings_after = _resplit(holdings_after, split, update)
+    update.holdings = holdings_before | {name: {} for name in names if name not in holdings_before}
+    update.units = {name: update.units.get(name, 0) for name in update.holdings}
+    reserve_changes = {
+        token: reserves[token] - update.reserves.get(token, 0) for token in update.tokens
+    }
     update.book(
         f"change {step.snapshot.head.number} {ledger.turn}",
-        StrategyBookingKind.CHANGE,
-        after,
-        moved,
+        StrategyBookingKind.RESPLIT,
+        holdings_after,
+        reserve_changes,
     )
-    update.held = {name: update.held[name] for name in names}
+    update.holdings = {name: update.holdings[name] for name in names}
     return _updated_books(update, split, ledger, "")
 
 
@@ -307,191 +329,228 @@ def netting_booking(
     update = StrategyBooksUpdate(
         step, prices, tokens, holdings, {book.name: book.units for book in books.strategies}, {}, []
     )
-    wished, base = adjustments(step)
-    after, _ = settle_trade(base, wished, {}, prices, tokens)
-    update.book(f"cross {step_id}", StrategyBookingKind.CROSS, after, {}, base, _acted(wished))
-    if update.done[0].changes:
-        return update.done[0]
+    wanted_values, base = adjustments(step)
+    holdings_after, _ = settle_trade(base, wanted_values, {}, prices, tokens)
+    update.book(
+        f"cross {step_id}",
+        StrategyBookingKind.CROSS,
+        holdings_after,
+        {},
+        base,
+        _acting_strategies(wanted_values),
+    )
+    if update.bookings[0].changes:
+        return update.bookings[0]
     return None
 
 
 def _resplit(
-    held: StrategyHoldings, split: CapitalSplit, update: StrategyBooksUpdate
+    holdings: StrategyHoldings, split: CapitalSplit, update: StrategyBooksUpdate
 ) -> StrategyHoldings:
     """Give each strategy its share of the whole, and removed strategies nothing."""
     names = [strategy.name for strategy in split.strategies]
-    after: StrategyHoldings = {name: held.get(name, {}) for name in dict.fromkeys((*names, *held))}
-    whole = sum(strategy_capital(after, update.prices).values(), Fraction(0))
-    due = dict.fromkeys(after, Fraction(0)) | {
-        strategy.name: whole * strategy.share_bps / BPS for strategy in split.strategies
+    split_holdings: StrategyHoldings = {
+        name: holdings.get(name, {}) for name in dict.fromkeys((*names, *holdings))
     }
-    restore_capital_shares(after, due, update.prices)
+    total = sum(strategy_capital(split_holdings, update.prices).values(), Fraction(0))
+    due_values = dict.fromkeys(split_holdings, Fraction(0)) | {
+        strategy.name: total * strategy.share_bps / BPS for strategy in split.strategies
+    }
+    restore_capital_shares(split_holdings, due_values, update.prices)
     # Rounding dust left after the payments above; the first strategy gets it.
-    for name in after.keys() - set(names):
-        for token, raw in after[name].items():
-            after[names[0]][token] = after[names[0]].get(token, 0) + raw
-        after[name] = dict.fromkeys(after[name], 0)
-    return after
+    for name in split_holdings.keys() - set(names):
+        for token, raw in split_holdings[name].items():
+            split_holdings[names[0]][token] = split_holdings[names[0]].get(token, 0) + raw
+        split_holdings[name] = dict.fromkeys(split_holdings[name], 0)
+    return split_holdings
 
 
-def _open(
+def _book_opening(
     update: StrategyBooksUpdate,
     split: CapitalSplit,
-    free: Mapping[str, int],
-    aside: Mapping[str, int],
+    free_balances: Mapping[str, int],
+    reserves: Mapping[str, int],
 ) -> None:
     shares = {strategy.name: Fraction(strategy.share_bps) for strategy in split.strategies}
     holdings: StrategyHoldings = {name: {} for name in shares}
-    for token, raw in free.items():
-        for name, part in split_pro_rata(raw, shares).items():
-            holdings[name][token] = part
-    update.held, update.units = {name: {} for name in shares}, dict.fromkeys(shares, 0)
-    update.book("open", StrategyBookingKind.OPEN, holdings, aside)
+    for token, raw in free_balances.items():
+        for name, strategy_raw in split_pro_rata(raw, shares).items():
+            holdings[name][token] = strategy_raw
+    update.holdings, update.units = {name: {} for name in shares}, dict.fromkeys(shares, 0)
+    update.book("open", StrategyBookingKind.OPEN, holdings, reserves)
 
 
 def _events(
     snapshot: Snapshot,
     portfolio: Portfolio,
     ledger: StrategyLedger,
-    fresh: Iterable[ExternalTransfer],
+    new_transfers: Iterable[ExternalTransfer],
 ) -> list[tuple[str, StrategyBookingKind, dict[str, int], Intent | None]]:
     """Return the asset changes since the stored bookings, oldest first: (source, kind, base units
     by token, transaction).
     """
-    native = {asset.token.address for asset in portfolio.assets if asset.native}
+    native_assets = {asset.token.address for asset in portfolio.assets if asset.native}
     assets = {asset.token.address for asset in portfolio.assets}
     owner = snapshot.owner
-    wrapped = portfolio.wrapped_native
+    wrapped_native = portfolio.wrapped_native
     head = snapshot.head.number
 
-    def of_assets(changes: Iterable[tuple[str, int]]) -> dict[str, int]:
-        by_asset: dict[str, int] = {}
+    def asset_changes(changes: Iterable[tuple[str, int]]) -> dict[str, int]:
+        change_by_asset: dict[str, int] = {}
         for token, raw in changes:
-            named = wrapped if token == NATIVE and wrapped in native else token
-            if named in assets:
-                by_asset[named] = by_asset.get(named, 0) + raw
-        return by_asset
+            asset_token = (
+                wrapped_native if token == NATIVE and wrapped_native in native_assets else token
+            )
+            if asset_token in assets:
+                change_by_asset[asset_token] = change_by_asset.get(asset_token, 0) + raw
+        return change_by_asset
 
     events: list[tuple[int, str, StrategyBookingKind, dict[str, int], Intent | None]] = []
     for intent in ledger.intents:
         if intent.receipt is not None and intent.receipt.block_number <= head:
-            changes = of_assets(intent.changes(owner, wrapped).items())
+            changes = asset_changes(intent.changes(owner, wrapped_native).items())
             events.append(
                 (intent.receipt.block_number, intent.id, StrategyBookingKind.TRADE, changes, intent)
             )
-    for tx_hash, block, moved in ledger.earlier:
+    for tx_hash, block, tx_changes in ledger.earlier:
         if block <= head:
-            events.append((block, tx_hash, StrategyBookingKind.FLOW, of_assets(moved), None))
-    for number, flow in enumerate((*ledger.flows, *fresh)):
+            events.append(
+                (block, tx_hash, StrategyBookingKind.FLOW, asset_changes(tx_changes), None)
+            )
+    for number, flow in enumerate((*ledger.flows, *new_transfers)):
         source = f"flow {flow.id}" if flow.id else f"{UNRECORDED_TRANSFER} {number}"
         events.append(
             (
                 flow.block,
                 source,
                 StrategyBookingKind.FLOW,
-                of_assets([(flow.token, flow.delta_raw)]),
+                asset_changes([(flow.token, flow.delta_raw)]),
                 None,
             )
         )
     return [event[1:] for event in sorted(events, key=lambda event: event[0])]
 
 
-def _within(
+def _split_at_holdings(
     update: StrategyBooksUpdate, changes: Mapping[str, int]
 ) -> tuple[dict[str, int], dict[str, int]]:
     """Return the part of changes that strategies bear, and the part beyond all their holdings,
     which reserves bear.
     """
-    inside = {token: max(raw, -update.total(token)) for token, raw in changes.items()}
-    return inside, {token: raw - inside[token] for token, raw in changes.items()}
+    strategy_changes = {token: max(raw, -update.total(token)) for token, raw in changes.items()}
+    return strategy_changes, {
+        token: raw - strategy_changes[token] for token, raw in changes.items()
+    }
 
 
-def _flow(
+def _book_transfer(
     update: StrategyBooksUpdate, source: str, changes: Mapping[str, int], flows_to: str | None
 ) -> None:
-    inside, aside = _within(update, changes)
-    after = copy_holdings(update.held)
-    for token, raw in inside.items():
-        after = apply_transfer(after, token, raw, update.prices, flows_to)
-    update.book(source, StrategyBookingKind.FLOW, after, aside)
+    strategy_changes, reserve_changes = _split_at_holdings(update, changes)
+    holdings_after = copy_holdings(update.holdings)
+    for token, raw in strategy_changes.items():
+        holdings_after = apply_transfer(holdings_after, token, raw, update.prices, flows_to)
+    update.book(source, StrategyBookingKind.FLOW, holdings_after, reserve_changes)
 
 
-def _trade(
+def _book_trade(
     update: StrategyBooksUpdate,
     source: str,
     changes: Mapping[str, int],
-    own: StepInput | None,
+    trade_step: StepInput | None,
     adjustments: AdjustmentSource,
 ) -> None:
     """Allocate a transaction by the adjustments and prices of its own step; by capital if they are
     unknown.
     """
-    inside, aside = _within(update, changes)
-    wished: StrategyValues = {}
-    base, prices = update.held, update.prices
-    if own is not None:
-        known = reference_prices(own).by_token
-        own_adjustments, moved = adjustments(own)
-        if known.keys() >= set(update.tokens) and moved.keys() == update.held.keys():
-            wished, prices = own_adjustments, known
-            if _same(update, moved):  # no other booking has changed the accounts since
-                base = moved
-    after, costs = settle_trade(base, wished, inside, prices, update.tokens)
-    update.book(source, StrategyBookingKind.TRADE, after, aside, base, _acted(wished), costs)
+    strategy_changes, reserve_changes = _split_at_holdings(update, changes)
+    wanted_values: StrategyValues = {}
+    base, prices = update.holdings, update.prices
+    if trade_step is not None:
+        trade_prices = reference_prices(trade_step).by_token
+        own_adjustments, holdings_after_transfers = adjustments(trade_step)
+        if (
+            trade_prices.keys() >= set(update.tokens)
+            and holdings_after_transfers.keys() == update.holdings.keys()
+        ):
+            wanted_values, prices = own_adjustments, trade_prices
+            if _has_same_totals(update, holdings_after_transfers):
+                # no other booking has changed the accounts since
+                base = holdings_after_transfers
+    holdings_after, costs = settle_trade(
+        base, wanted_values, strategy_changes, prices, update.tokens
+    )
+    update.book(
+        source,
+        StrategyBookingKind.TRADE,
+        holdings_after,
+        reserve_changes,
+        base,
+        _acting_strategies(wanted_values),
+        costs,
+    )
 
 
-def _same(update: StrategyBooksUpdate, moved: StrategyHoldings) -> bool:
+def _has_same_totals(
+    update: StrategyBooksUpdate, holdings_after_transfers: StrategyHoldings
+) -> bool:
     return all(
-        sum(tokens.get(token, 0) for tokens in moved.values()) == update.total(token)
+        sum(tokens.get(token, 0) for tokens in holdings_after_transfers.values())
+        == update.total(token)
         for token in update.tokens
     )
 
 
-def _acted(wished: StrategyValues) -> tuple[str, ...]:
-    return tuple(name for name, adjustment in wished.items() if any(adjustment.values()))
+def _acting_strategies(wanted_values: StrategyValues) -> tuple[str, ...]:
+    return tuple(name for name, adjustment in wanted_values.items() if any(adjustment.values()))
 
 
-def _mismatch(update: StrategyBooksUpdate, balances: Mapping[str, int]) -> str:
+def _balance_mismatch(update: StrategyBooksUpdate, balances: Mapping[str, int]) -> str:
     """Return the balances that differ from the accounts; empty if none does."""
-    wrong = []
+    mismatches = []
     for token in update.tokens:
-        booked = update.aside.get(token, 0) + update.total(token)
-        if booked != balances[token]:
-            named = update.step.portfolio.token(token)
-            texts = (decimal_text(raw, named.decimals) for raw in (booked, balances[token]))
-            wrong.append(f"{named.label}: {' against '.join(texts)} in the wallet")
-    if wrong:
+        booked_raw = update.reserves.get(token, 0) + update.total(token)
+        if booked_raw != balances[token]:
+            listed_token = update.step.portfolio.token(token)
+            texts = (
+                decimal_text(raw, listed_token.decimals) for raw in (booked_raw, balances[token])
+            )
+            mismatches.append(f"{listed_token.label}: {' against '.join(texts)} in the wallet")
+    if mismatches:
         return (
-            f"the books of the strategies do not match the wallet's balances ({'; '.join(wrong)});"
+            f"the books of the strategies do not match the wallet's balances ({'; '.join(mismatches)});"
             f" {REMEDY}"
         )
     return ""
 
 
-def _other_names(update: StrategyBooksUpdate, split: CapitalSplit) -> str:
+def _name_mismatch(update: StrategyBooksUpdate, split: CapitalSplit) -> str:
     names = {strategy.name for strategy in split.strategies}
-    if names == set(update.held):
+    if names == set(update.holdings):
         return ""
-    gone = ", ".join(sorted(set(update.held) - names))
-    new = ", ".join(sorted(names - set(update.held)))
-    what = [f"{gone} will be closed"] * bool(gone) + [f"{new} will be opened"] * bool(new)
-    return (
-        f"the strategies of the config differ from those of the books ({'; '.join(what)}); {REMEDY}"
-    )
+    closed_names = ", ".join(sorted(set(update.holdings) - names))
+    opened_names = ", ".join(sorted(names - set(update.holdings)))
+    changes = [f"{closed_names} will be closed"] * bool(closed_names) + [
+        f"{opened_names} will be opened"
+    ] * bool(opened_names)
+    return f"the strategies of the config differ from those of the books ({'; '.join(changes)}); {REMEDY}"
 
 
-def _set_aside(update: StrategyBooksUpdate, wanted: Mapping[str, int], turn: int) -> None:
+def _fill_reserves(update: StrategyBooksUpdate, reserves: Mapping[str, int], version: int) -> None:
     """Fill reserves and the gas floor first: all strategies pay a shortfall and share an excess."""
-    after, moved = copy_holdings(update.held), {}
+    holdings_after, reserve_changes = copy_holdings(update.holdings), {}
     for token in update.tokens:
-        if raw := wanted[token] - update.aside.get(token, 0):
-            after, moved[token] = apply_transfer(after, token, -raw, update.prices), raw
-    if moved:
+        if raw := reserves[token] - update.reserves.get(token, 0):
+            holdings_after, reserve_changes[token] = (
+                apply_transfer(holdings_after, token, -raw, update.prices),
+                raw,
+            )
+    if reserve_changes:
         update.book(
-            f"aside {update.step.snapshot.head.number} {turn}",
-            StrategyBookingKind.ASIDE,
-            after,
-            moved,
+            f"aside {update.step.snapshot.head.number} {version}",
+            StrategyBookingKind.RESERVE,
+            holdings_after,
+            reserve_changes,
         )
 
 
@@ -500,29 +559,38 @@ def _updated_books(
 ) -> StrategyBooks:
     states = {state.name: state for state in ledger.states}
     now_s = update.step.snapshot.head.timestamp_s
-    bookings = (*ledger.bookings, *update.done)
+    bookings = (*ledger.bookings, *update.bookings)
     strategy_books = []
-    for name in (strategy.name for strategy in split.strategies if strategy.name in update.held):
-        acted = [
+    for name in (
+        strategy.name for strategy in split.strategies if strategy.name in update.holdings
+    ):
+        rebalance_times_s = [
             booking.at_s
             for booking in bookings
-            if booking.kind in _CARRIED and name in booking.acted
+            if booking.kind in _REBALANCE_KINDS and name in booking.acted
         ]
         costs = sum(
             (
                 cost
                 for strategy_booking in bookings
-                for who, cost in strategy_booking.costs
-                if who == name
+                for strategy_name, cost in strategy_booking.costs
+                if strategy_name == name
             ),
             Fraction(0),
         )
-        holdings = tuple((token, update.held[name].get(token, 0)) for token in update.tokens)
+        holdings = tuple((token, update.holdings[name].get(token, 0)) for token in update.tokens)
         state = states.get(name) or StrategyState(name, StrategyHealth.ACTIVE, now_s)
         strategy_books.append(
-            StrategyBook(name, holdings, update.units[name], state, max(acted, default=None), costs)
+            StrategyBook(
+                name,
+                holdings,
+                update.units[name],
+                state,
+                max(rebalance_times_s, default=None),
+                costs,
+            )
         )
-    return StrategyBooks(tuple(strategy_books), fault, tuple(update.done), ledger.turn)
+    return StrategyBooks(tuple(strategy_books), fault, tuple(update.bookings), ledger.turn)
 
 
 def paused_strategies(
@@ -530,11 +598,11 @@ def paused_strategies(
 ) -> dict[str, str]:
     """Return a message by name for each strategy that the health rule paused."""
     books = state.books
-    levered = {strategy.name for strategy in split.strategies if strategy.market_bps}
+    with_futures = {strategy.name for strategy in split.strategies if strategy.market_bps}
     return {
         book.name: (
             f"Strategy {book.name} is paused and held in {portfolio.numeraire.label}"
-            f"{', without futures' if book.name in levered else ''}: {book.state.reason}. trimtab"
+            f"{', without futures' if book.name in with_futures else ''}: {book.state.reason}. trimtab"
             " strategies"
         )
         for book in (() if books is None else books.strategies)

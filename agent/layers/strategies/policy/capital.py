@@ -1,5 +1,7 @@
-"""Capital of strategies: holdings and their transfers, target shares, and the health rule that
-pauses a strategy.
+"""Capital of strategies: holdings and their transfers, and target shares. Transfers, payment in
+kind, internal netting and the allocation of trades are in whole base units that sum exactly
+(largest remainder); no holding goes below zero. Prices are numeraire base units per token base
+unit.
 """
 
 from __future__ import annotations
@@ -21,12 +23,6 @@ from agent.units import (
     largest_remainder,
     sign_of,
 )
-
-# --- Strategy holdings: allocating inflows and outflows, payment in kind, internal netting,
-# allocating trades.
-# In whole base units that sum exactly (largest remainder); no holding goes below zero. Prices:
-# numeraire base units per token base unit.
-
 
 StrategyHoldings = dict[str, dict[str, int]]
 """Base units by strategy and token."""
@@ -54,9 +50,9 @@ class NettedToken:
         return self.bought - self.sold
 
 
-def copy_holdings(held: Mapping[str, Mapping[str, int]]) -> StrategyHoldings:
+def copy_holdings(holdings: Mapping[str, Mapping[str, int]]) -> StrategyHoldings:
     """Return a copy that may be changed."""
-    return {name: dict(tokens) for name, tokens in held.items()}
+    return {name: dict(tokens) for name, tokens in holdings.items()}
 
 
 def holdings_value(tokens: Mapping[str, int], prices: Prices) -> Value:
@@ -64,9 +60,9 @@ def holdings_value(tokens: Mapping[str, int], prices: Prices) -> Value:
     return sum((raw * prices[token] for token, raw in tokens.items() if raw), Fraction(0))
 
 
-def strategy_capital(held: Mapping[str, Mapping[str, int]], prices: Prices) -> dict[str, Value]:
+def strategy_capital(holdings: Mapping[str, Mapping[str, int]], prices: Prices) -> dict[str, Value]:
     """Return the value of each strategy."""
-    return {name: holdings_value(tokens, prices) for name, tokens in held.items()}
+    return {name: holdings_value(tokens, prices) for name, tokens in holdings.items()}
 
 
 def split_pro_rata(raw: int, shares: Mapping[str, Fraction]) -> dict[str, int]:
@@ -79,17 +75,19 @@ def split_pro_rata(raw: int, shares: Mapping[str, Fraction]) -> dict[str, int]:
     weights = [shares[name] for name in names]
     if sum(weights) <= 0:
         weights = [Fraction(1)] * len(names)
-    parts = largest_remainder(weights, abs(raw))
+    amounts = largest_remainder(weights, abs(raw))
     if raw < 0:
-        parts = [-part for part in parts]
-    return dict(zip(names, parts, strict=True))
+        amounts = [-amount for amount in amounts]
+    return dict(zip(names, amounts, strict=True))
 
 
-def take_pro_rata(raw: int, token: str, held: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
+def take_pro_rata(
+    raw: int, token: str, holdings: Mapping[str, Mapping[str, int]]
+) -> dict[str, int]:
     """Return `raw` base units of a token by strategy, in proportion to their holdings and never
     above them. Raises ValueError if all hold less.
     """
-    balances = {name: tokens.get(token, 0) for name, tokens in held.items()}
+    balances = {name: tokens.get(token, 0) for name, tokens in holdings.items()}
     if raw > sum(balances.values()):
         raise ValueError(f"{raw} base units of {token} are more than all strategies hold")
     if raw == 0:
@@ -98,81 +96,87 @@ def take_pro_rata(raw: int, token: str, held: Mapping[str, Mapping[str, int]]) -
 
 
 def transfer_value(
-    held: StrategyHoldings,
+    holdings: StrategyHoldings,
     giver: str,
     receiver: str,
     value: Value,
     prices: Prices,
-    first: Mapping[str, Value] | None = None,
+    first_values: Mapping[str, Value] | None = None,
 ) -> Value:
     """Move tokens worth at most `value` from one strategy to another, in place; return the value
     moved.
 
-    Tokens in `first` are moved first, each up to the value given there, the largest first; the rest
-    is paid in kind: the same fraction of every token, each rounded down.
+    Tokens in `first_values` are moved first, each up to the value given there, the largest first;
+    the rest is paid in kind: the same fraction of every token, each rounded down.
     """
-    left = value
-    for token, most in sorted((first or {}).items(), key=lambda item: (-item[1], item[0])):
-        left -= _give(held, giver, receiver, token, min(most, left), prices)
-    whole = holdings_value(held[giver], prices)
-    if left > 0 and whole > 0:
-        part = min(left / whole, Fraction(1))
-        for token, raw in list(held[giver].items()):
+    remaining_value = value
+    for token, max_value in sorted(
+        (first_values or {}).items(), key=lambda item: (-item[1], item[0])
+    ):
+        remaining_value -= _move_token(
+            holdings, giver, receiver, token, min(max_value, remaining_value), prices
+        )
+    total = holdings_value(holdings[giver], prices)
+    if remaining_value > 0 and total > 0:
+        fraction = min(remaining_value / total, Fraction(1))
+        for token, raw in list(holdings[giver].items()):
             if raw:
-                left -= _give(held, giver, receiver, token, raw * prices[token] * part, prices)
-    return value - left
+                remaining_value -= _move_token(
+                    holdings, giver, receiver, token, raw * prices[token] * fraction, prices
+                )
+    return value - remaining_value
 
 
-def _give(
-    held: StrategyHoldings, giver: str, receiver: str, token: str, value: Value, prices: Prices
+def _move_token(
+    holdings: StrategyHoldings, giver: str, receiver: str, token: str, value: Value, prices: Prices
 ) -> Value:
     """Move at most `value` of a token from one strategy to another, in place; return the value
     moved.
     """
     price, raw = prices[token], 0
     if value > 0 and price > 0:
-        raw = min(held[giver].get(token, 0), floor_int(value / price))
-    held[giver][token] = held[giver].get(token, 0) - raw
-    held[receiver][token] = held[receiver].get(token, 0) + raw
+        raw = min(holdings[giver].get(token, 0), floor_int(value / price))
+    holdings[giver][token] = holdings[giver].get(token, 0) - raw
+    holdings[receiver][token] = holdings[receiver].get(token, 0) + raw
     return raw * price
 
 
 def restore_capital_shares(
-    held: StrategyHoldings,
-    due: Mapping[str, Value],
+    holdings: StrategyHoldings,
+    due_values: Mapping[str, Value],
     prices: Prices,
-    wanted: StrategyValues | None = None,
+    wanted_values: StrategyValues | None = None,
 ) -> dict[tuple[str, str], Value]:
-    """Move tokens until each strategy has its `due` value, to the rounding of a base unit, in
-    place; return the payments.
+    """Move tokens until each strategy has its value in `due_values`, to the rounding of a base unit,
+    in place; return the payments.
 
-    A payer first gives its holdings beyond `wanted`; without `wanted` it pays in kind.
+    A payer first gives its holdings beyond `wanted_values`; without them it pays in kind.
     """
-    paid: dict[tuple[str, str], Value] = {}
-    for giver in held:
-        for receiver in held:
-            over = holdings_value(held[giver], prices) - due[giver]
-            under = due[receiver] - holdings_value(held[receiver], prices)
-            if giver == receiver or over <= 0 or under <= 0:
+    payments: dict[tuple[str, str], Value] = {}
+    for giver in holdings:
+        for receiver in holdings:
+            excess = holdings_value(holdings[giver], prices) - due_values[giver]
+            shortfall = due_values[receiver] - holdings_value(holdings[receiver], prices)
+            if giver == receiver or excess <= 0 or shortfall <= 0:
                 continue
-            first = None
-            if wanted is not None:
-                first = _beyond(held[giver], wanted[giver], prices)
-            paid[giver, receiver] = transfer_value(
-                held, giver, receiver, min(over, under), prices, first
+            first_values = None
+            if wanted_values is not None:
+                first_values = _excess_values(holdings[giver], wanted_values[giver], prices)
+            payments[giver, receiver] = transfer_value(
+                holdings, giver, receiver, min(excess, shortfall), prices, first_values
             )
-    return paid
+    return payments
 
 
-def _beyond(
-    tokens: Mapping[str, int], wanted: Mapping[str, Value], prices: Prices
+def _excess_values(
+    tokens: Mapping[str, int], wanted_values: Mapping[str, Value], prices: Prices
 ) -> dict[str, Value]:
-    excess = {
-        token: raw * prices[token] - wanted.get(token, Fraction(0))
+    value_by_token = {
+        token: raw * prices[token] - wanted_values.get(token, Fraction(0))
         for token, raw in tokens.items()
         if raw
     }
-    return {token: value for token, value in excess.items() if value > 0}
+    return {token: value for token, value in value_by_token.items() if value > 0}
 
 
 def net_adjustments(adjustments: StrategyValues, tokens: Sequence[str]) -> tuple[NettedToken, ...]:
@@ -182,9 +186,9 @@ def net_adjustments(adjustments: StrategyValues, tokens: Sequence[str]) -> tuple
     netted_tokens = []
     for token in tokens:
         values = [adjustment.get(token, Fraction(0)) for adjustment in adjustments.values()]
-        bought = sum((v for v in values if v > 0), Fraction(0))
-        sold = -sum((v for v in values if v < 0), Fraction(0))
-        netted_tokens.append(NettedToken(token, bought, sold))
+        bought_value = sum((v for v in values if v > 0), Fraction(0))
+        sold_value = -sum((v for v in values if v < 0), Fraction(0))
+        netted_tokens.append(NettedToken(token, bought_value, sold_value))
     return tuple(netted_tokens)
 
 
@@ -192,46 +196,46 @@ def market_remainder(adjustments: StrategyValues, netted: NettedToken) -> dict[s
     """Return each strategy's part of a token that the market has to fill: pro rata on the heavier
     side, 0 on the other.
     """
-    heavier = max(netted.bought, netted.sold)
-    parts = dict.fromkeys(adjustments, Fraction(0))
+    larger_value = max(netted.bought, netted.sold)
+    remainders = dict.fromkeys(adjustments, Fraction(0))
     for name, adjustment in adjustments.items():
         value = adjustment.get(netted.token, Fraction(0))
         if value * netted.net > 0:
-            parts[name] = value * abs(netted.net) / heavier
-    return parts
+            remainders[name] = value * abs(netted.net) / larger_value
+    return remainders
 
 
 def net_internally(
-    held: StrategyHoldings, adjustments: StrategyValues, prices: Prices, tokens: Sequence[str]
+    holdings: StrategyHoldings, adjustments: StrategyValues, prices: Prices, tokens: Sequence[str]
 ) -> None:
     """Exchange opposite adjustments between strategies, at reference prices and in place."""
     for netted in net_adjustments(adjustments, tokens):
         token, price = netted.token, prices[netted.token]
         if netted.crossed <= 0 or price <= 0:
             continue
-        of_token = {
+        token_adjustments = {
             name: adjustment[token]
             for name, adjustment in adjustments.items()
             if token in adjustment
         }
-        sold = {
+        sales_by_name = {
             name: -value * netted.crossed / netted.sold
-            for name, value in of_token.items()
+            for name, value in token_adjustments.items()
             if value < 0
         }
-        bought = {name: value for name, value in of_token.items() if value > 0}
+        purchases_by_name = {name: value for name, value in token_adjustments.items() if value > 0}
         sales_raw = {
-            name: min(held[name].get(token, 0), floor_int(value / price))
-            for name, value in sold.items()
+            name: min(holdings[name].get(token, 0), floor_int(value / price))
+            for name, value in sales_by_name.items()
         }
         for name, raw in sales_raw.items():
-            held[name][token] -= raw
-        for name, raw in split_pro_rata(sum(sales_raw.values()), bought).items():
-            held[name][token] = held[name].get(token, 0) + raw
+            holdings[name][token] -= raw
+        for name, raw in split_pro_rata(sum(sales_raw.values()), purchases_by_name).items():
+            holdings[name][token] = holdings[name].get(token, 0) + raw
 
 
 def settle_trade(
-    held: Mapping[str, Mapping[str, int]],
+    holdings_before: Mapping[str, Mapping[str, int]],
     adjustments: StrategyValues,
     deltas: Mapping[str, int],
     prices: Prices,
@@ -245,100 +249,115 @@ def settle_trade(
     received more than its part pays the others, first in tokens that it did not want. Without
     `deltas` adjustments are only netted. Raises ValueError if the trade spent more than all hold.
     """
-    before = strategy_capital(held, prices)
-    books = copy_holdings(held)
-    left: dict[str, dict[str, Value]] = {name: {} for name in held}
+    capital_before = strategy_capital(holdings_before, prices)
+    holdings = copy_holdings(holdings_before)
+    remainders: dict[str, dict[str, Value]] = {name: {} for name in holdings_before}
     for netted in net_adjustments(adjustments, tokens):
         for name, value in market_remainder(adjustments, netted).items():
-            left[name][netted.token] = value
-    net_internally(books, adjustments, prices, tokens)
+            remainders[name][netted.token] = value
+    net_internally(holdings, adjustments, prices, tokens)
     for token in tokens:
         delta = deltas.get(token, 0)
-        side = sign_of(delta)
-        requested = {
-            name: max(parts.get(token, Fraction(0)) * side, Fraction(0))
-            for name, parts in left.items()
+        sign = sign_of(delta)
+        requested_values = {
+            name: max(token_values.get(token, Fraction(0)) * sign, Fraction(0))
+            for name, token_values in remainders.items()
         }
         if delta > 0:
-            shares = requested if sum(requested.values()) > 0 else before
+            shares = requested_values if sum(requested_values.values()) > 0 else capital_before
             for name, raw in split_pro_rata(delta, shares).items():
-                books[name][token] = books[name].get(token, 0) + raw
+                holdings[name][token] = holdings[name].get(token, 0) + raw
         elif delta < 0:
-            _take(books, token, -delta, requested)
+            _take_sold(holdings, token, -delta, requested_values)
     cost = -sum((delta * prices[token] for token, delta in deltas.items() if delta), Fraction(0))
-    weight = {
-        name: sum((abs(value) for value in parts.values()), Fraction(0))
-        for name, parts in left.items()
+    remainder_sizes = {
+        name: sum((abs(value) for value in token_values.values()), Fraction(0))
+        for name, token_values in remainders.items()
     }
-    whole = sum(weight.values(), Fraction(0))
-    basis = weight if whole > 0 else before
-    whole = sum(basis.values(), Fraction(0))
-    if whole > 0:
-        costs = {name: cost * basis[name] / whole for name in held}
+    total = sum(remainder_sizes.values(), Fraction(0))
+    cost_weights = remainder_sizes if total > 0 else capital_before
+    total = sum(cost_weights.values(), Fraction(0))
+    if total > 0:
+        costs = {name: cost * cost_weights[name] / total for name in holdings_before}
     else:
-        costs = {name: cost / len(basis) for name in held}
-    due = {name: before[name] - costs[name] for name in held}
-    after = {
+        costs = {name: cost / len(cost_weights) for name in holdings_before}
+    due_values = {name: capital_before[name] - costs[name] for name in holdings_before}
+    wanted_values = {
         name: {
-            t: held[name].get(t, 0) * prices[t] + adjustments.get(name, {}).get(t, Fraction(0))
+            t: holdings_before[name].get(t, 0) * prices[t]
+            + adjustments.get(name, {}).get(t, Fraction(0))
             for t in tokens
         }
-        for name in held
+        for name in holdings_before
     }
-    restore_capital_shares(books, due, prices, after)
-    return books, costs
+    restore_capital_shares(holdings, due_values, prices, wanted_values)
+    return holdings, costs
 
 
-def _take(books: StrategyHoldings, token: str, raw: int, sales: Mapping[str, Fraction]) -> None:
+def _take_sold(
+    holdings: StrategyHoldings, token: str, raw: int, sales: Mapping[str, Fraction]
+) -> None:
     """Take from the strategies in proportion to their `sales`, up to their holdings, and the
     remainder pro rata from all holders; in place.
     """
     if sum(sales.values()) > 0:
-        for name, part in split_pro_rata(raw, sales).items():
-            taken = min(part, books[name].get(token, 0))
-            books[name][token] = books[name].get(token, 0) - taken
-            raw -= taken
-    for name, part in take_pro_rata(raw, token, books).items():
-        books[name][token] = books[name].get(token, 0) - part
+        for name, part_raw in split_pro_rata(raw, sales).items():
+            taken_raw = min(part_raw, holdings[name].get(token, 0))
+            holdings[name][token] = holdings[name].get(token, 0) - taken_raw
+            raw -= taken_raw
+    for name, part_raw in take_pro_rata(raw, token, holdings).items():
+        holdings[name][token] = holdings[name].get(token, 0) - part_raw
 
 
 def apply_transfer(
-    held: Mapping[str, Mapping[str, int]],
+    holdings_before: Mapping[str, Mapping[str, int]],
     token: str,
     raw: int,
     prices: Prices,
-    only: str | None = None,
+    only_strategy: str | None = None,
 ) -> StrategyHoldings:
     """Return the holdings after a transfer of `raw` base units (negative: out of the wallet), by
-    capital share or for the strategy `only`. A decrease is taken from the holders of the token; the
+    capital share or for `only_strategy`. A decrease is taken from the holders of the token; the
     others then pay them in kind, so that each bears its share of the value. Raises ValueError if
     the decrease exceeds all holdings.
     """
-    books, before = copy_holdings(held), strategy_capital(held, prices)
-    whole = sum(before.values(), Fraction(0))
-    part = dict(before)
-    if only in held:
-        part = {name: Fraction(name == only) for name in before}
+    holdings, capital_before = (
+        copy_holdings(holdings_before),
+        strategy_capital(holdings_before, prices),
+    )
+    total = sum(capital_before.values(), Fraction(0))
+    weights = dict(capital_before)
+    if only_strategy in holdings_before:
+        weights = {name: Fraction(name == only_strategy) for name in capital_before}
     if raw >= 0:
-        for name, received in split_pro_rata(raw, part).items():
-            books[name][token] = books[name].get(token, 0) + received
-        return books
-    for name, taken in take_pro_rata(-raw, token, books).items():
-        books[name][token] = books[name].get(token, 0) - taken
+        for name, received_raw in split_pro_rata(raw, weights).items():
+            holdings[name][token] = holdings[name].get(token, 0) + received_raw
+        return holdings
+    for name, taken_raw in take_pro_rata(-raw, token, holdings).items():
+        holdings[name][token] = holdings[name].get(token, 0) - taken_raw
     value = -raw * prices[token]
-    if only is not None and only in held:
-        value = min(value, before[only])
-    elif whole > 0:
-        part = {name: amount / whole for name, amount in before.items()}
-    lost = whole - sum(strategy_capital(books, prices).values(), Fraction(0))
-    due = {name: max(before[name] - value * part[name], Fraction(0)) for name in held}
-    short = lost - sum((before[name] - due[name] for name in held), Fraction(0))
-    if short > 0:  # the strategy has less than the decrease, so the others bear the remainder
-        others = {name: amount for name, amount in due.items() if amount > 0}
-        rest = sum(others.values(), Fraction(0))
-        due |= {name: amount - short * amount / rest for name, amount in others.items()}
-    restore_capital_shares(books, due, prices)
-    return books
+    if only_strategy is not None and only_strategy in holdings_before:
+        value = min(value, capital_before[only_strategy])
+    elif total > 0:
+        weights = {name: amount / total for name, amount in capital_before.items()}
+    lost_value = total - sum(strategy_capital(holdings, prices).values(), Fraction(0))
+    due_values = {
+        name: max(capital_before[name] - value * weights[name], Fraction(0))
+        for name in holdings_before
+    }
+    unpaid_value = lost_value - sum(
+        (capital_before[name] - due_values[name] for name in holdings_before), Fraction(0)
+    )
+    if unpaid_value > 0:
+        # the strategy has less than the decrease, so the others bear the remainder
+        other_values = {name: amount for name, amount in due_values.items() if amount > 0}
+        others_value = sum(other_values.values(), Fraction(0))
+        due_values |= {
+            name: amount - unpaid_value * amount / others_value
+            for name, amount in other_values.items()
+        }
+    restore_capital_shares(holdings, due_values, prices)
+    return holdings
 
 
 def target_capital_shares(
@@ -354,15 +373,15 @@ def target_capital_shares(
     }
     if len(paused) == len(split.strategies):
         return {strategy.name: Fraction(strategy.share_bps, BPS) for strategy in split.strategies}
-    floors = sum(strategy.floor_bps for strategy in split.strategies if strategy.name in paused)
-    working = sum(
+    floors_bps = sum(strategy.floor_bps for strategy in split.strategies if strategy.name in paused)
+    active_bps = sum(
         strategy.share_bps for strategy in split.strategies if strategy.name not in paused
     )
     return {
         strategy.name: (
             Fraction(strategy.floor_bps, BPS)
             if strategy.name in paused
-            else Fraction(strategy.share_bps * (BPS - floors), working * BPS)
+            else Fraction(strategy.share_bps * (BPS - floors_bps), active_bps * BPS)
         )
         for strategy in split.strategies
     }

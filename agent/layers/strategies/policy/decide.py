@@ -53,13 +53,13 @@ def rebalance_strategies(context: DecisionContext) -> DecisionResult | None:
     trigger = bands.apply_max_weight(step.policy, drifts, netted.answer)
     goal = netted.goal if netted.answer.fired else bands.reduction_goal(drifts)
     decision: Decision = rebalances.review_hold(trigger)
-    reviewed = trigger.due
+    is_review = trigger.due
     if trigger.fired:
-        decision, reviewed = rebalances.rebalance_or_hold(
+        decision, is_review = rebalances.rebalance_or_hold(
             step, drifts, context.references, trigger, goal
         )
     if isinstance(decision, Rebalance) and not netted.answer.fired:
-        decision, reviewed = rebalances.confirm_rebalance(step, prices, decision, reviewed, False)
+        decision, is_review = rebalances.confirm_rebalance(step, prices, decision, is_review, False)
     is_netting_only = (
         netted.answer.fired
         and isinstance(decision, Hold)
@@ -67,13 +67,13 @@ def rebalance_strategies(context: DecisionContext) -> DecisionResult | None:
             step.limits, rebalances.largest_correction(drifts, netted.goal)
         )
     )
-    if (first := native_coin.top_up(step, decision)) is not None:
-        result = replace(context.result(first), next_s=trigger.next_s)
+    if (top_up := native_coin.top_up(step, decision)) is not None:
+        result = replace(context.result(top_up), next_s=trigger.next_s)
         return result.with_layer(StrategiesResult(netted))
     result = replace(
         context.result(decision),
-        reviewed=reviewed,
-        reviews=trigger.reviews if reviewed else (),
+        reviewed=is_review,
+        reviews=trigger.reviews if is_review else (),
         next_s=trigger.next_s,
     )
     return result.with_layer(StrategiesResult(netted, is_netting_only))

@@ -36,7 +36,7 @@ def strategy_futures(split: CapitalSplit, books: StrategyBooks | None) -> dict[s
     shares = {strategy.name: Fraction(strategy.share_bps, BPS) for strategy in split.strategies}
     paused: set[str] = set()
     if books is not None and not books.fault:
-        shares = target_capital_shares(split, books.named)
+        shares = target_capital_shares(split, books.by_name)
         paused = {
             book.name for book in books.strategies if book.state.health is StrategyHealth.PAUSED
         }
@@ -49,31 +49,37 @@ def strategy_futures(split: CapitalSplit, books: StrategyBooks | None) -> dict[s
 
 
 def with_market_growth(
-    noted: StrategyState,
-    before: StrategyState,
+    updated_state: StrategyState,
+    previous_state: StrategyState,
     strategy: Strategy,
     futures: MarketGrowth | None,
 ) -> StrategyState:
-    """Return the updated state of a strategy, with its futures weights in its index. They count
-    whether it is active or paused, with the margin account's part of the capital, at index prices
-    less funding, without costs.
+    """Return the updated state of a strategy, whose index includes the growth of its futures
+    weights. They count while it is active and while it is paused, in proportion to the margin
+    account's part of the capital, at index prices less funding, and without costs.
     """
     if futures is None or not strategy.market_bps:
-        return noted
-    grown = _futures_growth(dict(before.marks), before.noted_s, strategy, futures, noted.noted_s)
-    spot = Fraction(noted.index, before.index) if before.index else Fraction(1)
-    index = floor_int(before.index * ((1 - futures.part) * spot + futures.part * grown))
-    marks = tuple(
+        return updated_state
+    futures_growth = _futures_growth(
+        dict(previous_state.marks), previous_state.noted_s, strategy, futures, updated_state.noted_s
+    )
+    spot_growth = (
+        Fraction(updated_state.index, previous_state.index) if previous_state.index else Fraction(1)
+    )
+    index = floor_int(
+        previous_state.index * ((1 - futures.part) * spot_growth + futures.part * futures_growth)
+    )
+    index_prices = tuple(
         (market, futures.prices[market])
         for market, _ in strategy.market_bps
         if market in futures.prices
     )
-    return replace(noted, index=max(0, index), marks=(*noted.marks, *marks))
+    return replace(updated_state, index=max(0, index), marks=(*updated_state.marks, *index_prices))
 
 
 def _futures_growth(
-    before: Mapping[str, Price],
-    noted_s: int | None,
+    last_prices: Mapping[str, Price],
+    last_s: int | None,
     strategy: Strategy,
     futures: MarketGrowth,
     now_s: int | None,
@@ -81,11 +87,11 @@ def _futures_growth(
     """Return the growth factor of capital at the target notional since the last prices; 1 without
     futures weights.
     """
-    days = Fraction(0 if now_s is None or noted_s is None else now_s - noted_s, DAY_S)
+    days = Fraction(0 if now_s is None or last_s is None else now_s - last_s, DAY_S)
     growth = Fraction(1)
     for market, bps in strategy.market_bps:
-        if before.get(market, 0) > 0 and market in futures.prices:
-            moved = futures.prices[market] / before[market] - 1
-            paid = futures.funding_daily.get(market, Fraction(0)) * days
-            growth += futures.leverage * Fraction(bps, BPS) * (moved - paid)
+        if last_prices.get(market, 0) > 0 and market in futures.prices:
+            price_change = futures.prices[market] / last_prices[market] - 1
+            funding = futures.funding_daily.get(market, Fraction(0)) * days
+            growth += futures.leverage * Fraction(bps, BPS) * (price_change - funding)
     return growth

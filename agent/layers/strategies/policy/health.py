@@ -1,8 +1,8 @@
-"""Health: the Sharpe ratio of a strategy's unit values pauses the strategy and restores its
+"""Health: the Sharpe ratio of a strategy's health index pauses the strategy and restores its
 capital. The Sharpe ratio is the mean of daily returns over their standard deviation (n - 1),
 times √365, with a risk-free rate of zero (Sharpe, The Sharpe Ratio, Journal of Portfolio
-Management 21, 1994). A day's value is the last one recorded in it (UTC). Whole numbers
-throughout: returns in 10^-12, the ratio in thousandths.
+Management 21, 1994). A day's value is the last one recorded in it (UTC). The ratio
+is computed in whole numbers: returns in 10^-12, the ratio in thousandths.
 """
 
 from __future__ import annotations
@@ -33,44 +33,47 @@ DAY_S = 86_400
 DAYS_A_YEAR = 365
 ONE = 10**12
 """A unit value or return of one."""
-ENOUGH = (2, 3)
+MIN_DAY_SHARE = (2, 3)
 """Share of a window's days that must have a value; with fewer the ratio is unknown."""
 
 
 def sharpe_milli(points: Sequence[NavPoint], window_s: int, now_s: int) -> int | None:
     """Return the annual Sharpe ratio over the window that ends now, in thousandths, rounded down;
     None if the values do not reach back to the beginning of the window, too many days are missing,
-    or the value never changed.
+    fewer than three days have a value, or all daily returns are equal.
     """
-    day = {
+    close_by_day = {
         point.at_s // DAY_S: point.index
-        for point in sorted(points, key=lambda one: one.at_s)
+        for point in sorted(points, key=lambda nav_point: nav_point.at_s)
         if point.at_s <= now_s
     }
-    first = (now_s - window_s) // DAY_S
-    closes = [index for number, index in sorted(day.items()) if number >= first]
+    first_day = (now_s - window_s) // DAY_S
+    daily_indexes = [
+        index for day_number, index in sorted(close_by_day.items()) if day_number >= first_day
+    ]
     days = window_s // DAY_S
-    reaches = any(number <= first for number in day)
+    reaches_start = any(day_number <= first_day for day_number in close_by_day)
     if (
-        not reaches
-        or len(closes) * ENOUGH[1] < days * ENOUGH[0]
-        or len(closes) < 3
-        or min(closes) <= 0
+        not reaches_start
+        or len(daily_indexes) * MIN_DAY_SHARE[1] < days * MIN_DAY_SHARE[0]
+        or len(daily_indexes) < 3
+        or min(daily_indexes) <= 0
     ):
         return None
-    returns = [(now * ONE) // before - ONE for before, now in pairwise(closes)]
+    returns = [(now * ONE) // before - ONE for before, now in pairwise(daily_indexes)]
     count, total = len(returns), sum(returns)
-    spread = (
-        count * sum(part * part for part in returns) - total * total
+    scaled_variance = (
+        count * sum(daily_return * daily_return for daily_return in returns) - total * total
     )  # n·Σr² - (Σr)² = n·(n - 1)·variance
-    if spread <= 0:
+    if scaled_variance <= 0:
         return None
-    # mean / deviation = Σr / n · sqrt(n·(n - 1) / spread); squared, times 365, in thousandths
+    # mean / deviation = Σr / n · sqrt(n·(n - 1) / scaled_variance);
+    # squared, times 365, in thousandths
     squared = total * total * (count - 1) * DAYS_A_YEAR * 10**6
-    root = isqrt(squared // (count * spread))
+    root = isqrt(squared // (count * scaled_variance))
     if total >= 0:
         return root
-    return -root - (root * root * count * spread != squared)
+    return -root - (root * root * count * scaled_variance != squared)
 
 
 def update_health(
@@ -83,19 +86,19 @@ def update_health(
     """
     if state.health is StrategyHealth.ACTIVE:
         limit, period_s = rule.limit_milli, rule.period_s
-        side, health = "below", StrategyHealth.PAUSED
-        turning = sharpe is not None and sharpe < limit
+        side_text, health = "below", StrategyHealth.PAUSED
+        calls_for_change = sharpe is not None and sharpe < limit
     else:
         limit, period_s = rule.recover_milli, rule.recover_s
-        side, health = "at or above", StrategyHealth.ACTIVE
-        turning = sharpe is not None and sharpe >= limit
-    if sharpe is None or not turning:
+        side_text, health = "at or above", StrategyHealth.ACTIVE
+        calls_for_change = sharpe is not None and sharpe >= limit
+    if sharpe is None or not calls_for_change:
         return replace(state, sharpe_milli=sharpe, turning_s=None)
     since_s = now_s if state.turning_s is None else state.turning_s
     if now_s - since_s < period_s:
         return replace(state, sharpe_milli=sharpe, turning_s=since_s)
     reason = (
-        f"the Sharpe ratio over {format_duration(rule.window_s)} has been {side}"
+        f"the Sharpe ratio over {format_duration(rule.window_s)} has been {side_text}"
         f" {decimal_text(limit, 3)} since {format_time(since_s)}, now"
         f" {decimal_text(sharpe, 3)}"
     )
@@ -112,7 +115,7 @@ def update_health(
 def update_unit_index(
     state: StrategyState,
     strategy: Strategy,
-    unit: int | None,
+    nav_per_unit: int | None,
     prices: Mapping[str, Price],
     now_s: int,
 ) -> StrategyState:
@@ -121,22 +124,26 @@ def update_unit_index(
     The index follows the unit value; while the strategy is paused it follows its weights at
     reference prices, without costs.
     """
-    if unit is None:
-        unit = state.unit
-    marks = tuple((token, prices[token]) for token, _ in strategy.weights_bps if token in prices)
-    before = dict(state.marks)
+    if nav_per_unit is None:
+        nav_per_unit = state.unit
+    current_prices = tuple(
+        (token, prices[token]) for token, _ in strategy.weights_bps if token in prices
+    )
+    last_prices = dict(state.marks)
     index = state.index
     if state.health is StrategyHealth.ACTIVE:
         if state.unit > 0:
-            index = state.index * unit // state.unit
-    elif all(before.get(token, 0) > 0 for token, bps in strategy.weights_bps if bps):
-        grown = sum(
+            index = state.index * nav_per_unit // state.unit
+    elif all(last_prices.get(token, 0) > 0 for token, bps in strategy.weights_bps if bps):
+        growth = sum(
             (
-                Fraction(bps, BPS) * prices[token] / before[token]
+                Fraction(bps, BPS) * prices[token] / last_prices[token]
                 for token, bps in strategy.weights_bps
                 if bps
             ),
             Fraction(0),
         )
-        index = floor_int(state.index * grown)
-    return replace(state, noted_s=now_s, unit=unit, index=max(0, index), marks=marks)
+        index = floor_int(state.index * growth)
+    return replace(
+        state, noted_s=now_s, unit=nav_per_unit, index=max(0, index), marks=current_prices
+    )

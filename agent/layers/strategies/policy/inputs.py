@@ -24,24 +24,27 @@ class StrategyMemory(LayerPart):
     """
 
     ledger: StrategyLedger | None = None
-    trades: Mapping[str, StepInput] = field(default_factory=dict)
+    steps_by_intent: Mapping[str, StepInput] = field(default_factory=dict)
 
 
 def add_books(memory: StepMemory, step: StepInput, owner_agrees: bool = False) -> StepInput:
     """Return the step with the strategy books at its block, before any quarantine; unchanged with a
     single strategy. With `owner_agrees`, books that differ from wallet or config are reconciled.
     """
-    ledger, trades = memory.layer(StrategyMemory).ledger, memory.layer(StrategyMemory).trades
+    ledger, steps_by_intent = (
+        memory.layer(StrategyMemory).ledger,
+        memory.layer(StrategyMemory).steps_by_intent,
+    )
     if not step.config(CapitalSplit).strategies or ledger is None:
         return step
     if owner_agrees:
-        bring = accounting.apply_configured_split
+        update_accounts = accounting.apply_configured_split
     else:
-        bring = accounting.update_books
-    books = bring(
+        update_accounts = accounting.update_books
+    books = update_accounts(
         step,
         ledger,
-        lambda intent: trades.get(intent.id),
+        lambda intent: steps_by_intent.get(intent.id),
         netting.strategy_adjustments,
         balance_changes.unexplained(step, memory.balances),
     )
@@ -49,13 +52,13 @@ def add_books(memory: StepMemory, step: StepInput, owner_agrees: bool = False) -
 
 
 def choose_weights(step: StepInput) -> StepInput:
-    """Return the step with the weights chosen by the strategies' allocators, each as for a whole
-    portfolio, and the choices.
+    """Let each strategy's allocator choose weights as if the strategy were the whole portfolio;
+    return the step with these weights, and with the choices to be stored.
     """
     split, books = step.config(CapitalSplit), step.layer(StrategiesState).books
     if books is None or not split.allocators:
         return step
-    last, strategies, lacking = dict(books.choices), [], []
+    last_choices, strategies, missing_notes = dict(books.choices), [], []
     for strategy in split.strategies:
         if strategy.allocator is None:
             strategies.append(strategy)
@@ -68,24 +71,30 @@ def choose_weights(step: StepInput) -> StepInput:
         portfolio = replace(step.portfolio, assets=assets, weights=strategy.allocator)
         states = tuple(state.of_owner(strategy.name) for state in step.history.layers)
         history = replace(
-            step.history, allocation=last.get(strategy.name), unchosen="", layers=states
+            step.history, allocation=last_choices.get(strategy.name), unchosen="", layers=states
         )
         targets = replace(step.targets, effective_bps=())
-        own = apply_allocation(replace(step, portfolio=portfolio, targets=targets, history=history))
-        allocation = own.history.allocation
-        if own.history.unchosen:
-            lacking.append(f"strategy {strategy.name} has no weights: {own.history.unchosen}")
+        strategy_step = apply_allocation(
+            replace(step, portfolio=portfolio, targets=targets, history=history)
+        )
+        allocation = strategy_step.history.allocation
+        if strategy_step.history.unchosen:
+            missing_notes.append(
+                f"strategy {strategy.name} has no weights: {strategy_step.history.unchosen}"
+            )
         if allocation is not None:
-            last[strategy.name] = allocation
-        chosen = tuple((asset.token.address, asset.target_bps) for asset in own.effective_assets)
+            last_choices[strategy.name] = allocation
+        chosen_bps = tuple(
+            (asset.token.address, asset.target_bps) for asset in strategy_step.effective_assets
+        )
         strategies.append(
             replace(
                 strategy,
-                weights_bps=chosen,
+                weights_bps=chosen_bps,
                 market_bps=_market_weights(allocation) or strategy.market_bps,
             )
         )
-    books = replace(books, choices=tuple(last.items()), unchosen="; ".join(lacking))
+    books = replace(books, choices=tuple(last_choices.items()), unchosen="; ".join(missing_notes))
     split = replace(split, strategies=tuple(strategies))
     return step.with_config(split).with_layer(StrategiesState(books))
 
@@ -105,9 +114,9 @@ def combine_targets(step: StepInput) -> StepInput:
         return step
     shares = {strategy.name: Fraction(strategy.share_bps, BPS) for strategy in split.strategies}
     if books is not None and not books.fault:
-        shares = target_capital_shares(split, books.named)
+        shares = target_capital_shares(split, books.by_name)
     assets = step.portfolio.assets
-    parts = [
+    weights_bps = [
         sum(
             (
                 shares[strategy.name] * dict(strategy.weights_bps).get(asset.token.address, 0)
@@ -119,10 +128,10 @@ def combine_targets(step: StepInput) -> StepInput:
     ]
     targets = {
         asset.token.address: bps
-        for asset, bps in zip(assets, largest_remainder(parts), strict=True)
+        for asset, bps in zip(assets, largest_remainder(weights_bps), strict=True)
     }
-    notes = (
+    note = (
         "targets are those of the strategies together: "
         f"{', '.join(f'{name} {format_percent(share)}' for name, share in shares.items())}"
     )
-    return with_targets(step, targets, notes)
+    return with_targets(step, targets, note)

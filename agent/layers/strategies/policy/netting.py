@@ -78,12 +78,12 @@ class StrategyAdjustment:
     @property
     def adjustments(self) -> dict[str, Value]:
         """Value to buy (positive) or sell of each token, numeraire base units."""
-        held = {drift.token: drift.value for drift in self.drifts}
-        return {token: value - held[token] for token, value in self.wanted}
+        value_by_token = {drift.token: drift.value for drift in self.drifts}
+        return {token: value - value_by_token[token] for token, value in self.wanted}
 
 
 def capital_signals(
-    split: CapitalSplit, state: StrategiesState, held: StrategyHoldings, prices: Prices
+    split: CapitalSplit, state: StrategiesState, holdings: StrategyHoldings, prices: Prices
 ) -> frozenset[Signal]:
     """Return the strategies whose capital is beyond the split's band, or above the floor of a
     paused one.
@@ -91,17 +91,20 @@ def capital_signals(
     books = state.books
     if books is None:
         return frozenset()
-    values, by_name = capital.strategy_capital(held, prices), books.named
-    whole, due = sum(values.values(), Fraction(0)), target_capital_shares(split, books.named)
-    beyond = set()
-    for name, value in values.items() if whole > 0 else ():
-        target_bps, share_bps = due[name] * BPS, value / whole * BPS
+    values, book_by_name = capital.strategy_capital(holdings, prices), books.by_name
+    total, due_shares = (
+        sum(values.values(), Fraction(0)),
+        target_capital_shares(split, books.by_name),
+    )
+    signals = set()
+    for name, value in values.items() if total > 0 else ():
+        target_bps, share_bps = due_shares[name] * BPS, value / total * BPS
         low, high = band(split.band, round(target_bps))
-        if by_name[name].state.health is StrategyHealth.PAUSED:
+        if book_by_name[name].state.health is StrategyHealth.PAUSED:
             low, high = Fraction(0), target_bps + 1
         if not low <= share_bps <= high:
-            beyond.add(("too much capital" if share_bps > high else "too little capital", name))
-    return frozenset(beyond)
+            signals.add(("too much capital" if share_bps > high else "too little capital", name))
+    return frozenset(signals)
 
 
 def strategy_weights(step: StepInput, strategy: Strategy, state: StrategyState) -> dict[str, int]:
@@ -109,7 +112,7 @@ def strategy_weights(step: StepInput, strategy: Strategy, state: StrategyState) 
     is paused. Weights excluded by orders go to the numeraire; weights of quarantined or unsellable
     tokens are shared by the other tokens in proportion.
     """
-    numeraire, shut = (
+    numeraire, excluded_tokens = (
         step.portfolio.numeraire.address,
         blocked_exits.excluded_tokens(step.targets, step.blocked_exits),
     )
@@ -117,16 +120,16 @@ def strategy_weights(step: StepInput, strategy: Strategy, state: StrategyState) 
         weights = {numeraire: BPS}
     else:
         weights = dict(strategy.weights_bps)
-    out = tokens_excluded_by_orders(step)
+    excluded_by_orders = tokens_excluded_by_orders(step)
     weights = {
         asset.token.address: weights.get(asset.token.address, 0) for asset in step.portfolio.assets
     }
-    weights |= dict.fromkeys(weights.keys() & out, 0)
+    weights |= dict.fromkeys(weights.keys() & excluded_by_orders, 0)
     weights[numeraire] += BPS - sum(weights.values())
-    tradable = weights | dict.fromkeys(weights.keys() & shut, 0)
-    if sum(tradable.values()) <= 0:
+    tradable_weights = weights | dict.fromkeys(weights.keys() & excluded_tokens, 0)
+    if sum(tradable_weights.values()) <= 0:
         return dict.fromkeys(weights, 0)
-    shares = largest_remainder([Fraction(bps) for bps in tradable.values()])
+    shares = largest_remainder([Fraction(bps) for bps in tradable_weights.values()])
     return dict(zip(weights, shares, strict=True))
 
 
@@ -137,11 +140,11 @@ def tokens_excluded_by_orders(step: StepInput) -> set[str]:
     strategies = step.config(CapitalSplit).strategies
     if not strategies:
         return set()
-    numeraire, shut = (
+    numeraire, excluded_tokens = (
         step.portfolio.numeraire.address,
         blocked_exits.excluded_tokens(step.targets, step.blocked_exits),
     )
-    targeted = {
+    strategy_tokens = {
         token
         for strategy in strategies
         for token, bps in strategy.weights_bps
@@ -151,7 +154,7 @@ def tokens_excluded_by_orders(step: StepInput) -> set[str]:
         asset.token.address
         for asset in step.effective_assets
         if asset.target_bps == 0
-        and asset.token.address in targeted - shut
+        and asset.token.address in strategy_tokens - excluded_tokens
         and asset.token.address != numeraire
     }
 
@@ -160,43 +163,54 @@ def strategy_adjustment(
     step: StepInput,
     strategy: Strategy,
     book: StrategyBook,
-    held: StrategyHoldings,
+    holdings: StrategyHoldings,
     share: Fraction,
-    due: Fraction,
+    due_share: Fraction,
     prices: Prices,
 ) -> StrategyAdjustment:
-    """Return the strategy's adjustment; `held` are the accounts of all strategies after capital
+    """Return the strategy's adjustment; `holdings` are the accounts of all strategies after capital
     transfers.
     """
-    drifts = strategy_drifts(step, strategy, book.state, held[strategy.name], prices)
-    answer, buying = _answer(step, strategy, book, drifts), _buying(step.history, book)
-    acts, reason, next_s = answer.fired, answer.reason, answer.next_s
-    if buying and book.state.health is not StrategyHealth.PAUSED and investable_total(drifts) > 0:
+    drifts = strategy_drifts(step, strategy, book.state, holdings[strategy.name], prices)
+    result, is_first_purchase = (
+        _trigger_result(step, strategy, book, drifts),
+        _is_first_purchase(step.history, book),
+    )
+    is_acting, reason, next_s = result.fired, result.reason, result.next_s
+    if (
+        is_first_purchase
+        and book.state.health is not StrategyHealth.PAUSED
+        and investable_total(drifts) > 0
+    ):
         strategy = replace(strategy, destination=Destination.TARGET)
-        acts = True
+        is_acting = True
         reason = "its first purchase continues"
         next_s = None
-    elif acts and book.state.health is not StrategyHealth.PAUSED:
+    elif is_acting and book.state.health is not StrategyHealth.PAUSED:
         if book.last_rebalance_s is None:
-            rested_s = None
+            cooldown_end_s = None
         else:
-            rested_s = book.last_rebalance_s + strategy.cooldown_s
-        if rested_s is not None and step.snapshot.head.timestamp_s < rested_s:
-            acts = False
-            reason = f"{reason}; but its cooldown lasts until {format_time(rested_s)}"
-            next_s = rested_s
-        elif not answer.by_time and (
-            not_yet := price_confirmation.unconfirmed_reason(
-                step, prices, lambda then, at: _signals(then, strategy, book, held, at)
+            cooldown_end_s = book.last_rebalance_s + strategy.cooldown_s
+        if cooldown_end_s is not None and step.snapshot.head.timestamp_s < cooldown_end_s:
+            is_acting = False
+            reason = f"{reason}; but its cooldown lasts until {format_time(cooldown_end_s)}"
+            next_s = cooldown_end_s
+        elif not result.by_time and (
+            wait_reason := price_confirmation.unconfirmed_reason(
+                step,
+                prices,
+                lambda past_step, past_prices: _signals(
+                    past_step, strategy, book, holdings, past_prices
+                ),
             )
         ):
-            acts, reason = False, f"{reason}; but {not_yet}"
-    whole = investable_total(drifts)
+            is_acting, reason = False, f"{reason}; but {wait_reason}"
+    total = investable_total(drifts)
     values = [drift.value for drift in drifts]
-    if acts and whole > 0:
+    if is_acting and total > 0:
         values = [
-            part * whole
-            for part in _shares(
+            target_share * total
+            for target_share in _target_shares(
                 step.portfolio,
                 step.policy,
                 strategy,
@@ -204,95 +218,103 @@ def strategy_adjustment(
                 book.state.health is StrategyHealth.PAUSED,
             )
         ]
-    wanted_values = tuple((drift.token, value) for drift, value in zip(drifts, values, strict=True))
-    names = tuple(f"{strategy.name}: {name}" for name in answer.reviews)
+    target_values = tuple((drift.token, value) for drift, value in zip(drifts, values, strict=True))
+    names = tuple(f"{strategy.name}: {name}" for name in result.reviews)
     return StrategyAdjustment(
         strategy.name,
         book.state,
-        whole,
+        total,
         share,
-        due,
+        due_share,
         drifts,
-        acts,
+        is_acting,
         reason,
-        wanted_values,
+        target_values,
         next_s,
-        answer.due,
+        result.due,
         names,
     )
 
 
-def _buying(history: History, book: StrategyBook) -> bool:
+def _is_first_purchase(history: History, book: StrategyBook) -> bool:
     """True during the strategy's first purchase in parts, which needs no trigger and has no
     cooldown.
     """
-    active, last_s = history.cash_flows.purchase, book.last_rebalance_s
-    if active is None or active.terms.kind is not PurchaseKind.FIRST or last_s is None:
+    purchase, last_s = history.cash_flows.purchase, book.last_rebalance_s
+    if purchase is None or purchase.terms.kind is not PurchaseKind.FIRST or last_s is None:
         return False
-    return last_s >= active.terms.began_s
+    return last_s >= purchase.terms.began_s
 
 
 def strategy_drifts(
     step: StepInput,
     strategy: Strategy,
     state: StrategyState,
-    held: Mapping[str, int],
+    holdings: Mapping[str, int],
     prices: Prices,
 ) -> tuple[AssetDrift, ...]:
     """Return the drift of each asset of one strategy from its weights, by the band of its own
     trigger.
     """
-    weights, shut = (
+    weights, excluded_tokens = (
         strategy_weights(step, strategy, state),
         blocked_exits.excluded_tokens(step.targets, step.blocked_exits),
     )
-    weights = _no_more_than_held(step, weights, held, prices)
+    weights = _capped_at_holdings(step, weights, holdings, prices)
     assets = []
     for asset in step.portfolio.assets:
         token = asset.token.address
-        reserve_raw = asset.reserve_raw if token in shut else 0
+        reserve_raw = asset.reserve_raw if token in excluded_tokens else 0
         assets.append(
             replace(asset, target_bps=weights[token], max_bps=None, reserve_raw=reserve_raw)
         )
-    balances = {asset.token.address: held.get(asset.token.address, 0) for asset in assets}
+    balances = {asset.token.address: holdings.get(asset.token.address, 0) for asset in assets}
     trigger = ZERO_BAND if state.health is StrategyHealth.PAUSED else strategy.trigger
     return drifts_from_balances(assets, balances, prices, trigger)
 
 
-def _no_more_than_held(
-    step: StepInput, weights: dict[str, int], held: Mapping[str, int], prices: Prices
+def _capped_at_holdings(
+    step: StepInput, weights: dict[str, int], holdings: Mapping[str, int], prices: Prices
 ) -> dict[str, int]:
     """Return the weights with assets awaiting their entry capped at their holdings; the rest goes
     to the numeraire.
     """
-    numeraire, shut = (
+    numeraire, excluded_tokens = (
         step.portfolio.numeraire.address,
         blocked_exits.excluded_tokens(step.targets, step.blocked_exits),
     )
     waiting = [
         token
         for token, bps in weights.items()
-        if bps and token not in shut and conditional_orders.is_entry_pending(step.history, token)
+        if bps
+        and token not in excluded_tokens
+        and conditional_orders.is_entry_pending(step.history, token)
     ]
     if not waiting or any(token not in prices for token in weights):
         return weights
-    values = {token: held.get(token, 0) * prices[token] for token in weights if token not in shut}
-    whole = sum(values.values(), Fraction(0))
-    most = dict.fromkeys(waiting, 0)
-    if whole:
-        most = {token: min(weights[token], int(values[token] * BPS // whole)) for token in waiting}
-    freed = sum(weights[token] - bps for token, bps in most.items())
-    return {**weights, **most, numeraire: weights[numeraire] + freed}
+    values = {
+        token: holdings.get(token, 0) * prices[token]
+        for token in weights
+        if token not in excluded_tokens
+    }
+    total = sum(values.values(), Fraction(0))
+    capped_bps = dict.fromkeys(waiting, 0)
+    if total:
+        capped_bps = {
+            token: min(weights[token], int(values[token] * BPS // total)) for token in waiting
+        }
+    freed_bps = sum(weights[token] - bps for token, bps in capped_bps.items())
+    return {**weights, **capped_bps, numeraire: weights[numeraire] + freed_bps}
 
 
-def _answer(
+def _trigger_result(
     step: StepInput, strategy: Strategy, book: StrategyBook, drifts: tuple[AssetDrift, ...]
 ) -> TriggerResult:
     if investable_total(drifts) == 0:
         return TriggerResult(False, "it has no capital", None)
     if book.state.health is StrategyHealth.PAUSED:
-        away = any(drift.value > 0 and drift.target_bps == 0 for drift in drifts)
-        return TriggerResult(away, f"paused: held in {step.portfolio.numeraire.label}", None)
+        must_sell = any(drift.value > 0 and drift.target_bps == 0 for drift in drifts)
+        return TriggerResult(must_sell, f"paused: held in {step.portfolio.numeraire.label}", None)
     if isinstance(strategy.trigger, NoTradeZone):
         raise ConfigError(
             f"strategies.{strategy.name}.trigger: a zone is for a whole portfolio",
@@ -319,29 +341,33 @@ def _answer(
 
 
 def _signals(
-    step: StepInput, strategy: Strategy, book: StrategyBook, held: StrategyHoldings, prices: Prices
+    step: StepInput,
+    strategy: Strategy,
+    book: StrategyBook,
+    holdings: StrategyHoldings,
+    prices: Prices,
 ) -> frozenset[Signal]:
     return frozenset(
-        _answer(
+        _trigger_result(
             step,
             strategy,
             book,
-            strategy_drifts(step, strategy, book.state, held[strategy.name], prices),
+            strategy_drifts(step, strategy, book.state, holdings[strategy.name], prices),
         ).signals
     )
 
 
-def _shares(
+def _target_shares(
     portfolio: Portfolio,
     policy: Policy,
     strategy: Strategy,
     drifts: tuple[AssetDrift, ...],
-    paused: bool,
+    is_paused: bool,
 ) -> list[Fraction]:
     """Return the nearest shares within the goal that sum to one; a gap is filled in proportion to
     the room within the goal's ranges.
     """
-    if paused:
+    if is_paused:
         return [Fraction(drift.target_bps, BPS) for drift in drifts]
     goal = restrict_to_side(
         drifts,
@@ -357,18 +383,14 @@ def _shares(
     if gap == 0:
         return shares
     edges = [weight.high if gap > 0 else weight.low for weight in goal.weights]
-    rooms = [edge - share for share, edge in zip(shares, edges, strict=True)]
-    whole = sum(rooms, Fraction(0))
-    if whole * gap <= 0:
+    distances = [edge - share for share, edge in zip(shares, edges, strict=True)]
+    total_distance = sum(distances, Fraction(0))
+    if total_distance * gap <= 0:
         return [drift.share for drift in drifts]
     return [
-        share + room * min(Fraction(1), gap / whole)
-        for share, room in zip(shares, rooms, strict=True)
+        share + distance * min(Fraction(1), gap / total_distance)
+        for share, distance in zip(shares, distances, strict=True)
     ]
-
-
-# --- Joint result of the strategies: capital moved between them, internal netting, and one goal for
-# the market.
 
 
 @dataclass(frozen=True, slots=True)
@@ -403,18 +425,18 @@ def net_strategies(step: StepInput, prices: Mapping[str, Price]) -> NettingResul
     if books is None:
         raise ValueError("there are no strategies")
     holdings: StrategyHoldings = {book.name: dict(book.holdings) for book in books.strategies}
-    before = capital.strategy_capital(holdings, prices)
-    moved, note = _capital_moved(step, split, holdings, prices)
-    whole = sum(before.values(), Fraction(0))
-    due, named = target_capital_shares(split, books.named), books.named
+    capital_before = capital.strategy_capital(holdings, prices)
+    transfers, note = _transfer_capital(step, split, holdings, prices)
+    total_capital = sum(capital_before.values(), Fraction(0))
+    due_shares, books_by_name = target_capital_shares(split, books.by_name), books.by_name
     adjustments = tuple(
         strategy_adjustment(
             step,
             strategy,
-            named[strategy.name],
+            books_by_name[strategy.name],
             holdings,
-            before[strategy.name] / whole if whole else Fraction(0),
-            due[strategy.name],
+            capital_before[strategy.name] / total_capital if total_capital else Fraction(0),
+            due_shares[strategy.name],
             prices,
         )
         for strategy in split.strategies
@@ -423,16 +445,19 @@ def net_strategies(step: StepInput, prices: Mapping[str, Price]) -> NettingResul
     netted = capital.net_adjustments(
         {adjustment.name: adjustment.adjustments for adjustment in adjustments}, tokens
     )
-    outside = {token: raw * prices[token] for token, raw in outside_raw(step, prices).items()}
+    outside_values = {
+        token: raw * prices[token] for token, raw in outside_raw(step, prices).items()
+    }
     total = sum(
-        (adjustment.capital for adjustment in adjustments), sum(outside.values(), Fraction(0))
+        (adjustment.capital for adjustment in adjustments),
+        sum(outside_values.values(), Fraction(0)),
     )
     shares = [Fraction(0)] * len(tokens)
     if total:
         values = [
             sum(
                 (dict(adjustment.wanted)[token] for adjustment in adjustments),
-                outside.get(token, Fraction(0)),
+                outside_values.get(token, Fraction(0)),
             )
             for token in tokens
         ]
@@ -440,7 +465,7 @@ def net_strategies(step: StepInput, prices: Mapping[str, Price]) -> NettingResul
     goal = Goal(
         tuple(GoalWeight(token, share, share) for token, share in zip(tokens, shares, strict=True))
     )
-    saved = (
+    saved_fees = (
         sum(
             (
                 netted_token.crossed * _cheapest_pips(step.snapshot, netted_token.token)
@@ -453,11 +478,11 @@ def net_strategies(step: StepInput, prices: Mapping[str, Price]) -> NettingResul
     )
     return NettingResult(
         adjustments,
-        moved,
+        transfers,
         netted,
         goal,
-        _strategies_result(step.portfolio, adjustments, moved, note, netted, saved),
-        saved,
+        _strategies_result(step.portfolio, adjustments, transfers, note, netted, saved_fees),
+        saved_fees,
     )
 
 
@@ -477,41 +502,45 @@ def strategy_adjustments(step: StepInput) -> tuple[StrategyValues, StrategyHoldi
         return {}, {}
     prices = reference_prices(step).by_token
     holdings: StrategyHoldings = {book.name: dict(book.holdings) for book in books.strategies}
-    _capital_moved(step, split, holdings, prices)
+    _transfer_capital(step, split, holdings, prices)
     return {
         adjustment.name: adjustment.adjustments
         for adjustment in net_strategies(step, prices).adjustments
     }, holdings
 
 
-def _capital_moved(
-    step: StepInput, split: CapitalSplit, held: StrategyHoldings, prices: Mapping[str, Price]
+def _transfer_capital(
+    step: StepInput, split: CapitalSplit, holdings: StrategyHoldings, prices: Mapping[str, Price]
 ) -> tuple[tuple[tuple[str, str, Value], ...], str]:
     """Restore the split in place if a share of the capital is beyond its band now and at the
     preceding blocks; return the transfers and the note.
     """
     books = step.layer(StrategiesState).books
-    signals = capital_signals(step.config(CapitalSplit), step.layer(StrategiesState), held, prices)
+    signals = capital_signals(
+        step.config(CapitalSplit), step.layer(StrategiesState), holdings, prices
+    )
     if not signals or books is None:
         return (), ""
-    not_yet = price_confirmation.unconfirmed_reason(
+    wait_reason = price_confirmation.unconfirmed_reason(
         step,
         prices,
-        lambda then, at: capital_signals(
-            then.config(CapitalSplit), then.layer(StrategiesState), held, at
+        lambda past_step, past_prices: capital_signals(
+            past_step.config(CapitalSplit), past_step.layer(StrategiesState), holdings, past_prices
         ),
     )
-    named = "; ".join(f"{name} has {what}" for what, name in sorted(signals))
-    if not_yet:
-        return (), f"{named}, but {not_yet}"
-    due = target_capital_shares(split, books.named)
-    whole = sum(capital.strategy_capital(held, prices).values(), Fraction(0))
-    paid = capital.restore_capital_shares(
-        held, {name: share * whole for name, share in due.items()}, prices
+    note = "; ".join(f"{name} has {deviation}" for deviation, name in sorted(signals))
+    if wait_reason:
+        return (), f"{note}, but {wait_reason}"
+    due_shares = target_capital_shares(split, books.by_name)
+    total = sum(capital.strategy_capital(holdings, prices).values(), Fraction(0))
+    payments = capital.restore_capital_shares(
+        holdings, {name: share * total for name, share in due_shares.items()}, prices
     )
     return (
-        tuple((giver, receiver, value) for (giver, receiver), value in paid.items() if value > 0),
-        named,
+        tuple(
+            (giver, receiver, value) for (giver, receiver), value in payments.items() if value > 0
+        ),
+        note,
     )
 
 
@@ -524,53 +553,56 @@ def _cheapest_pips(snapshot: Snapshot, token: str) -> int:
 
 def _strategies_result(
     portfolio: Portfolio,
-    found: tuple[StrategyAdjustment, ...],
-    moved: tuple[tuple[str, str, Value], ...],
-    asked: str,
+    adjustments: tuple[StrategyAdjustment, ...],
+    transfers: tuple[tuple[str, str, Value], ...],
+    capital_note: str,
     netted: tuple[NettedToken, ...],
-    saved: Value,
+    saved_fees: Value,
 ) -> TriggerResult:
     """Return the combined result: it fires if a strategy acts, or if capital moves between
     strategies.
     """
-    acting = [adjustment for adjustment in found if adjustment.acts]
-    notes = [f"{adjustment.name} acts ({adjustment.reason})" for adjustment in acting]
-    if moved:
-        notes.append(f"{asked}: the split is restored internally ({_moves(portfolio, moved)})")
-    elif asked:
-        notes.append(asked)
-    if not acting:
+    acting_strategies = [adjustment for adjustment in adjustments if adjustment.acts]
+    notes = [f"{adjustment.name} acts ({adjustment.reason})" for adjustment in acting_strategies]
+    if transfers:
+        notes.append(
+            f"{capital_note}: the split is restored internally ({_transfers_text(portfolio, transfers)})"
+        )
+    elif capital_note:
+        notes.append(capital_note)
+    if not acting_strategies:
         notes += [
-            f"no strategy acts: {'; '.join(f'{adjustment.name}: {adjustment.reason}' for adjustment in found)}"
+            f"no strategy acts: {'; '.join(f'{adjustment.name}: {adjustment.reason}' for adjustment in adjustments)}"
         ]
     if any(token.crossed for token in netted):
         notes.append(
-            f"{format_netting(portfolio, netted)} and saves at least {_money(portfolio, saved)} of pool fees"
+            f"{format_netting(portfolio, netted)} and saves at least {_money(portfolio, saved_fees)} of pool fees"
         )
-    review_times = [adjustment.next_s for adjustment in found]
-    due = [adjustment for adjustment in found if adjustment.due]
+    review_times = [adjustment.next_s for adjustment in adjustments]
+    due_adjustments = [adjustment for adjustment in adjustments if adjustment.due]
     return TriggerResult(
-        bool(acting or moved),
+        bool(acting_strategies or transfers),
         "; ".join(notes),
         None if None in review_times else earliest(*review_times),
-        bool(due),
-        tuple(name for adjustment in due for name in adjustment.by),
+        bool(due_adjustments),
+        tuple(name for adjustment in due_adjustments for name in adjustment.by),
     )
 
 
 def format_netting(portfolio: Portfolio, netted: tuple[NettedToken, ...]) -> str:
     """Format the internally netted value by token."""
-    parts = [
+    texts = [
         f"{_money(portfolio, token.crossed)} of {portfolio.token(token.token).label}"
         for token in netted
         if token.crossed
     ]
-    return f"{', '.join(parts)} is exchanged between strategies, never in the market,"
+    return f"{', '.join(texts)} is exchanged between strategies, never in the market,"
 
 
-def _moves(portfolio: Portfolio, moved: tuple[tuple[str, str, Value], ...]) -> str:
+def _transfers_text(portfolio: Portfolio, transfers: tuple[tuple[str, str, Value], ...]) -> str:
     return ", ".join(
-        f"{giver} gives {receiver} {_money(portfolio, value)}" for giver, receiver, value in moved
+        f"{giver} gives {receiver} {_money(portfolio, value)}"
+        for giver, receiver, value in transfers
     )
 
 

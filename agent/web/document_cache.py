@@ -50,11 +50,16 @@ class SeenReport:
         """Return the health of the run now."""
         if self.report is None:
             return judge(None, now_s)
-        seen_s = time.monotonic() - self.since_s
-        return judge(self.report, now_s, alive=is_alive(self.report.process), seen_s=seen_s)
+        known_for_s = time.monotonic() - self.since_s
+        return judge(
+            self.report,
+            now_s,
+            is_process_alive=is_alive(self.report.process),
+            known_for_s=known_for_s,
+        )
 
 
-class Board:
+class DocumentCache:
     """Documents by name, with the time of each read; `failed` has the errors of failed reads.
     `process`, if given, is already running and reads the store from now on.
     """
@@ -67,24 +72,24 @@ class Board:
         """Open event streams by user; None without users."""
         self.config = config
         self.store = store
-        self._mark: str | None = None
-        self._files: tuple[object, ...] = ()
-        self._followed: set[str] = set()
+        self._newest_step: str | None = None
+        self._last_stamps: tuple[object, ...] = ()
+        self._followed_functions: set[str] = set()
         self._processes = {name: ReadingProcess() for name in ("stored", "live", "controls")}
         if process is not None:
             self._processes["stored"] = process
-        self._reading: dict[str, asyncio.Task[None]] = {}
-        self._overtaken: set[str] = set()
-        self._outdated: set[str] = set()
+        self._reading_tasks: dict[str, asyncio.Task[None]] = {}
+        self._overtaken_functions: set[str] = set()
+        self._outdated_functions: set[str] = set()
         # begins with the time: a page that an earlier process rendered must not seem current
         self.version = time.time_ns() // 1_000_000
-        self._changed = asyncio.Event()
-        self._answers: dict[tuple[object, ...], asyncio.Task[Documents]] = {}
-        self._answered: tuple[object, ...] = ()
-        self._asked: set[asyncio.Task[Documents]] = set()
-        self._closing = False
-        self._seen: SeenReport | None = None
-        self._told: RunHealth | None = None
+        self._change_event = asyncio.Event()
+        self._answer_tasks: dict[tuple[object, ...], asyncio.Task[Documents]] = {}
+        self._answer_stamps: tuple[object, ...] = ()
+        self._running_reads: set[asyncio.Task[Documents]] = set()
+        self._is_closing = False
+        self._seen_report: SeenReport | None = None
+        self._announced_health: RunHealth | None = None
         self._report_read: asyncio.Task[SeenReport] | None = None
         self._report_read_s = 0.0
 
@@ -93,23 +98,23 @@ class Board:
         cancelled; announce that the run became healthy or unhealthy.
         """
         while True:
-            if (files := self._stamps()) != self._files:
+            if (stamps := self._stamps()) != self._last_stamps:
                 with contextlib.suppress(TrimtabError):
                     await self._read_report("stored")
                 try:
-                    mark = await self.call("stored", "newest_step")
+                    newest_step = await self.call("stored", "newest_step")
                 except TrimtabError as error:
                     self.failed["stored_documents"] = error
                 else:
-                    edited, self._files = files[:1] != self._files[:1], files
-                    if mark != self._mark or edited:
-                        self._mark = mark
+                    is_edited, self._last_stamps = stamps[:1] != self._last_stamps[:1], stamps
+                    if newest_step != self._newest_step or is_edited:
+                        self._newest_step = newest_step
                         self.refresh()
-                    for function in self._followed:
+                    for function in self._followed_functions:
                         self.follow(function)
             health = self.run_health()
-            if _marks(health) != _marks(self._told):
-                self._told = health
+            if _shown_health(health) != _shown_health(self._announced_health):
+                self._announced_health = health
                 self.announce()
             await asyncio.sleep(POLL_S)
 
@@ -118,9 +123,9 @@ class Board:
         it is next requested. A read in progress is repeated after its end, since it may have begun
         before the change.
         """
-        changed = {"stored_documents", "live_documents", "plan_document"}
-        self._overtaken |= self._reading.keys() & changed
-        self._outdated |= {"plan_document"} & self.read_at.keys()
+        changed_functions = {"stored_documents", "live_documents", "plan_document"}
+        self._overtaken_functions |= self._reading_tasks.keys() & changed_functions
+        self._outdated_functions |= {"plan_document"} & self.read_at.keys()
         self._start("stored", "stored_documents")
         self._start("live", "live_documents")
 
@@ -128,25 +133,25 @@ class Board:
         """Read documents of the store now and after each of its changes. A read in progress is
         repeated after its end.
         """
-        self._followed.add(function)
-        self._overtaken |= self._reading.keys() & {function}
+        self._followed_functions.add(function)
+        self._overtaken_functions |= self._reading_tasks.keys() & {function}
         self._start("stored", function)
 
-    def wanted(self, *functions: str) -> None:
+    def read_if_old(self, *functions: str) -> None:
         """Read missing or old documents in the background."""
         for function in functions:
             age_s = time.monotonic() - self.read_at.get(function, -FRESH_S)
-            outdated = function in self._outdated
-            if outdated or age_s >= (RETRY_S if function in self.failed else FRESH_S):
-                stored = function == "stored_documents" or function in self._followed
-                self._start("stored" if stored else "live", function)
+            is_outdated = function in self._outdated_functions
+            if is_outdated or age_s >= (RETRY_S if function in self.failed else FRESH_S):
+                is_stored = function == "stored_documents" or function in self._followed_functions
+                self._start("stored" if is_stored else "live", function)
 
     async def fresh(self, function: str) -> Documents:
         """Return the documents, after a read of `function` that is in progress or due. Raises the
         error of a failed read, and Retryable if the first read takes longer than WAIT_S.
         """
-        self.wanted(function)
-        if (reading := self._reading.get(function)) is not None:
+        self.read_if_old(function)
+        if (reading := self._reading_tasks.get(function)) is not None:
             await asyncio.wait({reading}, timeout=WAIT_S)
         if (error := self.failed.get(function)) is not None:
             raise error.with_traceback(None)
@@ -160,21 +165,23 @@ class Board:
         answers only requests made before it. Raises its TrimtabError, and Retryable beyond
         MAX_READS.
         """
-        if (stamps := self._stamps()) != self._answered or len(self._answers) >= ANSWERS_KEPT:
-            self._answers, self._answered = {}, stamps
-        answers, key = self._answers, (function, arguments)
-        if (reading := answers.get(key)) is None:
-            if len(self._asked) >= MAX_READS:
+        if (stamps := self._stamps()) != self._answer_stamps or len(
+            self._answer_tasks
+        ) >= ANSWERS_KEPT:
+            self._answer_tasks, self._answer_stamps = {}, stamps
+        answer_tasks, key = self._answer_tasks, (function, arguments)
+        if (reading := answer_tasks.get(key)) is None:
+            if len(self._running_reads) >= MAX_READS:
                 raise Retryable("too many reads at once", "try again in some seconds")
             reading = asyncio.create_task(self.call("stored", function, *arguments))
-            answers[key] = reading
-            self._asked.add(reading)
-            reading.add_done_callback(self._asked.discard)
+            answer_tasks[key] = reading
+            self._running_reads.add(reading)
+            reading.add_done_callback(self._running_reads.discard)
         try:
             documents: Documents = await asyncio.shield(reading)
         except TrimtabError:
-            if answers.get(key) is reading:
-                del answers[key]
+            if answer_tasks.get(key) is reading:
+                del answer_tasks[key]
             raise
         return documents
 
@@ -184,8 +191,8 @@ class Board:
         beyond REPORT_WAIT_S.
         """
         reading = self._report_read
-        old = time.monotonic() - self._report_read_s >= REPORT_AGE_S
-        if reading is None or (reading.done() and old):
+        is_old = time.monotonic() - self._report_read_s >= REPORT_AGE_S
+        if reading is None or (reading.done() and is_old):
             reading = self._report_read = asyncio.create_task(self._read_report("controls"))
             reading.add_done_callback(lambda done: done.cancelled() or done.exception())
             self._report_read_s = time.monotonic()
@@ -198,12 +205,12 @@ class Board:
 
     def run_health(self) -> RunHealth | None:
         """Return the health of the run now by the report read last; None before the first."""
-        return None if self._seen is None else self._seen.health(time.time())
+        return None if self._seen_report is None else self._seen_report.health(time.time())
 
     @property
-    def seen_report(self) -> RunReport | None:
+    def newest_report(self) -> RunReport | None:
         """The report read last."""
-        return None if self._seen is None else self._seen.report
+        return None if self._seen_report is None else self._seen_report.report
 
     async def call(self, process: str, function: str, *arguments: Any) -> Any:
         """Return the result of a function in the process "stored", "live" or "controls"; calls of
@@ -211,35 +218,35 @@ class Board:
         """
         return await self._processes[process].call(function, self.config, *arguments)
 
-    async def events(self, seen: int, alive: Callable[[], bool]) -> AsyncIterator[str]:
-        """Yield server-sent events as long as `alive` returns True: `changed` if the version is not
-        `seen`, the one that the page shows, and a comment every PING_S without a change.
+    async def events(self, seen_version: int, alive: Callable[[], bool]) -> AsyncIterator[str]:
+        """Yield server-sent events as long as `alive` returns True: `change_event` if the version is not
+        `seen_version`, the one that the page shows, and a comment every PING_S without a change.
 
         A slow client skips versions in between and gets the newest.
         """
         yield "retry: 2000\n\n"
-        while not self._closing and alive():
-            changed = self._changed
-            if seen == self.version:
+        while not self._is_closing and alive():
+            change_event = self._change_event
+            if seen_version == self.version:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(changed.wait(), PING_S)
+                    await asyncio.wait_for(change_event.wait(), PING_S)
             if not alive():
                 return
-            if seen == self.version:
+            if seen_version == self.version:
                 yield ": alive\n\n"
             else:
-                seen = self.version
-                yield f"event: changed\ndata: {seen}\n\n"
+                seen_version = self.version
+                yield f"event: changed\ndata: {seen_version}\n\n"
 
     def end_streams(self) -> None:
         """End the event streams."""
-        self._closing = True
+        self._is_closing = True
         self.announce()
 
     def close(self) -> None:
         """End the event streams and the reading processes."""
         self.end_streams()
-        for task in self._reading.values():
+        for task in self._reading_tasks.values():
             task.cancel()
         if self._report_read is not None:
             self._report_read.cancel()
@@ -249,45 +256,45 @@ class Board:
     def announce(self) -> None:
         """Increment the version and wake every stream, without waiting for them."""
         self.version += 1
-        changed, self._changed = self._changed, asyncio.Event()
-        changed.set()
+        change_event, self._change_event = self._change_event, asyncio.Event()
+        change_event.set()
 
     async def _read_report(self, process: str) -> SeenReport:
         try:
             text = await self.call(process, "records.run_report.report_text")
             report = codec.loads_optional(RunReport, text)
         except TrimtabError:
-            self._seen = None
+            self._seen_report = None
             raise
-        if self._seen is None or self._seen.report != report:
-            self._seen = SeenReport(report, time.monotonic())
-        return self._seen
+        if self._seen_report is None or self._seen_report.report != report:
+            self._seen_report = SeenReport(report, time.monotonic())
+        return self._seen_report
 
     def _start(self, process: str, function: str) -> None:
-        if function not in self._reading and not self._closing:
-            self._outdated.discard(function)
-            self._reading[function] = asyncio.create_task(self._read(process, function))
+        if function not in self._reading_tasks and not self._is_closing:
+            self._outdated_functions.discard(function)
+            self._reading_tasks[function] = asyncio.create_task(self._read(process, function))
 
     async def _read(self, process: str, function: str) -> None:
-        before = self.failed.get(function)
+        previous_error = self.failed.get(function)
         try:
             documents = await self.call(process, function)
         except TrimtabError as error:
             self.failed[function] = error
-            changed = str(before) != str(error)
+            has_changed = str(previous_error) != str(error)
         else:
-            changed = before is not None or any(
+            has_changed = previous_error is not None or any(
                 self.documents.get(name) != document for name, document in documents.items()
             )
             self.documents.update(documents)
             self.failed.pop(function, None)
         finally:
-            self._reading.pop(function, None)
+            self._reading_tasks.pop(function, None)
         self.read_at[function] = time.monotonic()
-        if changed:
+        if has_changed:
             self.announce()
-        if function in self._overtaken:
-            self._overtaken.discard(function)
+        if function in self._overtaken_functions:
+            self._overtaken_functions.discard(function)
             self._start(process, function)
 
     def _stamps(self) -> tuple[object, ...]:
@@ -304,6 +311,6 @@ class Board:
         return tuple(stamps)
 
 
-def _marks(health: RunHealth | None) -> tuple[object, ...]:
+def _shown_health(health: RunHealth | None) -> tuple[object, ...]:
     """Return what pages show of a run's health, without ages."""
-    return () if health is None else (health.state, len(health.reasons), len(health.blocks))
+    return () if health is None else (health.state, len(health.reasons), len(health.obstacles))
