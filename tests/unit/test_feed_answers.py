@@ -1,0 +1,79 @@
+"""Answers of a price feed as words: each number in its place, and one that does not fit is not read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from agent.chain.lens import CallStatus, LensAnswer, int_word, uint_word
+from agent.chain.watch import read_feed
+from agent.model import FeedRound
+from tests.support.builders import address
+
+FEED = address("feed")
+
+
+def answers(*round_words: int, decimals: int = 8, bounds: tuple[LensAnswer, LensAnswer] | None = None) -> list[LensAnswer]:
+    words = round_words or (7, 2_000, 50, 60, 6)
+    latest = b"".join(uint_word(word % 2**256) for word in words)
+    return [uint_word(decimals), latest, *(bounds or (int_word(1), int_word(10**9)))]
+
+
+def read(*round_words: int, **parts: Any) -> FeedRound | None:
+    return read_feed(FEED, answers(*round_words, **parts))[0]
+
+
+def test_a_round_is_read_word_by_word() -> None:
+    assert read() == FeedRound(FEED, 8, 7, 2_000, 50, 60, 6, 1, 10**9)
+
+
+def test_a_price_below_zero_keeps_its_sign() -> None:
+    latest = read(7, -5, 50, 60, 6)
+    assert latest is not None
+    assert latest.answer == -5
+
+
+@pytest.mark.parametrize("position", [0, 4])
+def test_a_round_number_of_80_bits_is_read_and_one_of_81_is_not(position: int) -> None:
+    words = [7, 2_000, 50, 60, 6]
+    words[position] = 2**80 - 1
+    assert read(*words) is not None
+    words[position] = 2**80
+    assert read(*words) is None
+
+
+@pytest.mark.parametrize("position", [2, 3])
+def test_a_time_of_64_bits_is_read_and_one_of_65_is_not(position: int) -> None:
+    words = [7, 2_000, 50, 60, 6]
+    words[position] = 2**64 - 1
+    assert read(*words) is not None
+    words[position] = 2**64
+    assert read(*words) is None
+
+
+@pytest.mark.parametrize(("decimals", "is_read"), [(255, True), (256, False)])
+def test_decimals_of_more_than_8_bits_are_not_read(decimals: int, is_read: bool) -> None:
+    assert (read(decimals=decimals) is not None) is is_read
+
+
+def test_a_feed_without_bounds_is_read_without_them() -> None:
+    latest = read(bounds=(CallStatus.FAILED, CallStatus.FAILED))
+    assert latest is not None
+    assert (latest.min_answer, latest.max_answer) == (None, None)
+
+
+@pytest.mark.parametrize("bounds", [(CallStatus.UNREAD, int_word(9)), (int_word(1), CallStatus.UNREAD)])
+def test_a_feed_with_a_bound_that_ran_out_of_gas_is_not_read(bounds: tuple[LensAnswer, LensAnswer]) -> None:
+    latest, unread = read_feed(FEED, answers(bounds=bounds))
+    assert latest is None
+    assert [item.address for item in unread] == [FEED]
+
+
+@pytest.mark.parametrize("position", [0, 1])
+def test_a_feed_without_decimals_or_round_is_named_once(position: int) -> None:
+    changed = answers()
+    changed[position] = CallStatus.FAILED
+    latest, unread = read_feed(FEED, changed)
+    assert latest is None
+    assert [item.why for item in unread] == [CallStatus.FAILED.why]

@@ -1,0 +1,227 @@
+"""Balances in the store: which day's transactions are known, what deposits are accepted or excluded, what a classification changes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from agent.errors import ConfigError
+from agent.model import ExternalTransaction, ExternalTransfer, ExternalTransferKind, IntentState, OwnBalanceChange
+from agent.policy.cash_flows.balance_changes import ACCEPTANCE_WINDOW_S
+from agent.store import Store
+from agent.store.accounts.balances import MAX_SHOWN
+from tests.support.ledgers import COIN, DAY_S, PRICE, at, looked, moved
+from tests.support.ledgers import LEDGER_USDC as USDC
+from tests.support.ledgers import LEDGER_WETH as WETH
+from tests.support.text import raises_code
+from tests.support.transactions import START_S, WALLET, new_store
+
+NOW_S = at().snapshot.head.timestamp_s
+OUTSIDE = ExternalTransaction("0x0a", 1_001, NOW_S, Fraction(10), Fraction(3), 7, ((WETH.address, -5),), Fraction(2))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    opened = new_store("memory", tmp_path)
+    opened.steps.begin("s", START_S, "{}")
+    yield opened
+    opened.close()
+
+
+def transfer(delta_raw: int = COIN, **changes: object) -> ExternalTransfer:
+    """A change of WETH that nothing explains."""
+    value = PRICE * delta_raw / Fraction(COIN)
+    plain = ExternalTransfer(0, WETH.address, delta_raw, value, 1_000, 1_001, NOW_S, False, None)
+    return replace(plain, **changes)  # type: ignore[arg-type]  # keywords are field names, checked by replace
+
+
+def recorded(store: Store, *transfers: ExternalTransfer, later_s: int = 0) -> None:
+    turn = store.balances.expected().turn
+    assert store.balances.record(at(1_001, later_s=later_s).snapshot, {}, transfers, turn)
+
+
+# --- Transactions of the wallet that the agent did not send.
+
+
+def test_an_external_transaction_counts_for_24_hours_and_its_loss_for_ever(store: Store) -> None:
+    store.balances.record_prior_day((OUTSIDE, replace(OUTSIDE, tx_hash="0x0b", loss=Fraction(-9))), 1)
+    last, after = (store.budgets.history(NOW_S + age_s).budgets for age_s in (DAY_S - 1, DAY_S))
+    assert (last.turnover_24h, last.loss_24h, last.gas_24h_wei, last.outflow_24h, last.loss_total) == (20, 3, 14, 4, 3)
+    assert (after.turnover_24h, after.loss_24h, after.gas_24h_wei, after.outflow_24h, after.loss_total) == (0, 0, 0, 0, 3)
+
+
+def test_an_external_transaction_is_recorded_once_and_none_of_the_agents_own(store: Store) -> None:
+    moved(store, 0, 1_001)
+    own = replace(OUTSIDE, tx_hash=f"0x{0:064x}")
+    store.balances.record_prior_day((OUTSIDE, own, OUTSIDE), 1)
+    store.balances.record_prior_day((OUTSIDE,), 1)
+    assert store.budgets.history(NOW_S).budgets.gas_24h_wei == OUTSIDE.gas_wei
+
+
+@pytest.mark.parametrize(("block", "changes"), [(1_000, ()), (1_001, (OwnBalanceChange(WETH.address, -5, 1_001),))])
+def test_an_external_transaction_explains_changes_only_above_the_block_of_the_openings(
+    store: Store, block: int, changes: tuple[OwnBalanceChange, ...]
+) -> None:
+    looked(store, at(1_000))
+    store.balances.record_prior_day((replace(OUTSIDE, block=block),), 1)
+    assert store.balances.expected().own == changes
+
+
+def test_the_prior_day_is_known_a_day_after_the_first_failed_query(store: Store) -> None:
+    assert not store.balances.prior_day_known(NOW_S + 2 * DAY_S)
+    store.balances.mark_day_asked(NOW_S)
+    store.balances.mark_day_asked(NOW_S + 500)
+    assert not store.balances.prior_day_known(NOW_S + DAY_S - 1)
+    assert store.balances.prior_day_known(NOW_S + DAY_S)
+
+
+def test_an_adopted_nonce_forgets_the_prior_day_and_the_scan_unless_it_was_read_up_to_there(store: Store) -> None:
+    store.positions.record((), NOW_S)
+    store.balances.record_prior_day((), 5)
+    store.journal.set_expected_nonce(5, NOW_S)
+    assert store.balances.prior_day_known(NOW_S)
+    assert store.positions.scanned()
+    store.journal.set_expected_nonce(6, NOW_S)
+    assert not store.balances.prior_day_known(NOW_S)
+    assert not store.positions.scanned()
+
+
+# --- Deposits that nobody explained.
+
+
+def test_an_accepted_deposit_is_listed_for_24_hours_or_until_its_owner_names_it(store: Store) -> None:
+    recorded(store, transfer(), transfer(2 * COIN))
+    first, second = store.balances.transfers()
+    recorded(store, *(replace(flow, kind=ExternalTransferKind.ACCEPTED) for flow in (first, second)), later_s=60)
+    accepted_s = NOW_S + 60
+
+    def listed(now_s: int) -> list[int]:
+        return [flow.id for flow in store.budgets.history(now_s).cash_flows.accepted]
+
+    assert listed(accepted_s + DAY_S - 1) == [first.id, second.id]
+    assert listed(accepted_s + DAY_S) == []
+    store.balances.classify(first.id, ExternalTransferKind.GIFT, 5)
+    assert listed(accepted_s) == [second.id]
+
+
+def test_a_transfer_that_its_owner_named_is_not_accepted_afterwards(store: Store) -> None:
+    recorded(store, transfer())
+    (flow,) = store.balances.transfers()
+    store.balances.classify(flow.id, ExternalTransferKind.GIFT, 5)
+    recorded(store, replace(flow, kind=ExternalTransferKind.ACCEPTED, value=Fraction(1)))
+    assert store.balances.transfers() == (replace(flow, kind=ExternalTransferKind.GIFT),)
+
+
+@pytest.mark.parametrize(
+    ("later_s", "since_s"),
+    [(1, 0), (ACCEPTANCE_WINDOW_S - 1, 0), (ACCEPTANCE_WINDOW_S, ACCEPTANCE_WINDOW_S), (-1, -1)],
+)
+def test_deposits_block_since_the_first_of_a_window(store: Store, later_s: int, since_s: int) -> None:
+    recorded(store, transfer(halts=True))
+    recorded(store, transfer(halts=True, chain_s=NOW_S + later_s))
+    assert store.budgets.history(NOW_S).cash_flows.rose_s == NOW_S + since_s
+
+
+@pytest.mark.parametrize("harmless", [transfer(), transfer(-COIN, halts=True), transfer(halts=True, kind=ExternalTransferKind.GAS_MONEY)])
+def test_a_small_or_explained_deposit_or_a_decrease_begins_no_such_window(store: Store, harmless: ExternalTransfer) -> None:
+    recorded(store, harmless)
+    assert store.budgets.history(NOW_S).cash_flows.rose_s is None
+
+
+def test_deposits_up_to_the_exclusion_stay_excluded_until_they_are_classified(store: Store) -> None:
+    recorded(store, transfer(5), transfer(7), transfer(-3), transfer(11, token=USDC.address))
+    assert store.budgets.history(NOW_S).cash_flows.left_rises == ()
+    store.balances.mark_left_alone()
+    recorded(store, transfer(100))
+    assert dict(store.budgets.history(NOW_S).cash_flows.left_rises) == {WETH.address: 12, USDC.address: 11}
+    store.balances.classify(1, None, 5)
+    assert dict(store.budgets.history(NOW_S).cash_flows.left_rises) == {WETH.address: 7, USDC.address: 11}
+
+
+def test_dust_hides_neither_a_halting_deposit_nor_a_loss_nor_part_of_the_sum(store: Store) -> None:
+    recorded(store, transfer(halts=True), transfer(-COIN), *[transfer(1)] * (MAX_SHOWN + 3))
+    flows = store.budgets.history(NOW_S).cash_flows
+    assert [flow.id for flow in flows.unexplained] == [1, 2, *range(6, MAX_SHOWN + 6)]
+    assert flows.rises == ((WETH.address, COIN + MAX_SHOWN + 3),)
+
+
+def test_few_deposits_sum_up_without_the_decreases_between_them(store: Store) -> None:
+    recorded(store, transfer(5), transfer(-2), transfer(7))
+    assert store.budgets.history(NOW_S).cash_flows.rises == ((WETH.address, 12),)
+
+
+# --- Decreases.
+
+
+def test_a_decrease_without_a_price_makes_the_day_unknown_for_24_hours(store: Store) -> None:
+    recorded(store, transfer(-COIN, value=None))
+    assert store.budgets.history(NOW_S + DAY_S - 1).budgets.unknown
+    assert store.budgets.history(NOW_S + DAY_S).budgets.unknown == ""
+
+
+def test_an_old_decrease_counts_in_the_total_loss_and_not_in_that_of_the_day(store: Store) -> None:
+    recorded(store, transfer(-COIN), transfer(-COIN, chain_s=NOW_S - DAY_S))
+    budgets = store.budgets.history(NOW_S).budgets
+    assert (budgets.loss_24h, budgets.fell_24h) == (PRICE, PRICE)
+    assert (budgets.loss_total, budgets.fell_total) == (2 * PRICE, 2 * PRICE)
+
+
+def test_a_restoring_increase_closes_the_decreases_that_nobody_has_named(store: Store) -> None:
+    recorded(store, transfer(-1), transfer(-2), transfer(-3))
+    store.balances.classify(2, ExternalTransferKind.LOSS, 5)
+    recorded(store, transfer(3, undoes=(1, 2), kind=ExternalTransferKind.UNDONE))
+    kinds = [flow.kind for flow in store.balances.transfers()]
+    assert kinds == [ExternalTransferKind.UNDONE, ExternalTransferKind.LOSS, None, ExternalTransferKind.UNDONE]
+
+
+# --- What the owner says.
+
+
+def test_without_a_kind_an_increase_is_a_deposit_and_a_decrease_a_withdrawal(store: Store) -> None:
+    recorded(store, transfer(1), transfer(-1))
+    classified = store.balances.classify(None, None, 5)
+    assert [flow.kind for flow in classified] == [ExternalTransferKind.DEPOSIT, ExternalTransferKind.WITHDRAWAL]
+    assert store.balances.transfers() == classified
+    assert store.balances.classify(None, None, 5) == ()
+
+
+@pytest.mark.parametrize(
+    ("flow_id", "kind"),
+    [
+        (1, ExternalTransferKind.LOSS),
+        (1, ExternalTransferKind.WITHDRAWAL),
+        (2, ExternalTransferKind.GIFT),
+        (2, ExternalTransferKind.DEPOSIT),
+    ],
+)
+def test_a_kind_of_the_other_direction_is_refused_and_nothing_written(store: Store, flow_id: int, kind: ExternalTransferKind) -> None:
+    recorded(store, transfer(1), transfer(-1))
+    with pytest.raises(ConfigError, match="can only be a"):
+        store.balances.classify(flow_id, kind, 5)
+    assert [flow.kind for flow in store.balances.transfers()] == [None, None]
+
+
+def test_a_transfer_is_classified_once_and_must_exist(store: Store) -> None:
+    recorded(store, transfer(1))
+    store.balances.classify(1, ExternalTransferKind.GIFT, 5)
+    with raises_code(ConfigError, "confirmed"):
+        store.balances.classify(1, ExternalTransferKind.DEPOSIT, 5)
+    for flow_id in (2, 2**63 - 1, 2**80):
+        with raises_code(ConfigError, "unknown"):
+            store.balances.classify(flow_id, None, 5)
+
+
+def test_a_payment_that_is_not_mined_is_no_change_of_the_wallets_own(store: Store) -> None:
+    looked(store, at(1_000))
+    moved(store, 3, 1_001, value_wei=7)
+    assert sum(change.delta_raw for change in store.balances.expected().own) < 0
+    (own,) = store.journal.open_intents()
+    store.journal.advance(own.id, IntentState.BROADCAST, 2)
+    expected = store.balances.expected()
+    assert expected.own == ()
+    assert expected.unsettled_nonce == 3
+    assert store.db.wallet == WALLET

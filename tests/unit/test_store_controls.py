@@ -1,0 +1,148 @@
+"""Controls in the store: what a pause comes after, which confirmation is the first, what the phone has handled and which code is open."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from agent.errors import Refused
+from agent.model import Control, ControlKind, ControlOrigin, ControlState, ShownPlan
+from agent.store import Store
+from agent.store.controls import MAX_CODES, MAX_TRIES, SEQUENCE_S, ControlEnd, PhoneCode
+from tests.support.text import raises_code
+from tests.support.transactions import START_S, new_store
+
+PLAN = ShownPlan(ControlKind.REBALANCE, (), (), (), START_S, "{}")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    opened = new_store("memory", tmp_path)
+    yield opened
+    opened.close()
+
+
+def control(number: int, kind: ControlKind = ControlKind.RESUME, asked_s: int = START_S, plan_hash: str = "") -> Control:
+    return Control(f"{number:032x}", kind, (), plan_hash, "owner", ControlOrigin.API, asked_s, asked_s + 300)
+
+
+def code(chat: int, digest: str = "right") -> PhoneCode:
+    return PhoneCode(chat, digest, "rebalance", "", START_S + 100)
+
+
+def test_a_pause_is_later_than_the_controls_before_it_alone(store: Store) -> None:
+    before = store.controls.queue(control(1))
+    pause = store.controls.record_done(control(2, ControlKind.PAUSE))
+    after = store.controls.queue(control(3))
+    assert [store.controls.is_paused_since(number) for number in (before, pause, after)] == [True, False, False]
+
+
+def test_a_control_that_was_done_at_once_is_logged_and_not_queued(store: Store) -> None:
+    store.controls.record_done(control(1, ControlKind.PAUSE))
+    assert not store.controls.has_queued()
+    assert [event.state for event in store.controls.log()] == ["done"]
+
+
+@pytest.mark.parametrize(("asked_s", "is_refused"), [(START_S - 1, False), (START_S, True), (START_S + 1, True)])
+def test_a_control_since_its_plan_was_shown_is_the_only_one_for_it(store: Store, asked_s: int, is_refused: bool) -> None:
+    store.controls.show(PLAN)
+    store.controls.queue(control(1, ControlKind.REBALANCE, asked_s, PLAN.hash))
+    second = control(2, ControlKind.REBALANCE, START_S + 2, PLAN.hash)
+    if is_refused:
+        with raises_code(Refused, "plan_used"):
+            store.controls.queue(second)
+    else:
+        assert store.controls.queue(second)
+
+
+@pytest.mark.parametrize("state", [ControlState.DONE, ControlState.FAILED, ControlState.REFUSED, ControlState.EXPIRED])
+def test_a_plan_is_free_again_only_after_a_refused_or_expired_control(store: Store, state: ControlState) -> None:
+    store.controls.show(PLAN)
+    number = store.controls.queue(control(1, ControlKind.REBALANCE, START_S, PLAN.hash))
+    store.controls.finish([ControlEnd(number, state)], START_S + 1)
+    second = control(2, ControlKind.REBALANCE, START_S + 2, PLAN.hash)
+    if state in (ControlState.REFUSED, ControlState.EXPIRED):
+        assert store.controls.queue(second)
+    else:
+        with raises_code(Refused, "plan_used"):
+            store.controls.queue(second)
+
+
+def test_a_plan_that_waits_is_confirmed_by_whoever_confirms_it(store: Store) -> None:
+    """The offer ends with its first confirmation, which is checked where it is carried out."""
+    store.controls.offer(PLAN)
+    for number in (1, 2):
+        assert store.controls.queue(control(number, ControlKind.CONFIRM, START_S, PLAN.hash))
+
+
+def test_a_waiting_plan_that_is_shown_again_still_waits_and_gives_way_to_the_next(store: Store) -> None:
+    store.controls.offer(PLAN)
+    store.controls.show(replace(PLAN, shown_at_s=START_S + 5))
+    assert store.controls.waiting() == replace(PLAN, shown_at_s=START_S + 5)
+    other = replace(PLAN, document='{"a": 1}')
+    store.controls.offer(other)
+    assert (store.controls.waiting(), store.controls.shown(PLAN.hash)) == (other, None)
+    store.controls.end_offer()
+    assert store.controls.waiting() is None
+
+
+def test_an_end_is_written_to_the_controls_that_it_names_alone(store: Store) -> None:
+    first, second = (store.controls.queue(control(number)) for number in (1, 2))
+    assert store.controls.take(first, START_S + 1)
+    store.controls.finish([ControlEnd(first, ControlState.FAILED, "code", "why", (("a", "b"),))], START_S + 2)
+    newest, oldest = store.controls.newest()
+    assert (newest.number, newest.state, newest.changed_s) == (second, ControlState.QUEUED, START_S)
+    assert (oldest.state, oldest.code, oldest.reason, oldest.result) == (ControlState.FAILED, "code", "why", (("a", "b"),))
+    assert not store.controls.take(first, START_S + 3)
+    assert not store.controls.take(99, START_S + 3)
+
+
+# --- The phone.
+
+
+def test_an_update_of_the_phone_is_taken_once_and_none_before_it(store: Store) -> None:
+    assert [store.phone.take_update(number, START_S) for number in (7, 7, 6, 8)] == [True, False, False, True]
+    assert store.phone.last_update(START_S) == 8
+
+
+@pytest.mark.parametrize(
+    ("off_s", "is_known"), [(SEQUENCE_S, True), (-SEQUENCE_S, True), (SEQUENCE_S + 1, False), (-SEQUENCE_S - 1, False)]
+)
+def test_update_numbers_begin_anew_after_a_quiet_week(store: Store, off_s: int, is_known: bool) -> None:
+    store.phone.take_update(7, START_S)
+    assert store.phone.last_update(START_S + off_s) == (7 if is_known else 0)
+    assert store.phone.take_update(3, START_S + off_s) is not is_known
+
+
+def test_a_line_and_an_offer_are_reported_once(store: Store) -> None:
+    assert [store.phone.take_line(number) for number in (2, 2, 1, 3)] == [True, False, False, True]
+    assert store.phone.last_reported() == 3
+    assert [store.phone.take_offer(plan_hash) for plan_hash in ("a", "a", "b", "a")] == [True, False, True, True]
+
+
+def test_an_open_code_survives_all_wrong_answers_but_the_last(store: Store) -> None:
+    for wrong, answer in ((MAX_TRIES - 1, "right"), (MAX_TRIES, None)):
+        store.phone.open_code(code(1), START_S)
+        for _ in range(wrong):
+            assert store.phone.use_code(1, "wrong", START_S) is None
+        used = store.phone.use_code(1, "right", START_S)
+        assert (used.digest if used else None) == answer
+
+
+def test_wrong_answers_of_a_chat_and_its_used_code_leave_those_of_others_open(store: Store) -> None:
+    for chat in (1, 2, 3):
+        store.phone.open_code(code(chat), START_S)
+    assert store.phone.use_code(1, "right", START_S) == code(1)
+    assert store.phone.use_code(2, "wrong", START_S) is None
+    assert store.phone.use_code(2, "right", START_S) == replace(code(2), tries=1)
+    assert store.phone.use_code(3, "right", START_S) == code(3)
+
+
+def test_only_the_newest_codes_are_kept(store: Store) -> None:
+    for chat in range(MAX_CODES + 1):
+        store.phone.open_code(code(chat), START_S)
+    answers = [store.phone.use_code(chat, "right", START_S) is not None for chat in range(MAX_CODES + 1)]
+    assert answers == [False] + [True] * MAX_CODES

@@ -1,0 +1,184 @@
+"""The journal's answers: which intents are listed, what shares a nonce, what an adopted nonce settles, which proposals are open."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from agent import codec
+from agent.model import FIRST_VENUE_NONCE, Goal, Intent, IntentEvent, IntentKind, IntentState, Rebalance
+from agent.store import Store
+from tests.support.signing import PLAN
+from tests.support.transactions import START_S, grant, new_store, receipt, tx
+
+NOW_S = START_S + 9
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    opened = new_store("memory", tmp_path)
+    opened.steps.begin("s", START_S, "{}")
+    yield opened
+    opened.close()
+
+
+def hash_of(number: int) -> str:
+    return f"0x{number:064x}"
+
+
+def sent(
+    store: Store, number: int, nonce: int = 0, replaces: Intent | None = None, kind: IntentKind = IntentKind.SWAP, step: str = "s"
+) -> Intent:
+    """An intent whose bytes were sent, with the hash of its number."""
+    older = None if replaces is None else replaces.id
+    intent = store.journal.intend(step, kind, tx(nonce), grant(kind), "test", NOW_S, None, replaces=older)
+    store.journal.advance(intent.id, IntentState.SIGNED, NOW_S, tx_hash=hash_of(number))
+    return store.journal.advance(intent.id, IntentState.BROADCAST, NOW_S)
+
+
+def ended(store: Store, intent: Intent, status: int = 1) -> Intent:
+    mined = receipt(str(intent.tx_hash), 5, "0x05", status)
+    store.journal.advance(intent.id, IntentState.MINED, NOW_S, receipt=mined)
+    return store.journal.advance(intent.id, IntentState.FINAL if status else IntentState.REVERTED, NOW_S)
+
+
+def ids(intents: object) -> list[str]:
+    return [intent.id for intent in intents]  # type: ignore[attr-defined]  # a sequence of intents
+
+
+# --- Intents that share a nonce.
+
+
+def test_a_replaced_transaction_is_lost_only_once_its_replacement_is_final(store: Store) -> None:
+    first = sent(store, 1)
+    bump = sent(store, 2, replaces=first)
+    with pytest.raises(ValueError, match="nothing else at its nonce is final"):
+        store.journal.advance(first.id, IntentState.REPLACED, NOW_S)
+    store.journal.advance(bump.id, IntentState.MINED, NOW_S, receipt=receipt(hash_of(2), 5, "0x05"))
+    with pytest.raises(ValueError, match="nothing else at its nonce is final"):
+        store.journal.advance(first.id, IntentState.REPLACED, NOW_S)
+    store.journal.advance(bump.id, IntentState.FINAL, NOW_S)
+    assert store.journal.advance(first.id, IntentState.REPLACED, NOW_S).state is IntentState.REPLACED
+
+
+def test_a_reverted_replacement_has_used_the_nonce_of_every_one_before_it(store: Store) -> None:
+    first = sent(store, 1)
+    second = sent(store, 2, replaces=first)
+    third = sent(store, 3, replaces=second)
+    ended(store, third, status=0)
+    for older in (first, second):
+        assert store.journal.advance(older.id, IntentState.REPLACED, NOW_S).state is IntentState.REPLACED
+
+
+def test_a_final_transaction_of_an_earlier_use_of_the_nonce_is_no_replacement(store: Store) -> None:
+    """A reorganisation removed it long ago, and the operator has adopted the nonce since."""
+    earlier = ended(store, sent(store, 1))
+    store.journal.set_expected_nonce(0, NOW_S)
+    later = sent(store, 2)
+    with pytest.raises(ValueError, match="nothing else at its nonce is final"):
+        store.journal.advance(later.id, IntentState.REPLACED, NOW_S)
+    assert ids(store.journal.intents_at(0)) == [earlier.id, later.id]
+
+
+def test_an_adopted_nonce_settles_the_intents_before_it_and_none_after(store: Store) -> None:
+    before = sent(store, 1)
+    store.journal.set_expected_nonce(1, NOW_S)
+    after = sent(store, 2, nonce=1)
+    assert store.journal.advance(before.id, IntentState.REPLACED, NOW_S).state is IntentState.REPLACED
+    with pytest.raises(ValueError, match="nothing else at its nonce is final"):
+        store.journal.advance(after.id, IntentState.REPLACED, NOW_S)
+    with pytest.raises(ValueError, match="has adopted a nonce"):
+        store.journal.advance(before.id, IntentState.BROADCAST, NOW_S, event=IntentEvent.REOPEN)
+
+
+@pytest.mark.parametrize("used", [0, 1, 2])
+def test_the_next_nonce_is_the_adopted_one_or_one_more_than_was_used_since(store: Store, used: int) -> None:
+    ended(store, sent(store, 1, nonce=9))
+    store.journal.set_expected_nonce(3, NOW_S)
+    for number in range(used):
+        ended(store, sent(store, 10 + number, nonce=3 + number), status=number % 2)
+    sent(store, 20, nonce=7)
+    assert store.journal.expected_nonce() == 3 + used
+
+
+def test_a_lower_nonce_that_was_used_since_does_not_lower_the_next(store: Store) -> None:
+    store.journal.set_expected_nonce(3, NOW_S)
+    ended(store, sent(store, 1, nonce=1))
+    assert store.journal.expected_nonce() == 3
+
+
+# --- Lists.
+
+
+def test_the_newest_intents_are_listed_newest_first_and_those_of_a_step_oldest_first(store: Store) -> None:
+    store.steps.begin("t", START_S, "{}")
+    one, two, other = sent(store, 1), sent(store, 2, nonce=1), sent(store, 3, nonce=2, step="t")
+    assert ids(store.journal.intents(limit=2)) == [other.id, two.id]
+    assert ids(store.journal.intents("s")) == [one.id, two.id]
+    assert ids(store.journal.open_intents()) == [one.id, two.id, other.id]
+
+
+def test_transactions_that_ended_in_a_block_are_listed_since_the_adoption_without_orders_of_venues(store: Store) -> None:
+    ended(store, sent(store, 1))
+    store.journal.set_expected_nonce(1, NOW_S)
+    final, reverted = ended(store, sent(store, 2, nonce=1)), ended(store, sent(store, 3, nonce=2), status=0)
+    ended(store, sent(store, 4, nonce=FIRST_VENUE_NONCE))
+    sent(store, 5, nonce=3)
+    assert ids(store.journal.ended_in_block(9)) == [reverted.id, final.id]
+    assert ids(store.journal.ended_in_block(1)) == [reverted.id]
+
+
+def test_successes_are_listed_by_the_outcome_of_their_step(store: Store) -> None:
+    store.steps.begin("t", START_S, "{}")
+    store.steps.end("t", "rebalance", "", None, "failed")
+    unfinished, failed = ended(store, sent(store, 1)), ended(store, sent(store, 2, nonce=1, step="t"))
+    ended(store, sent(store, 3, nonce=2), status=0)
+    ended(store, sent(store, 4, nonce=3, kind=IntentKind.APPROVE))
+    ended(store, sent(store, 5, nonce=4, kind=IntentKind.UNWRAP))
+    assert ids(store.journal.succeeded_in("")) == [unfinished.id]
+    assert ids(store.journal.succeeded_in("failed", "")) == [unfinished.id, failed.id]
+    assert store.journal.succeeded_in("done") == ()
+
+
+def test_every_move_of_an_intent_is_listed_with_its_states_hash_and_note(store: Store) -> None:
+    intent = sent(store, 1)
+    sent(store, 2, nonce=1)
+    moves = [(move.before, move.after, move.tx_hash, move.note) for move in store.journal.transitions(intent.id)]
+    assert moves == [
+        (None, IntentState.PLANNED, None, "test"),
+        (IntentState.PLANNED, IntentState.SIGNED, hash_of(1), ""),
+        (IntentState.SIGNED, IntentState.BROADCAST, hash_of(1), ""),
+    ]
+    assert store.journal.newest_transition_s() == NOW_S
+
+
+@pytest.mark.parametrize("by_hand", [True, False])
+def test_a_transaction_is_by_hand_if_its_steps_plan_is(store: Store, by_hand: bool) -> None:
+    intent = sent(store, 1)
+    assert not store.steps.by_hand(intent.id)
+    plan = replace(PLAN, decision=Rebalance("asked", Goal(()), by_hand=by_hand))
+    store.steps.end("s", "rebalance", "asked", codec.dumps(plan), "done")
+    assert store.steps.by_hand(intent.id) is by_hand
+
+
+def test_a_proposal_is_kept_by_its_intent_with_its_newest_block(store: Store) -> None:
+    assert store.proposals.proposed() == {}
+    store.proposals.mark_proposed("a", 5)
+    store.proposals.mark_proposed("b", 6)
+    store.proposals.mark_proposed("a", 7)
+    assert store.proposals.proposed() == {"a": 7, "b": 6}
+
+
+def test_a_receipt_that_a_reorganisation_removes_is_gone_and_its_booking_with_it(store: Store) -> None:
+    intent = ended(store, sent(store, 1))
+    store.budgets.book(intent, Fraction(5), Fraction(3), 7, START_S)
+    assert store.budgets.history(START_S).budgets.loss_total == 3
+    again = store.journal.advance(intent.id, IntentState.BROADCAST, NOW_S)
+    assert again.receipt is None
+    budgets = store.budgets.history(START_S).budgets
+    assert (budgets.turnover_24h, budgets.loss_24h, budgets.loss_total, budgets.gas_24h_wei) == (0, 0, 0, 0)
+    assert store.budgets.movements() == ()

@@ -1,0 +1,220 @@
+"""Capital of strategies in small figures: who gives, receives and pays, to the base unit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+
+import pytest
+
+from agent.layers.strategies.policy import accounting, capital
+from agent.layers.strategies.policy.netting import capital_signals
+from agent.layers.strategies.state import StrategiesState, StrategyBook, StrategyBooks, StrategyHealth, StrategyState
+from agent.model import Holding, StepInput
+from tests.support.builders import ETHER, NOW_S, opening, split, step_input, strategy, token, with_snapshot
+
+ONE = dict.fromkeys("AB", Fraction(1))
+USDC, WETH = token("USDC").address, token("WETH").address
+Holdings = dict[str, dict[str, int]]
+
+
+# Distribution
+
+
+@pytest.mark.parametrize(
+    ("raw", "shares", "parts"),
+    [
+        (10, {"a": 1, "b": 2}, {"a": 3, "b": 7}),
+        (-10, {"a": 1, "b": 2}, {"a": -3, "b": -7}),
+        (4, {"a": 0, "b": 0}, {"a": 2, "b": 2}),
+        (7, {"a": 0, "b": 3}, {"a": 0, "b": 7}),
+        (0, {"a": 1, "b": 2}, {"a": 0, "b": 0}),
+    ],
+)
+def test_split__parts_follow_the_shares_and_sum_to_the_whole(raw: int, shares: dict[str, int], parts: dict[str, int]) -> None:
+    assert capital.split_pro_rata(raw, {name: Fraction(share) for name, share in shares.items()}) == parts
+
+
+@pytest.mark.parametrize(("raw", "parts"), [(10, {"a": 4, "b": 6}), (5, {"a": 2, "b": 3}), (0, {"a": 0, "b": 0})])
+def test_take__all_that_strategies_hold_may_be_taken(raw: int, parts: dict[str, int]) -> None:
+    assert capital.take_pro_rata(raw, "A", {"a": {"A": 4}, "b": {"A": 6}}) == parts
+
+
+# Transfers between strategies
+
+
+def test_transfer__first_tokens_go_first_and_the_rest_in_kind_rounded_down() -> None:
+    """Of 12, 5 of B and 3 of A go first; a third of the rest of both is 2 and 1."""
+    holdings: Holdings = {"a": {"A": 10, "B": 10}, "b": {}}
+    moved = capital.transfer_value(holdings, "a", "b", Fraction(12), ONE, {"A": Fraction(3), "B": Fraction(5)})
+    assert (moved, holdings) == (11, {"a": {"A": 5, "B": 4}, "b": {"A": 5, "B": 6}})
+
+
+def test_transfer__no_more_moves_than_there_is() -> None:
+    holdings: Holdings = {"a": {"A": 10, "B": 10}, "b": {"A": 1}}
+    assert capital.transfer_value(holdings, "a", "b", Fraction(100), ONE) == 20
+    assert holdings == {"a": {"A": 0, "B": 0}, "b": {"A": 11, "B": 10}}
+
+
+def test_transfer__amount_of_a_token_is_its_value_by_its_price() -> None:
+    holdings: Holdings = {"a": {"A": 10}, "b": {}}
+    assert capital.transfer_value(holdings, "a", "b", Fraction(7), {"A": Fraction(3)}) == 6
+    assert holdings == {"a": {"A": 8}, "b": {"A": 2}}
+
+
+def test_restore__excess_pays_the_shortfall_and_equal_shares_pay_nothing() -> None:
+    holdings: Holdings = {"a": {"A": 100}, "b": {"A": 20}, "c": {"A": 30}}
+    due = {"a": Fraction(70), "b": Fraction(50), "c": Fraction(30)}
+    assert capital.restore_capital_shares(holdings, due, ONE) == {("a", "b"): 30}
+    assert holdings == {"a": {"A": 70}, "b": {"A": 50}, "c": {"A": 30}}
+
+
+def test_restore__excess_of_one_goes_to_each_shortfall() -> None:
+    holdings: Holdings = {"a": {"A": 100}, "b": {"A": 0}, "c": {"A": 0}}
+    due = {"a": Fraction(50), "b": Fraction(20), "c": Fraction(30)}
+    assert capital.restore_capital_shares(holdings, due, ONE) == {("a", "b"): 20, ("a", "c"): 30}
+
+
+def test_restore__payer_gives_first_what_it_holds_beyond_its_wishes() -> None:
+    holdings: Holdings = {"a": {"A": 50, "B": 50}, "b": {"A": 0, "B": 0}}
+    wanted = {"a": {"A": Fraction(50), "B": Fraction(20)}, "b": {"A": Fraction(20)}}
+    capital.restore_capital_shares(holdings, {"a": Fraction(80), "b": Fraction(20)}, ONE, wanted)
+    assert holdings == {"a": {"A": 50, "B": 30}, "b": {"A": 0, "B": 20}}
+
+
+# Netting
+
+
+WISHES = {"a": {"A": Fraction(60)}, "b": {"A": Fraction(40)}, "c": {"A": Fraction(-30)}}
+
+
+def test_net__purchases_and_sales_are_summed_apart() -> None:
+    [netted] = capital.net_adjustments(WISHES, ["A"])
+    assert (netted.bought, netted.sold, netted.crossed, netted.net) == (100, 30, 30, 70)
+
+
+@pytest.mark.parametrize("side", [1, -1])
+def test_remainder__heavier_side_shares_what_the_market_fills(side: int) -> None:
+    wishes = {name: {"A": side * wish["A"]} for name, wish in WISHES.items()}
+    [netted] = capital.net_adjustments(wishes, ["A"])
+    assert capital.market_remainder(wishes, netted) == {"a": side * 42, "b": side * 28, "c": 0}
+
+
+def test_net_internally__seller_gives_what_is_bought_at_the_reference_price() -> None:
+    """10 of value are offered and 6 bought: 3 units at a price of 2."""
+    holdings: Holdings = {"a": {"A": 5}, "b": {"A": 0}, "c": {"A": 5}}
+    capital.net_internally(holdings, {"a": {"A": Fraction(-10)}, "b": {"A": Fraction(6)}, "c": {}}, {"A": Fraction(2)}, ["A"])
+    assert holdings == {"a": {"A": 2}, "b": {"A": 3}, "c": {"A": 5}}
+
+
+def test_settle__sale_beyond_the_seller_s_holding_is_taken_from_all_holders() -> None:
+    holdings = {"a": {"A": 2}, "b": {"A": 10}}
+    after, costs = capital.settle_trade(holdings, {"a": {"A": Fraction(-8)}, "b": {}}, {"A": -8}, ONE, ["A"])
+    assert (after, costs) == ({"a": {"A": 0}, "b": {"A": 4}}, {"a": 8, "b": 0})
+
+
+def test_settle__purchase_goes_to_the_buyer_who_bears_its_cost() -> None:
+    holdings = {"a": {"A": 0, "B": 50}, "b": {"A": 0, "B": 50}}
+    wishes = {"a": {"A": Fraction(10), "B": Fraction(-10)}, "b": {}}
+    after, costs = capital.settle_trade(holdings, wishes, {"A": 9, "B": -10}, ONE, ["A", "B"])
+    assert (after, costs) == ({"a": {"A": 9, "B": 40}, "b": {"A": 0, "B": 50}}, {"a": 1, "b": 0})
+
+
+# Deposits and withdrawals
+
+
+@pytest.mark.parametrize(
+    ("raw", "only", "after"),
+    [
+        (4, None, {"a": {"A": 33}, "b": {"A": 1, "B": 10}}),
+        (4, "b", {"a": {"A": 30}, "b": {"A": 4, "B": 10}}),
+        (-4, None, {"a": {"A": 26, "B": 1}, "b": {"B": 9}}),
+        (-4, "b", {"a": {"A": 26, "B": 4}, "b": {"B": 6}}),
+        (-4, "a", {"a": {"A": 26}, "b": {"B": 10}}),
+        (-12, "b", {"a": {"A": 18, "B": 10}, "b": {"B": 0}}),
+        (0, None, {"a": {"A": 30}, "b": {"B": 10}}),
+    ],
+)
+def test_transfer_of_the_wallet__each_strategy_bears_its_share_of_the_value(raw: int, only: str | None, after: Holdings) -> None:
+    """A holds 30 of A, B 10 of B; who has none of A pays the holder in kind."""
+    settled = capital.apply_transfer({"a": {"A": 30}, "b": {"B": 10}}, "A", raw, ONE, only)
+    assert {
+        name: {token: held for token, held in tokens.items() if held or token in after[name]} for name, tokens in settled.items()
+    } == after
+
+
+def test_capital_shares__paused_strategy_keeps_its_floor_and_the_others_share_the_rest() -> None:
+    parts = split(strategy("a", 6_000, {"USDC": 10_000}, floor_bps=1_000), strategy("b", 3_000, {}), strategy("c", 1_000, {}))
+    health = {"a": StrategyHealth.PAUSED, "b": StrategyHealth.ACTIVE, "c": StrategyHealth.ACTIVE}
+    books = {name: StrategyBook(name, (), 0, StrategyState(name, state, 0)) for name, state in health.items()}
+    assert capital.target_capital_shares(parts, books) == {"a": Fraction(1, 10), "b": Fraction(27, 40), "c": Fraction(9, 40)}
+
+
+@pytest.mark.parametrize(
+    ("first", "is_paused", "signals"),
+    [
+        (6_000, False, set()),
+        (6_001, False, {("too much capital", "a"), ("too little capital", "b")}),
+        (4_000, False, set()),
+        (3_999, False, {("too little capital", "a"), ("too much capital", "b")}),
+        (1_001, True, set()),
+        (1_002, True, {("too much capital", "a")}),
+    ],
+)
+def test_capital_band__share_on_its_edge_is_left(first: int, is_paused: bool, signals: set[tuple[str, str]]) -> None:
+    """Halves with a band of 20 %; a paused strategy with a floor of 10 % may hold a basis point more."""
+    parts = split(strategy("a", 5_000, {"USDC": 10_000}, floor_bps=1_000), strategy("b", 5_000, {"USDC": 10_000}))
+    health = {"a": StrategyHealth.PAUSED if is_paused else StrategyHealth.ACTIVE, "b": StrategyHealth.ACTIVE}
+    books = tuple(StrategyBook(name, (), 0, StrategyState(name, state, NOW_S)) for name, state in health.items())
+    holdings: Holdings = {"a": {USDC: first}, "b": {USDC: 10_000 - first}}
+    assert capital_signals(parts, StrategiesState(StrategyBooks(books)), holdings, {USDC: Fraction(1)}) == signals
+
+
+# Units and balances
+
+
+@pytest.mark.parametrize(
+    ("units", "before", "after", "issued"),
+    [(100, 3, 4, 33), (100, 3, 2, -34), (100, 3, 3, 0), (0, 0, 5, 5_000_000), (7, 0, 5, 4_999_993), (0, 3, 5, 5_000_000)],
+)
+def test_units__are_issued_and_burnt_at_their_value_before_rounded_down(units: int, before: int, after: int, issued: int) -> None:
+    assert accounting.units_for(units, Fraction(before), Fraction(after)) == issued
+
+
+@pytest.mark.parametrize(("value", "units", "nav"), [(1, 10**6, 10**12), (2, 3, 2 * 10**18 // 3), (1, 0, None)])
+def test_nav__is_the_value_of_a_unit_rounded_down(value: int, units: int, nav: int | None) -> None:
+    assert accounting.nav_per_unit(Fraction(value), units) == nav
+
+
+def with_native(step: StepInput) -> StepInput:
+    """The step with WETH held as native coin, too."""
+    assets = tuple(replace(asset, native=asset.token.address == WETH) for asset in step.portfolio.assets)
+    return replace(step, portfolio=replace(step.portfolio, assets=assets))
+
+
+def test_balances__native_coin_counts_as_its_wrapped_token() -> None:
+    step = with_native(step_input())
+    assert accounting.wallet_balances(step.snapshot, step.portfolio) == {WETH: 5 * ETHER // 2 + ETHER, USDC: 5_000 * 10**6}
+
+
+def test_balances__two_answers_for_one_token_are_unknown() -> None:
+    step = step_input()
+    twice = with_snapshot(step, holdings=(*step.snapshot.holdings, Holding(USDC, 1)))
+    assert accounting.wallet_balances(twice.snapshot, twice.portfolio) is None
+
+
+@pytest.mark.parametrize(("reserve", "reserved"), [(1_000, 1_000), (5_000, 5_000), (6_000, 5_000)])
+def test_reserves__are_at_most_the_balance(reserve: int, reserved: int) -> None:
+    step = step_input()
+    assets = tuple(replace(asset, reserve_raw=reserve if asset.token.address == USDC else 0) for asset in step.portfolio.assets)
+    balances = accounting.reserved_balances(replace(step.portfolio, assets=assets), step.limits, {WETH: 9, USDC: 5_000})
+    assert balances == {WETH: 0, USDC: reserved}
+
+
+@pytest.mark.parametrize(("block", "coins"), [(1_000, 2_000 * 10**6), (1_001, 0)])
+def test_books__booking_counts_from_its_block_on(block: int, coins: int) -> None:
+    parts = split(strategy("a", 10_000, {"USDC": 10_000}))
+    step = step_input().with_config(parts)
+    update = accounting.open_books(step, parts, opening({"a": {"USDC": 2_000}}, block=block))
+    assert update is not None
+    assert update.total(USDC) == coins
