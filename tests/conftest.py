@@ -69,11 +69,6 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         pytest.exit(REMEDY, returncode=1)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests marked as long begin first; every other order stays."""
-    items.sort(key=lambda item: item.get_closest_marker("long") is None)
-
-
 @pytest.hookimpl(hookwrapper=True, tryfirst=True)
 def pytest_collection(session: pytest.Session) -> Iterator[None]:
     """What libraries and tests brought along stays to the end: the garbage collector goes through it neither now nor later.

@@ -54,15 +54,15 @@ def find_quorum(
     """
     operators_by_answer = operators_by_value((answer.operator, answer.says) for answer in answers)
     ranked = sorted(
-        operators_by_answer, key=lambda said: len(operators_by_answer[said]), reverse=True
+        operators_by_answer, key=lambda answer: len(operators_by_answer[answer]), reverse=True
     )
     agreed_answer = next(answer for answer in answers if answer.says == ranked[0])
     operators = sorted(operators_by_answer[ranked[0]])
     dissent = tuple(
         (answer.operator, difference(agreed_answer, answer, names))
-        for said in ranked[1:]
+        for other_answer in ranked[1:]
         for answer in answers
-        if answer.says == said
+        if answer.says == other_answer
     )
     is_contested = len(ranked) > 1 and len(operators_by_answer[ranked[1]]) == len(operators)
     if is_contested or len(operators) < min_operators:

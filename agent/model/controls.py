@@ -217,10 +217,11 @@ class ShownPlan:
         """
         if (self.kind, self.arguments) != (replanned.kind, replanned.arguments):
             return "it was shown for another request"
-        shown, current = dict(self.exact), dict(replanned.exact)
-        for name in (*shown, *current):
-            if shown.get(name) != current.get(name):
-                return f"{name}: {current.get(name) or 'none'}, shown {shown.get(name) or 'none'}"
+        shown_texts, current_texts = dict(self.exact), dict(replanned.exact)
+        for name in (*shown_texts, *current_texts):
+            shown_text, current_text = shown_texts.get(name), current_texts.get(name)
+            if shown_text != current_text:
+                return f"{name}: {current_text or 'none'}, shown {shown_text or 'none'}"
         shown_amounts = {name: (amount, tolerance) for name, amount, tolerance in self.amounts}
         current_amounts = {name: amount for name, amount, _ in replanned.amounts}
         for name in (*shown_amounts, *current_amounts):

@@ -33,7 +33,8 @@ def plan_top_up(step: StepInput, decision: TopUp) -> Plan:
     deltas = balance_deltas(legs)
     snapshot = step.snapshot
     holdings = tuple(
-        Holding(held.token, held.raw + deltas.get(held.token, 0)) for held in snapshot.holdings
+        Holding(holding.token, holding.raw + deltas.get(holding.token, 0))
+        for holding in snapshot.holdings
     )
     native_wei = snapshot.native_wei + deltas[NATIVE]
     drifts = compute_drifts(

@@ -74,7 +74,6 @@ def test_a_plan_with_trades_its_worst_case_its_tax_and_its_verdicts(desk: Desk) 
     assert shown >= wanted | {"plan.tax.gain"}
 
 
-@pytest.mark.long
 def test_pages_of_a_portfolio_that_traded_and_was_steered_with_their_charts(desk: Desk) -> None:
     desk.ask("rebalance", "--send", "--yes")
     desk.ask("orders", "set", "WETH", "--stop-loss", "20%", "--take-profit", "9000")

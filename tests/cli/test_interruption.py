@@ -158,9 +158,9 @@ def test_a_run_outlives_an_endpoint_that_is_away_and_a_pause(desk: Desk) -> None
 def test_ctrl_c_at_the_question_sends_nothing(desk: Desk) -> None:
     before = nonce(desk)
     code, shown = at_terminal(desk, "\x03", "rebalance", "--send")
-    assert code == 12
+    assert code == 12, shown
     assert "Traceback" not in shown
     code, shown = at_terminal(desk, "\x03", "run", "--send")
-    assert code == 0
+    assert code == 0, shown
     assert "Stopped" in shown
     assert nonce(desk) == before

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import faulthandler
 import functools
 import json
 import os
@@ -276,11 +275,9 @@ def at_terminal(desk: Desk, answer: str, *args: str, within_s: float = 60, colum
     if child == 0:
         try:
             os.environ |= {"TERM": "xterm", "COLUMNS": str(columns)}
-            words = (*args, "--config", str(desk.config))
-            if "polars" in sys.modules:  # its threads do not live on in a fork
-                os.execv(sys.executable, (sys.executable, "-c", "from agent.cli.main import main; main()", *words))
-            faulthandler.dump_traceback_later(within_s - 5, file=2)
-            _become(words)
+            # a new interpreter, since threads of this process and what they lock do not live on in a fork
+            watched = f"import faulthandler; faulthandler.dump_traceback_later({within_s - 5}, file=2); {TRIMTAB[-1]}"
+            os.execv(sys.executable, (*TRIMTAB[:-1], watched, *args, "--config", str(desk.config)))
         finally:
             os._exit(99)
     shown, end, answered = b"", time.monotonic() + within_s, False

@@ -317,7 +317,9 @@ def test_strategies_go_on_and_exchange_inside_while_an_exit_of_one_is_stuck(heal
     step = apply_effective_targets(brought_up(made.with_config(split(one, other)), None))
     books = step.layer(StrategiesState).books
     assert books is not None
-    states = tuple(replace(sleeve, state=replace(sleeve.state, health=health)) for sleeve in books.strategies[:1]) + books.strategies[1:]
+    states = (
+        tuple(replace(strategy, state=replace(strategy.state, health=health)) for strategy in books.strategies[:1]) + books.strategies[1:]
+    )
     step = step.with_layer(StrategiesState(replace(books, strategies=states)))
     found = judged(step)
     assert [stuck.token for stuck in found.decided.blocked_exits] == [LINK.address]

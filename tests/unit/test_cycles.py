@@ -128,7 +128,6 @@ def refused_and_reverting(worlds: Callable[..., MortalWorld]) -> MortalWorld:
     return world
 
 
-@pytest.mark.long
 def test_a_process_killed_at_any_moment_goes_on_exactly_where_the_living_one_would(worlds: Callable[..., MortalWorld]) -> None:
     living = refused_and_reverting(worlds)
     whole = living.begin()

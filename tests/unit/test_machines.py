@@ -47,7 +47,6 @@ def here() -> list[str]:
     return found
 
 
-@pytest.mark.long
 @pytest.mark.timeout(1_200)
 @pytest.mark.parametrize("whole", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_plans_replays_and_orders_are_the_same_on_every_machine(tmp_path: Path, whole: bool) -> None:

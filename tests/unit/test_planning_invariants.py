@@ -38,7 +38,6 @@ LIMITS = st.fixed_dictionaries(
 )
 
 
-@pytest.mark.long
 @examples(20)
 @given(market=MARKETS, limits=LIMITS)
 def test_every_plan_keeps_to_every_bound(market: dict[str, float], limits: dict[str, object]) -> None:

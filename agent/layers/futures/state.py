@@ -120,13 +120,13 @@ class FuturesCycle(LayerCycle):
 
     def with_progress(self, step: StepInput) -> StepInput:
         """Return the step with what was reduced and refused."""
-        held = self.held or futures_progress(step).held
+        hold_reason = self.held or futures_progress(step).held
         return step.with_progress(
             FuturesProgress(
                 self.reduced_markets,
                 self.reduction_goals,
                 self.order_parts,
-                held,
+                hold_reason,
                 bool(self.hedged),
             )
         )
