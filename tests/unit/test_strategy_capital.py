@@ -40,6 +40,11 @@ def test_take__all_that_strategies_hold_may_be_taken(raw: int, parts: dict[str, 
     assert capital.take_pro_rata(raw, "A", {"a": {"A": 4}, "b": {"A": 6}}) == parts
 
 
+def test_split__without_strategies_is_refused() -> None:
+    with pytest.raises(ValueError, match="no strategies"):
+        capital.split_pro_rata(5, {})
+
+
 # Transfers between strategies
 
 

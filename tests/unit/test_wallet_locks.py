@@ -269,6 +269,10 @@ def test_lock_path__local_chain_without_a_store_has_the_machine_s_lock() -> None
     assert lock_path(10, WALLET, None, local_chain=True) == lock_path(10, WALLET, None, local_chain=False)
 
 
+def test_lock_path__local_chain_with_a_store_has_the_store_s_lock(tmp_path: Path) -> None:
+    assert lock_path(10, WALLET, tmp_path / "t.db", local_chain=True) == tmp_path / "t.db.lock"
+
+
 def test_lock_path__of_a_store_keeps_the_whole_name_of_its_file(tmp_path: Path) -> None:
     assert store_lock_path(tmp_path / "t.db") == tmp_path / "t.db.lock"
     assert service_lock_path(tmp_path / "t.db.lock") == tmp_path / "t.db.service.lock"

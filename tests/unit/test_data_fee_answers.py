@@ -1,0 +1,125 @@
+"""Answers of the contracts that price a transaction's data: each number in its place, and none that is too large or falls with size."""
+
+from __future__ import annotations
+
+import pytest
+
+from agent.chain.data_fees import ARB_GAS_INFO, GAS_PRICE_ORACLE, fee_calls, fee_items, node_quote, read_quote
+from agent.chain.lens import CallStatus, LensAnswer, uint_word
+from agent.chain.rpc import RpcFault
+from agent.errors import ErrorCode, Retryable
+from agent.model import DataFee, DataFeeQuote
+from agent.model.rollups import DATA_BYTES, OPERATOR_GAS
+
+OP_STACKS = [DataFee.OP_STACK, DataFee.OP_STACK_COPY]
+LARGEST = 2**128 - 1
+
+
+def read(*fees: int) -> DataFeeQuote | CallStatus:
+    return read_quote(DataFee.OP_STACK, [uint_word(fee) for fee in fees])
+
+
+def read_arbitrum(*prices: int) -> DataFeeQuote | CallStatus:
+    return read_quote(DataFee.ARBITRUM, [b"".join(map(uint_word, prices))])
+
+
+def test_op_stack__four_fees_are_in_their_places() -> None:
+    assert read(1, 2, 3, 4) == DataFeeQuote(1, 2, 3, 4, as_gas=False)
+
+
+@pytest.mark.parametrize("fees", [(5, 5, 7, 7), (0, 0, 0, 0)])
+def test_op_stack__fee_that_does_not_grow_with_size_is_read(fees: tuple[int, int, int, int]) -> None:
+    assert read(*fees) == DataFeeQuote(*fees)
+
+
+@pytest.mark.parametrize("fees", [(6, 5, 7, 7), (5, 5, 8, 7)])
+def test_op_stack__fee_that_falls_with_size_is_malformed(fees: tuple[int, int, int, int]) -> None:
+    assert read(*fees) is CallStatus.MALFORMED
+
+
+@pytest.mark.parametrize("position", [1, 3])
+def test_op_stack__fee_of_128_bits_is_read_and_one_of_129_is_malformed(position: int) -> None:
+    fees = [1, 2, 3, 4]
+    fees[position] = LARGEST
+    assert read(*fees) == DataFeeQuote(*fees)
+    fees[position] = LARGEST + 1
+    assert read(*fees) is CallStatus.MALFORMED
+
+
+@pytest.mark.parametrize("first", [0, 2])
+def test_op_stack__two_fees_of_129_bits_are_malformed(first: int) -> None:
+    fees = [1, 2, 3, 4]
+    fees[first : first + 2] = [LARGEST + 1, LARGEST + 1]
+    assert read(*fees) is CallStatus.MALFORMED
+
+
+@pytest.mark.parametrize("position", range(4))
+def test_op_stack__failure_of_any_call_is_the_answer(position: int) -> None:
+    answers: list[LensAnswer] = [uint_word(9)] * 4
+    answers[position] = CallStatus.UNREAD
+    assert read_quote(DataFee.OP_STACK, answers) is CallStatus.UNREAD
+
+
+def test_op_stack__first_of_two_failures_is_the_answer() -> None:
+    answers: list[LensAnswer] = [uint_word(1), CallStatus.FAILED, CallStatus.UNREAD, uint_word(4)]
+    assert read_quote(DataFee.OP_STACK, answers) is CallStatus.FAILED
+
+
+@pytest.mark.parametrize("data_fee", OP_STACKS)
+def test_op_stack__data_and_operator_fee_are_asked_for_nothing_and_for_the_size(data_fee: DataFee) -> None:
+    """Selectors of getL1FeeUpperBound(uint256) and getOperatorFee(uint256)."""
+    calls = [("f1c7a58b", 0), ("f1c7a58b", DATA_BYTES), ("275aedd2", 0), ("275aedd2", OPERATOR_GAS)]
+    assert [(item.target, item.data.hex()) for item in fee_items(data_fee)] == [
+        (GAS_PRICE_ORACLE, f"{function}{argument:064x}") for function, argument in calls
+    ]
+
+
+def test_arbitrum__byte_s_price_counts_for_every_byte() -> None:
+    assert read_arbitrum(1_400, 10, 3, 4, 5, 6) == DataFeeQuote(1_400, 1_400 + 10 * DATA_BYTES, as_gas=True)
+
+
+def test_arbitrum__two_words_are_enough_and_one_is_malformed() -> None:
+    assert read_arbitrum(1_400, 10) == DataFeeQuote(1_400, 1_400 + 10 * DATA_BYTES, as_gas=True)
+    assert read_arbitrum(1_400) is CallStatus.MALFORMED
+
+
+def test_arbitrum__free_data_is_read() -> None:
+    assert read_arbitrum(0, 0) == DataFeeQuote(0, 0, as_gas=True)
+
+
+def test_arbitrum__largest_fee_is_that_of_all_bytes() -> None:
+    assert read_arbitrum(LARGEST - DATA_BYTES, 1) == DataFeeQuote(LARGEST - DATA_BYTES, LARGEST, as_gas=True)
+    assert read_arbitrum(LARGEST - DATA_BYTES + 1, 1) is CallStatus.MALFORMED
+
+
+def test_arbitrum__failure_is_the_answer() -> None:
+    assert read_quote(DataFee.ARBITRUM, [CallStatus.UNREAD]) is CallStatus.UNREAD
+
+
+def test_arbitrum__answer_may_have_all_six_words() -> None:
+    assert [item.max_answer_bytes for item in fee_items(DataFee.ARBITRUM)] == [6 * 32]
+
+
+def test_node__calls_are_the_lens_s_at_the_block() -> None:
+    assert fee_calls(DataFee.ARBITRUM, "0x7") == [("eth_call", [{"to": ARB_GAS_INFO, "data": "0x41b247a8"}, "0x7"])]
+
+
+def test_node__answers_are_read_like_the_lens_s() -> None:
+    answers = [f"0x{fee:064x}" for fee in (1, 2, 3, 4)]
+    assert node_quote("endpoint 'a'", DataFee.OP_STACK, answers) == DataFeeQuote(1, 2, 3, 4)
+
+
+def test_node__chain_without_a_fee_has_no_quote() -> None:
+    assert node_quote("endpoint 'a'", DataFee.PLAIN, []) is None
+
+
+def test_node__malformed_quote_may_be_asked_again() -> None:
+    answers = [f"0x{fee:064x}" for fee in (2, 1, 3, 4)]
+    with pytest.raises(Retryable, match="endpoint 'a' cannot report") as error:
+        node_quote("endpoint 'a'", DataFee.OP_STACK, answers)
+    assert error.value.code is ErrorCode.ANSWER
+
+
+def test_node__failed_call_may_be_asked_again() -> None:
+    with pytest.raises(Retryable):
+        node_quote("endpoint 'a'", DataFee.OP_STACK, [RpcFault(-32000, "execution reverted"), *["0x" + "00" * 32] * 3])
