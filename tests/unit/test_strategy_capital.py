@@ -27,6 +27,8 @@ Holdings = dict[str, dict[str, int]]
         (10, {"a": 1, "b": 2}, {"a": 3, "b": 7}),
         (-10, {"a": 1, "b": 2}, {"a": -3, "b": -7}),
         (4, {"a": 0, "b": 0}, {"a": 2, "b": 2}),
+        (-1, {"a": 0, "b": 2}, {"a": 0, "b": -1}),
+        (1, {"a": 0, "b": 2}, {"a": 0, "b": 1}),
         (7, {"a": 0, "b": 3}, {"a": 0, "b": 7}),
         (0, {"a": 1, "b": 2}, {"a": 0, "b": 0}),
     ],
@@ -43,6 +45,17 @@ def test_take__all_that_strategies_hold_may_be_taken(raw: int, parts: dict[str, 
 def test_split__without_strategies_is_refused() -> None:
     with pytest.raises(ValueError, match="no strategies"):
         capital.split_pro_rata(5, {})
+
+
+@pytest.mark.parametrize("raw", [0, 1, 4])
+def test_take__strategy_without_the_token_gives_nothing(raw: int) -> None:
+    assert capital.take_pro_rata(raw, "A", {"a": {"A": 4}, "b": {"B": 9}}) == {"a": raw, "b": 0}
+
+
+@pytest.mark.parametrize("raw", [5, 6])
+def test_take__more_than_all_strategies_hold_is_refused(raw: int) -> None:
+    with pytest.raises(ValueError, match=f"{raw} base units of A are more"):
+        capital.take_pro_rata(raw, "A", {"a": {"A": 4}, "b": {}})
 
 
 # Transfers between strategies
