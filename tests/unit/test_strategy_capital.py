@@ -68,6 +68,18 @@ def test_transfer__first_tokens_go_first_and_the_rest_in_kind_rounded_down() -> 
     assert (moved, holdings) == (11, {"a": {"A": 5, "B": 4}, "b": {"A": 5, "B": 6}})
 
 
+@pytest.mark.parametrize(
+    ("first_values", "received"),
+    [({"A": 3, "B": 5}, {"A": 1, "B": 5}), ({"B": 4, "A": 4}, {"A": 4, "B": 2})],
+    ids=["larger value", "name of equal ones"],
+)
+def test_transfer__of_the_first_tokens_the_largest_goes_first(first_values: dict[str, int], received: dict[str, int]) -> None:
+    holdings: Holdings = {"a": {"A": 10, "B": 10}, "b": {}}
+    values = {token_: Fraction(value) for token_, value in first_values.items()}
+    assert capital.transfer_value(holdings, "a", "b", Fraction(6), ONE, values) == 6
+    assert holdings["b"] == received
+
+
 def test_transfer__no_more_moves_than_there_is() -> None:
     holdings: Holdings = {"a": {"A": 10, "B": 10}, "b": {"A": 1}}
     assert capital.transfer_value(holdings, "a", "b", Fraction(100), ONE) == 20
