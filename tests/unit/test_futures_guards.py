@@ -223,6 +223,22 @@ def test_reduction_budget__reductions_of_a_day_at_the_index_are_at_most_their_sh
 # Hedges
 
 
+@pytest.mark.parametrize(("more_raw", "passes"), [(0, True), (1, False)])
+def test_reduction_budget__account_of_no_value_may_reduce_and_one_of_a_base_unit_has_a_budget(more_raw: int, passes: bool) -> None:
+    """The mark is at half of the index: 10 ETH have lost the collateral of 10,000."""
+    pushed = book(10_000, 10 * E18, mark=Fraction(1_000))
+    pushed = replace(pushed, collateral_raw=pushed.collateral_raw + more_raw)
+    assert margin.account_value_raw(pushed) == more_raw
+    step = step_of(pushed)
+    assert verdict("reduction_per_day", step, plan_with(step, SELL)).passed is passes
+
+
+def test_reduction_budget__unknown_day_refuses_a_reduction() -> None:
+    pushed = book(10_000, 10 * E18, mark=Fraction(1_800))
+    step = step_of(pushed, unknown="a gap")
+    assert not verdict("reduction_per_day", step, plan_with(step, SELL)).passed
+
+
 @pytest.mark.parametrize(("more", "passes"), [(0, True), (1, False)])
 def test_hedge__short_is_at_most_the_value_of_its_asset_at_the_index(more: int, passes: bool) -> None:
     """The wallet holds 2.5 WETH at 2,000."""
