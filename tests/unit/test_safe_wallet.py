@@ -1,0 +1,364 @@
+"""A Safe as the wallet: its hash by the contract's own formula, its nonce, gas that others pay, and what counts as the same call."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import rlp
+from eth_abi import encode as abi_encode
+from eth_utils.crypto import keccak
+
+from agent.chain.endpoints import EndpointPool
+from agent.chain.receipts import EXECUTION_SUCCESS
+from agent.chain.safe import CALL, SafeContract, SafeOwners, SafeReader, SafeSender, WalletOwner, foreign_signer, safe_tx_hash
+from agent.chain.sender import NodeSender
+from agent.errors import ConfigError, OperatorNeeded, Refused
+from agent.model import Head, Snapshot
+from agent.ports import MinedTransaction, TransactionStatus
+from tests.support.builders import step_input
+from tests.support.endpoints import HEAD_JSON, Script
+from tests.support.signing import APPROVE, APPROVE_GRANT, NONCE, NONCES, ROUTER, RULES, STRANGER, USDT, WALLET, tx
+from tests.support.transactions import receipt
+
+SAFE_TX_TYPEHASH = "bb8310d486368db6bd6f849402fdd73ad53d316b5a4b2644ad6efe0f941286d8"
+DOMAIN_SEPARATOR_TYPEHASH = "47e79534a245952e8b16893a336b85a3d9ea9fa8c573f3d803afb92a79469218"
+"""Constants of Safe.sol."""
+NO_ONE = "0x" + "00" * 20
+CALL_TX = tx(ROUTER, "0x1234", value_wei=5)
+HEAD = 1_000
+MINED_AT = 137
+HASH = "0x" + "ab" * 32
+
+
+def hash_by_the_contract(safe: str, call: Any, operation: int = CALL) -> str:
+    """Safe.encodeTransactionData, word by word."""
+    words = abi_encode(
+        ["bytes32", "address", "uint256", "bytes32", "uint8", "uint256", "uint256", "uint256", "address", "address", "uint256"],
+        [
+            bytes.fromhex(SAFE_TX_TYPEHASH),
+            call.to,
+            call.value_wei,
+            keccak(hexstr=call.data),
+            operation,
+            0,
+            0,
+            0,
+            NO_ONE,
+            NO_ONE,
+            call.nonce,
+        ],
+    )
+    domain = abi_encode(["bytes32", "uint256", "address"], [bytes.fromhex(DOMAIN_SEPARATOR_TYPEHASH), call.chain_id, safe])
+    return "0x" + keccak(b"\x19\x01" + keccak(domain) + keccak(words)).hex()
+
+
+def text_answer(text: str) -> str:
+    return "0x" + abi_encode(["string"], [text]).hex()
+
+
+def number_answer(number: int) -> str:
+    return f"0x{number:064x}"
+
+
+def contract(answer: object) -> SafeContract:
+    return SafeContract(Script(eth_call=answer), WALLET)
+
+
+# The hash
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"value_wei": 0}, {"nonce": 0}, {"nonce": 2**64 - 1}, {"data": "0x"}, {"to": STRANGER}, {"chain_id": 1}]
+)
+def test_hash__is_that_of_the_contract_s_formula(changes: dict[str, Any]) -> None:
+    call = replace(CALL_TX, **changes)
+    assert safe_tx_hash(WALLET, call) == hash_by_the_contract(WALLET, call)
+
+
+@pytest.mark.parametrize("changes", [{"gas": 1}, {"max_fee_wei": 1}, {"max_priority_fee_wei": 0}])
+def test_hash__gas_and_fees_of_the_proposal_are_no_part_of_it(changes: dict[str, Any]) -> None:
+    assert safe_tx_hash(WALLET, replace(CALL_TX, **changes)) == safe_tx_hash(WALLET, CALL_TX)
+
+
+def test_hash__is_never_that_of_a_delegate_call() -> None:
+    assert safe_tx_hash(WALLET, CALL_TX) != hash_by_the_contract(WALLET, CALL_TX, operation=1)
+
+
+def test_hash__that_the_contract_confirms_is_signed() -> None:
+    assert contract(safe_tx_hash(WALLET, CALL_TX)).require_hash(CALL_TX) == safe_tx_hash(WALLET, CALL_TX)
+
+
+def test_hash__another_one_of_the_contract_is_refused() -> None:
+    other = safe_tx_hash(WALLET, replace(CALL_TX, nonce=NONCE + 1))
+    with pytest.raises(OperatorNeeded, match="returns another hash") as error:
+        contract(other).require_hash(CALL_TX)
+    assert error.value.remedy == "do not sign it; report this"
+
+
+def test_hash__contract_is_asked_with_every_field() -> None:
+    requests: list[Any] = []
+
+    def answer(params: list[Any]) -> str:
+        requests.append(params)
+        return safe_tx_hash(WALLET, CALL_TX)
+
+    contract(answer).require_hash(CALL_TX)
+    ((request, block),) = requests
+    types = ["address", "uint256", "bytes", "uint8", "uint256", "uint256", "uint256", "address", "address", "uint256"]
+    selector = keccak(text=f"getTransactionHash({','.join(types)})")[:4]
+    values = [ROUTER, 5, bytes.fromhex("1234"), 0, 0, 0, 0, NO_ONE, NO_ONE, NONCE]
+    assert (request["to"], request["data"], block) == (WALLET, "0x" + (selector + abi_encode(types, values)).hex(), "latest")
+
+
+# Version and nonce
+
+
+@pytest.mark.parametrize("version", ["1.3.0", "1.4.1"])
+def test_version__that_is_supported_is_taken(version: str) -> None:
+    contract(text_answer(version)).require_known()
+
+
+@pytest.mark.parametrize("version", ["1.2.0", "1.4.0", "1.5.0", "1.3.0+L2", ""])
+def test_version__another_one_is_refused(version: str) -> None:
+    with pytest.raises(ConfigError):
+        contract(text_answer(version)).require_known()
+
+
+def test_nonce__of_a_snapshot_is_the_safe_s_at_its_block() -> None:
+    requests: list[Any] = []
+
+    def answer(params: list[Any]) -> str:
+        requests.append(params[1])
+        return number_answer(41)
+
+    class OneSnapshot:
+        def snapshot(self) -> Snapshot:
+            return replace(step_input().snapshot, nonce_latest=3, nonce_pending=4)
+
+    snapshot = SafeReader(OneSnapshot(), contract(answer)).snapshot()  # type: ignore[arg-type]  # snapshot alone is read
+    assert (snapshot.nonce_latest, snapshot.nonce_pending) == (41, 41)
+    assert requests == [{"blockHash": snapshot.head.hash, "requireCanonical": True}]
+
+
+# Sender
+
+
+def sender(**answers: object) -> SafeSender:
+    node = Script(eth_call=number_answer(41), **answers)
+    return SafeSender(NodeSender(node), SafeContract(node, WALLET))
+
+
+def test_sender__nonce_is_the_safe_s_and_none_is_pending() -> None:
+    assert sender().nonces(WALLET) == (41, 41)
+
+
+def test_sender__sends_nothing() -> None:
+    with pytest.raises(OperatorNeeded, match="cannot send"):
+        sender().send(None)  # type: ignore[arg-type]  # nothing is looked at
+
+
+def test_sender__simulation_leaves_the_gas_to_the_node() -> None:
+    requests: list[Any] = []
+
+    def estimate(params: list[Any]) -> str:
+        requests.append(params[0])
+        return hex(60_000)
+
+    simulation = sender(eth_estimateGas=estimate).simulate(CALL_TX, WALLET)
+    assert (simulation.ok, simulation.gas) == (True, 60_000)
+    assert "gas" not in requests[0]
+    assert (requests[0]["from"], requests[0]["to"], requests[0]["value"]) == (WALLET, ROUTER, hex(5))
+
+
+class OneStatus:
+    """A sender that knows one status."""
+
+    def __init__(self, status: TransactionStatus) -> None:
+        self._status = status
+
+    def status_of(self, tx_hash: str) -> TransactionStatus:
+        return self._status
+
+
+def status(found: TransactionStatus) -> TransactionStatus:
+    return SafeSender(OneStatus(found), contract(None)).status_of(HASH)  # type: ignore[arg-type]  # statuses alone are read
+
+
+def test_sender__receipt_has_no_cost_because_executors_pay_it() -> None:
+    paid = replace(receipt(HASH, 7, "0x07"), data_fee_wei=9)
+    assert paid.gas_cost_wei > 9
+    free = status(TransactionStatus("mined", paid)).receipt
+    assert free is not None
+    assert free.gas_cost_wei == 0
+    assert replace(free, effective_gas_price_wei=paid.effective_gas_price_wei, data_fee_wei=9) == paid
+
+
+@pytest.mark.parametrize("state", ["unknown", "pending"])
+def test_sender__status_without_a_receipt_stays(state: str) -> None:
+    assert status(TransactionStatus(state, None)) == TransactionStatus(state, None)
+
+
+def test_sender__head_and_blocks_are_the_chain_s() -> None:
+    assert sender().head() == Head(31_337, 16, HEAD_JSON["hash"], 100, 7)
+    assert sender().block_hash(16) == HEAD_JSON["hash"]
+
+
+# What somebody else has sent
+
+
+def chain_with(**fields: Any) -> Script:
+    """A node on which the wallet's nonce was used in block 137."""
+    mined = {"from": WALLET.lower(), "nonce": hex(NONCE), "hash": HASH, "to": ROUTER.lower(), "value": "0x5", "input": "0x1234"} | fields
+
+    def block(params: list[Any]) -> dict[str, Any]:
+        if params[1] is False:
+            return HEAD_JSON | {"number": hex(HEAD)}
+        return {"transactions": [mined] if int(params[0], 16) == MINED_AT else []}
+
+    return Script(
+        eth_getTransactionCount=lambda params: hex(NONCE + 1 if int(params[1], 16) >= MINED_AT else NONCE),
+        eth_getBlockByNumber=block,
+    )
+
+
+def owner(node: Script) -> WalletOwner:
+    return WalletOwner(RULES, lambda: NONCES, EndpointPool([node], 1), NodeSender(node))
+
+
+@pytest.mark.parametrize(
+    ("fields", "matches"),
+    [
+        ({}, True),
+        ({"gas": "0x1", "maxFeePerGas": "0x1"}, True),
+        ({"to": STRANGER.lower()}, False),
+        ({"value": "0x6"}, False),
+        ({"input": "0x1235"}, False),
+        ({"input": "0x"}, False),
+    ],
+)
+def test_owner__transaction_of_the_nonce_matches_by_recipient_value_and_data(fields: dict[str, Any], matches: bool) -> None:
+    assert owner(chain_with(**fields)).mined_at_nonce(CALL_TX, 0) == MinedTransaction(HASH, MINED_AT, matches)
+
+
+def test_owner__calldata_is_compared_without_case() -> None:
+    node = chain_with(input="0xabcd")
+    assert owner(node).mined_at_nonce(replace(CALL_TX, data="0xABCD"), 0) == MinedTransaction(HASH, MINED_AT, True)
+
+
+def test_owner__nonce_that_is_not_used_is_no_transaction() -> None:
+    assert owner(chain_with()).mined_at_nonce(replace(CALL_TX, nonce=NONCE + 1), 0) is None
+
+
+def owners(node: Script) -> SafeOwners:
+    return SafeOwners(RULES, lambda: NONCES, EndpointPool([node], 1), NodeSender(node), SafeContract(node, WALLET))
+
+
+def executed(digest: str) -> Script:
+    """A node on which the Safe executed the call of this hash in block 137."""
+    log = {
+        "address": WALLET.lower(),
+        "topics": [EXECUTION_SUCCESS, digest],
+        "data": "0x" + "00" * 32,
+        "transactionHash": HASH,
+        "blockNumber": hex(MINED_AT),
+    }
+    return Script(eth_getLogs=[log], eth_getBlockByNumber=HEAD_JSON | {"number": hex(HEAD)})
+
+
+def test_owners__executed_call_is_found_by_its_hash() -> None:
+    assert owners(executed(safe_tx_hash(WALLET, CALL_TX))).mined_at_nonce(CALL_TX, 0) == MinedTransaction(HASH, MINED_AT, True)
+
+
+def test_owners__execution_of_another_call_is_not_found() -> None:
+    other = safe_tx_hash(WALLET, replace(CALL_TX, value_wei=6))
+    assert owners(executed(other)).mined_at_nonce(CALL_TX, 0) is None
+
+
+# What owners may be asked to sign
+
+
+@pytest.mark.parametrize("gas", [0, 20_999, 21_000, 600_000])
+def test_owners__may_sign_whatever_gas_is_proposed(gas: int) -> None:
+    call = replace(APPROVE, gas=gas)
+    owners(Script(eth_call=safe_tx_hash(WALLET, call))).require(call, APPROVE_GRANT)
+
+
+def test_owners__call_that_breaks_a_rule_is_refused() -> None:
+    call = replace(APPROVE, to=STRANGER)
+    with pytest.raises(Refused):
+        owners(Script(eth_call=safe_tx_hash(WALLET, call))).require(call, APPROVE_GRANT)
+
+
+def test_owners__call_at_another_nonce_is_refused() -> None:
+    call = replace(APPROVE, nonce=NONCE + 1)
+    with pytest.raises(Refused):
+        owners(Script(eth_call=safe_tx_hash(WALLET, call))).require(call, APPROVE_GRANT)
+
+
+def test_owners__call_whose_hash_the_contract_denies_is_refused() -> None:
+    with pytest.raises(OperatorNeeded, match="another hash"):
+        owners(Script(eth_call=safe_tx_hash(WALLET, CALL_TX))).require(APPROVE, APPROVE_GRANT)
+
+
+def test_owner__transaction_that_breaks_a_rule_is_refused() -> None:
+    owner(Script()).require(APPROVE, APPROVE_GRANT)
+    with pytest.raises(Refused):
+        owner(Script()).require(replace(APPROVE, to=STRANGER), APPROVE_GRANT)
+
+
+def test_owner__sees_the_hash_that_its_wallet_signs() -> None:
+    """The hash of an EIP-1559 transaction: keccak of 0x02 and its fields in RLP."""
+    fields = [APPROVE.chain_id, NONCE, APPROVE.max_priority_fee_wei, APPROVE.max_fee_wei, APPROVE.gas, bytes.fromhex(USDT[2:]), 0]
+    payload = rlp.encode([*fields, bytes.fromhex(APPROVE.data[2:]), []])
+    assert owner(Script()).signing_json(APPROVE)["signing_hash"] == "0x" + keccak(b"\x02" + payload).hex()
+
+
+def test_owner__sees_every_field_as_a_wallet_reads_it() -> None:
+    document = owner(Script()).signing_json(replace(APPROVE, value_wei=5))
+    assert (document["from"], document["kind"]) == (WALLET, "transaction")
+    assert {name: document["transaction"][name] for name in ("to", "value", "nonce", "data")} == {
+        "to": USDT,
+        "value": "0x5",
+        "nonce": hex(NONCE),
+        "data": APPROVE.data,
+    }
+
+
+def test_owners__see_the_call_with_value_and_nonce_as_text() -> None:
+    document = owners(Script()).signing_json(CALL_TX)
+    assert (document["kind"], document["safe"], document["safe_tx_hash"]) == ("safe", WALLET, hash_by_the_contract(WALLET, CALL_TX))
+    assert document["safe_tx"] == {
+        "to": ROUTER,
+        "value": "5",
+        "data": "0x1234",
+        "operation": 0,
+        "safeTxGas": 0,
+        "baseGas": 0,
+        "gasPrice": 0,
+        "gasToken": NO_ONE,
+        "refundReceiver": NO_ONE,
+        "nonce": str(NONCE),
+    }
+
+
+def signer_of(node: Script, *, is_safe: bool) -> tuple[object, object]:
+    return foreign_signer(RULES, lambda: NONCES, EndpointPool([node], 1), NodeSender(node), node, is_safe=is_safe)
+
+
+def test_foreign_signer__wallet_with_a_key_is_read_as_it_is() -> None:
+    signer, plain_sender = signer_of(Script(), is_safe=False)
+    assert isinstance(signer, WalletOwner)
+    assert isinstance(plain_sender, NodeSender)
+
+
+def test_foreign_signer__safe_is_read_as_a_safe() -> None:
+    signer, safe_sender = signer_of(Script(eth_call=text_answer("1.4.1")), is_safe=True)
+    assert isinstance(signer, SafeOwners)
+    assert isinstance(safe_sender, SafeSender)
+
+
+def test_foreign_signer__wallet_that_is_no_safe_is_refused_as_one() -> None:
+    with pytest.raises(ConfigError):
+        signer_of(Script(eth_call="0x"), is_safe=True)
