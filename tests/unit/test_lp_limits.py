@@ -110,6 +110,45 @@ def test_spendable__token_that_is_no_asset_is_not() -> None:
     assert book(world()).spendable("0xother") == 0
 
 
+FLOOR_WEI = ETHER // 20
+
+
+def native_world(coin_wei: int) -> StepInput:
+    """4,000 USDC and 2 WETH, which counts together with this much native coin."""
+    step = world()
+    assets = tuple(replace(asset, native=asset.token == WETH) for asset in step.portfolio.assets)
+    return with_snapshot(replace(step, portfolio=replace(step.portfolio, assets=assets)), native_wei=coin_wei)
+
+
+@pytest.mark.parametrize(
+    ("coin_wei", "spendable"),
+    [(FLOOR_WEI, 2 * ETHER), (FLOOR_WEI + 1, 2 * ETHER), (FLOOR_WEI - 1, 2 * ETHER - 1), (0, 2 * ETHER - FLOOR_WEI)],
+)
+def test_spendable__of_the_coin_s_wrapped_token_the_floor_is_taken_from_the_coin_first(coin_wei: int, spendable: int) -> None:
+    """What is unwrapped cannot be provided."""
+    assert book(native_world(coin_wei)).spendable(WETH.address) == spendable
+
+
+def test_counted__coin_counts_with_its_wrapped_token_less_the_floor() -> None:
+    opened = book(native_world(ETHER))
+    assert [opened.counted_raw(asset) for asset in opened.step.portfolio.assets if asset.native] == [3 * ETHER - FLOOR_WEI]
+
+
+@pytest.mark.parametrize(("usdc", "total"), [(501, 4_001), (500, 4_000), (499, 4_000), (0, 4_000)])
+def test_exposure__balance_below_its_reserve_counts_as_nothing(usdc: int, total: int) -> None:
+    """500 USDC are reserved beside 4,000 of WETH."""
+    opened = book(world(reserves={"USDC": 500}))
+    balances = {**opened.balances, USDC.address: usdc * USD}
+    assert replace(opened, balances=balances).exposure().total == total * USD
+
+
+@pytest.mark.parametrize("uncertain_raw", [0, 1])
+def test_spendable__what_is_uncertain_is_taken_before_what_is_approved(uncertain_raw: int) -> None:
+    step = world()
+    step = replace(step, progress=replace(step.progress, spend_caps=((USDC.address, 4_000 * USD),)))
+    assert replace(book(step), uncertain={USDC.address: uncertain_raw}).spendable(USDC.address) == 4_000 * USD - uncertain_raw
+
+
 # Cost of a move
 
 
