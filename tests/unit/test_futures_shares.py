@@ -208,6 +208,12 @@ def test_funding_trim__notional_with_its_funding_on_the_edge_of_the_target_s_ban
     assert funding_trims(account, MONTHLY) == orders
 
 
+@pytest.mark.parametrize(("funding", "trimmed"), [(Fraction(1, 10), False), (Fraction(1, 9), True)])
+def test_funding_trim__share_with_its_funding_on_the_edge_of_its_band_stays(funding: Fraction, trimmed: bool) -> None:
+    """Half of a notional that is above its target of 40,000: a tenth of funding are 5 points."""
+    assert bool(funding_trims(paying(book(20_000, 15 * E18, E18), funding), MONTHLY)) is trimmed
+
+
 def test_funding_trim__position_without_a_target_is_closed() -> None:
     """3,000 of ETH, 5 points without a target, pay a tenth."""
     policy = replace(MONTHLY, targets=(FuturesTarget("BTC", 10_000),))

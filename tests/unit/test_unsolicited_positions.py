@@ -1,0 +1,127 @@
+"""Positions that somebody else sent to the wallet: what is listed, what is left out, and how many are looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from agent.chain.lens import FORMAT, uint_word
+from agent.chain.own_positions import MAX_CHECKED_TOKENS, UnsolicitedPosition, UnsolicitedPositions, find_unsolicited_positions
+from agent.chain.rpc import RpcCall
+from agent.chain.watch import PoolKind, PoolRef
+from agent.model import ConfirmedPosition
+from tests.support.builders import address
+
+OWNER, MANAGER, TOKEN0, TOKEN1 = (address(name) for name in ("owner", "manager", "token 0", "token 1"))
+PAIR_A = PoolRef(address("pair a"), "uniswap_v2", PoolKind.V2, TOKEN0, TOKEN1, 3_000)
+PAIR_B = PoolRef(address("pair b"), "sushi", PoolKind.V2, TOKEN1, TOKEN0, 3_000)
+POOL = PoolRef(address("pool"), "uniswap_v3", PoolKind.V3, TOKEN0, TOKEN1, 500, 10)
+FAILED = None
+
+
+class Lens:
+    """A node that answers each request to the lens with the next list of answers."""
+
+    name = operator = "scripted"
+
+    def __init__(self, *answers: Sequence[bytes | None]) -> None:
+        self._answers = list(answers)
+        self.requests = 0
+
+    def batch(self, calls: Sequence[RpcCall]) -> list[Any]:
+        assert len(calls) == 1, "one page a request"
+        self.requests += 1
+        answers = self._answers.pop(0)
+        return ["0x" + (bytes([FORMAT]) + b"".join(map(encoded, answers))).hex()]
+
+    def call(self, method: str, params: list[Any]) -> Any:
+        return self.batch([(method, params)])[0]
+
+
+def encoded(answer: bytes | None) -> bytes:
+    return b"\1" if answer is FAILED else b"\0" + len(answer).to_bytes(2, "big") + answer
+
+
+def held(*raws: int | None) -> list[bytes | None]:
+    return [FAILED if raw is None else uint_word(raw) for raw in raws]
+
+
+def position(liquidity: int, token0: str = TOKEN0, token1: str = TOKEN1, upper_bits: int = 0) -> bytes:
+    """NonfungiblePositionManager.positions: twelve words, of which the third and fourth are the tokens and the eighth the liquidity."""
+    words = [1, 2, int(token0, 16) + upper_bits, int(token1, 16) + upper_bits, 5, 6, 7, liquidity, 9, 10, 11, 12]
+    return b"".join(map(uint_word, words))
+
+
+def listed(lens: Lens, *pools: PoolRef, manager: str | None = MANAGER, confirmed: Sequence[ConfirmedPosition] = ()) -> UnsolicitedPositions:
+    return find_unsolicited_positions(lens, OWNER, manager, pools, confirmed, "latest")
+
+
+def names(positions: UnsolicitedPositions) -> list[tuple[str, int]]:
+    return [(unsolicited.contract, unsolicited.liquidity) for unsolicited in positions.positions]
+
+
+def test_pair__one_base_unit_of_its_token_is_listed() -> None:
+    unsolicited = UnsolicitedPosition(f"uniswap_v2 {PAIR_A.address}", PAIR_A.address, None, (TOKEN0, TOKEN1), 1)
+    assert listed(Lens(held(1, 0)), PAIR_A) == UnsolicitedPositions((unsolicited,), 0)
+
+
+@pytest.mark.parametrize(
+    ("balances", "expected"),
+    [
+        ((3, 4, 0), [(PAIR_A.address, 3), (PAIR_B.address, 4)]),
+        ((0, 4, 0), [(PAIR_B.address, 4)]),
+        ((None, 4, 0), [(PAIR_B.address, 4)]),
+        ((3, None, None), [(PAIR_A.address, 3)]),
+    ],
+)
+def test_pairs__each_balance_is_that_of_its_pair(balances: tuple[int | None, ...], expected: list[tuple[str, int]]) -> None:
+    assert names(listed(Lens(held(*balances)), PAIR_A, POOL, PAIR_B)) == expected
+
+
+def test_pairs__without_a_manager_the_last_balance_is_a_pair_s() -> None:
+    lens = Lens(held(3, 4))
+    positions = listed(lens, PAIR_A, PAIR_B, manager=None)
+    assert (names(positions), positions.unchecked_count, lens.requests) == ([(PAIR_A.address, 3), (PAIR_B.address, 4)], 0, 1)
+
+
+def test_manager__its_token_is_listed_with_tokens_and_liquidity() -> None:
+    expected = UnsolicitedPosition("uniswap_v3 #42", MANAGER, 42, (TOKEN1, TOKEN0), 8)
+    lens = Lens(held(1), held(42), [position(8, TOKEN1, TOKEN0)])
+    assert listed(lens, POOL) == UnsolicitedPositions((expected,), 0)
+
+
+def test_manager__bits_above_an_address_are_no_part_of_it() -> None:
+    (unsolicited,) = listed(Lens(held(1), held(42), [position(8, upper_bits=1 << 160)]), POOL).positions
+    assert unsolicited.tokens == (TOKEN0, TOKEN1)
+
+
+def test_manager__token_without_liquidity_is_listed_too() -> None:
+    assert names(listed(Lens(held(1), held(42), [position(0)]), POOL)) == [(MANAGER, 0)]
+
+
+def test_manager__number_or_position_that_cannot_be_read_is_left_out() -> None:
+    lens = Lens(held(4), held(41, None, 43, 44), [position(1), FAILED, position(3)[:-1]])
+    assert names(listed(lens, POOL)) == [(MANAGER, 1)]
+
+
+def test_manager__wallet_without_its_tokens_is_asked_once() -> None:
+    lens = Lens(held(0))
+    assert listed(lens, POOL) == UnsolicitedPositions((), 0)
+    assert lens.requests == 1
+
+
+@pytest.mark.parametrize("more", [0, 1, 5])
+def test_manager__tokens_beyond_the_most_are_counted_and_not_looked_at(more: int) -> None:
+    lens = Lens(held(MAX_CHECKED_TOKENS + more), [FAILED] * MAX_CHECKED_TOKENS)
+    assert listed(lens, POOL) == UnsolicitedPositions((), more)
+
+
+def test_confirmed__position_is_not_listed() -> None:
+    lens = Lens(held(3, 4, 2), held(42, 43), [position(1), position(2)])
+    confirmed = [
+        ConfirmedPosition("uniswap_v2", PAIR_A.address, None, TOKEN0, TOKEN1, (1, 1), None, 6_000, 86_400),
+        ConfirmedPosition("uniswap_v3", MANAGER, 42, TOKEN0, TOKEN1, (1, 1), None, 6_000, 86_400),
+    ]
+    assert names(listed(lens, PAIR_A, PAIR_B, confirmed=confirmed)) == [(PAIR_B.address, 4), (MANAGER, 2)]
