@@ -182,8 +182,8 @@ class OneStatus:
         return self._status
 
 
-def status(found: TransactionStatus) -> TransactionStatus:
-    return SafeSender(OneStatus(found), contract(None)).status_of(HASH)  # type: ignore[arg-type]  # statuses alone are read
+def status(read: TransactionStatus) -> TransactionStatus:
+    return SafeSender(OneStatus(read), contract(None)).status_of(HASH)  # type: ignore[arg-type]  # statuses alone are read
 
 
 def test_sender__receipt_has_no_cost_because_executors_pay_it() -> None:

@@ -44,7 +44,7 @@ def encoded(answer: bytes | None) -> bytes:
     return b"\1" if answer is FAILED else b"\0" + len(answer).to_bytes(2, "big") + answer
 
 
-def held(*raws: int | None) -> list[bytes | None]:
+def words(*raws: int | None) -> list[bytes | None]:
     return [FAILED if raw is None else uint_word(raw) for raw in raws]
 
 
@@ -64,7 +64,7 @@ def names(positions: UnsolicitedPositions) -> list[tuple[str, int]]:
 
 def test_pair__one_base_unit_of_its_token_is_listed() -> None:
     unsolicited = UnsolicitedPosition(f"uniswap_v2 {PAIR_A.address}", PAIR_A.address, None, (TOKEN0, TOKEN1), 1)
-    assert listed(Lens(held(1, 0)), PAIR_A) == UnsolicitedPositions((unsolicited,), 0)
+    assert listed(Lens(words(1, 0)), PAIR_A) == UnsolicitedPositions((unsolicited,), 0)
 
 
 @pytest.mark.parametrize(
@@ -77,49 +77,49 @@ def test_pair__one_base_unit_of_its_token_is_listed() -> None:
     ],
 )
 def test_pairs__each_balance_is_that_of_its_pair(balances: tuple[int | None, ...], expected: list[tuple[str, int]]) -> None:
-    assert names(listed(Lens(held(*balances)), PAIR_A, POOL, PAIR_B)) == expected
+    assert names(listed(Lens(words(*balances)), PAIR_A, POOL, PAIR_B)) == expected
 
 
 def test_pairs__without_a_manager_the_last_balance_is_a_pair_s() -> None:
-    lens = Lens(held(3, 4))
+    lens = Lens(words(3, 4))
     positions = listed(lens, PAIR_A, PAIR_B, manager=None)
     assert (names(positions), positions.unchecked_count, lens.requests) == ([(PAIR_A.address, 3), (PAIR_B.address, 4)], 0, 1)
 
 
 def test_manager__its_token_is_listed_with_tokens_and_liquidity() -> None:
     expected = UnsolicitedPosition("uniswap_v3 #42", MANAGER, 42, (TOKEN1, TOKEN0), 8)
-    lens = Lens(held(1), held(42), [position(8, TOKEN1, TOKEN0)])
+    lens = Lens(words(1), words(42), [position(8, TOKEN1, TOKEN0)])
     assert listed(lens, POOL) == UnsolicitedPositions((expected,), 0)
 
 
 def test_manager__bits_above_an_address_are_no_part_of_it() -> None:
-    (unsolicited,) = listed(Lens(held(1), held(42), [position(8, upper_bits=1 << 160)]), POOL).positions
+    (unsolicited,) = listed(Lens(words(1), words(42), [position(8, upper_bits=1 << 160)]), POOL).positions
     assert unsolicited.tokens == (TOKEN0, TOKEN1)
 
 
 def test_manager__token_without_liquidity_is_listed_too() -> None:
-    assert names(listed(Lens(held(1), held(42), [position(0)]), POOL)) == [(MANAGER, 0)]
+    assert names(listed(Lens(words(1), words(42), [position(0)]), POOL)) == [(MANAGER, 0)]
 
 
 def test_manager__number_or_position_that_cannot_be_read_is_left_out() -> None:
-    lens = Lens(held(4), held(41, None, 43, 44), [position(1), FAILED, position(3)[:-1]])
+    lens = Lens(words(4), words(41, None, 43, 44), [position(1), FAILED, position(3)[:-1]])
     assert names(listed(lens, POOL)) == [(MANAGER, 1)]
 
 
 def test_manager__wallet_without_its_tokens_is_asked_once() -> None:
-    lens = Lens(held(0))
+    lens = Lens(words(0))
     assert listed(lens, POOL) == UnsolicitedPositions((), 0)
     assert lens.requests == 1
 
 
 @pytest.mark.parametrize("more", [0, 1, 5])
 def test_manager__tokens_beyond_the_most_are_counted_and_not_looked_at(more: int) -> None:
-    lens = Lens(held(MAX_CHECKED_TOKENS + more), [FAILED] * MAX_CHECKED_TOKENS)
+    lens = Lens(words(MAX_CHECKED_TOKENS + more), [FAILED] * MAX_CHECKED_TOKENS)
     assert listed(lens, POOL) == UnsolicitedPositions((), more)
 
 
 def test_confirmed__position_is_not_listed() -> None:
-    lens = Lens(held(3, 4, 2), held(42, 43), [position(1), position(2)])
+    lens = Lens(words(3, 4, 2), words(42, 43), [position(1), position(2)])
     confirmed = [
         ConfirmedPosition("uniswap_v2", PAIR_A.address, None, TOKEN0, TOKEN1, (1, 1), None, 6_000, 86_400),
         ConfirmedPosition("uniswap_v3", MANAGER, 42, TOKEN0, TOKEN1, (1, 1), None, 6_000, 86_400),
