@@ -153,6 +153,40 @@ def test_settle__purchase_goes_to_the_buyer_who_bears_its_cost() -> None:
 # Deposits and withdrawals
 
 
+def test_settle__strategy_whose_fill_was_better_pays_for_the_cost_that_both_share() -> None:
+    """Each sells 10 of A; the market gives 10 of B for one and 6 of C for the other, a cost of 2 each."""
+    prices = dict.fromkeys("ABC", Fraction(1))
+    adjustments = {"a": {"A": Fraction(-10), "B": Fraction(10)}, "b": {"A": Fraction(-10), "C": Fraction(10)}}
+    before = {"a": {"A": 10}, "b": {"A": 10}}
+    after, costs = capital.settle_trade(before, adjustments, {"A": -20, "B": 10, "C": 6}, prices, "ABC")
+    assert costs == {"a": 2, "b": 2}
+    assert capital.strategy_capital(after, prices) == {"a": 8, "b": 8}
+
+
+def test_settle__gain_of_strategies_without_capital_is_shared_equally() -> None:
+    after, costs = capital.settle_trade({"a": {}, "b": {}}, {}, {"A": 10}, ONE, "A")
+    assert (after, costs) == ({"a": {"A": 5}, "b": {"A": 5}}, {"a": -5, "b": -5})
+
+
+def test_settle__gain_without_adjustments_is_shared_by_capital_down_to_one_base_unit() -> None:
+    after, costs = capital.settle_trade({"a": {"A": 1}, "b": {}}, {}, {"A": 9}, ONE, "A")
+    assert (after["a"], costs) == ({"A": 10}, {"a": -9, "b": 0})
+
+
+@pytest.mark.parametrize(
+    ("before", "raw", "after"),
+    [((20, 48, 16), -36, (0, 36, 12)), ((20, 12, 4), -28, (0, 6, 2)), ((20, 12, 4), -20, (0, 12, 4)), ((20, 12, 4), -36, (0, 0, 0))],
+    ids=["by capital", "also a capital of one", "exactly its own", "all there is"],
+)
+def test_transfer_of_the_wallet__others_bear_by_capital_what_the_strategy_has_not(
+    before: tuple[int, ...], raw: int, after: tuple[int, ...]
+) -> None:
+    """Four base units are worth one; the first strategy withdraws."""
+    holdings = {name: {"A": amount} for name, amount in zip("abc", before, strict=True)}
+    result = capital.apply_transfer(holdings, "A", raw, {"A": Fraction(1, 4)}, "a")
+    assert tuple(result[name]["A"] for name in "abc") == after
+
+
 @pytest.mark.parametrize(
     ("raw", "only", "after"),
     [
