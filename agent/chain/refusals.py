@@ -47,6 +47,7 @@ _PHRASES: Mapping[RefusalKind, tuple[str, ...]] = {
     ),
     RefusalKind.NO_FUNDS: (
         "insufficient funds",
+        "insufficientfunds",
         "insufficient balance",
         "not enough funds",
         "does not have enough balance",

@@ -168,6 +168,12 @@ def test_leftovers__declined_step_that_sent_nothing_sends_nothing(worlds: Callab
     assert revoked(world, outcome_of(world, OutcomeKind.DECLINED)) == []
 
 
+def test_leftovers__declined_step_ends_as_it_was(worlds: Callable[[], StoppableWorld]) -> None:
+    world = worlds()
+    declined = outcome_of(world, OutcomeKind.DECLINED)
+    assert revoke_leftovers(world.readers(), world.actors(), world.store, declined) is declined
+
+
 def test_leftovers__declined_step_that_had_sent_something_is_cleaned_up(worlds: Callable[[], StoppableWorld]) -> None:
     world = worlds()
     set_before(world, WBTC.address)

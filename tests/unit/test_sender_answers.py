@@ -45,6 +45,7 @@ def test_a_transaction_that_the_node_has_already_is_success(message: str) -> Non
         ("max fee per gas less than block base fee", "underpriced"),
         ("FeeTooLow, EffectivePriorityFeePerGas too low", "underpriced"),
         ("insufficient funds for gas * price + value", "no_funds"),
+        ("InsufficientFunds, Balance is 0 less than sending value + gas 42000", "no_funds"),
         ("intrinsic gas too low", "gas"),
         ("exceeds block gas limit", "gas"),
         ("invalid sender", "unfit"),
