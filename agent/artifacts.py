@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _PACKAGE = Path(__file__).resolve().parent
 _REPO = _PACKAGE.parent
-WEB = _PACKAGE / "web"
+WEB_FOLDER = _PACKAGE / "web"
 """Templates, styles and scripts of HTML pages."""
 
 
@@ -39,7 +39,7 @@ def template_environment(extra: str) -> Environment:
             "html: Jinja2 is not installed", f"pip install 'trimtab[{extra}]'"
         ) from None
     return Environment(
-        loader=FileSystemLoader(WEB / "templates"),
+        loader=FileSystemLoader(WEB_FOLDER / "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         finalize=lambda value: printable_text(value) if type(value) is str else value,
@@ -95,16 +95,16 @@ class Artifact:
 
 def documentation_pages() -> list[Path]:
     """Return the pages of the documentation, sorted by name."""
-    bundled = _PACKAGE / "_data" / "docs"
-    return sorted((bundled if bundled.is_dir() else _REPO / "docs").glob("*.md"))
+    bundled_docs = _PACKAGE / "_data" / "docs"
+    return sorted((bundled_docs if bundled_docs.is_dir() else _REPO / "docs").glob("*.md"))
 
 
 def _data_dir(in_repo: str, in_wheel: str) -> Path:
     """Return a data folder of the checkout, or its copy inside the wheel (build mapping of
     pyproject.toml).
     """
-    in_checkout = _REPO / in_repo
-    return in_checkout if in_checkout.is_dir() else _PACKAGE / "_data" / in_wheel
+    folder = _REPO / in_repo
+    return folder if folder.is_dir() else _PACKAGE / "_data" / in_wheel
 
 
 def abis_dir() -> Path:

@@ -50,10 +50,10 @@ _UNIONS: tuple[Any, ...] = (
     RestingAction,
 )
 _INTEGER = re.compile(r"-?[0-9]{1,4000}")
-_RATIO = re.compile(r"(-?[0-9]{1,4000})/([0-9]{1,4000})")
+_FRACTION = re.compile(r"(-?[0-9]{1,4000})/([0-9]{1,4000})")
 _STRINGS_AND_BRACKETS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]')
-_DEEPEST_NESTING = 32
-_MAX_QUOTED = 60
+_MAX_NESTING = 32
+_MAX_QUOTED_LENGTH = 60
 
 
 def to_jsonable(obj: object) -> Any:
@@ -78,9 +78,9 @@ def from_jsonable(cls: Any, data: object) -> Any:
         return _converter.structure(data, cls)
     except Exception as error:
         faults = transform_error(error, format_exception=_fault_text)
-        others = f" and {len(faults) - 1} more" if len(faults) > 1 else ""
+        others_text = f" and {len(faults) - 1} more" if len(faults) > 1 else ""
         raise ConfigError(
-            f"{faults[0]}{others}",
+            f"{faults[0]}{others_text}",
             "write the file with this version, for example by plan --save-input",
         ) from None
 
@@ -131,13 +131,13 @@ def _require_shallow(text: str) -> None:
     """Raise ValueError for deep nesting, which can crash the interpreter under the recursion limit
     that py-evm sets.
     """
-    if text.count("[") + text.count("{") <= _DEEPEST_NESTING:
+    if text.count("[") + text.count("{") <= _MAX_NESTING:
         return
     depth = 0
     for match in _STRINGS_AND_BRACKETS.finditer(text):
         depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(match[0], 0)
-        if depth > _DEEPEST_NESTING:
-            raise ValueError(f"nested more than {_DEEPEST_NESTING} deep")
+        if depth > _MAX_NESTING:
+            raise ValueError(f"nested more than {_MAX_NESTING} deep")
 
 
 def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -162,7 +162,7 @@ def _fault_text(error: BaseException, _type: type | None) -> str:
 
 def _quoted(value: object) -> str:
     text = repr(value)
-    return text if len(text) <= _MAX_QUOTED else text[:_MAX_QUOTED] + "…"
+    return text if len(text) <= _MAX_QUOTED_LENGTH else text[:_MAX_QUOTED_LENGTH] + "…"
 
 
 def _write_int(value: int) -> int | str:
@@ -190,7 +190,7 @@ def _read_str(value: object, _type: object) -> str:
 
 
 def _read_fraction(value: object, _type: object) -> Fraction:
-    match = _RATIO.fullmatch(value) if isinstance(value, str) else None
+    match = _FRACTION.fullmatch(value) if isinstance(value, str) else None
     if match is None or int(match[2]) == 0:
         raise ValueError(f"{_quoted(value)} is not a fraction such as 3/2")
     return Fraction(int(match[1]), int(match[2]))
@@ -290,20 +290,20 @@ def _object_reader(cls: Any, converter: Converter) -> Callable[[Any, Any], Any]:
 
 def _list_reader(cls: Any, converter: Converter) -> Callable[[Any, Any], tuple[Any, ...]]:
     """Return a reader of tuples; cattrs would read the text "abc" as the tuple ("a", "b", "c")."""
-    args = get_args(cls)
+    type_args = get_args(cls)
 
     def read(data: Any, target: Any) -> tuple[Any, ...]:
         if not isinstance(data, list | tuple):
             raise ValueError(f"{_quoted(data)} is not a list")
-        kinds = args[:1] * len(data) if args[-1] is Ellipsis else args
-        if len(kinds) != len(data):
-            raise ValueError(f"{len(data)} entries instead of {len(kinds)}")
+        item_types = type_args[:1] * len(data) if type_args[-1] is Ellipsis else type_args
+        if len(item_types) != len(data):
+            raise ValueError(f"{len(data)} entries instead of {len(item_types)}")
         items, errors = [], []
-        for index, (kind, item) in enumerate(zip(kinds, data, strict=True)):
+        for index, (item_type, item) in enumerate(zip(item_types, data, strict=True)):
             try:
-                items.append(converter.structure(item, kind))
+                items.append(converter.structure(item, item_type))
             except Exception as error:
-                error.add_note(IterableValidationNote(f"entry {index}", index, kind))
+                error.add_note(IterableValidationNote(f"entry {index}", index, item_type))
                 errors.append(error)
         if errors:
             raise IterableValidationError("bad entries", errors, target)
@@ -313,10 +313,10 @@ def _list_reader(cls: Any, converter: Converter) -> Callable[[Any, Any], tuple[A
 
 
 def _member_reader(members: tuple[Any, ...], converter: Converter) -> Callable[[Any, Any], Any]:
-    kinds = [kind for cls in members for kind in PARTS.get(cls, (cls,))]
+    classes = [kind for cls in members for kind in PARTS.get(cls, (cls,))]
     readers = {
         cls.__name__: (_object_reader(cls, converter), cls)
-        for cls in kinds
+        for cls in classes
         if cls is not types.NoneType
     }
 

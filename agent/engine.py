@@ -3,7 +3,7 @@ the cycle that repeats steps until nothing more is due. Live, paper, fork and re
 code.
 
 StepReaders hold a ChainReader (chain/snapshot.py), the assembly of the step input (AgentContext in
-wiring/context.py) and GatheredEvidence (chain/second_quote.py). StepActors hold a
+wiring/context.py) and EvidenceGatherer (chain/second_quote.py). StepActors hold a
 JournaledExecutor (execution/executor.py; execution/reconcile.py resolves open transactions) and a
 RouterComposer (venues/composer.py). wiring/context.py and wiring/actors.py build both.
 """
@@ -25,13 +25,13 @@ from agent.execution.confirmation import (
     require_as_confirmed,
     require_exit_possible,
 )
-from agent.execution.cycle_outcome import outcome_of_cycle, unsent_words, with_actions
+from agent.execution.cycle_outcome import outcome_of_cycle, unsent_phrase, with_actions
 from agent.execution.evaluation import evaluate_input, reduces_risk
 from agent.execution.execution_parts import begin_part, end_finished_purchase, end_purchase
 from agent.execution.progress import (
     after_approval,
-    hold_exit,
     readers_with_progress,
+    skip_declined_exit,
     skip_interrupted_exit,
     skip_refused_exit,
 )
@@ -140,14 +140,16 @@ def repeat_steps(ports: StepPorts, request: PlanRequest) -> tuple[Cycle, StepOut
             if not cycle.is_open:
                 break
             store.cycles.write(cycle)
-        cycle = cycle.end(CycleEnd.BOUND) if cycle.is_open else cycle
+        cycle = cycle.end(CycleEnd.STEP_LIMIT) if cycle.is_open else cycle
         if last_outcome is None:
             raise OperatorNeeded(
                 f"none of {MAX_STEPS} steps could be evaluated", "check the endpoints"
             )
         outcome = outcome_of_cycle(cycle, last_outcome, outcome_of)
-    except (TrimtabError, KeyboardInterrupt, SystemExit) as error:  # nobody continues what they end
-        if not (names_amount(request) and store.journal.open_intents()):  # else repeated by a retry
+    except (TrimtabError, KeyboardInterrupt, SystemExit) as error:
+        # The cycle ends, and no process resumes it. One of a named amount with an open transaction
+        # stays open instead: once closed, the repeated command would send the amount again.
+        if not (names_amount(request) and store.journal.open_intents()):
             store.cycles.close(str(error) or "interrupted")
         raise
     if cycle.restarts or cycle != initial_cycle.end(
@@ -164,7 +166,7 @@ def _mark_review(readers: StepReaders, store: Store, outcome: StepOutcome) -> No
         store.budgets.mark_review(
             review_time_s(outcome.step_input.snapshot),
             int(readers.chance() * MILLION),
-            outcome.decided.reviews,
+            outcome.decided.due_schedules,
         )
 
 
@@ -175,10 +177,12 @@ def step(ports: StepPorts, cycle: Cycle) -> StepResult:
     try:
         outcome = record_evaluation(ports.readers, ports.store, cycle)
     except ExitInterrupted as error:
-        goes_directly = error.may_go_directly
-        return skip_interrupted_exit(ports, cycle, error.token, error, goes_directly=goes_directly)
-    for end_resting in layers.BEFORE_CONFIRMATION:
-        if (result := end_resting(ports, cycle, outcome)) is not None:
+        may_retry_directly = error.may_go_directly
+        return skip_interrupted_exit(
+            ports, cycle, error.token, error, may_retry_directly=may_retry_directly
+        )
+    for before_confirmation in layers.BEFORE_CONFIRMATION:
+        if (result := before_confirmation(ports, cycle, outcome)) is not None:
             return result
     confirm_result = _guarded(ports, cycle, outcome, _confirm_plan)
     if (plan := confirm_result.plan) is None:
@@ -202,19 +206,24 @@ def _guarded(
     except TrimtabError as error:
         end_step(ports.store, outcome, str(error), "error")
         token = outcome.decided.exit_token
-        goes_directly = may_go_directly(
+        may_retry_directly = may_go_directly(
             outcome.step_input.portfolio, outcome.step_input.progress.direct, outcome.plan, token
         )
         return skip_interrupted_exit(
-            ports, cycle, token, error, goes_directly=goes_directly, step_id=outcome.step_id
+            ports,
+            cycle,
+            token,
+            error,
+            may_retry_directly=may_retry_directly,
+            step_id=outcome.step_id,
         )
 
 
 def skip_refusal(
     ports: StepPorts, cycle: Cycle, outcome: StepOutcome, refusal: Refused
 ) -> StepResult:
-    """Leave out what a layer was refused just before sending, or an exit. Any other refusal ends
-    the cycle.
+    """Return the cycle without the exit, or the layer's action, that was refused just before
+    sending. Any other refusal ends the cycle.
     """
     for skip in layers.SKIPS:
         if (result := skip(cycle, outcome, refusal)) is not None:
@@ -233,7 +242,7 @@ def record_evaluation(readers: StepReaders, store: Store, cycle: Cycle) -> StepO
     outcome = evaluate_input(step_input, propose, readers.evidence, step_id, tick_extender)
     if outcome.step_input is not step_input:
         store.steps.begin(step_id, readers.clock.now_s(), codec.dumps(outcome.step_input))
-    return replace(outcome, exits_tried=cycle.tried)
+    return replace(outcome, exits_tried=cycle.exits_tried)
 
 
 def _read_input(
@@ -242,13 +251,13 @@ def _read_input(
     """Read the step input at a new snapshot, and the blocks in which balances changed. The order
     matters: each call uses what earlier calls stored (settlements, draw, anomalies).
     """
-    snapshot, own_readers = readers.reader.snapshot(), readers_with_progress(readers, cycle)
+    snapshot, cycle_readers = readers.reader.snapshot(), readers_with_progress(readers, cycle)
     changed_blocks = settle_mined(store, snapshot, lambda: readers.step_input_at(snapshot))
-    step_input = own_readers.step_input_at(snapshot)
+    step_input = cycle_readers.step_input_at(snapshot)
     for before_decision in records.BEFORE_DECISION:
-        step_input = before_decision(own_readers, store, step_input)
+        step_input = before_decision(cycle_readers, store, step_input)
     record_anomalies(store.budgets, store.balances, step_input)
-    step_input = confirm_prices(own_readers, step_input)
+    step_input = confirm_prices(cycle_readers, step_input)
     record_order_stages(store.orders, step_input.portfolio, step_input.history)
     return exclude_blocked_exits(step_input, cycle.skipped), changed_blocks
 
@@ -279,8 +288,12 @@ def _confirm_plan(ports: StepPorts, cycle: Cycle, outcome: StepOutcome) -> StepR
     end_purchase(ports.store, outcome)
     for after_decision in records.AFTER_DECISION:
         after_decision(ports.store, outcome)
-    if (earlier := cycle.confirmed) and not earlier.is_of_ended_process and not cycle.swapped:
-        require_exit_possible(earlier, outcome)
+    if (
+        (earlier_confirmation := cycle.confirmed)
+        and not earlier_confirmation.is_of_ended_process
+        and not cycle.swapped
+    ):
+        require_exit_possible(earlier_confirmation, outcome)
     if (plan := _plan_to_send(cycle, outcome)) is None:
         closed_outcome = close_step(ports.store, with_actions(cycle, outcome))
         return StepResult(cycle.end(CycleEnd.NOTHING_DUE), closed_outcome)
@@ -303,7 +316,7 @@ def _plan_to_send(cycle: Cycle, outcome: StepOutcome) -> Plan | None:
     plan = outcome.plan if outcome.kind is OutcomeKind.PLANNED else None
     if plan is None or (cycle.swapped and not plan.actions):
         return None
-    if any(part.leaves(plan) for part in cycle.layers):
+    if any(part.postpones(plan) for part in cycle.layers):
         return None
     return None if cycle.is_risk_reducing_only and not reduces_risk(outcome) else plan
 
@@ -312,24 +325,25 @@ def _with_other_exit(cycle: Cycle, token: str) -> Cycle | None:
     """Return the cycle before an exit other than the confirmed one, or before the rest after an
     exit, which are evaluated again and confirmed on their own; None if neither is due.
     """
-    if token and token in cycle.tried:
-        return cycle.leave_exit(
+    if token and token in cycle.exits_tried:
+        return cycle.after_exit(
             BlockedExit(token, evaluation.SOLD_IN_PART_REASON, evaluation.NO_ACTION_REMEDY)
         )
     if cycle.confirmed is None or cycle.confirmed.exit_token == token:
         return None
-    return cycle.leave_exit()
+    return cycle.after_exit()
 
 
 def _decline(ports: StepPorts, cycle: Cycle, outcome: StepOutcome) -> StepResult:
     """Skip an exit that was not confirmed; any other plan ends the cycle."""
-    unsent_text = f"not confirmed; {unsent_words(cycle.sent)} sent"
+    unsent_text = f"not confirmed; {unsent_phrase(cycle.sent)} sent"
     reason = "; ".join(filter(None, (outcome.reason, unsent_text)))
     declined_outcome = replace(outcome, kind=OutcomeKind.DECLINED, reason=reason)
     close_step(ports.store, declined_outcome)
     if outcome.decided.exit_token:
         return StepResult(
-            hold_exit(cycle, declined_outcome, evaluation.DECLINED_REASON), declined_outcome
+            skip_declined_exit(cycle, declined_outcome, evaluation.DECLINED_REASON),
+            declined_outcome,
         )
     return StepResult(cycle.end(CycleEnd.DECLINED), declined_outcome)
 

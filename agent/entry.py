@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import sys
 
-INTERRUPTED = 128 + 2
+EXIT_INTERRUPTED = 128 + 2
 
 
 def main() -> None:
@@ -15,5 +15,5 @@ def main() -> None:
         from agent.cli.main import main as run
     except KeyboardInterrupt:
         sys.stderr.write("Interrupted: nothing was begun.\n")
-        sys.exit(INTERRUPTED)
+        sys.exit(EXIT_INTERRUPTED)
     run()

@@ -36,7 +36,7 @@ means sent without success.
 """
 
 
-LONGEST_WORD, LONGEST_TEXT = 300, 8_000
+MAX_WORD_LENGTH, MAX_TEXT_LENGTH = 300, 8_000
 """Longest displayed word and text, because an error may quote anything from a file or a node."""
 
 
@@ -55,12 +55,14 @@ def printable_text(text: str) -> str:
             char if char.isprintable() or char == "\n" else char.encode("unicode_escape").decode()
             for char in text
         )
-    if len(printable) > LONGEST_WORD:
+    if len(printable) > MAX_WORD_LENGTH:
         printable = " ".join(
-            word if len(word) <= LONGEST_WORD else f"{word[: LONGEST_WORD - 1]}…"
+            word if len(word) <= MAX_WORD_LENGTH else f"{word[: MAX_WORD_LENGTH - 1]}…"
             for word in printable.split(" ")
         )
-    return printable if len(printable) <= LONGEST_TEXT else f"{printable[: LONGEST_TEXT - 1]}…"
+    return (
+        printable if len(printable) <= MAX_TEXT_LENGTH else f"{printable[: MAX_TEXT_LENGTH - 1]}…"
+    )
 
 
 class ErrorCode(StrEnum):

@@ -19,9 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]
+IndexArray = NDArray[np.intp]
 MAX_LIST_SIZE = 14
 """Number of unknowns up to which systems are solved in lists."""
-DECIMAL = Context(prec=40)
+DECIMAL_CONTEXT = Context(prec=40)
 """libmpdec calculates in integers: exp and ln are equal to 40 digits on every machine, then rounded
 to a float once.
 """
@@ -142,10 +143,14 @@ def exp(x: float) -> float:
 
 def log(x: float) -> float:
     """Return the natural logarithm of x > 0, rounded once."""
-    return float(DECIMAL.ln(Decimal(x)))
+    return float(DECIMAL_CONTEXT.ln(Decimal(x)))
 
 
 @lru_cache(maxsize=1024)
 def power(base: float, exponent: float) -> float:
     """Return base > 0 to any power, rounded once."""
-    return float(DECIMAL.exp(DECIMAL.multiply(DECIMAL.ln(Decimal(base)), Decimal(exponent))))
+    return float(
+        DECIMAL_CONTEXT.exp(
+            DECIMAL_CONTEXT.multiply(DECIMAL_CONTEXT.ln(Decimal(base)), Decimal(exponent))
+        )
+    )

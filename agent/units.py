@@ -222,13 +222,13 @@ def parse_share_bps(value: object, field: str) -> int:
     match = _SHARE.fullmatch(value.strip()) if isinstance(value, str) else None
     if match is None:
         share_text = str(value).strip()
-        why = "is not a share"
+        fault = "is not a share"
         if share_text.startswith("-"):
-            why = "is negative"
+            fault = "is negative"
         elif _BARE_NUMBER.fullmatch(share_text):
-            why = "has no unit"
+            fault = "has no unit"
 
-        raise ConfigError(f"{field}: {value!r} {why}", f"write {_as_percent(share_text)}")
+        raise ConfigError(f"{field}: {value!r} {fault}", f"write {_as_percent(share_text)}")
     bps = Fraction(Decimal(match[1])) * _BPS_OF_UNIT[match[2]]
     if bps.denominator != 1:
         raise ConfigError(
@@ -237,11 +237,11 @@ def parse_share_bps(value: object, field: str) -> int:
     return bps.numerator
 
 
-def _as_percent(text: str) -> str:
+def _as_percent(share_text: str) -> str:
     """Format the number of a text as percent and as basis points, for a remedy; an example if it
     has no number.
     """
-    match = _LEADING_NUMBER.match(text.removeprefix("-").replace(",", "."))
+    match = _LEADING_NUMBER.match(share_text.removeprefix("-").replace(",", "."))
     number = Decimal(match[0]) if match else Decimal("0.5")
     bps = number * 100 if number * 100 % 1 == 0 else number * BPS
     if bps % 1:
@@ -274,16 +274,16 @@ def proportional_shares(
 ) -> list[Fraction]:
     """Return shares within the bounds with sum `total`, in proportion to `weights`.
 
-    share = clip(scale · wanted, low, high), with the scale at which they add up to `total`. Raises
+    share = clip(scale · weight, low, high), with the scale at which they add up to `total`. Raises
     ValueError if no shares fit the bounds, or `weights` is all zero.
     """
     if any(weight < 0 for weight in weights) or not sum(low) <= total <= sum(high):
         raise ValueError("no shares fit the bounds")
     # The sum rises with the scale, and is linear between scales at which a share reaches a bound.
     breakpoints = {Fraction(0)}
-    for weight, least, most in zip(weights, low, high, strict=True):
+    for weight, low_bound, high_bound in zip(weights, low, high, strict=True):
         if weight:
-            breakpoints |= {Fraction(least) / weight, Fraction(most) / weight}
+            breakpoints |= {Fraction(low_bound) / weight, Fraction(high_bound) / weight}
     scales = sorted(breakpoints)
     for low_scale, high_scale in zip(scales, [*scales[1:], None], strict=True):
         if high_scale is not None and sum(_clipped(weights, low, high, high_scale)) < total:
@@ -310,8 +310,8 @@ def bounded_bps(
     Ties go to the earlier entry. Shares outside the bounds are clipped.
     """
     clipped_shares = [
-        min(max(share, Fraction(least)), Fraction(most))
-        for share, least, most in zip(shares, low, high, strict=True)
+        min(max(share, Fraction(low_bound)), Fraction(high_bound))
+        for share, low_bound, high_bound in zip(shares, low, high, strict=True)
     ]
     whole_bps = [floor_int(share) for share in clipped_shares]
     while (missing := total - sum(whole_bps)) != 0:
@@ -330,8 +330,8 @@ def _clipped(
     weights: Sequence[Fraction], low: Sequence[int], high: Sequence[int], scale: Fraction
 ) -> list[Fraction]:
     return [
-        min(max(weight * scale, Fraction(least)), Fraction(most))
-        for weight, least, most in zip(weights, low, high, strict=True)
+        min(max(weight * scale, Fraction(low_bound)), Fraction(high_bound))
+        for weight, low_bound, high_bound in zip(weights, low, high, strict=True)
     ]
 
 
@@ -339,7 +339,7 @@ _YEAR_10000_S = 253_402_300_800
 """Unix time at which the year 10000 begins, which datetime cannot represent."""
 
 
-_UNITS_S = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
+_DURATION_UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
 
 _SECONDS = re.compile(r"(?<![\w.,:-])([0-9]{2,9}) s\b")
@@ -381,9 +381,9 @@ def format_time(at_s: int) -> str:
 
 def format_duration(seconds: int) -> str:
     """Format a number of seconds in at most two units, rounded down: 93,784 -> "1 d 2 h"."""
-    parts, rest_s = [], seconds
-    for size, unit in _UNITS_S:
+    texts, rest_s = [], seconds
+    for size, unit in _DURATION_UNITS:
         count, rest_s = divmod(rest_s, size)
         if count:
-            parts.append(f"{count} {unit}")
-    return " ".join(parts[:2]) or "0 s"
+            texts.append(f"{count} {unit}")
+    return " ".join(texts[:2]) or "0 s"

@@ -198,7 +198,7 @@ def measure_step(times: Floats, table: Floats, kernel_prices: KernelPrices) -> d
     return {
         "step_s": round(clock_s, 3),
         "step_processor_s": round(busy_s, 3),
-        "step_looked": result.evaluated,
+        "step_looked": result.evaluated_bars,
         "kernel_off_the_step": difference,
     }
 

@@ -100,7 +100,9 @@ def quality(problems: Iterable[StepInput]) -> Quality:
         )
         for name, method in OTHERS.items():
             draft = method(step, decision)
-            advantage = our_value - objective(step, decision, draft.delta) + draft.cost(problem).gas
+            advantage = (
+                our_value - objective(step, decision, draft.delta_raw) + draft.cost(problem).gas
+            )
             result.better[name].append(
                 float(advantage / max(turnover, Fraction(1)) * BPS) if turnover else 0.0
             )

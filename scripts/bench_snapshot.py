@@ -1,5 +1,5 @@
-"""Requests and time of one snapshot on a local anvil, compared with the same reads by plain web3, one
-call at a time.
+"""Requests and time of one snapshot on a local anvil, compared with the same reads by plain web3,
+one call at a time.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from agent.artifacts import npm_artifact, own_artifact
 from agent.chain.providers.endpoint import EndpointProvider
 from agent.chain.snapshot import ChainReader
 from agent.chain.tokens import read_tokens
-from agent.chain.watch import LEAST_WINDOW_BPS, PoolKind, PoolRef, SnapshotScope, window_ticks
+from agent.chain.watch import MIN_WINDOW_BPS, PoolKind, PoolRef, SnapshotScope, window_ticks
 from agent.localchain import LocalChain, open_anvil
 from agent.model import Snapshot
 from agent.venues.discovery import UniswapV2, UniswapV3, discover_pools
@@ -99,7 +99,7 @@ def pool_one_by_one(w3: Web3, scope: SnapshotScope, pool: PoolRef) -> Any:
     tick = functions.slot0().call()[1]
     functions.liquidity().call()
     functions.observe([scope.twap_window_s, 0]).call()
-    window = window_ticks(max(scope.impact_bps, LEAST_WINDOW_BPS))
+    window = window_ticks(max(scope.impact_bps, MIN_WINDOW_BPS))
     ticks = []
     for word in range(
         (tick - window) // pool.tick_spacing >> 8, ((tick + window) // pool.tick_spacing >> 8) + 1

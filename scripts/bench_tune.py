@@ -68,8 +68,8 @@ def timed(
     began_s = time.perf_counter()
     run_count = len(list(run_job(job, job.chunks())))
     duration_s = time.perf_counter() - began_s
-    if run_count != len(job.runs):
-        raise SystemExit(f"{run_count} of {len(job.runs)} runs were done")
+    if run_count != len(job.choices):
+        raise SystemExit(f"{run_count} of {len(job.choices)} runs were done")
     return duration_s
 
 
@@ -125,7 +125,7 @@ def main() -> None:
                 durations.append(timed(run_job_by_workers[workers], job))
             load.append(os.getloadavg()[0])
     result = {
-        "runs": len(job.runs),
+        "runs": len(job.choices),
         "bars": options.bars,
         "cores": available_cores(),
         "one_worker_s": [round(number, 2) for number in times[1]],

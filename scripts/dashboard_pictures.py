@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from playwright.sync_api import Browser, sync_playwright
 
 from agent.app.agent import open_agent
-from agent.app.local import SMALL_WORLD, START_USD, TARGETS, fund
+from agent.app.local import DEMO_START_USD, DEMO_TARGETS, SMALL_WORLD, fund
 from agent.app.paper import always_confirm
 from agent.app.start.setup import pin_all
 from agent.config.load import load_config
@@ -79,10 +79,10 @@ def rebalanced_config() -> Iterator[Path]:
         tempfile.TemporaryDirectory() as folder,
         open_anvil(world=replace(SMALL_WORLD, tokens=tokens), now_s=began_s) as chain,
     ):
-        fund(chain, START_USD)
+        fund(chain, DEMO_START_USD)
         chain.set_native(GAS_WEI)
         config = Path(folder) / "trimtab.toml"
-        config.write_text(chain.config_text(targets=TARGETS), encoding="utf-8")
+        config.write_text(chain.config_text(targets=DEMO_TARGETS), encoding="utf-8")
         loaded = load_config(config)
         pin_all(loaded)
         with open_agent(loaded, clock=chain.clock) as agent:

@@ -25,7 +25,7 @@ import tomlkit
 
 from agent import app as api
 from agent.app.documents import plans
-from agent.app.documents.status import status
+from agent.app.documents.status import status_document
 from agent.app.start.setup import pin_all
 from agent.chain.providers.endpoint import EndpointProvider
 from agent.cli.display.terminal import format_stage, note
@@ -137,12 +137,12 @@ def run(config: Path, upstream: str, native: str) -> dict:
         )
         pin_all(loaded)
         with api.open_agent(loaded) as agent:
-            status_before = status(agent.status())
+            status_before = status_document(agent.status())
             outcome = agent.rebalance(
                 send=True, confirm=lambda _: True, progress=lambda stage: note(format_stage(stage))
             )
-            rebalance = plans.rebalance(outcome, agent.realised(outcome))
-            status_after = status(agent.status())
+            rebalance = plans.rebalance_document(outcome, agent.realised(outcome))
+            status_after = status_document(agent.status())
     return {"before": status_before, "rebalance": rebalance, "after": status_after}
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from agent.app.research.past_results import computed_template_result
-from agent.app.start.past_results import STORED
+from agent.app.start.past_results import RESULTS_FILE
 from agent.config.writing.portfolio_templates import PORTFOLIO_TEMPLATES
 
 
@@ -24,9 +24,9 @@ def main() -> int:
     }
     text = json.dumps(results, indent=1) + "\n"
     if "--write" in sys.argv:
-        STORED.write_text(text, encoding="utf-8")
+        RESULTS_FILE.write_text(text, encoding="utf-8")
         return 0
-    return int(STORED.read_text(encoding="utf-8") != text)
+    return int(RESULTS_FILE.read_text(encoding="utf-8") != text)
 
 
 if __name__ == "__main__":

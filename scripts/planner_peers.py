@@ -60,9 +60,9 @@ class Continuous:
             [
                 pool_edge.source,
                 pool_edge.target,
-                pool_edge.offer.real.keep,
-                pool_edge.offer.real.roots.tolist(),
-                pool_edge.offer.real.depths[:-1].tolist(),
+                pool_edge.curves.real.fee_factor,
+                pool_edge.curves.real.roots.tolist(),
+                pool_edge.curves.real.depths[:-1].tolist(),
             ]
             for pool_edge in self.market.pool_edges
         ]
@@ -107,7 +107,7 @@ def slsqp(problem: Continuous) -> Timed:
     """Solve by SLSQP, with one variable per direction of a pool, one per token for its distance from
     the target, and exact derivatives.
     """
-    curves = [pool_edge.offer.real for pool_edge in problem.market.pool_edges]
+    curves = [pool_edge.curves.real for pool_edge in problem.market.pool_edges]
     token_pairs = [(pool_edge.source, pool_edge.target) for pool_edge in problem.market.pool_edges]
     holdings_before, shares, price = (
         problem.search.held,
@@ -122,7 +122,7 @@ def slsqp(problem: Continuous) -> Timed:
             token_pairs, curves, x[:curve_count], strict=True
         ):
             holdings[source] -= amount_in
-            holdings[target] += curve.pays(amount_in)
+            holdings[target] += curve.output_for(amount_in)
         return holdings
 
     def holdings_slope(x: np.ndarray) -> np.ndarray:
@@ -172,12 +172,14 @@ def slsqp(problem: Continuous) -> Timed:
 
 def marginal_output(curve: Any, amount_in: float) -> float:
     """Return the marginal output after `amount_in`."""
-    net = amount_in * curve.keep
+    net = amount_in * curve.fee_factor
     k = int(np.searchsorted(curve.net_in, net, side="right")) - 1
     depth, root = float(curve.depths[k]), float(curve.roots[k])
     if depth <= 0:
         return 0.0
-    return float(curve.keep * (root / (1 + root * (net - float(curve.net_in[k])) / depth)) ** 2)
+    return float(
+        curve.fee_factor * (root / (1 + root * (net - float(curve.net_in[k])) / depth)) ** 2
+    )
 
 
 def cvxpy_clarabel(problems: Sequence[Continuous], folder: Path) -> list[Timed]:

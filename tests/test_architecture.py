@@ -133,7 +133,7 @@ def may_differ(every: Sequence[ast.AST]) -> list[str]:
     used = {alias.name for node in every if isinstance(node, ast.Import) for alias in node.names}
     parts = [node for node in every if isinstance(node, ast.ImportFrom) and node.module]
     used |= {f"{node.module}.{alias.name}" for node in parts for alias in node.names}
-    floats = "numpy" in used or any(name.startswith("agent.floats.") for name in used - {"agent.floats.DECIMAL"})
+    floats = "numpy" in used or any(name.startswith("agent.floats.") for name in used - {"agent.floats.DECIMAL_CONTEXT"})
     floats |= any(isinstance(node, ast.Attribute) and node.attr in {"sqrt", "fsum"} and ast.unparse(node.value) == "math" for node in every)
     found = [name for name in used if name.split(".")[0] in IN_BLAS_OR_LIBM]
     for node in every:

@@ -1,5 +1,5 @@
-"""Ledger entries of transactions and external transfers. In each entry the
-postings of a token sum to zero.
+"""Ledger entries of transactions and external transfers. In each entry the postings of a token sum
+to zero.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ def to_quanta(value: Value) -> int:
     return quotient if remainder == 0 else round(value * QUANTA_PER_UNIT)
 
 
-def from_quanta(number: int) -> Value:
+def from_quanta(quanta: int) -> Value:
     """Return the value of a number of quanta."""
-    return Fraction(number, QUANTA_PER_UNIT)
+    return Fraction(quanta, QUANTA_PER_UNIT)
 
 
 def exact_sum(values: Iterable[Value]) -> Value:
@@ -52,25 +52,25 @@ def exact_sum(values: Iterable[Value]) -> Value:
     return from_quanta(quanta) + off_grid
 
 
-def prorated_value(value: Value, raw: int, of_raw: int) -> Value:
-    """Return value · raw / of_raw, rounded down to the grid. The remainder, `value` minus the
+def prorated_value(value: Value, raw: int, whole_raw: int) -> Value:
+    """Return value · raw / whole_raw, rounded down to the grid. The remainder, `value` minus the
     result, is exact.
     """
-    return Fraction(floor_int(value * raw / of_raw * QUANTA_PER_UNIT), QUANTA_PER_UNIT)
+    return Fraction(floor_int(value * raw / whole_raw * QUANTA_PER_UNIT), QUANTA_PER_UNIT)
 
 
-def split_quanta(number: int, weights: list[int]) -> list[int]:
-    """Split a number by non-negative weights into parts rounded down; equal parts if all weights
-    are zero. The last part with a positive weight takes the remainder.
+def split_quanta(quanta: int, weights: list[int]) -> list[int]:
+    """Split quanta by non-negative weights into parts rounded down; equal parts if all weights are
+    zero. The last part with a positive weight takes the remainder.
     """
     if len(weights) == 1:
-        return [number]
+        return [quanta]
     weight_sum = sum(weights)
     if weight_sum == 0:
         weights, weight_sum = [1] * len(weights), len(weights)
-    parts = [number * weight // weight_sum for weight in weights]
+    parts = [quanta * weight // weight_sum for weight in weights]
     last_index = max(index for index, weight in enumerate(weights) if weight > 0)
-    parts[last_index] += number - sum(parts)
+    parts[last_index] += quanta - sum(parts)
     return parts
 
 
@@ -142,7 +142,7 @@ def trade_entry(
     Amounts paid include the pool fees, in the input token of each leg; fees are posted separately.
     """
     builder = EntryBuilder(prices)
-    for token, raw in counted_moves(transaction.moved, ledger_tokens).items():
+    for token, raw in ledger_moves(transaction.moved, ledger_tokens).items():
         builder.move(WALLET, TRADING, token, raw)
     for token, raw in sorted(fees.items()):
         builder.move(FEES, TRADING, token, raw)
@@ -155,7 +155,7 @@ def payout_entry(
 ) -> Entry:
     """Return the entry of a payout to an address of the owner."""
     builder = EntryBuilder(prices)
-    for token, raw in counted_moves(transaction.moved, ledger_tokens).items():
+    for token, raw in ledger_moves(transaction.moved, ledger_tokens).items():
         builder.move(WALLET, WITHDRAWALS, token, raw)
     return builder.entry(transaction, EntryKind.PAYOUT, ledger_tokens)
 
@@ -168,7 +168,7 @@ def provision_entry(
 ) -> Entry:
     """Return the entry of tokens moved into a liquidity position."""
     builder = EntryBuilder(prices)
-    for token, raw in counted_moves(transaction.moved, ledger_tokens).items():
+    for token, raw in ledger_moves(transaction.moved, ledger_tokens).items():
         builder.move(WALLET, f"{LP}:{position}", token, raw)
     return builder.entry(transaction, EntryKind.PROVIDE, ledger_tokens)
 
@@ -189,7 +189,7 @@ def withdrawal_entry(
     sign in both tokens.
     """
     builder = EntryBuilder(prices)
-    changes_raw = counted_moves(transaction.moved, ledger_tokens)
+    changes_raw = ledger_moves(transaction.moved, ledger_tokens)
     tokens = sorted({*changes_raw, *(token for token in principal if token in ledger_tokens)})
     remainders_raw = {}
     for token in tokens:
@@ -220,7 +220,7 @@ def external_entry(
     """Return the entry of a wallet transaction that is not in the journal, gas included. Tokens
     both sent and received make it a manual exchange.
     """
-    changes_raw = counted_moves(moved_raw, ledger_tokens)
+    changes_raw = ledger_moves(moved_raw, ledger_tokens)
     is_exchange = min(changes_raw.values(), default=0) < 0 < max(changes_raw.values(), default=0)
     builder = EntryBuilder(prices)
     for token, raw in changes_raw.items():
@@ -232,15 +232,15 @@ def external_entry(
     return builder.entry(transaction, EntryKind.EXTERNAL, ledger_tokens)
 
 
-def transfer_entry(flow: ExternalTransfer) -> Entry:
+def transfer_entry(transfer: ExternalTransfer) -> Entry:
     """Return the entry of an external transfer, posted by kind and valued when it was found."""
-    kind, account = _TRANSFER_ACCOUNTS[flow.kind]
-    value = None if flow.value is None else quantize(flow.value)
+    kind, account = _TRANSFER_ACCOUNTS[transfer.kind]
+    value = None if transfer.value is None else quantize(transfer.value)
     postings = (
-        Posting(WALLET, flow.token, flow.delta_raw, value),
-        Posting(account, flow.token, -flow.delta_raw, _negated(value)),
+        Posting(WALLET, transfer.token, transfer.delta_raw, value),
+        Posting(account, transfer.token, -transfer.delta_raw, _negated(value)),
     )
-    return Entry(f"flow {flow.id}", kind, flow.block, flow.chain_s, "", "", postings)
+    return Entry(f"flow {transfer.id}", kind, transfer.block, transfer.chain_s, "", "", postings)
 
 
 def opening_entry(opening: LedgerOpening) -> Entry:
@@ -250,8 +250,8 @@ def opening_entry(opening: LedgerOpening) -> Entry:
         Posting(account, opening.token, opening.raw, opening.value),
         Posting(OPENING, opening.token, -opening.raw, _negated(opening.value)),
     )
-    name = f"opening {opening.place or 'wallet'} {opening.token}"
-    return Entry(name, EntryKind.OPENING, opening.block, opening.chain_s, "", "", postings)
+    entry_id = f"opening {opening.place or 'wallet'} {opening.token}"
+    return Entry(entry_id, EntryKind.OPENING, opening.block, opening.chain_s, "", "", postings)
 
 
 def unbalanced_tokens(entry: Entry) -> tuple[str, ...]:
@@ -309,8 +309,8 @@ class EntryBuilder:
         )
 
 
-def counted_moves(moved_raw: RawAmounts, ledger_tokens: Collection[str]) -> dict[str, int]:
-    """Return the changes of counted tokens, base units, in a canonical order."""
+def ledger_moves(moved_raw: RawAmounts, ledger_tokens: Collection[str]) -> dict[str, int]:
+    """Return the changes of tokens that are in the ledger, base units, in a canonical order."""
     return {
         token: raw for token, raw in sorted(moved_raw.items()) if token in ledger_tokens and raw
     }

@@ -19,7 +19,7 @@ from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 from itertools import accumulate
 
-from agent.accounting import entries as book
+from agent.accounting import entries as accounts
 from agent.accounting.futures import FuturesUnits
 from agent.accounting.tax_lots import Rate, TaxLotRun, identity_rate
 from agent.errors import ConfigError
@@ -43,26 +43,26 @@ TRADE_LOCATION, TRANSFER_LOCATION = "uniswap", "blockchain"
 """rotki's locations of swaps, and of all other events."""
 ETHER_CHAINS = frozenset({1, 10, 8_453, 42_161, 59_144, 534_352})
 """Chains whose native coin is ether, which rotki calls ETH."""
-_EVENTS = {
-    book.OPENING: ("Deposit", "Deposit"),
-    book.DEPOSITS: ("Deposit", "Withdrawal"),
-    book.WITHDRAWALS: ("Deposit", "Withdrawal"),
-    book.UNEXPLAINED: ("Deposit", "Withdrawal"),
-    book.GIFTS: ("Income", "Loss"),
-    book.REBASES: ("Income", "Loss"),
-    book.LP_INCOME: ("Income", "Loss"),
-    book.LOSSES: ("Income", "Loss"),
-    book.LP_LOSSES: ("Income", "Loss"),
+_EVENT_TYPES = {
+    accounts.OPENING: ("Deposit", "Deposit"),
+    accounts.DEPOSITS: ("Deposit", "Withdrawal"),
+    accounts.WITHDRAWALS: ("Deposit", "Withdrawal"),
+    accounts.UNEXPLAINED: ("Deposit", "Withdrawal"),
+    accounts.GIFTS: ("Income", "Loss"),
+    accounts.REBASES: ("Income", "Loss"),
+    accounts.LP_INCOME: ("Income", "Loss"),
+    accounts.LOSSES: ("Income", "Loss"),
+    accounts.LP_LOSSES: ("Income", "Loss"),
 }
 """rotki's event types by account, for increases and for decreases."""
 CsvRow = tuple[str, ...]
-Decimals = Callable[[str], int]
+DecimalsOf = Callable[[str], int]
 
 
 class RotkiAssets:
     """Names of assets in rotki: CAIP-19 for tokens of an EVM chain, `native` for native coin."""
 
-    def __init__(self, chain_id: int, native: str, decimals: Decimals) -> None:
+    def __init__(self, chain_id: int, native: str, decimals: DecimalsOf) -> None:
         self.chain_id, self.native, self._decimals = chain_id, native, decimals
 
     def name(self, token: str) -> str:
@@ -82,9 +82,11 @@ def rotki_trades(entries: Iterable[Entry], assets: RotkiAssets) -> Iterator[CsvR
     """
     written_keys: set[CsvRow] = set()
     for entry in entries:
-        fee_raw = _gas(entry)
-        for (spent_token, spent_raw), (received_token, received_raw) in _pairs(entry)[0]:
-            fee = (assets.amount(NATIVE, fee_raw), assets.name(NATIVE)) if fee_raw else ("", "")
+        gas_wei = _gas_wei(entry)
+        for (spent_token, spent_raw), (received_token, received_raw) in _exchange_pairs(entry)[0]:
+            fee_cells = (
+                (assets.amount(NATIVE, gas_wei), assets.name(NATIVE)) if gas_wei else ("", "")
+            )
             amounts = (
                 assets.name(spent_token),
                 assets.name(received_token),
@@ -95,8 +97,8 @@ def rotki_trades(entries: Iterable[Entry], assets: RotkiAssets) -> Iterator[CsvR
             while (*amounts, str(at_ms)) in written_keys:
                 at_ms += 1
             written_keys.add((*amounts, str(at_ms)))
-            yield (TRADE_LOCATION, *amounts, *fee, _description(entry), str(at_ms))
-            fee_raw = 0
+            yield (TRADE_LOCATION, *amounts, *fee_cells, _description(entry), str(at_ms))
+            gas_wei = 0
 
 
 def rotki_events(entries: Iterable[Entry], assets: RotkiAssets) -> Iterator[CsvRow]:
@@ -105,12 +107,12 @@ def rotki_events(entries: Iterable[Entry], assets: RotkiAssets) -> Iterator[CsvR
     """
     futures_units = FuturesUnits()
     for entry in entries:
-        pairs, dust = _pairs(entry)
-        fee_raw = 0 if pairs else _gas(entry)
+        pairs, dust = _exchange_pairs(entry)
+        gas_wei = 0 if pairs else _gas_wei(entry)
         events = [
-            (_EVENTS[posting.account][posting.raw > 0], posting.token, posting.raw)
+            (_EVENT_TYPES[posting.account][posting.raw > 0], posting.token, posting.raw)
             for posting in entry.postings
-            if posting.account in _EVENTS and posting.raw
+            if posting.account in _EVENT_TYPES and posting.raw
         ]
         events += [("Income" if raw > 0 else "Loss", token, raw) for token, raw in dust]
         events += [
@@ -118,24 +120,26 @@ def rotki_events(entries: Iterable[Entry], assets: RotkiAssets) -> Iterator[CsvR
             for result in futures_units.results(entry)
             if (raw := result[1])
         ]
-        for event, token, raw in events:
-            fee = (assets.amount(NATIVE, fee_raw), assets.name(NATIVE)) if fee_raw else ("", "")
+        for event_type, token, raw in events:
+            fee_cells = (
+                (assets.amount(NATIVE, gas_wei), assets.name(NATIVE)) if gas_wei else ("", "")
+            )
             yield (
-                event,
+                event_type,
                 TRANSFER_LOCATION,
                 assets.name(token),
                 assets.amount(token, raw),
-                *fee,
+                *fee_cells,
                 _description(entry),
                 _milliseconds(entry),
             )
-            fee_raw = 0
-        if fee_raw:
+            gas_wei = 0
+        if gas_wei:
             yield (
                 "Spend",
                 TRANSFER_LOCATION,
                 assets.name(NATIVE),
-                assets.amount(NATIVE, fee_raw),
+                assets.amount(NATIVE, gas_wei),
                 "",
                 "",
                 _description(entry),
@@ -143,11 +147,13 @@ def rotki_events(entries: Iterable[Entry], assets: RotkiAssets) -> Iterator[CsvR
             )
 
 
-Side = tuple[str, int]
+TokenAmount = tuple[str, int]
 """A token and its base units."""
 
 
-def _pairs(entry: Entry) -> tuple[list[tuple[Side, Side]], list[Side]]:
+def _exchange_pairs(
+    entry: Entry,
+) -> tuple[list[tuple[TokenAmount, TokenAmount]], list[TokenAmount]]:
     """Return the exchange of an entry as pairs (given, received), cut by value, and signed amounts
     without a counterpart.
 
@@ -159,7 +165,7 @@ def _pairs(entry: Entry) -> tuple[list[tuple[Side, Side]], list[Side]]:
     values: dict[str, Fraction] = {}
     for posting in entry.postings:
         token, value = posting.token, posting.value or Fraction(0)
-        if posting.account in (book.TRADING, book.FEES):
+        if posting.account in (accounts.TRADING, accounts.FEES):
             net_raw[token] = net_raw.get(token, 0) - posting.raw
             values[token] = values.get(token, Fraction(0)) - value
     spent, received = (
@@ -193,17 +199,17 @@ def _pairs(entry: Entry) -> tuple[list[tuple[Side, Side]], list[Side]]:
 
 
 def _pieces(
-    spent: list[Side], received: list[Side], values: dict[str, Fraction]
+    spent: list[TokenAmount], received: list[TokenAmount], values: dict[str, Fraction]
 ) -> Iterator[tuple[str, str, int, int]]:
     """Yield (given, received, base units given, base units received) of each piece; each side sums
     to its total.
     """
-    ends_in, ends_out = (_ends(side, values) for side in (spent, received))
+    ends_in, ends_out = (_segment_ends(side, values) for side in (spent, received))
     index_in = index_out = used_in_raw = used_out_raw = 0
     while index_in < len(spent) and index_out < len(received):
         end = min(ends_in[index_in], ends_out[index_out])
-        raw_in = _cut(spent, ends_in, index_in, end) - used_in_raw
-        raw_out = _cut(received, ends_out, index_out, end) - used_out_raw
+        raw_in = _raw_up_to(spent, ends_in, index_in, end) - used_in_raw
+        raw_out = _raw_up_to(received, ends_out, index_out, end) - used_out_raw
         yield spent[index_in][0], received[index_out][0], raw_in, raw_out
         used_in_raw, used_out_raw = used_in_raw + raw_in, used_out_raw + raw_out
         if end == ends_in[index_in]:
@@ -212,28 +218,28 @@ def _pieces(
             index_out, used_out_raw = index_out + 1, 0
 
 
-def _ends(side: list[Side], values: dict[str, Fraction]) -> list[Fraction]:
+def _segment_ends(amounts: list[TokenAmount], values: dict[str, Fraction]) -> list[Fraction]:
     """Return the end of each token's segment of [0, 1], by value; equal segments if a price is
     missing.
     """
-    sizes = [abs(values[token]) for token, _ in side]
+    sizes = [abs(values[token]) for token, _ in amounts]
     if not all(sizes):
-        sizes = [Fraction(1)] * len(side)
+        sizes = [Fraction(1)] * len(amounts)
     size_sum = sum(sizes, Fraction(0))
     return [total / size_sum for total in accumulate(sizes)]
 
 
-def _cut(side: list[Side], ends: list[Fraction], index: int, end: Fraction) -> int:
+def _raw_up_to(amounts: list[TokenAmount], ends: list[Fraction], index: int, end: Fraction) -> int:
     """Return the base units of a token up to `end`; all of them at the end of its segment."""
-    raw = abs(side[index][1])
+    raw = abs(amounts[index][1])
     if end == ends[index]:
         return raw
     segment_start = ends[index - 1] if index else Fraction(0)
     return floor_int(raw * (end - segment_start) / (ends[index] - segment_start))
 
 
-def _gas(entry: Entry) -> int:
-    return sum(posting.raw for posting in entry.postings if posting.account == book.GAS)
+def _gas_wei(entry: Entry) -> int:
+    return sum(posting.raw for posting in entry.postings if posting.account == accounts.GAS)
 
 
 def _description(entry: Entry) -> str:
@@ -246,7 +252,7 @@ def _milliseconds(entry: Entry) -> str:
 
 
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
-_STARTS_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "|", "%")
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "|", "%")
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,10 +295,10 @@ def export_tables(
     `currency`.
     """
     return (
-        _ledger(entries, names),
-        _disposals(run, names, currency),
-        _lots(run, names, currency),
-        _values(valuations, names),
+        _ledger_table(entries, names),
+        _disposals_table(run, names, currency),
+        _lots_table(run, names, currency),
+        _values_table(valuations, names),
     )
 
 
@@ -301,7 +307,7 @@ def escape_formula(text: str) -> str:
     and prefix an apostrophe if needed.
     """
     plain_text = "".join(" " if ord(char) < 32 or 127 <= ord(char) < 160 else char for char in text)
-    if text.startswith(_STARTS_FORMULA) and not _NUMBER.fullmatch(text):
+    if text.startswith(_FORMULA_STARTS) and not _NUMBER.fullmatch(text):
         return f"'{plain_text}"
     return plain_text
 
@@ -311,7 +317,7 @@ def format_utc(at_s: int) -> str:
     return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _ledger(entries: Iterable[Entry], names: TokenNames) -> ExportTable:
+def _ledger_table(entries: Iterable[Entry], names: TokenNames) -> ExportTable:
     columns = (
         "time",
         "block",
@@ -351,7 +357,7 @@ def _ledger(entries: Iterable[Entry], names: TokenNames) -> ExportTable:
     return ExportTable("ledger", columns, tuple(rows))
 
 
-def _disposals(run: TaxLotRun, names: TokenNames, currency: str) -> ExportTable:
+def _disposals_table(run: TaxLotRun, names: TokenNames, currency: str) -> ExportTable:
     columns = (
         "time",
         "entry",
@@ -387,7 +393,7 @@ def _disposals(run: TaxLotRun, names: TokenNames, currency: str) -> ExportTable:
     return ExportTable("disposals", columns, tuple(rows))
 
 
-def _lots(run: TaxLotRun, names: TokenNames, currency: str) -> ExportTable:
+def _lots_table(run: TaxLotRun, names: TokenNames, currency: str) -> ExportTable:
     columns = ("acquired", "token", "address", "amount", "cost", "currency")
     rows = [
         (
@@ -398,12 +404,12 @@ def _lots(run: TaxLotRun, names: TokenNames, currency: str) -> ExportTable:
             value_text(lot.cost, names.numeraire.decimals),
             currency,
         )
-        for lot in run.open()
+        for lot in run.open_lots()
     ]
     return ExportTable("lots", columns, tuple(rows))
 
 
-def _values(valuations: Sequence[Valuation], names: TokenNames) -> ExportTable:
+def _values_table(valuations: Sequence[Valuation], names: TokenNames) -> ExportTable:
     """Return one row per valuation and token; with a margin account also the column `in_margin`."""
     has_margin = any(valuation.collateral is not None for valuation in valuations)
     columns = (
@@ -477,13 +483,13 @@ class RateTable:
 
     def at(self, at_s: int) -> Fraction:
         """Return the last rate at or before a chain time. Raises ConfigError before the first."""
-        number = bisect_right(self.times, at_s)
-        if number == 0:
+        earlier_count = bisect_right(self.times, at_s)
+        if earlier_count == 0:
             day = datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%d")
             raise ConfigError(
                 f"{self.name}: no rate at or before {day}", "add earlier lines: time,rate"
             )
-        return self.rates[number - 1]
+        return self.rates[earlier_count - 1]
 
     def age_s(self, at_s: int) -> int:
         """Return the rate's age at a chain time, in seconds. Raises ConfigError as `at` does."""
@@ -501,20 +507,22 @@ def parse_rates(name: str, lines: Iterable[str]) -> RateTable:
     Unix seconds. Raises ConfigError with the line number.
     """
     rates: list[tuple[int, Fraction]] = []
-    for number, line in enumerate(lines, 1):
+    for line_number, line in enumerate(lines, 1):
         row = next(csv.reader([line.strip().lstrip("\ufeff")]), [])
         cells = [cell.strip() for cell in row]
-        if (number == 1 and cells == ["time", "rate"]) or not any(cells):
+        if (line_number == 1 and cells == ["time", "rate"]) or not any(cells):
             continue
-        if number == 1 or len(cells) != 2 or number > MAX_RATE_LINES:
+        if line_number == 1 or len(cells) != 2 or line_number > MAX_RATE_LINES:
             raise ConfigError(
-                f"{name}: line {number} is not time,rate",
+                f"{name}: line {line_number} is not time,rate",
                 "write a header line time,rate and then lines such as 2026-01-31,0.92",
             )
-        rates.append((_time(name, number, cells[0]), _rate(name, number, cells[1])))
+        rates.append(
+            (_parse_time(name, line_number, cells[0]), _parse_rate(name, line_number, cells[1]))
+        )
         if len(rates) > 1 and rates[-1][0] <= rates[-2][0]:
             raise ConfigError(
-                f"{name}: line {number} is not later than the previous line",
+                f"{name}: line {line_number} is not later than the previous line",
                 "sort the table by time, one line per time",
             )
     if not rates:
@@ -525,27 +533,27 @@ def parse_rates(name: str, lines: Iterable[str]) -> RateTable:
     return RateTable(name, tuple(at_s for at_s, _ in rates), tuple(rate for _, rate in rates))
 
 
-def _time(name: str, number: int, text: str) -> int:
+def _parse_time(name: str, line_number: int, text: str) -> int:
     if text.isdecimal() and len(text) <= 11 and int(text) >= MIN_UNIX_S:
         return int(text)
     try:
         time = datetime.fromisoformat(text)
     except ValueError:
         raise ConfigError(
-            f"{name}: line {number}: {text[:40]!r} is not a time",
+            f"{name}: line {line_number}: {text[:40]!r} is not a time",
             "write 2026-01-31, 2026-01-31T12:00:00Z or Unix seconds",
         ) from None
     return int((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp())
 
 
-def _rate(name: str, number: int, text: str) -> Fraction:
+def _parse_rate(name: str, line_number: int, text: str) -> Fraction:
     try:
         rate = Decimal(text)
     except InvalidOperation:
         rate = Decimal(0)
     if not rate.is_finite() or rate <= 0 or len(text) > 40 or abs(rate.adjusted()) > 30:
         raise ConfigError(
-            f"{name}: line {number}: {text[:40]!r} is not a rate above zero",
+            f"{name}: line {line_number}: {text[:40]!r} is not a rate above zero",
             "write reporting units per numeraire coin, such as 0.92",
         )
     return Fraction(rate)

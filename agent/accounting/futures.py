@@ -97,18 +97,18 @@ def futures_changes(
             False,
         ):
             index += 1
-        begin_index = index
+        first_index = index
         while index < len(ordered_entries) and order_key(ordered_entries[index]) <= (
             end.block,
             False,
         ):
             index += 1
         if start.collateral is not None or end.collateral is not None:
-            changes.append(_change(start, end, ordered_entries[begin_index:index]))
+            changes.append(_futures_change(start, end, ordered_entries[first_index:index]))
     return tuple(changes)
 
 
-def summed(changes: Iterable[FuturesChange]) -> FuturesProfit:
+def sum_changes(changes: Iterable[FuturesChange]) -> FuturesProfit:
     """Return the sums of changes."""
     changes, zero = tuple(changes), Fraction(0)
     return FuturesProfit(
@@ -138,19 +138,22 @@ def futures_lines(entries: Iterable[Entry]) -> FuturesLines | None:
     for futures_entry in (entry.futures for entry in entries):
         if futures_entry is None or not (futures_entry.fills or futures_entry.funding):
             continue
-        has_events, rate = True, (futures_entry.price or Fraction(0)) / futures_entry.settlement_raw
-        fees += sum(fill.fee_raw for fill in futures_entry.fills) * rate
-        realised += sum(fill.realised_raw for fill in futures_entry.fills) * rate
-        funding += sum(payment.paid_raw for payment in futures_entry.funding) * rate
+        has_events, price_per_quote = (
+            True,
+            (futures_entry.price or Fraction(0)) / futures_entry.settlement_raw,
+        )
+        fees += sum(fill.fee_raw for fill in futures_entry.fills) * price_per_quote
+        realised += sum(fill.realised_raw for fill in futures_entry.fills) * price_per_quote
+        funding += sum(payment.paid_raw for payment in futures_entry.funding) * price_per_quote
     return FuturesLines(fees, funding, realised) if has_events else None
 
 
-def _change(start: Valuation, end: Valuation, entries: Sequence[Entry]) -> FuturesChange:
+def _futures_change(start: Valuation, end: Valuation, entries: Sequence[Entry]) -> FuturesChange:
     holding = end.collateral or start.collateral
     if holding is None:
         raise ValueError("neither valuation has a margin account")
-    price = _price(end, holding.token) or holding.price
-    change = _value(end) - _value(start)
+    price = _holding_price(end, holding.token) or holding.price
+    change = _margin_value(end) - _margin_value(start)
     futures_entries = [entry.futures for entry in entries if entry.futures]
     moved_raw = _posted_raw(entries, MARGIN, holding.token)
     before, after = (
@@ -169,10 +172,10 @@ def _change(start: Valuation, end: Valuation, entries: Sequence[Entry]) -> Futur
     ):
         moved_raw += pending_raw
     deposited = moved_raw * price
-    rate = price / after.settlement_raw
+    price_per_quote = price / after.settlement_raw
     parts = _split_change(before, after, moved_raw, futures_entries)
-    fees, realised, transferred = (Fraction(raw) * rate for raw in parts.sums)
-    funding_by_market = tuple((market, raw * rate) for market, raw in parts.funding)
+    fees, realised, transferred = (Fraction(raw) * price_per_quote for raw in parts.sums)
+    funding_by_market = tuple((market, raw * price_per_quote) for market, raw in parts.funding)
     funding = sum((value for _, value in funding_by_market), Fraction(0))
     return FuturesChange(
         start,
@@ -277,25 +280,27 @@ def _sizes_explained(
     )
 
 
-def _add_in_proportion(funding: dict[str, int], weights: dict[str, int], raw: int) -> None:
+def _add_in_proportion(raw_by_market: dict[str, int], weights: dict[str, int], raw: int) -> None:
     """Add an amount to the markets in proportion to their earlier pending funding; the last market
     takes the remainder.
     """
-    markets = [market for market in sorted(funding) if weights.get(market)] or sorted(funding)[:1]
-    weight_sum, left_raw = sum(abs(weights.get(market, 0)) for market in markets), raw
+    markets = [market for market in sorted(raw_by_market) if weights.get(market)] or sorted(
+        raw_by_market
+    )[:1]
+    weight_sum, remaining_raw = sum(abs(weights.get(market, 0)) for market in markets), raw
     for market in markets[:-1]:
         part_raw = raw * abs(weights[market]) // weight_sum
-        funding[market] += part_raw
-        left_raw -= part_raw
+        raw_by_market[market] += part_raw
+        remaining_raw -= part_raw
     for market in markets[-1:]:
-        funding[market] += left_raw
+        raw_by_market[market] += remaining_raw
 
 
-def _price(valuation: Valuation, token: str) -> Value | None:
+def _holding_price(valuation: Valuation, token: str) -> Value | None:
     return next((holding.price for holding in valuation.held if holding.token == token), None)
 
 
-def _value(valuation: Valuation) -> Value:
+def _margin_value(valuation: Valuation) -> Value:
     """Return the margin account's value in a valuation, numeraire base units."""
     holding = valuation.collateral
     return Fraction(0) if holding is None else holding.margin_raw * holding.price
@@ -314,9 +319,9 @@ class FuturesUnits:
         futures_entry, amounts = entry.futures, list[tuple[str, int]]()
         if futures_entry is None:
             return amounts
-        results = [fill.realised_raw for fill in futures_entry.fills]
-        results += [-payment.paid_raw for payment in futures_entry.funding]
-        for raw in results:
+        results_raw = [fill.realised_raw for fill in futures_entry.fills]
+        results_raw += [-payment.paid_raw for payment in futures_entry.funding]
+        for raw in results_raw:
             units, self._remainder_raw = divmod(
                 raw + self._remainder_raw, futures_entry.settlement_raw
             )
@@ -367,8 +372,8 @@ def funding_days(
             market_name,
             symbols.get(market_name, market_name),
             paid_by_day.get((day_s, market_name), Fraction(0)),
-            sum(rate, Fraction(0)) / len(rate)
-            if (rate := rates.get((day_s, market_name)))
+            sum(day_rates, Fraction(0)) / len(day_rates)
+            if (day_rates := rates.get((day_s, market_name)))
             else Fraction(0),
             len(rates.get((day_s, market_name), ())),
         )

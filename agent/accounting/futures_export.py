@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 
-from agent.accounting import entries as book
+from agent.accounting import entries as accounts
 from agent.accounting.export import CsvRow, ExportTable, TokenNames, format_utc
 from agent.accounting.tax_lots import Rate, identity_rate
 from agent.model import Entry
@@ -50,7 +50,7 @@ def futures_years(entries: Iterable[Entry], rate: Rate = identity_rate) -> dict[
     numeraire times `rate`: the sum of the export's rows of these two events. Events without a price
     do not count.
     """
-    years: dict[str, Value] = {}
+    profit_by_year: dict[str, Value] = {}
     for entry in entries:
         futures_entry = entry.futures
         if (
@@ -65,8 +65,8 @@ def futures_years(entries: Iterable[Entry], rate: Rate = identity_rate) -> dict[
             format_utc(entry.chain_s)[:4],
             raw * futures_entry.price / futures_entry.settlement_raw,
         )
-        years[year] = years.get(year, Fraction(0)) + value * rate(entry.chain_s)
-    return years
+        profit_by_year[year] = profit_by_year.get(year, Fraction(0)) + value * rate(entry.chain_s)
+    return profit_by_year
 
 
 def futures_events(entry: Entry, names: TokenNames) -> Iterator[CsvRow]:
@@ -76,7 +76,7 @@ def futures_events(entry: Entry, names: TokenNames) -> Iterator[CsvRow]:
     """
     futures_entry, places = entry.futures, names.numeraire.decimals
     for posting in entry.postings:
-        if posting.account == book.MARGIN:
+        if posting.account == accounts.MARGIN:
             event_name = "margin deposit" if posting.raw > 0 else "margin withdrawal"
             amount_text = decimal_text(posting.raw, names.decimals(posting.token))
             value = "" if posting.value is None else value_text(posting.value, places)

@@ -12,14 +12,14 @@ from datetime import UTC, date, datetime, timedelta
 from fractions import Fraction
 from itertools import pairwise
 
-from agent.accounting import entries as book
+from agent.accounting import entries as accounts
 from agent.accounting.entries import GAS, exact_sum, quantize
-from agent.accounting.futures import FuturesChange, FuturesProfit, futures_changes, summed
+from agent.accounting.futures import FuturesChange, FuturesProfit, futures_changes, sum_changes
 from agent.errors import ConfigError
 from agent.model import Entry, EntryKind, Valuation
 from agent.units import NATIVE, YEAR_S, Price, Value
 
-_EXTERNAL = (
+_EXTERNAL_KINDS = (
     EntryKind.OPENING, EntryKind.DEPOSIT, EntryKind.WITHDRAWAL, EntryKind.GIFT, EntryKind.GAS_MONEY, EntryKind.PAYOUT, EntryKind.EXTERNAL,
 )  # fmt: skip
 """Entry kinds caused neither by the market nor by the strategy."""
@@ -65,22 +65,28 @@ def external_cash_flows(entries: Iterable[Entry]) -> tuple[ExternalCashFlow, ...
     """
     cash_flows = []
     for entry in entries:
-        if not (entry.kind in _EXTERNAL or entry.by_hand or entry.kind is EntryKind.UNEXPLAINED):
+        if not (
+            entry.kind in _EXTERNAL_KINDS or entry.by_hand or entry.kind is EntryKind.UNEXPLAINED
+        ):
             continue
-        accounts = ("assets:",) if entry.by_hand else ("assets:", GAS)  # gas of a payment is a cost
-        value = _sum(entry, accounts)
+        account_prefixes = (
+            ("assets:",) if entry.by_hand else ("assets:", GAS)
+        )  # gas of a payment is a cost
+        value = _sum_postings(entry, account_prefixes)
         if entry.kind is not EntryKind.UNEXPLAINED or entry.by_hand or value > 0:
             by_hand = entry.by_hand and entry.kind is not EntryKind.PAYOUT
-            native = _sum(entry, accounts, NATIVE)
+            native = _sum_postings(entry, account_prefixes, NATIVE)
             cash_flows.append(ExternalCashFlow(entry.block, entry.chain_s, value, by_hand, native))
     return tuple(cash_flows)
 
 
-def _sum(entry: Entry, accounts: tuple[str, ...], token: str | None = None) -> Value:
+def _sum_postings(
+    entry: Entry, account_prefixes: tuple[str, ...], token: str | None = None
+) -> Value:
     return exact_sum(
         posting.value
         for posting in entry.postings
-        if posting.account.startswith(accounts)
+        if posting.account.startswith(account_prefixes)
         and posting.value is not None
         and (token is None or posting.token == token)
     )
@@ -95,27 +101,30 @@ def return_periods(
     An increased reserve is an outflow of the managed portfolio, a decreased one an inflow, at end
     prices.
     """
-    by_block = sorted(cash_flows, key=lambda flow: flow.block)
-    periods, next_flow = [], 0
+    flows_by_block = sorted(cash_flows, key=lambda flow: flow.block)
+    periods, next_index = [], 0
     for start, end in pairwise(valuations):
-        while next_flow < len(by_block) and by_block[next_flow].block <= start.block:
-            next_flow += 1
-        total = native = Fraction(0)
-        while next_flow < len(by_block) and by_block[next_flow].block <= end.block:
-            total, native = total + by_block[next_flow].value, native + by_block[next_flow].native
-            next_flow += 1
-        reserved_before, gas_money = (
+        while next_index < len(flows_by_block) and flows_by_block[next_index].block <= start.block:
+            next_index += 1
+        inflow = native_inflow = Fraction(0)
+        while next_index < len(flows_by_block) and flows_by_block[next_index].block <= end.block:
+            inflow, native_inflow = (
+                inflow + flows_by_block[next_index].value,
+                native_inflow + flows_by_block[next_index].native,
+            )
+            next_index += 1
+        reserved_before, from_gas_money = (
             {holding.token: holding.reserved_raw for holding in start.held},
             Fraction(0),
         )
         for holding_after in end.held:
-            released = (
+            released_value = (
                 reserved_before.pop(holding_after.token, 0) - holding_after.reserved_raw
             ) * holding_after.price
-            total += released
+            inflow += released_value
             if holding_after.is_gas_money:
-                gas_money += released + native
-        periods.append(ReturnPeriod(start, end, total, gas_money))
+                from_gas_money += released_value + native_inflow
+        periods.append(ReturnPeriod(start, end, inflow, from_gas_money))
     return tuple(periods)
 
 
@@ -127,22 +136,22 @@ def time_weighted(periods: Sequence[ReturnPeriod]) -> Fraction | None:
     skipped; None if all are.
     """
     factor, has_return = Fraction(1), False
-    first: Value | None = None
-    last = Fraction(0)
+    segment_start: Value | None = None
+    segment_end = Fraction(0)
     for period in periods:
         if period.start.managed <= 0:
-            if first:
-                factor *= last / first
-            first = None
+            if segment_start:
+                factor *= segment_end / segment_start
+            segment_start = None
             continue
-        if first is None:
-            first = period.start.managed
-        has_return, last = True, period.end.managed
+        if segment_start is None:
+            segment_start = period.start.managed
+        has_return, segment_end = True, period.end.managed
         if period.net_inflow:
-            factor *= (last - period.net_inflow) / first
-            first = last if last > 0 else None
-    if first:
-        factor *= last / first
+            factor *= (segment_end - period.net_inflow) / segment_start
+            segment_start = segment_end if segment_end > 0 else None
+    if segment_start:
+        factor *= segment_end / segment_start
     return factor - 1 if has_return else None
 
 
@@ -155,9 +164,9 @@ def buy_at_targets(
     bought_bps = {
         token: Fraction(bps) for token, bps in targets.items() if bps and prices[token] > 0
     }
-    sum_of_targets = sum(bought_bps.values(), Fraction(0))
+    total_bps = sum(bought_bps.values(), Fraction(0))
     return {
-        token: quantize(value * bps / sum_of_targets / prices[token])
+        token: quantize(value * bps / total_bps / prices[token])
         for token, bps in bought_bps.items()
     }
 
@@ -175,34 +184,34 @@ class OpeningCash:
         """Return the base units that buy and hold begins with: those of the valuation, and what its
         cash above target buys of the tokens below their targets, without cost. Margin is not spent.
         """
-        units = {holding.token: Fraction(holding.managed_raw) for holding in start.held}
+        raw_by_token = {holding.token: Fraction(holding.managed_raw) for holding in start.held}
         prices = {holding.token: holding.price for holding in start.held}
         targets = {holding.token: holding.target_bps for holding in start.held}
-        spot: dict[str, Value] = {}
+        spot_values: dict[str, Value] = {}
         for holding in start.held:
             token = self.wrapped if holding.token == NATIVE else holding.token
             value = (holding.managed_raw - holding.margin_raw) * holding.price
-            spot[token] = spot.get(token, Fraction(0)) + value
-        total_value, sum_bps = sum(spot.values(), Fraction(0)), sum(targets.values())
-        if not sum_bps:
-            return units
+            spot_values[token] = spot_values.get(token, Fraction(0)) + value
+        total_value, total_bps = sum(spot_values.values(), Fraction(0)), sum(targets.values())
+        if not total_bps:
+            return raw_by_token
         shortfalls = {
-            token: total_value * targets[token] / sum_bps - spot[token]
-            for token in spot
+            token: total_value * targets[token] / total_bps - spot_values[token]
+            for token in spot_values
             if targets.get(token)
         }
         spare_cash = (
-            spot.get(self.numeraire, Fraction(0))
-            - total_value * targets.get(self.numeraire, 0) / sum_bps
+            spot_values.get(self.numeraire, Fraction(0))
+            - total_value * targets.get(self.numeraire, 0) / total_bps
         )
         shortfalls = {token: value for token, value in shortfalls.items() if value > 0}
         if spare_cash <= 0 or not shortfalls:
-            return units
-        spent = min(spare_cash, sum(shortfalls.values(), Fraction(0)))
-        units[self.numeraire] -= quantize(spent / prices[self.numeraire])
-        for token, raw in buy_at_targets(spent, shortfalls, prices).items():
-            units[token] += raw
-        return units
+            return raw_by_token
+        spent_value = min(spare_cash, sum(shortfalls.values(), Fraction(0)))
+        raw_by_token[self.numeraire] -= quantize(spent_value / prices[self.numeraire])
+        for token, raw in buy_at_targets(spent_value, shortfalls, prices).items():
+            raw_by_token[token] += raw
+        return raw_by_token
 
 
 def buy_and_hold(
@@ -216,13 +225,15 @@ def buy_and_hold(
     and reference prices of its block, without cost; each withdrawal takes the same share of every
     token. Gas money does not count.
     """
-    first = valuations[0]
+    first_valuation = valuations[0]
     if opening is None:
-        units = {holding.token: Fraction(holding.managed_raw) for holding in first.held}
+        raw_by_token = {
+            holding.token: Fraction(holding.managed_raw) for holding in first_valuation.held
+        }
     else:
-        units = opening.basket(first)
-    prices = {holding.token: holding.price for holding in first.held}
-    start_value = previous_value = first.managed
+        raw_by_token = opening.basket(first_valuation)
+    prices = {holding.token: holding.price for holding in first_valuation.held}
+    start_value = previous_value = first_valuation.managed
     growth, inflow, has_return = Fraction(1), Fraction(0), start_value > 0
     for period in return_periods(valuations, (flow for flow in cash_flows if not flow.by_hand)):
         prices |= {
@@ -231,23 +242,25 @@ def buy_and_hold(
         deposited_value = period.net_inflow - period.from_gas_money
         if not deposited_value and period.end is not valuations[-1]:
             continue
-        value = _basket_value(units, prices)
+        value = _basket_value(raw_by_token, prices)
         if previous_value > 0:
             growth, has_return = quantize(growth * value / previous_value), True
         inflow += deposited_value
         if deposited_value > 0:
             targets = {holding.token: holding.target_bps for holding in period.end.held}
             for token, bought_raw in buy_at_targets(deposited_value, targets, prices).items():
-                units[token] = units.get(token, Fraction(0)) + bought_raw
+                raw_by_token[token] = raw_by_token.get(token, Fraction(0)) + bought_raw
         elif deposited_value < 0 and value > 0:
             share_left = max(Fraction(0), 1 + deposited_value / value)
-            units = {token: quantize(raw * share_left) for token, raw in units.items()}
-        previous_value = _basket_value(units, prices)
+            raw_by_token = {
+                token: quantize(raw * share_left) for token, raw in raw_by_token.items()
+            }
+        previous_value = _basket_value(raw_by_token, prices)
     return previous_value - start_value - inflow, growth - 1 if has_return else None
 
 
-def _basket_value(units: dict[str, Fraction], prices: dict[str, Fraction]) -> Value:
-    return sum((raw * prices[token] for token, raw in units.items()), Fraction(0))
+def _basket_value(raw_by_token: dict[str, Fraction], prices: dict[str, Fraction]) -> Value:
+    return sum((raw * prices[token] for token, raw in raw_by_token.items()), Fraction(0))
 
 
 _SCALED_DAYS = 36_500
@@ -262,8 +275,8 @@ period.
 def money_weighted(
     start_s: int,
     end_s: int,
-    start: Fraction,
-    end: Fraction,
+    start_value: Fraction,
+    end_value: Fraction,
     cash_flows: Sequence[tuple[int, Fraction]],
 ) -> float | None:
     """Return the internal rate of return over the whole period, not annualised.
@@ -274,11 +287,11 @@ def money_weighted(
     """
     span_s = end_s - start_s
     amounts = [
-        (0, -start),
-        *((_day(at_s, start_s, span_s), -value) for at_s, value in cash_flows),
-        (_SCALED_DAYS, end),
+        (0, -start_value),
+        *((_scaled_day(at_s, start_s, span_s), -value) for at_s, value in cash_flows),
+        (_SCALED_DAYS, end_value),
     ]
-    if span_s <= 0 or not any(value < 0 for _, value in amounts) or end < 0:
+    if span_s <= 0 or not any(value < 0 for _, value in amounts) or end_value < 0:
         return None
     import pyxirr
 
@@ -316,7 +329,7 @@ def annualize(period_rate: float, span_s: int) -> float | None:
         return None
 
 
-def _day(at_s: int, start_s: int, span_s: int) -> int:
+def _scaled_day(at_s: int, start_s: int, span_s: int) -> int:
     return (
         0
         if span_s <= 0
@@ -441,16 +454,18 @@ def performance(
         entries[bisect_left(entries, start.block, key=_block) :], period_valuations
     )
     cash_flows = (*external_cash_flows(period_entries), *_margin_transfers(changes))
-    futures_profit = summed(changes) if changes else None
+    futures_profit = sum_changes(changes) if changes else None
     periods = return_periods(period_valuations, cash_flows)
-    profit = end.managed - start.managed - sum((part.net_inflow for part in periods), Fraction(0))
+    profit = (
+        end.managed - start.managed - sum((period.net_inflow for period in periods), Fraction(0))
+    )
     has_traded = any(map(_is_trade, entries[: bisect_right(entries, start.block, key=_block)]))
     hold_profit, hold_return = buy_and_hold(
         period_valuations, cash_flows, None if has_traded else opening
     )
     manual_flows = [flow for flow in cash_flows if flow.by_hand]
     has_gas_money = any(holding.is_gas_money for holding in end.held)
-    from_gas_money = sum((part.from_gas_money for part in periods), Fraction(0))
+    from_gas_money = sum((period.from_gas_money for period in periods), Fraction(0))
     if has_gas_money:  # gas of manual swaps is part of `manual_flows`
         from_gas_money -= sum((flow.native for flow in manual_flows), Fraction(0))
     strategy_entries = [entry for entry in period_entries if not entry.by_hand]
@@ -468,11 +483,11 @@ def performance(
             end.chain_s,
             start.managed,
             end.managed,
-            [(part.end.chain_s, part.net_inflow) for part in periods],
+            [(period.end.chain_s, period.net_inflow) for period in periods],
         ),
         hold_profit=hold_profit,
         hold_return=hold_return,
-        benchmark=_change(start, end, benchmark),
+        benchmark=_price_return(start, end, benchmark),
         effect=profit - hold_profit - (futures_profit.profit if futures_profit else 0),
         rebalances=sum(map(_is_trade, strategy_entries)),
         by_hand_swaps=sum(_is_trade(entry) for entry in period_entries if entry.by_hand),
@@ -506,7 +521,9 @@ def performance_costs(entries: Sequence[Entry]) -> PerformanceCosts:
     """Return the costs: fees and impact of trades, gas of all entries."""
     trades = [entry for entry in entries if entry.kind is EntryKind.TRADE]
     return PerformanceCosts(
-        _posted(trades, book.FEES), _posted(trades, book.TRADING), _posted(entries, book.GAS)
+        _posted_value(trades, accounts.FEES),
+        _posted_value(trades, accounts.TRADING),
+        _posted_value(entries, accounts.GAS),
     )
 
 
@@ -516,12 +533,14 @@ def turnover(entry: Entry) -> Value:
         return Fraction(0)
     valued_postings = [(posting, posting.value) for posting in entry.postings if posting.value]
     gas = {
-        posting.token: value for posting, value in valued_postings if posting.account == book.GAS
+        posting.token: value
+        for posting, value in valued_postings
+        if posting.account == accounts.GAS
     }
     changes = [
         value + gas.get(posting.token, 0)
         for posting, value in valued_postings
-        if posting.account == book.WALLET
+        if posting.account == accounts.WALLET
     ]
     return exact_sum(abs(change) for change in changes) / 2
 
@@ -530,7 +549,7 @@ def _is_trade(entry: Entry) -> bool:
     return entry.kind is EntryKind.TRADE
 
 
-def _posted(entries: Sequence[Entry], account: str) -> Value:
+def _posted_value(entries: Sequence[Entry], account: str) -> Value:
     """Return the value posted to an account."""
     return exact_sum(
         posting.value
@@ -552,7 +571,7 @@ def _sum_of_flows(
     return sum((value for value in values if (value > 0) == deposits), Fraction(0))
 
 
-def _change(start: Valuation, end: Valuation, token: str) -> Fraction | None:
+def _price_return(start: Valuation, end: Valuation, token: str) -> Fraction | None:
     """Return the price return of one token; None if either valuation lacks it."""
     before, after = (
         {holding.token: holding.price for holding in valuation.held}.get(token)
@@ -575,9 +594,9 @@ def calendar_periods(kind: str, from_s: int, until_s: int) -> tuple[tuple[int, i
     if kind == "all":
         return ((from_s, until_s + 1),)
     periods = []
-    start = _floor(kind, datetime.fromtimestamp(from_s, UTC))
+    start = _period_start(kind, datetime.fromtimestamp(from_s, UTC))
     while start.timestamp() <= until_s:
-        next_start = _next(kind, start)
+        next_start = _next_period_start(kind, start)
         periods.append((int(start.timestamp()), int(next_start.timestamp())))
         start = next_start
     return tuple(periods)
@@ -585,10 +604,10 @@ def calendar_periods(kind: str, from_s: int, until_s: int) -> tuple[tuple[int, i
 
 def year_start_s(at_s: int) -> int:
     """Return the first second of the year of a time."""
-    return int(_floor("year", datetime.fromtimestamp(at_s, UTC)).timestamp())
+    return int(_period_start("year", datetime.fromtimestamp(at_s, UTC)).timestamp())
 
 
-def _floor(kind: str, time: datetime) -> datetime:
+def _period_start(kind: str, time: datetime) -> datetime:
     day = time.replace(hour=0, minute=0, second=0, microsecond=0)
     match kind:
         case "week":
@@ -601,7 +620,7 @@ def _floor(kind: str, time: datetime) -> datetime:
             return day
 
 
-def _next(kind: str, time: datetime) -> datetime:
+def _next_period_start(kind: str, time: datetime) -> datetime:
     match kind:
         case "day":
             return time + timedelta(days=1)

@@ -123,14 +123,14 @@ class Lots:
             token_lots.take(lot.raw)
             yield lot
 
-    def open(self) -> tuple[OpenLot, ...]:
+    def open_lots(self) -> tuple[OpenLot, ...]:
         """Return the open lots by token, oldest first; with average cost each lot has the average
         of its token.
         """
         return tuple(
             OpenLot(token, lot.raw, from_quanta(lot.cost), lot.acquired_s or 0)
             for token in sorted(self._lots_by_token)
-            for lot in self._lots_by_token[token].open()
+            for lot in self._lots_by_token[token].open_lots()
         )
 
     def unmatched(self) -> dict[str, int]:
@@ -158,20 +158,22 @@ class _TokenLots:
 
     def take(self, max_raw: int) -> Lot:
         """Consume the next lot, or at most `max_raw` base units of it."""
-        lot, sequence = self._next()
+        lot, sequence = self._pop_next()
         raw = min(max_raw, lot.raw)
         pool_raw, pool_cost = self._pool(lot)
         cost = pool_cost if raw == pool_raw else pool_cost * raw // pool_raw
 
         if raw < lot.raw:
-            self._put(Lot(lot.raw - raw, lot.cost - cost, lot.acquired_s), sequence, back=True)
+            self._put(
+                Lot(lot.raw - raw, lot.cost - cost, lot.acquired_s), sequence, is_remainder=True
+            )
         self.raw, self._cost = self.raw - raw, self._cost - cost
         return Lot(raw, cost, lot.acquired_s)
 
     def peek(self) -> NextLot:
         """Return the next lot without consuming it."""
-        lot, sequence = self._next()
-        self._put(lot, sequence, back=True)
+        lot, sequence = self._pop_next()
+        self._put(lot, sequence, is_remainder=True)
         pool_raw, pool_cost = self._pool(lot)
         return NextLot(lot.raw, pool_raw, from_quanta(pool_cost))
 
@@ -181,7 +183,7 @@ class _TokenLots:
             return self.raw, self._cost
         return lot.raw, lot.cost
 
-    def open(self) -> list[Lot]:
+    def open_lots(self) -> list[Lot]:
         """Return the open lots, oldest first."""
         if self.method is LotMethod.HIFO:
             return [lot for _, _, lot in sorted(self._costliest, key=lambda entry: entry[1])]
@@ -194,24 +196,24 @@ class _TokenLots:
             lots.append(Lot(lot.raw, cost, lot.acquired_s))
         return lots
 
-    def _next(self) -> tuple[Lot, int]:
+    def _pop_next(self) -> tuple[Lot, int]:
         match self.method:
             case LotMethod.FIFO | LotMethod.AVERAGE:
                 return self._lots.popleft(), 0
             case LotMethod.LIFO:
                 return self._lots.pop(), 0
             case LotMethod.HIFO:
-                _, number, lot = heappop(self._costliest)
-                return lot, number
+                _, sequence, lot = heappop(self._costliest)
+                return lot, sequence
 
-    def _put(self, lot: Lot, number: int, *, back: bool = False) -> None:
-        """Insert a lot in order. With `back`, return the rest of a partly consumed lot to its
+    def _put(self, lot: Lot, sequence: int, *, is_remainder: bool = False) -> None:
+        """Insert a lot in order. With `is_remainder`, return the rest of a partly consumed lot to its
         place.
         """
         match self.method:
             case LotMethod.HIFO:
-                heappush(self._costliest, (Fraction(-lot.cost, lot.raw), number, lot))
-            case LotMethod.FIFO | LotMethod.AVERAGE if back:
+                heappush(self._costliest, (Fraction(-lot.cost, lot.raw), sequence, lot))
+            case LotMethod.FIFO | LotMethod.AVERAGE if is_remainder:
                 self._lots.appendleft(lot)
             case _:
                 self._lots.append(lot)
@@ -266,9 +268,10 @@ class Disposal:
 class TaxLotRun:
     """Lots, disposals and sums of a ledger.
 
-    `sums` are in quanta: deposits (came), withdrawals (went), income, the excess of value over cost
-    of transfers to the owner (carried), and gas outside exchanges (spent). `unpriced` are ids of
-    entries with a missing price, which counts as zero.
+    `created` and `consumed` are the base units acquired and disposed of, by token. `sums` are in
+    quanta: deposits (came), withdrawals (went), income, the excess of value over cost of transfers
+    to the owner (carried), and gas outside exchanges (spent). `unpriced` are ids of entries with a
+    missing price, which counts as zero.
     """
 
     lots: Lots
@@ -320,9 +323,9 @@ class TaxLotRun:
                 gains[disposal.entry] += disposal.proceeds_quanta - disposal.cost_quanta
         return from_quanta(sum(gain for gain in gains.values() if gain > 0))
 
-    def open(self) -> tuple[OpenLot, ...]:
+    def open_lots(self) -> tuple[OpenLot, ...]:
         """Return the open lots."""
-        return self.lots.open()
+        return self.lots.open_lots()
 
 
 def net_gain(disposals: Iterable[Disposal]) -> Value:
@@ -362,8 +365,8 @@ class _EntryLots:
     ) -> None:
         self.run, self.entry, self.numeraire, self.coin = run, entry, numeraire, coin
         self.rate = None if rate == 1 else rate
-        self.raw: dict[tuple[str, str], int] = {}
-        self.value: dict[tuple[str, str], int] = {}
+        self.posted_raw: dict[tuple[str, str], int] = {}
+        self.posted_quanta: dict[tuple[str, str], int] = {}
         for posting in entry.postings:
             account = posting.account
             if posting.value is None and not account.startswith(accounts.LP):
@@ -371,48 +374,50 @@ class _EntryLots:
             if account.startswith("assets:"):  # the opposite posting has the same amount
                 continue
             key = (account, coin if posting.token == NATIVE else posting.token)
-            self.raw[key] = self.raw.get(key, 0) + posting.raw
+            self.posted_raw[key] = self.posted_raw.get(key, 0) + posting.raw
             if posting.value is not None:
-                self.value[key] = self.value.get(key, 0) + to_quanta(posting.value)
+                self.posted_quanta[key] = self.posted_quanta.get(key, 0) + to_quanta(posting.value)
 
     def book(self) -> None:
-        received, spent = self._exchanged()
-        gas_raw = self.raw.get((accounts.GAS, self.coin), 0)
-        gas_quanta = self._rated(self.value.get((accounts.GAS, self.coin), 0))
-        if not all(account in _EXCHANGE_ACCOUNTS for account, _ in self.raw):
+        received, spent = self._exchanged_raw()
+        gas_raw = self.posted_raw.get((accounts.GAS, self.coin), 0)
+        gas_quanta = self._to_reporting(self.posted_quanta.get((accounts.GAS, self.coin), 0))
+        if not all(account in _EXCHANGE_ACCOUNTS for account, _ in self.posted_raw):
             for account in (*_DEPOSIT_ACCOUNTS, *_INCOME_ACCOUNTS, accounts.UNEXPLAINED):
-                self._external(account, True)
+                self._book_external(account, True)
             for account in (*_WITHDRAWAL_ACCOUNTS, *_LOSS_ACCOUNTS):
-                self._external(account, False)
-        self._exchange(received, spent, gas_quanta)
+                self._book_external(account, False)
+        self._book_exchange(received, spent, gas_quanta)
         if gas_raw:
             self._dispose(self.coin, gas_raw, gas_quanta)
             if not received and not spent:
                 self.run.sums["spent"] += gas_quanta
 
-    def _rated(self, quanta: int) -> int:
+    def _to_reporting(self, quanta: int) -> int:
         """Return a numeraire value as a reporting value."""
         return quanta if self.rate is None else round(quanta * self.rate)
 
-    def _exchanged(self) -> tuple[dict[str, int], dict[str, int]]:
+    def _exchanged_raw(self) -> tuple[dict[str, int], dict[str, int]]:
         """Return the amounts that an exchange received and gave, fees included, in base units by
         token.
         """
         net_raw: dict[str, int] = {}
-        for (account, token), raw in self.raw.items():
+        for (account, token), raw in self.posted_raw.items():
             if account in (accounts.TRADING, accounts.FEES):
                 net_raw[token] = net_raw.get(token, 0) - raw
         received = {token: raw for token, raw in net_raw.items() if raw > 0}
         spent = {token: -raw for token, raw in net_raw.items() if raw < 0}
         return received, spent
 
-    def _value(self, token: str) -> int:
+    def _traded_quanta(self, token: str) -> int:
         """Return the reference value of the exchanged amount of a token, unsigned."""
-        traded_quanta = self.value.get((accounts.TRADING, token), 0)
-        fee_quanta = self.value.get((accounts.FEES, token), 0)
-        return self._rated(abs(traded_quanta + fee_quanta))
+        exchange_quanta = self.posted_quanta.get((accounts.TRADING, token), 0)
+        fee_quanta = self.posted_quanta.get((accounts.FEES, token), 0)
+        return self._to_reporting(abs(exchange_quanta + fee_quanta))
 
-    def _exchange(self, received: dict[str, int], spent: dict[str, int], gas_quanta: int) -> None:
+    def _book_exchange(
+        self, received: dict[str, int], spent: dict[str, int], gas_quanta: int
+    ) -> None:
         if not received and not spent:
             return
         bought_tokens, sold_tokens = (
@@ -420,25 +425,26 @@ class _EntryLots:
             sorted(set(spent) - {self.numeraire}),
         )
         numeraire_in, numeraire_out = (
-            self._rated(amounts.get(self.numeraire, 0) * QUANTA_PER_UNIT)
+            self._to_reporting(amounts.get(self.numeraire, 0) * QUANTA_PER_UNIT)
             for amounts in (received, spent)
         )
-        value_bought, value_sold = (
-            [self._value(token) for token in amounts] for amounts in (bought_tokens, sold_tokens)
+        bought_quanta, sold_quanta = (
+            [self._traded_quanta(token) for token in amounts]
+            for amounts in (bought_tokens, sold_tokens)
         )
         if not spent:  # a receipt without payment is income
-            self.run.sums["income"] += numeraire_in + sum(value_bought)
+            self.run.sums["income"] += numeraire_in + sum(bought_quanta)
         if not received:
             numeraire_out = sale_value = purchase_value = 0
         elif numeraire_out:  # tokens given with the numeraire count at their reference prices
-            sale_value = sum(value_sold)
+            sale_value = sum(sold_quanta)
             purchase_value = numeraire_out + sale_value
         else:
-            purchase_value = sum(value_bought)
+            purchase_value = sum(bought_quanta)
             sale_value = numeraire_in + purchase_value
         if sold_tokens:
             for token, proceeds in zip(
-                sold_tokens, split_quanta(sale_value - gas_quanta, value_sold), strict=True
+                sold_tokens, split_quanta(sale_value - gas_quanta, sold_quanta), strict=True
             ):
                 self._dispose(token, spent[token], proceeds)
         if self.numeraire in spent:
@@ -450,44 +456,44 @@ class _EntryLots:
         if bought_tokens:
             purchase_cost = purchase_value if sold_tokens else purchase_value + gas_quanta
             for token, cost in zip(
-                bought_tokens, split_quanta(purchase_cost, value_bought), strict=True
+                bought_tokens, split_quanta(purchase_cost, bought_quanta), strict=True
             ):
                 self._acquire(token, received[token], cost)
         if self.numeraire in received:
             cost = numeraire_in if sold_tokens or bought_tokens else numeraire_in + gas_quanta
             self._acquire(self.numeraire, received[self.numeraire], cost)
 
-    def _external(self, account: str, is_inflow: bool) -> None:
-        for (posted_account, token), raw in self.raw.items():
+    def _book_external(self, account: str, is_inflow: bool) -> None:
+        for (posted_account, token), raw in self.posted_raw.items():
             if posted_account != account or raw == 0:
                 continue
-            value = self._rated(abs(self.value.get((posted_account, token), 0)))
+            value = self._to_reporting(abs(self.posted_quanta.get((posted_account, token), 0)))
             if raw < 0 and is_inflow:
                 self._acquire(token, -raw, value)
                 self.run.sums["income" if account in _INCOME_ACCOUNTS else "came"] += value
             elif account in _LOSS_ACCOUNTS or account in _INCOME_ACCOUNTS:
                 self._dispose(token, abs(raw), 0)
             else:
-                self._leave(token, abs(raw), value)
+                self._transfer_out(token, abs(raw), value)
 
     def _acquire(self, token: str, raw: int, cost: int) -> None:
         self.run.created[token] = self.run.created.get(token, 0) + raw
         self.run.lots.acquire_quanta(token, raw, cost, self.entry.chain_s)
 
-    def _leave(self, token: str, raw: int, value: int) -> None:
+    def _transfer_out(self, token: str, raw: int, value: int) -> None:
         self.run.sums["went"] += value
-        cost = sum(lot.cost for lot in self._take(token, raw, value))
+        cost = sum(lot.cost for lot in self._consume(token, raw, value))
         self.run.sums["carried"] += value - cost
 
     def _dispose(self, token: str, raw: int, proceeds: int) -> None:
-        lots, entry = self._take(token, raw, proceeds), self.entry
-        proceeds_parts = split_quanta(proceeds, [lot.raw for lot in lots])
-        for lot, part_proceeds in zip(lots, proceeds_parts, strict=True):
+        lots, entry = self._consume(token, raw, proceeds), self.entry
+        proceeds_by_lot = split_quanta(proceeds, [lot.raw for lot in lots])
+        for lot, lot_proceeds in zip(lots, proceeds_by_lot, strict=True):
             disposal = Disposal(
                 entry=entry.id,
                 token=token,
                 raw=lot.raw,
-                proceeds_quanta=part_proceeds,
+                proceeds_quanta=lot_proceeds,
                 cost_quanta=lot.cost,
                 acquired_s=lot.acquired_s,
                 disposed_s=entry.chain_s,
@@ -495,7 +501,7 @@ class _EntryLots:
             )
             self.run.disposals.append(disposal)
 
-    def _take(self, token: str, raw: int, at_cost: int) -> list[Lot]:
+    def _consume(self, token: str, raw: int, at_cost: int) -> list[Lot]:
         self.run.consumed[token] = self.run.consumed.get(token, 0) + raw
         return self.run.lots.dispose_quanta(token, raw, at_cost)
 
@@ -547,9 +553,9 @@ def max_sellable_raw(
     token: str,
     price: Value,
     max_gain: Value,
-    most_raw: int,
+    limit_raw: int,
 ) -> int:
-    """Return the most base units, up to `most_raw`, that may be sold without realising more than
+    """Return the most base units, up to `limit_raw`, that may be sold without realising more than
     `max_gain`.
 
     `price` is in reporting units per base unit. The bound holds at the end of every lot. Losses of
@@ -559,14 +565,14 @@ def max_sellable_raw(
         return 0
     total_gain, sold_raw = Fraction(0), 0
     for lot in Lots(method, (lot for lot in lots if lot.token == token)).lots_in_order(token):
-        raw, previous_total = min(lot.raw, most_raw - sold_raw), total_gain
+        raw, previous_total = min(lot.raw, limit_raw - sold_raw), total_gain
         total_gain = previous_total + raw * price - lot.cost_of(raw)
         if total_gain > max_gain:
             return sold_raw + _largest_part(lot, price, max_gain - previous_total, raw)
         sold_raw += raw
-        if sold_raw == most_raw:
+        if sold_raw == limit_raw:
             return sold_raw
-    return most_raw
+    return limit_raw
 
 
 def _largest_part(lot: NextLot, price: Value, max_gain: Value, too_many_raw: int) -> int:
@@ -582,13 +588,15 @@ def _largest_part(lot: NextLot, price: Value, max_gain: Value, too_many_raw: int
 
 
 def _planned_gain(token: str, disposals: list[Disposal]) -> PlannedGain:
-    times = [disposal.acquired_s for disposal in disposals if disposal.acquired_s is not None]
+    acquired_times_s = [
+        disposal.acquired_s for disposal in disposals if disposal.acquired_s is not None
+    ]
     return PlannedGain(
         token,
         sum(disposal.raw for disposal in disposals),
         sum((disposal.proceeds for disposal in disposals), Fraction(0)),
         sum((disposal.cost for disposal in disposals), Fraction(0)),
-        min(times, default=None),
-        max(times, default=None),
+        min(acquired_times_s, default=None),
+        max(acquired_times_s, default=None),
         sum(disposal.raw for disposal in disposals if disposal.acquired_s is None),
     )

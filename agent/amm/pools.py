@@ -65,8 +65,8 @@ def moved_back(start: int, now: int, remaining_share: Fraction) -> int:
 
 
 def last_that_fits(fits: Callable[[int], bool], largest_fitting: int) -> int:
-    """Return the largest n with fits(n), for a monotone `fits` with fits(near). Gallops upwards,
-    then bisects.
+    """Return the largest n with fits(n), for a monotone `fits` with fits(largest_fitting). Gallops
+    upwards, then bisects.
     """
     step = 1
     while fits(largest_fitting + step):
@@ -81,7 +81,7 @@ def last_that_fits(fits: Callable[[int], bool], largest_fitting: int) -> int:
     return largest_fitting
 
 
-def without_mean(pool: Pool) -> Refused:
+def missing_twap(pool: Pool) -> Refused:
     """Return the refusal for a TWAP that was not read, or that the pool kind lacks."""
     return Refused(
         f"pool {pool.address} has no TWAP",

@@ -14,9 +14,9 @@ from typing import ClassVar
 from agent.amm.pools import (
     is_zero_for_one,
     last_that_fits,
+    missing_twap,
     moved_back,
     sqrt_ratio_x96,
-    without_mean,
 )
 from agent.amm.swap_errors import ContractRevert
 from agent.model import PriceCurve, SwapGas, SwapResult
@@ -25,10 +25,10 @@ from agent.units import BPS, PIPS, UINT256_MAX, Token
 UINT112_MAX = 2**112 - 1
 """Largest reserve in plans. The contract allows more."""
 ONE = 10**18
-MOST_STEPS = 255
-RANGES = 256
+MAX_NEWTON_STEPS = 255
+RANGE_COUNT = 256
 """Number of ranges of constant liquidity that approximate a stable curve."""
-FLAT = 1e-8
+MIN_ROOT_FALL = 1e-8
 """Smallest fall of the square root of the price in a range: a smaller difference has too few exact
 digits.
 """
@@ -167,8 +167,8 @@ class SolidlyPool:
         if amount_out_raw >= reserve_out:
             raise ContractRevert("BaseV1Pair.swap", "IL", "request less than the reserve")
         fee_raw = amount_in_raw * self.fee_pips // PIPS
-        kept_raw = amount_in_raw if self.fee_stays else amount_in_raw - fee_raw
-        after = self._moved(token_in, kept_raw, amount_out_raw)
+        added_raw = amount_in_raw if self.fee_stays else amount_in_raw - fee_raw
+        after = self._moved(token_in, added_raw, amount_out_raw)
         if not self.fee_stays and after.invariant() < self.invariant():
             raise ContractRevert(
                 "BaseV1Pair.swap",
@@ -210,46 +210,48 @@ class SolidlyPool:
         by one.
         """
         numerator, denominator = self.price_terms(token_in)
-        return self._in_to(token_in, numerator * max(0, BPS - impact_bps), denominator * BPS)
+        return self._input_to_price(
+            token_in, numerator * max(0, BPS - impact_bps), denominator * BPS
+        )
 
     def best_response(self, token_in: str, price: Fraction, impact_bps: int) -> int:
         """See Pool: the input at which (1 - fee)·marginal_price = price (Angeris, Evans, Chitra,
         Boyd 2022).
         """
-        largest = self.max_in(token_in, impact_bps)
+        max_input = self.max_in(token_in, impact_bps)
         if price <= 0:
-            return largest
+            return max_input
         return min(
-            largest,
-            self._in_to(
+            max_input,
+            self._input_to_price(
                 token_in, price.numerator * PIPS, price.denominator * (PIPS - self.fee_pips)
             ),
         )
 
-    def _in_to(self, token_in: str, numerator: int, denominator: int) -> int:
+    def _input_to_price(self, token_in: str, numerator: int, denominator: int) -> int:
         """Return the largest input after which the marginal price is at least numerator /
         denominator; 0 if the price is already lower.
         """
         reserve_in, reserve_out, unit_in, unit_out = self._side(token_in)
         if self.is_empty:
             return 0
-        largest = max(0, UINT112_MAX - reserve_in)
+        max_input = max(0, UINT112_MAX - reserve_in)
         if numerator <= 0:
-            return largest
+            return max_input
         num, den = self.price_terms(token_in)
         if num * denominator < numerator * den:
             return 0
 
         def reaches_price(amount_in: int) -> bool:
-            if amount_in > largest:
+            if amount_in > max_input:
                 return False
             fee = amount_in * self.fee_pips // PIPS
             try:
                 out = self.quote(token_in, amount_in) if amount_in else 0
             except ContractRevert:  # below the resolution of the curve: no output
                 out = 0
-            kept_in = amount_in if self.fee_stays else amount_in - fee
-            num, den = self._moved(token_in, kept_in, out).price_terms(token_in)
+            added_raw = amount_in if self.fee_stays else amount_in - fee
+            num, den = self._moved(token_in, added_raw, out).price_terms(token_in)
             return num * denominator >= numerator * den
 
         end_reserve, _ = self._reserves_at(
@@ -259,7 +261,7 @@ class SolidlyPool:
             denominator * unit_out,
         )
         guess = min(
-            largest,
+            max_input,
             max(0, end_reserve // unit_out - reserve_in) * PIPS // max(1, PIPS - self.fee_pips),
         )
         start = max(0, guess - (guess >> 40) - 2)
@@ -295,19 +297,19 @@ class SolidlyPool:
         """See Pool. If fees leave the reserves, the end price depends only on the total input,
         however many swaps it is split into; fees that stay (`fee_stays`) are ignored.
 
-        The stable curve consists of at most RANGES ranges of constant liquidity, of which flat ones
-        are joined. Prices at their ends are exact; the error between them is below
-        4 · impact / RANGES² + 2 · FLAT. All prices are raised by this bound at unchanged inputs, so
-        that the curve never pays less than the pair.
+        The stable curve consists of at most RANGE_COUNT ranges of constant liquidity, of which flat
+        ones are joined. Prices at their ends are exact; the error between them is below 4 · impact
+        / RANGE_COUNT² + 2 · MIN_ROOT_FALL. All prices are raised by this bound at unchanged inputs,
+        so that the curve never pays less than the pair.
         """
         reserve_in, reserve_out, unit_in, unit_out = self._side(token_in)
         if self.is_empty:
             return None
         impact_share = min(impact_bps, BPS - 1) / BPS
         if not self.stable:
-            start = math.sqrt(reserve_out / reserve_in)
+            start_root = math.sqrt(reserve_out / reserve_in)
             return PriceCurve(
-                [start, start * math.sqrt(1 - impact_share)],
+                [start_root, start_root * math.sqrt(1 - impact_share)],
                 [math.sqrt(reserve_in) * math.sqrt(reserve_out)],
             )
         x, y = reserve_in / unit_in, reserve_out / unit_out
@@ -319,12 +321,12 @@ class SolidlyPool:
         sum_at_balance = (x + y) * math.sqrt(math.sqrt(1 - start_c * c_cubed))
         roots: list[float] = []
         amounts: list[float] = []
-        for step in range(RANGES + 1):
-            c = start_c + (end_c - start_c) * step / RANGES
+        for step in range(RANGE_COUNT + 1):
+            c = start_c + (end_c - start_c) * step / RANGE_COUNT
             c_cubed = c * c * c
             root = math.sqrt((1 - c_cubed) / (1 + c_cubed))
-            if roots and roots[-1] - root < FLAT:
-                if step < RANGES:
+            if roots and roots[-1] - root < MIN_ROOT_FALL:
+                if step < RANGE_COUNT:
                     continue
                 if len(roots) > 1:
                     del roots[-1], amounts[-1]
@@ -335,7 +337,7 @@ class SolidlyPool:
             (amount_after - amount_before) / (1 / low - 1 / high) if high > low else 0.0
             for high, low, amount_before, amount_after in pairs
         ]
-        markup = math.sqrt(1 + 4 * impact_share / (RANGES * RANGES) + 2 * FLAT)
+        markup = math.sqrt(1 + 4 * impact_share / (RANGE_COUNT * RANGE_COUNT) + 2 * MIN_ROOT_FALL)
         unit_depth = markup * math.sqrt(unit_in) * math.sqrt(unit_out)
         return PriceCurve(
             [root * markup * scale for root in roots], [depth * unit_depth for depth in depths]
@@ -364,11 +366,11 @@ class SolidlyPool:
 
     def mean_price(self, token: str) -> Fraction:
         """See Pool. Always raises, because the observations of the pair are not read."""
-        raise without_mean(self)
+        raise missing_twap(self)
 
     def mean_depth(self, token: str) -> int:
         """See Pool. Always raises, because the observations of the pair are not read."""
-        raise without_mean(self)
+        raise missing_twap(self)
 
 
 def _cube_root(number: int) -> int:
@@ -415,7 +417,7 @@ def _d(x0: int, y: int, precision: int) -> int:
 
 def _get_y(x0: int, xy: int, y: int, precision: int) -> int:
     """Return BaseV1Pair._get_y: Newton's method until a step is at most one."""
-    for _ in range(MOST_STEPS):
+    for _ in range(MAX_NEWTON_STEPS):
         y_before, k, slope = y, _f(x0, y, precision), _d(x0, y, precision)
         if slope == 0:
             raise ContractRevert("BaseV1Pair.getAmountOut", "", "reserves are too small")

@@ -1,6 +1,4 @@
-"""Uniswap V2 pairs: the integer arithmetic of UniswapV2Library, the checks of the pair, and its
-state as a Pool.
-"""
+"""Uniswap V2 pairs: the integer arithmetic of UniswapV2Library, and the checks of the pair."""
 
 from __future__ import annotations
 

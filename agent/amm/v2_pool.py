@@ -12,9 +12,9 @@ from typing import ClassVar
 from agent.amm.pools import (
     is_zero_for_one,
     last_that_fits,
+    missing_twap,
     moved_back,
     sqrt_ratio_x96,
-    without_mean,
 )
 from agent.amm.v2 import UINT112_MAX, get_amount_in, get_amount_out, quoter, require_pair_swaps
 from agent.floats import power
@@ -145,10 +145,10 @@ class V2Pool:
         reserve_in, reserve_out = self._reserves(token_in)
         if reserve_in <= 0 or reserve_out <= 0:
             return None
-        start, kept_share = math.sqrt(reserve_out / reserve_in), 1 - self.fee_pips / PIPS
-        relative_input = power(1 - min(impact_bps, BPS - 1) / BPS, -1 / (1 + kept_share)) - 1
+        start_root, fee_factor = math.sqrt(reserve_out / reserve_in), 1 - self.fee_pips / PIPS
+        relative_input = power(1 - min(impact_bps, BPS - 1) / BPS, -1 / (1 + fee_factor)) - 1
         return PriceCurve(
-            [start, start / (1 + kept_share * relative_input)],
+            [start_root, start_root / (1 + fee_factor * relative_input)],
             [math.sqrt(reserve_in) * math.sqrt(reserve_out)],
         )
 
@@ -178,11 +178,11 @@ class V2Pool:
 
     def mean_price(self, token: str) -> Fraction:
         """See Pool. Always raises, because a pair has no TWAP."""
-        raise without_mean(self)
+        raise missing_twap(self)
 
     def mean_depth(self, token: str) -> int:
         """See Pool. Always raises, because a pair has no TWAP."""
-        raise without_mean(self)
+        raise missing_twap(self)
 
 
 def _max_in(reserve_in: int, reserve_out: int, fee_pips: int, impact_bps: int) -> int:
@@ -193,18 +193,20 @@ def _max_in(reserve_in: int, reserve_out: int, fee_pips: int, impact_bps: int) -
     arithmetic.
     """
     max_amount_in = UINT112_MAX - reserve_in
-    kept_bps = max(0, BPS - impact_bps)
-    if kept_bps == 0 or reserve_in <= 0 or reserve_out <= 0:
+    min_price_bps = max(0, BPS - impact_bps)
+    if min_price_bps == 0 or reserve_in <= 0 or reserve_out <= 0:
         return max(max_amount_in, 0) if reserve_in > 0 and reserve_out > 0 else 0
 
     def fits(amount_in: int) -> bool:
         if amount_in > max_amount_in:
             return False
         reserve_left = reserve_out - get_amount_out(amount_in, reserve_in, reserve_out, fee_pips)
-        return reserve_left * reserve_in * BPS >= kept_bps * reserve_out * (reserve_in + amount_in)
+        return reserve_left * reserve_in * BPS >= min_price_bps * reserve_out * (
+            reserve_in + amount_in
+        )
 
     linear_term = reserve_in * (2 * PIPS - fee_pips)
-    constant_term = reserve_in * reserve_in * impact_bps * PIPS // kept_bps
+    constant_term = reserve_in * reserve_in * impact_bps * PIPS // min_price_bps
     root = (
         isqrt(linear_term * linear_term + 4 * (PIPS - fee_pips) * constant_term) - linear_term
     ) // (2 * (PIPS - fee_pips))

@@ -47,19 +47,19 @@ if TYPE_CHECKING:  # the single list of public names, used by type checkers and 
     from agent.app.money.transfers import withdraw as withdraw
     from agent.app.paper import PaperStart as PaperStart
     from agent.app.paper import always_confirm as always_confirm
-    from agent.app.paper import on_paper as on_paper
     from agent.app.paper import open_paper as open_paper
+    from agent.app.paper import paper_config as paper_config
     from agent.app.positions.futures import FuturesOptions as FuturesOptions
+    from agent.app.positions.futures import current_futures_report as current_futures_report
     from agent.app.positions.futures import futures_funding as futures_funding
-    from agent.app.positions.futures import futures_layer as futures_layer
     from agent.app.positions.futures import what_if_futures as what_if_futures
     from agent.app.positions.holdings import LiquidityReport as LiquidityReport
+    from agent.app.positions.holdings import adopt_position as adopt_position
     from agent.app.positions.holdings import forget_position as forget_position
     from agent.app.positions.holdings import liquidity as liquidity
+    from agent.app.positions.holdings import reconcile_strategies as reconcile_strategies
     from agent.app.positions.holdings import route_transfers as route_transfers
     from agent.app.positions.holdings import strategies as strategies
-    from agent.app.positions.holdings import take_over_strategies as take_over_strategies
-    from agent.app.positions.holdings import take_position as take_position
     from agent.app.positions.orders import LimitOrderRequest as LimitOrderRequest
     from agent.app.positions.orders import arm_orders as arm_orders
     from agent.app.positions.orders import disarm_orders as disarm_orders
@@ -72,7 +72,7 @@ if TYPE_CHECKING:  # the single list of public names, used by type checkers and 
     from agent.app.records.ledger import check_books as check_books
     from agent.app.records.ledger import compare_with_chain as compare_with_chain
     from agent.app.records.ledger import list_entries as list_entries
-    from agent.app.records.ledger import open_books as open_books
+    from agent.app.records.ledger import open_new_book as open_new_book
     from agent.app.records.ledger import pnl as pnl
     from agent.app.records.ledger import refresh_ledger as refresh_ledger
     from agent.app.records.ledger import tax_lots as tax_lots
@@ -93,8 +93,8 @@ if TYPE_CHECKING:  # the single list of public names, used by type checkers and 
     from agent.app.records.run_report import run_health as run_health
     from agent.app.records.step_history import explain as explain
     from agent.app.records.step_history import history as history
-    from agent.app.records.waiting import at_price as at_price
     from agent.app.records.waiting import cancel_waiting as cancel_waiting
+    from agent.app.records.waiting import limit_price_text as limit_price_text
     from agent.app.records.waiting import order_document as order_document
     from agent.app.records.waiting import waiting_orders as waiting_orders
     from agent.app.research.backtests import MarketOptions as MarketOptions
@@ -102,7 +102,7 @@ if TYPE_CHECKING:  # the single list of public names, used by type checkers and 
     from agent.app.research.backtests import backtest as backtest
     from agent.app.research.backtests import backtest_document as backtest_document
     from agent.app.research.backtests import prices_file as prices_file
-    from agent.app.research.backtests import sample as sample
+    from agent.app.research.backtests import sample_files as sample_files
     from agent.app.research.futures_backtests import FuturesBookOptions as FuturesBookOptions
     from agent.app.research.futures_backtests import backtest_futures as backtest_futures
     from agent.app.research.futures_backtests import (
@@ -156,7 +156,7 @@ if TYPE_CHECKING:  # the single list of public names, used by type checkers and 
     from agent.app.start.setup import initialise as initialise
     from agent.app.start.setup import templates as templates
     from agent.app.start.setup import trust as trust
-    from agent.app.start.wallet import Password as Password
+    from agent.app.start.wallet import PasswordSource as PasswordSource
     from agent.app.start.wallet import change_password as change_password
     from agent.app.start.wallet import create_wallet as create_wallet
     from agent.app.start.wallet import import_wallet as import_wallet

@@ -264,7 +264,7 @@ class Agent:
         """Raise Refused while the bot is stopped or stopping. Other commands remain available to
         the owner.
         """
-        if (request := self.context.store.requests.stopping()) is not None:
+        if (request := self.context.store.requests.active_stop()) is not None:
             verdict = Verdict(
                 "stopped", f"by its owner, at {request.asked_s} of chain time", "running", False
             )
@@ -278,12 +278,12 @@ class Agent:
         """
         return open_exposure(self.context.readers, self.context.store)
 
-    def cancel_and_revoke(self, why: str, progress: Progress = ignore_progress) -> StepOutcome:
+    def cancel_and_revoke(self, reason: str, progress: Progress = ignore_progress) -> StepOutcome:
         """Cancel pending transactions and revoke allowances under a hard pause."""
         with wiring.open_wallet_session(self.context, never_confirm, progress).acting(
             cancels_only=True
         ) as actors:
-            return cancel_and_revoke(self.context.readers, self.context.store, actors, why)
+            return cancel_and_revoke(self.context.readers, self.context.store, actors, reason)
 
     def resync_nonce(self, *, nothing_lost: bool = False) -> int:
         """Resync to the chain's nonce and return it, after the wallet was used elsewhere or a
@@ -306,7 +306,7 @@ class Agent:
         ) as actors:
             return engine.run_cycle(self.context.readers, request, self.context.store, actors)
 
-    def token(self, name: str, field: str) -> Token:
+    def token(self, name: str, option: str) -> Token:
         """Return the configured token with this symbol or address; the case of a symbol counts only
         if several differ in nothing else. `field` names the option in the ConfigError for any other
         name.
@@ -321,7 +321,7 @@ class Agent:
         if len(case_matches) == 1:
             return case_matches[0]
         raise ConfigError(
-            f"{field}: {name!r} is not a configured token",
+            f"{option}: {name!r} is not a configured token",
             f"choose from {', '.join(t.label for t in tokens)}",
         )
 
@@ -398,7 +398,7 @@ class Agent:
         outcome: StepOutcome,
         extra: Mapping[str, object] = MappingProxyType({}),
         *,
-        sent: bool,
+        send_allowed: bool,
     ) -> LivePlanDocument:
         """Return the document of an outcome, with its transactions if sending was allowed, and with
         the `extra` keys.
@@ -407,16 +407,16 @@ class Agent:
             "LivePlanDocument",
             {
                 **(
-                    plans.rebalance(outcome, self.realised(outcome))
-                    if sent
-                    else plans.plan(outcome)
+                    plans.rebalance_document(outcome, self.realised(outcome))
+                    if send_allowed
+                    else plans.plan_document(outcome)
                 ),
                 **extra,
             },
         )
         if self.on_paper:
             document["books"] = "paper"
-        if sent and outcome.after is not None:
+        if send_allowed and outcome.after is not None:
             document["weights_after_bps"] = self.weights(outcome.after)
         document["endpoints"] = list(self.endpoints())
         document["sandwich"] = fill(plans.SandwichDocument, self.sandwich(outcome), self.portfolio)

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
         QuietHoursDocument,
     )
 
-TEST_TEXT = "This is a test of trimtab's alerts."
+TEST_MESSAGE = "This is a test of trimtab's alerts."
 EXTRA_WAIT_S = 10.0
 """Extra seconds that a test waits for a target after its last attempt."""
 
@@ -68,13 +68,15 @@ def open_subscriptions(table: AlertsTable) -> list[ChannelSubscription]:
 
 def alert_rules(table: AlertsTable) -> AlertRules:
     """Return kinds, cooldowns, repeats and quiet hours of [alerts]."""
-    minutes = table.quiet_minutes()
+    quiet_minutes = table.quiet_minutes()
     return AlertRules(
         kinds=_kinds(table.events),
         cooldown_s=table.cooldown,
         cooldowns={AlertKind(event): seconds for event, seconds in table.cooldowns.items()},
         repeat_s=table.repeat,
-        quiet=None if minutes is None else QuietHours(*minutes, ZoneInfo(table.timezone or "UTC")),
+        quiet=None
+        if quiet_minutes is None
+        else QuietHours(*quiet_minutes, ZoneInfo(table.timezone or "UTC")),
         urgent=_kinds(table.urgent),
     )
 
@@ -94,7 +96,7 @@ def alerts(agent: Agent) -> AlertsDocument:
     status = agent.status()
     table, store = agent.context.config.alerts, agent.context.store
     states, targets = store.alerts.states(), store.alerts.targets()
-    names = {target.name for target in table.targets}
+    target_names = {target.name for target in table.targets}
     sent_states = [state for state in states if state.told_s is not None]
     quiet_hours: QuietHoursDocument | None = None
     if table.quiet is not None:
@@ -113,7 +115,7 @@ def alerts(agent: Agent) -> AlertsDocument:
             _target_document(target, targets.get(target.name, AlertTargetState(target.name)), table)
             for target in table.targets
         ],
-        "forgotten_targets": sorted(set(targets) - names),
+        "forgotten_targets": sorted(set(targets) - target_names),
         "open": [
             fill(AlertDocument, state)
             for state in states
@@ -139,7 +141,9 @@ def try_targets(config: LoadedConfig | Path | str) -> AlertTestDocument:
         )
     channels = [_open_channel(table, target) for target in table.targets]
     for number, channel in enumerate(channels):
-        channel.put(AlertMessage(number, channel.name, AlertKind.TEST, TEST_TEXT, int(time.time())))
+        channel.put(
+            AlertMessage(number, channel.name, AlertKind.TEST, TEST_MESSAGE, int(time.time()))
+        )
     deliveries = drain_channels(channels, table.timeout * table.attempts + EXTRA_WAIT_S)
     reasons = {delivery.message.target: delivery.why for delivery in deliveries}
     results = [(channel.name, reasons.get(channel.name, UNANSWERED)) for channel in channels]
@@ -162,7 +166,7 @@ def _asset_document(agent: Agent, asset: AssetBand) -> AssetAlertDocument:
     drift, token = asset.drift, agent.portfolio.token(asset.drift.token)
     numeraire = agent.portfolio.numeraire
 
-    def price(value: Price | None) -> str | None:
+    def alert_price_text(value: Price | None) -> str | None:
         return None if value is None else price_text(value, token.decimals, numeraire.decimals)
 
     def distance_bps(limit: Price | None) -> int | None:
@@ -171,9 +175,9 @@ def _asset_document(agent: Agent, asset: AssetBand) -> AssetAlertDocument:
 
     return {
         "symbol": token.label,
-        "price": price(drift.price),
-        "alert_low": price(asset.low_price),
-        "alert_high": price(asset.high_price),
+        "price": alert_price_text(drift.price),
+        "alert_low": alert_price_text(asset.low_price),
+        "alert_high": alert_price_text(asset.high_price),
         "to_low_bps": distance_bps(asset.low_price),
         "to_high_bps": distance_bps(asset.high_price),
         "weight_bps": drift.weight_bps,
@@ -206,13 +210,13 @@ SHORTFALL_DAYS = 30
 
 
 def unreported_shortfalls(
-    store: Store, alerts: AlertStore, now_s: int
+    store: Store, alert_store: AlertStore, now_s: int
 ) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """Return the failed steps whose transaction brought less than its minimum and for which no
     alert is recorded, for example because a crash came before it, with the tokens' labels.
     """
-    reported_keys = {state.key for state in alerts.states()}
-    steps = []
+    reported_keys = {state.key for state in alert_store.states()}
+    shortfalls = []
     for intent in store.journal.succeeded_in(OutcomeKind.FAILED.value):
         is_recent = intent.created_s >= now_s - SHORTFALL_DAYS * 86_400
         if not is_recent or shortfall_key(intent.step_id) in reported_keys:
@@ -223,5 +227,5 @@ def unreported_shortfalls(
         )
         if short_tokens and step is not None:
             labels = tuple(step.portfolio.token(token).label for token in short_tokens)
-            steps.append((intent.step_id, labels))
-    return tuple(steps)
+            shortfalls.append((intent.step_id, labels))
+    return tuple(shortfalls)

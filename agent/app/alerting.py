@@ -11,13 +11,13 @@ from fractions import Fraction
 
 from agent.app.controls.messages import worst_case_and_tax
 from agent.app.positions.futures_alerts import (
-    agent_alerts,
-    book_alerts,
+    actions_text,
+    agent_key_alerts,
     funding_alerts,
     futures_alerts,
-    net_shares,
-    planned_actions,
-    unnamed_alerts,
+    net_exposure_shares,
+    uncertain_profit_alerts,
+    unnamed_market_alerts,
 )
 from agent.errors import EXIT_OPERATOR, Refused, Retryable, TrimtabError
 from agent.execution.step_context import OutcomeKind, StepOutcome
@@ -58,7 +58,7 @@ UNMOVED_TOLERANCE = Fraction(1, 100)
 """An asset counts as unmoved if its ratio of weight to target differs from the median ratio by at
 most this share.
 """
-MAX_NAMED = 3
+MAX_NAMED_ASSETS = 3
 """Maximum number of assets named in one alert."""
 UNCHANGED_OUTCOMES = (OutcomeKind.HOLD, OutcomeKind.PLANNED, OutcomeKind.DECLINED)
 """Outcomes that leave the drift unchanged and have no alert of their own."""
@@ -103,11 +103,12 @@ def drift_causes(assets: Sequence[AssetBand], numeraire: str) -> tuple[AssetBand
     ratios = sorted(_ratio(asset) for asset in assets if asset.drift.target_bps > 0)
     if not ratios:
         return tuple(assets_outside)
-    median = (ratios[len(ratios) // 2] + ratios[(len(ratios) - 1) // 2]) / 2
+    median_ratio = (ratios[len(ratios) // 2] + ratios[(len(ratios) - 1) // 2]) / 2
     moved_assets = [
         asset
         for asset in assets_outside
-        if asset.drift.target_bps == 0 or abs(_ratio(asset) - median) > UNMOVED_TOLERANCE * median
+        if asset.drift.target_bps == 0
+        or abs(_ratio(asset) - median_ratio) > UNMOVED_TOLERANCE * median_ratio
     ]
     return tuple(
         sorted(
@@ -148,7 +149,7 @@ def drift_alerts(outcome: StepOutcome) -> Iterator[Alert]:
             f"{overweight_text}; no sale reduces it: {outcome.reason}. trimtab status",
             True,
         )
-    elif outcome.decided.reviews:
+    elif outcome.decided.due_schedules:
         yield Alert(
             AlertKind.REVIEW,
             "review",
@@ -160,12 +161,12 @@ def _band_alert(
     causes: Sequence[AssetBand], step: StepInput, drifts: Sequence[AssetDrift], plan_text: str
 ) -> Alert:
     """Return the alert for assets outside their bands, with their net exposure where they have
-    futures; beyond MAX_NAMED, only their number.
+    futures; beyond MAX_NAMED_ASSETS, only their number.
     """
-    shown_causes, exposures = causes[:MAX_NAMED], net_shares(step, drifts)
+    shown_causes, exposures = causes[:MAX_NAMED_ASSETS], net_exposure_shares(step, drifts)
     text = "; ".join(_format_band(asset, step.portfolio, exposures) for asset in shown_causes)
-    if len(causes) > MAX_NAMED:
-        text += f"; and {len(causes) - MAX_NAMED} more"
+    if len(causes) > MAX_NAMED_ASSETS:
+        text += f"; and {len(causes) - MAX_NAMED_ASSETS} more"
     key = ",".join(sorted(f"{asset.drift.token}:{asset.side}" for asset in shown_causes))
     return Alert(
         AlertKind.PRICE, f"price:{key}", f"{text}.{plan_text or ' See trimtab plan.'}", True
@@ -180,13 +181,13 @@ def format_trades(
     """
     if plan is None or not plan.legs:
         return ""
-    moves: dict[str, int] = {}
+    changes_raw: dict[str, int] = {}
     for leg in plan.legs:
-        moves[leg.token_in] = moves.get(leg.token_in, 0) - leg.amount_in_raw
-        moves[leg.token_out] = moves.get(leg.token_out, 0) + leg.amount_out_raw
+        changes_raw[leg.token_in] = changes_raw.get(leg.token_in, 0) - leg.amount_in_raw
+        changes_raw[leg.token_out] = changes_raw.get(leg.token_out, 0) + leg.amount_out_raw
     numeraire, trade_texts = portfolio.numeraire, []
     for asset in portfolio.assets:
-        raw = moves.get(asset.token.address, 0)
+        raw = changes_raw.get(asset.token.address, 0)
         if raw and asset.token.address != numeraire.address:
             trade_texts.append(
                 f"{verbs[raw > 0]} {_amount_text(abs(raw), asset.token.decimals)} {asset.token.label}"
@@ -208,7 +209,7 @@ def _planned_trades(outcome: StepOutcome, *, is_done: bool = False) -> str:
     """
     step, plan = outcome.step_input, outcome.plan
     if (futures := planned_futures(plan)) is not None:
-        trades = planned_actions(
+        trades = actions_text(
             step.snapshot, step.portfolio, futures_policy(step), futures, is_done=is_done
         )
     else:
@@ -240,9 +241,11 @@ def _format_band(asset: AssetBand, portfolio: Portfolio, exposures: Mapping[str,
     )
     if token.label in exposures:
         text += f", net exposure {format_percent(exposures[token.label])}"
-    edge, limit = ("low", asset.low_price) if asset.side == "below" else ("high", asset.high_price)
-    if limit is not None:
-        text += f", alert-{edge} {price_text(limit, token.decimals, numeraire.decimals, 6)}"
+    edge, alert_price = (
+        ("low", asset.low_price) if asset.side == "below" else ("high", asset.high_price)
+    )
+    if alert_price is not None:
+        text += f", alert-{edge} {price_text(alert_price, token.decimals, numeraire.decimals, 6)}"
     return text
 
 
@@ -260,17 +263,18 @@ KILL_SWITCH_GUARD = "kill_switch"
 """If this guard is the only one that refuses, a pause is reported instead of a refusal."""
 REVERTS_GUARD = "reverts_in_row"
 """Guard that stops rebalances but not exits, which the alert mentions."""
-MOVING_KINDS = (
+MOVING_INTENT_KINDS = (
     IntentKind.SWAP,
     IntentKind.LIQUIDITY,
     IntentKind.PAYOUT,
     IntentKind.UNWRAP,
     IntentKind.FUTURES,
 )
-_FIGURE = re.compile(r"[-+]?[0-9][0-9,.]* ?(%|bps|s|gwei|wei|blocks?)?")
-_GUARD = re.compile(r"[a-z_]{1,40}")
+"""Transactions that trade or pay; approvals and the like do not."""
+_FIGURE_PATTERN = re.compile(r"[-+]?[0-9][0-9,.]* ?(%|bps|s|gwei|wei|blocks?)?")
+_GUARD_NAME_PATTERN = re.compile(r"[a-z_]{1,40}")
 MAX_KEY_LENGTH = 200
-_STEP = re.compile(r"[0-9a-f]{1,40}")
+_STEP_ID_PATTERN = re.compile(r"[0-9a-f]{1,40}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,29 +317,31 @@ def _alerts(result: StepOutcome | TrimtabError, facts: RunFacts) -> Iterator[Ale
     if isinstance(result, TrimtabError):
         yield from _error_alerts(result)
     else:
-        latest = result.after or result.step_input
+        latest_input = result.after or result.step_input
         yield from drift_alerts(result)
-        yield from _order_alerts(latest.portfolio, latest.history.orders.states)
-        for blocked in result.decided.blocked_exits:
+        yield from _order_alerts(latest_input.portfolio, latest_input.history.orders.states)
+        for blocked_exit in result.decided.blocked_exits:
             step = result.step_input
-            label = conditional_orders.order_subject(step.portfolio, blocked.token)
+            label = conditional_orders.order_subject(step.portfolio, blocked_exit.token)
             text = (
                 f"{label} cannot be sold although its order fired; everything else continues. trimtab"
-                f" orders shows why; {disarm_command(step.portfolio, step.history.orders, blocked)}"
+                f" orders shows why; {disarm_command(step.portfolio, step.history.orders, blocked_exit)}"
             )
-            yield Alert(AlertKind.ORDER, f"blocked:{blocked.token}", text, True)
+            yield Alert(AlertKind.ORDER, f"blocked:{blocked_exit.token}", text, True)
         for name, why in paused_strategies(
-            latest.portfolio, latest.config(CapitalSplit), latest.layer(StrategiesState)
+            latest_input.portfolio,
+            latest_input.config(CapitalSplit),
+            latest_input.layer(StrategiesState),
         ).items():
             yield Alert(AlertKind.ORDER, f"strategy:{name}", why, True)
         yield from futures_alerts(result)
-        yield from funding_alerts(latest.snapshot, futures_policy(latest))
-        yield from agent_alerts(latest.snapshot)
-        yield from unnamed_alerts(latest.snapshot)
-        yield from book_alerts(latest.snapshot)
+        yield from funding_alerts(latest_input.snapshot, futures_policy(latest_input))
+        yield from agent_key_alerts(latest_input.snapshot)
+        yield from unnamed_market_alerts(latest_input.snapshot)
+        yield from uncertain_profit_alerts(latest_input.snapshot)
         yield from _outcome_alerts(result, facts.paused)
         yield from _transfer_alerts(result)
-        yield from _gas_alerts(latest.snapshot, facts.low_gas_wei)
+        yield from _gas_alerts(latest_input.snapshot, facts.low_gas_wei)
     own_step_id = result.step_id if isinstance(result, StepOutcome) and result.short else ""
     for step_id, labels in facts.shortfalls:
         if step_id != own_step_id:
@@ -404,7 +410,7 @@ def shortfall_alert(step_id: str, labels: Sequence[str]) -> Alert:
 
 def _outcome_alerts(outcome: StepOutcome, paused: bool) -> Iterator[Alert]:
     command = "trimtab explain"
-    if _STEP.fullmatch(outcome.step_id):
+    if _STEP_ID_PATTERN.fullmatch(outcome.step_id):
         command += f" {outcome.step_id}"
     verdicts = (*outcome.plan_verdicts, *outcome.verdicts)
     failing_verdicts = [verdict for verdict in verdicts if not verdict.passed]
@@ -441,7 +447,7 @@ def _done_alert(outcome: StepOutcome, command: str) -> Iterator[Alert]:
     moving_intents = [
         transaction
         for transaction in outcome.transactions
-        if transaction.kind in MOVING_KINDS and transaction.succeeded
+        if transaction.kind in MOVING_INTENT_KINDS and transaction.succeeded
     ]
     if not moving_intents:
         return
@@ -464,22 +470,22 @@ def _refusal_alert(failing_verdicts: list[Verdict], advice: str) -> Alert:
     """Return the alert for failing guards by name; with measured value and limit only if both are
     plain figures.
     """
-    guards: dict[str, str] = {}
+    guard_texts: dict[str, str] = {}
     for verdict in failing_verdicts:
-        name = verdict.guard if _GUARD.fullmatch(verdict.guard) else "a guard"
+        name = verdict.guard if _GUARD_NAME_PATTERN.fullmatch(verdict.guard) else "a guard"
         measured, limit = verdict.measured.strip(), verdict.limit.strip()
-        guards[name] = name
-        if _FIGURE.fullmatch(measured) and _FIGURE.fullmatch(limit):
-            guards[name] = f"{name} ({measured}, limit {limit})"
+        guard_texts[name] = name
+        if _FIGURE_PATTERN.fullmatch(measured) and _FIGURE_PATTERN.fullmatch(limit):
+            guard_texts[name] = f"{name} ({measured}, limit {limit})"
     text = "A plan was refused before anything was sent."
-    if guards:
-        text = f"A plan was refused by {', '.join(guards.values())}."
-    if REVERTS_GUARD in guards:
+    if guard_texts:
+        text = f"A plan was refused by {', '.join(guard_texts.values())}."
+    if REVERTS_GUARD in guard_texts:
         text += (
             " Too many transactions failed in a row: rebalances stop until trimtab resume; exits"
             " are retried at growing intervals."
         )
-    key = f"refusal:{','.join(guards)}"[:MAX_KEY_LENGTH]
+    key = f"refusal:{','.join(guard_texts)}"[:MAX_KEY_LENGTH]
     return Alert(AlertKind.REFUSAL, key, f"{text} {advice}", True)
 
 

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 Document = dict[str, Any]
 FIRST, CONFIRMED, BY_YES, EDITED, NOTICED = "first", "confirmed", "yes", "edit", "noticed"
 BY_CONTROL = "control"
-UNKNOWN = ("only the hash of the previous version is stored",)
+"""How a version came into the store; a noticed one is not confirmed."""
+UNKNOWN_CHANGES = ("only the hash of the previous version is stored",)
+"""In place of the changed lines if the text of the confirmed version is not stored."""
 Ask = Callable[[tuple[str, ...]], bool]
 """Question to the user, with any manual changes to the config."""
 
@@ -38,13 +40,13 @@ def unconfirmed_changes(
     """Return the lines that differ from the last confirmed version; None if it is the same, or if
     no version was confirmed.
     """
-    confirmed_digest = configs.confirmed()
+    confirmed_digest = configs.confirmed_digest()
     if confirmed_digest is None or confirmed_digest == loaded.digest:
         return None
     for version in configs.newest(1_000):
         if version.digest == confirmed_digest and version.text is not None:
             return config_diff(version.text, loaded.redacted_text) or ("only comments or secrets",)
-    return UNKNOWN
+    return UNKNOWN_CHANGES
 
 
 def record_version(loaded: LoadedConfig, configs: ConfigVersionStore, how: str) -> None:
@@ -52,7 +54,7 @@ def record_version(loaded: LoadedConfig, configs: ConfigVersionStore, how: str) 
     for newest in configs.newest(1):
         if newest.digest == loaded.digest and (newest.how == NOTICED) == (how == NOTICED):
             return
-    configs.confirm(loaded.digest, int(time.time()), loaded.redacted_text, how)
+    configs.record(loaded.digest, int(time.time()), loaded.redacted_text, how)
 
 
 CONTROLLED_TABLES = ("portfolio", "policy", "limits")
@@ -63,7 +65,7 @@ def owners_config(loaded: LoadedConfig, configs: ConfigVersionStore) -> Config |
     """Return the present config with the tables that a control may edit as the owner confirmed them
     last; None if that version is not kept or no longer valid, or the present one was changed by hand.
     """
-    if configs.confirmed() != loaded.digest:
+    if configs.confirmed_digest() != loaded.digest:
         return None
     for version in configs.newest(1_000):
         if version.how in (BY_CONTROL, NOTICED):
@@ -87,7 +89,7 @@ def confirm_without_asking(context: wiring.AgentContext) -> bool:
     loaded, configs = context.loaded, context.store.configs
     lines = require_unchanged(loaded, configs)
     how = CONFIRMED if lines is None else BY_YES
-    record_version(loaded, configs, FIRST if configs.confirmed() is None else how)
+    record_version(loaded, configs, FIRST if configs.confirmed_digest() is None else how)
     return True
 
 
@@ -119,7 +121,7 @@ def confirm_changes(context: wiring.AgentContext, ask: Ask) -> bool:
     Raises ConfigChanged if another version was confirmed in the meantime.
     """
     loaded, configs = context.loaded, context.store.configs
-    confirmed_digest, lines = configs.confirmed(), unconfirmed_changes(loaded, configs) or ()
+    confirmed_digest, lines = configs.confirmed_digest(), unconfirmed_changes(loaded, configs) or ()
     if lines:
         record_version(loaded, configs, NOTICED)
     if not ask(lines):
@@ -130,12 +132,12 @@ def confirm_changes(context: wiring.AgentContext, ask: Ask) -> bool:
 
 
 def list_versions(config: ConfigSource, limit: int = 20) -> Document:
-    """Return every version that was confirmed or noticed, newest first."""
+    """Return the newest `limit` versions that were confirmed or noticed, newest first."""
     loaded = load_config(config)
     with wiring.open_store_offline(loaded) as (store, _):
         return {
             "present": loaded.digest,
-            "confirmed": store.configs.confirmed(),
+            "confirmed": store.configs.confirmed_digest(),
             "configs": [
                 {
                     "number": version.number,
@@ -189,7 +191,7 @@ def fixed_tables_changed(before: Config, after: Config) -> list[str]:
 
 
 def fixed_tables_in(lines: Iterable[str]) -> list[str]:
-    """Return the same from the lines of a diff, for a version of which only its text is stored."""
+    """Like fixed_tables_changed, but from the lines of a diff, for a version stored only as text."""
     keys = tuple(line[2:] for line in lines)
     return [
         f"[{name}]"
@@ -199,25 +201,25 @@ def fixed_tables_in(lines: Iterable[str]) -> list[str]:
 
 
 def with_confirmed_config(
-    context: wiring.AgentContext, wallet: wiring.WalletSession | None, edited: ConfigChanged
+    context: wiring.AgentContext, wallet: wiring.WalletSession | None, change_error: ConfigChanged
 ) -> tuple[wiring.AgentContext, wiring.WalletSession | None]:
     """Build context and wallet session of the last confirmed config, under the wallet's lock.
 
-    Raises `edited` if the file holds another version or the run is on paper, ConfigChanged if a
+    Raises `change_error` if the file holds another version or the run is on paper, ConfigChanged if a
     table of FIXED_WHILE_RUNNING differs, LockHeld if another process holds the wallet's lock,
     Retryable if the endpoints fail.
     """
     if wallet is None:
-        return _reopen(context, edited), None
+        return _reopen(context, change_error), None
     with wallet.locked():
-        agent_context = _reopen(context, edited)
+        agent_context = _reopen(context, change_error)
     return agent_context, replace(wallet, context=agent_context)
 
 
-def _reopen(context: wiring.AgentContext, edited: ConfigChanged) -> wiring.AgentContext:
+def _reopen(context: wiring.AgentContext, change_error: ConfigChanged) -> wiring.AgentContext:
     loaded = None if context.loaded.paper else _load_confirmed(context)
     if loaded is None:
-        raise edited
+        raise change_error
     changed_tables = fixed_tables_changed(context.config, loaded.config)
     if changed_tables:
         verdict = Verdict(
@@ -238,6 +240,6 @@ def _load_confirmed(context: wiring.AgentContext) -> LoadedConfig | None:
             context.clock.sleep(1)
         with suppress(ConfigError):
             loaded = load_config(context.loaded.path)
-            if loaded.digest == context.store.configs.confirmed():
+            if loaded.digest == context.store.configs.confirmed_digest():
                 return loaded
     return None

@@ -20,7 +20,7 @@ from agent.units import format_duration
 
 Progress = Callable[[str], None]
 Confirm = Callable[[StepOutcome], bool]
-CONTINUE_KINDS = (OutcomeKind.DONE, OutcomeKind.HOLD)
+CONTINUING_OUTCOMES = (OutcomeKind.DONE, OutcomeKind.HOLD)
 
 
 def run_cycle(context: wiring.AgentContext, actors: StepActors | None) -> StepOutcome:
@@ -60,7 +60,7 @@ def continue_execution(wallet: wiring.WalletSession, first_outcome: StepOutcome)
         first_outcome,
         list(first_outcome.transactions),
     )
-    while outcome.kind in CONTINUE_KINDS:
+    while outcome.kind in CONTINUING_OUTCOMES:
         execution = _open_execution(context, outcome)
         if execution is None or context.switch.read().paused is not False:
             break
@@ -147,20 +147,20 @@ def run_periodically(
     interval_s: float,
     clock: Clock,
     chance: Callable[[], float],
-    interrupted: Callable[[], bool] = lambda: False,
+    is_interrupted: Callable[[], bool] = lambda: False,
 ) -> Iterator[T]:
     """Yield the result of `cycle` repeatedly, pausing for `interval_s` plus jitter in between.
     `chance` returns numbers in [0, 1); `interrupted` ends a pause early.
     """
     while True:
         yield cycle()
-        interruptible_sleep(interval_s * (1 + chance() * JITTER), clock, interrupted)
+        interruptible_sleep(interval_s * (1 + chance() * JITTER), clock, is_interrupted)
 
 
-def interruptible_sleep(seconds: float, clock: Clock, interrupted: Callable[[], bool]) -> None:
+def interruptible_sleep(seconds: float, clock: Clock, is_interrupted: Callable[[], bool]) -> None:
     """Sleep for `seconds`, or until `interrupted` returns True."""
     remaining_s = seconds
-    while remaining_s > 0 and not interrupted():
+    while remaining_s > 0 and not is_interrupted():
         clock.sleep(min(remaining_s, SLEEP_SLICE_S))
         remaining_s -= SLEEP_SLICE_S
 
@@ -168,7 +168,7 @@ def interruptible_sleep(seconds: float, clock: Clock, interrupted: Callable[[], 
 class ControlQueue(Protocol):
     """The queue of controls, as a run uses it (agent/app/controls/runner.py)."""
 
-    def waits(self) -> bool:
+    def has_queued(self) -> bool:
         """Return whether a control is queued."""
         ...
 
@@ -205,8 +205,8 @@ class AgentRun:
         self._every = every
         self._once = once
         self._progress = progress
-        self._was_hard = agent.context.switch.is_hard()
-        self._confirmed_digest = agent.context.store.configs.confirmed()
+        self._was_hard_paused = agent.context.switch.is_hard()
+        self._confirmed_digest = agent.context.store.configs.confirmed_digest()
         self._is_config_blocked = False
         """True while adoption of a new config is blocked by an endpoint or by the wallet's lock."""
 
@@ -238,9 +238,9 @@ class AgentRun:
                 or (
                     self._wallet is not None
                     and self._agent.context.switch.is_hard()
-                    and not self._was_hard
+                    and not self._was_hard_paused
                 )
-                or (self._controls is not None and self._controls.waits())
+                or (self._controls is not None and self._controls.has_queued())
             )
         except ConfigChanged:
             return not self._is_config_blocked
@@ -251,7 +251,7 @@ class AgentRun:
         """
         context = self._agent.context
         context.store.configs.require_current(context.loaded.digest, self._confirmed_digest)
-        return self._wallet is not None and context.store.requests.stopping() is not None
+        return self._wallet is not None and context.store.requests.active_stop() is not None
 
     def _act_by_newest_config(self) -> StepOutcome | None:
         try:
@@ -278,7 +278,7 @@ class AgentRun:
             self._controls.carry_out(self._wallet, serving=not self._once)
         with self._wallet.acting() as actors:
             # the owner may have stopped the bot while this cycle waited for the lock
-            is_stopped = self._agent.context.store.requests.stopping() is not None
+            is_stopped = self._agent.context.store.requests.active_stop() is not None
             outcome = None if is_stopped else self._act_once(actors)
         if self._controls is not None:
             self._controls.end_cycle()
@@ -287,9 +287,9 @@ class AgentRun:
     def _act_once(self, actors: StepActors | None) -> StepOutcome:
         """Run a step, or under a hard pause cancel and revoke; the caller holds the wallet lock."""
         context = self._agent.context
-        self._was_hard = context.switch.is_hard()
+        self._was_hard_paused = context.switch.is_hard()
         context.store.steps.prune(context.config.service.keep_steps)
-        if self._was_hard and actors is not None:
+        if self._was_hard_paused and actors is not None:
             return cancel_and_revoke(
                 context.readers, context.store, actors, context.switch.read().reason
             )

@@ -10,7 +10,7 @@ from agent import wiring
 from agent.app.agent import Agent, open_agent
 from agent.app.alert_channels import alerts
 from agent.app.documents import futures as futures_documents
-from agent.app.documents.status import status
+from agent.app.documents.status import status_document
 from agent.app.positions.futures import futures_funding
 from agent.app.positions.holdings import liquidity, liquidity_document
 from agent.app.positions.orders import standing_orders
@@ -23,7 +23,7 @@ from agent.errors import ConfigError, OperatorNeeded, TrimtabError
 
 Documents = dict[str, Any]
 """Documents by name. One that cannot be read has the keys `error`, its text, and `raised`."""
-PERIODS = ("day", "week", "month", "year", "all")
+PNL_PERIODS = ("day", "week", "month", "year", "all")
 MAX_STEPS = 100
 """Steps and valuations shown."""
 FUNDING_DAYS = 7
@@ -69,7 +69,7 @@ def stored_documents(config: ConfigSource) -> Documents:
     }
     try:
         with open_ledger_data(loaded) as ledger:
-            pnl = _document_or_error(lambda: newest_pnl(ledger, PERIODS))
+            pnl = _document_or_error(lambda: newest_pnl(ledger, PNL_PERIODS))
             return documents | {
                 "pnl": pnl,
                 "lots": _document_or_error(lambda: lots_document(ledger)),
@@ -86,7 +86,7 @@ def live_documents(config: ConfigSource, names: Collection[str] = ()) -> Documen
     """
     with open_agent(load_config(config)) as agent:
         readers: dict[str, Callable[[Agent], Mapping[str, Any]]] = {
-            "status": lambda connected: status(connected.status()),
+            "status": lambda connected: status_document(connected.status()),
             "orders": standing_orders,
             "alerts": alerts,
         }
@@ -94,9 +94,9 @@ def live_documents(config: ConfigSource, names: Collection[str] = ()) -> Documen
             readers["lp"] = lambda connected: liquidity_document(liquidity(connected))
         if agent.context.futures is not None:
             read_futures = cache(lambda: futures_funding(agent, FUNDING_DAYS))
-            readers["positions"] = lambda _: futures_documents.positions(read_futures()[0])
+            readers["positions"] = lambda _: futures_documents.positions_document(read_futures()[0])
             readers["margin"] = lambda _: futures_documents.margin_document(read_futures()[0])
-            readers["funding"] = lambda _: futures_documents.funding(*read_futures())
+            readers["funding"] = lambda _: futures_documents.funding_document(*read_futures())
         return {
             name: _document_or_error(partial(read, agent))
             for name, read in readers.items()
@@ -107,7 +107,7 @@ def live_documents(config: ConfigSource, names: Collection[str] = ()) -> Documen
 def plan_document(config: ConfigSource) -> Documents:
     """Return `plan`, a dry run now."""
     with open_agent(load_config(config)) as agent:
-        return {"plan": agent.plan_document(agent.plan(), sent=False)}
+        return {"plan": agent.plan_document(agent.plan(), send_allowed=False)}
 
 
 def step_document(config: ConfigSource, step_id: str) -> Documents:

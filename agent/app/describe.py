@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from agent.execution.step_context import StepOutcome
 
 
-_POOL = re.compile("(?:pool )?(0x[0-9a-fA-F]{40})")
+_POOL_PATTERN = re.compile("(?:pool )?(0x[0-9a-fA-F]{40})")
 
 
 def pool_names(snapshot: Snapshot, portfolio: Portfolio) -> dict[str, str]:
@@ -77,16 +77,16 @@ def pool_names(snapshot: Snapshot, portfolio: Portfolio) -> dict[str, str]:
 def replace_pool_addresses(text: str, names: Mapping[str, str], *, addresses: bool = False) -> str:
     """Replace pool addresses in the text by their names, or by both."""
 
-    def name(match: re.Match[str]) -> str:
+    def pool_text(match: re.Match[str]) -> str:
         pool_name = names.get(match[1])
         if pool_name is None:
             return match[0]
         return f"{pool_name} ({match[1]})" if addresses else pool_name
 
-    return _POOL.sub(name, text)
+    return _POOL_PATTERN.sub(pool_text, text)
 
 
-def off_target(outcome: StepOutcome) -> list[str]:
+def off_target_reasons(outcome: StepOutcome) -> list[str]:
     """Return why assets stay off target after the plan of an outcome, one text for each."""
     if outcome.plan is None:
         return []
@@ -107,6 +107,7 @@ PRIVATE, PUBLIC, EITHER = (
     "public mempool",
     "private endpoint, public mempool if it fails",
 )
+"""Where signed transactions are sent."""
 
 APPROVAL_LEAK = (
     "a public approval reveals which token is sold, and how much, before the swap is sent"
@@ -181,7 +182,7 @@ def submission_text(config: Config) -> str:
     submission_path = submission(config)
     if submission_path == PRIVATE or config.chain.local:
         return submission_path
-    return f"{submission_path}: {exposure(config).words}; {APPROVAL_LEAK}"
+    return f"{submission_path}: {exposure(config).description}; {APPROVAL_LEAK}"
 
 
 def target_shares(split: CapitalSplit, state: StrategiesState) -> dict[str, Fraction]:
@@ -292,7 +293,7 @@ def parameters(config: Config, portfolio: Portfolio, router: str) -> dict[str, s
         "only": (
             "both sides"
             if policy.only is None
-            else f"{policy.only.value}: {trigger_text.ONLY[policy.only]}"
+            else f"{policy.only.value}: {trigger_text.SIDE_TEXTS[policy.only]}"
         ),
         "cooldown": f"{format_duration(config.policy.cooldown)}",
         "confirm_blocks": str(config.policy.confirm_blocks or 0),

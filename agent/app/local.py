@@ -83,19 +83,19 @@ def serve_localchain(
     serve(port, None, on_ready, open_futures if futures else None)
 
 
-FUTURES_MARKETS = (PerpSpec("WETH", 4_000_000), PerpSpec("WBTC", 4_000_000))
-FUTURES_WEIGHTS = {"WETH": "60%", "WBTC": "-40%"}
-FUTURES_COLLATERAL, FUTURES_DEPOSIT = "USDC", 2_000
-FUTURES_POSITIONS = {"WETH": Fraction(2, 5), "WBTC": Fraction(-1, 100)}
+SERVED_FUTURES_MARKETS = (PerpSpec("WETH", 4_000_000), PerpSpec("WBTC", 4_000_000))
+SERVED_FUTURES_WEIGHTS = {"WETH": "60%", "WBTC": "-40%"}
+FUTURES_COLLATERAL, SERVED_FUTURES_DEPOSIT = "USDC", 2_000
+SERVED_FUTURES_POSITIONS = {"WETH": Fraction(2, 5), "WBTC": Fraction(-1, 100)}
 """Sizes of the wallet's initial positions, off target so that a plan has orders."""
 
 
 def open_futures(chain: LocalChain) -> None:
     """Deploy Perpetual Protocol v2, deposit for the wallet and open its first positions."""
-    perps = LocalPerps(chain, FUTURES_COLLATERAL, FUTURES_MARKETS)
+    perps = LocalPerps(chain, FUTURES_COLLATERAL, SERVED_FUTURES_MARKETS)
     wallet = chain.wallet.address
-    perps.deposit(wallet, FUTURES_DEPOSIT * perps.collateral.unit)
-    for symbol, size in FUTURES_POSITIONS.items():
+    perps.deposit(wallet, SERVED_FUTURES_DEPOSIT * perps.collateral.unit)
+    for symbol, size in SERVED_FUTURES_POSITIONS.items():
         perps.trade(wallet, symbol, int(size * WAD))
     chain.perps = perps
 
@@ -183,7 +183,7 @@ def publish(chain: LocalChain, path: Path) -> None:
     )
     if chain.perps is not None:
         # An idle chain writes no feed rounds.
-        text += futures_config(chain.perps, FUTURES_WEIGHTS, index_age="1d")
+        text += futures_config(chain.perps, SERVED_FUTURES_WEIGHTS, index_age="1d")
     replace_file(draft, text.encode())
     try:
         pin_all(load_config(draft))
@@ -210,11 +210,11 @@ SMALL_WORLD = replace(
         V3Spec("WBTC", "USDC", 3_000, 25_000_000, POOL_RANGES),
     ),
 )
-TARGETS = {"WBTC": "50%", "WETH": "30%", "USDC": "20%"}
-START_USD = {"WBTC": 5_000, "WETH": 3_000, "USDC": 2_000}
+DEMO_TARGETS = {"WBTC": "50%", "WETH": "30%", "USDC": "20%"}
+DEMO_START_USD = {"WBTC": 5_000, "WETH": 3_000, "USDC": 2_000}
 DEMO_FACTORS = {"WBTC": Fraction(116, 75), "WETH": Fraction(6, 5)}
 """Price moves that take 50/30/20 to 58/27/15 (worked case W2)."""
-DEMO_FOLDER = "trimtab-demo-"
+DEMO_FOLDER_PREFIX = "trimtab-demo-"
 
 
 def _move_texts(factors: Mapping[str, Fraction]) -> dict[str, str]:
@@ -231,7 +231,7 @@ class DemoWorld:
 
     def move_market(self) -> dict[str, str]:
         """Move every pool and feed; return the moves as text by symbol."""
-        prices_usd = self.chain.books.prices_usd
+        prices_usd = self.chain.contents.prices_usd
         self.chain.move_market(
             {symbol: prices_usd[symbol] * factor for symbol, factor in DEMO_FACTORS.items()}
         )
@@ -241,7 +241,10 @@ class DemoWorld:
 @contextmanager
 def demo_world() -> Iterator[DemoWorld]:
     """Start all parts of the demo; stop and remove them at the end."""
-    with open_eth_tester(SMALL_WORLD) as chain, _demo_agent(chain, TARGETS, START_USD) as agent:
+    with (
+        open_eth_tester(SMALL_WORLD) as chain,
+        _demo_agent(chain, DEMO_TARGETS, DEMO_START_USD) as agent,
+    ):
         yield DemoWorld(agent, chain)
 
 
@@ -252,7 +255,7 @@ def _demo_agent(
     """Open an agent on a portfolio worth `start_usd` by symbol; `more_config` is appended to its
     config.
     """
-    with tempfile.TemporaryDirectory(prefix=DEMO_FOLDER) as folder:
+    with tempfile.TemporaryDirectory(prefix=DEMO_FOLDER_PREFIX) as folder:
         fund(chain, start_usd)
         path = Path(folder) / "trimtab.toml"
         replace_file(path, (chain.config_text(targets=targets) + more_config).encode())
@@ -266,7 +269,9 @@ def fund(chain: LocalChain, usd_by_symbol: Mapping[str, int]) -> None:
     """Set the wallet's balances to these values in USD, by symbol."""
     for symbol, value in usd_by_symbol.items():
         raw_per_coin = 10 ** chain.tokens[symbol].decimals
-        chain.set_balance(symbol, floor_int(value / chain.books.prices_usd[symbol] * raw_per_coin))
+        chain.set_balance(
+            symbol, floor_int(value / chain.contents.prices_usd[symbol] * raw_per_coin)
+        )
 
 
 DEMO_EVERY, DEMO_CONFIRM_BLOCKS = "1s", 3
@@ -305,9 +310,9 @@ class MarketMove:
 
 def recorded_days() -> tuple[RecordedDay, ...]:
     """Return every seventh day of the packaged prices of 2021."""
-    from agent.app.research.backtests import sample
+    from agent.app.research.backtests import sample_files
 
-    with sample()[0].open(encoding="utf-8", newline="") as file:
+    with sample_files()[0].open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))[::DAYS_A_MOVE]
     return tuple(
         RecordedDay(
@@ -337,7 +342,7 @@ class LiveDemo:
         """Run cycles that send, and move the market between them; yield each outcome and move. After
         the last day the market stands still. Ends with StopRequested.
         """
-        days, moved_s = pairwise(self._days), -float(MOVE_EVERY_S)
+        day_pairs, last_move_s = pairwise(self._days), -float(MOVE_EVERY_S)
         with ExitStack() as stack:
             run_service = stack.enter_context(
                 service.serve(self._agent, self._clock, DEMO_EVERY, sends=True)
@@ -354,15 +359,15 @@ class LiveDemo:
                 run_service.on_cycle(cycle)
                 yield cycle
                 self._clock.sleep(CYCLE_PAUSE_S)
-                if time.monotonic() - moved_s < MOVE_EVERY_S:
+                if time.monotonic() - last_move_s < MOVE_EVERY_S:
                     self._chain.mine()
                     continue
-                day, next_day = next(days, (None, None))
+                day, next_day = next(day_pairs, (None, None))
                 if day is None or next_day is None:
                     self._chain.mine()
                     continue
                 factors = {name: next_day.prices[name] / day.prices[name] for name in PRICE_COLUMNS}
-                moved_s = time.monotonic()
+                last_move_s = time.monotonic()
                 yield MarketMove(next_day.date, _move_texts(factors))
                 with self._clock.asking():  # each trade takes a second, so a signal interrupts
                     market.apply_move(self._chain, factors)
@@ -386,12 +391,12 @@ def live_demo(clock: StoppableClock) -> Iterator[LiveDemo]:
         for token in SMALL_WORLD.tokens
     )
     with (
-        tempfile.TemporaryDirectory(prefix=DEMO_FOLDER) as folder,
+        tempfile.TemporaryDirectory(prefix=DEMO_FOLDER_PREFIX) as folder,
         open_anvil(world=replace(SMALL_WORLD, tokens=tokens)) as chain,
     ):
-        fund(chain, START_USD)
+        fund(chain, DEMO_START_USD)
         path = Path(folder) / "trimtab.toml"
-        replace_file(path, _with_demo_values(chain.config_text(targets=TARGETS)).encode())
+        replace_file(path, _with_demo_values(chain.config_text(targets=DEMO_TARGETS)).encode())
         loaded = load_config(path)
         pin_all(loaded)
         with open_agent(loaded, clock=clock) as agent:
@@ -407,12 +412,12 @@ def _with_demo_values(config: str) -> str:
     return config
 
 
-DEMO_WEIGHTS = {"WETH": "60%", "WBTC": "40%"}
-FUTURES_TARGETS = {"WBTC": "40%", "WETH": "25%", "USDC": "35%"}
-FUTURES_START_USD = {"WBTC": 6_000, "WETH": 3_750, "USDC": 5_250}
+FUTURES_DEMO_WEIGHTS = {"WETH": "60%", "WBTC": "40%"}
+FUTURES_DEMO_TARGETS = {"WBTC": "40%", "WETH": "25%", "USDC": "35%"}
+FUTURES_DEMO_START_USD = {"WBTC": 6_000, "WETH": 3_750, "USDC": 5_250}
 """The spot portfolio at its targets, beside the margin account."""
-DEMO_MARGIN_USD = 5_000
-DEMO_LEVERAGE = "3x"
+FUTURES_DEMO_MARGIN_USD = 5_000
+FUTURES_DEMO_LEVERAGE = "3x"
 DEMO_CRASHES = (
     {"WETH": Fraction(85, 100), "WBTC": Fraction(85, 100)},
     {"WETH": Fraction(82, 100), "WBTC": Fraction(84, 100)},
@@ -420,10 +425,11 @@ DEMO_CRASHES = (
 """Price factors of each crash. At 3x, the first breaches the leverage limit of 4x; both together
 breach the maintenance margin.
 """
-PREMIUM = Fraction(101, 100)
-"""Perpetual price relative to the index on the day with funding."""
+PREMIUM_FACTOR = Fraction(101, 100)
+"""Price of a perpetual as a multiple of its index on the day with funding."""
 DAY_S, TWAP_S = 86_400, 1_860
-MARKET_USD = 4_000_000
+PERP_LIQUIDITY_USD = 4_000_000
+"""USD that the makers hold in the market of each perpetual."""
 
 
 class FuturesDemoWorld:
@@ -440,7 +446,7 @@ class FuturesDemoWorld:
 
     def crash(self, factors: Mapping[str, Fraction]) -> dict[str, str]:
         """Move tokens, indexes and perpetuals; return the moves as text by symbol."""
-        prices_usd = self._chain.books.prices_usd
+        prices_usd = self._chain.contents.prices_usd
         prices = {symbol: prices_usd[symbol] * factor for symbol, factor in factors.items()}
         self._chain.move_market(prices)
         self._perps.move_pools(prices, self._sleep)
@@ -450,13 +456,15 @@ class FuturesDemoWorld:
 
     def pass_a_day_at_a_premium(self) -> None:
         """Let the perpetuals trade above their index for a day."""
-        prices_usd = self._chain.books.prices_usd
-        prices = {symbol: prices_usd[symbol] * PREMIUM for symbol in self._perps.markets}
+        prices_usd = self._chain.contents.prices_usd
+        prices = {symbol: prices_usd[symbol] * PREMIUM_FACTOR for symbol in self._perps.markets}
         self._perps.move_pools(prices, self._sleep)
         self._chain.warp(DAY_S)
 
     def untouched(self) -> UntouchedDocument:
-        """Return the initial positions at current prices, without funding."""
+        """Return the leverage that the initial positions would have at current prices without
+        funding, and whether they would be liquidated.
+        """
         account = margin_account(self.agent.step_input().snapshot)
         if self._first_account is None or account is None:
             raise RuntimeError("the margin account is not known")
@@ -483,12 +491,14 @@ def futures_demo_world() -> Iterator[FuturesDemoWorld]:
             f"--futures: the contracts of Perpetual Protocol v2 are not installed: {error.message}",
             "in the checkout: .venv/bin/python scripts/npm_install.py --dev",
         ) from None
-    specs = [PerpSpec(symbol, MARKET_USD) for symbol in DEMO_WEIGHTS]
+    specs = [PerpSpec(symbol, PERP_LIQUIDITY_USD) for symbol in FUTURES_DEMO_WEIGHTS]
     with open_anvil(world=SMALL_WORLD) as chain:
-        with chain.node.past():
+        with chain.node.one_second_blocks():
             perps = LocalPerps(chain, FUTURES_COLLATERAL, specs)
         chain.perps = perps
-        perps.deposit(chain.wallet.address, DEMO_MARGIN_USD * perps.collateral.unit)
-        text = futures_config(perps, DEMO_WEIGHTS, leverage=DEMO_LEVERAGE, index_age="1d")
-        with _demo_agent(chain, FUTURES_TARGETS, FUTURES_START_USD, text) as agent:
+        perps.deposit(chain.wallet.address, FUTURES_DEMO_MARGIN_USD * perps.collateral.unit)
+        text = futures_config(
+            perps, FUTURES_DEMO_WEIGHTS, leverage=FUTURES_DEMO_LEVERAGE, index_age="1d"
+        )
+        with _demo_agent(chain, FUTURES_DEMO_TARGETS, FUTURES_DEMO_START_USD, text) as agent:
             yield FuturesDemoWorld(agent, chain, perps)

@@ -50,7 +50,7 @@ DEFAULT_START = PaperStart()
 """Start from a copy of the real wallet."""
 
 
-def on_paper(config: ConfigSource) -> LoadedConfig:
+def paper_config(config: ConfigSource) -> LoadedConfig:
     """Return the config with its paper store, for reading. Raises ConfigError without a paper
     store.
     """
@@ -63,17 +63,17 @@ def on_paper(config: ConfigSource) -> LoadedConfig:
 @contextmanager
 def open_paper(
     config: ConfigSource,
-    begin: PaperStart = DEFAULT_START,
+    start: PaperStart = DEFAULT_START,
     *,
     clock: Clock | None = None,
     transports: Sequence[Transport] | None = None,
     record: Path | None = None,
 ) -> Iterator[Agent]:
-    """Open an agent that trades on paper. Its wallet is created from `begin` on the first run. No
-    key is read. Raises ConfigError for an invalid `begin`, or one given on a later run.
+    """Open an agent that trades on paper. Its wallet is created from `start` on the first run. No
+    key is read. Raises ConfigError for an invalid `start`, or one given on a later run.
     """
     loaded = replace(load_config(config), paper=True)
-    if begin.value and begin.amounts:
+    if start.value and start.amounts:
         raise ConfigError(
             "--value and --start cannot be combined",
             "--start gives the balance of each token, --value the total value",
@@ -81,11 +81,11 @@ def open_paper(
     with open_agent(loaded, clock=clock, transports=transports, record=record) as agent:
         store = agent.context.store
         if store.paper.wallet() is None:
-            wallet = _initial_wallet(agent, begin)
+            wallet = _initial_wallet(agent, start)
             store.balances.record_prior_day((), wallet.nonce)  # this wallet has no history
             store.paper.copy_prices(live_store_file(loaded))
             store.paper.begin(wallet)
-        elif begin.is_set:
+        elif start.is_set:
             raise ConfigError(
                 "paper trading has already started; --value and --start apply to its first run"
                 " only",
@@ -101,17 +101,17 @@ def always_confirm(_: StepOutcome) -> bool:
     return True
 
 
-def _initial_wallet(agent: Agent, begin: PaperStart) -> PaperWallet:
+def _initial_wallet(agent: Agent, start: PaperStart) -> PaperWallet:
     """Return the initial paper wallet, with its margin account."""
     snapshot = agent.context.reader.snapshot()
     context, futures = agent.context, agent.context.futures
-    deposit_raw = 0 if begin.value or begin.amounts else None
-    if begin.margin:
+    deposit_raw = 0 if start.value or start.amounts else None
+    if start.margin:
         if futures is None:
             raise ConfigError("--margin: the config has no [futures]", "omit it")
         decimals = agent.portfolio.token(futures.collateral).decimals
-        deposit_raw = parse_raw(begin.margin, decimals, "--margin")
-    wallet = _wallet_without_margin(agent, begin, snapshot, deposit_raw or 0)
+        deposit_raw = parse_raw(start.margin, decimals, "--margin")
+    wallet = _wallet_without_margin(agent, start, snapshot, deposit_raw or 0)
     if context.paper is None or futures is None:
         return wallet
     venue = context.order_venue()
@@ -121,19 +121,19 @@ def _initial_wallet(agent: Agent, begin: PaperStart) -> PaperWallet:
 
 
 def _wallet_without_margin(
-    agent: Agent, begin: PaperStart, snapshot: Snapshot, margin_raw: int
+    agent: Agent, start: PaperStart, snapshot: Snapshot, margin_raw: int
 ) -> PaperWallet:
     context = agent.context
-    if not begin.value and not begin.amounts:
+    if not start.value and not start.amounts:
         return chain.paper_from_wallet(snapshot, context.tokens)
-    native_wei = parse_raw(begin.native, NATIVE_DECIMALS, "--native")
-    if begin.amounts:
+    native_wei = parse_raw(start.native, NATIVE_DECIMALS, "--native")
+    if start.amounts:
         amounts_raw = dict.fromkeys(context.tokens, 0)
-        for symbol, text in parse_pairs(begin.amounts, "--start").items():
+        for symbol, text in parse_pairs(start.amounts, "--start").items():
             token = agent.token(symbol, "--start")
             amounts_raw[token.address] = parse_raw(text, token.decimals, f"--start {symbol}")
         return chain.paper_from_amounts(snapshot, amounts_raw, native_wei)
-    value = Fraction(parse_raw(begin.value, VALUE_DECIMALS, "--value"), 10**VALUE_DECIMALS)
+    value = Fraction(parse_raw(start.value, VALUE_DECIMALS, "--value"), 10**VALUE_DECIMALS)
     if value == 0:
         raise ConfigError("--value: must be above 0", "write for example --value 10000")
     step_input = context.bare_input(

@@ -26,10 +26,10 @@ from agent.app.records.cycle_report import (
     cycle_outcome,
     cycle_transactions,
     cycle_trouble,
-    failure,
+    error_fields,
     log_lines,
     nonempty_fields,
-    summary,
+    status_line,
 )
 from agent.app.records.run_report import RunRecorder, pause_reason
 from agent.config.fields import parse_duration_s
@@ -39,12 +39,12 @@ from agent.errors import EXIT_HUNG, ConfigError, TrimtabError
 from agent.execution.step_context import StepOutcome
 from agent.model import Delivery
 from agent.observe.health import MAX_MISSED_CYCLES
-from agent.observe.logs import Format, Log, Redactor, configure
+from agent.observe.logs import Log, LogStyle, Redactor, configure
 from agent.observe.notify import AlertNotifier
 from agent.observe.watch import Heartbeat, SystemdNotifier, Watchdog
 from agent.ports import Clock
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopRequested(KeyboardInterrupt):
@@ -70,7 +70,7 @@ class StoppableClock:
         self._is_stopping = False
         self._signals: SimpleQueue[None] = SimpleQueue()
         self._is_asking = False
-        self._watch: Watchdog | None = None
+        self._watchdog: Watchdog | None = None
 
     def now_s(self) -> int:
         """Return the time in Unix seconds."""
@@ -78,8 +78,8 @@ class StoppableClock:
 
     def sleep(self, seconds: float) -> None:
         """Sleep; raise StopRequested once a stop was requested."""
-        if self._watch is not None:
-            self._watch.beat("waiting")
+        if self._watchdog is not None:
+            self._watchdog.beat("waiting")
         if not self._is_stopping:
             with suppress(Empty):
                 self._signals.get(timeout=max(0.0, seconds))
@@ -90,14 +90,14 @@ class StoppableClock:
         """Raise StopRequested if a stop was requested."""
         self.sleep(0)
 
-    def watched(self, watchdog: Watchdog) -> None:
+    def set_watchdog(self, watchdog: Watchdog) -> None:
         """Report each sleep to the watchdog as a sign of life, and pause it during prompts."""
-        self._watch = watchdog
+        self._watchdog = watchdog
 
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Handle signals inside the context. Call from the main thread."""
-        old_handlers = {number: signal.signal(number, self._on_signal) for number in SIGNALS}
+        old_handlers = {number: signal.signal(number, self._on_signal) for number in STOP_SIGNALS}
         try:
             yield
         finally:
@@ -109,7 +109,7 @@ class StoppableClock:
         """Let the first signal interrupt inside the context, since a prompt precedes any action."""
         self._is_asking = True
         try:
-            with self._watch.asking() if self._watch is not None else nullcontext():
+            with self._watchdog.asking() if self._watchdog is not None else nullcontext():
                 yield
         finally:
             self._is_asking = False
@@ -133,7 +133,7 @@ class OneStopClock(StoppableClock):
 
 MAX_CONTROL_LINES = 20
 """Maximum number of lines about controls that one cycle logs and shows."""
-CONTROL_SUCCESSES = ("queued", "taken", "done")
+CONTROL_SUCCESS_STATES = ("queued", "taken", "done")
 
 
 PASSWORD_ENV = "TRIMTAB_KEYSTORE_PASSWORD"  # noqa: S105 the variable's name
@@ -146,12 +146,12 @@ class Service:
     agent: Agent
     log: Log
     recorder: RunRecorder
-    watch: Watchdog
-    notifier: SystemdNotifier
+    watchdog: Watchdog
+    systemd_notifier: SystemdNotifier
     heartbeat: Heartbeat | None
-    logs: bool
+    is_logging: bool
     alert_notifier: AlertNotifier | None = None
-    began_s: float = field(default_factory=time.monotonic)
+    cycle_began_s: float = field(default_factory=time.monotonic)
     paused: bool = False
     failed_heartbeats: int = 0
     failed_heartbeats_in_row: int = 0
@@ -174,24 +174,24 @@ class Service:
     def on_stage(self, stage: str) -> None:
         """Handle the next stage of the run."""
         if stage == READING_STAGE:
-            self.began_s = time.monotonic()
-        self.watch.beat(stage)
+            self.cycle_began_s = time.monotonic()
+        self.watchdog.beat(stage)
 
     def on_cycle(self, result: StepOutcome | TrimtabError) -> None:
         """Handle the end of a cycle. Only a failing store ends the run; other reporting errors are
         logged.
         """
-        for report in (self._report, self.report_controls, self._alert):
+        for report_step in (self._report, self.report_controls, self._alert):
             try:
-                report(result)
+                report_step(result)
             except TrimtabError:
                 raise
             except Exception as error:
                 self.log.error("reporting failed", kind=type(error).__name__)
 
     def _report(self, result: StepOutcome | TrimtabError) -> None:
-        duration_s = time.monotonic() - self.began_s
-        self.watch.beat("reporting of the last cycle")
+        duration_s = time.monotonic() - self.cycle_began_s
+        self.watchdog.beat("reporting of the last cycle")
         if (loaded := self.agent.context.loaded) != self._loaded:
             changes = config_diff(self._loaded.redacted_text, loaded.redacted_text)
             self.config_changes = changes or ("only comments",)
@@ -220,8 +220,8 @@ class Service:
         for event, fields in log_lines(self.agent, result, duration_s):
             log_event(event, **fields)
         if self.recorder.report.cycles == 1:
-            self.notifier.ready()
-        self.notifier.status(trouble or summary(result))
+            self.systemd_notifier.ready()
+        self.systemd_notifier.status(trouble or status_line(result))
         is_good = self.recorder.health().healthy and not self.recorder.gives_way
         if self.heartbeat is not None and is_good:
             self.heartbeat.beat()
@@ -245,7 +245,7 @@ class Service:
             return
         self.control_log_end = events[-1].number
         for event in events[:MAX_CONTROL_LINES]:
-            log_event = self.log.info if event.state in CONTROL_SUCCESSES else self.log.warning
+            log_event = self.log.info if event.state in CONTROL_SUCCESS_STATES else self.log.warning
             fields = {"kind": event.kind, "origin": event.origin, "code": event.code or None}
             log_event("control", state=event.state, **nonempty_fields(**fields))
             if event.state not in {"queued", "taken"}:
@@ -285,7 +285,7 @@ class Service:
 
     def on_error(self, error: TrimtabError) -> None:
         """Report that the run ends with an error."""
-        self.log.error("ended", **failure(error))
+        self.log.error("ended", **error_fields(error))
         self.recorder.on_end(error.message)
         if self.alert_notifier is None:
             return
@@ -329,7 +329,7 @@ class Service:
         self.recorder.on_hang(why)
         if self.alert_notifier is not None:
             self.alert_notifier.send_now(alerting.run_hung_alert(), int(time.time()))
-        self.notifier.status(f"hung: {why}")
+        self.systemd_notifier.status(f"hung: {why}")
         logging.shutdown()
         os._exit(EXIT_HUNG)
 
@@ -342,7 +342,7 @@ def serve(
     *,
     sends: bool = False,
     once: bool = False,
-    log_format: Format | None = None,
+    log_format: LogStyle | None = None,
 ) -> Iterator[Service]:
     """Report a run inside the context. `sends` is False for a dry run.
 
@@ -350,10 +350,10 @@ def serve(
     that of a run that goes on. Paper trading writes only the log, because alerts, heartbeat and
     report describe the live agent.
     """
-    table, on_paper = agent.context.config.service, agent.context.loaded.paper
+    service_table, on_paper = agent.context.config.service, agent.context.loaded.paper
     secrets = secrets_of(agent.context.loaded)
-    log_style = log_format or table.log_format
-    log, notifier = configure(log_style, secrets), SystemdNotifier()
+    log_style = log_format or service_table.log_format
+    log, systemd_notifier = configure(log_style, secrets), SystemdNotifier()
     recorder = RunRecorder(
         None if once or on_paper else agent.context.store.runs,
         parse_duration_s(every, "--every"),
@@ -375,20 +375,27 @@ def serve(
         )
 
     heartbeat, alert_notifier = None, None
-    watch = Watchdog(table.hang_after, period_s=notifier.watchdog_s)
+    watchdog = Watchdog(service_table.hang_after, period_s=systemd_notifier.watchdog_s)
     if not on_paper:
-        if (url := table.heartbeat()) is not None:
-            heartbeat = Heartbeat(url, table.heartbeat_method, on_failed_heartbeat)
+        if (url := service_table.heartbeat()) is not None:
+            heartbeat = Heartbeat(url, service_table.heartbeat_method, on_failed_heartbeat)
         alert_notifier = alert_channels.open_notifier(
             agent.context.config.alerts, agent.context.store.alerts, on_failed_delivery
         )
     service = Service(
-        agent, log, recorder, watch, notifier, heartbeat, log_style is not None, alert_notifier
+        agent,
+        log,
+        recorder,
+        watchdog,
+        systemd_notifier,
+        heartbeat,
+        log_style is not None,
+        alert_notifier,
     )
-    clock.watched(watch)
+    clock.set_watchdog(watchdog)
     if agent.context.recorder is not None:
-        agent.context.recorder.tell = service.on_unrecorded
-    with watch.watching(service.on_hang, notifier.alive):
+        agent.context.recorder.report_failure = service.on_unrecorded
+    with watchdog.watching(service.on_hang, systemd_notifier.alive):
         log.info("started", **agent_fields(agent), every=every)
         service.write_report()
         try:
@@ -405,7 +412,7 @@ def serve(
             if recorder.report.ended_s is None:
                 recorder.on_end()
             service.write_report()
-            notifier.stopping()
+            systemd_notifier.stopping()
             if alert_notifier is not None:
                 with suppress(TrimtabError):  # delivered messages may be sent again
                     alert_notifier.close()

@@ -40,7 +40,7 @@ from agent.store import Store
 from agent.units import NATIVE, ceil_int, format_time
 from agent.wiring import AgentContext
 
-OUTCOME_KINDS = {"refused": OutcomeKind.REFUSED, "failed": OutcomeKind.FAILED}
+OUTCOME_BY_STATE = {"refused": OutcomeKind.REFUSED, "failed": OutcomeKind.FAILED}
 MAX_SALES = 3
 """Maximum number of sales for one withdrawal. A second is rare, because the first includes a
 margin.
@@ -104,7 +104,7 @@ class WithdrawalRun:
         self._payments, self._to, self.request = payments, to, request
         self._is_resumed = request is not None
         self._is_confirmed = is_confirmed
-        self._sent: list[Intent] = []
+        self._sent_intents: list[Intent] = []
 
     def report(
         self, step: StepInput, sale: StepOutcome | None = None, state: str = "", reason: str = ""
@@ -126,7 +126,7 @@ class WithdrawalRun:
             state or "planned",
             reason,
             self._request_id,
-            tuple(self._sent),
+            tuple(self._sent_intents),
         )
         if state or not report.is_refused:
             return report
@@ -169,7 +169,7 @@ class WithdrawalRun:
                 self._context.store,
                 actors,
             )
-            self._sent += sale.transactions
+            self._sent_intents += sale.transactions
             if sale.kind is not OutcomeKind.DONE:
                 return self._failed_sale_report(step, sale)
             step = self._with_claims(withdrawable_step(self._context))
@@ -194,14 +194,14 @@ class WithdrawalRun:
             )
             return self.report(step, sale, "reserved", message)
         while (claim := self._next_claim()) is not None:
-            if claim.payment.native and (missing_raw := self._to_unwrap_raw(claim)) > 0:
+            if claim.payment.native and (missing_raw := self._raw_to_unwrap(claim)) > 0:
                 outcome = engine.run_cycle(
                     self._context.readers,
                     Unwrap(missing_raw),
                     self._context.store,
                     replace(actors, confirm=lambda _: True),
                 )
-                self._sent += outcome.transactions
+                self._sent_intents += outcome.transactions
                 if outcome.kind is not OutcomeKind.DONE:
                     return self.report(
                         withdrawable_step(self._context), sale, "failed", outcome.reason
@@ -211,9 +211,9 @@ class WithdrawalRun:
                 self._context.store,
                 actors,
                 self._payout(claim.payment),
-                self._context.payouts,
+                self._context.payout_addresses,
             )
-            self._sent.append(intent)
+            self._sent_intents.append(intent)
             if not intent.succeeded:
                 why = (
                     f'"{intent.note}" ended as {intent.state.value}; trimtab withdraw --resume'
@@ -222,7 +222,7 @@ class WithdrawalRun:
                 return self.report(withdrawable_step(self._context), sale, "failed", why)
         store = self._context.store
         paid_states = [
-            intent.state for intent, _ in store.requests.paid(request_id) if intent.succeeded
+            intent.state for intent, _ in store.requests.payouts(request_id) if intent.succeeded
         ]
         step = withdrawable_step(self._context)
         if request_id not in {
@@ -256,7 +256,7 @@ class WithdrawalRun:
         """Record the request, of that chain time, before anything is sent."""
         self._is_confirmed = True
         if self.request is None:
-            self.request = self._context.store.requests.ask(
+            self.request = self._context.store.requests.record(
                 RequestKind.WITHDRAW,
                 self._payments,
                 self._to,
@@ -272,16 +272,18 @@ class WithdrawalRun:
         """
         states = {OutcomeKind.DECLINED: "declined", OutcomeKind.FAILED: "failed"}
         if self._is_confirmed and self.request is not None:
-            store = self._context.store.requests
+            request_store = self._context.store.requests
             has_swapped = any(
-                intent.succeeded and intent.kind is IntentKind.SWAP for intent in self._sent
+                intent.succeeded and intent.kind is IntentKind.SWAP for intent in self._sent_intents
             )
             if (
                 self._is_resumed or has_swapped
             ):  # undo the record of the part, since its sale failed
-                store.record_parts(self.request.id, self.request.parts)
+                request_store.record_parts(self.request.id, self.request.parts)
             else:
-                store.end(self.request.id, RequestState.RELEASED, self._context.clock.now_s())
+                request_store.end(
+                    self.request.id, RequestState.RELEASED, self._context.clock.now_s()
+                )
         return self.report(step, sale, states.get(sale.kind, "refused"), sale.reason)
 
     def _with_claims(self, step: StepInput) -> StepInput:
@@ -337,10 +339,13 @@ class WithdrawalRun:
             return ()
         payouts = [self._payout(payment) for payment in self._payments]
         return table.judge_payout_permission(
-            step, payouts, self._context.payouts, self._context.switch.is_paused() is not False
+            step,
+            payouts,
+            self._context.payout_addresses,
+            self._context.switch.is_paused() is not False,
         )
 
-    def _to_unwrap_raw(self, claim: PendingPayment) -> int:
+    def _raw_to_unwrap(self, claim: PendingPayment) -> int:
         """Return the wrapped coin to unwrap before a native payment, so that gas money remains."""
         step = withdrawable_step(self._context)
         reserved_wei = native_coin.floor_wei(step.limits) + native_coin.margin_wei(
@@ -357,22 +362,34 @@ def _record_part_begun(store: Store, request: OwnerRequest, sale: StepOutcome, t
     """Record the sale of a part before it is sent, so that an interrupted withdrawal continues with
     the next part. Does nothing if the plan raises the whole shortfall.
     """
-    step, plan, every_s = sale.step_input, sale.plan, sale.step_input.limits.first_purchase_s
-    if every_s is None or plan is None:
+    step, plan, part_interval_s = (
+        sale.step_input,
+        sale.plan,
+        sale.step_input.limits.first_purchase_s,
+    )
+    if part_interval_s is None or plan is None:
         return
-    after_raw = requests.shortfall_raw(step.snapshot, step.portfolio, step.limits, plan, token)
-    if after_raw <= 0:
+    shortfall_after_raw = requests.shortfall_raw(
+        step.snapshot, step.portfolio, step.limits, plan, token
+    )
+    if shortfall_after_raw <= 0:
         return
-    before_raw = transfers.shortfall_raw(
+    shortfall_before_raw = transfers.shortfall_raw(
         step.portfolio, step.limits, native_coin.held_balances(step), token
     )
     parts_done, now_s = (
         _parts_done(step.portfolio, step.limits, held_balances(step), request, token),
         step.snapshot.head.timestamp_s,
     )
-    parts_count = parts_done + _remaining_parts(before_raw, before_raw - after_raw)
+    parts_count = parts_done + _remaining_parts(
+        shortfall_before_raw, shortfall_before_raw - shortfall_after_raw
+    )
     progress = WithdrawalProgress(
-        parts_count, parts_done, now_s + every_s, _until_s(request, now_s), before_raw
+        parts_count,
+        parts_done,
+        now_s + part_interval_s,
+        _until_s(request, now_s),
+        shortfall_before_raw,
     )
     store.requests.record_parts(request.id, progress)
 
@@ -383,8 +400,8 @@ def _record_part(
     """Record the part that a sale raised, and describe the next one; return an empty text if the
     sale was planned to raise all. `step` is the input after the sale, with the withdrawal reserved.
     """
-    every_s, plan = step.limits.first_purchase_s, sale.plan
-    if every_s is None or plan is None:
+    part_interval_s, plan = step.limits.first_purchase_s, sale.plan
+    if part_interval_s is None or plan is None:
         return ""
     if (
         requests.shortfall_raw(
@@ -393,13 +410,13 @@ def _record_part(
         <= 0
     ):
         return ""
-    before_raw = transfers.shortfall_raw(
+    shortfall_before_raw = transfers.shortfall_raw(
         sale.step_input.portfolio,
         sale.step_input.limits,
         native_coin.held_balances(sale.step_input),
         token,
     )
-    after_raw = transfers.shortfall_raw(
+    shortfall_after_raw = transfers.shortfall_raw(
         step.portfolio, step.limits, native_coin.held_balances(step), token
     )
     parts_done, now_s = (
@@ -413,9 +430,11 @@ def _record_part(
         ),
         step.snapshot.head.timestamp_s,
     )
-    parts_count = parts_done + _remaining_parts(after_raw, before_raw - after_raw)
+    parts_count = parts_done + _remaining_parts(
+        shortfall_after_raw, shortfall_before_raw - shortfall_after_raw
+    )
     progress = WithdrawalProgress(
-        parts_count, parts_done, now_s + every_s, _until_s(request, now_s)
+        parts_count, parts_done, now_s + part_interval_s, _until_s(request, now_s)
     )
     store.requests.record_parts(request.id, progress)
     return (
@@ -483,9 +502,9 @@ def require_due(request: OwnerRequest | None, step: StepInput) -> None:
     )
 
 
-def require_alone(step: StepInput, tokens: Iterable[str]) -> None:
-    """Raise Refused while an earlier withdrawal in parts lacks one of these tokens, because a new
-    withdrawal would sell for the remaining parts at once.
+def require_no_open_withdrawal(step: StepInput, tokens: Iterable[str]) -> None:
+    """Raise Refused while an earlier withdrawal in parts still has to raise one of these tokens,
+    because a new withdrawal would sell for the remaining parts at once.
     """
     new_tokens = {*tokens}
     for claim in step.history.cash_flows.claims:
@@ -526,7 +545,7 @@ def _has_shortfall(
     )
 
 
-def is_next(request: OwnerRequest, step: StepInput) -> bool:
+def is_continuable(request: OwnerRequest, step: StepInput) -> bool:
     """Return whether a run continues this withdrawal now: its next part or payment is due, and its
     deadline has not passed.
     """
@@ -553,39 +572,40 @@ def continue_withdrawal(
     store, step = context.store, cycle_outcome.after or cycle_outcome.step_input
     if not store.requests.newest(1, open_only=True):
         return cycle_outcome
-    store.requests.end_paid(context.clock.now_s())
+    store.requests.end_paid_withdrawals(context.clock.now_s())
     if cycle_outcome.kind is not OutcomeKind.HOLD:
         return cycle_outcome
-    every_s = context.limits.first_purchase_s
+    part_interval_s = context.limits.first_purchase_s
     request = next(
         (
             owner_request
             for owner_request in store.requests.newest(1_000, open_only=True)
-            if is_next(owner_request, step)
+            if is_continuable(owner_request, step)
         ),
         None,
     )
-    if request is None or request.parts is None or every_s is None:
+    if request is None or request.parts is None or part_interval_s is None:
         return cycle_outcome
     if _has_shortfall(
         request, step.portfolio, step.limits, held_balances(step)
     ):  # schedule the next attempt first, in case this one fails
-        next_s = step.snapshot.head.timestamp_s + every_s
+        next_s = step.snapshot.head.timestamp_s + part_interval_s
         request = replace(request, parts=replace(request.parts, next_s=next_s))
         store.requests.record_parts(request.id, request.parts)
-    unpaid = tuple(
+    unpaid_payments = tuple(
         claim.payment for claim in step.history.cash_flows.claims if claim.request == request.id
     )
-    run = WithdrawalRun(context, unpaid, request.to, request, is_confirmed=True)
-    report = run.execute(
-        replace(actors, confirm=lambda sale: run.confirm_sale(sale, lambda _: True)), lambda _: True
+    withdrawal = WithdrawalRun(context, unpaid_payments, request.to, request, is_confirmed=True)
+    report = withdrawal.execute(
+        replace(actors, confirm=lambda sale: withdrawal.confirm_sale(sale, lambda _: True)),
+        lambda _: True,
     )
     sale = report.sale
-    if report.state in OUTCOME_KINDS and sale is not None and sale.kind is not OutcomeKind.DONE:
+    if report.state in OUTCOME_BY_STATE and sale is not None and sale.kind is not OutcomeKind.DONE:
         return sale
     return replace(
         sale or cycle_outcome,
-        kind=OUTCOME_KINDS.get(report.state, OutcomeKind.DONE),
+        kind=OUTCOME_BY_STATE.get(report.state, OutcomeKind.DONE),
         reason=report.reason,
         transactions=report.transactions,
         after=report.step_input,

@@ -21,7 +21,7 @@ from agent.amm.v2_pool import V2Pool
 from agent.backtest import router
 from agent.backtest.data import PriceTable
 from agent.backtest.futures.venue import CLEARING_HOUSE, VAULT, VenueEffects
-from agent.backtest.result import TaxLotLedger
+from agent.backtest.result import SimulatedTaxRuns
 from agent.backtest.router import (
     FAILED_UNITS,
     NullSigner,
@@ -143,11 +143,11 @@ class ReplayReader:
         pools = tuple(world.pools.values())
         return tuple(
             PastPrices(
-                past,
-                tuple(_limit_round_time(feed, past.timestamp_s) for feed in world.feeds),
+                past_head,
+                tuple(_limit_round_time(feed, past_head.timestamp_s) for feed in world.feeds),
                 pools,
             )
-            for past in heads
+            for past_head in heads
         )
 
 
@@ -177,16 +177,16 @@ class SimulatedEvidence:
         )
 
     def _quotes(self, plan: Plan) -> tuple[SecondQuote, ...]:
-        pools, quotes = dict(self._world.pools), []
+        pools, second_quotes = dict(self._world.pools), []
         for leg_index, leg in enumerate(plan.legs):
             try:
                 quote = pools[leg.pool].swap(leg.token_in, leg.amount_in_raw)
             except (ContractRevert, BeyondKnownTicks) as error:
-                quotes.append(SecondQuote(leg_index, None, error.message))
+                second_quotes.append(SecondQuote(leg_index, None, error.message))
                 continue
             pools[leg.pool] = quote.after
-            quotes.append(SecondQuote(leg_index, quote.amount_out_raw))
-        return tuple(quotes)
+            second_quotes.append(SecondQuote(leg_index, quote.amount_out_raw))
+        return tuple(second_quotes)
 
 
 def _limit_round_time(feed: FeedRound, at_s: int) -> FeedRound:
@@ -219,10 +219,10 @@ class SimulatedComposer(RouterComposer):
 
     def swap(self, step: StepInput, plan: Plan) -> PreparedTransaction:
         """See RouterComposer. Legs in pools that are paid before the swap become legs in a pair."""
-        return super().swap(step, replace(plan, legs=tuple(map(_as_pair, plan.legs))))
+        return super().swap(step, replace(plan, legs=tuple(map(_as_pair_leg, plan.legs))))
 
 
-def _as_pair(leg: Leg) -> Leg:
+def _as_pair_leg(leg: Leg) -> Leg:
     kind = POOL_KINDS.get(leg.venue)
     if kind is None or not kind.paid_first:
         return leg
@@ -306,7 +306,7 @@ class SimulatedChain:
             effects = None
         if effects is not None and effects.gas > tx.gas:  # out of gas
             effects = None
-        gas_units, price_wei = min(tx.gas, FAILED_UNITS), min(world.gas_wei, tx.most_price_wei)
+        gas_units, price_wei = min(tx.gas, FAILED_UNITS), min(world.gas_wei, tx.max_gas_price_wei)
         if effects is not None:
             gas_units, transfers = effects.gas, tuple(effects.transfers)
             wallet.balances = effects.balances
@@ -329,11 +329,11 @@ class SimulatedChain:
         )
 
     def _fill(
-        self, tx: UnsignedTx, effects: TransactionEffects | VenueEffects | None, paid_wei: int
+        self, tx: UnsignedTx, effects: TransactionEffects | VenueEffects | None, gas_cost_wei: int
     ) -> Fill:
         world = self._world
         prices = world.prices
-        gas_value = paid_wei * prices[world.backtest.portfolio.wrapped_native]
+        gas_value = gas_cost_wei * prices[world.backtest.portfolio.wrapped_native]
         world.gas_paid += gas_value
         is_swap = tx.to == ROUTER
         if not isinstance(effects, TransactionEffects):
@@ -467,14 +467,14 @@ def _build_context(world: SimulatedWorld, store: Store, signals: SignalHost) -> 
     spec = world.backtest
     execution = replace(spec.execution, deadline_s=deadline_s(spec, world.settings, world.table))
     has_hedge = world.venue is not None and world.venue.setup.policy.hedge is not None
-    tax_ledger = TaxLotLedger(store, spec.portfolio, spec.tax, is_needed=has_hedge)
+    tax_runs = SimulatedTaxRuns(store, spec.portfolio, spec.tax, is_needed=has_hedge)
 
     def assemble(snapshot: Snapshot, history: History) -> StepInput:
         if world.applied_transfers and any(flow.is_open for flow in history.cash_flows.unexplained):
             # classify the owner's transfers immediately
             store.balances.classify(None, None, snapshot.now_s)
             history = store.budgets.history(snapshot.head.timestamp_s)
-        bare = StepInput(
+        bare_input = StepInput(
             snapshot,
             spec.portfolio,
             spec.policy,
@@ -491,11 +491,11 @@ def _build_context(world: SimulatedWorld, store: Store, signals: SignalHost) -> 
         )
         delisted = [
             ScreenedToken(token, TokenFinding.PAUSED, "no current price")
-            for token in sorted(world.excluded)
+            for token in sorted(world.excluded_tokens)
         ]
-        tax = TaxState(tax_ledger.state(snapshot.head.timestamp_s))
+        tax = TaxState(tax_runs.tax_inputs(snapshot.head.timestamp_s))
         readers = (SignalReader(signals), lambda _, __: tax)
-        return assemble_input(bare, read_memory(bare, store, delisted, readers))
+        return assemble_input(bare_input, read_memory(bare_input, store, delisted, readers))
 
     chain = SimulatedChain(world)
     draw_random = random.Random(world.settings.seed).random

@@ -20,7 +20,7 @@ from agent.backtest.settings import BacktestSpec
 from agent.errors import ConfigError
 from agent.units import Token, safe_label
 
-FEWEST_BARS = 2
+MIN_BARS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class PriceTable:
         closes = self.closes[:, [self.symbols.index(symbol) for symbol in symbols]]
         has_begun = np.logical_or.accumulate(~np.isnan(closes), axis=0).all(axis=1)
         first_bar = int(np.argmax(has_begun))
-        if not has_begun.any() or self.bars - first_bar < FEWEST_BARS:
+        if not has_begun.any() or self.bars - first_bar < MIN_BARS:
             raise ConfigError(
                 f"--prices: {', '.join(symbols)} never have prices at the same time",
                 "omit symbols that start too late",
@@ -96,21 +96,21 @@ def validate_prices(table: PriceTable) -> PriceTable:
     """Return the table. Raises ConfigError for too few bars, unordered times, and invalid names or
     closes.
     """
-    if table.bars < FEWEST_BARS or not table.symbols:
+    if table.bars < MIN_BARS or not table.symbols:
         problem = f"--prices: {table.bars} bars of {len(table.symbols)} symbols"
-        raise ConfigError(problem, f"give at least {FEWEST_BARS} bars of one symbol")
+        raise ConfigError(problem, f"give at least {MIN_BARS} bars of one symbol")
     for symbol in table.symbols:
         if safe_label(symbol, "") != symbol:
             raise ConfigError(
                 "--prices: a symbol is not a plain name",
                 "use at most 16 letters, digits and ._- characters",
             )
-    steps = np.diff(table.times_s)
-    if (steps <= 0).any():
-        row = int(np.argmax(steps <= 0))
-        word = "is repeated" if steps[row] == 0 else "is out of order"
+    intervals_s = np.diff(table.times_s)
+    if (intervals_s <= 0).any():
+        row = int(np.argmax(intervals_s <= 0))
+        order_problem = "is repeated" if intervals_s[row] == 0 else "is out of order"
         raise ConfigError(
-            f"--prices: time {int(table.times_s[row + 1])} {word}",
+            f"--prices: time {int(table.times_s[row + 1])} {order_problem}",
             "sort the file by time, without duplicates",
         )
     is_invalid = ~np.isnan(table.closes) & ~((table.closes > 0) & np.isfinite(table.closes))
@@ -162,11 +162,11 @@ def price_gap_notes(
         notes.append(
             f"the simulation begins at bar {first_bar}, the first at which every asset has a price"
         )
-    steps = np.diff(times_s[first_bar:])
-    long_interval_count = int((steps > np.median(steps)).sum())
+    intervals_s = np.diff(times_s[first_bar:])
+    long_interval_count = int((intervals_s > np.median(intervals_s)).sum())
     if long_interval_count:
         notes.append(
-            f"{long_interval_count} intervals are longer than usual, at most {int(steps.max())} s"
+            f"{long_interval_count} intervals are longer than usual, at most {int(intervals_s.max())} s"
         )
     return tuple(notes)
 
@@ -174,7 +174,7 @@ def price_gap_notes(
 PARQUET_MAGIC = b"PAR1"
 
 
-def why_unreadable(path: Path) -> str:
+def unreadable_reason(path: Path) -> str:
     """Return the reason why a file cannot be read as a table: encoding, quotes, or the first row
     with too many cells.
     """
@@ -195,9 +195,9 @@ def why_unreadable(path: Path) -> str:
     try:
         rows = csv.reader(text.splitlines())
         header = next(rows, [])
-        for number, row in enumerate(rows, 1):
+        for row_number, row in enumerate(rows, 1):
             if len(row) > len(header):
-                return f"has {len(row)} cells in row {number}, but {len(header)} columns"
+                return f"has {len(row)} cells in row {row_number}, but {len(header)} columns"
     except csv.Error:
         return "is not comma-separated"
     return "has rows that do not match its header"
@@ -242,8 +242,8 @@ def read_table(path: Path) -> PriceTable:
             f"{path.name}: has a column {sorted(ohlcv)[0]} but no column symbol",
             "add a column symbol",
         )
-    read_format = _from_long_format if is_long else _from_wide_format
-    return validate_prices(read_format(polars, frame, time_column, path))
+    read_prices = _from_long_format if is_long else _from_wide_format
+    return validate_prices(read_prices(polars, frame, time_column, path))
 
 
 def read_gas(path: Path, times_s: NDArray[np.int64]) -> tuple[int, ...]:
@@ -328,7 +328,7 @@ def read_frame(polars: Any, path: Path, option: str = "--prices") -> Any:
             frame = reader(path)
     # a broken file may raise any error of the library
     except (Exception, polars.exceptions.PanicException):
-        raise ConfigError(f"{option}: {path.name} {why_unreadable(path)}", FORMAT_HINT) from None
+        raise ConfigError(f"{option}: {path.name} {unreadable_reason(path)}", FORMAT_HINT) from None
     if frame.height == 0:
         raise ConfigError(f"{option}: {path.name} is empty", FORMAT_HINT)
     return frame
@@ -356,10 +356,10 @@ def unix_seconds(polars: Any, times: Any, path: Path) -> Any:
 
 
 def _parse_times(times: Any, path: Path) -> Any:
-    zones = times.str.extract(_ZONE_PATTERN).fill_null("").unique().to_list()
-    if len(zones) > 1:
+    zone_texts = times.str.extract(_ZONE_PATTERN).fill_null("").unique().to_list()
+    if len(zone_texts) > 1:
         raise ConfigError(
-            f"{path.name}: times in several time zones: {', '.join(sorted(z or 'none' for z in zones))}",
+            f"{path.name}: times in several time zones: {', '.join(sorted(z or 'none' for z in zone_texts))}",
             "write all of them in UTC",
         )
     local_times = (
@@ -375,7 +375,7 @@ def _parse_times(times: Any, path: Path) -> Any:
             f"{path.name}, row {row + 1}: its time cannot be parsed",
             "write times such as 2021-04-04T21:00:00Z",
         )
-    return parsed_times - _zone_offset(zones[0])
+    return parsed_times - _zone_offset(zone_texts[0])
 
 
 def _zone_offset(zone: str) -> timedelta:
@@ -412,10 +412,10 @@ def _from_long_format(polars: Any, frame: Any, time_column: str, path: Path) -> 
         .filter(polars.col("step") <= 0)
     )
     if unordered_rows.height:
-        word = "a repeated" if unordered_rows["step"][0] == 0 else "an unordered"
+        order_problem = "a repeated" if unordered_rows["step"][0] == 0 else "an unordered"
         raise ConfigError(
             f"{path.name}, row {unordered_rows['row'][0] + 1}: {str(unordered_rows['symbol'][0])[:16]!r} has"
-            f" {word} time",
+            f" {order_problem} time",
             "sort the file by time, without duplicates",
         )
     symbols = frame["symbol"].cast(polars.String).unique(maintain_order=True).to_list()

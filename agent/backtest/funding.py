@@ -127,10 +127,10 @@ def rename_funding_symbols(
     """
     renamed_series = tuple(
         replace(
-            funding_rate_series,
-            symbol=symbol_names.get(funding_rate_series.symbol, funding_rate_series.symbol),
+            rate_series,
+            symbol=symbol_names.get(rate_series.symbol, rate_series.symbol),
         )
-        for funding_rate_series in series
+        for rate_series in series
     )
     if len({series.symbol for series in renamed_series}) < len(renamed_series):
         raise ConfigError(
@@ -141,41 +141,41 @@ def rename_funding_symbols(
 
 
 def require_prices(
-    series: Sequence[FundingRateSeries], symbols: Sequence[str], bars_s: Times
+    series: Sequence[FundingRateSeries], symbols: Sequence[str], bar_times_s: Times
 ) -> None:
     """Raise ConfigError for rates of symbols without prices (`symbols`), and for rates that are all
     outside the simulated bars.
     """
-    for funding_rate_series in series:
-        if funding_rate_series.symbol not in symbols:
+    for rate_series in series:
+        if rate_series.symbol not in symbols:
             raise ConfigError(
-                f"--funding: {funding_rate_series.symbol} has rates but no prices",
+                f"--funding: {rate_series.symbol} has rates but no prices",
                 "add its prices, remove its rows, or map it with --as to a symbol with prices:"
                 f" {', '.join(symbols)}",
             )
-        if not rates_within(funding_rate_series, bars_s).any():
+        if not rates_within(rate_series, bar_times_s).any():
             rates_range, bars_range = (
                 f"from {_format_minute(times[0])} to {_format_minute(times[-1])}"
-                for times in (funding_rate_series.times_s, bars_s)
+                for times in (rate_series.times_s, bar_times_s)
             )
             raise ConfigError(
-                f"--funding: the rates of {funding_rate_series.symbol}, {rates_range}, are outside the simulation,"
+                f"--funding: the rates of {rate_series.symbol}, {rates_range}, are outside the simulation,"
                 f" {bars_range}",
                 "use prices and rates of the same period, or remove its rows",
             )
 
 
 def funding_carry(
-    series: FundingRateSeries, bars_s: Times, held_value: Callable[[int], Value]
+    series: FundingRateSeries, bar_times_s: Times, held_value: Callable[[int], Value]
 ) -> FundingCarry:
     """Return the payments at the times of the series within the bars.
 
     `held_value` returns the holding after a bar, at its price, numeraire base units. Each time uses
     the newest bar until then, so no later price or trade changes a payment.
     """
-    is_inside, usual_s = rates_within(series, bars_s), series.usual_s
+    is_inside, usual_s = rates_within(series, bar_times_s), series.usual_s
     times_s = series.times_s[is_inside]
-    bar_indices = np.searchsorted(bars_s, times_s, side="right") - 1
+    bar_indices = np.searchsorted(bar_times_s, times_s, side="right") - 1
     values = [held_value(bar) for bar in bar_indices.tolist()]
     lengths_s = np.minimum(np.diff(series.times_s, prepend=series.times_s[0] - usual_s), usual_s)[
         is_inside
@@ -191,32 +191,36 @@ def funding_carry(
     )
 
 
-def funding_notes(series: FundingRateSeries, bars_s: Times) -> list[str]:
+def funding_notes(series: FundingRateSeries, bar_times_s: Times) -> list[str]:
     """Return notes on rates that start late, end early, are outside the bars, have irregular
     intervals, or look like percent.
     """
     times_s, usual_s, notes = series.times_s, series.usual_s, []
-    name, is_inside = f"funding: {series.symbol}", rates_within(series, bars_s)
-    if times_s[0] - bars_s[0] > usual_s:
-        notes.append(f"{name} starts at {_format_minute(times_s[0])}, after the simulation starts")
-    if bars_s[-1] - times_s[-1] > usual_s:
-        notes.append(f"{name} ends at {_format_minute(times_s[-1])}, before the simulation ends")
-    if outside_count := int((~is_inside).sum()):
-        notes.append(f"{name} has {outside_count} rates outside the simulation, which are ignored")
-    steps = np.diff(times_s)
-    if long_count := int((steps > MAX_INTERVAL_FACTOR * usual_s).sum()):
+    prefix, is_inside = f"funding: {series.symbol}", rates_within(series, bar_times_s)
+    if times_s[0] - bar_times_s[0] > usual_s:
         notes.append(
-            f"{name} has {long_count} intervals longer than usual, at most {int(steps.max())} s;"
+            f"{prefix} starts at {_format_minute(times_s[0])}, after the simulation starts"
+        )
+    if bar_times_s[-1] - times_s[-1] > usual_s:
+        notes.append(f"{prefix} ends at {_format_minute(times_s[-1])}, before the simulation ends")
+    if outside_count := int((~is_inside).sum()):
+        notes.append(
+            f"{prefix} has {outside_count} rates outside the simulation, which are ignored"
+        )
+    intervals_s = np.diff(times_s)
+    if long_count := int((intervals_s > MAX_INTERVAL_FACTOR * usual_s).sum()):
+        notes.append(
+            f"{prefix} has {long_count} intervals longer than usual, at most {int(intervals_s.max())} s;"
             " missing rates count as zero"
         )
-    if short_count := int((steps * MAX_INTERVAL_FACTOR < usual_s).sum()):
+    if short_count := int((intervals_s * MAX_INTERVAL_FACTOR < usual_s).sum()):
         notes.append(
-            f"{name} has {short_count} intervals shorter than usual, at least {int(steps.min())} s"
+            f"{prefix} has {short_count} intervals shorter than usual, at least {int(intervals_s.min())} s"
         )
     yearly_rate = float(np.median(np.abs(series.rates))) * YEAR_S / usual_s if usual_s else 0.0
     if yearly_rate > HIGH_YEARLY_RATE:
         notes.append(
-            f"{name} has rates of {100 * yearly_rate:,.0f}% a year: they may be percent instead of shares"
+            f"{prefix} has rates of {100 * yearly_rate:,.0f}% a year: they may be percent instead of shares"
         )
     return notes
 
@@ -232,9 +236,11 @@ def funding_digest(series: Sequence[FundingRateSeries]) -> str:
     return digest.hexdigest()
 
 
-def rates_within(series: FundingRateSeries, bars_s: Times) -> NDArray[np.bool_]:
+def rates_within(series: FundingRateSeries, bar_times_s: Times) -> NDArray[np.bool_]:
     """Return a mask of the times of the series from the first bar to the last."""
-    is_within: NDArray[np.bool_] = (series.times_s >= bars_s[0]) & (series.times_s <= bars_s[-1])
+    is_within: NDArray[np.bool_] = (series.times_s >= bar_times_s[0]) & (
+        series.times_s <= bar_times_s[-1]
+    )
     return is_within
 
 
@@ -281,10 +287,10 @@ def read_funding(path: Path) -> tuple[FundingRateSeries, ...]:
         polars.col(time_column).diff().over("symbol").alias("step")
     ).filter(polars.col("step") <= 0)
     if unordered_rows.height:
-        word = "a repeated" if unordered_rows["step"][0] == 0 else "an unordered"
+        order_problem = "a repeated" if unordered_rows["step"][0] == 0 else "an unordered"
         raise ConfigError(
             f"{option}: {path.name}, row {unordered_rows['row'][0] + 1}: {unordered_rows['symbol'][0]!r} has"
-            f" {word} time",
+            f" {order_problem} time",
             "sort the file by time, without duplicates",
         )
     symbols = frame["symbol"].unique(maintain_order=True).to_list()

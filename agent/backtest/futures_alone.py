@@ -20,13 +20,13 @@ from agent.backtest.simulate import Progress, simulate
 from agent.model import Every
 from agent.units import BPS
 
-WALLET_MONEY = "USD"
+WALLET_NUMERAIRE = "USD"
 """Numeraire of a book alone."""
 REVIEW_S = 28 * 86_400
 """Interval of the spot portfolio's reviews; it holds nothing to trade."""
 DUST_WALLET = Fraction(1, 10**6)
 """Wallet of a book without reserve, in whole coins."""
-DEPTH = Fraction(10**9)
+POOL_DEPTH = Fraction(10**9)
 
 
 def simulate_book(
@@ -37,13 +37,13 @@ def simulate_book(
     looks_at_all: bool = False,
 ) -> FuturesResult:
     """Simulate a book with and without the agent. The wallet holds the reserve."""
-    numeraire = WALLET_MONEY if WALLET_MONEY not in path.symbols else WALLET_MONEY + "_"
+    numeraire = WALLET_NUMERAIRE if WALLET_NUMERAIRE not in path.symbols else WALLET_NUMERAIRE + "_"
     targets = dict.fromkeys(path.symbols, 0) | {numeraire: BPS}
     interval_s = int(np.median(np.diff(path.times_s))) if path.bars > 1 else 1
     spec = make_spec(targets, Every(REVIEW_S), numeraire, interval_s=interval_s)
     reserve = Fraction(settings.reserve_raw, QUOTE.unit)
     market = SimulationSettings(
-        DEPTH,
+        POOL_DEPTH,
         0,
         reserve or DUST_WALLET,
         latency_bars=settings.latency_bars,
@@ -51,7 +51,7 @@ def simulate_book(
         looks_at_all=looks_at_all,
     )
     setup = setup_of_options(settings, spec, path.symbols, path)
-    futures_result = simulate(spec, _table(path), market, progress, (), setup).book
+    futures_result = simulate(spec, _table(path), market, progress, (), setup).futures
     if futures_result is None:
         raise ValueError("a simulation with futures has a book")
     return futures_result
@@ -84,10 +84,12 @@ def _table(path: FuturesPath) -> PriceTable:
     closes = np.array(
         [
             [
-                float(price) if at_s == time_s else np.nan
-                for price, at_s in zip(prices, priced, strict=True)
+                float(price) if index_s == time_s else np.nan
+                for price, index_s in zip(index_prices, index_times_s, strict=True)
             ]
-            for prices, priced, time_s in zip(path.index, path.priced_s, path.times_s, strict=True)
+            for index_prices, index_times_s, time_s in zip(
+                path.index, path.index_times_s, path.times_s, strict=True
+            )
         ]
     )
     return PriceTable(path.symbols, np.array(path.times_s, dtype=np.int64), closes)

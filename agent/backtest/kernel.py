@@ -25,7 +25,7 @@ BAND_TOLERANCE = 1e-12
 corrections count as zero.
 """
 _MAX_DEPTH_SHARE, _MAX_NEWTON_STEPS = 1.0 - 1e-9, 200
-BLOCK = 256
+MAX_BLOCK_BARS = 256
 """Maximum number of bars checked at a time."""
 
 
@@ -251,7 +251,7 @@ def run(  # noqa: C901, PLR0913, PLR0915
         np.zeros(asset_count),
         np.zeros(asset_count),
         np.zeros((4, asset_count)),
-        np.zeros(BLOCK),
+        np.zeros(MAX_BLOCK_BARS),
     )
     has_band, has_interval = not (np.isnan(absolute) and np.isnan(relative)), every_s > 0
     due_s, cooldown_end_s = times_s[0], times_s[0]
@@ -343,22 +343,24 @@ def run_settings(  # noqa: PLR0913
     break_bars: NDArray[np.int64],
     start_value: float,
     targets: Floats,
-    numbers: Floats,
-    seconds: NDArray[np.int64],
-    destination: NDArray[np.int64],
-    fee: Floats,
-    inverse_depth: Floats,
+    widths_and_min_trade: Floats,
+    interval_and_cooldown_s: NDArray[np.int64],
+    destination_codes: NDArray[np.int64],
+    fees: Floats,
+    inverse_depths: Floats,
     mark_bars: NDArray[np.int64],
     totals: Floats,
     values_at: Floats,
 ) -> None:
-    """Call `run` for each row: `numbers` are absolute width, relative width and smallest trade,
-    `seconds` interval and cooldown.
+    """Call `run` for each row: `widths_and_min_trade` are absolute width, relative width and
+    smallest trade, `interval_and_cooldown_s` interval and cooldown.
     """
     no_trades, no_holdings = np.zeros(0, dtype=np.bool_), np.zeros((0, targets.shape[1]))
     for k in range(len(targets)):
         run(
-            times_s, trade_prices, quote_prices, bar_states, break_bars, start_value, targets[k], numbers[k, 0], numbers[k, 1],
-            seconds[k, 0], seconds[k, 1], numbers[k, 2], destination[k], fee[k], inverse_depth[k], mark_bars, totals[k], values_at[k],
+            times_s, trade_prices, quote_prices, bar_states, break_bars, start_value, targets[k],
+            widths_and_min_trade[k, 0], widths_and_min_trade[k, 1],
+            interval_and_cooldown_s[k, 0], interval_and_cooldown_s[k, 1], widths_and_min_trade[k, 2],
+            destination_codes[k], fees[k], inverse_depths[k], mark_bars, totals[k], values_at[k],
             no_trades, no_holdings,
         )  # fmt: skip

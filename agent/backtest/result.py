@@ -211,7 +211,7 @@ class DelistedHolding:
     share: Fraction | None
 
 
-def _no_path() -> NDArray[np.float64]:
+def _empty_array() -> NDArray[np.float64]:
     return np.empty(0)
 
 
@@ -225,21 +225,23 @@ class SimulationResult:
     - `weights`, `targets` and `bands` (lower and upper edge) are shares, `prices` the closes of
       `symbols`; missing values are NaN.
     - `turnover` is the sum over rebalances of half the traded value divided by the total value.
-    - `evaluated` counts bars evaluated by a whole step, `halted` those with stale or contradictory
-      data, `refused` those with a refused plan, by reason. `kept` counts, by setting, bars at which
-      a trade was due or a weight outside its band, but the step held.
-    - `ended` are delisted holdings at their last price, described in `notes`.
+    - `evaluated_bars` counts bars evaluated by a whole step, `halted_bars` those with stale or
+      contradictory data, `refused` those with a refused plan, by reason. `held_back` counts, by
+      setting, bars at which a trade was due or a weight outside its band, but the step held.
+    - `delisted` are delisted holdings at their last price, described in `notes`.
     - `twr` and `hold_twr` are time-weighted returns of the whole period, not annualised.
-    - `taxes` are by lot rule `lots`. `premium` is None with futures, or if gas consumed everything.
+    - `taxes` are by lot rule `lot_rule`. `premium` is None with futures, or if gas consumed
+      everything.
     - `policy` is canonical JSON of the spec's policy.
     - `futures_weights` are (bar, weights by market) from each bar at which signals or strategies
       changed the futures weights: signed shares of the target notional.
-    - `book` has the futures traded by the same steps, None without futures. The margin account
-      counts in `equity`, in the weight of its collateral and in every value; in `hold` it counts
-      as idle collateral.
-    - `health` has the changes of the strategies' health, `strategies` the final state of each.
-    - `funding` is the funding that shorts of the holdings would have received; no other
-      figure includes it. None without rates.
+    - `futures` has the futures traded by the same steps, None without futures. The margin account
+      counts in `equity`, in the weight of its collateral and in every value; in `hold` it counts as
+      idle collateral.
+    - `health_changes` has the changes of the strategies' health, `final_health` the final state of
+      each.
+    - `funding` is the funding that shorts of the holdings would have received; no other figure
+      includes it. None without rates.
     """
 
     symbols: tuple[str, ...]
@@ -259,33 +261,33 @@ class SimulationResult:
     gas: Value
     balances: tuple[tuple[str, int], ...]
     bars: int
-    evaluated: int
-    halted: int
+    evaluated_bars: int
+    halted_bars: int
     refused: tuple[tuple[str, int], ...]
     notes: tuple[str, ...]
     config_hash: str
     data_hash: str
     seed: int
     versions: tuple[tuple[str, str], ...]
-    kept: tuple[tuple[str, int], ...] = ()
+    held_back: tuple[tuple[str, int], ...] = ()
     flows: tuple[AppliedTransfer, ...] = ()
     twr: float = 0.0
     hold_twr: float = 0.0
-    prices: NDArray[np.float64] = field(default_factory=_no_path)
-    targets: NDArray[np.float64] = field(default_factory=_no_path)
-    bands: NDArray[np.float64] = field(default_factory=_no_path)
-    lots: str = "fifo"
+    prices: NDArray[np.float64] = field(default_factory=_empty_array)
+    targets: NDArray[np.float64] = field(default_factory=_empty_array)
+    bands: NDArray[np.float64] = field(default_factory=_empty_array)
+    lot_rule: str = "fifo"
     taxes: tuple[YearGain, ...] = ()
     futures_taxes: tuple[YearGain, ...] = ()
     parameters: tuple[tuple[str, str], ...] = ()
     policy: str = ""
     premium: RebalancingPremium | None = None
-    ended: tuple[DelistedHolding, ...] = ()
+    delisted: tuple[DelistedHolding, ...] = ()
     funding: FundingSummary | None = None
     futures_weights: tuple[tuple[int, tuple[tuple[str, Fraction], ...]], ...] = ()
-    book: FuturesResult | None = None
-    health: tuple[HealthRecord, ...] = ()
-    strategies: tuple[HealthRecord, ...] = ()
+    futures: FuturesResult | None = None
+    health_changes: tuple[HealthRecord, ...] = ()
+    final_health: tuple[HealthRecord, ...] = ()
 
     @property
     def gas_counted(self) -> bool:
@@ -293,7 +295,7 @@ class SimulationResult:
         return dict(self.parameters).get("gas_wei") != "0"
 
 
-Path = NDArray[np.float64]
+BarValues = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,11 +309,13 @@ class TargetBands:
 
 def target_bands(bar: int, drifts: Sequence[AssetDrift], with_bands: bool) -> TargetBands:
     """Return the targets of a step, and its bands if `with_bands`, except those from 0 to 1."""
-    edges = {
+    band_by_token = {
         drift.token: (float(drift.band_low_bps) / BPS, float(drift.band_high_bps) / BPS)
         for drift in drifts
     }
-    bands = {token: edge for token, edge in edges.items() if with_bands and edge != (0.0, 1.0)}
+    bands = {
+        token: band for token, band in band_by_token.items() if with_bands and band != (0.0, 1.0)
+    }
     return TargetBands(bar, {drift.token: drift.target_bps / BPS for drift in drifts}, bands)
 
 
@@ -321,12 +325,12 @@ class PortfolioPaths:
     portfolio's assets.
     """
 
-    equity: Path
-    hold: Path
-    weights: Path
-    prices: Path
-    targets: Path
-    bands: Path
+    equity: BarValues
+    hold: BarValues
+    weights: BarValues
+    prices: BarValues
+    targets: BarValues
+    bands: BarValues
 
 
 def _shares(values: Floats) -> Floats:
@@ -354,10 +358,10 @@ def portfolio_paths(world: SimulatedWorld, bands_by_step: Sequence[TargetBands])
             * prices[bar_range]
         )
         equity[bar_range] = values[bar_range].sum(axis=1) - float(
-            record.gas / 10**world.money.decimals
+            record.gas_paid / 10**world.numeraire.decimals
         )
         hold[bar_range] = (
-            np.array([float(record.hold[token.address]) for token in tokens])
+            np.array([float(record.hold_balances[token.address]) for token in tokens])
             / base_units
             * prices[bar_range]
         ).sum(axis=1)
@@ -404,11 +408,13 @@ def time_weighted_returns(
     hold.
     """
     last_record = world.records[-1]
-    end, holding_value = world.wealth(), world.value(last_record.hold)
+    end, holding_value = world.wealth(), world.value(last_record.hold_balances)
     return (
-        time_weighted_return(start, end, [(flow.before, flow.value) for flow in flows]),
+        time_weighted_return(start, end, [(flow.value_before, flow.value) for flow in flows]),
         time_weighted_return(
-            start, holding_value, [(transfer.hold_before, transfer.value) for transfer in flows]
+            start,
+            holding_value,
+            [(transfer.hold_value_before, transfer.value) for transfer in flows],
         ),
     )
 
@@ -417,13 +423,15 @@ def premium_of_simulation(
     world: SimulatedWorld, paths: PortfolioPaths, rebalances: Sequence[RebalanceRecord]
 ) -> RebalancingPremium | None:
     """Return the rebalancing premium of the paths; None if gas consumed everything."""
-    costs = np.zeros(world.table.bars)
+    costs_by_bar = np.zeros(world.table.bars)
     for rebalance in rebalances:
-        cost = rebalance.fees + rebalance.impact + rebalance.gas
-        costs[rebalance.bar] += float(cost / 10**world.money.decimals)
+        rebalance_cost = rebalance.fees + rebalance.impact + rebalance.gas
+        costs_by_bar[rebalance.bar] += float(rebalance_cost / 10**world.numeraire.decimals)
     if not (paths.equity > 0).all():
         return None
-    start_balances = world.records[0].hold  # before the first bar's trades; transfers come later
+    start_balances = world.records[
+        0
+    ].hold_balances  # before the first bar's trades; transfers come later
     tokens = world.tokens[: paths.weights.shape[1]]
     start_values = (
         np.array([float(start_balances[token.address]) / 10.0**token.decimals for token in tokens])
@@ -432,14 +440,14 @@ def premium_of_simulation(
     return rebalancing_premium(
         paths.prices,
         paths.weights,
-        costs / (paths.equity + costs),
+        costs_by_bar / (paths.equity + costs_by_bar),
         world.table.times_s,
         start_values / start_values.sum(),
     )
 
 
-class TaxLotLedger:
-    """Cache of the tax run over the ledger, for the ledger's current version."""
+class SimulatedTaxRuns:
+    """Cache of the tax run over the simulation's ledger, renewed when the ledger changes."""
 
     def __init__(
         self, store: Store, portfolio: Portfolio, rule: TaxRule, *, is_needed: bool = False
@@ -452,7 +460,7 @@ class TaxLotLedger:
         self._ledger_version: tuple[int, ...] | None = None
         self._tax_run: TaxLotRun | None = None
 
-    def state(self, now_s: int) -> TaxInputs | None:
+    def tax_inputs(self, now_s: int) -> TaxInputs | None:
         """Return the tax state for the gain of a plan; None if nothing depends on it."""
         if not self._is_needed:
             return None
@@ -464,7 +472,7 @@ class TaxLotLedger:
             self._rule.method,
             "",
             Fraction(1),
-            self._tax_run.open(),
+            self._tax_run.open_lots(),
             realised,
             self._rule.year_limit,
         )
@@ -472,10 +480,10 @@ class TaxLotLedger:
     def years(self, from_s: int, until_s: int) -> tuple[YearGain, ...]:
         """Return the gain of every calendar year from the first time to the last."""
         tax_run = self._run()
-        spans = calendar_periods("year", from_s, until_s)
+        year_spans = calendar_periods("year", from_s, until_s)
         return tuple(
             YearGain(datetime.fromtimestamp(start, UTC).year, tax_run.realised(start, end))
-            for start, end in spans
+            for start, end in year_spans
         )
 
     def _run(self) -> TaxLotRun:
@@ -501,14 +509,14 @@ def futures_years(world: SimulatedWorld) -> tuple[YearGain, ...]:
     years = []
     for start_s, end_s in calendar_periods("year", int(times_s[0]), int(times_s[-1])):
         before_bar, last_bar = (int(bar) - 1 for bar in np.searchsorted(times_s, [start_s, end_s]))
-        realised = venue.realised_until(world.money, last_bar) - venue.realised_until(
-            world.money, before_bar
+        realised = venue.realised_until(world.numeraire, last_bar) - venue.realised_until(
+            world.numeraire, before_bar
         )
         years.append(YearGain(datetime.fromtimestamp(start_s, UTC).year, realised))
     return tuple(years)
 
 
-VALUE_DIGITS = 2
+VALUE_DECIMALS = 2
 """Decimal places of a value in text."""
 
 
@@ -519,18 +527,25 @@ def delisted_holdings(world: SimulatedWorld, final_value: Value) -> tuple[Delist
     delisted = []
     for token in world.tokens:
         column, raw = world.columns.get(token.address), world.wallet.balances.get(token.address, 0)
-        if column is None or token == world.money or not raw or not world.stale[world.bar, column]:
+        if (
+            column is None
+            or token == world.numeraire
+            or not raw
+            or not world.is_stale[world.bar, column]
+        ):
             continue
         price, value = world.prices[token.address], raw * world.prices[token.address]
-        at_s = int(world.table.times_s[world.newest[world.bar, column]])
+        price_time_s = int(world.table.times_s[world.newest_bars[world.bar, column]])
         share = value / final_value if final_value > 0 else None
         delisted.append(
-            DelistedHolding(token.label, token.decimals, raw, price, at_s, value, share)
+            DelistedHolding(token.label, token.decimals, raw, price, price_time_s, value, share)
         )
     return tuple(delisted)
 
 
-def format_delisted(holding: DelistedHolding, money: str, decimals: int) -> str:
+def format_delisted(
+    holding: DelistedHolding, numeraire_symbol: str, numeraire_decimals: int
+) -> str:
     """Describe the holding in one sentence."""
     time_text = datetime.fromtimestamp(holding.time_s, UTC).strftime("%Y-%m-%d %H:%M")
     share_text = (
@@ -538,8 +553,8 @@ def format_delisted(holding: DelistedHolding, money: str, decimals: int) -> str:
     )
     return (
         f"{decimal_text(holding.raw, holding.decimals)} {holding.symbol} have no price after {time_text} UTC: at the"
-        f" last price, {price_text(holding.price, holding.decimals, decimals, 6)} {money}, their value is"
-        f" {value_text(holding.value, decimals, VALUE_DIGITS)} {money}{share_text}"
+        f" last price, {price_text(holding.price, holding.decimals, numeraire_decimals, 6)} {numeraire_symbol}, their value is"
+        f" {value_text(holding.value, numeraire_decimals, VALUE_DECIMALS)} {numeraire_symbol}{share_text}"
     )
 
 
@@ -549,32 +564,30 @@ def funding_of_holdings(
     """Return the carry of each series, in order, and notes on missing data. Symbols outside the
     portfolio have no carry.
     """
-    tokens, bars_s = {token.symbol: token for token in world.tokens}, world.table.times_s
+    tokens, bar_times_s = {token.symbol: token for token in world.tokens}, world.table.times_s
     record_bars = np.array([record.bar for record in world.records])
     carries, notes = [], []
     for rate_series in series:
         token = tokens.get(rate_series.symbol)
         carries.append(
-            funding_carry(rate_series, bars_s, partial(_held_value, world, token, record_bars))
+            funding_carry(rate_series, bar_times_s, partial(_held_value, world, token, record_bars))
         )
-        notes += funding_notes(rate_series, bars_s)
+        notes += funding_notes(rate_series, bar_times_s)
         if token is None:
             notes.append(f"funding: {rate_series.symbol} is not held; its rates are ignored")
-        elif (missing := _count_missing_prices(world, rate_series)) > 0:
+        elif (missing_count := _count_missing_prices(world, rate_series)) > 0:
             notes.append(
-                f"funding: at {missing} times {rate_series.symbol} had no price; the last price was used"
+                f"funding: at {missing_count} times {rate_series.symbol} had no price; the last price was used"
             )
-    with_rates = {funding_rate_series.symbol for funding_rate_series in series} | {
-        world.money.symbol
-    }
-    without_rates = [
+    symbols_with_rates = {rated_series.symbol for rated_series in series} | {world.numeraire.symbol}
+    symbols_without_rates = [
         asset.token.symbol
         for asset in world.backtest.portfolio.assets
-        if asset.token.symbol not in with_rates
+        if asset.token.symbol not in symbols_with_rates
     ]
-    if without_rates:
+    if symbols_without_rates:
         notes.append(
-            f"funding: no rates of {', '.join(without_rates)}, so funding of a short of it is unknown"
+            f"funding: no rates of {', '.join(symbols_without_rates)}, so funding of a short of it is unknown"
         )
     return FundingSummary(tuple(carries), funding_digest(series)), tuple(notes)
 

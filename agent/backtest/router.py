@@ -152,24 +152,26 @@ def execute(  # noqa: PLR0913
             effects.native_wei += raw
             effects.gas = UNWRAP_UNITS
         case Multicall() if to == addresses.router:
-            _multicall(effects, call, value_wei, now_s)
+            _execute_multicall(effects, call, value_wei, now_s)
             effects.gas = _gas_units(effects, balances, allowances, pools)
         case unsupported:
             raise TransactionReverted(f"{type(unsupported).__name__} at {to} is not simulated")
     return effects
 
 
-def _multicall(effects: TransactionEffects, call: Multicall, value_wei: int, now_s: int) -> None:
+def _execute_multicall(
+    effects: TransactionEffects, call: Multicall, value_wei: int, now_s: int
+) -> None:
     if now_s > call.deadline_s:
         raise TransactionReverted("Transaction too old")
     if value_wei > effects.native_wei:
         raise TransactionReverted("insufficient funds for gas * price + value")
     effects.native_wei -= value_wei
     effects.router_wei += value_wei
-    for inner in call.calls:
-        match inner:
+    for inner_call in call.calls:
+        match inner_call:
             case ExactInputSingle() | SwapExactTokens():
-                _swap(effects, inner)
+                _execute_swap(effects, inner_call)
             case WrapEth(value_wei=raw):
                 _wrap(effects, raw)
             case SweepToken(token=token, min_raw=min_raw, recipient=recipient):
@@ -181,7 +183,7 @@ def _multicall(effects: TransactionEffects, call: Multicall, value_wei: int, now
                 _unwrap_all(effects, min_raw, recipient)
 
 
-def _swap(effects: TransactionEffects, call: ExactInputSingle | SwapExactTokens) -> None:
+def _execute_swap(effects: TransactionEffects, call: ExactInputSingle | SwapExactTokens) -> None:
     addresses = effects.addresses
     if isinstance(call, ExactInputSingle):
         token_in, token_out = pair = call.token_in, call.token_out
@@ -242,10 +244,10 @@ def _matching_pool(
     """Return the pool that the factory has for this call."""
     for pool in pools.values():
         if isinstance(call, SwapExactTokens):
-            matches = pool.paid_first
+            is_kind_match = pool.paid_first
         else:
-            matches = not pool.paid_first and pool.fee_pips == call.fee_pips
-        if matches and {pool.token0, pool.token1} == set(pair):
+            is_kind_match = not pool.paid_first and pool.fee_pips == call.fee_pips
+        if is_kind_match and {pool.token0, pool.token1} == set(pair):
             return pool
     raise TransactionReverted("no such pool")
 

@@ -36,8 +36,8 @@ from agent.units import BPS, PIPS, Price, Token, Value, ceil_int, floor_int
 
 IN_NUMERAIRE, PRO_RATA = "numeraire", "pro-rata"
 TRANSFER_MODES = (IN_NUMERAIRE, PRO_RATA)
-MAX_TRANSFER = 10**30
-EARLIEST_S, LATEST_S = 0, 4_102_444_800
+MAX_TRANSFER_COINS = 10**30
+EARLIEST_TRANSFER_S, LATEST_TRANSFER_S = 0, 4_102_444_800
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +54,15 @@ class OwnerTransfer:
 class AppliedTransfer:
     """A deposit (positive) or withdrawal of the owner, at the prices of its bar.
 
-    Values in numeraire base units. `before` is the portfolio value just before, net of gas,
-    `hold_before` that of buy and hold.
+    Values in numeraire base units. `value_before` is the portfolio value just before, net of gas,
+    `hold_value_before` that of buy and hold.
     """
 
     bar: int
     time_s: int
     value: Value
-    before: Value
-    hold_before: Value
+    value_before: Value
+    hold_value_before: Value
 
 
 def parse_owner_transfer(text: str) -> OwnerTransfer:
@@ -85,7 +85,10 @@ def parse_owner_transfer(text: str) -> OwnerTransfer:
             f"--flow: {text[:40]!r} has an amount of zero",
             "write a positive amount for a deposit, a negative one for a withdrawal",
         )
-    if abs(transfer.amount) > MAX_TRANSFER or not EARLIEST_S <= transfer.time_s <= LATEST_S:
+    if (
+        abs(transfer.amount) > MAX_TRANSFER_COINS
+        or not EARLIEST_TRANSFER_S <= transfer.time_s <= LATEST_TRANSFER_S
+    ):
         raise ConfigError(
             f"--flow: {text[:40]!r} has a time or amount out of range",
             "write for example 2021-03-01=+1000",
@@ -107,7 +110,7 @@ def transfers_by_bar(
                 f"--flow: {time_text} is not within the simulation",
                 "--value sets the initial balance",
             )
-        bar = next(number for number, at_s in enumerate(times_s) if at_s >= flow.time_s)
+        bar = next(bar_index for bar_index, at_s in enumerate(times_s) if at_s >= flow.time_s)
         transfers.append((bar, flow.amount))
     return tuple(transfers)
 
@@ -134,33 +137,33 @@ def apply_transfer(
             "--flow: a withdrawal is not below the portfolio's value",
             "withdraw less",
         )
-    value_left, paying_tokens = value, [token for token in assets if balances[token] > 0]
+    remaining_value, paying_tokens = value, [token for token in assets if balances[token] > 0]
     if mode == IN_NUMERAIRE:
         if value > 0:
             balances_after[numeraire] += floor_int(value / prices[numeraire])
             return balances_after
         paid_raw = min(balances[numeraire], ceil_int(-value / prices[numeraire]))
         balances_after[numeraire] -= paid_raw
-        value_left = min(Fraction(0), value + paid_raw * prices[numeraire])
+        remaining_value = min(Fraction(0), value + paid_raw * prices[numeraire])
         paying_tokens = [
             token for token, raw in balances_after.items() if token != numeraire and raw > 0
         ]
     tokens_value = sum(
         (balances_after[token] * prices[token] for token in paying_tokens), Fraction(0)
     )
-    if value_left and tokens_value:
+    if remaining_value and tokens_value:
         for token in paying_tokens:
             balances_after[token] = max(
                 0,
                 balances_after[token]
-                + floor_int(balances_after[token] * value_left / tokens_value),
+                + floor_int(balances_after[token] * remaining_value / tokens_value),
             )
     return balances_after
 
 
-DECIMALS = 18
+DEFAULT_DECIMALS = 18
 ROUTER_KIND = "swap_router_02"
-HALT, LEAVE = "halt", "leave"
+GONE_HALT, GONE_LEAVE = "halt", "leave"
 MAX_AGE_BARS = 2
 """Default number of missed bars after which a feed is stale."""
 PERMISSIVE_LIMITS = Limits(
@@ -268,7 +271,7 @@ class SimulationSettings:
     thin: tuple[int, int, Fraction] | None = None
     flows: tuple[OwnerTransfer, ...] = ()
     flows_in: str = IN_NUMERAIRE
-    gone: str = HALT
+    gone: str = GONE_HALT
     recorded: tuple[V3Pool, ...] = ()
 
     def __post_init__(self) -> None:
@@ -286,15 +289,15 @@ class SimulationSettings:
                     f"{option}: {float(amount):g} is not above zero",
                     "write an amount of the numeraire, such as 10000",
                 )
-        for option, number in (("--latency", self.latency_bars), ("--seed", self.seed)):
-            if number < 0:
-                raise ConfigError(f"{option}: {number}", "write a whole number, 0 or more")
+        for option, count in (("--latency", self.latency_bars), ("--seed", self.seed)):
+            if count < 0:
+                raise ConfigError(f"{option}: {count}", "write a whole number, 0 or more")
         if self.flows_in not in TRANSFER_MODES:
             raise ConfigError(
                 f"--flows-in: {self.flows_in!r}", f"choose from {', '.join(TRANSFER_MODES)}"
             )
-        if self.gone not in (HALT, LEAVE):
-            raise ConfigError(f"--gone: {self.gone!r}", f"choose {HALT} or {LEAVE}")
+        if self.gone not in (GONE_HALT, GONE_LEAVE):
+            raise ConfigError(f"--gone: {self.gone!r}", f"choose {GONE_HALT} or {GONE_LEAVE}")
 
 
 def make_spec(  # noqa: PLR0913
@@ -326,18 +329,18 @@ def make_spec(  # noqa: PLR0913
             f"{excess_text}; a bare number is percent, such as BTC=50,ETH=30,USD=20",
         )
     symbols = list(dict.fromkeys((*targets, numeraire)))
-    for option, names in (
+    for option, listed_symbols in (
         ("--decimals", (*(decimals or {}),)),
         ("--pool-state", tuple(symbol for pair in pairs for symbol in pair)),
     ):
-        if unknown_names := [name for name in names if name not in symbols]:
+        if unknown_symbols := [name for name in listed_symbols if name not in symbols]:
             raise ConfigError(
-                f"{option}: {unknown_names[0]!r} is not in the portfolio",
+                f"{option}: {unknown_symbols[0]!r} is not in the portfolio",
                 f"choose from {', '.join(symbols)}",
             )
     decimals_by_symbol, addresses = decimals or {}, _addresses(symbols, pairs)
     tokens = {
-        symbol: Token(addresses[symbol], symbol, decimals_by_symbol.get(symbol, DECIMALS))
+        symbol: Token(addresses[symbol], symbol, decimals_by_symbol.get(symbol, DEFAULT_DECIMALS))
         for symbol in symbols
     }
     if native and native not in tokens:
@@ -371,7 +374,7 @@ def _addresses(symbols: Sequence[str], pairs: Sequence[tuple[str, str]]) -> dict
         symbols_in_order = tuple(
             TopologicalSorter(
                 {
-                    symbol: [first for first, second in pairs if second == symbol]
+                    symbol: [lower for lower, higher in pairs if higher == symbol]
                     for symbol in symbols
                 }
             ).static_order()
@@ -397,19 +400,19 @@ def simulated_spec(spec: BacktestSpec) -> BacktestSpec:
             "liquidity positions are not simulated",
             "omit portfolio.positions and lp.targets from the config of a backtest",
         )
-    assets = tuple(_with_feed(asset) for asset in portfolio.assets)
-    simulated_feed = {
-        asset_before.feed: new.feed
-        for asset_before, new in zip(portfolio.assets, assets, strict=True)
+    simulated_assets = tuple(_with_feed(asset) for asset in portfolio.assets)
+    feed_by_original = {
+        asset_before.feed: simulated_asset.feed
+        for asset_before, simulated_asset in zip(portfolio.assets, simulated_assets, strict=True)
     }
     feed_ages = tuple(
         (feed, age_s)
         for asset_before, age_s in spec.reference.feed_ages
-        if (feed := simulated_feed.get(asset_before)) is not None
+        if (feed := feed_by_original.get(asset_before)) is not None
     )
-    tokens = (*(asset.token for asset in assets), *portfolio.hubs)
+    tokens = (*(asset.token for asset in simulated_assets), *portfolio.hubs)
     return BacktestSpec(
-        portfolio=_with_assets(portfolio, assets),
+        portfolio=_with_assets(portfolio, simulated_assets),
         policy=spec.policy,
         reference=ReferenceConfig(
             (PriceSource.FEED,),

@@ -27,9 +27,9 @@ from agent.backtest.futures.venue import FuturesSetup, SimulatedVenue
 from agent.backtest.result import (
     PortfolioPaths,
     RebalanceRecord,
+    SimulatedTaxRuns,
     SimulationResult,
     TargetBands,
-    TaxLotLedger,
     delisted_holdings,
     format_delisted,
     funding_of_holdings,
@@ -39,7 +39,13 @@ from agent.backtest.result import (
     target_bands,
     time_weighted_returns,
 )
-from agent.backtest.settings import IN_NUMERAIRE, LEAVE, BacktestSpec, HealthLog, SimulationSettings
+from agent.backtest.settings import (
+    GONE_LEAVE,
+    IN_NUMERAIRE,
+    BacktestSpec,
+    HealthLog,
+    SimulationSettings,
+)
 from agent.backtest.world import (
     EndOfPrices,
     Fill,
@@ -49,9 +55,9 @@ from agent.backtest.world import (
 )
 from agent.errors import ConfigError, Refused, Retryable
 from agent.execution.step_context import OutcomeKind, StepOutcome
-from agent.layers.futures.execution.cycle import futures_plan
+from agent.layers.futures.execution.cycle import outcome_futures
 from agent.layers.futures.policy.chosen_weights import chosen_futures
-from agent.layers.futures.policy.targets import due_triggers, emergency_orders
+from agent.layers.futures.policy.targets import due_triggers, emergency_sizes
 from agent.layers.strategies.policy.futures import chosen_shares
 from agent.layers.strategies.state import CapitalSplit, StrategiesState
 from agent.model import ExecutionStyle, Hold, NoTradeZone, schedules_of
@@ -64,7 +70,7 @@ BAND_MARGIN = 1e-6
 """Distance to a band's edge, as a share of the portfolio, below which the exact step decides. Far
 above float errors.
 """
-AT_ONCE = 0
+DUE_NOW_S = 0
 
 
 class DueBarFinder:
@@ -85,22 +91,24 @@ class DueBarFinder:
         self._world = world
         self._can_skip_bars, self._trades_without_stale = (
             _may_skip_bars(world),
-            world.settings.gone == LEAVE,
+            world.settings.gone == GONE_LEAVE,
         )
         self._is_scheduled = bool(schedules_of(world.backtest.policy.trigger))
-        self._due_s = AT_ONCE
+        self._due_s = DUE_NOW_S
         if not self._can_skip_bars:
             return
         portfolio, trigger = world.backtest.portfolio, world.backtest.policy.trigger
         tokens = [asset.token for asset in portfolio.assets]
         self._prices = numeraire_prices(world.backtest, world.table, world.closes, tokens)
-        edges = [
+        band_edges_bps = [
             band(trigger, asset.target_bps, asset.band, asset.max_bps) for asset in portfolio.assets
         ]
-        self._bands = np.array([(float(low) / BPS, float(high) / BPS) for low, high in edges])
+        self._bands = np.array(
+            [(float(low) / BPS, float(high) / BPS) for low, high in band_edges_bps]
+        )
         addresses = dict.fromkeys(token.address for token in (*tokens, portfolio.numeraire))
         columns = [world.columns[address] for address in addresses if address in world.columns]
-        self._is_stale: NDArray[np.bool_] = np.logical_or.reduce(world.stale[:, columns], axis=1)
+        self._is_stale: NDArray[np.bool_] = np.logical_or.reduce(world.is_stale[:, columns], axis=1)
 
     def note_outcome(self, outcome: StepOutcome | None) -> None:
         """Record the schedule's next due time after a cycle; immediately if its review is not
@@ -110,9 +118,9 @@ class DueBarFinder:
             return
         is_waiting = isinstance(outcome.decision, Hold) and outcome.decision.kept_by == ""
         has_succeeded = outcome.kind in (OutcomeKind.HOLD, OutcomeKind.DONE)
-        self._due_s = AT_ONCE
+        self._due_s = DUE_NOW_S
         if has_succeeded and (outcome.decided.reviewed or is_waiting):
-            self._due_s = outcome.decided.next_s or AT_ONCE
+            self._due_s = outcome.decided.next_s or DUE_NOW_S
 
     def next_bar(self, bar: int) -> int:
         """Return the first bar after `bar` to evaluate; the number of bars if there is none."""
@@ -144,8 +152,8 @@ class DueBarFinder:
             or self._due_bars(bar, bar + 1)[0]
         ):
             return False
-        spot_value = world.value(world.wallet.balances) * Fraction(QUOTE.unit, world.money.unit)
-        return not emergency_orders(account, policy) and not due_triggers(
+        spot_value = world.value(world.wallet.balances) * Fraction(QUOTE.unit, world.numeraire.unit)
+        return not emergency_sizes(account, policy) and not due_triggers(
             account, policy, spot_value
         )
 
@@ -190,7 +198,7 @@ class DueBarFinder:
         if venue is not None and venue.setup.policy.margin_in_weights:
             # at the world's bar, the only one requested
             tokens = [asset.token.address for asset in portfolio.assets]
-            margin_value = float(venue.value(self._world.money) / self._world.money.unit)
+            margin_value = float(venue.value(self._world.numeraire) / self._world.numeraire.unit)
             values[:, tokens.index(venue.setup.collateral.address)] += max(0.0, margin_value)
         totals = values.sum(axis=1, keepdims=True)
         weights = np.divide(values, totals, out=np.zeros_like(values), where=totals > 0)
@@ -229,9 +237,9 @@ def _may_skip_bars(world: SimulatedWorld) -> bool:
 Progress = Callable[[int, int], None]
 """Called with the numbers of finished bars and of all bars."""
 MAX_TEXT_LENGTH = 200
-NUMBER = re.compile(r"(?<![\w.])\d[\d,]*(\.\d+)?(?!\w)")
+NUMBER_PATTERN = re.compile(r"(?<![\w.])\d[\d,]*(\.\d+)?(?!\w)")
 """Numbers in a reason. Refusals that differ only in numbers count as one."""
-LIBRARIES = ("trimtab", "numpy", "scipy", "polars")
+VERSIONED_LIBRARIES = ("trimtab", "numpy", "scipy", "polars")
 __all__ = [
     "Progress",
     "RebalanceRecord",
@@ -354,14 +362,14 @@ class SimulationRun:
             return
         self._due_bar_finder.note_outcome(outcome)
         self._health_log.add(self.world.bar_s, outcome.step_input.layer(StrategiesState).books)
-        plan = futures_plan(outcome)
+        plan = outcome_futures(outcome)
         for reason in () if plan is None else plan.refused:
             _count(self._futures_refusal_counts, reason)
-        step = outcome.step_input
+        step_input = outcome.step_input
         shares = (
-            chosen_shares(step.config(CapitalSplit), step.layer(StrategiesState))
-            if step.divides_wallet
-            else chosen_futures(step)
+            chosen_shares(step_input.config(CapitalSplit), step_input.layer(StrategiesState))
+            if step_input.divides_wallet
+            else chosen_futures(step_input)
         )
         if shares is not None and (
             not self._futures_weights or self._futures_weights[-1][1] != tuple(shares.items())
@@ -380,7 +388,7 @@ class SimulationRun:
         self._halted_bars += outcome.kind is OutcomeKind.HALT
         if outcome.kind in (OutcomeKind.REFUSED, OutcomeKind.FAILED):
             failed_guards = [verdict.guard for verdict in outcome.verdicts if not verdict.passed]
-            reason = ", ".join(failed_guards) or NUMBER.sub("…", outcome.reason)
+            reason = ", ".join(failed_guards) or NUMBER_PATTERN.sub("…", outcome.reason)
             _count(self._refusal_counts if plan is None else self._futures_refusal_counts, reason)
         elif isinstance(outcome.decision, Hold):
             kept_by = outcome.decision.kept_by
@@ -391,7 +399,7 @@ class SimulationRun:
 
     def result(self) -> SimulationResult:
         """Return the result so far, up to the last bar of the table."""
-        world, spec, money = self.world, self.world.backtest, self.world.money
+        world, spec, numeraire = self.world, self.world.backtest, self.world.numeraire
         if world.bar < world.table.bars - 1:
             world.advance_to(world.table.bars - 1)
         world.record()
@@ -403,7 +411,7 @@ class SimulationRun:
             world.fills,
         )
         rebalances = _rebalance_records(world, fills)
-        scale = 10**money.decimals
+        scale = 10**numeraire.decimals
         turnover_shares = [
             rebalance.turnover / (Fraction(float(paths.equity[rebalance.bar])) * scale)
             for rebalance in rebalances
@@ -414,18 +422,18 @@ class SimulationRun:
         twr, hold_twr = time_weighted_returns(world, start_value, flows)
         final_value = world.wealth()
         delisted = delisted_holdings(world, final_value)
-        ledger = TaxLotLedger(self.context.store, spec.portfolio, spec.tax)
+        tax_runs = SimulatedTaxRuns(self.context.store, spec.portfolio, spec.tax)
         return SimulationResult(
             symbols=tuple(asset.token.symbol for asset in spec.portfolio.assets),
-            numeraire=money.symbol,
-            decimals=money.decimals,
+            numeraire=numeraire.symbol,
+            decimals=numeraire.decimals,
             times_s=world.table.times_s,
             equity=paths.equity,
             hold=paths.hold,
             weights=paths.weights,
             rebalances=rebalances,
             final_value=final_value,
-            hold_value=world.value(world.hold),
+            hold_value=world.value(world.hold_balances),
             start_value=start_value,
             turnover=sum(turnover_shares, Fraction(0)),
             fees=sum((fill.fees for fill in fills), Fraction(0)),
@@ -433,13 +441,16 @@ class SimulationRun:
             gas=world.gas_paid,
             balances=tuple(world.wallet.balances.items()),
             bars=world.table.bars,
-            evaluated=self._evaluated_bars,
-            halted=self._halted_bars,
+            evaluated_bars=self._evaluated_bars,
+            halted_bars=self._halted_bars,
             refused=tuple(sorted(self._refusal_counts.items())),
             notes=(
                 *world.table.notes,
                 *self._end_notes,
-                *(format_delisted(holding, money.symbol, money.decimals) for holding in delisted),
+                *(
+                    format_delisted(holding, numeraire.symbol, numeraire.decimals)
+                    for holding in delisted
+                ),
                 *_cap_note(spec, start_value),
             ),
             config_hash=spec_digest(
@@ -448,7 +459,7 @@ class SimulationRun:
             data_hash=world.table.digest,
             seed=world.settings.seed,
             versions=library_versions(),
-            kept=tuple(sorted(self._hold_counts.items())),
+            held_back=tuple(sorted(self._hold_counts.items())),
             futures_weights=tuple(self._futures_weights),
             flows=flows,
             twr=twr,
@@ -456,18 +467,18 @@ class SimulationRun:
             prices=paths.prices,
             targets=paths.targets,
             bands=paths.bands,
-            lots=spec.tax.method.value,
-            taxes=ledger.years(int(world.table.times_s[0]), int(world.table.times_s[-1])),
+            lot_rule=spec.tax.method.value,
+            taxes=tax_runs.years(int(world.table.times_s[0]), int(world.table.times_s[-1])),
             futures_taxes=futures_years(world),
             parameters=parameter_texts(world.settings),
             policy=codec.dumps(spec.policy),
             premium=(
                 premium_of_simulation(world, paths, rebalances) if world.venue is None else None
             ),
-            ended=delisted,
-            book=self._futures_result(paths),
-            health=tuple(self._health_log.changes),
-            strategies=self._health_log.newest,
+            delisted=delisted,
+            futures=self._futures_result(paths),
+            health_changes=tuple(self._health_log.changes),
+            final_health=self._health_log.newest,
         )
 
     def _futures_result(self, paths: PortfolioPaths) -> FuturesResult | None:
@@ -478,15 +489,15 @@ class SimulationRun:
             return None
         settings, symbols = venue.setup.settings, venue.symbols
         weights_by_bar = [
-            (bar, {symbols[market]: weight for market, weight in future})
-            for bar, future in self._futures_weights
+            (bar, {symbols[market]: weight for market, weight in weights})
+            for bar, weights in self._futures_weights
         ]
-        spot = (paths.equity - venue.values()).tolist()
+        spot_values = (paths.equity - venue.values()).tolist()
         return compare_with_held(
             venue.result(sorted(self._futures_refusal_counts.items())),
             venue.path,
             settings,
-            [Fraction(str(value)) * QUOTE.unit for value in spot],
+            [Fraction(str(value)) * QUOTE.unit for value in spot_values],
             policies_by_bar(settings.policy, weights_by_bar, range(venue.path.bars)),
             venue.hedges(),
         )
@@ -518,14 +529,14 @@ def parameter_texts(settings: SimulationSettings) -> tuple[tuple[str, str], ...]
 
 def _cap_note(spec: BacktestSpec, start_value: Fraction) -> tuple[str, ...]:
     """Return a note if portfolio.max_live_value refuses every trade from the start."""
-    max_value, money = spec.limits.max_live_value, spec.portfolio.numeraire
+    max_value, numeraire = spec.limits.max_live_value, spec.portfolio.numeraire
     if max_value is None or start_value <= max_value:
         return ()
     amount_texts = [
-        decimal_text(floor_int(raw), money.decimals) for raw in (max_value, start_value)
+        decimal_text(floor_int(raw), numeraire.decimals) for raw in (max_value, start_value)
     ]
     return (
-        f"portfolio.max_live_value of {amount_texts[0]} {money.label} is below the start value of"
+        f"portfolio.max_live_value of {amount_texts[0]} {numeraire.label} is below the start value of"
         f" {amount_texts[1]}, so every rebalance was refused: set --value, or raise it in a copy of the"
         " config",
     )
@@ -537,7 +548,7 @@ def spec_digest(
     """Return the SHA-256 of spec, market and futures, without `looks_at_all`, which does not change
     the result.
     """
-    spec_parts = (
+    hashed_parts = (
         spec.portfolio,
         spec.policy,
         spec.reference,
@@ -545,7 +556,7 @@ def spec_digest(
         spec.execution,
         *spec.layers,
     )
-    texts = [codec.dumps(part) for part in spec_parts]
+    texts = [codec.dumps(part) for part in hashed_parts]
     texts += [
         repr(spec.tax),
         *(f"{name}={text}" for name, text in parameter_texts(settings) if name != "looks_at_all"),
@@ -561,7 +572,7 @@ def _build_world(
     settings: SimulationSettings,
     futures: FuturesSetup | None,
 ) -> SimulatedWorld:
-    money = spec.portfolio.numeraire
+    numeraire = spec.portfolio.numeraire
     selected_table = select_spec_symbols(spec, table)
     if not isinstance(settings.gas_wei, int):
         if len(settings.gas_wei) != table.bars:
@@ -574,10 +585,10 @@ def _build_world(
     if (
         settings.flows
         and settings.flows_in == IN_NUMERAIRE
-        and all(asset.token != money for asset in spec.portfolio.assets)
+        and all(asset.token != numeraire for asset in spec.portfolio.assets)
     ):
         raise ConfigError(
-            f"--flow: {money.symbol} is not an asset of the portfolio",
+            f"--flow: {numeraire.symbol} is not an asset of the portfolio",
             "use --flows-in pro-rata",
         )
     world = SimulatedWorld(spec, selected_table, settings, SimulatedWallet({}, {}))
@@ -587,15 +598,15 @@ def _build_world(
         )
     world.advance_to(0)
     world.wallet.balances = balances_at_targets(world)
-    world.hold = dict(world.wallet.balances)
+    world.hold_balances = dict(world.wallet.balances)
     if futures is not None:
-        world.hold[futures.collateral.address] += futures.margin_raw
+        world.hold_balances[futures.collateral.address] += futures.margin_raw
     return world
 
 
-def _count(counts: dict[str, int], reason: str, times: int = 1) -> None:
-    if times:
-        counts[reason] = counts.get(reason, 0) + times
+def _count(counts: dict[str, int], reason: str, count: int = 1) -> None:
+    if count:
+        counts[reason] = counts.get(reason, 0) + count
 
 
 def _rebalance_records(world: SimulatedWorld, fills: list[Fill]) -> tuple[RebalanceRecord, ...]:
@@ -603,7 +614,7 @@ def _rebalance_records(world: SimulatedWorld, fills: list[Fill]) -> tuple[Rebala
     rebalances, gas_value = [], Fraction(0)
     for fill in fills:
         gas_value += fill.gas
-        if fill.swap:
+        if fill.is_swap:
             time_s = int(world.table.times_s[fill.bar])
             rebalances.append(
                 RebalanceRecord(
@@ -623,7 +634,7 @@ def _rebalance_records(world: SimulatedWorld, fills: list[Fill]) -> tuple[Rebala
 def library_versions() -> tuple[tuple[str, str], ...]:
     """Return the versions of the libraries that affect a result."""
     versions = []
-    for name in LIBRARIES:
+    for name in VERSIONED_LIBRARIES:
         try:
             versions.append((name, version(name)))
         except PackageNotFoundError:

@@ -25,7 +25,7 @@ from agent.units import BPS, PIPS, format_duration, format_time
 Floats = NDArray[np.float64]
 SAME, CHANGED, CLOSED = 0, 1, 2
 """States of bars; equal to those of agent/backtest/kernel.py, which is only imported when used."""
-FEWEST_BARS = 2
+MIN_BARS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ def prepare_prices(
     quote_prices = (
         trade_prices
         if has_price.all()
-        else np.ascontiguousarray(_newest_prices(prices_or_zero, has_price).T)
+        else np.ascontiguousarray(_filled_prices(prices_or_zero, has_price).T)
     )
     bar_states = _bar_states(has_price, patience_bars)
     break_bars = np.append(np.nonzero(bar_states != SAME)[0], len(times))
@@ -103,10 +103,10 @@ def _checked_arrays(
             f"prices: a table of {table.shape} for {len(times)} times and {len(symbols)} assets",
             "use one row per time and one column per asset",
         )
-    if len(times) < FEWEST_BARS or not symbols:
+    if len(times) < MIN_BARS or not symbols:
         raise ConfigError(
             f"prices: {len(times)} bars of {len(symbols)} assets",
-            f"at least {FEWEST_BARS} bars of one asset are needed",
+            f"at least {MIN_BARS} bars of one asset are needed",
         )
     if len(set(symbols)) != len(symbols):
         raise ConfigError(
@@ -118,11 +118,11 @@ def _checked_arrays(
 
 
 def _check_times(times: NDArray[np.int64]) -> None:
-    steps = np.diff(times)
-    if (steps <= 0).any():
-        row = int(np.argmax(steps <= 0)) + 1
+    intervals_s = np.diff(times)
+    if (intervals_s <= 0).any():
+        row = int(np.argmax(intervals_s <= 0)) + 1
         problem = "is repeated"
-        if steps[row - 1] != 0:
+        if intervals_s[row - 1] != 0:
             problem = f"follows {format_time(int(times[row - 1]))}"
         raise ConfigError(
             f"times: {format_time(int(times[row]))} (row {row}) {problem}",
@@ -151,11 +151,11 @@ def _check_prices(symbols: Sequence[str], times: NDArray[np.int64], table: Float
         )
 
 
-def _newest_prices(prices: Floats, has_price: NDArray[np.bool_]) -> Floats:
+def _filled_prices(prices: Floats, has_price: NDArray[np.bool_]) -> Floats:
     """Replace each missing price by the newest earlier price, zero before the first."""
     rows = np.maximum.accumulate(np.where(has_price, np.arange(len(has_price))[:, None], 0), axis=0)
-    newest_prices: Floats = np.take_along_axis(prices, rows, axis=0)
-    return newest_prices
+    filled_prices: Floats = np.take_along_axis(prices, rows, axis=0)
+    return filled_prices
 
 
 def _missing_bars(has_price: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -164,8 +164,8 @@ def _missing_bars(has_price: NDArray[np.bool_]) -> NDArray[np.int64]:
     """
     rows = np.arange(len(has_price))[:, None]
     newest_rows = np.maximum.accumulate(np.where(has_price, rows, -1), axis=0)
-    ages: NDArray[np.int64] = np.where(newest_rows >= 0, rows - newest_rows, 0)
-    return ages
+    missing_bars: NDArray[np.int64] = np.where(newest_rows >= 0, rows - newest_rows, 0)
+    return missing_bars
 
 
 def _bar_states(has_price: NDArray[np.bool_], patience_bars: int | None) -> NDArray[np.int8]:
@@ -217,12 +217,12 @@ def _price_notes(
                 f"{symbol} has no price after {format_time(int(times[last_row]))}: it is"
                 f" valued at its last price; {consequence}"
             )
-    steps = np.diff(times)
-    usual_s = int(np.median(steps))
-    if long_gap_count := int((steps > usual_s).sum()):
-        row = int(np.argmax(steps))
+    intervals_s = np.diff(times)
+    usual_s = int(np.median(intervals_s))
+    if long_gap_count := int((intervals_s > usual_s).sum()):
+        row = int(np.argmax(intervals_s))
         longest_text = (
-            f"the longest, {format_duration(int(steps[row]))}, follows"
+            f"the longest, {format_duration(int(intervals_s[row]))}, follows"
             f" {format_time(int(times[row]))}"
         )
         notes.append(
@@ -286,8 +286,8 @@ def simulated_costs(spec: BacktestSpec, settings: SimulationSettings) -> Trading
             f"choose from {', '.join(CONSTANT_PRODUCT)}",
         )
     assets = [asset.token.address for asset in spec.portfolio.assets]
-    money = spec.portfolio.numeraire.address
-    numeraire_index = assets.index(money) if money in assets else None
+    numeraire = spec.portfolio.numeraire.address
+    numeraire_index = assets.index(numeraire) if numeraire in assets else None
     return TradingCosts.pools(
         settings.fee_pips * BPS / PIPS, float(settings.depth), len(assets), numeraire_index
     )
@@ -314,22 +314,22 @@ class SettingArrays:
     """
 
     targets: Floats
-    numbers: Floats
-    seconds: NDArray[np.int64]
-    destination: NDArray[np.int64]
-    fee: Floats
-    inverse_depth: Floats
+    widths_and_min_trade: Floats
+    interval_and_cooldown_s: NDArray[np.int64]
+    destination_codes: NDArray[np.int64]
+    fees: Floats
+    inverse_depths: Floats
 
     def slice_rows(self, start: int, end: int) -> SettingArrays:
         """Return a slice of the rows, without a copy."""
         row_range = slice(start, end)
         return SettingArrays(
             self.targets[row_range],
-            self.numbers[row_range],
-            self.seconds[row_range],
-            self.destination[row_range],
-            self.fee[row_range],
-            self.inverse_depth[row_range],
+            self.widths_and_min_trade[row_range],
+            self.interval_and_cooldown_s[row_range],
+            self.destination_codes[row_range],
+            self.fees[row_range],
+            self.inverse_depths[row_range],
         )
 
 
@@ -409,7 +409,7 @@ def _check_setting(setting: KernelSetting, assets: int) -> None:
         raise ConfigError(f"min_trade: {setting.min_trade}", "write a value of 0 or more")
 
 
-PARTS_PER_CORE = 4
+CHUNKS_PER_CORE = 4
 """Settings that trade often take longer; smaller parts keep all cores busy until the end."""
 
 
@@ -459,18 +459,21 @@ def run_kernel(
     input, Refused without numba.
     """
     kernel, arrays = _kernel(), setting_arrays([setting], len(prices.symbols))
-    _check_value(start_value)
+    _check_start_value(start_value)
     mark_bars = np.arange(len(prices.times_s)) if with_path else np.zeros(0, dtype=np.int64)
     totals, values = np.zeros(6), np.zeros(len(mark_bars))
     has_traded, holdings = (
         np.zeros(len(mark_bars), dtype=np.bool_),
         np.zeros((len(mark_bars), len(prices.symbols))),
     )
-    (absolute, relative, min_trade), (every_s, cooldown_s) = arrays.numbers[0], arrays.seconds[0]
+    (absolute, relative, min_trade), (every_s, cooldown_s) = (
+        arrays.widths_and_min_trade[0],
+        arrays.interval_and_cooldown_s[0],
+    )
     kernel.run(
         prices.times_s, prices.trade_prices, prices.quote_prices, prices.bar_states, prices.break_bars, float(start_value),
-        arrays.targets[0], absolute, relative, every_s, cooldown_s, min_trade, arrays.destination[0], arrays.fee[0],
-        arrays.inverse_depth[0], mark_bars, totals, values, has_traded, holdings,
+        arrays.targets[0], absolute, relative, every_s, cooldown_s, min_trade, arrays.destination_codes[0], arrays.fees[0],
+        arrays.inverse_depths[0], mark_bars, totals, values, has_traded, holdings,
     )  # fmt: skip
     final, hold, turnover, costs, stranded = (float(number) for number in totals[:5])
     return KernelResult(
@@ -498,26 +501,29 @@ def sweep(
     Raises ConfigError for invalid input, Refused without numba.
     """
     kernel, arrays = _kernel(), setting_arrays(settings, len(prices.symbols))
-    _check_value(start_value)
+    _check_start_value(start_value)
     mark_bars = _checked_mark_bars(marks, len(prices.times_s))
-    count = len(settings)
-    totals, values = np.zeros((count, 6)), np.zeros((count, len(mark_bars)))
-    threads = min(count, cores or available_cores())
-    chunk_size = -(-count // (threads * PARTS_PER_CORE)) if threads > 1 else count
+    setting_count = len(settings)
+    totals, values = np.zeros((setting_count, 6)), np.zeros((setting_count, len(mark_bars)))
+    thread_count = min(setting_count, cores or available_cores())
+    chunk_size = (
+        -(-setting_count // (thread_count * CHUNKS_PER_CORE)) if thread_count > 1 else setting_count
+    )
 
     def run_chunk(start: int) -> None:
         chunk: SettingArrays = arrays.slice_rows(start, start + chunk_size)
         kernel.run_settings(
             prices.times_s, prices.trade_prices, prices.quote_prices, prices.bar_states, prices.break_bars, float(start_value),
-            chunk.targets, chunk.numbers, chunk.seconds, chunk.destination, chunk.fee, chunk.inverse_depth, mark_bars,
+            chunk.targets, chunk.widths_and_min_trade, chunk.interval_and_cooldown_s, chunk.destination_codes, chunk.fees,
+            chunk.inverse_depths, mark_bars,
             totals[start : start + chunk_size], values[start : start + chunk_size],
         )  # fmt: skip
 
-    if threads == 1:
+    if thread_count == 1:
         run_chunk(0)
     else:
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(run_chunk, range(0, count, chunk_size)))
+        with ThreadPoolExecutor(thread_count) as pool:
+            list(pool.map(run_chunk, range(0, setting_count, chunk_size)))
     final, hold, turnover, costs, stranded = (
         np.ascontiguousarray(totals[:, column]) for column in range(5)
     )
@@ -540,7 +546,7 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
-def _check_value(value: float) -> None:
+def _check_start_value(value: float) -> None:
     if not (np.isfinite(value) and value > 0):
         raise ConfigError(f"value: {value} is not a positive amount", "write a value above zero")
 

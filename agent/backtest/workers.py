@@ -28,18 +28,18 @@ C_contra = TypeVar("C_contra", contravariant=True)
 R_co = TypeVar("R_co", covariant=True)
 _QUEUED_PER_PROCESS = 2
 """Chunks queued per process, so that none is idle."""
-_job: ChunkWorker[Any, Any] | None = None
+_job: ChunkJob[Any, Any] | None = None
 
 
-class ChunkWorker(Protocol[C_contra, R_co]):
+class ChunkJob(Protocol[C_contra, R_co]):
     """Work in chunks that can run independently and in other processes."""
 
-    def do(self, chunk: C_contra, /) -> R_co:
+    def run(self, chunk: C_contra, /) -> R_co:
         """Return the result of a chunk."""
 
 
 def run_in_processes(
-    job: ChunkWorker[C, R], chunks: Sequence[C], processes: int, lost_message: str
+    job: ChunkJob[C, R], chunks: Sequence[C], processes: int, lost_message: str
 ) -> Iterator[tuple[C, R]]:
     """Yield the chunks with their results, in order of completion, from that many processes.
 
@@ -87,7 +87,7 @@ def _sigint_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, previous_mask)
 
 
-def _init_process(job: ChunkWorker[Any, Any]) -> None:
+def _init_process(job: ChunkJob[Any, Any]) -> None:
     """Set up a new process: its job, and a thread that ends it with its parent."""
     global _job  # noqa: PLW0603  set once in each process of the pool
     _job = job
@@ -112,7 +112,7 @@ def _exit_now() -> None:
 def _run_in_process(chunk: Any) -> Any:
     if _job is None:
         raise RuntimeError("a worker process did not start")
-    return _job.do(chunk)
+    return _job.run(chunk)
 
 
 ChunkResult: TypeAlias = "tuple[TuneChunk, list[RunResult]]"
@@ -128,17 +128,17 @@ def run_locally(job: TuneJob, chunks: Sequence[TuneChunk], cores: int) -> Iterat
 
     for chunk in chunks:
         if chunk.engine is RunEngine.KERNEL:
-            yield chunk, job.do(chunk, cores)
-    step_chunks = [chunk for chunk in chunks if chunk.engine is RunEngine.FULL]
-    if min(cores, len(step_chunks)) > 1:
+            yield chunk, job.run(chunk, cores)
+    full_engine_chunks = [chunk for chunk in chunks if chunk.engine is RunEngine.FULL]
+    if min(cores, len(full_engine_chunks)) > 1:
         yield from run_in_processes(
             job,
-            step_chunks,
-            min(cores, len(step_chunks)),
+            full_engine_chunks,
+            min(cores, len(full_engine_chunks)),
             f"a process of the search died, perhaps for lack of memory; {RESULTS_KEPT_HINT}",
         )
     else:
-        yield from ((chunk, job.do(chunk)) for chunk in step_chunks)
+        yield from ((chunk, job.run(chunk)) for chunk in full_engine_chunks)
 
 
 PATIENCE_S = 10
@@ -187,7 +187,7 @@ def run_on_cluster(
 
 def run_chunk(job: TuneJob, chunk: TuneChunk) -> list[RunResult]:
     """Run a chunk on a worker."""
-    return job.do(chunk)
+    return job.run(chunk)
 
 
 def local_version() -> str:

@@ -24,8 +24,8 @@ from agent.amm.v3.tick_bitmap import TickLiquidity
 from agent.backtest.data import PriceTable, columns_by_token, forward_fill
 from agent.backtest.futures.venue import SimulatedVenue
 from agent.backtest.settings import (
+    GONE_LEAVE,
     IN_NUMERAIRE,
-    LEAVE,
     PRO_RATA,
     AppliedTransfer,
     BacktestSpec,
@@ -43,28 +43,28 @@ UINT112_MAX = 2**112 - 1
 
 
 def make_pool(
-    pool_form: str, token: Token, money: Token, price: Price, depth_raw: int, fee_pips: int
+    pool_form: str, token: Token, numeraire: Token, price: Price, depth_raw: int, fee_pips: int
 ) -> Pool:
-    """Return a pool in which one base unit of `token` costs `price` base units of `money`, with
-    `depth_raw` of `money`. `pool_form` is a key of FORMS. Raises ConfigError if a reserve is zero
-    or exceeds uint112.
+    """Return a pool in which one base unit of `token` costs `price` base units of `numeraire`, with
+    `depth_raw` of `numeraire`. `pool_form` is a key of FORMS. Raises ConfigError if a reserve is
+    zero or exceeds uint112.
     """
     token_raw = floor_int(depth_raw / price)
     if not 0 < token_raw <= UINT112_MAX or not 0 < depth_raw <= UINT112_MAX:
         raise ConfigError(
-            f"--depth: reserves of {depth_raw} base units of {money.label} and {token_raw} of"
+            f"--depth: reserves of {depth_raw} base units of {numeraire.label} and {token_raw} of"
             f" {token.label} are out of range",
             "choose a depth with reserves of at least 1 base unit and less than 2^112",
         )
-    is_token0 = int(token.address, 16) < int(money.address, 16)
-    tokens, reserves, price0 = (token, money), (token_raw, depth_raw), price
+    is_token0 = int(token.address, 16) < int(numeraire.address, 16)
+    tokens, reserves, price0 = (token, numeraire), (token_raw, depth_raw), price
     if not is_token0:
-        tokens, reserves, price0 = (money, token), (depth_raw, token_raw), 1 / price
-    address = simulated_address(f"{pool_form} {token.address} {money.address}")
+        tokens, reserves, price0 = (numeraire, token), (depth_raw, token_raw), 1 / price
+    address = simulated_address(f"{pool_form} {token.address} {numeraire.address}")
     return FORMS[pool_form].simulated(pool_form, address, tokens, price0, reserves, fee_pips)
 
 
-LARGEST_RAW = 2**255 - 1
+MAX_SWAP_RAW = 2**255 - 1
 
 
 def read_pool(path: Path, token0: Token, token1: Token) -> V3Pool:
@@ -101,8 +101,8 @@ def read_pool(path: Path, token0: Token, token1: Token) -> V3Pool:
     return pool
 
 
-def _parse_pool(document: Any, path: Path, token0: Token, token1: Token) -> V3Pool:
-    scalars = document["scalars"]
+def _parse_pool(pool_document: Any, path: Path, token0: Token, token1: Token) -> V3Pool:
+    scalars = pool_document["scalars"]
     fee_pips, spacing, sqrt_x96, tick = (
         int(scalars[name]) for name in ("fee", "tick_spacing", "sqrt_price_x96", "tick")
     )
@@ -111,11 +111,16 @@ def _parse_pool(document: Any, path: Path, token0: Token, token1: Token) -> V3Po
     if get_tick_at_sqrt_ratio(sqrt_x96) != tick:
         raise ValueError("the tick does not match the price")
     ticks = tuple(
-        TickLiquidity(int(index), int(row[1]))
-        for index, row in sorted(document["tick_data"].items(), key=lambda item: int(item[0]))
+        TickLiquidity(int(index), int(liquidity_row[1]))
+        for index, liquidity_row in sorted(
+            pool_document["tick_data"].items(), key=lambda item: int(item[0])
+        )
     )
     last_tick = MAX_TICK // spacing * spacing
-    if any(liquidity.index % spacing or abs(liquidity.index) > last_tick for liquidity in ticks):
+    if any(
+        tick_liquidity.index % spacing or abs(tick_liquidity.index) > last_tick
+        for tick_liquidity in ticks
+    ):
         raise ValueError("a tick does not match the spacing or is out of range")
     address = simulated_address(f"pool {path.name} {token0.address} {token1.address}")
     return V3Pool(
@@ -150,7 +155,7 @@ def arbitrage_pool(pool: V3Pool, price: Price) -> V3Pool:
     if target_x96 == pool.sqrt_price_x96:
         return pool
     token_in = pool.token0 if target_x96 < pool.sqrt_price_x96 else pool.token1
-    return pool.swap(token_in, LARGEST_RAW, target_x96).after
+    return pool.swap(token_in, MAX_SWAP_RAW, target_x96).after
 
 
 CHAIN_ID = 31337
@@ -181,7 +186,7 @@ class Fill:
     """
 
     bar: int
-    swap: bool
+    is_swap: bool
     succeeded: bool
     turnover: Fraction
     fees: Fraction
@@ -197,8 +202,8 @@ class HoldingsRecord:
 
     bar: int
     balances: dict[str, int]
-    hold: dict[str, int]
-    gas: Fraction
+    hold_balances: dict[str, int]
+    gas_paid: Fraction
 
 
 @dataclass(slots=True)
@@ -220,31 +225,35 @@ class SimulatedWorld:
     pending: list[tuple[int, str, UnsignedTx]] = field(default_factory=list)
     venue: SimulatedVenue | None = None
     fills: list[Fill] = field(default_factory=list)
-    hold: dict[str, int] = field(default_factory=dict)
-    flows: tuple[tuple[int, Fraction], ...] = ()
+    hold_balances: dict[str, int] = field(default_factory=dict)
+    pending_transfers: tuple[tuple[int, Fraction], ...] = ()
     applied_transfers: list[AppliedTransfer] = field(default_factory=list)
     gas_paid: Fraction = Fraction(0)
     records: list[HoldingsRecord] = field(default_factory=list)
     columns: dict[str, int] = field(init=False)
     closes: NDArray[np.float64] = field(init=False)
-    newest: NDArray[np.int64] = field(init=False)
-    stale: NDArray[np.bool_] = field(init=False)
+    newest_bars: NDArray[np.int64] = field(init=False)
+    is_stale: NDArray[np.bool_] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Derive columns by token, forward-filled prices, and `stale` for prices past their maximum
-        age.
+        """Derive columns by token, forward-filled prices, and `is_stale` for prices past their
+        maximum age.
         """
         self.columns = columns_by_token(self.backtest, self.table)
         self.closes = forward_fill(self.table.closes)
-        rows = np.where(np.isnan(self.table.closes), 0, np.arange(self.table.bars)[:, None])
-        self.newest = np.maximum.accumulate(rows, axis=0)
+        priced_bars = np.where(np.isnan(self.table.closes), 0, np.arange(self.table.bars)[:, None])
+        self.newest_bars = np.maximum.accumulate(priced_bars, axis=0)
         if self.settings.silent is not None:
-            first, end = self.settings.silent
-            self.newest[first:end] = self.newest[max(first - 1, 0)]
-        ages_s = self.table.times_s[:, None] - self.table.times_s[self.newest]
-        self.stale = ages_s > np.array([self._max_age_s(symbol) for symbol in self.table.symbols])
+            silent_start, silent_end = self.settings.silent
+            self.newest_bars[silent_start:silent_end] = self.newest_bars[max(silent_start - 1, 0)]
+        ages_s = self.table.times_s[:, None] - self.table.times_s[self.newest_bars]
+        self.is_stale = ages_s > np.array(
+            [self._max_age_s(symbol) for symbol in self.table.symbols]
+        )
         if self.settings.flows:
-            self.flows = transfers_by_bar(self.settings.flows, self.table.times_s.tolist())
+            self.pending_transfers = transfers_by_bar(
+                self.settings.flows, self.table.times_s.tolist()
+            )
 
     @property
     def tokens(self) -> tuple[Token, ...]:
@@ -252,7 +261,7 @@ class SimulatedWorld:
         return self.backtest.tokens
 
     @property
-    def money(self) -> Token:
+    def numeraire(self) -> Token:
         """The numeraire."""
         return self.backtest.portfolio.numeraire
 
@@ -262,15 +271,15 @@ class SimulatedWorld:
         return int(self.table.times_s[self.bar])
 
     @property
-    def excluded(self) -> frozenset[str]:
+    def excluded_tokens(self) -> frozenset[str]:
         """Tokens excluded at this bar because their price is stale; never the numeraire."""
-        if self.settings.gone != LEAVE:
+        if self.settings.gone != GONE_LEAVE:
             return frozenset()
-        is_stale = self.stale[self.bar]
+        is_stale = self.is_stale[self.bar]
         return frozenset(
             token
             for token, column in self.columns.items()
-            if is_stale[column] and token != self.money.address
+            if is_stale[column] and token != self.numeraire.address
         )
 
     @property
@@ -311,24 +320,26 @@ class SimulatedWorld:
 
     def record(self) -> None:
         """Record the holdings after this bar if they changed."""
-        current_record = HoldingsRecord(self.bar, self.wallet.balances, self.hold, self.gas_paid)
+        current_record = HoldingsRecord(
+            self.bar, self.wallet.balances, self.hold_balances, self.gas_paid
+        )
         previous_record = self.records[-1] if self.records else None
         if self.wallet.balances and (
             previous_record is None
-            or (previous_record.balances, previous_record.hold, previous_record.gas)
-            != (current_record.balances, current_record.hold, current_record.gas)
+            or (previous_record.balances, previous_record.hold_balances, previous_record.gas_paid)
+            != (current_record.balances, current_record.hold_balances, current_record.gas_paid)
         ):
             self.records.append(
                 replace(
                     current_record,
                     balances=dict(current_record.balances),
-                    hold=dict(current_record.hold),
+                    hold_balances=dict(current_record.hold_balances),
                 )
             )
 
     def next_transfer_bar(self) -> int:
         """Return the bar of the owner's next transfer; the number of bars if there is none."""
-        return self.flows[0][0] if self.flows else self.table.bars
+        return self.pending_transfers[0][0] if self.pending_transfers else self.table.bars
 
     def begin_block(self) -> None:
         """Begin a new block."""
@@ -345,10 +356,12 @@ class SimulatedWorld:
         """Return the price of a token at a bar, numeraire base units per base unit."""
         token_price, numeraire_price = (
             self.table_price(token.address, bar),
-            self.table_price(self.money.address, bar),
+            self.table_price(self.numeraire.address, bar),
         )
         return (
-            token_price / numeraire_price * Fraction(10) ** (self.money.decimals - token.decimals)
+            token_price
+            / numeraire_price
+            * Fraction(10) ** (self.numeraire.decimals - token.decimals)
         )
 
     def value(self, balances: dict[str, int]) -> Fraction:
@@ -357,29 +370,39 @@ class SimulatedWorld:
 
     def wealth(self) -> Fraction:
         """Return the value of wallet and margin account after gas, at this bar's prices."""
-        margin_value = Fraction(0) if self.venue is None else self.venue.value(self.money)
+        margin_value = Fraction(0) if self.venue is None else self.venue.value(self.numeraire)
         return self.value(self.wallet.balances) + margin_value - self.gas_paid
 
     def _apply_transfers_due(self) -> None:
         """Apply the transfers due at this bar to the wallet and to the buy-and-hold portfolio."""
-        while self.flows and self.flows[0][0] <= self.bar:
-            amount, self.flows = self.flows[0][1], self.flows[1:]
-            value = amount * 10**self.money.decimals
+        while self.pending_transfers and self.pending_transfers[0][0] <= self.bar:
+            amount, self.pending_transfers = (
+                self.pending_transfers[0][1],
+                self.pending_transfers[1:],
+            )
+            value = amount * 10**self.numeraire.decimals
             self.applied_transfers.append(
-                AppliedTransfer(self.bar, self.bar_s, value, self.wealth(), self.value(self.hold))
+                AppliedTransfer(
+                    self.bar, self.bar_s, value, self.wealth(), self.value(self.hold_balances)
+                )
             )
             assets = [asset.token.address for asset in self.backtest.portfolio.assets]
-            mode, money = self.settings.flows_in, self.money.address
+            mode, numeraire = self.settings.flows_in, self.numeraire.address
             self.wallet.balances = apply_transfer(
-                self.wallet.balances, self.prices, value, mode, money, assets
+                self.wallet.balances, self.prices, value, mode, numeraire, assets
             )
             if value > 0 and mode == IN_NUMERAIRE:  # as in the ledger's buy and hold
                 targets = target_shares_bps(self.backtest)
                 for token, raw in buy_at_targets(value, targets, self.prices).items():
-                    self.hold[token] += floor_int(raw)
+                    self.hold_balances[token] += floor_int(raw)
             else:
-                self.hold = apply_transfer(
-                    self.hold, self.prices, value, PRO_RATA, money, tuple(self.hold)
+                self.hold_balances = apply_transfer(
+                    self.hold_balances,
+                    self.prices,
+                    value,
+                    PRO_RATA,
+                    numeraire,
+                    tuple(self.hold_balances),
                 )
 
     def _max_age_s(self, symbol: str) -> int:
@@ -391,55 +414,57 @@ class SimulatedWorld:
         return spec.reference.max_age_s(feed_by_symbol.get(symbol) or "")
 
     def _update_prices(self) -> None:
-        portfolio, excluded_tokens = self.backtest.portfolio, self.excluded
+        portfolio, excluded_tokens = self.backtest.portfolio, self.excluded_tokens
         feeds = []
         for token in self.tokens:
             column = self.columns.get(token.address)
-            row = self.bar
+            price_bar = self.bar
             if (
                 column is not None and token.address not in excluded_tokens
             ):  # steps do not read excluded feeds
-                row = int(self.newest[self.bar, column])
-            updated_at_s, feed = int(self.table.times_s[row]), portfolio.feed(token.address)
+                price_bar = int(self.newest_bars[self.bar, column])
+            updated_at_s, feed = int(self.table.times_s[price_bar]), portfolio.feed(token.address)
             self.prices[token.address] = self.price(token, self.bar)
             price = (
-                Fraction(1) if column is None else Fraction(str(float(self.closes[row, column])))
+                Fraction(1)
+                if column is None
+                else Fraction(str(float(self.closes[price_bar, column])))
             )
             if feed is not None:
                 feeds.append(
                     FeedRound(
                         feed,
                         FEED_DECIMALS,
-                        row + 1,
+                        price_bar + 1,
                         floor_int(price * 10**FEED_DECIMALS),
                         updated_at_s,
                         updated_at_s,
-                        row + 1,
+                        price_bar + 1,
                     )
                 )
         self.feeds = tuple(feeds)
 
     def _reset_pools(self) -> None:
-        settings, money = self.settings, self.money
+        settings, numeraire = self.settings, self.numeraire
         thin_start, thin_end, thin_share = settings.thin or (0, 0, Fraction(1))
         depth = settings.depth
         if thin_start <= self.bar < thin_end:
             depth *= thin_share
-        depth_raw = floor_int(depth * 10**money.decimals)
-        excluded_tokens = self.excluded
+        depth_raw = floor_int(depth * 10**numeraire.decimals)
+        excluded_tokens = self.excluded_tokens
         recorded_pairs = [(pool, {pool.token0, pool.token1}) for pool in settings.recorded]
         pools = [
             make_pool(
                 settings.pool,
                 token,
-                money,
+                numeraire,
                 self.prices[token.address],
                 depth_raw,
                 settings.fee_pips,
             )
             for token in self.tokens
-            if token.address not in (money.address, *excluded_tokens)
-            and all(pair != {token.address, money.address} for _, pair in recorded_pairs)
+            if token.address not in (numeraire.address, *excluded_tokens)
+            and all(pair != {token.address, numeraire.address} for _, pair in recorded_pairs)
         ]
         for pool, pair in recorded_pairs:
             previous = self.pools.get(pool.address, pool)
@@ -450,9 +475,9 @@ class SimulatedWorld:
         self.pools = {pool.address: pool for pool in pools}
 
 
-def block_hash(number: int) -> str:
+def block_hash(block: int) -> str:
     """Return a unique pseudo-hash for each block."""
-    return f"0x{number:064x}"
+    return f"0x{block:064x}"
 
 
 def balances_at_targets(world: SimulatedWorld) -> dict[str, int]:
@@ -463,14 +488,18 @@ def balances_at_targets(world: SimulatedWorld) -> dict[str, int]:
     Strategy weights replace the targets. Raises ConfigError if an asset's share is less than one
     base unit.
     """
-    portfolio, settings, money = world.backtest.portfolio, world.settings, world.money.address
+    portfolio, settings, numeraire = (
+        world.backtest.portfolio,
+        world.settings,
+        world.numeraire.address,
+    )
     start_value = settings.start_value * 10**portfolio.numeraire.decimals
     balances = {token.address: 0 for token in world.tokens}
     entry_tokens = {
         terms.token for terms in portfolio.orders.terms if terms.kind is OrderKind.ENTRY
     }
     entry_substitute = (
-        money if any(asset.token.address == money for asset in portfolio.assets) else ""
+        numeraire if any(asset.token.address == numeraire for asset in portfolio.assets) else ""
     )
     targets = target_shares_bps(world.backtest)
     values = _without_margin(
@@ -508,25 +537,28 @@ def target_shares_bps(spec: BacktestSpec) -> dict[str, Fraction]:
     }
 
 
-def _without_margin(world: SimulatedWorld, values: dict[str, Fraction]) -> dict[str, Fraction]:
+def _without_margin(
+    world: SimulatedWorld, target_values: dict[str, Fraction]
+) -> dict[str, Fraction]:
     """Return the values that an initial wallet holds in addition to its margin account, so that
     both together are at the targets, or as close as the wallet allows if the collateral exceeds its
     target.
     """
     if world.venue is None or not world.venue.setup.policy.margin_in_weights:
-        return values
+        return target_values
     collateral, start_value = (
         world.venue.setup.collateral.address,
-        sum(values.values(), Fraction(0)),
+        sum(target_values.values(), Fraction(0)),
     )
-    margin_value = world.venue.value(world.money)
-    values = {
-        token: value * (start_value + margin_value) / start_value for token, value in values.items()
+    margin_value = world.venue.value(world.numeraire)
+    target_values = {
+        token: value * (start_value + margin_value) / start_value
+        for token, value in target_values.items()
     }
-    values[collateral] = max(Fraction(0), values[collateral] - margin_value)
+    target_values[collateral] = max(Fraction(0), target_values[collateral] - margin_value)
     return {
-        token: value * start_value / sum(values.values(), Fraction(0))
-        for token, value in values.items()
+        token: value * start_value / sum(target_values.values(), Fraction(0))
+        for token, value in target_values.items()
     }
 
 

@@ -54,26 +54,26 @@ class EndpointHealth:
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
         self._decayed_at_s = now()
-        self._good = self._bad = self._latency_sum_s = 0.0
+        self._success_weight = self._failure_weight = self._latency_sum_s = 0.0
         self._failures_in_row = 0
         self._rest_count = 0
         self._rest_until_s = self._wait_until_s = self._decayed_at_s
         self._why = ""
         self.lagging = False
 
-    def success(self, took_s: float) -> None:
+    def record_success(self, took_s: float) -> None:
         """Record an answered request, even if individual calls were refused. Quorum compares the
         contents.
         """
         self._decay()
-        self._good += 1
+        self._success_weight += 1
         self._latency_sum_s += took_s
         self._failures_in_row = self._rest_count = 0
 
-    def failure(self, why: str, wait_s: float | None = None) -> None:
+    def record_failure(self, why: str, wait_s: float | None = None) -> None:
         """Record a missing or malformed answer. `wait_s` is the pause requested by the endpoint."""
         self._decay()
-        self._bad += 1
+        self._failure_weight += 1
         self._failures_in_row += 1
         self._why = why
         if wait_s is not None:
@@ -92,15 +92,15 @@ class EndpointHealth:
         in service, since it may be the honest one.
         """
         self._decay()
-        self._bad += 1
+        self._failure_weight += 1
         self._why = why
 
-    def lags(self, why: str) -> None:
+    def record_lag(self, why: str) -> None:
         """Record a lag. The endpoint's answers about blocks do not count until it has caught up."""
         self.blame(why)
         self.lagging = True
 
-    def caught_up(self) -> None:
+    def record_caught_up(self) -> None:
         """Record that the endpoint no longer lags."""
         self.lagging = False
 
@@ -125,7 +125,11 @@ class EndpointHealth:
         """
         self._decay()
         latency_s = self._latency_s
-        return (self._good + 1) / (self._good + self._bad + 1) / (1 + (latency_s or 0.0) / SLOW_S)
+        return (
+            (self._success_weight + 1)
+            / (self._success_weight + self._failure_weight + 1)
+            / (1 + (latency_s or 0.0) / SLOW_S)
+        )
 
     @property
     def state(self) -> EndpointState:
@@ -141,13 +145,13 @@ class EndpointHealth:
 
     @property
     def _latency_s(self) -> float | None:
-        return self._latency_sum_s / self._good if self._good > 0 else None
+        return self._latency_sum_s / self._success_weight if self._success_weight > 0 else None
 
     def _decay(self) -> None:
         now = self._now()
         factor = 0.5 ** ((now - self._decayed_at_s) / HALF_LIFE_S)
-        self._good *= factor
-        self._bad *= factor
+        self._success_weight *= factor
+        self._failure_weight *= factor
         self._latency_sum_s *= factor
         self._decayed_at_s = now
 
@@ -167,13 +171,13 @@ class EndpointResting(Retryable):
 class Endpoint:
     """A transport with a health record; one request at a time."""
 
-    def __init__(self, line: Transport, now: Callable[[], float] = time.monotonic) -> None:
-        self._line = line
+    def __init__(self, transport: Transport, now: Callable[[], float] = time.monotonic) -> None:
+        self._transport = transport
         self._now = now
         self._lock = threading.Lock()
         self.health = EndpointHealth(now)
-        self.operator = line.operator
-        self.name = getattr(line, "name", f"endpoint {line.operator!r}")
+        self.operator = transport.operator
+        self.name = getattr(transport, "name", f"endpoint {transport.operator!r}")
 
     def __repr__(self) -> str:
         return f"Endpoint({self.name})"
@@ -181,7 +185,7 @@ class Endpoint:
     @property
     def requests(self) -> int:
         """See Transport."""
-        return self._line.requests
+        return self._transport.requests
 
     @property
     def busy(self) -> bool:
@@ -203,14 +207,14 @@ class Endpoint:
                 )
             started_s = self._now()
             try:
-                answers = self._line.batch(calls)
+                answers = self._transport.batch(calls)
             except EndpointOverloaded as error:
-                self.health.failure(error.message, error.retry_after_s)
+                self.health.record_failure(error.message, error.retry_after_s)
                 raise
             except TrimtabError as error:
-                self.health.failure(error.message)
+                self.health.record_failure(error.message)
                 raise
-            self.health.success(self._now() - started_s)
+            self.health.record_success(self._now() - started_s)
             return answers
 
 
@@ -232,13 +236,13 @@ class EndpointPool:
 
     `min_operators` different operators must agree before money moves. An endpoint more than
     `max_lag_blocks` behind the others is excluded and reported; a smaller lag is tolerated.
-    `data_fee` is the kind of data fee that receipts of the chain report; `now_s` the local clock,
-    by which blocks are old.
+    `data_fee` is the kind of data fee that receipts of the chain report; `now_s` is the local
+    clock, which decides whether a block is too old.
     """
 
     def __init__(
         self,
-        lines: Sequence[Transport],
+        transports: Sequence[Transport],
         min_operators: int,
         *,
         max_lag_blocks: int = MAX_LAG_BLOCKS,
@@ -248,7 +252,8 @@ class EndpointPool:
     ) -> None:
         """Raise ConfigError if the endpoints belong to fewer than `min_operators` operators."""
         self.endpoints = tuple(
-            line if isinstance(line, Endpoint) else Endpoint(line) for line in lines
+            transport if isinstance(transport, Endpoint) else Endpoint(transport)
+            for transport in transports
         )
         self.min_operators = min_operators
         self.max_lag_blocks = max_lag_blocks
@@ -281,8 +286,8 @@ class EndpointPool:
         among: Iterable[Endpoint] | None = None,
         is_enough: Callable[[Mapping[Endpoint, T]], bool] = lambda answers: False,
     ) -> PollResult[T]:
-        """Query all endpoints in service in parallel. Once `is_enough` returns True, the others have a
-        short grace period. Errors of endpoints are returned; any other error is raised.
+        """Query all endpoints in service in parallel. Once `is_enough` returns True, the others
+        have a short grace period. Errors of endpoints are returned; any other error is raised.
         """
         candidates = self.ranked if among is None else list(among)
         queried = self._in_service(candidates)
@@ -302,32 +307,32 @@ class EndpointPool:
             threading.Thread(
                 target=_ask_endpoint, args=(question, queried[0], results), daemon=True
             ).start()
-        unanswered, until_s = set(queried), None
+        unanswered, grace_end_s = set(queried), None
         while unanswered:
-            timeout_s = None if until_s is None else max(0.0, until_s - time.monotonic())
+            timeout_s = None if grace_end_s is None else max(0.0, grace_end_s - time.monotonic())
             try:
                 endpoint, result, is_error = results.get(timeout=timeout_s)
             except queue.Empty:
                 break
             unanswered.discard(endpoint)
             if not is_error:
-                answers[endpoint] = result  # type: ignore[assignment]  # an answer unless `failed`
+                answers[endpoint] = result  # type: ignore[assignment]  # an answer unless `is_error`
             elif isinstance(result, Retryable | OperatorNeeded):
                 failures[endpoint] = result
             else:
-                raise result  # type: ignore[misc]  # an error, since `failed`
-            if not is_error and until_s is None and unanswered and is_enough(answers):
-                until_s = time.monotonic() + self._grace_s
+                raise result  # type: ignore[misc]  # an error, since `is_error`
+            if not is_error and grace_end_s is None and unanswered and is_enough(answers):
+                grace_end_s = time.monotonic() + self._grace_s
         failures |= {
-            slow: Retryable(f"{slow.name} had not answered when enough others agreed")
-            for slow in unanswered
+            endpoint: Retryable(f"{endpoint.name} had not answered when enough others agreed")
+            for endpoint in unanswered
         }
         in_order = {
             endpoint: answers[endpoint] for endpoint in self.endpoints if endpoint in answers
         }
         return PollResult(in_order, failures)
 
-    def require(self, poll: PollResult[T]) -> None:
+    def require_quorum(self, poll: PollResult[T]) -> None:
         """Raise unless enough operators answered: OperatorNeeded if every failure needs an
         operator, else Retryable.
         """
@@ -359,11 +364,11 @@ class EndpointPool:
             self.report(f"{endpoint.name} {why}{majority}")
         endpoint.health.blame(why)
 
-    def lags(self, endpoint: Endpoint, why: str) -> None:
+    def record_lag(self, endpoint: Endpoint, why: str) -> None:
         """Record an endpoint whose newest block is too old; `report` tells it once per lag."""
         if not endpoint.health.lagging:
             self.report(f"{endpoint.name} {why}")
-        endpoint.health.lags(why)
+        endpoint.health.record_lag(why)
 
     def endpoint_states(self) -> list[tuple[str, EndpointState]]:
         """Return operator and record of each endpoint, in the order of the config."""

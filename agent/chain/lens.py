@@ -21,9 +21,9 @@ call.
 """
 TOKEN_GAS = 200_000
 """Gas cap of one call to a token or feed. Proxies and rebasing tokens need up to half of it."""
-FORMAT = 1
+PAGE_FORMAT = 1
 
-_CALL, _CODE, _V3, _VIA = 1, 2, 3, 4
+_CALL_TAG, _CODE_TAG, _V3_TAG, _VIA_TAG = 1, 2, 3, 4
 _V3_HEAD_BYTES = 80
 _V3_TICK_BYTES = 19
 
@@ -70,7 +70,7 @@ class CallItem:
 
     def packed(self) -> bytes:
         """Encode the item for the contract."""
-        return bytes([_CALL]) + _address_bytes(self.target) + self.packed_call()
+        return bytes([_CALL_TAG]) + _address_bytes(self.target) + self.packed_call()
 
     def packed_call(self) -> bytes:
         """Return the packed item without its target address."""
@@ -99,7 +99,12 @@ class ViaItem:
 
     def packed(self) -> bytes:
         """Encode the item for the contract."""
-        return bytes([_VIA]) + _address_bytes(self.holder) + self.selector + self.call.packed_call()
+        return (
+            bytes([_VIA_TAG])
+            + _address_bytes(self.holder)
+            + self.selector
+            + self.call.packed_call()
+        )
 
     def max_bytes(self) -> int:
         """Return the number of bytes of the longest answer, status included."""
@@ -115,7 +120,7 @@ class CodeItem:
 
     def packed(self) -> bytes:
         """Encode the item for the contract."""
-        return bytes([_CODE]) + _address_bytes(self.target)
+        return bytes([_CODE_TAG]) + _address_bytes(self.target)
 
     def max_bytes(self) -> int:
         """Return the number of bytes of the longest answer, status included."""
@@ -124,29 +129,29 @@ class CodeItem:
 
 @dataclass(frozen=True, slots=True)
 class V3Item:
-    """State of a V3 pool: ticks within `window_ticks` of the current one, at most `most_ticks`.
+    """State of a V3 pool: ticks within `window_ticks` of the current one, at most `tick_limit`.
     `twap_window_s` 0 means no TWAP.
     """
 
     pool: str
     tick_spacing: int
     window_ticks: int
-    most_ticks: int
+    tick_limit: int
     twap_window_s: int
 
     @property
-    def likely_ticks(self) -> int:
+    def max_ticks(self) -> int:
         """Largest number of ticks that the answer can contain."""
-        return min(self.most_ticks, 2 * (self.window_ticks // self.tick_spacing) + 2)
+        return min(self.tick_limit, 2 * (self.window_ticks // self.tick_spacing) + 2)
 
     @property
     def likely_gas(self) -> int:
-        """Return the gas if every tick in the window is initialised."""
+        """Likely gas: as if every tick in the window were initialised."""
         word_count = 2 * self.window_ticks // (256 * self.tick_spacing) + 3
         return (
             30_000
             + word_count * 5_000
-            + self.likely_ticks * 8_000
+            + self.max_ticks * 8_000
             + (100_000 if self.twap_window_s else 0)
         )
 
@@ -155,10 +160,10 @@ class V3Item:
         bounds = (
             self.tick_spacing.to_bytes(3, "big")
             + self.window_ticks.to_bytes(3, "big")
-            + self.likely_ticks.to_bytes(2, "big")
+            + self.max_ticks.to_bytes(2, "big")
         )
         return (
-            bytes([_V3])
+            bytes([_V3_TAG])
             + _address_bytes(self.pool)
             + bounds
             + self.twap_window_s.to_bytes(4, "big")
@@ -166,7 +171,7 @@ class V3Item:
 
     def max_bytes(self) -> int:
         """Return the number of bytes of the longest answer, status included."""
-        return 1 + _V3_HEAD_BYTES + self.likely_ticks * _V3_TICK_BYTES
+        return 1 + _V3_HEAD_BYTES + self.max_ticks * _V3_TICK_BYTES
 
 
 LensItem = CallItem | CodeItem | V3Item | ViaItem
@@ -246,15 +251,15 @@ def encoded_answers(items: Sequence[LensItem], page: bytes) -> list[bytes]:
 
 def _read_page(items: Sequence[LensItem], page: bytes) -> list[tuple[LensAnswer, bytes]]:
     reader = _PageReader(page)
-    if reader.uint(1) != FORMAT:
+    if reader.uint(1) != PAGE_FORMAT:
         raise Retryable(
             "the endpoint's answer to the lens is malformed",
             "the endpoint may not support calls without a recipient",
         )
     answers = []
     for item in items:
-        start = reader.position
-        answers.append((_decode(item, reader), page[start : reader.position]))
+        start = reader.offset
+        answers.append((_decode(item, reader), page[start : reader.offset]))
     reader.end()
     return answers
 
@@ -310,13 +315,13 @@ class _PageReader:
 
     def __init__(self, data: bytes) -> None:
         self._data = data
-        self.position = 0
+        self.offset = 0
 
     def take(self, size: int) -> bytes:
-        field = self._data[self.position : self.position + size]
+        field = self._data[self.offset : self.offset + size]
         if len(field) != size:
             raise Retryable("the endpoint's answer to the lens is truncated")
-        self.position += size
+        self.offset += size
         return field
 
     def uint(self, size: int) -> int:
@@ -326,7 +331,7 @@ class _PageReader:
         return int.from_bytes(self.take(size), "big", signed=True)
 
     def end(self) -> None:
-        if self.position != len(self._data):
+        if self.offset != len(self._data):
             raise Retryable("the endpoint's answer to the lens has excess bytes")
 
 
@@ -363,23 +368,23 @@ class LensPages:
 
     def __init__(self, items: Sequence[LensItem]) -> None:
         self.pages = [[items[i] for i in page] for page in split_into_pages(items)]
-        self._codes = [creation_code(page) for page in self.pages]
-        self._items = dict(zip(self._codes, self.pages, strict=True))
+        self._creation_codes = [creation_code(page) for page in self.pages]
+        self._items_by_code = dict(zip(self._creation_codes, self.pages, strict=True))
 
-    def calls(self, block: object) -> list[RpcCall]:
+    def calls(self, block_ref: object) -> list[RpcCall]:
         """Return the JSON-RPC calls of all pages at one block."""
-        return [("eth_call", [{"data": code}, block]) for code in self._codes]
+        return [("eth_call", [{"data": code}, block_ref]) for code in self._creation_codes]
 
     def items_of(self, call: RpcCall) -> Sequence[LensItem]:
         """Return the items of the page that a call asks for; none for other calls."""
         method, params = call
-        return self._items.get(params[0].get("data"), ()) if method == "eth_call" else ()
+        return self._items_by_code.get(params[0].get("data"), ()) if method == "eth_call" else ()
 
-    def query(self, transport: Transport, block: object) -> list[LensAnswer]:
+    def query(self, transport: Transport, block_ref: object) -> list[LensAnswer]:
         """Return the answers of all items at one block, in one request, or two if the node allowed
         too little gas. Raises as `complete`.
         """
-        calls = self.calls(block)
+        calls = self.calls(block_ref)
         return self.decode(self.complete(transport, calls, transport.batch(calls)))
 
     def complete(
@@ -389,33 +394,34 @@ class LensPages:
         are on a refused page, are requested once more, at the same block. Raises CallFailed if the
         node refuses smaller pages too. An item that still lacks gas is CallStatus.UNREAD.
         """
-        encoded = {
-            number: _encoded(transport, items, answer)
-            for number, (call, answer) in enumerate(zip(calls, answers, strict=True))
+        answers_by_call = {
+            call_index: _page_answers(transport, items, answer)
+            for call_index, (call, answer) in enumerate(zip(calls, answers, strict=True))
             if (items := self.items_of(call))
         }
         smaller_pages = [
-            (number, [unread_indexes[i] for i in page])
-            for number, page_answers in encoded.items()
+            (call_index, [unread_indexes[i] for i in page])
+            for call_index, page_answers in answers_by_call.items()
             if (unread_indexes := [i for i, answer in enumerate(page_answers) if answer == _UNREAD])
             for page in split_into_pages(
-                [self.items_of(calls[number])[i] for i in unread_indexes],
+                [self.items_of(calls[call_index])[i] for i in unread_indexes],
                 PAGE_GAS // _SMALLER_PAGE_DIVISOR,
             )
         ]
         if not smaller_pages:
             return list(answers)
         smaller_items = [
-            [self.items_of(calls[number])[i] for i in page] for number, page in smaller_pages
+            [self.items_of(calls[call_index])[i] for i in page]
+            for call_index, page in smaller_pages
         ]
         smaller_answers = transport.batch(
             [
-                ("eth_call", [{"data": creation_code(items)}, calls[number][1][1]])
-                for (number, _), items in zip(smaller_pages, smaller_items, strict=True)
+                ("eth_call", [{"data": creation_code(items)}, calls[call_index][1][1]])
+                for (call_index, _), items in zip(smaller_pages, smaller_items, strict=True)
             ]
         )
         complete_answers = list(answers)
-        for (number, page), items, answer in zip(
+        for (call_index, page), items, answer in zip(
             smaller_pages, smaller_items, smaller_answers, strict=True
         ):
             if isinstance(answer, RpcFault):
@@ -424,9 +430,11 @@ class LensPages:
                     answer,
                     "it must allow eth_call of creation code",
                 )
-            for i, item_answer in zip(page, _encoded(transport, items, answer), strict=True):
-                encoded[number][i] = item_answer
-            complete_answers[number] = hex_data(bytes([FORMAT]) + b"".join(encoded[number]))
+            for i, item_answer in zip(page, _page_answers(transport, items, answer), strict=True):
+                answers_by_call[call_index][i] = item_answer
+            complete_answers[call_index] = hex_data(
+                bytes([PAGE_FORMAT]) + b"".join(answers_by_call[call_index])
+            )
         return complete_answers
 
     def decode(self, answers: Sequence[object]) -> list[LensAnswer]:
@@ -439,14 +447,14 @@ class LensPages:
 
 
 def query_lens(
-    transport: Transport, items: Sequence[LensItem], block: object = "latest"
+    transport: Transport, items: Sequence[LensItem], block_ref: object = "latest"
 ) -> list[LensAnswer]:
     """Return answers to `items` at one block, in one request, or two if the node allowed too little
     gas. Raises Retryable.
     """
     if not items:
         return []
-    answers = LensPages(items).query(transport, block)
+    answers = LensPages(items).query(transport, block_ref)
     if CallStatus.UNREAD in answers:
         raise Retryable(
             f"{transport.name} allows too little gas to read one item",
@@ -455,7 +463,7 @@ def query_lens(
     return answers
 
 
-def _encoded(transport: Transport, items: Sequence[LensItem], answer: object) -> list[bytes]:
+def _page_answers(transport: Transport, items: Sequence[LensItem], answer: object) -> list[bytes]:
     """Return the bytes of each item's answer; all unread if the node refused the page."""
     if isinstance(answer, RpcFault):
         return [_UNREAD] * len(items)

@@ -38,9 +38,9 @@ if TYPE_CHECKING:
 
 class PositionReader:
     """ports.Reader over a ChainReader that adds the agent's current positions to each snapshot.
-    `start_refs` are the positions known at start-up, `recorded_changes` returns the recorded changes
-    of positions, `counted_positions` the positions that count after them. The range of a minted position
-    comes from its transaction; the snapshot verifies it like any other.
+    `start_refs` are the positions known at start-up, `recorded_changes` returns the recorded
+    changes of positions, `counted_positions` the positions that count after them. The range of a
+    minted position comes from its transaction; the snapshot verifies it like any other.
     """
 
     def __init__(
@@ -146,8 +146,8 @@ def find_unsolicited_positions(
         for pool, raw in zip(pairs, balances[: len(pairs)], strict=True)
         if not isinstance(raw, CallStatus) and raw > 0
     ]
-    count = balances[-1] if manager is not None else 0
-    token_count = 0 if isinstance(count, CallStatus) else count
+    manager_balance = balances[-1] if manager is not None else 0
+    token_count = 0 if isinstance(manager_balance, CallStatus) else manager_balance
     if manager is not None and token_count:
         unsolicited += _manager_tokens(
             transport, owner, manager, min(token_count, MAX_CHECKED_TOKENS), block_ref
@@ -162,25 +162,25 @@ def _manager_tokens(
     transport: Transport, owner: str, manager: str, count: int, block_ref: object
 ) -> list[UnsolicitedPosition]:
     """Return the first `count` tokens of the manager that the owner holds."""
-    calls = [
+    items = [
         CallItem(manager, address_call(TOKEN_OF_OWNER_BY_INDEX, owner) + uint_word(index))
         for index in range(count)
     ]
-    ids = [
+    token_ids = [
         token_id
-        for token_id in map(answer_uint, query_lens(transport, calls, block_ref))
+        for token_id in map(answer_uint, query_lens(transport, items, block_ref))
         if not isinstance(token_id, CallStatus)
     ]
     position_answers = query_lens(
         transport,
         [
             CallItem(manager, MANAGER_POSITIONS + uint_word(token_id), max_answer_bytes=384)
-            for token_id in ids
+            for token_id in token_ids
         ],
         block_ref,
     )
     unsolicited = []
-    for token_id, answer in zip(ids, position_answers, strict=True):
+    for token_id, answer in zip(token_ids, position_answers, strict=True):
         words = answer_words(answer, 12)
         if not isinstance(words, CallStatus):
             tokens = (

@@ -25,7 +25,7 @@ from agent.chain.rpc import Log, address_of, emitter, hex_data, parse_bytes, top
 from agent.chain.watch import LensQuestion
 from agent.margin import account as margin
 from agent.model import (
-    MARGIN_ACCOUNT,
+    MARGIN_ACCOUNT_ITEM,
     FuturesReading,
     MarginAccount,
     MarginTier,
@@ -43,9 +43,9 @@ WAD = 10**18
 FUNDING_WINDOW_S = 900
 """Window of the averages that Exchange computes funding from (ClearingHouseConfig.getTwapInterval).
 """
-MOST_MARKETS = 64
+MAX_MARKETS = 64
 """Maximum number of markets and collaterals read from an account's lists."""
-UNKNOWN_S = 0
+UNKNOWN_INDEX_S = 0
 """Index timestamp used when the round could not be read. The age of the index then counts as
 unknown, so no order is bounded by it; other markets are unaffected.
 """
@@ -63,7 +63,7 @@ _HAS_ORDER = selector("hasOrder(address)")
 _GET_SETTLEMENT_VALUE = selector("getSettlementTokenValue(address)")
 _GET_COLLATERAL_TOKENS = selector("getCollateralTokens(address)")
 _GET_MAINTENANCE = selector("getMarginRequirementForLiquidation(address)")
-_GET_FREE = selector("getFreeCollateral(address)")
+_GET_FREE_COLLATERAL = selector("getFreeCollateral(address)")
 _GET_INITIAL_RATIO, _GET_MAINTENANCE_RATIO = selector("getImRatio()"), selector("getMmRatio()")
 _GET_MAX_FUNDING = selector("getMaxFundingRate()")
 _GET_SIZE = selector("getTakerPositionSize(address,address)")
@@ -73,7 +73,7 @@ _GET_MARK = selector("getMarkPrice(address)")
 _GET_INDEX = selector("getIndexPrice(uint256)")
 _GET_MARKET_TWAP = selector("getSqrtMarketTwapX96(address,uint32)")
 _GET_FEE = selector("getFeeRatio(address)")
-_GET_MOST_TICKS = selector("getMaxTickCrossedWithinBlock(address)")
+_GET_MAX_TICKS = selector("getMaxTickCrossedWithinBlock(address)")
 _IS_OPEN = selector("isOpen()")
 _SYMBOL, _PRICE_FEED = selector("symbol()"), selector("getPriceFeed()")
 _CHAINLINK_FEED, _AGGREGATOR = selector("getChainlinkPriceFeedV3()"), selector("getAggregator()")
@@ -122,7 +122,7 @@ class PerpScope:
         """See LayerScope."""
         account = read_account(self, answers)
         if isinstance(account, str):
-            item = QuarantinedItem(MARGIN_ACCOUNT, self.trader, account)
+            item = QuarantinedItem(MARGIN_ACCOUNT_ITEM, self.trader, account)
             return FuturesReading(unknown=account), [item]
         return FuturesReading(account), []
 
@@ -166,7 +166,7 @@ def perp_questions(scope: PerpScope) -> list[PerpQuestion]:
             "markets held",
             scope.account_balance,
             address_call(_GET_BASE_TOKENS, trader),
-            64 + 32 * MOST_MARKETS,
+            64 + 32 * MAX_MARKETS,
         ),
         _question("orders", scope.account_balance, address_call(_HAS_ORDER, trader)),
         _question(
@@ -179,7 +179,7 @@ def perp_questions(scope: PerpScope) -> list[PerpQuestion]:
             "other collateral",
             scope.vault,
             address_call(_GET_COLLATERAL_TOKENS, trader),
-            64 + 32 * MOST_MARKETS,
+            64 + 32 * MAX_MARKETS,
         ),
         _question(
             "maintenance margin",
@@ -187,7 +187,9 @@ def perp_questions(scope: PerpScope) -> list[PerpQuestion]:
             address_call(_GET_MAINTENANCE, trader),
             gas=_ACCOUNT_GAS,
         ),
-        _question("free margin", scope.vault, address_call(_GET_FREE, trader), gas=_ACCOUNT_GAS),
+        _question(
+            "free margin", scope.vault, address_call(_GET_FREE_COLLATERAL, trader), gas=_ACCOUNT_GAS
+        ),
         _question("initial ratio", scope.config, _GET_INITIAL_RATIO),
         _question("maintenance ratio", scope.config, _GET_MAINTENANCE_RATIO),
         _question("maximum funding rate", scope.config, _GET_MAX_FUNDING),
@@ -224,7 +226,7 @@ def perp_questions(scope: PerpScope) -> list[PerpQuestion]:
             _question(
                 f"maximum ticks per block of {name}",
                 scope.exchange,
-                address_call(_GET_MOST_TICKS, base),
+                address_call(_GET_MAX_TICKS, base),
             ),
             _question(f"state of {name}", base, _IS_OPEN),
             _question(f"index round of {name}", market.aggregator, LATEST_ROUND_DATA, 160),
@@ -251,13 +253,13 @@ QuestionAnswers = Iterator[tuple[PerpQuestion, LensAnswer]]
 
 
 def _read_margin_account(scope: PerpScope, remaining_answers: QuestionAnswers) -> MarginAccount:
-    (collateral,), (settlement,) = (
+    (collateral,), (settlement_token,) = (
         _next_words(remaining_answers, 1),
         _next_words(remaining_answers, 1),
     )
-    if settlement != int(scope.collateral.address, 16):
+    if settlement_token != int(scope.collateral.address, 16):
         raise _Unreadable(
-            f"the vault settles in 0x{settlement:040x}, not in futures.collateral"
+            f"the vault settles in 0x{settlement_token:040x}, not in futures.collateral"
             f" {scope.collateral.label}"
         )
     realised, _, pending_fee = _next_words(remaining_answers, 3)
@@ -278,7 +280,7 @@ def _read_margin_account(scope: PerpScope, remaining_answers: QuestionAnswers) -
         _next_words(remaining_answers, 1),
         _next_words(remaining_answers, 1),
     )
-    (most_funding_ppm,) = _next_words(remaining_answers, 1)
+    (max_funding_ppm,) = _next_words(remaining_answers, 1)
     if foreign_words:
         foreign_text = ", ".join(f"0x{word:040x}" for word in foreign_words)
         raise _Unreadable(f"the account has positions in markets not configured: {foreign_text}")
@@ -289,7 +291,7 @@ def _read_margin_account(scope: PerpScope, remaining_answers: QuestionAnswers) -
     markets, positions = [], []
     for ref in scope.markets:
         market, position = _read_market(
-            ref, tiers, Fraction(most_funding_ppm, margin.PPM), remaining_answers
+            ref, tiers, Fraction(max_funding_ppm, margin.PPM), remaining_answers
         )
         if ref.is_named or position.size_raw:
             markets.append(market)
@@ -302,15 +304,15 @@ def _read_margin_account(scope: PerpScope, remaining_answers: QuestionAnswers) -
         positions=tuple(positions),
         markets=tuple(markets),
     )
-    own_and_venue_sums = {
+    sums_by_name = {
         "account value": (margin.settled_value_raw(account), to_signed(account_value) * scale),
         "maintenance margin": (margin.maintenance_raw(account), to_signed(maintenance_margin)),
         "free margin": (max(0, margin.free_raw(account)) // scale, free_margin),
     }
-    if other_collateral and free_margin > own_and_venue_sums["free margin"][0]:
+    if other_collateral and free_margin > sums_by_name["free margin"][0]:
         # anyone may deposit another collateral, which is not counted
-        del own_and_venue_sums["free margin"]
-    for name, (own_sum, venue_sum) in own_and_venue_sums.items():
+        del sums_by_name["free margin"]
+    for name, (own_sum, venue_sum) in sums_by_name.items():
         if own_sum != venue_sum:
             raise _Unreadable(
                 f"the {name} is {venue_sum} base units, but its parts sum to {own_sum}"
@@ -348,7 +350,7 @@ def unnamed_markets(
     for view in (_PRICE_FEED, _CHAINLINK_FEED, _AGGREGATOR):
         view_answers = ask([CallItem(feed_contract, view) for feed_contract in feed_contracts])
         feed_contracts = [
-            feed_contract if (address := _address_word(answer)) is None else address
+            feed_contract if (address := _answer_address(answer)) is None else address
             for feed_contract, answer in zip(feed_contracts, view_answers, strict=True)
         ]
     refs: list[PerpMarketRef] = []
@@ -363,7 +365,7 @@ def unnamed_markets(
     return tuple(refs)
 
 
-def _address_word(answer: LensAnswer) -> str | None:
+def _answer_address(answer: LensAnswer) -> str | None:
     words = answer_words(answer, 1)
     if isinstance(words, CallStatus) or not 0 < words[0] < 2**160:
         return None
@@ -379,12 +381,12 @@ def _decode_text(answer: LensAnswer) -> str:
 
 
 def _address_words(question: PerpQuestion, answer: LensAnswer) -> tuple[int, ...]:
-    """Return a list of at most MOST_MARKETS addresses. Raises _Unreadable."""
+    """Return a list of at most MAX_MARKETS addresses. Raises _Unreadable."""
     header_words = answer_words(answer, 2)
     if isinstance(header_words, CallStatus):
         raise _Unreadable(f"{question.name} could not be read: {header_words.why}")
     offset, count = header_words
-    words = answer_words(answer, 2 + count) if count <= MOST_MARKETS else CallStatus.TOO_LONG
+    words = answer_words(answer, 2 + count) if count <= MAX_MARKETS else CallStatus.TOO_LONG
     if offset != 32 or isinstance(words, CallStatus) or any(word >> 160 for word in words[2:]):
         raise _Unreadable(f"{question.name} could not be read: {CallStatus.MALFORMED.why}")
     return words[2:]
@@ -393,7 +395,7 @@ def _address_words(question: PerpQuestion, answer: LensAnswer) -> tuple[int, ...
 def _read_market(
     ref: PerpMarketRef,
     tiers: tuple[MarginTier, ...],
-    most_funding: Fraction,
+    max_funding: Fraction,
     remaining_answers: QuestionAnswers,
 ) -> tuple[PerpMarket, Position]:
     (size,), (notional,), (funding,) = (
@@ -406,14 +408,14 @@ def _read_market(
         _next_words(remaining_answers, 1),
         _next_words(remaining_answers, 1),
     )
-    (mean_sqrt_x96,), (fee_ppm,), (most_ticks,) = (
+    (mean_sqrt_x96,), (fee_ppm,), (max_ticks,) = (
         _next_words(remaining_answers, 1),
         _next_words(remaining_answers, 1),
         _next_words(remaining_answers, 1),
     )
     (is_open,) = _next_words(remaining_answers, 1)
     _, round_answer = next(remaining_answers)
-    words = answer_words(round_answer, 5)
+    round_words = answer_words(round_answer, 5)
     if not mark or not index or not mean_index:
         raise _Unreadable(f"{ref.symbol} has no price")
     mean_market = margin.wad_of_sqrt_x96(mean_sqrt_x96)
@@ -429,10 +431,10 @@ def _read_market(
         fee_ppm=fee_ppm,
         mark=Fraction(mark, WAD),
         index=Fraction(index, WAD),
-        index_s=UNKNOWN_S if isinstance(words, CallStatus) else words[3],
+        index_s=UNKNOWN_INDEX_S if isinstance(round_words, CallStatus) else round_words[3],
         # Exchange._getDeltaTwapX96 caps it.
-        funding_daily=max(-most_funding, min(most_funding, premium)),
-        is_paused=not is_open or not most_ticks,
+        funding_daily=max(-max_funding, min(max_funding, premium)),
+        is_paused=not is_open or not max_ticks,
         is_named=ref.is_named,
     )
     position = Position(ref.base, to_signed(size), to_signed(notional), to_signed(funding))

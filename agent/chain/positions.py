@@ -74,7 +74,7 @@ class PositionRef:
 class PositionQuestion:
     """One question about a position, with its name."""
 
-    what: str
+    name: str
     item: CallItem
 
 
@@ -291,7 +291,7 @@ def _read_v2(
 ) -> LpV2Position:
     position = ref.confirmed
     liquidity, supply, reserves, k_last, balance0, balance1, fee_to, pair_words = (
-        _require_words(question, answer, 2 if question.what == "reserves" else 1)
+        _require_words(question, answer, 2 if question.name == "reserves" else 1)
         for question, answer in zip(questions, answers, strict=True)
     )
     if address_from_word(_require_bits(pair_words[0], 160)) != position.contract:
@@ -391,7 +391,7 @@ def _read_v3(
 def _require_words(question: PositionQuestion, answer: LensAnswer, count: int) -> tuple[int, ...]:
     words = answer_words(answer, count)
     if isinstance(words, CallStatus):
-        raise _PositionUnreadable(f"{question.what}: {words.why}")
+        raise _PositionUnreadable(f"{question.name}: {words.why}")
     return words
 
 

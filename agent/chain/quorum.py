@@ -28,7 +28,7 @@ class EndpointAnswer:
     values: tuple[object, ...]
 
     @property
-    def says(self) -> tuple[object, ...]:
+    def compared_values(self) -> tuple[object, ...]:
         """Values that must be equal."""
         return (self.head, self.values)
 
@@ -52,22 +52,24 @@ def find_quorum(
     `names` are those of the values, for the message. Raises Refused with a verdict that names
     dissenters and differences.
     """
-    operators_by_answer = operators_by_value((answer.operator, answer.says) for answer in answers)
+    operators_by_answer = operators_by_value(
+        (answer.operator, answer.compared_values) for answer in answers
+    )
     ranked = sorted(
         operators_by_answer, key=lambda answer: len(operators_by_answer[answer]), reverse=True
     )
-    agreed_answer = next(answer for answer in answers if answer.says == ranked[0])
+    agreed_answer = next(answer for answer in answers if answer.compared_values == ranked[0])
     operators = sorted(operators_by_answer[ranked[0]])
     dissent = tuple(
         (answer.operator, difference(agreed_answer, answer, names))
         for other_answer in ranked[1:]
         for answer in answers
-        if answer.says == other_answer
+        if answer.compared_values == other_answer
     )
     is_contested = len(ranked) > 1 and len(operators_by_answer[ranked[1]]) == len(operators)
     if is_contested or len(operators) < min_operators:
         raise Refused(
-            _refusal(answers, operators, dissent),
+            _refusal_message(answers, operators, dissent),
             [_verdict(operators, dissent, min_operators)],
             NO_MAJORITY_REMEDY,
         )
@@ -84,7 +86,7 @@ def difference(agreed: EndpointAnswer, other: EndpointAnswer, names: Sequence[st
     return "nothing"
 
 
-def _refusal(
+def _refusal_message(
     answers: Sequence[EndpointAnswer], backers: Sequence[str], dissent: Sequence[tuple[str, str]]
 ) -> str:
     block = answers[0].head.number
@@ -117,9 +119,11 @@ class NoQuorum(Retryable):
     """Raised if too few operators agree."""
 
 
-def quorum_size(operators: int, min_operators: int) -> int:
-    """Return the number of `operators` that must agree: a majority, at least `min_operators`."""
-    return max(min_operators, operators // 2 + 1)
+def quorum_size(operator_count: int, min_operators: int) -> int:
+    """Return how many of `operator_count` operators must agree: a majority, at least
+    `min_operators`.
+    """
+    return max(min_operators, operator_count // 2 + 1)
 
 
 def confirmed_value(votes: Sequence[tuple[str, H]], min_operators: int, what: str) -> H:
@@ -185,16 +189,19 @@ def lowest_sufficient(values: Mapping[str, int], quorum: int) -> int:
     return sorted(values.values())[quorum - 1]
 
 
-def common_height(newest: Mapping[Endpoint, int], min_operators: int) -> int:
+def common_height(height_by_endpoint: Mapping[Endpoint, int], min_operators: int) -> int:
     """Return the highest block that enough operators have, by each operator's newest block. If one
     operator suffices, all its endpoints must have the block.
     """
-    quorum = quorum_size(len(operators_of(newest)), min_operators)
-    return highest_confirmed(_heights(newest, lowest=quorum == 1), quorum)
+    quorum = quorum_size(len(operators_of(height_by_endpoint)), min_operators)
+    return highest_confirmed(_heights(height_by_endpoint, lowest=quorum == 1), quorum)
 
 
 def height_disagreement(
-    endpoint_pool: EndpointPool, newest: Mapping[Endpoint, int], height: int, timestamp_s: int
+    endpoint_pool: EndpointPool,
+    height_by_endpoint: Mapping[Endpoint, int],
+    height: int,
+    timestamp_s: int,
 ) -> str:
     """Return a message with each operator's height if too few newest blocks are within
     chain.max_lag_blocks of `height`, or if an endpoint proves that `height`, a block of
@@ -202,34 +209,36 @@ def height_disagreement(
     lagging and a dishonest operator are a majority of three, so a newer header stops trading (T32).
     Records lagging and leading endpoints.
     """
-    max_lag, heights = endpoint_pool.max_lag_blocks, _heights(newest)
-    near_count = sum(abs(number - height) <= max_lag for number in heights.values())
+    max_lag, heights = endpoint_pool.max_lag_blocks, _heights(height_by_endpoint)
+    near_count = sum(abs(block_number - height) <= max_lag for block_number in heights.values())
     is_agreed = near_count >= quorum_size(len(heights), endpoint_pool.min_operators)
     is_agreed = is_agreed and not any(
-        number - height > max_lag
-        and _may_be_newest(endpoint_pool, number, height, timestamp_s)
-        and _has_header(endpoint, number)
-        for endpoint, number in newest.items()
+        block_number - height > max_lag
+        and _may_be_newest(endpoint_pool, block_number, height, timestamp_s)
+        and _has_header(endpoint, block_number)
+        for endpoint, block_number in height_by_endpoint.items()
     )
     newest_height = height if is_agreed else max(heights.values())
-    for endpoint, number in newest.items():
-        if newest_height - number > max_lag:
-            endpoint_pool.lags(
-                endpoint, f"is {newest_height - number} blocks behind block {newest_height}"
+    for endpoint, block_number in height_by_endpoint.items():
+        if newest_height - block_number > max_lag:
+            endpoint_pool.record_lag(
+                endpoint, f"is {newest_height - block_number} blocks behind block {newest_height}"
             )
             continue
-        endpoint.health.caught_up()
-        if number - height > max_lag:
+        endpoint.health.record_caught_up()
+        if block_number - height > max_lag:
             endpoint_pool.blame(
-                endpoint, f"is {number - height} blocks ahead of block {height}", outvoted=is_agreed
+                endpoint,
+                f"is {block_number - height} blocks ahead of block {height}",
+                outvoted=is_agreed,
             )
     if is_agreed:
         return ""
     message = ", ".join(
-        f"{operator} is at block {number}"
-        for operator, number in sorted(heights.items(), key=lambda item: item[1])
+        f"{operator} is at block {block_number}"
+        for operator, block_number in sorted(heights.items(), key=lambda item: item[1])
     )
-    distance = max(abs(number - height) for number in heights.values())
+    distance = max(abs(block_number - height) for block_number in heights.values())
     return (
         f"endpoints are {distance} blocks apart, chain.max_lag_blocks is {max_lag}: {message}; one"
         " lags, or reports a block that the others lack"
@@ -242,19 +251,23 @@ INTERVAL_BLOCKS = 32
 """Blocks over which the block interval is measured."""
 
 
-def _may_be_newest(endpoint_pool: EndpointPool, number: int, height: int, timestamp_s: int) -> bool:
-    """Return whether `number` can be the newest block although most operators are at `height`: by
-    the local clock enough time has passed since `height`, half the usual interval for each block
-    between. One operator can make up any header, also all between, but no time.
+def _may_be_newest(
+    endpoint_pool: EndpointPool, block_number: int, height: int, timestamp_s: int
+) -> bool:
+    """Return whether `block_number` can be the newest block although most operators are at
+    `height`: by the local clock enough time has passed since `height`, half the usual interval for
+    each block between. One operator can make up any header, also all between, but no time.
     """
     age_s = endpoint_pool.now_s() - timestamp_s
     if age_s <= FRESH_S:
         return False
-    passed_s, blocks = _past_blocks(endpoint_pool, height, timestamp_s)
-    return 2 * age_s * blocks >= passed_s * (number - height)
+    passed_s, block_count = _recent_duration_and_blocks(endpoint_pool, height, timestamp_s)
+    return 2 * age_s * block_count >= passed_s * (block_number - height)
 
 
-def _past_blocks(endpoint_pool: EndpointPool, height: int, timestamp_s: int) -> tuple[int, int]:
+def _recent_duration_and_blocks(
+    endpoint_pool: EndpointPool, height: int, timestamp_s: int
+) -> tuple[int, int]:
     """Return the seconds and the number of the last INTERVAL_BLOCKS blocks up to `height`, as
     enough operators report it; no seconds if they disagree.
     """
@@ -273,22 +286,26 @@ def _past_blocks(endpoint_pool: EndpointPool, height: int, timestamp_s: int) -> 
     return max(0, timestamp_s - first_s), max(1, height - first_block)
 
 
-def _has_header(endpoint: Endpoint, number: int) -> bool:
+def _has_header(endpoint: Endpoint, block_number: int) -> bool:
     """Return whether an endpoint shows a valid header of its newest block, by one more request."""
     try:
-        return header_verifies(endpoint.call("eth_getBlockByNumber", [hex(number), False]), number)
+        return header_verifies(
+            endpoint.call("eth_getBlockByNumber", [hex(block_number), False]), block_number
+        )
     except TrimtabError:
         return False
 
 
-def _heights(newest: Mapping[Endpoint, int], *, lowest: bool = False) -> dict[str, int]:
+def _heights(height_by_endpoint: Mapping[Endpoint, int], *, lowest: bool = False) -> dict[str, int]:
     """Return the newest block by operator: the highest of its endpoints, or with `lowest` the
     lowest.
     """
     pick = min if lowest else max
     heights: dict[str, int] = {}
-    for endpoint, number in newest.items():
-        heights[endpoint.operator] = pick(heights.get(endpoint.operator, number), number)
+    for endpoint, block_number in height_by_endpoint.items():
+        heights[endpoint.operator] = pick(
+            heights.get(endpoint.operator, block_number), block_number
+        )
     return heights
 
 
@@ -315,7 +332,7 @@ def ask_at_one_block(
     if no header has a quorum, and the errors of EndpointPool.require.
     """
 
-    def agreeing(answers: Mapping[Endpoint, T]) -> list[tuple[Endpoint, T]]:
+    def agreeing_answers(answers: Mapping[Endpoint, T]) -> list[tuple[Endpoint, T]]:
         heads = {endpoint: head_of(answer) for endpoint, answer in answers.items()}
         operators_of_head = operators_by_value(
             (endpoint.operator, head) for endpoint, head in heads.items()
@@ -333,23 +350,26 @@ def ask_at_one_block(
         ]
 
     poll = endpoint_pool.ask(
-        lambda endpoint: question(endpoint, None), is_enough=lambda answers: bool(agreeing(answers))
+        lambda endpoint: question(endpoint, None),
+        is_enough=lambda answers: bool(agreeing_answers(answers)),
     )
-    endpoint_pool.require(poll)
+    endpoint_pool.require_quorum(poll)
     heads = {endpoint: head_of(answer) for endpoint, answer in poll.answers.items()}
-    newest = {endpoint: head.number for endpoint, head in heads.items()}
-    agreed = agreeing(poll.answers)
+    height_by_endpoint = {endpoint: head.number for endpoint, head in heads.items()}
+    agreed = agreeing_answers(poll.answers)
     if not agreed:
-        height = common_height(newest, endpoint_pool.min_operators)
-        with_block = [endpoint for endpoint, head in heads.items() if head.number >= height]
+        height = common_height(height_by_endpoint, endpoint_pool.min_operators)
+        endpoints_with_block = [
+            endpoint for endpoint, head in heads.items() if head.number >= height
+        ]
         second_poll = endpoint_pool.ask(
             lambda endpoint: question(endpoint, height),
-            among=with_block,
-            is_enough=lambda answers: bool(agreeing(answers)),
+            among=endpoints_with_block,
+            is_enough=lambda answers: bool(agreeing_answers(answers)),
         )
-        endpoint_pool.require(second_poll)
+        endpoint_pool.require_quorum(second_poll)
         heads |= {endpoint: head_of(answer) for endpoint, answer in second_poll.answers.items()}
-        agreed = agreeing(second_poll.answers)
+        agreed = agreeing_answers(second_poll.answers)
         if not agreed:
             message = "; ".join(
                 f"{endpoint.operator}: {heads[endpoint].hash}" for endpoint in second_poll.answers
@@ -361,7 +381,7 @@ def ask_at_one_block(
             )
     common_head = head_of(agreed[0][1])
     message = height_disagreement(
-        endpoint_pool, newest, common_head.number, common_head.timestamp_s
+        endpoint_pool, height_by_endpoint, common_head.number, common_head.timestamp_s
     )
     for endpoint, head in heads.items():
         if head.number == common_head.number and head != common_head:
@@ -369,11 +389,15 @@ def ask_at_one_block(
     return BlockAnswers(agreed, message)
 
 
-def read_head(line: Transport, height: int | None = None) -> Head:
+def read_head(transport: Transport, height: int | None = None) -> Head:
     """Return one endpoint's newest header, or that at `height`, with its chain id. Raises
     CallFailed if it refuses, else as Transport.
     """
     tag = "latest" if height is None else hex(height)
-    chain_id, block = line.batch([("eth_chainId", []), ("eth_getBlockByNumber", [tag, False])])
-    number = parse_quantity(require_result(line.name, "eth_chainId", chain_id), "chain id")
-    return parse_head(require_result(line.name, "eth_getBlockByNumber", block), number)
+    chain_id_answer, block = transport.batch(
+        [("eth_chainId", []), ("eth_getBlockByNumber", [tag, False])]
+    )
+    chain_id = parse_quantity(
+        require_result(transport.name, "eth_chainId", chain_id_answer), "chain id"
+    )
+    return parse_head(require_result(transport.name, "eth_getBlockByNumber", block), chain_id)

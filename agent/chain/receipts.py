@@ -164,11 +164,11 @@ def _added_liquidity(logs: Sequence[Log]) -> tuple[LiquidityAdded, ...]:
         topics = topics_of(log, INCREASE_LIQUIDITY, 2)
         if topics is None:
             continue
-        data = parse_bytes(log.get("data"), "log data")
-        if len(data) != 96:
+        body = parse_bytes(log.get("data"), "log data")
+        if len(body) != 96:
             continue
         liquidity, amount0, amount1 = (
-            int.from_bytes(data[start : start + 32], "big") for start in (0, 32, 64)
+            int.from_bytes(body[start : start + 32], "big") for start in (0, 32, 64)
         )
         manager, token_id = emitter(log), _topic_number(topics[1])
         added_positions.append(
@@ -189,7 +189,7 @@ def _topic_number(topic: object) -> int:
 
 BLOCKS_PER_REQUEST = 1_000
 """Blocks per event request; the limit of free endpoints."""
-MOST_REQUESTS = 200
+MAX_REQUESTS = 200
 RECENT_BLOCKS = 120
 """Recent blocks whose nonces every node knows; older ones need an archive node."""
 EXECUTION_SUCCESS = hex_data(keccak(text="ExecutionSuccess(bytes32,uint256)"))
@@ -227,7 +227,7 @@ def find_tx_by_nonce(
     """
     return _agreed_answer(
         endpoint_pool,
-        lambda line: _find_by_nonce(line, owner, nonce, since_block, head_block),
+        lambda transport: _find_by_nonce(transport, owner, nonce, since_block, head_block),
         f"the transaction of nonce {nonce}",
     )
 
@@ -240,29 +240,31 @@ def find_safe_execution(
     """
     return _agreed_answer(
         endpoint_pool,
-        lambda line: _find_execution(line, safe, safe_tx_hash, since_block, head_block),
+        lambda transport: _find_execution(transport, safe, safe_tx_hash, since_block, head_block),
         "the execution by the Safe",
     )
 
 
 def _agreed_answer(endpoint_pool: EndpointPool, question: Callable[[Transport], T], what: str) -> T:
     poll = endpoint_pool.ask(question)
-    endpoint_pool.require(poll)
+    endpoint_pool.require_quorum(poll)
     return confirmed_value(
-        [(line.operator, answer) for line, answer in poll.answers.items()],
+        [(endpoint.operator, answer) for endpoint, answer in poll.answers.items()],
         endpoint_pool.min_operators,
         what,
     )
 
 
 def _find_by_nonce(
-    line: Transport, owner: str, nonce: int, since_block: int, head_block: int
+    transport: Transport, owner: str, nonce: int, since_block: int, head_block: int
 ) -> NonceTx | None:
     # Invariant: the nonce is unused after block `low_block`, used after block `high_block`.
     low_block, high_block = max(0, since_block - 1), head_block
 
     def nonce_at(block: int) -> int:
-        return parse_quantity(line.call("eth_getTransactionCount", [owner, hex(block)]), "nonce")
+        return parse_quantity(
+            transport.call("eth_getTransactionCount", [owner, hex(block)]), "nonce"
+        )
 
     if nonce_at(high_block) <= nonce:
         return None
@@ -273,15 +275,15 @@ def _find_by_nonce(
     elif low_block < high_block and nonce_at(low_block) > nonce:
         return None
     while high_block - low_block > 1:
-        middle = (low_block + high_block) // 2
-        if nonce_at(middle) > nonce:
-            high_block = middle
+        middle_block = (low_block + high_block) // 2
+        if nonce_at(middle_block) > nonce:
+            high_block = middle_block
         else:
-            low_block = middle
-    block = line.call("eth_getBlockByNumber", [hex(high_block), True])
+            low_block = middle_block
+    block = transport.call("eth_getBlockByNumber", [hex(high_block), True])
     transactions = json_field(block, "transactions")
     if not isinstance(transactions, list):
-        raise Retryable(f"{line.name} does not have block {high_block}", code=ErrorCode.ANSWER)
+        raise Retryable(f"{transport.name} does not have block {high_block}", code=ErrorCode.ANSWER)
     for tx in transactions:
         if _is_sent_with(tx, owner, nonce):
             return NonceTx(
@@ -292,7 +294,7 @@ def _find_by_nonce(
                 hex_data(parse_bytes(tx.get("input"), "calldata")),
             )
     raise Retryable(
-        f"{line.name} reports nonce {nonce} used in block {high_block}, but lists no such transaction",
+        f"{transport.name} reports nonce {nonce} used in block {high_block}, but lists no such transaction",
         code=ErrorCode.ANSWER,
     )
 
@@ -306,23 +308,23 @@ def _is_sent_with(tx: object, owner: str, nonce: int) -> bool:
 
 
 def _find_execution(
-    line: Transport, safe: str, safe_tx_hash: str, since_block: int, head_block: int
+    transport: Transport, safe: str, safe_tx_hash: str, since_block: int, head_block: int
 ) -> SafeExecution | None:
-    if (head_block - since_block) // BLOCKS_PER_REQUEST >= MOST_REQUESTS:
+    if (head_block - since_block) // BLOCKS_PER_REQUEST >= MAX_REQUESTS:
         # a proposal from before that block has long expired
-        since_block = head_block - BLOCKS_PER_REQUEST * MOST_REQUESTS
-    for start in range(since_block, head_block + 1, BLOCKS_PER_REQUEST):
-        end_block = min(head_block, start + BLOCKS_PER_REQUEST - 1)
-        request = {
+        since_block = head_block - BLOCKS_PER_REQUEST * MAX_REQUESTS
+    for start_block in range(since_block, head_block + 1, BLOCKS_PER_REQUEST):
+        end_block = min(head_block, start_block + BLOCKS_PER_REQUEST - 1)
+        log_filter = {
             "address": safe,
-            "fromBlock": hex(start),
+            "fromBlock": hex(start_block),
             "toBlock": hex(end_block),
             "topics": [EXECUTION_SUCCESS],
         }
-        logs = line.call("eth_getLogs", [request])
+        logs = transport.call("eth_getLogs", [log_filter])
         if not isinstance(logs, list):
             raise Retryable(
-                f"{line.name} returned events that are not a list", code=ErrorCode.ANSWER
+                f"{transport.name} returned events that are not a list", code=ErrorCode.ANSWER
             )
         for log in logs:
             if isinstance(log, Mapping) and _is_execution_of(log, safe, safe_tx_hash):
@@ -364,12 +366,12 @@ def find_conflicting_tx(
             continue
         if nonce_tx is not None:
             return nonce_tx.tx_hash
-    poll = endpoint_pool.ask(lambda line: _find_pending(line, owner, nonce))
+    poll = endpoint_pool.ask(lambda transport: _find_pending(transport, owner, nonce))
     return next((answer for answer in poll.answers.values() if answer is not None), None)
 
 
-def _find_pending(line: Transport, owner: str, nonce: int) -> str | None:
-    block = line.call("eth_getBlockByNumber", ["pending", True])
+def _find_pending(transport: Transport, owner: str, nonce: int) -> str | None:
+    block = transport.call("eth_getBlockByNumber", ["pending", True])
     transactions = json_field(block, "transactions")
     for tx in transactions if isinstance(transactions, list) else []:
         try:
@@ -382,7 +384,7 @@ def _find_pending(line: Transport, owner: str, nonce: int) -> str | None:
 
 _ERROR_SELECTOR = selector("Error(string)")
 _PANIC_SELECTOR = selector("Panic(uint256)")
-_MAX_TEXT = 120
+_MAX_TEXT_LENGTH = 120
 _PREFIXES = (
     "execution reverted: ",
     "execution reverted",
@@ -391,23 +393,25 @@ _PREFIXES = (
     "reverted: ",
 )
 
-_TOO_LITTLE = "a pool would pay less than the plan's minimum: the market moved since the snapshot"
-_UNPAID = (
+_TOO_LITTLE_MESSAGE = (
+    "a pool would pay less than the plan's minimum: the market moved since the snapshot"
+)
+_UNPAID_MESSAGE = (
     "a token could not be taken from the wallet: the balance or allowance is too small, or the"
     " token forbids it"
 )
 
 REVERT_MESSAGES = {
-    "Too little received": _TOO_LITTLE,
-    "UniswapV2Router: INSUFFICIENT_OUTPUT_AMOUNT": _TOO_LITTLE,
+    "Too little received": _TOO_LITTLE_MESSAGE,
+    "UniswapV2Router: INSUFFICIENT_OUTPUT_AMOUNT": _TOO_LITTLE_MESSAGE,
     "Too much requested": (
         "a pool would charge more than the plan's maximum: the market moved since the snapshot"
     ),
     "Transaction too old": "the deadline has passed",
     "UniswapV2Router: EXPIRED": "the deadline has passed",
-    "STF": _UNPAID,
-    "TransferHelper: TRANSFER_FROM_FAILED": _UNPAID,
-    "TransferHelper::transferFrom: transferFrom failed": _UNPAID,
+    "STF": _UNPAID_MESSAGE,
+    "TransferHelper: TRANSFER_FROM_FAILED": _UNPAID_MESSAGE,
+    "TransferHelper::transferFrom: transferFrom failed": _UNPAID_MESSAGE,
     "ST": "the router could not transfer a token",
     "TF": "the pool could not transfer a token",
     "UniswapV2: TRANSFER_FAILED": "the pool could not transfer a token",
@@ -459,7 +463,7 @@ _REBALANCER_ERRORS = {
     ),
     "TooMuchAsked()": "a pool requested more than its swap pays",
     "NoSuchPool(uint256)": "swap {}: the venue's factory has no such pool",
-    "TooLittleOut(uint256)": f"swap {{}}: {_TOO_LITTLE}",
+    "TooLittleOut(uint256)": f"swap {{}}: {_TOO_LITTLE_MESSAGE}",
     "FilledInPart(uint256)": (
         "swap {}: the pool took only part of the amount: it is short of liquidity"
     ),
@@ -513,7 +517,7 @@ def revert_message(code: str) -> str:
     """Describe a contract's revert text. A text missing from the table is returned truncated and
     sanitised.
     """
-    plain_code = scrub(code)[:_MAX_TEXT]
+    plain_code = scrub(code)[:_MAX_TEXT_LENGTH]
     return f"{REVERT_MESSAGES[code]} ({plain_code})" if code in REVERT_MESSAGES else plain_code
 
 
@@ -525,12 +529,14 @@ def _reason_from_data(data: bytes) -> str:
         except Exception:  # eth_abi raises many error types on malformed bytes
             return "reverted with a reason that cannot be decoded"
     if error_selector == _PANIC_SELECTOR and len(body) == 32:
-        code = int.from_bytes(body, "big")
-        return f"the contract panicked: {_PANICS.get(code, 'panic')} (Panic 0x{code:02x})"
+        panic_code = int.from_bytes(body, "big")
+        return (
+            f"the contract panicked: {_PANICS.get(panic_code, 'panic')} (Panic 0x{panic_code:02x})"
+        )
     if error_selector in CUSTOM_ERRORS:
         signature, description = CUSTOM_ERRORS[error_selector]
-        name, _, types = signature.rstrip(")").partition("(")
-        return f"{description.format(_error_argument(types, body))} ({name})"
+        error_name, _, argument_types = signature.rstrip(")").partition("(")
+        return f"{description.format(_error_argument(argument_types, body))} ({error_name})"
     if len(error_selector) == 4:
         return f"reverted with custom error 0x{error_selector.hex()}"
     return "reverted with data that cannot be decoded"

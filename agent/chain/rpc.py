@@ -1,4 +1,4 @@
-"""JSON-RPC: calls, faults, strict parsing of answers; what an endpoint is."""
+"""JSON-RPC: calls, faults, strict parsing of answers; the protocol of a transport."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from agent.errors import ErrorCode, Retryable
 from agent.model import Head
 
 _QUANTITY = re.compile(r"0x[0-9a-fA-F]{1,64}")
-_FOREIGN = re.compile(r"[^A-Za-z0-9 .,:;_/()'#+-]")
+_UNSAFE_CHARACTER = re.compile(r"[^A-Za-z0-9 .,:;_/()'#+-]")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S+")
-_MAX_MESSAGE = 200
-_SECRET_LENGTH = 6
+_MAX_MESSAGE_LENGTH = 200
+_MIN_SECRET_LENGTH = 6
 
 
 RpcCall = tuple[str, list[Any]]
@@ -119,14 +119,15 @@ HEADER_FIELDS = (
     ("withdrawalsRoot", False), ("blobGasUsed", True), ("excessBlobGas", True), ("parentBeaconBlockRoot", False),
     ("requestsHash", False),
 )  # fmt: skip
-"""Fields of a block header in their order, and whether each is a number (Yellow Paper, 4.4.3; EIP-1559, EIP-4895,
-EIP-4844, EIP-4788, EIP-7685)."""
+"""Fields of a block header in their order, and whether each is a number (Yellow Paper, 4.4.3;
+EIP-1559, EIP-4895, EIP-4844, EIP-4788, EIP-7685).
+"""
 _FIRST_OPTIONAL_FIELD = 15
 
 
 def header_verifies(block: object, number: int) -> bool:
-    """Return whether an `eth_getBlockBy…` answer is the header of block `number`: its hash is that of
-    its fields. Anyone can compute such a header, but no altered copy of one passes.
+    """Return whether an `eth_getBlockBy…` answer is the header of block `number`: its hash is that
+    of its fields. Anyone can compute such a header, but no altered copy of one passes.
     """
     if not isinstance(block, Mapping):
         return False
@@ -137,8 +138,8 @@ def header_verifies(block: object, number: int) -> bool:
                 break
             fields.append(parse_quantity(value, name) if is_number else parse_bytes(value, name))
         same_number = parse_quantity(block.get("number"), "block number") == number
-        hashed = keccak(rlp.encode(fields))
-        return same_number and parse_bytes(block.get("hash"), "block hash", 32) == hashed
+        computed_hash = keccak(rlp.encode(fields))
+        return same_number and parse_bytes(block.get("hash"), "block hash", 32) == computed_hash
     except Retryable:
         return False
 
@@ -153,10 +154,12 @@ def _parse_int64(value: object, what: str) -> int:
 
 def scrub(message: str, secrets: Sequence[str] = ()) -> str:
     """Return `message` without URLs and `secrets`: at most 200 characters, all of them safe."""
-    for secret in sorted((s for s in secrets if len(s) >= _SECRET_LENGTH), key=len, reverse=True):
+    for secret in sorted(
+        (s for s in secrets if len(s) >= _MIN_SECRET_LENGTH), key=len, reverse=True
+    ):
         message = message.replace(secret, "(secret)")
-    plain = _FOREIGN.sub("?", _URL.sub("(url)", message))
-    return plain[:_MAX_MESSAGE]
+    plain = _UNSAFE_CHARACTER.sub("?", _URL.sub("(url)", message))
+    return plain[:_MAX_MESSAGE_LENGTH]
 
 
 def parse_fault(error: object) -> RpcFault:
@@ -188,7 +191,7 @@ class EndpointOverloaded(Retryable):
 
 
 class Transport(Protocol):
-    """One endpoint."""
+    """Connection to one endpoint."""
 
     @property
     def operator(self) -> str:

@@ -36,7 +36,7 @@ CALL = 0
 """Operation of a plain call. Delegate calls, which run arbitrary code as the Safe, are never
 proposed.
 """
-_FIELDS = (
+_SAFE_TX_FIELDS = (
     ("address", "to"),
     ("uint256", "value"),
     ("bytes", "data"),
@@ -48,10 +48,10 @@ _FIELDS = (
     ("address", "refundReceiver"),
     ("uint256", "nonce"),
 )
-_DOMAIN = (("uint256", "chainId"), ("address", "verifyingContract"))
+_DOMAIN_FIELDS = (("uint256", "chainId"), ("address", "verifyingContract"))
 
 
-def safe_tx(tx: UnsignedTx) -> dict[str, Any]:
+def safe_tx_fields(tx: UnsignedTx) -> dict[str, Any]:
     """Return the fields of a SafeTx equivalent to `tx`, with the Safe's nonce; its executor pays
     the gas without refund.
     """
@@ -73,12 +73,12 @@ def typed_data(safe: str, tx: UnsignedTx) -> dict[str, Any]:
     """Return the EIP-712 data of the SafeTx for `eth_signTypedData_v4`."""
     return {
         "types": {
-            "EIP712Domain": [{"type": kind, "name": name} for kind, name in _DOMAIN],
-            "SafeTx": [{"type": kind, "name": name} for kind, name in _FIELDS],
+            "EIP712Domain": [{"type": abi_type, "name": name} for abi_type, name in _DOMAIN_FIELDS],
+            "SafeTx": [{"type": abi_type, "name": name} for abi_type, name in _SAFE_TX_FIELDS],
         },
         "primaryType": "SafeTx",
         "domain": {"chainId": tx.chain_id, "verifyingContract": safe},
-        "message": safe_tx(tx),
+        "message": safe_tx_fields(tx),
     }
 
 
@@ -92,9 +92,9 @@ def safe_tx_hash(safe: str, tx: UnsignedTx) -> str:
 
 @dataclass(frozen=True, slots=True)
 class SafeContract:
-    """The Safe at `address`, read through `line`, by default at the newest agreed block."""
+    """The Safe at `address`, read through `transport`, by default at the newest agreed block."""
 
-    line: Transport
+    transport: Transport
     address: str
 
     def require_known(self) -> None:
@@ -115,14 +115,16 @@ class SafeContract:
 
     def require_hash(self, tx: UnsignedTx) -> str:
         """Return the hash to sign. Raises OperatorNeeded if the Safe returns another hash."""
-        own_hash, fields = safe_tx_hash(self.address, tx), safe_tx(tx)
+        own_hash, fields = safe_tx_hash(self.address, tx), safe_tx_fields(tx)
         values = [
-            parse_bytes(fields[name], name) if kind == "bytes" else fields[name]
-            for kind, name in _FIELDS
+            parse_bytes(fields[name], name) if abi_type == "bytes" else fields[name]
+            for abi_type, name in _SAFE_TX_FIELDS
         ]
-        signature = f"getTransactionHash({','.join(kind for kind, _ in _FIELDS)})"
+        signature = f"getTransactionHash({','.join(abi_type for abi_type, _ in _SAFE_TX_FIELDS)})"
         safe_hash = hex_data(
-            self._call_view(signature, [kind for kind, _ in _FIELDS], values, ["bytes32"])[0]
+            self._call_view(
+                signature, [abi_type for abi_type, _ in _SAFE_TX_FIELDS], values, ["bytes32"]
+            )[0]
         )
         if safe_hash != own_hash:
             raise OperatorNeeded(
@@ -142,7 +144,8 @@ class SafeContract:
     ) -> tuple[Any, ...]:
         data = hex_data(keccak(text=signature)[:4] + abi_encode(types, values))
         answer_bytes = parse_bytes(
-            self.line.call("eth_call", [{"to": self.address, "data": data}, block_ref]), signature
+            self.transport.call("eth_call", [{"to": self.address, "data": data}, block_ref]),
+            signature,
         )
         try:
             return tuple(abi_decode(answer_types, answer_bytes))
@@ -230,7 +233,7 @@ class WalletOwner:
 
     rules: SigningRules
     nonces: Callable[[], SignableNonces]
-    endpoints: EndpointPool
+    endpoint_pool: EndpointPool
     sender: Sender
 
     @property
@@ -238,7 +241,7 @@ class WalletOwner:
         """Checksummed address of the wallet."""
         return self.rules.wallet
 
-    def require(self, tx: UnsignedTx, grant: Grant) -> None:
+    def require_signable(self, tx: UnsignedTx, grant: Grant) -> None:
         """See ports.ExternalSigner."""
         require_signable(tx, grant, self.rules, self.nonces())
 
@@ -263,7 +266,7 @@ class WalletOwner:
     def mined_at_nonce(self, tx: UnsignedTx, since_block: int) -> MinedTransaction | None:
         """See ports.ExternalSigner."""
         head = self.sender.head().number
-        nonce_tx = find_tx_by_nonce(self.endpoints, self.address, tx.nonce, since_block, head)
+        nonce_tx = find_tx_by_nonce(self.endpoint_pool, self.address, tx.nonce, since_block, head)
         if nonce_tx is None:
             return None
         is_same = (nonce_tx.to, nonce_tx.value_wei, nonce_tx.data) == (
@@ -282,7 +285,7 @@ class SafeOwners:
 
     rules: SigningRules
     nonces: Callable[[], SignableNonces]
-    endpoints: EndpointPool
+    endpoint_pool: EndpointPool
     sender: Sender
     safe: SafeContract
 
@@ -291,7 +294,7 @@ class SafeOwners:
         """Checksummed address of the Safe."""
         return self.rules.wallet
 
-    def require(self, tx: UnsignedTx, grant: Grant) -> None:
+    def require_signable(self, tx: UnsignedTx, grant: Grant) -> None:
         """See ports.ExternalSigner. The Safe must also return the proposed hash."""
         require_signable(replace(tx, gas=max(tx.gas, 21_000)), grant, self.rules, self.nonces())
         self.safe.require_hash(tx)
@@ -300,7 +303,7 @@ class SafeOwners:
         """Return the SafeTx with its hash, and its typed data."""
         fields = {
             name: str(value) if name in ("value", "nonce") else value
-            for name, value in safe_tx(tx).items()
+            for name, value in safe_tx_fields(tx).items()
         }
         digest = safe_tx_hash(self.address, tx)
         # numbers as text, since wallets read JSON numbers with 53 bits only
@@ -318,7 +321,7 @@ class SafeOwners:
         an unknown hash and is not found.
         """
         execution = find_safe_execution(
-            self.endpoints,
+            self.endpoint_pool,
             self.address,
             safe_tx_hash(self.address, tx),
             since_block,
@@ -331,12 +334,12 @@ class SafeOwners:
         )
 
 
-def foreign_signer(
+def open_external_signer(
     rules: SigningRules,
     nonces: Callable[[], SignableNonces],
     endpoint_pool: EndpointPool,
     sender: Sender,
-    line: Transport,
+    transport: Transport,
     *,
     is_safe: bool,
 ) -> tuple[ExternalSigner, Sender]:
@@ -345,7 +348,7 @@ def foreign_signer(
     """
     if not is_safe:
         return WalletOwner(rules, nonces, endpoint_pool, sender), sender
-    contract = SafeContract(line, rules.wallet)
+    contract = SafeContract(transport, rules.wallet)
     contract.require_known()
     safe_sender = SafeSender(sender, contract)
     return SafeOwners(rules, nonces, endpoint_pool, safe_sender, contract), safe_sender

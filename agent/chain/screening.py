@@ -3,8 +3,7 @@ block.
 
 Uses eth_call, and eth_getLogs for a balance that changed: pools lend the tokens to the contract
 TokenScreen, and single calls run as the wallet, a pool or the router, since eth_call allows any
-sender. docs/tokens.md lists what is
-detected and what is not.
+sender. docs/tokens.md lists what is detected and what is not.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from agent.model import Plan, ScreenedToken, Snapshot, StepInput, TokenFinding
 from agent.units import BPS
 
 RECORD_BYTES = 385
-FORMAT = 1
+RECORD_FORMAT = 1
 _UNREAD_BALANCE = 2**256 - 1
 SHARE_ROUNDING_RAW = 2
 """Base units by which share-based tokens round a transfer."""
@@ -74,7 +73,7 @@ class TrialRecord:
 
 def decode_record(page: bytes) -> TrialRecord:
     """Decode the record of one trial. Raises Retryable if the bytes are malformed."""
-    if len(page) != 1 + RECORD_BYTES or page[0] != FORMAT:
+    if len(page) != 1 + RECORD_BYTES or page[0] != RECORD_FORMAT:
         raise Retryable(
             "the endpoint's answer to the token screen is malformed",
             "it must allow eth_call of creation code",
@@ -104,8 +103,8 @@ def judge_trial(record: TrialRecord) -> ScreenResult:
     """Return the finding of one trial; UNKNOWN if the pool did not lend, so that further calls
     decide.
     """
-    if record.status in _NO_TRIAL:
-        return _NO_TRIAL[record.status]
+    if record.status in _EARLY_END_RESULTS:
+        return _EARLY_END_RESULTS[record.status]
     balances = (
         record.pool_before,
         record.arrived,
@@ -122,21 +121,21 @@ def judge_trial(record: TrialRecord) -> ScreenResult:
         "approve": record.approve,
         "transferFrom": record.transfer_from,
     }
-    for name, answer in answers.items():
+    for function, answer in answers.items():
         if answer is TransferOutcome.FALSE:
-            return TokenFinding.FALSE_RETURNING, f"{name} returned false"
+            return TokenFinding.FALSE_RETURNING, f"{function} returned false"
         if answer is TransferOutcome.ODD:
-            return TokenFinding.FALSE_RETURNING, f"{name} returned neither true nor empty data"
-    for name, answer in answers.items():
+            return TokenFinding.FALSE_RETURNING, f"{function} returned neither true nor empty data"
+    for function, answer in answers.items():
         if answer is TransferOutcome.FAILED:
-            message = f"{name} of {record.lent} base units paid by a pool reverts"
+            message = f"{function} of {record.lent} base units paid by a pool reverts"
             return TokenFinding.HONEYPOT, message
     if record.hooks:
         return TokenFinding.CALLBACK, "sender and recipient are called on transfer"
     return _judge_balances(record, TransferOutcome.SILENT in answers.values())
 
 
-_NO_TRIAL: dict[int, ScreenResult] = {
+_EARLY_END_RESULTS: dict[int, ScreenResult] = {
     1: (TokenFinding.UNKNOWN, "the pool could not transfer it"),
     2: (TokenFinding.UNKNOWN, "the pool holds none of it"),
     3: (TokenFinding.UNREADABLE, "the pool's balance"),
@@ -201,7 +200,7 @@ def _is_revert(fault: RpcFault) -> bool:
 
 NOBODY = "0x000000000000000000000000000000007472696D"
 """Address that no blocklist is expected to contain."""
-_PAUSED = bytes.fromhex("5c975abb")
+_PAUSED_SELECTOR = bytes.fromhex("5c975abb")
 _LIST_VIEWS = ("fe575a87", "e47d6060", "dbac26e9", "fbac3951", "59bf1abe")
 """isBlacklisted, isBlackListed, blacklisted, isBlocked, getBlackListStatus, all (address)."""
 TRANSFER = bytes.fromhex("a9059cbb")
@@ -224,7 +223,7 @@ class FailedCall:
 
 
 def explain_failure(
-    line: Transport,
+    transport: Transport,
     snapshot: Snapshot,
     move: TokenMove,
     result: ScreenResult,
@@ -237,15 +236,15 @@ def explain_failure(
     bad_outcomes = (TransferOutcome.FALSE, TransferOutcome.ODD)
     if any(call.outcome in bad_outcomes for call in failed_calls):
         return _NOT_TRUE_RESULT
-    wallet, labels = snapshot.owner, {snapshot.owner: "the wallet"}
+    wallet, label_by_address = snapshot.owner, {snapshot.owner: "the wallet"}
     for tested_move in (move, *(call.move for call in failed_calls)):
-        labels[tested_move.pool.address] = f"pool {tested_move.pool.address}"
-        labels.setdefault(tested_move.payee or wallet, "the router")
-        labels.setdefault(tested_move.spender or wallet, "the router")
-    items = [CallItem(move.token, _PAUSED)]
+        label_by_address[tested_move.pool.address] = f"pool {tested_move.pool.address}"
+        label_by_address.setdefault(tested_move.payee or wallet, "the router")
+        label_by_address.setdefault(tested_move.spender or wallet, "the router")
+    items = [CallItem(move.token, _PAUSED_SELECTOR)]
     items += [
         CallItem(move.token, address_call(bytes.fromhex(view), address))
-        for address in labels
+        for address in label_by_address
         for view in _LIST_VIEWS
     ]
     pages = LensPages(items)
@@ -253,29 +252,29 @@ def explain_failure(
         (holding.raw for holding in snapshot.holdings if holding.token == move.token), 0
     )
     calls = [
-        transfer(move.token, move.pool.address, NOBODY, move.raw, block_ref),
-        transfer(move.token, wallet, NOBODY, min(balance_raw, move.raw), block_ref),
-        transfer_from(move.token, NOBODY, wallet, move.pool.address, 0, block_ref),
+        transfer_call(move.token, move.pool.address, NOBODY, move.raw, block_ref),
+        transfer_call(move.token, wallet, NOBODY, min(balance_raw, move.raw), block_ref),
+        transfer_from_call(move.token, NOBODY, wallet, move.pool.address, 0, block_ref),
     ]
     calls += pages.calls(block_ref)
-    replies = pages.complete(line, calls, line.batch(calls))
+    replies = pages.complete(transport, calls, transport.batch(calls))
     pool_outcome, wallet_outcome, nobody_outcome = (
         transfer_outcome(answer) for answer in replies[:3]
     )
-    flags = [answer_uint(answer) for answer in pages.decode(replies[3:])]
-    if flags[0] == 1:
+    view_answers = [answer_uint(answer) for answer in pages.decode(replies[3:])]
+    if view_answers[0] == 1:
         return TokenFinding.PAUSED, "paused() returns true"
-    for number, label in enumerate(labels.values()):
-        if 1 in flags[1 + number * len(_LIST_VIEWS) : 1 + (number + 1) * len(_LIST_VIEWS)]:
+    for index, label in enumerate(label_by_address.values()):
+        if 1 in view_answers[1 + index * len(_LIST_VIEWS) : 1 + (index + 1) * len(_LIST_VIEWS)]:
             return TokenFinding.BLOCKLISTED, f"{label} is on its blocklist"
     if pool_outcome in bad_outcomes or wallet_outcome in bad_outcomes:
         return _NOT_TRUE_RESULT
     if result[0] is TokenFinding.UNKNOWN:
-        return _not_lent(move, result, pool_outcome, wallet_outcome if balance_raw else None)
-    return _blocklisted_role(result, failed_calls, nobody_outcome)
+        return _not_lent_result(move, result, pool_outcome, wallet_outcome if balance_raw else None)
+    return _blocklist_result(result, failed_calls, nobody_outcome)
 
 
-def _not_lent(
+def _not_lent_result(
     move: TokenMove,
     result: ScreenResult,
     pool_outcome: TransferOutcome | None,
@@ -284,14 +283,14 @@ def _not_lent(
     """Return the finding for a token that the pool did not lend."""
     if pool_outcome is not TransferOutcome.FAILED:
         return result
-    if wallet_outcome in _SUCCESS:
+    if wallet_outcome in _SUCCESS_OUTCOMES:
         return TokenFinding.BLOCKLISTED, f"pool {move.pool.address} cannot send it"
     if wallet_outcome is None:
         return TokenFinding.PAUSED, "pools cannot send it"
     return TokenFinding.PAUSED, "neither pools nor the wallet can send it"
 
 
-def _blocklisted_role(
+def _blocklist_result(
     result: ScreenResult, failed_calls: Sequence[FailedCall], nobody_outcome: TransferOutcome | None
 ) -> ScreenResult:
     """Return the finding for a token that transfers between other addresses, but not for an address
@@ -308,7 +307,7 @@ def _blocklisted_role(
             )
         if call.role == "wallet":
             return TokenFinding.BLOCKLISTED, f"the wallet cannot send it to pool {pool}"
-        if nobody_outcome in _SUCCESS:
+        if nobody_outcome in _SUCCESS_OUTCOMES:
             return TokenFinding.BLOCKLISTED, f"{call.move.spender} cannot spend it"
     # The token rejects a transfer of zero, and there is no allowance yet to test with.
     return result
@@ -331,7 +330,7 @@ class TokenScreen:
     without a transfer.
     """
 
-    line: Transport
+    transport: Transport
     wrapped_native: str
 
     def __call__(self, step: StepInput, plan: Plan) -> tuple[ScreenedToken, ...]:
@@ -354,46 +353,53 @@ class TokenScreen:
             call for move in moves for call in _single_calls(step.snapshot, move, block_ref)
         ]
         trait_pages = LensPages(
-            [item for move in largest_by_token for item in _trait_calls(step.snapshot, move.token)]
+            [item for move in largest_by_token for item in _trait_items(step.snapshot, move.token)]
         )
         balance_call = address_call(BALANCE_OF, step.snapshot.owner)
         balance_pages = LensPages([CallItem(move.token, balance_call) for move in largest_by_token])
-        past_calls = balance_pages.calls(hex(_earlier_block(step.snapshot)))
+        earlier_balance_calls = balance_pages.calls(hex(_earlier_block(step.snapshot)))
         trait_calls = trait_pages.calls(block_ref)
         answers = iter(
-            self.line.batch(
-                [*trial_calls, *past_calls, *(call for _, _, call in single_calls), *trait_calls]
+            self.transport.batch(
+                [
+                    *trial_calls,
+                    *earlier_balance_calls,
+                    *(call for _, _, call in single_calls),
+                    *trait_calls,
+                ]
             )
         )
         results = self._trial_results(
             largest_by_token, [next(answers) for _ in trial_calls], block_ref
         )
-        earlier_balances = _earlier_balances(balance_pages, [next(answers) for _ in past_calls])
-        replies = [_require_no_rate_limit(self.line, next(answers)) for _ in single_calls]
+        earlier_balances = _earlier_balances(
+            balance_pages, [next(answers) for _ in earlier_balance_calls]
+        )
+        replies = [_require_no_rate_limit(self.transport, next(answers)) for _ in single_calls]
         all_failed_calls = [
             FailedCall(move, role, outcome)
             for (move, role, _), reply in zip(single_calls, replies, strict=True)
-            if (outcome := transfer_outcome(reply)) not in _SUCCESS
+            if (outcome := transfer_outcome(reply)) not in _SUCCESS_OUTCOMES
         ]
         trait_answers = trait_pages.decode(
-            trait_pages.complete(self.line, trait_calls, list(answers))
+            trait_pages.complete(self.transport, trait_calls, list(answers))
         )
-        screens = []
-        for number, move in enumerate(largest_by_token):
+        screened_tokens = []
+        for index, move in enumerate(largest_by_token):
             failed_calls = [call for call in all_failed_calls if call.move.token == move.token]
-            result = results[number]
+            result = results[index]
             if result[0] is TokenFinding.UNKNOWN or failed_calls:
                 result = explain_failure(
-                    self.line, step.snapshot, move, result, failed_calls, block_ref
+                    self.transport, step.snapshot, move, result, failed_calls, block_ref
                 )
             if result[0].accepted:
                 result = (
-                    _judge_traits(trait_answers[4 * number : 4 * number + 4])
-                    or self._find_rebasing(step, move.token, earlier_balances[number])
+                    _judge_traits(trait_answers[4 * index : 4 * index + 4])
+                    or self._find_rebasing(step, move.token, earlier_balances[index])
                     or result
                 )
-            screens.append(ScreenedToken(move.token, *result))
-        return tuple(screens)
+            screened_tokens.append(ScreenedToken(move.token, *result))
+        return tuple(screened_tokens)
 
     def _trial_results(
         self, moves: Sequence[TokenMove], answers: Sequence[object], block_ref: object
@@ -402,17 +408,17 @@ class TokenScreen:
         UNKNOWN if refused again. Raises Retryable if the node refuses all, since that says nothing
         about a token.
         """
-        results = [_trial_result(self.line, answer) for answer in answers]
-        refused_trials = [number for number, result in enumerate(results) if result is None]
+        results = [_trial_result(self.transport, answer) for answer in answers]
+        refused_trials = [index for index, result in enumerate(results) if result is None]
         if refused_trials:
-            repeated = self.line.batch(
-                [_trial_call(moves[number], block_ref) for number in refused_trials]
+            repeated = self.transport.batch(
+                [_trial_call(moves[index], block_ref) for index in refused_trials]
             )
-            for number, answer in zip(refused_trials, repeated, strict=True):
-                results[number] = _trial_result(self.line, answer)
+            for index, answer in zip(refused_trials, repeated, strict=True):
+                results[index] = _trial_result(self.transport, answer)
         if not any(results):
             raise Retryable(
-                f"{self.line.name} refuses the token screen",
+                f"{self.transport.name} refuses the token screen",
                 "it must allow eth_call of creation code",
                 code=ErrorCode.SCREEN,
             )
@@ -448,7 +454,7 @@ class TokenScreen:
             ("eth_getLogs", [{**log_filter, "topics": topics}])
             for topics in ([TRANSFER_TOPIC, None, wallet], [TRANSFER_TOPIC, wallet])
         ]
-        received_raw, sent_raw = (_transferred_raw(logs) for logs in self.line.batch(calls))
+        received_raw, sent_raw = (_transferred_raw(logs) for logs in self.transport.batch(calls))
         if (
             earlier_raw is None
             or received_raw is None
@@ -466,7 +472,7 @@ class TokenScreen:
 _RATE_LIMIT_CODES = (-32005, 429)
 """Error codes of a call that a node refuses because of its limits while it answers others of the
 batch (EIP-1474, and common use)."""
-_SUCCESS = (TransferOutcome.TRUE, TransferOutcome.SILENT)
+_SUCCESS_OUTCOMES = (TransferOutcome.TRUE, TransferOutcome.SILENT)
 
 
 def _trial_call(move: TokenMove, block_ref: object) -> RpcCall:
@@ -474,7 +480,7 @@ def _trial_call(move: TokenMove, block_ref: object) -> RpcCall:
     since state persists within a call and a token can prevent rollback.
     """
     addresses = bytes.fromhex(move.token[2:]) + bytes.fromhex(move.pool.address[2:])
-    loan = addresses + bytes([move.kind]) + min(move.raw, 2**128 - 1).to_bytes(16, "big")
+    loan = addresses + bytes([move.pool_flags]) + min(move.raw, 2**128 - 1).to_bytes(16, "big")
     request = bytes([1]) + loan
     argument = uint_word(32) + uint_word(len(request)) + request + bytes(-len(request) % 32)
     return (
@@ -483,18 +489,18 @@ def _trial_call(move: TokenMove, block_ref: object) -> RpcCall:
     )
 
 
-def _trial_result(line: Transport, answer: object) -> ScreenResult | None:
+def _trial_result(transport: Transport, answer: object) -> ScreenResult | None:
     """Return the result of a trial; None if the node refused the call."""
-    if isinstance(_require_no_rate_limit(line, answer), RpcFault):
+    if isinstance(_require_no_rate_limit(transport, answer), RpcFault):
         return None
     return judge_trial(decode_record(parse_bytes(answer, "the token screen")))
 
 
-def _require_no_rate_limit(line: Transport, answer: object) -> object:
+def _require_no_rate_limit(transport: Transport, answer: object) -> object:
     """Return the answer. Raises Retryable for a rate limit, which says nothing about a token."""
     if isinstance(answer, RpcFault) and answer.code in _RATE_LIMIT_CODES:
         raise Retryable(
-            f"{line.name} refused part of the token screen: {answer.message}",
+            f"{transport.name} refused part of the token screen: {answer.message}",
             "send fewer requests, or use another endpoint",
             code=ErrorCode.RATE_LIMIT,
         )
@@ -510,11 +516,11 @@ def _single_calls(
     token, pool, wallet = move.token, move.pool.address, snapshot.owner
     calls = []
     if move.payee is not None:
-        calls.append((move, "payee", transfer(token, pool, move.payee, move.raw, block_ref)))
+        calls.append((move, "payee", transfer_call(token, pool, move.payee, move.raw, block_ref)))
     balance_raw = next((holding.raw for holding in snapshot.holdings if holding.token == token), 0)
     if move.spender is not None and balance_raw > 0:
         raw = min(move.raw, balance_raw)
-        calls.append((move, "wallet", transfer(token, wallet, pool, raw, block_ref)))
+        calls.append((move, "wallet", transfer_call(token, wallet, pool, raw, block_ref)))
         allowances = {
             (allowance.token, allowance.spender): allowance.raw
             for allowance in reversed(snapshot.allowances)
@@ -524,19 +530,19 @@ def _single_calls(
             (
                 move,
                 "spender",
-                transfer_from(token, move.spender, wallet, pool, spendable_raw, block_ref),
+                transfer_from_call(token, move.spender, wallet, pool, spendable_raw, block_ref),
             )
         )
     return calls
 
 
-def transfer(token: str, sender: str, to: str, raw: int, block_ref: object) -> RpcCall:
+def transfer_call(token: str, sender: str, to: str, raw: int, block_ref: object) -> RpcCall:
     """Return a call of transfer by `sender`."""
     data = TRANSFER + address_word(to) + uint_word(raw)
     return "eth_call", [{"from": sender, "to": token, "data": hex_data(data)}, block_ref]
 
 
-def transfer_from(
+def transfer_from_call(
     token: str, spender: str, sender: str, to: str, raw: int, block_ref: object
 ) -> RpcCall:
     """Return a call of transferFrom by `spender`."""
@@ -544,7 +550,7 @@ def transfer_from(
     return "eth_call", [{"from": spender, "to": token, "data": hex_data(data)}, block_ref]
 
 
-def _trait_calls(snapshot: Snapshot, token: str) -> list[CallItem]:
+def _trait_items(snapshot: Snapshot, token: str) -> list[CallItem]:
     """Return calls of functions that only share-based or ERC-777 tokens have."""
     owner = snapshot.owner
     calls = (

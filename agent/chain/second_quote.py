@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from agent.chain.providers.one_block import BlockProvider
 
 
-_CACHE = "web3.middleware.cache"
+_CACHE_MODULE = "web3.middleware.cache"
 
 
 @contextmanager
@@ -37,14 +37,14 @@ def web3_6_names() -> Iterator[None]:
     """
     import web3.types
 
-    cache: Any = ModuleType(_CACHE)
+    cache: Any = ModuleType(_CACHE_MODULE)
     cache.construct_simple_cache_middleware = _no_caching
     types: Any = web3.types
-    sys.modules[_CACHE], types.Middleware = cache, Any
+    sys.modules[_CACHE_MODULE], types.Middleware = cache, Any
     try:
         yield
     finally:
-        del sys.modules[_CACHE], types.Middleware
+        del sys.modules[_CACHE_MODULE], types.Middleware
 
 
 def _no_caching(*_: object, **__: object) -> NoReturn:
@@ -114,7 +114,7 @@ def second_quotes(plan: Plan, block_hash: str, quoter: Quoter) -> tuple[SecondQu
         return outputs[key]
 
     quotes: list[SecondQuote] = []
-    for number, leg in enumerate(plan.legs):
+    for leg_index, leg in enumerate(plan.legs):
         if leg.venue == NATIVE_VENUE:
             continue
         if token_in_by_pool.setdefault(leg.pool, leg.token_in) != leg.token_in:
@@ -122,15 +122,15 @@ def second_quotes(plan: Plan, block_hash: str, quoter: Quoter) -> tuple[SecondQu
                 "an earlier leg uses the pool in the other direction: it cannot be quoted at the"
                 " snapshot's block"
             )
-            quotes.append(SecondQuote(number, None, reason))
+            quotes.append(SecondQuote(leg_index, None, reason))
             continue
         earlier_raw = input_by_pool.get(leg.pool, 0)
         input_by_pool[leg.pool] = earlier_raw + leg.amount_in_raw
         try:
             out_raw = total_out(leg, earlier_raw + leg.amount_in_raw) - total_out(leg, earlier_raw)
-            quotes.append(SecondQuote(number, out_raw))
+            quotes.append(SecondQuote(leg_index, out_raw))
         except NoSecondQuote as error:
-            quotes.append(SecondQuote(number, None, error.message))
+            quotes.append(SecondQuote(leg_index, None, error.message))
     return tuple(quotes)
 
 
@@ -165,20 +165,23 @@ class UniswapPythonQuoter:
             )
         library = self._libraries.get(leg.venue) or _open_library(self._transport, venue)
         self._libraries[leg.venue] = library
-        library.block_provider.line, library.block_provider.block_hash = self._transport, block_hash
+        library.block_provider.transport, library.block_provider.block_hash = (
+            self._transport,
+            block_hash,
+        )
         pool_key = (leg.token_in, leg.token_out, leg.fee_pips, leg.pool)
         if pool_key not in self._confirmed:
             if without_foreign_errors(lambda: library.find_pool(leg)).lower() != leg.pool.lower():
-                raise NoSecondQuote(_OTHER_POOL, code=ErrorCode.POOL)
+                raise NoSecondQuote(_OTHER_POOL_MESSAGE, code=ErrorCode.POOL)
             self._confirmed.add(pool_key)
-        return without_foreign_errors(lambda: library.ask(leg, amount_in_raw))
+        return without_foreign_errors(lambda: library.quote(leg, amount_in_raw))
 
 
 @dataclass(frozen=True, slots=True)
 class _LibraryQuoter:
     block_provider: BlockProvider
     find_pool: Callable[[Leg], str]
-    ask: Callable[[Leg, int], int]
+    quote: Callable[[Leg, int], int]
 
 
 def _open_library(transport: Transport, venue: V2Contracts | V3Contracts) -> _LibraryQuoter:
@@ -200,12 +203,12 @@ def _open_v2_library(w3: Web3, block_provider: BlockProvider, venue: V2Contracts
     def find_pool(leg: Leg) -> str:
         return str(library.factory_contract.functions.getPair(leg.token_in, leg.token_out).call())
 
-    def ask(leg: Leg, amount_in_raw: int) -> int:
+    def quote(leg: Leg, amount_in_raw: int) -> int:
         # Without an explicit route the library would route through WETH.
         route = [leg.token_in, leg.token_out]
         return int(library.get_price_input(*route, amount_in_raw, route=route))
 
-    return _LibraryQuoter(block_provider, find_pool, ask)
+    return _LibraryQuoter(block_provider, find_pool, quote)
 
 
 def _open_v3_library(w3: Web3, block_provider: BlockProvider, venue: V3Contracts) -> _LibraryQuoter:
@@ -223,12 +226,12 @@ def _open_v3_library(w3: Web3, block_provider: BlockProvider, venue: V3Contracts
             ).call()
         )
 
-    def ask(leg: Leg, amount_in_raw: int) -> int:
+    def quote(leg: Leg, amount_in_raw: int) -> int:
         return int(
             library.get_price_input(leg.token_in, leg.token_out, amount_in_raw, fee=leg.fee_pips)
         )
 
-    return _LibraryQuoter(block_provider, find_pool, ask)
+    return _LibraryQuoter(block_provider, find_pool, quote)
 
 
 def _library(w3: Web3, version: int, factory: str | None = None, router: str | None = None) -> Any:
@@ -245,10 +248,10 @@ def _library(w3: Web3, version: int, factory: str | None = None, router: str | N
     )
 
 
-def without_foreign_errors(ask: Callable[[], T]) -> T:
-    """Run `ask`, and convert any failure to a NoSecondQuote without untrusted text (T17)."""
+def without_foreign_errors(query: Callable[[], T]) -> T:
+    """Run `query`, and convert any failure to a NoSecondQuote without untrusted text (T17)."""
     try:
-        return ask()
+        return query()
     except NoSecondQuote:
         raise
     except CallFailed as error:
@@ -264,15 +267,17 @@ def without_foreign_errors(ask: Callable[[], T]) -> T:
         ) from None
 
 
-def _view_abi(name: str, inputs: Sequence[Mapping[str, object]], words: int) -> dict[str, object]:
-    """Return the ABI of a view function that returns exactly `words` words."""
-    outputs = [{"name": "", "type": "uint256"}] * words
+def _view_abi(
+    name: str, inputs: Sequence[Mapping[str, object]], word_count: int
+) -> dict[str, object]:
+    """Return the ABI of a view function that returns exactly `word_count` words."""
+    outputs = [{"name": "", "type": "uint256"}] * word_count
     fields = {"type": "function", "name": name, "stateMutability": "view"}
     return {**fields, "inputs": inputs, "outputs": outputs}
 
 
 def _input_abis(*types: str) -> list[Mapping[str, object]]:
-    return [{"name": "", "type": kind} for kind in types]
+    return [{"name": "", "type": abi_type} for abi_type in types]
 
 
 _GET_PAIR_ABI = _view_abi("getPair", _input_abis("address", "address"), 1)
@@ -284,7 +289,7 @@ _QUOTE_ABI = _view_abi(
 )
 _AMOUNTS_OF_TWO = (32, 2)
 """Offset and length of getAmountsOut's list for a path of two tokens."""
-_OTHER_POOL = "the venue's factory has a different pool for this pair and fee"
+_OTHER_POOL_MESSAGE = "the venue's factory has a different pool for this pair and fee"
 
 
 _Call = tuple[str, Mapping[str, Any], tuple[object, ...]]
@@ -352,7 +357,7 @@ class ContractQuoter:
 
     def _require_pool(self, leg: Leg, pool: int) -> None:
         if pool != int(leg.pool, 16):
-            raise NoSecondQuote(_OTHER_POOL, code=ErrorCode.POOL)
+            raise NoSecondQuote(_OTHER_POOL_MESSAGE, code=ErrorCode.POOL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -376,7 +381,7 @@ class UnanimousQuoter:
         return next(iter(quotes.values()))
 
 
-CONTRACTS = "the venue's contracts"
+CONTRACT_QUOTER_NAME = "the venue's contracts"
 
 
 def build_quoter(
@@ -385,14 +390,14 @@ def build_quoter(
     """Return a quoter by the venues' contracts and, if installed, by uniswap-python, which has
     independent code for routing and decoding.
     """
-    quoters: list[tuple[str, Quoter]] = [(CONTRACTS, ContractQuoter(transport, venues))]
+    quoters: list[tuple[str, Quoter]] = [(CONTRACT_QUOTER_NAME, ContractQuoter(transport, venues))]
     if UniswapPythonQuoter.installed():
         quoters.append(("uniswap-python", UniswapPythonQuoter(transport, venues)))
     return UnanimousQuoter(tuple(quoters))
 
 
 @dataclass(frozen=True, slots=True)
-class GatheredEvidence:
+class EvidenceGatherer:
     """Implements ports.EvidenceSource.
 
     `read_switch` reads the kill switch as (paused, reason), after everything else; a failed read
@@ -433,8 +438,8 @@ class GatheredEvidence:
             return ()
         if self.quoter is None:
             return tuple(
-                SecondQuote(number, None, "no second source is configured")
-                for number in range(len(plan.legs))
+                SecondQuote(leg_index, None, "no second source is configured")
+                for leg_index in range(len(plan.legs))
             )
         return second_quotes(plan, step.snapshot.head.hash, self.quoter)
 

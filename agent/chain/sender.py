@@ -43,23 +43,25 @@ class NonceUsed(OperatorNeeded):
 
 
 class SendRefused(Refused):
-    """Raised if the node refused the transaction. The verdict's guard is `send.<why>`."""
+    """Raised if the node refused the transaction. The verdict's guard is `send.` and the kind of
+    the refusal.
+    """
 
 
 class NodeSender:
-    """Sender over one endpoint. With `submit`, a private endpoint, signed bytes are sent only
-    there. `data_fee` is the kind of data fee that receipts of the chain report.
+    """Sender over one endpoint. With `private_transport`, a private endpoint, signed bytes are sent
+    only there. `data_fee` is the kind of data fee that receipts of the chain report.
     """
 
     def __init__(
         self,
         transport: Transport,
-        submit: Transport | None = None,
+        private_transport: Transport | None = None,
         data_fee: DataFee = DataFee.PLAIN,
     ) -> None:
         self._transport = transport
         self._data_fee = data_fee
-        self._submit = transport if submit is None else submit
+        self._private_transport = transport if private_transport is None else private_transport
 
     def simulate(self, tx: UnsignedTx, sender: str, height: int | None = None) -> Simulation:
         """Simulate the exact transaction at the head, or after the block of `height`.
@@ -69,7 +71,7 @@ class NodeSender:
         cannot simulate.
         """
         request, block_tag = _request(tx, sender), _tag(height)
-        chain_id, block, answer, gas_answer, *fees = self._transport.batch(
+        chain_id, block, call_answer, gas_answer, *fee_answers = self._transport.batch(
             [
                 ("eth_chainId", []),
                 ("eth_getBlockByNumber", [block_tag, False]),
@@ -79,36 +81,40 @@ class NodeSender:
             ]
         )
         head = parse_head(
-            _result(block, "the head"),
-            parse_quantity(_result(chain_id, "the chain id"), "chain id"),
+            _require_answer(block, "the head"),
+            parse_quantity(_require_answer(chain_id, "the chain id"), "chain id"),
         )
-        if head.base_fee_wei is not None and tx.most_price_wei < head.base_fee_wei:
+        if head.base_fee_wei is not None and tx.max_gas_price_wei < head.base_fee_wei:
             return Simulation(
                 False,
-                f"its fee of {tx.most_price_wei} wei per gas is below the base fee of"
+                f"its fee of {tx.max_gas_price_wei} wei per gas is below the base fee of"
                 f" {head.base_fee_wei} wei",
                 0,
                 head,
             )
-        for outcome in (answer, gas_answer):
+        for outcome in (call_answer, gas_answer):
             if isinstance(outcome, RpcFault):
                 return Simulation(
-                    False, _failure_reason(outcome), 0, head, reverted=_is_by_contracts(outcome, tx)
+                    False,
+                    _failure_reason(outcome),
+                    0,
+                    head,
+                    reverted=_is_contract_failure(outcome, tx),
                 )
         if tx.data.startswith(hex_data(APPROVE)) and _is_not_true(
-            parse_bytes(answer, "the simulated call")
+            parse_bytes(call_answer, "the simulated call")
         ):
             refusal = "the token returned false, refusing the approval"
             return Simulation(False, refusal, 0, head, reverted=True)
         gas_units = parse_quantity(gas_answer, "the gas estimate")
         try:
-            quote = node_quote(self._transport.name, self._data_fee, fees)
+            quote = node_quote(self._transport.name, self._data_fee, fee_answers)
         except Retryable as error:  # no reason to keep a revocation or a cancel from being sent
             return Simulation(True, "", gas_units, head, data_fee_unread=error.message)
-        fee_wei = (
+        data_fee_wei = (
             0 if quote is None else quote.most_wei(max(tx.gas, gas_units), len(tx.data) // 2 - 1)
         )
-        return Simulation(True, "", gas_units, head, data_fee_wei=fee_wei)
+        return Simulation(True, "", gas_units, head, data_fee_wei=data_fee_wei)
 
     def send(self, signed: SignedTx) -> None:
         """Send the signed bytes to the node once. An already known transaction counts as success.
@@ -128,7 +134,7 @@ class NodeSender:
         """
         unknown_text = _outcome_unknown(signed.hash)
         try:
-            answer = self._submit.call("eth_sendRawTransaction", [hex_data(signed.raw)])
+            answer = self._private_transport.call("eth_sendRawTransaction", [hex_data(signed.raw)])
         except CallFailed as error:
             _raise_refusal(signed.hash, error.fault)
             return
@@ -170,8 +176,8 @@ class NodeSender:
                 ("eth_getTransactionCount", [owner, "pending"]),
             ]
         )
-        nonce_latest = parse_quantity(_result(latest_answer, "the nonce"), "nonce")
-        return nonce_latest, parse_quantity(_result(pending_answer, "the nonce"), "nonce")
+        nonce_latest = parse_quantity(_require_answer(latest_answer, "the nonce"), "nonce")
+        return nonce_latest, parse_quantity(_require_answer(pending_answer, "the nonce"), "nonce")
 
     def head(self, height: int | None = None) -> Head:
         """Return the header of the newest block, or of the block at `height`."""
@@ -179,8 +185,8 @@ class NodeSender:
             [("eth_chainId", []), ("eth_getBlockByNumber", [_tag(height), False])]
         )
         return parse_head(
-            _result(block, "the head"),
-            parse_quantity(_result(chain_id, "the chain id"), "chain id"),
+            _require_answer(block, "the head"),
+            parse_quantity(_require_answer(chain_id, "the chain id"), "chain id"),
         )
 
     def block_hash(self, number: int) -> str | None:
@@ -242,7 +248,7 @@ def _request(tx: UnsignedTx, sender: str) -> dict[str, str]:
     }
 
 
-def _result(answer: object, what: str) -> object:
+def _require_answer(answer: object, what: str) -> object:
     if isinstance(answer, RpcFault):
         raise Retryable(
             f"the endpoint cannot report {what}: {answer.message}", code=ErrorCode.ANSWER
@@ -252,7 +258,7 @@ def _result(answer: object, what: str) -> object:
 
 def _object_or_none(answer: object, what: str) -> Mapping[str, object] | None:
     """Return the answered object, None for null. Raises Retryable for an error or another type."""
-    result = _result(answer, what)
+    result = _require_answer(answer, what)
     if result is None or isinstance(result, Mapping):
         return result
     raise Retryable(f"the endpoint's answer for {what} is not an object", code=ErrorCode.ANSWER)
@@ -281,7 +287,7 @@ def _is_revert(fault: RpcFault) -> bool:
     )
 
 
-def _is_by_contracts(fault: RpcFault, tx: UnsignedTx) -> bool:
+def _is_contract_failure(fault: RpcFault, tx: UnsignedTx) -> bool:
     """Return whether contracts reverted or burned all the gas.
 
     "gas required exceeds" can also mean that the wallet cannot pay, but only if the request
@@ -315,15 +321,15 @@ class QuorumSender:
         self,
         endpoint_pool: EndpointPool,
         chain_id: int,
-        submit: Endpoint | None = None,
+        private_endpoint: Endpoint | None = None,
         public_fallback: bool = False,
     ) -> None:
-        """Set the endpoints. With `submit`, signed bytes are sent only there; with
-        `public_fallback`, also to the pool if `submit` fails.
+        """Set the endpoints. With `private_endpoint`, signed bytes are sent only there; with
+        `public_fallback`, also to the pool if `private_endpoint` fails.
         """
         self._endpoint_pool = endpoint_pool
         self._chain_id = chain_id
-        self._submit = submit
+        self._private_endpoint = private_endpoint
         self._public_fallback = public_fallback
 
     def simulate(self, tx: UnsignedTx, sender: str) -> Simulation:
@@ -335,7 +341,9 @@ class QuorumSender:
             lambda node, height: self._simulate_at(node, tx, sender, height),
             lambda simulation: simulation.head,
         )
-        return replace(self._verdict(poll.answers), height_disagreement=poll.height_disagreement)
+        return replace(
+            self._agreed_simulation(poll.answers), height_disagreement=poll.height_disagreement
+        )
 
     def _simulate_at(
         self, node: Transport, tx: UnsignedTx, sender: str, height: int | None
@@ -345,16 +353,16 @@ class QuorumSender:
         self._require_chain(simulation.head)
         return simulation
 
-    def _verdict(self, results: Sequence[tuple[Endpoint, Simulation]]) -> Simulation:
+    def _agreed_simulation(self, results: Sequence[tuple[Endpoint, Simulation]]) -> Simulation:
         quorum = quorum_size(
             len({endpoint.operator for endpoint, _ in results}), self._endpoint_pool.min_operators
         )
-        verdicts = operators_by_value(
+        operators_by_ok = operators_by_value(
             (endpoint.operator, result.ok) for endpoint, result in results
         )
         succeeding_operators, failing_operators = (
-            verdicts.get(True, set()),
-            verdicts.get(False, set()),
+            operators_by_ok.get(True, set()),
+            operators_by_ok.get(False, set()),
         )
         self._blame(
             results,
@@ -369,13 +377,13 @@ class QuorumSender:
             fee_by_operator: dict[str, int] = {}
             unread_reason = ""
             for endpoint, result in results:
-                if (name := endpoint.operator) in succeeding_operators:
-                    gas_by_operator[name] = max(gas_by_operator.get(name, 0), result.gas)
+                if (operator := endpoint.operator) in succeeding_operators:
+                    gas_by_operator[operator] = max(gas_by_operator.get(operator, 0), result.gas)
                     if result.data_fee_unread:
                         unread_reason = result.data_fee_unread
                     else:
-                        fee_by_operator[name] = max(
-                            fee_by_operator.get(name, 0), result.data_fee_wei
+                        fee_by_operator[operator] = max(
+                            fee_by_operator.get(operator, 0), result.data_fee_wei
                         )
             gas_units, head = lowest_sufficient(gas_by_operator, quorum), results[0][1].head
             if len(fee_by_operator) < quorum:
@@ -517,7 +525,7 @@ class QuorumSender:
             lambda endpoint: question(NodeSender(endpoint, data_fee=self._endpoint_pool.data_fee)),
             is_enough=lambda answers: len(operators_of(answers)) >= quorum and is_settled(answers),
         )
-        self._endpoint_pool.require(poll)
+        self._endpoint_pool.require_quorum(poll)
         return poll.answers
 
     def _agreed_status(self, answers: Mapping[Endpoint, TransactionStatus]) -> TransactionStatus:
@@ -541,8 +549,12 @@ class QuorumSender:
         """
         refusals: list[Refusal] = []
         failures: list[Retryable | OperatorNeeded] = []
-        targets = [EndpointPool([self._submit], 1)] if self._submit is not None else []
-        if self._submit is None or self._public_fallback:
+        targets = (
+            [EndpointPool([self._private_endpoint], 1)]
+            if self._private_endpoint is not None
+            else []
+        )
+        if self._private_endpoint is None or self._public_fallback:
             targets.append(self._endpoint_pool)
         for target in targets:
             poll = target.ask(

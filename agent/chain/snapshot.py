@@ -80,11 +80,11 @@ def read_past_prices(
     what = f"the prices of the {len(heights)} blocks before block {head.number}"
     pages = LensPages([question.item for question in snapshot_questions(narrow_scope)])
     provider = QuorumProvider(endpoint_pool, pages, what)
-    headers: list[RpcCall] = [
+    header_calls: list[RpcCall] = [
         (BLOCK_METHOD, [hex(height), False]) for height in (head.number, *heights)
     ]
     newest_head, *past_heads = [
-        parse_head(block, head.chain_id) for block in read_batch(provider, headers)
+        parse_head(block, head.chain_id) for block in read_batch(provider, header_calls)
     ]
     if newest_head.hash != head.hash:
         raise Retryable(
@@ -138,7 +138,7 @@ class _BlockReading:
     answers: Sequence[LensAnswer]
     implementations: tuple[ProxyImplementation, ...]
     agreement: QuorumAgreement
-    agreeing: dict[Endpoint, _HeadAnswer]
+    agreeing_heads: dict[Endpoint, _HeadAnswer]
     failures: Mapping[Endpoint, TrimtabError]
 
 
@@ -147,7 +147,7 @@ class ChainReader:
 
     def __init__(
         self,
-        lines: Sequence[Transport] | EndpointPool,
+        transports: Sequence[Transport] | EndpointPool,
         chain_id: int,
         scope: SnapshotScope,
         clock: Clock,
@@ -157,7 +157,9 @@ class ChainReader:
         configs that name a single operator allow 1.
         """
         endpoint_pool = (
-            lines if isinstance(lines, EndpointPool) else EndpointPool(lines, min_operators)
+            transports
+            if isinstance(transports, EndpointPool)
+            else EndpointPool(transports, min_operators)
         )
         self._endpoint_pool = endpoint_pool
         self._chain_id = chain_id
@@ -182,7 +184,10 @@ class ChainReader:
         head = _newest_head(first_answers.answers, self._min_operators)
         if message := height_disagreement(
             self._endpoint_pool,
-            {line: first.head.number for line, first in first_answers.answers.items()},
+            {
+                endpoint: head_answer.head.number
+                for endpoint, head_answer in first_answers.answers.items()
+            },
             head.number,
             head.timestamp_s,
         ):
@@ -208,9 +213,11 @@ class ChainReader:
         requests_before = self._endpoint_pool.requests
         refs = [ref for ref in self.scope.pools if ref.kind is PoolKind.V3 and ref.address in pools]
         answers = self._read_items([deep_pool_item(ref) for ref in refs], snapshot.head)
-        answer_of = {ref.address: answer for ref, answer in zip(refs, answers, strict=True)}
+        answer_by_pool = {ref.address: answer for ref, answer in zip(refs, answers, strict=True)}
         deeper_pools = tuple(
-            with_deeper_ticks(pool, answer_of[pool.address]) if pool.address in answer_of else pool
+            with_deeper_ticks(pool, answer_by_pool[pool.address])
+            if pool.address in answer_by_pool
+            else pool
             for pool in snapshot.pools
         )
         return replace(
@@ -225,17 +232,18 @@ class ChainReader:
         """
         quorum = quorum_size(len(operators_of(self._endpoint_pool.endpoints)), self._min_operators)
         poll = self._endpoint_pool.ask(
-            lambda line: self._first_answer(line, owner),
+            lambda endpoint: self._first_answer(endpoint, owner),
             is_enough=lambda answers: len(operators_of(answers)) >= quorum,
         )
-        wrong_chain = [
+        wrong_chain_failures = [
             failure for failure in poll.failures.values() if isinstance(failure, WrongChain)
         ]
-        if wrong_chain and (
-            len(wrong_chain) >= len(poll.answers) or len(poll.operators) < self._min_operators
+        if wrong_chain_failures and (
+            len(wrong_chain_failures) >= len(poll.answers)
+            or len(poll.operators) < self._min_operators
         ):
-            raise wrong_chain[0]
-        self._endpoint_pool.require(poll)
+            raise wrong_chain_failures[0]
+        self._endpoint_pool.require_quorum(poll)
         return poll
 
     def _read_block(
@@ -244,18 +252,20 @@ class ChainReader:
         """Send the second request, at the head's hash, and a third for items that did not fit."""
         questions = snapshot_questions(scope)
         pages = LensPages([question.item for question in questions])
-        names = ["wallet's nonce", "wallet's native balance"]
-        names += [question.name for question in questions] + tokens.proxy_call_names(scope.proxies)
+        item_names = ["wallet's nonce", "wallet's native balance"]
+        item_names += [question.name for question in questions] + tokens.proxy_call_names(
+            scope.proxies
+        )
         endpoints_with_block, failures = [], dict(first_answers.failures)
-        for line, first in first_answers.answers.items():
-            if (lag := head.number - first.head.number) <= 0:
-                endpoints_with_block.append(line)
+        for endpoint, head_answer in first_answers.answers.items():
+            if (lag := head.number - head_answer.head.number) <= 0:
+                endpoints_with_block.append(endpoint)
             elif lag > self._endpoint_pool.max_lag_blocks:
-                failures[line] = Retryable(
-                    f"{line.name} is {lag} blocks behind block {head.number}"
+                failures[endpoint] = Retryable(
+                    f"{endpoint.name} is {lag} blocks behind block {head.number}"
                 )
         provider = SnapshotProvider(
-            self._endpoint_pool, pages, head, endpoints_with_block, failures, names
+            self._endpoint_pool, pages, head, endpoints_with_block, failures, item_names
         )
         block_ref = at_hash(head.hash)
         block, nonce_answer, native_answer, *page_answers = read_batch(
@@ -271,14 +281,14 @@ class ChainReader:
         page_count = len(pages.pages)
         return _BlockReading(
             parse_head(block, self._chain_id),
-            parse_quantity(nonce_answer, names[0]),
-            parse_quantity(native_answer, names[1]),
+            parse_quantity(nonce_answer, item_names[0]),
+            parse_quantity(native_answer, item_names[1]),
             pages.decode(page_answers[:page_count]),
             tokens.proxy_implementations(
                 scope.proxies, tokens.proxy_answers(page_answers[page_count:])
             ),
             provider.agreement,
-            {line: first_answers.answers[line] for line in provider.agreeing},
+            {endpoint: first_answers.answers[endpoint] for endpoint in provider.agreeing_endpoints},
             provider.failures,
         )
 
@@ -312,24 +322,26 @@ class ChainReader:
         header; None without a quorum, or if the block is the same.
         """
         near_endpoints = [
-            line
-            for line, first in first_answers.items()
-            if first.head.number >= head.number - self._endpoint_pool.max_lag_blocks
+            endpoint
+            for endpoint, head_answer in first_answers.items()
+            if head_answer.head.number >= head.number - self._endpoint_pool.max_lag_blocks
         ]
         if len(operators_of(near_endpoints)) <= quorum_size(
             len(operators_of(first_answers)), self._min_operators
         ):
             return None
-        height = min(first_answers[line].head.number for line in near_endpoints)
-        poll = self._endpoint_pool.ask(lambda line: read_head(line, height), among=near_endpoints)
-        votes = [(line.operator, answer) for line, answer in poll.answers.items()]
+        height = min(first_answers[endpoint].head.number for endpoint in near_endpoints)
+        poll = self._endpoint_pool.ask(
+            lambda endpoint: read_head(endpoint, height), among=near_endpoints
+        )
+        votes = [(endpoint.operator, answer) for endpoint, answer in poll.answers.items()]
         try:
             older_head = confirmed_value(votes, self._min_operators, f"block {height}")
         except NoQuorum:
             return None
         return None if older_head == head else older_head
 
-    def _first_answer(self, line: Transport, owner: str) -> _HeadAnswer:
+    def _first_answer(self, transport: Transport, owner: str) -> _HeadAnswer:
         """Send the first request. The priority fee may be missing, as on legacy chains."""
         calls: list[RpcCall] = [
             ("eth_chainId", []),
@@ -338,15 +350,15 @@ class ChainReader:
             ("eth_gasPrice", []),
             ("eth_maxPriorityFeePerGas", []),
         ]
-        *answers, priority_answer = line.batch(calls)
+        *answers, priority_answer = transport.batch(calls)
         named_calls = zip(calls, answers, strict=False)
         chain_answer, block, *nonce_and_price = [
-            require_result(line.name, call[0], answer) for call, answer in named_calls
+            require_result(transport.name, call[0], answer) for call, answer in named_calls
         ]
         chain_id = parse_quantity(chain_answer, "chain id")
         if chain_id != self._chain_id:
             raise WrongChain(
-                f"{line.name} is on chain {chain_id}, chain.chain_id is {self._chain_id}",
+                f"{transport.name} is on chain {chain_id}, chain.chain_id is {self._chain_id}",
                 "fix chain.chain_id or the endpoint's url",
                 code=ErrorCode.CHAIN,
             )
@@ -366,12 +378,14 @@ class ChainReader:
         # The code of new proxy implementations is read from the next snapshot on.
         known_addresses = (*scope.code, tokens.UNREAD_ADDRESS)
         if new_addresses := [
-            i.address for i in reading.implementations if i.address not in known_addresses
+            implementation.address
+            for implementation in reading.implementations
+            if implementation.address not in known_addresses
         ]:
             self.scope = replace(self.scope, code=(*self.scope.code, *new_addresses))
         failed_items = tuple(
-            QuarantinedItem("endpoint", line.operator, failure.message)
-            for line, failure in reading.failures.items()
+            QuarantinedItem("endpoint", endpoint.operator, failure.message)
+            for endpoint, failure in reading.failures.items()
         )
         differing_items = tuple(
             QuarantinedItem("endpoint", operator, f"differs in {what}")
@@ -379,9 +393,11 @@ class ChainReader:
         )
         # Mempools and suggested fees differ, so the majority decides. With two operators, the
         # cautious value is used: more pending transactions and lower fees.
-        agreeing = reading.agreeing
-        quorum = quorum_size(len(operators_of(agreeing)), self._min_operators)
-        pending_nonces = _by_operator(agreeing, lambda first: first.nonce_pending, max)
+        agreeing_heads = reading.agreeing_heads
+        quorum = quorum_size(len(operators_of(agreeing_heads)), self._min_operators)
+        pending_nonces = _by_operator(
+            agreeing_heads, lambda head_answer: head_answer.nonce_pending, max
+        )
         return Snapshot(
             head=reading.head,
             now_s=now_s,
@@ -390,10 +406,12 @@ class ChainReader:
             nonce_latest=reading.nonce,
             nonce_pending=max(reading.nonce, lowest_sufficient(pending_nonces, quorum)),
             priority_fee_wei=highest_confirmed(
-                _by_operator(agreeing, lambda first: first.priority_fee_wei, min), quorum
+                _by_operator(agreeing_heads, lambda head_answer: head_answer.priority_fee_wei, min),
+                quorum,
             ),
             gas_price_wei=highest_confirmed(
-                _by_operator(agreeing, lambda first: first.gas_price_wei, min), quorum
+                _by_operator(agreeing_heads, lambda head_answer: head_answer.gas_price_wei, min),
+                quorum,
             ),
             holdings=parts.holdings,
             allowances=parts.allowances,
@@ -416,25 +434,26 @@ def _newest_head(first_answers: Mapping[Endpoint, _HeadAnswer], min_operators: i
     most frequent.
     """
     height = common_height(
-        {line: first.head.number for line, first in first_answers.items()}, min_operators
+        {endpoint: head_answer.head.number for endpoint, head_answer in first_answers.items()},
+        min_operators,
     )
     operators_of_head = operators_by_value(
-        (line.operator, first.head)
-        for line, first in first_answers.items()
-        if first.head.number == height
+        (endpoint.operator, head_answer.head)
+        for endpoint, head_answer in first_answers.items()
+        if head_answer.head.number == height
     )
     return max(operators_of_head, key=lambda head: len(operators_of_head[head]))
 
 
 def _by_operator(
     first_answers: Mapping[Endpoint, _HeadAnswer],
-    field: Callable[[_HeadAnswer], int],
+    field_of: Callable[[_HeadAnswer], int],
     pick: Callable[[int, int], int],
 ) -> dict[str, int]:
     values: dict[str, int] = {}
-    for line, first in first_answers.items():
-        value = field(first)
-        values[line.operator] = pick(values.get(line.operator, value), value)
+    for endpoint, head_answer in first_answers.items():
+        value = field_of(head_answer)
+        values[endpoint.operator] = pick(values.get(endpoint.operator, value), value)
     return values
 
 

@@ -28,7 +28,7 @@ from agent.planning.gas import V3_VENUE
 from agent.signing.calldata import APPROVE, address_from_word
 from agent.units import NATIVE, Token, safe_label
 
-MOST_DECIMALS = 36
+MAX_DECIMALS = 36
 _SYMBOL_BYTES = 128
 
 
@@ -58,10 +58,10 @@ def _token(address: str, decimals_answer: LensAnswer, symbol_answer: LensAnswer)
         raise ConfigError(
             f"token {address}: {decimals.why} (decimals)", "check the address and the chain id"
         )
-    if decimals > MOST_DECIMALS:
+    if decimals > MAX_DECIMALS:
         raise ConfigError(
             f"token {address}: {decimals} decimals",
-            f"tokens with more than {MOST_DECIMALS} are not supported",
+            f"tokens with more than {MAX_DECIMALS} are not supported",
         )
     return Token(address, safe_label(symbol_text(symbol_answer), address), decimals)
 
@@ -113,19 +113,19 @@ class ProxyRef:
             )
 
 
-def find_proxies(line: Transport, tokens: Sequence[str]) -> tuple[ProxyRef, ...]:
+def find_proxies(transport: Transport, tokens: Sequence[str]) -> tuple[ProxyRef, ...]:
     """Return the proxies among `tokens`, in two requests.
 
     Raises CallFailed if a node does not serve storage.
     """
     slots = [(token, slot) for token in tokens for slot in (*IMPLEMENTATION_SLOTS, BEACON_SLOT)]
-    slot_answers = line.batch(
+    slot_answers = transport.batch(
         [("eth_getStorageAt", [token, slot, "latest"]) for token, slot in slots]
     )
     filled_slots: dict[str, tuple[str, str]] = {}
     for (token, slot), answer in zip(slots, slot_answers, strict=True):
         value = parse_quantity(
-            require_result(line.name, "eth_getStorageAt", answer), "a storage slot"
+            require_result(transport.name, "eth_getStorageAt", answer), "a storage slot"
         )
         if value and token not in filled_slots:
             filled_slots[token] = (slot, address_from_word(value & (1 << 160) - 1))
@@ -135,7 +135,7 @@ def find_proxies(line: Transport, tokens: Sequence[str]) -> tuple[ProxyRef, ...]
         else token
         for token in tokens
     ]
-    answers = query_lens(line, [CallItem(address, IMPLEMENTATION) for address in implementers])
+    answers = query_lens(transport, [CallItem(address, IMPLEMENTATION) for address in implementers])
     proxies = []
     for token, implementer, answer in zip(tokens, implementers, answers, strict=True):
         slot, implementation = filled_slots.get(token, ("", ""))
@@ -197,7 +197,7 @@ The agent never approves it; earlier users of the wallet may have.
 
 
 def read_allowances(
-    line: Transport, owner: str, pairs: Sequence[tuple[str, str]]
+    transport: Transport, owner: str, pairs: Sequence[tuple[str, str]]
 ) -> tuple[int | None, ...]:
     """Return base units of `owner` that each (token, spender) may transfer; None if the token does
     not answer. Raises Retryable.
@@ -206,7 +206,7 @@ def read_allowances(
         CallItem(token, ALLOWANCE + address_word(owner) + address_word(spender))
         for token, spender in pairs
     ]
-    allowances = (answer_uint(answer) for answer in query_lens(line, call_items))
+    allowances = (answer_uint(answer) for answer in query_lens(transport, call_items))
     return tuple(
         None if isinstance(allowance, CallStatus) else allowance for allowance in allowances
     )
@@ -275,7 +275,7 @@ class TokenMove:
     spender: str | None = None
 
     @property
-    def kind(self) -> int:
+    def pool_flags(self) -> int:
         """Flags for TokenScreen: bit 0 if the token is token1, bit 1 if the pool is V3."""
         return (self.token == self.pool.token1) + 2 * isinstance(self.pool, V3Pool)
 

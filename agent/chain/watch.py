@@ -85,7 +85,7 @@ def read_feed(
     """Return the latest round, or the items that could not be read."""
     names = [name for name, _ in feed_questions(feed)]
     decimals, latest_round = answer_uint(answers[0], 8), _latest_round(answers[1])
-    items = [
+    named_answers = [
         (names[0], decimals),
         (names[1], latest_round),
         *((name, value) for name, value in zip(names[2:], answers[2:], strict=True)),
@@ -93,7 +93,7 @@ def read_feed(
     # A feed may lack bounds, but an item that ran out of gas was not read.
     unread_items = [
         (name, value)
-        for index, (name, value) in enumerate(items)
+        for index, (name, value) in enumerate(named_answers)
         if isinstance(value, CallStatus) and (index < 2 or value is CallStatus.UNREAD)
     ]
     if isinstance(decimals, CallStatus) or isinstance(latest_round, CallStatus) or unread_items:
@@ -102,7 +102,7 @@ def read_feed(
             for name, value in unread_items
             if isinstance(value, CallStatus)
         )
-    round_id, answer, started_s, updated_s, answered_in = latest_round
+    round_id, answer, started_s, updated_s, answered_in_round = latest_round
     return (
         FeedRound(
             feed,
@@ -111,7 +111,7 @@ def read_feed(
             answer,
             started_s,
             updated_s,
-            answered_in,
+            answered_in_round,
             _answer_bound(answers[2]),
             _answer_bound(answers[3]),
         ),
@@ -124,10 +124,10 @@ def _latest_round(answer: LensAnswer) -> tuple[int, int, int, int, int] | CallSt
     words = answer_words(answer, 5)
     if isinstance(words, CallStatus):
         return words
-    round_id, price, started_s, updated_s, answered_in = words
-    if round_id >> 80 or answered_in >> 80 or started_s >> 64 or updated_s >> 64:
+    round_id, price, started_s, updated_s, answered_in_round = words
+    if round_id >> 80 or answered_in_round >> 80 or started_s >> 64 or updated_s >> 64:
         return CallStatus.MALFORMED
-    return round_id, to_signed(price), started_s, updated_s, answered_in
+    return round_id, to_signed(price), started_s, updated_s, answered_in_round
 
 
 def _answer_bound(answer: LensAnswer) -> int | None:
@@ -136,11 +136,11 @@ def _answer_bound(answer: LensAnswer) -> int | None:
     return None if isinstance(words, CallStatus) else to_signed(words[0])
 
 
-MOST_TICKS_PER_POOL = 256
+MAX_TICKS_PER_POOL = 256
 """Initialised ticks read per pool, half on each side. Beyond them the known window ends earlier
 (T9, T10).
 """
-LEAST_WINDOW_BPS = 200
+MIN_WINDOW_BPS = 200
 """Minimum read window. The depth of V3 pools counts liquidity within this distance (DEPTH_BPS of
 agent/amm/v3/pool.py).
 """
@@ -280,11 +280,11 @@ def snapshot_questions(scope: SnapshotScope) -> list[LensQuestion]:
             questions.append(
                 LensQuestion(f"allowance of {token.label} to {spender}", token.address, item)
             )
-    tick_window = window_ticks(max(scope.impact_bps, LEAST_WINDOW_BPS))
+    tick_window = window_ticks(max(scope.impact_bps, MIN_WINDOW_BPS))
     for pool in scope.pools:
         pool_item: LensItem = CallItem(pool.address, GET_RESERVES, 96, _POOL_GAS, likely_gas=12_000)
         if pool.kind is not PoolKind.V2:
-            ticks, twap_s = MOST_TICKS_PER_POOL, scope.twap_window_s
+            ticks, twap_s = MAX_TICKS_PER_POOL, scope.twap_window_s
             pool_item = V3Item(pool.address, pool.tick_spacing, tick_window, ticks, twap_s)
         questions.append(LensQuestion(f"pool of {pool.venue}", pool.address, pool_item))
     for feed in scope.feeds:
@@ -293,16 +293,16 @@ def snapshot_questions(scope: SnapshotScope) -> list[LensQuestion]:
     for ref in scope.positions:
         position = ref.confirmed
         questions += [
-            LensQuestion(f"{position.name}: {question.what}", position.contract, question.item)
+            LensQuestion(f"{position.name}: {question.name}", position.contract, question.item)
             for question in positions.position_questions(ref, scope.owner)
         ]
     questions += [
         LensQuestion(
-            f"allowance of {what} to {spender}",
+            f"allowance of {description} to {spender}",
             token,
             CallItem(token, allowance_call(scope.owner, spender)),
         )
-        for what, token, spender in _single_allowances(scope)
+        for description, token, spender in _other_allowances(scope)
     ]
     questions += [
         LensQuestion("storage of a pool", pool.address, item)
@@ -323,7 +323,7 @@ def layer_questions(scope: SnapshotScope) -> list[LensQuestion]:
     return [question for layer in scope.layers for question in layer.questions()]
 
 
-def _single_allowances(scope: SnapshotScope) -> list[tuple[str, str, str]]:
+def _other_allowances(scope: SnapshotScope) -> list[tuple[str, str, str]]:
     """Return (description, token, spender) of every V2 position's LP tokens, and of what the layers
     need.
     """
@@ -406,14 +406,14 @@ def snapshot_parts(scope: SnapshotScope, answers: Sequence[LensAnswer]) -> Snaps
     """Return the typed parts of the snapshot. Unread items are listed in `quarantined` only."""
     questions = snapshot_questions(scope)
     quarantined: list[QuarantinedItem] = []
-    remaining = iter(zip(questions, answers, strict=True))
+    remaining_answers = iter(zip(questions, answers, strict=True))
 
     def next_uint(bits: int = 256) -> int | None:
-        question, answer = next(remaining)
-        number = answer_uint(answer, bits)
-        if not isinstance(number, CallStatus):
-            return number
-        quarantine(question, number)
+        question, answer = next(remaining_answers)
+        value = answer_uint(answer, bits)
+        if not isinstance(value, CallStatus):
+            return value
+        quarantine(question, value)
         return None
 
     def quarantine(question: LensQuestion, status: CallStatus) -> None:
@@ -429,37 +429,39 @@ def snapshot_parts(scope: SnapshotScope, answers: Sequence[LensAnswer]) -> Snaps
         elif balance is not None and decimals is not None:
             holdings.append(Holding(token.address, balance))
         for spender in scope.spenders:
-            raw = next_uint()
-            if raw is not None:
-                allowances.append(Allowance(token.address, spender, raw))
+            allowance_raw = next_uint()
+            if allowance_raw is not None:
+                allowances.append(Allowance(token.address, spender, allowance_raw))
     pools: list[V2Pool | V3Pool] = []
     for pool in scope.pools:
-        question, answer = next(remaining)
-        state = (
+        question, answer = next(remaining_answers)
+        read_pool = (
             _v2_pool(pool, answer)
             if pool.kind is PoolKind.V2
             else _v3_pool(pool, answer, scope.twap_window_s)
         )
-        if isinstance(state, CallStatus):
-            quarantine(question, state)
+        if isinstance(read_pool, CallStatus):
+            quarantine(question, read_pool)
         else:
-            pools.append(state)
+            pools.append(read_pool)
     feeds: list[FeedRound] = []
     for feed in scope.feeds:
-        latest, unread_items = read_feed(feed, [next(remaining)[1] for _ in range(ITEMS_PER_FEED)])
-        feeds += [] if latest is None else [latest]
+        latest_round, unread_items = read_feed(
+            feed, [next(remaining_answers)[1] for _ in range(ITEMS_PER_FEED)]
+        )
+        feeds += [] if latest_round is None else [latest_round]
         quarantined += unread_items
-    codes: list[CodeHash] = []
+    code_hashes: list[CodeHash] = []
     for address in scope.code:
-        question, answer = next(remaining)
+        question, answer = next(remaining_answers)
         if isinstance(answer, bytes):
-            codes.append(CodeHash(address, "0x" + answer.hex()))
+            code_hashes.append(CodeHash(address, "0x" + answer.hex()))
         else:
             quarantine(question, answer if isinstance(answer, CallStatus) else CallStatus.MALFORMED)
     lp_positions: list[LpPosition] = []
     for ref in scope.positions:
         position_answers = [
-            next(remaining)[1] for _ in positions.position_questions(ref, scope.owner)
+            next(remaining_answers)[1] for _ in positions.position_questions(ref, scope.owner)
         ]
         position = positions.read_position(ref, scope.owner, position_answers)
         if isinstance(position, str):
@@ -468,32 +470,36 @@ def snapshot_parts(scope: SnapshotScope, answers: Sequence[LensAnswer]) -> Snaps
             )
         else:
             lp_positions.append(position)
-    for _, token_address, spender in _single_allowances(scope):
-        raw = next_uint()
-        if raw is not None:
-            allowances.append(Allowance(token_address, spender, raw))
+    for _, token_address, spender in _other_allowances(scope):
+        allowance_raw = next_uint()
+        if allowance_raw is not None:
+            allowances.append(Allowance(token_address, spender, allowance_raw))
     unwritten_by_pool = {
-        pool.address: _are_unwritten(pool, [next(remaining)[1] for _ in _first_trade_items(pool)])
+        pool.address: _are_unwritten(
+            pool, [next(remaining_answers)[1] for _ in _first_trade_items(pool)]
+        )
         for pool in scope.pools
     }
-    pools = [replace(state, unwritten=unwritten_by_pool[state.address]) for state in pools]
-    read_supplies = [(token, answer_uint(next(remaining)[1])) for token in scope.supplies]
+    pools = [
+        replace(read_pool, unwritten=unwritten_by_pool[read_pool.address]) for read_pool in pools
+    ]
+    supply_answers = [(token, answer_uint(next(remaining_answers)[1])) for token in scope.supplies]
     supplies = tuple(
-        TokenSupply(token, raw) for token, raw in read_supplies if not isinstance(raw, CallStatus)
+        TokenSupply(token, raw) for token, raw in supply_answers if not isinstance(raw, CallStatus)
     )
     data_fee = _data_fee(
-        scope, [next(remaining)[1] for _ in fee_items(scope.data_fee)], quarantined
+        scope, [next(remaining_answers)[1] for _ in fee_items(scope.data_fee)], quarantined
     )
     layers: tuple[LayerReading, ...] = ()
     for layer in scope.layers:
-        reading, unknown_items = layer.read([next(remaining)[1] for _ in layer.questions()])
+        reading, unknown_items = layer.read([next(remaining_answers)[1] for _ in layer.questions()])
         layers, quarantined = (*layers, reading), [*quarantined, *unknown_items]
     return SnapshotParts(
         tuple(holdings),
         tuple(allowances),
         tuple(pools),
         tuple(feeds),
-        tuple(codes),
+        tuple(code_hashes),
         tuple(lp_positions),
         tuple(quarantined),
         supplies,

@@ -14,7 +14,7 @@ from agent.cli.display.futures_tables import show_book
 from agent.cli.display.terminal import Document, emit, err, interruptible, out, say
 from agent.cli.options import AsJson, Heading, command
 from agent.cli.whatif import (
-    FUTURES,
+    FUTURES_PANEL,
     FuturesBand,
     FuturesTarget,
     MaxLeverage,
@@ -27,15 +27,15 @@ if TYPE_CHECKING:
     from rich.status import Status
 
 
-NO_GAS = "0 wei"
-FIGURES = (
+NO_GAS_PRICE = "0 wei"
+FIGURE_KEYS = (
     ("CAGR", "cagr"),
     ("annual volatility", "volatility"),
     ("Sharpe ratio", "sharpe"),
     ("maximum drawdown", "max_drawdown"),
 )
 Target = Annotated[str, typer.Option("--target", help="Targets in percent: BTC=50,ETH=30,USD=20.")]
-Cost = Annotated[str, typer.Option("--cost", help="Pool fee, as a share of the amount swapped.")]
+PoolFee = Annotated[str, typer.Option("--cost", help="Pool fee, as a share of the amount swapped.")]
 Depth = Annotated[
     str, typer.Option("--depth", help="Depth of each pool on each side, in the numeraire.")
 ]
@@ -56,7 +56,7 @@ Latency = Annotated[
 Numeraire = Annotated[
     str, typer.Option("--numeraire", help="Unit of account; the asset without prices in the file.")
 ]
-TryConfig = Annotated[
+SimulatedConfig = Annotated[
     Path | None,
     typer.Option("--config", "-c", help="The config to simulate, in place of --target."),
 ]
@@ -80,14 +80,14 @@ Keep = Annotated[
 Names = Annotated[str, typer.Option("--as", help="Map a symbol of the file to an asset: BTC=WBTC.")]
 Sample = Annotated[bool, typer.Option("--sample", help="The bundled prices of 2021.")]
 TargetLeverage = Annotated[
-    str, typer.Option("--leverage", help="Target leverage: 2x.", rich_help_panel=FUTURES)
+    str, typer.Option("--leverage", help="Target leverage: 2x.", rich_help_panel=FUTURES_PANEL)
 ]
 StartMargin = Annotated[
     str,
     typer.Option(
         "--margin",
         help="Initial collateral of the futures book; default: --value.",
-        rich_help_panel=FUTURES,
+        rich_help_panel=FUTURES_PANEL,
     ),
 ]
 Reserve = Annotated[
@@ -95,12 +95,12 @@ Reserve = Annotated[
     typer.Option(
         "--reserve",
         help="Collateral in the wallet, deposited before positions are reduced.",
-        rich_help_panel=FUTURES,
+        rich_help_panel=FUTURES_PANEL,
     ),
 ]
 ContractSize = Annotated[
     str,
-    typer.Option("--lot", help="Smallest contract size: BTC=0.001.", rich_help_panel=FUTURES),
+    typer.Option("--lot", help="Smallest contract size: BTC=0.001.", rich_help_panel=FUTURES_PANEL),
 ]
 PerpVenue = Annotated[
     str,
@@ -110,7 +110,7 @@ PerpVenue = Annotated[
             "The simulated venue: fee=10bps,slippage=10bps,penalty=2.5%,bound=5%; bound is an"
             " order's distance from the index."
         ),
-        rich_help_panel=FUTURES,
+        rich_help_panel=FUTURES_PANEL,
     ),
 ]
 MIN_SHOWN = 0.00005
@@ -133,7 +133,7 @@ def backtest(
             "--sample", help="The bundled prices of 2021; with --native also its gas prices."
         ),
     ] = False,
-    config: TryConfig = None,
+    config: SimulatedConfig = None,
     target: Target = "",
     band: Annotated[
         str,
@@ -143,22 +143,22 @@ def backtest(
     ] = "",
     every: Every = "",
     destination: Destination = "target",
-    cost: Cost = "10bps",
+    pool_fee: PoolFee = "10bps",
     depth: Depth = "1000000000",
     pool: Pool = "v2",
     value: Value = "10000",
-    gas: Annotated[str, typer.Option("--gas", help="Gas price, such as 20 gwei.")] = NO_GAS,
+    gas: Annotated[str, typer.Option("--gas", help="Gas price, such as 20 gwei.")] = NO_GAS_PRICE,
     gas_prices: GasPrices = None,
     native: Native = "",
     flow: Annotated[
         list[str] | None,
         typer.Option("--flow", help="A deposit or withdrawal: 2021-03-01=+1000; repeatable."),
     ] = None,
-    flows_in: Annotated[
+    flow_form: Annotated[
         str,
         typer.Option("--flows-in", help="Transfer the numeraire, or all assets pro-rata."),
     ] = "numeraire",
-    gone: Annotated[
+    when_prices_end: Annotated[
         str,
         typer.Option("--gone", help="If an asset's prices end: halt, or leave it and continue."),
     ] = "halt",
@@ -210,10 +210,10 @@ def backtest(
 
     pages = report_paths("backtest", html, config, keep)
     file = api.prices_file(prices, sample)
-    if sample and native and gas_prices is None and gas == NO_GAS:
-        gas_prices = api.sample()[1]
+    if sample and native and gas_prices is None and gas == NO_GAS_PRICE:
+        gas_prices = api.sample_files()[1]
     market = api.MarketOptions(
-        cost,
+        pool_fee,
         depth,
         value,
         pool,
@@ -222,8 +222,8 @@ def backtest(
         seed,
         gas_prices=gas_prices,
         flows=tuple(flow or ()),
-        flows_in=flows_in,
-        gone=gone,
+        flow_form=flow_form,
+        when_prices_end=when_prices_end,
         pool_states=tuple(pool_state or ()),
     )
     with progress_display("reading prices", as_json) as status:
@@ -259,7 +259,7 @@ def backtest(
                 funding=funding,
                 progress=progress,
             )
-            result, book_result = futures_backtest.portfolio, futures_backtest.result
+            result, book_result = futures_backtest.portfolio_result, futures_backtest.result
             if result is not None:
                 document = api.backtest_document(result)
             document["futures"] = api.futures_backtest_document(futures_backtest)
@@ -269,7 +269,7 @@ def backtest(
     for page in pages:
         written_paths = [str(path) for path in api.write_report(result, page, book_result)]
         document["report"] = document.get("report", []) + written_paths
-    emit(document, as_json, lambda: _show(document))
+    emit(document, as_json, lambda: _show_backtest(document))
 
 
 def report_paths(kind: str, html: Path | None, config: Path | None, keep: bool) -> list[Path]:
@@ -294,28 +294,28 @@ def progress_display(text: str, as_json: bool) -> AbstractContextManager[Status 
 
 
 def format_premium(premium: Document, twr: float, hold_twr: float) -> str:
-    """Format the log return against holding and its parts; the remainder is gas and external
+    """Format the log return against holding and its parts; the remainder is gas money and external
     transfers.
     """
     parts = {name: f"{100 * float(number):+.3f}%" for name, number in premium.items()}
     advantage = float(premium["advantage"])
-    excess, outside_text = advantage, ""
+    excess, remainder_text = advantage, ""
     if min(twr, hold_twr) > -1:
         excess = math.log((1 + twr) / (1 + hold_twr))
-    outside = excess - advantage
-    if abs(outside) >= MIN_SHOWN:
-        outside_text = f", and {100 * outside:+.3f}% from gas money and external transfers"
+    remainder = excess - advantage
+    if abs(remainder) >= MIN_SHOWN:
+        remainder_text = f", and {100 * remainder:+.3f}% from gas money and external transfers"
     else:
         excess = advantage
     return (
         f"log return against holding {100 * excess:+.3f}%:"
         f" {parts['excess_growth']} from rebalancing itself, {parts['off_target']} from weights off"
         f" target, less {parts['dispersion']} that holding gains from growing winners, less"
-        f" {parts['costs']} of costs{outside_text}"
+        f" {parts['costs']} of costs{remainder_text}"
     )
 
 
-def _show(document: Document) -> None:
+def _show_backtest(document: Document) -> None:
     if "final_value" in document:
         _show_spot(document)
     if "futures" in document:
@@ -369,7 +369,7 @@ def show_provenance(document: Document) -> None:
 
 def _show_figures(document: Document) -> None:
     """Print the table of values, figures, costs and the owner's transfers."""
-    from agent.cli.display.tables import figure, money, table
+    from agent.cli.display.tables import figure_text, money, table
 
     figures = document["figures"]
     figure_table = table(
@@ -383,13 +383,15 @@ def _show_figures(document: Document) -> None:
     figure_table.add_row(
         "final value", money(document["final_value"]), money(document["hold_value"])
     )
-    for name, key in FIGURES:
-        figure_table.add_row(name, *(figure(key, side[key]) for side in figures.values()))
+    for name, key in FIGURE_KEYS:
+        figure_table.add_row(
+            name, *(figure_text(key, variant[key]) for variant in figures.values())
+        )
     for kind in ("fees", "impact", "gas"):
-        cost = money(document["costs"][kind])
+        cost_text = money(document["costs"][kind])
         if kind == "gas" and not document["gas_counted"]:
-            cost = "not counted"
-        figure_table.add_row(f"cost: {kind}", cost)
+            cost_text = "not counted"
+        figure_table.add_row(f"cost: {kind}", cost_text)
     for flow in document["flows"]:
         day = datetime.fromtimestamp(flow["time"], UTC).date()
         kind = "withdrawal" if flow["value"].startswith("-") else "deposit"

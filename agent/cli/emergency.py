@@ -18,7 +18,7 @@ from agent.cli.display.terminal import (
     cell,
     emit,
     err,
-    interactive,
+    is_interactive,
     note,
     out,
     require_answerable,
@@ -100,7 +100,7 @@ def pause(
                 return ask("Paused. Cancel and revoke all of this?")
 
         report = api.pause_hard(
-            config, reason, send=send, sure=yes, confirm=confirm, progress=spinner.update
+            config, reason, send=send, confirmed=yes, confirm=confirm, progress=spinner.update
         )
     document = hard_pause.hard_pause_document(report, send)
     emit(document, as_json, lambda: _show_pause(document))
@@ -130,7 +130,7 @@ def _show_pause(document: Document) -> None:
     if document["outcome"] in ("planned", "declined", "handed over"):
         out.print(_exposure_table(document))
     if document["transactions"]:
-        out.print(tables.transactions(document))
+        out.print(tables.transactions_table(document))
     say(
         f"Paused ({'hard' if document['hard'] else 'soft'}): {document['reason']}."
         f" {document['outcome']}: {document['told']}"
@@ -313,8 +313,8 @@ def _show_shutdown(console: Console, document: Document, agent: Agent, *, verbos
             table.add_row("pay", f"{payment['amount']} {payment['symbol']} to {document['to']}")
         console.print(table)
         for number, sale in enumerate(document["sales"]):
-            repeated = {"futures"} if number else set()  # the account is the same in each sale
-            figures = {key: value for key, value in sale.items() if key not in repeated}
+            repeated_keys = {"futures"} if number else set()  # the account is the same in each sale
+            figures = {key: value for key, value in sale.items() if key not in repeated_keys}
             show_sale(console, figures, agent, verbose=verbose)
     show_sent(console, document)
     for line in document["left"] if document["state"] not in ("planned", "declined") else ():
@@ -365,7 +365,7 @@ def _show_revoking(console: Console, document: Document) -> None:
 
 
 def _show_rehearsal(console: Console, document: Document, agent: Agent) -> None:
-    from agent.app.documents.plans import decimals as token_decimals
+    from agent.app.documents.plans import decimals_by_label as token_decimals
     from agent.cli.display import tables
     from agent.units import decimal_text
 
@@ -444,7 +444,7 @@ def request(
     """
     from agent import app as api
 
-    pairs = [_argument(text) for text in arguments or ()]
+    pairs = [_parse_argument(text) for text in arguments or ()]
     if kind in ("pause", "resume") or (kind == "stop" and not pairs):
         _queue(config, kind, pairs, "", as_json=as_json)
         return
@@ -455,7 +455,7 @@ def request(
                 if preview["state"] == "refused":
                     emit(preview, as_json, lambda: say(f"Refused: {preview['reason']}"))
                     raise typer.Exit(EXIT_REFUSED)
-                if not yes and not interactive():
+                if not yes and not is_interactive():
                     emit(preview, as_json, lambda: _show_plan(out, preview))
                     return
                 if not yes:
@@ -485,7 +485,7 @@ def _queue(
     emit(document, as_json, show)
 
 
-def _argument(text: str) -> tuple[str, str]:
+def _parse_argument(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not equals:
         raise ConfigError(f"{text!r}: is not NAME=VALUE", "for example amount=500")

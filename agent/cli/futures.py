@@ -52,8 +52,10 @@ def positions(
     from agent.app.documents import futures as documents
     from agent.cli.display import futures_tables
 
-    document: Document = mark_paper(documents.positions(_read_futures_report(config, paper)), paper)
-    emit(document, as_json, lambda: out.print(futures_tables.positions(document)))
+    document: Document = mark_paper(
+        documents.positions_document(_read_futures_report(config, paper)), paper
+    )
+    emit(document, as_json, lambda: out.print(futures_tables.positions_table(document)))
     raise typer.Exit(_account_exit_code(document, as_json))
 
 
@@ -102,7 +104,7 @@ def margin(
         return margin_moves.move_margin(
             agent,
             amount,
-            deposits=deposit is not None,
+            is_deposit=deposit is not None,
             send=send,
             confirm=confirm,
             progress=progress,
@@ -136,8 +138,8 @@ def deleverage(
         return futures.deleverage(agent, to, market, send=send, confirm=confirm, progress=progress)
 
     def warn(agent: Agent) -> None:
-        if reopens := futures.reopening_note(agent, to):
-            note(reopens)
+        if reopening_text := futures.reopening_note(agent, to):
+            note(reopening_text)
 
     style = PrintStyle(as_json, verbose)
     raise typer.Exit(
@@ -172,7 +174,7 @@ def delegate(
     from agent.cli.display import futures_tables
 
     with open_for_command(config, send=send, yes=yes) as (agent, spinner):
-        if venue.approves_agents(agent):
+        if venue.uses_agent_key(agent):
             document: Document = venue.approve_agent_key(
                 agent,
                 days,
@@ -195,7 +197,7 @@ def delegate(
 
     def carry_out(agent: Agent, confirm: Confirm, progress: Progress) -> StepOutcome:
         return margin_moves.change_delegate(
-            agent, ends=end, send=send, confirm=confirm, progress=progress
+            agent, is_revoked=end, send=send, confirm=confirm, progress=progress
         )
 
     request_text = "ends the delegate's right to trade" if end else "lets the delegate trade"
@@ -221,7 +223,7 @@ def funding(
     from agent.cli.display import futures_tables
 
     with show_spinner(READING), api.open_agent(paper_or_live(config, paper)) as agent:
-        document: Document = documents.funding(*api.futures_funding(agent, days))
+        document: Document = documents.funding_document(*api.futures_funding(agent, days))
     document = mark_paper(document, paper)
     emit(document, as_json, lambda: futures_tables.show_funding(out, document))
     raise typer.Exit(_account_exit_code(document, as_json))
@@ -276,8 +278,8 @@ def _carry_out(
                 outcome,
                 agent,
                 style,
-                sent=send,
-                extra=_refused_request_fields(outcome, request_text),
+                send_allowed=send,
+                extra_fields=_refused_request_fields(outcome, request_text),
             )
             if code == EXIT_OK:
                 warn(agent)
@@ -304,7 +306,7 @@ def _read_futures_report(config: Path, paper: bool) -> FuturesReport:
     from agent import app as api
 
     with show_spinner(READING), api.open_agent(paper_or_live(config, paper)) as agent:
-        return api.futures_layer(agent)
+        return api.current_futures_report(agent)
 
 
 def _account_exit_code(document: Document, as_json: bool) -> int:

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from agent.cli.display.tables import FigureTable
 
 
-LONGEST_REASON = 100
+MAX_REASON_LENGTH = 100
 """Characters of a reason in a list of steps. `explain` shows the whole reason."""
 
 
@@ -81,7 +81,7 @@ def history(
     def show() -> None:
         out.print(steps_table(document))
         if out.is_terminal and any(
-            len(row["reason"]) > LONGEST_REASON for row in document["steps"]
+            len(row["reason"]) > MAX_REASON_LENGTH for row in document["steps"]
         ):
             note("Long reasons are truncated; trimtab explain STEP shows them in full.")
         if document["corrections"]:
@@ -121,10 +121,12 @@ def steps_table(document: Document) -> FigureTable:
         "Steps, newest first", ("step", "time (UTC)", "outcome", "transactions", "reason")
     )
     for row in document["steps"]:
-        transactions = ", ".join(f"{item['kind']} {item['status']}" for item in row["transactions"])
+        transactions = ", ".join(
+            f"{transaction['kind']} {transaction['status']}" for transaction in row["transactions"]
+        )
         reason = row["reason"]
         if out.is_terminal:
-            reason = shorten(reason, LONGEST_REASON, placeholder=" …")
+            reason = shorten(reason, MAX_REASON_LENGTH, placeholder=" …")
         figure_table.add_row(row["step"], row["time"], row["outcome"], transactions, reason)
     return figure_table
 
@@ -155,7 +157,7 @@ def cancel(
 ) -> None:
     """Cancels pending transactions (same nonce, higher fee). Without --send it only shows them.
 
-    Exit code 0 if nothing is pending, 11 while a cancel is not yet mined.
+    With --send, exit code 11 while a cancel is not yet mined; otherwise 0.
     """
     from agent import app as api
 
@@ -240,11 +242,11 @@ def _show_transactions(document: Document) -> None:
     say(f"{document['waiting']} pending, {document['confirming']} awaiting confirmations.")
 
 
-def gas_price_wei(item: Document) -> float:
+def gas_price_wei(transaction: Document) -> float:
     """Return the price paid for each unit of gas; of a transaction that is not mined, its maximum."""
-    if item["gas_used"]:
-        return int(item["gas_cost_wei"]) / int(item["gas_used"])
-    return int(item["max_fee_wei"])
+    if transaction["gas_used"]:
+        return int(transaction["gas_cost_wei"]) / int(transaction["gas_used"])
+    return int(transaction["max_fee_wei"])
 
 
 def _transactions_table(document: Document) -> Any:
@@ -256,28 +258,28 @@ def _transactions_table(document: Document) -> Any:
         ("nonce", "block", "gwei"),
         order=("nonce", "kind", "status", "gwei", "block", "what", "hash"),
     )
-    for item in document["transactions"]:
-        status, description = item["status"], item["note"]
-        if (order := item.get("order")) is not None:
+    for transaction in document["transactions"]:
+        status, description = transaction["status"], transaction["note"]
+        if (order := transaction.get("order")) is not None:
             status = "resting"
             description += f"; {order['filled']} of {order['size']} filled, until {spaced_time(order['expires'])}"
         figure_table.add_row(
-            str(item["nonce"]),
-            item["kind"],
+            str(transaction["nonce"]),
+            transaction["kind"],
             cell(status, tables.STATE_STYLES.get(status, "yellow")),
-            f"{gas_price_wei(item) / 10**9:.3g}",
-            "" if item["block"] is None else str(item["block"]),
+            f"{gas_price_wei(transaction) / 10**9:.3g}",
+            "" if transaction["block"] is None else str(transaction["block"]),
             description,
-            item["hash"],
+            transaction["hash"],
         )
     return figure_table
 
 
 Force = Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")]
-group = command_group(Heading.TROUBLE, 80, "db", "The store: back up, restore, check.")
+db_group = command_group(Heading.TROUBLE, 80, "db", "The store: back up, restore, check.")
 
 
-@group.command()
+@db_group.command()
 def backup(
     path: Annotated[Path, typer.Argument(help="The file to write.")], config: ConfigPath = DEFAULT_CONFIG, force: Force = False,
     as_json: AsJson = False,
@@ -295,7 +297,7 @@ def backup(
     )
 
 
-@group.command()
+@db_group.command()
 def restore(
     path: Annotated[Path, typer.Argument(help="A file that db backup wrote.")], config: ConfigPath = DEFAULT_CONFIG, force: Force = False,
     as_json: AsJson = False,
@@ -316,7 +318,7 @@ def restore(
     emit(document, as_json, show)
 
 
-@group.command()
+@db_group.command()
 def check(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """Checks the whole store for damage."""
     from agent import app as api

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from agent.cli.display.futures_tables import FUTURES_TAX
+from agent.cli.display.futures_tables import FUTURES_TAX_NOTE
 from agent.cli.display.tables import FigureTable, amount, brief, gain_or_loss, money, table
 from agent.cli.display.terminal import (
     Document,
@@ -37,7 +37,9 @@ GAS_LOTS_NOTE = (
     "Realised gains, unlike profit, include gas money: it shares lots with the wrapped coin, oldest"
     " first."
 )
-group = command_group(Heading.DATA, 70, "books", "The double-entry ledger: check, list, restart.")
+books_group = command_group(
+    Heading.DATA, 70, "books", "The double-entry ledger: check, list, restart."
+)
 
 
 @command(Heading.LOOK, 60)
@@ -96,12 +98,12 @@ def export(
         for file in document["files"]:
             say(f"{document['folder']}/{file['name']}: {file['rows']} rows")
         if any(file["name"].startswith("futures") for file in document["files"]):
-            note(f"Futures: {FUTURES_TAX}.")
+            note(f"Futures: {FUTURES_TAX_NOTE}.")
 
     emit(document, as_json, show)
 
 
-@group.command()
+@books_group.command()
 def check(
     rebuild: Annotated[
         bool, typer.Option("--rebuild", help="Rewrite entries that differ from their receipts.")
@@ -123,13 +125,13 @@ def check(
     document["chain"] = None
     if not offline:
         with show_spinner("Reading the chain"), api.open_agent(config) as agent:
-            document["chain"] = chain = api.compare_with_chain(agent)
-        document["sound"] = document["sound"] and not chain["disagreement"]
+            document["chain"] = comparison = api.compare_with_chain(agent)
+        document["sound"] = document["sound"] and not comparison["disagreement"]
     emit(document, as_json, lambda: show_check(document))
     raise typer.Exit(0 if document["sound"] else EXIT_OPERATOR)
 
 
-@group.command()
+@books_group.command()
 def journal(
     limit: Annotated[
         int, typer.Option("--limit", min=1, max=100_000, help="Number of entries, newest first.")
@@ -144,7 +146,7 @@ def journal(
     emit(document, as_json, lambda: show_journal(out, document))
 
 
-@group.command()
+@books_group.command()
 def lots(
     method: Annotated[
         str | None,
@@ -165,7 +167,7 @@ def lots(
     emit(document, as_json, lambda: show_lots(out, document))
 
 
-@group.command("open")
+@books_group.command("open")
 def open_books(
     note: Annotated[str, typer.Option("--note", help="Reason, for the record.")] = "",
     config: ConfigPath = DEFAULT_CONFIG,
@@ -176,7 +178,7 @@ def open_books(
     """
     from agent import app as api
 
-    document = api.open_books(config, note)
+    document = api.open_new_book(config, note)
     emit(
         document,
         as_json,
@@ -186,7 +188,7 @@ def open_books(
     )
 
 
-EXCLUDED_VALUES = (("gas_money", "of native coin for gas"), ("reserved", "in reserves"))
+EXCLUDED_VALUE_LABELS = (("gas_money", "of native coin for gas"), ("reserved", "in reserves"))
 
 
 def show_pnl(console: Console, document: Document) -> None:
@@ -217,7 +219,9 @@ def show_pnl(console: Console, document: Document) -> None:
             money(costs["fees"]), money(costs["impact"]), money(costs["gas"]), gain_or_loss(period["realised"]),
         ))  # fmt: skip
     if rows:
-        console.print(figures(title, ("from", *value_columns, "rebalances", *cost_columns), rows))
+        console.print(
+            figures_table(title, ("from", *value_columns, "rebalances", *cost_columns), rows)
+        )
     else:
         say(
             f"No profit or loss yet: {document['why_empty']}. Try again later: trimtab pnl --now,"
@@ -230,7 +234,7 @@ def show_pnl(console: Console, document: Document) -> None:
         )
     excluded_values = [
         f"{money(document[name])} {unit} {description}"
-        for name, description in EXCLUDED_VALUES
+        for name, description in EXCLUDED_VALUE_LABELS
         if document[name] != "0"
     ]
     if excluded_values:
@@ -256,18 +260,22 @@ def show_pnl(console: Console, document: Document) -> None:
 def _show_taxes(console: Console, document: Document) -> None:
     """Print the realised gains by year, and what they count."""
     if (tax := document["tax"]) is not None and tax["years"]:
-        years = ", ".join(f"{year} {gain_or_loss(gain)}" for year, gain in tax["years"].items())
-        limit = ""
+        years_text = ", ".join(
+            f"{year} {gain_or_loss(gain)}" for year, gain in tax["years"].items()
+        )
+        limit_text = ""
         if tax["year_limit"] is not None:
-            limit = f"; at most {tax['year_limit']} a year"
-        say(f"Realised by {tax['method']} in {tax['currency']}: {years}{limit}.")
+            limit_text = f"; at most {tax['year_limit']} a year"
+        say(f"Realised by {tax['method']} in {tax['currency']}: {years_text}{limit_text}.")
     if document["gas_money"] != "0" and any(
         float(period["realised"]) for period in document["periods"]
     ):
         say(GAS_LOTS_NOTE)
     if tax is not None and (futures := tax.get("futures")):
-        years = ", ".join(f"{year} {gain_or_loss(result)}" for year, result in futures.items())
-        say(f"Futures, apart from these gains, in {tax['currency']}: {years}; {FUTURES_TAX}.")
+        years_text = ", ".join(f"{year} {gain_or_loss(result)}" for year, result in futures.items())
+        say(
+            f"Futures, apart from these gains, in {tax['currency']}: {years_text}; {FUTURES_TAX_NOTE}."
+        )
     if tax is not None and tax["old_rate"]:
         console.print(cell(tax["old_rate"], "yellow"))
 
@@ -320,8 +328,8 @@ def show_values(console: Console, document: Document) -> None:
     if steps_with_cost:
         figure_table = table("Costs", ("step",), ("fees", "impact", "gas", "total", "against plan"))
         for row in steps_with_cost:
-            costs = (brief(row["cost"][name]) for name in ("fees", "impact", "gas", "total"))
-            figure_table.add_row(row["step"], *costs, _against_plan(row["execution"]))
+            cost_cells = (brief(row["cost"][name]) for name in ("fees", "impact", "gas", "total"))
+            figure_table.add_row(row["step"], *cost_cells, _against_plan(row["execution"]))
         console.print(figure_table)
     futures_steps = [(row["step"], row["futures"]) for row in document["steps"] if "futures" in row]
     if futures_steps:
@@ -344,7 +352,7 @@ def show_values(console: Console, document: Document) -> None:
             shares = (row["weights_bps"].get(name) for name in symbols)
             time = spaced_time(row["time"])
             rows.append((time, money(row["value"]), *(format_share(share) for share in shares)))
-        console.print(figures("Weights over time", ("time (UTC)", "value", *symbols), rows))
+        console.print(figures_table("Weights over time", ("time (UTC)", "value", *symbols), rows))
 
 
 def _against_plan(execution: Document | None) -> str:
@@ -354,7 +362,7 @@ def _against_plan(execution: Document | None) -> str:
     return "unknown" if execution["difference"] is None else brief(execution["difference"])
 
 
-def figures(title: str, names: Sequence[str], rows: Sequence[Sequence[str]]) -> FigureTable:
+def figures_table(title: str, names: Sequence[str], rows: Sequence[Sequence[str]]) -> FigureTable:
     """Return a table whose first column names the row; the others are figures."""
     return table(title, names[:1], names[1:], rows=rows)
 
@@ -459,10 +467,10 @@ def show_check(document: Document) -> None:
     if document["chain"] is not None and document["chain"]["disagreement"]:
         say(document["chain"]["disagreement"])
     if document["sound"]:
-        chain = ""
+        chain_text = ""
         if document["chain"] is not None:
-            chain = f", and the sum matches the chain at block {document['chain']['block']}"
-        say(f"{document['entries']} entries balance and match their transactions{chain}.")
+            chain_text = f", and the sum matches the chain at block {document['chain']['block']}"
+        say(f"{document['entries']} entries balance and match their transactions{chain_text}.")
 
 
 def format_share(bps: float | None) -> str:

@@ -70,13 +70,13 @@ def localchain(
             )
         market_move = api.move_market(port, move)
 
-        def report() -> None:
+        def show() -> None:
             from agent.cli.display.tables import amount
 
-            for symbol, by in market_move["moved"].items():
-                say(f"{symbol} {by}: {amount(market_move['prices_usd'][symbol])} USD")
+            for symbol, move_text in market_move["moved"].items():
+                say(f"{symbol} {move_text}: {amount(market_move['prices_usd'][symbol])} USD")
 
-        emit(market_move, as_json, report)
+        emit(market_move, as_json, show)
         return
 
     def on_ready(document: LocalChainDocument) -> None:
@@ -173,17 +173,17 @@ def _save_picture(path: Path, svg: str) -> None:
 def run_demo(console: Console) -> DemoDocument:
     """Run the demo and print it to `console`; return everything as one document."""
     from agent.app.documents import plans
-    from agent.app.documents.status import status
+    from agent.app.documents.status import status_document
 
     start_display: AbstractContextManager[object] = nullcontext()
     if not console.record:
         start_display = console.status("Starting an embedded chain with Uniswap V2 and V3")
     with start_display, api.demo_world() as world:
         agent = world.agent
-        decimals = plans.decimals(agent.portfolio)
-        status_before = status(agent.status())
+        decimals = plans.decimals_by_label(agent.portfolio)
+        status_before = status_document(agent.status())
         _chapter(console, 1, "A wallet with three tokens, each on target")
-        console.print(tables.holdings(status_before))
+        console.print(tables.holdings_table(status_before))
 
         moves = world.move_market()
         _chapter(
@@ -191,30 +191,34 @@ def run_demo(console: Console) -> DemoDocument:
             2,
             "The market moves: " + ", ".join(f"{symbol} {text}" for symbol, text in moves.items()),
         )
-        status_after_move = status(agent.status())
+        status_after_move = status_document(agent.status())
         console.print(
-            tables.holdings(status_after_move), tables.decision(status_after_move), sep="\n"
+            tables.holdings_table(status_after_move),
+            tables.decision_notice(status_after_move),
+            sep="\n",
         )
 
         _chapter(
             console, 3, "The plan: swaps over V2 and V3 pools, their cost and every guard's verdict"
         )
-        plan_document = plans.plan(agent.plan())
+        plan_document = plans.plan_document(agent.plan())
         plan_tables.show_plan(console, plan_document, decimals, with_decision=False, verbose=True)
 
         _chapter(
             console, 4, "Signed and sent: approvals, then the whole rebalance in one transaction"
         )
         outcome = agent.rebalance(send=True, confirm=lambda _: True, progress=lambda _: None)
-        rebalance_document = plans.rebalance(outcome, agent.realised(outcome))
+        rebalance_document = plans.rebalance_document(outcome, agent.realised(outcome))
         if outcome.after is not None:
             rebalance_document["weights_after_bps"] = agent.weights(outcome.after)
         plan_tables.show_sent(console, rebalance_document, decimals)
 
         _chapter(console, 5, "Balanced again; the next cycle holds and says why")
-        status_after = status(agent.status())
-        plan_after = plans.plan(agent.plan())
-        console.print(tables.holdings(status_after), tables.decision(plan_after), sep="\n")
+        status_after = status_document(agent.status())
+        plan_after = plans.plan_document(agent.plan())
+        console.print(
+            tables.holdings_table(status_after), tables.decision_notice(plan_after), sep="\n"
+        )
     console.print(
         Text(
             "All of this ran on real Uniswap contracts, on a chain inside this process.",
@@ -283,7 +287,7 @@ def _show_event(event: StepOutcome | TrimtabError | MarketMove) -> None:
 def run_futures_demo(console: Console) -> FuturesDemoDocument:
     """Run the demo with futures and print it to `console`; return everything as one document."""
     from agent.app.documents import futures as documents
-    from agent.app.documents.status import status
+    from agent.app.documents.status import status_document
 
     start_display: AbstractContextManager[object] = nullcontext()
     if not console.record:
@@ -293,14 +297,14 @@ def run_futures_demo(console: Console) -> FuturesDemoDocument:
         _chapter(
             console, 1, "A wallet with three tokens, and 5,000 USDC of margin without positions"
         )
-        status_before = status(agent.status())
-        console.print(tables.holdings(status_before))
+        status_before = status_document(agent.status())
+        console.print(tables.holdings_table(status_before))
         futures_tables.show_summary(console, status_before)
 
         _chapter(console, 2, "The first step opens a position in each market, at 3x leverage")
         opening_document = _futures_step(console, world)
-        positions = documents.positions(api.futures_layer(agent))
-        console.print(futures_tables.positions(positions))
+        positions = documents.positions_document(api.current_futures_report(agent))
+        console.print(futures_tables.positions_table(positions))
         world.remember()
 
         crashes: list[CrashDocument] = []
@@ -310,10 +314,10 @@ def run_futures_demo(console: Console) -> FuturesDemoDocument:
             _chapter(
                 console, number, f"The market falls: {moves_text}. Leverage is above its limit"
             )
-            margin = documents.margin_document(api.futures_layer(agent))
+            margin = documents.margin_document(api.current_futures_report(agent))
             futures_tables.show_margin(console, margin)
             reduction_document = _futures_step(console, world)
-            after = documents.margin_document(api.futures_layer(agent))
+            after = documents.margin_document(api.current_futures_report(agent))
             untouched = world.untouched()
             _say_untouched(console, after, untouched)
             crashes.append(
@@ -328,14 +332,16 @@ def run_futures_demo(console: Console) -> FuturesDemoDocument:
 
         _chapter(console, 5, "A day with the perpetuals above their index: longs pay funding")
         world.pass_a_day_at_a_premium()
-        funding = documents.funding(*api.futures_funding(agent, 7))
+        funding = documents.funding_document(*api.futures_funding(agent, 7))
         futures_tables.show_funding(console, funding)
 
         _chapter(console, 6, "Portfolio and futures at the end")
-        final_status = status(agent.status())
-        final_positions = documents.positions(api.futures_layer(agent))
+        final_status = status_document(agent.status())
+        final_positions = documents.positions_document(api.current_futures_report(agent))
         console.print(
-            tables.holdings(final_status), futures_tables.positions(final_positions), sep="\n"
+            tables.holdings_table(final_status),
+            futures_tables.positions_table(final_positions),
+            sep="\n",
         )
         futures_tables.show_summary(console, final_status)
     console.print(
@@ -361,8 +367,8 @@ def _futures_step(console: Console, world: FuturesDemoWorld) -> RebalanceDocumen
     from agent.app.documents import plans
 
     outcome = world.agent.rebalance(send=True, confirm=lambda _: True, progress=lambda _: None)
-    rebalance_document = plans.rebalance(outcome, world.agent.realised(outcome))
-    console.print(tables.transactions(rebalance_document))
+    rebalance_document = plans.rebalance_document(outcome, world.agent.realised(outcome))
+    console.print(tables.transactions_table(rebalance_document))
     for transaction in rebalance_document["transactions"]:
         console.print(Text(f"  {transaction['note']}", style="dim"))
     console.print(Text(rebalance_document["reason"]))
@@ -371,13 +377,13 @@ def _futures_step(console: Console, world: FuturesDemoWorld) -> RebalanceDocumen
 
 def _say_untouched(console: Console, after: MarginDocument, untouched: UntouchedDocument) -> None:
     """Print the comparison of the account with the initial positions, had they not been reduced."""
-    leverage = futures_tables.multiple(
+    leverage = futures_tables.multiple_text(
         None if after["margin"] is None else after["margin"]["leverage"]
     )
     fate = "liquidated" if untouched["is_liquidated"] else "not liquidated yet"
     console.print(
         Text(
-            f"Leverage is {leverage} now. Without the agent: {futures_tables.multiple(untouched['leverage'])},"
+            f"Leverage is {leverage} now. Without the agent: {futures_tables.multiple_text(untouched['leverage'])},"
             f" {fate}.",
             style="bold",
         )

@@ -22,16 +22,16 @@ import typer
 from agent import cli
 from agent.cli.display import terminal
 from agent.cli.display.terminal import fail
-from agent.cli.options import DECLARED, DeclaredCommand
+from agent.cli.options import DECLARED_COMMANDS, DeclaredCommand
 from agent.errors import ConfigError, Interrupted, OperatorNeeded, TrimtabError
 
-_SECRET = re.compile(r"(0x)?[0-9a-fA-F]{64}|https?://\S+|(?<=')(\w+ ){11,}\w+")
+_SECRET_PATTERN = re.compile(r"(0x)?[0-9a-fA-F]{64}|https?://\S+|(?<=')(\w+ ){11,}\w+")
 """A private key, URL or recovery phrase typed in place of a name."""
 GC_THRESHOLD = 300_000
 """Objects between two passes of the garbage collector. Imports create about as many permanent
 objects; scanning them took a fifth of the time of `status`.
 """
-TYPER_INTERRUPTED = 128 + 2
+TYPER_INTERRUPTED_EXIT = 128 + 2
 """Typer's exit code of Ctrl-C; no command returns it."""
 
 
@@ -39,7 +39,7 @@ def declared_commands() -> list[DeclaredCommand]:
     """Load every module of agent/cli, and return the commands in their order."""
     for module in iter_modules(cli.__path__):
         import_module(f"agent.cli.{module.name}")
-    return sorted(DECLARED, key=lambda declared: declared.sort_key)
+    return sorted(DECLARED_COMMANDS, key=lambda declared: declared.sort_key)
 
 
 def build_app(commands: Iterable[DeclaredCommand]) -> typer.Typer:
@@ -116,7 +116,7 @@ def _safe_message(error: click.ClickException) -> str:
         )
     if _is_negative_amount(error):
         return "AMOUNT must be above 0"
-    return _SECRET.sub("(hidden)", message)
+    return _SECRET_PATTERN.sub("(hidden)", message)
 
 
 def _is_negative_amount(error: click.ClickException) -> bool:
@@ -175,7 +175,7 @@ def _run(as_json: bool, process_exit: terminal.ProcessExit) -> int:
     """Run one command and return its exit code. Raises OSError if an output cannot be written."""
     try:
         code = app(standalone_mode=False)
-        if code == TYPER_INTERRUPTED:
+        if code == TYPER_INTERRUPTED_EXIT:
             raise KeyboardInterrupt
     except SystemExit:  # Rich's and Typer's answer to a closed pipe
         if _is_closed_help_pipe(errno.EPIPE):
@@ -187,15 +187,15 @@ def _run(as_json: bool, process_exit: terminal.ProcessExit) -> int:
     except click.ClickException as error:
         code = fail(ConfigError(_safe_message(error), f"see {_help_command(error)}"), as_json)
     except (click.exceptions.Abort, KeyboardInterrupt):
-        if sys.argv[1:2] and sys.argv[1] in terminal.INTERRUPTIBLE:
-            return fail(Interrupted(terminal.interruption(sys.argv[1])), as_json)
+        if sys.argv[1:2] and sys.argv[1] in terminal.INTERRUPTIBLE_COMMANDS:
+            return fail(Interrupted(terminal.interruption_message(sys.argv[1])), as_json)
         code = _interrupted(as_json, process_exit)
     except TrimtabError as error:
         code = fail(error, as_json)
     except Exception as error:  # a bug: the traceback is for the report, the document for machines
         if isinstance(error, OSError) and terminal.is_output_error(error):
             raise
-        if process_exit.pressed:  # native code may turn a KeyboardInterrupt into another error
+        if process_exit.was_pressed:  # native code may turn a KeyboardInterrupt into another error
             return _interrupted(as_json, process_exit)
         traceback.print_exc()
         code = fail(

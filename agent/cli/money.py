@@ -122,9 +122,9 @@ def invest(
         investment = transfers.invest(
             agent, only=flow or (), send=send, confirm=confirm, progress=spinner.update
         )
-        report = transfers.investment_document(investment, agent, sent=send)
-        show_result(spinner, report, show, as_json=as_json)
-    raise typer.Exit(OUTCOME_EXITS.get(report["outcome"], 0))
+        document = transfers.investment_document(investment, agent, sent=send)
+        show_result(spinner, document, show, as_json=as_json)
+    raise typer.Exit(OUTCOME_EXITS.get(document["outcome"], 0))
 
 
 @command(Heading.MONEY, 20)
@@ -217,18 +217,22 @@ def withdraw(
                 confirm=confirm,
                 progress=spinner.update,
             )
-        report = fill(owner.WithdrawalDocument, withdrawal, agent.portfolio)
-        show_result(spinner, report, show, as_json=as_json)
-    raise typer.Exit(OUTCOME_EXITS.get(report["state"], 0))
+        document = fill(owner.WithdrawalDocument, withdrawal, agent.portfolio)
+        show_result(spinner, document, show, as_json=as_json)
+    raise typer.Exit(OUTCOME_EXITS.get(document["state"], 0))
 
 
 def show_sale(console: Console, plan: Document, agent: Agent, *, verbose: bool = False) -> None:
     """Print the sale that precedes the withdrawal."""
-    from agent.app.documents.plans import decimals
+    from agent.app.documents.plans import decimals_by_label
     from agent.cli.display import plan_tables
 
     plan_tables.show_plan(
-        console, plan, decimals(agent.portfolio), verbose=verbose, details_option="--verbose"
+        console,
+        plan,
+        decimals_by_label(agent.portfolio),
+        verbose=verbose,
+        details_option="--verbose",
     )
 
 
@@ -250,7 +254,7 @@ def show_sent(console: Console, document: Document) -> None:
     from agent.cli.display import tables
 
     if document["transactions"]:
-        console.print(tables.transactions(document))
+        console.print(tables.transactions_table(document))
 
 
 def _show_requests(document: Document) -> None:
@@ -373,12 +377,12 @@ def _show_purchase(console: Console, purchase: Document, agent: Agent) -> None:
     )
 
 
-group = command_group(
+flows_group = command_group(
     Heading.MONEY, 30, "flows", "Balance changes not made by the agent.", has_default=True
 )
 
 
-@group.callback()
+@flows_group.callback()
 def flows(
     context: typer.Context,
     config: ConfigPath = DEFAULT_CONFIG,
@@ -395,7 +399,7 @@ def flows(
     emit(document, as_json, lambda: show_transfers(document))
 
 
-@group.command()
+@flows_group.command()
 def confirm(
     number: Annotated[str, typer.Argument(help="Number of the change from trimtab flows, or all.")],
     kind: Annotated[

@@ -45,14 +45,16 @@ class DeclaredCommand:
         return list(Heading).index(self.heading), self.rank
 
 
-DECLARED: list[DeclaredCommand] = []
+DECLARED_COMMANDS: list[DeclaredCommand] = []
 
 
 def command(heading: Heading, rank: int) -> Callable[[Command], Command]:
     """Declare the decorated function as a command."""
 
     def declare(body: Command) -> Command:
-        DECLARED.append(DeclaredCommand(heading, rank, body.__name__.replace("_", "-"), body))
+        DECLARED_COMMANDS.append(
+            DeclaredCommand(heading, rank, body.__name__.replace("_", "-"), body)
+        )
         return body
 
     return declare
@@ -67,7 +69,7 @@ def command_group(
     group = typer.Typer(
         help=summary, invoke_without_command=has_default, no_args_is_help=not has_default
     )
-    DECLARED.append(DeclaredCommand(heading, rank, name, group))
+    DECLARED_COMMANDS.append(DeclaredCommand(heading, rank, name, group))
     return group
 
 
@@ -111,13 +113,13 @@ DEFAULT_CONFIG = Path("trimtab.toml")
 
 @dataclass(frozen=True, slots=True)
 class PrintStyle:
-    """Style of printed outcomes: JSON or text, all details or the usual ones, one document per line
-    or indented.
+    """Style of printed outcomes: JSON or text, all details or the usual ones, each JSON document on
+    one line or indented.
     """
 
     as_json: bool
     verbose: bool = False
-    lines: bool = False
+    one_line: bool = False
 
 
 D = TypeVar("D", bound=Mapping[str, Any])
@@ -132,7 +134,7 @@ def paper_or_live(config: Path, paper: bool) -> LoadedConfig | Path:
     from agent import app as api
     from agent.cli.display.terminal import note
 
-    loaded_config = api.on_paper(config)
+    loaded_config = api.paper_config(config)
     note("PAPER: this is the paper-trading ledger, not the wallet's.")
     return loaded_config
 

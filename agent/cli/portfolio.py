@@ -52,7 +52,7 @@ def status(
 ) -> None:
     """Shows holdings, weights, bands and the agent's next decision."""
     from agent import app as api
-    from agent.app.documents.status import status as status_document
+    from agent.app.documents.status import status_document
     from agent.cli.display import futures_tables, plan_tables, tables
 
     with show_spinner(READING), api.open_agent(paper_or_live(config, paper)) as agent:
@@ -84,12 +84,12 @@ def quote(
     from agent.cli.display import plan_tables
 
     with show_spinner(READING), api.open_agent(config) as agent:
-        step, swaps = agent.quote(token_in, token_out, amount, pool)
-    document = plans.quote(swaps, step.snapshot, step.portfolio)
+        step, swap_quote = agent.quote(token_in, token_out, amount, pool)
+    document = plans.quote_document(swap_quote, step.snapshot, step.portfolio)
     emit(
         document,
         as_json,
-        lambda: plan_tables.show_quote(out, document, plans.decimals(step.portfolio)),
+        lambda: plan_tables.show_quote(out, document, plans.decimals_by_label(step.portfolio)),
     )
 
 
@@ -135,7 +135,7 @@ def plan(
                 "choose an existing writable folder",
             ) from None
     raise typer.Exit(
-        show_outcome(outcome, agent, PrintStyle(as_json, verbose), sent=False, hint=hint)
+        show_outcome(outcome, agent, PrintStyle(as_json, verbose), send_allowed=False, hint=hint)
     )
 
 
@@ -160,7 +160,9 @@ def rebalance(
             send=send, confirm=confirm, progress=noting_slices(spinner.update)
         )
         with spinner.hidden():
-            raise typer.Exit(show_outcome(outcome, agent, PrintStyle(as_json, verbose), sent=send))
+            raise typer.Exit(
+                show_outcome(outcome, agent, PrintStyle(as_json, verbose), send_allowed=send)
+            )
 
 
 @command(Heading.TRADE, 30)
@@ -203,11 +205,13 @@ def swap(
             "--price needs --until, and --wait needs both",
             f"for example --price 2000 {token_out}/{token_in} --until 4h",
         )
-    limit = None if price is None else api.at_price(*price, token_in, token_out)
+    limit_price = None if price is None else api.limit_price_text(*price, token_in, token_out)
     if send:
         require_answerable(yes)
-    if limit is not None and until is not None:
-        request = api.LimitOrderRequest(token_in, token_out, amount, limit, until, waits_for_fill)
+    if limit_price is not None and until is not None:
+        request = api.LimitOrderRequest(
+            token_in, token_out, amount, limit_price, until, waits_for_fill
+        )
         raise typer.Exit(
             place_limit_order(config, request, send=send, yes=yes, verbose=verbose, as_json=as_json)
         )
@@ -221,12 +225,18 @@ def swap(
             "reason": f"manual swap of {amount} {token_in} for {token_out}",
             "outcome": outcome.kind.value,
         }
-        extra: dict[str, object] = {}
+        extra_fields: dict[str, object] = {}
         if outcome.kind.value == "refused":
-            extra["decision"] = manual_decision
+            extra_fields["decision"] = manual_decision
         with spinner.hidden():
             raise typer.Exit(
-                show_outcome(outcome, agent, PrintStyle(as_json, verbose), sent=send, extra=extra)
+                show_outcome(
+                    outcome,
+                    agent,
+                    PrintStyle(as_json, verbose),
+                    send_allowed=send,
+                    extra_fields=extra_fields,
+                )
             )
 
 
@@ -251,18 +261,18 @@ def confirmer(
         from agent.cli.display import plan_tables
 
         with spinner.hidden(), clock.asking() if clock else nullcontext():
-            document, parameters = plans.plan(outcome), agent.parameters()
+            document, parameters = plans.plan_document(outcome), agent.parameters()
             plan_tables.show_plan(
                 err,
                 document,
-                plans.decimals(agent.portfolio),
+                plans.decimals_by_label(agent.portfolio),
                 verbose=verbose,
                 details_option="--verbose",
             )
             if verbose:
-                err.print(plan_tables.parameters(parameters))
+                err.print(plan_tables.parameters_table(parameters))
             else:
-                note(plan_tables.signing(parameters))
+                note(plan_tables.signing_text(parameters))
             return config_versions.confirm_changes(
                 agent.context, lambda lines: ask_with_changes(lines, "Sign and send this?")
             )
@@ -275,9 +285,9 @@ def show_outcome(
     agent: Agent | None,
     style: PrintStyle,
     *,
-    sent: bool,
+    send_allowed: bool,
     hint: str = "",
-    extra: dict[str, object] | None = None,
+    extra_fields: dict[str, object] | None = None,
 ) -> int:
     """Print an outcome, with its transactions if sending was allowed, and return the exit code.
     Without an agent, the plan is from a file.
@@ -286,11 +296,11 @@ def show_outcome(
     from agent.cli.display import plan_tables
 
     document: Document = (
-        plans.plan(outcome)
+        plans.plan_document(outcome)
         if agent is None
-        else agent.plan_document(outcome, extra or {}, sent=sent)
+        else agent.plan_document(outcome, extra_fields or {}, send_allowed=send_allowed)
     )
-    decimals = plans.decimals(outcome.step_input.portfolio)
+    decimals = plans.decimals_by_label(outcome.step_input.portfolio)
 
     def show() -> None:
         kind = document["outcome"]
@@ -315,7 +325,7 @@ def show_outcome(
                 )
             say(hint or "Dry run: nothing was sent. Add --send to sign and send.")
 
-    emit(document, style.as_json, show, style.lines)
+    emit(document, style.as_json, show, style.one_line)
     return OUTCOME_EXITS.get(document["outcome"], 0)
 
 
@@ -363,11 +373,11 @@ def _read_input(path: Path) -> str:
         ) from None
 
 
-FAR_BPS = 2_000
+FAR_LIMIT_BPS = 2_000
 """Distance of a limit from the market beyond which a confirmation is needed, since the price may be
 inverted.
 """
-FILLED_BY = "Only trimtab run --send fills open limit orders; trimtab rebalance does not."
+FILL_NOTE = "Only trimtab run --send fills open limit orders; trimtab rebalance does not."
 
 
 @command(Heading.TRADE, 40)
@@ -411,9 +421,13 @@ def place_limit_order(
         )
         prices = api.limit_prices(order, outcome.step_input)
         with spinner.hidden():
-            document: dict[str, object] = {"order": api.order_document(order), "prices": prices}
+            order_fields: dict[str, object] = {"order": api.order_document(order), "prices": prices}
             code = show_outcome(
-                outcome, agent, PrintStyle(as_json, verbose), sent=send, extra=document
+                outcome,
+                agent,
+                PrintStyle(as_json, verbose),
+                send_allowed=send,
+                extra_fields=order_fields,
             )
             if not as_json:
                 say(_limit_text(prices))
@@ -421,7 +435,7 @@ def place_limit_order(
                     f"Order {order.id or '(not placed)'}: {order.note}; {order.state} {order.why}".rstrip()
                 )
                 if order.state == "open":
-                    say(FILLED_BY)
+                    say(FILL_NOTE)
     if order.state in ("filled", "open") and outcome.kind.value not in ("declined", "failed"):
         return EXIT_OK
     return code or EXIT_REFUSED
@@ -429,22 +443,22 @@ def place_limit_order(
 
 def _limit_text(prices: LimitPricesDocument) -> str:
     """Format limit and market price, in both directions, and their distance."""
-    market = "the market price is unknown"
+    market_text = "the market price is unknown"
     if prices["market"] is not None and prices["off_bps"] is not None:
-        market = (
+        market_text = (
             f"market {' or '.join(prices['market'])}; the limit is {prices['off_bps'] / 100:+.2f} %"
             " from it"
         )
-    return f"Limit {' or '.join(prices['limit'])}; {market}."
+    return f"Limit {' or '.join(prices['limit'])}; {market_text}."
 
 
 def _confirm_distance(prices: LimitPricesDocument, spinner: Spinner) -> bool:
     """Return whether the limit is near the market, or far from it and confirmed."""
-    if prices["off_bps"] is None or abs(prices["off_bps"]) <= FAR_BPS:
+    if prices["off_bps"] is None or abs(prices["off_bps"]) <= FAR_LIMIT_BPS:
         return True
     with spinner.hidden():
         note(_limit_text(prices))
-        return ask(f"The limit is more than {FAR_BPS // 100} % from the market. Continue?")
+        return ask(f"The limit is more than {FAR_LIMIT_BPS // 100} % from the market. Continue?")
 
 
 def _show_waiting(document: WaitingDocument) -> None:
@@ -470,6 +484,6 @@ def _show_waiting(document: WaitingDocument) -> None:
             )
         )
     if any(item["state"] == "open" for item in document["orders"]):
-        say(FILLED_BY)
+        say(FILL_NOTE)
     if document["corrections"]:
         out.print(plan_tables.executions_table(document["corrections"]))

@@ -15,7 +15,7 @@ from agent.cli.display.terminal import (
     cell,
     emit,
     err,
-    interactive,
+    is_interactive,
     note,
     out,
     require_answerable,
@@ -95,7 +95,8 @@ def set_(
         def confirm_levels(implausible: Sequence[str]) -> bool:
             with spinner.hidden():
                 return yes or (
-                    interactive() and ask(f'{"; ".join(implausible)}. Write it? A share is "12%"')
+                    is_interactive()
+                    and ask(f'{"; ".join(implausible)}. Write it? A share is "12%"')
                 )
 
         document = api.set_orders(config, subject, levels, confirm_levels)
@@ -222,7 +223,7 @@ def take(
     from agent import app as api
 
     with show_spinner(READING), api.open_agent(config) as agent:
-        document = api.take_position(agent, number)
+        document = api.adopt_position(agent, number)
     emit(
         document,
         as_json,
@@ -423,7 +424,7 @@ def apply(config: ConfigPath = DEFAULT_CONFIG, yes: Yes = False, as_json: AsJson
                 show_strategies(err, document)
                 return ask("Adopt these ledgers?")
 
-        document = api.take_over_strategies(agent, confirm)
+        document = api.reconcile_strategies(agent, confirm)
     emit(document, as_json, lambda: _show_applied(document))
     raise typer.Exit(0 if document["applied"] else EXIT_REFUSED)
 
@@ -452,17 +453,17 @@ def show_strategies(console: Console, document: Document) -> None:
     from agent.cli.display import tables
 
     unit = document["numeraire"]
-    capital = tables.table(
+    capital_table = tables.table(
         f"Strategies at block {document['block']}: {tables.money(document['total_value'])} {unit}",
         ("strategy", "state", "since"),
         ("capital", "share", "target"),
         order=("strategy", "capital", "share", "target", "state", "since"),
     )
-    performance = tables.table(
+    performance_table = tables.table(
         "Performance", ("strategy",), ("unit value", "return", "Sharpe", "costs")
     )
     for strategy in document["strategies"]:
-        capital.add_row(
+        capital_table.add_row(
             strategy["name"],
             tables.money(strategy["capital"]),
             _share_text(strategy["share_bps"]),
@@ -470,20 +471,20 @@ def show_strategies(console: Console, document: Document) -> None:
             cell(strategy["state"], "yellow" if strategy["state"] == "paused" else "green"),
             datetime.fromtimestamp(strategy["since_s"], UTC).strftime("%Y-%m-%d %H:%M"),
         )
-        performance.add_row(
+        performance_table.add_row(
             strategy["name"],
             "" if strategy["unit_value"] is None else tables.amount(strategy["unit_value"], 6),
             _share_text(strategy["return_bps"]),
             strategy["sharpe"] or "unknown",
             tables.money(strategy["costs"]),
         )
-    console.print(capital)
-    console.print(performance)
+    console.print(capital_table)
+    console.print(performance_table)
     for strategy in document["strategies"]:
-        console.print(holdings(strategy, unit))
-        if weights := strategy.get("futures"):
+        console.print(holdings_table(strategy, unit))
+        if futures_weights := strategy.get("futures"):
             targets_text = ", ".join(
-                f"{symbol} {_share_text(bps)}" for symbol, bps in weights.items()
+                f"{symbol} {_share_text(bps)}" for symbol, bps in futures_weights.items()
             )
             state = "no futures while paused" if strategy["state"] == "paused" else "futures"
             console.print(
@@ -499,7 +500,7 @@ def show_strategies(console: Console, document: Document) -> None:
         console.print(cell(line))
 
 
-def holdings(document: Document, unit: str) -> Any:
+def holdings_table(document: Document, unit: str) -> Any:
     """Return a table of one strategy's holdings and weights."""
     from agent.cli.display import tables
 

@@ -16,7 +16,7 @@ from agent.cli.display.terminal import (
     cell,
     emit,
     err,
-    interactive,
+    is_interactive,
     out,
     require_answerable,
     say,
@@ -51,21 +51,21 @@ def templates(
             contents = ", ".join(
                 f"{token['symbol']} {token['target']}" for token in template["tokens"]
             )
-            classes = ", ".join(
+            class_shares_text = ", ".join(
                 f"{name} {bps / 100:g}%" for name, bps in template["shares_bps"].items()
             )
-            trigger = ", ".join(
+            trigger_text = ", ".join(
                 f"{name} {value}"
                 for name, value in template["policy"]["trigger"].items()
                 if name != "kind"
             )
             policy_text = (
-                f"{trigger}; to {template['policy']['destination']}; cooldown"
+                f"{trigger_text}; to {template['policy']['destination']}; cooldown"
                 f" {template['policy']['cooldown']}"
             )
-            limits = ", ".join(f"{name} {value}" for name, value in template["limits"].items())
+            limits_text = ", ".join(f"{name} {value}" for name, value in template["limits"].items())
             if template["futures_notional"]:
-                limits += f"\nfutures at most {template['futures_notional']} of spot"
+                limits_text += f"\nfutures at most {template['futures_notional']} of spot"
             if template["weights"]:
                 contents += (
                     f"\nthen by {template['weights']['kind']} every {template['weights']['every']}"
@@ -74,9 +74,9 @@ def templates(
                 contents += f"\n{tables.past_text(template['past'])}"
             table.add_row(
                 cell(template["name"], "bold"),
-                f"{template['about']}\n{classes}\n{contents}",
+                f"{template['about']}\n{class_shares_text}\n{contents}",
                 policy_text,
-                limits,
+                limits_text,
             )
         out.print(table)
         say(f"Futures: {document['futures']}.")
@@ -152,28 +152,28 @@ def import_profile(
     from agent.app.documents import plans
     from agent.app.settings import editing
 
-    answerable = yes or interactive()  # before the spinner takes over the terminal
+    is_answerable = yes or is_interactive()  # before the spinner takes over the terminal
     with show_spinner("Reading the chain") as spinner:
 
-        def confirm_import(changes: Document, edited: EditReport, agent: Agent | None) -> bool:
+        def confirm_import(changes: Document, report: EditReport, agent: Agent | None) -> bool:
             if yes:
-                return agent is None or editing.accept_edit(edited, agent)
+                return agent is None or editing.accept_edit(report, agent)
             with spinner.hidden():
                 _show_import(err, changes)
-                decimals = None if agent is None else plans.decimals(agent.portfolio)
-                show_editing(err, editing.edit_document(edited), decimals)
+                decimals = None if agent is None else plans.decimals_by_label(agent.portfolio)
+                show_editing(err, editing.edit_document(report), decimals)
                 return ask("Write this?")
 
         document = api.import_profile(
             config,
             file,
-            confirm_import if answerable else None,
+            confirm_import if is_answerable else None,
             sha256=sha256,
             token_list=token_list,
             token_list_sha256=token_list_sha256,
             sell_others=sell_others,
             in_rounds=in_slices,
-            past=interactive() and not yes if past is None else past,
+            with_past_result=is_interactive() and not yes if past is None else past,
         )
         document.update(editing.edit_document(document.pop("editing")))
 
@@ -284,7 +284,7 @@ def edit(
     changes = parse_changes(sets or (), targets or (), adds or (), removes or ())
     if confirm and changes.any:
         raise ConfigError("--confirm takes no other option", "omit the others")
-    if not confirm and not changes.any and not interactive():
+    if not confirm and not changes.any and not is_interactive():
         raise ConfigError(
             "no change given, and no terminal for an editor",
             "use --set, --target, --add, --remove or --confirm",
@@ -302,7 +302,7 @@ def edit(
             return text
         return apply_changes(text, changes) if changes.any else _edit_in_editor(text)
 
-    answerable = yes or interactive()
+    is_answerable = yes or is_interactive()
     with show_spinner("Reading the chain") as spinner:
 
         def confirm_report(report: EditReport, agent: Agent) -> bool:
@@ -312,12 +312,12 @@ def edit(
                 show_editing(
                     err,
                     editing.edit_document(report),
-                    plans.decimals(agent.portfolio),
+                    plans.decimals_by_label(agent.portfolio),
                     verbose=verbose,
                 )
                 return ask("Confirm this?" if confirm else "Write this?")
 
-        confirm_edit = confirm_report if answerable else None
+        confirm_edit = confirm_report if is_answerable else None
         if changes.removes:
 
             def ask_for_sale(agent: Agent, outcome: StepOutcome) -> bool:
@@ -328,21 +328,21 @@ def edit(
                 changes,
                 in_rounds=in_slices,
                 keep_holdings=keep_holdings,
-                unseen=yes,
+                unreviewed=yes,
                 confirm=confirm_edit,
                 send=send,
                 confirm_sale=ask_for_sale,
                 progress=spinner.update,
             )
-            report, document = removal.edited, editing.removal_document(removal)
+            report, document = removal.edit_report, editing.removal_document(removal)
         else:
             report = editing.edit(
                 config,
                 new_text,
                 in_rounds=in_slices,
                 keep_holdings=keep_holdings,
-                pins=True,
-                unseen=yes,
+                pins_new=True,
+                unreviewed=yes,
                 by_hand_only=confirm,
                 confirm=confirm_edit,
             )
@@ -350,7 +350,7 @@ def edit(
         with spinner.hidden():
             decimals = None
             if verbose and report.transition is not None and document["state"] == "planned":
-                decimals = plans.decimals(report.transition.step_input.portfolio)
+                decimals = plans.decimals_by_label(report.transition.step_input.portfolio)
             emit(document, as_json, lambda: show_editing(out, document, decimals, verbose=verbose))
     raise typer.Exit(EXIT_REFUSED if document["state"] in ("declined", "unfinished") else 0)
 
@@ -427,18 +427,18 @@ def _show_transition(
     from agent.cli.display import plan_tables, tables
 
     plan = document["transition"]
-    unit, cost = plan["numeraire"], replace_pool_addresses(plan["reason"], plan["pools"])
+    unit, summary = plan["numeraire"], replace_pool_addresses(plan["reason"], plan["pools"])
     if plan["legs"]:
         if decimals is not None:
             plan_tables.show_plan(
                 console, plan, decimals, verbose=verbose, details_option="--verbose"
             )
-        cost = (
+        summary = (
             f"{tables.money(plan['turnover'])} {unit} of turnover for"
             f" {tables.amount(plan['cost']['total'], 4)} {unit}"
         )
     console.print(
-        cell(f"The transition: {cost}; rebalances within limits.turnover: {document['rounds']}")
+        cell(f"The transition: {summary}; rebalances within limits.turnover: {document['rounds']}")
     )
 
 

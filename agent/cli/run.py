@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from agent.app import Agent, Service, StoppableClock
     from agent.cli.display.tables import FigureTable
     from agent.execution.step_context import StepOutcome
-    from agent.observe.logs import Format
+    from agent.observe.logs import LogStyle
 
 
 class LogFormat(StrEnum):
@@ -57,7 +57,7 @@ class LogFormat(StrEnum):
     JSON = "json"
 
 
-LogLines = Annotated[
+LogFormatOption = Annotated[
     LogFormat | None,
     typer.Option("--log-format", help="Log format on stderr; overrides service.log_format."),
 ]
@@ -74,7 +74,7 @@ def run(
     yes: Yes = False,
     verbose: Verbose = False,
     as_json: AsJson = False,
-    log_format: LogLines = None,
+    log_format: LogFormatOption = None,
     record: Record = None,
     offer: Annotated[
         bool,
@@ -106,7 +106,7 @@ def run(
     agent_context = api.open_agent(config, clock=clock, record=record)
     options = RunOptions(send, every, once, log_format, takes_controls=send, offers=offer)
     code = run_loop(
-        agent_context, clock, make_confirm, options, PrintStyle(as_json, verbose, lines=not once)
+        agent_context, clock, make_confirm, options, PrintStyle(as_json, verbose, one_line=not once)
     )
     raise typer.Exit(code)
 
@@ -126,7 +126,7 @@ class RunOptions:
     paper: bool = False
 
     @property
-    def log_style(self) -> Format | None:
+    def log_style(self) -> LogStyle | None:
         """Format of log lines; None for the format of the config."""
         return None if self.log_format is None else self.log_format.value
 
@@ -158,7 +158,7 @@ def run_loop(
             ) as service,
             show_spinner(READING) as spinner,
         ):
-            is_logging = service.logs
+            is_logging = service.is_logging
 
             def progress(stage: str) -> None:
                 service.on_stage(stage)
@@ -168,7 +168,7 @@ def run_loop(
             confirm = make_confirm(agent, spinner)
             if options.offers and controls is not None:
                 confirm = controls.confirm
-            printer = CyclePrinter(agent, style, clock, sent=options.send)
+            printer = CyclePrinter(agent, style, clock, may_send=options.send)
             with closing(
                 agent.run(
                     send=options.send,
@@ -181,7 +181,7 @@ def run_loop(
             ) as cycles:
                 for cycle in cycles:
                     service.on_cycle(cycle)
-                    if controls is not None and options.offers and controls.offers:
+                    if controls is not None and options.offers and controls.has_offer:
                         service.on_offer()
                     with spinner.hidden():
                         code = printer.show(cycle, logged=is_logging)
@@ -217,7 +217,7 @@ def _stop_message(options: RunOptions) -> str:
 def _show_notes(service: Service) -> None:
     """Print what the last cycle left to tell, unless the log has told it."""
     for line in service.take_notes():
-        if not service.logs:
+        if not service.is_logging:
             note(line)
 
 
@@ -227,10 +227,10 @@ class CyclePrinter:
     """
 
     def __init__(
-        self, agent: Agent, style: PrintStyle, clock: StoppableClock, *, sent: bool
+        self, agent: Agent, style: PrintStyle, clock: StoppableClock, *, may_send: bool
     ) -> None:
-        """`sent` is True if the run may send."""
-        self._agent, self._style, self._clock, self._may_send = agent, style, clock, sent
+        """`may_send` is True if the run may send."""
+        self._agent, self._style, self._clock, self._may_send = agent, style, clock, may_send
         self._last_result: tuple[object, ...] = ()
 
     def show(self, result: StepOutcome | TrimtabError, *, logged: bool) -> int:
@@ -243,19 +243,19 @@ class CyclePrinter:
             code = OUTCOME_EXITS.get(result.kind.value, 0)
         if logged and not self._style.as_json:
             return code
-        if self._style.lines and not self._style.as_json and self._show_time(result):
+        if self._style.one_line and not self._style.as_json and self._show_time(result):
             return code
         if isinstance(result, TrimtabError):
-            return fail(result, self._style.as_json, lines=self._style.lines)
-        return show_outcome(result, self._agent, self._style, sent=self._may_send)
+            return fail(result, self._style.as_json, one_line=self._style.one_line)
+        return show_outcome(result, self._agent, self._style, send_allowed=self._may_send)
 
     def _show_time(self, result: StepOutcome | TrimtabError) -> bool:
         """Print the cycle's time, and the result if it is that of the last cycle. Returns whether
         nothing else is to be printed.
         """
-        from agent.app.documents import utc
+        from agent.app.documents import utc_text
 
-        time = f"{utc(self._clock.now_s())} UTC"
+        time = f"{utc_text(self._clock.now_s())} UTC"
         previous, self._last_result = self._last_result, _comparable_result(result)
         is_repeated = bool(self._last_result) and self._last_result == previous
         if isinstance(result, TrimtabError):
@@ -281,7 +281,7 @@ def _comparable_result(result: StepOutcome | TrimtabError) -> tuple[object, ...]
         else (
             result.plan.legs,
             result.plan.actions,
-            [part for part in result.plan.layers if part.acts],
+            [layer for layer in result.plan.layers if layer.acts],
         )
     )
     return (result.kind, result.reason, trades if result.kind.value == "planned" else None)
@@ -369,7 +369,7 @@ def paper(
         str, typer.Option("--margin", help="Start with this collateral in the margin account.")
     ] = "",
     as_json: AsJson = False,
-    log_format: LogLines = None,
+    log_format: LogFormatOption = None,
     record: Record = None,
 ) -> None:
     """Paper-trades like run --send: on exact pools of the next block, with its own wallet and
@@ -393,7 +393,9 @@ def paper(
 
     options = RunOptions(True, every, once, log_format, paper=True)
     raise typer.Exit(
-        run_loop(agent_context, clock, make_confirm, options, PrintStyle(as_json, lines=not once))
+        run_loop(
+            agent_context, clock, make_confirm, options, PrintStyle(as_json, one_line=not once)
+        )
     )
 
 

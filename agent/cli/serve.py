@@ -109,9 +109,9 @@ def serve(
 
     public_options = PublicOptions(tls_cert, tls_key, proxy, name, proxy_secret)
 
-    def show_dashboard(address: str, extra: Mapping[str, Any]) -> None:
+    def show_dashboard(address: str, extra_fields: Mapping[str, Any]) -> None:
         text = f"Dashboard: {address}. Stop with Ctrl-C."
-        emit({"url": address, **extra}, as_json, lambda: say(text))
+        emit({"url": address, **extra_fields}, as_json, lambda: say(text))
 
     def show_portfolios(address: str, portfolios: list[dict[str, str]]) -> None:
         show_dashboard(address, {"portfolios": portfolios})
@@ -167,7 +167,7 @@ def add_user(
     new_user = api.add_user(
         config,
         name,
-        api.Password(password_env, password_fd),
+        api.PasswordSource(password_env, password_fd),
         hidden_prompt(),
         read_only=read_only,
     )
@@ -294,15 +294,17 @@ def add(
     from agent import app as api
     from agent.config.fields import parse_duration_s
 
-    tokens = _token_file(config)
-    token, text = tokens.add(name, scope, parse_duration_s(expires, "--expires"), int(time.time()))
-    document = {**token.document(int(time.time())), "token": text}
+    token_file = _token_file(config)
+    token, token_text = token_file.add(
+        name, scope, parse_duration_s(expires, "--expires"), int(time.time())
+    )
+    document = {**token.document(int(time.time())), "token": token_text}
     api.record_token(config, name, document["scopes"])
 
     def show() -> None:
         say(f"{name}: {', '.join(document['scopes'])}, until {document['expires']} UTC.")
         say("This is the only time that the token is shown:")
-        say_whole(text)
+        say_whole(token_text)
 
     emit(document, as_json, show)
 

@@ -18,7 +18,7 @@ from agent.cli.display.terminal import (
     emit,
     err,
     hidden_prompt,
-    interactive,
+    is_interactive,
     note,
     out,
     say,
@@ -131,10 +131,10 @@ def init(
     from agent import app as api
 
     targets, endpoints = (
-        [_pair(text, "--target") for text in target or ()],
-        [_pair(text, "--rpc") for text in rpc or ()],
+        [_parse_pair(text, "--target") for text in target or ()],
+        [_parse_pair(text, "--rpc") for text in rpc or ()],
     )
-    alert_pair = None if alert is None else _pair(alert, "--alert")
+    alert_pair = None if alert is None else _parse_pair(alert, "--alert")
     missing_options = [
         option
         for option, value in (
@@ -144,7 +144,7 @@ def init(
         )
         if not value
     ]
-    options = {
+    option_values = {
         "--stable": stable,
         "--numeraire": numeraire != "USDC",
         "--price": price,
@@ -152,9 +152,9 @@ def init(
         "--futures": futures or futures_venue or futures_target,
     }
     unsupported_options = [
-        name for name, value in options.items() if value
+        name for name, value in option_values.items() if value
     ]  # the dialogue would drop them
-    if missing_options and not unsupported_options and not yes and not as_json and interactive():
+    if missing_options and not unsupported_options and not yes and not as_json and is_interactive():
         answers = api.InitAnswers(
             network,
             wallet or "",
@@ -302,13 +302,13 @@ def trust(config: ConfigPath = DEFAULT_CONFIG, yes: Yes = False, as_json: AsJson
             if yes:
                 return True
             with spinner.hidden():
-                if not interactive():
+                if not is_interactive():
                     return False
                 was_asked = True
                 err.print(_contracts_table(contracts))
                 return ask("Pin these?")
 
-        document = api.trust(config, confirm, unseen=yes)
+        document = api.trust(config, confirm, unreviewed=yes)
     emit(document, as_json, lambda: None if was_asked else out.print(_contracts_table(document)))
     if not document["pinned"]:
         note("Nothing pinned. To pin these: trimtab trust --yes")
@@ -360,21 +360,21 @@ def _futures_start(
                 "--futures: no profile given", "choose conservative, moderate or aggressive"
             )
         return None
-    pairs = [_pair(text, "--futures-target") for text in targets]
+    pairs = [_parse_pair(text, "--futures-target") for text in targets]
     return api.FuturesStart(profile, venue, pairs)
 
 
-def _pair(text: str, field: str) -> tuple[str, str]:
+def _parse_pair(text: str, option: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not equals or not name or not value:
         # the text is not repeated, because a URL pasted here is a secret
         raise ConfigError(
-            f"{field}: not NAME=VALUE", "for example --target WETH=50% and --rpc RPC_URL_1=alchemy"
+            f"{option}: not NAME=VALUE", "for example --target WETH=50% and --rpc RPC_URL_1=alchemy"
         )
     return name, value
 
 
-DEFAULT_FILE = Path("wallet.json")
+DEFAULT_KEYSTORE = Path("wallet.json")
 KeystoreFile = Annotated[
     Path | None,
     typer.Option(
@@ -406,13 +406,13 @@ def create(
     """Creates a random key in a keystore file, in the keyring, or in both."""
     from agent import app as api
 
-    wallet = api.create_wallet(
+    new_key = api.create_wallet(
         _keystore_file(keystore, keyring),
         keyring,
-        api.Password(password_env, password_fd),
+        api.PasswordSource(password_env, password_fd),
         hidden_prompt(),
     )
-    _show_wallet(wallet, as_json)
+    _show_wallet(new_key, as_json)
 
 
 @wallet_group.command()
@@ -439,7 +439,12 @@ def address(
     from agent import app as api
 
     document = api.wallet_address(
-        keystore, keyring, config, api.Password(password_env, password_fd), hidden_prompt(), verify
+        keystore,
+        keyring,
+        config,
+        api.PasswordSource(password_env, password_fd),
+        hidden_prompt(),
+        verify,
     )
     emit(document, as_json, lambda: say(document["address"]))
 
@@ -456,19 +461,21 @@ def import_key(
     """Imports a private key or a recovery phrase, typed hidden or from standard input."""
     from agent import app as api
 
-    imported = api.import_wallet(
+    imported_key = api.import_wallet(
         _keystore_file(keystore, keyring),
         keyring,
-        api.Password(password_env, password_fd),
+        api.PasswordSource(password_env, password_fd),
         hidden_prompt(),
         index,
     )
-    _show_wallet(imported, as_json)
+    _show_wallet(imported_key, as_json)
 
 
 @wallet_group.command("change-password")
 def change_password(
-    keystore: Annotated[Path, typer.Option("--keystore", help="The keystore file.")] = DEFAULT_FILE,
+    keystore: Annotated[
+        Path, typer.Option("--keystore", help="The keystore file.")
+    ] = DEFAULT_KEYSTORE,
     password_env: PasswordEnv = None,
     password_fd: PasswordDescriptor = None,
     new_password_env: Annotated[
@@ -486,8 +493,10 @@ def change_password(
     """Changes the password of a keystore file."""
     from agent import app as api
 
-    old = api.Password(password_env, password_fd)
-    new = api.Password(new_password_env, new_password_fd, "--new-password-env", "--new-password-fd")
+    old = api.PasswordSource(password_env, password_fd)
+    new = api.PasswordSource(
+        new_password_env, new_password_fd, "--new-password-env", "--new-password-fd"
+    )
     document = api.change_password(keystore, old, new, hidden_prompt())
     emit(
         document,
@@ -498,7 +507,7 @@ def change_password(
 
 
 def _keystore_file(keystore: Path | None, keyring: str | None) -> Path | None:
-    return DEFAULT_FILE if keystore is None and keyring is None else keystore
+    return DEFAULT_KEYSTORE if keystore is None and keyring is None else keystore
 
 
 def _show_wallet(document: Document, as_json: bool) -> None:

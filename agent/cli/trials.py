@@ -12,7 +12,6 @@ import typer
 
 from agent.cli.backtest import (
     ContractSize,
-    Cost,
     Depth,
     Destination,
     Every,
@@ -25,12 +24,13 @@ from agent.cli.backtest import (
     Numeraire,
     PerpVenue,
     Pool,
+    PoolFee,
     Reserve,
     Sample,
+    SimulatedConfig,
     StartMargin,
     Target,
     TargetLeverage,
-    TryConfig,
     Value,
     progress_display,
     report_paths,
@@ -42,13 +42,13 @@ from agent.cli.display.terminal import (
     ask,
     cell,
     emit,
-    interactive,
     interruptible,
+    is_interactive,
     out,
     say,
 )
 from agent.cli.options import AsJson, Heading, Yes, command
-from agent.cli.whatif import FUTURES, FuturesTarget, MaxLeverage, MaxUtilisation, Stress
+from agent.cli.whatif import FUTURES_PANEL, FuturesTarget, MaxLeverage, MaxUtilisation, Stress
 from agent.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def stress(
         ),
     ] = None,
     sample: Sample = False,
-    config: TryConfig = None,
+    config: SimulatedConfig = None,
     target: Target = "",
     band: Annotated[
         str, typer.Option("--band", help="10%rel of the target or 5%abs in points.")
@@ -122,7 +122,7 @@ def stress(
         str, typer.Option("--gas-spike", help="Gas price during a spike.")
     ] = "500 gwei",
     thin: Annotated[str, typer.Option("--thin", help="Remaining pool depth.")] = "0.001",
-    cost: Cost = "10bps",
+    pool_fee: PoolFee = "10bps",
     depth: Depth = "1000000000",
     pool: Pool = "v2",
     value: Value = "10000",
@@ -159,7 +159,7 @@ def stress(
             min=1,
             max=10_000,
             help="Seeds of the crash with a rally.",
-            rich_help_panel=FUTURES,
+            rich_help_panel=FUTURES_PANEL,
         ),
     ] = 50,
     yes: Yes = False,
@@ -181,7 +181,9 @@ def stress(
         )
     pages = report_paths("stress", html, config, keep)
     file = api.prices_file(prices, sample)
-    market = api.MarketOptions(cost=cost, depth=depth, value=value, pool=pool, gas=gas, seed=seed)
+    market = api.MarketOptions(
+        pool_fee=pool_fee, depth=depth, value=value, pool=pool, gas=gas, seed=seed
+    )
     portfolio = api.PortfolioOptions(
         config, target, band, every, destination, numeraire, native, names
     )
@@ -206,7 +208,7 @@ def stress(
             portfolio,
             limits=limits,
         )
-        estimate_s += prepared_stress.seconds
+        estimate_s += prepared_stress.estimated_s
     if futures_target:
         futures_book = api.prepare_futures_stress(
             file,
@@ -251,12 +253,13 @@ def _confirm_duration(estimate_s: float, yes: bool) -> None:
     """Raise ConfigError if the test takes long and is not confirmed."""
     if estimate_s <= CONFIRM_ABOVE_S or yes:
         return
-    cost = f"this may take {estimate_s / 60:,.0f} minutes on one core"
-    if not interactive():
+    duration_text = f"this may take {estimate_s / 60:,.0f} minutes on one core"
+    if not is_interactive():
         raise ConfigError(
-            cost, "add --yes, or use fewer paths (--paths, --step-paths) or shorter paths (--bars)"
+            duration_text,
+            "add --yes, or use fewer paths (--paths, --step-paths) or shorter paths (--bars)",
         )
-    if not ask(f"{cost}. Continue?"):
+    if not ask(f"{duration_text}. Continue?"):
         raise ConfigError(
             "declined: no path was run",
             "use fewer paths (--paths, --step-paths) or shorter paths (--bars)",
@@ -317,7 +320,8 @@ SHADES = "·░▒▓█"
 """Shades from the lowest objective to the highest."""
 
 
-TOP_ROWS = 10
+MAX_RANKED_ROWS = 10
+"""Number of settings that are printed, the best first."""
 
 
 MAX_NUMBERED_COLUMNS = 8
@@ -382,7 +386,7 @@ def tune(
             "--full", help="Use the full step for every setting instead of the fast kernel."
         ),
     ] = False,
-    cost: Cost = "10bps",
+    pool_fee: PoolFee = "10bps",
     depth: Depth = "1000000000",
     pool: Pool = "v2",
     value: Value = "10000",
@@ -417,7 +421,9 @@ def tune(
 
     pages = report_paths("tune", html, config, keep)
     file = api.prices_file(prices, sample)
-    market = api.MarketOptions(cost, depth, value, pool, gas, latency, seed, gas_prices=gas_prices)
+    market = api.MarketOptions(
+        pool_fee, depth, value, pool, gas, latency, seed, gas_prices=gas_prices
+    )
     tune_options = api.TuneOptions(
         band,
         every,
@@ -443,11 +449,11 @@ def tune(
                 status.update(f"{done:,} of {runs:,} runs")
 
         def confirm(estimate: WorkEstimate) -> bool:
-            if as_json or not interactive():
+            if as_json or not is_interactive():
                 return False
             if status is not None:
                 status.stop()
-            is_confirmed = ask(f"The search has {estimate.words}. Start?")
+            is_confirmed = ask(f"The search has {estimate.text}. Start?")
             if status is not None:
                 status.start()
             return is_confirmed
@@ -488,12 +494,12 @@ def _show_search(document: Document) -> None:
                     amount(row["costs"], 2),
                     str(row["rebalances"]),
                 )
-                for row in document["ranked"][:TOP_ROWS]
+                for row in document["ranked"][:MAX_RANKED_ROWS]
             ),
         )
     )
     _show_map(document["stability"], is_growth)
-    folds = table(
+    folds_table = table(
         f"Walk-forward, {document['walk_forward']['walk']}",
         ("chosen setting",),
         ("over hold", "over calendar"),
@@ -507,7 +513,7 @@ def _show_search(document: Document) -> None:
         ),
     )
     if document["walk_forward"]["folds"]:
-        out.print(folds)
+        out.print(folds_table)
     if (overfitting := document["overfitting"]) is not None:
         say(
             f"Probability of overfitting: {float(overfitting['probability']):.0%} ({overfitting['ways']:,} ways"
@@ -528,7 +534,7 @@ def _show_search(document: Document) -> None:
     )
 
 
-def _show_map(stability: Document, growth: bool) -> None:
+def _show_map(stability: Document, is_growth: bool) -> None:
     """Show the objective over two axes as shades; the best cell is in brackets."""
     from agent.cli.display.tables import table
 
@@ -537,7 +543,7 @@ def _show_map(stability: Document, growth: bool) -> None:
     values = [float(value) for row in stability["values"] for value in row if value is not None]
     low, high = min(values), max(values)
     figure_table = table(
-        f"{'Growth' if growth else 'Sharpe ratio'} by {stability['down']} and {stability['across']}",
+        f"{'Growth' if is_growth else 'Sharpe ratio'} by {stability['down']} and {stability['across']}",
         (stability["down"], *stability["columns"]),
     )
     for i, (label, row) in enumerate(zip(stability["rows"], stability["values"], strict=True)):
@@ -549,14 +555,14 @@ def _show_map(stability: Document, growth: bool) -> None:
             share = (float(value) - low) / (high - low) if high > low else 1.0
             text = SHADES[min(len(SHADES) - 1, int(share * len(SHADES)))] * 2
             if len(row) <= MAX_NUMBERED_COLUMNS:
-                text += f" {_signed_percent(value) if growth else value[:-4]}"
+                text += f" {_signed_percent(value) if is_growth else value[:-4]}"
             cells.append(cell(f"[{text}]" if [i, j] == stability["best"] else text))
         figure_table.add_row(label, *cells)
     out.print(figure_table)
     neighbours = stability["neighbours"]
     if neighbours is not None:
         mean_fall, largest_fall = neighbours["mean_fall"], neighbours["largest_fall"]
-        if growth:
+        if is_growth:
             mean_fall, largest_fall = (
                 f"{100 * float(fall):.2f} points" for fall in (mean_fall, largest_fall)
             )

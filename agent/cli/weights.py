@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from agent.cli.display.tables import FigureTable
 
 
-group = command_group(
+prices_group = command_group(
     Heading.DATA, 50, "prices", "Recorded prices used by triggers and allocators.", has_default=True
 )
 
@@ -53,7 +53,7 @@ def weights(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> Non
     emit(document, as_json, lambda: _show_weights(document))
 
 
-@group.callback()
+@prices_group.callback()
 def prices(
     context: typer.Context, config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False
 ) -> None:
@@ -67,7 +67,7 @@ def prices(
     emit(document, as_json, lambda: _show_prices(document))
 
 
-@group.command("import")
+@prices_group.command("import")
 def import_file(
     file: Annotated[
         Path,
@@ -106,7 +106,7 @@ def import_file(
     emit(document, as_json, lambda: _show_import(document))
 
 
-@group.command()
+@prices_group.command()
 def fetch(
     source: Annotated[
         str | None,
@@ -126,7 +126,7 @@ def fetch(
     emit(document, as_json, lambda: _show_fetched(document))
 
 
-@group.command()
+@prices_group.command()
 def forget(
     source: Annotated[str, typer.Argument(help="import, feed or pools.")],
     config: ConfigPath = DEFAULT_CONFIG,
@@ -299,7 +299,7 @@ def _utc(seconds: int | None) -> str:
 @command(Heading.DATA, 60)
 def oracle(
     pool: Annotated[str | None, typer.Argument(help="Address of a V3 pool to extend.")] = None,
-    to: Annotated[
+    new_capacity: Annotated[
         int | None, typer.Option("--to", help="Number of price observations to keep.")
     ] = None,
     config: ConfigPath = DEFAULT_CONFIG,
@@ -312,7 +312,7 @@ def oracle(
     """
     from agent import app as api
 
-    if (pool is None) != (to is None):
+    if (pool is None) != (new_capacity is None):
         raise ConfigError(
             "oracle: POOL and --to are used together", "for example: trimtab oracle 0x… --to 151"
         )
@@ -324,7 +324,7 @@ def oracle(
     if send:
         require_answerable(yes)
     with show_spinner("Reading the chain") as spinner, api.open_agent(config) as agent:
-        if pool is None or to is None:
+        if pool is None or new_capacity is None:
             observations = api.observations(agent)
             with spinner.hidden():
                 emit(observations, as_json, lambda: _show_observations(observations))
@@ -337,7 +337,7 @@ def oracle(
                 return yes or ask(f"Extend {document['pool']} to {document['to']} observations?")
 
         document = api.raise_observations(
-            agent, pool, to, send=send, confirm=confirm, progress=spinner.update
+            agent, pool, new_capacity, send=send, confirm=confirm, progress=spinner.update
         )
         with spinner.hidden():
             emit(document, as_json, lambda: _show_extension(document, send))
@@ -368,24 +368,26 @@ def _show_observations(document: Document) -> None:
 
 
 def _show_cost(document: Document) -> None:
-    pair, before = "/".join(document["tokens"]), document["observations_next"]
-    say(f"{document['pool']} ({pair}): from {before} to {document['to']} price observations")
-    cost = f"{document['cost_native']} native coin"
+    pair, current_capacity = "/".join(document["tokens"]), document["observations_next"]
+    say(
+        f"{document['pool']} ({pair}): from {current_capacity} to {document['to']} price observations"
+    )
+    cost_text = f"{document['cost_native']} native coin"
     if document["cost"] is not None:
-        cost += f", {document['cost']} in the numeraire"
+        cost_text += f", {document['cost']} in the numeraire"
     if document["most_native"] is not None:
-        cost += f"; {document['most_native']} at most"
-    say(f"About {document['gas_units']} gas: {cost}")
+        cost_text += f"; {document['most_native']} at most"
+    say(f"About {document['gas_units']} gas: {cost_text}")
 
 
-def _show_extension(document: Document, sent: bool) -> None:
+def _show_extension(document: Document, send_allowed: bool) -> None:
     if document["rises"] == 0:
         say(
             f"{document['pool']} already has {document['observations_next']} observations; nothing"
             " to do."
         )
         return
-    if not sent:
+    if not send_allowed:
         _show_cost(document)
         note("Nothing was sent. To send it, add --send.")
     for item in document["transactions"]:
@@ -395,5 +397,5 @@ def _show_extension(document: Document, sent: bool) -> None:
             "The pool's TWAP is usable once its observations (one per block with a trade) cover"
             " the window."
         )
-    elif sent:
+    elif send_allowed:
         note(f"{document['outcome']}: nothing changed")

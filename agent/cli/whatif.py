@@ -22,14 +22,14 @@ ALERT_NOTE = (
 )
 
 
-FUTURES = "Futures"
+FUTURES_PANEL = "Futures"
 """Heading of the options about futures."""
 Notional = Annotated[
     str,
     typer.Option(
         "--futures",
         help="Futures notional: BTC=10500,ETH=-2000; negative for a short.",
-        rich_help_panel=FUTURES,
+        rich_help_panel=FUTURES_PANEL,
     ),
 ]
 FuturesTarget = Annotated[
@@ -37,7 +37,7 @@ FuturesTarget = Annotated[
     typer.Option(
         "--futures-target",
         help="Target weights of the notional in percent: BTC=50,ETH=-50.",
-        rich_help_panel=FUTURES,
+        rich_help_panel=FUTURES_PANEL,
     ),
 ]
 FuturesBand = Annotated[
@@ -45,7 +45,7 @@ FuturesBand = Annotated[
     typer.Option(
         "--futures-band",
         help="Drift of a notional weight that triggers a rebalance: 5%.",
-        rich_help_panel=FUTURES,
+        rich_help_panel=FUTURES_PANEL,
     ),
 ]
 Margin = Annotated[
@@ -53,7 +53,7 @@ Margin = Annotated[
     typer.Option(
         "--margin",
         help="Value of the margin account; default: the sum of --value.",
-        rich_help_panel=FUTURES,
+        rich_help_panel=FUTURES_PANEL,
     ),
 ]
 Leverage = Annotated[
@@ -61,7 +61,7 @@ Leverage = Annotated[
     typer.Option(
         "--leverage",
         help="Target leverage: 2x; default: keep the notional.",
-        rich_help_panel=FUTURES,
+        rich_help_panel=FUTURES_PANEL,
     ),
 ]
 LeverageBand = Annotated[
@@ -69,7 +69,7 @@ LeverageBand = Annotated[
     typer.Option(
         "--leverage-band",
         help="Drift of the leverage, as a share of its target, that triggers; with --leverage 20%; off.",
-        rich_help_panel=FUTURES,
+        rich_help_panel=FUTURES_PANEL,
     ),
 ]
 MaxPosition = Annotated[
@@ -77,25 +77,27 @@ MaxPosition = Annotated[
     typer.Option(
         "--max-position",
         help="Maximum share of one position in the notional: 60%.",
-        rich_help_panel=FUTURES,
+        rich_help_panel=FUTURES_PANEL,
     ),
 ]
 MaxLeverage = Annotated[
     str,
-    typer.Option("--max-leverage", help="Maximum leverage: 4x.", rich_help_panel=FUTURES),
+    typer.Option("--max-leverage", help="Maximum leverage: 4x.", rich_help_panel=FUTURES_PANEL),
 ]
 MaxUtilisation = Annotated[
     str,
     typer.Option(
         "--max-utilisation",
         help="Maximum initial margin over account value: 60%.",
-        rich_help_panel=FUTURES,
+        rich_help_panel=FUTURES_PANEL,
     ),
 ]
 SpotMultiple = Annotated[
     str,
     typer.Option(
-        "--spot-multiple", help="Maximum notional per spot value: 2.5x.", rich_help_panel=FUTURES
+        "--spot-multiple",
+        help="Maximum notional per spot value: 2.5x.",
+        rich_help_panel=FUTURES_PANEL,
     ),
 ]
 Stress = Annotated[
@@ -103,7 +105,7 @@ Stress = Annotated[
     typer.Option(
         "--stress",
         help="Adverse price move that the account must survive: 20%.",
-        rich_help_panel=FUTURES,
+        rich_help_panel=FUTURES_PANEL,
     ),
 ]
 Hedge = Annotated[
@@ -111,7 +113,7 @@ Hedge = Annotated[
     typer.Option(
         "--hedge",
         help="Share of an overweight to short instead of sell: 50%.",
-        rich_help_panel=FUTURES,
+        rich_help_panel=FUTURES_PANEL,
     ),
 ]
 Tax = Annotated[
@@ -119,7 +121,7 @@ Tax = Annotated[
     typer.Option(
         "--tax",
         help="With --horizon: tax on selling the share that may be shorted: ETH=120.",
-        rich_help_panel=FUTURES,
+        rich_help_panel=FUTURES_PANEL,
     ),
 ]
 FundingRate = Annotated[
@@ -127,7 +129,7 @@ FundingRate = Annotated[
     typer.Option(
         "--funding",
         help="With --horizon: daily funding paid by longs: ETH=0.03%; negative if shorts pay.",
-        rich_help_panel=FUTURES,
+        rich_help_panel=FUTURES_PANEL,
     ),
 ]
 Horizon = Annotated[
@@ -135,7 +137,7 @@ Horizon = Annotated[
     typer.Option(
         "--horizon",
         help="Compare sale and short over this time, such as 30d, and choose the cheaper.",
-        rich_help_panel=FUTURES,
+        rich_help_panel=FUTURES_PANEL,
     ),
 ]
 Lot = Annotated[
@@ -143,7 +145,7 @@ Lot = Annotated[
     typer.Option(
         "--lot",
         help="Smallest contract size, at the prices in --price: BTC=0.001.",
-        rich_help_panel=FUTURES,
+        rich_help_panel=FUTURES_PANEL,
     ),
 ]
 
@@ -217,7 +219,7 @@ def whatif(
         numeraire=numeraire,
         native=native,
     )
-    result = document(what_if)
+    result = what_if_document(what_if)
     if futures:
         options = api.FuturesOptions(
             notional=futures,
@@ -238,21 +240,21 @@ def whatif(
             funding=funding,
             horizon=horizon,
         )
-        layer = api.what_if_futures(options, what_if.values, what_if.trades)
-        result = {**result, "trades": layer["trades"], "futures": layer}
+        futures_document = api.what_if_futures(options, what_if.values, what_if.trades)
+        result = {**result, "trades": futures_document["trades"], "futures": futures_document}
     emit(result, as_json, lambda: _show(result))
 
 
-def document(what_if: WhatIf) -> Document:
+def what_if_document(what_if: WhatIf) -> Document:
     """Return the document of a what-if. Values are decimal strings in the given unit, rounded
     half-even to 18 places.
     """
     return {
-        "total": _text(what_if.total),
-        "triggered": list(what_if.triggered),
+        "total": _value_text(what_if.total),
+        "triggered": list(what_if.symbols_outside),
         "decision": {"kind": "rebalance" if what_if.acts else "hold", "reason": what_if.reason},
-        "trades": {symbol: _text(amount) for symbol, amount in what_if.trades.items()},
-        "to_target": {symbol: _text(amount) for symbol, amount in what_if.to_target.items()},
+        "trades": {symbol: _value_text(amount) for symbol, amount in what_if.trades.items()},
+        "to_target": {symbol: _value_text(amount) for symbol, amount in what_if.to_target.items()},
         "weights_bps": {drift.symbol: drift.weight_bps for drift in what_if.drifts},
         "assets": [
             {
@@ -263,16 +265,16 @@ def document(what_if: WhatIf) -> Document:
                 "drift_bps": drift.drift_bps,
                 "band_bps": (
                     [round(drift.band_low_bps), round(drift.band_high_bps)]
-                    if what_if.banded
+                    if what_if.has_band
                     else None
                 ),
-                "outside": drift.symbol in what_if.triggered,
+                "outside": drift.symbol in what_if.symbols_outside,
             }
             for drift in what_if.drifts
         ],
         "alert_prices": {symbol: _alert(alert) for symbol, alert in what_if.alerts.items()},
         "alert_note": ALERT_NOTE,
-        "least_total": list(what_if.least),
+        "least_total": list(what_if.least_totals),
         "warnings": list(what_if.warnings),
     }
 
@@ -281,12 +283,12 @@ def _alert(alert: AlertPrices) -> Document:
     def edge(price: Fraction | None) -> tuple[str, str] | tuple[None, None]:
         if price is None:
             return None, None
-        return _text(price), value_text((price / alert.price - 1) * 100, 0, 2)
+        return _value_text(price), value_text((price / alert.price - 1) * 100, 0, 2)
 
     low, low_change = edge(alert.low)
     high, high_change = edge(alert.high)
     return {
-        "price": _text(alert.price),
+        "price": _value_text(alert.price),
         "low": low,
         "high": high,
         "low_change_percent": low_change,
@@ -296,19 +298,19 @@ def _alert(alert: AlertPrices) -> Document:
     }
 
 
-def _text(value: Fraction) -> str:
+def _value_text(value: Fraction) -> str:
     return value_text(value, 0, 18)
 
 
 def _show(document: Document) -> None:
-    from agent.cli.display.tables import bps, money, table
+    from agent.cli.display.tables import money, percent_text, table
 
     figure_table = table(
         f"Total {money(document['total'])}",
         ("asset",),
         ("value", "weight", "target", "band", "trade"),
     )
-    prices = table("Alert prices", ("asset",), ("now", "low", "", "high", " "))
+    alerts_table = table("Alert prices", ("asset",), ("now", "low", "", "high", " "))
     for asset in document["assets"]:
         symbol, alert = asset["symbol"], document["alert_prices"][asset["symbol"]]
         band = (
@@ -319,23 +321,23 @@ def _show(document: Document) -> None:
         figure_table.add_row(
             cell(symbol, "bold red" if asset["outside"] else ""),
             money(asset["value"]),
-            bps(asset["weight_bps"]),
-            bps(asset["target_bps"]),
+            percent_text(asset["weight_bps"]),
+            percent_text(asset["target_bps"]),
             band,
             _signed(document["trades"][symbol], money),
         )
-        prices.add_row(
+        alerts_table.add_row(
             symbol, _price(alert["price"]), *_edge_cells(alert, "low"), *_edge_cells(alert, "high")
         )
     out.print(figure_table)
     say(f"{document['decision']['kind']}: {document['decision']['reason']}")
-    out.print(prices)
+    out.print(alerts_table)
     for symbol, alert in document["alert_prices"].items():
         for why in dict.fromkeys(filter(None, (alert["why_low"], alert["why_high"]))):
             say(f"No alert price of {symbol}: {why}")
     say(document["alert_note"])
-    for total in document["least_total"]:
-        say(total["text"])
+    for least_total in document["least_total"]:
+        say(least_total["text"])
     for warning in document["warnings"]:
         note(warning)
     if "futures" in document:
@@ -343,21 +345,21 @@ def _show(document: Document) -> None:
 
 
 def _show_futures(document: Document) -> None:
-    from agent.cli.display.futures_tables import leverage
-    from agent.cli.display.tables import bps, money, table
+    from agent.cli.display.futures_tables import leverage_text
+    from agent.cli.display.tables import money, percent_text, table
 
-    multiple = leverage(document["leverage"])
+    margin_multiple = leverage_text(document["leverage"])
     out.print(
         table(
-            f"Futures: {money(document['gross'])} notional, {multiple} of {money(document['margin'])} margin",
+            f"Futures: {money(document['gross'])} notional, {margin_multiple} of {money(document['margin'])} margin",
             ("market",),
             ("notional", "weight", "target", "order", "contracts", "liquidated at"),
             rows=(
                 (
                     market["symbol"],
                     money(market["notional"]),
-                    bps(market["weight_bps"]),
-                    bps(market["target_bps"]),
+                    percent_text(market["weight_bps"]),
+                    percent_text(market["target_bps"]),
                     _signed(market["order_notional"], money),
                     _signed(market["order_size"], _price),
                     "never"
@@ -387,10 +389,10 @@ def _show_futures(document: Document) -> None:
         )
         if "reason" in hedge:
             say(hedge["reason"])
-    exposure = ", ".join(
+    exposure_text = ", ".join(
         f"{symbol} {money(text)}" for symbol, text in document["net_exposure"].items()
     )
-    say(f"Net exposure after trades and orders, spot and futures: {exposure}")
+    say(f"Net exposure after trades and orders, spot and futures: {exposure_text}")
 
 
 def _signed(text: str, format_value: Callable[[str], str]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from agent.config.schema import Config
 from agent.config.tables.futures import (
-    LONGEST_HORIZON_S,
+    MAX_HORIZON_S,
     FuturesMarketTable,
     FuturesTable,
     HedgeTable,
@@ -132,7 +132,7 @@ def _require_horizon_and_hedges(table: FuturesTable | HyperliquidTable) -> None:
     """Raise ValueError for a funding horizon out of range, and for hedges without a market of their
     own for an asset.
     """
-    if table.funding_horizon is not None and not 0 < table.funding_horizon <= LONGEST_HORIZON_S:
+    if table.funding_horizon is not None and not 0 < table.funding_horizon <= MAX_HORIZON_S:
         raise ValueError(
             f"futures.funding_horizon: {table.funding_horizon}s; write above 0s and at most 365d,"
             ' or "off"'

@@ -12,7 +12,7 @@ from agent.config.schema import Config
 from agent.config.tables.orders import OrdersTable, order_levels
 from agent.config.tables.portfolio import PortfolioTable
 from agent.model import (
-    PORTFOLIO,
+    PORTFOLIO_SUBJECT,
     Asset,
     OrderKind,
     OrdersConfig,
@@ -69,7 +69,8 @@ def build_orders(
     table = portfolio.orders or OrdersTable()
     tokens = {asset.token.symbol: asset.token for asset in assets}
     terms = [
-        OrderTerms(PORTFOLIO, kind, None, level.share_bps) for kind, level in order_levels(table)
+        OrderTerms(PORTFOLIO_SUBJECT, kind, None, level.share_bps)
+        for kind, level in order_levels(table)
     ]
     for asset in portfolio.assets:
         token = tokens[asset.symbol]

@@ -63,7 +63,7 @@ def _require_estimate(
             " of pairs without prices"
         )
     too_high_pairs = [
-        name for name, bps in table.correlations.items() if abs(bps) > risk.MOST_CORRELATION_BPS
+        name for name, bps in table.correlations.items() if abs(bps) > risk.MAX_CORRELATION_BPS
     ]
     if too_high_pairs:
         raise ValueError(

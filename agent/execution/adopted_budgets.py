@@ -28,7 +28,7 @@ from agent.store.accounts.balances import BalanceStore
 from agent.store.budgets import BudgetStore
 from agent.units import NATIVE, Price
 
-REMEDY = (
+UNKNOWN_DAY_REMEDY = (
     "use an endpoint with archive state, wait a day, or run trimtab adopt --nothing-lost to"
     " confirm that nothing was lost"
 )
@@ -66,8 +66,8 @@ def with_prior_day(
             )
         usage = prior_day_usage(step, recent_txs)
     except TrimtabError as error:
-        balances.mark_day_asked(now_s)
-        why = f"the wallet's last 24 h are not known ({error.message}); {REMEDY}"
+        balances.mark_prior_day_failed(now_s)
+        why = f"the wallet's last 24 h are not known ({error.message}); {UNKNOWN_DAY_REMEDY}"
         unknown_reason = "; ".join(filter(None, (step.history.budgets.unknown, why)))
         return replace(
             step,
@@ -90,9 +90,9 @@ def prior_day_usage(
     assets = {asset.token.address for asset in step.portfolio.assets} | {wrapped_native}
     current_prices = reference_prices(step).by_token
     usage = []
-    for transaction in recent_txs.sent:
+    for transaction in recent_txs.transactions:
         prices = current_prices
-        if transaction.answers:
+        if transaction.feed_answers:
             prices = {
                 **current_prices,
                 **reference_prices(_with_feeds_as_of(step, transaction)).by_token,
@@ -113,7 +113,7 @@ def prior_day_usage(
 
 def _with_feeds_as_of(step: StepInput, transaction: MinedTx) -> StepInput:
     """Return the step with the feed answers at the time of a transaction."""
-    answers, now_s = dict(transaction.answers), step.snapshot.head.timestamp_s
+    answers, now_s = dict(transaction.feed_answers), step.snapshot.head.timestamp_s
     feeds = tuple(
         replace(
             feed,
@@ -139,8 +139,8 @@ def _prior_usage(
     native_price = prices.get(wrapped_native, Fraction(0))
     intent = _as_intent(transaction)
     deltas = {token: raw for token, raw in receipt.net(wallet).items() if token in prices and raw}
-    if wei := intent.native_change_wei(wallet, wrapped_native):
-        deltas[wrapped_native] = deltas.get(wrapped_native, 0) + wei
+    if native_change_wei := intent.native_change_wei(wallet, wrapped_native):
+        deltas[wrapped_native] = deltas.get(wrapped_native, 0) + native_change_wei
     gas_value = receipt.gas_cost_wei * native_price
     is_exchange = any(raw > 0 for raw in deltas.values()) and any(
         raw < 0 for raw in deltas.values()

@@ -61,11 +61,12 @@ def execute_prepared(actors: StepActors, step_id: str, prepared: PreparedTransac
 
 def format_open_allowances(open_allowances: Sequence[Approval]) -> str:
     """Describe the open allowances by spender."""
-    labels: dict[str, list[str]] = {}
+    labels_by_holder: dict[str, list[str]] = {}
     for approval in open_allowances:
-        labels.setdefault(approval.holder, []).append(approval.label)
+        labels_by_holder.setdefault(approval.holder, []).append(approval.label)
     return " and ".join(
-        f"the {holder} can still spend {', '.join(tokens)}" for holder, tokens in labels.items()
+        f"the {holder} can still spend {', '.join(tokens)}"
+        for holder, tokens in labels_by_holder.items()
     )
 
 
@@ -173,7 +174,7 @@ def pay(
     store: Store,
     actors: StepActors,
     payout: Payout,
-    confirmed: tuple[str, ...],
+    confirmed_addresses: tuple[str, ...],
 ) -> Intent:
     """Make one payout, judged on the newest snapshot, and return its final intent. The kill switch
     is read before it is sent.
@@ -187,7 +188,7 @@ def pay(
         step_id, readers.clock.now_s(), codec.dumps(step), codec.dumps(ManualAction("payout"))
     )
     try:
-        table.require_payout_allowed(table.judge_payout(step, payout, confirmed))
+        table.require_payout_allowed(table.judge_payout(step, payout, confirmed_addresses))
         prepared_tx = actors.composer.payout(step, payout)
         intent = actors.executor.run(
             step_id, prepared_tx.grant.kind, prepared_tx.tx, prepared_tx.grant, prepared_tx.note

@@ -22,7 +22,7 @@ from agent.execution.settlement import (
 )
 from agent.execution.step_context import StepReaders
 from agent.layers.memories import ENTRIES, PAYMENTS, READINGS, Principal
-from agent.layers.questions import BY_PLACE, outside_raw, unknown_value_reason
+from agent.layers.questions import LEDGER_HOLDINGS, outside_raw, unknown_value_reason
 from agent.model import (
     Entry,
     EntryKind,
@@ -52,13 +52,13 @@ class AuditedEntry:
     """A transaction's recorded entry, and the entry derived from its receipt and step."""
 
     intent: Intent
-    entered: Entry | None
+    recorded: Entry | None
     derived: Entry
 
     @property
     def differs(self) -> bool:
         """True if the recorded entry differs from the derived one."""
-        return self.entered is not None and self.entered != self.derived
+        return self.recorded is not None and self.recorded != self.derived
 
 
 def update_ledger(
@@ -108,7 +108,7 @@ def valuation_of_step(store: Store, step: StepInput) -> Valuation | None:
 
 
 def _posted_entry(store: Store, intent: Intent, current_step: StepInput) -> Entry:
-    ledger_tokens = store.ledger.counted(intent.id)
+    ledger_tokens = store.ledger.counted_tokens(intent.id)
     return derive_entry(store, intent, current_step, ledger_tokens, store.ledger.principal)
 
 
@@ -116,12 +116,14 @@ def audit_entries(store: Store, current_step: StepInput) -> tuple[AuditedEntry, 
     """Return every recorded entry with the one derived from journal and receipts, in chain
     order.
     """
-    recorded_by_id = {entry.id: entry for entry in store.ledger.entered()}
+    recorded_by_id = {entry.id: entry for entry in store.ledger.intent_entries()}
     audited_entries: list[AuditedEntry] = []
-    openings = [entry for entry in store.ledger.entries() if entry.kind is EntryKind.OPENING]
+    opening_entries = [entry for entry in store.ledger.entries() if entry.kind is EntryKind.OPENING]
 
     def principal(position: str) -> dict[str, int]:
-        sums = entries.account_balances([*openings, *(entry.derived for entry in audited_entries)])
+        sums = entries.account_balances(
+            [*opening_entries, *(entry.derived for entry in audited_entries)]
+        )
         return {
             token: raw
             for (account, token), raw in sums.items()
@@ -129,7 +131,7 @@ def audit_entries(store: Store, current_step: StepInput) -> tuple[AuditedEntry, 
         }
 
     for intent in store.ledger.enterable_intents():
-        ledger_tokens = store.ledger.counted(intent.id)
+        ledger_tokens = store.ledger.counted_tokens(intent.id)
         derived_entry = derive_entry(store, intent, current_step, ledger_tokens, principal)
         audited_entries.append(AuditedEntry(intent, recorded_by_id.get(intent.id), derived_entry))
     return tuple(audited_entries)
@@ -156,10 +158,10 @@ def derive_entry(
         step.portfolio.wrapped_native,
     )
     changes = dict(receipt.net(owner)) if receipt.status == 1 else {}
-    if wei := intent.native_change_wei(owner, wrapped_native):
-        changes[NATIVE] = changes.get(NATIVE, 0) + wei
+    if native_change_wei := intent.native_change_wei(owner, wrapped_native):
+        changes[NATIVE] = changes.get(NATIVE, 0) + native_change_wei
     chain_s = step.snapshot.head.timestamp_s
-    is_manual = store.steps.by_hand(intent.id) if grant.plan is None else _is_manual(grant.plan)
+    is_manual = store.steps.is_by_hand(intent.id) if grant.plan is None else _is_manual(grant.plan)
     transaction = SettledTransaction(
         intent.id,
         receipt.block_number,
@@ -172,11 +174,13 @@ def derive_entry(
     )
     if intent.kind is IntentKind.PAYOUT:
         return entries.payout_entry(transaction, prices, ledger_tokens)
-    if (entry_of := ENTRIES.get(intent.kind)) is not None and receipt.status == 1:
-        return entry_of(grant, transaction, prices, ledger_tokens, step, receipt, principal)
+    if (derive_layer_entry := ENTRIES.get(intent.kind)) is not None and receipt.status == 1:
+        return derive_layer_entry(
+            grant, transaction, prices, ledger_tokens, step, receipt, principal
+        )
     kind = EntryKind.WRAP if intent.kind is IntentKind.UNWRAP else EntryKind.TRADE
     return entries.trade_entry(
-        transaction, prices, ledger_tokens, _fees(grant, intent, ledger_tokens), kind
+        transaction, prices, ledger_tokens, _pool_fees(grant, intent, ledger_tokens), kind
     )
 
 
@@ -194,7 +198,7 @@ def valuation(step: StepInput, prices: EntryPrices) -> Valuation | None:
         raw_elsewhere = outside_raw(step, prices.by_token, READINGS)
     except Refused:
         return None
-    reserved_raw = _reserved(step.portfolio, step.limits, balances)
+    reserved_raw = _reserved_by_token(step.portfolio, step.limits, balances)
     valued_holdings = []
     readings = {
         token: reading for read in READINGS.values() for token, reading in read(step).items()
@@ -221,7 +225,9 @@ def valuation(step: StepInput, prices: EntryPrices) -> Valuation | None:
     )
 
 
-def _reserved(portfolio: Portfolio, limits: Limits, balances: Mapping[str, int]) -> dict[str, int]:
+def _reserved_by_token(
+    portfolio: Portfolio, limits: Limits, balances: Mapping[str, int]
+) -> dict[str, int]:
     """Return the wallet's unmanaged base units: reserves, and native coin unless it is an asset.
     The reserve of a native asset is taken from native coin first.
     """
@@ -250,7 +256,7 @@ def _holdings_by_place(
         ("", token): balances[token]
         for token in (*(asset.token.address for asset in step.portfolio.assets), NATIVE)
     }
-    for holdings_of in BY_PLACE:
+    for holdings_of in LEDGER_HOLDINGS:
         holdings |= holdings_of(step, prices.by_token)
     amounts_and_values = {}
     for (place, token), raw in holdings.items():
@@ -259,7 +265,7 @@ def _holdings_by_place(
     return amounts_and_values
 
 
-def _fees(grant: Grant, intent: Intent, ledger_tokens: frozenset[str]) -> dict[str, int]:
+def _pool_fees(grant: Grant, intent: Intent, ledger_tokens: frozenset[str]) -> dict[str, int]:
     """Return the pool fees of all legs by input token, base units rounded up, from the receipt's
     amounts or else the planned ones.
     """
@@ -304,18 +310,18 @@ def pending_entries(store: Store, current_step: StepInput) -> tuple[Entry, ...]:
     """
     intent_by_nonce: dict[int, Intent] = {}
     for intent in store.ledger.unsettled():
-        earlier = intent_by_nonce.get(intent.tx.nonce)
-        if earlier is None or (
-            intent.state in _MINED_STATES and earlier.state not in _MINED_STATES
+        earlier_intent = intent_by_nonce.get(intent.tx.nonce)
+        if earlier_intent is None or (
+            intent.state in _MINED_STATES and earlier_intent.state not in _MINED_STATES
         ):
             intent_by_nonce[intent.tx.nonce] = intent
-    pending_postings = []
+    derived_entries = []
     for intent in intent_by_nonce.values():
         if intent.receipt is not None:
-            pending_postings.append(_posted_entry(store, intent, current_step))
+            derived_entries.append(_posted_entry(store, intent, current_step))
         elif (planned_entry := _planned_entry(store, intent, current_step)) is not None:
-            pending_postings.append(planned_entry)
-    return tuple(pending_postings)
+            derived_entries.append(planned_entry)
+    return tuple(derived_entries)
 
 
 def _planned_entry(store: Store, intent: Intent, current_step: StepInput) -> Entry | None:
@@ -353,10 +359,10 @@ def record_hourly_prices(readers: StepReaders, step: StepInput, prices: PriceSto
     at_s, numeraire = review_time_s(step.snapshot), step.portfolio.numeraire.address
     if prices.has(numeraire, at_s):
         return
-    past_prices, blocks = step.snapshot.past, step.policy.confirm_blocks
-    if len(past_prices) < blocks:
+    past_prices, block_count = step.snapshot.past, step.policy.confirm_blocks
+    if len(past_prices) < block_count:
         try:
-            past_prices = readers.reader.past(step.snapshot.head, blocks)
+            past_prices = readers.reader.past(step.snapshot.head, block_count)
         except (Refused, Retryable):
             return
     points = confirmed_prices(step, past_prices, at_s)

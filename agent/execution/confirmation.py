@@ -14,7 +14,7 @@ from agent.model import Confirmation, Cycle, Plan
 from agent.policy import native_coin, quarantine
 from agent.policy.orders import blocked_exits
 
-UNCONFIRMED = "which was not part of the confirmed plan"
+UNCONFIRMED_NOTE = "which was not part of the confirmed plan"
 
 
 def plan_hash(plan: Plan) -> str:
@@ -55,8 +55,8 @@ def require_as_confirmed(confirmed: Confirmation, outcome: StepOutcome, plan: Pl
     first, or a different limit order.
     """
     _require_no_new_exclusions(confirmed, outcome)
-    for require in layers.CONFIRMATIONS:
-        require(confirmed, plan)
+    for require_same_kind in layers.CONFIRMATIONS:
+        require_same_kind(confirmed, plan)
     if outcome.decided.order != confirmed.order:
         raise Refused(
             "a limit order was added or removed after the confirmation", remedy=REPLAN_REMEDY
@@ -77,7 +77,7 @@ def require_exit_possible(confirmed: Confirmation, outcome: StepOutcome) -> None
         for blocked in step.blocked_exits
         if blocked.token == token
     ]
-    if reasons := [f"{reason}, {UNCONFIRMED}" for reason in causes if reason]:
+    if reasons := [f"{reason}, {UNCONFIRMED_NOTE}" for reason in causes if reason]:
         raise ExitRefused("; ".join(reasons), remedy=REPLAN_REMEDY)
     if native_coin.held_balances(step).get(token, 0) < confirmed.exit_raw:
         raise ExitRefused(
@@ -96,11 +96,11 @@ def _require_no_new_exclusions(confirmed: Confirmation, outcome: StepOutcome) ->
         *confirmed.quarantined
     }:
         raise Refused(
-            f"{quarantine.format_quarantine(step.portfolio, step.targets.quarantine, new_quarantined)}, {UNCONFIRMED}",
+            f"{quarantine.format_quarantine(step.portfolio, step.targets.quarantine, new_quarantined)}, {UNCONFIRMED_NOTE}",
             remedy=REPLAN_REMEDY,
         )
     if new_blocked := {blocked.token for blocked in step.blocked_exits} - {*confirmed.blocked}:
         raise Refused(
-            f"{blocked_exits.format_blocked_exits(step, new_blocked)}, {UNCONFIRMED}",
+            f"{blocked_exits.format_blocked_exits(step, new_blocked)}, {UNCONFIRMED_NOTE}",
             remedy=REPLAN_REMEDY,
         )

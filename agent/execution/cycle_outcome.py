@@ -10,31 +10,32 @@ from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.layers import execution as layers
 from agent.model import Cycle, CycleEnd, IntentKind, Portfolio
 
-QUIET_KINDS = (OutcomeKind.HOLD, OutcomeKind.HALT, OutcomeKind.PLANNED)
+UNSENT_KINDS = (OutcomeKind.HOLD, OutcomeKind.HALT, OutcomeKind.PLANNED)
+"""Outcomes of steps that sent nothing, and in which nothing was refused."""
 OutcomeOf = Callable[[str], StepOutcome]
 """Outcome of the step of the cycle with this id."""
 
 
-def outcome_of_cycle(cycle: Cycle, last: StepOutcome, outcome_of: OutcomeOf) -> StepOutcome:
-    """Return the outcome of a cycle that ends with `last`, including what the layers did and
-    everything that could not be sent. Raise the endpoint's error if nothing was sent.
+def outcome_of_cycle(cycle: Cycle, last_outcome: StepOutcome, outcome_of: OutcomeOf) -> StepOutcome:
+    """Return the outcome of a cycle that ends with `last_outcome`, including what the layers did
+    and everything that could not be sent. Raise the endpoint's error if nothing was sent.
     """
-    outcome = _trades_outcome(cycle, last, outcome_of)
+    outcome = _trades_outcome(cycle, last_outcome, outcome_of)
     for complete in layers.OUTCOME_COMPLETERS:
         outcome = complete(cycle, outcome, outcome_of)
     return _with_unsold_exits(cycle, outcome, outcome_of)
 
 
-def _trades_outcome(cycle: Cycle, last: StepOutcome, outcome_of: OutcomeOf) -> StepOutcome:
-    """Return the outcome of the swap, else of the exits, else `last`."""
-    if last.step_id == cycle.swapped:
-        return _with_sold_exits(cycle, last)
+def _trades_outcome(cycle: Cycle, last_outcome: StepOutcome, outcome_of: OutcomeOf) -> StepOutcome:
+    """Return the outcome of the swap, else of the exits, else `last_outcome`."""
+    if last_outcome.step_id == cycle.swapped:
+        return _with_sold_exits(cycle, last_outcome)
     if cycle.swapped and cycle.ended is CycleEnd.NOTHING_DUE:
         swap_outcome = _with_sold_exits(cycle, outcome_of(cycle.swapped))
-        return replace(swap_outcome, after=last.step_input)
+        return replace(swap_outcome, after=last_outcome.step_input)
     if cycle.exits and cycle.ended in (CycleEnd.NOTHING_DUE, CycleEnd.REFUSED):
-        return _after_exits(cycle, last, outcome_of)
-    return last
+        return _after_exits(cycle, last_outcome, outcome_of)
+    return last_outcome
 
 
 def with_actions(cycle: Cycle, outcome: StepOutcome) -> StepOutcome:
@@ -51,26 +52,26 @@ def with_actions(cycle: Cycle, outcome: StepOutcome) -> StepOutcome:
     return replace(outcome, kind=OutcomeKind.DONE, reason=reason, after=outcome.step_input)
 
 
-def _after_exits(cycle: Cycle, last: StepOutcome, outcome_of: OutcomeOf) -> StepOutcome:
+def _after_exits(cycle: Cycle, last_outcome: StepOutcome, outcome_of: OutcomeOf) -> StepOutcome:
     """Return the outcome of the last failed exit, else of the last exit."""
     outcome = outcome_of((cycle.failed_exits or cycle.exits)[-1].step_id)
     sent_tokens = {note.exit_token for note in cycle.exits}
     blocked = tuple(
         blocked_exit
-        for blocked_exit in last.decided.blocked_exits
+        for blocked_exit in last_outcome.decided.blocked_exits
         if blocked_exit.token not in sent_tokens
     )
-    parts = [outcome.reason]
+    reasons = [outcome.reason]
     if len(sent_tokens) > 1:
-        parts += _sold_exits_note(cycle, last.step_input.portfolio)
-    if blocked or last.kind is not OutcomeKind.HOLD:
-        parts.append(f"then: {last.reason}")
+        reasons += _sold_exits_note(cycle, last_outcome.step_input.portfolio)
+    if blocked or last_outcome.kind is not OutcomeKind.HOLD:
+        reasons.append(f"then: {last_outcome.reason}")
     return replace(
         outcome,
-        reason="; ".join(parts),
+        reason="; ".join(reasons),
         decided=replace(outcome.decided, blocked_exits=blocked),
-        exits_tried=cycle.tried,
-        after=last.step_input,
+        exits_tried=cycle.exits_tried,
+        after=last_outcome.step_input,
     )
 
 
@@ -78,11 +79,11 @@ def _with_unsold_exits(cycle: Cycle, outcome: StepOutcome, outcome_of: OutcomeOf
     """Add the exits that the cycle could not sell to the outcome, even if later plans succeeded.
     Raise the endpoint's error if nothing was sent and no exit was held.
     """
-    is_quiet = outcome.kind in QUIET_KINDS
+    is_unsent = outcome.kind in UNSENT_KINDS
     unsent_steps = [*cycle.failed_in_layers, *cycle.held]
-    if is_quiet and unsent_steps:
+    if is_unsent and unsent_steps:
         outcome = outcome_of(unsent_steps[-1].step_id)
-    elif is_quiet and cycle.interrupted and not cycle.sent:
+    elif is_unsent and cycle.interrupted and not cycle.sent:
         first_interruption = cycle.interrupted[0]
         raise Retryable(
             first_interruption.message, first_interruption.remedy, code=first_interruption.code
@@ -95,7 +96,7 @@ def _with_unsold_exits(cycle: Cycle, outcome: StepOutcome, outcome_of: OutcomeOf
         for interruption in cycle.interrupted
         if interruption.message not in outcome.reason
     ]
-    hides_failures = outcome.kind is OutcomeKind.DONE or (is_quiet and not unsent_steps)
+    hides_failures = outcome.kind is OutcomeKind.DONE or (is_unsent and not unsent_steps)
     if (failures or cycle.interrupted) and hides_failures:
         outcome = replace(outcome, kind=OutcomeKind.FAILED)
     return replace(outcome, reason="; ".join([outcome.reason, *unsold_reasons]))
@@ -117,7 +118,7 @@ def _sold_exits_note(cycle: Cycle, portfolio: Portfolio) -> list[str]:
     return [f"exits sold, each in its own transaction: {', '.join(labels)}"] if labels else []
 
 
-def unsent_words(sent: Sequence[IntentKind]) -> str:
+def unsent_phrase(sent: Sequence[IntentKind]) -> str:
     """Return the words before "sent" in the note on a declined plan, such as "nothing more was" if
     other actions were sent.
     """

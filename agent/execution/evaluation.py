@@ -172,14 +172,10 @@ def without_doubtful(
     """Return the refusals; for tokens whose refusal may have had another cause, the earlier stored
     one, if any.
     """
-    earlier = (refusal for refusal in earlier_by_token.values() if refusal is not None)
+    earlier_refusals = (refusal for refusal in earlier_by_token.values() if refusal is not None)
     return (
-        *(
-            submission_refusal
-            for submission_refusal in refusals
-            if submission_refusal.token not in earlier_by_token
-        ),
-        *earlier,
+        *(refusal for refusal in refusals if refusal.token not in earlier_by_token),
+        *earlier_refusals,
     )
 
 
@@ -219,31 +215,31 @@ def evaluate_input(
     the other part is planned.
     """
     outcome = evaluate_input_once(step_input, propose, evidence, step_id, extend_ticks)
-    over_budget: StepOutcome | None = None
-    while (blocked := refused_exit(outcome)) is not None:
+    over_budget_outcome: StepOutcome | None = None
+    while (blocked_exit := refused_exit(outcome)) is not None:
         if may_go_directly(
             outcome.step_input.portfolio,
             outcome.step_input.progress.direct,
             outcome.plan,
-            blocked.token,
+            blocked_exit.token,
         ):
-            direct_tokens = (*outcome.step_input.progress.direct, blocked.token)
+            direct_tokens = (*outcome.step_input.progress.direct, blocked_exit.token)
             step_input = replace(
                 outcome.step_input,
                 progress=replace(outcome.step_input.progress, direct=direct_tokens),
             )
             outcome = evaluate_input_once(step_input, propose, evidence, step_id, extend_ticks)
             continue
-        if over_budget is None and concerns_budget(outcome.verdicts):
-            over_budget = outcome
-        step_input = exclude_blocked_exits(outcome.step_input, [blocked])
+        if over_budget_outcome is None and concerns_budget(outcome.verdicts):
+            over_budget_outcome = outcome
+        step_input = exclude_blocked_exits(outcome.step_input, [blocked_exit])
         outcome = evaluate_input_once(step_input, propose, evidence, step_id, extend_ticks)
-    if over_budget is not None and not reduces_risk(outcome):
-        return over_budget
+    if over_budget_outcome is not None and not reduces_risk(outcome):
+        return over_budget_outcome
     if (reduced_step := _without_refused_part(outcome)) is None:
         return outcome
-    other_part = evaluate_input_once(reduced_step, propose, evidence, step_id, extend_ticks)
-    return other_part if other_part.kind is OutcomeKind.PLANNED else outcome
+    other_part_outcome = evaluate_input_once(reduced_step, propose, evidence, step_id, extend_ticks)
+    return other_part_outcome if other_part_outcome.kind is OutcomeKind.PLANNED else outcome
 
 
 def _without_refused_part(refused: StepOutcome) -> StepInput | None:

@@ -13,43 +13,43 @@ from agent.store.store import Store
 
 def end_purchase(store: Store, outcome: StepOutcome) -> None:
     """Record the end of a purchase that the decision ends."""
-    active, end_reason = (
+    active_purchase, end_reason = (
         outcome.step_input.history.cash_flows.purchase,
         outcome.decided.purchase.ended,
     )
-    if active is not None and end_reason:
+    if active_purchase is not None and end_reason:
         chain_s = outcome.step_input.snapshot.head.timestamp_s
-        store.executions.end(active.id, "ended", end_reason, chain_s)
+        store.executions.end(active_purchase.id, "ended", end_reason, chain_s)
 
 
 def end_finished_purchase(store: Store, step: StepInput) -> None:
     """Record the end of a purchase of which nothing is left at this step, so that a later drift is
     not bought as another part of it.
     """
-    active = step.history.cash_flows.purchase
+    active_purchase = step.history.cash_flows.purchase
     references = reference_prices(step)
-    if active is None or decision_faults(step, references):  # the next cycle judges it
+    if active_purchase is None or decision_faults(step, references):  # the next cycle judges it
         return
     part_decision = decide_part(step, compute_drifts(step, references.by_token))
     if part_decision is not None and part_decision[1].ended:
         chain_s = step.snapshot.head.timestamp_s
-        store.executions.end(active.id, "ended", part_decision[1].ended, chain_s)
+        store.executions.end(active_purchase.id, "ended", part_decision[1].ended, chain_s)
 
 
 def begin_part(store: Store, outcome: StepOutcome) -> None:
     """Record the part of a purchase, or the limit order, that is sent next; a new purchase is
     recorded before its first part. Raises Refused if it has ended meanwhile.
     """
-    decided, active = outcome.decided, outcome.step_input.history.cash_flows.purchase
-    due, begins = decided.purchase.due, decided.purchase.begins
-    number = 1 if due is None else due.number
+    decided, active_purchase = outcome.decided, outcome.step_input.history.cash_flows.purchase
+    due, new_purchase = decided.purchase.due, decided.purchase.begins
+    part_number = 1 if due is None else due.number
     if decided.order:
         execution_id = decided.order
-    elif begins is not None:
-        execution_id = store.executions.begin_purchase(begins)
-    elif due is not None and active is not None:
-        execution_id = active.id
+    elif new_purchase is not None:
+        execution_id = store.executions.begin_purchase(new_purchase)
+    elif due is not None and active_purchase is not None:
+        execution_id = active_purchase.id
     else:
         return
     at_s = outcome.step_input.snapshot.head.timestamp_s
-    store.executions.begin_attempt(execution_id, number, outcome.step_id, at_s)
+    store.executions.begin_attempt(execution_id, part_number, outcome.step_id, at_s)

@@ -78,10 +78,10 @@ class JournaledExecutor:
         hard.
         """
         unfinished = self._submitter.unfinished()
-        allowed = self._submitter.is_paused() is False or (
+        is_allowed = self._submitter.is_paused() is False or (
             for_revoking and self._submitter.is_hard()
         )
-        return allowed and not unfinished
+        return is_allowed and not unfinished
 
     def run(
         self, step_id: str, kind: IntentKind, tx: UnsignedTx, grant: Grant, note: str
@@ -101,9 +101,9 @@ class JournaledExecutor:
         self._require_final_mint(grant)
         self._require_next_nonce(tx)
         submitter.simulate(tx, grant.deadline_s, grant)
-        intent = submitter.plan(step_id, kind, tx, grant, note, grant.deadline_s)
+        intent = submitter.record_intent(step_id, kind, tx, grant, note, grant.deadline_s)
         intent = submitter.launch(intent, grant, grant.deadline_s)
-        mined = submitter.await_mined(tx.nonce, self._replacer.while_waiting(tx.nonce))
+        mined = submitter.await_mined(tx.nonce, self._replacer.replacement_callback(tx.nonce))
         if mined is None:
             raise Retryable(
                 f"{note}: transaction {intent.tx_hash} was sent but not mined within"
@@ -113,8 +113,8 @@ class JournaledExecutor:
             )
         last_intent = submitter.await_final(mined)
         if last_intent.kind is IntentKind.CANCEL and kind is not IntentKind.CANCEL:
-            at_nonce = submitter.journal.intents_at(tx.nonce)
-            return next(original for original in at_nonce if original.id == intent.id)
+            intents_at_nonce = submitter.journal.intents_at(tx.nonce)
+            return next(original for original in intents_at_nonce if original.id == intent.id)
         return last_intent
 
     def _require_final_mint(self, grant: Grant) -> None:
@@ -125,11 +125,11 @@ class JournaledExecutor:
         if not isinstance(action, Provide) or action.token_id is None:
             return
         for intent in journal.open_intents():
-            earlier = journal.grant(intent.id).action
+            earlier_action = journal.grant(intent.id).action
             if (
-                isinstance(earlier, Provide)
-                and earlier.token_id is None
-                and earlier.contract == action.contract
+                isinstance(earlier_action, Provide)
+                and earlier_action.token_id is None
+                and earlier_action.contract == action.contract
             ):
                 raise Retryable(
                     f"the mint of {intent.tx_hash} is not final: a reorg "
@@ -141,20 +141,20 @@ class JournaledExecutor:
     def _require_next_nonce(self, tx: UnsignedTx) -> None:
         """Raise unless the nonce is free and the next one of both chain and journal."""
         if unfinished := self._submitter.unfinished():
-            first, open_note = unfinished[0], unfinished[0].note
-            if first.state in IN_FLIGHT_STATES:
-                open_note = f"{open_note}, {first.tx_hash}"
+            first_unfinished, open_note = unfinished[0], unfinished[0].note
+            if first_unfinished.state in IN_FLIGHT_STATES:
+                open_note = f"{open_note}, {first_unfinished.tx_hash}"
             raise Retryable(
                 f"an earlier transaction is not finished: {open_note}",
                 "reconcile first",
                 code=ErrorCode.OPEN_TRANSACTION,
             )
-        expected = self._reconciler.require_known_nonce()
-        if tx.nonce != expected:
+        expected_nonce = self._reconciler.require_known_nonce()
+        if tx.nonce != expected_nonce:
             raise guard_refusal(
                 "nonce",
                 str(tx.nonce),
-                str(expected),
+                str(expected_nonce),
                 "the wallet's nonce changed since the transaction was composed",
                 "plan again",
             )
@@ -227,11 +227,14 @@ class ProposingExecutor(JournaledExecutor):
         Raises AwaitingExternalSignature while one is unsigned, OperatorNeeded if another
         transaction took its nonce or an expired one was sent.
         """
-        proposed, open_before = self._proposals.proposed(), self._journal.open_intents()
+        proposal_block_by_id, open_before = (
+            self._proposals.proposal_blocks(),
+            self._journal.open_intents(),
+        )
         for intent in open_before:
-            if intent.state is IntentState.PLANNED and intent.id in proposed:
-                self._settle(intent, proposed[intent.id])
-        self._require_none_sent_late(proposed)
+            if intent.state is IntentState.PLANNED and intent.id in proposal_block_by_id:
+                self._settle(intent, proposal_block_by_id[intent.id])
+        self._require_none_sent_late(proposal_block_by_id)
         self._reconciler.run(may_send=False)
         return [self._current(intent) for intent in open_before]
 
@@ -249,8 +252,8 @@ class ProposingExecutor(JournaledExecutor):
         self._require_final_mint(grant)
         self._require_next_nonce(tx)
         head = submitter.simulate(tx, grant.deadline_s, grant).head
-        self._external_signer.require(tx, grant)
-        intent = submitter.plan(step_id, kind, tx, grant, note, grant.deadline_s)
+        self._external_signer.require_signable(tx, grant)
+        intent = submitter.record_intent(step_id, kind, tx, grant, note, grant.deadline_s)
         self._proposals.mark_proposed(intent.id, head.number)
         raise self._propose(intent)
 
@@ -261,20 +264,27 @@ class ProposingExecutor(JournaledExecutor):
         A proposal that the chain already has is settled. Raises OperatorNeeded if another
         transaction took its nonce.
         """
-        proposed = self._proposals.proposed()
-        unsigned = [
+        proposal_block_by_id = self._proposals.proposal_blocks()
+        unsigned_intents = [
             intent
             for intent in self._journal.open_intents()
-            if intent.state is IntentState.PLANNED and intent.id in proposed
+            if intent.state is IntentState.PLANNED and intent.id in proposal_block_by_id
         ]
-        for intent in unsigned:
+        for intent in unsigned_intents:
             self._outbox.remove_proposal(intent.id)
-        for intent in unsigned:
-            if not self._is_mined(intent, proposed[intent.id]):
+        for intent in unsigned_intents:
+            if not self._is_mined(intent, proposal_block_by_id[intent.id]):
                 self._drop(intent, why)
-        cancelled = super().cancel_pending(why)
-        ids = {intent.id for intent in cancelled}
-        return [*(self._current(intent) for intent in unsigned if intent.id not in ids), *cancelled]
+        cancelled_intents = super().cancel_pending(why)
+        cancelled_ids = {intent.id for intent in cancelled_intents}
+        return [
+            *(
+                self._current(intent)
+                for intent in unsigned_intents
+                if intent.id not in cancelled_ids
+            ),
+            *cancelled_intents,
+        ]
 
     def _settle(self, intent: Intent, since_block: int) -> None:
         """Settle one proposal that is mined or expired; raise AwaitingExternalSignature
@@ -295,8 +305,8 @@ class ProposingExecutor(JournaledExecutor):
         """Return whether the proposed transaction is mined, and record it as SIGNED if so. Raises
         OperatorNeeded if another transaction took its nonce.
         """
-        latest, _ = self._sender.nonces(self._external_signer.address)
-        if latest <= intent.tx.nonce:
+        next_nonce, _ = self._sender.nonces(self._external_signer.address)
+        if next_nonce <= intent.tx.nonce:
             return False
         mined = self._external_signer.mined_at_nonce(intent.tx, since_block)
         if mined is not None and mined.matches:
@@ -308,11 +318,11 @@ class ProposingExecutor(JournaledExecutor):
             )
             self._outbox.remove_proposal(intent.id)
             return True
-        used_by = "a transaction that was not proposed"
+        used_by_text = "a transaction that was not proposed"
         if mined is not None:
-            used_by = f"{mined.tx_hash}, a different transaction"
+            used_by_text = f"{mined.tx_hash}, a different transaction"
         raise OperatorNeeded(
-            f"nonce {intent.tx.nonce} of {self._external_signer.address} was used by {used_by}, in place of"
+            f"nonce {intent.tx.nonce} of {self._external_signer.address} was used by {used_by_text}, in place of"
             f' {intent.id} ("{intent.note}")',
             "find out who signed it and check the balances, then run trimtab adopt",
             code=ErrorCode.NONCE_USED,
@@ -349,21 +359,21 @@ class ProposingExecutor(JournaledExecutor):
         self._submitter.drop(intent, why)
         self._outbox.remove_proposal(intent.id)
 
-    def _require_none_sent_late(self, proposed: dict[str, int]) -> None:
+    def _require_none_sent_late(self, proposal_block_by_id: dict[str, int]) -> None:
         """Raise OperatorNeeded if a dropped proposal was sent after all. Approvals have no deadline
         on chain; a late swap would revert.
         """
-        expected = self._journal.expected_nonce()
-        latest, _ = self._sender.nonces(self._external_signer.address)
-        if expected is None or latest <= expected:
+        expected_nonce = self._journal.expected_nonce()
+        next_nonce, _ = self._sender.nonces(self._external_signer.address)
+        if expected_nonce is None or next_nonce <= expected_nonce:
             return
-        at_nonce = self._journal.intents_at(expected)
-        if any(intent.tx_hash is not None for intent in at_nonce):
+        intents_at_nonce = self._journal.intents_at(expected_nonce)
+        if any(intent.tx_hash is not None for intent in intents_at_nonce):
             return  # reconciliation follows these transactions by hash
-        for intent in at_nonce:
-            if intent.state is not IntentState.CANCELLED or intent.id not in proposed:
+        for intent in intents_at_nonce:
+            if intent.state is not IntentState.CANCELLED or intent.id not in proposal_block_by_id:
                 continue
-            mined = self._external_signer.mined_at_nonce(intent.tx, proposed[intent.id])
+            mined = self._external_signer.mined_at_nonce(intent.tx, proposal_block_by_id[intent.id])
             if mined is not None and mined.matches:
                 raise OperatorNeeded(
                     f'the dropped proposal {intent.id} ("{intent.note}") was sent after all, by'
@@ -382,9 +392,9 @@ def require_no_open_proposals(journal: IntentStore, proposals: ProposalStore) ->
     """Raise OperatorNeeded while a proposal is unsigned: a local signer would drop it, and its
     external signer could still send it.
     """
-    proposed = proposals.proposed()
-    for intent in journal.open_intents() if proposed else ():
-        if intent.state is IntentState.PLANNED and intent.id in proposed:
+    proposal_block_by_id = proposals.proposal_blocks()
+    for intent in journal.open_intents() if proposal_block_by_id else ():
+        if intent.state is IntentState.PLANNED and intent.id in proposal_block_by_id:
             raise OperatorNeeded(
                 f'the proposal {intent.id} ("{intent.note}") awaits an external signature',
                 'after it was sent or has expired, run once more with wallet.mode = "propose"',

@@ -48,12 +48,12 @@ def with_progress(cycle: Cycle, step: StepInput) -> StepInput:
     return step
 
 
-def hold_exit(cycle: Cycle, outcome: StepOutcome, why: str) -> Cycle:
+def skip_declined_exit(cycle: Cycle, outcome: StepOutcome, why: str) -> Cycle:
     """Skip an exit that was declined or whose gas was refused, without recording a refusal by its
     token.
     """
     blocked_exit = BlockedExit(outcome.decided.exit_token, why, evaluation.NO_ACTION_REMEDY)
-    return replace(cycle.leave_exit(blocked_exit), held=(*cycle.held, note_of(outcome)))
+    return replace(cycle.after_exit(blocked_exit), held=(*cycle.held, note_of(outcome)))
 
 
 def skip_refused_exit(
@@ -84,16 +84,18 @@ def skip_refused_exit(
         return StepResult(cycle.go_directly(token), refused_outcome)
     if concerns_exit and token and not concerns_trade:
         why = f"refused at submission: {refusal.message}"
-        return StepResult(hold_exit(cycle, refused_outcome, why), refused_outcome)
+        return StepResult(skip_declined_exit(cycle, refused_outcome, why), refused_outcome)
     token = "" if cycle.confirmed is None else cycle.confirmed.exit_token
     if concerns_trade and token:
-        return StepResult(_leave_refused(ports, cycle, outcome, refusal, token), refused_outcome)
+        return StepResult(
+            _without_refused_exit(ports, cycle, outcome, refusal, token), refused_outcome
+        )
     if concerns_trade:
         _restore_doubtful(ports, cycle, outcome)
     return StepResult(cycle.end(CycleEnd.REFUSED), refused_outcome)
 
 
-def _leave_refused(
+def _without_refused_exit(
     ports: StepPorts, cycle: Cycle, outcome: StepOutcome, refusal: Refused, token: str
 ) -> Cycle:
     """Record the refusal of the confirmed exit, and leave it out."""
@@ -107,7 +109,7 @@ def _leave_refused(
             outcome.step_input.snapshot, outcome.step_input.history.failures, blocked_exit
         )
     )
-    return cycle.leave_exit(blocked_exit)
+    return cycle.after_exit(blocked_exit)
 
 
 def _restore_doubtful(ports: StepPorts, cycle: Cycle, outcome: StepOutcome) -> None:
@@ -150,14 +152,14 @@ def skip_interrupted_exit(
     token: str,
     error: TrimtabError,
     *,
-    goes_directly: bool,
+    may_retry_directly: bool,
     step_id: str = "",
 ) -> StepResult:
     """Skip an exit that was not sent because an endpoint failed, or plan it again without a route
     through another token. Raise any other error, and this one if the next nonce is unknown: the
     swap of the step was sent or a transaction is open.
     """
-    if not isinstance(error, Retryable) or not token or token in cycle.tried:
+    if not isinstance(error, Retryable) or not token or token in cycle.exits_tried:
         raise error
     intents = ports.store.journal.intents(step_id) if step_id else ()
     sent_intents = [
@@ -167,10 +169,10 @@ def skip_interrupted_exit(
     ]
     if sent_intents or not ports.actors.executor.ready():
         raise error
-    if goes_directly:
+    if may_retry_directly:
         return StepResult(cycle.go_directly(token), None)
     interruption = InterruptedExit(token, error.message, error.remedy, error.code)
     why = f"it could not be sent: {error.message}"
     blocked_exit = BlockedExit(token, why, error.remedy or evaluation.NO_ACTION_REMEDY)
-    cycle = replace(cycle.leave_exit(blocked_exit), interrupted=(*cycle.interrupted, interruption))
+    cycle = replace(cycle.after_exit(blocked_exit), interrupted=(*cycle.interrupted, interruption))
     return StepResult(cycle, None)

@@ -16,7 +16,7 @@ from agent.execution.submitter import (
 )
 from agent.model import Head, Intent, IntentEvent, IntentKind, IntentState, UnsignedTx
 from agent.ports import ConflictingTransactionFinder, Grant
-from agent.signing.base import BUMP_DENOMINATOR, BUMP_NUMERATOR
+from agent.signing.terms import BUMP_DENOMINATOR, BUMP_NUMERATOR
 from agent.store.journal import family
 from agent.store.transitions import ENDED_IN_BLOCK, OPEN
 from agent.venues.gas_fees import bump_fees
@@ -41,23 +41,23 @@ class TxReplacer:
         self._submitter = submitter
         self._journal = submitter.journal
 
-    def while_waiting(self, nonce: int) -> Callable[[float], None]:
+    def replacement_callback(self, nonce: int) -> Callable[[float], None]:
         """Return a callback for each poll of `nonce`; it takes the seconds waited so far and bumps
         or cancels every `bump_after_s`. A refusal is reported as an event, and waiting continues.
         """
-        after_s = self._submitter.settings.bump_after_s
+        bump_after_s = self._submitter.settings.bump_after_s
         last_try_s: float | None = None
 
         def replace_if_due(waited_s: float) -> None:
             nonlocal last_try_s
-            newest_intent = None if after_s is None else self._newest(nonce)
-            if after_s is None or newest_intent is None:
+            newest_intent = None if bump_after_s is None else self._newest(nonce)
+            if bump_after_s is None or newest_intent is None:
                 return
             if last_try_s is None:  # an earlier process may have sent it: its age counts too
                 pending_s = max(waited_s, self._submitter.clock.now_s() - newest_intent.created_s)
             else:
                 pending_s = waited_s - last_try_s
-            if pending_s < after_s:
+            if pending_s < bump_after_s:
                 return
             last_try_s = waited_s
             try:
@@ -111,12 +111,12 @@ class TxReplacer:
             )
         tx = replace(tx, gas=max(_MIN_GAS, simulation.gas * 6 // 5))
         now_s = simulation.head.timestamp_s
-        most_wei = MAX_GAS_MULTIPLE * self._first_gas_wei(pending_intent)
+        max_cost_wei = MAX_GAS_MULTIPLE * self._first_gas_wei(pending_intent)
         if ceiling_wei is not None:
             # A cancel beyond the initial gas budget may cost up to the owner's ceiling.
-            most_wei = max(most_wei, tx.gas * ceiling_wei)
-        self._require_gas_caps(tx, pending_intent, most_wei, now_s)
-        grant = _cancel_grant(now_s, max(pending_grant.deadline_s, now_s), most_wei)
+            max_cost_wei = max(max_cost_wei, tx.gas * ceiling_wei)
+        self._require_gas_caps(tx, pending_intent, max_cost_wei, now_s)
+        grant = _cancel_grant(now_s, max(pending_grant.deadline_s, now_s), max_cost_wei)
         grant = grant.as_cancel_of(pending_grant)
         note = pending_intent.note
         if pending_intent.kind is not IntentKind.CANCEL:
@@ -128,17 +128,17 @@ class TxReplacer:
         pending_grant = self._journal.grant(pending_intent.id)
         self._submitter.require_running(pending_grant)
         head = self._submitter.sender.head()
-        most_wei = MAX_GAS_MULTIPLE * self._first_gas_wei(pending_intent)
+        max_cost_wei = MAX_GAS_MULTIPLE * self._first_gas_wei(pending_intent)
         tx = with_bumped_fees(
             pending_intent.tx,
             head,
             _bump_ceiling_wei(self._submitter.settings.ceilings_of(pending_grant)[0]),
-            most_wei // pending_intent.tx.gas,
+            max_cost_wei // pending_intent.tx.gas,
         )
         simulation = self._submitter.simulate(tx, pending_intent.deadline_s, pending_grant)
         now_s = simulation.head.timestamp_s
-        self._require_gas_caps(tx, pending_intent, most_wei, now_s)
-        grant = replace(pending_grant, now_s=now_s, max_gas_wei=tx.most_gas_wei)
+        self._require_gas_caps(tx, pending_intent, max_cost_wei, now_s)
+        grant = replace(pending_grant, now_s=now_s, max_gas_wei=tx.max_gas_cost_wei)
         self._launch(
             pending_intent,
             pending_intent.kind,
@@ -165,7 +165,7 @@ class TxReplacer:
             # left by a process that ended before sending
             if intent.state in (IntentState.PLANNED, IntentState.SIGNED):
                 submitter.drop(intent, "another transaction is pending at its nonce")
-        intent = submitter.plan(
+        intent = submitter.record_intent(
             pending_intent.step_id, kind, tx, grant, note, deadline_s, replaces=pending_intent.id
         )
         try:
@@ -192,24 +192,25 @@ class TxReplacer:
         return self._journal.grant(first_id).max_gas_wei
 
     def _require_gas_caps(
-        self, tx: UnsignedTx, pending_intent: Intent, most_wei: int, now_s: int
+        self, tx: UnsignedTx, pending_intent: Intent, max_cost_wei: int, now_s: int
     ) -> None:
         """Enforce the gas caps, per transaction and per day of chain time. Only one transaction per
         nonce is mined, so the most expensive one counts.
         """
         pending_grant = self._journal.grant(pending_intent.id)
-        worst_wei = tx.most_gas_wei
+        tx_max_cost_wei = tx.max_gas_cost_wei
         _, day_limit_wei = self._submitter.settings.ceilings_of(pending_grant)
-        if worst_wei > most_wei:
+        if tx_max_cost_wei > max_cost_wei:
             raise guard_refusal(
                 "gas_cost",
-                f"{worst_wei} wei",
-                f"{most_wei} wei",
+                f"{tx_max_cost_wei} wei",
+                f"{max_cost_wei} wei",
                 "a resend would exceed the gas cost allowed for one transaction",
                 "wait",
             )
-        if day_limit_wei is None or worst_wei <= max(
-            intent.tx.most_gas_wei for intent in self._submitter.in_flight(pending_intent.tx.nonce)
+        if day_limit_wei is None or tx_max_cost_wei <= max(
+            intent.tx.max_gas_cost_wei
+            for intent in self._submitter.in_flight(pending_intent.tx.nonce)
         ):
             return
         unbooked_wei = sum(
@@ -223,7 +224,7 @@ class TxReplacer:
             if pending_grant.is_emergency
             else history.budgets.gas_24h_wei
         )
-        total_wei = spent_wei + unbooked_wei + worst_wei + (pending_grant.data_fee_wei or 0)
+        total_wei = spent_wei + unbooked_wei + tx_max_cost_wei + (pending_grant.data_fee_wei or 0)
         if total_wei > day_limit_wei:
             raise guard_refusal(
                 "gas_per_day",
@@ -245,11 +246,15 @@ def with_bumped_fees(
     """
     bumped_fees = bump_fees(pending_tx)
     if bumped_fees.max_fee_wei is not None and head.base_fee_wei is not None:
-        enough_wei = 2 * head.base_fee_wei + (bumped_fees.max_priority_fee_wei or 0)
-        enough_wei = min(
-            enough_wei, *(wei for wei in (limit_wei, soft_limit_wei) if wei is not None), enough_wei
+        sufficient_fee_wei = 2 * head.base_fee_wei + (bumped_fees.max_priority_fee_wei or 0)
+        sufficient_fee_wei = min(
+            sufficient_fee_wei,
+            *(wei for wei in (limit_wei, soft_limit_wei) if wei is not None),
+            sufficient_fee_wei,
         )
-        bumped_fees = replace(bumped_fees, max_fee_wei=max(bumped_fees.max_fee_wei, enough_wei))
+        bumped_fees = replace(
+            bumped_fees, max_fee_wei=max(bumped_fees.max_fee_wei, sufficient_fee_wei)
+        )
     if limit_wei is not None and max(bumped_fees.most_wei, head.base_fee_wei or 0) > limit_wei:
         raise guard_refusal(
             "gas_price",
@@ -267,13 +272,13 @@ def with_bumped_fees(
 
 
 def cancel_transaction(
-    original: UnsignedTx, wallet: str, head: Head, limit_wei: int | None
+    pending_tx: UnsignedTx, wallet: str, head: Head, limit_wei: int | None
 ) -> UnsignedTx:
-    """Return a transfer of zero to ourselves at the nonce of `original`, every fee at least 12.5 %
-    higher. `gas` is 0, still to be estimated. Raises Refused above `limit_wei` per gas.
+    """Return a transfer of zero to ourselves at the nonce of `pending_tx`, every fee at least 12.5
+    % higher. `gas` is 0, still to be estimated. Raises Refused above `limit_wei` per gas.
     """
     return replace(
-        with_bumped_fees(original, head, limit_wei), to=wallet, value_wei=0, data="0x", gas=0
+        with_bumped_fees(pending_tx, head, limit_wei), to=wallet, value_wei=0, data="0x", gas=0
     )
 
 
@@ -287,8 +292,8 @@ def _bump_ceiling_wei(ceiling_wei: int | None) -> int | None:
     return bumped_ceiling_wei
 
 
-def _cancel_grant(now_s: int, deadline_s: int, most_wei: int) -> Grant:
-    return Grant(IntentKind.CANCEL, now_s, deadline_s, most_wei)
+def _cancel_grant(now_s: int, deadline_s: int, max_cost_wei: int) -> Grant:
+    return Grant(IntentKind.CANCEL, now_s, deadline_s, max_cost_wei)
 
 
 # --- Reconciliation: every open nonce, oldest first.
@@ -362,7 +367,7 @@ class Reconciler:
         if (
             expected_nonce is not None and next_nonce < expected_nonce
         ):  # pending transactions may be ours
-            self._reorg_handler.require_possible(expected_nonce - 1)
+            self._reorg_handler.require_no_deep_reorg(expected_nonce - 1)
             raise Retryable(
                 f"the endpoint's next nonce is {next_nonce}, the journal's "
                 f"{expected_nonce}: the endpoint lags "
@@ -505,7 +510,7 @@ class Reconciler:
         """Wait for a block and its confirmations; False if nothing was mined in time, or a reorg
         removed the block.
         """
-        while_waiting = [self._replacer.while_waiting(nonce)] if may_send else []
+        while_waiting = [self._replacer.replacement_callback(nonce)] if may_send else []
         mined_intent = self._submitter.await_mined(nonce, *while_waiting)
         return (
             mined_intent is not None
@@ -550,7 +555,7 @@ class Reconciler:
     def _below_base_fee(self, intent: Intent) -> bool:
         """True if its fee is below the base fee, so the same bytes would stay pending."""
         base_fee_wei = self._sender.head().base_fee_wei
-        return base_fee_wei is not None and intent.tx.most_price_wei < base_fee_wei
+        return base_fee_wei is not None and intent.tx.max_gas_price_wei < base_fee_wei
 
     def _still_unknown(self, unfinished_intents: list[Intent]) -> bool:
         """True if no node knows a transaction at the nonce: a simulation also fails for one mined
@@ -578,13 +583,13 @@ class Reconciler:
             for intent in self._journal.intents_at(nonce)
             if intent.tx_hash is not None
         ]
-        own_hashes_text = "this store has no sent transaction at that nonce"
+        own_hashes_note = "this store has no sent transaction at that nonce"
         if own_hashes:
-            own_hashes_text = f"none of ours is in a block: {', '.join(dict.fromkeys(own_hashes))}"
+            own_hashes_note = f"none of ours is in a block: {', '.join(dict.fromkeys(own_hashes))}"
         return OperatorNeeded(
             f"nonce {nonce} of {self._submitter.signer.address} was used by a transaction that is"
             f" not in this store{self._conflicting_hash(nonce)} (the chain's next is {next_nonce};"
-            f" {own_hashes_text})",
+            f" {own_hashes_note})",
             "another program uses this wallet, or this store is a restored copy: stop the other"
             " sender, check the balances, then run trimtab adopt",
             code=ErrorCode.FOREIGN_NONCE,

@@ -113,15 +113,15 @@ def _with_last_transaction(ports: StepPorts, cycle: Cycle) -> tuple[Cycle, StepO
     """
     step_id = cycle.sending
     intents = ports.store.journal.intents(step_id) if step_id else ()
-    mined = [intent for intent in intents if intent.receipt is not None]
-    if not mined:
+    mined_intents = [intent for intent in intents if intent.receipt is not None]
+    if not mined_intents:
         open_ids = {intent.id for intent in ports.store.journal.open_intents()}
         is_pending = any(intent.id in open_ids for intent in intents)
         return (cycle if is_pending else replace(cycle, sending="")), None
     cycle = replace(cycle, sending="")
     originals = [intent for intent in intents if intent.kind is not IntentKind.CANCEL]
     intent = next(
-        (original for original in originals if original in mined), originals[0]
+        (original for original in originals if original in mined_intents), originals[0]
     )  # a mined cancel ends its own
     outcome = _with_result(ports.store, recorded_outcome(ports.store, cycle, step_id), intent)
     cycle = cycle.with_transaction(intent)
@@ -153,7 +153,7 @@ def recorded_outcome(store: Store, cycle: Cycle, step_id: str) -> StepOutcome:
         raise ConfigError(f"step {step_id} is not in the journal", "start the cycle again")
     step = codec.loads(StepInput, record.input_json)
     proposal = proposer(cycle.request)(step)
-    outcome = record.line.outcome
+    outcome = record.summary.outcome
     kind = OutcomeKind(outcome) if outcome in {*OutcomeKind} else OutcomeKind.PLANNED  # "error"
-    reason = record.line.reason or proposal.decided.decision.reason
+    reason = record.summary.reason or proposal.decided.decision.reason
     return StepOutcome(step_id, kind, reason, step, proposal.decided, proposal.plan)

@@ -15,7 +15,7 @@ from agent.ports import Composer
 
 def sender_of(plan: Plan) -> PlanSender:
     """Return the sender of this plan."""
-    return next(sender for sender in (*layers.SENDERS, SWAP) if sender.sends(plan))
+    return next(sender for sender in (*layers.SENDERS, SWAP_SENDER) if sender.sends(plan))
 
 
 def _draft_swap(composer: Composer, outcome: StepOutcome, plan: Plan) -> Draft:
@@ -28,11 +28,13 @@ def _after_swap(cycle: Cycle, outcome: StepOutcome, _: Plan, __: Intent) -> Cycl
     """
     is_failed = outcome.kind is OutcomeKind.FAILED
     if token := outcome.decided.exit_token:
-        blocked = None
+        blocked_exit = None
         if is_failed and not outcome.short:
-            blocked = BlockedExit(token, evaluation.REVERTED_REASON, evaluation.NO_ACTION_REMEDY)
+            blocked_exit = BlockedExit(
+                token, evaluation.REVERTED_REASON, evaluation.NO_ACTION_REMEDY
+            )
         exits = (*cycle.exits, note_of(outcome, failed=is_failed))
-        return replace(cycle.leave_exit(blocked), exits=exits)
+        return replace(cycle.after_exit(blocked_exit), exits=exits)
     cycle = replace(cycle, swapped=outcome.step_id)
     if is_failed:
         return cycle.end(CycleEnd.FAILED)
@@ -41,4 +43,4 @@ def _after_swap(cycle: Cycle, outcome: StepOutcome, _: Plan, __: Intent) -> Cycl
     return cycle.end(CycleEnd.DONE)
 
 
-SWAP = PlanSender(lambda _: True, _draft_swap, _after_swap)
+SWAP_SENDER = PlanSender(lambda _: True, _draft_swap, _after_swap)

@@ -65,9 +65,9 @@ def realised_legs(plan: Plan, receipt: Receipt) -> tuple[RealisedLeg, ...]:
     )
 
     def take(unused: list[Transfer], matches: Callable[[Transfer], bool]) -> int | None:
-        for position, transfer in enumerate(unused):
+        for index, transfer in enumerate(unused):
             if matches(transfer):
-                return unused.pop(position).raw
+                return unused.pop(index).raw
         return None
 
     def amounts(leg: Leg) -> tuple[int | None, int | None]:
@@ -122,7 +122,7 @@ def trade_loss(
     increase of a token without a price counts as zero; a decrease cannot be valued and raises
     OperatorNeeded.
     """
-    total = gas_value
+    loss = gas_value
     for token in sorted({*before, *after}):
         delta = after.get(token, 0) - before.get(token, 0)
         price = prices.get(token)
@@ -132,16 +132,16 @@ def trade_loss(
                 "check the receipt, then add a feed for it",
                 code=ErrorCode.REFERENCE_PRICE,
             )
-        total -= delta * (price or 0)
-    return total
+        loss -= delta * (price or 0)
+    return loss
 
 
 def trade_turnover(deltas: Mapping[str, int], prices: Mapping[str, Fraction]) -> Fraction:
     """Return half the sum of absolute changes in value, numeraire base units, without tokens that
     have no price.
     """
-    changes = (abs(delta) * prices.get(token, Fraction(0)) for token, delta in deltas.items())
-    return sum(changes, Fraction(0)) / 2
+    value_changes = (abs(delta) * prices.get(token, Fraction(0)) for token, delta in deltas.items())
+    return sum(value_changes, Fraction(0)) / 2
 
 
 def book_intent(  # noqa: PLR0913
@@ -152,7 +152,7 @@ def book_intent(  # noqa: PLR0913
     native_price: Fraction,
     chain_s: int,
     balances: tuple[Mapping[str, int], Mapping[str, int]] | None = None,
-    gain_counts: bool = True,
+    counts_gain: bool = True,
     wrapped_native: str = "",
     payout: Payout | None = None,
     exempt_turnover: Fraction = Fraction(0),
@@ -164,7 +164,7 @@ def book_intent(  # noqa: PLR0913
     `prices` are the reference prices before the trade, and `native_price` is the price of one wei;
     only tokens in `prices` count. `balances` are the balances before and after, if read. The larger
     of the losses by balances and by receipt events counts, so neither false events nor a deposit in
-    between hides a loss. `chain_s` is the time of the block, or later. Without `gain_counts` the
+    between hides a loss. `chain_s` is the time of the block, or later. Without `counts_gain` the
     loss is at least the gas, because prices of another time cannot prove a gain. Native coin counts
     as its token `wrapped_native`, so that wrapping costs nothing. A payout is an outflow, not a
     loss. Turnover limits exclude `exempt_turnover`, the value of a purchase or of a withdrawal's
@@ -186,7 +186,7 @@ def book_intent(  # noqa: PLR0913
     loss = trade_loss({}, deltas, prices, gas_value)
     if balances is not None:
         loss = max(loss, trade_loss(*balances, prices, gas_value))
-    if not gain_counts:
+    if not counts_gain:
         loss = max(loss, gas_value)
     gross_turnover = Fraction(0)
     if exit_into:
@@ -235,7 +235,7 @@ def record_balance_changes(
     expected = balances.expected()  # more external transactions may be known now
     transfers = balance_changes.changes_to_record(step, expected)
     return expected, transfers if balances.record(
-        snapshot, current_raw, transfers, expected.turn
+        snapshot, current_raw, transfers, expected.version
     ) else ()
 
 
@@ -261,24 +261,27 @@ def settle_mined(
     cannot spend them and events of unknown contracts prove nothing (T11).
     """
     unbooked_intents = store.journal.unbooked()
-    all_expected = True
+    all_balances_expected = True
     if unbooked_intents and before is not None:
         expected_tokens = {opening.token for opening in store.balances.expected().openings}
-        all_expected = expected_tokens >= {holding.token for holding in snapshot.holdings}
+        all_balances_expected = expected_tokens >= {holding.token for holding in snapshot.holdings}
     for intent in unbooked_intents:
         own_step = originating_step(store.steps, intent)
         step = own_step or current_step()
         prices = reference_prices(step).by_token
         if own_step is None and _unpriced(intent, step.portfolio, step.snapshot.owner, prices):
             continue
-        wrapped_native, at_s = step.portfolio.wrapped_native, _chain_s(snapshot, own_step)
+        wrapped_native, booked_at_s = (
+            step.portfolio.wrapped_native,
+            _booking_time_s(snapshot, own_step),
+        )
         native_price = prices.get(wrapped_native, Fraction(0))
         if (book_layer := BOOKINGS.get(intent.kind)) is not None:
             after = None if before is None else snapshot
-            book_layer(store, intent, own_step, step, after, native_price, at_s)
+            book_layer(store, intent, own_step, step, after, native_price, booked_at_s)
             continue
         balances = None
-        if before is not None and not all_expected and intent.kind in _TRADES:
+        if before is not None and not all_balances_expected and intent.kind in _TRADE_KINDS:
             balances = _priced_balances(before, snapshot, prices)
             if native_delta(intent, snapshot.owner, wrapped_native):
                 balances = _with_native(balances, (before, snapshot), intent, wrapped_native)
@@ -291,20 +294,20 @@ def settle_mined(
             snapshot.owner,
             prices,
             native_price,
-            at_s,
+            booked_at_s,
             balances,
-            gain_counts=own_step is not None,
+            counts_gain=own_step is not None,
             wrapped_native=wrapped_native,
             payout=payout,
             exempt_turnover=_exempt_turnover(store.journal, intent),
-            exit_into=_exit_into(store.journal, intent, step.portfolio),
+            exit_into=_exit_proceeds_token(store.journal, intent, step.portfolio),
         )
     expected, transfers = record_balance_changes(store.balances, snapshot, current_step)
-    transfer_blocks = [flow.block for flow in (*expected.flows, *transfers)]
-    return frozenset([*transfer_blocks, *(change.block for change in expected.own)])
+    transfer_blocks = [flow.block for flow in (*expected.transfers, *transfers)]
+    return frozenset([*transfer_blocks, *(change.block for change in expected.own_changes)])
 
 
-_TRADES = (IntentKind.SWAP, IntentKind.UNWRAP)
+_TRADE_KINDS = (IntentKind.SWAP, IntentKind.UNWRAP)
 
 
 def _exempt_turnover(journal: IntentStore, intent: Intent) -> Fraction:
@@ -315,7 +318,7 @@ def _exempt_turnover(journal: IntentStore, intent: Intent) -> Fraction:
     return plan.decision.apart
 
 
-def _exit_into(journal: IntentStore, intent: Intent, portfolio: Portfolio) -> str:
+def _exit_proceeds_token(journal: IntentStore, intent: Intent, portfolio: Portfolio) -> str:
     """Return the numeraire if the swap is a granted exit; empty otherwise."""
     plan = journal.grant(intent.id).plan if intent.kind is IntentKind.SWAP else None
     return portfolio.numeraire.address if plan is not None and plan.exits else ""
@@ -330,15 +333,17 @@ def review_time_s(snapshot: Snapshot) -> int:
 
 def after_gas(step_input: StepInput, intent: Intent) -> StepInput:
     """Return the input with the gas cost of `intent` deducted."""
-    paid_wei = 0 if intent.receipt is None else intent.receipt.gas_cost_wei
+    gas_cost_wei = 0 if intent.receipt is None else intent.receipt.gas_cost_wei
     history, snapshot = step_input.history, step_input.snapshot
     return replace(
         step_input,
         history=replace(
             history,
-            budgets=replace(history.budgets, gas_24h_wei=history.budgets.gas_24h_wei + paid_wei),
+            budgets=replace(
+                history.budgets, gas_24h_wei=history.budgets.gas_24h_wei + gas_cost_wei
+            ),
         ),
-        snapshot=replace(snapshot, native_wei=max(0, snapshot.native_wei - paid_wei)),
+        snapshot=replace(snapshot, native_wei=max(0, snapshot.native_wei - gas_cost_wei)),
     )
 
 
@@ -402,7 +407,7 @@ def _with_native(
     return old_raw, new_raw
 
 
-def _chain_s(snapshot: Snapshot, own_step: StepInput | None) -> int:
+def _booking_time_s(snapshot: Snapshot, own_step: StepInput | None) -> int:
     """Return the booking time: not after the clock, and not before the trade's own step. So a
     header from the future neither halts the agent until that time nor moves an entry out of the
     last 24 hours (T6).

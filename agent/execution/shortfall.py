@@ -57,17 +57,17 @@ def recovered_shortfall(store: Store, intent: Intent) -> dict[str, tuple[int, in
 
 
 def _shortfall_reason(portfolio: Portfolio, shortfalls: dict[str, tuple[int, int]]) -> str:
-    parts = []
+    sentences = []
     for token, (change_raw, least_raw) in shortfalls.items():
         token_info = portfolio.token(token)
         change_text, least_text = (
             decimal_text(raw, token_info.decimals) for raw in (change_raw, least_raw)
         )
-        parts.append(
+        sentences.append(
             f"the wallet's {token_info.label} changed by {change_text}, at least {least_text} was due"
         )
     return (
-        f"{'; '.join(parts)}: the token keeps a part of its transfers, or left the wallet"
+        f"{'; '.join(sentences)}: the token keeps a part of its transfers, or left the wallet"
         " meanwhile. The difference counts in daily_loss; the token is tested before its next trade"
     )
 

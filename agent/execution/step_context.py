@@ -161,9 +161,9 @@ def record_anomalies(budgets: BudgetStore, balances: BalanceStore, step: StepInp
     if (depegged_now := depegged_tokens(step, reference_prices(step))) != step.history.depegged:
         budgets.mark_depegged(depegged_now)
     if (unread_now := quarantine.unread_balances(step)) != step.history.unread:
-        budgets.mark_unread(unread_now)
+        budgets.mark_unreadable(unread_now)
     if step.excluded.reason and step.history.cash_flows.left_rises != step.history.cash_flows.rises:
-        balances.mark_left_alone()
+        balances.exclude_unexplained_deposits()
 
 
 def record_order_stages(orders: OrderStore, portfolio: Portfolio, history: History) -> None:
@@ -304,10 +304,10 @@ def propose_screened(
             plan_evidence = evidence.gather(step, proposal.plan)
         except Retryable as error:
             if token := proposal.decided.exit_token:
-                goes_directly = blocked_exits.may_go_directly(
+                may_retry_directly = blocked_exits.may_go_directly(
                     step.portfolio, step.progress.direct, proposal.plan, token
                 )
-                raise ExitInterrupted(token, error, goes_directly) from error
+                raise ExitInterrupted(token, error, may_retry_directly) from error
             raise
         screened_step = quarantine.quarantine_tokens(step, plan_evidence.screens or ())
         if screened_step is step:

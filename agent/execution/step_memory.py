@@ -96,24 +96,26 @@ def part_history_needed(
     portfolio: Portfolio,
     layers: tuple[LayerConfig, ...],
     now_s: int,
-    choices: Mapping[str, Allocation],
+    choice_by_owner: Mapping[str, Allocation],
 ) -> list[tuple[int, int]]:
     """Return (seconds, step in seconds) of recorded prices that due choices of the parts that
-    divide the wallet need; `choices` are their earlier ones, by owner.
+    divide the wallet need; `choice_by_owner` are their earlier ones, by owner.
     """
     spans_and_steps = []
     for part in (part for config in layers for part in config.allocators):
         part_portfolio = replace(portfolio, weights=part.allocator)
-        back_s = target_changes.allocation_history_s(part_portfolio, choices.get(part.owner), now_s)
-        spans_and_steps.append((back_s, part.allocator.step_s))
-    return [(back_s, step_s) for back_s, step_s in spans_and_steps if back_s]
+        span_s = target_changes.allocation_history_s(
+            part_portfolio, choice_by_owner.get(part.owner), now_s
+        )
+        spans_and_steps.append((span_s, part.allocator.step_s))
+    return [(span_s, step_s) for span_s, step_s in spans_and_steps if span_s]
 
 
 def _recorded_prices(
     step: StepInput,
     price_store: PriceStore,
     allocation: Allocation | None,
-    choices: Mapping[str, Allocation],
+    choice_by_owner: Mapping[str, Allocation],
 ) -> tuple[PricePoint, ...]:
     """Return recorded prices as far back as this config needs: all prices within trigger windows,
     and older prices at the interval of each due allocation.
@@ -121,21 +123,23 @@ def _recorded_prices(
     portfolio, now_s = step.portfolio, step.snapshot.head.timestamp_s
     numeraire, weights = portfolio.numeraire.address, portfolio.weights
     layer_triggers = [trigger for config in step.layers for trigger in config.triggers]
-    back_s = rules.required_history_s(step.policy, layer_triggers)
+    trigger_span_s = rules.required_history_s(step.policy, layer_triggers)
     spans_and_steps = part_history_needed(
-        step.portfolio, step.layers, step.snapshot.head.timestamp_s, choices
+        step.portfolio, step.layers, step.snapshot.head.timestamp_s, choice_by_owner
     )
     if weights is not None:
         spans_and_steps.append(
             (target_changes.allocation_history_s(portfolio, allocation, now_s), weights.step_s)
         )
     spans_and_steps.append(risk_estimates.price_history_needed(step.policy))
-    until_s = now_s - back_s - bool(back_s)
-    older = {
+    until_s = now_s - trigger_span_s - bool(trigger_span_s)
+    older_points = {
         point
-        for choice_s, step_s in spans_and_steps
-        if choice_s > back_s
-        for point in price_store.between(numeraire, now_s - choice_s, until_s, step_s)
+        for span_s, step_s in spans_and_steps
+        if span_s > trigger_span_s
+        for point in price_store.between(numeraire, now_s - span_s, until_s, step_s)
     }
-    hourly = price_store.between(numeraire, now_s - back_s, now_s) if back_s else ()
-    return (*sorted(older, key=lambda point: (point.at_s, point.token)), *hourly)
+    recent_points = (
+        price_store.between(numeraire, now_s - trigger_span_s, now_s) if trigger_span_s else ()
+    )
+    return (*sorted(older_points, key=lambda point: (point.at_s, point.token)), *recent_points)

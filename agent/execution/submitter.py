@@ -94,15 +94,16 @@ def guard_refusal(
     limit: str,
     message: str,
     remedy: str = "",
-    kind: type[Refused] = Refused,
+    error_type: type[Refused] = Refused,
 ) -> Refused:
     """Return a refusal with one verdict."""
-    return kind(message, (Verdict(guard, measured, limit, False),), remedy)
+    return error_type(message, (Verdict(guard, measured, limit, False),), remedy)
 
 
 @dataclass(slots=True, eq=False)
 class Submitter:
     """Submits transactions through the ports. Each state change is stored before it is acted on.
+    `is_paused` reads the kill switch (None: it cannot be read), `is_hard` whether it is at hard.
     `proposed_ids` returns those of intents that an external signer may have sent with other fees.
     """
 
@@ -160,7 +161,7 @@ class Submitter:
                 simulation.reason,
                 "succeeds at the head",
                 f"simulated at block {head.number}: {simulation.reason}",
-                kind=UnsendableTransaction if simulation.reverted else Refused,
+                error_type=UnsendableTransaction if simulation.reverted else Refused,
             )
         if simulation.gas > tx.gas > 0:
             raise guard_refusal(
@@ -175,7 +176,7 @@ class Submitter:
         return simulation
 
     # durable writes
-    def plan(
+    def record_intent(
         self,
         step_id: str,
         kind: IntentKind,
@@ -327,12 +328,16 @@ class Submitter:
         receipt with a higher gas cost than the signed transaction can have (T2).
         """
         receipt = self.sender.status_of(str(intent.tx_hash)).receipt
-        most_wei = intent.tx.most_gas_wei
-        if receipt is None or receipt.gas_paid_wei <= most_wei or intent.id in self.proposed_ids():
+        max_gas_cost_wei = intent.tx.max_gas_cost_wei
+        if (
+            receipt is None
+            or receipt.gas_paid_wei <= max_gas_cost_wei
+            or intent.id in self.proposed_ids()
+        ):
             return receipt
         raise Retryable(
             f"the endpoints' receipt of {intent.tx_hash} has a gas cost of {receipt.gas_paid_wei}"
-            f" wei, but the transaction was signed for at most {most_wei} wei",
+            f" wei, but the transaction was signed for at most {max_gas_cost_wei} wei",
             "check the endpoints of [[chain.rpc]]",
             code=ErrorCode.ANSWER,
         )
@@ -348,9 +353,11 @@ class Submitter:
 
     def unfinished(self) -> list[Intent]:
         """Return open transactions at nonces where none of ours is mined."""
-        intents = open_transactions(self.journal)
-        mined_nonces = {intent.tx.nonce for intent in intents if intent.state is IntentState.MINED}
-        return [intent for intent in intents if intent.tx.nonce not in mined_nonces]
+        open_intents = open_transactions(self.journal)
+        mined_nonces = {
+            intent.tx.nonce for intent in open_intents if intent.state is IntentState.MINED
+        }
+        return [intent for intent in open_intents if intent.tx.nonce not in mined_nonces]
 
     def in_flight(self, nonce: int) -> list[Intent]:
         """Return our transactions at `nonce` whose bytes may have been sent, newest first."""
@@ -366,7 +373,7 @@ class Submitter:
         """
         waited_s = 0.0
         while True:
-            intent, is_deep = self._state_and_depth(intent)
+            intent, is_deep = self._canonical_state(intent)
             if intent.state is not IntentState.MINED:
                 return intent
             if is_deep:
@@ -383,7 +390,7 @@ class Submitter:
             self.clock.sleep(self.settings.poll_s)
             waited_s += self.settings.poll_s
 
-    def _state_and_depth(self, intent: Intent) -> tuple[Intent, bool]:
+    def _canonical_state(self, intent: Intent) -> tuple[Intent, bool]:
         """Return the intent's current state on the canonical chain, and True if it is deep
         enough.
         """
@@ -455,17 +462,17 @@ def _require_data_fee(simulation: Simulation, grant: Grant) -> None:
     """Raise Refused if the data fee at the head is above the granted one, Retryable if it is
     unknown (T13).
     """
-    most_wei = grant.data_fee_wei
+    max_data_fee_wei = grant.data_fee_wei
     if only_undoes(grant):
         return
     if simulation.data_fee_unread:
         raise Retryable(simulation.data_fee_unread, code=ErrorCode.ANSWER)
-    if most_wei is None or simulation.data_fee_wei <= most_wei:
+    if max_data_fee_wei is None or simulation.data_fee_wei <= max_data_fee_wei:
         return
     raise guard_refusal(
         "data_fee",
         f"{simulation.data_fee_wei} wei",
-        f"{most_wei} wei",
+        f"{max_data_fee_wei} wei",
         "the rollup's data fee rose above what the plan allows for",
         "plan again",
     )
@@ -514,7 +521,7 @@ REORG_WATCH_BLOCKS = 64
 """Maximum depth, its own block included, at which a transaction is resent or cancelled after a
 reorg. Deeper reorgs need an operator.
 """
-_MAX_CHECKED = 256
+_MAX_CHECKED_INTENTS = 256
 """Maximum number of ended transactions checked; one wallet sends fewer within REORG_WATCH_BLOCKS.
 """
 
@@ -532,7 +539,7 @@ class ReorgHandler:
         """Move transactions whose block left the chain back to MINED or BROADCAST, oldest first.
         Sends nothing. Raises OperatorNeeded if a block deeper than REORG_WATCH_BLOCKS is gone.
         """
-        ended_intents = self._submitter.journal.ended_in_block(_MAX_CHECKED)
+        ended_intents = self._submitter.journal.ended_in_block(_MAX_CHECKED_INTENTS)
         unchecked_intents = self._unchecked(ended_intents)
         if not unchecked_intents:
             return
@@ -553,12 +560,12 @@ class ReorgHandler:
             self._move_back(intent)
         self._anchor = head if all_known and not gone_intents else None
 
-    def require_possible(self, nonce: int) -> None:
+    def require_no_deep_reorg(self, nonce: int) -> None:
         """Raise OperatorNeeded if the chain replaced the final block of our transaction at `nonce`.
         Otherwise a next nonce below ours may come from a lagging endpoint.
         """
         head = self._submitter.sender.head()
-        for intent in self._submitter.journal.ended_in_block(_MAX_CHECKED):
+        for intent in self._submitter.journal.ended_in_block(_MAX_CHECKED_INTENTS):
             depth = head.number - _block_of(intent)[0] + 1
             if (
                 intent.tx.nonce == nonce

@@ -21,7 +21,7 @@ from agent.layers.questions import outside_value
 from agent.model import (
     Asset,
     Evidence,
-    LayerCase,
+    LayerGuardAnswers,
     LegFunding,
     Plan,
     Rebalance,
@@ -77,7 +77,7 @@ class GuardCase:
     spots: Mapping[str, Fraction]
     replay: Replay
     references: ReferencePrices
-    layer: LayerCase
+    layer: LayerGuardAnswers
 
     @property
     def numeraire(self) -> Token:
@@ -154,7 +154,7 @@ class GuardCase:
         bought_tokens = {token for token in self.replay.tokens if self.replay.delta(token) > 0} - {
             self.numeraire.address
         }
-        if not bought_tokens or bought_tokens - self._tokens_short():
+        if not bought_tokens or bought_tokens - self._shortfall_tokens():
             return not bought_tokens
         sold_value = sum(
             (max(0, -self.replay.delta(token)) * self.price(token) for token in self.replay.tokens),
@@ -236,9 +236,11 @@ class GuardCase:
         if not isinstance(decision, Rebalance) or decision.apart <= 0:
             return Fraction(0)
         bought_tokens = {token for token in self.replay.tokens if self.replay.delta(token) > 0}
-        return min(decision.apart, self._justified_sale_value(bought_tokens & self._tokens_short()))
+        return min(
+            decision.apart, self._justified_sale_value(bought_tokens & self._shortfall_tokens())
+        )
 
-    def _tokens_short(self) -> set[str]:
+    def _shortfall_tokens(self) -> set[str]:
         """Return the assets, except the numeraire, with a shortfall for open withdrawals."""
         claimed_tokens = {claim.payment.token for claim in self.step.history.cash_flows.claims} - {
             self.numeraire.address

@@ -50,9 +50,9 @@ def format_native(wei: int) -> str:
     return f"{decimal_text(wei, 18)} native"
 
 
-def format_seconds(number: int) -> str:
+def format_seconds(seconds: int) -> str:
     """Format a duration."""
-    return f"{number} s"
+    return f"{seconds} s"
 
 
 T = TypeVar("T")
@@ -81,8 +81,8 @@ class Guard(Generic[T]):
             return Verdict(self.name, "not measured", OFF, True)
         try:
             measured = self.measure(case, limit)
-        except MissingData as why:
-            measured = GuardMeasurement(f"unknown: {why}", False)
+        except MissingData as error:
+            measured = GuardMeasurement(f"unknown: {error}", False)
         return Verdict(
             self.name,
             measured.text,
@@ -91,7 +91,7 @@ class Guard(Generic[T]):
         )
 
 
-def always(
+def fixed_guard(
     name: str,
     rule: str,
     measure: Callable[[GuardCase], GuardMeasurement],
@@ -110,7 +110,7 @@ def always(
     )
 
 
-def limited(
+def limit_guard(
     key: str,
     limit: Callable[[Limits], T | None],
     measure: Callable[[GuardCase, T], GuardMeasurement],

@@ -10,7 +10,14 @@ from typing import Any
 
 from agent.amm import pools
 from agent.guards.case import GuardCase, GuardMeasurement, MissingData
-from agent.guards.guard import Guard, always, format_money, format_ratio, format_seconds, limited
+from agent.guards.guard import (
+    Guard,
+    fixed_guard,
+    format_money,
+    format_ratio,
+    format_seconds,
+    limit_guard,
+)
 from agent.guards.replay import SimulatedSwap
 from agent.layers import guards as layers
 from agent.model import (
@@ -26,7 +33,7 @@ from agent.reference import (
     PegUnknown,
     answer_bound_fault,
     dollar_pegs,
-    late_means,
+    late_twap_tokens,
     price_inputs,
     round_regression_fault,
     sequencer_fault,
@@ -56,7 +63,7 @@ def slippage(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     A minimum above the simulated output would revert. A plan of a layer's actions is measured by
     the layer.
     """
-    for slippage_of in layers.SLIPPAGES:
+    for slippage_of in layers.ACTION_SLIPPAGES:
         if (measured := slippage_of(case, limit_bps)) is not None:
             return measured
     largest_bps = 0
@@ -80,7 +87,7 @@ def fair_floor_kept(case: GuardCase) -> GuardMeasurement:
     This guard cannot be switched off. If one of the two limits is off, the other still bounds the
     price. If both are off, the guard refuses, because a searcher could take all but one base unit.
     """
-    for floor_of in layers.FLOORS:
+    for floor_of in layers.ACTION_FLOORS:
         if (measured := floor_of(case)) is not None:
             return measured
     if case.step.limits.slippage_bps is None and case.step.limits.price_impact_bps is None:
@@ -155,21 +162,21 @@ def _depth_value(case: GuardCase, pool: Pool) -> Fraction:
 
 
 LEG_GUARDS: tuple[Guard[Any], ...] = (
-    limited(
+    limit_guard(
         "price_impact",
         lambda limits: limits.price_impact_bps,
         price_impact,
         "trade less per slice, add deeper pools, or raise limits.price_impact",
         judges_market=True,
     ),
-    limited(
+    limit_guard(
         "slippage",
         lambda limits: limits.slippage_bps,
         slippage,
         "plan again at a new block, or raise limits.slippage",
         judges_market=True,
     ),
-    always(
+    fixed_guard(
         "fair_floor",
         "reference less fee, impact and slippage limits",
         fair_floor_kept,
@@ -177,7 +184,7 @@ LEG_GUARDS: tuple[Guard[Any], ...] = (
         " slippage or price_impact on",
         judges_market=True,
     ),
-    limited(
+    limit_guard(
         "pool_min_value",
         lambda limits: limits.pool_min_value,
         pool_min_value,
@@ -197,7 +204,7 @@ def oracle_deviation(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     The guard compares the spot price of each asset and the price of each pool of the plan with the
     reference, and the TWAP with the feed if both are configured and have a price; after a sharp
     move the agent waits for the TWAP. For an exit only prices that it depends on are compared, and
-    `late_means` are not. An asset without a spot price refuses the plan.
+    `late_twap_tokens` are not. An asset without a spot price refuses the plan.
     """
     deviations = [*_spot_deviations(case), *_pool_deviations(case), *_twap_deviations(case)]
     largest_deviation, label = max(deviations, default=(Fraction(0), "nothing to compare"))
@@ -255,7 +262,7 @@ def depeg(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     label = worst_peg.token.label
     if worst_peg.limit_bps != limit_bps:
         label += f", which left its peg: at most {format_ratio(worst_peg.limit_bps / BPS)}"
-    return GuardMeasurement(f"{format_ratio(worst_peg.distance)} ({label})", not worst_peg.off)
+    return GuardMeasurement(f"{format_ratio(worst_peg.distance)} ({label})", not worst_peg.is_off)
 
 
 def _spot_deviations(case: GuardCase) -> Iterator[tuple[Fraction, str]]:
@@ -294,14 +301,14 @@ def _pool_deviations(case: GuardCase) -> Iterator[tuple[Fraction, str]]:
             ),
             f"pool {swap.leg.pool}",
         )
-    for deviations_of in layers.DEVIATIONS:
+    for deviations_of in layers.POOL_DEVIATIONS:
         yield from deviations_of(case)
 
 
 def _twap_deviations(case: GuardCase) -> Iterator[tuple[Fraction, str]]:
     judged_tokens = case.judged_tokens(with_gas=False)
     inputs, limit_bps = price_inputs(case.step), case.step.limits.oracle_deviation_bps
-    late_tokens = late_means(inputs, limit_bps) if case.is_sell_only() else frozenset[str]()
+    late_tokens = late_twap_tokens(inputs, limit_bps) if case.is_sell_only() else frozenset[str]()
     for deviation, token in source_deviations(inputs):
         if (judged_tokens is None or token in judged_tokens) and token not in late_tokens:
             yield deviation, f"TWAP of {case.label(token)} against its feed"
@@ -346,7 +353,7 @@ def _sequencer_grace(step: StepInput) -> int | None:
 
 
 PRICE_GUARDS: tuple[Guard[Any], ...] = (
-    limited(
+    limit_guard(
         "oracle_deviation",
         lambda limits: limits.oracle_deviation_bps,
         oracle_deviation,
@@ -367,7 +374,7 @@ PRICE_GUARDS: tuple[Guard[Any], ...] = (
         sequencer,
         "wait until the rollup's sequencer has been up for reference.sequencer_grace",
     ),
-    limited(
+    limit_guard(
         "second_quote_deviation",
         lambda limits: limits.second_quote_deviation_bps,
         second_quote,
@@ -375,7 +382,7 @@ PRICE_GUARDS: tuple[Guard[Any], ...] = (
         " 'off'",
         judges_market=True,
     ),
-    limited(
+    limit_guard(
         "depeg",
         lambda limits: limits.depeg_bps,
         depeg,

@@ -7,7 +7,7 @@ from fractions import Fraction
 from typing import Any
 
 from agent.guards.case import GuardCase, GuardMeasurement, MissingData
-from agent.guards.guard import Guard, format_bps, format_money, format_ratio, limited
+from agent.guards.guard import Guard, format_bps, format_money, format_ratio, limit_guard
 from agent.guards.max_weight import max_weight
 from agent.layers import guards as layers
 from agent.layers.questions import unknown_value_reason
@@ -31,20 +31,20 @@ def plan_cost(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     for cost_of in layers.PLAN_COSTS:
         if (measured := cost_of(case, limit_bps)) is not None:
             return measured
-    turnover, cost = case.turnover(), case.cost()
+    moved_value, cost = case.turnover(), case.cost()
     if isinstance(case.plan.decision, TopUp):
         return GuardMeasurement(
-            f"{format_money(cost, case.numeraire)} of gas, no value moved", turnover == 0
+            f"{format_money(cost, case.numeraire)} of gas, no value moved", moved_value == 0
         )
-    if turnover == 0:
+    if moved_value == 0:
         return GuardMeasurement(format_money(cost, case.numeraire), cost <= 0)
-    cost_text = f"{format_ratio(cost / turnover)} ({format_money(cost, case.numeraire)})"
+    cost_text = f"{format_ratio(cost / moved_value)} ({format_money(cost, case.numeraire)})"
     cautious_limit_bps = limit_bps + (case.step.limits.slippage_bps or 0)
     cautious_cost = cost if case.plan.exits else cost + case.disagreement()
-    if cautious_cost * BPS > cautious_limit_bps * turnover:
-        ratio_text = format_ratio(cautious_cost / turnover)
+    if cautious_cost * BPS > cautious_limit_bps * moved_value:
+        ratio_text = format_ratio(cautious_cost / moved_value)
         return GuardMeasurement(f"{cost_text}; {ratio_text} at the worse of feed and TWAP", False)
-    return GuardMeasurement(cost_text, cost * BPS <= limit_bps * turnover)
+    return GuardMeasurement(cost_text, cost * BPS <= limit_bps * moved_value)
 
 
 def turnover(case: GuardCase, limit_bps: int) -> GuardMeasurement:
@@ -56,7 +56,7 @@ def turnover(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     counted_turnover = case.counted_turnover()
     if counted_turnover == 0 and case.plan.exits and not case.largest_exempt_turnover():
         return GuardMeasurement("an exit into the numeraire", True)
-    return _with_exempt(case, _share(case, counted_turnover, limit_bps), limit_bps)
+    return _with_exempt(case, _measure_share(case, counted_turnover, limit_bps), limit_bps)
 
 
 def daily_turnover(case: GuardCase, limit_bps: int) -> GuardMeasurement:
@@ -72,7 +72,7 @@ def daily_turnover(case: GuardCase, limit_bps: int) -> GuardMeasurement:
         return GuardMeasurement(case.layer.exemption_text, True)
     case.require_known_day()
     total = case.step.history.budgets.turnover_24h + counted_turnover
-    return _with_exempt(case, _share(case, total, limit_bps), limit_bps)
+    return _with_exempt(case, _measure_share(case, total, limit_bps), limit_bps)
 
 
 def _with_exempt(case: GuardCase, measured: GuardMeasurement, limit_bps: int) -> GuardMeasurement:
@@ -113,7 +113,7 @@ def daily_loss(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     )
     cost = case.cost() if is_exit else case.worst_cost()
     cost += sum((cost_of(case) for cost_of in layers.WORST_COSTS), Fraction(0))
-    return _loss_share(case, past_loss + max(cost, Fraction(0)), limit_bps)
+    return _measure_loss(case, past_loss + max(cost, Fraction(0)), limit_bps)
 
 
 def total_loss(case: GuardCase, limit_bps: int) -> GuardMeasurement:
@@ -126,7 +126,7 @@ def total_loss(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     past_loss = _counted_loss(
         case, history.budgets.loss_total, history.budgets.fell_total, history.budgets.wasted_wei
     )
-    return _loss_share(case, past_loss + max(case.cost(), Fraction(0)), limit_bps)
+    return _measure_loss(case, past_loss + max(case.cost(), Fraction(0)), limit_bps)
 
 
 def _counted_loss(
@@ -151,21 +151,24 @@ def balance_jump(case: GuardCase, limit_bps: int) -> GuardMeasurement:
         return GuardMeasurement("exits always pass", True)
     since_s = case.step.snapshot.head.timestamp_s - DAY_S
     counted_changes = [
-        flow
-        for flow in case.step.history.cash_flows.unexplained
-        if flow.halts or flow.chain_s > since_s
+        change
+        for change in case.step.history.cash_flows.unexplained
+        if change.halts or change.chain_s > since_s
     ]
     if not counted_changes:
         return GuardMeasurement("every balance is explained", True)
-    if any(flow.value is None and flow.delta_raw < 0 for flow in counted_changes):
+    if any(change.value is None and change.delta_raw < 0 for change in counted_changes):
         raise MissingData("a balance decreased and its token has no reference price")
-    measured = _share(
+    measured = _measure_share(
         case,
-        sum((abs(flow.value) for flow in counted_changes if flow.value is not None), Fraction(0)),
+        sum(
+            (abs(change.value) for change in counted_changes if change.value is not None),
+            Fraction(0),
+        ),
         limit_bps,
     )
     return replace(
-        measured, passed=measured.passed and not any(flow.halts for flow in counted_changes)
+        measured, passed=measured.passed and not any(change.halts for change in counted_changes)
     )
 
 
@@ -173,7 +176,7 @@ def min_trade(case: GuardCase, limit: Fraction) -> GuardMeasurement:
     """Return the smallest net sale or purchase of one token, in value at reference prices, or the
     smallest action of a layer.
     """
-    for smallest_of in layers.SMALLEST:
+    for smallest_of in layers.SMALLEST_ACTIONS:
         if (measured := smallest_of(case, limit)) is not None:
             return measured
     case.require_complete_replay()
@@ -204,15 +207,15 @@ def max_live_value(case: GuardCase, limit: Fraction) -> GuardMeasurement:
     return GuardMeasurement(format_money(total, case.numeraire), total <= limit)
 
 
-def _loss_share(case: GuardCase, value: Fraction, limit_bps: int) -> GuardMeasurement:
+def _measure_loss(case: GuardCase, value: Fraction, limit_bps: int) -> GuardMeasurement:
     """Return a loss over the investable total. For an exit the total includes the holdings of
     blocked exits, so that they do not tighten its limit.
     """
     blocked_value = case.blocked_value() if case.is_risk_reducing() else Fraction(0)
-    return _share(case, value, limit_bps, blocked_value)
+    return _measure_share(case, value, limit_bps, blocked_value)
 
 
-def _share(
+def _measure_share(
     case: GuardCase, value: Fraction, limit_bps: int, extra_total: Fraction = Fraction(0)
 ) -> GuardMeasurement:
     total = case.total() + extra_total
@@ -243,40 +246,40 @@ def _max_weights_text(limit: dict[str, int], step: StepInput) -> str:
 
 
 PLAN_GUARDS: tuple[Guard[Any], ...] = (
-    limited(
+    limit_guard(
         "plan_cost",
         lambda limits: limits.plan_cost_bps,
         plan_cost,
         "wait for cheaper gas or deeper pools, trade less, or raise limits.plan_cost",
         judges_market=True,
     ),
-    limited(
+    limit_guard(
         "turnover",
         lambda limits: limits.turnover_bps,
         turnover,
         "trade in slices with destination = 'halfway', or raise limits.turnover",
     ),
-    limited(
+    limit_guard(
         "daily_turnover",
         lambda limits: limits.daily_turnover_bps,
         daily_turnover,
         "wait until older trades are 24 h old, or raise limits.daily_turnover",
     ),
-    limited(
+    limit_guard(
         "daily_loss",
         lambda limits: limits.daily_loss_bps,
         daily_loss,
         "wait until losses (trimtab history) are 24 h old, trade less, lower limits.slippage, or"
         " raise limits.daily_loss",
     ),
-    limited(
+    limit_guard(
         "total_loss",
         lambda limits: limits.total_loss_bps,
         total_loss,
         "find the cause of the losses (trimtab pnl, trimtab history), then raise limits.total_loss or"
         " stop",
     ),
-    limited(
+    limit_guard(
         "balance_jump",
         lambda limits: limits.balance_jump_bps,
         balance_jump,
@@ -291,7 +294,7 @@ PLAN_GUARDS: tuple[Guard[Any], ...] = (
         max_weight,
         "buy less of it, or raise limits.max_weight",
     ),
-    limited(
+    limit_guard(
         "min_trade",
         lambda limits: limits.min_trade,
         min_trade,
@@ -300,7 +303,7 @@ PLAN_GUARDS: tuple[Guard[Any], ...] = (
     ),
     Guard(
         "max_live_value",
-        lambda s: s.limits.max_live_value,
+        lambda step: step.limits.max_live_value,
         lambda limit, step: format_money(limit, step.portfolio.numeraire),
         max_live_value,
         "withdraw value from the wallet, or raise portfolio.max_live_value",

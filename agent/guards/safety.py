@@ -7,7 +7,14 @@ from __future__ import annotations
 from typing import Any
 
 from agent.guards.case import GuardCase, GuardMeasurement, MissingData
-from agent.guards.guard import Guard, always, format_gwei, format_native, format_seconds, limited
+from agent.guards.guard import (
+    Guard,
+    fixed_guard,
+    format_gwei,
+    format_native,
+    format_seconds,
+    limit_guard,
+)
 from agent.guards.replay import LegFlow
 from agent.layers import guards as layers
 from agent.layers.questions import gas_price_limit_wei
@@ -49,7 +56,7 @@ def balance(case: GuardCase) -> GuardMeasurement:
     router is left empty. Actions of a layer must spend investable balances or the minimum amounts
     that earlier actions return.
     """
-    for overspent_of in layers.OVERSPENT:
+    for overspent_of in layers.OVERSPENT_ACTIONS:
         if (measured := overspent_of(case)) is not None:
             return measured
     case.require_complete_replay()
@@ -140,7 +147,7 @@ def prediction(case: GuardCase) -> GuardMeasurement:
                 False,
             )
     predicted_raws = dict(case.plan.holdings_after)
-    for mispredicted_of in layers.MISPREDICTED:
+    for mispredicted_of in layers.MISPREDICTED_ACTIONS:
         if (measured := mispredicted_of(case)) is not None:
             return measured
     if case.plan.native_after_wei is not None:
@@ -159,8 +166,8 @@ def prediction(case: GuardCase) -> GuardMeasurement:
 # --- Guards of contracts and tokens, and of permission to act: kill switch, quorum, failures.
 
 
-NO_CODE = "0x" + "0" * 64
-SCREENED = "all tokens transfer the exact amount"
+NO_CODE_HASH = "0x" + "0" * 64
+SCREENED_TEXT = "all tokens transfer the exact amount"
 
 
 def allowlist(case: GuardCase) -> GuardMeasurement:
@@ -216,7 +223,7 @@ def allowlist(case: GuardCase) -> GuardMeasurement:
         current_hash = code_hash_of.get(address.lower())
         if current_hash is None:
             complaints.append(f"code at {address} was not read")
-        elif current_hash == NO_CODE:
+        elif current_hash == NO_CODE_HASH:
             complaints.append(f"no code at {address}")
         elif address.lower() not in pinned_addresses:
             complaints.append(f"{address} is not pinned")
@@ -318,19 +325,19 @@ def _failures_text(reverts: int, approvals: int) -> str:
 
 
 GUARDS: tuple[Guard[Any], ...] = (
-    always(
+    fixed_guard(
         "kill_switch",
         "not paused",
         kill_switch,
         "find out why it was paused, then run trimtab resume",
     ),
-    always(
+    fixed_guard(
         "quorum",
         "the configured quorum",
         quorum,
         "add a second operator's endpoint, or name the single one in chain.single_operator",
     ),
-    always(
+    fixed_guard(
         "allowlist",
         "all pinned",
         allowlist,
@@ -339,28 +346,28 @@ GUARDS: tuple[Guard[Any], ...] = (
     ),
     Guard(
         "token_screen",
-        lambda s: s.limits.token_screen,
-        lambda _, __: SCREENED,
+        lambda step: step.limits.token_screen,
+        lambda _, __: SCREENED_TEXT,
         token_screen,
         "remove the named tokens from the portfolio, or see docs/tokens.md",
         judges_market=True,
     ),
-    always(
+    fixed_guard(
         "reverts_in_row",
         f"fewer than {failures.MAX_REVERTS_IN_ROW} and {failures.MAX_APPROVALS_IN_ROW}",
         reverts_in_row,
         "find the cause (trimtab history), then reset the count with "
         "trimtab resume; exits continue meanwhile",
     ),
-    limited(
+    limit_guard(
         "head_age",
         lambda limits: limits.head_age_s,
         head_age,
         "check the endpoint and this machine's clock",
     ),
-    always("expiry", "made at the head, not expired", expiry, "plan again at a new block"),
-    always("balance", "investable balance", balance, "plan again at a new block"),
-    always(
+    fixed_guard("expiry", "made at the head, not expired", expiry, "plan again at a new block"),
+    fixed_guard("balance", "investable balance", balance, "plan again at a new block"),
+    fixed_guard(
         "prediction",
         "equal to the simulation",
         prediction,
@@ -402,8 +409,8 @@ def gas_per_day(case: GuardCase, limit_wei: int) -> GuardMeasurement:
     """
     if case.needs_no_gas():
         return NO_GAS
-    if (own_budget := case.layer.own_gas_budget(limit_wei)) is not None:
-        emergency_limit_wei, spent_wei = own_budget[0], own_budget[1] + case.worst_gas_wei()
+    if (layer_budget := case.layer.own_gas_budget(limit_wei)) is not None:
+        emergency_limit_wei, spent_wei = layer_budget[0], layer_budget[1] + case.worst_gas_wei()
         limit_text = f"{format_native(emergency_limit_wei)} of emergencies"
         return GuardMeasurement(
             format_native(spent_wei), spent_wei <= emergency_limit_wei, limit_text
@@ -439,19 +446,19 @@ def native_floor(case: GuardCase, limit_wei: int) -> GuardMeasurement:
 
 
 GAS_GUARDS: tuple[Guard[Any], ...] = (
-    limited(
+    limit_guard(
         "gas_price",
         lambda limits: limits.gas_price_wei,
         gas_price,
         "wait for cheaper gas, or raise limits.gas_price",
     ),
-    limited(
+    limit_guard(
         "gas_per_day",
         lambda limits: limits.gas_per_day_wei,
         gas_per_day,
         "wait until older transactions are 24 h old, or raise limits.gas_per_day",
     ),
-    limited(
+    limit_guard(
         "native_floor",
         lambda limits: limits.native_floor_wei,
         native_floor,

@@ -30,7 +30,7 @@ class SandwichExposure:
     exchanged_bps: int | None
     per_rebalance_bps: int | None
     per_day_bps: int | None
-    words: str
+    description: str
 
 
 def sandwich_exposure(
@@ -39,7 +39,7 @@ def sandwich_exposure(
     turnover_bps: int | None,
     daily_turnover_bps: int | None,
     deviation_bps: int | None,
-    priced: int = 1,
+    priced_token_count: int = 1,
 ) -> SandwichExposure:
     """Return the worst-case sandwich loss by the limits: (slippage + plan cost + deviation) ×
     turnover.
@@ -47,7 +47,7 @@ def sandwich_exposure(
     plan_cost bounds the cost of pools manipulated before the snapshot, at reference prices.
     Later manipulation lowers the output by at most the slippage, even across hubs, because the
     minimum of the last swap applies. The reference price of each token but the numeraire may be
-    off by `deviation_bps`; `priced` is 2 if a swap may exchange two such tokens.
+    off by `deviation_bps`; `priced_token_count` is 2 if a swap may exchange two such tokens.
     """
     if plan_cost_bps is None or slippage_bps is None or deviation_bps is None:
         limits_off = " and ".join(
@@ -65,10 +65,10 @@ def sandwich_exposure(
             None,
             f"a sandwich may take an unknown part of the exchanged value, because {limits_off} is off",
         )
-    max_loss_bps = min(plan_cost_bps + slippage_bps + priced * deviation_bps, BPS)
-    factor_text = "" if priced == 1 else f"{priced} × "
+    max_loss_bps = min(plan_cost_bps + slippage_bps + priced_token_count * deviation_bps, BPS)
+    factor_text = "" if priced_token_count == 1 else f"{priced_token_count} × "
     parts = [
-        f"a sandwich may take up to {_percent(max_loss_bps)} of the exchanged value (slippage +"
+        f"a sandwich may take up to {_percent_text(max_loss_bps)} of the exchanged value (slippage +"
         f" plan_cost + {factor_text}oracle_deviation)"
     ]
     loss_bps_list: list[int | None] = []
@@ -82,7 +82,7 @@ def sandwich_exposure(
         else:
             loss_bps = math.ceil(Fraction(max_loss_bps * limit_bps, BPS))
             loss_bps_list.append(loss_bps)
-            parts.append(f"{_percent(loss_bps)} of the portfolio {period}")
+            parts.append(f"{_percent_text(loss_bps)} of the portfolio {period}")
     return SandwichExposure(max_loss_bps, loss_bps_list[0], loss_bps_list[1], ", ".join(parts))
 
 
@@ -134,5 +134,5 @@ def max_extractable_profit(
     return sandwich_loss + swap_cost + deviation_loss(step, balance_deltas(plan.legs))
 
 
-def _percent(bps: int) -> str:
+def _percent_text(bps: int) -> str:
     return f"{bps / 100:g}%"

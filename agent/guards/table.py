@@ -77,14 +77,14 @@ def require(plan: Plan, verdicts: Sequence[Verdict]) -> Plan:
 def _require_passed(verdicts: Sequence[Verdict], remedies: Mapping[str, str]) -> None:
     refusing = [verdict for verdict in verdicts if not verdict.passed]
     if refusing:
-        message = "; ".join(_refusal(verdict) for verdict in refusing)
+        message = "; ".join(_refusal_text(verdict) for verdict in refusing)
         remedy = "; ".join(
             f"{verdict.guard}: {remedies.get(verdict.guard, 'plan again')}" for verdict in refusing
         )
         raise Refused(f"refused: {message}", verdicts, remedy)
 
 
-def _refusal(verdict: Verdict) -> str:
+def _refusal_text(verdict: Verdict) -> str:
     """Describe a refusing verdict; an address is not measured."""
     if verdict.guard == "payout_address":
         return f"{verdict.guard}: {verdict.measured} is not {verdict.limit}"
@@ -108,22 +108,27 @@ PAYOUT_REMEDIES = {
 
 
 def judge_payout_permission(
-    step: StepInput, payouts: Sequence[Payout], confirmed: Sequence[str], paused: bool = False
+    step: StepInput,
+    payouts: Sequence[Payout],
+    confirmed_addresses: Sequence[str],
+    paused: bool = False,
 ) -> tuple[Verdict, ...]:
     """Return the verdicts on all payments of a request, without those on balances."""
     return (
         Verdict("kill_switch", "paused" if paused else "off", "not paused", not paused),
-        _judge_address(payouts, confirmed),
+        _judge_address(payouts, confirmed_addresses),
         _judge_daily_payouts(step, payouts),
     )
 
 
-def judge_payout(step: StepInput, payout: Payout, confirmed: Sequence[str]) -> tuple[Verdict, ...]:
+def judge_payout(
+    step: StepInput, payout: Payout, confirmed_addresses: Sequence[str]
+) -> tuple[Verdict, ...]:
     """Return the verdict of every guard on one payment. The kill switch is read again before
     sending.
     """
     return (
-        *judge_payout_permission(step, (payout,), confirmed),
+        *judge_payout_permission(step, (payout,), confirmed_addresses),
         _judge_balance(step.snapshot, step.portfolio, step.limits, step.history.cash_flows, payout),
     )
 
@@ -138,10 +143,12 @@ def payout_remedies(verdicts: Sequence[Verdict]) -> tuple[str, ...]:
     return tuple(PAYOUT_REMEDIES[verdict.guard] for verdict in verdicts if not verdict.passed)
 
 
-def _judge_address(payouts: Sequence[Payout], confirmed: Sequence[str]) -> Verdict:
-    unconfirmed = sorted({payout.to for payout in payouts} - set(confirmed))
-    limit = "a confirmed payout address"
-    return Verdict("payout_address", ", ".join(unconfirmed) or "confirmed", limit, not unconfirmed)
+def _judge_address(payouts: Sequence[Payout], confirmed_addresses: Sequence[str]) -> Verdict:
+    unconfirmed = sorted({payout.to for payout in payouts} - set(confirmed_addresses))
+    limit_text = "a confirmed payout address"
+    return Verdict(
+        "payout_address", ", ".join(unconfirmed) or "confirmed", limit_text, not unconfirmed
+    )
 
 
 def _judge_daily_payouts(step: StepInput, payouts: Sequence[Payout]) -> Verdict:
@@ -191,5 +198,5 @@ def _available_raw(
         if (claim.request, claim.payment.token) == (payout.request, payout.token)
     )
     balances = {holding.token: holding.raw for holding in snapshot.holdings}
-    reserve = max(0, assets[payout.token].reserve_raw - claimed_raw)
-    return balances.get(payout.token, 0) - reserve
+    reserve_raw = max(0, assets[payout.token].reserve_raw - claimed_raw)
+    return balances.get(payout.token, 0) - reserve_raw

@@ -30,19 +30,21 @@ other plan.
 """
 Measure = Callable[[GuardCase], GuardMeasurement | None]
 """Measurement of a plan that acts in a layer; None for any other plan."""
-SMALLEST: tuple[Callable[[GuardCase, Fraction], GuardMeasurement | None], ...] = (
+SMALLEST_ACTIONS: tuple[Callable[[GuardCase, Fraction], GuardMeasurement | None], ...] = (
     liquidity.smallest_action,
 )
 """Smallest action against a least value; None for a plan without actions."""
-SLIPPAGES: tuple[Callable[[GuardCase, int], GuardMeasurement | None], ...] = (liquidity.slippage,)
+ACTION_SLIPPAGES: tuple[Callable[[GuardCase, int], GuardMeasurement | None], ...] = (
+    liquidity.slippage,
+)
 """Slippage of actions against a limit in basis points; None for a plan without actions."""
-FLOORS: tuple[Measure, ...] = (liquidity.fair_floor_kept,)
+ACTION_FLOORS: tuple[Measure, ...] = (liquidity.fair_floor_kept,)
 """Minimums of actions against the reference price."""
-OVERSPENT: tuple[Measure, ...] = (liquidity.overspent,)
+OVERSPENT_ACTIONS: tuple[Measure, ...] = (liquidity.overspent,)
 """Actions that spend more than the wallet has; None if there are none."""
-MISPREDICTED: tuple[Measure, ...] = (liquidity.mispredicted,)
+MISPREDICTED_ACTIONS: tuple[Measure, ...] = (liquidity.mispredicted,)
 """Actions or final balances that the plan predicts otherwise; None if there are none."""
-DEVIATIONS: tuple[Callable[[GuardCase], Iterator[tuple[Fraction, str]]], ...] = (
+POOL_DEVIATIONS: tuple[Callable[[GuardCase], Iterator[tuple[Fraction, str]]], ...] = (
     liquidity.pool_deviations,
 )
 """Relative deviations of the actions' pools from the reference, each with the pool's name."""

@@ -16,8 +16,8 @@ from agent.model import (
     AssetDrift,
     Halt,
     Hold,
-    LayerCase,
     LayerDecision,
+    LayerGuardAnswers,
     LayerResult,
     Plan,
     StepInput,
@@ -25,27 +25,27 @@ from agent.model import (
 from agent.policy.decision import Decider, DecisionContext, DecisionResult
 from agent.units import Price
 
-ESCAPES: tuple[Decider, ...] = (futures.escape_liquidation,)
+ESCAPE_DECIDERS: tuple[Decider, ...] = (futures.escape_liquidation,)
 """Deciders before exits, also while prices or orders of some assets are at fault; only stops block
 them.
 """
-WITHOUT_PRICES: tuple[Callable[[DecisionContext, Halt], DecisionResult | None], ...] = (
+DECIDERS_WITHOUT_PRICES: tuple[Callable[[DecisionContext, Halt], DecisionResult | None], ...] = (
     futures.reduce_without_prices,
 )
 """Deciders that need no prices of the spot portfolio, during the faults of this halt."""
-REDUCTIONS: tuple[Decider, ...] = (futures.reduce_positions,)
+REDUCTION_DECIDERS: tuple[Decider, ...] = (futures.reduce_positions,)
 """Deciders after exits, also while an asset without a price is excluded; only stops and faults
 block them.
 """
-CLOSINGS: tuple[Decider, ...] = (futures.close_hedges,)
+CLOSING_DECIDERS: tuple[Decider, ...] = (futures.close_hedges,)
 """Deciders after the reductions; only stops and faults block them."""
-EXITS: tuple[Decider, ...] = (liquidity.withdraw_for_exits,)
+EXIT_DECIDERS: tuple[Decider, ...] = (liquidity.withdraw_for_exits,)
 """Deciders that free what triggered exits sell, once the wallet has none of it."""
-OVER_LIMITS: tuple[Decider, ...] = (liquidity.withdraw_over_limit,)
+LIMIT_DECIDERS: tuple[Decider, ...] = (liquidity.withdraw_over_limit,)
 """Deciders of a layer above its limits, before money flows and also while an open withdrawal blocks
 rebalances.
 """
-BEFORE_TRIGGERS: tuple[Decider, ...] = (
+DECIDERS_BEFORE_TRIGGERS: tuple[Decider, ...] = (
     gradual.continue_execution,
     strategies.rebalance_strategies,
 )
@@ -66,18 +66,18 @@ INSTEAD_OF_HOLD: tuple[Callable[[DecisionContext, DecisionResult], DecisionResul
 """Results in place of that of the spot portfolio, which replace only a hold."""
 ACTS_BESIDE_SPOT: tuple[Callable[[StepInput], bool], ...] = (futures.acts_beside_spot,)
 """Layers that may act although the spot portfolio holds or its plan is refused."""
-NOTES: tuple[Callable[[StepInput, Sequence[AssetDrift]], str], ...] = (futures_note,)
+REASON_NOTES: tuple[Callable[[StepInput, Sequence[AssetDrift]], str], ...] = (futures_note,)
 """Notes at the end of a decision's reason, from the step and its drifts; empty if there are none."""
-FINISHES: tuple[Callable[[StepInput, DecisionResult], DecisionResult], ...] = (
+RESULT_EXPLAINERS: tuple[Callable[[StepInput, DecisionResult], DecisionResult], ...] = (
     gradual.end_if_invalid,
     holding.explain_held,
 )
-"""What every decision says of a layer besides."""
+"""Additions to every decision: what it says of a layer besides, such as why an asset is held."""
 BESIDE_PURCHASES: tuple[Callable[[DecisionContext], LayerResult], ...] = (
     strategies.beside_purchase,
 )
 """Parts of the layers in the decision on a purchase in parts."""
-CASES: tuple[Callable[[StepInput, Plan], LayerCase | None], ...] = (
+CASE_BUILDERS: tuple[Callable[[StepInput, Plan], LayerGuardAnswers | None], ...] = (
     build_futures_case,
     build_liquidity_case,
 )
@@ -99,10 +99,10 @@ def without_swaps(step: StepInput, prices: Mapping[str, Price], hold: Hold) -> L
     return decision
 
 
-def build_layer_case(step: StepInput, plan: Plan) -> LayerCase:
+def build_layer_case(step: StepInput, plan: Plan) -> LayerGuardAnswers:
     """Return the answers of the layer in which the plan acts."""
-    cases = (case for build in CASES if (case := build(step, plan)) is not None)
-    return next(cases, LayerCase())
+    cases = (case for build in CASE_BUILDERS if (case := build(step, plan)) is not None)
+    return next(cases, LayerGuardAnswers())
 
 
 def acts_beside_spot(step: StepInput) -> bool:

@@ -34,44 +34,50 @@ HOLDING_FAULTS: tuple[tuple[HaltCode, Callable[[StepInput], Sequence[str]]], ...
     (HaltCode.POSITIONS, liquidity.faults),
 )
 """Faults of what a layer holds outside the wallet, which halt the spot portfolio."""
-STOPS: tuple[tuple[HaltCode, Callable[[StepInput], str]], ...] = (
+STOP_REASONS: tuple[tuple[HaltCode, Callable[[StepInput], str]], ...] = (
     (HaltCode.POSITIONS, liquidity.undecided_positions_reason),
 )
 """Reasons to stop all trading but exits, until the owner decides."""
-HELD_BACK: tuple[tuple[HaltCode, Callable[[StepInput], str]], ...] = (
+EXIT_ONLY_FAULTS: tuple[tuple[HaltCode, Callable[[StepInput], str]], ...] = (
     (HaltCode.FUTURES, exposure.unknown_margin_reason),
 )
 """Faults during which only exits and withdrawals of liquidity are allowed, with their reason."""
 EXIT_NAMES: tuple[Callable[[Plan], str], ...] = (futures.exit_name,)
 """Name that failures of a risk-reducing plan are counted under; empty for any other plan."""
-WITHOUT_GAS: tuple[Callable[[StepInput, Decision], bool], ...] = (futures.needs_no_gas,)
+GASLESS_DECISIONS: tuple[Callable[[StepInput, Decision], bool], ...] = (futures.needs_no_gas,)
 """True for a decision whose plan sends no transaction."""
 DEPOSITS: tuple[Callable[[StepInput, Plan], tuple[str, int, str]], ...] = (futures.deposit,)
 """Token, base units and spender of a plan's deposit; zero units without one."""
 ACTION_COUNTS: tuple[Callable[[Plan], int], ...] = (futures.action_count,)
 """Number of a plan's actions in the layer, each a transaction."""
-PLACES: tuple[Callable[[StepInput], str], ...] = (pools.place, futures.place)
+PLACE_NAMES: tuple[Callable[[StepInput], str], ...] = (pools.place, futures.place)
 """Where else than in the wallet an asset may be; empty if nowhere."""
-OUTSIDE: Mapping[str, Callable[[StepInput, Mapping[str, Price]], Mapping[str, int]]] = {
+OUTSIDE_HOLDINGS: Mapping[str, Callable[[StepInput, Mapping[str, Price]], Mapping[str, int]]] = {
     pools.POSITIONS: liquidity.holdings,
-    futures.MARGIN: lambda step, _: exposure.margin_in_weights(step),
+    futures.MARGIN: lambda step, _: exposure.margin_holdings_in_weights(step),
 }
 """Base units by token outside the wallet that weights count at these prices, by the name of the
 place. Raise Refused if something is unknown.
 """
-APART: tuple[Callable[[StepInput], Mapping[str, int]], ...] = (exposure.margin_outside_weights,)
+UNWEIGHTED_HOLDINGS: tuple[Callable[[StepInput], Mapping[str, int]], ...] = (
+    exposure.margin_holdings_outside_weights,
+)
 """Base units by token outside the wallet that count in the total and in no weight."""
 UNKNOWN_VALUES: tuple[Callable[[StepInput], str], ...] = (exposure.unknown_account_reason,)
 """Why the value of an account outside the wallet, which then counts nowhere, is unknown; empty if it
 is known.
 """
-MARKS: tuple[Callable[[StepInput], MarginMark | None], ...] = (exposure.margin_mark,)
+ACCOUNT_MARKS: tuple[Callable[[StepInput], MarginMark | None], ...] = (exposure.margin_mark,)
 """Mark of an account outside the wallet for the NAV per share; None if it is not counted."""
-RESULTS: tuple[Callable[[StepInput, Mapping[str, Price]], Value], ...] = (exposure.margin_result,)
+ACCOUNT_RESULTS: tuple[Callable[[StepInput, Mapping[str, Price]], Value], ...] = (
+    exposure.margin_result,
+)
 """Result of that account since the recorded mark, in numeraire base units."""
 HELD_WEIGHTS: tuple[Callable[[StepInput], Mapping[str, Fraction]], ...] = (targets.held_weights,)
 """Signed weights of what a layer holds in markets, by market."""
-GROWTHS: tuple[Callable[[StepInput, Value], MarketGrowth | None], ...] = (exposure.market_growth,)
+MARKET_GROWTHS: tuple[Callable[[StepInput, Value], MarketGrowth | None], ...] = (
+    exposure.market_growth,
+)
 """Data for the growth of capital in markets, given the value of the spot portfolio; None if they are
 unknown.
 """
@@ -79,17 +85,17 @@ EMERGENCY_FEES: Mapping[type[LayerPlan], Callable[[StepInput], int | None]] = {
     FuturesPlan: futures.emergency_fee_wei
 }
 """Largest gas price of an emergency in wei, by the layer's part of the plan; None: unlimited."""
-BY_PLACE: tuple[Callable[[StepInput, Mapping[str, Price]], dict[tuple[str, str], int]], ...] = (
-    liquidity.holdings_by_place,
-)
+LEDGER_HOLDINGS: tuple[
+    Callable[[StepInput, Mapping[str, Price]], dict[tuple[str, str], int]], ...
+] = (liquidity.holdings_by_place,)
 """Base units outside the wallet for the ledger, by the name of the position and token; a missing
 price counts as one.
 """
-KEEPS: tuple[Callable[[StepInput, AssetDrift, Value], bool], ...] = (pools.pools_hold,)
+VALUE_CHECKS: tuple[Callable[[StepInput, AssetDrift, Value], bool], ...] = (pools.pools_hold,)
 """True if a layer has at least this value of an asset, which an exit frees and sells."""
-TOKENS: tuple[Callable[[Portfolio], set[str]], ...] = (pools.tokens,)
+VALUED_TOKENS: tuple[Callable[[Portfolio], set[str]], ...] = (pools.tokens,)
 """Tokens that are needed to value what a layer has."""
-WITHOUT_TARGETS: tuple[Callable[[Portfolio, Collection[str]], Portfolio], ...] = (
+TARGET_REMOVERS: tuple[Callable[[Portfolio, Collection[str]], Portfolio], ...] = (
     pools.without_targets,
 )
 """The portfolio in which a layer has no targets with these tokens, which an exit sells."""
@@ -108,8 +114,8 @@ def outside_by_place(
     `skipped_places`. Raises Refused if something is unknown.
     """
     return {
-        place: holdings(step, prices)
-        for place, holdings in OUTSIDE.items()
+        place: holdings_of(step, prices)
+        for place, holdings_of in OUTSIDE_HOLDINGS.items()
         if place not in skipped_places
     }
 
@@ -117,13 +123,13 @@ def outside_by_place(
 def outside_raw(
     step: StepInput, prices: Mapping[str, Price], skipped_places: Collection[str] = ()
 ) -> dict[str, int]:
-    """Return the same by token for all places together."""
+    """Return the base units by token that weights count in all these places together."""
     return _sums(outside_by_place(step, prices, skipped_places).values())
 
 
-def apart_raw(step: StepInput) -> dict[str, int]:
+def unweighted_raw(step: StepInput) -> dict[str, int]:
     """Return the base units by token outside the wallet that count in no weight."""
-    return _sums(holdings(step) for holdings in APART)
+    return _sums(holdings_of(step) for holdings_of in UNWEIGHTED_HOLDINGS)
 
 
 def _sums(amounts: Iterable[Mapping[str, int]]) -> dict[str, int]:
@@ -136,7 +142,7 @@ def _sums(amounts: Iterable[Mapping[str, int]]) -> dict[str, int]:
 
 def locked_raw(step: StepInput) -> dict[str, int]:
     """Return the base units of the wallet by token that no swap may spend."""
-    return _sums(locked(step) for locked in LOCKED)
+    return _sums(locked_of(step) for locked_of in LOCKED)
 
 
 def outside_value(
@@ -145,7 +151,7 @@ def outside_value(
     """Return the value outside the wallet, but in `skipped_places`; zero without a price. Raises
     Refused if something is unknown.
     """
-    amounts = _sums((outside_raw(step, prices, skipped_places), apart_raw(step)))
+    amounts = _sums((outside_raw(step, prices, skipped_places), unweighted_raw(step)))
     return sum(
         (raw * prices.get(token, Fraction(0)) for token, raw in amounts.items()), Fraction(0)
     )
@@ -153,23 +159,23 @@ def outside_value(
 
 def unknown_value_reason(step: StepInput) -> str:
     """Return why the value of an account outside the wallet is unknown; empty if all are known."""
-    return next((why for reason in UNKNOWN_VALUES if (why := reason(step))), "")
+    return next((why for reason_of in UNKNOWN_VALUES if (why := reason_of(step))), "")
 
 
 def account_mark(step: StepInput) -> MarginMark | None:
     """Return the mark of the account outside the wallet; None without one that counts."""
-    marks = (mark(step) for mark in MARKS)
+    marks = (mark_of(step) for mark_of in ACCOUNT_MARKS)
     return next((mark for mark in marks if mark is not None), None)
 
 
 def account_result(step: StepInput, prices: Mapping[str, Price]) -> Value:
     """Return the result of accounts outside the wallet since the recorded mark."""
-    return sum((result(step, prices) for result in RESULTS), Fraction(0))
+    return sum((result_of(step, prices) for result_of in ACCOUNT_RESULTS), Fraction(0))
 
 
 def market_growth(step: StepInput, spot_value: Value) -> MarketGrowth | None:
     """Return the data for the growth of capital in markets; None without any."""
-    growths = (growth(step, spot_value) for growth in GROWTHS)
+    growths = (growth_of(step, spot_value) for growth_of in MARKET_GROWTHS)
     return next((growth for growth in growths if growth is not None), None)
 
 

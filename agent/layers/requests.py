@@ -19,7 +19,7 @@ PROPOSERS: Mapping[type[LayerRequest], Callable[[Any], Proposer]] = {
     CloseHedge: futures.hedge_by_owner,
 }
 """Proposer of a request, by its type; equal inputs give equal proposals."""
-SOLD_FIRST: tuple[Callable[[StepInput], Plan | Halt | Refused | None], ...] = (
+SHUTDOWN_RELEASES: tuple[Callable[[StepInput], Plan | Halt | Refused | None], ...] = (
     liquidity.withdraw_everything,
 )
 """What a layer frees before the wallet's assets are sold for the shutdown: its plan, the refusal of

@@ -26,7 +26,7 @@ def plan_sales(step: StepInput, decision: Rebalance, most: tuple[Value, str] | N
     """Return the planner's plan within the limits of the layers. `most` bounds its turnover, with
     the name of that limit. Raises Refused as the planner does.
     """
-    plan = planner.plan(step, decision, most=most)
+    plan = planner.plan(step, decision, turnover_cap=most)
     for limit_sales in SALE_LIMITS:
         if isinstance(plan.decision, Rebalance):
             plan = limit_sales(step, plan.decision, plan, most)

@@ -17,46 +17,48 @@ from agent.store.tables import BudgetRow, IntentRow
 
 READERS: tuple[Callable[[Connection, str, str, int], LayerState], ...] = (gradual.read_state,)
 """Readers of a layer's state from wallet, wrapped native coin and chain time."""
-SPENT_READERS: tuple[
+BUDGET_READERS: tuple[
     Callable[[Connection, Sequence[BudgetRow], Mapping[str, int | None]], LayerState], ...
 ] = (liquidity.read_state, futures.read_state)
 """Readers of a layer's state from the budget rows of the last 24 h, and from the chain time of the
 newest success of each budget kind.
 """
-KINDS: Mapping[IntentKind, Callable[[Grant], str]] = {IntentKind.FUTURES: futures.budget_kind}
+INTENT_BUDGET_KINDS: Mapping[IntentKind, Callable[[Grant], str]] = {
+    IntentKind.FUTURES: futures.budget_kind
+}
 """Budget kind of a layer's intent, by its kind."""
-BUDGET_KINDS: tuple[str, ...] = FUTURES_KINDS[1:]
+LAYER_BUDGET_KINDS: tuple[str, ...] = FUTURES_KINDS[1:]
 """Budget kinds of the layers that are no kinds of intents."""
-WITHOUT_TURNOVER: tuple[str, ...] = (FUTURES_REDUCTION, FUTURES_DEPOSIT)
+UNCOUNTED_TURNOVER_KINDS: tuple[str, ...] = (FUTURES_REDUCTION, FUTURES_DEPOSIT)
 """Budget kinds whose turnover the limits of the portfolio ignore."""
-RESTING: tuple[Callable[[IntentRow], bool], ...] = (futures.is_resting_row,)
+RESTING_CHECKS: tuple[Callable[[IntentRow], bool], ...] = (futures.is_resting_row,)
 """True for an intent that waits at a venue, which is neither a trade nor a failure."""
 UNBOOKINGS: tuple[Callable[[Connection, str], None], ...] = (strategies.unbook_intent,)
 """Removals of what a layer recorded of an intent, whose block a reorg removed."""
 
 
 def read_own_states(
-    db: Connection, wallet: str, coin: str, chain_now_s: int
+    db: Connection, wallet: str, wrapped_native: str, chain_now_s: int
 ) -> tuple[LayerState, ...]:
     """Return the states that the layers read from tables of their own."""
     states: tuple[LayerState, ...] = ()
     for read in READERS:
-        states = with_part(states, read(db, wallet, coin, chain_now_s))
+        states = with_part(states, read(db, wallet, wrapped_native, chain_now_s))
     return states
 
 
 def read_states(
     db: Connection,
     wallet: str,
-    coin: str,
+    wrapped_native: str,
     chain_now_s: int,
-    spent: Sequence[BudgetRow],
+    budget_rows: Sequence[BudgetRow],
     newest_s: Mapping[str, int | None],
 ) -> tuple[LayerState, ...]:
-    """Return the states of all layers that are on; `spent` are the budget rows of the last 24 h,
-    `newest_s` the chain times of the newest success of each budget kind.
+    """Return the states of all layers that are on; `budget_rows` are the budget rows of the last 24
+    h, `newest_s` the chain times of the newest success of each budget kind.
     """
-    states = read_own_states(db, wallet, coin, chain_now_s)
-    for read in SPENT_READERS:
-        states = with_part(states, read(db, spent, newest_s))
+    states = read_own_states(db, wallet, wrapped_native, chain_now_s)
+    for read in BUDGET_READERS:
+        states = with_part(states, read(db, budget_rows, newest_s))
     return states

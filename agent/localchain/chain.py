@@ -11,7 +11,13 @@ from web3.contract.contract import Contract
 
 from agent.amm.v2 import get_amount_out
 from agent.artifacts import npm_artifact, own_artifact
-from agent.localchain.config import ASSET, CONFIG_MARKER, IN_PROCESS_URL, LIMITS_TEXT, TEMPLATE
+from agent.localchain.config import (
+    ASSET_TEMPLATE,
+    CONFIG_MARKER,
+    CONFIG_TEMPLATE,
+    IN_PROCESS_URL,
+    LIMITS_TEXT,
+)
 from agent.localchain.contracts import (
     FAR_FUTURE_S,
     TX_GAS,
@@ -41,7 +47,7 @@ FEED_DECIMALS = 8
 TWAP_WINDOW_S = 1_800
 WHALE_USD = 10**9
 """USD value of each token that the whale receives when it is deployed."""
-OBSERVATIONS = 64
+OBSERVATION_COUNT = 64
 """Price observations per V3 pool: enough for a TWAP of 30 minutes across many trades."""
 MINTS_PER_TX = 40
 TWAP_MARGIN_S = 60
@@ -71,19 +77,27 @@ class LocalChain(LocalContracts):
     @property
     def pools(self) -> dict[str, str]:
         """Pool addresses by name, such as "v3 WETH/USDC 500"."""
-        return {name: info.address for name, info in self.books.pool_info.items()}
+        return {name: pool.address for name, pool in self.contents.pool_info.items()}
 
     @property
     def feeds(self) -> Mapping[str, str]:
         """USD price feeds by symbol."""
-        return self.books.feeds
+        return self.contents.feeds
 
     def pool_price(self, token0: str, token1: str) -> Fraction:
         """Return base units of token1 per base unit of token0 at the current USD prices; tokens by
         symbol.
         """
-        a, b, prices_usd = self.tokens[token0], self.tokens[token1], self.books.prices_usd
-        return prices_usd[token0] / prices_usd[token1] * Fraction(10) ** (b.decimals - a.decimals)
+        token_a, token_b, prices_usd = (
+            self.tokens[token0],
+            self.tokens[token1],
+            self.contents.prices_usd,
+        )
+        return (
+            prices_usd[token0]
+            / prices_usd[token1]
+            * Fraction(10) ** (token_b.decimals - token_a.decimals)
+        )
 
     def allow_whale(self, symbols: Iterable[str]) -> None:
         """Approve the protocol contracts for the whale's tokens."""
@@ -109,16 +123,18 @@ class LocalChain(LocalContracts):
         """
         selected_symbols, prices_usd = (
             list(self.feeds if symbols is None else symbols),
-            self.books.prices_usd,
+            self.contents.prices_usd,
         )
         if not selected_symbols:
             return
         if self.perps is not None:
             for symbol in filter(self.perps.markets.__contains__, selected_symbols):
                 self.perps.set_index(symbol, prices_usd[symbol])
-        answers = [round(prices_usd[symbol] * 10**FEED_DECIMALS) for symbol in selected_symbols]
+        rounded_prices = [
+            round(prices_usd[symbol] * 10**FEED_DECIMALS) for symbol in selected_symbols
+        ]
         push_all = self.feed_contract(selected_symbols[0]).functions.pushAll
-        self.send(push_all([self.feeds[symbol] for symbol in selected_symbols], answers))
+        self.send(push_all([self.feeds[symbol] for symbol in selected_symbols], rounded_prices))
 
     def feed_contract(self, symbol: str) -> Contract:
         """Return the price feed of a token; any account may write its rounds."""
@@ -126,12 +142,12 @@ class LocalChain(LocalContracts):
 
     def snapshot(self) -> ChainSnapshot:
         """Save chain and contents."""
-        return ChainSnapshot(self.node.snapshot(), self.books)
+        return ChainSnapshot(self.node.snapshot(), self.contents)
 
     def revert(self, chain_snapshot: ChainSnapshot) -> None:
         """Revert to a snapshot; each snapshot can be used once."""
-        self.node.revert(chain_snapshot.node)
-        self.books = chain_snapshot.books
+        self.node.revert(chain_snapshot.node_snapshot)
+        self.contents = chain_snapshot.contents
 
     def add_token(
         self,
@@ -152,13 +168,13 @@ class LocalChain(LocalContracts):
             else self.deploy(own_artifact(kind.value), symbol, symbol, decimals)
         )
         feed = self.deploy(own_artifact("PriceFeed"), f"{symbol} / USD", FEED_DECIMALS)
-        token, books = Token(address, symbol, decimals), self.books
-        self.books = replace(
-            self.books,
-            tokens={**books.tokens, symbol: token},
-            kinds={**books.kinds, symbol: kind},
-            prices_usd={**books.prices_usd, symbol: Fraction(price_usd)},
-            feeds={**books.feeds, symbol: feed},
+        token, contents = Token(address, symbol, decimals), self.contents
+        self.contents = replace(
+            self.contents,
+            tokens={**contents.tokens, symbol: token},
+            kinds={**contents.kinds, symbol: kind},
+            prices_usd={**contents.prices_usd, symbol: Fraction(price_usd)},
+            feeds={**contents.feeds, symbol: feed},
         )
         whale_raw = int(WHALE_USD / Fraction(price_usd) * 10**decimals)
         functions = self.token_contract(symbol).functions
@@ -198,7 +214,7 @@ class LocalChain(LocalContracts):
         token_b: str,
         fee_pips: int,
         price: Fraction | None = None,
-        observations: int = OBSERVATIONS,
+        observations: int = OBSERVATION_COUNT,
     ) -> LocalPool:
         """Create an initialised pool without liquidity, at the current prices unless `price`
         (token1 per token0, base units) is given.
@@ -208,16 +224,16 @@ class LocalChain(LocalContracts):
         token0, token1 = self._pair(token_a, token_b)
         initial_price = self.pool_price(token0.symbol, token1.symbol) if price is None else price
         manager = self.contract(self.addresses.position_manager, npm_artifact(POSITION_MANAGER))
-        pair = (token0.address, token1.address, fee_pips)
+        pair_and_fee = (token0.address, token1.address, fee_pips)
         self.send(
             manager.functions.createAndInitializePoolIfNecessary(
-                *pair, sqrt_price_x96(initial_price)
+                *pair_and_fee, sqrt_price_x96(initial_price)
             ),
             gas=8_000_000,
         )
         address = str(
             self.contract(self.addresses.v3_factory, npm_artifact(V3_FACTORY))
-            .functions.getPool(*pair)
+            .functions.getPool(*pair_and_fee)
             .call()
         )
         self.send(
@@ -236,7 +252,7 @@ class LocalChain(LocalContracts):
         """Mint exactly this liquidity between two ticks of the pool with this name, owned by the
         PoolMinter.
         """
-        self.mint_positions(self.books.pool_info[pool], ((tick_lower, tick_upper, liquidity),))
+        self.mint_positions(self.contents.pool_info[pool], ((tick_lower, tick_upper, liquidity),))
 
     def move_market(
         self,
@@ -253,11 +269,13 @@ class LocalChain(LocalContracts):
                 raise ValueError(f"{symbol} is not a token of this chain")
             if price <= 0:
                 raise ValueError(f"price of {symbol}: {price} is not positive")
-        self.books = replace(self.books, prices_usd={**self.books.prices_usd, **new_prices})
+        self.contents = replace(
+            self.contents, prices_usd={**self.contents.prices_usd, **new_prices}
+        )
         self.arbitrage(
             *(
                 pool
-                for pool in self.books.pool_info.values()
+                for pool in self.contents.pool_info.values()
                 if pool.token0.symbol in new_prices or pool.token1.symbol in new_prices
             )
         )
@@ -271,7 +289,7 @@ class LocalChain(LocalContracts):
         """Swap the whale's tokens in one pool at any price, without changing feeds. Return the base
         units received.
         """
-        local_pool = self.books.pool_info[pool]
+        local_pool = self.contents.pool_info[pool]
         sold_token = (
             local_pool.token0 if local_pool.token0.symbol == token_in else local_pool.token1
         )
@@ -294,17 +312,17 @@ class LocalChain(LocalContracts):
         `targets` by symbol replace those of the world; `router` is "swap_router_02" or
         "rebalancer".
         """
-        shares = targets or {spec.symbol: spec.target for spec in self.world.tokens}
+        target_by_symbol = targets or {spec.symbol: spec.target for spec in self.world.tokens}
         assets = "".join(
-            ASSET.format(
+            ASSET_TEMPLATE.format(
                 symbol=symbol,
                 address=self.tokens[symbol].address,
                 target=target,
                 feed=self.feeds[symbol],
             )
-            for symbol, target in shares.items()
+            for symbol, target in target_by_symbol.items()
         )
-        return CONFIG_MARKER + TEMPLATE.format(
+        return CONFIG_MARKER + CONFIG_TEMPLATE.format(
             chain_id=self.chain_id,
             at=self.addresses,
             url=self.url or IN_PROCESS_URL,
@@ -326,7 +344,7 @@ class LocalChain(LocalContracts):
         manager = self.contract(self.addresses.position_manager, npm_artifact(POSITION_MANAGER))
         price = self.pool_price(pool.token0.symbol, pool.token1.symbol)
         spacing = TICK_SPACINGS[pool.fee_pips]
-        mints, tick_ends = [], set()
+        mint_calls, tick_ends = [], set()
         for liquidity_range in ranges:
             value1_raw = self._raw_for_usd(
                 pool.token1.symbol, Fraction(value_usd * liquidity_range.share_bps, BPS)
@@ -335,12 +353,12 @@ class LocalChain(LocalContracts):
                 price, *range_ticks(price, liquidity_range, spacing), float(value1_raw)
             )
             ticks = (position.tick_lower, position.tick_upper)
-            pair = (pool.token0.address, pool.token1.address, pool.fee_pips)
+            pair_and_fee = (pool.token0.address, pool.token1.address, pool.fee_pips)
             amounts = (position.amount0_raw, position.amount1_raw, 0, 0)
-            params = (*pair, *ticks, *amounts, self.whale.address, FAR_FUTURE_S)
-            mints.append(manager.encode_abi("mint", args=[params]))
+            params = (*pair_and_fee, *ticks, *amounts, self.whale.address, FAR_FUTURE_S)
+            mint_calls.append(manager.encode_abi("mint", args=[params]))
             tick_ends |= set(ticks)
-        self.send(manager.functions.multicall(mints))
+        self.send(manager.functions.multicall(mint_calls))
         self._register_ticks(pool, tick_ends)
 
     def mint_positions(self, pool: LocalPool, positions: Sequence[tuple[int, int, int]]) -> None:
@@ -349,47 +367,49 @@ class LocalChain(LocalContracts):
         """
         minter = self.contract(self.addresses.pool_minter, own_artifact("PoolMinter"))
         for start in range(0, len(positions), MINTS_PER_TX):
-            lowers, uppers, liquidities = zip(*positions[start : start + MINTS_PER_TX], strict=True)
-            self.send(minter.functions.mint(pool.address, lowers, uppers, liquidities))
+            lower_ticks, upper_ticks, liquidities = zip(
+                *positions[start : start + MINTS_PER_TX], strict=True
+            )
+            self.send(minter.functions.mint(pool.address, lower_ticks, upper_ticks, liquidities))
         self._register_ticks(
             pool, {tick for lower, upper, _ in positions for tick in (lower, upper)}
         )
 
     def arbitrage(self, *pools: LocalPool) -> None:
-        """Trade as the whale, in one transaction, until each pool's marginal price, fee excluded, is
-        the current cross price.
+        """Trade as the whale, in one transaction, until each pool's marginal price, fee excluded,
+        is the current cross price.
         """
         tokens = {token.symbol for pool in pools for token in (pool.token0, pool.token1)}
         balances = self.balances(tokens, self.whale.address)
         states = read_views(self.node, [self._state_call(pool) for pool in pools])
-        swaps: list[bytes] = []
+        swap_calls: list[bytes] = []
         for pool, state in zip(pools, states, strict=True):
             is_v2 = pool.version == 2
-            swap = (
+            swap_call = (
                 self._v2_correction(pool, *state[:2])
                 if is_v2
                 else self._v3_correction(pool, state[0], balances)
             )
-            swaps += [] if swap is None else [bytes.fromhex(call_data(swap)[2:])]
-        if swaps:
+            swap_calls += [] if swap_call is None else [bytes.fromhex(call_data(swap_call)[2:])]
+        if swap_calls:
             multicall = self._router.get_function_by_signature("multicall(bytes[])")
-            self.send(multicall(swaps), gas=min(len(swaps) * TX_GAS, BLOCK_GAS))
+            self.send(multicall(swap_calls), gas=min(len(swap_calls) * TX_GAS, BLOCK_GAS))
 
     def _state_call(self, pool: LocalPool) -> Any:
         if pool.version == 2:
             return self.contract(pool.address, npm_artifact(V2_PAIR)).functions.getReserves()
         return self.contract(pool.address, npm_artifact(V3_POOL)).functions.slot0()
 
-    def _v2_correction(self, pool: LocalPool, reserve0: int, reserve1: int) -> Any:
+    def _v2_correction(self, pool: LocalPool, reserve0_raw: int, reserve1_raw: int) -> Any:
         """Return the swap that moves a pair to the current cross price; None if there is none."""
-        target = self.pool_price(pool.token0.symbol, pool.token1.symbol)
-        sell0 = v2_input_to_reach(reserve0, reserve1, target)
-        sell1 = v2_input_to_reach(reserve1, reserve0, 1 / target)
+        target_price = self.pool_price(pool.token0.symbol, pool.token1.symbol)
+        sold0_raw = v2_input_to_reach(reserve0_raw, reserve1_raw, target_price)
+        sold1_raw = v2_input_to_reach(reserve1_raw, reserve0_raw, 1 / target_price)
         # A pair rejects a trade whose output is zero.
-        if sell0 > 0 and get_amount_out(sell0, reserve0, reserve1) > 0:
-            return self._swap_v2(pool.token0, pool.token1, sell0)
-        if sell1 > 0 and get_amount_out(sell1, reserve1, reserve0) > 0:
-            return self._swap_v2(pool.token1, pool.token0, sell1)
+        if sold0_raw > 0 and get_amount_out(sold0_raw, reserve0_raw, reserve1_raw) > 0:
+            return self._swap_v2(pool.token0, pool.token1, sold0_raw)
+        if sold1_raw > 0 and get_amount_out(sold1_raw, reserve1_raw, reserve0_raw) > 0:
+            return self._swap_v2(pool.token1, pool.token0, sold1_raw)
         return None
 
     def _v3_correction(self, pool: LocalPool, current_x96: int, balances: Mapping[str, int]) -> Any:
@@ -403,8 +423,8 @@ class LocalChain(LocalContracts):
 
     def _swap_v2(self, token_in: Token, token_out: Token, amount_in_raw: int) -> Any:
         path = [token_in.address, token_out.address]
-        swap = self._router.functions.swapExactTokensForTokens
-        return swap(amount_in_raw, 0, path, self.whale.address)
+        swap_function = self._router.functions.swapExactTokensForTokens
+        return swap_function(amount_in_raw, 0, path, self.whale.address)
 
     def _swap_v3(
         self, pool: LocalPool, token_in: Token, token_out: Token, amount_in_raw: int, limit_x96: int
@@ -418,16 +438,18 @@ class LocalChain(LocalContracts):
         return self.contract(self.addresses.swap_router_02, npm_artifact(SWAP_ROUTER_02))
 
     def _raw_for_usd(self, symbol: str, usd: Fraction) -> int:
-        return int(usd / self.books.prices_usd[symbol] * 10 ** self.tokens[symbol].decimals)
+        return int(usd / self.contents.prices_usd[symbol] * 10 ** self.tokens[symbol].decimals)
 
-    def _register_pool(self, info: LocalPool) -> LocalPool:
-        self.books = replace(self.books, pool_info={**self.books.pool_info, info.name: info})
-        return info
+    def _register_pool(self, pool: LocalPool) -> LocalPool:
+        self.contents = replace(
+            self.contents, pool_info={**self.contents.pool_info, pool.name: pool}
+        )
+        return pool
 
     def _register_ticks(self, pool: LocalPool, new_ticks: Iterable[int]) -> None:
-        ticks_by_pool = self.books.ticks
-        self.books = replace(
-            self.books,
+        ticks_by_pool = self.contents.ticks
+        self.contents = replace(
+            self.contents,
             ticks={
                 **ticks_by_pool,
                 pool.name: ticks_by_pool.get(pool.name, frozenset()) | frozenset(new_ticks),
@@ -436,7 +458,7 @@ class LocalChain(LocalContracts):
 
     def _pair(self, token_a: str, token_b: str) -> tuple[Token, Token]:
         """Return both tokens in the order of their addresses, as the factories sort them."""
-        first, second = sorted(
+        token_low, token_high = sorted(
             (self.tokens[token_a], self.tokens[token_b]), key=lambda token: int(token.address, 16)
         )
-        return first, second
+        return token_low, token_high

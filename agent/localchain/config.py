@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from agent.model import LIMITS_AS_WRITTEN
+from agent.model import LIMITS_IN_CONFIG_ORDER
 
 IN_PROCESS_URL = "eth-tester://in-process"
 """URL in the config of an in-process chain; the program that loads the config provides the
 transport.
 """
 
-ASSET = """[[portfolio.assets]]
+ASSET_TEMPLATE = """[[portfolio.assets]]
 symbol = "{symbol}"
 address = "{address}"
 target = "{target}"
@@ -20,7 +20,7 @@ feed = "{feed}"
 CONFIG_MARKER = "# An embedded chain of trimtab: public test keys, worthless coins.\n"
 """First line of the config, which distinguishes it from the config of a real wallet."""
 
-TEMPLATE = """[chain]
+CONFIG_TEMPLATE = """[chain]
 chain_id = {chain_id}
 confirmations = 1
 wrapped_native = "{at.weth}"
@@ -79,11 +79,11 @@ url = "{store_url}"
 """
 
 
-_OMITTED = ("total_loss", "native_top_up", "balance_jump_wait")
-_OWN_LIMITS = {"first_purchase": "1m", "payout_per_day": "100000"}
+_OMITTED_LIMITS = ("total_loss", "native_top_up", "balance_jump_wait")
+_CHANGED_LIMITS = {"first_purchase": "1m", "payout_per_day": "100000"}
 """Values that differ from those of a new config."""
 LIMITS_TEXT = "\n".join(
-    f'{limit.key} = "{_OWN_LIMITS.get(limit.key, limit.start)}"'
-    for limit in LIMITS_AS_WRITTEN
-    if limit.key not in _OMITTED
+    f'{limit.key} = "{_CHANGED_LIMITS.get(limit.key, limit.start)}"'
+    for limit in LIMITS_IN_CONFIG_ORDER
+    if limit.key not in _OMITTED_LIMITS
 )

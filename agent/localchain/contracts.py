@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
 TX_GAS = 30_000_000
 FAR_FUTURE_S = 2**63
-BALANCE_OF = "0x70a08231"
+BALANCE_OF_SELECTOR = "0x70a08231"
 """Selector of balanceOf(address)."""
-WETH = "@uniswap/v2-periphery/build/WETH9.json"
+WETH_ARTIFACT = "@uniswap/v2-periphery/build/WETH9.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +80,8 @@ class ChainContents:
 class ChainSnapshot:
     """A saved state of the node with the contents of the chain."""
 
-    node: str
-    books: ChainContents = field(repr=False)
+    node_snapshot: str
+    contents: ChainContents = field(repr=False)
 
 
 class ChainClock:
@@ -111,7 +111,7 @@ class LocalContracts:
         self.accounts: tuple[DevAccount, ...] = dev_accounts()
         self.wallet, self.whale = self.accounts[WALLET_INDEX], self.accounts[WHALE_INDEX]
         self.clock = ChainClock(node)
-        self.books = ChainContents({}, {}, {}, {}, {}, {})
+        self.contents = ChainContents({}, {}, {}, {}, {}, {})
         self._contracts: dict[tuple[str, int], tuple[Artifact, Contract]] = {}
 
     @property
@@ -133,7 +133,7 @@ class LocalContracts:
     @property
     def tokens(self) -> Mapping[str, Token]:
         """Tokens by symbol."""
-        return self.books.tokens
+        return self.contents.tokens
 
     def contract(self, address: str, artifact: Artifact) -> Contract:
         """Return a web3 contract at an address; cached, because building one takes milliseconds."""
@@ -144,9 +144,9 @@ class LocalContracts:
 
     def token_contract(self, symbol: str) -> Contract:
         """Return the ERC-20 contract of a symbol."""
-        kind = self.books.kinds[symbol]
+        kind = self.contents.kinds[symbol]
         if kind is TokenKind.WRAPPED_NATIVE:
-            artifact = npm_artifact(WETH)
+            artifact = npm_artifact(WETH_ARTIFACT)
         else:
             artifact = own_artifact(kind.value)
         return self.contract(self.tokens[symbol].address, artifact)
@@ -161,11 +161,11 @@ class LocalContracts:
         """Return the balances of several tokens (default: all), read at once."""
         selected_symbols = list(self.tokens if symbols is None else symbols)
         owner = owner or self.wallet.address
-        data = BALANCE_OF + owner.removeprefix("0x").lower().rjust(64, "0")
+        call_data = BALANCE_OF_SELECTOR + owner.removeprefix("0x").lower().rjust(64, "0")
         calls = [
             (
                 "eth_call",
-                [{"from": owner, "to": self.tokens[symbol].address, "data": data}, "latest"],
+                [{"from": owner, "to": self.tokens[symbol].address, "data": call_data}, "latest"],
             )
             for symbol in selected_symbols
         ]
@@ -181,8 +181,10 @@ class LocalContracts:
         RuntimeError if it reverts.
         """
         sender = sender or self.whale.address
-        fees = {"gas": gas, "maxFeePerGas": 100 * 10**9, "maxPriorityFeePerGas": 10**9}
-        tx_hash, succeeded = self.node.transact(call, {"from": sender, "value": value_wei, **fees})
+        gas_fields = {"gas": gas, "maxFeePerGas": 100 * 10**9, "maxPriorityFeePerGas": 10**9}
+        tx_hash, succeeded = self.node.transact(
+            call, {"from": sender, "value": value_wei, **gas_fields}
+        )
         if not succeeded:
             raise RuntimeError(
                 f"{getattr(call, 'fn_name', 'deployment')} reverted on the local chain:"
@@ -199,31 +201,36 @@ class LocalContracts:
 
     def deploy(self, artifact: Artifact, *arguments: object, sender: str | None = None) -> str:
         """Deploy a contract and return its checksummed address."""
-        factory = self.w3.eth.contract(abi=artifact.abi, bytecode=artifact.bytecode)
-        tx_hash = self.send(factory.constructor(*arguments), sender)
+        contract_class = self.w3.eth.contract(abi=artifact.abi, bytecode=artifact.bytecode)
+        tx_hash = self.send(contract_class.constructor(*arguments), sender)
         receipt = self.w3.eth.get_transaction_receipt(tx_hash)
         return str(to_checksum_address(str(receipt["contractAddress"])))
 
     def set_balance(self, symbol: str, raw: int, owner: str | None = None) -> None:
-        """Set the balance of the wallet (or `owner`) in base units, without changing its nonce. Only
-        the wallet's wrapped native coin can be reduced.
+        """Set the balance of the wallet (or `owner`) in base units, without changing its nonce.
+        Only the wallet's wrapped native coin can be reduced.
         """
         self.set_balances({symbol: raw}, owner)
 
-    def set_balances(self, targets: Mapping[str, int], owner: str | None = None) -> None:
+    def set_balances(self, target_balances: Mapping[str, int], owner: str | None = None) -> None:
         """Set the balances of several tokens, by symbol."""
-        balances, owner = self.balances(targets, owner), owner or self.wallet.address
-        for symbol, raw in targets.items():
-            missing, token = raw - balances[symbol], self.token_contract(symbol).functions
-            is_wrapped = self.books.kinds[symbol] is TokenKind.WRAPPED_NATIVE
-            if missing > 0:
+        balances, owner = self.balances(target_balances, owner), owner or self.wallet.address
+        for symbol, raw in target_balances.items():
+            missing_raw, token_functions = (
+                raw - balances[symbol],
+                self.token_contract(symbol).functions,
+            )
+            is_wrapped = self.contents.kinds[symbol] is TokenKind.WRAPPED_NATIVE
+            if missing_raw > 0:
                 self.send(
-                    token.transfer(owner, missing) if is_wrapped else token.mint(owner, missing)
+                    token_functions.transfer(owner, missing_raw)
+                    if is_wrapped
+                    else token_functions.mint(owner, missing_raw)
                 )
-            elif missing < 0 and is_wrapped:
-                self.send(token.transferFrom(owner, self.whale.address, -missing))
-            elif missing < 0:
-                self.send(token.burn(owner, -missing))
+            elif missing_raw < 0 and is_wrapped:
+                self.send(token_functions.transferFrom(owner, self.whale.address, -missing_raw))
+            elif missing_raw < 0:
+                self.send(token_functions.burn(owner, -missing_raw))
 
     def set_native(self, wei: int, owner: str | None = None) -> None:
         """Set the native balance of the wallet (or `owner`)."""

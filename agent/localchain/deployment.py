@@ -32,7 +32,7 @@ from agent.localchain.world import (
 from agent.units import UINT256_MAX
 
 _V3_PERIPHERY = "@uniswap/v3-periphery/artifacts/contracts"
-FEEDS_BEFORE_S = 30
+FEED_AGE_S = 30
 """Age of the last feed rounds at the first visible block."""
 _NO_DESCRIPTOR = "0x0000000000000000000000000000000000000000"
 """Address of the contract that renders position NFTs; unused here."""
@@ -49,32 +49,38 @@ def deploy_world(
     `build_history` runs in the past, before the wallet is funded.
     """
     chain = LocalChain(node, world)
-    with node.past():
+    with node.one_second_blocks():
         _deploy_protocol(chain)
-        for spec in world.tokens:
-            chain.add_token(spec.symbol, spec.decimals, spec.price_usd, spec.kind)
-        for pool in world.pools:
-            if isinstance(pool, V2Spec):
-                chain.add_v2_pool(pool.token_a, pool.token_b, pool.value_usd)
+        for token_spec in world.tokens:
+            chain.add_token(
+                token_spec.symbol, token_spec.decimals, token_spec.price_usd, token_spec.kind
+            )
+        for pool_spec in world.pools:
+            if isinstance(pool_spec, V2Spec):
+                chain.add_v2_pool(pool_spec.token_a, pool_spec.token_b, pool_spec.value_usd)
             else:
                 chain.provide_liquidity(
-                    chain.add_v3_pool(pool.token_a, pool.token_b, pool.fee_pips),
-                    pool.value_usd,
-                    pool.ranges,
+                    chain.add_v3_pool(pool_spec.token_a, pool_spec.token_b, pool_spec.fee_pips),
+                    pool_spec.value_usd,
+                    pool_spec.ranges,
                 )
         if build_history is not None:
             build_history(chain)
-        weth = next(spec.symbol for spec in world.tokens if spec.kind is TokenKind.WRAPPED_NATIVE)
+        weth_symbol = next(
+            token_spec.symbol
+            for token_spec in world.tokens
+            if token_spec.kind is TokenKind.WRAPPED_NATIVE
+        )
         # set_balance can then reduce the balance without using the wallet's nonce.
         chain.send(
-            chain.token_contract(weth).functions.approve(chain.whale.address, UINT256_MAX),
+            chain.token_contract(weth_symbol).functions.approve(chain.whale.address, UINT256_MAX),
             chain.wallet.address,
             gas=100_000,
         )
-        for spec in world.tokens:
-            chain.set_balance(spec.symbol, spec.wallet_raw)
+        for token_spec in world.tokens:
+            chain.set_balance(token_spec.symbol, token_spec.wallet_raw)
         node.set_native(chain.wallet.address, world.wallet_native_wei)
-        node.mine_at(max((now_s or int(time.time())) - FEEDS_BEFORE_S, chain.now_s() + 1))
+        node.mine_at(max((now_s or int(time.time())) - FEED_AGE_S, chain.now_s() + 1))
         chain.refresh_feeds()
     node.mine_at(max(now_s or int(time.time()), chain.now_s() + 1))
     return chain

@@ -24,21 +24,21 @@ from agent.localchain.chain import FEED_DECIMALS, V3_POOL, LocalChain
 from agent.localchain.deployment import open_anvil
 
 ANSWER_TIMEOUT_S = 120.0
-LEAST_FACTOR, MOST_FACTOR = Fraction(1, 20), Fraction(10)
+MIN_FACTOR, MAX_FACTOR = Fraction(1, 20), Fraction(10)
 """Bounds of a move, as factors of the price."""
-FIRST_OBSERVATION = 8
+OBSERVATIONS_SLOT = 8
 """Storage slot of UniswapV3Pool.observations. Each is one word: 32 bits of time, 56 of
 tickCumulative, and 168 that are not rewritten."""
-_MOVE = re.compile(r"([A-Za-z0-9._-]{1,16})=([+-][0-9]{1,3}(?:\.[0-9]{1,4})?)%")
+_MOVE_PATTERN = re.compile(r"([A-Za-z0-9._-]{1,16})=([+-][0-9]{1,3}(?:\.[0-9]{1,4})?)%")
 
 
 def parse_moves(texts: list[str]) -> dict[str, Fraction]:
     """Parse factors by symbol from texts such as WBTC=+30%. Raises ConfigError."""
     factors = {}
     for text in texts:
-        match = _MOVE.fullmatch(text)
+        match = _MOVE_PATTERN.fullmatch(text)
         factor = Fraction(0) if match is None else 1 + Fraction(match[2]) / 100
-        if match is None or not LEAST_FACTOR <= factor <= MOST_FACTOR:
+        if match is None or not MIN_FACTOR <= factor <= MAX_FACTOR:
             raise ConfigError(
                 f"--move: {text[:40]!r}",
                 "write for example WBTC=+30% or WETH=-20%, from -95% to +900%",
@@ -131,23 +131,23 @@ def apply_move(chain: LocalChain, factors: Mapping[str, Fraction]) -> dict[str, 
             f"{unknown_symbols[0]!r} is not a token of this chain: {', '.join(chain.feeds)}"
         )
     prices = {
-        name: Fraction(
-            chain.feed_contract(name).functions.latestRoundData().call()[1], 10**FEED_DECIMALS
+        symbol: Fraction(
+            chain.feed_contract(symbol).functions.latestRoundData().call()[1], 10**FEED_DECIMALS
         )
-        for name in chain.feeds
+        for symbol in chain.feeds
     }
     new_prices = {symbol: prices[symbol] * factor for symbol, factor in factors.items()}
-    chain.books = replace(chain.books, prices_usd={**chain.books.prices_usd, **prices})
+    chain.contents = replace(chain.contents, prices_usd={**chain.contents.prices_usd, **prices})
     chain.move_market(new_prices, twap_follows=False)
-    for pool in chain.books.pool_info.values():
+    for pool in chain.contents.pool_info.values():
         if pool.version == 3:
             _rewrite_observations(chain, pool.address)
     if chain.perps is not None:
-        markets = {
+        market_prices = {
             symbol: new_prices[symbol] for symbol in chain.perps.markets if symbol in new_prices
         }
-        chain.perps.move_pools(markets)
-        for symbol in markets:
+        chain.perps.move_pools(market_prices)
+        for symbol in market_prices:
             _rewrite_observations(chain, chain.perps.markets[symbol].pool)
             _rewrite_index(chain, chain.perps.markets[symbol].feed)
     # The clock is ahead if blocks came faster than one a second. In a block of the second of the
@@ -162,18 +162,21 @@ def _rewrite_observations(chain: LocalChain, pool: str) -> None:
     """Rewrite the pool's observations so that its mean tick over any window is the current tick."""
     rpc = chain.node.rpc  # type: ignore[attr-defined]  # served chains run on anvil
     slot0 = chain.contract(pool, npm_artifact(V3_POOL)).functions.slot0().call()
-    tick, newest, count = int(slot0[1]), int(slot0[2]), int(slot0[3])
-    words = [
-        int(rpc("eth_getStorageAt", pool, hex(FIRST_OBSERVATION + index), "latest"), 16)
-        for index in range(count)
+    tick, newest_index, observation_count = int(slot0[1]), int(slot0[2]), int(slot0[3])
+    observation_words = [
+        int(rpc("eth_getStorageAt", pool, hex(OBSERVATIONS_SLOT + index), "latest"), 16)
+        for index in range(observation_count)
     ]
-    last_s, last_cumulative = words[newest] & 0xFFFFFFFF, words[newest] >> 32 & (1 << 56) - 1
-    for index, observation in enumerate(words):
-        if index == newest or not observation >> 248:
+    last_s, last_cumulative = (
+        observation_words[newest_index] & 0xFFFFFFFF,
+        observation_words[newest_index] >> 32 & (1 << 56) - 1,
+    )
+    for index, word in enumerate(observation_words):
+        if index == newest_index or not word >> 248:
             continue
-        cumulative = last_cumulative - tick * (last_s - (observation & 0xFFFFFFFF)) & (1 << 56) - 1
-        new_word = observation & ~(((1 << 56) - 1) << 32) | cumulative << 32
-        rpc("anvil_setStorageAt", pool, hex(FIRST_OBSERVATION + index), f"0x{new_word:064x}")
+        cumulative = last_cumulative - tick * (last_s - (word & 0xFFFFFFFF)) & (1 << 56) - 1
+        new_word = word & ~(((1 << 56) - 1) << 32) | cumulative << 32
+        rpc("anvil_setStorageAt", pool, hex(OBSERVATIONS_SLOT + index), f"0x{new_word:064x}")
 
 
 def _rewrite_index(chain: LocalChain, feed: str) -> None:
@@ -182,13 +185,13 @@ def _rewrite_index(chain: LocalChain, feed: str) -> None:
     """
     rpc = chain.node.rpc  # type: ignore[attr-defined]  # served chains run on anvil
 
-    def word(slot: int) -> int:
+    def read_word(slot: int) -> int:
         return int(rpc("eth_getStorageAt", feed, hex(slot), "latest"), 16)
 
-    newest = word(0) & 0xFFFF
-    price = word(1 + 3 * newest)
-    for slot in range(1, 3 * newest + 4, 3):
-        for target_slot, value in ((slot, price), (slot + 1, price * word(slot + 2))):
+    newest_index = read_word(0) & 0xFFFF
+    price = read_word(1 + 3 * newest_index)
+    for slot in range(1, 3 * newest_index + 4, 3):
+        for target_slot, value in ((slot, price), (slot + 1, price * read_word(slot + 2))):
             rpc("anvil_setStorageAt", feed, hex(target_slot), f"0x{value:064x}")
 
 
@@ -219,26 +222,27 @@ def serve(
         raise KeyboardInterrupt
 
     previous_handlers = {
-        number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)
+        signal_number: signal.signal(signal_number, stop)
+        for signal_number in (signal.SIGINT, signal.SIGTERM)
     }
     try:
         with (
             open_anvil(port, build_history=build_history) as chain,
-            MarketMoveServer(port) as moves,
+            MarketMoveServer(port) as move_server,
         ):
             if write_config is not None:
                 replace_file(write_config, chain.config_text().encode())  # it may hold secrets
             if on_ready is not None:
                 on_ready(chain)
             while not is_stopped:
-                moves.wait(HEARTBEAT_S, chain)
+                move_server.wait(HEARTBEAT_S, chain)
                 _mine_if_idle(chain)
     except KeyboardInterrupt:
         if not is_stopped:
             raise
     finally:
-        for number, handler in previous_handlers.items():
-            signal.signal(number, handler)
+        for signal_number, handler in previous_handlers.items():
+            signal.signal(signal_number, handler)
 
 
 def _mine_if_idle(chain: LocalChain) -> None:

@@ -33,7 +33,7 @@ from agent.artifacts import anvil_binary
 from agent.errors import ConfigError, Retryable
 from agent.localchain.world import ACCOUNT_COUNT, HD_PATH, TEST_MNEMONIC, WHALE_INDEX, dev_accounts
 
-TIMEOUT_S = 60
+REQUEST_TIMEOUT_S = 60
 _HEADERS = {"Content-Type": "application/json"}
 
 
@@ -54,8 +54,8 @@ class LocalProvider(JSONBaseProvider):
     def batch(self, calls: Sequence[tuple[str, list[Any]]]) -> list[dict[str, Any]]:
         """Return JSON-RPC answers in the order of `calls`, with one request."""
         requests = [
-            {"jsonrpc": "2.0", "id": i, "method": method, "params": params}
-            for i, (method, params) in enumerate(calls)
+            {"jsonrpc": "2.0", "id": index, "method": method, "params": params}
+            for index, (method, params) in enumerate(calls)
         ]
         return sorted(
             json.loads(self.post(json.dumps(requests).encode())),
@@ -76,13 +76,13 @@ class LocalProvider(JSONBaseProvider):
 
     def _connection(self) -> HTTPConnection:
         """Return the thread's connection, renewed after a fork or if the node closed it."""
-        pid, connection = getattr(self._thread_connections, "line", (0, None))
+        pid, connection = getattr(self._thread_connections, "pid_and_connection", (0, None))
         if connection is None or pid != os.getpid():
             address = urlsplit(self.endpoint_uri)
             connection = HTTPConnection(
-                address.hostname or "127.0.0.1", address.port, timeout=TIMEOUT_S
+                address.hostname or "127.0.0.1", address.port, timeout=REQUEST_TIMEOUT_S
             )
-            self._thread_connections.line = os.getpid(), connection
+            self._thread_connections.pid_and_connection = os.getpid(), connection
         elif connection.sock is not None and _has_data(connection.sock):
             connection.close()
         return connection
@@ -99,10 +99,10 @@ def _has_data(connection: socket.socket) -> bool:
 
 BLOCK_GAS = 100_000_000
 WHALE_WEI = 10**9 * 10**18
-OTHERS_WEI = 10**4 * 10**18
-_MINED_S, _POLL_S = 120, 0.005
+ACCOUNT_WEI = 10**4 * 10**18
+_MINED_TIMEOUT_S, _POLL_S = 120, 0.005
 """Longest wait for a transaction, and the polling interval, seconds."""
-_MINE_ATTEMPTS, _PAUSE_S = 50, 0.02
+_MINE_ATTEMPTS, _MINE_PAUSE_S = 50, 0.02
 """Attempts, and the pause between them, while anvil refuses a block because another is in
 progress.
 """
@@ -145,7 +145,7 @@ class LocalNode(Protocol):
         """Mine an empty block with that timestamp, which must be later than the newest block's."""
         ...
 
-    def past(self) -> Any:
+    def one_second_blocks(self) -> Any:
         """Return a context in which each block is one second after the previous one, independent of
         the wall clock.
         """
@@ -164,7 +164,7 @@ class LocalNode(Protocol):
         ...
 
 
-def _plain_web3(provider: Any) -> Web3:
+def _web3_without_middleware(provider: Any) -> Web3:
     """Return a web3 without extra requests: no chain id before each call, no names, no
     CCIP-read.
     """
@@ -210,12 +210,12 @@ class AnvilNode:
 
     def __init__(self, url: str) -> None:
         self.provider = LocalProvider(url)
-        self.w3 = _plain_web3(self.provider)
+        self.w3 = _web3_without_middleware(self.provider)
         self.url: str | None = url
 
     def rpc(self, method: str, *params: object) -> Any:
-        """Make one JSON-RPC call, which may be a method of anvil's own. Raises RuntimeError with the
-        node's message.
+        """Make one JSON-RPC call, which may be a method of anvil's own. Raises RuntimeError with
+        the node's message.
         """
         answer = self.w3.provider.make_request(cast("RPCEndpoint", method), list(params))
         if "error" in answer:
@@ -247,10 +247,12 @@ class AnvilNode:
                 for name, value in tx_fields.items()
             },
         )
-        give_up_at = time.monotonic() + _MINED_S
+        deadline_s = time.monotonic() + _MINED_TIMEOUT_S
         while (receipt := self.rpc("eth_getTransactionReceipt", tx_hash)) is None:
-            if time.monotonic() > give_up_at:
-                raise RuntimeError(f"anvil did not mine transaction {tx_hash} within {_MINED_S} s")
+            if time.monotonic() > deadline_s:
+                raise RuntimeError(
+                    f"anvil did not mine transaction {tx_hash} within {_MINED_TIMEOUT_S} s"
+                )
             time.sleep(_POLL_S)
         return HexStr(tx_hash), receipt["status"] == "0x1"
 
@@ -281,11 +283,11 @@ class AnvilNode:
             except RuntimeError:
                 if tries_left == 0:
                     raise
-                time.sleep(_PAUSE_S)
+                time.sleep(_MINE_PAUSE_S)
         self.rpc("evm_mine")
 
     @contextmanager
-    def past(self) -> Iterator[None]:
+    def one_second_blocks(self) -> Iterator[None]:
         """See LocalNode."""
         self.rpc("anvil_setBlockTimestampInterval", 1)
         try:
@@ -302,11 +304,11 @@ class AnvilNode:
         time after their receipts can be read. If it did that after the revert, it would drop the
         sender's next transaction.
         """
-        give_up_at = time.monotonic() + _MINED_S
+        deadline_s = time.monotonic() + _MINED_TIMEOUT_S
         while any(
             self.rpc("eth_getTransactionReceipt", tx_hash) for tx_hash in self._pooled_hashes()
         ):
-            if time.monotonic() > give_up_at:
+            if time.monotonic() > deadline_s:
                 raise RuntimeError("anvil keeps mined transactions in its pool")
             time.sleep(_POLL_S)
         if not self.rpc("evm_revert", snapshot):
@@ -383,9 +385,9 @@ class TesterNode:
         from web3 import EthereumTesterProvider
 
         balances = [wallet_wei] + [
-            WHALE_WEI if i == WHALE_INDEX else OTHERS_WEI for i in range(1, ACCOUNT_COUNT)
+            WHALE_WEI if i == WHALE_INDEX else ACCOUNT_WEI for i in range(1, ACCOUNT_COUNT)
         ]
-        state = {
+        genesis_state = {
             to_canonical_address(account.address): {
                 "balance": wei,
                 "nonce": 0,
@@ -394,12 +396,16 @@ class TesterNode:
             }
             for account, wei in zip(dev_accounts(), balances, strict=True)
         }
-        params = get_default_genesis_params({"gas_limit": BLOCK_GAS, "timestamp": genesis_s})
-        backend = PyEVMBackend(params, state, mnemonic=TEST_MNEMONIC, hd_path=HD_PATH)
+        genesis_params = get_default_genesis_params(
+            {"gas_limit": BLOCK_GAS, "timestamp": genesis_s}
+        )
+        backend = PyEVMBackend(
+            genesis_params, genesis_state, mnemonic=TEST_MNEMONIC, hd_path=HD_PATH
+        )
         backend.chain.gas_estimator = _sufficient_gas
         self.tester = EthereumTester(backend)
         self.provider = EthereumTesterProvider(self.tester)
-        self.w3 = _plain_web3(self.provider)
+        self.w3 = _web3_without_middleware(self.provider)
         self.url: str | None = None
 
     def ask(self, calls: Sequence[tuple[str, list[Any]]]) -> list[Any]:
@@ -433,17 +439,17 @@ class TesterNode:
         self.tester.mine_blocks(1)
 
     @contextmanager
-    def past(self) -> Iterator[None]:
+    def one_second_blocks(self) -> Iterator[None]:
         """See LocalNode. py-evm takes every block's time from the wall clock, so the time is set
         again after each block.
         """
         chain = self.tester.backend.chain
-        build = chain.create_header_from_parent
+        build_header = chain.create_header_from_parent
 
-        def a_second_later(parent: Any, **params: Any) -> Any:
-            return build(parent, **{**params, "timestamp": parent.timestamp + 1})
+        def header_one_second_later(parent: Any, **params: Any) -> Any:
+            return build_header(parent, **{**params, "timestamp": parent.timestamp + 1})
 
-        chain.create_header_from_parent = a_second_later
+        chain.create_header_from_parent = header_one_second_later
         chain.header = chain.header.copy(timestamp=chain.get_canonical_head().timestamp + 1)
         try:
             yield
@@ -474,13 +480,13 @@ class TesterNode:
 
 
 CHAIN_ID = 31337
-READY_WITHIN_S = 30
-STATES_KEPT = 512
+READY_TIMEOUT_S = 30
+MAX_STATES = 512
 """Number of blocks whose state is kept. By default anvil writes older states, megabytes each, to
 the home folder and never deletes them.
 """
 # The shell keeps anvil alive until our pipe closes, which happens even if this process is killed.
-_KEEPER = (
+_KEEPER_SCRIPT = (
     '"$0" "$@" </dev/null & child=$!; exec >/dev/null 2>&1; trap "" INT HUP; cat; kill -KILL'
     " $child; wait $child"
 )
@@ -506,7 +512,9 @@ def run_anvil(
     listen_port = free_port() if port is None else port
     url = f"http://127.0.0.1:{listen_port}"
     # A unique genesis time distinguishes our anvil from another that already listens on this port.
-    born_s = (int(time.time()) if genesis_s is None else genesis_s) - random.randrange(600)
+    unique_genesis_s = (int(time.time()) if genesis_s is None else genesis_s) - random.randrange(
+        600
+    )
     is_fork = "--fork-url" in flags
     command = [
         str(anvil_binary()),
@@ -520,16 +528,18 @@ def run_anvil(
         "--gas-limit",
         str(BLOCK_GAS),
         "--balance",
-        str(OTHERS_WEI // 10**18),
+        str(ACCOUNT_WEI // 10**18),
         "--prune-history",
-        str(STATES_KEPT),
+        str(MAX_STATES),
     ]
     command += (
-        [*flags] if is_fork else ["--chain-id", str(CHAIN_ID), "--timestamp", str(born_s), *flags]
+        [*flags]
+        if is_fork
+        else ["--chain-id", str(CHAIN_ID), "--timestamp", str(unique_genesis_s), *flags]
     )
     shell = shutil.which("sh") or "/bin/sh"
-    keeper = subprocess.Popen(  # noqa: S603 our own program and arguments
-        [shell, "-c", _KEEPER, *command],
+    keeper_process = subprocess.Popen(  # noqa: S603 our own program and arguments
+        [shell, "-c", _KEEPER_SCRIPT, *command],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -537,34 +547,38 @@ def run_anvil(
         start_new_session=True,
     )
     try:
-        _await_ready(keeper, url, None if is_fork else born_s)
+        _await_ready(keeper_process, url, None if is_fork else unique_genesis_s)
         yield url
     finally:
-        for pipe in (keeper.stdin, keeper.stdout):
+        for pipe in (keeper_process.stdin, keeper_process.stdout):
             if pipe is not None:
                 pipe.close()
-        keeper.wait(timeout=10)
+        keeper_process.wait(timeout=10)
 
 
-def _await_ready(keeper: subprocess.Popen[str], url: str, born_s: int | None) -> None:
+def _await_ready(
+    keeper_process: subprocess.Popen[str], url: str, expected_genesis_s: int | None
+) -> None:
     import selectors
 
-    give_up_at = time.monotonic() + READY_WITHIN_S
+    deadline_s = time.monotonic() + READY_TIMEOUT_S
     with selectors.DefaultSelector() as selector:
-        assert keeper.stdout is not None  # noqa: S101 it was opened as a pipe
-        selector.register(keeper.stdout, selectors.EVENT_READ)
-        while time.monotonic() < give_up_at:
+        assert keeper_process.stdout is not None  # noqa: S101 it was opened as a pipe
+        selector.register(keeper_process.stdout, selectors.EVENT_READ)
+        while time.monotonic() < deadline_s:
             # With --silent anvil writes only errors.
             if selector.select(timeout=0.02):
-                output = keeper.stdout.read().strip()
+                output = keeper_process.stdout.read().strip()
                 raise ConfigError(
                     f"anvil did not start on {url}: {output[-500:] or 'no message'}",
                     "is the port taken? choose another one",
                 )
-            answered_s = _read_genesis_s(url)
-            if answered_s is not None and (born_s is None or answered_s == born_s):
+            answered_genesis_s = _read_genesis_s(url)
+            if answered_genesis_s is not None and (
+                expected_genesis_s is None or answered_genesis_s == expected_genesis_s
+            ):
                 return
-    raise Retryable(f"anvil at {url} did not answer within {READY_WITHIN_S} s")
+    raise Retryable(f"anvil at {url} did not answer within {READY_TIMEOUT_S} s")
 
 
 def _read_genesis_s(url: str) -> int | None:

@@ -24,16 +24,16 @@ from agent.localchain.contracts import FAR_FUTURE_S, LocalContracts
 from agent.localchain.world import LiquidityRange, range_ticks, sqrt_price_x96
 from agent.units import NATIVE, UINT256_MAX, Token
 
-_CURIE = "@perp/curie-contract/artifacts/contracts/{0}.sol/{0}.json"
-_ORACLE = "@perp/perp-oracle-contract/artifacts/contracts/{0}.sol/{0}.json"
-_V3 = "@uniswap/v3-core/artifacts/contracts/{0}.sol/{0}.json"
-_AGGREGATOR = "@chainlink/contracts/abi/v0.6/FluxAggregator.json"
+_PERP_PATH = "@perp/curie-contract/artifacts/contracts/{0}.sol/{0}.json"
+_ORACLE_PATH = "@perp/perp-oracle-contract/artifacts/contracts/{0}.sol/{0}.json"
+_V3_PATH = "@uniswap/v3-core/artifacts/contracts/{0}.sol/{0}.json"
+_AGGREGATOR_PATH = "@chainlink/contracts/abi/v0.6/FluxAggregator.json"
 WAD = 10**18
 FEE_PIPS, FEE_PPM = 3_000, 1_000
 """Fee tier of the virtual pools, and fee of a trade: 0.1 %."""
 INDEX_DECIMALS = 8
 FEED_TIMEOUT_S, FEED_TWAP_S = 2_400, 900
-OBSERVATIONS = 250
+OBSERVATION_COUNT = 250
 """Price observations of a virtual pool: enough for the 30 minutes that the mark price averages."""
 MARK_HISTORY_S = 1_860
 """Minimum age of a virtual pool before its mark price, an average over 30 minutes, can be read."""
@@ -41,10 +41,10 @@ MOVER_INDEX, MOVER_USD = 2, 20_000_000
 """Account that trades virtual pools to new prices, and the margin that it deposits when half of it
 is used.
 """
-TICKS_IN_A_BLOCK, PRICE_LIMIT_S = 1_000, 15
+MAX_TICKS_CROSSED, PRICE_LIMIT_S = 1_000, 15
 """Maximum ticks that a market may cross within PRICE_LIMIT_S seconds; zero pauses it."""
 NO_REFERRAL = b"\0" * 32
-"""No referral."""
+"""Referral code of an order without a referral."""
 MAKER_RANGE = LiquidityRange(-6_000, 15_000, 10_000)
 """Range of the makers' liquidity: 40 % to 250 % of the price."""
 COLLATERAL_PARAMETERS = (5, 750_000, 500_000, 2_000, 30_000)
@@ -89,9 +89,9 @@ class LocalPerpMarket:
     feed: str
 
 
-def curie(name: str) -> Artifact:
+def perp_artifact(name: str) -> Artifact:
     """Return a contract of Perpetual Protocol v2."""
-    return npm_artifact(_CURIE.format(name), PERPS)
+    return npm_artifact(_PERP_PATH.format(name), PERPS)
 
 
 class LocalPerps:
@@ -107,15 +107,15 @@ class LocalPerps:
             self._add_market(spec)
         chain.node.mine_at(chain.now_s() + MARK_HISTORY_S)
         for spec in markets:
-            price = chain.books.prices_usd[spec.symbol]
+            price = chain.contents.prices_usd[spec.symbol]
             self.set_index(spec.symbol, price)
-            self._provide(self.markets[spec.symbol], price, spec.value_usd)
+            self._provide_liquidity(self.markets[spec.symbol], price, spec.value_usd)
 
     # contracts
 
     def contract(self, address: str, name: str) -> Contract:
         """Return a protocol contract at an address."""
-        return self.chain.contract(address, curie(name))
+        return self.chain.contract(address, perp_artifact(name))
 
     @property
     def clearing_house(self) -> Contract:
@@ -142,7 +142,7 @@ class LocalPerps:
         self.chain.send(call)
 
     def _deploy_initialised(self, name: str, *arguments: Any) -> str:
-        address = self.chain.deploy(curie(name))
+        address = self.chain.deploy(perp_artifact(name))
         self._send(address, name, "initialize", *arguments)
         return address
 
@@ -150,18 +150,20 @@ class LocalPerps:
         """Deploy and connect the core contracts."""
         collateral_unit = self.collateral.unit
         quote_address = self._deploy_quote()
-        factory = self.chain.deploy(npm_artifact(_V3.format("UniswapV3Factory"), PERPS))
+        factory_address = self.chain.deploy(
+            npm_artifact(_V3_PATH.format("UniswapV3Factory"), PERPS)
+        )
         self._factory = self.chain.contract(
-            factory, npm_artifact(_V3.format("UniswapV3Factory"), PERPS)
+            factory_address, npm_artifact(_V3_PATH.format("UniswapV3Factory"), PERPS)
         )
         config = self._deploy_initialised("ClearingHouseConfig")
-        registry = self._deploy_initialised("MarketRegistry", factory, quote_address)
-        order_book = self._deploy_initialised("OrderBook", registry)
-        insurance = self._deploy_initialised("InsuranceFund", self.collateral.address)
-        exchange = self._deploy_initialised("Exchange", registry, order_book, config)
+        market_registry = self._deploy_initialised("MarketRegistry", factory_address, quote_address)
+        order_book = self._deploy_initialised("OrderBook", market_registry)
+        insurance_fund = self._deploy_initialised("InsuranceFund", self.collateral.address)
+        exchange = self._deploy_initialised("Exchange", market_registry, order_book, config)
         account_balance = self._deploy_initialised("AccountBalance", config, order_book)
-        vault = self._deploy_initialised("Vault", insurance, config, account_balance, exchange)
-        collaterals = self._deploy_initialised(
+        vault = self._deploy_initialised("Vault", insurance_fund, config, account_balance, exchange)
+        collateral_manager = self._deploy_initialised(
             "CollateralManager",
             config,
             vault,
@@ -174,14 +176,14 @@ class LocalPerps:
             config,
             vault,
             quote_address,
-            factory,
+            factory_address,
             exchange,
             account_balance,
-            insurance,
+            insurance_fund,
         )
-        delegates = self._deploy_initialised("DelegateApproval")
+        delegate_approval = self._deploy_initialised("DelegateApproval")
         for address, name in (
-            (registry, "MarketRegistry"),
+            (market_registry, "MarketRegistry"),
             (order_book, "OrderBook"),
             (exchange, "Exchange"),
             (account_balance, "AccountBalance"),
@@ -191,13 +193,13 @@ class LocalPerps:
         self._send(order_book, "OrderBook", "setExchange", exchange)
         self._send(exchange, "Exchange", "setAccountBalance", account_balance)
         self._send(account_balance, "AccountBalance", "setVault", vault)
-        self._send(insurance, "InsuranceFund", "setVault", vault)
-        self._send(vault, "Vault", "setCollateralManager", collaterals)
-        self._send(clearing_house, "ClearingHouse", "setDelegateApproval", delegates)
+        self._send(insurance_fund, "InsuranceFund", "setVault", vault)
+        self._send(vault, "Vault", "setCollateralManager", collateral_manager)
+        self._send(clearing_house, "ClearingHouse", "setDelegateApproval", delegate_approval)
         self._send(config, "ClearingHouseConfig", "setSettlementTokenBalanceCap", UINT256_MAX)
-        quote_token = self.contract(quote_address, "QuoteToken").functions
-        self.chain.send(quote_token.mintMaximumTo(clearing_house), self._quote_owner)
-        self.chain.send(quote_token.addWhitelist(clearing_house), self._quote_owner)
+        quote_functions = self.contract(quote_address, "QuoteToken").functions
+        self.chain.send(quote_functions.mintMaximumTo(clearing_house), self._quote_owner)
+        self.chain.send(quote_functions.addWhitelist(clearing_house), self._quote_owner)
         return PerpAddresses(
             quote_address,
             clearing_house,
@@ -205,9 +207,9 @@ class LocalPerps:
             account_balance,
             vault,
             config,
-            registry,
+            market_registry,
             order_book,
-            delegates,
+            delegate_approval,
         )
 
     def _deploy_quote(self) -> str:
@@ -225,7 +227,7 @@ class LocalPerps:
             if account.address != self.chain.wallet.address
         ]
         self._quote_owner = max(accounts, key=next_address)
-        address = self.chain.deploy(curie("QuoteToken"), sender=self._quote_owner)
+        address = self.chain.deploy(perp_artifact("QuoteToken"), sender=self._quote_owner)
         quote_functions = self.contract(address, "QuoteToken").functions
         self.chain.send(quote_functions.initialize("vUSD", "vUSD"), self._quote_owner)
         return address
@@ -233,9 +235,9 @@ class LocalPerps:
     def _add_market(self, spec: PerpSpec) -> None:
         """Deploy a market at the spot price, with a maker around it."""
         addresses, symbol = self.addresses, spec.symbol
-        price = self.chain.books.prices_usd[symbol]
+        price = self.chain.contents.prices_usd[symbol]
         aggregator = self.chain.deploy(
-            npm_artifact(_AGGREGATOR, PERPS),
+            npm_artifact(_AGGREGATOR_PATH, PERPS),
             self.collateral.address,
             0,
             0,
@@ -247,44 +249,44 @@ class LocalPerps:
         )
         whale = self.chain.whale.address
         aggregator_functions = self.chain.contract(
-            aggregator, npm_artifact(_AGGREGATOR, PERPS)
+            aggregator, npm_artifact(_AGGREGATOR_PATH, PERPS)
         ).functions
         self.chain.send(aggregator_functions.changeOracles([], [whale], [whale], 1, 1, 0))
         feed = self.chain.deploy(
-            npm_artifact(_ORACLE.format("ChainlinkPriceFeedV3"), PERPS),
+            npm_artifact(_ORACLE_PATH.format("ChainlinkPriceFeedV3"), PERPS),
             aggregator,
             FEED_TIMEOUT_S,
             FEED_TWAP_S,
         )
         dispatcher = self.chain.deploy(
-            npm_artifact(_ORACLE.format("PriceFeedDispatcher"), PERPS), feed
+            npm_artifact(_ORACLE_PATH.format("PriceFeedDispatcher"), PERPS), feed
         )
-        base = self.chain.deploy(curie("BaseToken"))
+        base = self.chain.deploy(perp_artifact("BaseToken"))
         while int(base, 16) > int(addresses.quote, 16):
-            base = self.chain.deploy(curie("BaseToken"))
+            base = self.chain.deploy(perp_artifact("BaseToken"))
         self.markets[symbol] = LocalPerpMarket(symbol, base, "", aggregator, feed)
         self.set_index(symbol, price)
         self._send(base, "BaseToken", "initialize", f"v{symbol}", f"v{symbol}", dispatcher)
         self.chain.send(self._factory.functions.createPool(base, addresses.quote, FEE_PIPS))
         pool = str(self._factory.functions.getPool(base, addresses.quote, FEE_PIPS).call())
         self.markets[symbol] = LocalPerpMarket(symbol, base, pool, aggregator, feed)
-        virtual_pool = self.chain.contract(
-            pool, npm_artifact(_V3.format("UniswapV3Pool"), PERPS)
+        pool_functions = self.chain.contract(
+            pool, npm_artifact(_V3_PATH.format("UniswapV3Pool"), PERPS)
         ).functions
-        self.chain.send(virtual_pool.initialize(sqrt_price_x96(price)))
-        self.chain.send(virtual_pool.increaseObservationCardinalityNext(OBSERVATIONS))
+        self.chain.send(pool_functions.initialize(sqrt_price_x96(price)))
+        self.chain.send(pool_functions.increaseObservationCardinalityNext(OBSERVATION_COUNT))
         self._send(base, "BaseToken", "mintMaximumTo", addresses.clearing_house)
         self._send(base, "BaseToken", "addWhitelist", addresses.clearing_house)
         self._send(base, "BaseToken", "addWhitelist", pool)
-        quote = self.contract(addresses.quote, "QuoteToken").functions
-        self.chain.send(quote.addWhitelist(pool), self._quote_owner)
+        quote_functions = self.contract(addresses.quote, "QuoteToken").functions
+        self.chain.send(quote_functions.addWhitelist(pool), self._quote_owner)
         self._send(addresses.market_registry, "MarketRegistry", "addPool", base, FEE_PIPS)
         self._send(addresses.market_registry, "MarketRegistry", "setFeeRatio", base, FEE_PPM)
         self._send(
-            addresses.exchange, "Exchange", "setMaxTickCrossedWithinBlock", base, TICKS_IN_A_BLOCK
+            addresses.exchange, "Exchange", "setMaxTickCrossedWithinBlock", base, MAX_TICKS_CROSSED
         )
 
-    def _provide(self, market: LocalPerpMarket, price: Fraction, value_usd: int) -> None:
+    def _provide_liquidity(self, market: LocalPerpMarket, price: Fraction, value_usd: int) -> None:
         """Deposit collateral worth the liquidity, and provide the liquidity."""
         whale = self.chain.whale.address
         self.deposit(whale, value_usd * self.collateral.unit)
@@ -304,25 +306,25 @@ class LocalPerps:
         """
         market = self.markets[symbol]
         aggregator_functions = self.chain.contract(
-            market.aggregator, npm_artifact(_AGGREGATOR, PERPS)
+            market.aggregator, npm_artifact(_AGGREGATOR_PATH, PERPS)
         ).functions
-        feed = self.chain.contract(
-            market.feed, npm_artifact(_ORACLE.format("ChainlinkPriceFeedV3"), PERPS)
+        feed_contract = self.chain.contract(
+            market.feed, npm_artifact(_ORACLE_PATH.format("ChainlinkPriceFeedV3"), PERPS)
         )
-        last_s = int(feed.functions.getLastValidTimestamp().call())
+        last_s = int(feed_contract.functions.getLastValidTimestamp().call())
         if self.chain.now_s() <= last_s:
             self.chain.node.mine_at(last_s + 1)
         answer = round(Fraction(price) * 10**INDEX_DECIMALS)
         self.chain.send(
             aggregator_functions.submit(int(aggregator_functions.latestRound().call()) + 1, answer)
         )
-        self.chain.send(feed.functions.update())
+        self.chain.send(feed_contract.functions.update())
 
     def deposit(self, account: str, raw: int) -> None:
         """Give `account` collateral and deposit it."""
-        token = self.chain.token_contract(self.collateral.symbol).functions
-        self.chain.send(token.mint(account, raw))
-        self.chain.send(token.approve(self.addresses.vault, raw), account)
+        token_functions = self.chain.token_contract(self.collateral.symbol).functions
+        self.chain.send(token_functions.mint(account, raw))
+        self.chain.send(token_functions.approve(self.addresses.vault, raw), account)
         self.chain.send(self.vault.functions.deposit(self.collateral.address, raw), account)
 
     def trade(self, account: str, symbol: str, size_raw: int) -> HexStr:
@@ -356,37 +358,41 @@ class LocalPerps:
         ):
             self.deposit(mover, MOVER_USD * self.collateral.unit)
         while remaining_symbols := [
-            symbol for symbol in prices if not self._at_price(symbol, prices[symbol])
+            symbol for symbol in prices if not self._is_at_price(symbol, prices[symbol])
         ]:
-            traded_s = max(map(self._last_trade_s, remaining_symbols))
-            if (rest_s := traded_s + PRICE_LIMIT_S - self.chain.now_s()) > 0:
-                wait(rest_s)
+            last_trade_s = max(map(self._last_trade_s, remaining_symbols))
+            if (wait_s := last_trade_s + PRICE_LIMIT_S - self.chain.now_s()) > 0:
+                wait(wait_s)
             for symbol in remaining_symbols:
-                self._step_towards(symbol, sqrt_price_x96(prices[symbol]), mover)
+                self._trade_towards(symbol, sqrt_price_x96(prices[symbol]), mover)
 
-    def _at_price(self, symbol: str, price: Fraction) -> bool:
-        return self._sqrt_price(symbol) == sqrt_price_x96(price)
+    def _is_at_price(self, symbol: str, price: Fraction) -> bool:
+        return self._sqrt_price_x96(symbol) == sqrt_price_x96(price)
 
-    def _sqrt_price(self, symbol: str) -> int:
-        return int(self._pool(symbol).functions.slot0().call()[0])
+    def _sqrt_price_x96(self, symbol: str) -> int:
+        return int(self._virtual_pool(symbol).functions.slot0().call()[0])
 
     def _last_trade_s(self, symbol: str) -> int:
         """Return the time of the last block in which the price changed."""
-        functions = self._pool(symbol).functions
-        return int(functions.observations(functions.slot0().call()[2]).call()[0])
+        pool_functions = self._virtual_pool(symbol).functions
+        return int(pool_functions.observations(pool_functions.slot0().call()[2]).call()[0])
 
-    def _pool(self, symbol: str) -> Any:
-        artifact = npm_artifact(_V3.format("UniswapV3Pool"), PERPS)
+    def _virtual_pool(self, symbol: str) -> Any:
+        artifact = npm_artifact(_V3_PATH.format("UniswapV3Pool"), PERPS)
         return self.chain.contract(self.markets[symbol].pool, artifact)
 
-    def _step_towards(self, symbol: str, target_sqrt: int, mover: str) -> None:
-        current_sqrt = self._sqrt_price(symbol)
-        is_sale = target_sqrt < current_sqrt
-        step_sqrt = current_sqrt * 956 // 1_000 if is_sale else current_sqrt * 1_046 // 1_000
-        sqrt_limit = max(target_sqrt, step_sqrt) if is_sale else min(target_sqrt, step_sqrt)
+    def _trade_towards(self, symbol: str, target_sqrt_x96: int, mover: str) -> None:
+        current_sqrt_x96 = self._sqrt_price_x96(symbol)
+        is_sale = target_sqrt_x96 < current_sqrt_x96
+        step_sqrt_x96 = (
+            current_sqrt_x96 * 956 // 1_000 if is_sale else current_sqrt_x96 * 1_046 // 1_000
+        )
+        limit_sqrt_x96 = (
+            max(target_sqrt_x96, step_sqrt_x96) if is_sale else min(target_sqrt_x96, step_sqrt_x96)
+        )
         # Exact quote in or out, as far as the price limit.
         amount, base = MOVER_USD * WAD, self.markets[symbol].base
-        order = (base, is_sale, not is_sale, amount, 0, FAR_FUTURE_S, sqrt_limit, NO_REFERRAL)
+        order = (base, is_sale, not is_sale, amount, 0, FAR_FUTURE_S, limit_sqrt_x96, NO_REFERRAL)
         self.chain.send(self.clearing_house.functions.openPosition(order), mover)
 
     def quote_token(self) -> Token:

@@ -206,11 +206,14 @@ def position_amounts(
     amount0, amount1 = 1 / clamped_sqrt - 1 / high_sqrt, clamped_sqrt - low_sqrt
     scale = value1_raw / (amount0 * float(price) + amount1)
     return PositionAmounts(
-        tick_lower, tick_upper, _with_margin(amount0 * scale), _with_margin(amount1 * scale)
+        tick_lower,
+        tick_upper,
+        _with_rounding_margin(amount0 * scale),
+        _with_rounding_margin(amount1 * scale),
     )
 
 
-def _with_margin(amount: float) -> int:
+def _with_rounding_margin(amount: float) -> int:
     return floor(amount * 1.000001) + 1 if amount > 0 else 0
 
 
@@ -222,8 +225,8 @@ def v2_input_to_reach(
     """
 
     def pays_enough(amount_in: int) -> bool:
-        with_fee = amount_in * (PIPS - fee_pips)
-        amount_out = with_fee * reserve_out // (reserve_in * PIPS + with_fee)
+        net_in = amount_in * (PIPS - fee_pips)
+        amount_out = net_in * reserve_out // (reserve_in * PIPS + net_in)
         return Fraction(reserve_out - amount_out, reserve_in + amount_in) >= price
 
     if not pays_enough(0):

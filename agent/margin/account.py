@@ -295,7 +295,7 @@ def nearest_liquidation(account: MarginAccount) -> tuple[PerpMarket, Fraction] |
     return account.market(market), distance
 
 
-def with_marks(account: MarginAccount, moves: dict[str, Fraction]) -> MarginAccount:
+def with_moved_marks(account: MarginAccount, moves: dict[str, Fraction]) -> MarginAccount:
     """Return the account after its marks moved by these shares, by market (stress test)."""
     markets = tuple(
         replace(market, mark=market.mark * (1 + moves.get(market.market, Fraction(0))))
@@ -313,8 +313,8 @@ def at_index(account: MarginAccount, doubtful: Collection[str] = ()) -> MarginAc
     def reference_mark(market: PerpMarket) -> Price:
         if market.market not in doubtful:
             return market.index
-        choose = max if account.size_raw(market.market) > 0 else min
-        return choose(market.mark, market.index)
+        better_of = max if account.size_raw(market.market) > 0 else min
+        return better_of(market.mark, market.index)
 
     return replace(
         account,
@@ -324,7 +324,7 @@ def at_index(account: MarginAccount, doubtful: Collection[str] = ()) -> MarginAc
 
 def with_adverse_move(account: MarginAccount, share: Fraction) -> MarginAccount:
     """Return the account after every mark moved against its position by this share."""
-    return with_marks(
+    return with_moved_marks(
         account,
         {position.market: -share if position.is_long else share for position in account.positions},
     )
@@ -341,11 +341,13 @@ def with_trade(account: MarginAccount, market: str, size_raw: int, quote_raw: in
         Position(market, 0, 0),
     )
     realised_raw, open_notional_raw = _realise(position, size_raw, quote_raw)
-    others = tuple(other for other in account.positions if other.market != market)
+    other_positions = tuple(other for other in account.positions if other.market != market)
     position_after = Position(market, position.size_raw + size_raw, open_notional_raw)
     return replace(
         account,
-        positions=(*others, position_after) if position_after.size_raw else others,
+        positions=(*other_positions, position_after)
+        if position_after.size_raw
+        else other_positions,
         realised_raw=account.realised_raw + realised_raw - position.funding_pending_raw,
     )
 
@@ -354,23 +356,23 @@ def _realise(position: Position, size_raw: int, quote_raw: int) -> tuple[int, in
     """Return the realised profit of a fill and the open notional after it
     (Exchange._getPnlToBeRealized, whose share closed has 18 decimals).
     """
-    size = position.size_raw
-    if size * size_raw >= 0:
+    position_raw = position.size_raw
+    if position_raw * size_raw >= 0:
         return 0, position.open_notional_raw + quote_raw
-    closed_wad = mul_div_down(abs(size_raw), WAD, abs(size))
+    closed_wad = mul_div_down(abs(size_raw), WAD, abs(position_raw))
     if closed_wad <= WAD:
-        realised = quote_raw + truncate(Fraction(position.open_notional_raw * closed_wad, WAD))
+        realised_raw = quote_raw + truncate(Fraction(position.open_notional_raw * closed_wad, WAD))
     else:
-        realised = position.open_notional_raw + truncate(Fraction(quote_raw * WAD, closed_wad))
-    return realised, position.open_notional_raw + quote_raw - realised
+        realised_raw = position.open_notional_raw + truncate(Fraction(quote_raw * WAD, closed_wad))
+    return realised_raw, position.open_notional_raw + quote_raw - realised_raw
 
 
-def position_shares(account: MarginAccount, target_bps: int = 0) -> dict[str, Fraction]:
+def position_shares(account: MarginAccount, target_leverage_bps: int = 0) -> dict[str, Fraction]:
     """Return each position, by market, as a share of the gross notional or, if that is more, of the
-    target notional: `target_bps` of the account value. Otherwise the first position of a book
-    would always be all of it.
+    target notional: `target_leverage_bps` of the account value. Otherwise the first position of a
+    book would always be all of it.
     """
-    target_notional = Fraction(max(0, account_value_raw(account)) * target_bps, BPS)
+    target_notional = Fraction(max(0, account_value_raw(account)) * target_leverage_bps, BPS)
     base_notional = max(Fraction(gross_notional_raw(account)), target_notional)
     return {
         position.market: abs(value_at_mark_raw(account, position)) / base_notional

@@ -50,13 +50,15 @@ class Breach:
     allowed: str
 
 
-def margin_state(account: MarginAccount, limits: FuturesLimits, target_bps: int = 0) -> MarginState:
-    """Return the figures of an account; `target_bps` is its target leverage."""
+def margin_state(
+    account: MarginAccount, limits: FuturesLimits, target_leverage_bps: int = 0
+) -> MarginState:
+    """Return the figures of an account; `target_leverage_bps` is its target leverage."""
     stressed_account = margin.with_adverse_move(account, Fraction(limits.stress_move_bps, BPS))
     return MarginState(
         margin.leverage(account),
         margin.utilisation(account),
-        max(margin.position_shares(account, target_bps).values(), default=Fraction(0)),
+        max(margin.position_shares(account, target_leverage_bps).values(), default=Fraction(0)),
         margin.gross_notional_raw(account),
         margin.net_notional_raw(account),
         margin.account_value_raw(account),
@@ -142,11 +144,11 @@ def breaches(
 
 
 def oversized(
-    account: MarginAccount, limits: FuturesLimits, target_bps: int
+    account: MarginAccount, limits: FuturesLimits, target_leverage_bps: int
 ) -> dict[str, Fraction]:
     """Return the share of each position above `max_position`, by market."""
     max_share = Fraction(limits.max_position_bps, BPS)
-    shares = margin.position_shares(account, target_bps)
+    shares = margin.position_shares(account, target_leverage_bps)
     return {market: share for market, share in shares.items() if share > max_share}
 
 
@@ -162,22 +164,24 @@ def largest_allowed_raw(
     size_raw: int,
     limits: FuturesLimits,
     spot_value: Fraction | None,
-    target_bps: int = 0,
+    target_leverage_bps: int = 0,
 ) -> int:
     """Return the largest part of an order, in whole lots, that breaches no limit; zero if every
-    part does. `target_bps` is the target leverage. The fill is assumed at its bound with the taker
-    fee, as in guards and signer. Beyond the point where the position flips, leverage and exposure
-    grow with the size, so bisection finds the largest part.
+    part does. `target_leverage_bps` is the target leverage. The fill is assumed at its bound with
+    the taker fee, as in guards and signer. Beyond the point where the position flips, leverage and
+    exposure grow with the size, so bisection finds the largest part.
     """
     lot_raw = account.market(market).lot_raw
     sign = sign_of(size_raw)
     low_lots, high_lots = 0, abs(size_raw) // lot_raw
-    if _all_allowed(account, {market: sign * high_lots * lot_raw}, limits, spot_value, target_bps):
+    if _all_allowed(
+        account, {market: sign * high_lots * lot_raw}, limits, spot_value, target_leverage_bps
+    ):
         return sign * high_lots * lot_raw
     while high_lots - low_lots > 1:
         middle_lots = (low_lots + high_lots) // 2
         if _all_allowed(
-            account, {market: sign * middle_lots * lot_raw}, limits, spot_value, target_bps
+            account, {market: sign * middle_lots * lot_raw}, limits, spot_value, target_leverage_bps
         ):
             low_lots = middle_lots
         else:
@@ -205,7 +209,7 @@ def largest_allowed_sizes(
             for market, size in sizes.items()
         }
     return _largest_scaled_sizes(
-        account, sizes, lambda parts: _all_allowed(account, parts, limits, spot_value)
+        account, sizes, lambda scaled_sizes: _all_allowed(account, scaled_sizes, limits, spot_value)
     )
 
 
@@ -216,9 +220,9 @@ def sizes_within_gross(
     at most this gross notional; unchanged if they do not raise it.
     """
 
-    def fits(parts: Mapping[str, int]) -> bool:
+    def fits(scaled_sizes: Mapping[str, int]) -> bool:
         account_after = account
-        for market, size_raw in parts.items():
+        for market, size_raw in scaled_sizes.items():
             value_raw = margin.position_value_raw(account_after.market(market), size_raw)
             account_after = margin.with_trade(account_after, market, size_raw, -value_raw)
         return margin.gross_notional_raw(account_after) <= max_gross
@@ -252,12 +256,12 @@ def _scaled_sizes(
     """
     if numerator == PART_DENOMINATOR:
         return dict(sizes)
-    parts = {}
+    scaled_sizes = {}
     for market, size in sizes.items():
         lot_raw = account.market(market).lot_raw
         part_raw = abs(size) * numerator // (PART_DENOMINATOR * lot_raw) * lot_raw
-        parts[market] = part_raw if size > 0 else -part_raw
-    return parts
+        scaled_sizes[market] = part_raw if size > 0 else -part_raw
+    return scaled_sizes
 
 
 def _all_allowed(
@@ -265,7 +269,7 @@ def _all_allowed(
     sizes: Mapping[str, int],
     limits: FuturesLimits,
     spot_value: Fraction | None,
-    target_bps: int = 0,
+    target_leverage_bps: int = 0,
 ) -> bool:
     account_after = account
     for market, size_raw in sizes.items():
@@ -275,7 +279,9 @@ def _all_allowed(
                 market, size_raw, PerpOrderKind.MARKET, bound_raw, is_reduce_only=False
             )
             account_after = after_fill_at_bound(account_after, order)
-    return not breaches(margin_state(account_after, limits, target_bps), limits, spot_value)
+    return not breaches(
+        margin_state(account_after, limits, target_leverage_bps), limits, spot_value
+    )
 
 
 def after_fill_at_mark(account: MarginAccount, market: str, size_raw: int) -> MarginAccount:
@@ -300,7 +306,7 @@ def after_fill_at_bound(account: MarginAccount, order: PerpOrder) -> MarginAccou
     )
 
 
-def if_filled(account: MarginAccount) -> MarginAccount:
+def after_resting_fills(account: MarginAccount) -> MarginAccount:
     """Return the account after a fill of every resting limit order at its price, or at the mark if
     that is worse, with the taker fee.
     """

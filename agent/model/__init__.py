@@ -9,8 +9,8 @@ from agent.model.alerts import AlertMessage as AlertMessage
 from agent.model.alerts import AlertState as AlertState
 from agent.model.alerts import AlertTargetState as AlertTargetState
 from agent.model.alerts import Delivery as Delivery
-from agent.model.controls import Arguments as Arguments
 from agent.model.controls import Control as Control
+from agent.model.controls import ControlArguments as ControlArguments
 from agent.model.controls import ControlCode as ControlCode
 from agent.model.controls import ControlEvent as ControlEvent
 from agent.model.controls import ControlKind as ControlKind
@@ -19,7 +19,7 @@ from agent.model.controls import ControlRecord as ControlRecord
 from agent.model.controls import ControlState as ControlState
 from agent.model.controls import PlanLink as PlanLink
 from agent.model.controls import ShownPlan as ShownPlan
-from agent.model.futures import MARGIN_ACCOUNT as MARGIN_ACCOUNT
+from agent.model.futures import MARGIN_ACCOUNT_ITEM as MARGIN_ACCOUNT_ITEM
 from agent.model.futures import UNREAD_ACCOUNT as UNREAD_ACCOUNT
 from agent.model.futures import AccountAction as AccountAction
 from agent.model.futures import AdjustFutures as AdjustFutures
@@ -52,7 +52,7 @@ from agent.model.futures import RestingOrder as RestingOrder
 from agent.model.futures import RestingStop as RestingStop
 from agent.model.futures import StopOrder as StopOrder
 from agent.model.futures import VenuePayment as VenuePayment
-from agent.model.history import NEW_STORE as NEW_STORE
+from agent.model.history import NEW_STORE_HISTORY as NEW_STORE_HISTORY
 from agent.model.history import Budgets as Budgets
 from agent.model.history import CashFlows as CashFlows
 from agent.model.history import Failures as Failures
@@ -63,8 +63,8 @@ from agent.model.history import StepMemory as StepMemory
 from agent.model.history import execution_under_way as execution_under_way
 from agent.model.layers import Execution as Execution
 from agent.model.layers import ExecutionTerms as ExecutionTerms
-from agent.model.layers import LayerCase as LayerCase
 from agent.model.layers import LayerConfig as LayerConfig
+from agent.model.layers import LayerGuardAnswers as LayerGuardAnswers
 from agent.model.layers import LayerProgress as LayerProgress
 from agent.model.layers import LayerRequest as LayerRequest
 from agent.model.layers import LayerResult as LayerResult
@@ -95,7 +95,7 @@ from agent.model.ledger import TaxInputs as TaxInputs
 from agent.model.ledger import Valuation as Valuation
 from agent.model.ledger import ValuedHolding as ValuedHolding
 from agent.model.limits import LIMITS as LIMITS
-from agent.model.limits import LIMITS_AS_WRITTEN as LIMITS_AS_WRITTEN
+from agent.model.limits import LIMITS_IN_CONFIG_ORDER as LIMITS_IN_CONFIG_ORDER
 from agent.model.limits import Limits as Limits
 from agent.model.limits import LimitSpec as LimitSpec
 from agent.model.limits import LimitUnit as LimitUnit
@@ -157,7 +157,7 @@ from agent.model.plan import Rebalance as Rebalance
 from agent.model.plan import SecondQuote as SecondQuote
 from agent.model.plan import SkippedItem as SkippedItem
 from agent.model.plan import TopUp as TopUp
-from agent.model.portfolio import PORTFOLIO as PORTFOLIO
+from agent.model.portfolio import PORTFOLIO_SUBJECT as PORTFOLIO_SUBJECT
 from agent.model.portfolio import Asset as Asset
 from agent.model.portfolio import BlockedExit as BlockedExit
 from agent.model.portfolio import ConditionalOrder as ConditionalOrder
@@ -200,7 +200,7 @@ from agent.model.runs.report import PPM as PPM
 from agent.model.runs.report import Counts as Counts
 from agent.model.runs.report import RunFigures as RunFigures
 from agent.model.runs.report import RunReport as RunReport
-from agent.model.runs.report import counted as counted
+from agent.model.runs.report import sum_counts as sum_counts
 from agent.model.step import AgentCycle as AgentCycle
 from agent.model.step import EffectiveTargets as EffectiveTargets
 from agent.model.step import Exclusions as Exclusions
@@ -257,8 +257,8 @@ from agent.model.triggers import VolatilityJump as VolatilityJump
 from agent.model.triggers import review_interval_s as review_interval_s
 from agent.model.triggers import schedules_of as schedules_of
 from agent.model.triggers import thresholds_of as thresholds_of
-from agent.model.weights import GRID as GRID
 from agent.model.weights import PRICED_METHODS as PRICED_METHODS
+from agent.model.weights import WEIGHT_RESOLUTION as WEIGHT_RESOLUTION
 from agent.model.weights import Allocation as Allocation
 from agent.model.weights import AllocationMethod as AllocationMethod
 from agent.model.weights import AllocationNeeds as AllocationNeeds

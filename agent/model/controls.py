@@ -8,7 +8,7 @@ import json
 from dataclasses import dataclass, replace
 from enum import Enum, StrEnum
 
-Arguments = tuple[tuple[str, str], ...]
+ControlArguments = tuple[tuple[str, str], ...]
 """Pairs of an option's name, without dashes, and its text; an option may be repeated."""
 
 
@@ -93,7 +93,7 @@ class Control:
 
     id: str
     kind: ControlKind
-    arguments: Arguments
+    arguments: ControlArguments
     plan_hash: str
     asked_by: str
     origin: ControlOrigin
@@ -150,7 +150,7 @@ class ControlRecord:
     state: ControlState
     code: str
     reason: str
-    result: Arguments
+    result: ControlArguments
     changed_s: int
 
 
@@ -179,8 +179,8 @@ class ShownPlan:
     """
 
     kind: ControlKind
-    arguments: Arguments
-    exact: Arguments
+    arguments: ControlArguments
+    exact: ControlArguments
     amounts: tuple[tuple[str, int, int], ...]
     shown_at_s: int = 0
     document: str = ""
@@ -251,8 +251,8 @@ class PlanLink:
 
     def is_genuine(self, key: bytes, signature: str, now_s: float) -> bool:
         """Return whether the link was signed with `key` and is still valid."""
-        equal = hmac.compare_digest(self.signature(key).encode(), signature.encode())
-        return bool(key) and equal and now_s < self.until_s
+        is_equal = hmac.compare_digest(self.signature(key).encode(), signature.encode())
+        return bool(key) and is_equal and now_s < self.until_s
 
 
 def canonical_json(value: object) -> bytes:

@@ -17,7 +17,7 @@ from fractions import Fraction
 from agent.model.parts import LayerDecision, LayerGrant, LayerPlan, LayerReading
 from agent.units import Price, Token
 
-MARGIN_ACCOUNT = "margin account"
+MARGIN_ACCOUNT_ITEM = "margin account"
 """Name of the margin account in the list of unreadable items."""
 
 

@@ -185,7 +185,9 @@ class History:
         return part_of(self.layers, kind)
 
 
-NEW_STORE = History(Reviews(None, None), Budgets(Fraction(0), Fraction(0), 0), Failures(0), None)
+NEW_STORE_HISTORY = History(
+    Reviews(None, None), Budgets(Fraction(0), Fraction(0), 0), Failures(0), None
+)
 """History of a new store."""
 
 

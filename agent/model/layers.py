@@ -103,8 +103,8 @@ class LayerState(LayerPart):
         """Answers that choose the weights for an allocator."""
         return ()
 
-    def of_owner(self, owner: str) -> LayerState:
-        """Return the state as it concerns the part of a divided wallet with this name."""
+    def of_part(self, part_name: str) -> LayerState:
+        """Return the state as it concerns this part of a divided wallet, by its name."""
         return self
 
     @property
@@ -128,7 +128,7 @@ class LayerProgress(LayerPart):
     """Base of what a step has done in a layer, and has found impossible there, so far."""
 
     @property
-    def continues(self) -> str:
+    def continue_reason(self) -> str:
         """Reason why the rest of this step's rebalance goes on whatever the bands say; empty if
         it does not.
         """
@@ -149,15 +149,15 @@ class LayerResult(LayerPart):
         """Goal that the layer reaches without a trade on the market; None if it does not."""
         return None
 
-    def held(self, worthless: str = "") -> LayerResult:
-        """Return what is left of it if the step trades nothing; with `worthless`, because what is
-        due is not worth its cost.
+    def held(self, not_worth_reason: str = "") -> LayerResult:
+        """Return what remains of this result if the step trades nothing. `not_worth_reason` is the
+        reason if what is due is not worth its cost, otherwise empty.
         """
         return self
 
     def alone(self) -> LayerResult:
-        """Return what is left of it beside a decision that does not concern the layer: a due part
-        stays due.
+        """Return what remains of this result if another decision is carried out, which does not
+        concern the layer; a due part stays due.
         """
         return type(self)()
 
@@ -167,7 +167,7 @@ class LayerRequest:
     """Base of the owner's requests to a layer, from which a step starts."""
 
 
-class LayerCase:
+class LayerGuardAnswers:
     """What the guards ask a layer about one plan; these answers are those on a plan that acts in no
     layer.
     """
@@ -206,7 +206,7 @@ class LayerCase:
         return False
 
     def own_gas_budget(self, limit_wei: int) -> tuple[int, int] | None:
-        """Return the daily gas limit of such a plan and its use, wei, with the limit of all other
-        gas; None if the plan counts as other gas.
+        """Return the layer's own daily gas limit for this plan and the gas used of it, in wei;
+        `limit_wei` is the limit on all other gas. None if the plan counts as other gas.
         """
         return None

@@ -385,7 +385,7 @@ class ExternalTransfer:
 
 @dataclass(frozen=True, slots=True)
 class OpeningBalance:
-    """Balance at `block`, excluding the transactions in ExpectedBalances.own; units.NATIVE is the
+    """Balance at `block`, excluding the transactions in ExpectedBalances.own_changes; units.NATIVE is the
     native coin.
     """
 
@@ -408,15 +408,15 @@ class ExpectedBalances:
     """Expected balances: openings, later transactions of the agent, and the newest external
     transfers.
 
-    `unsettled_nonce` is the lowest nonce of the agent without a recorded outcome. `turn` counts
-    writes of the openings, so that two processes do not record one transfer twice.
+    `unsettled_nonce` is the lowest nonce of the agent without a recorded outcome. `version` is
+    the number of writes of the openings, so that two processes do not record one transfer twice.
     """
 
     openings: tuple[OpeningBalance, ...]
-    own: tuple[OwnBalanceChange, ...]
-    flows: tuple[ExternalTransfer, ...]
+    own_changes: tuple[OwnBalanceChange, ...]
+    transfers: tuple[ExternalTransfer, ...]
     unsettled_nonce: int | None
-    turn: int
+    version: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -441,17 +441,17 @@ class CashAccount:
 class CashMemory:
     """The stored account of portfolio.use_cash (None: not opened), and the numeraire's changes
     since it was stored: external transfers, and the amounts of final payouts. `transfer`, `intent`
-    and `external` mark how far `changes` and `paid` go; they are stored with the account once it
-    includes them. `turn` counts its writes.
+    and `external` mark how far `changes` and `payouts_raw` go; they are stored with the
+    account once it includes them. `version` is the number of its writes.
     """
 
     account: CashAccount | None
     changes: tuple[int, ...]
-    paid: tuple[int, ...]
+    payouts_raw: tuple[int, ...]
     transfer: int
     intent: int
     external: tuple[str, ...]
-    turn: int
+    version: int
 
 
 @dataclass(frozen=True, slots=True)

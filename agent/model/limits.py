@@ -88,8 +88,8 @@ _SUFFIXES = {
 class LimitSpec:
     """One key of [limits].
 
-    `start` is its value in a new config, in dollars for unit COINS; `about` is its comment there.
-    `missing` is the value of an absent key (empty: the key is required). A limit above
+    `start` is its value in a new config, in dollars for unit COINS; `comment` its comment there.
+    `default` is the value of an absent key (empty: the key is required). A limit above
     `ceiling_bps`, or off, must be named in limits.i_accept. A limit that `binds_exits` may refuse an
     exit, so that a control may not tighten it (T28).
     """
@@ -98,8 +98,8 @@ class LimitSpec:
     unit: LimitUnit
     tighter: TighterDirection
     start: str
-    about: str = ""
-    missing: str = ""
+    comment: str = ""
+    default: str = ""
     ceiling_bps: int | None = None
     binds_exits: bool = True
 
@@ -169,7 +169,7 @@ LIMITS: Mapping[str, LimitSpec] = MappingProxyType(
                 "10%",
                 "loss since the store was created; at the limit everything stops until it is"
                 " raised",
-                missing="off",
+                default="off",
             ),
             LimitSpec("oracle_deviation", _SHARE, _LESS, "1.5%", "pools against reference prices"),
             LimitSpec(
@@ -189,7 +189,7 @@ LIMITS: Mapping[str, LimitSpec] = MappingProxyType(
                 TighterDirection.LESS_OR_OFF,
                 "0.1",
                 "below the floor, wrapped coin is unwrapped up to this much",
-                missing="off",
+                default="off",
             ),
             LimitSpec("head_age", _DURATION, _LESS, "90s"),
             LimitSpec("min_trade", _COINS, _MORE, "10"),
@@ -209,7 +209,7 @@ LIMITS: Mapping[str, LimitSpec] = MappingProxyType(
                 _LESS,
                 "25%",
                 "of the portfolio in liquidity positions",
-                missing="off",
+                default="off",
             ),
             LimitSpec(
                 "balance_jump",
@@ -225,7 +225,7 @@ LIMITS: Mapping[str, LimitSpec] = MappingProxyType(
                 _MORE,
                 "24h",
                 "an increase still unexplained after this time counts as a deposit",
-                missing="24h",
+                default="24h",
                 binds_exits=False,
             ),
             LimitSpec(
@@ -235,7 +235,7 @@ LIMITS: Mapping[str, LimitSpec] = MappingProxyType(
                 "10m",
                 "first purchases and invest are not counted as turnover; time between their parts;"
                 ' "off": counted',
-                missing="off",
+                default="off",
                 binds_exits=False,
             ),
             LimitSpec(
@@ -244,7 +244,7 @@ LIMITS: Mapping[str, LimitSpec] = MappingProxyType(
                 TighterDirection.ON,
                 "on",
                 "test transfers of tokens before each plan that moves them (docs/tokens.md)",
-                missing="on",
+                default="on",
             ),
             LimitSpec(
                 "payout_per_day",
@@ -252,7 +252,7 @@ LIMITS: Mapping[str, LimitSpec] = MappingProxyType(
                 _LESS,
                 "1000",
                 "maximum paid out within 24 h",
-                missing="0",
+                default="0",
                 binds_exits=False,
             ),
         )
@@ -263,5 +263,7 @@ LIMITS: Mapping[str, LimitSpec] = MappingProxyType(
 Two limits have no row: limits.max_weight, a table by asset, and portfolio.max_live_value. A profile
 may set any limit with a row.
 """
-LIMITS_AS_WRITTEN = tuple(sorted(LIMITS.values(), key=lambda spec: spec.unit is LimitUnit.SWITCH))
+LIMITS_IN_CONFIG_ORDER = tuple(
+    sorted(LIMITS.values(), key=lambda spec: spec.unit is LimitUnit.SWITCH)
+)
 """Limits in the order of a new config, with switches last."""

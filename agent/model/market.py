@@ -41,37 +41,37 @@ class TokenFinding(Enum):
         return self in (TokenFinding.CLEAN, TokenFinding.NO_RETURN_VALUE)
 
     @property
-    def words(self) -> str:
+    def description(self) -> str:
         """Description of the finding."""
-        return _TEXTS[self][0]
+        return _DESCRIPTION_AND_REMEDY[self][0]
 
     @property
     def remedy(self) -> str:
         """Remedy for the owner."""
-        return _TEXTS[self][1]
+        return _DESCRIPTION_AND_REMEDY[self][1]
 
 
-_REMOVE_IT = "remove it from the portfolio; its balance stays untouched"
+_REMOVE_ASSET = "remove it from the portfolio; its balance stays untouched"
 _WAIT_FOR_TRANSFERS = (
     "none; the token is tested again before each plan, and traded once transfers work"
 )
-_TEXTS = {
+_DESCRIPTION_AND_REMEDY = {
     TokenFinding.CLEAN: ("transfers the exact amount", ""),
     TokenFinding.NO_RETURN_VALUE: ("transfers the exact amount and returns no value", ""),
-    TokenFinding.FEE_ON_TRANSFER: ("keeps a part of each transfer", _REMOVE_IT),
+    TokenFinding.FEE_ON_TRANSFER: ("keeps a part of each transfer", _REMOVE_ASSET),
     TokenFinding.REBASING: (
         "its balances change without transfers",
-        f"{_REMOVE_IT}; many such tokens have a wrapped form without rebases",
+        f"{_REMOVE_ASSET}; many such tokens have a wrapped form without rebases",
     ),
-    TokenFinding.FALSE_RETURNING: ("a transfer returns false or garbage", _REMOVE_IT),
+    TokenFinding.FALSE_RETURNING: ("a transfer returns false or garbage", _REMOVE_ASSET),
     TokenFinding.PAUSED: ("transfers are blocked", _WAIT_FOR_TRANSFERS),
     TokenFinding.BLOCKLISTED: (
         "blocks an address that needs to transfer it",
         "ask its issuer; the token is tested again before each plan",
     ),
-    TokenFinding.CALLBACK: ("calls other contracts during a transfer", _REMOVE_IT),
-    TokenFinding.HONEYPOT: ("can be bought but not sold", _REMOVE_IT),
-    TokenFinding.UNREADABLE: ("does not return its balances", _REMOVE_IT),
+    TokenFinding.CALLBACK: ("calls other contracts during a transfer", _REMOVE_ASSET),
+    TokenFinding.HONEYPOT: ("can be bought but not sold", _REMOVE_ASSET),
+    TokenFinding.UNREADABLE: ("does not return its balances", _REMOVE_ASSET),
     TokenFinding.CODE_CHANGED: (
         "its code differs from the pinned code",
         "find out why, then run trimtab trust",
@@ -98,7 +98,11 @@ class ScreenedToken:
     @property
     def why(self) -> str:
         """Description of the finding, with the measurement."""
-        return f"{self.finding.words} ({self.detail})" if self.detail else self.finding.words
+        return (
+            f"{self.finding.description} ({self.detail})"
+            if self.detail
+            else self.finding.description
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -494,8 +498,8 @@ class Snapshot(DerivedValues):
         """Price of gas now: base fee plus priority fee, or the node's gas price on chains without
         EIP-1559.
         """
-        base = self.head.base_fee_wei
-        return self.gas_price_wei if base is None else base + self.priority_fee_wei
+        base_fee_wei = self.head.base_fee_wei
+        return self.gas_price_wei if base_fee_wei is None else base_fee_wei + self.priority_fee_wei
 
 
 # --- Price records.

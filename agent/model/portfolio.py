@@ -18,7 +18,7 @@ from agent.units import NATIVE, Price, Token
 # --- Conditional orders (entries and exits by price), and their state.
 
 
-PORTFOLIO = "portfolio"
+PORTFOLIO_SUBJECT = "portfolio"
 """Subject of an order on the whole portfolio, in place of a token address; its price is the NAV per
 share.
 """
@@ -409,7 +409,7 @@ class ReferenceConfig:
     cautious: bool = False
 
     @property
-    def uptime(self) -> tuple[str, ...]:
+    def uptime_feeds(self) -> tuple[str, ...]:
         """The sequencer's uptime feed, if any."""
         return () if self.sequencer_feed is None else (self.sequencer_feed,)
 

@@ -83,7 +83,7 @@ class PurchaseResult:
     begins: Purchase | None = None
 
     def held(self) -> PurchaseResult:
-        """Return what is left of it if the step trades nothing."""
+        """Return what remains of this result if the step trades nothing."""
         return replace(self, due=None, begins=None)
 
 

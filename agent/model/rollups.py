@@ -25,7 +25,7 @@ class DataFee(Enum):
     ARBITRUM = "arbitrum"
 
 
-OP_STACK = {
+OP_STACK_CHAINS = {
     10: "OP Mainnet",
     130: "Unichain",
     480: "World Chain",
@@ -37,9 +37,9 @@ OP_STACK = {
 }
 """Chains of the OP Stack with the plain GasPriceOracle and ether as coin
 (ethereum-optimism/superchain-registry)."""
-ARBITRUM = {42161: "Arbitrum One", 421614: "Arbitrum Sepolia"}
+ARBITRUM_CHAINS = {42161: "Arbitrum One", 421614: "Arbitrum Sepolia"}
 """Chains of Arbitrum Nitro that post data to Ethereum (docs.arbitrum.io)."""
-PLAIN = {
+PLAIN_CHAINS = {
     1: "Ethereum",
     56: "BNB Smart Chain",
     97: "BNB Smart Chain Testnet",
@@ -54,7 +54,7 @@ PLAIN = {
     11155111: "Sepolia",
 }
 """Chains whose transactions cost gas alone (chainlist.org)."""
-UNSUPPORTED = {
+UNSUPPORTED_CHAINS = {
     300: "ZKsync Sepolia",
     324: "ZKsync Era",
     1101: "Polygon zkEVM",
@@ -121,9 +121,9 @@ class DataFeeQuote:
 
 def unsupported_chain(chain_id: int) -> str:
     """Return why the fees of a live chain are unknown; empty if they are known."""
-    if chain_id in UNSUPPORTED:
-        return f"{UNSUPPORTED[chain_id]} charges fees besides gas that trimtab does not know"
-    if chain_id in {**OP_STACK, **ARBITRUM, **PLAIN}:
+    if chain_id in UNSUPPORTED_CHAINS:
+        return f"{UNSUPPORTED_CHAINS[chain_id]} charges fees besides gas that trimtab does not know"
+    if chain_id in {**OP_STACK_CHAINS, **ARBITRUM_CHAINS, **PLAIN_CHAINS}:
         return ""
     return "trimtab does not know whether this chain charges fees besides gas"
 
@@ -132,8 +132,8 @@ def data_fee_of(chain_id: int, *, is_copy: bool = False) -> DataFee:
     """Return the data fee of a chain; PLAIN for one without an entry. `is_copy` is true for a local
     copy of a live chain.
     """
-    if chain_id in OP_STACK:
+    if chain_id in OP_STACK_CHAINS:
         return DataFee.OP_STACK_COPY if is_copy else DataFee.OP_STACK
-    if chain_id in ARBITRUM and not is_copy:
+    if chain_id in ARBITRUM_CHAINS and not is_copy:
         return DataFee.ARBITRUM
     return DataFee.PLAIN

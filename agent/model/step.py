@@ -39,18 +39,18 @@ class StepProgress:
     direct: tuple[str, ...] = ()
     """Tokens whose exits were refused in this step on a route through another token."""
     layers: tuple[LayerProgress, ...] = ()
-    """The same of each layer."""
+    """Progress of each layer in this step."""
 
     def layer(self, kind: type[T]) -> T:
         """Return the part of a layer."""
         return part_of(self.layers, kind)
 
     @property
-    def continues(self) -> str:
+    def continue_reason(self) -> str:
         """Reason why the rest of this step's rebalance goes on whatever the bands say; empty if
         it does not.
         """
-        return next((part.continues for part in self.layers if part.continues), "")
+        return next((part.continue_reason for part in self.layers if part.continue_reason), "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,14 +84,14 @@ class UnsignedTx:
         return self.nonce >= FIRST_VENUE_NONCE
 
     @property
-    def most_price_wei(self) -> int:
+    def max_gas_price_wei(self) -> int:
         """Highest price of a unit of gas that the transaction pays, wei; 0 without a fee."""
         return (self.gas_price_wei if self.max_fee_wei is None else self.max_fee_wei) or 0
 
     @property
-    def most_gas_wei(self) -> int:
+    def max_gas_cost_wei(self) -> int:
         """Most that the transaction can pay for its gas, wei; without data and operator fee."""
-        return self.gas * self.most_price_wei
+        return self.gas * self.max_gas_price_wei
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,8 +242,8 @@ class Intent:
         """True if the transaction is in a block and did not revert. A reverted transaction is also
         MINED until its block is final.
         """
-        mined = self.state in (IntentState.MINED, IntentState.FINAL)
-        return mined and self.receipt is not None and self.receipt.status == 1
+        is_in_block = self.state in (IntentState.MINED, IntentState.FINAL)
+        return is_in_block and self.receipt is not None and self.receipt.status == 1
 
     @property
     def rests(self) -> bool:

@@ -10,8 +10,8 @@ from enum import Enum
 
 from agent.units import BPS
 
-GRID = 1_000_000
-"""Returned weights are rounded to millionths."""
+WEIGHT_RESOLUTION = 1_000_000
+"""Steps in one whole: the weights that a signal returns are rounded to millionths."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +231,7 @@ class FuturesRisk:
     max_position_bps: int
 
     @property
-    def most_bps(self) -> int:
+    def max_weight_bps(self) -> int:
         """Maximum weight of one market, as a share of the target notional, rounded down."""
         loss_bps = self.stress_loss_bps * BPS * BPS // (self.leverage_bps * self.stress_move_bps)
         return min(self.max_position_bps, loss_bps)

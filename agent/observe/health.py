@@ -29,8 +29,8 @@ its process no longer exists; unknown: its report cannot be read.
 
 @dataclass(frozen=True, slots=True)
 class RunHealth:
-    """Health of a run: `reasons` why it is unhealthy, `obstacles` why no trade can happen now, which
-    include the reasons. A paused run may be healthy.
+    """Health of a run: `reasons` why it is unhealthy, `obstacles` why no trade can happen now,
+    which include the reasons. A paused run may be healthy.
     """
 
     state: RunState
@@ -64,14 +64,16 @@ def judge(
         return _unhealthy("none", "no continuous run (trimtab run --every) reports here")
     if report.ended_s is not None:
         if report.ended:
-            return _unhealthy("failed", f"ended at {_utc(report.ended_s)} UTC: {report.ended}")
-        return _unhealthy("stopped", f"stopped at {_utc(report.ended_s)} UTC")
+            return _unhealthy(
+                "failed", f"ended at {_format_utc(report.ended_s)} UTC: {report.ended}"
+            )
+        return _unhealthy("stopped", f"stopped at {_format_utc(report.ended_s)} UTC")
     reasons = []
     if report.hung:
         reasons.append(f"cycle hangs: {report.hung}")
     if is_process_alive is False:
         reasons.append(
-            f"the process of the run ended without a last report, after {_utc(report.written_s)} UTC"
+            f"the process of the run ended without a last report, after {_format_utc(report.written_s)} UTC"
         )
         return RunHealth("gone", tuple(reasons), tuple(reasons))
     if report.trouble:
@@ -92,7 +94,7 @@ def judge(
     return RunHealth("running", tuple(reasons), tuple(obstacles))
 
 
-def unreadable(error: Exception) -> RunHealth:
+def unreadable_health(error: Exception) -> RunHealth:
     """Return the health of a run whose report cannot be read."""
     return _unhealthy("unknown", f"the store cannot be read: {error}")
 
@@ -143,11 +145,11 @@ def _unhealthy(state: RunState, reason: str) -> RunHealth:
     return RunHealth(state, (reason,), (reason,))
 
 
-def _utc(seconds: int) -> str:
+def _format_utc(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
-def this_process() -> str:
+def process_identity() -> str:
     """Return a text that no other process has: machine, namespace of process ids, process id, and
     its start in clock ticks since boot. Empty where /proc does not tell them.
     """
@@ -158,8 +160,8 @@ def this_process() -> str:
 
 
 def is_alive(process: str) -> bool | None:
-    """Return whether the process of a text by `this_process` exists; None if that is unknown here,
-    as for another machine or container.
+    """Return whether the process of a text by `process_identity` exists; None if that is unknown
+    here, as for another machine or container.
     """
     prefix, _, start_ticks = process.rpartition("/")
     machine_and_namespace, _, pid = prefix.rpartition("/")

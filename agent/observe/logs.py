@@ -13,26 +13,26 @@ from datetime import UTC, datetime
 from typing import Any, Literal, NoReturn, TextIO
 from urllib.parse import urlsplit
 
-Format = Literal["text", "json"]
-ROOT = "trimtab"
+LogStyle = Literal["text", "json"]
+ROOT_LOGGER = "trimtab"
 HIDDEN = "[hidden]"
-SHORTEST_SECRET = 6
+MIN_SECRET_LENGTH = 6
 """Minimum length of a redacted part, because shorter parts are ordinary words."""
-_FIELDS = "fields"
+_FIELDS_ATTRIBUTE = "fields"
 
 
 class Redactor:
     """Removes known secrets from text: whole URLs, and their paths, queries and passwords alone."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
-        patterns = {
-            piece
+        parts = {
+            part
             for secret in secrets
-            for piece in (secret, *_pieces(secret))
-            if len(piece) >= SHORTEST_SECRET
+            for part in (secret, *_secret_parts(secret))
+            if len(part) >= MIN_SECRET_LENGTH
         }
         self._secrets = sorted(
-            patterns | {json.dumps(piece)[1:-1] for piece in patterns}, key=len, reverse=True
+            parts | {json.dumps(part)[1:-1] for part in parts}, key=len, reverse=True
         )
 
     def __repr__(self) -> str:
@@ -48,24 +48,24 @@ class Redactor:
         return text
 
 
-def _pieces(secret: str) -> list[str]:
+def _secret_parts(secret: str) -> list[str]:
     if "://" not in secret:
         return []
     try:
-        parts = urlsplit(secret)
+        url = urlsplit(secret)
     except ValueError:
         return []
-    query_values = [pair.partition("=")[2] for pair in parts.query.split("&")]
+    query_values = [pair.partition("=")[2] for pair in url.query.split("&")]
     return [
-        piece
-        for piece in (
-            *parts.path.split("/"),
-            parts.query,
+        part
+        for part in (
+            *url.path.split("/"),
+            url.query,
             *query_values,
-            parts.password or "",
-            parts.username or "",
+            url.password or "",
+            url.username or "",
         )
-        if piece
+        if part
     ]
 
 
@@ -74,7 +74,7 @@ class LineFormatter(logging.Formatter):
     line (T17).
     """
 
-    def __init__(self, style: Format, redactor: Redactor) -> None:
+    def __init__(self, style: LogStyle, redactor: Redactor) -> None:
         super().__init__()
         self._json = style == "json"
         self._redactor = redactor
@@ -89,47 +89,47 @@ class LineFormatter(logging.Formatter):
             ),
             "level": record.levelname.lower(),
             "event": record.getMessage(),
-            **getattr(record, _FIELDS, {}),
+            **getattr(record, _FIELDS_ATTRIBUTE, {}),
         }
-        if record.name != ROOT:
+        if record.name != ROOT_LOGGER:
             fields["logger"] = record.name
         if record.exc_info and record.exc_info[1] is not None:
             fields["error"] = "".join(traceback.format_exception(record.exc_info[1]))
         if self._json:
             return self._redactor.clean(json.dumps(fields, default=str))
-        prefix, remaining = (
+        time_level_event, other_fields = (
             (fields.pop("time"), fields.pop("level").upper(), fields.pop("event")),
             fields,
         )
-        pairs = " ".join(
-            f"{name}={json.dumps(value, default=str)}" for name, value in remaining.items()
+        pairs_text = " ".join(
+            f"{name}={json.dumps(value, default=str)}" for name, value in other_fields.items()
         )
         return self._redactor.clean(
-            f"{prefix[0]} {prefix[1]:<7} {json.dumps(prefix[2])[1:-1]} {pairs}".rstrip()
+            f"{time_level_event[0]} {time_level_event[1]:<7} {json.dumps(time_level_event[2])[1:-1]} {pairs_text}".rstrip()
         )
 
 
 class Log:
     """Writes events with fields; the only logger of a run."""
 
-    def __init__(self, name: str = ROOT) -> None:
+    def __init__(self, name: str = ROOT_LOGGER) -> None:
         self._logger = logging.getLogger(name)
 
     def info(self, event: str, **fields: object) -> None:
         """Log a normal event."""
-        self._logger.info(event, extra={_FIELDS: fields})
+        self._logger.info(event, extra={_FIELDS_ATTRIBUTE: fields})
 
     def warning(self, event: str, **fields: object) -> None:
         """Log an event for the owner's attention; the run continues."""
-        self._logger.warning(event, extra={_FIELDS: fields})
+        self._logger.warning(event, extra={_FIELDS_ATTRIBUTE: fields})
 
     def error(self, event: str, **fields: object) -> None:
         """Log an event that ends the run, or needs an operator."""
-        self._logger.error(event, extra={_FIELDS: fields})
+        self._logger.error(event, extra={_FIELDS_ATTRIBUTE: fields})
 
 
 def configure(
-    style: Format | None, secrets: Iterable[str] = (), stream: TextIO | None = None
+    style: LogStyle | None, secrets: Iterable[str] = (), stream: TextIO | None = None
 ) -> Log:
     """Send all log lines of this process to `stream` (default stderr) in one format; the style None
     logs nothing. Library lines at WARNING and above use the same formatter. A further call replaces
@@ -139,15 +139,17 @@ def configure(
     logging.raiseExceptions = False
     root = logging.getLogger()
     for handler in [
-        candidate for candidate in root.handlers if isinstance(candidate.formatter, LineFormatter)
+        root_handler
+        for root_handler in root.handlers
+        if isinstance(root_handler.formatter, LineFormatter)
     ]:
         root.removeHandler(handler)
-    own_logger = logging.getLogger(ROOT)
+    trimtab_logger = logging.getLogger(ROOT_LOGGER)
     if style is None:
-        own_logger.setLevel(logging.CRITICAL + 1)
+        trimtab_logger.setLevel(logging.CRITICAL + 1)
         return Log()
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(LineFormatter(style, Redactor(secrets)))
     root.addHandler(handler)
-    own_logger.setLevel(logging.INFO)
+    trimtab_logger.setLevel(logging.INFO)
     return Log()

@@ -27,8 +27,8 @@ from agent.errors import ConfigError
 from agent.model import Alert, AlertKind, AlertMessage, AlertState, Delivery
 from agent.store.alerts import AlertStore
 
-LONGEST_TEXT = 600
-_UNSAFE = re.compile(r"[^A-Za-z0-9 .,:;%+/()=_-]+")
+MAX_TEXT_LENGTH = 600
+_UNSAFE_CHARACTERS = re.compile(r"[^A-Za-z0-9 .,:;%+/()=_-]+")
 """Characters removed from messages, because they may form markup, escapes, formulas or
 links (T17).
 """
@@ -37,13 +37,15 @@ _APOSTROPHE = re.compile(r"(?<=[a-z])'(?=s\b)")
 
 
 def sanitize_text(text: str) -> str:
-    """Return the text in one line of at most LONGEST_TEXT safe characters; genitives lose their
+    """Return the text in one line of at most MAX_TEXT_LENGTH safe characters; genitives lose their
     apostrophe.
     """
-    safe_text = " ".join(_UNSAFE.sub("?", _APOSTROPHE.sub("", text)).split()).replace("://", ": ")
-    if len(safe_text) <= LONGEST_TEXT:
+    safe_text = " ".join(_UNSAFE_CHARACTERS.sub("?", _APOSTROPHE.sub("", text)).split()).replace(
+        "://", ": "
+    )
+    if len(safe_text) <= MAX_TEXT_LENGTH:
         return safe_text
-    return safe_text[: LONGEST_TEXT - 3] + "..."
+    return safe_text[: MAX_TEXT_LENGTH - 3] + "..."
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +111,11 @@ class AlertRules:
 
 @dataclass(frozen=True, slots=True)
 class AlertDecision:
-    """Result of the rules: `changed` states, and the alerts to send now with their text, in order
-    of occurrence.
+    """Result of the rules: `changed_states` states, and the alerts to send now with their text, in
+    order of occurrence.
     """
 
-    changed: tuple[AlertState, ...]
+    changed_states: tuple[AlertState, ...]
     to_send: tuple[AlertState, ...]
 
 
@@ -193,7 +195,7 @@ SendMessage = Callable[[str, str], str]
 MAX_QUEUED = 100
 UNANSWERED = "no answer in time"
 """Failure reason of a channel that did not answer before its timeout."""
-FIRST_WAIT_S, LONGEST_WAIT_S = 2.0, 300.0
+FIRST_RETRY_S, MAX_RETRY_S = 2.0, 300.0
 
 
 class AlertChannel:
@@ -207,7 +209,7 @@ class AlertChannel:
         send: SendMessage,
         attempts: int,
         label: str,
-        first_wait_s: float = FIRST_WAIT_S,
+        first_retry_s: float = FIRST_RETRY_S,
     ) -> None:
         self.name = name
         self._send = send
@@ -218,7 +220,7 @@ class AlertChannel:
         self._thread: threading.Thread | None = None
         self._retrying = Retrying(
             stop=stop_after_attempt(attempts) | stop_when_event_set(self._closing),
-            wait=wait_exponential(first_wait_s, max=LONGEST_WAIT_S),
+            wait=wait_exponential(first_retry_s, max=MAX_RETRY_S),
             retry=retry_if_result(bool),
             sleep=sleep_using_event(self._closing),
             retry_error_callback=_last_result,
@@ -265,9 +267,9 @@ class AlertChannel:
 
     def _deliver_queued(self) -> None:
         while not self._closing.is_set() and (message := self._queue.get()) is not None:
-            why = str(self._retrying(self._send_once, message))
-            if not (why and self._closing.is_set()):
-                self._results.put(Delivery(message, why, int(time.time())))
+            failure = str(self._retrying(self._send_once, message))
+            if not (failure and self._closing.is_set()):
+                self._results.put(Delivery(message, failure, int(time.time())))
             self._queue.task_done()
 
     def _send_once(self, message: AlertMessage) -> str:
@@ -324,7 +326,7 @@ def drain_channels(channels: Iterable[AlertChannel], within_s: float) -> list[De
     return [delivery for channel in channels for delivery in channel.take_results()]
 
 
-CLOSING_S = 5.0
+CLOSE_TIMEOUT_S = 5.0
 """Seconds to wait for pending messages at the end of a run; the next run sends the rest."""
 
 
@@ -392,11 +394,11 @@ class AlertNotifier:
             for name, subscription in self._subscriptions.items()
             if state.kind in subscription.kinds
         ]
-        if decision.changed or messages:
-            self._enqueue(self._store.record(decision.changed, messages, now_s))
+        if decision.changed_states or messages:
+            self._enqueue(self._store.record(decision.changed_states, messages, now_s))
         return decision.to_send
 
-    def close(self, within_s: float = CLOSING_S) -> None:
+    def close(self, within_s: float = CLOSE_TIMEOUT_S) -> None:
         """Wait that long for pending messages."""
         self._record_results(
             drain_channels(
@@ -404,7 +406,7 @@ class AlertNotifier:
             )
         )
 
-    def send_now(self, alert: Alert, now_s: int, within_s: float = CLOSING_S) -> None:
+    def send_now(self, alert: Alert, now_s: int, within_s: float = CLOSE_TIMEOUT_S) -> None:
         """Send one alert at once and wait for it. Does not use the store, which may hang: the
         process is about to end.
         """

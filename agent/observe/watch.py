@@ -17,8 +17,8 @@ import requests
 
 from agent.units import format_duration
 
-Method = Literal["GET", "POST"]
-TIMEOUT_S = 5.0
+HttpMethod = Literal["GET", "POST"]
+HEARTBEAT_TIMEOUT_S = 5.0
 
 
 class Heartbeat:
@@ -29,9 +29,9 @@ class Heartbeat:
     def __init__(
         self,
         url: str,
-        method: Method,
+        method: HttpMethod,
         on_failure: Callable[[str], None],
-        timeout_s: float = TIMEOUT_S,
+        timeout_s: float = HEARTBEAT_TIMEOUT_S,
     ) -> None:
         self._url = url
         self._host = _host(url)
@@ -52,18 +52,18 @@ class Heartbeat:
         self._thread = threading.Thread(target=self._send, name="trimtab heartbeat", daemon=True)
         self._thread.start()
 
-    def settle(self, within_s: float = TIMEOUT_S) -> None:
+    def settle(self, within_s: float = HEARTBEAT_TIMEOUT_S) -> None:
         """Wait until the last heartbeat was sent or failed."""
         if self._thread is not None:
             self._thread.join(within_s)
 
     def _send(self) -> None:
         try:
-            why = self._request()
+            failure = self._request()
         finally:
             self._send_lock.release()
-        if why:
-            self._on_failure(why)
+        if failure:
+            self._on_failure(failure)
 
     def _request(self) -> str:
         """Send the request. Return why it failed, without the URL and the server's answer; empty
@@ -92,7 +92,7 @@ SENDING_STAGE = "before:send"
 """Stage that the executor reports just before it sends bytes; at its next stage they have been
 sent.
 """
-LONGEST_PERIOD_S = 5.0
+MAX_PERIOD_S = 5.0
 
 
 class Watchdog:
@@ -103,14 +103,14 @@ class Watchdog:
 
     def __init__(
         self,
-        bound_s: float,
+        max_silence_s: float,
         clock: Callable[[], float] = time.monotonic,
         period_s: float | None = None,
     ) -> None:
         """Set the bounds; `period_s` is the longest interval between checks."""
-        self._bound_s = bound_s
+        self._max_silence_s = max_silence_s
         self._clock = clock
-        self._period_s = min(LONGEST_PERIOD_S, bound_s / 4, period_s or LONGEST_PERIOD_S)
+        self._period_s = min(MAX_PERIOD_S, max_silence_s / 4, period_s or MAX_PERIOD_S)
         self._stop = threading.Event()
         self._watched_thread = threading.current_thread().ident
         self._is_asking = False
@@ -135,10 +135,10 @@ class Watchdog:
         are sent to a node.
         """
         stage, silent_s = self._stage, self._clock() - self._last_event_s
-        if self._is_asking or stage == SENDING_STAGE or silent_s <= self._bound_s:
+        if self._is_asking or stage == SENDING_STAGE or silent_s <= self._max_silence_s:
             return None
         return (
-            f"no sign of life for {format_duration(int(silent_s))}, longer than {format_duration(int(self._bound_s))}, since"
+            f"no sign of life for {format_duration(int(silent_s))}, longer than {format_duration(int(self._max_silence_s))}, since"
             f' "{stage}"'
         )
 
@@ -161,15 +161,15 @@ class Watchdog:
             yield
         finally:
             self._stop.set()
-            thread.join(LONGEST_PERIOD_S)
+            thread.join(MAX_PERIOD_S)
 
     def _check_periodically(
         self, on_hang: Callable[[str], None], on_check: Callable[[], None]
     ) -> None:
         while not self._stop.wait(self._period_s):
-            text = self.hang_text()
-            if text is not None:
-                on_hang(f"{text}; at {self._thread_position()}")
+            hang_text = self.hang_text()
+            if hang_text is not None:
+                on_hang(f"{hang_text}; at {self._thread_position()}")
                 return
             on_check()
 
@@ -179,10 +179,10 @@ class Watchdog:
         if frame is None:
             return "an unknown place"
         frames = traceback.extract_stack(frame)
-        own_frames = [entry for entry in frames if "/agent/" in entry.filename]
+        agent_frames = [entry for entry in frames if "/agent/" in entry.filename]
         return " > ".join(
             f"{entry.filename.rpartition('/agent/')[2] or entry.filename}:{entry.lineno} {entry.name}"
-            for entry in (own_frames or frames)[-4:]
+            for entry in (agent_frames or frames)[-4:]
         )
 
 
@@ -230,7 +230,11 @@ def _watchdog_s(variables: Mapping[str, str]) -> float | None:
     """Return the interval of watchdog messages, in seconds: half of the unit's WatchdogSec; None
     without one.
     """
-    text, pid = variables.get("WATCHDOG_USEC", ""), variables.get("WATCHDOG_PID", "")
-    if not text.isdecimal() or int(text) == 0 or (pid and pid != str(os.getpid())):
+    interval_text, pid = variables.get("WATCHDOG_USEC", ""), variables.get("WATCHDOG_PID", "")
+    if (
+        not interval_text.isdecimal()
+        or int(interval_text) == 0
+        or (pid and pid != str(os.getpid()))
+    ):
         return None
-    return int(text) / 2e6
+    return int(interval_text) / 2e6

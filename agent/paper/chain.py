@@ -58,26 +58,26 @@ class PaperChain:
 
     def __init__(
         self,
-        book: PaperStore,
+        store: PaperStore,
         reader: Reader,
-        heads: Callable[[], Head],
+        read_head: Callable[[], Head],
         addresses: RouterAddresses,
         venue: PaperVenue | None = None,
     ) -> None:
-        """Set the sources: `reader` reads the real chain, `heads` its newest header; neither can
-        send. `venue` fills futures orders.
+        """Set the sources: `reader` reads the real chain, `read_head` its newest header; neither
+        can send. `venue` fills futures orders.
         """
         self._venue = venue
-        self._book = book
+        self._store = store
         self._reader = reader
-        self._heads = heads
+        self._read_head = read_head
         self._addresses = addresses
         self._newest_snapshot: Snapshot | None = None
 
     # reading
-    def state(self) -> PaperWallet:
+    def wallet(self) -> PaperWallet:
         """Return the current wallet. Raises OperatorNeeded before it was created."""
-        wallet = self._book.wallet()
+        wallet = self._store.wallet()
         if wallet is None:
             raise OperatorNeeded("there is no paper wallet yet", "run trimtab paper to create one")
         return wallet
@@ -87,15 +87,15 @@ class PaperChain:
         self._newest_snapshot = self._reader.snapshot()
         return self._newest_snapshot
 
-    def real(self, block_hash: str) -> Snapshot | None:
+    def real_snapshot_at(self, block_hash: str) -> Snapshot | None:
         """Return the newest real snapshot if it was read at this block; else None."""
         if self._newest_snapshot is not None and self._newest_snapshot.head.hash == block_hash:
             return self._newest_snapshot
         return None
 
-    def margin(self, snapshot: Snapshot) -> Snapshot:
+    def with_paper_margin(self, snapshot: Snapshot) -> Snapshot:
         """Return a snapshot with the paper margin account in place of the real one."""
-        margin = self.state().margin
+        margin = self.wallet().margin
         account = snapshot.layer(FuturesReading).account
         if self._venue is None or margin is None or account is None:
             return snapshot
@@ -111,23 +111,23 @@ class PaperChain:
     # ports.Sender
     def head(self) -> Head:
         """See ports.Sender."""
-        head = self._heads()
+        head = self._read_head()
         self._catch_up(head)
         return head
 
     def block_hash(self, number: int) -> str | None:
         """See ports.Sender. Known only for blocks with a paper transaction; else None."""
-        return dict(self.state().blocks).get(number)
+        return dict(self.wallet().blocks).get(number)
 
     def nonces(self, _owner: str) -> tuple[int, int]:
         """See ports.Sender."""
         self._catch_up(None)
-        state = self.state()
-        return state.nonce, state.nonce + len(state.waiting)
+        wallet = self.wallet()
+        return wallet.nonce, wallet.nonce + len(wallet.waiting)
 
     def simulate(self, tx: UnsignedTx, _sender: str) -> Simulation:
         """See ports.Sender. Simulates at the pools of the newest block."""
-        head = self._heads()
+        head = self._read_head()
         self._catch_up(head)
         snapshot = self._newest_snapshot
         if snapshot is None or snapshot.head.number < head.number:
@@ -135,10 +135,10 @@ class PaperChain:
         effects: TransactionEffects | PaperVenueEffects
         try:
             try:
-                effects = self._execute(tx, self.state(), _pools(snapshot), snapshot.head)
+                effects = self._execute(tx, self.wallet(), _pools(snapshot), snapshot.head)
             except TicksExhausted:
                 effects = self._execute(
-                    tx, self.state(), _pools(self._with_more_ticks(snapshot)), snapshot.head
+                    tx, self.wallet(), _pools(self._with_more_ticks(snapshot)), snapshot.head
                 )
         except TransactionReverted as error:
             return Simulation(False, str(error), 0, snapshot.head, reverted=True)
@@ -148,22 +148,22 @@ class PaperChain:
         """See ports.Sender. Replaces a pending transaction at the same nonce, as a mempool does.
         Raises OperatorNeeded for a used nonce.
         """
-        state, tx = self.state(), decode_unsigned(signed)
-        if any(paper_tx.hash == signed.hash for paper_tx in state.waiting) or any(
-            receipt.tx_hash == signed.hash for receipt in state.receipts
+        wallet, tx = self.wallet(), decode_unsigned(signed)
+        if any(paper_tx.hash == signed.hash for paper_tx in wallet.waiting) or any(
+            receipt.tx_hash == signed.hash for receipt in wallet.receipts
         ):
             return
-        if tx.nonce < state.nonce:
+        if tx.nonce < wallet.nonce:
             raise OperatorNeeded(
                 f"nonce {tx.nonce} of the paper wallet is used",
                 "remove the paper store to start over",
                 code=ErrorCode.NONCE_USED,
             )
-        sent_block = self._heads().number
+        sent_block = self._read_head().number
         if self._newest_snapshot is not None:
             sent_block = max(sent_block, self._newest_snapshot.head.number)
         other_pending = tuple(
-            paper_tx for paper_tx in state.waiting if paper_tx.tx.nonce != tx.nonce
+            paper_tx for paper_tx in wallet.waiting if paper_tx.tx.nonce != tx.nonce
         )
         waiting = tuple(
             sorted(
@@ -171,48 +171,48 @@ class PaperChain:
                 key=lambda paper_tx: paper_tx.tx.nonce,
             )
         )
-        self._book.save(replace(state, waiting=waiting))
+        self._store.save(replace(wallet, waiting=waiting))
 
     def status_of(self, tx_hash: str) -> TransactionStatus:
         """See ports.Sender."""
         self._catch_up(None)
-        state = self.state()
-        for receipt in state.receipts:
+        wallet = self.wallet()
+        for receipt in wallet.receipts:
             if receipt.tx_hash == tx_hash:
                 return TransactionStatus("mined", receipt)
-        is_pending = any(paper_tx.hash == tx_hash for paper_tx in state.waiting)
+        is_pending = any(paper_tx.hash == tx_hash for paper_tx in wallet.waiting)
         return TransactionStatus("pending" if is_pending else "unknown", None)
 
     # filling
     def _catch_up(self, head: Head | None) -> None:
         """Execute pending transactions, once a later block exists."""
-        state = self.state()
-        if not state.waiting:
+        wallet = self.wallet()
+        if not wallet.waiting:
             return
-        sent_block, head = state.waiting[0].sent_block, head or self._heads()
+        sent_block, head = wallet.waiting[0].sent_block, head or self._read_head()
         if head.number <= sent_block:
             return
         snapshot = self.snapshot()
         if snapshot.head.number > sent_block:
-            self._fill(state, snapshot)
+            self._fill(wallet, snapshot)
 
-    def _fill(self, state: PaperWallet, snapshot: Snapshot) -> None:
+    def _fill(self, wallet: PaperWallet, snapshot: Snapshot) -> None:
         """Execute the next nonces in one block, up to a transaction that was sent too late for it
         or pays too little.
         """
         try:
-            state_after, still_pending = self._execute_pending(
-                state, _pools(snapshot), snapshot, may_read_ticks=True
+            wallet_after, still_pending = self._execute_pending(
+                wallet, _pools(snapshot), snapshot, may_read_ticks=True
             )
         except TicksExhausted:
-            state_after, still_pending = self._execute_pending(
-                state, _pools(self._with_more_ticks(snapshot)), snapshot, may_read_ticks=False
+            wallet_after, still_pending = self._execute_pending(
+                wallet, _pools(self._with_more_ticks(snapshot)), snapshot, may_read_ticks=False
             )
-        if len(still_pending) < len(state.waiting):
-            blocks = (*state.blocks, (snapshot.head.number, snapshot.head.hash))[-MAX_BLOCKS:]
-            self._book.save(
+        if len(still_pending) < len(wallet.waiting):
+            blocks = (*wallet.blocks, (snapshot.head.number, snapshot.head.hash))[-MAX_BLOCKS:]
+            self._store.save(
                 replace(
-                    state_after,
+                    wallet_after,
                     waiting=tuple(still_pending),
                     block=snapshot.head.number,
                     blocks=blocks,
@@ -221,7 +221,7 @@ class PaperChain:
 
     def _execute_pending(
         self,
-        state: PaperWallet,
+        wallet: PaperWallet,
         pools: dict[str, Pool],
         snapshot: Snapshot,
         *,
@@ -230,19 +230,19 @@ class PaperChain:
         """Return the wallet after the executed transactions, and those still pending. Raises
         TicksExhausted if a swap needs more ticks and `may_read_ticks` ticks may exist.
         """
-        still_pending = list(state.waiting)
+        still_pending = list(wallet.waiting)
         while (
             still_pending
-            and still_pending[0].tx.nonce == state.nonce
+            and still_pending[0].tx.nonce == wallet.nonce
             and still_pending[0].sent_block < snapshot.head.number
         ):
-            price_wei = _price_wei(still_pending[0].tx, snapshot.head)
-            if price_wei is None:
+            gas_price_wei = _gas_price_wei(still_pending[0].tx, snapshot.head)
+            if gas_price_wei is None:
                 break
-            state, pools = self._apply(
-                state, still_pending.pop(0), pools, snapshot, price_wei, may_read_ticks
+            wallet, pools = self._apply(
+                wallet, still_pending.pop(0), pools, snapshot, gas_price_wei, may_read_ticks
             )
-        return state, still_pending
+        return wallet, still_pending
 
     def _with_more_ticks(self, snapshot: Snapshot) -> Snapshot:
         """Return the snapshot with more ticks of its V3 pools."""
@@ -252,36 +252,36 @@ class PaperChain:
 
     def _apply(
         self,
-        state: PaperWallet,
+        wallet: PaperWallet,
         paper_tx: PaperTx,
         pools: dict[str, Pool],
         snapshot: Snapshot,
-        price_wei: int,
+        gas_price_wei: int,
         may_read_ticks: bool,
     ) -> tuple[PaperWallet, dict[str, Pool]]:
         """Return the wallet and the pools after a transaction, which may have reverted."""
         effects: TransactionEffects | PaperVenueEffects | None
         head, data_bytes = snapshot.head, len(paper_tx.tx.data) // 2 - 1
         try:
-            effects = self._execute(paper_tx.tx, state, pools, head)
+            effects = self._execute(paper_tx.tx, wallet, pools, head)
         except TransactionReverted as error:
             if may_read_ticks and isinstance(error, TicksExhausted):
                 raise
             effects = None
         gas_units = min(paper_tx.tx.gas, FAILED_UNITS) if effects is None else effects.gas
         native_wei = (
-            effects.native_wei if isinstance(effects, TransactionEffects) else state.native_wei
+            effects.native_wei if isinstance(effects, TransactionEffects) else wallet.native_wei
         )
-        paid_wei = gas_units * price_wei + snapshot.data_fee_wei(gas_units, data_bytes)
-        if effects is not None and (gas_units > paper_tx.tx.gas or native_wei < paid_wei):
-            effects, gas_units, native_wei = None, paper_tx.tx.gas, state.native_wei
+        gas_cost_wei = gas_units * gas_price_wei + snapshot.data_fee_wei(gas_units, data_bytes)
+        if effects is not None and (gas_units > paper_tx.tx.gas or native_wei < gas_cost_wei):
+            effects, gas_units, native_wei = None, paper_tx.tx.gas, wallet.native_wei
         receipt = Receipt(
             tx_hash=paper_tx.hash,
             status=0,
             block_number=head.number,
             block_hash=head.hash,
             gas_used=gas_units,
-            effective_gas_price_wei=price_wei,
+            effective_gas_price_wei=gas_price_wei,
             transfers=(),
             data_fee_wei=snapshot.data_fee_wei(gas_units, data_bytes),
         )
@@ -291,35 +291,35 @@ class PaperChain:
             receipt = replace(receipt, wrapped=tuple(effects.wrap_transfers))
         elif effects is not None:
             receipt = replace(receipt, fills=effects.fills, funding=effects.funding)
-        state = replace(
-            state,
-            nonce=state.nonce + 1,
+        wallet = replace(
+            wallet,
+            nonce=wallet.nonce + 1,
             native_wei=max(0, native_wei - receipt.gas_cost_wei),
-            receipts=(*state.receipts, receipt)[-MAX_RECEIPTS:],
+            receipts=(*wallet.receipts, receipt)[-MAX_RECEIPTS:],
         )
         if effects is None:
-            return state, pools
+            return wallet, pools
         spender = self._addresses.router
         if isinstance(effects, PaperVenueEffects) and self._venue is not None:
             spender = self._venue.contracts.vault
-            state, pools_after = replace(state, margin=effects.margin), pools
+            wallet, pools_after = replace(wallet, margin=effects.margin), pools
         elif isinstance(effects, TransactionEffects):
             pools_after = effects.pools
         balances = tuple(Holding(token, raw) for token, raw in sorted(effects.balances.items()))
         allowances = (
-            *(allowance for allowance in state.allowances if allowance.spender != spender),
+            *(allowance for allowance in wallet.allowances if allowance.spender != spender),
             *(Allowance(token, spender, raw) for token, raw in sorted(effects.allowances.items())),
         )
-        return replace(state, balances=balances, allowances=allowances), pools_after
+        return replace(wallet, balances=balances, allowances=allowances), pools_after
 
     def _execute(
-        self, tx: UnsignedTx, state: PaperWallet, pools: Mapping[str, Pool], head: Head
+        self, tx: UnsignedTx, wallet: PaperWallet, pools: Mapping[str, Pool], head: Head
     ) -> TransactionEffects | PaperVenueEffects:
-        balances = {balance.token: balance.raw for balance in state.balances}
+        balances = {holding.token: holding.raw for holding in wallet.balances}
         if self._venue is not None and (call := self._venue.call_of(tx)) is not None:
             snapshot = self._newest_snapshot
             account = None if snapshot is None else snapshot.layer(FuturesReading).account
-            if state.margin is None or account is None:
+            if wallet.margin is None or account is None:
                 raise TransactionReverted("the margin account is unknown")
             vault = self._venue.contracts.vault
             return self._venue.execute(
@@ -328,11 +328,11 @@ class PaperChain:
                 balances,
                 {
                     approval.token: approval.raw
-                    for approval in state.allowances
+                    for approval in wallet.allowances
                     if approval.spender == vault
                 },
-                self._venue.account(account, state.margin, head),
-                state.margin,
+                self._venue.account(account, wallet.margin, head),
+                wallet.margin,
                 head,
             )
         return router.execute(
@@ -341,14 +341,14 @@ class PaperChain:
             balances,
             {
                 allowance.token: allowance.raw
-                for allowance in state.allowances
+                for allowance in wallet.allowances
                 if allowance.spender == self._addresses.router
             },
             pools,
             head.timestamp_s,
             self._addresses,
             tx.value_wei,
-            state.native_wei,
+            wallet.native_wei,
         )
 
 
@@ -356,15 +356,15 @@ def _pools(snapshot: Snapshot) -> dict[str, Pool]:
     return {pool.address: pool for pool in snapshot.pools}
 
 
-def _price_wei(tx: UnsignedTx, head: Head) -> int | None:
+def _gas_price_wei(tx: UnsignedTx, head: Head) -> int | None:
     """Return the gas price of the transaction in a block; None if it pays too little."""
-    base_wei = head.base_fee_wei or 0
+    base_fee_wei = head.base_fee_wei or 0
     if tx.max_fee_wei is None:
-        price_wei = tx.gas_price_wei or 0
-        return price_wei if price_wei >= base_wei else None
-    if tx.max_fee_wei < base_wei:
+        gas_price_wei = tx.gas_price_wei or 0
+        return gas_price_wei if gas_price_wei >= base_fee_wei else None
+    if tx.max_fee_wei < base_fee_wei:
         return None
-    return min(tx.max_fee_wei, base_wei + (tx.max_priority_fee_wei or 0))
+    return min(tx.max_fee_wei, base_fee_wei + (tx.max_priority_fee_wei or 0))
 
 
 class PaperReader:
@@ -379,32 +379,34 @@ class PaperReader:
         """See ports.Reader. Raises Retryable while the endpoints are behind the wallet's last
         trade.
         """
-        snapshot, state = self._chain.snapshot(), self._chain.state()
-        if snapshot.head.number < state.block:
+        snapshot, wallet = self._chain.snapshot(), self._chain.wallet()
+        if snapshot.head.number < wallet.block:
             raise Retryable(
                 f"the endpoints agree on block {snapshot.head.number} only, which is behind our"
-                f" transaction in {state.block}",
+                f" transaction in {wallet.block}",
                 code=ErrorCode.LAG,
             )
-        snapshot = self._chain.margin(snapshot)
-        raw_by_token = {holding.token: holding.raw for holding in state.balances}
+        snapshot = self._chain.with_paper_margin(snapshot)
+        raw_by_token = {holding.token: holding.raw for holding in wallet.balances}
         raw_by_allowance = {
-            (allowance.token, allowance.spender): allowance.raw for allowance in state.allowances
+            (allowance.token, allowance.spender): allowance.raw for allowance in wallet.allowances
         }
         return replace(
             snapshot,
-            native_wei=state.native_wei,
-            nonce_latest=state.nonce,
-            nonce_pending=state.nonce + len(state.waiting),
+            native_wei=wallet.native_wei,
+            nonce_latest=wallet.nonce,
+            nonce_pending=wallet.nonce + len(wallet.waiting),
             holdings=tuple(
                 Holding(holding.token, raw_by_token.get(holding.token, 0))
                 for holding in snapshot.holdings
             ),
             allowances=tuple(
                 Allowance(
-                    read.token, read.spender, raw_by_allowance.get((read.token, read.spender), 0)
+                    real_allowance.token,
+                    real_allowance.spender,
+                    raw_by_allowance.get((real_allowance.token, real_allowance.spender), 0),
                 )
-                for read in snapshot.allowances
+                for real_allowance in snapshot.allowances
             ),
             positions=(),
         )
@@ -432,7 +434,7 @@ class PaperEvidence:
 
     def gather(self, step: StepInput, plan: Plan) -> Evidence:
         """See ports.EvidenceSource."""
-        real_snapshot = self._chain.real(step.snapshot.head.hash)
+        real_snapshot = self._chain.real_snapshot_at(step.snapshot.head.hash)
         snapshot = replace(step.snapshot, holdings=(), allowances=())
         if real_snapshot is not None:
             snapshot = replace(
@@ -482,7 +484,7 @@ def paper_from_value(
     of collateral in the margin account counts towards the target of its asset; if it exceeds that
     target, the wallet starts without the asset. Raises ConfigError for an asset without a price.
     """
-    portfolio, references = step.portfolio, reference_prices(step)
+    portfolio, reference = step.portfolio, reference_prices(step)
     wallet_value = value * 10**portfolio.numeraire.decimals
     collateral = collateral_token(futures_policy(step))
     if (policy := futures_policy(step)) is None or not policy.margin_in_weights:
@@ -498,15 +500,15 @@ def paper_from_value(
     scale = wallet_value / sum(target_values.values(), Fraction(0))
     raw_by_token = {}
     for asset in portfolio.assets:
-        price = references.prices.get(asset.token.address)
-        if price is None and asset.target_bps:
+        reference_price = reference.prices.get(asset.token.address)
+        if reference_price is None and asset.target_bps:
             raise ConfigError(
                 f"--value: {asset.token.label} has no reference price now",
                 "try again, or begin with --start",
             )
         raw_by_token[asset.token.address] = asset.reserve_raw
-        if price is not None:
+        if reference_price is not None:
             raw_by_token[asset.token.address] += floor_int(
-                target_values[asset.token.address] * scale / price.price
+                target_values[asset.token.address] * scale / reference_price.price
             )
     return paper_from_amounts(step.snapshot, raw_by_token, native_wei)

@@ -32,8 +32,8 @@ from agent.model import (
 from agent.paper.chain import MAX_RECEIPTS
 from agent.ports import Clock, Grant
 from agent.ports.perpetuals import PerpOrderDraft
-from agent.signing.base import FuturesRules
 from agent.signing.futures import require_signable_order
+from agent.signing.terms import FuturesRules
 from agent.store.store import PaperStore
 from agent.units import ceil_int, floor_int
 from agent.venues.hyperliquid.client import HyperliquidClient
@@ -52,16 +52,16 @@ class PaperOrderVenue:
         self,
         venue: HyperliquidPerps,
         client: HyperliquidClient,
-        book: PaperStore,
-        since_s: Callable[[], int | None],
+        store: PaperStore,
+        read_since_s: Callable[[], int | None],
     ) -> None:
-        """Set the sources: `venue` quotes and drafts, `client` reads, and `since_s` is the time
-        after which the ledger may lack funding payments (see LedgerStore.funding_since_s).
+        """Set the sources: `venue` quotes and drafts, `client` reads, and `read_since_s` is the
+        time after which the ledger may lack funding payments (see LedgerStore.funding_since_s).
         """
         self._venue = venue
         self._client = client
-        self._book = book
-        self._since_s = since_s
+        self._store = store
+        self._read_since_s = read_since_s
 
     def begin(self, snapshot: Snapshot, deposit_raw: int | None) -> PaperMargin:
         """Return the first margin account: `deposit_raw` of collateral without positions, or a copy
@@ -79,12 +79,12 @@ class PaperOrderVenue:
         return PaperMargin(
             real_account.collateral_raw,
             real_account.realised_raw,
-            _positions(real_account.positions, {}, _time_s(real_account)),
+            _paper_positions(real_account.positions, {}, _venue_time_s(real_account)),
         )
 
     def read(self, snapshot: Snapshot) -> Snapshot:
         """See PerpVenue."""
-        paper_margin = self._state().margin
+        paper_margin = self._wallet().margin
         try:
             real_account = self._client.read()
             dated_account = with_chain_times(real_account, snapshot)
@@ -108,7 +108,7 @@ class PaperOrderVenue:
 
     def outcome(self, intent: Intent) -> Receipt | None:
         """See PerpVenue. An order without a receipt was never filled: only `post` fills one."""
-        for receipt in self._state().receipts:
+        for receipt in self._wallet().receipts:
             if receipt.tx_hash == intent.tx_hash:
                 return receipt
         return Receipt(str(intent.tx_hash), 0, 0, "", 0, 0, ())
@@ -118,31 +118,33 @@ class PaperOrderVenue:
 
     def post(self, signed: SignedTx) -> str:
         """See OrderVenue. Fills the order on the book of this moment."""
-        state = self._state()
-        if state.margin is None or any(
-            earlier.tx_hash == signed.hash for earlier in state.receipts
+        wallet = self._wallet()
+        if wallet.margin is None or any(
+            earlier.tx_hash == signed.hash for earlier in wallet.receipts
         ):
             return ""
         order_wire = json.loads(signed.raw)["orders"][0]
         real_account = self._client.read()
-        paper_margin = self._with_funding(state.margin, real_account)
+        paper_margin = self._with_funding(wallet.margin, real_account)
         account = self._account(real_account, paper_margin)
-        coin = next(
+        market_name = next(
             market.market
             for market in real_account.markets
-            if self._client.asset_of(market.market) == order_wire["a"]
+            if self._client.market_number(market.market) == order_wire["a"]
         )
-        size = Fraction(order_wire["s"])
+        order_size = Fraction(order_wire["s"])
         if order_wire["r"]:
-            size_raw = account.size_raw(coin)
+            size_raw = account.size_raw(market_name)
             if size_raw and (size_raw < 0) is order_wire["b"]:
-                size = min(size, Fraction(abs(size_raw), account.market(coin).unit))
+                order_size = min(
+                    order_size, Fraction(abs(size_raw), account.market(market_name).unit)
+                )
             else:
                 return NOT_REDUCING
-        fill = self._match(account, coin, order_wire, size)
+        fill = self._match(account, market_name, order_wire, order_size)
         if fill is None:
             return UNMATCHED
-        account_after = margin.with_trade(account, coin, fill.size_raw, fill.quote_raw)
+        account_after = margin.with_trade(account, market_name, fill.size_raw, fill.quote_raw)
         account_after = replace(
             account_after, realised_raw=account_after.realised_raw - fill.fee_raw
         )
@@ -155,12 +157,16 @@ class PaperOrderVenue:
         settled_by_market = {
             position.market: position.settled_s for position in paper_margin.positions
         }
-        positions = _positions(account_after.positions, settled_by_market, _time_s(real_account))
+        positions = _paper_positions(
+            account_after.positions, settled_by_market, _venue_time_s(real_account)
+        )
         margin_after = replace(
             paper_margin, realised_raw=account_after.realised_raw, positions=positions
         )
-        self._book.save(
-            replace(state, margin=margin_after, receipts=(*state.receipts, receipt)[-MAX_RECEIPTS:])
+        self._store.save(
+            replace(
+                wallet, margin=margin_after, receipts=(*wallet.receipts, receipt)[-MAX_RECEIPTS:]
+            )
         )
         return ""
 
@@ -168,45 +174,45 @@ class PaperOrderVenue:
         """Book the funding paid until now, so that a reading has few payments to compute. Without
         an answer of the venue nothing changes.
         """
-        state = self._state()
-        if state.margin is None:
+        wallet = self._wallet()
+        if wallet.margin is None:
             return
         try:
-            paper_margin = self._with_funding(state.margin, self._client.read())
+            paper_margin = self._with_funding(wallet.margin, self._client.read())
         except TrimtabError:
             return
-        if paper_margin != state.margin:
-            self._book.save(replace(state, margin=paper_margin))
+        if paper_margin != wallet.margin:
+            self._store.save(replace(wallet, margin=paper_margin))
 
-    def _state(self) -> PaperWallet:
-        wallet = self._book.wallet()
+    def _wallet(self) -> PaperWallet:
+        wallet = self._store.wallet()
         if wallet is None:
             raise OperatorNeeded("there is no paper wallet yet", "run trimtab paper to create one")
         return wallet
 
-    def _account(self, real_account: MarginAccount, margin: PaperMargin) -> MarginAccount:
+    def _account(self, real_account: MarginAccount, paper_margin: PaperMargin) -> MarginAccount:
         """Return the paper account with the markets of the real one."""
         return replace(
             real_account,
-            collateral_raw=margin.collateral_raw,
-            realised_raw=margin.realised_raw,
+            collateral_raw=paper_margin.collateral_raw,
+            realised_raw=paper_margin.realised_raw,
             positions=tuple(
                 Position(position.market, position.size_raw, position.open_notional_raw)
-                for position in margin.positions
+                for position in paper_margin.positions
             ),
-            payments=margin.payments,
+            payments=paper_margin.payments,
             stops=(),
             resting=(),
         )
 
-    def _with_funding(self, margin: PaperMargin, real_account: MarginAccount) -> PaperMargin:
+    def _with_funding(self, paper_margin: PaperMargin, real_account: MarginAccount) -> PaperMargin:
         """Return the account after the hourly funding until the time of a reading: size times the
         close of the hour before it times the venue's rate. Raises Retryable, OperatorNeeded for a
         position in a market that the config does not have.
         """
-        until_ms = _time_s(real_account) * 1000
+        until_ms = _venue_time_s(real_account) * 1000
         new_payments, positions = list[VenuePayment](), []
-        for position in margin.positions:
+        for position in paper_margin.positions:
             market = next(
                 (
                     perp_market
@@ -225,47 +231,64 @@ class PaperOrderVenue:
             )
             for time_ms, rate in rates:
                 quoted_price = self._client.price_before(position.market, time_ms)
-                raw = ceil_int(
+                paid_raw = ceil_int(
                     position.size_raw * price_of(quoted_price, market.size_decimals) * rate
                 )
-                new_payments.append(VenuePayment(position.market, time_ms // 1000, raw))
-            last_s = max((time_ms // 1000 for time_ms, _ in rates), default=position.settled_s)
-            positions.append(replace(position, settled_s=last_s))
-        since_s = self._since_s() or 0
+                new_payments.append(VenuePayment(position.market, time_ms // 1000, paid_raw))
+            settled_s = max((time_ms // 1000 for time_ms, _ in rates), default=position.settled_s)
+            positions.append(replace(position, settled_s=settled_s))
+        since_s = self._read_since_s() or 0
         payments = [
-            *(payment for payment in margin.payments if payment.at_s > since_s),
+            *(payment for payment in paper_margin.payments if payment.at_s > since_s),
             *new_payments,
         ]
         return replace(
-            margin,
-            realised_raw=margin.realised_raw
+            paper_margin,
+            realised_raw=paper_margin.realised_raw
             - sum(venue_payment.paid_raw for venue_payment in new_payments),
             positions=tuple(positions),
-            payments=tuple(sorted(payments, key=lambda position: (position.at_s, position.market))),
+            payments=tuple(sorted(payments, key=lambda payment: (payment.at_s, payment.market))),
         )
 
     def _match(
-        self, account: MarginAccount, coin: str, wire: dict[str, object], requested_size: Fraction
+        self,
+        account: MarginAccount,
+        market_name: str,
+        order_wire: dict[str, object],
+        requested_size: Fraction,
     ) -> PerpFill | None:
         """Return the fill of a size on the book within the limit price; None if nothing fills."""
         market, limit_price, is_buy = (
-            account.market(coin),
-            Fraction(str(wire["p"])),
-            wire["b"] is True,
+            account.market(market_name),
+            Fraction(str(order_wire["p"])),
+            order_wire["b"] is True,
         )
-        unfilled_size, quote = requested_size, Fraction(0)
-        for price, size in () if market.is_paused else self._client.book(coin, asks=is_buy):
-            if unfilled_size <= 0 or (price > limit_price if is_buy else price < limit_price):
+        unfilled_size, filled_quote = requested_size, Fraction(0)
+        for level_price, level_size in (
+            () if market.is_paused else self._client.book(market_name, asks=is_buy)
+        ):
+            if unfilled_size <= 0 or (
+                level_price > limit_price if is_buy else level_price < limit_price
+            ):
                 break
-            filled_size = min(unfilled_size, size)
-            unfilled_size, quote = unfilled_size - filled_size, quote + filled_size * price
+            filled_size = min(unfilled_size, level_size)
+            unfilled_size, filled_quote = (
+                unfilled_size - filled_size,
+                filled_quote + filled_size * level_price,
+            )
         size_raw = floor_int((requested_size - unfilled_size) * market.unit)
         if not size_raw:
             return None
-        quote_raw = floor_int((-quote if is_buy else quote) * 10**QUOTE_DECIMALS)
+        quote_raw = floor_int((-filled_quote if is_buy else filled_quote) * 10**QUOTE_DECIMALS)
         fee_raw = ceil_int(Fraction(abs(quote_raw) * market.fee_ppm, margin.PPM))
         return PerpFill(
-            "", self._client.account, coin, size_raw if is_buy else -size_raw, quote_raw, fee_raw, 0
+            "",
+            self._client.account,
+            market_name,
+            size_raw if is_buy else -size_raw,
+            quote_raw,
+            fee_raw,
+            0,
         )
 
 
@@ -287,7 +310,7 @@ class PaperAgentSigner:
         return SignedTx(json.dumps(action).encode(), action["orders"][0]["c"])
 
 
-def _positions(
+def _paper_positions(
     positions: tuple[Position, ...], settled_by_market: dict[str, int], now_s: int
 ) -> tuple[PaperPosition, ...]:
     """Return paper positions. They pay funding from `settled_by_market` on, Unix seconds by market,
@@ -310,6 +333,6 @@ def _last_ms(at_s: int) -> int:
     return at_s * 1000 + 999
 
 
-def _time_s(account: MarginAccount) -> int:
+def _venue_time_s(account: MarginAccount) -> int:
     """Return the venue's time of an account as its client read it."""
     return account.markets[0].index_s

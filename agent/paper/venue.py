@@ -34,14 +34,14 @@ from agent.signing import calldata
 from agent.signing.calldata import Approve, UndecodableCalldata, selector
 from agent.signing.futures import FuturesCall, MarginTransfer, OpenPosition
 from agent.signing.futures import decode as decode_futures
-from agent.venues.perpetual_protocol import REVERTS, PerpContracts, revert_code
+from agent.venues.perpetual_protocol import REVERT_DESCRIPTIONS, PerpContracts, revert_code
 
-SWAP = selector("swap((address,address,bool,bool,bool,uint256,uint160))")
-SETTLE_FUNDING = selector("settleFunding(address,address)")
+SWAP_SELECTOR = selector("swap((address,address,bool,bool,bool,uint256,uint160))")
+SETTLE_FUNDING_SELECTOR = selector("settleFunding(address,address)")
 _SWAP_PARAMS = "(address,address,bool,bool,bool,uint256,uint160)"
-SWAP_WORDS, FUNDING_WORDS = 11, 3
+SWAP_WORD_COUNT, FUNDING_WORD_COUNT = 11, 3
 DAY_S = 86_400
-MARGIN_UNITS = 250_000
+MARGIN_GAS = 250_000
 """Gas of a margin deposit or withdrawal, measured on the embedded chain."""
 WORD_MODULUS = 2**256
 
@@ -73,21 +73,21 @@ class PaperVenue:
         self._transport = transport
 
     def account(
-        self, real_account: MarginAccount, margin: PaperMargin, head: Head
+        self, real_account: MarginAccount, paper_margin: PaperMargin, head: Head
     ) -> MarginAccount:
         """Return the paper account with the markets of the real one, at its block."""
         return replace(
             real_account,
-            collateral_raw=margin.collateral_raw,
-            realised_raw=margin.realised_raw,
+            collateral_raw=paper_margin.collateral_raw,
+            realised_raw=paper_margin.realised_raw,
             positions=tuple(
                 Position(
                     position.market,
                     position.size_raw,
                     position.open_notional_raw,
-                    _funding_raw(position, self._funding_growth_x96(position.market, head)),
+                    _pending_funding_raw(position, self._funding_growth_x96(position.market, head)),
                 )
-                for position in margin.positions
+                for position in paper_margin.positions
             ),
         )
 
@@ -137,7 +137,7 @@ class PaperVenue:
         balances: Mapping[str, int],
         allowances: Mapping[str, int],
         account: MarginAccount,
-        margin: PaperMargin,
+        paper_margin: PaperMargin,
         head: Head,
     ) -> PaperVenueEffects:
         """Return the effects at a block. Raises TransactionReverted if the contracts would
@@ -146,14 +146,14 @@ class PaperVenue:
         match call:
             case Approve(raw=raw):
                 return PaperVenueEffects(
-                    balances, {**allowances, tx.to: raw}, margin, APPROVE_UNITS
+                    balances, {**allowances, tx.to: raw}, paper_margin, APPROVE_UNITS
                 )
             case OpenPosition():
-                return self._fill(call, balances, allowances, account, margin, head)
+                return self._fill(call, balances, allowances, account, paper_margin, head)
             case MarginTransfer():
-                return self._transfer_margin(call, balances, allowances, account, margin)
-            case other:
-                raise TransactionReverted(f"{type(other).__name__} is not simulated")
+                return self._transfer_margin(call, balances, allowances, account, paper_margin)
+            case unsupported:
+                raise TransactionReverted(f"{type(unsupported).__name__} is not simulated")
 
     def _fill(
         self,
@@ -167,27 +167,27 @@ class PaperVenue:
         """Settle funding, then fill an order, as ClearingHouse.openPosition does."""
         market = account.market(call.market)
         if head.timestamp_s > call.deadline_s:
-            raise TransactionReverted(f"{REVERTS['CH_TE']} (CH_TE)")
+            raise TransactionReverted(f"{REVERT_DESCRIPTIONS['CH_TE']} (CH_TE)")
         if market.is_paused:
-            raise TransactionReverted(f"{REVERTS['CH_MNO']} (CH_MNO)")
+            raise TransactionReverted(f"{REVERT_DESCRIPTIONS['CH_MNO']} (CH_MNO)")
         quote_raw, fee_raw = self._quote(call, head)
-        total_raw = quote_raw - fee_raw
-        if call.size_raw < 0 and total_raw < call.bound_raw:
-            raise TransactionReverted(f"{REVERTS['CH_TLRS']} (CH_TLRS)")
-        if call.size_raw > 0 and -total_raw > call.bound_raw:
-            raise TransactionReverted(f"{REVERTS['CH_TMRL']} (CH_TMRL)")
-        size_raw = account.size_raw(call.market)
-        paid_raw = sum(
+        net_quote_raw = quote_raw - fee_raw
+        if call.size_raw < 0 and net_quote_raw < call.bound_raw:
+            raise TransactionReverted(f"{REVERT_DESCRIPTIONS['CH_TLRS']} (CH_TLRS)")
+        if call.size_raw > 0 and -net_quote_raw > call.bound_raw:
+            raise TransactionReverted(f"{REVERT_DESCRIPTIONS['CH_TMRL']} (CH_TMRL)")
+        position_raw = account.size_raw(call.market)
+        funding_paid_raw = sum(
             position.funding_pending_raw
             for position in account.positions
             if position.market == call.market
         )
-        account_after = margin.with_trade(account, call.market, call.size_raw, total_raw)
-        is_reduction = size_raw * call.size_raw < 0 and abs(call.size_raw) <= abs(size_raw)
+        account_after = margin.with_trade(account, call.market, call.size_raw, net_quote_raw)
+        is_reduction = position_raw * call.size_raw < 0 and abs(call.size_raw) <= abs(position_raw)
         if is_reduction and not margin.may_reduce(account_after):
-            raise TransactionReverted(f"{REVERTS['CH_NEFCM']} (CH_NEFCM)")
+            raise TransactionReverted(f"{REVERT_DESCRIPTIONS['CH_NEFCM']} (CH_NEFCM)")
         if not is_reduction and margin.free_raw(account_after) < 0:
-            raise TransactionReverted(f"{REVERTS['CH_NEFCI']} (CH_NEFCI)")
+            raise TransactionReverted(f"{REVERT_DESCRIPTIONS['CH_NEFCI']} (CH_NEFCI)")
         growth_by_market = {
             position.market: position.growth_x96 for position in paper_margin.positions
         }
@@ -200,9 +200,11 @@ class PaperVenue:
             call.size_raw,
             quote_raw,
             fee_raw,
-            account_after.realised_raw - account.realised_raw + paid_raw,
+            account_after.realised_raw - account.realised_raw + funding_paid_raw,
         )
-        funding = PerpFunding(contracts.clearing_house, contracts.trader, call.market, paid_raw)
+        funding = PerpFunding(
+            contracts.clearing_house, contracts.trader, call.market, funding_paid_raw
+        )
         positions = tuple(
             PaperPosition(
                 position.market,
@@ -218,7 +220,7 @@ class PaperVenue:
             PaperMargin(paper_margin.collateral_raw, account_after.realised_raw, positions),
             ORDER_GAS,
             fills=(fill,),
-            funding=(funding,) if paid_raw else (),
+            funding=(funding,) if funding_paid_raw else (),
         )
 
     def _transfer_margin(
@@ -241,23 +243,23 @@ class PaperVenue:
                 {**balances, call.token: balance - call.raw},
                 {**allowances, call.token: allowance - call.raw},
                 replace(paper_margin, collateral_raw=paper_margin.collateral_raw + quote_raw),
-                MARGIN_UNITS,
+                MARGIN_GAS,
                 (Transfer(call.token, self.contracts.trader, vault, call.raw),),
             )
         if margin.free_raw(account) < quote_raw:
-            raise TransactionReverted(f"{REVERTS['V_NEFC']} (V_NEFC)")
+            raise TransactionReverted(f"{REVERT_DESCRIPTIONS['V_NEFC']} (V_NEFC)")
         return PaperVenueEffects(
             {**balances, call.token: balance + call.raw},
             allowances,
             replace(paper_margin, collateral_raw=paper_margin.collateral_raw - quote_raw),
-            MARGIN_UNITS,
+            MARGIN_GAS,
             (Transfer(call.token, vault, self.contracts.trader, call.raw),),
         )
 
     def _quote(self, call: OpenPosition, head: Head) -> tuple[int, int]:
         """Return the signed quote without the fee, and the fee, of a fill at a block."""
         is_sale = call.size_raw < 0
-        fields = (
+        parameters = (
             self.contracts.trader,
             call.market,
             is_sale,
@@ -266,7 +268,9 @@ class PaperVenue:
             abs(call.size_raw),
             0,
         )
-        words = self._call_exchange(SWAP + abi_encode([_SWAP_PARAMS], [fields]), SWAP_WORDS, head)
+        words = self._call_exchange(
+            SWAP_SELECTOR + abi_encode([_SWAP_PARAMS], [parameters]), SWAP_WORD_COUNT, head
+        )
         size_raw, quote_raw, fee_raw = _signed(words[2]), _signed(words[3]), words[4]
         if size_raw != call.size_raw:
             raise TransactionReverted(f"the market fills {size_raw} of {call.size_raw} base units")
@@ -274,10 +278,12 @@ class PaperVenue:
 
     def _funding_growth_x96(self, market: str, head: Head) -> int:
         """Return the market's funding growth at a block (Funding.Growth.twPremiumX96)."""
-        data = SETTLE_FUNDING + abi_encode(["address", "address"], [self.contracts.trader, market])
-        return _signed(self._call_exchange(data, FUNDING_WORDS, head)[1])
+        data = SETTLE_FUNDING_SELECTOR + abi_encode(
+            ["address", "address"], [self.contracts.trader, market]
+        )
+        return _signed(self._call_exchange(data, FUNDING_WORD_COUNT, head)[1])
 
-    def _call_exchange(self, data: bytes, count: int, head: Head) -> tuple[int, ...]:
+    def _call_exchange(self, data: bytes, word_count: int, head: Head) -> tuple[int, ...]:
         """Call the exchange as the clearing house and return the words of the answer. Raises
         TransactionReverted with the revert reason.
         """
@@ -290,14 +296,14 @@ class PaperVenue:
             answer = self._transport.call("eth_call", [call, hex(head.number)])
         except CallFailed as error:
             code = revert_code(error.fault.data, error.fault.message)
-            if code not in REVERTS:
+            if code not in REVERT_DESCRIPTIONS:
                 raise
-            raise TransactionReverted(f"{REVERTS[code]} ({code})") from None
-        answer_bytes = parse_bytes(answer, "answer of the exchange", 32 * count)
-        return tuple(abi_decode(["uint256"] * count, answer_bytes))
+            raise TransactionReverted(f"{REVERT_DESCRIPTIONS[code]} ({code})") from None
+        answer_bytes = parse_bytes(answer, "answer of the exchange", 32 * word_count)
+        return tuple(abi_decode(["uint256"] * word_count, answer_bytes))
 
 
-def _funding_raw(position: PaperPosition, growth_x96: int) -> int:
+def _pending_funding_raw(position: PaperPosition, growth_x96: int) -> int:
     """Return the pending funding of a position
     (Funding.calcPendingFundingPaymentWithLiquidityCoefficient, with PerpMath.mulDiv).
     """

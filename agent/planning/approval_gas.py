@@ -55,8 +55,8 @@ def approval_gas_units(step: StepInput, plan: Plan) -> int:
     for action in plan.actions:
         spender = step.execution.position_contract(action.venue)
         approvals += approval_count(action.spends_raw, _allowances(step.snapshot, spender))
-    for deposit in layers.DEPOSITS:
-        token, raw, spender = deposit(step, plan)
+    for deposit_of in layers.DEPOSITS:
+        token, raw, spender = deposit_of(step, plan)
         if spender or raw:
             approvals += approval_count({token: raw}, _allowances(step.snapshot, spender))
     return APPROVAL_GAS * approvals
@@ -91,19 +91,19 @@ def worst_gas_wei(step: StepInput, plan: Plan) -> int:
 
 
 ACTION_BYTES = 1_024
-"""Most calldata of a liquidity action or a futures order."""
+"""Largest calldata of a liquidity action or a futures order."""
 
 
 def plan_sizes(step: StepInput, plan: Plan) -> tuple[int, ...]:
-    """Return the most calldata of each transaction of the plan, missing approvals included."""
+    """Return the largest calldata of each transaction of the plan, missing approvals included."""
     sizes = [legs_bytes(plan.legs)] if plan.legs else []
-    actions = len(plan.actions) + sum(count(plan) for count in layers.ACTION_COUNTS)
+    action_count = len(plan.actions) + sum(count(plan) for count in layers.ACTION_COUNTS)
     approvals = approval_gas_units(step, plan) // APPROVAL_GAS
-    return (*sizes, *[ACTION_BYTES] * actions, *[APPROVAL_BYTES] * approvals)
+    return (*sizes, *[ACTION_BYTES] * action_count, *[APPROVAL_BYTES] * approvals)
 
 
 def legs_bytes(legs: Sequence[Leg]) -> int:
-    """Return the most calldata of a transaction of these legs."""
+    """Return the largest calldata of a transaction of these legs."""
     return LEG_BYTES * (len(legs) + 1)
 
 

@@ -51,10 +51,10 @@ class WrappedNative:
             if self.approved_raw is None:
                 return None
             return max(0, self.approved_raw - self.refill_raw)
-        most_raw = self.wrapped_raw - self.refill_raw + self.free_wei
+        max_raw = self.wrapped_raw - self.refill_raw + self.free_wei
         if self.approved_raw is None:
-            return max(0, most_raw)
-        return max(0, min(most_raw, max(self.approved_raw - self.refill_raw, self.free_wei)))
+            return max(0, max_raw)
+        return max(0, min(max_raw, max(self.approved_raw - self.refill_raw, self.free_wei)))
 
 
 def wrapped_native_of(step: StepInput) -> WrappedNative | None:
@@ -93,9 +93,9 @@ def with_payment_legs(coin: WrappedNative | None, legs: Sequence[Leg]) -> tuple[
         if leg.token_in == coin.token and leg.source is LegFunding.WALLET
     )
     if coin.approved_raw is None:
-        most_raw = coin.wrapped_raw
+        max_raw = coin.wrapped_raw
     else:
-        most_raw = min(coin.wrapped_raw, coin.approved_raw)
+        max_raw = min(coin.wrapped_raw, coin.approved_raw)
     if (
         coin.refill_raw
         and coin.native_counts
@@ -103,7 +103,7 @@ def with_payment_legs(coin: WrappedNative | None, legs: Sequence[Leg]) -> tuple[
     ):
         return _refilled_from(legs, leg_index)
     refill = (unwrap(coin.token, coin.refill_raw),) if coin.refill_raw else ()
-    if sold_raw + coin.refill_raw <= most_raw:
+    if sold_raw + coin.refill_raw <= max_raw:
         return (*legs, *refill)
     if sold_raw <= coin.free_wei and not refill:
         return tuple(payment_leg for leg in legs for payment_leg in _wrap_for_leg(coin, leg))
@@ -157,12 +157,14 @@ def sweeps(legs: Sequence[Leg]) -> list[tuple[int, str, int]]:
     """
     sweeps_due: list[tuple[int, str, int]] = []
     waiting_raw: dict[str, int] = {}
-    for number, leg in enumerate(legs):
+    for leg_index, leg in enumerate(legs):
         touched = {leg.token_in} if leg.source is LegFunding.ROUTER else set[str]()
         touched |= {leg.token_out} if leg.sink is LegFunding.ROUTER else set()
         touched |= {leg.token_in, leg.token_out} if leg.venue == NATIVE_VENUE else set()
         sweeps_due += [
-            (number, token, waiting_raw.pop(token)) for token in [*waiting_raw] if token in touched
+            (leg_index, token, waiting_raw.pop(token))
+            for token in [*waiting_raw]
+            if token in touched
         ]
         if leg.venue == V3_VENUE and leg.sink is LegFunding.WALLET:
             waiting_raw[leg.token_out] = waiting_raw.get(leg.token_out, 0) + leg.min_out_raw
@@ -183,14 +185,14 @@ def _refill_leg(coin: WrappedNative, legs: Sequence[Leg]) -> int | None:
     """
     if any(leg.token_in == coin.token and leg.source is LegFunding.WALLET for leg in legs):
         return None
-    covering = [
-        (leg.amount_out_raw, number)
-        for number, leg in enumerate(legs)
+    covering_legs = [
+        (leg.amount_out_raw, index)
+        for index, leg in enumerate(legs)
         if leg.token_out == coin.token
         and leg.sink is LegFunding.WALLET
         and leg.min_out_raw >= coin.refill_raw
     ]
-    return min(covering)[1] if covering else None
+    return min(covering_legs)[1] if covering_legs else None
 
 
 def _refilled_from(legs: Sequence[Leg], leg_index: int) -> tuple[Leg, ...]:
@@ -224,33 +226,33 @@ REFUND_DIVISOR = 5
 
 @dataclass(frozen=True, slots=True)
 class RouterGas:
-    """Gas of one router: the base transaction, and each wallet balance that it checks. Swap gas
-    comes from the pools.
+    """Gas of one router: the base transaction, and each wallet balance that it checks. The gas of
+    swaps comes from the pools.
 
-    `sweep` is the gas of a sweep to the wallet besides the router's balance; None if outputs are
-    paid to the wallet directly.
+    `sweep_units` is the gas of a sweep to the wallet besides the router's balance; None if outputs
+    are paid to the wallet directly.
 
-    `direct` is true if a leg may pay the next pool directly, and `direct_saving` is the gas that
-    this saves. `by_value` is the gas of a swap paid with the value sent, `wraps` of wrapping to the
-    wallet, `unwraps` and `unwraps_bought` of unwrapping from wallet and router, each less the
-    refund for the router's balance.
+    `can_pay_pools` is true if a leg may pay the next pool directly, and `direct_saving_units` is
+    the gas that this saves. `value_swap_units` is the gas of a swap paid with the value sent,
+    `wrap_units` of wrapping to the wallet, `unwrap_units` and `bought_unwrap_units` of unwrapping
+    from wallet and router, each less the refund for the router's balance.
     """
 
     name: str
-    base: int
+    base_units: int
     units_per_checked_balance: int
-    direct: bool
-    direct_saving: int
-    by_value: int
-    wraps: int
-    unwraps: int
-    unwraps_bought: int
-    sweep: int | None = None
+    can_pay_pools: bool
+    direct_saving_units: int
+    value_swap_units: int
+    wrap_units: int
+    unwrap_units: int
+    bought_unwrap_units: int
+    sweep_units: int | None = None
 
 
 ROUTER_GAS = {
     "swap_router_02": RouterGas(
-        "swap_router_02", 24_000, 0, False, 0, 7_700, 18_300, 27_200, 18_300, sweep=9_000
+        "swap_router_02", 24_000, 0, False, 0, 7_700, 18_300, 27_200, 18_300, sweep_units=9_000
     ),
     "rebalancer": RouterGas(
         "rebalancer", 27_000, 2_500, True, 4_000, 11_500, 12_900, 21_200, 18_300
@@ -299,13 +301,15 @@ def repeat_leg_gas_units(pool: Pool, router: RouterGas) -> int:
 
 def least_leg_gas_units(pool: Pool, router: RouterGas) -> int:
     """Return the least gas units that the first swap through a pool adds to a plan."""
-    return leg_gas_units(pool, 0, router=router, writes_observation=False) - router.direct_saving
+    return (
+        leg_gas_units(pool, 0, router=router, writes_observation=False) - router.direct_saving_units
+    )
 
 
 def least_base_gas_units(router: RouterGas) -> int:
     """Return the least gas units of a plan beside its swaps: it sells a token and buys another."""
     token_units = 2 * (TOKEN_UNITS + router.units_per_checked_balance) + 3 * SLOT_UNITS
-    return router.base + token_units - 2 * CLEARED_UNITS
+    return router.base_units + token_units - 2 * CLEARED_UNITS
 
 
 def plan_gas_units(inputs: GasInputs, legs: Sequence[Leg], swap_units: int) -> int:
@@ -319,7 +323,7 @@ def plan_gas_units(inputs: GasInputs, legs: Sequence[Leg], swap_units: int) -> i
     bought_tokens = {leg.token_out for leg in legs if leg.sink is LegFunding.WALLET} - {NATIVE}
     tokens = {token for leg in legs for token in (leg.token_in, leg.token_out)} - {NATIVE}
     deltas = balance_deltas(legs)
-    units = router.base + swap_units + TOKEN_UNITS * len(tokens)
+    units = router.base_units + swap_units + TOKEN_UNITS * len(tokens)
     units += (
         2 * SLOT_UNITS * len(sold_tokens)
         + SLOT_UNITS * len(bought_tokens - sold_tokens)
@@ -335,27 +339,31 @@ def plan_gas_units(inputs: GasInputs, legs: Sequence[Leg], swap_units: int) -> i
     refund += CLEARED_UNITS * sum(
         inputs.balances.get(token, 0) == -deltas[token] for token in sold_tokens
     )
-    for number, leg in enumerate(legs):
+    for leg_index, leg in enumerate(legs):
         if leg.venue == NATIVE_VENUE:
             units += _native_units(router, leg)
             if leg.source is LegFunding.WALLET:
                 units, refund = units + TRANSIENT_BALANCE_REFUND, refund + TRANSIENT_BALANCE_REFUND
         if leg.sink is LegFunding.WALLET or (leg.venue == NATIVE_VENUE and leg.token_in == NATIVE):
             continue
-        spender = next(
-            later
-            for later in legs[number + 1 :]
-            if later.source is LegFunding.ROUTER and later.token_in == leg.token_out
+        spending_leg = next(
+            later_leg
+            for later_leg in legs[leg_index + 1 :]
+            if later_leg.source is LegFunding.ROUTER and later_leg.token_in == leg.token_out
         )
-        if router.direct and spender.pool in inputs.pools and inputs.pools[spender.pool].paid_first:
-            units -= router.direct_saving
+        if (
+            router.can_pay_pools
+            and spending_leg.pool in inputs.pools
+            and inputs.pools[spending_leg.pool].paid_first
+        ):
+            units -= router.direct_saving_units
         else:
             units, refund = units + TRANSIENT_BALANCE_UNITS, refund + TRANSIENT_BALANCE_REFUND
-    if router.sweep is not None:
-        count = len(sweeps(legs))
+    if router.sweep_units is not None:
+        sweep_count = len(sweeps(legs))
         units, refund = (
-            units + (TRANSIENT_BALANCE_UNITS + router.sweep) * count,
-            refund + TRANSIENT_BALANCE_REFUND * count,
+            units + (TRANSIENT_BALANCE_UNITS + router.sweep_units) * sweep_count,
+            refund + TRANSIENT_BALANCE_REFUND * sweep_count,
         )
     return units - min(refund, units // REFUND_DIVISOR)
 
@@ -364,10 +372,10 @@ def gas_price_wei(snapshot: Snapshot) -> int:
     """Return wei per unit of gas now: base fee and priority fee, or the node's gas price on chains
     without EIP-1559.
     """
-    base = snapshot.head.base_fee_wei
-    if base is None:
+    base_fee_wei = snapshot.head.base_fee_wei
+    if base_fee_wei is None:
         return snapshot.gas_price_wei
-    return base + snapshot.priority_fee_wei
+    return base_fee_wei + snapshot.priority_fee_wei
 
 
 def gas_value(units: int, wei_per_unit: int, native_price: Fraction) -> Value:
@@ -388,13 +396,13 @@ def _pool_writes(inputs: GasInputs, legs: Sequence[Leg]) -> int:
 
 
 def _warm_savings(inputs: GasInputs, legs: Sequence[Leg]) -> int:
-    used: set[str] = set()
-    saved = 0
+    used_pools: set[str] = set()
+    saved_units = 0
     for leg in legs:
-        if leg.pool in used and leg.pool in inputs.pools:
-            saved += inputs.pools[leg.pool].gas.again
-        used.add(leg.pool)
-    return saved
+        if leg.pool in used_pools and leg.pool in inputs.pools:
+            saved_units += inputs.pools[leg.pool].gas.again
+        used_pools.add(leg.pool)
+    return saved_units
 
 
 def _spent_raw(legs: Sequence[Leg], token: str) -> int:
@@ -408,8 +416,8 @@ def _spent_raw(legs: Sequence[Leg], token: str) -> int:
 def _native_units(router: RouterGas, leg: Leg) -> int:
     if leg.token_in == NATIVE:
         if leg.sink is LegFunding.WALLET:
-            return router.wraps
-        return router.by_value
+            return router.wrap_units
+        return router.value_swap_units
     if leg.source is LegFunding.WALLET:
-        return router.unwraps
-    return router.unwraps_bought
+        return router.unwrap_units
+    return router.bought_unwrap_units

@@ -47,9 +47,7 @@ def plan_top_up(step: StepInput, decision: TopUp) -> Plan:
         decision=decision,
         legs=legs,
         holdings_after=tuple((drift.token, raw_after[drift.token]) for drift in drifts),
-        weights_after_bps=tuple(
-            (asset_drift.token, asset_drift.weight_bps) for asset_drift in drifts
-        ),
+        weights_after_bps=tuple((drift.token, drift.weight_bps) for drift in drifts),
         cost=PlanCost(
             zero,
             zero,

@@ -22,7 +22,7 @@ MAX_PLANS = 8
 """Maximum number of plans tried."""
 REQUEST_MARGIN = Fraction(99, 100)
 """Fraction of the estimate to request, because unit costs of a smaller plan differ slightly."""
-SHOWN_BPS = 10
+SUGGESTION_STEP_BPS = 10
 """Step to which suggested settings are rounded up: a tenth of a percent."""
 
 
@@ -74,9 +74,9 @@ def _with_part_in_reason(
     whole_plan = plan_before_approvals(step, decision, whole_plan)
     if fits_daily_loss(step, whole_plan) or not plan.turnover:
         return plan
-    parts = max(2, ceil_int(whole_plan.turnover / plan.turnover))
+    part_count = max(2, ceil_int(whole_plan.turnover / plan.turnover))
     message = (
-        f"{decision.reason}; part 1 of about {parts}:"
+        f"{decision.reason}; part 1 of about {part_count}:"
         f" {partial_plan_reason(step, worst_case_loss(step, whole_plan))}"
     )
     return replace(plan, decision=replace(decision, reason=message))
@@ -130,13 +130,13 @@ def worst_case_loss(
         prices = reference_prices(step).by_token
         disagreement_value = disagreement_loss(step, balance_deltas(plan.legs))
     all_prices = with_native(step.portfolio, prices)
-    received = (
+    received_values = (
         leg.min_out_raw * all_prices.get(leg.token_out, Fraction(0))
         for leg in swap_legs(plan)
         if leg.sink is LegFunding.WALLET
     )
-    sold, gas = value_sold(plan, all_prices), worst_case_gas(step, plan, all_prices)
-    return sold - sum(received, Fraction(0)) + gas + disagreement_value
+    sold_value, gas = value_sold(plan, all_prices), worst_case_gas(step, plan, all_prices)
+    return sold_value - sum(received_values, Fraction(0)) + gas + disagreement_value
 
 
 def worst_case_gas(step: StepInput, plan: Plan, prices: Mapping[str, Price] | None = None) -> Value:
@@ -154,7 +154,7 @@ def partial_plan_reason(step: StepInput, worst_case: Value) -> str:
     needed_bps = 0
     if total:
         loss = max(step.history.budgets.loss_24h, Fraction(0)) + worst_case
-        needed_bps = ceil_int(loss * BPS / total / SHOWN_BPS) * SHOWN_BPS
+        needed_bps = ceil_int(loss * BPS / total / SUGGESTION_STEP_BPS) * SUGGESTION_STEP_BPS
     return (
         f"the worst case of the whole trade exceeds the remainder of {DAILY_LOSS} "
         f"({limit_bps / 100:g}%); the rest follows as the day's losses "
@@ -164,10 +164,10 @@ def partial_plan_reason(step: StepInput, worst_case: Value) -> str:
 
 def daily_loss_wait_reason(step: StepInput) -> str:
     """Return why no part is traded now."""
-    numeraire, lost = step.portfolio.numeraire, step.history.budgets.loss_24h
+    numeraire, loss_24h_value = step.portfolio.numeraire, step.history.budgets.loss_24h
     amounts = (
         value_text(value, numeraire.decimals, 2)
-        for value in (lost, (daily_loss_left(step) or Fraction(0)) + lost)
+        for value in (loss_24h_value, (daily_loss_left(step) or Fraction(0)) + loss_24h_value)
     )
     return (
         f"waiting for {DAILY_LOSS}: {' of '.join(amounts)} {numeraire.label} were lost in 24 h; the"
@@ -177,12 +177,12 @@ def daily_loss_wait_reason(step: StepInput) -> str:
 
 def value_sold(plan: Plan, prices: Mapping[str, Price]) -> Value:
     """Return the value that a plan takes from the wallet, at these prices."""
-    sold = (
+    sold_value = (
         leg.amount_in_raw * prices.get(leg.token_in, Fraction(0))
         for leg in swap_legs(plan)
         if leg.source is LegFunding.WALLET
     )
-    return sum(sold, Fraction(0))
+    return sum(sold_value, Fraction(0))
 
 
 def swap_legs(plan: Plan) -> list[Leg]:

@@ -12,7 +12,7 @@ from fractions import Fraction
 import numpy as np
 
 from agent.floats import FloatArray
-from agent.layers.questions import PLACES
+from agent.layers.questions import PLACE_NAMES
 from agent.model import Limits, Plan, Portfolio, Rebalance, SkippedItem, StepInput
 from agent.planning.gas import balance_deltas, with_payment_legs
 from agent.planning.problem import MAX_RATE, UNBOUNDED_BPS, PoolEdge, PoolGraph, Problem
@@ -34,6 +34,7 @@ equal.
 """
 UNUSED, TOO_COSTLY = "no pool of it is used", "trading it would cost more than"
 UnlimitedResult = tuple[PoolGraph, FixedPoint]
+"""Result of the iteration without the turnover limit."""
 MIN_REPORTED = 1e-5
 """Fraction of the total (a tenth of a basis point) below which a remainder is rounding error."""
 
@@ -54,7 +55,9 @@ def assemble_plan(
         (node.address, balances[node.address] + deltas.get(node.address, 0))
         for node in problem.assets
     )
-    values = [node.value + draft.delta.get(node.address, 0) * node.price for node in problem.assets]
+    values = [
+        node.value + draft.delta_raw.get(node.address, 0) * node.price for node in problem.assets
+    ]
     return Plan(
         block=step.snapshot.head.number,
         decision=decision,
@@ -65,7 +68,7 @@ def assemble_plan(
         ),
         cost=draft.cost(problem),
         turnover=draft.turnover(problem),
-        gross_volume=draft.gross,
+        gross_volume=draft.gross_volume,
         gas_units=draft.gas_units(problem),
         gap_bps=gap_bps,
         verdicts=(),
@@ -84,22 +87,22 @@ class _Remainder:
 
     token: int
     value: float
-    sells: bool
+    is_excess: bool
     others: tuple[int, ...]
     turnover_binds: bool
     turnover_limit: str
-    market: PoolGraph
+    graph: PoolGraph
     fixed_point: FixedPoint
 
     def moves_as_needed(self, source: int, target: int) -> bool:
         """True if an exchange moves the token in the missing direction."""
-        end = source if self.sells else target
+        end = source if self.is_excess else target
         return end == self.token
 
 
 def skipped_items(
     step: StepInput,
-    market: PoolGraph,
+    graph: PoolGraph,
     objective: PlanObjective,
     fixed_point: FixedPoint,
     turnover_limit: str,
@@ -109,7 +112,7 @@ def skipped_items(
     without the turnover limit, if that limit may bind: a token that is as far off target without
     the limit is not kept there by the limit, so its reason is taken from that result.
     """
-    problem, draft = market.problem, fixed_point.draft
+    problem, draft = graph.problem, fixed_point.draft
     skipped = list(problem.notes)
     skipped += [SkippedItem(f"pool {pool}", why) for pool, why in fixed_point.dropped.items()]
     skipped += [
@@ -117,7 +120,7 @@ def skipped_items(
             f"pool {pool}",
             f"pays over {MAX_RATE:g} times the reference price: one of the two is wrong",
         )
-        for pool in market.overpaying_pools
+        for pool in graph.overpaying_pools
     ]
     if fixed_point.turnover_binds and (
         unlimited is None or unlimited[1].draft.turnover(problem) > draft.turnover(problem)
@@ -134,35 +137,37 @@ def skipped_items(
         value = max(float(below[token]), float(above[token]), 0.0)
         if value <= MIN_REPORTED * total or not node.is_asset:
             continue
-        sells = bool(above[token] > 0)
-        if sells and objective.locked[token] > objective.high[token] * total:
-            places = " or ".join(name for place in PLACES if (name := place(step)))
-            why = f"{_money(step.portfolio, value)} above its target are in {places}, which swaps cannot spend"
+        is_excess = bool(above[token] > 0)
+        if is_excess and objective.locked[token] > objective.high[token] * total:
+            places = " or ".join(name for place in PLACE_NAMES if (name := place(step)))
+            why = f"{_money_text(step.portfolio, value)} above its target are in {places}, which swaps cannot spend"
             skipped.append(SkippedItem(node.label, why, LOCKED))
             continue
-        opposite = below if sells else above
+        opposite = below if is_excess else above
         others = tuple(int(i) for i in np.flatnonzero(opposite > MIN_REPORTED * total))
-        turnover_binds, explained_by = fixed_point.turnover_binds, (market, fixed_point)
+        turnover_binds, explained_by = fixed_point.turnover_binds, (graph, fixed_point)
         if unlimited is not None and unlimited_deviation is not None:
             turnover_binds = bool(unlimited_deviation[token] < value * SAME_DEVIATION)
             if not turnover_binds:
                 explained_by = unlimited
         limit = turnover_limit if turnover_binds else ""
-        remainder = _Remainder(token, value, sells, others, turnover_binds, limit, *explained_by)
+        remainder = _Remainder(
+            token, value, is_excess, others, turnover_binds, limit, *explained_by
+        )
         why, kept_by = _reason(step.limits, objective, total, remainder)
-        costly = kept_by == PLAN_COST or (not limit and why.startswith((UNUSED, TOO_COSTLY)))
-        if costly and node.address != step.portfolio.numeraire.address:
+        is_costly = kept_by == PLAN_COST or (not limit and why.startswith((UNUSED, TOO_COSTLY)))
+        if is_costly and node.address != step.portfolio.numeraire.address:
             opposite_tokens = [problem.nodes[i].address for i in others]
             cost_text = cost_reason(
                 step.portfolio,
                 problem,
                 node.address,
                 Fraction(round(value)),
-                sells,
+                is_excess,
                 opposite_tokens,
             )
             why = cost_text or why
-        message = f"{_money(step.portfolio, value)} off target: {why}"
+        message = f"{_money_text(step.portfolio, value)} off target: {why}"
         skipped.append(SkippedItem(node.label, message, kept_by))
     return skipped
 
@@ -173,7 +178,7 @@ def _reason(
     """Return why a token stays off target, and the limit of cost or size, or LOCKED, if that alone
     keeps it there.
     """
-    unmoved, nodes = remainder.fixed_point.unmoved, remainder.market.problem.nodes
+    unmoved, nodes = remainder.fixed_point.unmoved, remainder.graph.problem.nodes
     if remainder.value < nodes[remainder.token].price:
         label = nodes[remainder.token].label
         return f"{COARSE_UNIT} {label} is worth more than the drift", MIN_TRADE
@@ -186,7 +191,7 @@ def _reason(
         why = (
             f"{' and '.join(nodes[i].label for i in remainder.others)} cannot be traded against it"
         )
-        if not remainder.sells and locked_tokens.issuperset(remainder.others):
+        if not remainder.is_excess and locked_tokens.issuperset(remainder.others):
             return why, LOCKED
         are_dust = all(unmoved.get(i) == BELOW_MIN_TRADE for i in remainder.others)
         return why, MIN_TRADE if are_dust and not remainder.turnover_binds else ""
@@ -213,27 +218,27 @@ def _market_reason(remainder: _Remainder, in_zone: bool) -> tuple[str, str]:
     """Return why the market does not bring a token to its goal (no route, impact bound, turnover
     limit, cost), and the limit that alone keeps it off.
     """
-    market, fixed_point = remainder.market, remainder.fixed_point
+    graph, fixed_point = remainder.graph, remainder.fixed_point
     edges = [
-        edge for edge in market.pool_edges if remainder.moves_as_needed(edge.source, edge.target)
+        edge for edge in graph.pool_edges if remainder.moves_as_needed(edge.source, edge.target)
     ]
     if not edges:
         pools_below_floor = [
-            pool for pool, *ends in market.below_floor if remainder.moves_as_needed(*ends)
+            pool for pool, *ends in graph.below_floor if remainder.moves_as_needed(*ends)
         ]
         if pools_below_floor:
             pools = ", ".join(pools_below_floor)
             return f"{pools} pays less than the floor set by the reference price", ""
         return "no usable pool trades it", ""
-    if not _connected(market, remainder.token, remainder.sells, frozenset(remainder.others)):
+    if not _is_connected(graph, remainder.token, remainder.is_excess, frozenset(remainder.others)):
         return "no route of usable pools connects it to a token off target on the other side", ""
-    dropped = {fixed_point.dropped.get(edge.pool, "") for edge in edges}
+    dropped = {fixed_point.dropped.get(edge.pool_address, "") for edge in edges}
     if "" not in dropped:
         return _dropped_reason(remainder, dropped)
     if remainder.turnover_limit:
         return f"{remainder.turnover_limit} allows no more; the cheapest trades go first", ""
     if fixed_point.approval_binds:
-        coin = market.problem.coin
+        coin = graph.problem.coin
         if coin is not None and coin.native_counts and coin.approved_raw is None:
             return "the rest of the native coin is kept for gas", ""
         return "this step has not approved more", ""
@@ -242,18 +247,18 @@ def _market_reason(remainder: _Remainder, in_zone: bool) -> tuple[str, str]:
 
 def _dropped_reason(remainder: _Remainder, dropped: set[str]) -> tuple[str, str]:
     """Return why every pool of a token was dropped."""
-    plan_cost_bps = remainder.market.problem.plan_cost_bps
-    costly = all(reason.startswith(COSTLY_REASONS) for reason in dropped)
+    plan_cost_bps = remainder.graph.problem.plan_cost_bps
+    is_costly = all(reason.startswith(COSTLY_REASONS) for reason in dropped)
     over_cost = any(reason.startswith(OVER_COST) for reason in dropped)
     dear_text = GAS_EXCEEDS_SAVING
-    if costly and remainder.turnover_limit:  # the limit determines how much gas is worth paying
+    if is_costly and remainder.turnover_limit:  # the limit determines how much gas is worth paying
         dear_text += f" within {remainder.turnover_limit}"
-    elif costly and plan_cost_bps is not None and not over_cost:
+    elif is_costly and plan_cost_bps is not None and not over_cost:
         dear_text += f" within limits.plan_cost of {plan_cost_bps} bps"
     reasons = "; ".join(
         dear_text if reason == GAS_EXCEEDS_SAVING else reason for reason in sorted(dropped)
     )
-    limit = PLAN_COST if costly and not remainder.turnover_limit else ""
+    limit = PLAN_COST if is_costly and not remainder.turnover_limit else ""
     return f"{UNUSED}: {reasons}", limit
 
 
@@ -263,8 +268,8 @@ def _bounds_reason(
     """Return why the used pools accept no more of a token: their bounds, their ticks, or
     the cost.
     """
-    problem, draft = remainder.market.problem, remainder.fixed_point.draft
-    full_pools = sorted({edge.pool for edge in edges} & draft.full_pools) or sorted(
+    problem, draft = remainder.graph.problem, remainder.fixed_point.draft
+    full_pools = sorted({edge.pool_address for edge in edges} & draft.full_pools) or sorted(
         draft.full_pools
     )
     elsewhere = "elsewhere " if full_pools else ""
@@ -289,7 +294,7 @@ def _bounds_reason(
     why = "; ".join(parts) or "the usable pools accept no more"
     if problem.plan_cost_bps is None or full_pools or in_zone:
         return why, ""
-    fees_pips = [problem.pools[edge.pool].fee_pips for edge in edges]
+    fees_pips = [problem.pools[edge.pool_address].fee_pips for edge in edges]
     # If the fee is lower, the cost comes from pools off the reference.
     if all(pips * BPS >= problem.plan_cost_bps * PIPS for pips in fees_pips):
         return why, PLAN_COST
@@ -301,17 +306,17 @@ def _deviations(
 ) -> tuple[float, FloatArray, FloatArray]:
     """Return the total after a draft, and each token's shortfall and excess against its goal."""
     values_after = [
-        value_before + float(draft.delta.get(node.address, 0) * node.price)
+        value_before + float(draft.delta_raw.get(node.address, 0) * node.price)
         for value_before, node in zip(objective.held, problem.nodes, strict=True)
     ]
     total = math.fsum(values_after)
     return total, objective.low * total - values_after, values_after - objective.high * total
 
 
-def _connected(market: PoolGraph, token: int, sells: bool, others: frozenset[int]) -> bool:
+def _is_connected(graph: PoolGraph, token: int, is_excess: bool, others: frozenset[int]) -> bool:
     """True if a chain of pools joins the token with one that moves the other way."""
-    edges = [(edge.source, edge.target) for edge in market.pool_edges]
-    if not sells:
+    edges = [(edge.source, edge.target) for edge in graph.pool_edges]
+    if not is_excess:
         edges = [(target, source) for source, target in edges]
     reached = {token}
     for _ in range(MAX_LEGS):
@@ -319,7 +324,7 @@ def _connected(market: PoolGraph, token: int, sells: bool, others: frozenset[int
     return bool(reached & others)
 
 
-def _money(portfolio: Portfolio, value: float) -> str:
+def _money_text(portfolio: Portfolio, value: float) -> str:
     numeraire = portfolio.numeraire
     return f"{value_text(Fraction(round(value)), numeraire.decimals, 2)} {numeraire.label}"
 
@@ -353,21 +358,21 @@ CLOSE_GAP = Fraction(1, 10 * BPS)
 CLOSE_GAP_FOR_FEW, FEW_DIRECTIONS = CLOSE_GAP / 100, 40
 """The same for at most FEW_DIRECTIONS directions of pools."""
 MAX_BRANCHES = 12
-"""Subproblems of the bound, each of which decides one pool."""
+"""Maximum number of subproblems of the bound, each of which decides one pool."""
 STEPS_PER_BPS = 10**6
 """Steps per basis point to which a gap is rounded up."""
 
 
 def gap_bps(
-    market: PoolGraph, objective: PlanObjective, fixed_point: FixedPoint, budget: Value | None
+    graph: PoolGraph, objective: PlanObjective, fixed_point: FixedPoint, budget: Value | None
 ) -> Fraction:
     """Return (bound − achieved) / max(turnover, 1 bp of the total), in bps, rounded up; the larger
     of both gaps, at least zero.
     """
-    problem, draft, scale = market.problem, fixed_point.draft, Fraction(market.scale)
+    problem, draft, scale = graph.problem, fixed_point.draft, Fraction(graph.scale)
     values_before = [node.value / scale for node in problem.nodes]
     value_changes = [
-        draft.delta.get(node.address, 0) * node.price / scale for node in problem.nodes
+        draft.delta_raw.get(node.address, 0) * node.price / scale for node in problem.nodes
     ]
     values_after = [
         value_before + (change if node.is_asset else min(change, Fraction(0)))
@@ -376,21 +381,21 @@ def gap_bps(
         )
     ]
     optimizer = objective.optimizer(
-        market.scale, np.zeros(len(values_before)), {}, None if budget is None else float(budget)
+        graph.scale, np.zeros(len(values_before)), {}, None if budget is None else float(budget)
     )
     total = sum(values_before, Fraction(0))
     basis = max(draft.turnover(problem) / scale, total / BPS)
-    used_directions = {(leg.pool, problem.position[leg.token_in]) for leg in draft.legs}
+    used_directions = {(leg.pool, problem.index_by_token[leg.token_in]) for leg in draft.legs}
     achieved_utility = optimizer.utility.exactly(values_after) - Fraction(
-        market.least_gas(used_directions)
+        graph.least_gas(used_directions)
     )
-    close_gap = CLOSE_GAP_FOR_FEW if len(market.pool_edges) <= FEW_DIRECTIONS else CLOSE_GAP
-    close_bound = float(achieved_utility + close_gap * basis) + market.base_gas
-    optimizers = [(optimizer, market.counted_after_gas, market.rows())]
+    close_gap = CLOSE_GAP_FOR_FEW if len(graph.pool_edges) <= FEW_DIRECTIONS else CLOSE_GAP
+    close_bound = float(achieved_utility + close_gap * basis) + graph.base_gas
+    optimizers = [(optimizer, graph.counted_after_charges, graph.rows())]
     if fixed_point.token_order is not None:
         order = fixed_point.token_order
-        rows = order.rows(market.real, market.rows())
-        optimizers.append((order.restrict(optimizer), market.after_gas, rows))
+        rows = order.rows(graph.real, graph.rows())
+        optimizers.append((order.restrict(optimizer), graph.after_charges, rows))
     bound = -math.inf
     for gap_optimizer, charged, rows in optimizers:
         enough_bound = max(close_bound, bound)
@@ -399,7 +404,7 @@ def gap_bps(
             bound_with_charges(charged, rows, gap_optimizer.solve, MAX_BRANCHES, enough_bound),
         )
     best_utility = max(
-        optimizer.utility.exactly(values_before), Fraction(bound) - Fraction(market.base_gas)
+        optimizer.utility.exactly(values_before), Fraction(bound) - Fraction(graph.base_gas)
     )
     return rounded_gap(best_utility - achieved_utility + FLOAT_ERROR * total, basis)
 

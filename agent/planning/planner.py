@@ -53,21 +53,23 @@ from agent.policy.risk import penalty
 from agent.reference import ReferencePrices, reference_prices
 from agent.units import BPS, PIPS, Value, value_text
 
+__all__ = ["NothingPlanned", "Quote", "plan", "plan_swap", "quote"]
+
 # --- Evaluation of a zone's plan: the risk that it removes against its cost.
 
 
 def zone_saving(
-    problem: Problem, goal: Goal, risk: TrackingRisk, planned: Plan, delta: Mapping[str, int]
+    problem: Problem, goal: Goal, risk: TrackingRisk, planned: Plan, delta_raw: Mapping[str, int]
 ) -> RiskCostTradeoff:
     """Return the risk that `planned` saves over the horizon at reference prices, and its costs,
     missing approvals included.
 
-    `delta` is the change of each token by its swaps in base units, native coin counted as its
+    `delta_raw` is the change of each token by its swaps in base units, native coin counted as its
     wrapped token.
     """
     values_before = {node.address: node.value for node in problem.assets}
     values_after = {
-        token: value + delta.get(token, 0) * problem.price(token)
+        token: value + delta_raw.get(token, 0) * problem.price(token)
         for token, value in values_before.items()
     }
     cost = planned.cost
@@ -116,7 +118,7 @@ def overshoot_reason(problem: Problem, objective: PlanObjective, draft: PlanDraf
         return ""
     values_before = [node.value for node in problem.nodes]
     values_after = [
-        node.value + draft.delta.get(node.address, 0) * node.price for node in problem.nodes
+        node.value + draft.delta_raw.get(node.address, 0) * node.price for node in problem.nodes
     ]
     total = sum(values_after, Fraction(0))
     slack = total * GOAL_TOLERANCE + sum(
@@ -164,9 +166,9 @@ def _deviation(values: Sequence[Value], low: Sequence[Fraction], high: Sequence[
     return max(above, below)
 
 
-def best_paying_pool(problem: Problem, draft: PlanDraft, too_far: str) -> tuple[str, str]:
+def best_paying_pool(problem: Problem, draft: PlanDraft, overshoot: str) -> tuple[str, str]:
     """Return the pool of the best paying leg at reference prices, and the reason to exclude it:
-    with it the plan goes `too_far`.
+    with it the plan would do what `overshoot` says, such as "move WETH past its goal".
     """
 
     def rate(leg: Leg) -> Fraction:
@@ -181,7 +183,7 @@ def best_paying_pool(problem: Problem, draft: PlanDraft, too_far: str) -> tuple[
         why = "pays above the reference price"
     else:
         why = "exchanges too few base units to hit a goal"
-    return best.pool, f"{why}: with it the plan would {too_far}"
+    return best.pool, f"{why}: with it the plan would {overshoot}"
 
 
 # --- One-sided goals: tokens that must not move, and tokens that a draft moves the wrong way.
@@ -191,40 +193,39 @@ NOT_TRADABLE = "policy.only leaves it as it is"
 
 
 def untradable_tokens(problem: Problem, goal: Goal) -> dict[int, str]:
-    """Return tokens that are neither sold nor bought, by position, with the reason."""
+    """Return tokens that are neither sold nor bought, by index, with the reason."""
     untradable = set(goal.unsold) & set(goal.unbought)
     return {
-        position: NOT_TRADABLE
-        for position, node in enumerate(problem.nodes)
+        index: NOT_TRADABLE
+        for index, node in enumerate(problem.nodes)
         if node.address in untradable
     }
 
 
 def wrong_side_tokens(problem: Problem, goal: Goal, draft: PlanDraft) -> dict[int, str]:
-    """Return the tokens, by position, that a draft trades against the goal's `unsold` or
+    """Return the tokens, by index, that a draft trades against the goal's `unsold` or
     `unbought`; they must not move.
 
     The search may violate these bounds slightly, through float error or pool gains that it did
     not count; this check is exact.
     """
-    wrong = {token for token in goal.unsold if draft.delta.get(token, 0) < 0}
-    wrong |= {token for token in goal.unbought if draft.delta.get(token, 0) > 0}
+    traded_wrongly = {token for token in goal.unsold if draft.delta_raw.get(token, 0) < 0}
+    traded_wrongly |= {token for token in goal.unbought if draft.delta_raw.get(token, 0) > 0}
     return {
-        position: NOT_TRADABLE
-        for position, node in enumerate(problem.nodes)
-        if node.address in wrong
+        index: NOT_TRADABLE
+        for index, node in enumerate(problem.nodes)
+        if node.address in traded_wrongly
     }
 
 
-__all__ = ["NothingPlanned", "Quote", "plan", "plan_swap", "quote"]
-
-
 COARSE_LOSS = 1e-4
-"""Least loss of a swap to whole units, per unit of drift, for a search that leaves it out."""
+"""Loss of a swap to whole base units, per unit of drift, above which a second search ignores such
+losses.
+"""
 MAX_TIGHTENINGS = 6
 """Maximum number of times that a zone's bound on a swap's unit cost is tightened."""
-MAX_SHRINK = Fraction(19, 20)
-"""Largest factor of one tightening."""
+MAX_TIGHTENING_FACTOR = Fraction(19, 20)
+"""Largest factor by which one tightening multiplies the bound: each lowers it by at least 5 %."""
 GAS_MULTIPLE = Fraction(5, 4)
 """Multiple of the gas that has to fit within limits.plan_cost; the margin is for impact."""
 
@@ -254,17 +255,18 @@ def plan(
     decision: Rebalance,
     references: ReferencePrices | None = None,
     *,
-    most: tuple[Value, str] | None = None,
+    turnover_cap: tuple[Value, str] | None = None,
     between: Collection[str] = (),
 ) -> Plan:
     """Return the swaps towards the decision's goal within all bounds; `skipped` has every part that
     does not fit.
 
     A zone's plan has its saving and cost; the caller decides if it is worthwhile. `references`
-    replace the prices of the step's own pools, for a simulated step. `most` bounds the plan's
-    turnover, with the name of that limit. `between` restricts the pools to those between these
-    tokens. Raises Refused with verdicts if no sensible plan exists: a price or balance is missing,
-    the day's turnover is used up, or every move is dust, above plan_cost, or without a route.
+    replace the prices of the step's own pools, for a simulated step. `turnover_cap` is the largest
+    turnover of the plan, with the name of the limit that sets it. `between` restricts the pools to
+    those between these tokens. Raises Refused with verdicts if no sensible plan exists: a price or
+    balance is missing, the day's turnover is used up, or every move is dust, above plan_cost, or
+    without a route.
     """
     problem = build_problem(step, references or reference_prices(step))
     if between:
@@ -277,37 +279,37 @@ def plan(
         )
     objective = objective_for_goal(problem, decision.goal)
     problem = replace(problem, leaving=leaving_tokens(problem, decision.goal))
-    into = problem.position[step.portfolio.numeraire.address]
+    numeraire_index = problem.index_by_token[step.portfolio.numeraire.address]
     if decision.exit:
-        objective = objective_for_exit(objective, into)
+        objective = objective_for_exit(objective, numeraire_index)
         problem = replace(problem, ranges={})  # floors of exits: reference.price_ranges
     budget, turnover_limit = (
         (None, "") if decision.exit else turnover_left(step, problem.total, decision.apart)
     )
-    # approved amounts were sized by that limit
-    reports_limit = budget is not None and not step.progress.spend_caps
-    if most is not None and (budget is None or most[0] < budget):
-        budget, turnover_limit, reports_limit = *most, False
+    # once amounts are approved, the turnover limit that sized them is not reported again
+    is_limit_reportable = budget is not None and not step.progress.spend_caps
+    if turnover_cap is not None and (budget is None or turnover_cap[0] < budget):
+        budget, turnover_limit, is_limit_reportable = *turnover_cap, False
     if decision.exit:
-        at_rest = _at_rest(step.portfolio, problem, objective)
+        unmoved = _unmoved_by_exit(step.portfolio, problem, objective)
     else:
-        at_rest = untradable_tokens(problem, decision.goal)
-    market, fixed_point = _within_plan_cost(
-        problem, objective, decision.goal, budget, step.limits.min_trade, at_rest
+        unmoved = untradable_tokens(problem, decision.goal)
+    graph, fixed_point = _within_plan_cost(
+        problem, objective, decision.goal, budget, step.limits.min_trade, unmoved
     )
     if decision.exit:
-        fixed_point = sell_exits_whole(market, fixed_point, into, step.limits.min_trade)
+        fixed_point = sell_exits_whole(graph, fixed_point, numeraire_index, step.limits.min_trade)
     unlimited = None
-    if reports_limit and (
+    if is_limit_reportable and (
         fixed_point.turnover_binds
         or not fixed_point.draft.legs
         or BELOW_MIN_TRADE in fixed_point.unmoved.values()
     ):
         with suppress(Refused):  # only used to report the binding bound
             unlimited = _within_plan_cost(
-                problem, objective, decision.goal, None, step.limits.min_trade, at_rest
+                problem, objective, decision.goal, None, step.limits.min_trade, unmoved
             )
-    skipped = skipped_items(step, market, objective, fixed_point, turnover_limit, unlimited)
+    skipped = skipped_items(step, graph, objective, fixed_point, turnover_limit, unlimited)
     if not fixed_point.draft.legs:
         if budget is not None and unlimited is not None and unlimited[1].draft.legs:
             binding_limit = (turnover_limit, budget)
@@ -318,9 +320,7 @@ def plan(
         node.label for node in problem.assets if node.address != step.portfolio.numeraire.address
     }:
         skipped = [
-            skipped_item
-            for skipped_item in skipped
-            if skipped_item.what != step.portfolio.numeraire.label
+            item for item in skipped if item.what != step.portfolio.numeraire.label
         ]  # the numeraire is off target only by the exit's cost
     planned = assemble_plan(
         step,
@@ -328,18 +328,21 @@ def plan(
         decision,
         fixed_point.draft,
         skipped,
-        gap_bps(market, objective, fixed_point, budget),
+        gap_bps(graph, objective, fixed_point, budget),
     )
     risk = decision.goal.risk
     if risk is None:
         return planned
     return replace(
-        planned, saving=zone_saving(problem, decision.goal, risk, planned, fixed_point.draft.delta)
+        planned,
+        saving=zone_saving(problem, decision.goal, risk, planned, fixed_point.draft.delta_raw),
     )
 
 
-def _at_rest(portfolio: Portfolio, problem: Problem, objective: PlanObjective) -> dict[int, str]:
-    """Return the tokens that an exit does not trade, by position: all on target, except the
+def _unmoved_by_exit(
+    portfolio: Portfolio, problem: Problem, objective: PlanObjective
+) -> dict[int, str]:
+    """Return the tokens that an exit does not trade, by index: all on target, except the
     numeraire, for which it sells.
     """
     total, numeraire = float(problem.total), portfolio.numeraire.address
@@ -347,9 +350,9 @@ def _at_rest(portfolio: Portfolio, problem: Problem, objective: PlanObjective) -
         objective.held <= objective.high * total
     )
     return {
-        position: "an exit trades no other token"
-        for position, node in enumerate(problem.nodes)
-        if node.is_asset and node.address != numeraire and on_target[position]
+        index: "an exit trades no other token"
+        for index, node in enumerate(problem.nodes)
+        if node.is_asset and node.address != numeraire and on_target[index]
     }
 
 
@@ -362,18 +365,19 @@ def _within_plan_cost(
     unmoved: Mapping[int, str],
 ) -> tuple[PoolGraph, FixedPoint]:
     """Return the best result of the iteration within plan_cost. Where swaps may lose COARSE_LOSS to
-    whole units, it is also run without that loss, which may cost a pool that is worth it. If pools
-    are dropped for plan_cost, coarse tokens are left unmoved while that improves the result.
+    whole units, it is run again with that loss ignored, because counting it may exclude a pool that
+    is worth using. If pools are dropped for plan_cost, coarse tokens are left unmoved while that
+    improves the result.
     """
     arguments = (problem, objective, goal, budget, min_trade)
-    market, best, has_dropped = _iterate_within_plan_cost(*arguments, unmoved)
-    if max((edge.offer.lost for edge in market.pool_edges), default=0.0) > COARSE_LOSS:
+    graph, best, has_dropped = _iterate_within_plan_cost(*arguments, unmoved)
+    if max((edge.curves.rounding_loss for edge in graph.pool_edges), default=0.0) > COARSE_LOSS:
         with suppress(Refused):
             _, fixed_point, also_drops = _iterate_within_plan_cost(
                 *arguments, unmoved, counts_units=False
             )
-            if net_utility(market, objective, fixed_point.draft) > net_utility(
-                market, objective, best.draft
+            if net_utility(graph, objective, fixed_point.draft) > net_utility(
+                graph, objective, best.draft
             ):
                 best, has_dropped = fixed_point, also_drops
     for token, why in coarse_tokens(problem).items() if has_dropped else ():
@@ -381,14 +385,14 @@ def _within_plan_cost(
             continue
         more_unmoved = {**unmoved, token: why}
         try:
-            other_market, fixed_point, _ = _iterate_within_plan_cost(*arguments, more_unmoved)
+            other_graph, fixed_point, _ = _iterate_within_plan_cost(*arguments, more_unmoved)
         except Refused:
             continue
-        if net_utility(other_market, objective, fixed_point.draft) > net_utility(
-            market, objective, best.draft
+        if net_utility(other_graph, objective, fixed_point.draft) > net_utility(
+            graph, objective, best.draft
         ):
-            market, best, unmoved = other_market, fixed_point, more_unmoved
-    return market, best
+            graph, best, unmoved = other_graph, fixed_point, more_unmoved
+    return graph, best
 
 
 def _iterate_within_plan_cost(
@@ -405,30 +409,30 @@ def _iterate_within_plan_cost(
     While the plan with its gas costs more per unit moved, a pool of the most expensive sequence of
     swaps is dropped; while the plan goes beyond the drift, the best paying pool. In a zone no unit
     of a single swap costs more than plan_cost, but a sequence of swaps may, so that bound is
-    tightened first. Tokens in `unmoved` (by position, with the reason) stay unmoved.
+    tightened first. Tokens in `unmoved` (by index, with the reason) stay unmoved.
     """
     scale, limit_bps = max(objective.off_goal, float(problem.total) / BPS), problem.plan_cost_bps
     if objective.risk is None or limit_bps is None:
         max_unit_cost = None
     else:
         max_unit_cost = Fraction(limit_bps, BPS)
-    market = build_pool_graph(problem, scale, max_unit_cost, counts_units=counts_units)
+    graph = build_pool_graph(problem, scale, max_unit_cost, counts_units=counts_units)
     tightenings = 0
     dropped: dict[str, str] = {}
     while True:
-        fixed_point = find_fixed_point(market, objective, budget, min_trade, dropped, unmoved)
+        fixed_point = find_fixed_point(graph, objective, budget, min_trade, dropped, unmoved)
         wrong_side = wrong_side_tokens(problem, goal, fixed_point.draft)
         if wrong_side.keys() - unmoved.keys():
             unmoved = {**unmoved, **wrong_side}
             continue
-        too_far = overshoot_reason(problem, objective, fixed_point.draft)
-        if too_far:
-            pool, why = best_paying_pool(problem, fixed_point.draft, too_far)
+        overshoot = overshoot_reason(problem, objective, fixed_point.draft)
+        if overshoot:
+            pool, why = best_paying_pool(problem, fixed_point.draft, overshoot)
             dropped[pool] = why
             continue
         cost, turnover = fixed_point.draft.cost(problem), fixed_point.draft.turnover(problem)
         if limit_bps is None or cost.total * BPS <= limit_bps * turnover:
-            return market, fixed_point, bool(dropped)
+            return graph, fixed_point, bool(dropped)
         gas = cost.gas + cost.approvals
         swaps_may_cost, swaps_cost = Fraction(limit_bps, BPS) * turnover - gas, cost.total - gas
         if (
@@ -437,10 +441,10 @@ def _iterate_within_plan_cost(
             and 0 < swaps_may_cost < swaps_cost
         ):
             max_unit_cost = (
-                max_unit_cost * min(swaps_may_cost / swaps_cost, MAX_SHRINK)
+                max_unit_cost * min(swaps_may_cost / swaps_cost, MAX_TIGHTENING_FACTOR)
             ).limit_denominator(10**9)
             tightenings = tightenings + 1
-            market = build_pool_graph(problem, scale, max_unit_cost, counts_units=counts_units)
+            graph = build_pool_graph(problem, scale, max_unit_cost, counts_units=counts_units)
         else:
             dropped[_dearest_pool(problem, fixed_point.draft)] = f"{OVER_COST} of {limit_bps} bps"
 
@@ -451,9 +455,9 @@ def _dearest_pool(problem: Problem, draft: PlanDraft) -> str:
     """
 
     def unit_cost(chain: list[int]) -> Fraction:
-        first, last = draft.legs[chain[0]], draft.legs[chain[-1]]
-        value_in = first.amount_in_raw * problem.price(first.token_in)
-        value_out = last.amount_out_raw * problem.price(last.token_out)
+        first_leg, last_leg = draft.legs[chain[0]], draft.legs[chain[-1]]
+        value_in = first_leg.amount_in_raw * problem.price(first_leg.token_in)
+        value_out = last_leg.amount_out_raw * problem.price(last_leg.token_out)
         return (
             value_in
             - value_out
@@ -529,10 +533,10 @@ def _kept_by(problem: Problem, skipped: Sequence[SkippedItem], drift: float) -> 
     limit_by_node = {
         node: limit_by_label[node.label] for node in problem.assets if node.label in limit_by_label
     }
-    dear_tokens = [
-        node.address for node, why in limit_by_node.items() if why not in (MIN_TRADE, LOCKED)
+    costly_candidates = [
+        node.address for node, limit in limit_by_node.items() if limit not in (MIN_TRADE, LOCKED)
     ]
-    if dear_tokens and _too_dear(problem, dear_tokens, Fraction(round(drift))):
+    if costly_candidates and _too_dear(problem, costly_candidates, Fraction(round(drift))):
         return PLAN_COST
     if not limit_by_node or not all(limit_by_node.values()):
         return ""

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.floats import FloatArray
+from agent.floats import FloatArray, IndexArray
 from agent.model import Pool
 from agent.units import PIPS, floor_int
 
@@ -43,7 +43,7 @@ unit.
 SLOPE_DIVISOR = 10**9
 """Divisor of a slope of a curve in whole units by which the next slope is at least smaller."""
 MAX_CORNERS = 1024
-"""Most straight parts of a curve in whole units, beside the first."""
+"""Maximum number of straight parts of a curve in whole units, beside the first."""
 MAX_INPUT = 100.0
 """Largest input of a curve, per unit of scale. A plan moves about one scale; larger inputs lose
 digits.
@@ -55,13 +55,13 @@ class PoolCurve:
     """One direction of one pool. `roots` are square roots of the marginal price, descending from
     the start to the bound; each other array has one entry per root.
 
-    `rates` are keep·roots² − 1, the gain of a unit over the reference. `depths[k]` is the liquidity
-    below roots[k], zero below the last. `net_in[k]`, `out[k]` are cumulative to roots[k]; `over[k]`
-    is ∫(s² − roots[k]²)·dx up to there, kept as a sum of positive terms, so that no digits cancel
-    if two prices are nearly equal.
+    `fee_factor` is 1 − fee. `rates` are fee_factor·roots² − 1, the gain of a unit over the
+    reference. `depths[k]` is the liquidity below roots[k], zero below the last. `net_in[k]`,
+    `out[k]` are cumulative to roots[k]; `surplus[k]` is ∫(s² − roots[k]²)·dx up to there, kept as a
+    sum of positive terms, so that no digits cancel if two prices are nearly equal.
     """
 
-    keep: float
+    fee_factor: float
     rates: FloatArray
     roots: FloatArray
     depths: FloatArray
@@ -77,11 +77,13 @@ class PoolCurve:
     @property
     def capacity(self) -> float:
         """Largest value in, gross of fee, within the bound."""
-        return float(self.net_in[-1] / self.keep)
+        return float(self.net_in[-1] / self.fee_factor)
 
-    def pays(self, taken: float) -> float:
-        """Return value out for a value in, gross of fee; input beyond the capacity pays nothing."""
-        net = taken * self.keep
+    def output_for(self, amount_in: float) -> float:
+        """Return the value out for a value in, gross of fee; input beyond the capacity pays
+        nothing.
+        """
+        net = amount_in * self.fee_factor
         k = int(np.searchsorted(self.net_in, net, side="right")) - 1
         depth, root, remainder = (
             float(self.depths[k]),
@@ -92,25 +94,29 @@ class PoolCurve:
             return float(self.out[k])
         return float(self.out[k]) + root * root * remainder / (1 + root * remainder / depth)
 
-    def takes(self, paid: float) -> float:
-        """Return value in, gross of fee, for a value out; the capacity if the curve does not pay
-        that much.
+    def input_for(self, amount_out: float) -> float:
+        """Return the value in, gross of fee, for a value out; the capacity if the curve does not
+        pay that much.
         """
-        k = int(np.searchsorted(self.out, paid, side="right")) - 1
+        k = int(np.searchsorted(self.out, amount_out, side="right")) - 1
         depth, root, remainder = (
             float(self.depths[k]),
             float(self.roots[k]),
-            paid - float(self.out[k]),
+            amount_out - float(self.out[k]),
         )
         if depth <= 0:
-            return self.capacity if k == len(self.out) - 1 else float(self.net_in[k]) / self.keep
-        return (float(self.net_in[k]) + remainder / (root * (root - remainder / depth))) / self.keep
+            return (
+                self.capacity if k == len(self.out) - 1 else float(self.net_in[k]) / self.fee_factor
+            )
+        return (
+            float(self.net_in[k]) + remainder / (root * (root - remainder / depth))
+        ) / self.fee_factor
 
-    def edges_passed(self, taken: float) -> int:
+    def edges_passed(self, amount_in: float) -> int:
         """Return the number of range ends that an input of this value crosses, not counting the
         bound.
         """
-        k = int(np.searchsorted(self.net_in, taken * self.keep, side="right")) - 1
+        k = int(np.searchsorted(self.net_in, amount_in * self.fee_factor, side="right")) - 1
         return max(0, min(k, len(self.roots) - 2))
 
 
@@ -118,13 +124,14 @@ class PoolCurve:
 class TradeCurves:
     """One direction of a pool: its real curve, and the counted one, which is capped at the
     reference. Both are equal if no unit pays more than the reference. `ticks` is the curve over the
-    pool's own ranges; `lost` is what a swap of any size loses to whole base units, in addition.
+    pool's own ranges; `rounding_loss` is what a swap of any size loses to whole base units, in
+    addition.
     """
 
     real: PoolCurve
     counted: PoolCurve
     ticks: PoolCurve
-    lost: float = 0.0
+    rounding_loss: float = 0.0
 
 
 def build_trade_curves(
@@ -150,10 +157,12 @@ def build_trade_curves(
         np.array(pool_curve.roots) * root_scale,
         np.array(pool_curve.depths) * depth_scale,
     )
-    keep = 1 - pool.fee_pips / PIPS
+    fee_factor = 1 - pool.fee_pips / PIPS
     real = (
-        _sum_up(keep, np.maximum(keep * roots * roots - 1, float(least_rate - 1)), depths)
-        if keep > 0
+        _sum_up(
+            fee_factor, np.maximum(fee_factor * roots * roots - 1, float(least_rate - 1)), depths
+        )
+        if fee_factor > 0
         else None
     )
     if real is None or real.net_in[-1] <= 0:
@@ -163,35 +172,35 @@ def build_trade_curves(
 
 
 def in_whole_units(
-    offer: TradeCurves,
+    curves: TradeCurves,
     quote: Callable[[int], int],
-    most_raw: Fraction,
+    portfolio_raw: Fraction,
     unit_in: float,
     unit_out: float,
 ) -> TradeCurves | None:
-    """Return the curves as quoted for each number of base units, if `most_raw`, the portfolio in
-    base units of the token that goes in, is small; None if no number of units pays. `unit_in` and
-    `unit_out` are the values of a base unit.
+    """Return the curves as quoted for each number of base units, if `portfolio_raw`, the portfolio
+    in base units of the token that goes in, is small; None if no number of units pays. `unit_in`
+    and `unit_out` are the values of a base unit.
     """
-    if not 1 <= most_raw <= WHOLE_UNITS:
-        return offer
-    units = min(floor_int(most_raw), int(offer.real.capacity / unit_in))
-    curve_and_loss = _in_whole_units(quote, units, unit_in, unit_out)
+    if not 1 <= portfolio_raw <= WHOLE_UNITS:
+        return curves
+    max_units = min(floor_int(portfolio_raw), int(curves.real.capacity / unit_in))
+    curve_and_loss = _in_whole_units(quote, max_units, unit_in, unit_out)
     if curve_and_loss is None:
         return None
-    real, lost = curve_and_loss
-    return TradeCurves(real, _capped_at_reference(real), offer.ticks, lost)
+    real, rounding_loss = curve_and_loss
+    return TradeCurves(real, _capped_at_reference(real), curves.ticks, rounding_loss)
 
 
 def _in_whole_units(
-    quote: Callable[[int], int], units: int, unit_in: float, unit_out: float
+    quote: Callable[[int], int], max_units: int, unit_in: float, unit_out: float
 ) -> tuple[PoolCurve, float] | None:
     """Return a concave curve on or above what a pool pays for whole base units, and what every swap
     loses in addition: contracts round fees and steps up to whole units of the input. None if no
     number of units pays.
     """
     corners: list[tuple[int, int]] = []
-    for point in ((taken, quote(taken)) for taken in range(1, units + 1)):
+    for point in ((amount_in, quote(amount_in)) for amount_in in range(1, max_units + 1)):
         while len(corners) > 1 and _left_turn(corners[-2], corners[-1], point) >= 0:
             corners.pop()
         corners.append(point)
@@ -200,57 +209,62 @@ def _in_whole_units(
     if not corners or corners[-1][1] <= 0:
         return None
     if len(corners) == 1:
-        lost_raw = Fraction(0)
+        loss_raw = Fraction(0)
     else:
-        (start, first_paid), (end, second_paid) = corners[:2]
-        lost_raw = max(
-            Fraction(0), Fraction(second_paid - first_paid, end - start) * start - first_paid
+        (start, first_amount_out), (end, second_amount_out) = corners[:2]
+        loss_raw = max(
+            Fraction(0),
+            Fraction(second_amount_out - first_amount_out, end - start) * start - first_amount_out,
         )
     points = [
-        (taken_raw * unit_in, paid_raw * unit_out)
-        for taken_raw, paid_raw in _corners_above(corners, lost_raw)
+        (amount_in_raw * unit_in, amount_out_raw * unit_out)
+        for amount_in_raw, amount_out_raw in _corners_above(corners, loss_raw)
     ]
-    taken = np.array([value for value, _ in points])
+    inputs = np.array([value for value, _ in points])
     slopes = np.array([_slope(*pair) for pair in pairwise(points)])
     ratios = np.concatenate(([2.0], slopes[:-1] / slopes[1:], [2.0]))
     bulge = np.sqrt(np.sqrt(np.minimum(np.minimum(ratios[:-1], ratios[1:]), 1 + BAND_WIDTH)))
     top_roots, end_roots = np.sqrt(slopes) * bulge, np.sqrt(slopes) / bulge
     roots = np.array([top_roots, end_roots]).T.reshape(-1)
     depths = np.zeros(len(roots) - 1)
-    depths[::2] = (taken[1:] - taken[:-1]) / (1 / end_roots - 1 / top_roots)
-    return _sum_up(1.0, roots * roots - 1, depths), float(lost_raw) * unit_out
+    depths[::2] = (inputs[1:] - inputs[:-1]) / (1 / end_roots - 1 / top_roots)
+    return _sum_up(1.0, roots * roots - 1, depths), float(loss_raw) * unit_out
 
 
 def _corners_above(
-    corners: Sequence[tuple[int, int]], lost_raw: Fraction
+    corners: Sequence[tuple[int, int]], loss_raw: Fraction
 ) -> list[tuple[float, float]]:
     """Return the corners of a concave line of few straight parts on or above the one through
-    `corners`, both raised by `lost_raw` and begun at zero. The parts are some of the other line's,
+    `corners`, both raised by `loss_raw` and begun at zero. The parts are some of the other line's,
     each extended to the next: chords would lie below it, and a bound on what pools pay be too low.
     """
-    lost_parts, unit_parts = (
-        lost_raw.numerator,
-        lost_raw.denominator,
+    loss_parts, unit_parts = (
+        loss_raw.numerator,
+        loss_raw.denominator,
     )  # all that is paid is in `unit_parts` parts
-    x, y, width, rise = 0, 0, corners[0][0], corners[0][1] * unit_parts + lost_parts
+    x, y, width, rise = 0, 0, corners[0][0], corners[0][1] * unit_parts + loss_parts
     points = [(0.0, 0.0)]
     step = -(-len(corners) // MAX_CORNERS)
-    for number in range(1 + (len(corners) - 2) % step, len(corners), step):
-        (taken, paid), (next_taken, next_paid) = corners[number - 1 : number + 1]
+    for corner_index in range(1 + (len(corners) - 2) % step, len(corners), step):
+        (amount_in, amount_out), (next_amount_in, next_amount_out) = corners[
+            corner_index - 1 : corner_index + 1
+        ]
         next_y, next_width, next_rise = (
-            paid * unit_parts + lost_parts,
-            next_taken - taken,
-            (next_paid - paid) * unit_parts,
+            amount_out * unit_parts + loss_parts,
+            next_amount_in - amount_in,
+            (next_amount_out - amount_out) * unit_parts,
         )
         fall = rise * next_width - next_rise * width
         if fall * SLOPE_DIVISOR <= rise * next_width:
             continue
         meeting_x = (
-            (next_y - y) * width * next_width + rise * next_width * x - next_rise * width * taken
+            (next_y - y) * width * next_width
+            + rise * next_width * x
+            - next_rise * width * amount_in
         )
         height = y * width * fall + rise * (meeting_x - x * fall)
         points.append((meeting_x / fall, height / (width * fall * unit_parts)))
-        x, y, width, rise = taken, next_y, next_width, next_rise
+        x, y, width, rise = amount_in, next_y, next_width, next_rise
     end = corners[-1][0]
     return [*points, (float(end), (y * width + rise * (end - x)) / (width * unit_parts))]
 
@@ -292,27 +306,33 @@ def after_charge(curve: PoolCurve, charge: float) -> PoolCurve | None:
     if high >= curve.roots[0]:
         return curve
     roots = np.concatenate(([high, low], curve.roots[k + 1 :]))
-    rates = curve.keep * roots * roots - 1
+    rates = curve.fee_factor * roots * roots - 1
     if len(later_depths):
         rates[2:] = curve.rates[k + 1 :]
-    end_roots = np.sqrt((1 + rates[:2]) / curve.keep)
-    gap = (rates[0] - rates[1]) / (curve.keep * (end_roots[0] + end_roots[1]))
+    end_roots = np.sqrt((1 + rates[:2]) / curve.fee_factor)
+    gap = (rates[0] - rates[1]) / (curve.fee_factor * (end_roots[0] + end_roots[1]))
     first_depth = net * end_roots[0] * end_roots[1] / gap
-    return _sum_up(curve.keep, rates, np.concatenate(([first_depth], later_depths)))
+    return _sum_up(curve.fee_factor, rates, np.concatenate(([first_depth], later_depths)))
 
 
-def _sum_up(keep: float, rates: FloatArray, depths: FloatArray) -> PoolCurve:
+def _sum_up(fee_factor: float, rates: FloatArray, depths: FloatArray) -> PoolCurve:
     """Return the curve of these rates and depths, with prefix sums; empty ranges are skipped."""
     is_wide = rates[:-1] > rates[1:]
     if not is_wide.all():
         rates, depths = rates[np.concatenate(([True], is_wide))], depths[is_wide]
-    roots = np.sqrt((1 + rates) / keep)
+    roots = np.sqrt((1 + rates) / fee_factor)
     top_roots, end_roots = roots[:-1], roots[1:]
-    gaps = (rates[:-1] - rates[1:]) / (keep * (top_roots + end_roots))
+    gaps = (rates[:-1] - rates[1:]) / (fee_factor * (top_roots + end_roots))
     net_in = _prefix(depths * gaps / (top_roots * end_roots))
     surplus = _prefix(gaps * ((top_roots + end_roots) * net_in[:-1] + depths * gaps / top_roots))
     return PoolCurve(
-        keep, rates, roots, np.concatenate((depths, [0.0])), net_in, _prefix(depths * gaps), surplus
+        fee_factor,
+        rates,
+        roots,
+        np.concatenate((depths, [0.0])),
+        net_in,
+        _prefix(depths * gaps),
+        surplus,
     )
 
 
@@ -323,8 +343,8 @@ def _up_to(curve: PoolCurve, max_input: float) -> PoolCurve:
     k = int(np.searchsorted(curve.net_in, max_input)) - 1
     root = 1 / (1 / curve.roots[k] + (max_input - curve.net_in[k]) / curve.depths[k])
     return _sum_up(
-        curve.keep,
-        np.append(curve.rates[: k + 1], curve.keep * root * root - 1),
+        curve.fee_factor,
+        np.append(curve.rates[: k + 1], curve.fee_factor * root * root - 1),
         curve.depths[: k + 1],
     )
 
@@ -346,7 +366,7 @@ def _capped_at_reference(curve: PoolCurve) -> PoolCurve:
             np.insert(rates, count_above, -BAND_WIDTH),
             np.insert(depths, count_above, depths[count_above - 1]),
         )
-    roots = np.sqrt((1 + rates) / curve.keep)
+    roots = np.sqrt((1 + rates) / curve.fee_factor)
     amounts = depths * (roots[:-1] - roots[1:]) / (roots[:-1] * roots[1:])
     remaining = np.concatenate(
         (
@@ -355,72 +375,79 @@ def _capped_at_reference(curve: PoolCurve) -> PoolCurve:
         )
     )
     gain = float(curve.rates[0]) + BAND_WIDTH
-    position = MIN_SPREAD + (1 - 2 * MIN_SPREAD) * gain / (gain + HALF_GAIN)
+    band_fraction = MIN_SPREAD + (1 - 2 * MIN_SPREAD) * gain / (gain + HALF_GAIN)
     compressed = np.where(
         remaining > 0,
-        -BAND_WIDTH + BAND_WIDTH * position * remaining / max(remaining[0], TINY),
+        -BAND_WIDTH + BAND_WIDTH * band_fraction * remaining / max(remaining[0], TINY),
         rates,
     )
     if count_above == len(rates):
         compressed[-1] = -BAND_WIDTH
-    end_roots = np.sqrt((1 + compressed) / curve.keep)
-    gaps = (compressed[:-1] - compressed[1:]) / (curve.keep * (end_roots[:-1] + end_roots[1:]))
+    end_roots = np.sqrt((1 + compressed) / curve.fee_factor)
+    gaps = (compressed[:-1] - compressed[1:]) / (
+        curve.fee_factor * (end_roots[:-1] + end_roots[1:])
+    )
     band_depths = amounts * end_roots[:-1] * end_roots[1:] / np.maximum(gaps, TINY)
-    return _sum_up(curve.keep, compressed, np.where(remaining[:-1] > 0, band_depths, depths))
+    return _sum_up(curve.fee_factor, compressed, np.where(remaining[:-1] > 0, band_depths, depths))
 
 
 @dataclass(frozen=True, slots=True)
 class CurveStack:
     """Curves of several pools, one padded row each, so that all are evaluated at once.
 
-    `flat` concatenates rates, roots, depths, net_in, out and over, row after row. `first` is the
-    offset of each row in it. A row begins with an empty cell: the response of a pool whose rates
-    are all too low.
+    `flat` concatenates rates, roots, depths, net_in, out and surplus, row after row. `row_offsets`
+    is the offset of each row in it. A row begins with an empty cell: the response of a pool whose
+    rates are all too low.
     """
 
-    source: NDArray[np.intp]
-    target: NDArray[np.intp]
-    keep: FloatArray
+    source: IndexArray
+    target: IndexArray
+    fee_factor: FloatArray
     rates: FloatArray
-    first: NDArray[np.intp]
+    row_offsets: IndexArray
     flat: FloatArray
     solutions: dict[Hashable, Any] = field(default_factory=dict, compare=False)
     """Cache of dual solutions by problem; the same problems recur within a plan."""
 
     def __len__(self) -> int:
-        return len(self.keep)
+        return len(self.fee_factor)
 
     def rows(self, chosen: NDArray[Any]) -> CurveStack:
         """Return the stack of the chosen rows."""
         return CurveStack(
             self.source[chosen],
             self.target[chosen],
-            self.keep[chosen],
+            self.fee_factor[chosen],
             self.rates[chosen],
-            self.first[chosen],
+            self.row_offsets[chosen],
             self.flat,
             self.solutions,
         )
 
 
 def stack_curves(pool_edges: Sequence[tuple[int, int, PoolCurve]]) -> CurveStack:
-    """Stack curves with the positions of their input and output tokens."""
+    """Stack curves with the indices of their input and output tokens."""
     width = max((len(curve.roots) for _, _, curve in pool_edges), default=1) + 1
     cells = np.zeros((6, len(pool_edges), width))
     cells[0], cells[1, :, 0] = -np.inf, 1.0
     cells[0, :, 0] = 0.0
-    for number, (_, _, curve) in enumerate(pool_edges):
+    for row, (_, _, curve) in enumerate(pool_edges):
         for cell_kind, values in enumerate(
             (curve.rates, curve.roots, curve.depths, curve.net_in, curve.out, curve.surplus)
         ):
-            cells[cell_kind, number, 1 : len(values) + 1] = values
+            cells[cell_kind, row, 1 : len(values) + 1] = values
     row_tokens = np.array(
         [(source, target) for source, target, _ in pool_edges], dtype=np.intp
     ).reshape(-1, 2)
-    first = np.arange(len(pool_edges), dtype=np.intp) * width
-    keep = np.array([curve.keep for _, _, curve in pool_edges])
+    row_offsets = np.arange(len(pool_edges), dtype=np.intp) * width
+    fee_factor = np.array([curve.fee_factor for _, _, curve in pool_edges])
     return CurveStack(
-        row_tokens[:, 0], row_tokens[:, 1], keep, cells[0, :, 1:], first, cells.reshape(6, -1)
+        row_tokens[:, 0],
+        row_tokens[:, 1],
+        fee_factor,
+        cells[0, :, 1:],
+        row_offsets,
+        cells.reshape(6, -1),
     )
 
 
@@ -436,27 +463,25 @@ class ChargedCurves:
     charges: FloatArray
     worth_charge: NDArray[np.bool_]
 
-    def unpaid(self, row: int, taken: float, paid: float) -> float:
+    def unpaid(self, row: int, amount_in: float, amount_out: float) -> float:
         """Return the part of a row's charge that an amount less the charge does not pay."""
-        if taken <= 0:
+        if amount_in <= 0:
             return 0.0
-        return float(self.charges[row]) - self.curves[row].pays(taken) + paid
+        return float(self.charges[row]) - self.curves[row].output_for(amount_in) + amount_out
 
-    def rows(
-        self, used: NDArray[np.intp], undecided: NDArray[np.intp]
-    ) -> tuple[CurveStack, NDArray[np.intp]]:
+    def rows(self, used: IndexArray, undecided: IndexArray) -> tuple[CurveStack, IndexArray]:
         """Return the curves of `used` rows, which are charged elsewhere, and those of `undecided`
         rows less their charge, with the numbers of all these rows.
         """
         undecided = undecided[self.worth_charge[undecided]]
-        numbers = np.concatenate((used, undecided))
+        row_numbers = np.concatenate((used, undecided))
         if not self.charges.any():
-            return self.stacked.rows(numbers), numbers
-        return self.stacked.rows(np.concatenate((used, len(self.charges) + undecided))), numbers
+            return self.stacked.rows(row_numbers), row_numbers
+        return self.stacked.rows(np.concatenate((used, len(self.charges) + undecided))), row_numbers
 
 
 def charged_curves(
-    ends: Sequence[tuple[int, int]], curves: Sequence[PoolCurve], charges: FloatArray
+    edge_ends: Sequence[tuple[int, int]], curves: Sequence[PoolCurve], charges: FloatArray
 ) -> ChargedCurves:
     """Return the curves between these tokens with and without their charges."""
     after_charges = [after_charge(*pair) for pair in zip(curves, charges.tolist(), strict=True)]
@@ -466,5 +491,5 @@ def charged_curves(
         all_curves += [
             curve or uncharged for curve, uncharged in zip(after_charges, curves, strict=True)
         ]
-    rows = [(*ends[number % len(ends)], curve) for number, curve in enumerate(all_curves)]
+    rows = [(*edge_ends[row % len(edge_ends)], curve) for row, curve in enumerate(all_curves)]
     return ChargedCurves(tuple(curves), stack_curves(rows), charges, worth_charge)

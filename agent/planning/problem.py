@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 import numpy as np
-from numpy.typing import NDArray
 
 from agent.amm import pools as amm
 from agent.errors import Refused
+from agent.floats import IndexArray
 from agent.layers.questions import locked_raw, outside_raw
 from agent.model import DataFeeQuote, Limits, Pool, SkippedItem, StepInput, Verdict
 from agent.planning.gas import (
@@ -141,7 +141,7 @@ class Problem:
     """
 
     nodes: tuple[TokenNode, ...]
-    position: dict[str, int]
+    index_by_token: dict[str, int]
     pools: dict[str, Pool]
     impact_bps: int
     slippage_bps: int | None
@@ -163,7 +163,7 @@ class Problem:
 
     @property
     def leg_data_fee(self) -> Value:
-        """Return the data fee that one more leg adds, numeraire base units."""
+        """Data fee that one more leg adds, numeraire base units."""
         if self.data_fee is None:
             return Fraction(0)
         more_wei = self.data_fee.data_wei(LEG_BYTES) - self.data_fee.data_wei(0)
@@ -179,9 +179,9 @@ class Problem:
         """Total counted value."""
         return sum((node.value for node in self.nodes), Fraction(0))
 
-    def has_few_units(self, position: int) -> bool:
+    def has_few_units(self, index: int) -> bool:
         """True if the portfolio is worth at most WHOLE_UNITS base units of a token."""
-        return self.total <= WHOLE_UNITS * self.nodes[position].price
+        return self.total <= WHOLE_UNITS * self.nodes[index].price
 
     def with_pools_between(self, tokens: Collection[str]) -> Problem:
         """Return the problem restricted to pools whose tokens are both among these."""
@@ -194,7 +194,7 @@ class Problem:
 
     def price(self, address: str) -> Price:
         """Return the reference price of a token."""
-        return self.nodes[self.position[address]].price
+        return self.nodes[self.index_by_token[address]].price
 
     def floor_prices(self, token_in: str, token_out: str) -> tuple[Price, Price]:
         """Return the prices of a leg's fair floor: the highest of the token sold, and the lowest of
@@ -219,7 +219,7 @@ class Problem:
         """Price impact that a leg's fair floor allows: all of it if the limit is off."""
         return BPS if self.impact_bps == UNBOUNDED_BPS else self.impact_bps
 
-    def room(self, pool: Pool, token_in: str) -> int:
+    def max_input(self, pool: Pool, token_in: str) -> int:
         """Return base units of `token_in` that a pool accepts within its impact bound and above its
         floor.
         """
@@ -244,7 +244,7 @@ def problem_for_tokens(
     step: StepInput, nodes: tuple[TokenNode, ...], gas_unit_value: Value, notes: list[SkippedItem]
 ) -> Problem:
     """Return the problem over these tokens, with the usable pools between them."""
-    position = {node.address: number for number, node in enumerate(nodes)}
+    index_by_token = {node.address: index for index, node in enumerate(nodes)}
     limits = step.limits
     notes += [
         SkippedItem(
@@ -262,11 +262,11 @@ def problem_for_tokens(
     ]
     return Problem(
         nodes=nodes,
-        position=position,
+        index_by_token=index_by_token,
         pools={
             pool.address: pool
             for pool in step.snapshot.pools
-            if _is_usable(step, pool, nodes, position, notes)
+            if _is_usable(step, pool, nodes, index_by_token, notes)
         },
         impact_bps=impact_bound_bps(limits),
         slippage_bps=limits.slippage_bps,
@@ -285,7 +285,7 @@ def _gas_inputs(step: StepInput) -> GasInputs:
     snapshot, execution = step.snapshot, step.execution
     router = ROUTER_GAS.get(execution.router_kind, ROUTER_GAS["swap_router_02"])
     return GasInputs(
-        router if execution.swept else replace(router, sweep=None),
+        router if execution.swept else replace(router, sweep_units=None),
         {holding.token: holding.raw for holding in snapshot.holdings},
         {
             allowance.token: allowance.raw
@@ -305,8 +305,8 @@ def _assets(step: StepInput, references: ReferencePrices) -> list[TokenNode]:
     nodes = []
     for asset in step.portfolio.assets:
         token = asset.token
-        price = references.prices.get(token.address)
-        if price is None or price.price <= 0:
+        reference_price = references.prices.get(token.address)
+        if reference_price is None or reference_price.price <= 0:
             raise Refused(
                 f"{token.label} has no reference price:"
                 f" {unpriced_reasons.get(token.address, 'its price is zero')}",
@@ -341,7 +341,7 @@ def _assets(step: StepInput, references: ReferencePrices) -> list[TokenNode]:
             TokenNode(
                 token.address,
                 token.label,
-                price.price,
+                reference_price.price,
                 investable_raw - locked_in_wallet_raw,
                 True,
                 cap_raw,
@@ -359,18 +359,18 @@ def _hubs(
     nodes = []
     for token in step.portfolio.hubs:
         if token.address in node_tokens or token.address in {
-            screened_token.token for screened_token in step.targets.quarantine
+            screened.token for screened in step.targets.quarantine
         }:
             continue
         node_tokens.add(token.address)
-        price = references.prices.get(token.address)
+        reference_price = references.prices.get(token.address)
         if token.address in quarantine_reasons:
             notes.append(
                 SkippedItem(
                     f"hub {token.label}", f"quarantined: {quarantine_reasons[token.address]}"
                 )
             )
-        elif price is None or price.price <= 0:
+        elif reference_price is None or reference_price.price <= 0:
             notes.append(
                 SkippedItem(
                     f"hub {token.label}",
@@ -378,7 +378,7 @@ def _hubs(
                 )
             )
         else:
-            nodes.append(TokenNode(token.address, token.label, price.price, 0, False))
+            nodes.append(TokenNode(token.address, token.label, reference_price.price, 0, False))
     return nodes
 
 
@@ -386,15 +386,13 @@ def _is_usable(
     step: StepInput,
     pool: Pool,
     nodes: tuple[TokenNode, ...],
-    position: dict[str, int],
+    index_by_token: dict[str, int],
     notes: list[SkippedItem],
 ) -> bool:
     """True if a pool is tradable; records reasons that concern the owner."""
-    if pool.token0 not in position or pool.token1 not in position:
+    if pool.token0 not in index_by_token or pool.token1 not in index_by_token:
         return False
-    if {pool.token0, pool.token1} & {
-        screened_token.token for screened_token in step.targets.quarantine
-    }:
+    if {pool.token0, pool.token1} & {screened.token for screened in step.targets.quarantine}:
         return False  # the token itself is recorded once
     name = f"pool {pool.address}"
     fault = next(
@@ -410,7 +408,10 @@ def _is_usable(
     if min_value is None:
         return True
     value = sum(
-        (pool.depth(token) * nodes[position[token]].price for token in (pool.token0, pool.token1)),
+        (
+            pool.depth(token) * nodes[index_by_token[token]].price
+            for token in (pool.token0, pool.token1)
+        ),
         Fraction(0),
     )
     if value < min_value:
@@ -452,7 +453,6 @@ def _gas_unit_value(
 # --- Usable pools as edges of the continuous problem, with the value of a unit of gas.
 
 
-IndexArray = NDArray[np.intp]
 MAX_RATE = 1.25
 """Value out per value in above which a pool is not traded, because the pool or the reference is
 broken.
@@ -461,21 +461,23 @@ broken.
 
 @dataclass(frozen=True, slots=True)
 class PoolEdge:
-    """One direction of a pool between two tokens, by their indices."""
+    """One direction of a pool between two tokens, by their indices, with its curves."""
 
-    pool: str
+    pool_address: str
     source: int
     target: int
-    offer: TradeCurves
+    curves: TradeCurves
 
 
 @dataclass(frozen=True, slots=True)
 class EdgeFlow:
-    """Flow of an edge at the dual prices; `surplus` is a lower bound of its contribution."""
+    """Flow of an edge at the dual prices: value into the pool, and out of it. `surplus` is a
+    lower bound of its contribution.
+    """
 
     pool_edge: PoolEdge
-    taken: float
-    paid: float
+    amount_in: float
+    amount_out: float
     surplus: float
 
 
@@ -483,11 +485,11 @@ class EdgeFlow:
 class PoolGraph:
     """Both directions of every usable pool, and the value of a unit of gas, in units of `scale`
     numeraire base units. `real` are the true curves, `counted` the curves capped at the reference;
-    `has_gains` is true if they differ. `after_gas` and `counted_after_gas` have them with what any
-    use of them costs: its least gas, and what it loses to whole base units; `base_gas` is the least
-    gas of a plan beside its swaps. `below_floor` are directions (pool, source, target) whose first
-    unit pays less than the floor, or nothing; `overpaying_pools` are pools that pay implausibly
-    much.
+    `pays_above_reference` is true if they differ. `after_charges` and `counted_after_charges` are
+    the same curves less what any use of them costs: its least gas, its data fee, and what it loses
+    to rounding to whole base units; `base_gas` is the least gas of a plan beside its swaps.
+    `below_floor` are directions (pool, source, target) whose first unit pays less than the floor,
+    or nothing; `overpaying_pools` are pools that pay implausibly much.
     """
 
     problem: Problem
@@ -495,9 +497,9 @@ class PoolGraph:
     pool_edges: tuple[PoolEdge, ...]
     real: CurveStack
     counted: CurveStack
-    after_gas: ChargedCurves
-    counted_after_gas: ChargedCurves
-    has_gains: bool
+    after_charges: ChargedCurves
+    counted_after_charges: ChargedCurves
+    pays_above_reference: bool
     gas_unit_value: float
     base_gas: float
     leg_data_fee: float
@@ -510,9 +512,10 @@ class PoolGraph:
         """Return the rows of all pools, except some pools and some directions (pool, source)."""
         excluded = set(dropped)
         rows = (
-            number
-            for number, pool_edge in enumerate(self.pool_edges)
-            if pool_edge.pool not in excluded and (pool_edge.pool, pool_edge.source) not in banned
+            row
+            for row, pool_edge in enumerate(self.pool_edges)
+            if pool_edge.pool_address not in excluded
+            and (pool_edge.pool_address, pool_edge.source) not in banned
         )
         return np.array(list(rows), dtype=np.intp)
 
@@ -520,11 +523,10 @@ class PoolGraph:
         """Return the least gas value of a plan that uses these directions (pool, source) once, in
         units of the scale.
         """
-        rows = enumerate(self.pool_edges)
         gas = [
-            float(self.after_gas.charges[row]) - edge.offer.lost
-            for row, edge in rows
-            if (edge.pool, edge.source) in used
+            float(self.after_charges.charges[row]) - edge.curves.rounding_loss
+            for row, edge in enumerate(self.pool_edges)
+            if (edge.pool_address, edge.source) in used
         ]
         return self.base_gas + math.fsum(gas) if used else 0.0
 
@@ -533,8 +535,8 @@ def build_pool_graph(
     problem: Problem, scale: float, max_cost: Fraction | None = None, *, counts_units: bool = True
 ) -> PoolGraph:
     """Return the graph of usable pools, without units that cost more than `max_cost` per unit of
-    value. Without `counts_units` the base units that swaps lose to rounding are left to the
-    integers.
+    value. Without `counts_units`, losses to rounding are ignored here and counted by the
+    integer planning.
     """
     pool_edges, below_floor, overpaying_pools = [], [], []
     largest_value = max(problem.total, Fraction(scale))
@@ -544,21 +546,21 @@ def build_pool_graph(
             if max_cost is not None:
                 least_rate_of_pool = max(least_rate_of_pool, 1 - max_cost)
             prices = (problem.price(token_in), problem.price(token_out))
-            positions = (problem.position[token_in], problem.position[token_out])
-            offer = build_trade_curves(
+            edge_indices = (problem.index_by_token[token_in], problem.index_by_token[token_out])
+            curves = build_trade_curves(
                 pool, token_in, *prices, scale, problem.impact_bps, least_rate_of_pool
             )
-            if offer is not None and counts_units:
-                most_raw = largest_value / prices[0]
+            if curves is not None and counts_units:
+                portfolio_raw = largest_value / prices[0]
                 unit_values = (float(price) / scale for price in prices)
-                offer = in_whole_units(offer, pool.quoter(token_in), most_raw, *unit_values)
-            if offer is None:
-                below_floor.append((pool.address, *positions))
-            elif offer.real.best_rate > MAX_RATE:
+                curves = in_whole_units(curves, pool.quoter(token_in), portfolio_raw, *unit_values)
+            if curves is None:
+                below_floor.append((pool.address, *edge_indices))
+            elif curves.real.best_rate > MAX_RATE:
                 overpaying_pools.append(pool.address)
             else:
-                pool_edges.append(PoolEdge(pool.address, *positions, offer))
-    has_gains = any(edge.offer.counted is not edge.offer.real for edge in pool_edges)
+                pool_edges.append(PoolEdge(pool.address, *edge_indices, curves))
+    pays_above_reference = any(edge.curves.counted is not edge.curves.real for edge in pool_edges)
     gas_unit_value, leg_data_fee = (
         float(problem.gas_unit_value) / scale,
         float(problem.leg_data_fee) / scale,
@@ -567,26 +569,28 @@ def build_pool_graph(
     router = problem.gas.router
     charges = np.array(
         [
-            least_leg_gas_units(problem.pools[edge.pool], router) * gas_unit_value
+            least_leg_gas_units(problem.pools[edge.pool_address], router) * gas_unit_value
             + leg_data_fee
-            + edge.offer.lost
+            + edge.curves.rounding_loss
             for edge in pool_edges
         ]
     )
-    real = [edge.offer.real for edge in pool_edges]
-    counted = [edge.offer.counted for edge in pool_edges]
-    after_gas = charged_curves(edge_ends, real, charges)
-    counted_after_gas = charged_curves(edge_ends, counted, charges) if has_gains else after_gas
+    real = [edge.curves.real for edge in pool_edges]
+    counted = [edge.curves.counted for edge in pool_edges]
+    after_charges = charged_curves(edge_ends, real, charges)
+    counted_after_charges = (
+        charged_curves(edge_ends, counted, charges) if pays_above_reference else after_charges
+    )
     all_rows = np.arange(len(pool_edges), dtype=np.intp)
     return PoolGraph(
         problem,
         scale,
         tuple(pool_edges),
-        after_gas.stacked.rows(all_rows),
-        counted_after_gas.stacked.rows(all_rows),
-        after_gas,
-        counted_after_gas,
-        has_gains,
+        after_charges.stacked.rows(all_rows),
+        counted_after_charges.stacked.rows(all_rows),
+        after_charges,
+        counted_after_charges,
+        pays_above_reference,
         gas_unit_value,
         least_base_gas_units(router) * gas_unit_value,
         leg_data_fee,
@@ -595,21 +599,23 @@ def build_pool_graph(
     )
 
 
-def first_leg_cost(market: PoolGraph, flow: EdgeFlow) -> float:
-    """Return what the first leg of a flow costs beside its price: its gas, and what it loses to
-    whole base units, in units of the scale.
+def first_leg_cost(graph: PoolGraph, flow: EdgeFlow) -> float:
+    """Return what the first leg of a flow costs beside its price: its gas, its data fee, and what
+    it loses to whole base units, in units of the scale.
     """
-    pool, offer = market.problem.pools[flow.pool_edge.pool], flow.pool_edge.offer
-    ticks_passed = offer.ticks.edges_passed(flow.taken)
-    gas = leg_gas_units(pool, ticks_passed, router=market.problem.gas.router)
-    return gas * market.gas_unit_value + market.leg_data_fee + offer.lost
+    pool, curves = graph.problem.pools[flow.pool_edge.pool_address], flow.pool_edge.curves
+    ticks_passed = curves.ticks.edges_passed(flow.amount_in)
+    gas = leg_gas_units(pool, ticks_passed, router=graph.problem.gas.router)
+    return gas * graph.gas_unit_value + graph.leg_data_fee + curves.rounding_loss
 
 
-def repeat_leg_cost(market: PoolGraph, pool_edge: PoolEdge) -> float:
-    """Return the same for a further leg through an edge; touched slots are cheaper."""
+def repeat_leg_cost(graph: PoolGraph, pool_edge: PoolEdge) -> float:
+    """Return what a further leg through an edge costs beside its price. Its gas is lower,
+    because its storage slots were already touched.
+    """
     return (
-        repeat_leg_gas_units(market.problem.pools[pool_edge.pool], market.problem.gas.router)
-        * market.gas_unit_value
-        + market.leg_data_fee
-        + pool_edge.offer.lost
+        repeat_leg_gas_units(graph.problem.pools[pool_edge.pool_address], graph.problem.gas.router)
+        * graph.gas_unit_value
+        + graph.leg_data_fee
+        + pool_edge.curves.rounding_loss
     )

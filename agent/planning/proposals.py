@@ -11,7 +11,7 @@ from agent.layers import planning as layers
 from agent.layers import sales
 from agent.layers.policy import acts_beside_spot, without_swaps
 from agent.model import (
-    PORTFOLIO,
+    PORTFOLIO_SUBJECT,
     AdjustFutures,
     BlockedExit,
     Halt,
@@ -88,6 +88,7 @@ HOLDING_CAUSES = (PLAN_COST, MIN_TRADE, LOCKED)
 swaps cannot spend the excess.
 """
 Proposer = Callable[[StepInput], Proposal]
+"""Function that proposes a step for an input."""
 
 
 def rebalance(step_input: StepInput) -> Proposal:
@@ -125,7 +126,7 @@ def _beside_purchase(step: StepInput, decided: DecisionResult) -> Proposal:
     try:
         proposal_of_purchase = _propose_decision(step, decided)
     except Refused:
-        if (proposal := _trigger_beside(step, active_purchase)) is None:
+        if (proposal := _trigger_beside_purchase(step, active_purchase)) is None:
             raise
         return proposal
     if (
@@ -134,10 +135,10 @@ def _beside_purchase(step: StepInput, decided: DecisionResult) -> Proposal:
         or not isinstance(proposal_of_purchase.decided.decision, Hold)
     ):
         return proposal_of_purchase
-    return _trigger_beside(step, active_purchase) or proposal_of_purchase
+    return _trigger_beside_purchase(step, active_purchase) or proposal_of_purchase
 
 
-def _trigger_beside(step: StepInput, active_purchase: PurchaseProgress) -> Proposal | None:
+def _trigger_beside_purchase(step: StepInput, active_purchase: PurchaseProgress) -> Proposal | None:
     """Return the trade of a trigger that fires although the rest of the purchase will be bought;
     None without one.
     """
@@ -246,13 +247,13 @@ def _exits_first(step_input: StepInput) -> Proposal:
         and plan is None
         and isinstance(decision := decided.decision, Rebalance)
     ):
-        exit_plan = blocked_exits.backing_off(
+        plan_or_block = blocked_exits.backing_off_exit(
             step.snapshot, step.history.failures, token
         ) or plan_exit(step, decision, token)
-        if isinstance(exit_plan, Plan):
-            plan = exit_plan
+        if isinstance(plan_or_block, Plan):
+            plan = plan_or_block
         else:
-            step = blocked_exits.exclude_blocked_exits(step, [exit_plan])
+            step = blocked_exits.exclude_blocked_exits(step, [plan_or_block])
             decided = decide(step)
     if (
         plan is None
@@ -392,8 +393,8 @@ def _plan_rebalance(
         decision = plan.decision
         decided = replace(decided, decision=decision)
     if zone is None or plan.saving is None:
-        for change in layers.INSTEAD_OF_SALE:
-            decided, plan = change(step_input, decided, decision, plan)
+        for replace_sale in layers.INSTEAD_OF_SALE:
+            decided, plan = replace_sale(step_input, decided, decision, plan)
         if isinstance(plan.decision, Rebalance):
             return _schedule_plan(step_input, decided, plan.decision, plan)
         return Proposal(decided, plan)
@@ -468,7 +469,7 @@ def _not_worth_reason(
         why = "; ".join(f"{item.what} {item.why}" for item in cost_items)
         return f"not worth its cost (limits.plan_cost {limits.plan_cost_bps} bps): {why}"
     if no_plan.kept_by == MIN_TRADE:
-        return minimum.too_small_to_trade(portfolio, limits, no_plan.drift)
+        return minimum.too_small_to_trade_reason(portfolio, limits, no_plan.drift)
     return minimum.not_worth_reason(snapshot, portfolio, limits, decided.references, no_plan.drift)
 
 
@@ -557,7 +558,7 @@ def _blocked_purchase_reason(portfolio: Portfolio, orders: OrderStates, order: L
     if order.token_out == portfolio.numeraire.address:
         return ""
     exit_order = conditional_orders.fired_exit_order(
-        states, PORTFOLIO
+        states, PORTFOLIO_SUBJECT
     ) or conditional_orders.fired_exit_order(states, order.token_out)
     if exit_order is None:
         return ""

@@ -72,7 +72,7 @@ def _terms(
     decided: DecisionResult,
     kind: PurchaseKind,
     intended_value: Value,
-    parts: int,
+    part_count: int,
 ) -> Purchase:
     now_s = step.snapshot.head.timestamp_s
     prices, deposits = decided.references.prices, tuple[tuple[str, int], ...]()
@@ -83,10 +83,10 @@ def _terms(
         wish=purchases.turnover_allowance(step)
         if step.history.cash_flows.invested
         else intended_value,
-        parts=parts,
+        parts=part_count,
         interval_s=step.limits.first_purchase_s or 1,
         arrival=tuple(sorted((token, reference.price) for token, reference in prices.items())),
         began_s=now_s,
-        expires_s=now_s + max(purchases.MAX_DURATION_S, (parts + 1) * DAY_S),
+        expires_s=now_s + max(purchases.MAX_DURATION_S, (part_count + 1) * DAY_S),
         came=deposits,
     )

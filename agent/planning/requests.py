@@ -169,10 +169,10 @@ def invest(deposits: Mapping[str, int], included_purchase_id: str = "") -> Propo
         )
         decided = replace(decided, decision=decision)
         try:
-            decided, part = plan_purchase(step, decided, decision, PurchaseKind.TOP_UP)
+            decided, part_plan = plan_purchase(step, decided, decision, PurchaseKind.TOP_UP)
         except planner.NothingPlanned as no_plan:
             return _uninvested(step, no_plan.message)
-        return Proposal(decided, part, step)
+        return Proposal(decided, part_plan, step)
 
     return propose
 
@@ -198,7 +198,7 @@ def _sell_all_assets(original_step: StepInput) -> Proposal:
     halt_decision: Halt | None = None
     layer_refusal: Refused | None = None
     step = quarantine.exclude_unpriced(original_step)
-    for sell_first in layers.SOLD_FIRST:
+    for sell_first in layers.SHUTDOWN_RELEASES:
         match sell_first(step):
             case Plan() as plan:
                 return _by_owner(step, plan.decision, plan)
@@ -212,7 +212,7 @@ def _sell_all_assets(original_step: StepInput) -> Proposal:
     if investable_total(drifts) == 0 and step is original_step:
         return _by_owner(step, Hold("nothing to sell: all balances are zero or reserved"), None)
     numeraire, blocked_exits = step.portfolio.numeraire.address, [*step.blocked_exits]
-    for asset_drift in exits.in_turn(
+    for asset_drift in exits.in_exit_order(
         step.history,
         [drift for drift in drifts if drift.token != numeraire and drift.investable_raw],
     ):

@@ -25,22 +25,24 @@ from agent.units import BPS, Value, floor_int
 
 @dataclass(slots=True)
 class PlanDraft:
-    """Legs so far with their effects. `barred` are the pools of legs below their fair floor, with
-    the reason; `untraded_value` is the value not traded because of them.
+    """Legs so far with their effects: changes of the wallet, and what is sold and bought, by token.
+    `leg_gas` is the gas of each leg, `full_pools` are pools that take no more. `barred` are the
+    pools of legs below their fair floor, with the reason; `untraded_value` is the value not traded
+    because of them.
     """
 
     legs: list[Leg] = field(default_factory=list)
     leg_gas: list[int] = field(default_factory=list)
-    delta: dict[str, int] = field(default_factory=dict)
-    sold: dict[str, int] = field(default_factory=dict)
-    bought: dict[str, int] = field(default_factory=dict)
+    delta_raw: dict[str, int] = field(default_factory=dict)
+    sold_raw: dict[str, int] = field(default_factory=dict)
+    bought_raw: dict[str, int] = field(default_factory=dict)
     full_pools: set[str] = field(default_factory=set)
     barred: dict[str, str] = field(default_factory=dict)
     untraded_value: dict[str, Value] = field(default_factory=dict)
     fees: Value = Fraction(0)
     impact: Value = Fraction(0)
     skew: Value = Fraction(0)
-    gross: Value = Fraction(0)
+    gross_volume: Value = Fraction(0)
 
     def gas_units(self, problem: Problem) -> int:
         """Return the gas of the transaction, payment in native coin included; 0 without legs."""
@@ -49,10 +51,10 @@ class PlanDraft:
         )
 
     def chains(self) -> list[list[int]]:
-        """Return the positions of each chain's legs, in order, up to the leg that pays the
+        """Return the indices of each chain's legs, in order, up to the leg that pays the
         wallet.
         """
-        ends = [number + 1 for number, leg in enumerate(self.legs) if leg.sink is LegFunding.WALLET]
+        ends = [index + 1 for index, leg in enumerate(self.legs) if leg.sink is LegFunding.WALLET]
         return [list(range(a, b)) for a, b in zip([0, *ends], ends, strict=False)]
 
     def cost(self, problem: Problem) -> PlanCost:
@@ -83,7 +85,10 @@ class PlanDraft:
     def turnover(self, problem: Problem) -> Value:
         """Return half the sum of absolute changes of holdings in value."""
         return (
-            sum((abs(raw) * problem.price(token) for token, raw in self.delta.items()), Fraction(0))
+            sum(
+                (abs(raw) * problem.price(token) for token, raw in self.delta_raw.items()),
+                Fraction(0),
+            )
             / 2
         )
 
@@ -150,7 +155,7 @@ class _SimulatedLeg:
     token_in: str
     token_out: str
     swap_result: SwapResult[Pool]
-    before: Pool
+    pool_before: Pool
     from_wallet: bool
     to_wallet: bool
     sources: range
@@ -182,17 +187,17 @@ class RouteSimulator:
         self.draft = PlanDraft()
         self.later_raw: dict[str, int] = {}
         """Base units that the routes after this one want, by token sold."""
-        self._room: dict[tuple[str, str], int] = {}
+        self._max_inputs: dict[tuple[str, str], int] = {}
         self._spent: dict[tuple[str, str], int] = {}
 
     def spendable(self, token: str) -> int:
         """Return base units of the wallet's spendable balance that no leg has taken yet."""
-        node = self.problem.nodes[self.problem.position[token]]
-        return node.spendable_raw - self.draft.sold.get(token, 0)
+        node = self.problem.nodes[self.problem.index_by_token[token]]
+        return node.spendable_raw - self.draft.sold_raw.get(token, 0)
 
     def run(self, route: Route, requested: Sequence[int]) -> list[int]:
-        """Trade up to the wanted amounts, by source, within bounds and balances; return the base
-        units taken. Sources of a leg below its fair floor are dropped; the other sources of the
+        """Trade up to the requested amounts, by source, within bounds and balances; return the base
+        units sold. Sources of a leg below its fair floor are dropped; the other sources of the
         route continue.
         """
         amounts = self._affordable([source.hops[0][1] for source in route.sources], requested)
@@ -205,14 +210,12 @@ class RouteSimulator:
                 trial = self._trim(route, trial, sell_out)
                 legs = [self._leg(simulated_leg) for simulated_leg in trial.simulated_legs]
                 below_floor = [
-                    number
-                    for number, leg in enumerate(legs)
-                    if leg.min_out_raw > leg.amount_out_raw
+                    index for index, leg in enumerate(legs) if leg.min_out_raw > leg.amount_out_raw
                 ]
                 if not below_floor:
                     self._book(trial, legs)
                     return trial.amounts
-            amounts = self._without(
+            amounts = self._without_sources(
                 route, trial, legs[below_floor[0]], trial.simulated_legs[below_floor[0]].sources
             )
         return [0] * len(amounts)
@@ -228,8 +231,8 @@ class RouteSimulator:
                 return trial
             sources, share = trial.shortfall
             amounts = [
-                max(0, min(raw - 1, floor_int(raw * share))) if number in sources else raw
-                for number, raw in enumerate(amounts)
+                max(0, min(raw - 1, floor_int(raw * share))) if source_index in sources else raw
+                for source_index, raw in enumerate(amounts)
             ]
         return None
 
@@ -240,10 +243,10 @@ class RouteSimulator:
         token, if that one's legs take all of it.
         """
         tokens = [source.hops[0][1] for source in route.sources]
-        for number, raw in enumerate(requested):
+        for source_index, raw in enumerate(requested):
             for other, token in enumerate(tokens):
-                missing_raw = raw - trial.amounts[number]
-                if missing_raw <= 0 or other == number or token != tokens[number]:
+                missing_raw = raw - trial.amounts[source_index]
+                if missing_raw <= 0 or other == source_index or token != tokens[source_index]:
                     continue
                 amounts = list(trial.amounts)
                 amounts[other] += missing_raw
@@ -254,7 +257,9 @@ class RouteSimulator:
                     break
         return trial
 
-    def _without(self, route: Route, trial: _RouteTrial, leg: Leg, sources: range) -> list[int]:
+    def _without_sources(
+        self, route: Route, trial: _RouteTrial, leg: Leg, sources: range
+    ) -> list[int]:
         """Return the amounts of a trial without the sources of a leg below its floor, and record
         its pool.
         """
@@ -265,13 +270,18 @@ class RouteSimulator:
         )
         tokens = [source.hops[0][1] for source in route.sources]
         lost_value = sum(
-            (trial.amounts[number] * problem.price(tokens[number]) for number in sources),
+            (
+                trial.amounts[source_index] * problem.price(tokens[source_index])
+                for source_index in sources
+            ),
             Fraction(0),
         )
         draft.untraded_value[leg.pool] = (
             draft.untraded_value.get(leg.pool, Fraction(0)) + lost_value
         )
-        return [0 if number in sources else raw for number, raw in enumerate(trial.amounts)]
+        return [
+            0 if source_index in sources else raw for source_index, raw in enumerate(trial.amounts)
+        ]
 
     def _trim(self, route: Route, trial: _RouteTrial, sell_out: bool) -> _RouteTrial:
         """Return the least amounts with equal output, if one base unit of a token on the route is a
@@ -287,12 +297,12 @@ class RouteSimulator:
         ):
             return trial
         tokens = [source.hops[0][1] for source in route.sources]
-        for number, token in reversed(list(enumerate(tokens))):
-            too_little, enough, smallest_trial = -1, trial.amounts[number], trial
+        for source_index, token in reversed(list(enumerate(tokens))):
+            too_little, enough, smallest_trial = -1, trial.amounts[source_index], trial
             while enough - too_little > 1:
                 middle = (too_little + enough) // 2
                 candidate = _RouteTrial(
-                    [*trial.amounts[:number], middle, *trial.amounts[number + 1 :]]
+                    [*trial.amounts[:source_index], middle, *trial.amounts[source_index + 1 :]]
                 )
                 if (
                     self._follow(route, candidate, ends_route=True) >= paid_raw
@@ -304,7 +314,8 @@ class RouteSimulator:
             if not (
                 sell_out
                 and self._sells_out(token, tokens, trial)
-                and (trial.amounts[number] - enough) * GIVE_UP_DIVISOR <= trial.amounts[number]
+                and (trial.amounts[source_index] - enough) * GIVE_UP_DIVISOR
+                <= trial.amounts[source_index]
             ):
                 trial = smallest_trial
         return trial
@@ -317,7 +328,7 @@ class RouteSimulator:
         if token not in problem.leaving:
             return False
         if not any(
-            problem.has_few_units(problem.position[simulated_leg.token_out])
+            problem.has_few_units(problem.index_by_token[simulated_leg.token_out])
             for simulated_leg in trial.simulated_legs
         ):
             return True
@@ -330,7 +341,9 @@ class RouteSimulator:
         return remainder_raw * problem.price(token) <= UNSOLD_FRACTION * problem.total
 
     def _affordable(self, tokens: Sequence[str], requested: Sequence[int]) -> list[int]:
-        """Return the wanted amounts, capped at the wallet's balances, plus a remainder of dust."""
+        """Return the requested amounts, capped at the wallet's balances, plus a remainder of
+        dust.
+        """
         left_raw = {token: self.spendable(token) for token in tokens}
         amounts = []
         for token, raw in zip(tokens, requested, strict=True):
@@ -345,7 +358,7 @@ class RouteSimulator:
         """True if the remainder of an approval, or of a token with a target of zero, is
         negligible.
         """
-        node = self.problem.nodes[self.problem.position[token]]
+        node = self.problem.nodes[self.problem.index_by_token[token]]
         if (
             token in self.problem.leaving
             and raw * node.price <= UNSOLD_FRACTION * self.problem.total
@@ -359,22 +372,22 @@ class RouteSimulator:
         """Run a route whose sources are numbered from `first_source`; return its output in base
         units, or the input of a leg that does not fit.
         """
-        end, amount = first_source, 0
+        source_end, amount = first_source, 0
         for feed in route.feeds:
-            amount += self._follow(feed, trial, ends_route=False, first_source=end)
-            end += len(feed.sources)
+            amount += self._follow(feed, trial, ends_route=False, first_source=source_end)
+            source_end += len(feed.sources)
         if not route.feeds:
-            end, amount = first_source + 1, trial.amounts[first_source]
-        for number, (pool, token_in) in enumerate(route.hops):
+            source_end, amount = first_source + 1, trial.amounts[first_source]
+        for hop_index, (pool, token_in) in enumerate(route.hops):
             if trial.shortfall is not None or amount == 0:
                 return amount
             swap_or_share = self._try_leg(trial, pool, token_in, amount)
             if isinstance(swap_or_share, Fraction):
-                trial.shortfall = range(first_source, end), swap_or_share
+                trial.shortfall = range(first_source, source_end), swap_or_share
                 return amount
             from_wallet, to_wallet = (
-                number == 0 and not route.feeds,
-                ends_route and number == len(route.hops) - 1,
+                hop_index == 0 and not route.feeds,
+                ends_route and hop_index == len(route.hops) - 1,
             )
             pool_before = trial.current_pools.get(pool, self.current_pools[pool])
             trial.simulated_legs.append(
@@ -385,7 +398,7 @@ class RouteSimulator:
                     pool_before,
                     from_wallet,
                     to_wallet,
-                    range(first_source, end),
+                    range(first_source, source_end),
                 )
             )
             trial.current_pools[pool] = swap_or_share.after
@@ -398,10 +411,10 @@ class RouteSimulator:
     ) -> SwapResult[Pool] | Fraction:
         """Return the swap of a leg that fits, else the fraction of the amount to try next."""
         pool_before = trial.current_pools.get(pool_address, self.current_pools[pool_address])
-        room = self.room(pool_address, token_in, trial.spent)
-        if amount > room:
+        input_left = self.remaining_input(pool_address, token_in, trial.spent)
+        if amount > input_left:
             self.draft.full_pools.add(pool_address)
-            return Fraction(room, amount)
+            return Fraction(input_left, amount)
         try:
             swap_result = pool_before.swap(token_in, amount)
         except BeyondKnownTicks as error:
@@ -419,7 +432,7 @@ class RouteSimulator:
             return Fraction(0)
         return swap_result
 
-    def room(
+    def remaining_input(
         self,
         pool_address: str,
         token_in: str,
@@ -432,9 +445,9 @@ class RouteSimulator:
         opposite = (pool_address, pools.token_out(start, token_in))
         if opposite in self._spent or opposite in spent_more:
             return 0
-        if key not in self._room:
-            self._room[key] = self.problem.room(start, token_in)
-        return self._room[key] - self._spent.get(key, 0) - spent_more.get(key, 0)
+        if key not in self._max_inputs:
+            self._max_inputs[key] = self.problem.max_input(start, token_in)
+        return self._max_inputs[key] - self._spent.get(key, 0) - spent_more.get(key, 0)
 
     def _book(self, trial: _RouteTrial, legs: Sequence[Leg]) -> None:
         """Add a trial's legs to the draft."""
@@ -445,13 +458,19 @@ class RouteSimulator:
             self.current_pools[leg.pool] = simulated_leg.swap_result.after
             self._add_costs(simulated_leg, leg)
             if simulated_leg.from_wallet:
-                draft.sold[leg.token_in] = draft.sold.get(leg.token_in, 0) + leg.amount_in_raw
-                draft.delta[leg.token_in] = draft.delta.get(leg.token_in, 0) - leg.amount_in_raw
-            if simulated_leg.to_wallet:
-                draft.bought[leg.token_out] = (
-                    draft.bought.get(leg.token_out, 0) + leg.amount_out_raw
+                draft.sold_raw[leg.token_in] = (
+                    draft.sold_raw.get(leg.token_in, 0) + leg.amount_in_raw
                 )
-                draft.delta[leg.token_out] = draft.delta.get(leg.token_out, 0) + leg.amount_out_raw
+                draft.delta_raw[leg.token_in] = (
+                    draft.delta_raw.get(leg.token_in, 0) - leg.amount_in_raw
+                )
+            if simulated_leg.to_wallet:
+                draft.bought_raw[leg.token_out] = (
+                    draft.bought_raw.get(leg.token_out, 0) + leg.amount_out_raw
+                )
+                draft.delta_raw[leg.token_out] = (
+                    draft.delta_raw.get(leg.token_out, 0) + leg.amount_out_raw
+                )
         draft.legs += legs
 
     def _leg(self, simulated_leg: _SimulatedLeg) -> Leg:
@@ -459,22 +478,22 @@ class RouteSimulator:
         floor = fair_floor(
             swap_result.amount_in_raw,
             *problem.floor_prices(simulated_leg.token_in, simulated_leg.token_out),
-            simulated_leg.before.fee_pips,
+            simulated_leg.pool_before.fee_pips,
             problem.floor_impact_bps,
             problem.slippage_bps or 0,
         )
         return Leg(
-            pool=simulated_leg.before.address,
-            venue=simulated_leg.before.venue,
+            pool=simulated_leg.pool_before.address,
+            venue=simulated_leg.pool_before.venue,
             token_in=simulated_leg.token_in,
             token_out=simulated_leg.token_out,
-            fee_pips=simulated_leg.before.fee_pips,
+            fee_pips=simulated_leg.pool_before.fee_pips,
             amount_in_raw=swap_result.amount_in_raw,
             amount_out_raw=swap_result.amount_out_raw,
             min_out_raw=max(1, min_out(swap_result.amount_out_raw, floor, problem.slippage_bps)),
             fee_raw=swap_result.fee_raw,
             impact_bps=pools.price_move_bps(
-                simulated_leg.before, swap_result.after, simulated_leg.token_in
+                simulated_leg.pool_before, swap_result.after, simulated_leg.token_in
             ),
             source=LegFunding.WALLET if simulated_leg.from_wallet else LegFunding.ROUTER,
             sink=LegFunding.WALLET if simulated_leg.to_wallet else LegFunding.ROUTER,
@@ -493,14 +512,17 @@ class RouteSimulator:
         draft.fees += leg.fee_raw * price_in
         draft.impact += value_at_spot - leg.amount_out_raw * price_out
         draft.skew += net_raw * price_in - value_at_spot
-        draft.gross += leg.amount_in_raw * price_in
-        before, start = simulated_leg.before.observed, problem.pools[leg.pool].observed
+        draft.gross_volume += leg.amount_in_raw * price_in
+        observed_before, observed_at_start = (
+            simulated_leg.pool_before.observed,
+            problem.pools[leg.pool].observed,
+        )
         writes_observation = (
-            simulated_leg.swap_result.after.observed != before == start
+            simulated_leg.swap_result.after.observed != observed_before == observed_at_start
         )  # a pool writes one observation per block
         draft.leg_gas.append(
             leg_gas_units(
-                simulated_leg.before,
+                simulated_leg.pool_before,
                 simulated_leg.swap_result.ticks_crossed,
                 simulated_leg.swap_result.steps,
                 problem.gas.router,
@@ -531,7 +553,7 @@ def run_routes(
         (*native_routes, *merge_routes([route for route in routes if route not in native_routes])),
         exact,
     )
-    if unsold <= UNSOLD_FRACTION * draft.gross:
+    if unsold <= UNSOLD_FRACTION * draft.gross_volume:
         return draft
     return max(
         draft,
@@ -565,10 +587,10 @@ def _run(problem: Problem, routes: Sequence[Route], exact: bool) -> tuple[PlanDr
             source.amount_raw + unsold.pop(pair, 0)
             for source, pair in zip(route.sources, token_pairs, strict=True)
         ]
-        for pair, amount, taken_raw in zip(
+        for pair, amount, sold_raw in zip(
             token_pairs, amounts, simulator.run(route, amounts), strict=True
         ):
-            unsold[pair] = unsold.get(pair, 0) + amount - taken_raw
+            unsold[pair] = unsold.get(pair, 0) + amount - sold_raw
     return simulator.draft, sum(
         (raw * problem.price(token) for (token, _), raw in unsold.items()), Fraction(0)
     )

@@ -24,11 +24,11 @@ class FlowPath:
     """Consecutive flows, and the value that enters the first, in units of the scale."""
 
     flows: tuple[EdgeFlow, ...]
-    taken: float
+    amount_in: float
 
     @property
     def source(self) -> int:
-        """Position of the sold token."""
+        """Index of the sold token."""
         return self.flows[0].pool_edge.source
 
 
@@ -65,8 +65,8 @@ class _Parcel:
         for flow, taken_before in zip(
             reversed(self.route), reversed(self.taken_before), strict=True
         ):
-            curve = flow.pool_edge.offer.real
-            needed_in = curve.takes(curve.pays(taken_before) + needed_in) - taken_before
+            curve = flow.pool_edge.curves.real
+            needed_in = curve.input_for(curve.output_for(taken_before) + needed_in) - taken_before
             taken_after.append(taken_before + needed_in)
         first = _Parcel(self.route, self.taken_before, needed_in, amount, (*self.turn_order, 0))
         return first, _Parcel(
@@ -92,19 +92,19 @@ def decompose_flows(
     through a pool gets a better rate than the last: each gets the output of its own part of the
     curve. Raises ValueError if a flow runs backward, which would be a cycle.
     """
-    rank = {token: number for number, token in enumerate(order)}
+    rank = {token: index for index, token in enumerate(order)}
     outflows: dict[int, list[EdgeFlow]] = {token: [] for token in order}
     inflow = dict.fromkeys(order, 0.0)
     for flow in flows:
-        if flow.taken <= DUST_FLOW or flow.paid <= 0:
+        if flow.amount_in <= DUST_FLOW or flow.amount_out <= 0:
             continue
         if rank[flow.pool_edge.source] >= rank[flow.pool_edge.target]:
             raise ValueError("flows run in a cycle")
         outflows[flow.pool_edge.source].append(flow)
-        inflow[flow.pool_edge.target] += flow.paid
+        inflow[flow.pool_edge.target] += flow.amount_out
     share_passed_on = {
         token: (
-            math.fsum(flow.taken for flow in outflows[token]) / inflow[token]
+            math.fsum(flow.amount_in for flow in outflows[token]) / inflow[token]
             if inflow[token] > 0
             else 0.0
         )
@@ -115,7 +115,7 @@ def decompose_flows(
     cut_parcels: list[_Parcel] = []
     for token in order:
         arrived = sorted(parcels[token], key=lambda parcel: (-len(parcel.route), -parcel.amount))
-        outgoing = math.fsum(flow.taken for flow in outflows[token])
+        outgoing = math.fsum(flow.amount_in for flow in outflows[token])
         available = math.fsum(parcel.amount for parcel in arrived)
         if token in bought_tokens:
             staying, arrived = _take(arrived, max(0.0, available - outgoing))
@@ -134,58 +134,58 @@ def decompose_flows(
 
 
 def _take(parcels: Sequence[_Parcel], amount: float) -> tuple[list[_Parcel], list[_Parcel]]:
-    """Split lots, in order, into those that make up `amount` and the remainder."""
-    taken, remainder = [], []
+    """Split parcels, in order, into those that make up `amount` and the remainder."""
+    first_parcels, remainder = [], []
     for parcel in parcels:
         if amount <= DUST_FLOW:
             remainder.append(parcel)
         elif parcel.amount <= amount + DUST_FLOW:
-            taken.append(parcel)
+            first_parcels.append(parcel)
             amount -= parcel.amount
         else:
             first, second = parcel.divide(amount)
-            taken.append(first)
+            first_parcels.append(first)
             remainder.append(second)
             amount = 0.0
-    return taken, remainder
+    return first_parcels, remainder
 
 
 def _send(
     flows: Sequence[EdgeFlow], parcels: Sequence[_Parcel], arrivals: dict[int, list[_Parcel]]
 ) -> None:
-    """Assign lots to flows, both in the given order: the longest routes go to the targets that pass
-    on the smallest share.
+    """Assign parcels to flows, both in the given order: the longest routes go to the targets that
+    pass on the smallest share.
     """
     available, outgoing = (
         math.fsum(parcel.amount for parcel in parcels),
-        math.fsum(flow.taken for flow in flows),
+        math.fsum(flow.amount_in for flow in flows),
     )
     if outgoing <= 0 or available <= 0:
         return
     remainder = list(parcels)
-    for number, flow in enumerate(flows):
-        share = flow.taken * available / outgoing
+    for flow_index, flow in enumerate(flows):
+        share = flow.amount_in * available / outgoing
         assigned, remainder = (
-            (remainder, []) if number == len(flows) - 1 else _take(remainder, share)
+            (remainder, []) if flow_index == len(flows) - 1 else _take(remainder, share)
         )
         assigned = sorted(
             (parcel for parcel in assigned if parcel.amount > DUST_FLOW),
             key=lambda parcel: parcel.turn_order,
         )
         assigned_amount = math.fsum(parcel.amount for parcel in assigned)
-        curve, entered_value = flow.pool_edge.offer.real, 0.0
+        curve, entered_value = flow.pool_edge.curves.real, 0.0
         for parcel in assigned:
             entered_value_before, entered_value = (
                 entered_value,
-                entered_value + flow.taken * parcel.amount / assigned_amount,
+                entered_value + flow.amount_in * parcel.amount / assigned_amount,
             )
-            paid = curve.pays(entered_value) - curve.pays(entered_value_before)
+            amount_out = curve.output_for(entered_value) - curve.output_for(entered_value_before)
             arrivals[flow.pool_edge.target].append(
                 _Parcel(
                     (*parcel.route, flow),
                     (*parcel.taken_before, entered_value_before),
                     parcel.start_amount,
-                    paid,
+                    amount_out,
                     parcel.turn_order,
                 )
             )
@@ -251,17 +251,17 @@ def _joined(last_hop: Hop, group: Sequence[Route]) -> Iterable[Route]:
 
 
 PoolSide = tuple[str, int]
-"""A pool, and the position of the token that enters it."""
+"""A pool, and the index of the token that enters it."""
 
 
 @dataclass(frozen=True, slots=True)
 class MergedLegs:
     """Legs of merged chains: their number through each edge, and for each edge the number through
-    the other edges that only chains through it use.
+    the other edges that only chains through it use (`dependents`).
     """
 
     counts: Mapping[PoolSide, int]
-    alone: Mapping[PoolSide, Mapping[PoolSide, int]]
+    dependents: Mapping[PoolSide, Mapping[PoolSide, int]]
 
 
 def merged_legs(chains: Iterable[Sequence[PoolSide]]) -> MergedLegs:
@@ -274,8 +274,8 @@ def merged_legs(chains: Iterable[Sequence[PoolSide]]) -> MergedLegs:
             common.setdefault((tuple(chain[start:]), start == 0), set(chain)).intersection_update(
                 chain
             )
-    alone: dict[PoolSide, Counter[PoolSide]] = {}
+    dependents: dict[PoolSide, Counter[PoolSide]] = {}
     for (suffix, _), edges in common.items():
         for edge in edges - {suffix[0]}:
-            alone.setdefault(edge, Counter())[suffix[0]] += 1
-    return MergedLegs(Counter(suffix[0] for suffix, _ in common), alone)
+            dependents.setdefault(edge, Counter())[suffix[0]] += 1
+    return MergedLegs(Counter(suffix[0] for suffix, _ in common), dependents)

@@ -1,6 +1,4 @@
-"""Plans of a manual swap: the best split over pools and hubs; quotes; and the top-up of gas
-money.
-"""
+"""Plans of a manual swap: the best split over pools and hubs; and quotes."""
 
 from __future__ import annotations
 
@@ -83,28 +81,28 @@ def plan_swap(step: StepInput, token_in: str, token_out: str, amount_in_raw: int
     _require_pair(step.portfolio, token_in, token_out, amount_in_raw)
     _require_not_quarantined(step, token_in, token_out)
     problem = build_problem(step, reference_prices(step))
-    if token_in in problem.position:
-        seller = problem.nodes[problem.position[token_in]]
+    if token_in in problem.index_by_token:
+        sold_node = problem.nodes[problem.index_by_token[token_in]]
     else:
-        seller = None
-    if seller is None or token_out not in problem.position:
+        sold_node = None
+    if sold_node is None or token_out not in problem.index_by_token:
         raise Refused(
             "no reference price for one of the tokens",
             remedy="add a feed, or list it in portfolio.assets",
             code=ErrorCode.REFERENCE_PRICE,
         )
-    if amount_in_raw > seller.spendable_raw:
+    if amount_in_raw > sold_node.spendable_raw:
         decimals = step.portfolio.token(token_in).decimals
-        spendable_text = decimal_text(seller.spendable_raw, decimals)
+        spendable_text = decimal_text(sold_node.spendable_raw, decimals)
         amount_text = decimal_text(amount_in_raw, decimals)
         remedy = cash_limit.append_excluded(step.excluded, "sell less, or lower the reserve")
         raise Refused(
-            f"{amount_text} {seller.label} exceeds the spendable balance",
+            f"{amount_text} {sold_node.label} exceeds the spendable balance",
             (
                 Verdict(
                     "balance",
-                    f"{amount_text} {seller.label}",
-                    f"{spendable_text} {seller.label} less reserve",
+                    f"{amount_text} {sold_node.label}",
+                    f"{spendable_text} {sold_node.label} less reserve",
                     False,
                 ),
             ),
@@ -126,7 +124,7 @@ def plan_swap(step: StepInput, token_in: str, token_out: str, amount_in_raw: int
     )
     reason = (
         f"manual swap of {decimal_text(amount_in_raw, step.portfolio.token(token_in).decimals)}"
-        f" {seller.label}"
+        f" {sold_node.label}"
     )
     reason = cash_limit.append_excluded(step.excluded, reason)
     decision = Rebalance(reason, _goal_after(problem, split.draft), by_hand=True)
@@ -152,7 +150,7 @@ def quote(
         ]
     else:
         problem = _quote_problem(step, prices, token_in, amount_in_raw)
-        if not {token_in, token_out} <= set(problem.position):
+        if not {token_in, token_out} <= set(problem.index_by_token):
             raise Refused(
                 "no usable pool connects the two tokens",
                 remedy="trimtab doctor lists the pools found",
@@ -214,23 +212,23 @@ class _Split:
 
 def _best_split(problem: Problem, token_in: str, token_out: str, amount_in_raw: int) -> _Split:
     """Return the split that pays the most net of gas, along routes of one or two pools."""
-    source, target = problem.position[token_in], problem.position[token_out]
+    source, target = problem.index_by_token[token_in], problem.index_by_token[token_out]
     value = amount_in_raw * problem.nodes[source].price
-    market = build_pool_graph(problem, float(value))
+    graph = build_pool_graph(problem, float(value))
     end_values = {node: 0.0 for node in range(len(problem.nodes)) if node != target}
     start = np.array([1.0 if node == source else 0.0 for node in range(len(problem.nodes))])
     program = sell_program(start, end_values, PRICE_RANGE)
 
-    def paths_of(choice: PoolSelection) -> FlowPaths:
+    def paths_of(candidate: PoolSelection) -> FlowPaths:
         return decompose_flows(
-            choice.flows,
+            candidate.flows,
             [source, *(set(end_values) - {source}), target],
             frozenset({source}),
             frozenset({target}),
         )
 
-    def serves(row: int) -> bool:
-        pool_edge = market.pool_edges[row]
+    def serves_swap(row: int) -> bool:
+        pool_edge = graph.pool_edges[row]
         return (
             pool_edge.source != target
             and pool_edge.target != source
@@ -239,44 +237,46 @@ def _best_split(problem: Problem, token_in: str, token_out: str, amount_in_raw: 
 
     barred = {
         pool: "pays less than the floor set by the reference price"
-        for pool, edge_source, edge_target in market.below_floor
+        for pool, edge_source, edge_target in graph.below_floor
         if edge_source == source or edge_target == target
     }
-    bound = None
+    first_bound = None
     while True:
-        rows = np.array([row for row in market.rows(barred).tolist() if serves(row)], dtype=np.intp)
-        solution = solve_dual(program, market.real.rows(rows))
-        bound = solution.bound if bound is None else bound
-        least_sold = -float(solution.token_changes(market.real.rows(rows))[source]) * SOLD_FRACTION
+        rows = np.array(
+            [row for row in graph.rows(barred).tolist() if serves_swap(row)], dtype=np.intp
+        )
+        solution = solve_dual(program, graph.real.rows(rows))
+        first_bound = solution.bound if first_bound is None else first_bound
+        least_sold = -float(solution.token_changes(graph.real.rows(rows))[source]) * SOLD_FRACTION
         solve_flows = partial(_solve_sale, program, source, least_sold)
         selection = PoolSelector(
-            market, solve_flows, 0.0, lambda choice: legs_by_edge(paths_of(choice))
+            graph, solve_flows, 0.0, lambda candidate: legs_by_edge(paths_of(candidate))
         ).best(rows, solution)
-        routes = to_routes(market, paths_of(selection))
+        routes = to_routes(graph, paths_of(selection))
         if routes:
             remainder_raw = amount_in_raw - sum(route.amount_raw for route in routes)
             routes[0] = replace(routes[0], amount_raw=max(0, routes[0].amount_raw + remainder_raw))
         draft = run_routes(
-            problem, routes, lambda draft: float(draft.sold.get(token_in, 0)), exact=True
+            problem, routes, lambda draft: float(draft.sold_raw.get(token_in, 0)), exact=True
         )
-        if not draft.barred or draft.sold.get(token_in) == amount_in_raw:
-            value_out = draft.bought.get(token_out, 0) * problem.nodes[target].price / value
+        if not draft.barred or draft.sold_raw.get(token_in) == amount_in_raw:
+            value_out = draft.bought_raw.get(token_out, 0) * problem.nodes[target].price / value
             return _Split(
                 draft,
                 barred,
                 dict(selection.dropped),
-                rounded_gap(Fraction(bound) - value_out, Fraction(1)),
+                rounded_gap(Fraction(first_bound) - value_out, Fraction(1)),
             )
         barred |= draft.barred
 
 
 def _solve_sale(
-    program: Program, source: int, least_sold: float, stack: CurveStack, near: Solution | None
+    program: Program, source: int, least_sold: float, stack: CurveStack, earlier: Solution | None
 ) -> Solution:
     """Return the best flows. If they sell less than `least_sold`, their bound is −∞, so that saved
     gas never justifies an unsold remainder.
     """
-    solution = solve_dual(program, stack, near)
+    solution = solve_dual(program, stack, earlier)
     if -float(solution.token_changes(stack)[source]) >= least_sold:
         return solution
     return replace(solution, bound=-np.inf)
@@ -287,7 +287,7 @@ def _require_all_sold(
 ) -> None:
     """Raise Refused unless the whole amount is traded: a manual swap is exact."""
     draft, barred = split.draft, split.barred
-    sold_raw = draft.sold.get(token_in, 0)
+    sold_raw = draft.sold_raw.get(token_in, 0)
     if sold_raw == amount_in_raw:
         return
     token = portfolio.token(token_in)
@@ -321,25 +321,29 @@ def _require_all_sold(
         "price_impact", f"{amount_text} {token.label}", f"{sold_text} {token.label}", False
     )
     remedy = f"sell at most {sold_text} {token.label} at a time"
-    if pools_out := pools_out_of_ticks(problem.pools, draft.legs, problem.impact_bps):
+    if pools_without_ticks := pools_out_of_ticks(problem.pools, draft.legs, problem.impact_bps):
         raise KnownTicksExceeded(
-            f"only {sold_text} of {amount_text} {token.label} fit within the ticks read of {', '.join(pools_out)}",
+            f"only {sold_text} of {amount_text} {token.label} fit within the ticks read of {', '.join(pools_without_ticks)}",
             verdict,
             remedy,
-            pools_out,
+            pools_without_ticks,
         )
     if problem.impact_bps == UNBOUNDED_BPS:
-        bound = "the pools' liquidity"
+        bound_text = "the pools' liquidity"
     else:
-        bound = f"limits.price_impact of {problem.impact_bps} bps"
+        bound_text = f"limits.price_impact of {problem.impact_bps} bps"
     raise Refused(
-        f"only {sold_text} of {amount_text} {token.label} fit within {bound}", (verdict,), remedy
+        f"only {sold_text} of {amount_text} {token.label} fit within {bound_text}",
+        (verdict,),
+        remedy,
     )
 
 
 def _goal_after(problem: Problem, draft: PlanDraft) -> Goal:
     """Return the shares after the swap as the goal of a manual plan."""
-    values = [node.value + draft.delta.get(node.address, 0) * node.price for node in problem.assets]
+    values = [
+        node.value + draft.delta_raw.get(node.address, 0) * node.price for node in problem.assets
+    ]
     total = sum(values, Fraction(0))
     shares = [value / total if total > 0 else Fraction(0) for value in values]
     return Goal(
@@ -401,11 +405,11 @@ def _find_pool(snapshot: Snapshot, pool: str, token_in: str, token_out: str) -> 
 
 
 def _single_leg(step: StepInput, pool: Pool, token_in: str, amount_in_raw: int) -> Leg:
-    swapped = pool.swap(token_in, amount_in_raw)
-    if swapped.amount_in_raw < amount_in_raw:
+    swap_result = pool.swap(token_in, amount_in_raw)
+    if swap_result.amount_in_raw < amount_in_raw:
         token = step.portfolio.token(token_in)
         amount_text = decimal_text(amount_in_raw, token.decimals)
-        fits_text = decimal_text(swapped.amount_in_raw, token.decimals)
+        fits_text = decimal_text(swap_result.amount_in_raw, token.decimals)
         verdict = Verdict(
             "pool", f"{amount_text} {token.label}", f"{fits_text} {token.label}", False
         )
@@ -423,11 +427,11 @@ def _single_leg(step: StepInput, pool: Pool, token_in: str, amount_in_raw: int) 
         token_in=token_in,
         token_out=pools.token_out(pool, token_in),
         fee_pips=pool.fee_pips,
-        amount_in_raw=swapped.amount_in_raw,
-        amount_out_raw=swapped.amount_out_raw,
-        min_out_raw=min_out(swapped.amount_out_raw, 1, slippage_bps),
-        fee_raw=swapped.fee_raw,
-        impact_bps=pools.price_move_bps(pool, swapped.after, token_in),
+        amount_in_raw=swap_result.amount_in_raw,
+        amount_out_raw=swap_result.amount_out_raw,
+        min_out_raw=min_out(swap_result.amount_out_raw, 1, slippage_bps),
+        fee_raw=swap_result.fee_raw,
+        impact_bps=pools.price_move_bps(pool, swap_result.after, token_in),
         source=LegFunding.WALLET,
         sink=LegFunding.WALLET,
     )

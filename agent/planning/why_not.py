@@ -56,7 +56,9 @@ def cost_reason(
     if limit_bps is None:
         return ""
     counterparts = others or (portfolio.numeraire.address,)
-    routes = _routes(problem, token, value, sells, [end for end in counterparts if end != token])
+    routes = _route_costs(
+        problem, token, value, sells, [end for end in counterparts if end != token]
+    )
     cheapest = min(routes, key=lambda cost: cost.total, default=None)
     allowed_cost = value * Fraction(limit_bps, BPS)
     if cheapest is None or cheapest.total <= allowed_cost:
@@ -82,7 +84,7 @@ def cost_reason(
     return f"{ALLOWED_PHRASE} {amount_text(allowed_cost)}; {cost_parts}"
 
 
-def _routes(
+def _route_costs(
     problem: Problem, token: str, value: Value, sells: bool, counterparts: Sequence[str]
 ) -> Iterator[RouteCost]:
     """Yield the cost of each route of one or two swaps between the token and an end."""
@@ -92,19 +94,22 @@ def _routes(
         amount_raw = floor_int(value / source_price) if source_price > 0 else 0
         if amount_raw <= 0:
             continue
-        for first in problem.pools.values():
-            if source not in (first.token0, first.token1):
+        for first_pool in problem.pools.values():
+            if source not in (first_pool.token0, first_pool.token1):
                 continue
-            middle = amm.token_out(first, source)
+            middle = amm.token_out(first_pool, source)
             if middle == target:
-                yield from _cost(problem, source, amount_raw, (first,))
+                yield from _route_cost(problem, source, amount_raw, (first_pool,))
                 continue
-            for second in problem.pools.values():
-                if second is not first and {middle, target} == {second.token0, second.token1}:
-                    yield from _cost(problem, source, amount_raw, (first, second))
+            for second_pool in problem.pools.values():
+                if second_pool is not first_pool and {middle, target} == {
+                    second_pool.token0,
+                    second_pool.token1,
+                }:
+                    yield from _route_cost(problem, source, amount_raw, (first_pool, second_pool))
 
 
-def _cost(
+def _route_cost(
     problem: Problem, source: str, amount_raw: int, route: tuple[Pool, ...]
 ) -> Iterator[RouteCost]:
     """Yield the cost of a route, unless one of its pools cannot trade the amount."""
@@ -134,17 +139,17 @@ MAX_UNMOVED = 3
 
 
 def coarse_tokens(problem: Problem) -> dict[int, str]:
-    """Return the assets, by position, of which a base unit is worth more than a basis point of the
+    """Return the assets, by index, of which a base unit is worth more than a basis point of the
     portfolio, with the reason why one may stay unmoved; the most expensive units first, and no more
     than MAX_UNMOVED.
     """
     coarse = [
-        (-node.price, position)
-        for position, node in enumerate(problem.nodes)
+        (-node.price, index)
+        for index, node in enumerate(problem.nodes)
         if node.is_asset and node.price * BPS > problem.total
     ]
     return {
-        position: f"{COARSE_UNIT} {problem.nodes[position].label} is worth too much for a plan within"
+        index: f"{COARSE_UNIT} {problem.nodes[index].label} is worth too much for a plan within"
         " limits.plan_cost"
-        for _, position in sorted(coarse)[:MAX_UNMOVED]
+        for _, index in sorted(coarse)[:MAX_UNMOVED]
     }

@@ -39,7 +39,7 @@ def decide(step: StepInput) -> DecisionResult:
     blocked exits, and increases accepted as deposits.
     """
     result = replace(_first_result(step), blocked_exits=step.blocked_exits)
-    for finish in layers.FINISHES:
+    for finish in layers.RESULT_EXPLAINERS:
         result = finish(step, result)
     notes = (
         quarantine.format_quarantine(step.portfolio, step.targets.quarantine),
@@ -47,7 +47,7 @@ def decide(step: StepInput) -> DecisionResult:
         step.excluded.reason,
         cash_limit.unused_text(step.portfolio, step.history.cash_flows),
         balance_changes.format_accepted_deposits(step.portfolio, step.history.cash_flows.accepted),
-        *(note(step, result.drifts) for note in layers.NOTES),
+        *(note(step, result.drifts) for note in layers.REASON_NOTES),
     )
     message = "; ".join(part for part in (result.decision.reason, *notes) if part)
     return replace(result, decision=replace(result.decision, reason=message))
@@ -65,8 +65,10 @@ def _halt_on_faults(context: DecisionContext) -> DecisionResult | None:
     halt = halt_with(faults)
     result = None
     if spares_exits(halt):
-        result = first_result(layers.ESCAPES, context) or exits.sell_triggered_exits(context)
-    for reduce_without_prices in layers.WITHOUT_PRICES:
+        result = first_result(layers.ESCAPE_DECIDERS, context) or exits.sell_triggered_exits(
+            context
+        )
+    for reduce_without_prices in layers.DECIDERS_WITHOUT_PRICES:
         result = result or reduce_without_prices(context, halt)
     if result is None:
         return DecisionResult(halt, (), context.references)
@@ -81,7 +83,8 @@ def _sell_only_exits(context: DecisionContext) -> DecisionResult | None:
     if not (exits_only_reason := context.step.excluded.exits_only):
         return None
     if (
-        sale := exits.sell_triggered_exits(context) or first_result(layers.REDUCTIONS, context)
+        sale := exits.sell_triggered_exits(context)
+        or first_result(layers.REDUCTION_DECIDERS, context)
     ) is None:
         halt = halt_with([Fault(HaltCode.REFERENCE_PRICE, exits_only_reason)])
         return DecisionResult(halt, (), context.references)
@@ -122,17 +125,17 @@ def _stop_below_minimum(context: DecisionContext) -> DecisionResult | None:
 
 DECIDERS: tuple[Decider, ...] = (
     _halt_on_faults,
-    *layers.ESCAPES,
+    *layers.ESCAPE_DECIDERS,
     _sell_only_exits,
     exits.sell_triggered_exits,
-    *layers.REDUCTIONS,
-    *layers.CLOSINGS,
+    *layers.REDUCTION_DECIDERS,
+    *layers.CLOSING_DECIDERS,
     _halt_when_stopped,
     _stop_below_minimum,
-    *layers.OVER_LIMITS,
+    *layers.LIMIT_DECIDERS,
     money_flows.wait_for_money_flows,
     money_flows.continue_purchase,
-    *layers.BEFORE_TRIGGERS,
+    *layers.DECIDERS_BEFORE_TRIGGERS,
     trigger.rebalance_on_trigger,
 )
 """The deciders in order; the first result is the decision. Only stops block an escape of a
@@ -145,8 +148,8 @@ def _first_result(step: StepInput) -> DecisionResult:
     context = DecisionContext(step, reference_prices(step))
     result = next(result for decider in DECIDERS if (result := decider(context)) is not None)
     result = exits.hold_beside_exit(step, result)
-    for change in layers.INSTEAD_OF_HOLD:
-        result = change(context, result)
+    for replace_hold in layers.INSTEAD_OF_HOLD:
+        result = replace_hold(context, result)
     return result
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from agent.layers.questions import HELD_BACK, STOPS
+from agent.layers.questions import EXIT_ONLY_FAULTS, STOP_REASONS
 from agent.model import (
     NO_PURCHASE,
     AssetDrift,
@@ -52,13 +52,11 @@ class DecisionResult:
     unknown.
 
     - `reviewed`: a schedule was due and its review is done, so that the next interval starts at
-      this block; `reviews` are the names of such schedules in the store, `next_s` the next due
-      time.
-    - `zone`: the state of a no-trade zone; its rebalance is valid only if the plan saves more than
-      it costs.
-    - `order`: the limit order that is filled.
-    - `exit_token`: the asset that an exit sells, empty without an exit; `blocked_exits`: those that are not tried.
-    - `purchase`: the part of a purchase in parts; `layers`: the parts of the layers.
+    this block; `due_schedules` are the names of such schedules in the store, `next_s` the next due
+    time. - `zone`: the state of a no-trade zone; its rebalance is valid only if the plan saves more
+    than it costs. - `order`: the limit order that is filled. - `exit_token`: the asset that an exit
+    sells, empty without an exit; `blocked_exits`: those that are not tried. - `purchase`: the part
+    of a purchase in parts; `layers`: the parts of the layers.
     """
 
     decision: Decision
@@ -66,7 +64,7 @@ class DecisionResult:
     references: ReferencePrices
     reviewed: bool = False
     zone: ZoneView | None = None
-    reviews: tuple[str, ...] = ()
+    due_schedules: tuple[str, ...] = ()
     next_s: int | None = None
     order: str = ""
     exit_token: str = ""
@@ -87,11 +85,11 @@ class DecisionResult:
         """True if this decision ends the execution under way."""
         return bool(self.purchase.ended) or any(part.ends_execution for part in self.layers)
 
-    def held(self, decision: Decision, worthless: str = "") -> DecisionResult:
-        """Return the result of this decision instead, for which purchases and layers trade nothing;
-        with `worthless`, because what is due is not worth its cost.
+    def held(self, decision: Decision, not_worth_reason: str = "") -> DecisionResult:
+        """Return the result of this decision instead, for which purchases and layers trade nothing.
+        `not_worth_reason` is the reason if what is due is not worth its cost.
         """
-        layers = without_defaults(part.held(worthless) for part in self.layers)
+        layers = without_defaults(part.held(not_worth_reason) for part in self.layers)
         return replace(self, decision=decision, purchase=self.purchase.held(), layers=layers)
 
     def alone(self, decision: Decision) -> DecisionResult:
@@ -103,7 +101,7 @@ class DecisionResult:
 
     @property
     def price_driven(self) -> Decision:
-        """The decision that preceding blocks have to confirm. For a goal that a layer reaches
+        """Decision that the preceding blocks have to confirm. For a goal that a layer reaches
         without a trade this is the rebalance that it replaces.
         """
         goals = (part.internal_goal for part in self.layers)
@@ -137,7 +135,7 @@ class DecisionContext:
         return first_fault(
             (HaltCode.STOPPED, step.history.stopped),
             (HaltCode.LEDGER, step.history.books),
-            *((code, reason(step)) for code, reason in STOPS),
+            *((code, reason(step)) for code, reason in STOP_REASONS),
         )
 
     @cached_property
@@ -153,7 +151,7 @@ class DecisionContext:
                     self.step.portfolio, self.step.limits, self.step.history.cash_flows
                 ),
             ),
-            *((code, reason(self.step)) for code, reason in HELD_BACK),
+            *((code, reason(self.step)) for code, reason in EXIT_ONLY_FAULTS),
         )
         return tuple(Fault(code, reason) for code, reason in reasons if reason)
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 from agent.errors import ErrorCode, Refused
-from agent.layers.questions import apart_raw, outside_by_place
+from agent.layers.questions import outside_by_place, unweighted_raw
 from agent.model import (
     Asset,
     AssetDrift,
@@ -104,20 +104,30 @@ def compute_drifts(step: StepInput, prices: Mapping[str, Price]) -> tuple[AssetD
     )
 
 
+def drifts_if_known(step: StepInput, prices: Mapping[str, Price]) -> tuple[AssetDrift, ...]:
+    """Return the drifts, or none if a balance, position or price is missing: no decision is made
+    then, no exit counts as sold, and an asset awaiting its entry keeps no target.
+    """
+    try:
+        return compute_drifts(step, prices)
+    except Refused:
+        return ()
+
+
 def drifts_from_balances(
     assets: Sequence[Asset],
     balances: Mapping[str, int],
     prices: Mapping[str, Price],
     trigger: Trigger,
-    outside_by_place: Mapping[str, Mapping[str, int]] | None = None,
+    balances_elsewhere: Mapping[str, Mapping[str, int]] | None = None,
 ) -> tuple[AssetDrift, ...]:
-    """Return the drifts from balances in base units by token address; `outside_by_place` are those
-    outside the wallet, by place and token.
+    """Return the drifts from balances in base units by token address; `balances_elsewhere` are
+    those outside the wallet, by place and token.
 
     Reserves do not count. If nothing is investable, every share is zero and no asset is outside its
     band. Raises Refused if a balance or price is missing.
     """
-    balances_elsewhere = outside_by_place or {}
+    amounts_by_place = balances_elsewhere or {}
     for asset in assets:
         for code, quantity, values_by_token in (
             (ErrorCode.BALANCE, "balance", balances),
@@ -133,7 +143,7 @@ def drifts_from_balances(
         max(0, balances[asset.token.address] - asset.reserve_raw) for asset in assets
     ]
     values = [
-        (investable_raw + sum(amounts.get(token, 0) for amounts in balances_elsewhere.values()))
+        (investable_raw + sum(amounts.get(token, 0) for amounts in amounts_by_place.values()))
         * prices[token]
         for investable_raw, token in zip(
             investable_raws, (asset.token.address for asset in assets), strict=True
@@ -166,7 +176,7 @@ def drifts_from_balances(
                 max_bps=asset.max_bps,
                 elsewhere=tuple(
                     (place, raw_there)
-                    for place, amounts in balances_elsewhere.items()
+                    for place, amounts in amounts_by_place.items()
                     if (raw_there := amounts.get(asset.token.address, 0))
                 ),
             )
@@ -211,7 +221,7 @@ def investable_total(drifts: Sequence[AssetDrift]) -> Value:
 
 def portfolio_total(step: StepInput, drifts: Sequence[AssetDrift]) -> Value:
     """Return the value of the whole portfolio: that of the drifts, and what counts in no weight."""
-    apart_by_token = apart_raw(step)
+    apart_by_token = unweighted_raw(step)
     return sum(
         (drift.value + apart_by_token.get(drift.token, 0) * drift.price for drift in drifts),
         Fraction(0),
@@ -270,8 +280,8 @@ def _price_at(share: Fraction, other_value: Value, counted_raw: int) -> Price | 
 
 
 def rebalance_goal(drifts: Sequence[AssetDrift], destination: Destination) -> Goal:
-    """Return the goal shares of all assets, in order. Points sum to one; every share in an interval
-    can be offset by the other assets.
+    """Return the goal shares of all assets, in order. Goals that are single shares sum to one;
+    every share in an interval can be offset by the other assets.
     """
     match destination:
         case Destination.TARGET | Destination.ZONE:

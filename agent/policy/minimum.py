@@ -39,7 +39,7 @@ LEG_GAS = 150_000
 APPROVAL_GAS = 46_000
 """Gas units of one approval of a plain ERC-20 token, from an allowance of zero."""
 LEG_BYTES, APPROVAL_BYTES = 512, 68
-"""Most calldata of one leg of a swap, and of an approval."""
+"""Largest calldata of one leg of a swap, and of an approval."""
 GAS_MULTIPLE = 20
 """Least value of a leg as a multiple of its gas."""
 
@@ -56,11 +56,11 @@ def leg_gas_value(snapshot: Snapshot, native_price: Price, units: int = LEG_GAS)
     """Return the gas cost of one leg now, or of `units`; `native_price` is numeraire base units per
     wei.
     """
-    base_wei = snapshot.head.base_fee_wei
-    if base_wei is None:
+    base_fee_wei = snapshot.head.base_fee_wei
+    if base_fee_wei is None:
         gas_price_wei = snapshot.gas_price_wei
     else:
-        gas_price_wei = base_wei + snapshot.priority_fee_wei
+        gas_price_wei = base_fee_wei + snapshot.priority_fee_wei
     extra_wei = snapshot.data_fee_wei(units, LEG_BYTES)
     return Fraction(units * gas_price_wei + extra_wei) * native_price
 
@@ -127,7 +127,7 @@ def gas_too_high_reason(
     )
 
 
-def too_small_to_trade(portfolio: Portfolio, limits: Limits, value_to_move: Value) -> str:
+def too_small_to_trade_reason(portfolio: Portfolio, limits: Limits, value_to_move: Value) -> str:
     """Return why a correction of this value is not traded: each asset's part is below min_trade."""
     return (
         f"too small to trade: of {format_money(portfolio, value_to_move)} to move, each asset's part is below"
@@ -147,7 +147,7 @@ def not_worth_reason(
     """
     limit_bps, native_price = limits.plan_cost_bps, references.prices.get(portfolio.wrapped_native)
     if limit_bps is None or native_price is None:
-        return too_small_to_trade(portfolio, limits, value_to_move)
+        return too_small_to_trade_reason(portfolio, limits, value_to_move)
     gas_value, max_cost = (
         leg_gas_value(snapshot, native_price.price),
         value_to_move * Fraction(limit_bps, BPS),
@@ -165,16 +165,16 @@ def format_money(portfolio: Portfolio, value: Value | None) -> str:
     return f"{value_text(value or Fraction(0), numeraire.decimals, 2)} {numeraire.label}"
 
 
-VOLATILITY = Fraction(60, 100)
+ASSUMED_VOLATILITY = Fraction(60, 100)
 """Annual volatility assumed of each asset against the rest of the portfolio."""
 DRIFT_WITHOUT_BAND = Fraction(10, 100)
 """Drift assumed for a trigger without a band, as a fraction of the target; correcting a smaller
 drift is not worth its cost.
 """
-USUAL_PIPS = 3_000
+ASSUMED_FEE_PIPS = 3_000
 """Pool fee assumed without a known pool."""
 YEAR_S = 365 * 86_400
-MOST_COST_BPS, WIDEST_BAND = 500, Fraction(1, 2)
+MAX_SUGGESTED_COST_BPS, MAX_SUGGESTED_BAND = 500, Fraction(1, 2)
 """Largest suggested settings: a plan_cost of 5 %, and a band of half of the target."""
 GWEI = 10**9
 
@@ -233,42 +233,44 @@ class MinimumTotal:
     purchase: Value | None = None
 
 
-def compute_minimum_total(terms: MinimumTotalInputs) -> MinimumTotal:
+def compute_minimum_total(inputs: MinimumTotalInputs) -> MinimumTotal:
     """Return the minimum total of these inputs."""
-    swap_count = max(1, len(terms.assets))
+    swap_count = max(1, len(inputs.assets))
     units = swap_count * LEG_GAS + APPROVAL_GAS
-    gas_value = (units * terms.gas_price_wei + swap_count * terms.data_fee_wei) * terms.wei_value
-    leg_gas_value_now = (LEG_GAS * terms.gas_price_wei + terms.data_fee_wei) * terms.wei_value
-    cost_room, fee = _cost_less_fee(terms), Fraction(terms.fee_pips, PIPS)
-    thresholds = [asset for asset in terms.assets if asset.target_bps > 0]
+    gas_value = (units * inputs.gas_price_wei + swap_count * inputs.data_fee_wei) * inputs.wei_value
+    leg_gas_value_now = (LEG_GAS * inputs.gas_price_wei + inputs.data_fee_wei) * inputs.wei_value
+    cost_room, fee = _cost_less_fee(inputs), Fraction(inputs.fee_pips, PIPS)
+    thresholds = [asset for asset in inputs.assets if asset.target_bps > 0]
     if cost_room <= 0 or not thresholds:
         if thresholds:
-            why = f"a pool fee of {_percent(fee)} is not below limits.plan_cost"
+            why = f"a pool fee of {_percent_text(fee)} is not below limits.plan_cost"
         else:
             why = "the numeraire is the only target"
         return MinimumTotal(None, why, gas_value, Fraction(0), Fraction(0), Fraction(0))
-    tightest = min(thresholds, key=lambda asset: (asset.drift, asset.symbol))
+    tightest_asset = min(thresholds, key=lambda asset: (asset.drift, asset.symbol))
     smallest_target = min(thresholds, key=lambda asset: (asset.target_bps, asset.symbol))
     smallest_bps = min(
-        smallest_target.target_bps, terms.numeraire_bps or smallest_target.target_bps
+        smallest_target.target_bps, inputs.numeraire_bps or smallest_target.target_bps
     )
     edge_text = (
-        "its band" if terms.banded else f"a drift of {_percent(DRIFT_WITHOUT_BAND)} of its target"
+        "its band"
+        if inputs.banded
+        else f"a drift of {_percent_text(DRIFT_WITHOUT_BAND)} of its target"
     )
     total_by_limit = {
-        f"the gas of a correction of {tightest.symbol} at {edge_text}": gas_value
-        / (tightest.drift * cost_room),
+        f"the gas of a correction of {tightest_asset.symbol} at {edge_text}": gas_value
+        / (tightest_asset.drift * cost_room),
         "the gas of the first purchase": gas_value
-        / (Fraction(BPS - terms.numeraire_bps, BPS) * cost_room),
+        / (Fraction(BPS - inputs.numeraire_bps, BPS) * cost_room),
         f"{GAS_MULTIPLE} times the gas of a swap for the smallest target": (
             leg_gas_value_now * GAS_MULTIPLE * BPS / smallest_bps
         ),
-        f"limits.min_trade for a correction of {tightest.symbol} at {edge_text}": (
-            terms.min_trade / tightest.drift
+        f"limits.min_trade for a correction of {tightest_asset.symbol} at {edge_text}": (
+            inputs.min_trade / tightest_asset.drift
         ),
-        "limits.min_trade for the smallest target": terms.min_trade * BPS / smallest_bps,
+        "limits.min_trade for the smallest target": inputs.min_trade * BPS / smallest_bps,
     }
-    if terms.bought:
+    if inputs.bought:
         del total_by_limit["the gas of the first purchase"]
     purchase_limits = (
         "the gas of the first purchase",
@@ -277,10 +279,10 @@ def compute_minimum_total(terms: MinimumTotalInputs) -> MinimumTotal:
     binding_limit = max(total_by_limit, key=lambda name: total_by_limit[name])
     total = Fraction(ceil_int(total_by_limit[binding_limit]))
     yearly_corrections = max(_corrections_a_year(threshold) for threshold in thresholds)
-    if terms.interval_s is not None:
-        yearly_corrections = min(yearly_corrections, Fraction(YEAR_S, terms.interval_s))
-    cost = gas_value + tightest.drift * total * fee
-    if terms.bought:
+    if inputs.interval_s is not None:
+        yearly_corrections = min(yearly_corrections, Fraction(YEAR_S, inputs.interval_s))
+    cost = gas_value + tightest_asset.drift * total * fee
+    if inputs.bought:
         purchase = None
     else:
         purchase = Fraction(ceil_int(max(total_by_limit[name] for name in purchase_limits)))
@@ -295,11 +297,11 @@ def compute_minimum_total(terms: MinimumTotalInputs) -> MinimumTotal:
     )
 
 
-def corrections_a_year(terms: MinimumTotalInputs, total: Value) -> tuple[Fraction, Value] | None:
+def corrections_a_year(inputs: MinimumTotalInputs, total: Value) -> tuple[Fraction, Value] | None:
     """Return the expected number of corrections of this total a year, and their cost; None if it is
     below the minimum.
     """
-    minimum_total = compute_minimum_total(terms)
+    minimum_total = compute_minimum_total(inputs)
     if minimum_total.total is None or total < minimum_total.total:
         return None
     cost = (
@@ -308,52 +310,56 @@ def corrections_a_year(terms: MinimumTotalInputs, total: Value) -> tuple[Fractio
     return minimum_total.a_year, minimum_total.a_year * cost
 
 
-def format_year(terms: MinimumTotalInputs, total: Value, decimals: int, label: str) -> str:
+def format_year(inputs: MinimumTotalInputs, total: Value, decimals: int, label: str) -> str:
     """Format the trades and cost of a year with this total, or that it is not worth it."""
-    gas_text = f"at {_short(Fraction(terms.gas_price_wei, GWEI))} gwei"
-    corrections = corrections_a_year(terms, total)
-    if corrections is not None:
-        cost_text = f"{format_coins(corrections[1], decimals)} {label}"
-        return f"about {_short(corrections[0])} trades and {cost_text} a year {gas_text}"
-    gas_text = f"{gas_text} and a pool fee of {_percent(Fraction(terms.fee_pips, PIPS))}"
-    least_total = compute_minimum_total(terms).total
+    gas_text = f"at {_number_text(Fraction(inputs.gas_price_wei, GWEI))} gwei"
+    count_and_cost = corrections_a_year(inputs, total)
+    if count_and_cost is not None:
+        cost_text = f"{format_coins(count_and_cost[1], decimals)} {label}"
+        return f"about {_number_text(count_and_cost[0])} trades and {cost_text} a year {gas_text}"
+    gas_text = f"{gas_text} and a pool fee of {_percent_text(Fraction(inputs.fee_pips, PIPS))}"
+    least_total = compute_minimum_total(inputs).total
     if least_total is None:
         return f"not worth it here {gas_text}, whatever the total"
     return f"not worth it here {gas_text}, only from {format_coins(least_total, decimals)} {label}"
 
 
-def suggested_settings(terms: MinimumTotalInputs, total: Value) -> tuple[str, ...]:
+def suggested_settings(inputs: MinimumTotalInputs, total: Value) -> tuple[str, ...]:
     """Return the settings that would each make this total sufficient; empty if it already is."""
     minimum_total, cost_room, fee = (
-        compute_minimum_total(terms),
-        _cost_less_fee(terms),
-        Fraction(terms.fee_pips, PIPS),
+        compute_minimum_total(inputs),
+        _cost_less_fee(inputs),
+        Fraction(inputs.fee_pips, PIPS),
     )
     if minimum_total.total is not None and total >= minimum_total.total:
         return ()
-    thresholds = [asset for asset in terms.assets if asset.target_bps > 0]
+    thresholds = [asset for asset in inputs.assets if asset.target_bps > 0]
     if not thresholds or total <= 0:
         return ()
-    tightest, settings = min(thresholds, key=lambda asset: (asset.drift, asset.symbol)), []
+    tightest_asset, suggestions = min(thresholds, key=lambda asset: (asset.drift, asset.symbol)), []
     if cost_room > 0:
         band_share = (
-            max(minimum_total.gas / (total * cost_room), terms.min_trade / total)
+            max(minimum_total.gas / (total * cost_room), inputs.min_trade / total)
             * BPS
-            / tightest.target_bps
+            / tightest_asset.target_bps
         )
-        if tightest.drift * BPS / tightest.target_bps < band_share <= WIDEST_BAND:
-            settings.append(f"a band of {ceil_int(band_share * 100)}% of the target")
-    need_bps = ceil_int((fee + minimum_total.gas / (total * tightest.drift)) * BPS)
+        if (
+            tightest_asset.drift * BPS / tightest_asset.target_bps
+            < band_share
+            <= MAX_SUGGESTED_BAND
+        ):
+            suggestions.append(f"a band of {ceil_int(band_share * 100)}% of the target")
+    needed_bps = ceil_int((fee + minimum_total.gas / (total * tightest_asset.drift)) * BPS)
     if (
-        terms.plan_cost_bps < need_bps <= MOST_COST_BPS
-        and tightest.drift * total >= terms.min_trade
+        inputs.plan_cost_bps < needed_bps <= MAX_SUGGESTED_COST_BPS
+        and tightest_asset.drift * total >= inputs.min_trade
     ):
-        settings.append(f'limits.plan_cost = "{need_bps}bps", which costs more each time')
-    settings.append("a zone as trigger, which trades only if that saves more than it costs")
+        suggestions.append(f'limits.plan_cost = "{needed_bps}bps", which costs more each time')
+    suggestions.append("a zone as trigger, which trades only if that saves more than it costs")
     if minimum_total.total is not None and "gas" in minimum_total.binding_limit:
-        gas_gwei = Fraction(terms.gas_price_wei, GWEI) * total / minimum_total.total
-        settings.append(f"a chain, or an hour, with gas below {_short(gas_gwei)} gwei")
-    return tuple(settings)
+        gas_gwei = Fraction(inputs.gas_price_wei, GWEI) * total / minimum_total.total
+        suggestions.append(f"a chain, or an hour, with gas below {_number_text(gas_gwei)} gwei")
+    return tuple(suggestions)
 
 
 def minimum_total_inputs(step: StepInput, references: ReferencePrices) -> MinimumTotalInputs | None:
@@ -362,25 +368,25 @@ def minimum_total_inputs(step: StepInput, references: ReferencePrices) -> Minimu
     if step.limits.plan_cost_bps is None or native_price is None:
         return None
     snapshot, numeraire = step.snapshot, step.portfolio.numeraire.address
-    base_wei = snapshot.head.base_fee_wei
-    if base_wei is None:
+    base_fee_wei = snapshot.head.base_fee_wei
+    if base_fee_wei is None:
         price_wei = snapshot.gas_price_wei
     else:
-        price_wei = base_wei + snapshot.priority_fee_wei
+        price_wei = base_fee_wei + snapshot.priority_fee_wei
     thresholds = tuple(
         AssetThreshold(
-            effective_asset.token.label,
-            effective_asset.target_bps,
+            asset.token.label,
+            asset.target_bps,
             correction_drift(
                 step.policy.trigger,
-                effective_asset.target_bps,
-                band(step.policy.trigger, effective_asset.target_bps, effective_asset.band),
+                asset.target_bps,
+                band(step.policy.trigger, asset.target_bps, asset.band),
             ),
         )
-        for effective_asset in step.effective_assets
-        if effective_asset.token.address != numeraire
+        for asset in step.effective_assets
+        if asset.token.address != numeraire
     )
-    fees = [
+    fees_pips = [
         _lowest_fee_pips(snapshot.pools, asset.token.address)
         for asset in step.effective_assets
         if asset.token.address != numeraire and asset.target_bps
@@ -397,7 +403,7 @@ def minimum_total_inputs(step: StepInput, references: ReferencePrices) -> Minimu
         ),
         step.limits.plan_cost_bps,
         step.limits.min_trade or Fraction(0),
-        max((fee for fee in fees if fee is not None), default=USUAL_PIPS),
+        max((fee for fee in fees_pips if fee is not None), default=ASSUMED_FEE_PIPS),
         price_wei,
         native_price.price,
         review_interval_s(step.policy.trigger),
@@ -419,14 +425,19 @@ def correction_drift(
     return DRIFT_WITHOUT_BAND * target_bps / BPS
 
 
-def format_minimum_total(terms: MinimumTotalInputs, total: Value, decimals: int, label: str) -> str:
+def format_minimum_total(
+    inputs: MinimumTotalInputs, total: Value, decimals: int, label: str
+) -> str:
     """Format the minimum total, its annual cost, and the effect of a lower total;
     `suggested_settings` returns the remedies.
     """
-    minimum_total, gwei = compute_minimum_total(terms), _short(Fraction(terms.gas_price_wei, GWEI))
+    minimum_total, gwei = (
+        compute_minimum_total(inputs),
+        _number_text(Fraction(inputs.gas_price_wei, GWEI)),
+    )
     if minimum_total.total is None:
         return (
-            f"No total works: {minimum_total.binding_limit} of {terms.plan_cost_bps} bps. Raise"
+            f"No total works: {minimum_total.binding_limit} of {inputs.plan_cost_bps} bps. Raise"
             " limits.plan_cost, or add a cheaper pool."
         )
 
@@ -434,23 +445,25 @@ def format_minimum_total(terms: MinimumTotalInputs, total: Value, decimals: int,
         return f"{format_coins(value, decimals)} {label}"
 
     corrections_text = (
-        f"About {_short(minimum_total.a_year)} corrections a year (assumed volatility"
-        f" {_percent(VOLATILITY)}) then cost {money(minimum_total.year_cost)}"
+        f"About {_number_text(minimum_total.a_year)} corrections a year (assumed volatility"
+        f" {_percent_text(ASSUMED_VOLATILITY)}) then cost {money(minimum_total.year_cost)}"
     )
-    fee, coin = Fraction(terms.fee_pips, PIPS), terms.wei_value * 10**18
+    fee, coin = Fraction(inputs.fee_pips, PIPS), inputs.wei_value * 10**18
     minimum_text = (
         f"Minimum total at {gwei} gwei: {money(minimum_total.total)}, for {minimum_total.binding_limit} (pool fee"
-        f" {_percent(fee)}, native coin at {money(coin)}). {corrections_text}"
+        f" {_percent_text(fee)}, native coin at {money(coin)}). {corrections_text}"
     )
     if total >= minimum_total.total:
         return f"{minimum_text}."
     if minimum_total.purchase is None:
-        waits = "corrections wait"
+        waiting_text = "corrections wait"
     elif total >= minimum_total.purchase:
-        waits = "the first purchase is made, but corrections wait"
+        waiting_text = "the first purchase is made, but corrections wait"
     else:
-        waits = f"the first purchase, worth its cost from {money(minimum_total.purchase)}, and corrections wait"
-    return f"{minimum_text}. {money(total)} is less: {waits} until they are worth their cost."
+        waiting_text = f"the first purchase, worth its cost from {money(minimum_total.purchase)}, and corrections wait"
+    return (
+        f"{minimum_text}. {money(total)} is less: {waiting_text} until they are worth their cost."
+    )
 
 
 def format_coins(value: Value, decimals: int) -> str:
@@ -465,14 +478,14 @@ def format_coins(value: Value, decimals: int) -> str:
     return f"{Decimal(value_text(value, decimals, places)):,f}"
 
 
-def _cost_less_fee(terms: MinimumTotalInputs) -> Fraction:
-    return Fraction(terms.plan_cost_bps, BPS) - Fraction(terms.fee_pips, PIPS)
+def _cost_less_fee(inputs: MinimumTotalInputs) -> Fraction:
+    return Fraction(inputs.plan_cost_bps, BPS) - Fraction(inputs.fee_pips, PIPS)
 
 
 def _corrections_a_year(threshold: AssetThreshold) -> Fraction:
     weight = Fraction(threshold.target_bps, BPS)
     if threshold.drift:
-        return (weight * (1 - weight) * VOLATILITY / threshold.drift) ** 2
+        return (weight * (1 - weight) * ASSUMED_VOLATILITY / threshold.drift) ** 2
     return Fraction(0)
 
 
@@ -482,11 +495,11 @@ def _lowest_fee_pips(pools: Sequence[Pool], token: str) -> int | None:
     )
 
 
-def _percent(share: Fraction) -> str:
+def _percent_text(share: Fraction) -> str:
     return f"{value_text(share * 100, 0, 2)} %"
 
 
-def _short(number: Fraction) -> str:
+def _number_text(number: Fraction) -> str:
     if number >= 20:
         return value_text(number, 0, 0)
     return value_text(number, 0, 1 if number >= 1 else 3)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from agent.errors import Refused
-from agent.layers.questions import WITHOUT_GAS
+from agent.layers.questions import GASLESS_DECISIONS
 from agent.model import (
     Asset,
     Decision,
@@ -31,12 +31,12 @@ STEP_GAS = 2_000_000
 top of limits.native_floor.
 """
 STEP_BYTES = (16_384,) * 2
-"""Most calldata of the transactions of one step, for their data fee on rollups."""
+"""Largest calldata of the transactions of one step, for their data fee on rollups."""
 UNWRAP_GAS = 36_000
 """Gas units of WETH9.withdraw by a wallet that keeps some wrapped coin: 35,116 on the embedded
 chain."""
 UNWRAP_BYTES = 512
-"""Most calldata of an unwrapping, a payment or another single call."""
+"""Largest calldata of an unwrapping, a payment or another single call."""
 GAS_MARGIN = Fraction(5, 4)
 """Gas limit of a transaction as a multiple of the estimate."""
 MIN_UNWRAP_GAS_MULTIPLE = 4
@@ -133,21 +133,21 @@ def worst_price_wei(snapshot: Snapshot, limits: Limits) -> int:
     return price_below_wei(snapshot, limits.gas_price_wei)
 
 
-def price_below_wei(snapshot: Snapshot, ceiling: int | None) -> int:
+def price_below_wei(snapshot: Snapshot, ceiling_wei: int | None) -> int:
     """Return two base fees and the priority fee, at most the ceiling (None: off)."""
-    base = snapshot.head.base_fee_wei
-    if base is None:
+    base_fee_wei = snapshot.head.base_fee_wei
+    if base_fee_wei is None:
         price = snapshot.gas_price_wei
     else:
-        price = 2 * base + snapshot.priority_fee_wei
-    return price if ceiling is None else min(price, ceiling)
+        price = 2 * base_fee_wei + snapshot.priority_fee_wei
+    return price if ceiling_wei is None else min(price, ceiling_wei)
 
 
 def _price_wei(snapshot: Snapshot) -> int:
-    base = snapshot.head.base_fee_wei
-    if base is None:
+    base_fee_wei = snapshot.head.base_fee_wei
+    if base_fee_wei is None:
         return snapshot.gas_price_wei
-    return base + snapshot.priority_fee_wei
+    return base_fee_wei + snapshot.priority_fee_wei
 
 
 def least_wei(snapshot: Snapshot, gas: int) -> int:
@@ -208,14 +208,14 @@ def wrapped_raw(snapshot: Snapshot, portfolio: Portfolio) -> int:
     above the asset's reserve.
     """
     asset = wrapped_asset(portfolio)
-    balance = {holding.token: holding.raw for holding in snapshot.holdings}.get(
+    balance_raw = {holding.token: holding.raw for holding in snapshot.holdings}.get(
         portfolio.wrapped_native, 0
     )
     if asset is None:
         return 0
     if asset.native:
-        return balance
-    return max(0, balance - asset.reserve_raw)
+        return balance_raw
+    return max(0, balance_raw - asset.reserve_raw)
 
 
 def unwrap_cost_wei(snapshot: Snapshot, limits: Limits) -> int:
@@ -232,7 +232,7 @@ def top_up(step: StepInput, decision: Decision) -> TopUp | None:
     little can be unwrapped, if gas is too expensive and the decision is a hold, and for decisions
     that send no transaction.
     """
-    if any(without_gas(step, decision) for without_gas in WITHOUT_GAS):
+    if any(without_gas(step, decision) for without_gas in GASLESS_DECISIONS):
         return None
     native_wei, cost_wei = step.snapshot.native_wei, unwrap_cost_wei(step.snapshot, step.limits)
     match decision:
@@ -249,7 +249,7 @@ def top_up(step: StepInput, decision: Decision) -> TopUp | None:
         refill_raw(step.snapshot, step.limits, step.progress.spent_gas_wei),
         wrapped_raw(step.snapshot, step.portfolio),
     )
-    is_dear = (
+    is_gas_expensive = (
         step.limits.gas_price_wei is not None
         and _price_wei(step.snapshot) > step.limits.gas_price_wei
     )
@@ -257,7 +257,7 @@ def top_up(step: StepInput, decision: Decision) -> TopUp | None:
         native_wei >= needed_wei
         or raw < max(1, MIN_UNWRAP_GAS_MULTIPLE * cost_wei)
         or native_wei < cost_wei
-        or (is_dear and isinstance(decision, Hold))
+        or (is_gas_expensive and isinstance(decision, Hold))
     ):
         return None
     token = step.portfolio.token(step.portfolio.wrapped_native)

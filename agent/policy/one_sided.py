@@ -58,9 +58,9 @@ def restrict_to_side(
             )
         case TradeSide.WINNERS:
             sales = {
-                asset_drift.token: corrections[asset_drift.token]
-                for asset_drift in drifts
-                if asset_drift.outside and corrections[asset_drift.token] < 0
+                drift.token: corrections[drift.token]
+                for drift in drifts
+                if drift.outside and corrections[drift.token] < 0
             }
             changes = sales | _scaled(
                 {

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 
-from agent.layers.questions import TOKENS
+from agent.layers.questions import VALUED_TOKENS
 from agent.model import (
     Portfolio,
     ScreenedToken,
@@ -121,8 +121,8 @@ def exclude_unpriced(step: StepInput) -> StepInput:
     """
     portfolio = step.portfolio
     reasons = {
-        gap.token: f"{gap.label} has no reference price ({gap.why})"
-        for gap in reference_prices(step).unpriced
+        unpriced.token: f"{unpriced.label} has no reference price ({unpriced.why})"
+        for unpriced in reference_prices(step).unpriced
     }
     unread_reasons = {
         asset.token.address: fault.message
@@ -138,7 +138,7 @@ def exclude_unpriced(step: StepInput) -> StepInput:
         asset.target_bps for asset in assets_left
     ):
         return step
-    shares = largest_remainder([Fraction(asset.target_bps) for asset in assets_left])
+    shares_bps = largest_remainder([Fraction(asset.target_bps) for asset in assets_left])
     tokens = [asset.token.address for asset in assets_left]
     assets = [asset for asset in portfolio.assets if asset.token.address in tokens]
     hubs = [asset.token for asset in portfolio.assets if asset.token.address in excluded_tokens]
@@ -155,7 +155,7 @@ def exclude_unpriced(step: StepInput) -> StepInput:
         portfolio=portfolio,
         targets=replace(
             step.targets,
-            effective_bps=tuple(zip(tokens, shares, strict=True)),
+            effective_bps=tuple(zip(tokens, shares_bps, strict=True)),
             quarantine=(*step.targets.quarantine, *quarantined),
         ),
         excluded=replace(step.excluded, exits_only=why),
@@ -165,7 +165,7 @@ def exclude_unpriced(step: StepInput) -> StepInput:
 def _indispensable(portfolio: Portfolio) -> set[str]:
     """Return the tokens that are needed to value or pay anything."""
     return {portfolio.numeraire.address, portfolio.wrapped_native}.union(
-        *(tokens(portfolio) for tokens in TOKENS)
+        *(tokens(portfolio) for tokens in VALUED_TOKENS)
     )
 
 
@@ -228,6 +228,6 @@ def format_quarantine(
     """
     tokens = [token for token in quarantine if only is None or token.token in only]
     return "; ".join(
-        f"{portfolio.token(screened_token.token).label} is in quarantine: {screened_token.why}"
-        for screened_token in tokens
+        f"{portfolio.token(screened.token).label} is in quarantine: {screened.why}"
+        for screened in tokens
     )

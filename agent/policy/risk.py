@@ -14,15 +14,15 @@ from fractions import Fraction
 from agent.model import TrackingRisk
 from agent.units import BPS, YEAR_S, Value
 
-LEAST_VOLATILITY_BPS = 10
+MIN_VOLATILITY_BPS = 10
 """Minimum annual volatility, 0.1 %: even a stable token moves, and two riskless tokens could be
 swapped endlessly.
 """
-MOST_VOLATILITY_BPS = 100_000
-MOST_CORRELATION_BPS = 9_900
-SHORTEST_HORIZON_S = 3_600
-LONGEST_HORIZON_S = YEAR_S
-MOST_COST_BPS = 100
+MAX_VOLATILITY_BPS = 100_000
+MAX_CORRELATION_BPS = 9_900
+MIN_HORIZON_S = 3_600
+MAX_HORIZON_S = YEAR_S
+MAX_COST_BPS = 100
 """Upper bound, above which 1 % of tracking error would cost more than 1 % a year."""
 LEAST_EIGENVALUE = Fraction(1, 1000)
 """Least eigenvalue of the correlations: every mix of tokens keeps some risk."""
@@ -102,16 +102,16 @@ def faults(risk: TrackingRisk, labels: Mapping[str, str]) -> Iterator[tuple[str,
     """Yield (fault with its key, remedy) for each fault of the risk. `labels` are all assets by
     address.
     """
-    if not 0 < risk.cost_bps <= MOST_COST_BPS:
+    if not 0 < risk.cost_bps <= MAX_COST_BPS:
         fault = (
             f"{float(risk.cost_bps):g} bps is out of range: it must be above 0 and at most"
-            f" {MOST_COST_BPS} bps a year"
+            f" {MAX_COST_BPS} bps a year"
         )
         yield (
             f"policy.trigger.tracking_error_cost: {fault}",
             'write the annual cost of 1 % of tracking error, such as "0.5bps"',
         )
-    if not SHORTEST_HORIZON_S <= risk.horizon_s <= LONGEST_HORIZON_S:
+    if not MIN_HORIZON_S <= risk.horizon_s <= MAX_HORIZON_S:
         yield (
             f"policy.trigger.horizon: {risk.horizon_s} s is not between 1h and 365d",
             'write the time until the next review, such as "30d"',
@@ -123,7 +123,7 @@ def faults(risk: TrackingRisk, labels: Mapping[str, str]) -> Iterator[tuple[str,
                 f"policy.risk.volatilities: {label} is missing",
                 f'write its annual volatility, such as {label} = "60%"',
             )
-        elif not LEAST_VOLATILITY_BPS <= volatilities_bps[address] <= MOST_VOLATILITY_BPS:
+        elif not MIN_VOLATILITY_BPS <= volatilities_bps[address] <= MAX_VOLATILITY_BPS:
             fault = f"{label} = {volatilities_bps[address] / 100:g}% is not between 0.1% and 1000%"
             yield (
                 f"policy.risk.volatilities: {fault}",
@@ -137,8 +137,8 @@ def _correlation_faults(risk: TrackingRisk, labels: Mapping[str, str]) -> Iterat
         frozenset((first, other)): bps for first, other, bps in risk.correlations_bps
     }
     tokens, is_complete = list(labels), True
-    for number, token in enumerate(tokens):
-        for other in tokens[:number]:
+    for row_index, token in enumerate(tokens):
+        for other in tokens[:row_index]:
             pair, bps = (
                 f"{labels[other]}/{labels[token]}",
                 correlation_bps_of.get(frozenset((token, other))),
@@ -149,7 +149,7 @@ def _correlation_faults(risk: TrackingRisk, labels: Mapping[str, str]) -> Iterat
                     f"policy.risk.correlations: {pair} is missing",
                     f'write "{pair}" = "50%", or correlation = "…" for all that are not named',
                 )
-            elif abs(bps) > MOST_CORRELATION_BPS:
+            elif abs(bps) > MAX_CORRELATION_BPS:
                 is_complete = False
                 yield (
                     f"policy.risk.correlations: {pair} = {bps / 100:g}% is beyond 99%",
@@ -176,13 +176,13 @@ def first_contradiction(correlation_matrix: Matrix) -> int | None:
         [entry - (LEAST_EIGENVALUE if i == j else 0) for j, entry in enumerate(row)]
         for i, row in enumerate(correlation_matrix)
     ]
-    for number, row in enumerate(rows):
-        if row[number] <= 0:
-            return number
-        for lower_row in rows[number + 1 :]:
-            multiple = lower_row[number] / row[number]
-            lower_row[number:] = [
+    for row_index, row in enumerate(rows):
+        if row[row_index] <= 0:
+            return row_index
+        for lower_row in rows[row_index + 1 :]:
+            multiple = lower_row[row_index] / row[row_index]
+            lower_row[row_index:] = [
                 entry - multiple * pivot_entry
-                for entry, pivot_entry in zip(lower_row[number:], row[number:], strict=True)
+                for entry, pivot_entry in zip(lower_row[row_index:], row[row_index:], strict=True)
             ]
     return None

@@ -9,9 +9,9 @@ from fractions import Fraction
 from agent.errors import Refused
 from agent.model import NoTradeZone, Policy, StepInput, TrackingRisk
 from agent.policy.risk import (
-    LEAST_VOLATILITY_BPS,
-    MOST_CORRELATION_BPS,
-    MOST_VOLATILITY_BPS,
+    MAX_CORRELATION_BPS,
+    MAX_VOLATILITY_BPS,
+    MIN_VOLATILITY_BPS,
     Matrix,
     first_contradiction,
 )
@@ -47,7 +47,7 @@ def apply_measured_risk(step: StepInput) -> StepInput:
         return step
     risk = trigger.risk
     labels = {asset.token.address: asset.token.label for asset in step.portfolio.assets}
-    volatilities = {step.portfolio.numeraire.address: LEAST_VOLATILITY_BPS} | dict(
+    volatilities = {step.portfolio.numeraire.address: MIN_VOLATILITY_BPS} | dict(
         risk.volatilities_bps
     )
     unset_tokens = [token for token in labels if token not in volatilities]
@@ -73,7 +73,7 @@ def apply_measured_risk(step: StepInput) -> StepInput:
         frozenset((first, other)): bps
         for first, other, bps in (*estimated_correlations, *risk.correlations_bps)
     }
-    pairs = [(first, other) for number, other in enumerate(labels) for first in [*labels][:number]]
+    pairs = [(first, other) for index, other in enumerate(labels) for first in [*labels][:index]]
     consistent_bps = _shrink_to_consistent(
         {pair: _bounded_correlation(correlation_of.get(frozenset(pair), 0)) for pair in pairs},
         [*labels],
@@ -93,11 +93,11 @@ def _with_risk(step: StepInput, risk: TrackingRisk) -> StepInput:
 
 
 def _bounded_volatility(bps: int) -> int:
-    return min(max(bps, LEAST_VOLATILITY_BPS), MOST_VOLATILITY_BPS)
+    return min(max(bps, MIN_VOLATILITY_BPS), MAX_VOLATILITY_BPS)
 
 
 def _bounded_correlation(bps: int) -> int:
-    return min(max(bps, -MOST_CORRELATION_BPS), MOST_CORRELATION_BPS)
+    return min(max(bps, -MAX_CORRELATION_BPS), MAX_CORRELATION_BPS)
 
 
 def _shrink_to_consistent(

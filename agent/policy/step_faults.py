@@ -135,8 +135,8 @@ def decision_faults(step: StepInput, references: ReferencePrices) -> list[Fault]
         for message in store_ahead_faults(step.history, step.snapshot.head.timestamp_s)
     ]
     faults += [
-        Fault(HaltCode.REFERENCE_PRICE, f"{gap.label} has no reference price ({gap.why})")
-        for gap in references.unpriced
-        if gap.token in count_by_token
+        Fault(HaltCode.REFERENCE_PRICE, f"{unpriced.label} has no reference price ({unpriced.why})")
+        for unpriced in references.unpriced
+        if unpriced.token in count_by_token
     ]
     return faults

@@ -40,8 +40,8 @@ def apply_effective_targets(step: StepInput) -> StepInput:
     """Return the step with its effective targets. Applied before quarantine, so that quarantined
     tokens never get a target.
     """
-    for change in TARGET_ADJUSTMENTS:
-        step = change(step)
+    for adjust_targets in TARGET_ADJUSTMENTS:
+        step = adjust_targets(step)
     return step
 
 
@@ -58,7 +58,7 @@ def input_steps(memory: StepMemory) -> tuple[InputStep, ...]:
         transfers.reserve_withdrawals,
         # before the layers, because no part of the wallet owns an unexplained increase
         cash_limit.exclude_unexplained_rises,
-        *(partial(add, memory) for add in layers.FROM_MEMORY),
+        *(partial(add_from_memory, memory) for add_from_memory in layers.FROM_MEMORY),
         apply_effective_targets,
         # after targets, so that a quarantined token gets no weight
         quarantine.quarantine_silent_assets,
@@ -67,13 +67,13 @@ def input_steps(memory: StepMemory) -> tuple[InputStep, ...]:
     )
 
 
-def assemble_input(bare: StepInput, memory: StepMemory) -> StepInput:
-    """Return the complete input of a step: `bare`, which has snapshot, config and budgets, after
-    each of `input_steps`.
+def assemble_input(initial_step: StepInput, memory: StepMemory) -> StepInput:
+    """Return the complete input of a step: `initial_step`, which has snapshot, config and budgets,
+    after each of `input_steps`.
     """
-    step = bare
-    for add in input_steps(memory):
-        step = add(step)
+    step = initial_step
+    for complete_input in input_steps(memory):
+        step = complete_input(step)
     return step
 
 

@@ -22,57 +22,57 @@ from agent.units import BPS, bounded_bps
 from agent.weights.allocators import AllocatorData, UnroundedWeights, WeightBounds
 
 
-def settings_hash(weights: AllocatorConfig, assets: Sequence[Asset]) -> str:
+def settings_hash(settings: AllocatorConfig, assets: Sequence[Asset]) -> str:
     """Return a hash of allocator settings, assets, and targets of fixed assets. An allocation is
     valid only under its hash.
     """
     fixed_bps = {
         asset.token.address: asset.target_bps
         for asset in assets
-        if asset.token.address in weights.fixed
+        if asset.token.address in settings.fixed
     }
     tokens = sorted(asset.token.address for asset in assets)
-    text = codec.dumps(weights) + repr(tokens) + repr(sorted(fixed_bps.items()))
+    text = codec.dumps(settings) + repr(tokens) + repr(sorted(fixed_bps.items()))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def valid_allocation(
-    weights: AllocatorConfig, assets: Sequence[Asset], last_allocation: Allocation | None
+    settings: AllocatorConfig, assets: Sequence[Asset], last_allocation: Allocation | None
 ) -> Allocation | None:
     """Return the last allocation if its settings and assets are unchanged, else None."""
-    if last_allocation is None or last_allocation.basis != settings_hash(weights, assets):
+    if last_allocation is None or last_allocation.basis != settings_hash(settings, assets):
         return None
     return last_allocation
 
 
 def is_allocation_due(
-    weights: AllocatorConfig,
+    settings: AllocatorConfig,
     assets: Sequence[Asset],
     last_allocation: Allocation | None,
     now_s: int,
 ) -> bool:
     """True if a new allocation is due at chain time `now_s`."""
-    if weights.method is AllocationMethod.FIXED:
+    if settings.method is AllocationMethod.FIXED:
         return False
-    last_allocation = valid_allocation(weights, assets, last_allocation)
-    return last_allocation is None or now_s >= last_allocation.at_s + weights.every_s
+    last_allocation = valid_allocation(settings, assets, last_allocation)
+    return last_allocation is None or now_s >= last_allocation.at_s + settings.every_s
 
 
 def unrounded_weights(
-    weights: AllocatorConfig, assets: Sequence[Asset], data: AllocatorData
+    settings: AllocatorConfig, assets: Sequence[Asset], inputs: AllocatorData
 ) -> tuple[WeightBounds, UnroundedWeights]:
     """Return the allocator's unrounded result.
 
     Raises Refused for data that are missing, stale, singular or zero.
     """
-    bounds = bounds_of(weights, assets)
-    return bounds, allocator_of(weights.method)(weights, bounds, data)
+    bounds = bounds_of(settings, assets)
+    return bounds, allocator_of(settings.method)(settings, bounds, inputs)
 
 
 def choose_allocation(
-    weights: AllocatorConfig,
+    settings: AllocatorConfig,
     assets: Sequence[Asset],
-    data: AllocatorData,
+    inputs: AllocatorData,
     last_allocation: Allocation | None,
 ) -> Allocation:
     """Return an allocation with the weights of all assets in bps, sum 10,000.
@@ -80,20 +80,20 @@ def choose_allocation(
     The weights are those of `last_allocation` if none would move by more than `churn_bps`. The
     result does not depend on the order of assets. Raises Refused as `unrounded_weights` does.
     """
-    bounds, result = unrounded_weights(weights, assets, data)
+    bounds, result = unrounded_weights(settings, assets, inputs)
     chosen_bps: list[int] = []
     try:
         if result.shares:
             chosen_bps = bounded_bps(result.shares, bounds.low, bounds.high, bounds.total)
     except ValueError as error:
         raise Refused(
-            f"{weights.method.value}: {error}", remedy="check portfolio.weights.limits"
+            f"{settings.method.value}: {error}", remedy="check portfolio.weights.limits"
         ) from None
     free_bps = dict(zip(bounds.tokens if chosen_bps else (), chosen_bps, strict=True))
     weights_bps = {
         asset.token.address: free_bps.get(asset.token.address, asset.target_bps) for asset in assets
     }
-    why, last_allocation = result.why, valid_allocation(weights, assets, last_allocation)
+    why, last_allocation = result.why, valid_allocation(settings, assets, last_allocation)
     market_bps = result.market_bps
     if last_allocation is not None:
         previous_bps = {token: last_allocation.bps(token) for token in weights_bps}
@@ -103,19 +103,19 @@ def choose_allocation(
         largest_move_bps = (
             BPS if bool(previous_market_bps) is not bool(market_bps) else max(moves_bps)
         )
-        if 0 < largest_move_bps <= weights.churn_bps:
+        if 0 < largest_move_bps <= settings.churn_bps:
             weights_bps, market_bps = previous_bps, last_allocation.market_bps
             why += f"; no weight would move by more than {largest_move_bps / 100:g} %, so the weights stay"
     return Allocation(
-        at_s=data.now_s,
-        method=weights.method,
+        at_s=inputs.now_s,
+        method=settings.method,
         weights_bps=tuple(sorted(weights_bps.items())),
-        basis=settings_hash(weights, assets),
+        basis=settings_hash(settings, assets),
         data=result.data,
         why=why,
         from_s=result.from_s,
         until_s=result.until_s,
-        returns=0 if result.seen is None else len(result.seen.moves),
+        returns=0 if result.returns is None else len(result.returns.moves),
         market_bps=market_bps,
     )
 
@@ -132,17 +132,17 @@ def format_allocation(allocation: Allocation) -> str:
     )
 
 
-def bounds_of(weights: AllocatorConfig, assets: Sequence[Asset]) -> WeightBounds:
+def bounds_of(settings: AllocatorConfig, assets: Sequence[Asset]) -> WeightBounds:
     """Return the bounds of free assets, ordered by address, so that ties do not depend on list
     order.
 
     Raises Refused if no weights fit the bounds.
     """
     free_tokens = tuple(
-        sorted(asset.token.address for asset in assets if asset.token.address not in weights.fixed)
+        sorted(asset.token.address for asset in assets if asset.token.address not in settings.fixed)
     )
-    total = BPS - sum(asset.target_bps for asset in assets if asset.token.address in weights.fixed)
-    limits = {limit.token: limit for limit in weights.limits}
+    total = BPS - sum(asset.target_bps for asset in assets if asset.token.address in settings.fixed)
+    limits = {limit.token: limit for limit in settings.limits}
     bounds = [limits.get(token, WeightLimit(token, 0, BPS)) for token in free_tokens]
     low = tuple(limit.low_bps for limit in bounds)
     high = tuple(min(limit.high_bps, total) for limit in bounds)

@@ -54,9 +54,9 @@ class Grant:
     layer: LayerGrant | None = None
     data_fee_wei: int | None = None
 
-    def as_cancel_of(self, granted: Grant) -> Grant:
+    def as_cancel_of(self, cancelled_grant: Grant) -> Grant:
         """Return this grant of a cancel with what lets it outbid an emergency."""
-        return replace(self, layer=granted.layer) if granted.is_emergency else self
+        return replace(self, layer=cancelled_grant.layer) if cancelled_grant.is_emergency else self
 
     @property
     def is_emergency(self) -> bool:
@@ -110,7 +110,7 @@ class Composer(Protocol):
     def require_fresh(self, step: StepInput, plan: Plan) -> None:
         """Raise Refused if the plan has expired."""
 
-    def oracle(self, step: StepInput, pool: str, slots: int) -> PreparedTransaction:
+    def oracle(self, step: StepInput, pool: str, observation_count: int) -> PreparedTransaction:
         """Return a transaction that increases the number of observation slots of a V3 pool."""
 
     def payout(self, step: StepInput, payout: Payout) -> PreparedTransaction:
@@ -133,7 +133,7 @@ class Executor(Protocol):
     ) -> Intent:
         """Store, sign and send one transaction, and wait until it ends."""
 
-    def cancel_pending(self, why: str) -> Sequence[Intent]:
+    def cancel_pending(self, reason: str) -> Sequence[Intent]:
         """Cancel all pending transactions, after `trimtab pause --hard`."""
 
     def cancel_resting(self, reasons: Mapping[str, str], step_id: str = "") -> Sequence[Intent]:
@@ -204,7 +204,7 @@ class ExternalSigner(Protocol):
     def address(self) -> str:
         """Checksummed address of the wallet or Safe."""
 
-    def require(self, tx: UnsignedTx, grant: Grant) -> None:
+    def require_signable(self, tx: UnsignedTx, grant: Grant) -> None:
         """Raise Refused if the rules of a Signer do not allow the transaction."""
 
     def signing_json(self, tx: UnsignedTx) -> Mapping[str, Any]:

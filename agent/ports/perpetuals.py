@@ -26,8 +26,8 @@ def futures_grant(grant: Grant) -> FuturesGrant | None:
 
 def granted_action(grant: Grant) -> FuturesAction | None:
     """Return the futures action that a grant permits; None if none."""
-    granted = futures_grant(grant)
-    return None if granted is None else granted.action
+    permission = futures_grant(grant)
+    return None if permission is None else permission.action
 
 
 @dataclass(frozen=True, slots=True)

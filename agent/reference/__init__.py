@@ -9,7 +9,7 @@ from agent.reference.checks import deviation_loss as deviation_loss
 from agent.reference.checks import disagreement_loss as disagreement_loss
 from agent.reference.checks import dollar_pegs as dollar_pegs
 from agent.reference.checks import is_dollar as is_dollar
-from agent.reference.checks import late_means as late_means
+from agent.reference.checks import late_twap_tokens as late_twap_tokens
 from agent.reference.checks import price_fault as price_fault
 from agent.reference.checks import price_ranges as price_ranges
 from agent.reference.checks import round_price as round_price

@@ -20,7 +20,7 @@ from agent.model import (
     Snapshot,
     StepInput,
 )
-from agent.reference import prices as rounds
+from agent.reference import prices as price_sources
 from agent.reference.prices import (
     PriceInputs,
     ReferencePrices,
@@ -78,7 +78,7 @@ def source_deviations(inputs: PriceInputs) -> Iterator[tuple[Fraction, str]]:
         yield abs(by_twap[token] / by_feed[token] - 1), token
 
 
-def late_means(inputs: PriceInputs, limit_bps: int | None) -> frozenset[str]:
+def late_twap_tokens(inputs: PriceInputs, limit_bps: int | None) -> frozenset[str]:
     """Return the tokens in a fall that only the TWAP follows late: the feed is the first source,
     the TWAP is above it, and the pools' spot price agrees with it within limits.oracle_deviation,
     also at each preceding block that was read. An exit may sell them: its minimums come from the
@@ -97,7 +97,7 @@ def late_means(inputs: PriceInputs, limit_bps: int | None) -> frozenset[str]:
     }
     for inputs_at_block in (inputs, *(inputs.at(block) for block in inputs.snapshot.past)):
         feeds = prices_from(inputs_at_block.only(PriceSource.FEED)).by_token
-        spots = rounds.spot_prices(inputs_at_block)
+        spots = price_sources.spot_prices(inputs_at_block)
         late_tokens = {
             token
             for token in late_tokens & feeds.keys() & spots.keys()
@@ -110,7 +110,8 @@ def source_conflict(
     step: StepInput, only: Collection[str] | None = None, *, of_exit: bool = False
 ) -> str:
     """Return the largest conflict of feed and TWAP; empty if they agree within
-    limits.oracle_deviation. `only` restricts the tokens. For an exit `late_means` do not count.
+    limits.oracle_deviation. `only` restricts the tokens. For an exit `late_twap_tokens` do not
+    count.
     """
     inputs, limit_bps = price_inputs(step), step.limits.oracle_deviation_bps
     deviations = [
@@ -120,7 +121,7 @@ def source_conflict(
     ]
     if limit_bps is None or max(deviations, default=(Fraction(0), ""))[0] * BPS <= limit_bps:
         return ""
-    late_tokens = late_means(inputs, limit_bps) if of_exit else frozenset()
+    late_tokens = late_twap_tokens(inputs, limit_bps) if of_exit else frozenset()
     deviation, token = max(
         ((deviation, token) for deviation, token in deviations if token not in late_tokens),
         default=(Fraction(0), ""),
@@ -183,10 +184,10 @@ def disagreement_loss(step: StepInput, deltas: Mapping[str, int]) -> Value:
     the changes of the wallet, base units by token.
     """
     reference_by_token, ranges = reference_prices(step).by_token, price_ranges(step)
-    held_deltas = _held_deltas(step.portfolio, deltas)
+    priced_deltas = _priced_deltas(step.portfolio, deltas)
     losses = (
         raw * (reference_by_token[token] - ranges[token][raw < 0])
-        for token, raw in held_deltas.items()
+        for token, raw in priced_deltas.items()
         if token in reference_by_token
     )
     return sum(losses, Fraction(0))
@@ -207,24 +208,24 @@ def deviation_loss(step: StepInput, deltas: Mapping[str, int]) -> Value:
     )
     values = (
         abs(raw) * reference_by_token[token]
-        for token, raw in _held_deltas(step.portfolio, deltas).items()
+        for token, raw in _priced_deltas(step.portfolio, deltas).items()
         if token in reference_by_token and token != numeraire
     )
     return sum(values, Fraction(0)) * Fraction(limit_bps, BPS)
 
 
-def _held_deltas(portfolio: Portfolio, deltas: Mapping[str, int]) -> dict[str, int]:
+def _priced_deltas(portfolio: Portfolio, deltas: Mapping[str, int]) -> dict[str, int]:
     """Return the changes with native coin added to its wrapped token."""
-    held_deltas: dict[str, int] = {}
+    priced_deltas: dict[str, int] = {}
     for token, raw in deltas.items():
         priced_token = portfolio.priced_as(token)
-        held_deltas[priced_token] = held_deltas.get(priced_token, 0) + raw
-    return held_deltas
+        priced_deltas[priced_token] = priced_deltas.get(priced_token, 0) + raw
+    return priced_deltas
 
 
-PRICE_FIGURES = 18
+RECORDED_FIGURES = 18
 """Significant figures of a recorded price, rounded half to even."""
-_ROUNDING = Context(prec=PRICE_FIGURES, rounding=ROUND_HALF_EVEN)
+_ROUNDING = Context(prec=RECORDED_FIGURES, rounding=ROUND_HALF_EVEN)
 
 
 def confirmed_prices(
@@ -261,8 +262,8 @@ def confirmed_prices(
 
 
 def round_price(price: Price) -> Price:
-    """Return a price rounded to PRICE_FIGURES significant figures, since mean prices of pools have
-    hundreds.
+    """Return a price rounded to RECORDED_FIGURES significant figures, since mean prices of pools
+    have hundreds.
     """
     rounded: Decimal = _ROUNDING.divide(Decimal(price.numerator), Decimal(price.denominator))
     return Fraction(rounded)
@@ -273,9 +274,9 @@ def _median(prices: Sequence[Price]) -> Price:
     return sorted(prices)[(len(prices) - 1) // 2]
 
 
-DOLLAR_NAMES = frozenset({"DAI", "FRAX", "GHO", "MIM", "DOLA"})
+DOLLAR_SYMBOLS = frozenset({"DAI", "FRAX", "GHO", "MIM", "DOLA"})
 """Dollar tokens whose symbol does not contain USD."""
-ABOVE_PEG = Fraction(6, 5)
+MAX_PEG_PRICE = Fraction(6, 5)
 """A dollar token above this price in USD is interest-bearing, not a stablecoin."""
 REPEG_SHARE = Fraction(1, 2)
 """Share of the limit within which a depegged token must return, to avoid flapping at the limit."""
@@ -299,7 +300,7 @@ class DollarPeg:
         return abs(self.usd - 1)
 
     @property
-    def off(self) -> bool:
+    def is_off(self) -> bool:
         """True if the deviation exceeds the limit."""
         return self.distance * BPS > self.limit_bps
 
@@ -317,10 +318,10 @@ def dollar_pegs(
     for asset in step.portfolio.assets:
         if is_dollar(asset.token) and (only is None or asset.token.address in only):
             usd_price = _usd_price(price_inputs(step), references, asset)
-            if usd_price <= ABOVE_PEG:
+            if usd_price <= MAX_PEG_PRICE:
                 was_depegged = asset.token.address in step.history.depegged
-                share = REPEG_SHARE if was_depegged else Fraction(1)
-                yield DollarPeg(asset.token, usd_price, limit_bps * share)
+                limit_share = REPEG_SHARE if was_depegged else Fraction(1)
+                yield DollarPeg(asset.token, usd_price, limit_bps * limit_share)
 
 
 def depegged_tokens(
@@ -335,7 +336,7 @@ def depegged_tokens(
         return ()
     try:
         pegs = dollar_pegs(step, references, limit_bps, only)
-        return tuple(peg.token.address for peg in pegs if peg.off)
+        return tuple(peg.token.address for peg in pegs if peg.is_off)
     except PegUnknown:
         tokens = {asset.token.address for asset in step.portfolio.assets}
         tokens &= tokens if only is None else {*only}
@@ -354,10 +355,10 @@ def depeg_fault(
     if limit_bps is None or not depegged:
         return ""
     try:
-        pegs = [peg for peg in dollar_pegs(step, references, limit_bps, only) if peg.off]
+        pegs = [peg for peg in dollar_pegs(step, references, limit_bps, only) if peg.is_off]
     except PegUnknown as why:
-        names = ", ".join(step.portfolio.token(token).label for token in depegged)
-        return f"{names} lost the dollar peg, and its current price is unknown: {why}"
+        labels = ", ".join(step.portfolio.token(token).label for token in depegged)
+        return f"{labels} lost the dollar peg, and its current price is unknown: {why}"
     limit_text = (
         f"limits.depeg is {limit_bps} bps, recovered within {float(limit_bps * REPEG_SHARE):g} bps"
     )
@@ -368,8 +369,8 @@ def depeg_fault(
 
 
 def is_dollar(token: Token) -> bool:
-    """True if the symbol contains USD, in any case, or is in DOLLAR_NAMES."""
-    return "USD" in token.symbol.upper() or token.symbol.upper() in DOLLAR_NAMES
+    """True if the symbol contains USD, in any case, or is in DOLLAR_SYMBOLS."""
+    return "USD" in token.symbol.upper() or token.symbol.upper() in DOLLAR_SYMBOLS
 
 
 def _usd_price(inputs: PriceInputs, references: ReferencePrices, asset: Asset) -> Fraction:
@@ -396,7 +397,7 @@ def _feed_answer(inputs: PriceInputs, asset: Asset) -> Fraction:
     )
     if feed_round is None:
         raise PegUnknown(f"feed of {asset.token.label} was not read")
-    fault = rounds.feed_round_fault(inputs.snapshot, inputs.reference, feed_round)
+    fault = price_sources.feed_round_fault(inputs.snapshot, inputs.reference, feed_round)
     if fault:
         raise PegUnknown(f"feed of {asset.token.label} {fault}")
     return Fraction(feed_round.answer, 10**feed_round.decimals)

@@ -124,7 +124,7 @@ def answer_bound_fault(feed_round: FeedRound) -> str:
     return ""
 
 
-def round_regression_fault(snapshot: Snapshot, answer: FeedRound) -> str:
+def round_regression_fault(snapshot: Snapshot, feed_round: FeedRound) -> str:
     """Return a fault if the round is lower than at an earlier block, for example because the feed
     was replaced; empty otherwise.
     """
@@ -132,12 +132,12 @@ def round_regression_fault(snapshot: Snapshot, answer: FeedRound) -> str:
         (past_round.round_id, past.head.number)
         for past in snapshot.past
         for past_round in past.feeds
-        if past_round.feed == answer.feed
+        if past_round.feed == feed_round.feed
     ]
-    highest, block = max(earlier_rounds, default=(0, 0))
-    if highest <= answer.round_id:
+    highest_round, block = max(earlier_rounds, default=(0, 0))
+    if highest_round <= feed_round.round_id:
         return ""
-    return f"fell from round {highest} at block {block} to round {answer.round_id}"
+    return f"fell from round {highest_round} at block {block} to round {feed_round.round_id}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +177,7 @@ class ReferencePrices:
 
 
 @dataclass(frozen=True, slots=True)
-class _Market:
+class _PoolPrice:
     """A price in another token, its depth (virtual base units of the priced token), and the number
     of pools.
     """
@@ -187,8 +187,8 @@ class _Market:
     pool_count: int
 
 
-_Measure = Callable[[Pool, str], _Market | None]
-"""Market of a pool for one of its tokens; None if unknown."""
+_PriceOfPool = Callable[[Pool, str], _PoolPrice | None]
+"""Function that returns a pool's price of one of its tokens; None if unknown."""
 
 
 class _NoPrice(Exception):
@@ -315,21 +315,23 @@ def _price(inputs: PriceInputs, address: str, source: PriceSource) -> ReferenceP
         case PriceSource.TWAP:
             window_s = inputs.reference.twap_window_s
             try:
-                market = _pool_market(
+                pool_price = _price_in_numeraire(
                     inputs,
                     address,
-                    lambda pool, token: _twap_market(inputs, pool, token),
+                    lambda pool, token: _twap_price(inputs, pool, token),
                     f"a mean over {window_s} s",
                 )
             except _NoPrice as reason:
                 raise _NoPrice(f"{reason}{_rejected_pools(inputs, address)}") from None
-            price, detail = market.price, f"mean over {window_s} s of {market.pool_count} pool(s)"
-        case PriceSource.SPOT:
-            market = _pool_market(inputs, address, _spot_market, "liquidity at its price")
-            price = market.price
-            detail = (
-                f"spot price of {market.pool_count} pool(s) at block {inputs.snapshot.head.number}"
+            price, detail = (
+                pool_price.price,
+                f"mean over {window_s} s of {pool_price.pool_count} pool(s)",
             )
+        case PriceSource.SPOT:
+            pool_price = _price_in_numeraire(inputs, address, _spot_price, "liquidity at its price")
+            price = pool_price.price
+            block = inputs.snapshot.head.number
+            detail = f"spot price of {pool_price.pool_count} pool(s) at block {block}"
     return ReferencePrice(address, price, source, detail)
 
 
@@ -376,7 +378,7 @@ def _label(portfolio: Portfolio, address: str) -> str:
         return safe_label("", address)
 
 
-def _twap_market(inputs: PriceInputs, pool: Pool, token: str) -> _Market | None:
+def _twap_price(inputs: PriceInputs, pool: Pool, token: str) -> _PoolPrice | None:
     """Return the time-weighted mean price and harmonic mean liquidity of a pool with a valid TWAP,
     else None.
 
@@ -384,7 +386,7 @@ def _twap_market(inputs: PriceInputs, pool: Pool, token: str) -> _Market | None:
     """
     if not pool.keeps_observations or twap_rejection(inputs.snapshot, inputs.reference, pool):
         return None
-    return _Market(pool.mean_price(token), pool.mean_depth(token), 1)
+    return _PoolPrice(pool.mean_price(token), pool.mean_depth(token), 1)
 
 
 def _rejected_pools(inputs: PriceInputs, address: str) -> str:
@@ -405,64 +407,68 @@ def _rejected_pools(inputs: PriceInputs, address: str) -> str:
     )
 
 
-def _spot_market(pool: Pool, token: str) -> _Market | None:
+def _spot_price(pool: Pool, token: str) -> _PoolPrice | None:
     """Return the pool's marginal price and current depth; None for an empty pool."""
     depth_raw = pool.spot_depth(token)
-    return None if depth_raw <= 0 else _Market(pools.marginal_price(pool, token), depth_raw, 1)
+    return None if depth_raw <= 0 else _PoolPrice(pools.marginal_price(pool, token), depth_raw, 1)
 
 
-def _pool_market(inputs: PriceInputs, address: str, measure: _Measure, requirement: str) -> _Market:
+def _price_in_numeraire(
+    inputs: PriceInputs, address: str, price_of_pool: _PriceOfPool, requirement: str
+) -> _PoolPrice:
     """Return the price in the numeraire over all direct pools and all routes through one hub,
     weighted by depth.
 
     A route has the depth of its thinner half, so a thin pool behind a deep one gains no weight.
-    Raises _NoPrice without a market.
+    Raises _NoPrice without such a price.
     """
     numeraire = inputs.portfolio.numeraire.address
-    routes = [_pair_market(inputs.snapshot, address, numeraire, measure)]
+    routes = [_pair_price(inputs.snapshot, address, numeraire, price_of_pool)]
     for hub in inputs.portfolio.hubs:
         if hub.address not in (address, numeraire):
             routes.append(
-                _route_market(
-                    _pair_market(inputs.snapshot, address, hub.address, measure),
-                    _pair_market(inputs.snapshot, hub.address, numeraire, measure),
+                _route_price(
+                    _pair_price(inputs.snapshot, address, hub.address, price_of_pool),
+                    _pair_price(inputs.snapshot, hub.address, numeraire, price_of_pool),
                 )
             )
-    market = _mean_market(route for route in routes if route is not None)
-    if market is None:
+    pool_price = _mean_price(route for route in routes if route is not None)
+    if pool_price is None:
         raise _NoPrice(
             f"no pool of {_label(inputs.portfolio, address)} with the numeraire or a hub has {requirement}"
         )
-    return market
+    return pool_price
 
 
-def _pair_market(snapshot: Snapshot, token: str, other: str, measure: _Measure) -> _Market | None:
-    """Return the market of all pools of one pair."""
+def _pair_price(
+    snapshot: Snapshot, token: str, other: str, price_of_pool: _PriceOfPool
+) -> _PoolPrice | None:
+    """Return the mean price over all pools of one pair."""
     pair = {token, other}
-    markets = [
-        measure(pool, token) for pool in snapshot.pools if {pool.token0, pool.token1} == pair
+    pool_prices = [
+        price_of_pool(pool, token) for pool in snapshot.pools if {pool.token0, pool.token1} == pair
     ]
-    return _mean_market(market for market in markets if market is not None)
+    return _mean_price(pool_price for pool_price in pool_prices if pool_price is not None)
 
 
-def _route_market(first: _Market | None, second: _Market | None) -> _Market | None:
+def _route_price(first: _PoolPrice | None, second: _PoolPrice | None) -> _PoolPrice | None:
     if first is None or second is None:
         return None
     second_depth_raw = floor_int(second.depth_raw / first.price)
-    return _Market(
+    return _PoolPrice(
         first.price * second.price,
         min(first.depth_raw, second_depth_raw),
         first.pool_count + second.pool_count,
     )
 
 
-def _mean_market(markets: Iterable[_Market]) -> _Market | None:
+def _mean_price(pool_prices: Iterable[_PoolPrice]) -> _PoolPrice | None:
     """Return the mean price weighted by depth; None without depth."""
-    with_depth = [market for market in markets if market.depth_raw > 0]
-    total_raw = sum(market.depth_raw for market in with_depth)
+    with_depth = [pool_price for pool_price in pool_prices if pool_price.depth_raw > 0]
+    total_raw = sum(pool_price.depth_raw for pool_price in with_depth)
     if not with_depth:
         return None
-    return _Market(
+    return _PoolPrice(
         sum((m.price * m.depth_raw for m in with_depth), Fraction(0)) / total_raw,
         total_raw,
         sum(m.pool_count for m in with_depth),

@@ -18,8 +18,8 @@ from typing import Any, TextIO
 from agent.errors import ConfigError
 from agent.model import PriceBar, SignalTargets, SignalView
 
-GROUP = "trimtab.signals"
-_PLAIN = re.compile(r"[A-Za-z0-9._+-]{1,64}")
+ENTRY_POINT_GROUP = "trimtab.signals"
+_PLAIN_TEXT = re.compile(r"[A-Za-z0-9._+-]{1,64}")
 
 
 def find_signal(name: str) -> EntryPoint:
@@ -27,11 +27,12 @@ def find_signal(name: str) -> EntryPoint:
     installed, or more than one.
     """
     entries = {
-        (entry.value, _origin(entry)): entry for entry in entry_points(group=GROUP, name=name)
+        (entry.value, _origin(entry)): entry
+        for entry in entry_points(group=ENTRY_POINT_GROUP, name=name)
     }
     if not entries:
         raise ConfigError(
-            f"signals.{name}: no installed package has the entry point {name} in {GROUP}",
+            f"signals.{name}: no installed package has the entry point {name} in {ENTRY_POINT_GROUP}",
             "install the package, or correct the name; see docs/signals.md",
         )
     if len(entries) > 1:
@@ -52,44 +53,44 @@ def signal_source(name: str) -> str:
 def _origin(entry: EntryPoint) -> str:
     if entry.dist is None:
         return "an unknown package"
-    parts = (entry.dist.name, entry.dist.version)
-    return " ".join(text if _PLAIN.fullmatch(text) else "?" for text in parts)
+    name_and_version = (entry.dist.name, entry.dist.version)
+    return " ".join(text if _PLAIN_TEXT.fullmatch(text) else "?" for text in name_and_version)
 
 
-LONGEST_REASON = 200
+MAX_REASON_LENGTH = 200
 
 
-def view_of(data: Mapping[str, Any]) -> SignalView:
+def parse_view(view_document: Mapping[str, Any]) -> SignalView:
     """Parse a line as a view with read-only mappings."""
     prices = {
         symbol: tuple(PriceBar(at_s, close) for at_s, close in bars)
-        for symbol, bars in data["prices"].items()
+        for symbol, bars in view_document["prices"].items()
     }
     return SignalView(
-        data["now_s"],
-        data["numeraire"],
+        view_document["now_s"],
+        view_document["numeraire"],
         MappingProxyType(prices),
-        MappingProxyType(data["weights"]),
-        MappingProxyType(data["futures"]),
-        MappingProxyType(data["markets"]),
-        MappingProxyType(data["options"]),
-        tuple(data["free"]),
+        MappingProxyType(view_document["weights"]),
+        MappingProxyType(view_document["futures"]),
+        MappingProxyType(view_document["markets"]),
+        MappingProxyType(view_document["options"]),
+        tuple(view_document["free"]),
     )
 
 
-def answer(entry: EntryPoint, line: str) -> dict[str, Any]:
+def answer_line(entry: EntryPoint, line: str) -> dict[str, Any]:
     """Return the targets for one view as JSON, or the reason if there are none."""
     try:
-        targets = entry.load()(view_of(json.loads(line)))
+        targets = entry.load()(parse_view(json.loads(line)))
         if not isinstance(targets, SignalTargets):
             return {"why": f"it returned {type(targets).__name__}, not SignalTargets"}
-        return {"spot": _weights(targets.spot), "futures": _weights(targets.futures)}
+        return {"spot": _float_weights(targets.spot), "futures": _float_weights(targets.futures)}
     except Exception as error:  # any error in a signal means no new targets
-        text = f"{type(error).__name__}: {error}".splitlines()[0][:LONGEST_REASON]
-        return {"why": f"it raised {text}"}
+        error_text = f"{type(error).__name__}: {error}".splitlines()[0][:MAX_REASON_LENGTH]
+        return {"why": f"it raised {error_text}"}
 
 
-def _weights(targets: Mapping[str, Any] | None) -> dict[str, float] | None:
+def _float_weights(targets: Mapping[str, Any] | None) -> dict[str, float] | None:
     if targets is None:
         return None
     for name, weight in targets.items():
@@ -98,12 +99,12 @@ def _weights(targets: Mapping[str, Any] | None) -> dict[str, float] | None:
     return {name: float(weight) for name, weight in targets.items()}
 
 
-def main(name: str, lines: TextIO, out: TextIO) -> None:
+def main(name: str, lines: TextIO, answers: TextIO) -> None:
     """Answer each line until the input ends."""
     entry = find_signal(name)
     for line in lines:
-        out.write(json.dumps(answer(entry, line)) + "\n")
-        out.flush()
+        answers.write(json.dumps(answer_line(entry, line)) + "\n")
+        answers.flush()
 
 
 if __name__ == "__main__":

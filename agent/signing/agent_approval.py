@@ -15,7 +15,7 @@ from eth_utils.crypto import keccak
 
 from agent.errors import ConfigError
 from agent.ports import Clock, SigningKey
-from agent.signing.base import refuse
+from agent.signing.terms import refuse
 
 LONGEST_APPROVAL_MS = 180 * 86_400_000
 AGENT_NAME = re.compile(r"[A-Za-z0-9._-]{1,16}")

@@ -18,7 +18,7 @@ from eth_utils.crypto import keccak
 
 from agent.errors import Refused
 
-WORD = 32
+WORD_BYTES = 32
 
 
 @lru_cache(maxsize=4_096)
@@ -42,14 +42,14 @@ class CalldataReader:
 
     def uint(self, bits: int = 256) -> int:
         """Return the next word as an unsigned integer whose bits above `bits` are zero."""
-        value = int.from_bytes(self.take(WORD), "big")
+        value = int.from_bytes(self.take(WORD_BYTES), "big")
         if value >> bits:
             raise UndecodableCalldata(f"calldata: a number does not fit its {bits} bits")
         return value
 
     def signed(self, bits: int = 256) -> int:
         """Return the next word as a signed integer of `bits` bits, sign-extended to the word."""
-        value = int.from_bytes(self.take(WORD), "big", signed=True)
+        value = int.from_bytes(self.take(WORD_BYTES), "big", signed=True)
         if not -(1 << bits - 1) <= value < 1 << bits - 1:
             raise UndecodableCalldata(f"calldata: a number does not fit its {bits} bits")
         return value
@@ -63,11 +63,13 @@ class CalldataReader:
         if self.uint() != expected:
             raise UndecodableCalldata(f"calldata: unexpected value for {what}")
 
-    def count(self, most: int, what: str) -> int:
-        """Return the next word as a length of at most `most`."""
+    def count(self, max_count: int, what: str) -> int:
+        """Return the next word as a length of at most `max_count`."""
         value = self.uint()
-        if value > most:
-            raise UndecodableCalldata(f"calldata: {value} {what}, at most {most} are understood")
+        if value > max_count:
+            raise UndecodableCalldata(
+                f"calldata: {value} {what}, at most {max_count} are understood"
+            )
         return value
 
     def take(self, length: int) -> bytes:
@@ -81,7 +83,7 @@ class CalldataReader:
     def padded(self, length: int) -> bytes:
         """Return `length` bytes, followed by zeros up to a whole word."""
         chunk = self.take(length)
-        if any(self.take(-length % WORD)):
+        if any(self.take(-length % WORD_BYTES)):
             raise UndecodableCalldata("calldata: padding is not zero")
         return chunk
 
@@ -153,7 +155,7 @@ class RebalanceCall:
     deadline_s: int
     floor_raw: int
     watched: tuple[WatchedBalance, ...]
-    further: tuple[str, ...]
+    unwatched_tokens: tuple[str, ...]
     legs: tuple[ProgramLeg, ...]
 
 
@@ -175,7 +177,7 @@ class _ProgramReader:
         return address_from_word(self.take(20))
 
     @property
-    def left_bytes(self) -> int:
+    def remaining_bytes(self) -> int:
         return len(self._data) - self._offset
 
 
@@ -193,9 +195,9 @@ def decode_program(data: bytes) -> RebalanceCall:
     )
     if len(set(tokens)) != len(tokens):
         raise ValueError("the program lists a token twice")
-    if reader.left_bytes == 0 or reader.left_bytes % LEG_BYTES:
+    if reader.remaining_bytes == 0 or reader.remaining_bytes % LEG_BYTES:
         raise ValueError("the program's legs are not whole")
-    legs = tuple(_leg(reader, tokens) for _ in range(reader.left_bytes // LEG_BYTES))
+    legs = tuple(_read_leg(reader, tokens) for _ in range(reader.remaining_bytes // LEG_BYTES))
     if unused_tokens := set(tokens) - {
         token for leg in legs for token in (leg.token_in, leg.token_out, leg.pair_with)
     }:
@@ -205,15 +207,15 @@ def decode_program(data: bytes) -> RebalanceCall:
     return RebalanceCall(deadline_s, floor_raw, watched_balances, tokens[watched_count:], legs)
 
 
-def _leg(reader: _ProgramReader, tokens: tuple[str, ...]) -> ProgramLeg:
-    kind, index_in, index_out, index_next = (reader.take(1) for _ in range(4))
+def _read_leg(reader: _ProgramReader, tokens: tuple[str, ...]) -> ProgramLeg:
+    packed_kind, index_in, index_out, index_next = (reader.take(1) for _ in range(4))
     fee_pips, amount_raw, least_raw = reader.take(3), reader.take(16), reader.take(16)
-    if kind >> 6 or 3 in (kind & 3, kind >> 2 & 3, kind >> 4 & 3):
-        raise ValueError(f"a leg of kind {kind} is not known")
+    if packed_kind >> 6 or 3 in (packed_kind & 3, packed_kind >> 2 & 3, packed_kind >> 4 & 3):
+        raise ValueError(f"a leg of kind {packed_kind} is not known")
     venue, paid_from, paid_to = (
-        Venue(kind & 3),
-        FundsLocation(kind >> 2 & 3),
-        FundsLocation(kind >> 4 & 3),
+        Venue(packed_kind & 3),
+        FundsLocation(packed_kind >> 2 & 3),
+        FundsLocation(packed_kind >> 4 & 3),
     )
     if max(index_in, index_out, index_next) >= len(tokens):
         raise ValueError("a leg names a token that is not listed")
@@ -237,7 +239,7 @@ def _leg(reader: _ProgramReader, tokens: tuple[str, ...]) -> ProgramLeg:
 
 MAX_CALLS = 64
 """Maximum calls in one multicall, more than any plan needs; bounds the work on hostile calldata."""
-MAX_PATH = 8
+MAX_PATH_TOKENS = 8
 
 _HEX = re.compile(r"0x(?:[0-9a-fA-F]{2})*")
 
@@ -384,11 +386,11 @@ def _decode(raw: bytes, decoders: dict[bytes, Callable[[CalldataReader], Call]])
     return call
 
 
-def _approve(words: CalldataReader) -> Approve:
+def _decode_approve(words: CalldataReader) -> Approve:
     return Approve(spender=words.address(), raw=words.uint())
 
 
-def _exact_input_single(words: CalldataReader) -> ExactInputSingle:
+def _decode_exact_input_single(words: CalldataReader) -> ExactInputSingle:
     return ExactInputSingle(
         token_in=words.address(),
         token_out=words.address(),
@@ -400,21 +402,21 @@ def _exact_input_single(words: CalldataReader) -> ExactInputSingle:
     )
 
 
-def _swap_exact_tokens(words: CalldataReader) -> SwapExactTokens:
+def _decode_swap_exact_tokens(words: CalldataReader) -> SwapExactTokens:
     amount_in_raw, min_out_raw = words.uint(), words.uint()
-    words.exactly(4 * WORD, "the path")
+    words.exactly(4 * WORD_BYTES, "the path")
     recipient = words.address()
-    path = tuple(words.address() for _ in range(words.count(MAX_PATH, "tokens in a path")))
+    path = tuple(words.address() for _ in range(words.count(MAX_PATH_TOKENS, "tokens in a path")))
     return SwapExactTokens(amount_in_raw, min_out_raw, path, recipient)
 
 
-def _multicall(words: CalldataReader) -> Multicall:
+def _decode_multicall(words: CalldataReader) -> Multicall:
     deadline_s = words.uint()
-    words.exactly(2 * WORD, "the list of calls")
+    words.exactly(2 * WORD_BYTES, "the list of calls")
     count = words.count(MAX_CALLS, "calls")
     offsets = [words.uint() for _ in range(count)]
     calls: list[MulticallItem] = []
-    expected_offset = count * WORD
+    expected_offset = count * WORD_BYTES
     for offset in offsets:
         if offset != expected_offset:
             raise UndecodableCalldata("calldata: a call is not at its canonical offset")
@@ -423,12 +425,12 @@ def _multicall(words: CalldataReader) -> Multicall:
         if not isinstance(call, MulticallItem):
             raise UndecodableCalldata("calldata: only swaps and payments may be inside a multicall")
         calls.append(call)
-        expected_offset += WORD + length + -length % WORD
+        expected_offset += WORD_BYTES + length + -length % WORD_BYTES
     return Multicall(deadline_s, tuple(calls))
 
 
-def _rebalance(words: CalldataReader) -> RebalanceCall:
-    words.exactly(WORD, "the program")
+def _decode_rebalance(words: CalldataReader) -> RebalanceCall:
+    words.exactly(WORD_BYTES, "the program")
     data = words.padded(words.count(1 << 16, "bytes in a program"))
     try:
         return decode_program(data)
@@ -437,17 +439,17 @@ def _rebalance(words: CalldataReader) -> RebalanceCall:
 
 
 _MULTICALL_DECODERS: dict[bytes, Callable[[CalldataReader], Call]] = {
-    EXACT_INPUT_SINGLE: _exact_input_single,
-    SWAP_EXACT_TOKENS: _swap_exact_tokens,
+    EXACT_INPUT_SINGLE: _decode_exact_input_single,
+    SWAP_EXACT_TOKENS: _decode_swap_exact_tokens,
     WRAP_ETH: lambda words: WrapEth(words.uint()),
     SWEEP_TOKEN: lambda words: SweepToken(words.address(), words.uint(), words.address()),
     PULL: lambda words: Pull(words.address(), words.uint()),
     UNWRAP_WETH9: lambda words: UnwrapWeth9(words.uint(), words.address()),
 }
 _DECODERS: dict[bytes, Callable[[CalldataReader], Call]] = {
-    APPROVE: _approve,
-    MULTICALL: _multicall,
-    REBALANCE: _rebalance,
+    APPROVE: _decode_approve,
+    MULTICALL: _decode_multicall,
+    REBALANCE: _decode_rebalance,
     WITHDRAW: lambda words: WithdrawWeth9(words.uint()),
     **_MULTICALL_DECODERS,
 }

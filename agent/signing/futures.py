@@ -35,13 +35,13 @@ from agent.model import (
 )
 from agent.ports import Grant
 from agent.ports.perpetuals import futures_grant, granted_action
-from agent.signing.base import FuturesRules, SigningRules, refuse, require_deadline
 from agent.signing.calldata import CalldataReader, UndecodableCalldata, selector
+from agent.signing.terms import FuturesRules, SigningRules, refuse, require_deadline
 from agent.units import BPS, decimal_text
 
-_ORDER = "(address,bool,bool,uint256,uint256,uint256,uint160,bytes32)"
-OPEN_POSITION = selector(f"openPosition({_ORDER})")
-OPEN_POSITION_FOR = selector(f"openPositionFor(address,{_ORDER})")
+_ORDER_ABI = "(address,bool,bool,uint256,uint256,uint256,uint160,bytes32)"
+OPEN_POSITION = selector(f"openPosition({_ORDER_ABI})")
+OPEN_POSITION_FOR = selector(f"openPositionFor(address,{_ORDER_ABI})")
 DEPOSIT = selector("deposit(address,uint256)")
 WITHDRAW = selector("withdraw(address,uint256)")
 APPROVE = selector("approve(address,uint8)")
@@ -97,13 +97,13 @@ def decode(data: bytes) -> FuturesCall:
 
 def _decode_order(words: CalldataReader, trader: str | None = None) -> OpenPosition:
     market = words.address()
-    sells, is_exact_input = words.uint(1), words.uint(1)
-    if sells != is_exact_input:
+    is_sale, is_exact_input = words.uint(1), words.uint(1)
+    if is_sale != is_exact_input:
         raise UndecodableCalldata("calldata: the size of the order is not in base units")
     amount, bound_raw, deadline_s = words.uint(), words.uint(), words.uint()
     words.exactly(0, "the price limit")
     words.exactly(0, "the referral code")
-    return OpenPosition(trader, market, -amount if sells else amount, bound_raw, deadline_s)
+    return OpenPosition(trader, market, -amount if is_sale else amount, bound_raw, deadline_s)
 
 
 def _decode_delegate(words: CalldataReader, *, is_allowed: bool) -> ChangeDelegate:
@@ -254,8 +254,8 @@ def judge_order(
     position_raw = sum(
         position.size_raw for position in account.positions if position.market == order.market
     )
-    reduces = position_raw * order.size_raw < 0 and abs(order.size_raw) <= abs(position_raw)
-    if order.is_reduce_only and not reduces:
+    is_reduction = position_raw * order.size_raw < 0 and abs(order.size_raw) <= abs(position_raw)
+    if order.is_reduce_only and not is_reduction:
         refuse(
             "reduce_only", f"{order.size_raw} on a position of {position_raw}", "a smaller position"
         )
@@ -263,24 +263,24 @@ def judge_order(
         refuse("emergency", "an order that may open", "a reduction")
     allowed_bps = rules.emergency_slippage_bps if layer_grant.is_emergency else rules.slippage_bps
     _judge_bound(order, market, allowed_bps)
-    if not reduces:
+    if not is_reduction:
         _judge_leverage(order, market, account, rules.max_leverage_bps)
 
 
 def _judge_bound(order: PerpOrder, market: PerpMarket, slippage_bps: int) -> None:
     index_raw = abs(order.size_raw) * market.index
     if order.size_raw > 0:
-        most_raw = index_raw * Fraction(BPS + slippage_bps, BPS)
-        if order.bound_raw > most_raw:
-            refuse("bound", f"pays {order.bound_raw}", f"at most {most_raw.__floor__()}")
+        max_raw = index_raw * Fraction(BPS + slippage_bps, BPS)
+        if order.bound_raw > max_raw:
+            refuse("bound", f"pays {order.bound_raw}", f"at most {max_raw.__floor__()}")
     else:
-        least_raw = index_raw * Fraction(BPS - slippage_bps, BPS)
-        if order.bound_raw < least_raw:
-            refuse("bound", f"brings {order.bound_raw}", f"at least {least_raw.__ceil__()}")
+        min_raw = index_raw * Fraction(BPS - slippage_bps, BPS)
+        if order.bound_raw < min_raw:
+            refuse("bound", f"brings {order.bound_raw}", f"at least {min_raw.__ceil__()}")
 
 
 def _judge_leverage(
-    order: PerpOrder, market: PerpMarket, account: MarginAccount, most_bps: int
+    order: PerpOrder, market: PerpMarket, account: MarginAccount, max_leverage_bps: int
 ) -> None:
     """Require gross notional (at the marks) over account value to be within the limit after a fill
     at the bound with the fee.
@@ -292,37 +292,43 @@ def _judge_leverage(
     value_raw = account.collateral_raw + account.realised_raw
     for position in account.positions:
         value_raw += position.open_notional_raw - position.funding_pending_raw
-        value_raw += _at_mark(position.size_raw, marks[position.market])
-    mark_raw = abs(_at_mark(order.size_raw, market.mark))
+        value_raw += _value_at_mark(position.size_raw, marks[position.market])
+    mark_raw = abs(_value_at_mark(order.size_raw, market.mark))
     slippage_raw = order.bound_raw - mark_raw if order.size_raw > 0 else mark_raw - order.bound_raw
-    fee = -(-max(mark_raw, order.bound_raw) * market.fee_ppm // PPM)
-    value_raw -= max(0, slippage_raw) + fee
+    fee_raw = -(-max(mark_raw, order.bound_raw) * market.fee_ppm // PPM)
+    value_raw -= max(0, slippage_raw) + fee_raw
     sizes[order.market] = sizes.get(order.market, 0) + order.size_raw
-    for resting in account.resting:
-        sizes[resting.market] = sizes.get(resting.market, 0) + resting.size_raw
-        value_raw -= _resting_cost(resting, account)
-    gross_raw = sum(abs(_at_mark(size, marks[name])) for name, size in sizes.items())
-    if value_raw <= 0 or gross_raw * BPS > most_bps * value_raw:
+    for resting_order in account.resting:
+        sizes[resting_order.market] = sizes.get(resting_order.market, 0) + resting_order.size_raw
+        value_raw -= _resting_cost_raw(resting_order, account)
+    gross_raw = sum(abs(_value_at_mark(size, marks[name])) for name, size in sizes.items())
+    if value_raw <= 0 or gross_raw * BPS > max_leverage_bps * value_raw:
         leverage = (
             "unlimited" if value_raw <= 0 else f"{Fraction(gross_raw, value_raw).__float__():.4f}x"
         )
-        refuse("leverage", leverage, f"{most_bps / BPS:g}x")
+        refuse("leverage", leverage, f"{max_leverage_bps / BPS:g}x")
 
 
-def _resting_cost(resting: RestingOrder, account: MarginAccount) -> int:
+def _resting_cost_raw(resting_order: RestingOrder, account: MarginAccount) -> int:
     """Return what a fill of a resting order at its price would take from the account's value."""
     market = next(
-        (perp_market for perp_market in account.markets if perp_market.market == resting.market),
+        (
+            perp_market
+            for perp_market in account.markets
+            if perp_market.market == resting_order.market
+        ),
         None,
     )
     if market is None:
-        refuse("market", resting.market, "resting orders in markets of the snapshot")
-    slippage_raw = resting.size_raw * (resting.price - market.mark)
-    fee = abs(resting.size_raw) * max(resting.price, market.mark) * market.fee_ppm / PPM
-    return (max(Fraction(0), slippage_raw) + fee).__ceil__()
+        refuse("market", resting_order.market, "resting orders in markets of the snapshot")
+    slippage_raw = resting_order.size_raw * (resting_order.price - market.mark)
+    fee_raw = (
+        abs(resting_order.size_raw) * max(resting_order.price, market.mark) * market.fee_ppm / PPM
+    )
+    return (max(Fraction(0), slippage_raw) + fee_raw).__ceil__()
 
 
-def _at_mark(size_raw: int, mark: Fraction) -> int:
+def _value_at_mark(size_raw: int, mark: Fraction) -> int:
     """Return the signed value of a size, truncated toward zero."""
     value_raw = abs(size_raw) * mark.numerator // mark.denominator
     return -value_raw if size_raw < 0 else value_raw
@@ -414,17 +420,17 @@ def require_signable_order(
         refuse("value", f"{tx.value_wei} wei, {tx.gas} gas", "none: it is not a transaction")
     if abs(tx.nonce - now_s * 1000) > NONCE_SLACK_S * 1000:
         refuse("nonce", f"{tx.nonce} ms", f"within {NONCE_SLACK_S * 1000} ms of {now_s * 1000} ms")
-    last_s = now_s + rules.max_validity_s
-    if not now_s < grant.deadline_s <= last_s:
-        refuse("deadline", grant.deadline_s, f"after {now_s} and at most {last_s}")
+    latest_s = now_s + rules.max_validity_s
+    if not now_s < grant.deadline_s <= latest_s:
+        refuse("deadline", grant.deadline_s, f"after {now_s} and at most {latest_s}")
     if isinstance(order, OrderCancel):
         return _judge_cancel(tx.data, order, layer_grant, rules)
-    wire = decode_action(tx.data)["orders"][0]
-    expected = _expected_wire(order, tx.nonce, layer_grant, rules)
+    order_json = decode_action(tx.data)["orders"][0]
+    expected_order = _expected_order(order, tx.nonce, layer_grant, rules)
     for key, rule in _RULE_BY_KEY.items():
-        if json.dumps(wire[key]) != json.dumps(expected[key]):
-            refuse(rule, wire[key], f"exactly {expected[key]}")
-    action = {"type": "order", "orders": [expected], "grouping": "na"}
+        if json.dumps(order_json[key]) != json.dumps(expected_order[key]):
+            refuse(rule, order_json[key], f"exactly {expected_order[key]}")
+    action = {"type": "order", "orders": [expected_order], "grouping": "na"}
     _require_bytes(tx.data, action)
     if isinstance(order, PerpOrder):
         judge_order(order, layer_grant, grant.now_s, rules)
@@ -441,14 +447,14 @@ def _require_bytes(data: str, action: dict[str, Any]) -> None:
 def _judge_cancel(
     data: str, cancel: OrderCancel, layer_grant: FuturesGrant, rules: FuturesRules
 ) -> dict[str, Any]:
-    """Return the action that cancels a resting stop of the agent in the snapshot, or any limit order
-    of the agent: without the order no position is opened.
+    """Return the action that cancels a resting stop of the agent in the snapshot, or any limit
+    order of the agent: without the order no position is opened.
     """
     stops = {(stop.market, stop.cloid) for stop in layer_grant.account.stops}
     if not is_limit_cloid(cancel.cloid) and (cancel.market, cancel.cloid) not in stops:
         refuse("client_order_id", cancel.cloid, "a resting stop of the snapshot, or a limit order")
-    wire = {"asset": _pinned_number(cancel.market, rules), "cloid": cancel.cloid}
-    action = {"type": "cancelByCloid", "cancels": [wire]}
+    cancel_json = {"asset": _pinned_number(cancel.market, rules), "cloid": cancel.cloid}
+    action = {"type": "cancelByCloid", "cancels": [cancel_json]}
     _require_bytes(data, action)
     return action
 
@@ -476,16 +482,16 @@ def _judge_stop(
             "reduce_only", f"{stop.size_raw} on a position of {position_raw}", "the whole position"
         )
     slippage_share = Fraction(rules.emergency_slippage_bps, BPS)
-    prices = (abs(position_raw) * market.mark, abs(position_raw) * market.index)
+    values_raw = (abs(position_raw) * market.mark, abs(position_raw) * market.index)
     if position_raw > 0:
-        is_losing = stop.trigger_raw < min(prices)
-        is_bounded = stop.bound_raw >= stop.trigger_raw * (1 - slippage_share)
+        is_on_losing_side = stop.trigger_raw < min(values_raw)
+        is_within_slippage = stop.bound_raw >= stop.trigger_raw * (1 - slippage_share)
     else:
-        is_losing = stop.trigger_raw > max(prices)
-        is_bounded = stop.bound_raw <= stop.trigger_raw * (1 + slippage_share)
-    if not is_losing:
+        is_on_losing_side = stop.trigger_raw > max(values_raw)
+        is_within_slippage = stop.bound_raw <= stop.trigger_raw * (1 + slippage_share)
+    if not is_on_losing_side:
         refuse("trigger", stop.trigger_raw, "the losing side of mark and index")
-    if not is_bounded:
+    if not is_within_slippage:
         refuse("bound", stop.bound_raw, f"within {rules.emergency_slippage_bps} bps of the trigger")
 
 
@@ -511,13 +517,13 @@ def decode_action(data: str) -> dict[str, Any]:
 
 
 def _pinned_number(market: str, rules: FuturesRules) -> int:
-    number = dict(rules.numbers).get(market)
+    number = dict(rules.market_numbers).get(market)
     if type(number) is not int or not 0 <= number < FIRST_SPOT_NUMBER:
         refuse("market", f"number {number}", f"the number of {market}, as pinned")
     return number
 
 
-def _expected_wire(
+def _expected_order(
     order: PerpOrder | StopOrder, nonce_ms: int, layer_grant: FuturesGrant, rules: FuturesRules
 ) -> dict[str, Any]:
     """Return the only form in which the granted order may be signed. Raises Refused for an order
@@ -543,7 +549,7 @@ def _expected_wire(
     if not order.size_raw or order.bound_raw <= 0:
         refuse("size", order.size_raw, "a size and a bound above zero")
     if isinstance(order, StopOrder):
-        trigger_price = _limit_text(order.size_raw, order.trigger_raw, market, quote_unit)
+        trigger_price = _price_text(order.size_raw, order.trigger_raw, market, quote_unit)
         order_type: dict[str, object] = {
             "trigger": {"isMarket": True, "triggerPx": trigger_price, "tpsl": "sl"}
         }
@@ -552,7 +558,7 @@ def _expected_wire(
     return {
         "a": number,
         "b": order.size_raw > 0,
-        "p": _limit_text(order.size_raw, order.bound_raw, market, quote_unit),
+        "p": _price_text(order.size_raw, order.bound_raw, market, quote_unit),
         "s": decimal_text(abs(order.size_raw), market.size_decimals),
         "r": is_reduce_only,
         "t": order_type,
@@ -574,7 +580,7 @@ def _judge_kind(order: PerpOrder, layer_grant: FuturesGrant, rules: FuturesRules
         refuse("order", order.kind.value, "none beside the order that rests in its market")
 
 
-def _limit_text(size_raw: int, quote_raw: int, market: PerpMarket, quote_unit: int) -> str:
+def _price_text(size_raw: int, quote_raw: int, market: PerpMarket, quote_unit: int) -> str:
     """Return the price of a size for a quote in whole ticks: rounded down for a buy, up for a
     sale.
     """
@@ -582,9 +588,9 @@ def _limit_text(size_raw: int, quote_raw: int, market: PerpMarket, quote_unit: i
     exponent = len(str(price.__floor__())) - 1
     while price < Fraction(10) ** exponent and exponent > -PRICE_DECIMALS:
         exponent -= 1
-    places = max(0, min(PRICE_DECIMALS - market.size_decimals, PRICE_FIGURES - 1 - exponent))
-    ticks = price * 10**places
+    decimals = max(0, min(PRICE_DECIMALS - market.size_decimals, PRICE_FIGURES - 1 - exponent))
+    ticks = price * 10**decimals
     whole_ticks = ticks.__floor__() if size_raw > 0 else ticks.__ceil__()
     if whole_ticks <= 0:
         refuse("bound", quote_raw, "at least one tick")
-    return decimal_text(whole_ticks, places)
+    return decimal_text(whole_ticks, decimals)

@@ -241,7 +241,7 @@ def _write_draft(path: Path, key: PrivateKey, password: Secret) -> Path:
 
 
 def _encrypted_key(key: PrivateKey, password: Secret) -> bytes | ConfigError:
-    """Return the encrypted key, or the error, such as too little memory, for the reason given in
+    """Return the encrypted key. An error, such as too little memory, is returned, not raised, as in
     `open_keystore`.
     """
     from eth_account import Account
@@ -524,8 +524,8 @@ def _published_account(index: int, chain_id: int, is_live: bool) -> SigningKey:
 def _read_key(
     source: SuppliedKey | KeystoreFile | KeyEnv | KeyringEntry | KeyPrompt, ask: SecretPrompt | None
 ) -> SigningKey | ConfigError:
-    """Return the key, or the error of reading it. If raised here, the error's traceback would keep
-    the frames that read the key.
+    """Return the key, or the error of decrypting or parsing it. If that were raised here, its
+    traceback would keep the frames that read the key.
     """
     match source:
         case SuppliedKey(key):

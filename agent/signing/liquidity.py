@@ -10,8 +10,8 @@ from typing import TypeVar
 
 from agent.model import Collect, LayerAction, Provide, UnsignedTx, Withdraw
 from agent.ports import Grant
-from agent.signing.base import SigningRules, refuse, require_deadline
-from agent.signing.calldata import WORD, CalldataReader, UndecodableCalldata, selector
+from agent.signing.calldata import WORD_BYTES, CalldataReader, UndecodableCalldata, selector
+from agent.signing.terms import SigningRules, refuse, require_deadline
 
 T = TypeVar("T")
 UINT128_MAX = 2**128 - 1
@@ -139,19 +139,19 @@ def _two_uints(words: CalldataReader, bits: int = 256) -> tuple[int, int]:
     return words.uint(bits), words.uint(bits)
 
 
-def _decrease(words: CalldataReader) -> DecreaseLiquidity:
+def _decode_decrease(words: CalldataReader) -> DecreaseLiquidity:
     return DecreaseLiquidity(words.uint(), words.uint(128), _two_uints(words), words.uint())
 
 
-def _collect(words: CalldataReader) -> CollectOwed:
+def _decode_collect(words: CalldataReader) -> CollectOwed:
     return CollectOwed(words.uint(), words.address(), _two_uints(words, 128))
 
 
-def _increase(words: CalldataReader) -> IncreaseLiquidity:
+def _decode_increase(words: CalldataReader) -> IncreaseLiquidity:
     return IncreaseLiquidity(words.uint(), _two_uints(words), _two_uints(words), words.uint())
 
 
-def _mint(words: CalldataReader) -> MintPosition:
+def _decode_mint(words: CalldataReader) -> MintPosition:
     tokens, fee_pips = (words.address(), words.address()), words.uint(24)
     ticks = words.signed(24), words.signed(24)
     return MintPosition(
@@ -165,7 +165,7 @@ def _mint(words: CalldataReader) -> MintPosition:
     )
 
 
-def _add(words: CalldataReader) -> AddLiquidity:
+def _decode_add(words: CalldataReader) -> AddLiquidity:
     return AddLiquidity(
         words.address(),
         words.address(),
@@ -176,7 +176,7 @@ def _add(words: CalldataReader) -> AddLiquidity:
     )
 
 
-def _remove(words: CalldataReader) -> RemoveLiquidity:
+def _decode_remove(words: CalldataReader) -> RemoveLiquidity:
     return RemoveLiquidity(
         words.address(),
         words.address(),
@@ -187,17 +187,20 @@ def _remove(words: CalldataReader) -> RemoveLiquidity:
     )
 
 
-def _decrease_and_collect(words: CalldataReader) -> DecreaseAndCollect:
+def _decode_decrease_and_collect(words: CalldataReader) -> DecreaseAndCollect:
     """Require exactly two calls, each at its canonical offset."""
-    words.exactly(WORD, "the list of calls")
+    words.exactly(WORD_BYTES, "the list of calls")
     words.exactly(2, "the number of calls")
-    lengths = 4 + 5 * WORD, 4 + 4 * WORD
-    first_offset = 2 * WORD
+    call_lengths = 4 + 5 * WORD_BYTES, 4 + 4 * WORD_BYTES
+    first_offset = 2 * WORD_BYTES
     words.exactly(first_offset, "the first call")
-    words.exactly(first_offset + WORD + lengths[0] + -lengths[0] % WORD, "the second call")
+    words.exactly(
+        first_offset + WORD_BYTES + call_lengths[0] + -call_lengths[0] % WORD_BYTES,
+        "the second call",
+    )
     return DecreaseAndCollect(
-        _inner_call(words, lengths[0], DECREASE, _decrease),
-        _inner_call(words, lengths[1], COLLECT, _collect),
+        _inner_call(words, call_lengths[0], DECREASE, _decode_decrease),
+        _inner_call(words, call_lengths[1], COLLECT, _decode_collect),
     )
 
 
@@ -218,12 +221,12 @@ def _inner_call(
 
 
 _DECODERS: dict[bytes, Callable[[CalldataReader], LiquidityCall]] = {
-    MANAGER_MULTICALL: _decrease_and_collect,
-    COLLECT: _collect,
-    INCREASE: _increase,
-    MINT: _mint,
-    ADD: _add,
-    REMOVE: _remove,
+    MANAGER_MULTICALL: _decode_decrease_and_collect,
+    COLLECT: _decode_collect,
+    INCREASE: _decode_increase,
+    MINT: _decode_mint,
+    ADD: _decode_add,
+    REMOVE: _decode_remove,
 }
 SELECTORS = frozenset(_DECODERS)
 """Functions that a transaction about liquidity may call."""
@@ -245,7 +248,7 @@ def judge(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules) -> Non
     _require_contract(tx.to, action, rules)
     match call, action:
         case [DecreaseAndCollect(), Withdraw(venue="uniswap_v3")]:
-            _judge_take_out(call, action, grant, rules)
+            _judge_v3_withdrawal(call, action, grant, rules)
         case [CollectOwed(), Collect(venue="uniswap_v3")]:
             _judge_collect(call, action.token_id, rules)
         case [IncreaseLiquidity(), Provide(venue="uniswap_v3", token_id=int())]:
@@ -297,36 +300,36 @@ def require_approval(
                 "an approval",
                 f"none: {type(action).__name__} on {action.venue} needs none",
             )
-    allowed_spenders = _counterparts(action, rules)
+    allowed_spenders = _allowed_contracts(action, rules)
     if spender not in allowed_spenders:
-        refuse("spender", spender, f"the pinned {_role(action)}")
+        refuse("spender", spender, f"the pinned {_contract_role(action)}")
     if raw not in (0, amounts[token]):
         refuse("approval_amount", raw, f"0, or the {amounts[token]} that the action spends")
 
 
-def _counterparts(action: LayerAction, rules: SigningRules) -> tuple[str, ...]:
+def _allowed_contracts(action: LayerAction, rules: SigningRules) -> tuple[str, ...]:
     """Return contracts that may be called, or may spend, for this action."""
     if action.venue == V2_VENUE:
         return rules.v2_routers
     return tuple(manager for manager in rules.managers if manager == action.contract)
 
 
-def _role(action: LayerAction) -> str:
+def _contract_role(action: LayerAction) -> str:
     return "V2 router" if action.venue == V2_VENUE else f"position manager {action.contract}"
 
 
 def _require_contract(to: str, action: LayerAction, rules: SigningRules) -> None:
     if action.venue not in (V2_VENUE, V3_VENUE):
         refuse("venue", action.venue, f"{V2_VENUE} or {V3_VENUE}")
-    if to not in _counterparts(action, rules):
-        refuse("contract", to, f"the pinned {_role(action)}")
+    if to not in _allowed_contracts(action, rules):
+        refuse("contract", to, f"the pinned {_contract_role(action)}")
     if action.venue == V2_VENUE and action.contract not in rules.pairs:
         refuse("contract", action.contract, "a pinned pair")
     if not {action.token0, action.token1} <= set(rules.tokens) or action.token0 == action.token1:
         refuse("tokens", f"{action.token0} and {action.token1}", "two different pinned tokens")
 
 
-def _judge_take_out(
+def _judge_v3_withdrawal(
     call: DecreaseAndCollect, action: Withdraw, grant: Grant, rules: SigningRules
 ) -> None:
     _require_token_id(call.decrease.token_id, action.token_id)
@@ -370,10 +373,10 @@ def _require_minimums(min_raw: tuple[int, int], planned_raw: tuple[int, int], gr
         refuse("floor", f"{len(grant.floors_raw)} floors", "one for each of the two tokens")
     below_floor = [
         name
-        for name, planned_amount, floor in zip(
+        for name, planned_min_raw, floor_raw in zip(
             ("token0", "token1"), planned_raw, grant.floors_raw, strict=True
         )
-        if planned_amount < floor
+        if planned_min_raw < floor_raw
     ]
     if below_floor or max(planned_raw) <= 0:
         refuse(
@@ -400,9 +403,9 @@ def _require_tokens(
         refuse("tokens", f"{call.token0} and {call.token1}", f"{action.token0} and {action.token1}")
 
 
-def _require_token_id(token_id: int, granted: int | None) -> None:
-    if token_id != granted:
-        refuse("token_id", token_id, granted)
+def _require_token_id(token_id: int, granted_id: int | None) -> None:
+    if token_id != granted_id:
+        refuse("token_id", token_id, granted_id)
 
 
 def _require_recipient(recipient: str, rules: SigningRules) -> None:

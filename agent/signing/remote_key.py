@@ -22,9 +22,9 @@ from agent.signing.rules import Vrs, sign_with
 
 CURVE_ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 """Order of secp256k1 (SEC 2, section 2.4.1)."""
-_SPKI = bytes.fromhex("3056301006072a8648ce3d020106052b8104000a03420004")
+_SPKI_PREFIX = bytes.fromhex("3056301006072a8648ce3d020106052b8104000a03420004")
 """SubjectPublicKeyInfo (RFC 5480) of an uncompressed point on secp256k1, up to its coordinates."""
-_SEQUENCE, _INTEGER = 0x30, 0x02
+_SEQUENCE_TAG, _INTEGER_TAG = 0x30, 0x02
 
 
 class InvalidSignature(ValueError):
@@ -61,8 +61,8 @@ class RemoteKey:
 
     def sign_agent_approval(self, approval: AgentApproval) -> Vrs:
         """Sign as ApprovalKey. Raises the same errors as `sign_transaction`."""
-        bit, r, s = self._vrs(approval_digest(approval))
-        return 27 + bit, r, s
+        recovery_bit, r, s = self._vrs(approval_digest(approval))
+        return 27 + recovery_bit, r, s
 
     def _vrs(self, digest: bytes) -> Vrs:
         try:
@@ -90,17 +90,19 @@ def recover_vrs(der: bytes, digest: bytes, address: str) -> Vrs:
     the order (EIP-2). DER has no recovery bit: the result is the one that recovers to `address`.
     Raises InvalidSignature.
     """
-    r, s = _integers(der)
+    r, s = _parse_der(der)
     if not (0 < r < CURVE_ORDER and 0 < s < CURVE_ORDER):
         raise InvalidSignature("its values are not below the curve's order")
     s = min(s, CURVE_ORDER - s)
-    for bit in (0, 1):
+    for recovery_bit in (0, 1):
         try:
-            public_key = Signature(vrs=(bit, r, s)).recover_public_key_from_msg_hash(digest)
+            public_key = Signature(vrs=(recovery_bit, r, s)).recover_public_key_from_msg_hash(
+                digest
+            )
         except (BadSignature, ValidationError, ValueError):
             continue
         if public_key.to_checksum_address() == address:
-            return bit, r, s
+            return recovery_bit, r, s
     raise InvalidSignature("it recovers to another key")
 
 
@@ -108,24 +110,24 @@ def address_from_public_key(public_key_der: bytes) -> str:
     """Return the checksummed address of a public key in SubjectPublicKeyInfo (RFC 5480). Raises
     InvalidSignature.
     """
-    if len(public_key_der) != len(_SPKI) + 64 or not public_key_der.startswith(_SPKI):
+    if len(public_key_der) != len(_SPKI_PREFIX) + 64 or not public_key_der.startswith(_SPKI_PREFIX):
         raise InvalidSignature("the public key is not an uncompressed one on secp256k1")
-    return PublicKey(public_key_der[len(_SPKI) :]).to_checksum_address()
+    return PublicKey(public_key_der[len(_SPKI_PREFIX) :]).to_checksum_address()
 
 
-def _integers(der: bytes) -> tuple[int, int]:
+def _parse_der(der: bytes) -> tuple[int, int]:
     """Return both numbers of ECDSA-Sig-Value (RFC 3279, 2.2.3) in its unique DER encoding."""
-    if len(der) < 2 or der[0] != _SEQUENCE or der[1] != len(der) - 2 or der[1] >= 0x80:
+    if len(der) < 2 or der[0] != _SEQUENCE_TAG or der[1] != len(der) - 2 or der[1] >= 0x80:
         raise InvalidSignature("not one DER sequence")
-    r, rest = _integer(der[2:])
-    s, rest = _integer(rest)
+    r, rest = _parse_integer(der[2:])
+    s, rest = _parse_integer(rest)
     if rest:
         raise InvalidSignature("more than two integers")
     return r, s
 
 
-def _integer(data: bytes) -> tuple[int, bytes]:
-    if len(data) < 3 or data[0] != _INTEGER or not 0 < data[1] <= 33 or len(data) < 2 + data[1]:
+def _parse_integer(data: bytes) -> tuple[int, bytes]:
+    if len(data) < 3 or data[0] != _INTEGER_TAG or not 0 < data[1] <= 33 or len(data) < 2 + data[1]:
         raise InvalidSignature("not a DER integer of at most 33 bytes")
     body, rest = data[2 : 2 + data[1]], data[2 + data[1] :]
     if body[0] & 0x80 or (len(body) > 1 and body[0] == 0 and not body[1] & 0x80):

@@ -18,17 +18,9 @@ from agent.errors import ConfigError
 from agent.model import IntentKind, Leg, LegFunding, SignedTx, UnsignedTx
 from agent.ports import Grant, SigningKey
 from agent.ports.perpetuals import futures_grant
-from agent.signing import base, calldata, swap_rules
+from agent.signing import calldata, oracle_rules, payout_rules, swap_rules
 from agent.signing import futures as futures_rules
-from agent.signing import liquidity as liquidity_calldata
 from agent.signing import liquidity as liquidity_rules
-from agent.signing.base import (
-    PRIORITY_CAP_WEI,
-    SignableNonces,
-    SigningRules,
-    refuse,
-    replacement_fee_wei,
-)
 from agent.signing.calldata import (
     Approve,
     Call,
@@ -36,6 +28,13 @@ from agent.signing.calldata import (
     RebalanceCall,
     UndecodableCalldata,
     WithdrawWeth9,
+)
+from agent.signing.terms import (
+    PRIORITY_CAP_WEI,
+    SignableNonces,
+    SigningRules,
+    refuse,
+    replacement_fee_wei,
 )
 from agent.units import NATIVE, UINT256_MAX
 
@@ -69,32 +68,32 @@ def require_signable(
     _require_fees(tx, grant, rules, nonces[tx.nonce])
     data = _call_data(tx)
     # Without data, only the grant distinguishes a cancel from a payout of native coin.
-    pays_coin = not data and grant.kind is IntentKind.PAYOUT
-    if tx.value_wei != 0 and data[:4] not in PAYABLE_CALLS and not pays_coin:
+    is_native_payout = not data and grant.kind is IntentKind.PAYOUT
+    if tx.value_wei != 0 and data[:4] not in PAYABLE_CALLS and not is_native_payout:
         refuse("value", f"{tx.value_wei} wei", "0 wei")
-    row = NATIVE_PAYOUT_RULE if pays_coin else SIGNING_TABLE.get(data[:4])
-    if row is None:
+    signing_rule = NATIVE_PAYOUT_RULE if is_native_payout else SIGNING_TABLE.get(data[:4])
+    if signing_rule is None:
         refuse("call", f"function 0x{data[:4].hex()}", "a function of the table")
-    if row.kind is not grant.kind:
+    if signing_rule.kind is not grant.kind:
         refuse(
             "kind",
-            f"a transaction of kind {row.kind.value}",
+            f"a transaction of kind {signing_rule.kind.value}",
             f"kind {grant.kind.value}, as granted",
         )
-    row.rule(tx, data, grant, rules)
+    signing_rule.rule(tx, data, grant, rules)
 
 
 def refuse_typed_data(typed_data: Mapping[str, object]) -> NoReturn:
     """Refuse all EIP-712 data: this signer signs none."""
-    primary = typed_data.get("primaryType")
+    primary_type = typed_data.get("primaryType")
     type_text = "without a plain type name"
-    if isinstance(primary, str) and primary.isidentifier() and len(primary) <= 40:
-        type_text = primary
+    if isinstance(primary_type, str) and primary_type.isidentifier() and len(primary_type) <= 40:
+        type_text = primary_type
     refuse("typed_data", f"typed data {type_text}", "none: no typed data is signed")
 
 
 def _require_fees(
-    tx: UnsignedTx, grant: Grant, rules: SigningRules, tipped_wei: int | None
+    tx: UnsignedTx, grant: Grant, rules: SigningRules, highest_tip_wei: int | None
 ) -> None:
     """Require one kind of fee, within limits.gas_price and the granted gas cost.
 
@@ -105,8 +104,8 @@ def _require_fees(
             if not 0 <= priority <= max_fee:
                 refuse("fees", f"priority fee {priority} wei", f"0 to the max fee of {max_fee} wei")
             max_tip_wei = PRIORITY_CAP_WEI
-            if tipped_wei is not None:
-                max_tip_wei = max(max_tip_wei, replacement_fee_wei(tipped_wei))
+            if highest_tip_wei is not None:
+                max_tip_wei = max(max_tip_wei, replacement_fee_wei(highest_tip_wei))
             if priority > max_tip_wei:
                 refuse("tip", f"{priority} wei per gas", f"at most {max_tip_wei} wei")
             price_wei = max_fee
@@ -116,11 +115,11 @@ def _require_fees(
             refuse("fees", "a mix of fee fields", "max fee and priority fee, or a gas price")
     if price_wei <= 0:
         refuse("fees", f"{price_wei} wei per gas", "a positive price")
-    most_fee_wei, limit_name = rules.max_fee_wei, "limits.gas_price"
+    max_price_wei, limit_name = rules.max_fee_wei, "limits.gas_price"
     if rules.futures is not None and grant.is_emergency:
-        most_fee_wei, limit_name = rules.futures.emergency_fee_wei, "the emergency ceiling"
-    if most_fee_wei is not None and price_wei > most_fee_wei:
-        refuse("gas_price", f"{price_wei} wei per gas", f"{limit_name} of {most_fee_wei} wei")
+        max_price_wei, limit_name = rules.futures.emergency_fee_wei, "the emergency ceiling"
+    if max_price_wei is not None and price_wei > max_price_wei:
+        refuse("gas_price", f"{price_wei} wei per gas", f"{limit_name} of {max_price_wei} wei")
     if tx.gas < MIN_GAS:
         refuse("gas", tx.gas, f"at least {MIN_GAS}")
     if tx.gas * price_wei > grant.max_gas_wei:
@@ -141,14 +140,14 @@ def _call_data(tx: UnsignedTx) -> bytes:
         refuse("call", error.message, "0x-hex calldata")
 
 
-def _decoded(data: bytes) -> Call:
+def _decode_call(data: bytes) -> Call:
     try:
         return calldata.decode(data)
     except UndecodableCalldata as error:
         refuse("call", error.message, "the canonical encoding of a call of the table")
 
 
-def _cancel(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules) -> None:
+def _judge_cancel(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules) -> None:
     """Require a transfer to ourselves without value or data, which only uses up the nonce."""
     if data:
         refuse("call", f"{len(data)} bytes of data", "no data in a cancel")
@@ -156,15 +155,15 @@ def _cancel(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules) -> N
         refuse("cancel", f"a recipient {tx.to}", f"the wallet {rules.wallet}")
 
 
-def _approve(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules) -> None:
+def _judge_approve(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules) -> None:
     """Require the granted approval, exact to the base unit, of a pinned token and spender; a reset
     to zero needs no pinned spender. LP tokens, the position manager and the V2 router require a
     granted action, the futures vault a granted deposit.
     """
-    call = _decoded(data)
+    call = _decode_call(data)
     if not isinstance(call, Approve) or grant.approve is None:
         refuse("approval", "an approval", "none: the grant names no approval")
-    token, spender, raw = grant.approve
+    token, spender, granted_raw = grant.approve
     if tx.to not in rules.tokens and tx.to not in rules.pairs:
         refuse("contract", tx.to, "a pinned token")
     if tx.to != token:
@@ -173,14 +172,14 @@ def _approve(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules) -> 
         refuse("spender", call.spender, f"the granted spender {spender}")
     if grant.action is not None:
         liquidity_rules.require_approval(token, call.spender, call.raw, grant.action, rules)
-    elif (granted := futures_grant(grant)) is not None:
-        futures_rules.require_approval(token, call.spender, call.raw, granted, rules)
+    elif (layer_grant := futures_grant(grant)) is not None:
+        futures_rules.require_approval(token, call.spender, call.raw, layer_grant, rules)
     elif call.raw != 0 and tx.to not in rules.tokens:
         refuse("contract", tx.to, "a pinned token")
     elif call.raw != 0 and call.spender not in (*rules.routers, *rules.rebalancers):
         refuse("spender", call.spender, "a pinned router or Rebalancer")
-    if call.raw != raw:
-        refuse("approval_amount", call.raw, f"exactly {raw}")
+    if call.raw != granted_raw:
+        refuse("approval_amount", call.raw, f"exactly {granted_raw}")
     if call.raw == UINT256_MAX:
         refuse("approval_amount", "an unlimited allowance", "an exact amount")
     if grant.plan is not None and call.raw not in (0, _spent_raw(grant.plan.legs, token)):
@@ -199,23 +198,23 @@ def _spent_raw(legs: tuple[Leg, ...], token: str) -> int:
     )
 
 
-def _swap(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules) -> None:
-    call = _decoded(data)
+def _judge_swap(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules) -> None:
+    call = _decode_call(data)
     if not isinstance(call, Multicall):
         refuse("call", "another call", "a multicall")
     swap_rules.judge_multicall(tx, call, grant, rules)
 
 
-def _rebalance(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules) -> None:
-    call = _decoded(data)
+def _judge_rebalance(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules) -> None:
+    call = _decode_call(data)
     if not isinstance(call, RebalanceCall):
         refuse("call", "another call", "a rebalance")
     swap_rules.judge_rebalance(tx, call, grant, rules)
 
 
-def _withdraw(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules) -> None:
+def _judge_unwrap(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules) -> None:
     """Require exactly the unwrapping of the granted plan, which has no other leg."""
-    call = _decoded(data)
+    call = _decode_call(data)
     if not isinstance(call, WithdrawWeth9):
         refuse("call", "another call", "a withdrawal of wrapped coin")
     if rules.wrapped_native is None or tx.to != rules.wrapped_native or tx.to not in rules.tokens:
@@ -237,23 +236,23 @@ class SigningRule:
 
 
 SIGNING_TABLE: dict[bytes, SigningRule] = {
-    b"": SigningRule(IntentKind.CANCEL, _cancel),
-    calldata.APPROVE: SigningRule(IntentKind.APPROVE, _approve),
-    calldata.MULTICALL: SigningRule(IntentKind.SWAP, _swap),
-    calldata.REBALANCE: SigningRule(IntentKind.SWAP, _rebalance),
-    calldata.WITHDRAW: SigningRule(IntentKind.UNWRAP, _withdraw),
-    base.INCREASE_OBSERVATIONS: SigningRule(IntentKind.ORACLE, base.judge_oracle),
-    base.TRANSFER: SigningRule(IntentKind.PAYOUT, base.judge_payout),
+    b"": SigningRule(IntentKind.CANCEL, _judge_cancel),
+    calldata.APPROVE: SigningRule(IntentKind.APPROVE, _judge_approve),
+    calldata.MULTICALL: SigningRule(IntentKind.SWAP, _judge_swap),
+    calldata.REBALANCE: SigningRule(IntentKind.SWAP, _judge_rebalance),
+    calldata.WITHDRAW: SigningRule(IntentKind.UNWRAP, _judge_unwrap),
+    oracle_rules.INCREASE_OBSERVATIONS: SigningRule(IntentKind.ORACLE, oracle_rules.judge_oracle),
+    payout_rules.TRANSFER: SigningRule(IntentKind.PAYOUT, payout_rules.judge_payout),
     **{
         selector: SigningRule(IntentKind.LIQUIDITY, liquidity_rules.judge)
-        for selector in sorted(liquidity_calldata.SELECTORS)
+        for selector in sorted(liquidity_rules.SELECTORS)
     },
     **{
         selector: SigningRule(IntentKind.FUTURES, futures_rules.judge)
         for selector in sorted(futures_rules.SELECTORS)
     },
 }
-NATIVE_PAYOUT_RULE = SigningRule(IntentKind.PAYOUT, base.judge_native_payout)
+NATIVE_PAYOUT_RULE = SigningRule(IntentKind.PAYOUT, payout_rules.judge_native_payout)
 PAYABLE_CALLS = frozenset({calldata.MULTICALL, calldata.REBALANCE})
 """Calls whose rules judge the native coin sent; all others must send none."""
 

@@ -9,7 +9,6 @@ from fractions import Fraction
 
 from agent.model import Leg, LegFunding, UnsignedTx
 from agent.ports import Grant
-from agent.signing.base import SigningRules, refuse, require_deadline
 from agent.signing.calldata import (
     ExactInputSingle,
     FundsLocation,
@@ -25,6 +24,7 @@ from agent.signing.calldata import (
     Venue,
     WrapEth,
 )
+from agent.signing.terms import SigningRules, refuse, require_deadline
 from agent.units import NATIVE, floor_int
 
 ROUTER_ITSELF = "0x0000000000000000000000000000000000000002"
@@ -47,26 +47,26 @@ def judge_multicall(tx: UnsignedTx, call: Multicall, grant: Grant, rules: Signin
     wrapped_wei = sum(leg.amount_in_raw for leg in legs if leg.token_in == NATIVE)
     if tx.value_wei != wrapped_wei:
         refuse("value", f"{tx.value_wei} wei", f"the {wrapped_wei} wei that the plan wraps")
-    for number, (leg, floor) in enumerate(zip(legs, grant.floors_raw, strict=True), 1):
-        _require_pinned(f"leg {number}: ", leg, floor, rules)
-    expected = [entry for group in _calls_of_legs(legs) for entry in group]
-    if not expected:
+    for number, (leg, floor_raw) in enumerate(zip(legs, grant.floors_raw, strict=True), 1):
+        _require_pinned(f"leg {number}: ", leg, floor_raw, rules)
+    expected_calls = [entry for group in _calls_of_legs(legs) for entry in group]
+    if not expected_calls:
         refuse("legs", f"{len(call.calls)} calls", "those of the legs of the plan, at least one")
-    remaining_calls, unswept = list(call.calls), _Unswept(rules.wallet)
-    for number, leg, call_kind in expected:
-        unswept.sweep(remaining_calls)
+    remaining_calls, unswept_outputs = list(call.calls), _UnsweptOutputs(rules.wallet)
+    for number, leg, call_kind in expected_calls:
+        unswept_outputs.take_sweeps(remaining_calls)
         if not remaining_calls:
             refuse("legs", f"{len(call.calls)} calls", f"those of the {len(legs)} legs of the plan")
-        unswept.pass_leg(f"leg {number}: ", leg)
+        unswept_outputs.add_leg(f"leg {number}: ", leg)
         _require_call(f"leg {number}: ", remaining_calls.pop(0), leg, call_kind, rules)
-    unswept.sweep(remaining_calls)
+    unswept_outputs.take_sweeps(remaining_calls)
     if remaining_calls:
         refuse("legs", f"{len(call.calls)} calls", f"those of the {len(legs)} legs of the plan")
-    unswept.require_none()
+    unswept_outputs.require_none()
     _require_router_emptied(call.calls, legs, tx.value_wei, rules)
 
 
-class _Unswept:
+class _UnsweptOutputs:
     """Outputs of V3 legs that wait in the router for a sweep to the wallet, by token, and the other
     tokens there, which a later leg spends.
 
@@ -80,20 +80,20 @@ class _Unswept:
         self._min_raw_by_token: dict[str, int] = {}
         self._hub_tokens: set[str] = set()
 
-    def sweep(self, remaining_calls: list[MulticallItem]) -> None:
+    def take_sweeps(self, remaining_calls: list[MulticallItem]) -> None:
         """Take the sweeps of waiting outputs from the front of the calls."""
         while remaining_calls:
             call = remaining_calls[0]
             if not isinstance(call, SweepToken) or call.token not in self._min_raw_by_token:
                 return
-            least_raw = self._min_raw_by_token[call.token]
+            min_raw = self._min_raw_by_token[call.token]
             if call.recipient != self._wallet:
                 refuse("recipient", f"a sweep to {call.recipient}", self._wallet)
-            if call.min_raw != least_raw:
-                refuse("min_out", f"a sweep of {call.min_raw}", f"exactly {least_raw}")
+            if call.min_raw != min_raw:
+                refuse("min_out", f"a sweep of {call.min_raw}", f"exactly {min_raw}")
             del remaining_calls[0], self._min_raw_by_token[call.token]
 
-    def pass_leg(self, leg_label: str, leg: Leg) -> None:
+    def add_leg(self, leg_label: str, leg: Leg) -> None:
         """Add a leg. Refuse one that would mix an output for the wallet with another amount."""
         router_tokens = {leg.token_in} if leg.source is LegFunding.ROUTER else set[str]()
         router_tokens |= {leg.token_out} if leg.sink is LegFunding.ROUTER else set()
@@ -128,34 +128,34 @@ def _calls_of_legs(legs: Sequence[Leg]) -> list[list[tuple[int, Leg, str]]]:
     the router in attached native coin forms one call with the wrap leg before it.
     """
     groups: list[list[tuple[int, Leg, str]]] = []
-    paid_wei: int | None = None
+    wrapped_wei: int | None = None
     for number, leg in enumerate(legs, 1):
-        if paid_wei is not None:
+        if wrapped_wei is not None:
             if (
                 leg.venue == NATIVE_VENUE
                 or leg.source is not LegFunding.ROUTER
-                or leg.amount_in_raw != paid_wei
+                or leg.amount_in_raw != wrapped_wei
             ):
                 refuse(
                     "native",
-                    f"leg {number} after {paid_wei} wei were wrapped for it",
+                    f"leg {number} after {wrapped_wei} wei were wrapped for it",
                     "a swap of exactly that, from the router",
                 )
             groups.append([(number, leg, "paid")])
-            paid_wei = None
+            wrapped_wei = None
         elif leg.venue != NATIVE_VENUE:
             groups.append([(number, leg, "swap")])
         elif leg.token_in == NATIVE and leg.sink is LegFunding.ROUTER:
-            paid_wei = leg.amount_in_raw
+            wrapped_wei = leg.amount_in_raw
         elif leg.token_in == NATIVE:
             groups.append([(number, leg, "wrap"), (number, leg, "sweep")])
         else:
             pull = [(number, leg, "pull")] if leg.source is LegFunding.WALLET else []
             groups.append([*pull, (number, leg, "unwrap")])
-    if paid_wei is not None:
+    if wrapped_wei is not None:
         refuse(
             "native",
-            f"{paid_wei} wei wrapped without a swap",
+            f"{wrapped_wei} wei wrapped without a swap",
             "a swap after every wrap into the router",
         )
     return groups
@@ -235,8 +235,8 @@ def _require_swap(
         refuse("amount_in", f"{leg_label}{swap.amount_in_raw}", f"exactly {amount_in_raw}")
     if swap.min_out_raw != leg.min_out_raw:
         refuse("min_out", f"{leg_label}{swap.min_out_raw}", f"exactly the plan's {leg.min_out_raw}")
-    is_paid = leg.sink is LegFunding.WALLET and leg.venue != V3_VENUE
-    recipient = rules.wallet if is_paid else ROUTER_ITSELF
+    pays_wallet = leg.sink is LegFunding.WALLET and leg.venue != V3_VENUE
+    recipient = rules.wallet if pays_wallet else ROUTER_ITSELF
     if swap.recipient != recipient:
         refuse("recipient", f"{leg_label}{swap.recipient}", recipient)
 
@@ -273,20 +273,20 @@ def _require_router_emptied(  # noqa: C901
     coin.
     """
     router_tokens: set[str] = set()
-    waiting_wei = value_wei
+    attached_wei = value_wei
     wrapped_native = rules.wrapped_native or NATIVE
-    paid_amounts = iter(
+    payment_amounts = iter(
         [
             leg.amount_in_raw
             for leg in legs
             if leg.token_in == NATIVE and leg.sink is LegFunding.ROUTER
         ]
     )
-    due_wei = next(paid_amounts, 0)
+    next_payment_wei = next(payment_amounts, 0)
     for call in calls:
         match call:
             case WrapEth(value):
-                waiting_wei -= value
+                attached_wei -= value
                 _require_not_held(wrapped_native, router_tokens)
                 router_tokens.add(wrapped_native)
             case SweepToken(token, _, _):
@@ -308,14 +308,17 @@ def _require_router_emptied(  # noqa: C901
                     if isinstance(call, ExactInputSingle)
                     else call.path
                 )
-                if path[0] == wrapped_native and waiting_wei > 0:
-                    if call.amount_in_raw != due_wei:
+                if path[0] == wrapped_native and attached_wei > 0:
+                    if call.amount_in_raw != next_payment_wei:
                         refuse(
                             "native",
-                            f"a swap of {wrapped_native} while {waiting_wei} wei are in the router",
+                            f"a swap of {wrapped_native} while {attached_wei} wei are in the router",
                             "swaps paid in native coin first",
                         )
-                    waiting_wei, due_wei = waiting_wei - due_wei, next(paid_amounts, 0)
+                    attached_wei, next_payment_wei = (
+                        attached_wei - next_payment_wei,
+                        next(payment_amounts, 0),
+                    )
                 elif call.amount_in_raw == 0:
                     if path[0] not in router_tokens:
                         refuse(
@@ -330,8 +333,8 @@ def _require_router_emptied(  # noqa: C901
         refuse(
             "router_balance", f"{', '.join(sorted(router_tokens))} left in the router", "nothing"
         )
-    if waiting_wei != 0:
-        refuse("native", f"{waiting_wei} wei left in the router", "nothing")
+    if attached_wei != 0:
+        refuse("native", f"{attached_wei} wei left in the router", "nothing")
 
 
 def _require_not_held(token: str, router_tokens: set[str]) -> None:
@@ -358,10 +361,10 @@ def judge_rebalance(tx: UnsignedTx, call: RebalanceCall, grant: Grant, rules: Si
         refuse("legs", f"{len(call.legs)} swaps", f"the {len(legs)} of the plan, at least one")
     if len(grant.floors_raw) != len(legs):
         refuse("floor", f"{len(grant.floors_raw)} floors", f"one for each of {len(legs)} legs")
-    for number, (swap, leg, floor) in enumerate(
+    for number, (program_leg, leg, floor_raw) in enumerate(
         zip(call.legs, legs, grant.floors_raw, strict=True), 1
     ):
-        _require_leg(f"leg {number}: ", swap, leg, floor, rules)
+        _require_leg(f"leg {number}: ", program_leg, leg, floor_raw, rules)
     wrapped_wei = sum(leg.amount_in_raw for leg in legs if leg.token_in == NATIVE)
     if tx.value_wei != wrapped_wei:
         refuse("value", f"{tx.value_wei} wei", f"the {wrapped_wei} wei that the plan wraps")
@@ -370,44 +373,45 @@ def judge_rebalance(tx: UnsignedTx, call: RebalanceCall, grant: Grant, rules: Si
 
 
 def _require_leg(
-    leg_label: str, swap: ProgramLeg, leg: Leg, floor_raw: int, rules: SigningRules
+    leg_label: str, program_leg: ProgramLeg, leg: Leg, floor_raw: int, rules: SigningRules
 ) -> None:
-    if VENUE_NAMES[swap.venue] != leg.venue:
-        refuse("venue", f"{leg_label}{VENUE_NAMES[swap.venue]}", leg.venue)
-    if (swap.token_in, swap.token_out) != (leg.token_in, leg.token_out):
+    if VENUE_NAMES[program_leg.venue] != leg.venue:
+        refuse("venue", f"{leg_label}{VENUE_NAMES[program_leg.venue]}", leg.venue)
+    if (program_leg.token_in, program_leg.token_out) != (leg.token_in, leg.token_out):
         refuse(
             "tokens",
-            f"{leg_label}{swap.token_in} to {swap.token_out}",
+            f"{leg_label}{program_leg.token_in} to {program_leg.token_out}",
             f"{leg.token_in} to {leg.token_out}",
         )
-    if swap.venue is Venue.NATIVE:
-        if {swap.token_in, swap.token_out} != {NATIVE, rules.wrapped_native}:
+    if program_leg.venue is Venue.NATIVE:
+        if {program_leg.token_in, program_leg.token_out} != {NATIVE, rules.wrapped_native}:
             refuse(
                 "tokens",
-                f"{leg_label}{swap.token_in} to {swap.token_out}",
+                f"{leg_label}{program_leg.token_in} to {program_leg.token_out}",
                 f"the native coin and {rules.wrapped_native}",
             )
-    elif swap.token_in == swap.token_out or not {swap.token_in, swap.token_out} <= set(
-        rules.tokens
-    ):
+    elif program_leg.token_in == program_leg.token_out or not {
+        program_leg.token_in,
+        program_leg.token_out,
+    } <= set(rules.tokens):
         refuse(
             "tokens",
-            f"{leg_label}{swap.token_in} to {swap.token_out}",
+            f"{leg_label}{program_leg.token_in} to {program_leg.token_out}",
             "two different pinned tokens",
         )
-    fee_pips = 0 if swap.venue is Venue.NATIVE else leg.fee_pips
-    if swap.fee_pips != fee_pips:
-        refuse("pool_fee", f"{leg_label}{swap.fee_pips}", fee_pips)
-    if (swap.source is FundsLocation.WALLET) != (leg.source is LegFunding.WALLET):
-        refuse("source", f"{leg_label}paid from {swap.source.value}", leg.source.value)
-    if (swap.sink is FundsLocation.WALLET) != (leg.sink is LegFunding.WALLET):
-        refuse("recipient", f"{leg_label}pays to {swap.sink.name.lower()}", leg.sink.value)
-    amount_in = leg.amount_in_raw if leg.source is LegFunding.WALLET else 0
-    if swap.amount_raw != amount_in or leg.amount_in_raw <= 0:
+    fee_pips = 0 if program_leg.venue is Venue.NATIVE else leg.fee_pips
+    if program_leg.fee_pips != fee_pips:
+        refuse("pool_fee", f"{leg_label}{program_leg.fee_pips}", fee_pips)
+    if (program_leg.source is FundsLocation.WALLET) != (leg.source is LegFunding.WALLET):
+        refuse("source", f"{leg_label}paid from {program_leg.source.value}", leg.source.value)
+    if (program_leg.sink is FundsLocation.WALLET) != (leg.sink is LegFunding.WALLET):
+        refuse("recipient", f"{leg_label}pays to {program_leg.sink.name.lower()}", leg.sink.value)
+    amount_in_raw = leg.amount_in_raw if leg.source is LegFunding.WALLET else 0
+    if program_leg.amount_raw != amount_in_raw or leg.amount_in_raw <= 0:
         refuse(
             "amount_in",
-            f"{leg_label}{swap.amount_raw}",
-            f"exactly {amount_in}, above zero in the plan",
+            f"{leg_label}{program_leg.amount_raw}",
+            f"exactly {amount_in_raw}, above zero in the plan",
         )
     if leg.min_out_raw < max(1, floor_raw):
         refuse(
@@ -415,8 +419,12 @@ def _require_leg(
             f"{leg_label}minimum of the plan {leg.min_out_raw}",
             f"at least the floor {floor_raw}, and above zero",
         )
-    if swap.least_raw != leg.min_out_raw:
-        refuse("min_out", f"{leg_label}{swap.least_raw}", f"exactly the plan's {leg.min_out_raw}")
+    if program_leg.least_raw != leg.min_out_raw:
+        refuse(
+            "min_out",
+            f"{leg_label}{program_leg.least_raw}",
+            f"exactly the plan's {leg.min_out_raw}",
+        )
 
 
 def _require_nothing_left(call: RebalanceCall) -> None:
@@ -426,7 +434,7 @@ def _require_nothing_left(call: RebalanceCall) -> None:
     contract_tokens: set[str] = set()
     prepaid_pairs: dict[frozenset[str], str] = {}
     for number, leg in enumerate(call.legs, 1):
-        leg_label, own_pair = f"leg {number}", frozenset((leg.token_in, leg.token_out))
+        leg_label, leg_pair = f"leg {number}", frozenset((leg.token_in, leg.token_out))
         if leg.source is FundsLocation.HERE:
             if leg.token_in not in contract_tokens:
                 refuse(
@@ -436,7 +444,7 @@ def _require_nothing_left(call: RebalanceCall) -> None:
                 )
             contract_tokens.discard(leg.token_in)
         if leg.venue is Venue.V2:
-            prepaid_token = prepaid_pairs.pop(own_pair, None)
+            prepaid_token = prepaid_pairs.pop(leg_pair, None)
             if prepaid_token != (leg.token_in if leg.source is FundsLocation.PAIR else None):
                 refuse(
                     "router_balance",
@@ -455,7 +463,7 @@ def _require_nothing_left(call: RebalanceCall) -> None:
             next_pair = frozenset((leg.token_out, leg.pair_with))
             if (
                 len(next_pair) != 2
-                or (leg.venue is Venue.V2 and next_pair == own_pair)
+                or (leg.venue is Venue.V2 and next_pair == leg_pair)
                 or prepaid_pairs.setdefault(next_pair, leg.token_out) != leg.token_out
             ):
                 refuse(
@@ -482,42 +490,42 @@ def _require_conditions(call: RebalanceCall, legs: tuple[Leg, ...], grant: Grant
             expected_bounds[leg.token_in] = expected_bounds.get(leg.token_in, 0) - leg.amount_in_raw
         if leg.sink is LegFunding.WALLET:
             expected_bounds[leg.token_out] = expected_bounds.get(leg.token_out, 0) + leg.min_out_raw
-    bounds = {entry.token: entry.bound_raw for entry in call.watched}
+    bounds = {watched_balance.token: watched_balance.bound_raw for watched_balance in call.watched}
     if bounds != expected_bounds:
         refuse(
             "bounds",
             f"{len(bounds)} balances with bounds {bounds}",
             f"those of the plan {expected_bounds}",
         )
-    for entry in call.watched:
-        price = prices.get(entry.token, Fraction(0))
-        if price <= 0 or entry.price_x128 != floor_int(price * 2**128):
+    for watched_balance in call.watched:
+        price = prices.get(watched_balance.token, Fraction(0))
+        if price <= 0 or watched_balance.price_x128 != floor_int(price * 2**128):
             refuse(
                 "price",
-                f"{entry.token} at {entry.price_x128}",
+                f"{watched_balance.token} at {watched_balance.price_x128}",
                 f"the granted price {price} times 2^128",
             )
     if call.floor_raw != grant.value_floor_raw:
         refuse("value_floor", call.floor_raw, f"the granted {grant.value_floor_raw}")
-    least_raw = _least_value(legs, grant.floors_raw, prices)
-    if call.floor_raw < least_raw:
+    min_change_raw = _min_value_change(legs, grant.floors_raw, prices)
+    if call.floor_raw < min_change_raw:
         refuse(
             "value_floor",
             call.floor_raw,
-            f"at least {least_raw}, the sum of the legs' floors",
+            f"at least {min_change_raw}, the sum of the legs' floors",
         )
 
 
-def _least_value(
+def _min_value_change(
     legs: tuple[Leg, ...], floors_raw: tuple[int, ...], prices: Mapping[str, Fraction]
 ) -> int:
     """Return the change of the wallet's value if every leg pays only its floor, less one base unit
     for the rounding of prices.
     """
     value = Fraction(0)
-    for leg, floor in zip(legs, floors_raw, strict=True):
+    for leg, floor_raw in zip(legs, floors_raw, strict=True):
         if leg.source is LegFunding.WALLET:
             value -= leg.amount_in_raw * prices[leg.token_in]
         if leg.sink is LegFunding.WALLET:
-            value += floor * prices[leg.token_out]
+            value += floor_raw * prices[leg.token_out]
     return floor_int(value) - 1

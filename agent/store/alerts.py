@@ -35,7 +35,7 @@ class AlertStore:
             return tuple(
                 AlertState(
                     row.key,
-                    _kind(row.kind),
+                    _parse_kind(row.kind),
                     row.text,
                     row.raised_s,
                     row.since_s,
@@ -48,7 +48,10 @@ class AlertStore:
             )
 
     def record(
-        self, states: Iterable[AlertState], messages: Sequence[tuple[str, AlertState]], now_s: int
+        self,
+        states: Iterable[AlertState],
+        targets_and_states: Sequence[tuple[str, AlertState]],
+        now_s: int,
     ) -> tuple[AlertMessage, ...]:
         """Record states, queue a message for each (target, state), and return the messages in
         order.
@@ -68,10 +71,10 @@ class AlertStore:
             ]
             upsert_rows(db, AlertRow, rows)
             queued_messages = [
-                _insert_message(db, target, state, now_s) for target, state in messages
+                _insert_message(db, target, state, now_s) for target, state in targets_and_states
             ]
-            for target in {target for target, _ in messages}:
-                _trim(db, target)
+            for target in {target for target, _ in targets_and_states}:
+                _drop_oldest_messages(db, target)
             conditions = (
                 AlertRow.since_s.is_(None),
                 AlertRow.untold == 0,
@@ -84,7 +87,7 @@ class AlertStore:
         """Return messages neither delivered nor dropped, oldest first."""
         with self.db.read("read pending alerts") as db:
             return tuple(
-                AlertMessage(row.seq, row.target, _kind(row.kind), row.text, row.made_s)
+                AlertMessage(row.seq, row.target, _parse_kind(row.kind), row.text, row.made_s)
                 for row in all_rows(
                     db, select(AlertMessageRow).order_by(AlertMessageRow.seq), AlertMessageRow
                 )
@@ -97,12 +100,12 @@ class AlertStore:
                 db.execute(
                     delete(AlertMessageRow).where(AlertMessageRow.seq == delivery.message.id)
                 )
-                row = _target(db, delivery.message.target)
+                columns = _target_columns(db, delivery.message.target)
                 if delivery.why:
-                    row |= {"failed_s": delivery.at_s, "failures": row["failures"] + 1}
+                    columns |= {"failed_s": delivery.at_s, "failures": columns["failures"] + 1}
                 else:
-                    row |= {"delivered_s": delivery.at_s, "failures": 0}
-                upsert_rows(db, AlertTargetRow, [row | {"why": delivery.why}])
+                    columns |= {"delivered_s": delivery.at_s, "failures": 0}
+                upsert_rows(db, AlertTargetRow, [columns | {"why": delivery.why}])
 
     def drop(self, targets: Iterable[str]) -> None:
         """Drop pending messages of targets that no longer exist."""
@@ -136,7 +139,7 @@ def _insert_message(db: Connection, target: str, state: AlertState, now_s: int) 
     return AlertMessage(seq, target, state.kind, state.text, now_s)
 
 
-def _trim(db: Connection, target: str) -> None:
+def _drop_oldest_messages(db: Connection, target: str) -> None:
     over_limit = (
         select(AlertMessageRow.seq)
         .where(AlertMessageRow.target == target)
@@ -146,11 +149,11 @@ def _trim(db: Connection, target: str) -> None:
     dropped_seqs = list(db.scalars(over_limit))
     if dropped_seqs:
         db.execute(delete(AlertMessageRow).where(AlertMessageRow.seq.in_(dropped_seqs)))
-        row = _target(db, target)
+        row = _target_columns(db, target)
         upsert_rows(db, AlertTargetRow, [row | {"lost": row["lost"] + len(dropped_seqs)}])
 
 
-def _target(db: Connection, name: str) -> dict[str, Any]:
+def _target_columns(db: Connection, name: str) -> dict[str, Any]:
     """Return the columns of a target; initial values for a new one."""
     row = first_row(db, select(AlertTargetRow).where(AlertTargetRow.name == name), AlertTargetRow)
     if row is None:
@@ -168,7 +171,7 @@ def _target(db: Connection, name: str) -> dict[str, Any]:
     }
 
 
-def _kind(value: str) -> AlertKind:
+def _parse_kind(value: str) -> AlertKind:
     try:
         return AlertKind(value)
     except ValueError as error:

@@ -20,7 +20,7 @@ def turnover_sum(rows: Sequence[BudgetRow | ExternalTransactionRow]) -> Fraction
 
 def newest_successes(db: Connection, kinds: tuple[str, ...]) -> dict[str, int | None]:
     """Return the chain time of the newest success of each of these budget kinds; None without one."""
-    return dict(zip(kinds, db.execute(_newest(kinds)).one(), strict=True))
+    return dict(zip(kinds, db.execute(_select_newest_successes(kinds)).one(), strict=True))
 
 
 def parse_fraction(text: str) -> Fraction:
@@ -36,8 +36,10 @@ def parse_fraction(text: str) -> Fraction:
 
 
 @cache
-def _newest(kinds: tuple[str, ...]) -> Select[Any]:
+def _select_newest_successes(kinds: tuple[str, ...]) -> Select[Any]:
     """Select the chain time of the newest success of each kind, each found by the index."""
     succeeded = select(BudgetRow.chain_s).where(BudgetRow.succeeded.is_(True))
-    newest = succeeded.order_by(BudgetRow.chain_s.desc()).limit(1)
-    return select(*(newest.where(BudgetRow.kind == kind).scalar_subquery() for kind in kinds))
+    newest_of_all = succeeded.order_by(BudgetRow.chain_s.desc()).limit(1)
+    return select(
+        *(newest_of_all.where(BudgetRow.kind == kind).scalar_subquery() for kind in kinds)
+    )

@@ -1,5 +1,5 @@
-"""Budgets and movements: use of limits by finished intents, its sums over the last 24 h of chain
-time, and streaks of failed transactions.
+"""Budgets and movements: use of limits by finished intents, and its sums over the last 24 h of
+chain time, in the history that a step reads.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ from agent.store.database import (
 )
 from agent.store.executions import open_rows, read_purchase
 from agent.store.requests import (
+    FAILURE_STOP,
     RESUMED_AFTER,
-    STOP,
-    booked_loss,
     exit_failures,
     failure_streak,
     grant_of_intent,
     plan_of_intent,
     record_failure_stop,
+    select_booked_loss,
 )
 from agent.store.tables import (
     BudgetRow,
@@ -69,40 +69,49 @@ from agent.store.tables import (
 
 DAY_S = 86_400
 LAST_REVIEW = "last_review_s"
-DELAY = "delay_ppm"
-REVIEWS = "reviews"
+"""Key of the chain time of the last review of the portfolio."""
+REVIEW_DELAY = "delay_ppm"
+"""Key of the random delay of the next review, in millionths of the longest."""
+SCHEDULE_REVIEWS = "reviews"
 """Key of the last review of each schedule, as JSON."""
-MOST_REVIEWS = 32
+MAX_REVIEWS = 32
 """Largest number of stored schedules; the oldest beyond it are dropped."""
-DEPEGGED = "depegged"
+DEPEGGED_TOKENS = "depegged"
+"""Key of the dollar tokens that left their peg and have not returned."""
 UNREADABLE_BALANCES = "unread"
 """Key of the assets whose balance cannot be read, each as address:chain time of the first
 failure.
 """
 SUBMISSION_REFUSALS = "late"
 """Key of the exits refused at submission, as JSON."""
-_KINDS = (
+_BUDGET_KINDS = (
     *(kind.value for kind in IntentKind),
     UNTRIGGERED_SWAP,
-    *stores.BUDGET_KINDS,
+    *stores.LAYER_BUDGET_KINDS,
 )
 """All budget kinds; with a condition on them SQLite uses the index."""
-META_KEYS = (
+HISTORY_KEYS = (
     *(
         LAST_REVIEW,
-        DELAY,
-        REVIEWS,
-        DEPEGGED,
+        REVIEW_DELAY,
+        SCHEDULE_REVIEWS,
+        DEPEGGED_TOKENS,
         UNREADABLE_BALANCES,
         SUBMISSION_REFUSALS,
         orders.ORDERS_VERSION,
         orders.NAV_PER_SHARE,
         ledger_sums.LOSS_TOTAL,
     ),
-    *(balances.ACCEPTED, balances.RISE_SINCE, balances.LEFT_ALONE, STOP, RESUMED_AFTER),
+    *(
+        balances.ACCEPTED_DEPOSITS,
+        balances.BLOCKED_SINCE,
+        balances.EXCLUDED_UP_TO,
+        FAILURE_STOP,
+        RESUMED_AFTER,
+    ),
 )
 """Keys of the facts in a history."""
-_NO_TRADES = (IntentKind.APPROVE.value, IntentKind.CANCEL.value)
+_NON_TRADE_KINDS = (IntentKind.APPROVE.value, IntentKind.CANCEL.value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +162,7 @@ class BudgetStore:
             stored_receipt = decode_optional(Receipt, receipt_json)
             if (
                 stored_receipt != intent.receipt
-                or db.scalar(booked_loss(), {"of": intent.id}) is not None
+                or db.scalar(select_booked_loss(), {"intent_id": intent.id}) is not None
             ):
                 return
             succeeded = intent.state is not IntentState.REVERTED and (
@@ -173,8 +182,8 @@ class BudgetStore:
             ledger_sums.add_loss(db, loss)
             ledger_sums.advance_settled(db)
             if not succeeded or intent.kind is IntentKind.APPROVE:
-                refusals = _submission_refusals(database.read_facts(db, SUBMISSION_REFUSALS))
-                record_failure_stop(db, _intent_number_by_token(refusals))
+                refusals = _parse_submission_refusals(database.read_facts(db, SUBMISSION_REFUSALS))
+                record_failure_stop(db, _refusal_seq_by_token(refusals))
             changes = movements(intent, self.db.wallet, self.db.coin, chain_s)
             rows = [asdict(change) | {"delta_raw": str(change.delta_raw)} for change in changes]
             insert_rows(db, MovementRow, rows)
@@ -184,8 +193,15 @@ class BudgetStore:
         newest = select(MovementRow).order_by(MovementRow.seq.desc()).limit(limit)
         with self.db.read("read movements") as db:
             return tuple(
-                Movement(r.token, int(r.delta_raw), r.kind, r.block_number, r.chain_s, r.tx_hash)
-                for r in all_rows(db, newest, MovementRow)
+                Movement(
+                    row.token,
+                    int(row.delta_raw),
+                    row.kind,
+                    row.block_number,
+                    row.chain_s,
+                    row.tx_hash,
+                )
+                for row in all_rows(db, newest, MovementRow)
             )
 
     def mark_review(self, chain_s: int, delay_ppm: int = 0, reviews: Sequence[str] = ()) -> None:
@@ -193,22 +209,22 @@ class BudgetStore:
         review, in millionths of the longest.
         """
         with self.db.write("write the review") as db:
-            facts: dict[str, object] = {LAST_REVIEW: chain_s, DELAY: delay_ppm}
+            facts: dict[str, object] = {LAST_REVIEW: chain_s, REVIEW_DELAY: delay_ppm}
             if reviews:
-                previous = _reviews(database.read_facts(db, REVIEWS))
-                by_schedule = [(name, at_s) for name, at_s in previous if name not in reviews]
-                by_schedule += [(name, chain_s) for name in reviews]
-                facts[REVIEWS] = json.dumps(by_schedule[-MOST_REVIEWS:])
+                previous = _parse_reviews(database.read_facts(db, SCHEDULE_REVIEWS))
+                updated = [(name, at_s) for name, at_s in previous if name not in reviews]
+                updated += [(name, chain_s) for name in reviews]
+                facts[SCHEDULE_REVIEWS] = json.dumps(updated[-MAX_REVIEWS:])
             database.write_facts(db, facts)
 
     def mark_depegged(self, tokens: Sequence[str]) -> None:
         """Record the dollar tokens that left their peg and have not returned."""
         with self.db.write("write depegged tokens") as db:
-            database.write_facts(db, {DEPEGGED: " ".join(tokens)})
+            database.write_facts(db, {DEPEGGED_TOKENS: " ".join(tokens)})
 
-    def mark_unread(self, since_s: Sequence[tuple[str, int]]) -> None:
+    def mark_unreadable(self, failures: Sequence[tuple[str, int]]) -> None:
         """Record the assets whose balance cannot be read, with the time of the first failure."""
-        text = " ".join(f"{token}:{at_s}" for token, at_s in since_s)
+        text = " ".join(f"{token}:{at_s}" for token, at_s in failures)
         with self.db.write("write unreadable balances") as db:
             database.write_facts(db, {UNREADABLE_BALANCES: text})
 
@@ -224,7 +240,7 @@ def _budget_kind(db: Connection, intent: Intent) -> str:
     """Return the budget kind of an intent: UNTRIGGERED_SWAP for a swap whose plan has no trigger of
     the policy. A swap without a plan counts as a rebalance.
     """
-    if (kind_of := stores.KINDS.get(intent.kind)) is not None:
+    if (kind_of := stores.INTENT_BUDGET_KINDS.get(intent.kind)) is not None:
         return kind_of(grant_of_intent(db, intent.id))
     if intent.kind is not IntentKind.SWAP:
         return str(intent.kind.value)
@@ -236,11 +252,15 @@ def _budget_kind(db: Connection, intent: Intent) -> str:
 
 def unbook_intent(db: Connection, intent: Intent) -> None:
     """Remove an intent from budgets, movements and ledger after a reorg removed its block."""
-    if (loss := db.scalar(booked_loss(), {"of": intent.id})) is not None:
+    if (loss := db.scalar(select_booked_loss(), {"intent_id": intent.id})) is not None:
         ledger_sums.add_loss(db, parse_fraction(loss), -1)
         db.execute(delete(BudgetRow).where(BudgetRow.intent_id == intent.id))
-    if (entry := first_row(db, ledger.select_entry(), EntryRow, of=intent.id)) is not None:
-        ledger_sums.add_moves(db, entry.book, ledger.parse_wallet_moves(entry.wallet_json), -1)
+    if (
+        entry_row := first_row(db, ledger.select_entry(), EntryRow, intent_id=intent.id)
+    ) is not None:
+        ledger_sums.add_moves(
+            db, entry_row.book, ledger.parse_wallet_moves(entry_row.wallet_json), -1
+        )
         db.execute(delete(EntryRow).where(EntryRow.intent_id == intent.id))
     for unbook in UNBOOKINGS:
         unbook(db, intent.id)
@@ -250,17 +270,19 @@ def unbook_intent(db: Connection, intent: Intent) -> None:
 
 def _history(db: Connection, chain_now_s: int, wallet: str, coin: str) -> tuple[History, float]:
     """Return the history, and the chain time up to which it is valid without a write."""
-    facts = database.read_facts(db, *META_KEYS)
-    own_rows = all_rows(db, _recent_budgets(), BudgetRow, since=chain_now_s - DAY_S)
-    refusals = _submission_refusals(facts)
-    streak = failure_streak(db, facts, _intent_number_by_token(refusals))
-    external_rows = all_rows(db, _external_transactions(), ExternalTransactionRow)
+    facts = database.read_facts(db, *HISTORY_KEYS)
+    own_rows = all_rows(db, _select_recent(), BudgetRow, since=chain_now_s - DAY_S)
+    refusals = _parse_submission_refusals(facts)
+    streak = failure_streak(db, facts, _refusal_seq_by_token(refusals))
+    external_rows = all_rows(db, _select_external_transactions(), ExternalTransactionRow)
     rows: list[BudgetRow | ExternalTransactionRow] = [
         *own_rows,
         *(row for row in external_rows if row.chain_s > chain_now_s - DAY_S),
     ]
-    turnover_rows = [row for row in rows if getattr(row, "kind", "") not in stores.WITHOUT_TURNOVER]
-    newest_s = newest_successes(db, _KINDS)
+    turnover_rows = [
+        row for row in rows if getattr(row, "kind", "") not in stores.UNCOUNTED_TURNOVER_KINDS
+    ]
+    newest_s = newest_successes(db, _BUDGET_KINDS)
     pending_requests = requests.pending_requests(db)
     decreases, unexplained_transfers = (
         balances.lost_value(db, chain_now_s),
@@ -273,8 +295,8 @@ def _history(db: Connection, chain_now_s: int, wallet: str, coin: str) -> tuple[
         reviews=Reviews(
             last_rebalance_s=newest_s[IntentKind.SWAP.value],
             last_review_s=int(facts[LAST_REVIEW]) if facts.get(LAST_REVIEW) else None,
-            by_schedule=_reviews(facts),
-            delay_ppm=int(facts.get(DELAY) or 0),
+            by_schedule=_parse_reviews(facts),
+            delay_ppm=int(facts.get(REVIEW_DELAY) or 0),
         ),
         budgets=Budgets(
             turnover_24h=turnover_sum(turnover_rows),
@@ -290,9 +312,11 @@ def _history(db: Connection, chain_now_s: int, wallet: str, coin: str) -> tuple[
             fell_24h=decreases.last_day,
             fell_total=decreases.total,
             wasted_24h_wei=sum(
-                int(row.gas_wei) for row in own_rows if not row.succeeded or row.kind in _NO_TRADES
+                int(row.gas_wei)
+                for row in own_rows
+                if not row.succeeded or row.kind in _NON_TRADE_KINDS
             ),
-            wasted_wei=sum(map(int, column_values(db, _gas_of_reverts()))),
+            wasted_wei=sum(map(int, column_values(db, _select_gas_of_reverts()))),
             unknown=decreases.unknown_reason,
             unpriced_falls=decreases.unknown_reason,
         ),
@@ -301,15 +325,15 @@ def _history(db: Connection, chain_now_s: int, wallet: str, coin: str) -> tuple[
             approvals_in_row=streak.approvals,
             is_stopped=streak.is_stopped,
             failed_exits=exit_failures(
-                db, facts, _intent_number_by_token(refusals), own_rows, chain_now_s
+                db, facts, _refusal_seq_by_token(refusals), own_rows, chain_now_s
             ),
             submission_refusals=tuple(refusal for refusal, _ in refusals),
         ),
         cash_flows=CashFlows(
             unexplained=unexplained_transfers,
             accepted=balances.accepted_deposits(db, facts, chain_now_s),
-            rises=balances.total_rises(db, unexplained_transfers),
-            rose_s=balances.rise_since_s(facts),
+            rises=balances.sum_open_deposits(db, unexplained_transfers),
+            rose_s=balances.blocked_since_s(facts),
             left_rises=balances.left_rises(db, facts),
             purchase=read_purchase(db, wallet, coin),
             claims=requests.open_claims(db, pending_requests),
@@ -322,36 +346,36 @@ def _history(db: Connection, chain_now_s: int, wallet: str, coin: str) -> tuple[
             nav_per_share=orders.nav_per_share(db, facts),
         ),
         layers=read_states(db, wallet, coin, chain_now_s, own_rows, newest_s),
-        started_s=db.scalar(_first_step_s()),
+        started_s=db.scalar(_select_first_step_s()),
         stopped=requests.stop_reason(pending_requests),
-        depegged=tuple(facts.get(DEPEGGED, "").split()),
-        unread=_unreadable_balances(facts),
+        depegged=tuple(facts.get(DEPEGGED_TOKENS, "").split()),
+        unread=_parse_unreadable(facts),
     )
-    flows = history.cash_flows
-    depends_on_time = (
+    cash_flows = history.cash_flows
+    time_dependences = (
         history.started_s is None,
-        flows.purchase is not None,
+        cash_flows.purchase is not None,
         any(state.changes_with_time for state in history.layers),
-        flows.unexplained,
-        flows.accepted,
+        cash_flows.unexplained,
+        cash_flows.accepted,
         history.budgets.fell_24h,
         history.budgets.unknown,
         any(failed_exit.at_s == chain_now_s for failed_exit in history.failures.failed_exits),
     )
-    if any(depends_on_time):
+    if any(time_dependences):
         return history, chain_now_s
     return history, min((row.chain_s + DAY_S for row in rows), default=math.inf)
 
 
-def _unreadable_balances(facts: Mapping[str, str]) -> tuple[tuple[str, int], ...]:
+def _parse_unreadable(facts: Mapping[str, str]) -> tuple[tuple[str, int], ...]:
     pairs = (text.split(":") for text in facts.get(UNREADABLE_BALANCES, "").split())
     return tuple((token, int(since_s)) for token, since_s in pairs)
 
 
-def _reviews(facts: Mapping[str, str]) -> tuple[tuple[str, int], ...]:
+def _parse_reviews(facts: Mapping[str, str]) -> tuple[tuple[str, int], ...]:
     try:
         return tuple(
-            (str(name), int(at_s)) for name, at_s in json.loads(facts.get(REVIEWS) or "[]")
+            (str(name), int(at_s)) for name, at_s in json.loads(facts.get(SCHEDULE_REVIEWS) or "[]")
         )
     except (ValueError, TypeError) as error:
         raise OperatorNeeded(
@@ -362,14 +386,15 @@ def _reviews(facts: Mapping[str, str]) -> tuple[tuple[str, int], ...]:
 
 
 def _write_submission_refusals(db: Connection, refusals: Sequence[SubmissionRefusal]) -> None:
-    newest = max_value(db, IntentRow.seq)
+    newest_seq = max_value(db, IntentRow.seq)
     rows = [
-        (refusal.token, refusal.at_s, refusal.times, refusal.why, newest) for refusal in refusals
+        (refusal.token, refusal.at_s, refusal.times, refusal.why, newest_seq)
+        for refusal in refusals
     ]
     database.write_facts(db, {SUBMISSION_REFUSALS: json.dumps(rows)})
 
 
-def _submission_refusals(facts: Mapping[str, str]) -> list[tuple[SubmissionRefusal, int]]:
+def _parse_submission_refusals(facts: Mapping[str, str]) -> list[tuple[SubmissionRefusal, int]]:
     """Return each stored refusal, with the number of the newest intent at that time."""
     try:
         stored = json.loads(facts.get(SUBMISSION_REFUSALS) or "[]")
@@ -383,7 +408,7 @@ def _submission_refusals(facts: Mapping[str, str]) -> list[tuple[SubmissionRefus
         ) from None
 
 
-def _intent_number_by_token(refusals: Sequence[tuple[SubmissionRefusal, int]]) -> dict[str, int]:
+def _refusal_seq_by_token(refusals: Sequence[tuple[SubmissionRefusal, int]]) -> dict[str, int]:
     """Return the number of the newest intent at the time of each refusal, by token."""
     return {refusal.token: seq for refusal, seq in refusals}
 
@@ -391,14 +416,14 @@ def _intent_number_by_token(refusals: Sequence[tuple[SubmissionRefusal, int]]) -
 def mark_resumed(db: Connection) -> None:
     """Clear failure streaks and exits refused at submission, which the owner has reviewed."""
     _write_submission_refusals(db, ())
-    database.write_facts(db, {STOP: "", RESUMED_AFTER: max_value(db, IntentRow.seq)})
+    database.write_facts(db, {FAILURE_STOP: "", RESUMED_AFTER: max_value(db, IntentRow.seq)})
 
 
-_recent_budgets = cache(lambda: select(BudgetRow).where(BudgetRow.chain_s > bindparam("since")))
-_external_transactions = cache(lambda: select(ExternalTransactionRow))
-_first_step_s = cache(lambda: select(StepRow.now_s).order_by(StepRow.seq).limit(1))
-_gas_of_reverts = cache(
+_select_recent = cache(lambda: select(BudgetRow).where(BudgetRow.chain_s > bindparam("since")))
+_select_external_transactions = cache(lambda: select(ExternalTransactionRow))
+_select_first_step_s = cache(lambda: select(StepRow.now_s).order_by(StepRow.seq).limit(1))
+_select_gas_of_reverts = cache(
     lambda: select(BudgetRow.gas_wei).where(
-        BudgetRow.kind.in_(_KINDS), BudgetRow.succeeded.is_(False)
+        BudgetRow.kind.in_(_BUDGET_KINDS), BudgetRow.succeeded.is_(False)
     )
 )

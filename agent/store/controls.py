@@ -16,8 +16,8 @@ from sqlalchemy import Connection, Select, bindparam, delete, func, select, text
 from agent import codec
 from agent.errors import Refused
 from agent.model import (
-    Arguments,
     Control,
+    ControlArguments,
     ControlCode,
     ControlEvent,
     ControlKind,
@@ -40,7 +40,7 @@ from agent.store.tables import IS_UNFINISHED, ControlLogRow, ControlRow, ShownPl
 
 MAX_QUEUED = 100
 """Largest number of queued controls."""
-MAX_SHOWN = 200
+MAX_SHOWN_PLANS = 200
 """Shown plans kept, besides the one that waits; the oldest beyond it are dropped."""
 
 
@@ -60,7 +60,7 @@ class ControlEnd:
     state: ControlState
     code: str = ""
     reason: str = ""
-    result: Arguments = ()
+    result: ControlArguments = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +80,14 @@ class ControlStore:
             confirms_offer = control.kind is ControlKind.CONFIRM
             if (
                 not confirms_offer
-                and db.scalar(_confirming_control(), {"of": control.plan_hash}) is not None
+                and db.scalar(_select_confirming(), {"plan_hash": control.plan_hash}) is not None
             ):
                 raise Refused(
                     "the shown plan was confirmed before",
                     remedy="show it again, if it should be carried out twice",
                     code=ControlCode.PLAN_USED,
                 )
-            queued_count = db.scalar(_queued_count())
+            queued_count = db.scalar(_select_queued_count())
             if queued_count >= MAX_QUEUED:
                 verdict = Verdict("control_queue", str(queued_count), str(MAX_QUEUED), False)
                 raise Refused(
@@ -118,29 +118,29 @@ class ControlStore:
     def has_queued(self) -> bool:
         """Return whether a control is queued."""
         with self.db.read("read the controls") as db:
-            return db.scalar(_first_queued()) is not None
+            return db.scalar(_select_first_queued()) is not None
 
     def queued(self, limit: int = MAX_QUEUED) -> tuple[QueuedControl, ...]:
         """Return the oldest queued controls, oldest first."""
         with self.db.read("read the controls") as db:
-            rows = all_rows(db, _in_state(), ControlRow, state="queued", limit=limit)
-            return tuple(QueuedControl(row.seq, _control(row)) for row in rows)
+            rows = all_rows(db, _select_in_state(), ControlRow, state="queued", limit=limit)
+            return tuple(QueuedControl(row.seq, _control_from_row(row)) for row in rows)
 
     def taken(self) -> tuple[QueuedControl, ...]:
         """Return the controls that were taken and not finished, oldest first."""
         with self.db.read("read the controls") as db:
-            rows = all_rows(db, _in_state(), ControlRow, state="taken", limit=-1)
-            return tuple(QueuedControl(row.seq, _control(row)) for row in rows)
+            rows = all_rows(db, _select_in_state(), ControlRow, state="taken", limit=-1)
+            return tuple(QueuedControl(row.seq, _control_from_row(row)) for row in rows)
 
     def take(self, number: int, now_s: int) -> bool:
         """Move a control from QUEUED to TAKEN. Return False, and write nothing, if it is not queued
         or its id was taken before.
         """
         with self.db.write("take a control") as db:
-            row = first_row(db, _by_number(), ControlRow, of=number)
+            row = first_row(db, _select_control(), ControlRow, row_seq=number)
             if row is None or row.state != ControlState.QUEUED.value:
                 return False
-            if any(self._sealed(db, _log_of_taken(), of=row.id)):
+            if any(self._sealed(db, _select_log_of_taken(), control_id=row.id)):
                 return False
             self._end(db, [(row, ControlEnd(number, ControlState.TAKEN))], now_s)
             return True
@@ -151,27 +151,30 @@ class ControlStore:
             return
         end_by_number = {end.number: end for end in ends}
         with self.db.write("finish a control") as db:
-            rows = all_rows(db, _unfinished_of(), ControlRow, of=list(end_by_number))
+            rows = all_rows(db, _select_unfinished(), ControlRow, row_seqs=list(end_by_number))
             self._end(db, [(row, end_by_number[row.seq]) for row in rows], now_s)
 
     def newest(self, limit: int = 100) -> tuple[ControlRecord, ...]:
         """Return the newest controls, newest first. Damaged rows are omitted."""
         with self.db.read("read the controls") as db:
-            records = (_record(row) for row in all_rows(db, _newest(), ControlRow, limit=limit))
+            records = (
+                _record_from_row(row)
+                for row in all_rows(db, _select_newest(), ControlRow, limit=limit)
+            )
             return tuple(record for record in records if record is not None)
 
     def find(self, control_id: str) -> ControlRecord | None:
         """Return a control by its id; None if it is unknown or damaged."""
         with self.db.read("read the controls") as db:
             row = first_row(db, select(ControlRow).where(ControlRow.id == control_id), ControlRow)
-            return None if row is None else _record(row)
+            return None if row is None else _record_from_row(row)
 
     def log(self, after: int = 0, limit: int = 1_000) -> tuple[ControlEvent, ...]:
         """Return lines of the audit log with a number above `after`, oldest first. Lines without a
         valid seal are omitted.
         """
         with self.db.read("read the log of controls") as db:
-            rows = islice(self._sealed(db, _log_after(), of=after), limit)
+            rows = islice(self._sealed(db, _select_log_after(), after_seq=after), limit)
             return tuple(
                 ControlEvent(
                     row.seq,
@@ -192,28 +195,28 @@ class ControlStore:
         valid seal do not count.
         """
         with self.db.read("read the log of controls") as db:
-            newest_line = next(self._sealed(db, _log_backwards()), None)
-            latest_line = next(self._sealed(db, _log_by_time()), None)
+            newest_line = next(self._sealed(db, _select_log_newest_first()), None)
+            latest_line = next(self._sealed(db, _select_log_latest_first()), None)
             return (newest_line.seq if newest_line else 0), (latest_line.at_s if latest_line else 0)
 
-    def show(self, plan: ShownPlan) -> None:
+    def record_shown(self, plan: ShownPlan) -> None:
         """Store a plan as it is shown, for a control to confirm by its hash."""
         with self.db.write("store a shown plan") as db:
-            stored_plan = first_row(db, _plan_by_hash(), ShownPlanRow, of=plan.hash)
+            stored_plan = first_row(db, _select_plan(), ShownPlanRow, plan_hash=plan.hash)
             _insert_plan(db, plan, stored_plan is not None and stored_plan.waiting)
             old_hashes = db.scalars(
                 select(ShownPlanRow.hash)
                 .where(~ShownPlanRow.waiting)
                 .order_by(ShownPlanRow.shown_s.desc())
-                .offset(MAX_SHOWN)
+                .offset(MAX_SHOWN_PLANS)
             ).all()
             db.execute(delete(ShownPlanRow).where(ShownPlanRow.hash.in_(old_hashes)))
 
     def shown(self, plan_hash: str) -> ShownPlan | None:
         """Return a shown plan by its hash; None if it is unknown, or was altered since."""
         with self.db.read("read a shown plan") as db:
-            row = first_row(db, _plan_by_hash(), ShownPlanRow, of=plan_hash)
-            return None if row is None else _plan(row)
+            row = first_row(db, _select_plan(), ShownPlanRow, plan_hash=plan_hash)
+            return None if row is None else _plan_from_row(row)
 
     def offer(self, plan: ShownPlan) -> None:
         """Store the plan that waits for a confirmation, in place of an earlier one."""
@@ -227,7 +230,7 @@ class ControlStore:
             row = first_row(
                 db, select(ShownPlanRow).where(ShownPlanRow.waiting).limit(1), ShownPlanRow
             )
-            return None if row is None else _plan(row)
+            return None if row is None else _plan_from_row(row)
 
     def end_offer(self) -> None:
         """Remove the waiting plan."""
@@ -258,7 +261,7 @@ class ControlStore:
             result_json="[]",
             changed_s=control.asked_at_s,
         )
-        row = first_row(db, _by_number(), ControlRow, of=number)
+        row = first_row(db, _select_control(), ControlRow, row_seq=number)
         if row is not None:
             self._log(db, [(row, ControlEnd(number, state))], control.asked_at_s)
         return number
@@ -273,7 +276,7 @@ class ControlStore:
             _update_control(),
             [
                 {
-                    "of": row.seq,
+                    "row_seq": row.seq,
                     "new_state": end.state.value,
                     "new_code": end.code,
                     "new_reason": end.reason,
@@ -304,7 +307,7 @@ class ControlStore:
         seals.append_rows(self.db, db, ControlLogRow, lines)
 
 
-def _control(row: ControlRow) -> Control | None:
+def _control_from_row(row: ControlRow) -> Control | None:
     """Return the control of a row; None if the row is damaged."""
     try:
         arguments = tuple((str(name), str(value)) for name, value in json.loads(row.arguments_json))
@@ -320,8 +323,8 @@ def _control(row: ControlRow) -> Control | None:
     )
 
 
-def _record(row: ControlRow) -> ControlRecord | None:
-    control = _control(row)
+def _record_from_row(row: ControlRow) -> ControlRecord | None:
+    control = _control_from_row(row)
     try:
         state = ControlState(row.state)
         result = tuple((str(name), str(value)) for name, value in json.loads(row.result_json))
@@ -342,7 +345,7 @@ def _insert_plan(db: Connection, plan: ShownPlan, is_waiting: bool) -> None:
     upsert_rows(db, ShownPlanRow, [row])
 
 
-def _plan(row: ShownPlanRow) -> ShownPlan | None:
+def _plan_from_row(row: ShownPlanRow) -> ShownPlan | None:
     plan = decode_json(ShownPlan, row.plan_json)
     return plan if plan.hash == row.hash else None
 
@@ -350,7 +353,7 @@ def _plan(row: ShownPlanRow) -> ShownPlan | None:
 _update_control = cache(
     lambda: (
         update(ControlRow)
-        .where(ControlRow.seq == bindparam("of"))
+        .where(ControlRow.seq == bindparam("row_seq"))
         .values(
             state=bindparam("new_state"),
             code=bindparam("new_code"),
@@ -360,59 +363,63 @@ _update_control = cache(
         )
     )
 )
-_unfinished_of = cache(
+_select_unfinished = cache(
     lambda: (
         select(ControlRow)
-        .where(text(IS_UNFINISHED), ControlRow.seq.in_(bindparam("of", expanding=True)))
+        .where(text(IS_UNFINISHED), ControlRow.seq.in_(bindparam("row_seqs", expanding=True)))
         .order_by(ControlRow.seq)
     )
 )
-_by_number = cache(lambda: select(ControlRow).where(ControlRow.seq == bindparam("of")))
-_newest = cache(
+_select_control = cache(lambda: select(ControlRow).where(ControlRow.seq == bindparam("row_seq")))
+_select_newest = cache(
     lambda: select(ControlRow).order_by(ControlRow.seq.desc()).limit(bindparam("limit"))
 )
-_confirming_control = cache(
+_select_confirming = cache(
     lambda: (
         select(ControlRow.seq)
         .join(ShownPlanRow, ShownPlanRow.hash == ControlRow.plan_hash)
         .where(
-            ControlRow.plan_hash == bindparam("of"),
+            ControlRow.plan_hash == bindparam("plan_hash"),
             ControlRow.asked_s >= ShownPlanRow.shown_s,
             ControlRow.state.not_in([ControlState.REFUSED.value, ControlState.EXPIRED.value]),
         )
         .limit(1)
     )
 )
-_log_of_taken = cache(
+_select_log_of_taken = cache(
     lambda: select(ControlLogRow).where(
-        ControlLogRow.control_id == bindparam("of"),
+        ControlLogRow.control_id == bindparam("control_id"),
         ControlLogRow.state == ControlState.TAKEN.value,
     )
 )
-_log_after = cache(
+_select_log_after = cache(
     lambda: (
-        select(ControlLogRow).where(ControlLogRow.seq > bindparam("of")).order_by(ControlLogRow.seq)
+        select(ControlLogRow)
+        .where(ControlLogRow.seq > bindparam("after_seq"))
+        .order_by(ControlLogRow.seq)
     )
 )
-_log_backwards = cache(lambda: select(ControlLogRow).order_by(ControlLogRow.seq.desc()))
-_log_by_time = cache(lambda: select(ControlLogRow).order_by(ControlLogRow.at_s.desc()))
-_plan_by_hash = cache(lambda: select(ShownPlanRow).where(ShownPlanRow.hash == bindparam("of")))
+_select_log_newest_first = cache(lambda: select(ControlLogRow).order_by(ControlLogRow.seq.desc()))
+_select_log_latest_first = cache(lambda: select(ControlLogRow).order_by(ControlLogRow.at_s.desc()))
+_select_plan = cache(
+    lambda: select(ShownPlanRow).where(ShownPlanRow.hash == bindparam("plan_hash"))
+)
 
 
 @cache
-def _queued_count() -> Select[Any]:
+def _select_queued_count() -> Select[Any]:
     is_queued = ControlRow.state == ControlState.QUEUED.value
     return select(func.count()).select_from(ControlRow).where(text(IS_UNFINISHED), is_queued)
 
 
 @cache
-def _first_queued() -> Select[Any]:
+def _select_first_queued() -> Select[Any]:
     is_queued = ControlRow.state == ControlState.QUEUED.value
     return select(ControlRow.seq).where(text(IS_UNFINISHED), is_queued).limit(1)
 
 
 @cache
-def _in_state() -> Select[Any]:
+def _select_in_state() -> Select[Any]:
     return (
         select(ControlRow)
         .where(text(IS_UNFINISHED), ControlRow.state == bindparam("state"))
@@ -421,13 +428,18 @@ def _in_state() -> Select[Any]:
     )
 
 
-UPDATE, UPDATE_TIME = "phone_update", "phone_update_s"
-CODES, OFFERED, REPORTED = "phone_codes", "phone_offered", "phone_log"
+NEWEST_UPDATE, NEWEST_UPDATE_S = "phone_update", "phone_update_s"
+"""Keys of number and time of the newest handled update."""
+OPEN_CODES, REPORTED_OFFER, REPORTED_LINE = "phone_codes", "phone_offered", "phone_log"
+"""Keys of the open codes as JSON, of the hash of the newest reported offer, and of the number of the
+newest reported line of the log of controls.
+"""
 SEQUENCE_S = 6 * 86_400
 """Seconds after the newest update during which update numbers still rise; after a week without
 updates Telegram chooses the next number at random.
 """
 MAX_CODES = 20
+"""Largest number of open codes; the oldest beyond it are dropped."""
 MAX_TRIES = 5
 """Wrong answers of a chat after which its open code no longer works."""
 
@@ -466,28 +478,28 @@ class PhoneStore:
         with self.db.write("write the phone's state") as db:
             if _last_update(db, now_s) >= number:
                 return False
-            database.write_facts(db, {UPDATE: number, UPDATE_TIME: now_s})
+            database.write_facts(db, {NEWEST_UPDATE: number, NEWEST_UPDATE_S: now_s})
             return True
 
     def last_reported(self) -> int:
         """Return the number of the newest reported line of the log of controls; 0 without one."""
         with self.db.read("read the phone's state") as db:
-            return database.fact_number(db, REPORTED)
+            return database.fact_number(db, REPORTED_LINE)
 
     def take_line(self, number: int) -> bool:
         """Record a line of the log of controls as reported; return False if it already was."""
         with self.db.write("write the phone's state") as db:
-            if database.fact_number(db, REPORTED) >= number:
+            if database.fact_number(db, REPORTED_LINE) >= number:
                 return False
-            database.write_facts(db, {REPORTED: number})
+            database.write_facts(db, {REPORTED_LINE: number})
             return True
 
     def take_offer(self, plan_hash: str) -> bool:
         """Record an offered plan as reported; return False if it is the newest reported one."""
         with self.db.write("write the phone's state") as db:
-            if database.fact_text(db, OFFERED) == plan_hash:
+            if database.fact_text(db, REPORTED_OFFER) == plan_hash:
                 return False
-            database.write_facts(db, {OFFERED: plan_hash})
+            database.write_facts(db, {REPORTED_OFFER: plan_hash})
             return True
 
     def open_code(self, code: PhoneCode, now_s: int) -> None:
@@ -520,15 +532,15 @@ class PhoneStore:
 
 def _last_update(db: Connection, now_s: int) -> int:
     # a time in the future was recorded by a wrong clock
-    if abs(now_s - database.fact_number(db, UPDATE_TIME)) > SEQUENCE_S:
+    if abs(now_s - database.fact_number(db, NEWEST_UPDATE_S)) > SEQUENCE_S:
         return 0
-    return database.fact_number(db, UPDATE)
+    return database.fact_number(db, NEWEST_UPDATE)
 
 
 def _valid_codes(db: Connection, now_s: int) -> list[PhoneCode]:
     try:
         codes = [
-            PhoneCode(**fields) for fields in json.loads(database.fact_text(db, CODES) or "[]")
+            PhoneCode(**fields) for fields in json.loads(database.fact_text(db, OPEN_CODES) or "[]")
         ]
     except (TypeError, ValueError):  # damaged: no code works
         return []
@@ -536,4 +548,4 @@ def _valid_codes(db: Connection, now_s: int) -> list[PhoneCode]:
 
 
 def _write_codes(db: Connection, codes: list[PhoneCode]) -> None:
-    database.write_facts(db, {CODES: json.dumps([asdict(code) for code in codes])})
+    database.write_facts(db, {OPEN_CODES: json.dumps([asdict(code) for code in codes])})

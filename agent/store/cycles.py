@@ -25,27 +25,27 @@ class CycleStore:
     db: Database
 
     def open(self) -> Cycle | None:
-        """Return the open cycle, of an ended process if no other runs; None without one. A row that
-        this version cannot read is closed.
+        """Return the open cycle; None without one. If no other process runs, the one that began it
+        has ended. A row that this version cannot read is closed.
         """
         with self.db.read("read the open cycle") as db:
-            row = first_row(db, _open_cycles(), CycleRow)
+            row = first_row(db, _select_open(), CycleRow)
         return None if row is None else self._parse_cycle(row.id, row.cycle_json)
 
     def write(self, cycle: Cycle) -> None:
         """Record the open cycle; replace its row if it has one."""
-        with self.db.write("write the cycle", keeps_answers=True) as db:
-            fields = {"id": cycle.id, "cycle_json": codec.dumps(cycle)}
-            values = {"of": cycle.id, "cycle_json": fields["cycle_json"]}
+        with self.db.write("write the cycle", keeps_cache=True) as db:
+            columns = {"id": cycle.id, "cycle_json": codec.dumps(cycle)}
+            values = {"cycle_id": cycle.id, "cycle_json": columns["cycle_json"]}
             if not db.execute(_update_cycle(), values).rowcount:
-                insert_rows(db, CycleRow, [fields | {"state": OPEN}])
+                insert_rows(db, CycleRow, [columns | {"state": OPEN}])
 
     def close(self, reason: str) -> None:
         """Close the open cycle, if there is one, and record why."""
         self._end(CLOSED, reason)
 
     def leave_unreported(self, reason: str) -> None:
-        """End the open cycle until its request is repeated."""
+        """End the open cycle as UNREPORTED; `reopen` opens it again for the same request."""
         self._end(UNREPORTED, reason)
 
     def reopen(self, request: PlanRequest) -> Cycle | None:
@@ -53,7 +53,7 @@ class CycleStore:
         open. Rows that this version cannot read are closed.
         """
         with self.db.read("read the unreported cycles") as db:
-            rows = db.execute(_unreported_cycles()).all()
+            rows = db.execute(_select_unreported()).all()
         for row in rows:
             if (
                 cycle := self._parse_cycle(row.id, row.cycle_json)
@@ -70,17 +70,17 @@ class CycleStore:
             return None
 
     def _set_state(self, cycle_id: str, state: str, reason: str | None) -> None:
-        with self.db.write("set the state of a cycle", keeps_answers=True) as db:
-            db.execute(_update_cycle(), {"of": cycle_id, "state": state, "reason": reason})
+        with self.db.write("set the state of a cycle", keeps_cache=True) as db:
+            db.execute(_update_cycle(), {"cycle_id": cycle_id, "state": state, "reason": reason})
 
     def _end(self, state: str, reason: str) -> None:
-        with self.db.write("end the cycle", keeps_answers=True) as db:
-            db.execute(_end_open_cycles(), {"state": state, "reason": reason})
+        with self.db.write("end the cycle", keeps_cache=True) as db:
+            db.execute(_update_open(), {"state": state, "reason": reason})
 
 
-_open_cycles = cache(lambda: select(CycleRow).where(CycleRow.state == OPEN))
-_update_cycle = cache(lambda: update(CycleRow).where(CycleRow.id == bindparam("of")))
-_unreported_cycles = cache(
+_select_open = cache(lambda: select(CycleRow).where(CycleRow.state == OPEN))
+_update_cycle = cache(lambda: update(CycleRow).where(CycleRow.id == bindparam("cycle_id")))
+_select_unreported = cache(
     lambda: select(CycleRow).where(CycleRow.state == UNREPORTED).order_by(CycleRow.seq)
 )
-_end_open_cycles = cache(lambda: update(CycleRow).where(CycleRow.state == OPEN))
+_update_open = cache(lambda: update(CycleRow).where(CycleRow.state == OPEN))

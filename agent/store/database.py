@@ -80,7 +80,11 @@ def remedy(text: str) -> str:
     """Return the remedy for a database's error message."""
     lower_text = text.lower()
     return next(
-        (advice for marks, advice in _REMEDIES if any(mark in lower_text for mark in marks)),
+        (
+            remedy_text
+            for phrases, remedy_text in _REMEDIES
+            if any(mark in lower_text for mark in phrases)
+        ),
         _GENERAL_REMEDY,
     )
 
@@ -120,7 +124,7 @@ def write_transaction(engine: Engine) -> Iterator[Connection]:
 
 
 LIVE = "live"
-"""Kind of a store's data: live or paper."""
+"""Kind of data of a store that is not a paper store."""
 
 
 class Database:
@@ -145,8 +149,8 @@ class Database:
             yield db
 
     @contextmanager
-    def write(self, action: str, keeps_answers: bool = False) -> Iterator[Connection]:
-        """Yield a connection in a write transaction, durable at its end. `keeps_answers` keeps the
+    def write(self, action: str, keeps_cache: bool = False) -> Iterator[Connection]:
+        """Yield a connection in a write transaction, durable at its end. `keeps_cache` keeps the
         cached answers of a MemoryDatabase.
         """
         with database_errors(action), write_transaction(self.engine) as db:
@@ -161,14 +165,14 @@ class Database:
         self,
         action: str,
         ask: Callable[[Connection, int, *Args], tuple[T, float]],
-        at: int,
+        time_or_block: int,
         *args: *Args,
     ) -> T:
         """Return the answer of `ask` at a time or block; a MemoryDatabase caches it until a write,
         or the expiry that `ask` returns.
         """
         with self.read(action) as db:
-            return ask(db, at, *args)[0]
+            return ask(db, time_or_block, *args)[0]
 
 
 class MemoryDatabase(Database):
@@ -191,11 +195,11 @@ class MemoryDatabase(Database):
             yield self._db
 
     @contextmanager
-    def write(self, action: str, keeps_answers: bool = False) -> Iterator[Connection]:
+    def write(self, action: str, keeps_cache: bool = False) -> Iterator[Connection]:
         """Yield the connection in a transaction; its end clears the cache."""
         with self.read(action) as db:
             yield db
-        if not keeps_answers:
+        if not keeps_cache:
             self.answers.clear()
 
     def query(self, action: str, ask: Callable[[Connection, *Args], T], *args: *Args) -> T:
@@ -210,14 +214,14 @@ class MemoryDatabase(Database):
         self,
         action: str,
         ask: Callable[[Connection, int, *Args], tuple[T, float]],
-        at: int,
+        time_or_block: int,
         *args: *Args,
     ) -> T:
         """Return the answer of `ask` at a time or block, cached while valid."""
         cached: tuple[int, T, float] | None = self.answers.get((ask, args))
-        if cached is None or not cached[0] <= at < cached[2]:
+        if cached is None or not cached[0] <= time_or_block < cached[2]:
             with self.read(action) as db:
-                cached = self.answers[ask, args] = (at, *ask(db, at, *args))
+                cached = self.answers[ask, args] = (time_or_block, *ask(db, time_or_block, *args))
         return cached[1]
 
 
@@ -250,8 +254,8 @@ def insert_rows(db: Connection, model: type[Base], rows: Sequence[Mapping[str, o
 
 def insert_returning_id(db: Connection, model: type[Base], /, **row: object) -> int:
     """Insert a row and return its number."""
-    (number,) = cast("tuple[int]", db.execute(_insert(model), row).inserted_primary_key)
-    return number
+    (row_id,) = cast("tuple[int]", db.execute(_insert(model), row).inserted_primary_key)
+    return row_id
 
 
 def upsert_rows(
@@ -281,13 +285,13 @@ def _insert(model: type[Base]) -> Insert:
 
 
 @cache
-def upsert(model: type[Base], names: frozenset[str], dialect: str, key: str = "") -> Insert:
-    """Build an insert that updates the columns `names` of an existing row."""
-    keys = [key] if key else [column.name for column in inspect(model).primary_key]
-    inserting = _dialect_insert(model, dialect)
-    return inserting.on_conflict_do_update(
-        index_elements=keys,
-        set_={name: inserting.excluded[name] for name in sorted(names - {*keys})},
+def upsert(model: type[Base], columns: frozenset[str], dialect: str, key: str = "") -> Insert:
+    """Build an insert that updates the columns `columns` of an existing row."""
+    key_columns = [key] if key else [column.name for column in inspect(model).primary_key]
+    statement = _dialect_insert(model, dialect)
+    return statement.on_conflict_do_update(
+        index_elements=key_columns,
+        set_={name: statement.excluded[name] for name in sorted(columns - {*key_columns})},
     )
 
 
@@ -316,7 +320,7 @@ def read_facts(db: Connection, *keys: str) -> dict[str, str]:
     """Return the values of existing keys."""
     return dict(
         db.execute(
-            _select_facts(len(keys)), {f"key{number}": key for number, key in enumerate(keys)}
+            _select_facts(len(keys)), {f"key{index}": key for index, key in enumerate(keys)}
         ).all()
     )
 
@@ -354,13 +358,13 @@ def stored_number(key: str) -> ColumnElement[int]:
     return func.coalesce(stored_fact(key).cast(BigInteger), 0)
 
 
-def beside_facts(rows: Select[Any], **keys: str) -> Select[Any]:
+def beside_facts(query: Select[Any], **keys: str) -> Select[Any]:
     """Select rows with the values of keys as further columns, named as the arguments; without rows,
     one row whose other columns are NULL.
     """
     facts = select(*(stored_fact(key).label(name) for name, key in keys.items())).subquery()
-    joined_rows = rows.subquery()
-    return select(facts, joined_rows).select_from(facts.outerjoin(joined_rows, true()))
+    joined = query.subquery()
+    return select(facts, joined).select_from(facts.outerjoin(joined, true()))
 
 
 def parse_fact_number(key: str, value: str | None) -> int:
@@ -380,17 +384,17 @@ def write_facts(db: Connection, facts: Mapping[str, object]) -> None:
 
 def delete_facts(db: Connection, *keys: str) -> None:
     """Delete these keys."""
-    db.execute(_delete_fact(), [{"of": key} for key in keys])
+    db.execute(_delete_fact(), [{"deleted_key": key} for key in keys])
 
 
 _select_fact = cache(lambda: select(MetaRow.value).where(MetaRow.key == bindparam("key")))
-_delete_fact = cache(lambda: delete(MetaRow).where(MetaRow.key == bindparam("of")))
+_delete_fact = cache(lambda: delete(MetaRow).where(MetaRow.key == bindparam("deleted_key")))
 
 
 @cache
 def _select_facts(count: int) -> Select[str, str]:
     return select(MetaRow.key, MetaRow.value).where(
-        MetaRow.key.in_([bindparam(f"key{number}") for number in range(count)])
+        MetaRow.key.in_([bindparam(f"key{index}") for index in range(count)])
     )
 
 
@@ -435,13 +439,13 @@ class StepSummary:
 class StepRecord:
     """A past step with StepInput, Plan and StepRequest as JSON.
 
-    `asked_json`, the request, is None if it was not recorded.
+    `request_json`, the request, is None if it was not recorded.
     """
 
-    line: StepSummary
+    summary: StepSummary
     input_json: str
     plan_json: str | None
-    asked_json: str | None = None
+    request_json: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -489,7 +493,7 @@ def decompress_text(data: bytes) -> str:
     try:
         return zlib.decompress(data).decode()
     except (zlib.error, UnicodeDecodeError) as error:
-        raise _damaged(str(error)) from None
+        raise _damaged_row(str(error)) from None
 
 
 def decode_json(cls: type[T], text: str) -> T:
@@ -497,7 +501,7 @@ def decode_json(cls: type[T], text: str) -> T:
     try:
         return cast(T, _decode_cached(cast(Hashable, cls), text))
     except ConfigError as error:
-        raise _damaged(error.message) from None
+        raise _damaged_row(error.message) from None
 
 
 def decode_optional(cls: type[T], text: str | None) -> T | None:
@@ -513,9 +517,9 @@ def _decode_cached(cls: Hashable, text: str) -> object:
     return codec.loads(cls, text)
 
 
-def _damaged(why: str) -> OperatorNeeded:
+def _damaged_row(reason: str) -> OperatorNeeded:
     return OperatorNeeded(
-        f"store: a row is damaged: {why}",
+        f"store: a row is damaged: {reason}",
         "keep the file, restore a backup, compare it with the chain",
         code=ErrorCode.DAMAGED,
     )
@@ -541,7 +545,7 @@ def intent_from_row(row: IntentRow) -> Intent:
     try:
         kind, state = IntentKind(row.kind), IntentState(row.state)
     except ValueError as error:
-        raise _damaged(str(error)) from None
+        raise _damaged_row(str(error)) from None
     return Intent(
         id=row.id,
         step_id=row.step_id,

@@ -62,8 +62,8 @@ class ExecutedParts:
     @cached_property
     def trading_attempts(self) -> dict[int, ExecutionAttemptRow]:
         """The attempt that traded each part, by number."""
-        steps = {intent.step_id for intent in self.swaps}
-        return {attempt.number: attempt for attempt in self.attempts if attempt.step_id in steps}
+        step_ids = {intent.step_id for intent in self.swaps}
+        return {attempt.number: attempt for attempt in self.attempts if attempt.step_id in step_ids}
 
     @property
     def newest(self) -> ExecutionAttemptRow | None:
@@ -72,34 +72,37 @@ class ExecutedParts:
 
     @property
     def _traded_intents(self) -> list[Intent]:
-        steps = {intent.step_id for intent in self.swaps}
-        return [intent for intent in self.mined if intent.step_id in steps]
+        step_ids = {intent.step_id for intent in self.swaps}
+        return [intent for intent in self.mined if intent.step_id in step_ids]
 
     def moved_value(self, wallet: str, prices: Mapping[str, Fraction]) -> Fraction:
         """Return the value moved at these prices by token."""
-        nets = (
+        net_changes = (
             {} if intent.receipt is None else intent.receipt.net(wallet)
             for intent in self._traded_intents
         )
-        values = (_value({token: abs(raw) for token, raw in net.items()}, prices) for net in nets)
+        values = (
+            _value({token: abs(raw) for token, raw in change.items()}, prices)
+            for change in net_changes
+        )
         return sum(values, Fraction(0)) / 2
 
     def lost_value(self, wallet: str, coin: str, prices: Mapping[str, Fraction]) -> Fraction:
         """Return the value lost at these prices, gas of every mined transaction included."""
-        native = {NATIVE: prices.get(coin, Fraction(0))}
+        native_price = {NATIVE: prices.get(coin, Fraction(0))}
         changes = (intent.changes(wallet, coin) for intent in self.mined)
-        return -sum((_value(change, {**prices, **native}) for change in changes), Fraction(0))
+        return -sum((_value(change, {**prices, **native_price}) for change in changes), Fraction(0))
 
     def sold_raw(self, wallet: str, coin: str) -> tuple[tuple[str, int], ...]:
         """Return the base units by token that the wallet sold; native coin counts as its wrapped
         token.
         """
-        sold_raw: dict[str, int] = {}
+        raw_by_token: dict[str, int] = {}
         for intent in self._traded_intents:
             for token, raw in intent.changes(wallet, coin).items():
                 asset = coin if token == NATIVE else token
-                sold_raw[asset] = sold_raw.get(asset, 0) - raw
-        return tuple(sorted((token, raw) for token, raw in sold_raw.items() if raw > 0))
+                raw_by_token[asset] = raw_by_token.get(asset, 0) - raw
+        return tuple(sorted((token, raw) for token, raw in raw_by_token.items() if raw > 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,12 +121,12 @@ class ExecutionStore:
                     end_row(db, row, "ended", f"a {terms.kind.value} goes first", terms.began_s)
             return add_row(db, PURCHASE, terms.began_s, codec.dumps(terms))
 
-    def begin_attempt(self, execution_id: str, number: int, step_id: str, at_s: int) -> None:
+    def begin_attempt(self, execution_id: str, part_number: int, step_id: str, at_s: int) -> None:
         """Record an attempt at a part before it is sent; `at_s` is the chain time of the plan.
         Raises Refused if the execution has ended.
         """
         with self.db.write("record an attempt") as db:
-            add_attempt(db, execution_id, number, step_id, at_s)
+            add_attempt(db, execution_id, part_number, step_id, at_s)
 
     def end(self, execution_id: str, state: str, why: str, chain_s: int) -> bool:
         """End an execution; return False if none with this id is open."""
@@ -143,7 +146,9 @@ class ExecutionStore:
         wallet, coin = self.db.wallet, self.db.coin
         with self.db.read("read the purchases") as db:
             return tuple(
-                PastExecution(row.seq, _purchase(db, row, wallet, coin), row.state, row.why)
+                PastExecution(
+                    row.seq, _purchase_from_row(db, row, wallet, coin), row.state, row.why
+                )
                 for row in newest_rows(db, PURCHASE, limit)
             )
 
@@ -158,32 +163,34 @@ class ExecutionStore:
         once its swap is in a block.
         """
         with self.db.read("read the orders") as db:
-            return tuple(_order(db, row) for row in reversed(newest_rows(db, ORDER, limit)))
+            return tuple(
+                _order_from_row(db, row) for row in reversed(newest_rows(db, ORDER, limit))
+            )
 
 
 def read_purchase(db: Connection, wallet: str, coin: str) -> PurchaseProgress | None:
     """Return the active purchase; None without one."""
     rows = open_rows(db, PURCHASE)
-    return _purchase(db, rows[0], wallet, coin) if rows else None
+    return _purchase_from_row(db, rows[0], wallet, coin) if rows else None
 
 
-def _purchase(db: Connection, row: ExecutionRow, wallet: str, coin: str) -> PurchaseProgress:
-    terms, executed = load_terms(Purchase, row), executed_parts(db, row)
+def _purchase_from_row(
+    db: Connection, row: ExecutionRow, wallet: str, coin: str
+) -> PurchaseProgress:
+    terms, parts = load_terms(Purchase, row), executed_parts(db, row)
     prices = dict(terms.arrival)
     return PurchaseProgress(
         id=row.id,
         terms=terms,
-        done=len(executed.trading_attempts),
-        moved=executed.moved_value(wallet, prices),
-        spent=executed.lost_value(wallet, coin, prices),
-        next_s=terms.began_s
-        if executed.newest is None
-        else executed.newest.at_s + terms.interval_s,
-        sold=executed.sold_raw(wallet, coin),
+        done=len(parts.trading_attempts),
+        moved=parts.moved_value(wallet, prices),
+        spent=parts.lost_value(wallet, coin, prices),
+        next_s=terms.began_s if parts.newest is None else parts.newest.at_s + terms.interval_s,
+        sold=parts.sold_raw(wallet, coin),
     )
 
 
-def _order(db: Connection, row: ExecutionRow) -> LimitOrder:
+def _order_from_row(db: Connection, row: ExecutionRow) -> LimitOrder:
     order = replace(load_terms(LimitOrder, row), id=row.id, state=row.state, why=row.why)
     swaps = executed_parts(db, row).swaps
     return replace(order, state="filled", why=f"by {swaps[-1].tx_hash}") if swaps else order
@@ -191,14 +198,12 @@ def _order(db: Connection, row: ExecutionRow) -> LimitOrder:
 
 def open_rows(db: Connection, kind: str | None = None) -> list[ExecutionRow]:
     """Return the open executions of a kind, or of every kind, oldest first."""
-    return [
-        row for row in all_rows(db, _open_executions(), ExecutionRow) if kind in (None, row.kind)
-    ]
+    return [row for row in all_rows(db, _select_open(), ExecutionRow) if kind in (None, row.kind)]
 
 
 def newest_rows(db: Connection, kind: str, limit: int) -> Sequence[ExecutionRow]:
     """Return the newest executions of a kind, newest first."""
-    return all_rows(db, _newest(), ExecutionRow, kind=kind, limit=limit)
+    return all_rows(db, _select_newest(), ExecutionRow, kind=kind, limit=limit)
 
 
 def add_row(db: Connection, kind: str, began_s: int, terms_json: str) -> str:
@@ -211,11 +216,13 @@ def add_row(db: Connection, kind: str, began_s: int, terms_json: str) -> str:
 
 def end_row(db: Connection, row: ExecutionRow, state: str, why: str, at_s: int | None) -> None:
     """End an execution at this chain time."""
-    db.execute(_update_execution(), {"of": row.seq, "state": state, "why": why, "ended_s": at_s})
+    db.execute(
+        _update_execution(), {"row_seq": row.seq, "state": state, "why": why, "ended_s": at_s}
+    )
 
 
 def add_attempt(
-    db: Connection, execution_id: str, number: int, step_id: str, at_s: int, **draw: int
+    db: Connection, execution_id: str, part_number: int, step_id: str, at_s: int, **draw: int
 ) -> None:
     """Add an attempt at a part; `draw` are the columns of a random draw for the next one. Raises
     Refused if the execution has ended.
@@ -226,7 +233,7 @@ def add_attempt(
             remedy="try again; see trimtab limit",
             code=ErrorCode.EXECUTION_ENDED,
         )
-    row = {"execution_id": execution_id, "number": number, "step_id": step_id, "at_s": at_s}
+    row = {"execution_id": execution_id, "number": part_number, "step_id": step_id, "at_s": at_s}
     insert_rows(db, ExecutionAttemptRow, [row | {"size_ppm": 0, "wait_ppm": 0} | draw])
 
 
@@ -267,14 +274,16 @@ def _value(changes: Mapping[str, int], prices: Mapping[str, Fraction]) -> Fracti
     )
 
 
-_open_executions = cache(
+_select_open = cache(
     lambda: select(ExecutionRow).where(ExecutionRow.state == OPEN).order_by(ExecutionRow.seq)
 )
-_update_execution = cache(lambda: update(ExecutionRow).where(ExecutionRow.seq == bindparam("of")))
+_update_execution = cache(
+    lambda: update(ExecutionRow).where(ExecutionRow.seq == bindparam("row_seq"))
+)
 
 
 @cache
-def _newest() -> Select[Any]:
+def _select_newest() -> Select[Any]:
     newest_first = (
         select(ExecutionRow)
         .where(ExecutionRow.kind == bindparam("kind"))

@@ -58,12 +58,15 @@ from agent.store.transitions import (
 )
 
 ADOPTED_NONCE = "adopted_nonce"
+"""Key of the nonce that the operator last adopted."""
 ADOPTED_AFTER = "adopted_after"
+"""Key of the newest intent's number at that adoption."""
 MAX_PRUNED = 500
 """Maximum number of steps that one call deletes, so that a large store does not delay a cycle."""
 _OPEN = tuple(state.value for state in OPEN)
 _CONSUMED = tuple(state.value for state in CONSUMED)
 MAX_SEQ = 2**63 - 1
+"""The largest SQLite integer; no row has it as number."""
 PROPOSAL_PREFIX = "proposal:"
 """Prefix of the key of a proposed intent in the facts table."""
 _ENDED = tuple(state.value for state in ENDED_IN_BLOCK)
@@ -84,17 +87,17 @@ class StepStore:
         step_id: str,
         now_s: int,
         input_json: str,
-        asked_json: str | None = None,
+        request_json: str | None = None,
         cycle_id: str | None = None,
     ) -> None:
         """Record the input of a step with its request and cycle; replace the input if the step has
         one.
         """
-        with self.db.write("write the step", keeps_answers=True) as db:
-            text = database.compress_text(input_json)
-            row = {"id": step_id, "now_s": now_s, "input_z": text}
-            if asked_json is not None:
-                row |= {"asked_json": asked_json, "cycle_id": cycle_id}
+        with self.db.write("write the step", keeps_cache=True) as db:
+            input_z = database.compress_text(input_json)
+            row = {"id": step_id, "now_s": now_s, "input_z": input_z}
+            if request_json is not None:
+                row |= {"asked_json": request_json, "cycle_id": cycle_id}
             upsert_rows(db, StepRow, [row], key="id")
 
     def end(
@@ -103,10 +106,10 @@ class StepStore:
         """Record the decision and result of a step. Raises KeyError for a step that was not
         begun.
         """
-        with self.db.write("write the outcome of the step", keeps_answers=True) as db:
+        with self.db.write("write the outcome of the step", keeps_cache=True) as db:
             plan_z = None if plan_json is None else database.compress_text(plan_json)
             outcome_values = {
-                "of": step_id,
+                "row_id": step_id,
                 "decision": decision,
                 "reason": reason,
                 "outcome": outcome,
@@ -121,7 +124,9 @@ class StepStore:
         """Return the newest steps, or the newest before the step `before`, newest first."""
         with self.db.read("read the steps") as db:
             bounds = {"limit": limit, "before": before}
-            return tuple(database.step_summary(row) for row in db.execute(_summaries(), bounds))
+            return tuple(
+                database.step_summary(row) for row in db.execute(_select_summaries(), bounds)
+            )
 
     def get(self, step_id: str) -> StepRecord | None:
         """Return a step with its input and plan; None if the id is unknown."""
@@ -134,7 +139,7 @@ class StepStore:
         record = self.get(step_id)
         return None if record is None else record.input_json
 
-    def by_hand(self, intent_id: str) -> bool:
+    def is_by_hand(self, intent_id: str) -> bool:
         """True if the plan of the intent's step was a manual request; False without a plan."""
         with self.db.read("read the step") as db:
             plan_z = db.scalar(
@@ -154,13 +159,15 @@ class StepStore:
         The first step stays, because schedules count from it.
         """
         with self.db.write("remove old steps") as db:
-            newest, first = db.execute(select(func.max(StepRow.seq), func.min(StepRow.seq))).one()
-            if newest is None or newest - kept_count <= first:
+            newest_seq, first_seq = db.execute(
+                select(func.max(StepRow.seq), func.min(StepRow.seq))
+            ).one()
+            if newest_seq is None or newest_seq - kept_count <= first_seq:
                 return 0
             is_idle = ~exists().where(IntentRow.step_id == StepRow.id)
             old_steps = (
                 select(StepRow.seq)
-                .where(StepRow.seq > first, StepRow.seq <= newest - kept_count, is_idle)
+                .where(StepRow.seq > first_seq, StepRow.seq <= newest_seq - kept_count, is_idle)
                 .order_by(StepRow.seq)
                 .limit(MAX_PRUNED)
             )
@@ -181,7 +188,7 @@ class ProposalStore:
         with self.db.write("record a proposal") as db:
             database.write_facts(db, {PROPOSAL_PREFIX + intent_id: since_block})
 
-    def proposed(self) -> dict[str, int]:
+    def proposal_blocks(self) -> dict[str, int]:
         """Return the block of each proposal by intent id, dropped intents included."""
         with self.db.read("read the proposals") as db:
             return {
@@ -274,7 +281,7 @@ class IntentStore:
     def advance(
         self,
         intent_id: str,
-        to: IntentState,
+        new_state: IntentState,
         now_s: int,
         tx_hash: str | None = None,
         receipt: Receipt | None = None,
@@ -288,17 +295,19 @@ class IntentStore:
         liquidity action is recorded with its receipt, and the budget entry is deleted if a reorg
         removes the receipt.
         """
-        with self.db.write(f"write that a transaction is {to.value}") as db:
+        with self.db.write(f"write that a transaction is {new_state.value}") as db:
             row = _intent_row(db, intent_id)
-            before = IntentState(row.state)
+            old_state = IntentState(row.state)
             if tx_hash is not None and row.tx_hash not in (None, tx_hash):
                 raise ValueError(
                     f"intent {intent_id} already has hash {row.tx_hash}, not {tx_hash}"
                 )
-            _require_allowed(db, row, to if event is None else event, to, tx_hash, receipt)
+            _require_allowed(
+                db, row, new_state if event is None else event, new_state, tx_hash, receipt
+            )
             tx_hash = tx_hash or row.tx_hash
             receipt_json = row.receipt_json if receipt is None else codec.dumps(receipt)
-            if to not in CONSUMED:  # also true if a reorg removes the receipt
+            if new_state not in CONSUMED:  # also true if a reorg removes the receipt
                 receipt_json = None
             if row.receipt_json is not None and receipt_json != row.receipt_json:
                 budgets.unbook_intent(db, database.intent_from_row(row))
@@ -311,37 +320,37 @@ class IntentStore:
             db.execute(
                 _update_intent(),
                 {
-                    "of": row.seq,
-                    "state": to.value,
+                    "row_seq": row.seq,
+                    "state": new_state.value,
                     "tx_hash": tx_hash,
                     "receipt_json": receipt_json,
                 },
             )
-            _record_transition(self.db, db, intent_id, before, to, now_s, tx_hash, note)
+            _record_transition(self.db, db, intent_id, old_state, new_state, now_s, tx_hash, note)
             intent = database.intent_from_row(row)
-            return replace(intent, state=to, tx_hash=tx_hash, receipt=stored_receipt)
+            return replace(intent, state=new_state, tx_hash=tx_hash, receipt=stored_receipt)
 
     def open_intents(self) -> Sequence[Intent]:
         """Return intents that have not ended, oldest first."""
-        return self.db.query("read open transactions", _intents, _open_intents)
+        return self.db.query("read open transactions", _intents, _select_open)
 
     def intents_at(self, nonce: int) -> Sequence[Intent]:
         """Return every intent with this nonce, ended ones included, oldest first."""
         with self.db.read("read transactions") as db:
-            return _at_nonce(db, nonce)
+            return _intents_at_nonce(db, nonce)
 
     def undecided_at(self, nonce: int) -> Sequence[Intent]:
         """Return ended intents with this nonce that may still be mined, because none of them ended
         in a block and an open intent shares the nonce.
         """
         with self.db.read("read transactions") as db:
-            at_nonce = _at_nonce(db, nonce)
+            intents = _intents_at_nonce(db, nonce)
             undecided = []
-            for intent in at_nonce:
+            for intent in intents:
                 rule = RULE_BY_EVENT.get((intent.state, IntentEvent.REOPEN))
                 if rule is None:
                     continue
-                if not any(peer.state in OPEN for peer in family(at_nonce, intent.id)):
+                if not any(peer.state in OPEN for peer in family(intents, intent.id)):
                     continue
                 if (
                     rule.guard(_transition_facts(db, _intent_row(db, intent.id), None, None))
@@ -365,7 +374,7 @@ class IntentStore:
         oldest first; "" stands for a step without an outcome.
         """
         with self.db.read("read transactions") as db:
-            return _intents(db, _succeeded, outcomes=outcomes)
+            return _intents(db, _select_succeeded, outcomes=outcomes)
 
     def intents(self, step_id: str | None = None, limit: int = 100) -> Sequence[Intent]:
         """Return the intents of a step, oldest first; without a step the newest `limit`, newest
@@ -373,8 +382,8 @@ class IntentStore:
         """
         with self.db.read("read transactions") as db:
             if step_id is None:
-                return _intents(db, _newest, limit=limit)
-            return _intents(db, _of_step, step_id=step_id)
+                return _intents(db, _select_newest, limit=limit)
+            return _intents(db, _select_of_step, step_id=step_id)
 
     def transitions(self, intent_id: str) -> tuple[IntentTransition, ...]:
         """Return every transition of an intent, oldest first. Rows without a valid seal are
@@ -391,14 +400,16 @@ class IntentStore:
                     row.note,
                 )
                 for row in seals.sealed_rows(
-                    self.db, db, _transitions(), TransitionRow, of=intent_id
+                    self.db, db, _select_transitions(), TransitionRow, intent_id=intent_id
                 )
             )
 
     def newest_transition_s(self) -> int:
         """Return the time of the newest transition with a valid seal; 0 without one."""
         with self.db.read("read transitions") as db:
-            newest = next(seals.sealed_rows(self.db, db, _newest_transition(), TransitionRow), None)
+            newest = next(
+                seals.sealed_rows(self.db, db, _select_newest_transition(), TransitionRow), None
+            )
             return 0 if newest is None else newest.at_s
 
     def expected_nonce(self) -> int | None:
@@ -420,7 +431,7 @@ class IntentStore:
                 db, {ADOPTED_NONCE: nonce, ADOPTED_AFTER: max_value(db, IntentRow.seq)}
             )
             if balances.forget_prior_day(db, nonce):
-                positions.require_position_scan(db)
+                positions.request_position_scan(db)
             database.write_facts(db, {"adopted_s": now_s})
 
 
@@ -432,17 +443,19 @@ def _replaced_id(
     An intent is replaced at most once, by the same kind with higher fees or by a cancel; a cancel
     only by a cancel.
     """
-    cancel = IntentKind.CANCEL.value
+    cancel_kind = IntentKind.CANCEL.value
     if replaces is None:
-        single = len(open_rows) == 1 and kind is IntentKind.CANCEL and open_rows[0].kind != cancel
-        return open_rows[0].id if single else None
+        is_only_open = (
+            len(open_rows) == 1 and kind is IntentKind.CANCEL and open_rows[0].kind != cancel_kind
+        )
+        return open_rows[0].id if is_only_open else None
     replaced_ids = {row.replaces for row in open_rows}
     for row in open_rows:
         if (
             row.id == replaces
             and row.id not in replaced_ids
             and row.state == IntentState.BROADCAST.value
-            and kind.value in (row.kind, cancel)
+            and kind.value in (row.kind, cancel_kind)
         ):
             return row.id
     return None
@@ -472,31 +485,33 @@ def _record_transition(  # noqa: PLR0913
 def _require_allowed(
     db: Connection,
     row: IntentRow,
-    move: IntentState | IntentEvent,
-    to: IntentState,
+    state_or_event: IntentState | IntentEvent,
+    new_state: IntentState,
     tx_hash: str | None,
     receipt: Receipt | None,
 ) -> None:
-    """Raise ValueError unless the table has this transition, it leads to `to`, and its guard allows
+    """Raise ValueError unless the table has this transition, it leads to `new_state`, and its guard allows
     it.
     """
     try:
-        rule = find_rule(IntentState(row.state), move)
+        rule = find_rule(IntentState(row.state), state_or_event)
     except ValueError as error:
         raise ValueError(f"intent {row.id} {error}") from None
-    if rule.after is not to:
+    if rule.after is not new_state:
         raise ValueError(
-            f"intent {row.id} goes to {rule.after.value} by {rule.event.value}, not to {to.value}"
+            f"intent {row.id} goes to {rule.after.value} by {rule.event.value}, not to {new_state.value}"
         )
-    if (why := rule.guard(_transition_facts(db, row, tx_hash, receipt))) is not None:
-        raise ValueError(f"intent {row.id} cannot go from {rule.before.value} to {to.value} {why}")
+    if (objection := rule.guard(_transition_facts(db, row, tx_hash, receipt))) is not None:
+        raise ValueError(
+            f"intent {row.id} cannot go from {rule.before.value} to {new_state.value} {objection}"
+        )
 
 
 def _transition_facts(
     db: Connection, row: IntentRow, tx_hash: str | None, receipt: Receipt | None
 ) -> TransitionFacts:
     """Return the facts that the guards of the table need."""
-    peers = family(_at_nonce(db, row.nonce), row.id)
+    peers = family(_intents_at_nonce(db, row.nonce), row.id)
     ended_kinds = (
         peer.kind for peer in peers if peer.id != row.id and peer.state in ENDED_IN_BLOCK
     )
@@ -506,28 +521,28 @@ def _transition_facts(
         stored_receipt = database.decode_json(Receipt, row.receipt_json)
     return TransitionFacts(
         tx_hash=tx_hash or row.tx_hash,
-        may_have_left=db.scalar(_broadcast_transition(), {"of": row.id}) is not None,
-        winner=next(ended_kinds, None),
+        may_have_left=db.scalar(_select_broadcast(), {"intent_id": row.id}) is not None,
+        ended_kind=next(ended_kinds, None),
         adopted=adoption is not None and row.seq <= adoption[1],
         stored_receipt=stored_receipt,
         receipt=receipt,
     )
 
 
-def family(at_nonce: Sequence[Intent], intent_id: str) -> tuple[Intent, ...]:
-    """Return the intents of `at_nonce`, oldest first, that share the nonce with an intent by
+def family(intents: Sequence[Intent], intent_id: str) -> tuple[Intent, ...]:
+    """Return the intents of `intents`, oldest first, that share the nonce with an intent by
     replacement, including the intent itself.
 
     Transactions that a reorg removed long ago have the same nonce and do not count.
     """
-    replaces_by_id = {intent.id: intent.replaces for intent in at_nonce}
+    replaces_by_id = {intent.id: intent.replaces for intent in intents}
 
     def root(member_id: str) -> str:
         while (older_id := replaces_by_id.get(member_id)) is not None:
             member_id = older_id
         return member_id
 
-    return tuple(intent for intent in at_nonce if root(intent.id) == root(intent_id))
+    return tuple(intent for intent in intents if root(intent.id) == root(intent_id))
 
 
 def _adoption(db: Connection) -> tuple[int, int] | None:
@@ -555,33 +570,33 @@ def _intents(
     return tuple(map(database.intent_from_row, all_rows(db, query(), IntentRow, **binds)))
 
 
-def _at_nonce(db: Connection, nonce: int) -> tuple[Intent, ...]:
-    return _intents(db, _of_nonce, nonce=nonce)
+def _intents_at_nonce(db: Connection, nonce: int) -> tuple[Intent, ...]:
+    return _intents(db, _select_at_nonce, nonce=nonce)
 
 
 def _unbooked(db: Connection) -> tuple[Intent, ...]:
-    return _intents(db, _without_budget)
+    return _intents(db, _select_unbooked)
 
 
 def _ended_in_block(db: Connection, limit: int) -> tuple[Intent, ...]:
-    return _intents(db, _ended_intents, limit=limit)
+    return _intents(db, _select_ended_in_block, limit=limit)
 
 
 def _expected_nonce(db: Connection) -> int | None:
     """Return the adopted nonce, or one more than the highest nonce used on the chain since then."""
-    adopted_nonce, adopted_after, highest_used = db.execute(_nonces()).one()
+    adopted_nonce, adopted_after, highest_used = db.execute(_select_nonces()).one()
     if adopted_nonce is None or adopted_after is None:
         return None
     return max(int(adopted_nonce), -1 if highest_used is None else highest_used + 1)
 
 
-_in_order = cache(lambda: select(IntentRow).order_by(IntentRow.seq))
-_open_intents = cache(lambda: _in_order().where(IntentRow.state.in_(_OPEN)))
-_of_nonce = cache(lambda: _in_order().where(IntentRow.nonce == bindparam("nonce")))
-_of_step = cache(lambda: _in_order().where(IntentRow.step_id == bindparam("step_id")))
-_succeeded = cache(
+_select_ordered = cache(lambda: select(IntentRow).order_by(IntentRow.seq))
+_select_open = cache(lambda: _select_ordered().where(IntentRow.state.in_(_OPEN)))
+_select_at_nonce = cache(lambda: _select_ordered().where(IntentRow.nonce == bindparam("nonce")))
+_select_of_step = cache(lambda: _select_ordered().where(IntentRow.step_id == bindparam("step_id")))
+_select_succeeded = cache(
     lambda: (
-        _in_order()
+        _select_ordered()
         .join(StepRow, StepRow.id == IntentRow.step_id)
         .where(
             IntentRow.kind.in_((IntentKind.SWAP.value, IntentKind.LIQUIDITY.value)),
@@ -590,37 +605,39 @@ _succeeded = cache(
         )
     )
 )
-_newest = cache(lambda: select(IntentRow).order_by(IntentRow.seq.desc()).limit(bindparam("limit")))
-_ended_intents = cache(
-    lambda: _newest().where(
+_select_newest = cache(
+    lambda: select(IntentRow).order_by(IntentRow.seq.desc()).limit(bindparam("limit"))
+)
+_select_ended_in_block = cache(
+    lambda: _select_newest().where(
         IntentRow.state.in_(_ENDED),
         IntentRow.seq > database.stored_number(ADOPTED_AFTER),
-        _is_of_the_chain(),
+        _is_on_chain(),
     )
 )
-_transitions = cache(
+_select_transitions = cache(
     lambda: (
         select(TransitionRow)
-        .where(TransitionRow.intent_id == bindparam("of"))
+        .where(TransitionRow.intent_id == bindparam("intent_id"))
         .order_by(TransitionRow.seq)
     )
 )
-_newest_transition = cache(lambda: select(TransitionRow).order_by(TransitionRow.seq.desc()))
+_select_newest_transition = cache(lambda: select(TransitionRow).order_by(TransitionRow.seq.desc()))
 # of any program: bytes that may have left count as sent
-_broadcast_transition = cache(
-    lambda: _transitions().where(TransitionRow.after == IntentState.BROADCAST.value).limit(1)
+_select_broadcast = cache(
+    lambda: _select_transitions().where(TransitionRow.after == IntentState.BROADCAST.value).limit(1)
 )
-_update_intent = cache(lambda: update(IntentRow).where(IntentRow.seq == bindparam("of")))
-_update_step = cache(lambda: update(StepRow).where(StepRow.id == bindparam("of")))
+_update_intent = cache(lambda: update(IntentRow).where(IntentRow.seq == bindparam("row_seq")))
+_update_step = cache(lambda: update(StepRow).where(StepRow.id == bindparam("row_id")))
 
 
 @cache
-def _nonces() -> Select[*tuple[Any, ...]]:
+def _select_nonces() -> Select[*tuple[Any, ...]]:
     """Select the adopted nonce, the newest intent at that time, and the highest nonce used since.
     SQLite walks the index down to the first match instead of sorting all rows.
     """
     is_later = IntentRow.seq + 0 > database.stored_number(ADOPTED_AFTER)
-    conditions = func.coalesce(IntentRow.state, "").in_(_CONSUMED), is_later, _is_of_the_chain()
+    conditions = func.coalesce(IntentRow.state, "").in_(_CONSUMED), is_later, _is_on_chain()
     last_used_nonce = (
         select(IntentRow.nonce).where(*conditions).order_by(IntentRow.nonce.desc()).limit(1)
     )
@@ -628,21 +645,21 @@ def _nonces() -> Select[*tuple[Any, ...]]:
     return select(*adopted_facts, last_used_nonce.scalar_subquery())
 
 
-def _is_of_the_chain() -> ColumnElement[bool]:
+def _is_on_chain() -> ColumnElement[bool]:
     """Return the condition that an intent is not an order of an off-chain venue."""
     return IntentRow.nonce < FIRST_VENUE_NONCE
 
 
 @cache
-def _summaries() -> Select[str, int, str | None, str | None, str | None]:
+def _select_summaries() -> Select[str, int, str | None, str | None, str | None]:
     columns = select(StepRow.id, StepRow.now_s, StepRow.decision, StepRow.reason, StepRow.outcome)
-    end_number = select(StepRow.seq).where(StepRow.id == bindparam("before")).scalar_subquery()
-    older_steps = columns.where(StepRow.seq < func.coalesce(end_number, MAX_SEQ))
+    before_seq = select(StepRow.seq).where(StepRow.id == bindparam("before")).scalar_subquery()
+    older_steps = columns.where(StepRow.seq < func.coalesce(before_seq, MAX_SEQ))
     return older_steps.order_by(StepRow.seq.desc()).limit(bindparam("limit"))
 
 
 @cache
-def _without_budget() -> Select[Any]:
+def _select_unbooked() -> Select[Any]:
     """Select intents that used their nonce, have no budget and are newer than the settled ones,
     oldest first.
     """
@@ -650,4 +667,4 @@ def _without_budget() -> Select[Any]:
         IntentRow.state.in_(_CONSUMED),
         ~exists().where(BudgetRow.intent_id == IntentRow.id),
     )
-    return _in_order().where(IntentRow.seq > ledger_sums.settled_number(), *conditions)
+    return _select_ordered().where(IntentRow.seq > ledger_sums.settled_to_column(), *conditions)

@@ -53,14 +53,14 @@ def open_store(
     chain_id: int,
     wallet: str,
     coin: str = "",
-    books: str = LIVE,
+    book_kind: str = LIVE,
     *,
     check: bool = True,
 ) -> Store:
     """Open the store at `url` (SQLAlchemy form), migrated to the current version; create it if it
     does not exist.
 
-    `coin` is the chain's wrapped native coin, `books` the kind of data: "live" or "paper". Without
+    `coin` is the chain's wrapped native coin, `book_kind` the kind of data: "live" or "paper". Without
     `check` the pages of the file are checked only as they are read, and an older store is refused,
     since a program of its version may be running. Raises ConfigError for an invalid address,
     OperatorNeeded if the store belongs to another wallet or chain, holds the other kind of data,
@@ -71,7 +71,7 @@ def open_store(
     with database_errors("open the store"):
         if path is not None:
             _create_private_file(path)
-        engine = _engine(address)
+        engine = _make_engine(address)
         try:
             version = _checked_version(engine, path if check else None)
             if version is not None and version != REVISIONS[-1] and not check:
@@ -82,7 +82,7 @@ def open_store(
                 )
             if version != REVISIONS[-1]:
                 _migrate(engine)
-            store = Store(Database(engine, wallet, coin, books))
+            store = Store(Database(engine, wallet, coin, book_kind))
             store.bind_owner(chain_id)
         except BaseException:
             engine.dispose()
@@ -90,14 +90,14 @@ def open_store(
     return store
 
 
-def open_memory_store(chain_id: int, wallet: str, coin: str = "", books: str = LIVE) -> Store:
+def open_memory_store(chain_id: int, wallet: str, coin: str = "", book_kind: str = LIVE) -> Store:
     """Open a new store in memory, for one user; closing it deletes it."""
-    engine = _engine(
+    engine = _make_engine(
         make_url("sqlite://"), poolclass=StaticPool, connect_args={"check_same_thread": False}
     )
     with closing(engine.raw_connection()) as connection:
         connection.driver_connection.deserialize(_empty_image())  # type: ignore[union-attr]  # sqlite3's connection
-    store = Store(MemoryDatabase(engine, wallet, coin, books))
+    store = Store(MemoryDatabase(engine, wallet, coin, book_kind))
     store.bind_owner(chain_id)
     return store
 
@@ -105,7 +105,7 @@ def open_memory_store(chain_id: int, wallet: str, coin: str = "", books: str = L
 @cache
 def _empty_image() -> bytes:
     """Return the image of an empty store; cached, because a search opens thousands."""
-    engine = _engine(make_url("sqlite://"), poolclass=StaticPool)
+    engine = _make_engine(make_url("sqlite://"), poolclass=StaticPool)
     with engine.begin() as db:
         create_tables(db, REVISIONS[-1])
     with closing(engine.raw_connection()) as connection:
@@ -119,13 +119,13 @@ def sqlite_path(url: str) -> Path | None:
     address = _parse_url(url)
     if address.get_backend_name() != "sqlite":
         return None
-    database = address.database
-    if not database or database == ":memory:" or database.startswith("file:"):
+    file_name = address.database
+    if not file_name or file_name == ":memory:" or file_name.startswith("file:"):
         raise ConfigError(
             f"store.url: {url!r} is not a file, but the journal must survive the process; write"
             " sqlite:///trimtab.db"
         )
-    return Path(database)
+    return Path(file_name)
 
 
 def _parse_url(url: str) -> URL:
@@ -154,7 +154,7 @@ def _create_private_file(path: Path) -> None:
     make_private(path, "store", companions=True)
 
 
-def _engine(address: URL, **options: Any) -> Engine:
+def _make_engine(address: URL, **options: Any) -> Engine:
     try:
         engine = create_engine(address, **options)
     except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
@@ -165,13 +165,13 @@ def _engine(address: URL, **options: Any) -> Engine:
         event.listen(engine, "connect", _configure_connection)
         # Set on the dialect, because an event listener would take a third of every statement's
         # time.
-        engine.dialect.do_begin = _begin  # type: ignore[assignment, method-assign]  # hook of the dialect
+        engine.dialect.do_begin = _begin_transaction  # type: ignore[assignment, method-assign]  # hook of the dialect
     return engine
 
 
 def _configure_connection(connection: Any, _record: object) -> None:
     """Configure a new connection: commits are durable when they return, and transactions start in
-    `_begin`, not in the driver.
+    `_begin_transaction`, not in the driver.
     """
     connection.isolation_level = None
     cursor = connection.cursor()
@@ -182,7 +182,7 @@ def _configure_connection(connection: Any, _record: object) -> None:
     cursor.close()
 
 
-def _begin(connection: PoolProxiedConnection) -> None:
+def _begin_transaction(connection: PoolProxiedConnection) -> None:
     """Begin a transaction. A writer takes the write lock at once, because taking it later can fail
     after statements have run.
     """
@@ -195,7 +195,7 @@ def _checked_version(engine: Engine, path: Path | None) -> str | None:
     with engine.connect() as connection, connection.begin():
         if path is not None:
             _require_intact(connection, path)
-        return _version(connection)
+        return _read_version(connection)
 
 
 def _require_intact(connection: Connection, path: Path) -> None:
@@ -209,7 +209,7 @@ def _require_intact(connection: Connection, path: Path) -> None:
         )
 
 
-def _version(connection: Connection) -> str | None:
+def _read_version(connection: Connection) -> str | None:
     """Return the version of the store; None without tables."""
     if not connection.dialect.has_table(connection, "alembic_version"):
         if not inspect(connection).get_table_names():
@@ -244,7 +244,7 @@ def upgrade(url: str) -> tuple[str | None, str, Path | None]:
     with database_errors("upgrade the store"):
         if path is not None:
             _create_private_file(path)
-        engine = _engine(_parse_url(url))
+        engine = _make_engine(_parse_url(url))
         try:
             old_version = _checked_version(engine, path)
             backup_path = None if old_version == REVISIONS[-1] else _migrate(engine)
@@ -258,14 +258,14 @@ def _migrate(engine: Engine) -> Path | None:
     the path of the backup that is made before a migration.
     """
     with engine.connect() as connection, connection.begin():
-        old_version = _version(connection)
+        old_version = _read_version(connection)
     backup_path = None
     if engine.dialect.name == "sqlite" and old_version is not None:
         path = Path(str(engine.url.database))
         backup_path = path.with_name(f"{path.name}.before-{REVISIONS[-1]}")
         backup.backup(path, backup_path, force=True)
     with write_transaction(engine) as connection:
-        if _version(connection) != old_version:  # another process has migrated it
+        if _read_version(connection) != old_version:  # another process has migrated it
             return backup_path
         if old_version is None:
             create_tables(connection, REVISIONS[-1])

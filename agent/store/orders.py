@@ -1,9 +1,5 @@
-"""Stored orders: conditional orders with NAV per share, gradual executions, and limit orders.
-
-An order is stored before the agent acts on it. The start of an execution is stored once; its
-progress is derived from receipts. A slice is stored before any of its transactions is sent, with
-the draw for the next slice. It counts as done while a swap of its step is in a block; a reorg that
-removes the block undoes that. A restart derives the same progress.
+"""Stored conditional orders, with the NAV per share. An order is stored before the agent acts on
+it.
 """
 
 from __future__ import annotations
@@ -44,6 +40,7 @@ ORDERS_VERSION = "orders_turn"
 orders.
 """
 NAV_PER_SHARE = "unit_value"
+"""Key of the NavPerShare as JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +49,7 @@ class OrderStore:
 
     db: Database
 
-    def standing(self) -> tuple[tuple[ConditionalOrder, ...], int]:
+    def orders_and_version(self) -> tuple[tuple[ConditionalOrder, ...], int]:
         """Return all orders, and their version, which `update` expects."""
         with self.db.read("read the orders") as db:
             return read_orders(db), orders_version(db)
@@ -72,7 +69,7 @@ class OrderStore:
             if orders_version(db) != expected_version:
                 return False
             current_keys = {(order.token, order.kind.value) for order in orders}
-            for row in all_rows(db, _orders(), OrderRow):
+            for row in all_rows(db, _select_orders(), OrderRow):
                 if (row.token, row.kind) not in current_keys:
                     db.execute(
                         delete(OrderRow).where(
@@ -94,7 +91,8 @@ class OrderStore:
 def read_orders(db: Connection) -> tuple[ConditionalOrder, ...]:
     """Return all orders, by token and kind."""
     return tuple(
-        decode_json(ConditionalOrder, row.order_json) for row in all_rows(db, _orders(), OrderRow)
+        decode_json(ConditionalOrder, row.order_json)
+        for row in all_rows(db, _select_orders(), OrderRow)
     )
 
 
@@ -104,15 +102,15 @@ def nav_per_share(db: Connection, facts: Mapping[str, str]) -> NavPerShare | Non
     """
     if NAV_PER_SHARE not in facts:
         return None
-    stored = decode_json(NavPerShare, facts[NAV_PER_SHARE])
+    stored_nav = decode_json(NavPerShare, facts[NAV_PER_SHARE])
     losses = column_values(
         db,
         select(BudgetRow.loss).where(
-            BudgetRow.chain_s > stored.at_s,
+            BudgetRow.chain_s > stored_nav.at_s,
             BudgetRow.kind.not_in(FUTURES_KINDS),
         ),
     )
-    return replace(stored, lost=sum(map(Fraction, losses), Fraction(0)))
+    return replace(stored_nav, lost=sum(map(Fraction, losses), Fraction(0)))
 
 
 def orders_version(db: Connection) -> int:
@@ -124,12 +122,12 @@ def _is_unchanged(
     db: Connection, orders: Sequence[ConditionalOrder], nav: NavPerShare | None
 ) -> bool:
     text = database.find_fact(db, NAV_PER_SHARE)
-    stored = decode_optional(NavPerShare, text)
-    updated_nav = stored if nav is None else replace(nav, lost=Fraction(0))
-    return stored == updated_nav and sorted(map(codec.dumps, orders)) == sorted(
+    stored_nav = decode_optional(NavPerShare, text)
+    updated_nav = stored_nav if nav is None else replace(nav, lost=Fraction(0))
+    return stored_nav == updated_nav and sorted(map(codec.dumps, orders)) == sorted(
         map(codec.dumps, read_orders(db))
     )
 
 
-_orders = cache(lambda: select(OrderRow).order_by(OrderRow.token, OrderRow.kind))
+_select_orders = cache(lambda: select(OrderRow).order_by(OrderRow.token, OrderRow.kind))
 """Selects all orders, by token and kind."""

@@ -47,7 +47,7 @@ class PriceStore:
 
         Prices that are RETENTION_S older than the agent's newest are deleted or not recorded.
         """
-        with self.db.write("record prices", keeps_answers=True) as db:
+        with self.db.write("record prices", keeps_cache=True) as db:
             newest_s = max((point.at_s for point in points), default=0)
             if source != AGENT_SOURCE:
                 agent_newest = select(func.max(PriceRow.at_s)).where(
@@ -66,15 +66,15 @@ class PriceStore:
                 for point in points
                 if point.at_s > newest_s - RETENTION_S
             ]
-            added = insert_new_rows(db, PriceRow, rows)
+            added_count = insert_new_rows(db, PriceRow, rows)
             db.execute(delete(PriceRow).where(PriceRow.hour < (newest_s - RETENTION_S) // HOUR_S))
-            return added
+            return added_count
 
     def between(
-        self, numeraire: str, since_s: int, until_s: int, every_s: int = HOUR_S
+        self, numeraire: str, since_s: int, until_s: int, interval_s: int = HOUR_S
     ) -> tuple[PricePoint, ...]:
         """Return prices in that numeraire with since_s <= time <= until_s, oldest first: the last
-        of each token in each `every_s`.
+        of each token in each `interval_s`.
         """
         bounds = {
             "numeraire": numeraire,
@@ -83,18 +83,18 @@ class PriceStore:
             "until": until_s,
         }
         with self.db.read("read prices") as db:
-            rows = db.execute(_prices_between(), bounds).all()
-        last_rows = {(row.token, row.at_s // every_s): row for row in rows}
+            rows = db.execute(_select_between(), bounds).all()
+        last_row_by_interval = {(row.token, row.at_s // interval_s): row for row in rows}
         return tuple(
             PricePoint(row.token, row.at_s, _parse_price(row.price))
-            for row in sorted(last_rows.values(), key=lambda r: (r.at_s, r.token))
+            for row in sorted(last_row_by_interval.values(), key=lambda r: (r.at_s, r.token))
         )
 
     def has(self, numeraire: str, at_s: int) -> bool:
         """True if a cycle has recorded prices in the hour of `at_s`."""
         with self.db.read("read prices") as db:
-            hour = {"numeraire": numeraire, "hour": at_s // HOUR_S}
-            return db.scalar(_select_agent_prices(), hour) is not None
+            binds = {"numeraire": numeraire, "hour": at_s // HOUR_S}
+            return db.scalar(_select_agent_prices(), binds) is not None
 
     def spans(self, numeraire: str) -> tuple[PriceSpan, ...]:
         """Return the recorded spans by token and source."""
@@ -116,8 +116,8 @@ class PriceStore:
     def forget(self, numeraire: str, source: str) -> int:
         """Delete the prices of one source in that numeraire; return their number."""
         with self.db.write("remove prices") as db:
-            of_source = PriceRow.numeraire == numeraire, PriceRow.source == source
-            return db.execute(delete(PriceRow).where(*of_source)).rowcount
+            conditions = PriceRow.numeraire == numeraire, PriceRow.source == source
+            return db.execute(delete(PriceRow).where(*conditions)).rowcount
 
 
 def _parse_price(text: str) -> Fraction:
@@ -139,12 +139,15 @@ def _parse_price(text: str) -> Fraction:
 
 
 @cache
-def _prices_between() -> Select[str, int, str]:
-    hours = PriceRow.numeraire == bindparam("numeraire"), PriceRow.hour >= bindparam("hour")
-    seconds = PriceRow.at_s >= bindparam("since"), PriceRow.at_s <= bindparam("until")
+def _select_between() -> Select[str, int, str]:
+    hour_conditions = (
+        PriceRow.numeraire == bindparam("numeraire"),
+        PriceRow.hour >= bindparam("hour"),
+    )
+    time_conditions = PriceRow.at_s >= bindparam("since"), PriceRow.at_s <= bindparam("until")
     return (
         select(PriceRow.token, PriceRow.at_s, PriceRow.price)
-        .where(*hours, *seconds)
+        .where(*hour_conditions, *time_conditions)
         .order_by(PriceRow.at_s, PriceRow.token)
     )
 
@@ -168,27 +171,27 @@ class AllocationStore:
     def record(self, allocation: Allocation, owner: str = "") -> None:
         """Record a choice; recording it twice changes nothing."""
         with self.db.write("record chosen weights") as db:
-            newest = first_row(db, _newest(), AllocationRow, owner=owner, limit=1)
-            text = codec.dumps(allocation)
-            if newest is None or newest.chosen_json != text:
-                row = {"owner": owner, "at_s": allocation.at_s, "chosen_json": text}
+            newest_row = first_row(db, _select_newest(), AllocationRow, owner=owner, limit=1)
+            allocation_json = codec.dumps(allocation)
+            if newest_row is None or newest_row.chosen_json != allocation_json:
+                row = {"owner": owner, "at_s": allocation.at_s, "chosen_json": allocation_json}
                 insert_rows(db, AllocationRow, [row])
 
     def newest(self, owner: str = "") -> Allocation | None:
         """Return the newest choice; None before the first."""
-        return self.db.query("read chosen weights", _newest_of, owner)
+        return self.db.query("read chosen weights", _newest_allocation, owner)
 
     def past(self, owner: str = "", limit: int = 100) -> tuple[Allocation, ...]:
         """Return the newest choices, newest first."""
         with self.db.read("read chosen weights") as db:
             return tuple(
                 _decode_allocation(row)
-                for row in all_rows(db, _newest(), AllocationRow, owner=owner, limit=limit)
+                for row in all_rows(db, _select_newest(), AllocationRow, owner=owner, limit=limit)
             )
 
 
 @cache
-def _newest() -> Select[Any]:
+def _select_newest() -> Select[Any]:
     newest_first = (
         select(AllocationRow)
         .where(AllocationRow.owner == bindparam("owner"))
@@ -197,8 +200,8 @@ def _newest() -> Select[Any]:
     return newest_first.limit(bindparam("limit"))
 
 
-def _newest_of(db: Connection, owner: str) -> Allocation | None:
-    row = first_row(db, _newest(), AllocationRow, owner=owner, limit=1)
+def _newest_allocation(db: Connection, owner: str) -> Allocation | None:
+    row = first_row(db, _select_newest(), AllocationRow, owner=owner, limit=1)
     return None if row is None else _decode_allocation(row)
 
 

@@ -22,7 +22,7 @@ from sqlalchemy import (
 
 from agent import codec
 from agent.errors import ConfigError, ErrorCode
-from agent.layers.stores import RESTING
+from agent.layers.stores import RESTING_CHECKS
 from agent.model import (
     ExitFailures,
     Intent,
@@ -62,10 +62,10 @@ FETCH_SIZE = 20
 """Number of transactions read at once, newest first."""
 RESUMED_AFTER = "resumed_after"
 """Key of the newest intent's number when the owner last resumed; failures up to it do not count."""
-STOP = "failures_stop"
+FAILURE_STOP = "failures_stop"
 """Key that is set while consecutive failures stop rebalances."""
 _CONSUMED = tuple(state.value for state in CONSUMED)
-_TRADES = (IntentKind.SWAP.value, IntentKind.LIQUIDITY.value, IntentKind.FUTURES.value)
+_TRADE_KINDS = (IntentKind.SWAP.value, IntentKind.LIQUIDITY.value, IntentKind.FUTURES.value)
 """Kinds of intents that trade."""
 _EXIT_KINDS = (
     UNTRIGGERED_SWAP,
@@ -88,19 +88,20 @@ class FailureStreak:
 
 
 def failure_streak(
-    db: Connection, facts: Mapping[str, str], refusals: Mapping[str, int]
+    db: Connection, facts: Mapping[str, str], refusal_seq_by_token: Mapping[str, int]
 ) -> FailureStreak:
-    """Count the wallet's consecutive failures, with the facts STOP and RESUMED_AFTER. `refusals`
-    has an intent's number by token; approvals of the token up to it do not count.
+    """Count the wallet's consecutive failures, with the facts FAILURE_STOP and RESUMED_AFTER.
+    `refusal_seq_by_token` has an intent's number by token; approvals of the token up to it do not
+    count.
     """
-    streak = _since_success(db, facts, refusals)
-    return FailureStreak(*_count_failures(db, streak), bool(facts.get(STOP)))
+    rows = _rows_since_success(db, facts, refusal_seq_by_token)
+    return FailureStreak(*_count_failures(db, rows), bool(facts.get(FAILURE_STOP)))
 
 
 def exit_failures(
     db: Connection,
     facts: Mapping[str, str],
-    refusals: Mapping[str, int],
+    refusal_seq_by_token: Mapping[str, int],
     recent_budgets: Sequence[BudgetRow],
     chain_now_s: int,
 ) -> tuple[ExitFailures, ...]:
@@ -112,21 +113,21 @@ def exit_failures(
     its exit (policy/failures.py); the success of another exit does not end a streak.
     """
     resumed_after = int(facts.get(RESUMED_AFTER) or 0)
-    revert_times = _newest_reverts(db, resumed_after, recent_budgets, chain_now_s)
+    revert_s_by_intent = _newest_reverts(db, resumed_after, recent_budgets, chain_now_s)
     approval_ids = [
         budget.intent_id for budget in recent_budgets if budget.kind == IntentKind.APPROVE.value
     ]
-    if not revert_times and len(approval_ids) < failures.MAX_APPROVALS_IN_ROW:
+    if not revert_s_by_intent and len(approval_ids) < failures.MAX_APPROVALS_IN_ROW:
         return ()
     successful_ids = [
         row.intent_id for row in recent_budgets if row.succeeded and row.kind in _EXIT_KINDS
     ]
     chain_s_by_intent = {
         budget.intent_id: budget.chain_s for budget in recent_budgets
-    } | revert_times
+    } | revert_s_by_intent
     streaks: dict[str, _ExitStreak] = {}
     conditions = (
-        IntentRow.id.in_({*revert_times, *approval_ids, *successful_ids}),
+        IntentRow.id.in_({*revert_s_by_intent, *approval_ids, *successful_ids}),
         IntentRow.seq > resumed_after,
     )
     newest_first = select(IntentRow).where(*conditions).order_by(IntentRow.seq.desc())
@@ -139,7 +140,7 @@ def exit_failures(
         streak = streaks.setdefault(exit_name, _ExitStreak())
         if row.kind == IntentKind.APPROVE.value:
             token = decode_json(UnsignedTx, row.tx_json).to
-            if token in exit_name.split() and row.seq > refusals.get(token, 0):
+            if token in exit_name.split() and row.seq > refusal_seq_by_token.get(token, 0):
                 streak.add(row, chain_s_by_intent[row.id], cycle_by_step[row.step_id])
         elif _is_reverted(row):
             streak.add(row, chain_s_by_intent[row.id])
@@ -161,15 +162,15 @@ class _ExitStreak:
     newest_s: int = 0
     is_ended: bool = False
 
-    def add(self, row: IntentRow, at_s: int, approved_in: str = "") -> None:
-        """Count an intent that is older than those counted before; `approved_in` is the cycle of an
+    def add(self, row: IntentRow, at_s: int, approving_cycle: str = "") -> None:
+        """Count an intent that is older than those counted before; `approving_cycle` is the cycle of an
         approval.
         """
         if self.is_ended:
             return
         self.reverts += _is_reverted(row)
-        if approved_in:
-            self.approving_cycles.add(approved_in)
+        if approving_cycle:
+            self.approving_cycles.add(approving_cycle)
         self.newest_s = self.newest_s or at_s
 
 
@@ -179,25 +180,30 @@ def _newest_reverts(
     """Return the chain time by intent of each revert that is in `recent_budgets`, or in
     none.
     """
-    booked_s = {budget.intent_id: budget.chain_s for budget in recent_budgets}
+    booked_s_by_intent = {budget.intent_id: budget.chain_s for budget in recent_budgets}
     revert_s_by_intent: dict[str, int] = {}
-    newest_first = db.execute(_maybe_reverted(), {"resumed": resumed_after}).yield_per(FETCH_SIZE)
+    newest_first = db.execute(_select_maybe_reverted(), {"resumed": resumed_after}).yield_per(
+        FETCH_SIZE
+    )
     for row in cast("Iterable[IntentRow]", newest_first):
-        if row.id not in booked_s and db.scalar(booked_loss(), {"of": row.id}) is not None:
+        if (
+            row.id not in booked_s_by_intent
+            and db.scalar(select_booked_loss(), {"intent_id": row.id}) is not None
+        ):
             break  # its budget is too old
         if _is_reverted(row):
-            revert_s_by_intent[row.id] = booked_s.get(row.id, chain_now_s)
+            revert_s_by_intent[row.id] = booked_s_by_intent.get(row.id, chain_now_s)
     newest_first.close()
     return revert_s_by_intent
 
 
-def record_failure_stop(db: Connection, refusals: Mapping[str, int]) -> None:
+def record_failure_stop(db: Connection, refusal_seq_by_token: Mapping[str, int]) -> None:
     """Record the stop of rebalances if the failure limit was reached. Exits continue, and their
     success does not lift the stop.
     """
-    streak = _since_success(db, database.read_facts(db, RESUMED_AFTER), refusals)
-    if failures.too_many(*_count_failures(db, streak)):
-        database.write_facts(db, {STOP: 1})
+    rows = _rows_since_success(db, database.read_facts(db, RESUMED_AFTER), refusal_seq_by_token)
+    if failures.too_many(*_count_failures(db, rows)):
+        database.write_facts(db, {FAILURE_STOP: 1})
 
 
 def _count_failures(db: Connection, rows: list[IntentRow]) -> tuple[int, int]:
@@ -216,8 +222,8 @@ def _cycles_of_approvals(db: Connection, rows: Iterable[IntentRow]) -> dict[str,
     return {row.id: row.cycle_id or row.id for row in cycles}
 
 
-def _since_success(
-    db: Connection, facts: Mapping[str, str], refusals: Mapping[str, int]
+def _rows_since_success(
+    db: Connection, facts: Mapping[str, str], refusal_seq_by_token: Mapping[str, int]
 ) -> list[IntentRow]:
     """Return the intents mined since the last successful swap, liquidity action or futures action
     and since the owner resumed, newest first.
@@ -228,35 +234,35 @@ def _since_success(
     bounded in agent/policy/orders/blocked_exits.py, and an exit that never succeeds must not stop
     the others.
     """
-    streak: list[IntentRow] = []
+    rows: list[IntentRow] = []
     # Streaks are short and the table is long, so rows are fetched in small batches.
     newest_first = db.execute(
-        _newest_first(), {"resumed": int(facts.get(RESUMED_AFTER) or 0)}
+        _select_since_resumed(), {"resumed": int(facts.get(RESUMED_AFTER) or 0)}
     ).yield_per(FETCH_SIZE)
     for row in cast("Iterable[IntentRow]", newest_first):
         if (
             row.state not in _CONSUMED
             or row.kind == IntentKind.CANCEL.value
-            or any(rests(row) for rests in RESTING)
+            or any(is_resting_change(row) for is_resting_change in RESTING_CHECKS)
         ):
             continue
-        if row.kind in _TRADES and not _is_reverted(row):
+        if row.kind in _TRADE_KINDS and not _is_reverted(row):
             break
         if (
-            not refusals
+            not refusal_seq_by_token
             or row.kind != IntentKind.APPROVE.value
-            or row.seq > refusals.get(decode_json(UnsignedTx, row.tx_json).to, 0)
+            or row.seq > refusal_seq_by_token.get(decode_json(UnsignedTx, row.tx_json).to, 0)
         ):
-            streak.append(row)
+            rows.append(row)
     newest_first.close()
-    return streak
+    return rows
 
 
 def _is_reverted(row: IntentRow) -> bool:
     return row.receipt_json is not None and decode_json(Receipt, row.receipt_json).status != 1
 
 
-_maybe_reverted = cache(
+_select_maybe_reverted = cache(
     lambda: (
         select(IntentRow)
         .where(IntentRow.state.in_((IntentState.REVERTED.value, IntentState.MINED.value)))
@@ -264,7 +270,7 @@ _maybe_reverted = cache(
         .order_by(IntentRow.seq.desc())
     )
 )
-_newest_first = cache(
+_select_since_resumed = cache(
     lambda: (
         select(IntentRow).where(IntentRow.seq > bindparam("resumed")).order_by(IntentRow.seq.desc())
     )
@@ -273,13 +279,13 @@ _newest_first = cache(
 
 def grant_of_intent(db: Connection, intent_id: str) -> Grant:
     """Return the grant of an intent."""
-    row = db.execute(_grant_and_plan(), {"of": intent_id}).one()
+    row = db.execute(_select_grant_and_plan(), {"intent_id": intent_id}).one()
     return decode_json(Grant, decompress_text(row.grant_z))
 
 
 def plan_of_intent(db: Connection, intent_id: str) -> Plan | None:
     """Return the plan of an intent's grant, else of its step; None without either."""
-    row = db.execute(_grant_and_plan(), {"of": intent_id}).one_or_none()
+    row = db.execute(_select_grant_and_plan(), {"intent_id": intent_id}).one_or_none()
     if row is None:
         return None
     plan = decode_json(Grant, decompress_text(row.grant_z)).plan
@@ -288,16 +294,18 @@ def plan_of_intent(db: Connection, intent_id: str) -> Plan | None:
     return plan
 
 
-booked_loss = cache(lambda: select(BudgetRow.loss).where(BudgetRow.intent_id == bindparam("of")))
+select_booked_loss = cache(
+    lambda: select(BudgetRow.loss).where(BudgetRow.intent_id == bindparam("intent_id"))
+)
 
 
 @cache
-def _grant_and_plan() -> Select[bytes, bytes | None]:
+def _select_grant_and_plan() -> Select[bytes, bytes | None]:
     """Select the grant of an intent, and the plan of its step."""
     return (
         select(IntentRow.grant_z, StepRow.plan_z)
         .join(StepRow, IntentRow.step_id == StepRow.id)
-        .where(IntentRow.id == bindparam("of"))
+        .where(IntentRow.id == bindparam("intent_id"))
     )
 
 
@@ -307,7 +315,7 @@ class RequestStore:
 
     db: Database
 
-    def ask(
+    def record(
         self,
         kind: RequestKind,
         payments: Sequence[Payment],
@@ -318,8 +326,8 @@ class RequestStore:
         """Record a request, OPEN. Raises ConfigError for a second stop while one is open."""
         request = OwnerRequest(0, kind, tuple(payments), to, to_stable, RequestState.OPEN, asked_s)
         with self.db.write("write a request") as db:
-            active = active_stop(db) if kind is RequestKind.STOP else None
-            if active is not None and active.state is RequestState.OPEN:
+            open_stop = active_stop(db) if kind is RequestKind.STOP else None
+            if open_stop is not None and open_stop.state is RequestState.OPEN:
                 raise ConfigError(
                     "a shutdown is already in progress",
                     "trimtab stop continues it, trimtab resume cancels it",
@@ -338,50 +346,53 @@ class RequestStore:
     def newest(self, limit: int = 100, open_only: bool = False) -> tuple[OwnerRequest, ...]:
         """Return the newest requests, oldest first."""
         with self.db.read("read the requests") as db:
-            rows = all_rows(db, _newest(open_only), RequestRow, limit=limit)
-            return tuple(_request(row) for row in reversed(rows))
+            rows = all_rows(db, _select_newest(open_only), RequestRow, limit=limit)
+            return tuple(_request_from_row(row) for row in reversed(rows))
 
     def redirect(self, number: int, to: str | None) -> None:
         """Set or clear the payout address of a withdrawal. Raises ConfigError if it does
         not exist.
         """
         with self.db.write("write where a withdrawal goes") as db:
-            request = replace(_request(_request_row(db, number)), to=to)
-            db.execute(_update_request(), {"of": number, "request_json": codec.dumps(request)})
+            request = replace(_request_from_row(_request_row(db, number)), to=to)
+            db.execute(_update_request(), {"row_seq": number, "request_json": codec.dumps(request)})
 
     def record_parts(self, number: int, parts: WithdrawalProgress | None) -> None:
         """Record the progress of a withdrawal in parts. Raises ConfigError if it does not exist."""
         with self.db.write("write a part of a withdrawal") as db:
-            request = replace(_request(_request_row(db, number)), parts=parts)
-            db.execute(_update_request(), {"of": number, "request_json": codec.dumps(request)})
+            request = replace(_request_from_row(_request_row(db, number)), parts=parts)
+            db.execute(_update_request(), {"row_seq": number, "request_json": codec.dumps(request)})
 
     def end(self, number: int, state: RequestState, now_s: int) -> None:
         """End a request: DONE, or RELEASED. Raises ConfigError if it does not exist."""
         with self.db.write("write the end of a request") as db:
             _request_row(db, number)
-            db.execute(_update_request(), {"of": number, "state": state.value, "ended_s": now_s})
+            db.execute(
+                _update_request(), {"row_seq": number, "state": state.value, "ended_s": now_s}
+            )
 
-    def end_paid(self, now_s: int) -> None:
+    def end_paid_withdrawals(self, now_s: int) -> None:
         """End the open withdrawals whose payments are all final."""
         with self.db.read("read the requests") as db:
-            rows = all_rows(db, _withdrawals(), RequestRow)
-            final = {
+            rows = all_rows(db, _select_open_withdrawals(), RequestRow)
+            final_payouts = {
                 (payout.request, payout.token, payout.raw)
                 for intent, payout in (_payouts(db) if rows else ())
                 if intent.succeeded and intent.state is IntentState.FINAL
             }
-        for request in map(_request, rows):
+        for request in map(_request_from_row, rows):
             if all(
-                (request.id, *_token_and_amount(payment)) in final for payment in request.payments
+                (request.id, *_token_and_amount(payment)) in final_payouts
+                for payment in request.payments
             ):
                 self.end(request.id, RequestState.DONE, now_s)
 
-    def stopping(self) -> OwnerRequest | None:
+    def active_stop(self) -> OwnerRequest | None:
         """Return the active stop: open, or done and not resumed."""
         with self.db.read("read the requests") as db:
             return active_stop(db)
 
-    def paid(self, number: int) -> tuple[tuple[Intent, Payout], ...]:
+    def payouts(self, number: int) -> tuple[tuple[Intent, Payout], ...]:
         """Return every payout recorded for a request, oldest first, failed ones included."""
         with self.db.read("read the payouts") as db:
             return tuple(
@@ -404,7 +415,7 @@ def open_claims(db: Connection, rows: Iterable[RequestRow]) -> tuple[PendingPaym
     """Return the payments of open withdrawals in `rows` that are in no block."""
     claims = [
         PendingPayment(request.id, payment, request.parts)
-        for request in map(_request, rows)
+        for request in map(_request_from_row, rows)
         if request.kind is RequestKind.WITHDRAW
         for payment in request.payments
     ]
@@ -424,20 +435,22 @@ def open_claims(db: Connection, rows: Iterable[RequestRow]) -> tuple[PendingPaym
 
 def release_withdrawals(db: Connection, now_s: int) -> None:
     """Release open withdrawals, because an unknown transaction of the wallet may have paid them."""
-    released = {"state": RequestState.RELEASED.value, "ended_s": now_s}
-    for row in all_rows(db, _withdrawals(), RequestRow):
-        db.execute(_update_request(), {"of": row.seq, **released})
+    release_values = {"state": RequestState.RELEASED.value, "ended_s": now_s}
+    for row in all_rows(db, _select_open_withdrawals(), RequestRow):
+        db.execute(_update_request(), {"row_seq": row.seq, **release_values})
 
 
 def active_stop(db: Connection) -> OwnerRequest | None:
     """Return the active stop; None without one."""
-    row = first_row(db, _stops(), RequestRow)
-    return None if row is None or row.state == RequestState.RELEASED.value else _request(row)
+    row = first_row(db, _select_newest_stop(), RequestRow)
+    return (
+        None if row is None or row.state == RequestState.RELEASED.value else _request_from_row(row)
+    )
 
 
 def pending_requests(db: Connection) -> Sequence[RequestRow]:
     """Return the open withdrawals and the newest stop, oldest first."""
-    return all_rows(db, _pending(), RequestRow)
+    return all_rows(db, _select_pending(), RequestRow)
 
 
 def stop_reason(rows: Iterable[RequestRow]) -> str:
@@ -472,7 +485,7 @@ def _payouts(db: Connection) -> list[tuple[Intent, Payout]]:
     return payouts
 
 
-def _request(row: RequestRow) -> OwnerRequest:
+def _request_from_row(row: RequestRow) -> OwnerRequest:
     request = database.decode_json(OwnerRequest, row.request_json)
     return replace(request, id=row.seq, kind=RequestKind(row.kind), state=RequestState(row.state))
 
@@ -486,8 +499,8 @@ def _request_row(db: Connection, number: int) -> RequestRow:
     return row
 
 
-_update_request = cache(lambda: update(RequestRow).where(RequestRow.seq == bindparam("of")))
-_stops = cache(
+_update_request = cache(lambda: update(RequestRow).where(RequestRow.seq == bindparam("row_seq")))
+_select_newest_stop = cache(
     lambda: (
         select(RequestRow)
         .where(RequestRow.kind == RequestKind.STOP.value)
@@ -498,7 +511,7 @@ _stops = cache(
 
 
 @cache
-def _newest(open_only: bool) -> Select[Any]:
+def _select_newest(open_only: bool) -> Select[Any]:
     query = select(RequestRow).order_by(RequestRow.seq.desc()).limit(bindparam("limit"))
     return query.where(RequestRow.state == RequestState.OPEN.value) if open_only else query
 
@@ -509,14 +522,14 @@ def _is_open_withdrawal() -> ColumnElement[bool]:
     )
 
 
-_withdrawals = cache(
+_select_open_withdrawals = cache(
     lambda: select(RequestRow).where(_is_open_withdrawal()).order_by(RequestRow.seq)
 )
 
 
 @cache
-def _pending() -> Select[Any]:
+def _select_pending() -> Select[Any]:
     """Select open withdrawals and the newest stop, oldest first."""
-    newest = _stops().with_only_columns(RequestRow.seq).scalar_subquery()
-    condition = or_(_is_open_withdrawal(), RequestRow.seq == newest)
+    newest_stop = _select_newest_stop().with_only_columns(RequestRow.seq).scalar_subquery()
+    condition = or_(_is_open_withdrawal(), RequestRow.seq == newest_stop)
     return select(RequestRow).where(condition).order_by(RequestRow.seq)

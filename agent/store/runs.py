@@ -13,7 +13,7 @@ from agent.model import RunReport
 from agent.store.database import Database, upsert_rows
 from agent.store.tables import RunReportRow
 
-ONLY = 1
+ONLY_ROW_ID = 1
 """Key of the only row."""
 
 
@@ -28,30 +28,32 @@ class RunReportStore:
         damaged.
         """
         with self.db.read("read the report of the run") as db:
-            return _newest(db)
+            return _read_report(db)
 
-    def write(self, report: RunReport, replaces: Callable[[RunReport], bool]) -> bool:
-        """Replace the report, unless it is that of another run and `replaces` refuses; return
+    def write(self, report: RunReport, may_replace: Callable[[RunReport], bool]) -> bool:
+        """Replace the report, unless it is that of another run and `may_replace` refuses; return
         whether it was replaced. A damaged report is replaced.
         """
         with self.db.write("write the report of the run") as db:
             try:
-                stored_report = _newest(db)
+                stored_report = _read_report(db)
             except OperatorNeeded:
                 stored_report = None
             if (
                 stored_report is not None
                 and stored_report.run_id != report.run_id
-                and not replaces(stored_report)
+                and not may_replace(stored_report)
             ):
                 return False
-            row = {"id": ONLY, "report_json": codec.dumps(report)}
+            row = {"id": ONLY_ROW_ID, "report_json": codec.dumps(report)}
             upsert_rows(db, RunReportRow, [row])
             return True
 
 
-def _newest(db: Connection) -> RunReport | None:
-    text: str | None = db.scalar(select(RunReportRow.report_json).where(RunReportRow.id == ONLY))
+def _read_report(db: Connection) -> RunReport | None:
+    text: str | None = db.scalar(
+        select(RunReportRow.report_json).where(RunReportRow.id == ONLY_ROW_ID)
+    )
     try:
         return codec.loads_optional(RunReport, text)
     except ConfigError:

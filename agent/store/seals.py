@@ -27,8 +27,8 @@ Row = TypeVar("Row", ControlLogRow, TransitionRow)
 SEALED_TABLES: tuple[type[SealedRow], ...] = (ControlLogRow, TransitionRow)
 
 _PROCESS_KEY = secrets.token_bytes(32)
-"""Key of this process without a readable secret: its rows are written, and no other process accepts
-them.
+"""Key that this process uses if the secret cannot be read; no other process accepts the rows that
+it seals.
 """
 
 
@@ -48,18 +48,18 @@ def append_rows(
     database: Database, db: Connection, model: type[SealedRow], rows: Sequence[Mapping[str, object]]
 ) -> None:
     """Insert rows at the end of a sealed table, in a write transaction."""
-    if (key := _seal_key(database, creates=True)) is None:
+    if (key := _seal_key(database, create=True)) is None:
         insert_rows(db, model, rows)
         return
-    last_row: Any = next(_genuine_rows(db, _backwards(model), model, key), None)
-    previous_seal, number = ("", 0) if last_row is None else (last_row.seal, last_row.seq)
+    last_row: Any = next(_genuine_rows(db, _select_newest_first(model), model, key), None)
+    previous_seal, seq = ("", 0) if last_row is None else (last_row.seal, last_row.seq)
     # rows that another program inserted keep their numbers
-    used_numbers = set(column_values(db, _numbers_after(model), of=number))
+    used_seqs = set(column_values(db, _select_seqs_after(model), after_seq=seq))
     for row in rows:
-        number += 1
-        while number in used_numbers:
-            number += 1
-        sealed_row = {**row, "seq": number, "previous": previous_seal}
+        seq += 1
+        while seq in used_seqs:
+            seq += 1
+        sealed_row = {**row, "seq": seq, "previous": previous_seal}
         previous_seal = _row_seal(key, model, sealed_row)
         insert_rows(db, model, [{**sealed_row, "seal": previous_seal}])
 
@@ -77,7 +77,7 @@ def sealed_rows(
 def seal_report(database: Database, db: Connection, model: type[SealedRow]) -> SealReport:
     """Check every row of a sealed table."""
     key, row_count, unsealed_count, missing_count, previous_seal = _seal_key(database), 0, 0, 0, ""
-    for row in db.execute(_forwards(model)):
+    for row in db.execute(_select_oldest_first(model)):
         row_count += 1
         if key is None:
             continue
@@ -89,14 +89,14 @@ def seal_report(database: Database, db: Connection, model: type[SealedRow]) -> S
     return SealReport(model.__tablename__, row_count, unsealed_count, missing_count)
 
 
-def _seal_key(database: Database, *, creates: bool = False) -> bytes | None:
-    """Return the secret beside the file, which `creates` makes if it is missing; None for a
+def _seal_key(database: Database, *, create: bool = False) -> bytes | None:
+    """Return the secret beside the file, which `create` makes if it is missing; None for a
     database in memory, which no other process writes.
     """
-    if not (file := database.engine.url.database):
+    if not (file_name := database.engine.url.database):
         return None
     try:
-        secret = installation_secret(Path(file)) if creates else find_secret(Path(file))
+        secret = installation_secret(Path(file_name)) if create else find_secret(Path(file_name))
     except TrimtabError:
         secret = None
     return secret or _PROCESS_KEY
@@ -132,8 +132,8 @@ def _columns(model: type[SealedRow]) -> tuple[str, ...]:
     return tuple(column.name for column in model.__table__.columns if column.name != "seal")
 
 
-_forwards = cache(lambda kind: select(kind).order_by(kind.seq))
-_backwards = cache(lambda kind: select(kind).order_by(kind.seq.desc()))
-_numbers_after = cache(
-    lambda kind: select(kind.seq).where(kind.seq > bindparam("of")).order_by(kind.seq)
+_select_oldest_first = cache(lambda kind: select(kind).order_by(kind.seq))
+_select_newest_first = cache(lambda kind: select(kind).order_by(kind.seq.desc()))
+_select_seqs_after = cache(
+    lambda kind: select(kind.seq).where(kind.seq > bindparam("after_seq")).order_by(kind.seq)
 )

@@ -91,9 +91,9 @@ class Store:
         self.paper = PaperStore(db)
         self.runs = RunReportStore(db)
 
-    def layer(self, kind: Callable[[Database], S]) -> S:
+    def layer(self, repository: Callable[[Database], S]) -> S:
         """Return the repository of a layer."""
-        return kind(self.db)
+        return repository(self.db)
 
     def close(self) -> None:
         """Close the database."""
@@ -134,13 +134,15 @@ class Store:
     def seal_reports(self) -> tuple[SealReport, ...]:
         """Check every row of the sealed tables."""
         with self.db.read("check the seals") as db:
-            return tuple(seal_report(self.db, db, kind) for kind in SEALED_TABLES)
+            return tuple(seal_report(self.db, db, model) for model in SEALED_TABLES)
 
 
-AGENT_KEY = "agent:"
-MARKETS_KEY = "markets:"
-"""Key of the pinned market numbers of a network of the off-chain futures venue."""
+AGENT_KEY_PREFIX = "agent:"
+"""Prefix of the key of the expiry of an agent's approval, Unix milliseconds."""
+MARKETS_KEY_PREFIX = "markets:"
+"""Prefix of the key of the pinned market numbers of a network of the off-chain futures venue."""
 APPROVAL_NONCE_KEY = "agent approval nonce"
+"""Key of the newest nonce for approving an agent key."""
 AGENT_DIGITS = 32
 """Number of hex digits of the agent's address in its key in the facts table; keys have at most 40
 characters.
@@ -189,14 +191,14 @@ class TrustStore:
         with self.db.read("read the pins") as db:
             return tuple(
                 Pin(row.address, row.code_hash, row.pinned_s)
-                for row in all_rows(db, _pins(), PinRow)
+                for row in all_rows(db, _select_pins(), PinRow)
             )
 
     def remember_agent(self, address: str, until_ms: int) -> int:
         """Record when the approval of a futures venue's agent key expires, unless already recorded;
         return the recorded time.
         """
-        key = AGENT_KEY + address.lower()[2 : 2 + AGENT_DIGITS]
+        key = AGENT_KEY_PREFIX + address.lower()[2 : 2 + AGENT_DIGITS]
         with self.db.write("write the agent's approval") as db:
             if (recorded_ms := database.fact_number(db, key)) == 0:
                 database.write_facts(db, {key: until_ms})
@@ -211,22 +213,22 @@ class TrustStore:
             database.write_facts(db, {APPROVAL_NONCE_KEY: nonce})
             return nonce
 
-    def agent_end_ms(self, address: str) -> int:
+    def agent_expiry_ms(self, address: str) -> int:
         """Return the recorded expiry of an agent's approval; zero without one."""
-        key = AGENT_KEY + address.lower()[2 : 2 + AGENT_DIGITS]
+        key = AGENT_KEY_PREFIX + address.lower()[2 : 2 + AGENT_DIGITS]
         with self.db.read("read the agent's approval") as db:
             return database.fact_number(db, key)
 
     def pin_markets(self, network: str, numbers: Mapping[str, int]) -> None:
         """Pin the numbers of an off-chain venue's markets by name, in place of earlier ones."""
         with self.db.write("pin market numbers") as db:
-            database.write_facts(db, {MARKETS_KEY + network: json.dumps(dict(numbers))})
+            database.write_facts(db, {MARKETS_KEY_PREFIX + network: json.dumps(dict(numbers))})
 
     def market_numbers(self, network: str) -> dict[str, int]:
         """Return the pinned numbers of an off-chain venue's markets by name; empty without pins.
         Raises OperatorNeeded if they are damaged.
         """
-        key = MARKETS_KEY + network
+        key = MARKETS_KEY_PREFIX + network
         with self.db.read("read the market numbers") as db:
             text = database.find_fact(db, key)
         try:
@@ -240,12 +242,12 @@ class TrustStore:
         with self.db.read("read the pins") as db:
             return {
                 row.token: (row.address, row.code_hash)
-                for row in all_rows(db, _implementations(), ImplementationRow)
+                for row in all_rows(db, _select_implementations(), ImplementationRow)
             }
 
 
-_pins = cache(lambda: select(PinRow).order_by(PinRow.address))
-_implementations = cache(lambda: select(ImplementationRow))
+_select_pins = cache(lambda: select(PinRow).order_by(PinRow.address))
+_select_implementations = cache(lambda: select(ImplementationRow))
 
 
 UNCONFIRMED = "noticed"
@@ -275,7 +277,7 @@ class ConfigVersionStore:
 
     db: Database
 
-    def confirm(
+    def record(
         self, config_hash: str, now_s: int, text: str | None = None, how: str = "confirmed"
     ) -> None:
         """Record a config file that the owner has confirmed or, with `how` UNCONFIRMED, has not."""
@@ -294,10 +296,10 @@ class ConfigVersionStore:
                 ],
             )
 
-    def confirmed(self) -> str | None:
+    def confirmed_digest(self) -> str | None:
         """Return the hash of the config file that was confirmed last."""
         with self.db.read("read the config's hash") as db:
-            digest: str | None = db.scalar(_confirmed())
+            digest: str | None = db.scalar(_select_confirmed())
             return digest
 
     def require_current(self, digest: str, confirmed_at_start: str | None) -> None:
@@ -307,7 +309,7 @@ class ConfigVersionStore:
         `digest` is the version that the process uses, `confirmed_at_start` the confirmed version at
         its start.
         """
-        confirmed = self.confirmed()
+        confirmed = self.confirmed_digest()
         if confirmed not in (confirmed_at_start, digest):
             verdict = Verdict("config", digest[:16], str(confirmed)[:16], False)
             raise ConfigChanged(
@@ -319,7 +321,7 @@ class ConfigVersionStore:
     def newest(self, limit: int = 100) -> tuple[ConfigVersion, ...]:
         """Return the newest versions, newest first."""
         with self.db.read("read the configs") as db:
-            rows = all_rows(db, _newest(), ConfigRow, limit=limit)
+            rows = all_rows(db, _select_newest(), ConfigRow, limit=limit)
             return tuple(
                 ConfigVersion(
                     row.seq,
@@ -332,13 +334,15 @@ class ConfigVersionStore:
             )
 
 
-_newest = cache(lambda: select(ConfigRow).order_by(ConfigRow.seq.desc()).limit(bindparam("limit")))
+_select_newest = cache(
+    lambda: select(ConfigRow).order_by(ConfigRow.seq.desc()).limit(bindparam("limit"))
+)
 
 
 @cache
-def _confirmed() -> Select[Any]:
-    newest = select(ConfigRow.config_hash).order_by(ConfigRow.seq.desc()).limit(1)
-    return newest.where(ConfigRow.how != UNCONFIRMED)
+def _select_confirmed() -> Select[Any]:
+    newest_first = select(ConfigRow.config_hash).order_by(ConfigRow.seq.desc()).limit(1)
+    return newest_first.where(ConfigRow.how != UNCONFIRMED)
 
 
 PAPER_WALLET = "paper"
@@ -381,17 +385,19 @@ class PaperStore:
         """Replace the pins with those of the live store at `live_path`; without that store
         remove them.
         """
-        tables = [(kind, _rows_of_store(live_path, kind)) for kind in (PinRow, ImplementationRow)]
+        rows_by_model = [
+            (model, _rows_of_store(live_path, model)) for model in (PinRow, ImplementationRow)
+        ]
         markets = {
             str(row["key"]): row["value"]
             for row in _rows_of_store(live_path, MetaRow)
-            if str(row["key"]).startswith(MARKETS_KEY)
+            if str(row["key"]).startswith(MARKETS_KEY_PREFIX)
         }
         with self.db.write("copy the pins") as db:
             database.write_facts(db, markets)
-            for kind, rows in tables:
-                db.execute(delete(kind))
-                insert_rows(db, kind, rows)
+            for model, rows in rows_by_model:
+                db.execute(delete(model))
+                insert_rows(db, model, rows)
 
     def copy_prices(self, live_path: Path) -> None:
         """Copy the live store's recorded prices, for weights and triggers that need history."""
@@ -400,16 +406,16 @@ class PaperStore:
             insert_new_rows(db, PriceRow, rows)
 
 
-def _rows_of_store(live_path: Path, kind: type[Base]) -> list[dict[str, object]]:
+def _rows_of_store(live_path: Path, model: type[Base]) -> list[dict[str, object]]:
     """Return the rows of a table of another store; empty if the store or the table does not
     exist.
     """
     if not live_path.is_file():
         return []
-    table, columns = kind.__tablename__, [column.name for column in kind.__table__.columns]
+    table, columns = model.__tablename__, [column.name for column in model.__table__.columns]
     with database_errors(f"read {live_path}"), closing(open_read_only(live_path)) as store:
-        exists = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?"
-        if store.execute(exists, (table,)).fetchone() is None:
+        exists_query = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?"
+        if store.execute(exists_query, (table,)).fetchone() is None:
             return []
         rows = store.execute(f"SELECT {', '.join(columns)} FROM {table}")  # noqa: S608  names of our own models
         return [dict(zip(columns, row, strict=True)) for row in rows]

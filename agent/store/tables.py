@@ -63,7 +63,7 @@ class StepRow(Base):
 
 class CycleRow(Base):
     """One cycle that has acted or left something out, and the reason of its end; only the newest may
-    be open. An unreported one has ended, and its transaction is reported to its repeated request.
+    be open. An unreported one has ended; its transaction is reported once its request is repeated.
     """
 
     __tablename__ = "cycles"

@@ -51,7 +51,7 @@ __all__ = [
 
 V2_VENUE = "uniswap_v2"
 _VENUES = {V2_VENUE: Venue.V2, V3_VENUE: Venue.V3, NATIVE_VENUE: Venue.NATIVE}
-_MOST_TOKENS = 255
+_MAX_TOKENS = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,22 +86,24 @@ def encode_rebalance(plan: Plan, deadline_s: int, terms: RebalancerTerms) -> str
     min_changes = min_balance_changes(plan.legs)
     traded_tokens = [token for leg in plan.legs for token in (leg.token_in, leg.token_out)]
     tokens = list(dict.fromkeys([*min_changes, *traded_tokens]))
-    if len(tokens) > _MOST_TOKENS:
+    if len(tokens) > _MAX_TOKENS:
         raise Refused(
-            f"the plan trades {len(tokens)} tokens, the Rebalancer at most {_MOST_TOKENS}",
+            f"the plan trades {len(tokens)} tokens, the Rebalancer at most {_MAX_TOKENS}",
             code=ErrorCode.TOKENS,
         )
     header = (
         deadline_s.to_bytes(5, "big")
         + bytes([len(min_changes), len(tokens)])
-        + _signed(terms.floor_raw, "the value floor")
+        + _int128_bytes(terms.floor_raw, "the value floor")
     )
     conditions = [
-        price_x128(terms.prices, token).to_bytes(24, "big") + _signed(raw, token)
+        price_x128(terms.prices, token).to_bytes(24, "big") + _int128_bytes(raw, token)
         for token, raw in min_changes.items()
     ]
-    legs = [_leg(leg, *leg_flow, tokens) for leg, leg_flow in zip(plan.legs, flows, strict=True)]
-    program = b"".join([header, *map(_address, tokens), *conditions, *legs])
+    encoded_legs = [
+        _leg_bytes(leg, *leg_flow, tokens) for leg, leg_flow in zip(plan.legs, flows, strict=True)
+    ]
+    program = b"".join([header, *map(_address_bytes, tokens), *conditions, *encoded_legs])
     return "0x" + (REBALANCE + abi_encode(["bytes"], [program])).hex()
 
 
@@ -132,7 +134,7 @@ def price_x128(prices: Mapping[str, Fraction], token: str) -> int:
     return scaled_price
 
 
-def _leg(
+def _leg_bytes(
     leg: Leg,
     source: FundsLocation,
     sink: FundsLocation,
@@ -153,16 +155,16 @@ def _leg(
             f"leg through pool {leg.pool}: an amount does not fit 128 bits",
             remedy="trade in smaller parts",
         )
-    kind = venue.value | source.value << 2 | sink.value << 4
+    packed_kind = venue.value | source.value << 2 | sink.value << 4
     token_indices = [
         tokens.index(leg.token_in),
         tokens.index(leg.token_out),
         0 if next_pair_token is None else tokens.index(next_pair_token),
     ]
-    fee = 0 if venue is Venue.NATIVE else leg.fee_pips
+    fee_pips = 0 if venue is Venue.NATIVE else leg.fee_pips
     return (
-        bytes([kind, *token_indices])
-        + fee.to_bytes(3, "big")
+        bytes([packed_kind, *token_indices])
+        + fee_pips.to_bytes(3, "big")
         + amount_raw.to_bytes(16, "big")
         + leg.min_out_raw.to_bytes(16, "big")
     )
@@ -176,7 +178,7 @@ def _leg_flows(legs: Sequence[Leg]) -> list[tuple[FundsLocation, FundsLocation, 
     """
     spender_by_feeder: dict[int, int] = {}
     router_outputs: dict[str, list[int]] = {}
-    for number, leg in enumerate(legs):
+    for leg_index, leg in enumerate(legs):
         if leg.venue not in _VENUES:
             raise Refused(
                 f"leg through pool {leg.pool}: the Rebalancer does not reach venue {leg.venue!r}",
@@ -186,20 +188,20 @@ def _leg_flows(legs: Sequence[Leg]) -> list[tuple[FundsLocation, FundsLocation, 
         if leg.source is LegFunding.ROUTER:
             if leg.token_in not in router_outputs:
                 raise Refused(
-                    f"leg {number + 1} spends {leg.token_in} from the "
+                    f"leg {leg_index + 1} spends {leg.token_in} from the "
                     "router, but no earlier leg left any",
                     code=ErrorCode.ROUTER_BALANCE,
                 )
-            spender_by_feeder |= dict.fromkeys(router_outputs.pop(leg.token_in), number)
+            spender_by_feeder |= dict.fromkeys(router_outputs.pop(leg.token_in), leg_index)
         if leg.sink is LegFunding.ROUTER:
-            router_outputs.setdefault(leg.token_out, []).append(number)
+            router_outputs.setdefault(leg.token_out, []).append(leg_index)
     if router_outputs:
         raise Refused(
             f"the plan leaves {', '.join(sorted(router_outputs))} in the router, where anyone could"
             " take it",
             code=ErrorCode.ROUTER_BALANCE,
         )
-    directly_paid = {
+    directly_paid_legs = {
         spender
         for spender in spender_by_feeder.values()
         if _pays_into_pair(
@@ -213,17 +215,17 @@ def _leg_flows(legs: Sequence[Leg]) -> list[tuple[FundsLocation, FundsLocation, 
         )
     }
     flows: list[tuple[FundsLocation, FundsLocation, str | None]] = []
-    for number, leg in enumerate(legs):
+    for leg_index, leg in enumerate(legs):
         if leg.source is LegFunding.WALLET:
             source = FundsLocation.WALLET
-        elif number in directly_paid:
+        elif leg_index in directly_paid_legs:
             source = FundsLocation.PAIR
         else:
             source = FundsLocation.HERE
         if leg.sink is LegFunding.WALLET:
             flows.append((source, FundsLocation.WALLET, None))
-        elif spender_by_feeder[number] in directly_paid:
-            flows.append((source, FundsLocation.PAIR, legs[spender_by_feeder[number]].token_out))
+        elif spender_by_feeder[leg_index] in directly_paid_legs:
+            flows.append((source, FundsLocation.PAIR, legs[spender_by_feeder[leg_index]].token_out))
         else:
             flows.append((source, FundsLocation.HERE, None))
     return flows
@@ -236,7 +238,7 @@ def _pays_into_pair(legs: Sequence[Leg], spender: int, feeders: Sequence[int]) -
     )
 
 
-def _signed(raw: int, what: str) -> bytes:
+def _int128_bytes(raw: int, what: str) -> bytes:
     try:
         return raw.to_bytes(16, "big", signed=True)
     except OverflowError:
@@ -247,7 +249,7 @@ def _signed(raw: int, what: str) -> bytes:
         ) from None
 
 
-def _address(address: str) -> bytes:
+def _address_bytes(address: str) -> bytes:
     return bytes.fromhex(address[2:])
 
 
@@ -265,9 +267,9 @@ def creation_code(wrapped_native: str, factories: Mapping[str, str]) -> str:
     arguments = [
         wrapped_native,
         v2_factory,
-        _bytes(V2_INIT_CODE_HASH),
+        _hex_bytes(V2_INIT_CODE_HASH),
         v3_factory,
-        _bytes(V3_INIT_CODE_HASH),
+        _hex_bytes(V3_INIT_CODE_HASH),
     ]
     return (
         own_artifact("Rebalancer").bytecode
@@ -298,7 +300,7 @@ def require_own_rebalancer(
         )
 
 
-def _bytes(word: str) -> bytes:
+def _hex_bytes(word: str) -> bytes:
     return bytes.fromhex(word[2:])
 
 
@@ -332,7 +334,7 @@ def encode_multicall(plan: Plan, wallet: str, deadline_s: int) -> str:
     calls: list[bytes] = []
     wrapped_wei = 0
     due_sweeps = sweeps(plan.legs)
-    for number, leg in enumerate(plan.legs):
+    for leg_index, leg in enumerate(plan.legs):
         if leg.amount_in_raw <= 0 or leg.min_out_raw <= 0:
             raise Refused(
                 f"leg through pool {leg.pool}: amount in {leg.amount_in_raw} and minimum out"
@@ -341,39 +343,39 @@ def encode_multicall(plan: Plan, wallet: str, deadline_s: int) -> str:
                 code=ErrorCode.AMOUNT,
             )
         calls += [
-            _sweep(token, min_raw, wallet)
+            _sweep_call(token, min_raw, wallet)
             for sweep_index, token, min_raw in due_sweeps
-            if sweep_index == number
+            if sweep_index == leg_index
         ]
         if leg.venue == NATIVE_VENUE:
-            calls += _payments(leg, wallet)
+            calls += _wrap_calls(leg, wallet)
             wrapped_wei = (
                 leg.amount_in_raw if leg.token_in == NATIVE and leg.sink is LegFunding.ROUTER else 0
             )
         else:
-            amount_in = (
+            amount_in_raw = (
                 leg.amount_in_raw
                 if leg.source is LegFunding.WALLET
                 else wrapped_wei or CONTRACT_BALANCE
             )
-            calls.append(_swap(leg, wallet, amount_in))
+            calls.append(_swap_call(leg, wallet, amount_in_raw))
             wrapped_wei = 0
     calls += [
-        _sweep(token, min_raw, wallet)
+        _sweep_call(token, min_raw, wallet)
         for sweep_index, token, min_raw in due_sweeps
         if sweep_index == len(plan.legs)
     ]
     return "0x" + (MULTICALL + abi_encode(["uint256", "bytes[]"], [deadline_s, calls])).hex()
 
 
-def _swap(leg: Leg, wallet: str, amount_in: int) -> bytes:
+def _swap_call(leg: Leg, wallet: str, amount_in_raw: int) -> bytes:
     if leg.venue == V3_VENUE:
         params = (
             leg.token_in,
             leg.token_out,
             leg.fee_pips,
             ROUTER_ITSELF,
-            amount_in,
+            amount_in_raw,
             leg.min_out_raw,
             0,
         )
@@ -385,7 +387,7 @@ def _swap(leg: Leg, wallet: str, amount_in: int) -> bytes:
         recipient = wallet if leg.sink is LegFunding.WALLET else ROUTER_ITSELF
         return SWAP_EXACT_TOKENS + abi_encode(
             ["uint256", "uint256", "address[]", "address"],
-            [amount_in, leg.min_out_raw, path, recipient],
+            [amount_in_raw, leg.min_out_raw, path, recipient],
         )
     raise Refused(
         f"leg through pool {leg.pool}: SwapRouter02 does not reach venue {leg.venue!r}",
@@ -394,11 +396,11 @@ def _swap(leg: Leg, wallet: str, amount_in: int) -> bytes:
     )
 
 
-def _sweep(token: str, min_raw: int, wallet: str) -> bytes:
+def _sweep_call(token: str, min_raw: int, wallet: str) -> bytes:
     return SWEEP_TOKEN + abi_encode(["address", "uint256", "address"], [token, min_raw, wallet])
 
 
-def _payments(leg: Leg, wallet: str) -> list[bytes]:
+def _wrap_calls(leg: Leg, wallet: str) -> list[bytes]:
     """Return the calls of a leg that wraps or unwraps. Wrapping for the next leg needs no call,
     because that leg's payment wraps the coin.
     """
@@ -406,7 +408,7 @@ def _payments(leg: Leg, wallet: str) -> list[bytes]:
         return []
     if leg.token_in == NATIVE:
         wrap_call = WRAP_ETH + abi_encode(["uint256"], [leg.amount_in_raw])
-        return [wrap_call, _sweep(leg.token_out, leg.min_out_raw, wallet)]
+        return [wrap_call, _sweep_call(leg.token_out, leg.min_out_raw, wallet)]
     pull_call = PULL + abi_encode(["address", "uint256"], [leg.token_in, leg.amount_in_raw])
     unwrap_call = UNWRAP_WETH9 + abi_encode(["uint256", "address"], [leg.min_out_raw, wallet])
     return [pull_call, unwrap_call] if leg.source is LegFunding.WALLET else [unwrap_call]

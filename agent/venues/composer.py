@@ -29,10 +29,10 @@ from agent.policy.cash_flows import transfers
 from agent.policy.native_coin import data_fee_cap_wei
 from agent.ports import Approval, Clock, Grant, PreparedTransaction, Sender
 from agent.reference import ReferencePrices, price_ranges, reference_prices
-from agent.signing.base import PRIORITY_CAP_WEI
-from agent.signing.base import encode_observations as encode_slots
-from agent.signing.base import encode_payout as encode_transfer
 from agent.signing.calldata import WITHDRAW
+from agent.signing.oracle_rules import encode_observations
+from agent.signing.payout_rules import encode_payout
+from agent.signing.terms import PRIORITY_CAP_WEI
 from agent.units import BPS, NATIVE, decimal_text, floor_int
 from agent.venues import calldata
 from agent.venues.allowances import (
@@ -91,15 +91,15 @@ GAS_MARGIN = Fraction(5, 4)
 """Gas limit as a multiple of the estimate, because crossed ticks can change between simulation and
 inclusion.
 """
-APPROVAL_MOST_GAS = 500_000
+MAX_APPROVAL_GAS = 500_000
 """Largest gas limit of an approval; most need 50,000. A token that burns more could use up the
 day's gas budget.
 """
-EXIT_MOST_GAS = 4
+MAX_EXIT_GAS_MULTIPLE = 4
 """Largest gas of an exit, as a multiple of its planned gas, so that a token cannot use up the day's
 gas budget.
 """
-AHEAD_S = 30
+MAX_HEAD_LEAD_S = 30
 """Seconds by which the sender's head may be ahead of the quorum's header and the agent's clock."""
 
 
@@ -145,7 +145,7 @@ class RouterComposer:
         )
         draft = replace(draft, action=approval.action, layer=approval.layer)
         prepared = self._prepare(step, draft)
-        max_gas = APPROVAL_MOST_GAS + step.snapshot.data_gas(len(draft.data) // 2 - 1)
+        max_gas = MAX_APPROVAL_GAS + step.snapshot.data_gas(len(draft.data) // 2 - 1)
         if prepared.tx.gas > max_gas:
             verdict = Verdict("gas", f"{prepared.tx.gas} gas", f"{max_gas} gas", False)
             raise UnsendableTransaction(
@@ -155,13 +155,20 @@ class RouterComposer:
             )
         return prepared
 
-    def oracle(self, step: StepInput, pool: str, slots: int) -> PreparedTransaction:
-        """Compose an increase of a V3 pool's price observations to `slots`. Raises Refused if the
-        simulation fails.
+    def oracle(self, step: StepInput, pool: str, observation_count: int) -> PreparedTransaction:
+        """Compose an increase of a V3 pool's price observations to `observation_count`. Raises
+        Refused if the simulation fails.
         """
-        note = f"increase the price observations of {pool} to {slots}"
+        note = f"increase the price observations of {pool} to {observation_count}"
         return self._prepare(
-            step, TxDraft(pool, encode_slots(slots), IntentKind.ORACLE, note, oracle=(pool, slots))
+            step,
+            TxDraft(
+                pool,
+                encode_observations(observation_count),
+                IntentKind.ORACLE,
+                note,
+                oracle=(pool, observation_count),
+            ),
         )
 
     def payout(self, step: StepInput, payout: Payout) -> PreparedTransaction:
@@ -174,7 +181,7 @@ class RouterComposer:
         if payout.token == NATIVE:
             draft = TxDraft(payout.to, "0x", IntentKind.PAYOUT, note, value_wei=payout.raw)
         else:
-            data = encode_transfer(payout.to, payout.raw)
+            data = encode_payout(payout.to, payout.raw)
             draft = TxDraft(payout.token, data, IntentKind.PAYOUT, note)
         return self._prepare(step, replace(draft, payout=payout))
 
@@ -194,8 +201,8 @@ class RouterComposer:
         head = self._require_fresh(step, plan)
         if isinstance(plan.decision, TopUp):
             return self._prepare(step, _top_up_draft(step.portfolio, plan.decision.raw, plan))
-        swaps = sum(leg.venue != NATIVE_VENUE for leg in plan.legs)
-        note = f"rebalance in {swaps} swaps" if swaps > 1 else "swap"
+        swap_count = sum(leg.venue != NATIVE_VENUE for leg in plan.legs)
+        note = f"rebalance in {swap_count} swaps" if swap_count > 1 else "swap"
         if step.execution.router_kind not in ("swap_router_02", "rebalancer"):
             raise Refused(
                 f"execution.router: {step.execution.router_kind!r} is not known",
@@ -252,15 +259,15 @@ class RouterComposer:
     def _prepare(self, step: StepInput, draft: TxDraft) -> PreparedTransaction:
         plan, note = draft.plan, draft.note
         is_planned, emergency_limits = draft.kind is not IntentKind.APPROVE, draft.emergency
-        latest, pending = self._sender.nonces(self._wallet)
-        if latest != pending:
+        next_nonce, next_pending_nonce = self._sender.nonces(self._wallet)
+        if next_nonce != next_pending_nonce:
             raise OperatorNeeded(
-                f"the wallet has {pending - latest} pending transaction(s) from nonce {latest} on",
+                f"the wallet has {next_pending_nonce - next_nonce} pending transaction(s) from nonce {next_nonce} on",
                 "wait for them, or cancel them",
             )
-        if is_planned and latest != step.snapshot.nonce_latest:
+        if is_planned and next_nonce != step.snapshot.nonce_latest:
             verdict = Verdict(
-                "nonce", str(latest), f"{step.snapshot.nonce_latest}, as agreed", False
+                "nonce", str(next_nonce), f"{step.snapshot.nonce_latest}, as agreed", False
             )
             raise Refused(
                 "the wallet's nonce is not that of the plan's snapshot",
@@ -280,19 +287,19 @@ class RouterComposer:
         )
         chain_id = step.snapshot.head.chain_id
         fee_fields = fees.max_fee_wei, fees.max_priority_fee_wei, fees.gas_price_wei
-        tx = UnsignedTx(chain_id, latest, draft.to, draft.value_wei, draft.data, 0, *fee_fields)
+        tx = UnsignedTx(chain_id, next_nonce, draft.to, draft.value_wei, draft.data, 0, *fee_fields)
         simulation = self._sender.simulate(tx, self._wallet)
         if not simulation.ok:
-            reason = draft.explain(simulation.reason)
-            verdict = Verdict("simulation", reason, "success", False)
-            kind = UnsendableTransaction if simulation.reverted else Refused
-            raise kind(
-                f'simulation of "{note}" fails: {reason}',
+            failure_reason = draft.explain(simulation.reason)
+            verdict = Verdict("simulation", failure_reason, "success", False)
+            error_type = UnsendableTransaction if simulation.reverted else Refused
+            raise error_type(
+                f'simulation of "{note}" fails: {failure_reason}',
                 (verdict,),
                 "nothing was sent; plan again from a new snapshot",
             )
         data_gas = step.snapshot.data_gas(len(tx.data) // 2 - 1)
-        max_gas = EXIT_MOST_GAS * (0 if plan is None else plan.gas_units) + data_gas
+        max_gas = MAX_EXIT_GAS_MULTIPLE * (0 if plan is None else plan.gas_units) + data_gas
         if plan is not None and plan.exits and simulation.gas > max_gas:
             raise UnsendableTransaction(
                 f'"{note}" would burn {simulation.gas} gas instead of the planned {plan.gas_units}',
@@ -300,12 +307,12 @@ class RouterComposer:
                 "inspect the token's transfer function",
             )
         tx = replace(tx, gas=int(max(simulation.gas, draft.gas_units) * GAS_MARGIN))
-        most_wei = tx.gas * fees.most_wei
+        max_gas_cost_wei = tx.gas * fees.most_wei
         is_revocation = draft.approve is not None and draft.approve[2] == 0
         data_fee_wei = data_fee_cap_wei(step.snapshot, tx, revokes=is_revocation)
-        cost_wei = most_wei + (data_fee_wei or 0)
+        max_cost_wei = max_gas_cost_wei + (data_fee_wei or 0)
         floor_wei = step.limits.native_floor_wei if emergency_limits is None else 0
-        native_left_wei = step.snapshot.native_wei + _native_change_wei(draft) - cost_wei
+        native_left_wei = step.snapshot.native_wei + _native_change_wei(draft) - max_cost_wei
         is_top_up = draft.kind is IntentKind.UNWRAP
         if is_planned and not is_top_up and floor_wei is not None and native_left_wei < floor_wei:
             left_text = f"{decimal_text(max(0, native_left_wei), 18)} left"
@@ -315,12 +322,15 @@ class RouterComposer:
                 (verdict,),
                 "send native coin to the wallet",
             )
-        max_gas_wei = most_wei
+        max_gas_wei = max_gas_cost_wei
         day_limit_wei, spent_wei = step.limits.gas_per_day_wei, step.history.budgets.gas_24h_wei
         if emergency_limits is not None:
             day_limit_wei, spent_wei = emergency_limits.day_wei, step.history.emergency_gas_24h_wei
         if day_limit_wei is not None:
-            max_gas_wei = min(most_wei, max(0, day_limit_wei - spent_wei + most_wei - cost_wei))
+            max_gas_wei = min(
+                max_gas_cost_wei,
+                max(0, day_limit_wei - spent_wei + max_gas_cost_wei - max_cost_wei),
+            )
         grant = Grant(
             draft.kind,
             now_s=head.timestamp_s,
@@ -346,15 +356,15 @@ class RouterComposer:
         clock. Deadlines are derived from it, and a swap with a late deadline is a free option for
         an endpoint that withholds it (T2, T7).
         """
-        head, agreed, now_s = self._sender.head(), step.snapshot, self._clock.now_s()
-        agreed_now_s = agreed.head.timestamp_s + max(0, now_s - agreed.now_s)
-        latest_s = max(now_s, agreed_now_s) + AHEAD_S
+        head, snapshot, now_s = self._sender.head(), step.snapshot, self._clock.now_s()
+        agreed_now_s = snapshot.head.timestamp_s + max(0, now_s - snapshot.now_s)
+        latest_s = max(now_s, agreed_now_s) + MAX_HEAD_LEAD_S
         if head.timestamp_s > latest_s:
             verdict = Verdict(
                 "head_time", f"chain time {head.timestamp_s}", f"at most {latest_s}", False
             )
             raise Refused(
-                f"the endpoint's head is {head.timestamp_s - latest_s + AHEAD_S} s in the future",
+                f"the endpoint's head is {head.timestamp_s - latest_s + MAX_HEAD_LEAD_S} s in the future",
                 (verdict,),
                 "check the endpoints of [[chain.rpc]] and this machine's clock",
             )

@@ -53,8 +53,8 @@ class UniswapV2:
     def candidates(
         self, pairs: Sequence[tuple[str, str]], answers: Sequence[LensAnswer]
     ) -> list[PoolRef]:
-        """Return candidates from the answers to search_calls. Raises ConfigError if the factory or a
-        named pool is not a contract of this kind.
+        """Return candidates from the answers to search_calls. Raises ConfigError if the factory or
+        a named pool is not a contract of this kind.
         """
         if self.pools is None:
             addresses = [pool_address(self.name, self.factory, answer) for answer in answers]
@@ -156,8 +156,8 @@ class UniswapV3:
     def candidates(
         self, pairs: Sequence[tuple[str, str]], answers: Sequence[LensAnswer]
     ) -> list[PoolRef]:
-        """Return candidates from the answers to search_calls. Raises ConfigError if the factory or a
-        named pool is not a contract of this kind.
+        """Return candidates from the answers to search_calls. Raises ConfigError if the factory or
+        a named pool is not a contract of this kind.
         """
         if self.pools is None:
             pairs_and_fees = [(pair, fee) for pair in pairs for fee in self.fee_tiers]
@@ -238,16 +238,17 @@ def discover_pools(
     token_by_address = {token.address: token for token in (*tokens, *hubs)}
     # each sorted as the contracts do, by address as a number
     pairs = [
-        (a, b) if int(a, 16) < int(b, 16) else (b, a) for a, b in combinations(token_by_address, 2)
+        (token_a, token_b) if int(token_a, 16) < int(token_b, 16) else (token_b, token_a)
+        for token_a, token_b in combinations(token_by_address, 2)
     ]
-    calls = [venue.search_calls(pairs) for venue in venues]
-    answers = iter(query_lens(transport, [item for items in calls for item in items]))
-    by_address = {
+    calls_by_venue = [venue.search_calls(pairs) for venue in venues]
+    answers = iter(query_lens(transport, [item for items in calls_by_venue for item in items]))
+    candidate_by_address = {
         pool.address: (venue, pool)
-        for venue, items in zip(venues, calls, strict=True)
+        for venue, items in zip(venues, calls_by_venue, strict=True)
         for pool in venue.candidates(pairs, [next(answers) for _ in items])
     }
-    candidates = tuple(by_address.values())
+    candidates = tuple(candidate_by_address.values())
     for venue, pool in candidates:
         foreign_tokens = [
             address for address in (pool.token0, pool.token1) if address not in token_by_address

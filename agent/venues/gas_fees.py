@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from agent.errors import Refused
 from agent.model import Head, UnsignedTx, Verdict
-from agent.signing.base import replacement_fee_wei
+from agent.signing.terms import replacement_fee_wei
 
 
 @dataclass(frozen=True, slots=True)

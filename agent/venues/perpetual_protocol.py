@@ -34,11 +34,11 @@ LONGEST_QUOTE_S = 365 * 86_400
 """Validity of a quoted order from its index time; long, because a quote is never sent."""
 OPEN_POSITION_DELEGATE = 1
 """DelegateApproval: the delegate may trade but not withdraw."""
-_ORDER = "(address,bool,bool,uint256,uint256,uint256,uint160,bytes32)"
+_ORDER_ABI = "(address,bool,bool,uint256,uint256,uint256,uint160,bytes32)"
 _NO_REFERRAL = b"\0" * 32
 _ERROR_STRING = bytes.fromhex("08c379a0")
 
-REVERTS = {
+REVERT_DESCRIPTIONS = {
     "CH_EAV": "the account has enough margin and cannot be liquidated",
     "CH_MNO": "the market is not open",
     "CH_MP": "the market is paused",
@@ -62,8 +62,8 @@ operator may see.
 """
 
 
-OPEN_POSITION = selector(f"openPosition({_ORDER})")
-OPEN_POSITION_FOR = selector(f"openPositionFor(address,{_ORDER})")
+OPEN_POSITION = selector(f"openPosition({_ORDER_ABI})")
+OPEN_POSITION_FOR = selector(f"openPositionFor(address,{_ORDER_ABI})")
 DEPOSIT = selector("deposit(address,uint256)")
 WITHDRAW = selector("withdraw(address,uint256)")
 APPROVE_DELEGATE = selector("approve(address,uint8)")
@@ -113,16 +113,16 @@ class PerpetualProtocol:
     def quote(self, account: MarginAccount, order: PerpOrder) -> PerpQuote:
         """See PerpVenue. Quotes by `eth_call` of the exact transaction."""
         market = account.market(order.market)
-        end_s = market.index_s + LONGEST_QUOTE_S
-        return quote_order(self._transport, order, self._contracts, self._wallet, end_s)
+        deadline_s = market.index_s + LONGEST_QUOTE_S
+        return quote_order(self._transport, order, self._contracts, self._wallet, deadline_s)
 
     def draft(self, account: MarginAccount, action: FuturesAction, now_s: int) -> PerpOrderDraft:
         """See PerpVenue. Returns a call of the clearing house, the vault or the delegate
         approval.
         """
-        end_s = now_s + self._valid_s
-        to, data = futures_call(action, self._contracts, self._wallet, self._collateral, end_s)
-        return PerpOrderDraft(to, data, end_s)
+        deadline_s = now_s + self._valid_s
+        to, data = futures_call(action, self._contracts, self._wallet, self._collateral, deadline_s)
+        return PerpOrderDraft(to, data, deadline_s)
 
     def outcome(self, intent: Intent) -> Receipt | None:
         """See PerpVenue. Returns the receipt of the transaction."""
@@ -154,8 +154,8 @@ def encode_order(order: PerpOrder, contracts: PerpContracts, sender: str, deadli
         _NO_REFERRAL,
     )
     if sender == contracts.trader:
-        return _hex(OPEN_POSITION + abi_encode([_ORDER], [fields]))
-    return _hex(OPEN_POSITION_FOR + abi_encode(["address", _ORDER], [contracts.trader, fields]))
+        return _hex(OPEN_POSITION + abi_encode([_ORDER_ABI], [fields]))
+    return _hex(OPEN_POSITION_FOR + abi_encode(["address", _ORDER_ABI], [contracts.trader, fields]))
 
 
 def encode_deposit(token: str, raw: int) -> str:
@@ -211,13 +211,15 @@ def quote_order(
         answer = transport.call("eth_call", [call, block])
     except CallFailed as error:
         code = revert_code(error.fault.data, error.fault.message)
-        if code not in REVERTS:
+        if code not in REVERT_DESCRIPTIONS:
             raise
-        raise Refused(f"the order reverts: {REVERTS[code]} ({code})", remedy="plan again") from None
-    words = parse_bytes(answer, "quote of an order")
-    if len(words) != 64:
+        raise Refused(
+            f"the order reverts: {REVERT_DESCRIPTIONS[code]} ({code})", remedy="plan again"
+        ) from None
+    answer_bytes = parse_bytes(answer, "quote of an order")
+    if len(answer_bytes) != 64:
         raise Retryable("the quote of an order does not have two words", "try another endpoint")
-    size_raw, quote_raw = abi_decode(["uint256", "uint256"], words)
+    size_raw, quote_raw = abi_decode(["uint256", "uint256"], answer_bytes)
     if size_raw != abs(order.size_raw):
         raise Refused(
             f"the market fills {size_raw} of {abs(order.size_raw)} base units",
@@ -236,14 +238,14 @@ def revert_code(data: str, message: str) -> str:
             return str(abi_decode(["string"], raw[4:])[0])
         except Exception:  # eth-abi raises various errors; the reason is unreadable
             return ""
-    words = re.findall(r"\w+", message)
-    return next((code for code in REVERTS if code in words), "")
+    message_words = re.findall(r"\w+", message)
+    return next((code for code in REVERT_DESCRIPTIONS if code in message_words), "")
 
 
 def explain_revert(reason: str) -> str:
     """Return why a simulation failed, with the description of its revert code."""
     code = revert_code("", reason)
-    return f"{REVERTS[code]} ({code})" if code else reason
+    return f"{REVERT_DESCRIPTIONS[code]} ({code})" if code else reason
 
 
 def _hex(data: bytes) -> str:

@@ -110,7 +110,9 @@ class StaticFiles:
     """The served files, read once. No path of a request reaches the file system."""
 
     def __init__(self) -> None:
-        self._files = {name: (artifacts.WEB / "static" / name).read_bytes() for name in ASSETS}
+        self._files = {
+            name: (artifacts.WEB_FOLDER / "static" / name).read_bytes() for name in ASSETS
+        }
 
     async def answer(self, request: Request) -> Response:
         """Answer with the file of this name."""

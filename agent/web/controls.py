@@ -162,7 +162,7 @@ class ControlPages:
 
     async def _warm_up(self) -> None:
         with suppress(TrimtabError):
-            await self._cache.call("controls", "controls.queue.ready")
+            await self._cache.call("controls", "controls.queue.warm_up")
 
     async def _plan(self, review: Review) -> None:
         """Plan a request, one at a time, unless its session dropped it in the meantime."""

@@ -20,7 +20,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from agent.errors import ErrorCode, TrimtabError
 from agent.model import PPM, RunReport
-from agent.observe.health import RunHealth, health_document, unreadable
+from agent.observe.health import RunHealth, health_document, unreadable_health
 from agent.web.access import Access
 from agent.web.api.gate import PROBLEM_JSON, ApiError, Gate, problem_response
 from agent.web.api.tokens import TokenScope
@@ -96,7 +96,7 @@ class Probes:
         try:
             report, health = await _read_health(self._cache)
         except TrimtabError as error:
-            report, health = None, unreadable(error)
+            report, health = None, unreadable_health(error)
         document = health_document(report, health, reasons_of(health), time.time())
         try:
             self._require_reader(request)

@@ -32,7 +32,7 @@ _BOUND_TOLERANCE = 1e-6
 """Distance within which a share from the solver counts as at its bound."""
 _MAX_SOLVER_ERROR = 1e-4
 """Largest error of the risk parity solver; it stops early on some problems."""
-_MAX_STEPS = 100
+_MAX_NEWTON_STEPS = 100
 """Maximum number of Newton steps of risk parity; a dozen are usual."""
 _FINAL_DECREMENT = 1e-13
 """Newton decrement at which the steps end."""
@@ -77,7 +77,7 @@ def _equal_risk_newton(covariance: Floats, directions: Floats | None = None) -> 
     y = np.ones(basis.shape[1])
     x = matvec(basis, y)
     y = y / math.sqrt(dot(x, matvec(covariance, x)) / len(x))
-    for _ in range(_MAX_STEPS):
+    for _ in range(_MAX_NEWTON_STEPS):
         x = matvec(basis, y)
         gradient = matvec(basis.T, matvec(covariance, x) - 1 / x)
         hessian = covariance + np.diag(1 / (x * x))
@@ -224,7 +224,7 @@ def _prior(covariance: Floats) -> Any:
     """Return a skfolio prior with this covariance, scaled, and expected returns of zero."""
     priors = import_extra("skfolio.prior")
     scale = fsum_array(np.diag(covariance)) / len(covariance)  # it does not affect the weights
-    scaled = covariance / scale
+    scaled_covariance = covariance / scale
 
     class FixedPrior(priors.BasePrior):  # type: ignore[misc,name-defined]  # a class of a package that is loaded only here
         def __init__(self, matrix: Floats | None = None) -> None:
@@ -232,7 +232,7 @@ def _prior(covariance: Floats) -> Any:
 
         def fit(self, X: Floats, y: object = None, **_: object) -> Any:  # noqa: N803  # scikit-learn's own name
             self.return_distribution_ = priors.ReturnDistribution(
-                mu=np.zeros(len(covariance)), covariance=scaled, returns=np.asarray(X)
+                mu=np.zeros(len(covariance)), covariance=scaled_covariance, returns=np.asarray(X)
             )
             return self
 
@@ -258,7 +258,7 @@ def _distance(covariance: Floats) -> Any:
 # --- Allocators: functions from data to shares of the free assets, with the reason.
 
 
-GRID = 10**6
+PPM = 10**6
 """Grid for an optimiser's shares: a hundredth of a basis point, many times the error of a solver.
 On the grid, equal shares are exactly equal, and their basis points do not depend on last digits.
 """
@@ -304,7 +304,7 @@ class UnroundedWeights:
     shares: tuple[Fraction, ...]
     why: str
     data: str
-    seen: Returns | None = None
+    returns: Returns | None = None
     from_s: int | None = None
     until_s: int | None = None
     market_bps: tuple[tuple[str, int], ...] = ()
@@ -317,7 +317,7 @@ zero data.
 
 
 def equal(
-    _weights: AllocatorConfig, bounds: WeightBounds, _facts: AllocatorData
+    _settings: AllocatorConfig, bounds: WeightBounds, _inputs: AllocatorData
 ) -> UnroundedWeights:
     """Return equal shares of the free assets."""
     shares = tuple(
@@ -331,15 +331,15 @@ def equal(
 
 
 def market_cap(
-    weights: AllocatorConfig, bounds: WeightBounds, facts: AllocatorData
+    settings: AllocatorConfig, bounds: WeightBounds, inputs: AllocatorData
 ) -> UnroundedWeights:
     """Return shares in proportion to market capitalisation. Weight above a bound is distributed to
     the other assets in proportion.
     """
-    supplies = {supply.token: supply for supply in (*facts.supplies, *weights.supplies)}
+    supplies = {supply.token: supply for supply in (*inputs.supplies, *settings.supplies)}
     caps, times_s, sources = [], [], []
     for token in bounds.tokens:
-        name, supply = facts.names[token], supplies.get(token)
+        name, supply = inputs.names[token], supplies.get(token)
         if supply is None:
             raise Refused(
                 f"the supply of {name} could not be read from its contract", remedy=_SUPPLY_REMEDY
@@ -350,18 +350,18 @@ def market_cap(
                 " supply of zero",
                 remedy=_SUPPLY_REMEDY,
             )
-        price, at_s = _price(weights, facts, token)
+        price, at_s = _newest_price(settings, inputs, token)
         caps.append(supply.raw * price)
         times_s.append(at_s)
         sources.append(f"{name} by {supply.source or 'its contract'}")
     shares = proportional_shares(caps, bounds.low, bounds.high, bounds.total)
     total_cap = sum(caps, Fraction(0))
     shares_text = ", ".join(
-        f"{facts.names[t]} {float(cap / total_cap * 100):.2f} %"
+        f"{inputs.names[t]} {float(cap / total_cap * 100):.2f} %"
         for t, cap in zip(bounds.tokens, caps, strict=True)
     )
     names_at_limit = [
-        facts.names[t]
+        inputs.names[t]
         for t, share, low, high in zip(bounds.tokens, shares, bounds.low, bounds.high, strict=True)
         if share in (low, high)
     ]
@@ -379,15 +379,15 @@ def market_cap(
 
 
 def inverse_volatility(
-    weights: AllocatorConfig, bounds: WeightBounds, facts: AllocatorData
+    settings: AllocatorConfig, bounds: WeightBounds, inputs: AllocatorData
 ) -> UnroundedWeights:
     """Return shares in inverse proportion to sample volatility: w_i = (1/σ_i) / Σ (1/σ_j)."""
-    returns = compute_returns(weights, bounds.tokens, facts.names, facts.prices, facts.now_s)
+    returns = compute_returns(settings, bounds.tokens, inputs.names, inputs.prices, inputs.now_s)
     shares = proportional_shares(
         [Fraction(1 / float(v)) for v in returns.volatility], bounds.low, bounds.high, bounds.total
     )
     volatilities_text = ", ".join(
-        f"{facts.names[t]} {v:.1%}" for t, v in zip(bounds.tokens, returns.volatility, strict=True)
+        f"{inputs.names[t]} {v:.1%}" for t, v in zip(bounds.tokens, returns.volatility, strict=True)
     )
     return from_returns(
         tuple(shares), f"in inverse proportion to annual volatilities: {volatilities_text}", returns
@@ -395,10 +395,10 @@ def inverse_volatility(
 
 
 def minimum_variance(
-    weights: AllocatorConfig, bounds: WeightBounds, facts: AllocatorData
+    settings: AllocatorConfig, bounds: WeightBounds, inputs: AllocatorData
 ) -> UnroundedWeights:
     """Return the shares of least variance within the bounds."""
-    returns, shares, matrix = _optimise(weights, bounds, facts, minimum_variance_weights)
+    returns, shares, matrix = _optimise(settings, bounds, inputs, minimum_variance_weights)
     return from_returns(
         _shares_in_bps(shares, bounds),
         f"minimum variance: annual volatility {_volatility(shares, matrix):.1%}",
@@ -407,14 +407,15 @@ def minimum_variance(
 
 
 def risk_parity(
-    weights: AllocatorConfig, bounds: WeightBounds, facts: AllocatorData
+    settings: AllocatorConfig, bounds: WeightBounds, inputs: AllocatorData
 ) -> UnroundedWeights:
     """Return shares of the free assets with equal contributions to the variance."""
-    returns, shares, matrix = _optimise(weights, bounds, facts, risk_parity_weights)
+    returns, shares, matrix = _optimise(settings, bounds, inputs, risk_parity_weights)
     gradient = matvec(matrix, shares)
     contributions = shares * gradient / dot(shares, gradient)
     contributions_text = ", ".join(
-        f"{facts.names[t]} {part:.1%}" for t, part in zip(bounds.tokens, contributions, strict=True)
+        f"{inputs.names[t]} {contribution:.1%}"
+        for t, contribution in zip(bounds.tokens, contributions, strict=True)
     )
     return from_returns(
         _shares_in_bps(shares, bounds),
@@ -423,9 +424,9 @@ def risk_parity(
     )
 
 
-def hrp(weights: AllocatorConfig, bounds: WeightBounds, facts: AllocatorData) -> UnroundedWeights:
+def hrp(settings: AllocatorConfig, bounds: WeightBounds, inputs: AllocatorData) -> UnroundedWeights:
     """Return the shares of hierarchical risk parity."""
-    returns, shares, matrix = _optimise(weights, bounds, facts, hrp_weights)
+    returns, shares, matrix = _optimise(settings, bounds, inputs, hrp_weights)
     reason = (
         "hierarchical risk parity on the tree of correlations: annual volatility"
         f" {_volatility(shares, matrix):.1%}"
@@ -444,23 +445,24 @@ ALLOCATORS: Mapping[AllocationMethod, Allocator] = {
 
 
 def _optimise(
-    weights: AllocatorConfig, bounds: WeightBounds, facts: AllocatorData, optimiser: Optimiser
+    settings: AllocatorConfig, bounds: WeightBounds, inputs: AllocatorData, optimiser: Optimiser
 ) -> tuple[Returns, Floats, Floats]:
     """Return (returns, shares with sum 1, annual covariance)."""
-    returns = compute_returns(weights, bounds.tokens, facts.names, facts.prices, facts.now_s)
-    matrix = covariance(returns, facts.names)
+    returns = compute_returns(settings, bounds.tokens, inputs.names, inputs.prices, inputs.now_s)
+    matrix = covariance(returns, inputs.names)
     low, high = (
-        np.array(edge, dtype=np.float64) / bounds.total for edge in (bounds.low, bounds.high)
+        np.array(bounds_bps, dtype=np.float64) / bounds.total
+        for bounds_bps in (bounds.low, bounds.high)
     )
     return returns, optimiser(matrix, low, np.minimum(high, 1.0)), matrix
 
 
-def from_returns(shares: tuple[Fraction, ...], why: str, returns: Returns) -> UnroundedWeights:
+def from_returns(shares: tuple[Fraction, ...], reason: str, returns: Returns) -> UnroundedWeights:
     """Return the weights with a description of the sample."""
     gaps_text = f", {returns.gaps} intervals skipped for missing prices" if returns.gaps else ""
     return UnroundedWeights(
         shares,
-        why,
+        reason,
         f"{len(returns.moves)} returns of each{gaps_text}",
         returns,
         returns.from_s,
@@ -472,38 +474,40 @@ def _shares_in_bps(shares: Floats, bounds: WeightBounds) -> tuple[Fraction, ...]
     """Return the shares, rounded to the grid, as bps that sum to the bounds' total; the error of
     the solver is spread in proportion.
     """
-    grid_shares = [Fraction(round(max(float(share), 0.0) * GRID), GRID) for share in shares]
-    total = sum(grid_shares, Fraction(0))
-    if total <= 0 or abs(total - 1) > Fraction(1, BPS):
+    grid_shares = [Fraction(round(max(float(share), 0.0) * PPM), PPM) for share in shares]
+    share_sum = sum(grid_shares, Fraction(0))
+    if share_sum <= 0 or abs(share_sum - 1) > Fraction(1, BPS):
         raise Refused(
-            f"the optimiser found no weights: they sum to {float(total):.6f}",
+            f"the optimiser found no weights: they sum to {float(share_sum):.6f}",
             remedy="check portfolio.weights.limits",
         )
-    return tuple(share * bounds.total / total for share in grid_shares)
+    return tuple(share * bounds.total / share_sum for share in grid_shares)
 
 
 def _volatility(shares: Floats, matrix: Floats) -> float:
     return math.sqrt(dot(shares, matvec(matrix, shares)))
 
 
-def _price(weights: AllocatorConfig, facts: AllocatorData, token: str) -> tuple[Price, int]:
+def _newest_price(
+    settings: AllocatorConfig, inputs: AllocatorData, token: str
+) -> tuple[Price, int]:
     """Return (price, chain time) of the newest recorded price within max_age, else the current
     price if it may count.
     """
-    newest = max(
-        (point for point in facts.prices if point.token == token and point.at_s <= facts.now_s),
+    newest_point = max(
+        (point for point in inputs.prices if point.token == token and point.at_s <= inputs.now_s),
         key=lambda point: point.at_s,
         default=None,
     )
-    if newest is not None and facts.now_s - newest.at_s <= weights.max_age_s:
-        return newest.price, newest.at_s
-    if facts.current is not None and token in facts.current:
-        return facts.current[token], facts.now_s
+    if newest_point is not None and inputs.now_s - newest_point.at_s <= settings.max_age_s:
+        return newest_point.price, newest_point.at_s
+    if inputs.current is not None and token in inputs.current:
+        return inputs.current[token], inputs.now_s
     age_text = "none is recorded"
-    if newest is not None:
-        age_text = f"the newest is {(facts.now_s - newest.at_s) / 3_600:.1f} h old"
+    if newest_point is not None:
+        age_text = f"the newest is {(inputs.now_s - newest_point.at_s) / 3_600:.1f} h old"
     raise Refused(
-        f"no price of {facts.names[token]} within max_age: {age_text}",
+        f"no price of {inputs.names[token]} within max_age: {age_text}",
         remedy="the agent's next cycles record it",
     )
 

@@ -84,7 +84,7 @@ class Returns:
     @property
     def correlation(self) -> Floats:
         """Sample correlations."""
-        return _correlation_matrix(_scores(self.moves))
+        return _correlation_matrix(_standardised_returns(self.moves))
 
 
 def compute_returns(
@@ -97,7 +97,9 @@ def compute_returns(
     """Return the returns of `tokens` within the window. Raises Refused for prices that are missing,
     too old or constant.
     """
-    point_by_interval = {token: _by_interval(prices, token, window, now_s) for token in tokens}
+    point_by_interval = {
+        token: _point_by_interval(prices, token, window, now_s) for token in tokens
+    }
     unpriced_names = [names[token] for token in tokens if not point_by_interval[token]]
     if unpriced_names:
         raise Refused(
@@ -107,18 +109,18 @@ def compute_returns(
     shared_intervals = sorted(
         set.intersection(*(set(points) for points in point_by_interval.values()))
     )
-    pairs = [(a, b) for a, b in pairwise(shared_intervals) if b == a + 1]
-    min_count = max(window.min_returns, MIN_RETURNS)
-    if len(pairs) < min_count:
-        shortest = min(tokens, key=lambda token: (len(point_by_interval[token]), token))
+    interval_pairs = [(a, b) for a, b in pairwise(shared_intervals) if b == a + 1]
+    min_return_count = max(window.min_returns, MIN_RETURNS)
+    if len(interval_pairs) < min_return_count:
+        shortest_token = min(tokens, key=lambda token: (len(point_by_interval[token]), token))
         raise Refused(
-            f"{len(pairs)} returns of {_duration_text(window.step_s)} common to all, min_history requires"
-            f" {min_count}; {names[shortest]} has {len(point_by_interval[shortest])} prices",
+            f"{len(interval_pairs)} returns of {_duration_text(window.step_s)} common to all, min_history requires"
+            f" {min_return_count}; {names[shortest_token]} has {len(point_by_interval[shortest_token])} prices",
             remedy=_REMEDY,
         )
     until_s = min(point_by_interval[token][shared_intervals[-1]].at_s for token in tokens)
     if now_s - until_s > window.max_age_s:
-        oldest = min(
+        oldest_token = min(
             tokens,
             key=lambda token: (
                 max(point.at_s for point in point_by_interval[token].values()),
@@ -127,7 +129,7 @@ def compute_returns(
         )
         raise Refused(
             f"the newest common prices are {_duration_text(now_s - until_s)} old, max_age is"
-            f" {_duration_text(window.max_age_s)}; {names[oldest]} has the oldest",
+            f" {_duration_text(window.max_age_s)}; {names[oldest_token]} has the oldest",
             remedy=_REMEDY,
         )
     moves = np.array(
@@ -136,7 +138,7 @@ def compute_returns(
                 float(point_by_interval[t][b].price / point_by_interval[t][a].price - 1)
                 for t in tokens
             ]
-            for a, b in pairs
+            for a, b in interval_pairs
         ],
         dtype=np.float64,
     )
@@ -150,8 +152,8 @@ def compute_returns(
             f"the price of {', '.join(constant_names)} does not move: no variance",
             remedy="name it in portfolio.weights.fixed",
         )
-    from_s = min(point_by_interval[token][pairs[0][0]].at_s for token in tokens)
-    gaps = shared_intervals[-1] - shared_intervals[0] - len(pairs)
+    from_s = min(point_by_interval[token][interval_pairs[0][0]].at_s for token in tokens)
+    gaps = shared_intervals[-1] - shared_intervals[0] - len(interval_pairs)
     return Returns(tuple(tokens), moves, window.step_s, from_s, until_s, gaps)
 
 
@@ -161,22 +163,22 @@ def covariance(returns: Returns, names: Mapping[str, str]) -> Floats:
     (2004). Standardised returns are used, so that shrinkage does not depend on volatility. Raises
     Refused if one asset is a combination of others.
     """
-    sample = returns.correlation
-    if not _is_regular(sample):
-        absolute_correlations = np.abs(sample - np.eye(len(sample)))
-        first, second = sorted(
+    sample_correlation = returns.correlation
+    if not _is_regular(sample_correlation):
+        absolute_correlations = np.abs(sample_correlation - np.eye(len(sample_correlation)))
+        first_name, second_name = sorted(
             names[returns.tokens[int(i)]]
             for i in np.unravel_index(
                 int(absolute_correlations.argmax()), absolute_correlations.shape
             )
         )
         raise Refused(
-            f"the covariance is singular: {first} and {second} correlate at {absolute_correlations.max():.9f}, over"
+            f"the covariance is singular: {first_name} and {second_name} correlate at {absolute_correlations.max():.9f}, over"
             f" {len(returns.moves)} returns",
             remedy="keep one of them among the free assets, or use a longer window",
         )
-    shrunk = _shrunk_correlation(returns.moves)
-    return np.outer(returns.volatility, returns.volatility) * shrunk
+    shrunk_correlation = _shrunk_correlation(returns.moves)
+    return np.outer(returns.volatility, returns.volatility) * shrunk_correlation
 
 
 def _is_regular(correlation: Floats) -> bool:
@@ -194,14 +196,17 @@ def _is_regular(correlation: Floats) -> bool:
 
 def _shrunk_correlation(moves: Floats) -> Floats:
     """Return the correlations shrunk towards zero by the share β²/δ² (section 3.3 of the paper)."""
-    scores = _scores(moves)
-    size, count = scores.shape
-    sample = _correlation_matrix(scores)
-    distance = fsum_array(np.square(sample - np.eye(size)).ravel())
-    square_sums = matvec(np.square(scores).T, np.ones(size))
-    noise = (dot(square_sums, square_sums) / count - fsum_array(np.square(sample).ravel())) / count
+    standardised_returns = _standardised_returns(moves)
+    token_count, return_count = standardised_returns.shape
+    sample_correlation = _correlation_matrix(standardised_returns)
+    distance = fsum_array(np.square(sample_correlation - np.eye(token_count)).ravel())
+    square_sums = matvec(np.square(standardised_returns).T, np.ones(token_count))
+    noise = (
+        dot(square_sums, square_sums) / return_count
+        - fsum_array(np.square(sample_correlation).ravel())
+    ) / return_count
     shrinkage = min(max(noise, 0.0), distance) / distance if distance > 0 else 0.0
-    return (1 - shrinkage) * sample + shrinkage * np.eye(size)
+    return (1 - shrinkage) * sample_correlation + shrinkage * np.eye(token_count)
 
 
 def _deviations(moves: Floats) -> list[Floats]:
@@ -209,7 +214,7 @@ def _deviations(moves: Floats) -> list[Floats]:
     return [column - fsum_array(column) / len(column) for column in np.ascontiguousarray(moves.T)]
 
 
-def _scores(moves: Floats) -> Floats:
+def _standardised_returns(moves: Floats) -> Floats:
     """Return the standardised returns, one row per token."""
     return np.array(
         [
@@ -219,16 +224,18 @@ def _scores(moves: Floats) -> Floats:
     )
 
 
-def _correlation_matrix(scores: Floats) -> Floats:
+def _correlation_matrix(standardised_returns: Floats) -> Floats:
     """Return the sample correlations of standardised returns."""
-    matrix = np.eye(len(scores))
-    for i, row in enumerate(scores):
+    matrix = np.eye(len(standardised_returns))
+    for i, row in enumerate(standardised_returns):
         for j in range(i):
-            matrix[i, j] = matrix[j, i] = min(1.0, max(-1.0, dot(row, scores[j]) / len(row)))
+            matrix[i, j] = matrix[j, i] = min(
+                1.0, max(-1.0, dot(row, standardised_returns[j]) / len(row))
+            )
     return matrix
 
 
-def _by_interval(
+def _point_by_interval(
     prices: Sequence[PricePoint], token: str, window: ReturnsWindow, now_s: int
 ) -> dict[int, PricePoint]:
     """Return the last price of each interval within the window, the current interval included."""

@@ -36,9 +36,9 @@ def estimate_risk(
     missing, too old or constant, or a token that is a combination of others.
     """
     returns = compute_returns(window, tokens, names, prices, now_s)
-    matrix = covariance(returns, names)
-    volatilities = np.sqrt(np.diag(matrix))
-    correlations = matrix / np.outer(volatilities, volatilities)
+    annual_covariance = covariance(returns, names)
+    volatilities = np.sqrt(np.diag(annual_covariance))
+    correlations = annual_covariance / np.outer(volatilities, volatilities)
     pairs = [(row, column) for row in range(len(tokens)) for column in range(row)]
     return RiskEstimate(
         tuple(

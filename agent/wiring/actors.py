@@ -14,7 +14,7 @@ from pathlib import Path
 
 from agent.backtest.router import NullSigner
 from agent.chain.endpoints import Endpoint
-from agent.chain.safe import foreign_signer
+from agent.chain.safe import open_external_signer
 from agent.chain.sender import QuorumSender
 from agent.chain.watch import PoolKind, PoolRef
 from agent.config.key_sources import agent_key_source, key_source
@@ -67,7 +67,7 @@ def signing_rules(
     execution: ExecutionConfig,
     tokens: tuple[str, ...],
     pools: Sequence[PoolRef] = (),
-    payouts: tuple[str, ...] = (),
+    payout_addresses: tuple[str, ...] = (),
 ) -> SigningRules:
     """Return the signing rules, which permit only the configured router (under its kind), the
     liquidity contracts, the pools' observations, the payout addresses, and the futures terms.
@@ -83,15 +83,17 @@ def signing_rules(
         (execution.router,) if is_own_rebalancer else (),
         config.chain.wrapped_native,
     )
-    managers = tuple(contract for venue, contract in execution.liquidity if venue == "uniswap_v3")
+    position_managers = tuple(
+        contract for venue, contract in execution.liquidity if venue == "uniswap_v3"
+    )
     v2_routers = tuple(contract for venue, contract in execution.liquidity if venue == "uniswap_v2")
     pairs = tuple(pool.address for pool in pools if pool.kind is PoolKind.V2)
     return replace(
         rules,
-        managers=managers,
+        managers=position_managers,
         v2_routers=v2_routers,
         oracles=tuple(pool.address for pool in pools if pool.kind is PoolKind.V3),
-        payouts=payouts,
+        payout_addresses=payout_addresses,
         pairs=pairs if v2_routers else (),
     )
 
@@ -104,7 +106,7 @@ class WalletSession:
     confirm: Callable[[StepOutcome], bool]
     progress: Callable[[str], None]
     key: SigningKey | None
-    submit: Endpoint | None
+    submit_endpoint: Endpoint | None
     agent_key: SigningKey | None = None
 
     @contextmanager
@@ -125,10 +127,10 @@ class WalletSession:
 
     def with_keys(self, context: AgentContext) -> AgentContext:
         """Return the context with this session's keys, so that its actions need not load them."""
-        key_supply = None if self.key is None else keys.SuppliedKey(self.key)
+        wallet_source = None if self.key is None else keys.SuppliedKey(self.key)
         agent_source = None if self.agent_key is None else keys.SuppliedKey(self.agent_key)
         return replace(
-            context, key=key_supply or context.key, agent_key=agent_source or context.agent_key
+            context, key=wallet_source or context.key, agent_key=agent_source or context.agent_key
         )
 
     @contextmanager
@@ -153,7 +155,7 @@ class WalletSession:
             context.execution,
             context.tokens,
             context.pools,
-            context.payouts,
+            context.payout_addresses,
         )
         futures = futures_rules(config, context.portfolio, context.limits, context.store.trust)
         rules = replace(rules, futures=futures)
@@ -171,12 +173,12 @@ class WalletSession:
         sender: Sender = QuorumSender(
             context.endpoints,
             config.chain.chain_id,
-            self.submit,
+            self.submit_endpoint,
             config.execution.submit_public_fallback,
         )
         proposes_only = config.wallet.mode == "propose"
         if proposes_only:
-            owner, sender = foreign_signer(
+            owner, sender = open_external_signer(
                 rules,
                 nonces,
                 context.endpoints,
@@ -198,26 +200,28 @@ class WalletSession:
             settings=submission_settings(config, context.limits, context.futures),
             is_paused=context.switch.is_paused,
             is_hard=context.switch.is_hard,
-            proposed_ids=context.store.proposals.proposed,
+            proposed_ids=context.store.proposals.proposal_blocks,
             on_event=lambda event: self.progress(event.text or event.name),
         )
         chain_executor = JournaledExecutor(submitter)
         executor: Executor = chain_executor
-        venue = context.order_venue(self.agent_key)
-        if venue is not None:
+        order_venue = context.order_venue(self.agent_key)
+        if order_venue is not None:
             executor = VenueExecutor(
-                chain_executor, submitter, self._agent_signer(rules, context.clock), venue
+                chain_executor, submitter, self._agent_signer(rules, context.clock), order_venue
             )
         if proposes_only:
             executor = ProposingExecutor(
                 submitter, context.store.proposals, owner, FileOutbox(context.loaded.proposals_path)
             )
-        perps = venue or chain_venue(config, context.portfolio, context.transport, sender.status_of)
+        futures_venue = order_venue or chain_venue(
+            config, context.portfolio, context.transport, sender.status_of
+        )
         composer = RouterComposer(
             sender,
             config.wallet.address,
             context.clock,
-            layer_composers(perps, config.wallet.address),
+            layer_composers(futures_venue, config.wallet.address),
         )
         return StepActors(executor, composer, self.confirm)
 
@@ -225,10 +229,10 @@ class WalletSession:
         """Return the signer of the venue's orders, which refuses everything without an
         agent key.
         """
-        config, terms = self.context.config, rules.futures
-        if self.agent_key is None or terms is None:
+        config, futures_terms = self.context.config, rules.futures
+        if self.agent_key is None or futures_terms is None:
             return ReadOnlySigner(config.wallet.address)
-        return AgentSigner(agent_key(config, self.agent_key), terms, clock)
+        return AgentSigner(agent_key(config, self.agent_key), futures_terms, clock)
 
 
 def paper_actors(
@@ -258,18 +262,20 @@ def paper_actors(
     )
     chain_executor = JournaledExecutor(submitter)
     executor: Executor = chain_executor
-    venue = context.order_venue()
-    if isinstance(venue, PaperOrderVenue) and rules.futures is not None:
-        venue.settle()
+    order_venue = context.order_venue()
+    if isinstance(order_venue, PaperOrderVenue) and rules.futures is not None:
+        order_venue.settle()
         signer = PaperAgentSigner(rules.futures, context.clock)
-        executor = VenueExecutor(chain_executor, submitter, signer, venue)
-    perps = venue or chain_venue(
+        executor = VenueExecutor(chain_executor, submitter, signer, order_venue)
+    futures_venue = order_venue or chain_venue(
         context.config, context.portfolio, context.transport, context.paper.status_of
     )
     wallet = context.config.wallet.address
     return StepActors(
         executor,
-        RouterComposer(context.paper, wallet, context.clock, layer_composers(perps, wallet)),
+        RouterComposer(
+            context.paper, wallet, context.clock, layer_composers(futures_venue, wallet)
+        ),
         confirm,
     )
 
@@ -327,11 +333,11 @@ def open_wallet_session(
             ask=ask_passphrase,
             fork=config.chain.fork,
         )
-    agent_signing_key = _agent_key(context) if key is not None else None
+    agent_signing_key = _load_agent_key(context) if key is not None else None
     return WalletSession(context, confirm, progress, key, submit_endpoint, agent_signing_key)
 
 
-def _agent_key(context: AgentContext) -> SigningKey | None:
+def _load_agent_key(context: AgentContext) -> SigningKey | None:
     """Load the agent key of the futures venue; None if there is none, because everything else works
     without it. Raises ConfigError.
     """
@@ -410,12 +416,12 @@ class AgentApprover:
             )
         is_mainnet = table.network == "mainnet"
         self._context = context
-        self._name = table.agent_name
+        self._agent_name = table.agent_name
         self._connection = VenueConnection(
             table.address, is_mainnet=is_mainnet, timeout_s=VENUE_TIMEOUT_S
         )
-        self._venue = HyperliquidClient(self._connection, wallet, {}, self._now_ms)
-        self._rules = AgentApprovalRules(wallet, wallet, self._name, is_mainnet)
+        self._client = HyperliquidClient(self._connection, wallet, {}, self._now_ms)
+        self._rules = AgentApprovalRules(wallet, wallet, self._agent_name, is_mainnet)
 
     def require_account(self) -> None:
         """Raise Refused while the venue does not know the account, Retryable without an answer."""
@@ -427,9 +433,11 @@ class AgentApprover:
                 code=ErrorCode.VENUE,
             )
 
-    def approved(self) -> NamedAgent | None:
+    def approved_agent(self) -> NamedAgent | None:
         """Return the approved agent of the configured name; None without one. Raises Retryable."""
-        return next((agent for agent in self._venue.agents() if agent.name == self._name), None)
+        return next(
+            (agent for agent in self._client.agents() if agent.name == self._agent_name), None
+        )
 
     def is_fresh(self, address: str) -> bool:
         """True if the venue has never known a key as an agent or in another role. Raises
@@ -460,7 +468,7 @@ class AgentApprover:
         rejects it, Retryable with the code `unknown_if_sent` if the venue does not list it, because
         the approval may still arrive.
         """
-        trust, agent = self._context.store.trust, NamedAgent(self._name, address, until_ms)
+        trust, agent = self._context.store.trust, NamedAgent(self._agent_name, address, until_ms)
         nonce_ms = trust.take_approval_nonce(self._now_ms())
         approval = new_approval(
             self._connection, signer.address, agent, nonce_ms, self._former_agents(address)
@@ -470,9 +478,9 @@ class AgentApprover:
         trust.remember_agent(address, until_ms)
         try:
             post_approval(self._connection, action, signature)
-            named_agent = self.approved()
+            named_agent = self.approved_agent()
         except Retryable:
-            named_agent = self.approved()
+            named_agent = self.approved_agent()
         if named_agent != agent:
             raise Retryable(
                 f"the approval of {address} was sent, but the venue does not list it",
@@ -482,7 +490,7 @@ class AgentApprover:
         return named_agent
 
     def _former_agents(self, address: str) -> tuple[str, ...]:
-        return (address,) if self._context.store.trust.agent_end_ms(address) else ()
+        return (address,) if self._context.store.trust.agent_expiry_ms(address) else ()
 
     def _now_ms(self) -> int:
         return self._context.clock.now_s() * 1000
@@ -491,8 +499,8 @@ class AgentApprover:
 def require_sendable(config: Config) -> None:
     """Raise ConfigError for a chain on which transactions may cost more than their gas (T13)."""
     chain = config.chain
-    if not chain.local and (why := unsupported_chain(chain.chain_id)):
+    if not chain.local and (reason := unsupported_chain(chain.chain_id)):
         raise ConfigError(
-            f"chain.chain_id is {chain.chain_id}: {why}, so nothing is sent",
+            f"chain.chain_id is {chain.chain_id}: {reason}, so nothing is sent",
             "use a chain with known fees, such as 1 (Ethereum) or 8453 (Base), or paper trading",
         )

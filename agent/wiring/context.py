@@ -19,7 +19,7 @@ from agent.chain.rpc import Transport
 from agent.chain.safe import SafeContract, SafeReader
 from agent.chain.screening import TokenScreen
 from agent.chain.second_quote import (
-    GatheredEvidence,
+    EvidenceGatherer,
     UnanimousQuoter,
     V2Contracts,
     V3Contracts,
@@ -103,19 +103,19 @@ def open_recorder(loaded: LoadedConfig, folder: Path | None) -> StepRecorder | N
     """Open a recorder into `folder`, or into record.dir beside the config; None without either.
     Raises ConfigError if the folder cannot be used.
     """
-    table = loaded.config.record
+    record_table = loaded.config.record
     store_kind = "paper" if loaded.paper else "live"
     limits = RecorderLimits(FILES, MEGABYTES * MEGABYTE)
-    if table is not None:
-        limits = RecorderLimits(table.keep_files, table.keep_megabytes * MEGABYTE)
+    if record_table is not None:
+        limits = RecorderLimits(record_table.keep_files, record_table.keep_megabytes * MEGABYTE)
     if folder is not None:
         return StepRecorder(folder, loaded.digest, store_kind, limits)
-    if table is None:
+    if record_table is None:
         return None
-    config_folder = loaded.path.parent / table.dir
-    recorder = StepRecorder(config_folder, loaded.digest, store_kind, limits)  # creates the folder
+    record_folder = loaded.path.parent / record_table.dir
+    recorder = StepRecorder(record_folder, loaded.digest, store_kind, limits)  # creates the folder
     if loaded.paper:
-        return StepRecorder(config_folder / PAPER_FOLDER, loaded.digest, store_kind, limits)
+        return StepRecorder(record_folder / PAPER_FOLDER, loaded.digest, store_kind, limits)
     return recorder
 
 
@@ -216,7 +216,7 @@ class AgentContext:
             snapshot = distrust_changed_venue(
                 snapshot, self.futures.account, self.config.futures.contracts, pins, implementations
             )
-        bare_step = with_prior_day(
+        bare_input = with_prior_day(
             self.bare_input(snapshot, history),
             self.store.balances,
             self.store.budgets,
@@ -224,13 +224,13 @@ class AgentContext:
             self.config.wallet.safe,
         )
         venue = self.config.venues.uniswap_v3
-        manager = None if venue is None else venue.position_manager
-        bare_step = with_unknown_positions(
-            bare_step, self.store.positions, self.store.budgets, self.transport, manager
+        position_manager = None if venue is None else venue.position_manager
+        bare_input = with_unknown_positions(
+            bare_input, self.store.positions, self.store.budgets, self.transport, position_manager
         )
         changed_tokens = quarantine.changed_tokens(snapshot, self.tokens, pins, implementations)
         return assemble_input(
-            bare_step, read_memory(bare_step, self.store, changed_tokens, self.layer_readers)
+            bare_input, read_memory(bare_input, self.store, changed_tokens, self.layer_readers)
         )
 
     @property
@@ -248,28 +248,28 @@ class AgentContext:
         )
 
     @property
-    def payouts(self) -> tuple[str, ...]:
+    def payout_addresses(self) -> tuple[str, ...]:
         """Payout addresses that the config names and the owner has confirmed."""
-        if not (configured := self.config.wallet.payout_addresses):
+        if not (configured_addresses := self.config.wallet.payout_addresses):
             return ()
-        confirmed = self.store.requests.payout_addresses()
-        return tuple(address for address in configured if address in confirmed)
+        confirmed_addresses = self.store.requests.payout_addresses()
+        return tuple(address for address in configured_addresses if address in confirmed_addresses)
 
     @property
-    def screen(self) -> TokenScreen:
+    def token_screen(self) -> TokenScreen:
         """Token screen, which simulates transfers."""
         return TokenScreen(self.transport, self.config.chain.wrapped_native)
 
     @property
     def readers(self) -> StepReaders:
         """Readers of a step: chain, store and evidence, or the simulated chain on paper."""
-        evidence = GatheredEvidence(
+        evidence = EvidenceGatherer(
             read_switch=self._read_switch,
             read_pins=lambda: [(pin.address, pin.code_hash) for pin in self.store.trust.pins()],
             quoter=self.quoter,
             clock=self.clock,
             min_operators=self.config.chain.min_operators,
-            screen_tokens=self.screen,
+            screen_tokens=self.token_screen,
         )
         readers = StepReaders(
             self.reader,
@@ -344,13 +344,13 @@ def open_store_offline(
     `open_store` says.
     """
     chain = loaded.config.chain
-    kind = "paper" if loaded.paper else "live"
+    store_kind = "paper" if loaded.paper else "live"
     store = open_store(
         loaded.store_url,
         chain.chain_id,
         loaded.config.wallet.address,
         chain.wrapped_native,
-        kind,
+        store_kind,
         check=check,
     )
     try:
@@ -409,7 +409,7 @@ def open_context(
     endpoint_pool = open_endpoint_pool(loaded.config, transports, clock)
     portfolio, layers = _target_portfolio(loaded, endpoint_pool)
     with open_store_offline(loaded) as (store, switch):
-        confirmed_hash = store.configs.confirmed()
+        confirmed_hash = store.configs.confirmed_digest()
         if loaded.paper:
             prepare_paper_store(loaded, store)
         if (recorder := open_recorder(loaded, record)) is not None:
@@ -523,7 +523,7 @@ def _build_context(  # noqa: PLR0913
         pools=pools,
         proxies=proxies,
         supplies=allocator_supply_tokens(portfolio, layers),
-        feeds=(*portfolio.feeds(), *reference.uptime),
+        feeds=(*portfolio.feeds(), *reference.uptime_feeds),
         code=tuple(
             dict.fromkeys(
                 (

@@ -35,9 +35,9 @@ from agent.paper.order_venue import PaperOrderVenue
 from agent.paper.venue import PaperVenue
 from agent.ports import Clock, Reader, SigningKey, TransactionStatus
 from agent.ports.perpetuals import PerpVenue
-from agent.signing.base import FuturesRules
 from agent.signing.keys import is_published
 from agent.signing.secret import AgentPrivateKey, PrivateKey
+from agent.signing.terms import FuturesRules
 from agent.store.store import Store, TrustStore
 from agent.units import Token
 from agent.venues.hyperliquid.account import USDC, parse_numbers
@@ -103,7 +103,7 @@ def perp_scope(config: Config, portfolio: Portfolio) -> PerpScope | None:
     table = config.futures
     if not isinstance(table, FuturesTable):
         return None
-    tokens = _tokens(portfolio)
+    tokens = _token_by_symbol(portfolio)
     return PerpScope(
         trader=table.account or config.wallet.address,
         collateral=tokens[table.collateral],
@@ -142,7 +142,7 @@ def futures_policy(config: Config, portfolio: Portfolio, *, on_paper: bool) -> F
     """Return targets and limits of futures; None without [futures]. On paper nothing rests: there
     are no stops, and openings are market orders.
     """
-    policy = build_futures(config, _tokens(portfolio))
+    policy = build_futures(config, _token_by_symbol(portfolio))
     if policy is None or not on_paper:
         return policy
     limits = replace(policy.limits, resting_stop_bps=0)
@@ -155,13 +155,13 @@ def futures_rules(
     """Return the signer's futures terms, with the pinned market numbers of an off-chain venue; None
     without [futures].
     """
-    table, policy = config.futures, build_futures(config, _tokens(portfolio))
+    table, policy = config.futures, build_futures(config, _token_by_symbol(portfolio))
     if table is None or policy is None:
         return None
     limits, contracts = policy.limits, ("", "", "")
-    numbers: Mapping[str, int] = {}
+    market_numbers: Mapping[str, int] = {}
     if isinstance(table, HyperliquidTable):
-        numbers = trust.market_numbers(table.network)
+        market_numbers = trust.market_numbers(table.network)
     if (perp := perp_contracts(config)) is not None:
         contracts = perp.clearing_house, perp.vault, perp.delegate_approval
     return FuturesRules(
@@ -176,7 +176,7 @@ def futures_rules(
         limits.index_age_s,
         fee_ceiling_wei(limits, spot_limits),
         config.execution.deadline,
-        tuple(numbers.items()),
+        tuple(market_numbers.items()),
         policy.order_kind,
     )
 
@@ -188,7 +188,7 @@ def chain_venue(
     status_of: Callable[[str], TransactionStatus],
 ) -> PerpetualProtocol | None:
     """Return the on-chain venue of [futures]; None if there is none."""
-    contracts, policy = perp_contracts(config), build_futures(config, _tokens(portfolio))
+    contracts, policy = perp_contracts(config), build_futures(config, _token_by_symbol(portfolio))
     if contracts is None or policy is None:
         return None
     return PerpetualProtocol(
@@ -206,7 +206,7 @@ def paper_venue(config: Config, portfolio: Portfolio, transport: Transport) -> P
     contracts, table = perp_contracts(config), config.futures
     if contracts is None or not isinstance(table, FuturesTable):
         return None
-    collateral = _tokens(portfolio)[table.collateral].address
+    collateral = _token_by_symbol(portfolio)[table.collateral].address
     return PaperVenue(contracts, table.exchange, collateral, transport)
 
 
@@ -217,7 +217,7 @@ def require_venue_decimals(config: Config, portfolio: Portfolio) -> None:
     table = config.futures
     if not isinstance(table, HyperliquidTable):
         return
-    if (decimals := _tokens(portfolio)[table.collateral].decimals) != USDC.decimals:
+    if (decimals := _token_by_symbol(portfolio)[table.collateral].decimals) != USDC.decimals:
         raise ConfigError(
             f"futures.collateral: {table.collateral} has {decimals} decimals on chain"
             f" {config.chain.chain_id}; amounts at Hyperliquid have {USDC.decimals}",
@@ -252,7 +252,7 @@ def order_venue(
     table = config.futures
     if not isinstance(table, HyperliquidTable):
         return None
-    tokens = _tokens(portfolio)
+    tokens = _token_by_symbol(portfolio)
     is_mainnet = table.network == "mainnet"
     client = HyperliquidClient(
         VenueConnection(table.address, is_mainnet=is_mainnet, timeout_s=VENUE_TIMEOUT_S),
@@ -331,5 +331,5 @@ class VenueReader:
         return self._reader.with_more_ticks(snapshot, pools)
 
 
-def _tokens(portfolio: Portfolio) -> Mapping[str, Token]:
+def _token_by_symbol(portfolio: Portfolio) -> Mapping[str, Token]:
     return {asset.token.symbol: asset.token for asset in portfolio.assets}

@@ -24,14 +24,16 @@ class TaxRunCache:
     def __init__(self, loaded: LoadedConfig, portfolio: Portfolio) -> None:
         self._loaded = loaded
         self._portfolio = portfolio
-        self._version: tuple[int, ...] | None = None
-        self._lots: TaxLotRun | None = None
+        self._ledger_version: tuple[int, ...] | None = None
+        self._booked_run: TaxLotRun | None = None
 
     def reader(self, store: Store) -> LayerReader:
         """Return the reader of a step's tax state."""
-        return lambda step, _: TaxState(self.state(store, step, step.snapshot.head.timestamp_s))
+        return lambda step, _: TaxState(
+            self.tax_inputs(store, step, step.snapshot.head.timestamp_s)
+        )
 
-    def state(self, store: Store, step: StepInput, now_s: int) -> TaxInputs | None:
+    def tax_inputs(self, store: Store, step: StepInput, now_s: int) -> TaxInputs | None:
         """Return the tax state of the year at `now_s`; None without [tax], or if an exchange rate
         is missing and no limit depends on it.
 
@@ -42,26 +44,26 @@ class TaxRunCache:
         if tax is None:
             return None
         try:
-            table = read_rates(self._loaded)
-            rate = rate_of(table)
+            rate_table = read_rates(self._loaded)
+            rate = rate_of(rate_table)
             method = LotMethod(tax.method)
-            booked_lots = self._booked_lots(store, method, rate)
+            booked_run = self._run_booked(store, method, rate)
             numeraire, since_s = self._portfolio.numeraire, year_start_s(now_s)
-            pending_lots = run_tax_lots(
+            pending_run = run_tax_lots(
                 pending_entries(store, step),
                 method,
                 numeraire.address,
                 self._portfolio.wrapped_native,
                 rate,
-                Lots(method, booked_lots.open()),
+                Lots(method, booked_run.open_lots()),
             )
-            realised = booked_lots.realised(since_s) + pending_lots.gained(since_s)
+            realised = booked_run.realised(since_s) + pending_run.gained(since_s)
             limit = year_limit(tax.year_limit, numeraire.decimals)
             return TaxInputs(
                 method,
                 tax.currency or "",
                 Fraction(rate(now_s)),
-                pending_lots.open(),
+                pending_run.open_lots(),
                 realised,
                 limit,
             )
@@ -70,17 +72,17 @@ class TaxRunCache:
                 raise
             return None
 
-    def _booked_lots(
+    def _run_booked(
         self, store: Store, method: LotMethod, rate: Callable[[int], Fraction]
     ) -> TaxLotRun:
-        version = store.ledger.version()
-        if self._lots is None or version != self._version:
-            self._lots = run_tax_lots(
+        ledger_version = store.ledger.version()
+        if self._booked_run is None or ledger_version != self._ledger_version:
+            self._booked_run = run_tax_lots(
                 store.ledger.entries(),
                 method,
                 self._portfolio.numeraire.address,
                 self._portfolio.wrapped_native,
                 rate,
             )
-            self._version = version
-        return self._lots
+            self._ledger_version = ledger_version
+        return self._booked_run

@@ -25,11 +25,11 @@ def test_the_page_of_a_search_shows_its_verdict_its_map_and_its_walk(open_page: 
     opened = open_page(path, PHONE)
     assert opened.quiet
     assert mentions(opened.page.inner_text("h1"), "Search for")
-    for words in found.verdict.words:
-        assert words in opened.page.inner_text(".summary")
+    for sentence in found.verdict.sentences:
+        assert sentence in opened.page.inner_text(".summary")
     shapes = opened.drawn
     assert len(shapes) == 3  # the last quarter, the map, the walk
-    assert shapes[1] == int((~np.isnan(found.stability.values)).sum()) + 1  # a square each, and the ring
+    assert shapes[1] == int((~np.isnan(found.heat_map.values)).sum()) + 1  # a square each, and the ring
     assert min(shapes) >= 1
     assert found.stamp["data"] in opened.page.inner_text("#origin")
     assert opened.ask("document.documentElement.scrollWidth <= window.innerWidth")

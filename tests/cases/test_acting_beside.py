@@ -105,7 +105,7 @@ def test_an_end_that_its_owner_takes_back_sells_and_pays_no_more(anvil_chain: Lo
         found = shutdown.stop(agent, to_stable=True, send_to=HOME, send=True, confirm=lambda _: True, progress=resumed)
         assert found.state == "unfinished"
         assert "resumed" in found.reason
-        assert agent.context.store.requests.stopping() is None
+        assert agent.context.store.requests.active_stop() is None
         assert chain.balance("USDC", HOME) == 0
         assert purse(chain).nonce > before.nonce, "what had begun came to its end"
         assert not any(allowances(chain).values())

@@ -60,7 +60,7 @@ def test_the_turnover_of_a_day_is_shared_by_its_steps_and_comes_back_after_24_ho
 def test_what_the_day_has_lost_bounds_the_worst_case_of_each_trade(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """Each step costs about 6 dollars and may cost 36; 6 bps of 90,000 are 54: what was lost is what the wallet shows."""
     chain = anvil_chain
-    prices = dict(chain.books.prices_usd)
+    prices = dict(chain.contents.prices_usd)
     with agent_on(chain, tmp_path, ROOMY | {"limits.daily_loss": "6bps"}, TARGETS) as agent:
         total, moved = Fraction(0), []
         for number in range(7):

@@ -10,7 +10,7 @@ import pytest
 
 from agent import app as api
 from agent.app.agent import Agent
-from agent.app.documents.status import status
+from agent.app.documents.status import status_document
 from agent.app.money import shutdown, transfers
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
@@ -52,7 +52,7 @@ def test_a_thousand_of_five_is_invested_once_and_never_more(anvil_chain: LocalCh
         assert unused(agent) == 4_000 * USD
         for _ in range(3):
             assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
-        (left,) = status(agent.status())["excluded"]
+        (left,) = status_document(agent.status())["excluded"]
         assert (left["symbol"], left["amount"]) == ("USDC", "4000")
         assert mentions(left["why"], "portfolio.use_cash")
 
@@ -63,15 +63,15 @@ def test_a_deposit_above_the_limit_is_not_invested_from_other_cash_and_names_the
     fund(chain, {"USDC": 1_000})
     with agent_on(chain, tmp_path, {**CAPPED, "limits.first_purchase": "10m"}, HALVES) as agent:
         agent.rebalance(send=True, confirm=yes)
-        chain.move_market({"WETH": chain.books.prices_usd["WETH"] * Fraction(4, 5)})
+        chain.move_market({"WETH": chain.contents.prices_usd["WETH"] * Fraction(4, 5)})
         give(chain, "USDC", 50)
         done = transfers.invest(agent, send=True, confirm=lambda _: True)
         assert done.outcome is not None, done.outcome
         assert done.outcome.kind is OutcomeKind.HOLD, done.outcome
-        assert done.told, done.outcome
+        assert done.is_recorded, done.outcome
         assert mentions(done.outcome.reason, "50 USDC left alone", "trimtab edit --set portfolio.use_cash=1050")
         later = transfers.invest(agent, send=False, confirm=lambda _: True)
-        assert not later.came
+        assert not later.deposits
         assert "portfolio.use_cash=1050" in transfers.investment_document(later, agent, sent=False)["reason"]
 
 
@@ -81,7 +81,7 @@ def test_falling_prices_take_no_more_from_the_wallet_and_gains_stay_managed(anvi
     with agent_on(chain, tmp_path, CAPPED, HALVES) as agent:
         agent.rebalance(send=True, confirm=yes)
         for factor in (Fraction(1, 2), Fraction(1, 2), Fraction(6)):
-            chain.move_market({"WETH": chain.books.prices_usd["WETH"] * factor})
+            chain.move_market({"WETH": chain.contents.prices_usd["WETH"] * factor})
             before = managed(agent)
             agent.rebalance(send=True, confirm=yes)
             assert chain.balance("USDC") >= 4_000 * USD
@@ -159,7 +159,7 @@ def test_neither_a_swap_by_hand_nor_an_exit_nor_an_edit_reaches_the_rest(anvil_c
         assert agent.swap("USDC", "WETH", "100", send=True, confirm=yes).kind is OutcomeKind.DONE
         assert unused(agent) == 4_000 * USD
         explained(agent)
-        chain.move_market({"WETH": chain.books.prices_usd["WETH"] * Fraction(4, 5)})
+        chain.move_market({"WETH": chain.contents.prices_usd["WETH"] * Fraction(4, 5)})
         done = agent.rebalance(send=True, confirm=yes)
         assert done.kind is OutcomeKind.DONE, done.reason
         assert mentions(done.reason, "stop_loss"), done.reason

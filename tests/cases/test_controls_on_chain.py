@@ -278,13 +278,13 @@ def test_an_edit_that_changes_nothing_confirms_no_change_made_by_hand(anvil_chai
     """Who can write the config, and may ask for controls, has no key and no terminal."""
     chain = anvil_chain
     with bot(chain, tmp_path, LEVEL, offers=True, limits__payout_per_day="1000") as run:
-        confirmed = run.store.configs.confirmed()
+        confirmed = run.store.configs.confirmed_digest()
         stolen = run.loaded.path.read_text().replace('payout_per_day = "1000"', 'payout_per_day = "off"')
         assert stolen != run.loaded.path.read_text()
         run.loaded.path.write_text(stolen)
         with raises_code(Refused, "unchanged"):
             run.shown("edit", ("target", "WETH=50%"))
-        assert run.store.configs.confirmed() == confirmed
+        assert run.store.configs.confirmed_digest() == confirmed
 
 
 def test_an_edit_that_permits_more_is_refused_when_shown_and_when_carried_out(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -318,7 +318,7 @@ def test_a_stop_loss_fires_whatever_a_control_has_tightened_and_a_control_undoes
         assert again_looser.state is ControlState.DONE, "what a control did, a control undoes"
         with raises_code(Refused, "widens"):
             run.shown("edit", ("set", "limits.payout_per_day=999999"))
-        chain.move_market({"WETH": chain.books.prices_usd["WETH"] * Fraction(8, 10)})
+        chain.move_market({"WETH": chain.contents.prices_usd["WETH"] * Fraction(8, 10)})
         chain.mine(3)
         outcome = run.look()
         assert isinstance(outcome, StepOutcome), outcome
@@ -333,7 +333,7 @@ def test_a_stop_ends_the_run(anvil_chain: LocalChain, tmp_path: Path) -> None:
         record = run.store.controls.find(asked.id)
         assert record is not None, record
         assert record.state is ControlState.DONE, record
-        assert run.store.requests.stopping() is not None
+        assert run.store.requests.active_stop() is not None
 
 
 @pytest.mark.parametrize("why", ["its sales differ from those shown", "the chain cannot be read"])
@@ -362,7 +362,7 @@ def test_a_stop_that_cannot_be_carried_out_as_shown_stops_all_the_same(anvil_cha
         record = run.store.controls.find(asked.id)
         assert record is not None, record
         assert record.state in (ControlState.REFUSED, ControlState.FAILED), record
-        assert run.store.requests.stopping() is not None or agent.context.switch.is_paused()
+        assert run.store.requests.active_stop() is not None or agent.context.switch.is_paused()
         assert "stopped" in record.reason or "paused" in record.reason, record.reason
         run.look()
         assert purse(chain).raw == before.raw
@@ -387,7 +387,7 @@ def test_exits_are_offered_and_confirmed_one_by_one(anvil_chain: LocalChain, tmp
     stops = {"portfolio__assets__0__stop_loss": "10%", "portfolio__assets__1__stop_loss": "10%", "limits__price_impact": "2%"}
     with bot(chain, tmp_path, LEVEL, offers=True, **stops) as run:
         run.look()
-        prices = chain.books.prices_usd
+        prices = chain.contents.prices_usd
         chain.move_market({"WETH": prices["WETH"] * 8 / 10, "WBTC": prices["WBTC"] * 8 / 10})
         offered = []
         for symbol in ("WETH", "WBTC"):

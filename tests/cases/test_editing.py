@@ -203,7 +203,7 @@ def test_an_address_that_somebody_else_wrote_into_the_file_is_confirmed_by_no_ma
     loaded = replace(loaded, config=loaded.config.model_copy(update={"chain": chain}))
     monkeypatch.setattr(ChainTable, "local", property(lambda _: False))
     with raises_code(Refused, "config", "not confirmed"):
-        setup.trust(loaded, lambda _: True, [line], unseen=True)
+        setup.trust(loaded, lambda _: True, [line], unreviewed=True)
     with wiring.open_store_offline(loaded) as (store, _):
         assert store.requests.payout_addresses() == ()
     seen = setup.trust(loaded, lambda _: True, [line])  # its owner was shown it, and asked
@@ -235,14 +235,14 @@ def test_a_run_takes_up_a_confirmed_edit_without_ending(anvil_chain: LocalChain,
         assert next(looks).kind is OutcomeKind.HOLD  # type: ignore[union-attr]  # an outcome
         link = chain.tokens["LINK"].address
         more = (("policy.cooldown", "0s"), ("reference.kind", '["feed", "twap", "spot"]'))
-        bot.edit(ConfigChanges(adds=(("LINK", link, "10%"),), targets=(("WBTC", "10%"),), sets=more), pins=True)
+        bot.edit(ConfigChanges(adds=(("LINK", link, "10%"),), targets=(("WBTC", "10%"),), sets=more), pins_new=True)
         began_s = chain.clock.now_s()
         found = next(looks)
         assert found.kind is OutcomeKind.DONE, found  # type: ignore[union-attr]  # an outcome
         assert chain.clock.now_s() - began_s < 600, "its rest of 28 days has ended"
         assert chain.balance("LINK") > 0
         assert agent.context.config.policy.cooldown == 0
-        assert agent.context.loaded.digest == load_config(bot.file).digest == agent.context.store.configs.confirmed()
+        assert agent.context.loaded.digest == load_config(bot.file).digest == agent.context.store.configs.confirmed_digest()
 
 
 def test_a_file_alone_changes_nothing_in_a_run_with_a_key(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -254,7 +254,7 @@ def test_a_file_alone_changes_nothing_in_a_run_with_a_key(anvil_chain: LocalChai
         bot.file.write_text(apply_changes(bot.text, weights(WETH="30%", WBTC="40%")).replace('slippage = "0.3%"', 'slippage = "1%"'))
         assert next(looks).kind is OutcomeKind.HOLD  # type: ignore[union-attr]  # an outcome
         assert agent.context.loaded == bot.loaded
-        agent.context.store.configs.confirm("another", 0, how="edit")  # a confirmed version that the file is not
+        agent.context.store.configs.record("another", 0, how="edit")  # a confirmed version that the file is not
         with raises_code(ConfigChanged, "config"):
             next(looks)
         assert agent.context.loaded == bot.loaded

@@ -29,10 +29,10 @@ def test_an_added_token_is_shown_priced_and_pinned_and_planned_at_once(anvil_cha
     bot, chain = Bot(anvil_chain, tmp_path), anvil_chain
     with wiring.open_store_offline(bot.loaded) as (store, _):
         before = store.trust.pins()
-        declined = bot.edit(link(chain, feed=chain.feeds["LINK"]), answer=False, pins=True)
+        declined = bot.edit(link(chain, feed=chain.feeds["LINK"]), answer=False, pins_new=True)
         assert declined.state == "declined"
         assert store.trust.pins() == before
-        done = bot.edit(link(chain, feed=chain.feeds["LINK"]), pins=True)
+        done = bot.edit(link(chain, feed=chain.feeds["LINK"]), pins_new=True)
         assert (done.state, done.following, done.new_tokens) == ("written", (), declined.new_tokens)
         came = {pin.address: pin.code_hash for pin in store.trust.pins() if pin not in before}
     assert came == {row["address"]: row["code_hash"] for row in done.new_tokens.rows}
@@ -54,7 +54,7 @@ def test_an_added_token_is_shown_priced_and_pinned_and_planned_at_once(anvil_cha
 
 def test_an_added_token_without_feed_is_priced_by_means_of_its_pools(anvil_chain: LocalChain, tmp_path: Path) -> None:
     bot, chain = Bot(anvil_chain, tmp_path), anvil_chain
-    priced, _ = bot.edit(link(chain), pins=True).new_tokens.notes
+    priced, _ = bot.edit(link(chain), pins_new=True).new_tokens.notes
     assert mentions(priced, "LINK", "twap", "1800 s")
     assert "v3 " in priced
     with again(chain, load_config(bot.file)) as agent:
@@ -71,7 +71,7 @@ def test_an_added_token_is_pinned_by_no_machine_on_a_live_chain(
     monkeypatch.setattr(ChainTable, "local", property(lambda _: False))
     with wiring.open_store_offline(bot.loaded) as (store, _):
         before = store.trust.pins()
-        done = bot.edit(link(chain, feed=chain.feeds["LINK"]), pins=True, unseen=True)
+        done = bot.edit(link(chain, feed=chain.feeds["LINK"]), pins_new=True, unreviewed=True)
         assert done.state == "written"
         assert "trimtab trust" in done.following[0]
         assert store.trust.pins() == before
@@ -79,12 +79,12 @@ def test_an_added_token_is_pinned_by_no_machine_on_a_live_chain(
 
 def test_a_token_without_price_or_that_taxes_transfers_is_not_added(anvil_chain: LocalChain, tmp_path: Path) -> None:
     bot, chain = Bot(anvil_chain, tmp_path), anvil_chain
-    unpriced = bot.refused(replace(link(chain), sets=(("reference.kind", '["feed"]'),)), pins=True)
+    unpriced = bot.refused(replace(link(chain), sets=(("reference.kind", '["feed"]'),)), pins_new=True)
     assert mentions(unpriced.message, "LINK", "feed", "has no")
     assert "--set portfolio.assets.LINK.feed=0x" in unpriced.remedy
     taxed = turned_bad(chain, "TAXED", "FeeOnTransfer", "TAXED", "TAXED", 18, 500)
     sets = (("portfolio.assets.TAXED.feed", chain.feeds["TAXED"]),)
-    refused = bot.refused(ConfigChanges(adds=(("TAXED", taxed, "10%"),), targets=(("WETH", "40%"),), sets=sets), pins=True)
+    refused = bot.refused(ConfigChanges(adds=(("TAXED", taxed, "10%"),), targets=(("WETH", "40%"),), sets=sets), pins_new=True)
     assert mentions(refused.message, "TAXED is not")
     with wiring.open_store_offline(bot.loaded) as (store, _):
         assert taxed not in {pin.address for pin in store.trust.pins()}

@@ -22,7 +22,7 @@ def remove(bot: Bot, changes: ConfigChanges = GONE) -> EditReport:
     return editing.edit(
         bot.file,
         lambda text: apply_changes(text, changes),
-        sell_first=partial(apply_changes, changes=sell_removed_assets(changes)),
+        sale_edit_text=partial(apply_changes, changes=sell_removed_assets(changes)),
         confirm=lambda _edit, _agent: True,
         transports=[bot.chain.transport],
         clock=bot.chain.clock,
@@ -58,7 +58,7 @@ def test_dust_of_a_removed_token_is_named_and_halts_nothing_later(anvil_chain: L
         assert agent.step_input().history.cash_flows.unexplained == ()
         assert agent.plan().kind is OutcomeKind.HOLD
     back = ConfigChanges(adds=(("WBTC", chain.tokens["WBTC"].address, "10%"),), targets=(("WETH", "60%"),))
-    assert bot.edit(back, pins=True).state == "written"
+    assert bot.edit(back, pins_new=True).state == "written"
     with again(chain, load_config(bot.file)) as agent:
         assert not any(flow.halts for flow in agent.step_input().history.cash_flows.unexplained)
         assert agent.plan().kind is not OutcomeKind.HALT

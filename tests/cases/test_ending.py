@@ -52,7 +52,7 @@ def test_a_bot_that_is_kept_takes_back_what_may_be_taken_and_trades_no_more_unti
         looked = shutdown.stop(agent, confirm=sure)
         assert (looked.state, [one.label for one in looked.allowed], looked.payments) == ("planned", ["WETH"], ())
         assert shutdown.stop(agent, send=True, confirm=lambda _: False).state == "declined"
-        assert agent.context.store.requests.stopping() is None
+        assert agent.context.store.requests.active_stop() is None
         assert allowances(chain)["WETH"] == 10**18
         done = shutdown.stop(agent, send=True, confirm=sure)
         assert (done.state, {intent.kind for intent in done.transactions}) == ("stopped", {IntentKind.APPROVE}), done.reason
@@ -71,15 +71,15 @@ def test_a_run_ends_once_it_is_stopped_or_its_file_is_unconfirmed(anvil_chain: L
     with bot(anvil_chain, tmp_path) as agent:
         looks = agent.run(send=True, confirm=lambda _: False, every="28d")
         assert next(looks).kind is OutcomeKind.DECLINED  # type: ignore[union-attr]  # an outcome
-        agent.context.store.configs.confirm("another", 0, how="edit")
+        agent.context.store.configs.record("another", 0, how="edit")
         with raises_code(ConfigChanged, "config"):
             next(looks)
         with raises_code(ConfigChanged, "config"):  # nor does another one of the same program
             next(agent.run(send=True, confirm=lambda _: False, every="28d"))
-        agent.context.store.configs.confirm(agent.context.loaded.digest, 0, how="edit")  # taken back
+        agent.context.store.configs.record(agent.context.loaded.digest, 0, how="edit")  # taken back
         again_looks = agent.run(send=True, confirm=lambda _: False, every="28d")
         next(again_looks)
-        agent.context.store.requests.ask(RequestKind.STOP, (), None, False, 0)
+        agent.context.store.requests.record(RequestKind.STOP, (), None, False, 0)
         with pytest.raises(StopIteration):
             next(again_looks)
 
@@ -126,7 +126,7 @@ def test_a_stop_that_ends_between_sale_and_payment_is_gone_on_with_and_pays_once
             nonlocal moments
             progress(event)
             moments += event == "before:send"
-            if agent.context.store.requests.stopping() is not None and purse(chain).raw["WETH"] == 0:
+            if agent.context.store.requests.active_stop() is not None and purse(chain).raw["WETH"] == 0:
                 raise Killed
 
         with pytest.raises(Killed):

@@ -35,6 +35,6 @@ def test_a_stop_waits_for_a_run_that_holds_the_wallet(anvil_chain: LocalChain, t
         held.enter_context(wiring.open_actors(runs.context, yes, lambda _: None))
         clock = Letting(anvil_chain, held)
         with again(anvil_chain, loaded, clock=clock) as agent:
-            done = shutdown.stop(agent, send=True, confirm=lambda _: runs.context.store.requests.stopping() is None)
+            done = shutdown.stop(agent, send=True, confirm=lambda _: runs.context.store.requests.active_stop() is None)
         assert (done.state, clock.seen >= 1) == ("stopped", True), done.reason
-        assert runs.context.store.requests.stopping() is not None
+        assert runs.context.store.requests.active_stop() is not None

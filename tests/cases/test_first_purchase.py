@@ -84,7 +84,7 @@ def test_a_purchase_beyond_the_pools_goes_in_equal_parts_and_survives_a_restart(
         assert "part 2 of" in waits.reason
         assert "next at" in waits.reason
         for _ in range(under.terms.parts + 2):
-            chain.move_market(dict(chain.books.prices_usd))
+            chain.move_market(dict(chain.contents.prices_usd))
             chain.warp(601)
             outcome = look(agent)
             if outcome.kind is not OutcomeKind.DONE:
@@ -120,7 +120,7 @@ def test_a_purchase_beyond_daily_loss_completes_in_three_days(anvil_chain: Local
             assert outcome.kind in (OutcomeKind.DONE, OutcomeKind.HOLD), outcome.reason
             if why := ended_why(agent):
                 break
-        chain.move_market(dict(chain.books.prices_usd))
+        chain.move_market(dict(chain.contents.prices_usd))
         chain.warp(hours * 3_600 + 1)
     assert "done in" in why, (why, parts, waited)
     assert parts >= 3, (why, parts, waited)
@@ -141,11 +141,11 @@ def test_a_top_up_larger_than_the_limits_of_turnover_is_invested_whole(anvil_cha
         done = transfers.invest(agent, send=True, confirm=sure)
         assert done.outcome is not None, done.outcome
         assert done.outcome.kind is OutcomeKind.DONE, done.outcome
-        assert done.told, done.outcome
+        assert done.is_recorded, done.outcome
         assert done.outcome.plan is not None, said(done.outcome.plan.skipped)
         assert done.outcome.plan.turnover > 15_000 * USD, said(done.outcome.plan.skipped)
         assert agent.step_input().history.budgets.turnover_24h < 300 * USD
-        assert done.rest is None
+        assert done.open_top_up is None
         assert agent.step_input().history.cash_flows.purchase is None, "done is said of the whole alone"
 
 
@@ -158,18 +158,18 @@ def test_a_top_up_beyond_the_pools_says_which_part_is_done_and_goes_on(anvil_cha
         transfers.invest(agent, send=True, confirm=sure)
         chain.set_balance("USDC", purse(chain).raw["USDC"] + 2_000_000 * USD)
         part = transfers.invest(agent, send=True, confirm=sure)
-        assert part.told, part.outcome
-        assert part.rest is not None, part.outcome
-        assert part.rest.done == 1, part.outcome
-        assert part.rest.terms.parts > 1, part.outcome
-        assert part.rest.terms.kind is PurchaseKind.TOP_UP
+        assert part.is_recorded, part.outcome
+        assert part.open_top_up is not None, part.outcome
+        assert part.open_top_up.done == 1, part.outcome
+        assert part.open_top_up.terms.parts > 1, part.outcome
+        assert part.open_top_up.terms.kind is PurchaseKind.TOP_UP
     with again(chain, loaded) as agent:
         chain.set_balance("USDC", purse(chain).raw["USDC"] + 1_000 * USD)
         more = transfers.invest(agent, send=True, confirm=sure)
-        assert more.rest is not None
-        assert dict(more.rest.terms.came)[chain.tokens["USDC"].address] > 1_000 * USD
-        for _ in range(more.rest.terms.parts + 3):
-            chain.move_market(dict(chain.books.prices_usd))
+        assert more.open_top_up is not None
+        assert dict(more.open_top_up.terms.came)[chain.tokens["USDC"].address] > 1_000 * USD
+        for _ in range(more.open_top_up.terms.parts + 3):
+            chain.move_market(dict(chain.contents.prices_usd))
             chain.warp(601)
             if look(agent).kind is not OutcomeKind.DONE:
                 break
@@ -186,7 +186,7 @@ def test_two_deposits_a_crash_and_a_stop_loss_beside_an_open_top_up(anvil_chain:
         look(agent)
         for dollars in (2_000_000, 1_000):
             chain.set_balance("USDC", purse(chain).raw["USDC"] + dollars * USD)
-            assert transfers.invest(agent, send=True, confirm=sure).rest is not None
+            assert transfers.invest(agent, send=True, confirm=sure).open_top_up is not None
     with again(chain, trusted(chain, tmp_path, changes | {"limits.plan_cost": "1bps"}, TARGETS)) as agent:
         chain.warp(601)
         ended = agent.rebalance(send=True, confirm=yes)
@@ -194,7 +194,7 @@ def test_two_deposits_a_crash_and_a_stop_loss_beside_an_open_top_up(anvil_chain:
         assert "the rest is not worth its cost" in ended.reason, ended.reason
         assert agent.step_input().history.cash_flows.purchase is None
     with again(chain, trusted(chain, tmp_path, changes, TARGETS)) as agent:
-        chain.move_market({"WBTC": chain.books.prices_usd["WBTC"] * Fraction(7, 10)})
+        chain.move_market({"WBTC": chain.contents.prices_usd["WBTC"] * Fraction(7, 10)})
         chain.warp(60)
         fired = look(agent)
         assert mentions(fired.reason, "exits sold", "WBTC"), fired.reason

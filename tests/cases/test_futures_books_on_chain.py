@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from agent import app as api
-from agent.accounting.futures import futures_changes, summed
+from agent.accounting.futures import futures_changes, sum_changes
 from agent.app.alerting import RunFacts, cycle_alerts
 from agent.app.documents import futures as documents
-from agent.app.documents.status import status as status_document
+from agent.app.documents.status import status_document
 from agent.execution.step_context import OutcomeKind
 from agent.layers.futures.requests import MoveMargin
 from agent.localchain.perpetuals import LocalPerps
@@ -58,7 +58,7 @@ def test_fees_funding_and_price_sum_to_the_change_of_the_account(perps: LocalPer
         assert newest.collateral.margin_raw == account_value(perps)
         assert sum(drift.value for drift in status.decided.drifts) == newest.managed, "one value everywhere"
         owed = sum(int(perps.exchange.functions.getPendingFundingPayment(wallet, market.base).call()) for market in perps.markets.values())
-        found = documents.funding(*api.futures_funding(agent, 7))
+        found = documents.funding_document(*api.futures_funding(agent, 7))
     today = [Fraction(day["paid"]) for day in found["recorded"] if day["day"] == found["recorded"][-1]["day"]]
     assert abs(Fraction(found["today"]) - sum(today)) <= len(today) * Fraction(1, 10**6), "each figure is rounded by itself"
     paid = sum(Fraction(day["paid"]) for day in found["recorded"])
@@ -74,7 +74,7 @@ def test_fees_funding_and_price_sum_to_the_change_of_the_account(perps: LocalPer
         made = [entry.futures for entry in entries if entry.kind is EntryKind.FUTURES]
         assert len(made) >= 4
         assert all(one is not None and len(one.fills) == 1 for one in made)
-        result = summed(futures_changes(entries, valuations))
+        result = sum_changes(futures_changes(entries, valuations))
         first, last = valuations[0].collateral, valuations[-1].collateral
         assert first is not None
         assert last is not None
@@ -162,7 +162,7 @@ def test_the_cap_on_managed_value_counts_the_margin(perps: LocalPerps, tmp_path:
 
 def test_an_alert_after_a_crash_carries_what_would_be_closed(perps: LocalPerps, tmp_path: Path) -> None:
     chain = perps.chain
-    opened(perps, {"WETH": int(27_000 / chain.books.prices_usd["WETH"] * WAD)})
+    opened(perps, {"WETH": int(27_000 / chain.contents.prices_usd["WETH"] * WAD)})
     crash(perps, "WETH", Fraction(12, 100))
     changes = changes_of(perps, {"WETH": "100%"}) | {"policy.trigger": {"kind": "threshold", "absolute": "30%"}}
     with agents.agent_on(chain, tmp_path, changes, EVEN) as agent:

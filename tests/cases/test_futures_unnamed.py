@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from agent.app.alerting import RunFacts, cycle_alerts
-from agent.app.documents.futures import positions, summary
+from agent.app.documents.futures import positions_document, summary_document
 from agent.app.documents.futures_report import report_of
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.layers.futures.requests import Deleverage, MoveMargin
@@ -38,7 +38,7 @@ def stolen(perps: LocalPerps, multiple: Fraction) -> None:
     """A delegate whose key was stolen takes a position of so much leverage in WBTC for the account."""
     chain, key, owner = perps.chain, perps.chain.accounts[3].address, perps.chain.wallet.address
     send_data(perps, perps.addresses.delegate_approval, venue.encode_delegate(key, is_allowed=True), owner)
-    raw = int(multiple * MARGIN_USD / chain.books.prices_usd["WBTC"] * WAD)
+    raw = int(multiple * MARGIN_USD / chain.contents.prices_usd["WBTC"] * WAD)
     bound = 10**30 if raw > 0 else 1
     order = PerpOrder(perps.markets["WBTC"].base, raw, PerpOrderKind.MARKET, bound, is_reduce_only=False)
     data = venue.encode_order(order, contracts_of(perps, owner), key, chain.now_s() + 10_000)
@@ -77,8 +77,8 @@ def test_it_counts_to_the_wei_and_is_told_and_nothing_is_opened(perps: LocalPerp
     step = again.step_input
     assert futures_policy(step) is not None
     report = report_of(step, futures_policy(step), again.decided.drifts)
-    assert summary(report)["unnamed"] == [STRANGE]
-    assert [(one["market"], one["symbol"]) for one in positions(report)["positions"]] == [(base, STRANGE)]
+    assert summary_document(report)["unnamed"] == [STRANGE]
+    assert [(one["market"], one["symbol"]) for one in positions_document(report)["positions"]] == [(base, STRANGE)]
     [text] = halts(again)
     assert STRANGE in text
     assert again.step_input.snapshot.requests == 2 < outcome.step_input.snapshot.requests, "later snapshots take two round trips"

@@ -14,8 +14,8 @@ import pytest
 
 from agent import app as api
 from agent.app import Agent
-from agent.app.documents import utc
-from agent.app.documents.status import status
+from agent.app.documents import utc_text
+from agent.app.documents.status import status_document
 from agent.errors import Retryable
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.layers.futures.execution.resting_orders import end_reasons
@@ -135,12 +135,12 @@ def test_status_history_and_txs_show_an_order_that_rests(server: HyperliquidServ
         step(agent)
         [order] = resting(server)
         config = tmp_path / "trimtab.toml"
-        [shown] = status(agent.status())["futures"]["open_orders"]
+        [shown] = status_document(agent.status())["futures"]["open_orders"]
         [line] = [row for row in api.transactions(config)["transactions"] if row["open"]]
         assert line["order"] == shown
         assert Fraction(shown["price"]) == order.price
         assert (shown["side"], shown["symbol"], Fraction(shown["size"]), shown["filled"]) == ("buy", "ETH", order.size, "1.5")
-        assert shown["expires"] == utc(order.taken_ms // 1000 + 3_600)
+        assert shown["expires"] == utc_text(order.taken_ms // 1000 + 3_600)
         past = [one for row in api.history(config)["steps"] for one in row["transactions"]]
         assert [one["status"] for one in past] == ["resting"]
 

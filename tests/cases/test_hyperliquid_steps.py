@@ -190,7 +190,7 @@ def test_an_account_that_is_not_known_orders_nothing(
         assert outcome.transactions == (), outcome.reason
         unknown = agent.step_input().snapshot.layer(FuturesReading).unknown
         assert unknown
-        assert unknown in api.futures_layer(agent).step.snapshot.layer(FuturesReading).unknown
+        assert unknown in api.current_futures_report(agent).step.snapshot.layer(FuturesReading).unknown
         assert posted(server) == 1
 
 

@@ -23,20 +23,20 @@ def test_a_deposit_is_told_and_spread_and_nothing_else_is_sold(anvil_chain: Loca
     chain = anvil_chain
     fund(chain, HELD)
     with agent_on(chain, tmp_path, targets=TARGETS) as agent:
-        assert transfers.invest(agent, send=True, confirm=sure).came == (), "nothing came yet"
+        assert transfers.invest(agent, send=True, confirm=sure).deposits == (), "nothing came yet"
         held = purse(chain)
         chain.set_balance("USDC", held.raw["USDC"] + 2_000 * USD)
         looked = transfers.invest(agent, confirm=sure)
         assert looked.outcome is not None
         assert looked.outcome.kind is OutcomeKind.PLANNED
-        assert not looked.told
+        assert not looked.is_recorded
         assert agent.plan().kind is OutcomeKind.HALT, "until it is told nothing else trades"
         assert transfers.invest(agent, send=True, confirm=lambda _: False).outcome.kind is OutcomeKind.DECLINED  # type: ignore[union-attr]
         assert agent.plan().kind is OutcomeKind.HALT
         done = transfers.invest(agent, send=True, confirm=sure)
         assert done.outcome is not None, done.outcome
         assert done.outcome.kind is OutcomeKind.DONE, done.outcome
-        assert done.told, done.outcome
+        assert done.is_recorded, done.outcome
         after = purse(chain)
         assert after.raw["WETH"] > held.raw["WETH"]
         assert after.raw["WBTC"] > held.raw["WBTC"]
@@ -62,7 +62,7 @@ def test_in_kind_what_is_above_its_own_target_is_sold_and_dust_is_a_deposit_that
         assert sold == {chain.tokens["WBTC"].address}
         chain.set_balance("USDC", purse(chain).raw["USDC"] + USD)
         dust = transfers.invest(agent, send=True, confirm=sure)
-        assert dust.told
+        assert dust.is_recorded
         assert dust.outcome is not None
         assert dust.outcome.kind is OutcomeKind.HOLD
         assert dust.outcome.transactions == ()

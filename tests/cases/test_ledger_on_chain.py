@@ -15,7 +15,7 @@ from agent import app as api
 from agent.accounting import entries as book
 from agent.accounting.export import format_utc
 from agent.app.agent import Agent
-from agent.app.documents.status import status
+from agent.app.documents.status import status_document
 from agent.app.records.ledger import open_ledger_data
 from agent.app.records.maintenance import reconcile
 from agent.config.loaded import LoadedConfig
@@ -154,12 +154,12 @@ def test_value_profit_and_lots_are_of_the_newest_cycle_without_gas_money(life: L
     chain.warp(HOUR_S - chain.now_s() % HOUR_S)  # all of this within one hour of the clock
     life.step(trade)
     chain.warp(60)
-    chain.move_market({"WETH": chain.books.prices_usd["WETH"] * Fraction(101, 100)})
+    chain.move_market({"WETH": chain.contents.prices_usd["WETH"] * Fraction(101, 100)})
     with agents.again(chain, life.loaded) as agent:
         recorded = agent.context.store.valuations.between()[-1]
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
         assert agent.context.store.valuations.between()[-1] == recorded
-        now = status(agent.status())
+        now = status_document(agent.status())
     found, lots = api.pnl(life.loaded.path), api.tax_lots(life.loaded.path)
     assert found["until"] == lots["valued"] == found["periods"][0]["to"] > format_utc(recorded.chain_s)
     present, before = api.history(life.loaded.path, 2)["values"]
@@ -248,7 +248,7 @@ def test_a_ledger_that_says_something_else_than_the_chain_halts_by_name_until_it
 def test_new_books_open_at_the_balances_of_the_chain(life: Life) -> None:
     life.step()
     life.step(trade)
-    api.open_books(life.loaded.path, "going live")
+    api.open_new_book(life.loaded.path, "going live")
     entries = life.step()
     assert kinds(entries) == []
     assert life.loaded.path.exists()

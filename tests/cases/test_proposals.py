@@ -14,7 +14,7 @@ from agent import wiring
 from agent.app.agent import Agent
 from agent.app.cycles import ignore_progress
 from agent.app.records import maintenance
-from agent.chain.safe import SafeContract, safe_tx, safe_tx_hash, typed_data
+from agent.chain.safe import SafeContract, safe_tx_fields, safe_tx_hash, typed_data
 from agent.errors import OperatorNeeded
 from agent.execution.executor import AwaitingExternalSignature
 from agent.execution.step_context import OutcomeKind
@@ -208,7 +208,7 @@ def test_another_call_of_the_safe_in_the_place_of_a_proposal_is_told(anvil_chain
     with again(chain, loaded) as agent:
         shown = proposal(agent)
         tx = UnsignedTx(chain.chain_id, 0, OWNER.address, 0, "0x", 0, None, None, 1)
-        safe.execute({"safe_tx": safe_tx(tx), "typed_data": typed_data(safe.address, tx)})
+        safe.execute({"safe_tx": safe_tx_fields(tx), "typed_data": typed_data(safe.address, tx)})
         with raises_code(OperatorNeeded, "nonce_used") as caught:
             agent.rebalance(send=True, confirm=yes)
         assert shown["id"] in str(caught.value)
@@ -218,7 +218,7 @@ def test_a_safe_with_a_past_trades_once_its_owner_vouches_for_its_day(anvil_chai
     """What its owners had it do today is told by no nonce of its account: no limit of a day begins empty."""
     chain, safe, loaded = anvil_chain, *safe_of(anvil_chain, tmp_path)
     tx = UnsignedTx(chain.chain_id, 0, OWNER.address, 0, "0x", 0, None, None, 1)
-    safe.execute({"safe_tx": safe_tx(tx), "typed_data": typed_data(safe.address, tx)})
+    safe.execute({"safe_tx": safe_tx_fields(tx), "typed_data": typed_data(safe.address, tx)})
     with again(chain, loaded) as agent:
         refused = agent.rebalance(send=True, confirm=yes)
         assert refused.kind in (OutcomeKind.REFUSED, OutcomeKind.HALT)

@@ -31,16 +31,16 @@ def test_the_smallest_trade_goes_there_and_back_as_predicted_and_is_by_hand(anvi
         assert purse(chain) == before
         done: Rehearsal = rehearsal.rehearse_trade(agent, send=True, confirm=sure)
         assert (done.state, done.verdict) == ("done", "as predicted")
-        there, back = done.ways
+        there, back = done.legs
         assert (there.sold.label, there.bought.label, back.sold.label, back.bought.label) == ("USDC", "WETH", "WETH", "USDC")
-        assert there.got_raw == there.predicted_raw == back.in_raw
-        assert back.got_raw == back.predicted_raw
+        assert there.received_raw == there.predicted_raw == back.sold_raw
+        assert back.received_raw == back.predicted_raw
         after = purse(chain)
         assert after.raw["WETH"] == before.raw["WETH"]
-        assert before.raw["USDC"] - after.raw["USDC"] == there.in_raw - back.got_raw > 0
-        assert 10 * USD <= there.in_raw < 10_000 * USD
-        assert 0 < done.cost < done.predicted * 3
-        assert all(0 < way.gas_used < way.gas_predicted * 2 for way in done.ways)
+        assert before.raw["USDC"] - after.raw["USDC"] == there.sold_raw - back.received_raw > 0
+        assert 10 * USD <= there.sold_raw < 10_000 * USD
+        assert 0 < done.cost < done.predicted_cost * 3
+        assert all(0 < way.gas_used < way.gas_predicted * 2 for way in done.legs)
         plans = [
             agent.context.store.journal.grant(i.id).plan for i in agent.context.store.journal.intents(limit=50) if i.kind is IntentKind.SWAP
         ]

@@ -51,7 +51,7 @@ def test_one_command_sells_to_the_last_base_unit_and_takes_away(anvil_chain: Loc
     assert chain.balance("WBTC") == 0
     assert [one.succeeded for one in found.transactions] == [True] * len(found.transactions)
     with again(chain, load_config(bot.file)) as agent:
-        assert agent.context.store.configs.confirmed() == load_config(bot.file).digest, "a run takes it up"
+        assert agent.context.store.configs.confirmed_digest() == load_config(bot.file).digest, "a run takes it up"
         assert agent.plan().kind is not OutcomeKind.HALT
 
 
@@ -101,7 +101,7 @@ def test_dust_that_came_meanwhile_is_named_and_asks_nobody(anvil_chain: LocalCha
         assert agent.rebalance(send=True, confirm=yes).step_input.history.cash_flows.unexplained, "it was asked what these three units are"
     found = remove(bot, ConfigChanges(removes=("WBTC",)))
     assert found.state == "removed"
-    assert any(mentions(one, "0.00000003 WBTC", "gas") for one in found.edited.warnings)
+    assert any(mentions(one, "0.00000003 WBTC", "gas") for one in found.edit_report.warnings)
     with again(chain, load_config(bot.file)) as agent:
         assert agent.step_input().history.cash_flows.unexplained == ()
         assert not [one for one in agent.context.store.balances.transfers() if one.is_open]

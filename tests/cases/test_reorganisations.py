@@ -62,7 +62,7 @@ class Done:
             (swap,) = [intent for intent in mined if intent.kind is IntentKind.SWAP]
             history = store.budgets.history(chain.now_s())
             moved = {movement.tx_hash for movement in store.budgets.movements()}
-            flows = store.balances.expected().flows
+            flows = store.balances.expected().transfers
         assert now.nonce - self.before.nonce == len(mined)
         assert swap.receipt is not None
         net = swap.receipt.net(chain.wallet.address)

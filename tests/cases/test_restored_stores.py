@@ -69,7 +69,7 @@ def test_of_two_machines_with_one_backup_only_the_one_that_adopts_sends_and_all_
 def test_a_new_store_knows_what_the_wallet_lost_before_it(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """Whoever deletes the store starts with no fresh budget."""
     chain = anvil_chain
-    prices = dict(chain.books.prices_usd)
+    prices = dict(chain.contents.prices_usd)
     fund(chain, UP)
     with agents.agent_on(chain, tmp_path / "first", ROOMY, EVEN, vouched=False) as agent:
         before = purse(chain)
@@ -139,8 +139,8 @@ def test_a_position_from_after_the_backup_is_not_minted_again(anvil_chain: Local
         assert mint.name in halted.reason
         assert "trimtab lp take" in halted.reason
         with raises_code(ConfigError, "unknown"):
-            api.take_position(agent, "987654")
-        told = api.take_position(agent, str(mint.token_id))
+            api.adopt_position(agent, "987654")
+        told = api.adopt_position(agent, str(mint.token_id))
         assert told["position"] == mint.name
     with again(chain, loaded) as agent:
         (taken,) = agent.context.store.positions.changes()
@@ -150,7 +150,7 @@ def test_a_position_from_after_the_backup_is_not_minted_again(anvil_chain: Local
         held = agent.rebalance(send=True, confirm=yes)
         assert (held.kind, held.transactions) == (OutcomeKind.HOLD, ()), held.reason
         with raises_code(ConfigError, "exists"):
-            api.take_position(agent, str(mint.token_id))
+            api.adopt_position(agent, str(mint.token_id))
 
 
 def test_a_position_that_the_agent_opened_and_its_owner_gave_away_is_forgotten(anvil_chain: LocalChain, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.app.documents.plans import plan, transaction
+from agent.app.documents.plans import plan_document, transaction_document
 from agent.app.paper import open_paper
 from agent.chain.data_fees import GAS_PRICE_ORACLE
 from agent.execution.step_context import OutcomeKind
@@ -34,9 +34,9 @@ def test_a_rebalance_on_a_rollup_adds_up_to_the_wei(anvil_chain: LocalChain, tmp
         fees = [intent.receipt.data_fee_wei for intent in outcome.transactions if intent.receipt is not None]
         assert len(fees) == len(node.paid) == len(outcome.transactions) > 0
         assert sorted(fees) == sorted(node.paid.values())
-        shown_fees = [int(transaction(intent)["data_fee_wei"]) for intent in outcome.transactions]
+        shown_fees = [int(transaction_document(intent)["data_fee_wei"]) for intent in outcome.transactions]
         assert shown_fees == fees, "a reader of the document can add up what was paid"
-        shown = plan(outcome)["cost"]
+        shown = plan_document(outcome)["cost"]
         assert float(shown["data_fee"]) > 0
         assert float(shown["gas"]) > float(shown["data_fee"])
         day = agent.context.store.budgets.history(chain.now_s())

@@ -12,7 +12,7 @@ import pytest
 
 from agent.app import history
 from agent.app.agent import Agent
-from agent.app.documents.status import status
+from agent.app.documents.status import status_document
 from agent.chain.providers.endpoint import EndpointProvider
 from agent.config.loaded import LoadedConfig
 from agent.execution.step_context import OutcomeKind, StepOutcome
@@ -42,7 +42,7 @@ def sold(intent: Intent, chain: LocalChain) -> int:
 def test_rounds_on_pools_that_come_back_lose_less_than_all_at_once(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, OFF)
-    prices, before, mark = dict(chain.books.prices_usd), purse(chain), chain.snapshot()
+    prices, before, mark = dict(chain.contents.prices_usd), purse(chain), chain.snapshot()
     losses: dict[str, Fraction] = {}
     for name, changes in (("market", LARGE), ("rounds", ROUNDS)):
         loaded = trusted(chain, tmp_path / name, changes, TARGETS)
@@ -97,7 +97,7 @@ def test_rounds_killed_in_the_middle_are_neither_lost_nor_repeated(anvil_chain: 
     assert in_child(lambda: one_process(chain, loaded, 2, moment)) == -signal.SIGKILL
     with again(chain, loaded) as agent:
         (before,) = agent.context.store.layer(GradualExecutionStore).newest()
-        shown = status(agent.status())["gradual_execution"]
+        shown = status_document(agent.status())["gradual_execution"]
     assert before.state == "open"
     assert (shown["id"], shown["rounds_done"]) == (before.progress.id, before.progress.done)
     assert in_child(lambda: one_process(chain, loaded, None)) == 0
@@ -152,7 +152,7 @@ def falling(agent: Agent, chain: LocalChain) -> StepOutcome:
 
     def progress(text: str) -> None:
         if text.startswith("slice "):
-            price = chain.books.prices_usd["WETH"] * Fraction(985, 1_000)
+            price = chain.contents.prices_usd["WETH"] * Fraction(985, 1_000)
             chain.move_market({"WETH": price}, twap_follows=False)
 
     return agent.rebalance(send=True, confirm=confirm, progress=progress)

@@ -56,7 +56,7 @@ def done(_: LocalChain, agent: Agent) -> StepOutcome:
 
 
 def failed(chain: LocalChain, agent: Agent) -> StepOutcome:
-    price = chain.books.prices_usd["WETH"] * Fraction(9, 10)
+    price = chain.contents.prices_usd["WETH"] * Fraction(9, 10)
     return agent.rebalance(send=True, confirm=yes, progress=at_send(1, lambda: chain.move_market({"WETH": price})))
 
 
@@ -77,7 +77,7 @@ def remembered(loaded: LoadedConfig, chain: LocalChain, step_id: str) -> tuple[S
         record = agent.context.store.steps.get(step_id)
     assert record is not None
     plan = None if record.plan_json is None else codec.loads(Plan, record.plan_json)
-    return codec.loads(StepInput, record.input_json), plan, record.line.outcome
+    return codec.loads(StepInput, record.input_json), plan, record.summary.outcome
 
 
 @pytest.mark.parametrize("kind", OutcomeKind, ids=lambda kind: kind.value)

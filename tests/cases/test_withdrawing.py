@@ -224,7 +224,7 @@ def test_what_was_set_aside_before_stays_so_when_a_sale_for_it_is_refused(anvil_
     with bot(chain, tmp_path) as agent:
         before = purse(chain)
         wanted = (Payment(chain.tokens["USDC"].address, 3_500 * USD),)
-        number = agent.context.store.requests.ask(RequestKind.WITHDRAW, wanted, None, False, 0).id
+        number = agent.context.store.requests.record(RequestKind.WITHDRAW, wanted, None, False, 0).id
 
         def yes_and_pause(_: WithdrawalReport) -> bool:
             agent.context.switch.pause("second thoughts", 0)

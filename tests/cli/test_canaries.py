@@ -218,7 +218,7 @@ def test_a_phrase_that_is_wrong_by_one_word_is_in_no_message_of_the_library(tmp_
     caught = None
     with all_logs() as logs:
         try:
-            api.import_wallet(tmp_path / "w.json", None, api.Password(), lambda prompt: wrong)
+            api.import_wallet(tmp_path / "w.json", None, api.PasswordSource(), lambda prompt: wrong)
         except ConfigError as error:
             caught = error.with_traceback(None)
     assert caught is not None

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from agent import wiring
-from agent.cli.display.futures_tables import multiple
+from agent.cli.display.futures_tables import multiple_text
 from agent.localchain.nodes import AnvilNode
 from tests.cli.tools import STORE_ENDINGS, Desk, Said
 from tests.support.text import mentions
@@ -61,7 +61,7 @@ def test_margin_stands_beside_its_limits_with_the_plan(bare: Ask, config: Path) 
     said = bare("margin", "--config", str(config))
     assert said.code == 0
     assert mentions(said.out, "max_leverage", "would send now", "bound price")
-    assert mentions(" ".join(said.out.split()), f"target leverage {multiple(figures['target_leverage'])}")
+    assert mentions(" ".join(said.out.split()), f"target leverage {multiple_text(figures['target_leverage'])}")
 
 
 def test_funding_is_expected_at_the_rate_of_today(bare: Ask, config: Path) -> None:

@@ -102,7 +102,7 @@ def answered(monkeypatch: pytest.MonkeyPatch, path: Path, lines: list[str]) -> I
 
 
 def test_a_network_given_as_an_option_is_checked_and_not_asked_again(bare: Bare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(setup, "interactive", lambda: True)
+    monkeypatch.setattr(setup, "is_interactive", lambda: True)
     for name, lines in (("ethereum", []), ("mainnet", ["ethereum"])):
         path = tmp_path / f"{name}.toml"
         monkeypatch.setattr(sys, "stdin", io.StringIO("".join(f"{one}\n" for one in [*lines, *TO_CASH[1:], "2", "", "", "", "yes"])))
@@ -118,7 +118,7 @@ def test_a_network_given_as_an_option_is_checked_and_not_asked_again(bare: Bare,
 def test_an_option_without_a_question_is_not_dropped_by_the_dialogue(
     bare: Bare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: tuple[str, str]
 ) -> None:
-    monkeypatch.setattr(setup, "interactive", lambda: True)
+    monkeypatch.setattr(setup, "is_interactive", lambda: True)
     monkeypatch.setattr(sys, "stdin", io.StringIO("".join(f"{one}\n" for one in ["", *TO_CASH[1:], "2", "", "", "", "yes"])))
     said = bare("init", *option, "--config", str(tmp_path / "trimtab.toml"))
     assert said.code == 2
@@ -127,7 +127,7 @@ def test_an_option_without_a_question_is_not_dropped_by_the_dialogue(
 
 
 def test_only_what_the_options_lack_is_asked(bare: Bare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(setup, "interactive", lambda: True)
+    monkeypatch.setattr(setup, "is_interactive", lambda: True)
     path, given = (
         tmp_path / "trimtab.toml",
         ("--wallet", WALLET, "--template", "60/40", "--use-cash", "3000", "--alert", "mail=TRIMTAB_MAIL"),

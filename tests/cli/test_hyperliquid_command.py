@@ -172,7 +172,7 @@ def keystore_agent(chain: LocalChain, server: HyperliquidServer, folder: Path) -
 
 def address_in(file: Path) -> str:
     """The address of the key in a keystore, decrypted."""
-    return api.wallet_address(file, None, None, api.Password("TRIMTAB_AGENT_PASSWORD"), None, True)["address"]
+    return api.wallet_address(file, None, None, api.PasswordSource("TRIMTAB_AGENT_PASSWORD"), None, True)["address"]
 
 
 def test_an_order_that_rests_is_shown_listed_and_cancelled(
@@ -262,7 +262,7 @@ def test_delegate_creates_stores_and_approves_an_agent_key_that_then_trades(
 
 
 def test_a_fresh_key_of_ones_own_is_approved_as_it_is(unapproved: HyperliquidServer, tmp_path: Path, run: Run) -> None:
-    made = api.create_wallet(tmp_path / "agent.json", None, api.Password("TRIMTAB_AGENT_PASSWORD"), None)
+    made = api.create_wallet(tmp_path / "agent.json", None, api.PasswordSource("TRIMTAB_AGENT_PASSWORD"), None)
     done = run("delegate", "--send", "--yes", "--json").json
     assert (done["outcome"], done["agent"], done["kept"]) == ("done", made["address"], None)
     assert [agent.address for agent in unapproved.agents] == [made["address"].lower()]

@@ -204,7 +204,7 @@ def test_tables_fit_a_terminal_of_eighty_columns() -> None:
 
     console = Console(width=80, record=True, file=io.StringIO())
     console.print(
-        tables.holdings({"block": 1, "total_value": "9", "numeraire": "USDC", "holdings": [item("WBTC", 9000), item("WETH", 1000)]})
+        tables.holdings_table({"block": 1, "total_value": "9", "numeraire": "USDC", "holdings": [item("WBTC", 9000), item("WETH", 1000)]})
     )
     lines = console.export_text().splitlines()
     assert max(len(line) for line in lines) <= 80

@@ -31,11 +31,11 @@ FEW_WORK, MANY_WORK = 3.5, 4.8
 """The same where other processes first import what they need: the kernel alone, or the whole agent."""
 QUICK: tuple[tuple[str, bool, float], ...] = (
     ("backtest", True, IMPORTS),
-    ("backtest as JSON", True, WORKS),
-    ("stress in many", True, FEW_WORK),
     ("stress in many", False, FEW_WORK),
 )
 LONGER = (
+    ("backtest as JSON", True, WORKS),
+    ("stress in many", True, FEW_WORK),
     ("stress in many", True, IMPORTS),
     ("tune", True, IMPORTS),
     ("stress in this process", True, WORKS),

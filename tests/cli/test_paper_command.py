@@ -116,7 +116,7 @@ def test_a_live_agent_and_paper_hold_each_other_up_in_nothing(desk: Desk) -> Non
     live = actors.lock_locations(load_config(desk.config))
     with wallet_lock(*live), blocks(desk.about["url"]):
         assert desk.ask("paper", "--once")["outcome"] == "done"
-    with wallet_lock(*actors.lock_locations(api.on_paper(desk.config))):
+    with wallet_lock(*actors.lock_locations(api.paper_config(desk.config))):
         assert desk.ask("rebalance", "--send", "--yes")["outcome"] == "done"
         assert "already acts" in desk.ask("paper", "--once", want=12)["error"]["message"]
 

@@ -116,7 +116,7 @@ def test_a_mistake_in_a_search_is_named(bare: Bare, prices: Path, more: tuple[st
 
 def test_an_enormous_search_is_not_begun_unasked(bare: Bare, prices: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "agent.app.research.trials.estimate_work", lambda job, rest, cores: WorkEstimate(len(job.runs), job.table.bars, 40_000.0, 2, 3)
+        "agent.app.research.trials.estimate_work", lambda job, rest, cores: WorkEstimate(len(job.choices), job.table.bars, 40_000.0, 2, 3)
     )
     line = ("tune", "--prices", str(prices), *WISHES, *BANDS, "--json", "--out", str(tmp_path / "kept"))
     said = bare(*line)
@@ -129,9 +129,9 @@ def test_an_enormous_search_is_not_begun_unasked(bare: Bare, prices: Path, tmp_p
 
 def test_somebody_at_a_terminal_is_asked_with_the_estimate(bare: Bare, prices: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "agent.app.research.trials.estimate_work", lambda job, rest, cores: WorkEstimate(len(job.runs), job.table.bars, 40_000.0, 1, 3)
+        "agent.app.research.trials.estimate_work", lambda job, rest, cores: WorkEstimate(len(job.choices), job.table.bars, 40_000.0, 1, 3)
     )
-    monkeypatch.setattr("agent.cli.trials.interactive", lambda: True)
+    monkeypatch.setattr("agent.cli.trials.is_interactive", lambda: True)
     asked: list[str] = []
     for answer in (False, True):
         monkeypatch.setattr("agent.cli.trials.ask", lambda question, answer=answer: asked.append(question) or answer)
@@ -149,9 +149,9 @@ def test_a_config_is_searched_by_the_full_step_with_its_limits(tmp_path: Path) -
     closes = [100, 101, 125, 125, 90, 90, 120, 120, 100, 100, 125, 125, 90, 90]
     prices.write_text("\n".join(["time,WETH", *(f"2021-01-{day:02},{close}" for day, close in enumerate(closes, 1))]) + "\n")
     asked = api.prepare_tune(prices, api.MarketOptions(), api.TuneOptions(band="10%rel", every="7d"), api.PortfolioOptions(config))
-    job = TuneJob(asked.table, asked.backtest, asked.settings, asked.grid.choices(), (0, 1), asked.terms)
-    assert {job.engine(choice) for choice in job.runs} == {RunEngine.FULL}
-    tried = spec_for_choice(asked.backtest, job.runs[1], asked.terms, DAY_S)
+    job = TuneJob(asked.table, asked.backtest, asked.settings, asked.grid.choices(), (0, 1), asked.allocator_schedule)
+    assert {job.engine(choice) for choice in job.choices} == {RunEngine.FULL}
+    tried = spec_for_choice(asked.backtest, job.choices[1], asked.allocator_schedule, DAY_S)
     assert tried.policy.trigger == HybridTrigger(Threshold(None, 1_000), Every(7 * DAY_S))
     assert tried.limits == asked.backtest.limits
     assert tried.limits.max_live_value == 1_000 * 10**asked.backtest.portfolio.numeraire.decimals
@@ -159,9 +159,9 @@ def test_a_config_is_searched_by_the_full_step_with_its_limits(tmp_path: Path) -
 
 def test_the_estimate_is_measured_on_the_runs_that_are_left(prices: Path) -> None:
     asked = api.prepare_tune(prices, api.MarketOptions(), api.TuneOptions(band="30%rel,40%rel", full=True), PORTFOLIO)
-    job = TuneJob(asked.table, asked.backtest, asked.settings, asked.grid.choices(), (0, 1), asked.terms, True)
+    job = TuneJob(asked.table, asked.backtest, asked.settings, asked.grid.choices(), (0, 1), asked.allocator_schedule, True)
     found = estimate_work(job, job.chunks(), 2)
-    assert (found.runs, found.measured, found.cores, found.bars) == (2, 2, 2, 14)
+    assert (found.runs, found.measured_runs, found.cores, found.bars) == (2, 2, 2, 14)
     assert found.core_s > 0
     assert found.wall_s == found.core_s / 2
 
@@ -250,9 +250,14 @@ def test_a_scheduler_that_dies_is_told_and_the_same_search_goes_on_with_the_next
     asked = api.prepare_tune(prices, api.MarketOptions(), api.TuneOptions(band="20%rel..40%rel:5", full=True), PORTFOLIO)
     address = f"tcp://127.0.0.1:{port}"
     with clusters(port) as first:
-        short = replace(asked, terms=AllocatorSchedule(DAY_S, DAY_S))
+        short = replace(asked, allocator_schedule=AllocatorSchedule(DAY_S, DAY_S))
         bad = TuneJob(
-            short.table, short.backtest, short.settings, (PolicyChoice(Every(DAY_S), allocator=AllocationMethod.HRP),), (0, 1), short.terms
+            short.table,
+            short.backtest,
+            short.settings,
+            (PolicyChoice(Every(DAY_S), allocator=AllocationMethod.HRP),),
+            (0, 1),
+            short.allocator_schedule,
         )
         with raises_field("--window", "3 steps"):
             list(run_on_cluster(bad, bad.chunks(), address))  # what a run raises comes back as it was

@@ -128,7 +128,7 @@ def _checked(table: FigureTable, console: Any, options: Any, real: Any = FigureT
     if not isinstance(console, Drawing):  # drawing it does not check it anew
         CHECKED.append(table.heading.plain)
         rows = [[getattr(one, "plain", one) for one in cells] for cells, _ in table.rows]
-        shown = repr((table.heading.plain, table.names, sorted(table.figure_columns), table.note, table.show_header, rows))
+        shown = repr((table.heading.plain, table.column_names, sorted(table.figure_columns), table.note, table.show_header, rows))
         if shown not in WHOLE:
             assert not cut(table), cut(table)
             WHOLE.add(shown)
@@ -192,7 +192,7 @@ def attach(desk: Desk) -> LocalChain:
     chain.addresses = ProtocolAddresses(
         **{field.name: known.get(field.name, v3["position_manager"]) for field in fields(ProtocolAddresses)}
     )
-    chain.books = ChainContents(
+    chain.contents = ChainContents(
         tokens={spec.symbol: Token(desk.about["tokens"][spec.symbol], spec.symbol, spec.decimals) for spec in DEFAULT_WORLD.tokens},
         kinds={spec.symbol: spec.kind for spec in DEFAULT_WORLD.tokens},
         prices_usd={spec.symbol: spec.price_usd for spec in DEFAULT_WORLD.tokens},

@@ -32,7 +32,10 @@ def cut(table: FigureTable) -> list[str]:
         lines = shown.splitlines()
         found += [f"{width}: a line of {cell_len(line)}: {line}" for line in lines if cell_len(line) > width]
         texts = [
-            (name, one.plain) for cells, _ in table.rows for name, one in zip(table.names, cells, strict=True) if isinstance(one, Text)
+            (name, one.plain)
+            for cells, _ in table.rows
+            for name, one in zip(table.column_names, cells, strict=True)
+            if isinstance(one, Text)
         ]
         for name, text in texts:
             pieces = [text] if name in table.figure_columns and cell_len(text) <= width else text.split()

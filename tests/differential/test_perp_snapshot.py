@@ -16,7 +16,7 @@ from agent.layers.futures.state import margin_account
 from agent.localchain import LocalChain
 from agent.localchain.perpetuals import LocalPerps
 from agent.model import FuturesReading, QuarantinedItem
-from agent.model.futures import MARGIN_ACCOUNT
+from agent.model.futures import MARGIN_ACCOUNT_ITEM
 from tests.support import agents
 from tests.support.endpoints import Through, passing_on, pools, reader, serve
 from tests.support.futures import EVEN, futures_changes
@@ -77,7 +77,7 @@ def test_an_unknown_margin_account_is_quarantined_and_never_empty(perps: LocalPe
     seen = reader(chain, layers=(scope,)).snapshot()
     why = "the account provides liquidity, whose value is not counted"
     assert (margin_account(seen), seen.layer(FuturesReading).unknown) == (None, why)
-    assert QuarantinedItem(MARGIN_ACCOUNT, scope.trader, why) in seen.quarantined
+    assert QuarantinedItem(MARGIN_ACCOUNT_ITEM, scope.trader, why) in seen.quarantined
 
 
 def test_a_market_that_the_config_does_not_name_is_read_at_once_and_from_then_on_in_two_round_trips(perps: LocalPerps) -> None:

@@ -38,9 +38,9 @@ def test_five_assets_reach_their_targets_in_one_transaction_equal_to_the_plan_to
     assert receipt.status == 1
     after = desk.balances()
     assert {step.portfolio.token(at).symbol: raw for at, raw in found.holdings_after} == after
-    total = sum(after[s] * anvil_chain.books.prices_usd[s] / 10 ** anvil_chain.tokens[s].decimals for s in TARGETS)
+    total = sum(after[s] * anvil_chain.contents.prices_usd[s] / 10 ** anvil_chain.tokens[s].decimals for s in TARGETS)
     for symbol, target_bps in TARGETS.items():
-        value = after[symbol] * anvil_chain.books.prices_usd[symbol] / 10 ** anvil_chain.tokens[symbol].decimals
+        value = after[symbol] * anvil_chain.contents.prices_usd[symbol] / 10 ** anvil_chain.tokens[symbol].decimals
         assert abs(value / total * BPS - target_bps) <= 10, (symbol, found.skipped)
     assert Fraction(4, 5) <= Fraction(receipt.gas_used, found.gas_units) <= Fraction(5, 4)
 

@@ -10,7 +10,7 @@ import pytest
 
 from agent.amm import pools
 from agent.chain.second_quote import (
-    CONTRACTS,
+    CONTRACT_QUOTER_NAME,
     ContractQuoter,
     Quoter,
     UnanimousQuoter,
@@ -37,7 +37,7 @@ def venues(chain: LocalChain) -> tuple[V2Contracts, V3Contracts]:
 
 def both(chain: LocalChain) -> UnanimousQuoter:
     found = build_quoter(chain.transport, venues(chain))
-    assert [name for name, _ in found.quoters] == [CONTRACTS, "uniswap-python"]
+    assert [name for name, _ in found.quoters] == [CONTRACT_QUOTER_NAME, "uniswap-python"]
     return found
 
 

@@ -149,6 +149,6 @@ def test_a_pending_transaction_is_pending_until_it_is_mined(anvil_chain: LocalCh
 def test_signed_bytes_go_to_the_private_endpoint_alone(anvil_chain: LocalChain, tester_chain: LocalChain) -> None:
     desk, reading = Desk(anvil_chain), NodeSender(tester_chain.transport)
     sent = signed(desk, cancel(desk))
-    NodeSender(tester_chain.transport, submit=anvil_chain.transport).send(sent)
+    NodeSender(tester_chain.transport, private_transport=anvil_chain.transport).send(sent)
     assert desk.mined(sent.hash).status == 1
     assert reading.status_of(sent.hash).state == "unknown"

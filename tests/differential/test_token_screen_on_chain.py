@@ -29,7 +29,7 @@ def test_the_tokens_of_the_world_move_what_they_are_told_to_in_one_request(local
     with agent_on(chain, tmp_path, ROOMY, FIVE) as agent:
         step, line = agent.step_input(), agent.context.transport
         before = line.requests
-        found = {one.token: one.finding for one in agent.context.screen.screen(step, initial_token_moves(step))}
+        found = {one.token: one.finding for one in agent.context.token_screen.screen(step, initial_token_moves(step))}
         assert line.requests == before + 1
     clean = dict.fromkeys((token.address for token in chain.tokens.values()), TokenFinding.CLEAN)
     assert found == clean | {chain.tokens["USDT"].address: TokenFinding.NO_RETURN_VALUE}
@@ -46,7 +46,7 @@ def test_a_transfer_that_takes_all_gas_or_answers_a_megabyte_fails_alone(anvil_c
     pin_all(loaded, [chain.transport])
     with again(chain, loaded) as agent:
         step = agent.step_input()
-        found = {one.token: one for one in agent.context.screen.screen(step, initial_token_moves(step))}
+        found = {one.token: one for one in agent.context.token_screen.screen(step, initial_token_moves(step))}
         assert not found.pop(address).finding.accepted
         assert {one.finding for one in found.values()} <= {TokenFinding.CLEAN, TokenFinding.NO_RETURN_VALUE}
         assert len(found) == len(step.portfolio.assets) - 1 + len(step.portfolio.hubs)
@@ -62,7 +62,7 @@ def test_a_token_that_meddles_with_the_screen_shuts_no_other_out(anvil_chain: Lo
     with again(chain, loaded) as agent:
         step = agent.step_input()
         first = tuple(sorted(initial_token_moves(step), key=lambda move: move.token != address))
-        found = {one.token: one for one in agent.context.screen.screen(step, first)}
+        found = {one.token: one for one in agent.context.token_screen.screen(step, first)}
         assert not found.pop(address).finding.accepted
         assert {one.finding for one in found.values()} <= {TokenFinding.CLEAN, TokenFinding.NO_RETURN_VALUE}
 

@@ -101,7 +101,7 @@ class _Reading(lens._PageReader):
         self.takes: list[tuple[int, int]] = []
 
     def take(self, size: int) -> bytes:
-        self.takes.append((self.position, size))
+        self.takes.append((self.offset, size))
         return super().take(size)
 
 

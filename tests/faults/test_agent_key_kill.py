@@ -99,7 +99,7 @@ class Wallet:
 
     def kept(self) -> set[str]:
         """Agents whose keys are in files beside the config."""
-        password = api.Password("TRIMTAB_AGENT_PASSWORD")
+        password = api.PasswordSource("TRIMTAB_AGENT_PASSWORD")
         files = [one for one in self.file.parent.glob(f"{self.file.name}*") if ".tmp" not in one.name]
         return {api.wallet_address(one, None, None, password, None, True)["address"].lower() for one in files}
 
@@ -155,9 +155,9 @@ def test_an_approval_killed_at_any_moment_is_neither_lost_nor_repeated(wallet: W
     [listed] = wallet.server.agents
     assert (listed.address, listed.name) == (done["agent"].lower(), "trimtab")
     assert set(wallet.posted()) <= wallet.kept(), "no approved key is lost"
-    password = api.Password("TRIMTAB_AGENT_PASSWORD")
+    password = api.PasswordSource("TRIMTAB_AGENT_PASSWORD")
     assert api.wallet_address(wallet.file, None, None, password, None, True)["address"] == done["agent"]
     with again(wallet.chain, wallet.loaded) as agent:
-        assert agent.context.store.trust.agent_end_ms(done["agent"]) == listed.until_ms
+        assert agent.context.store.trust.agent_expiry_ms(done["agent"]) == listed.until_ms
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
     assert wallet.server.signers[-1] == listed.address

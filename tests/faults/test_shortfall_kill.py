@@ -68,8 +68,8 @@ def test_a_step_killed_before_its_shortfall_is_noted_ends_failed_with_an_alert(
         (swap,) = [intent for intent in store.journal.intents() if intent.kind is IntentKind.SWAP]
         record = store.steps.get(swap.step_id)
         assert record is not None
-        assert record.line.outcome == "failed"
-        assert mentions(record.line.reason or "", "LINK", "at least")
+        assert record.summary.outcome == "failed"
+        assert mentions(record.summary.reason or "", "LINK", "at least")
         assert unreported_shortfalls(store, store.alerts, now_s) == ((swap.step_id, ("LINK",)),)
         store.alerts.record([AlertState(shortfall_key(swap.step_id), AlertKind.ERROR, "", now_s)], [], now_s)
         assert unreported_shortfalls(store, store.alerts, now_s) == (), "one alert for each step"

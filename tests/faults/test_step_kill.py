@@ -121,7 +121,7 @@ def require_exactly_once(world: World) -> None:
         record = store.steps.get(swap.step_id)
         history = store.budgets.history(chain.now_s())
     assert record is not None
-    assert record.plan_json is not None or record.line.outcome is None
+    assert record.plan_json is not None or record.summary.outcome is None
     assert after.nonce - before.nonce == len(mined)
     assert swap.receipt is not None
     net = swap.receipt.net(chain.wallet.address)

@@ -38,16 +38,16 @@ from agent.model.triggers import PeakDrawdown
 
 
 def _over_28_days(event: PeakDrawdown) -> Drawdown:
-    return Drawdown(event.fall_bps, LONGEST_S, event.tokens)
+    return Drawdown(event.fall_bps, MAX_INTERVAL_S, event.tokens)
 
 
 RULES[PeakDrawdown] = TriggerRules(
     validate=lambda event: _validate_drawdown(_over_28_days(event)),
     evaluate=lambda event, inputs: _evaluate_drawdown(_over_28_days(event), inputs),
-    describe=lambda event, portfolio: f"peak_drawdown: {format_bps(event.fall_bps)} of {_tokens(event.tokens, portfolio)}",
-    history_s=lambda event: LONGEST_S + HISTORY_MARGIN_S,
+    describe=lambda event, portfolio: f"peak_drawdown: {format_bps(event.fall_bps)} of {_tokens_text(event.tokens, portfolio)}",
+    history_s=lambda event: MAX_INTERVAL_S + HISTORY_MARGIN_S,
 )
-NOTATIONS += (TriggerNotation("peak_drawdown", {"fall": _SHARE} | _ASSETS, PeakDrawdown, required=True),)
+NOTATIONS += (TriggerNotation("peak_drawdown", {"fall": _SHARE} | _ASSETS, PeakDrawdown, keys_required=True),)
 """,
         ),
     }
@@ -271,7 +271,7 @@ def sentences(step: StepInput, plan: Plan | None) -> list[str]:
         ),
         "layers/questions.py": (
             "# after: from agent.layers.liquidity.policy import valuation as liquidity\nfrom agent.layers.lockup import policy as lockup\n",
-            "\n\nLOCKED += (lockup.locked,)\nPLACES += (lockup.place,)\n",
+            "\n\nLOCKED += (lockup.locked,)\nPLACE_NAMES += (lockup.place,)\n",
         ),
         "layers/guards.py": (
             "# after: from agent.layers.liquidity import guards as liquidity\nfrom agent.layers.lockup import guards as lockup\n",

@@ -38,7 +38,7 @@ from agent.layers.strategies.state import (
     StrategyState,
 )
 from agent.model import (
-    NEW_STORE,
+    NEW_STORE_HISTORY,
     Allowance,
     Asset,
     CodeHash,
@@ -201,7 +201,7 @@ def limits(numeraire_decimals: int = 6) -> Limits:
     )
 
 
-VALUES = {group.name: getattr(NEW_STORE, group.name) for group in fields(History)}
+VALUES = {group.name: getattr(NEW_STORE_HISTORY, group.name) for group in fields(History)}
 GROUPS = {field.name: name for name, value in VALUES.items() if is_dataclass(value) for field in fields(value)}
 """The value of History that holds each field."""
 FLAT: dict[type[LayerState], dict[str, str]] = {
@@ -217,7 +217,7 @@ READING = {"futures": "account", "futures_unknown": "unknown", "futures_blocked"
 
 def history(past: History | None = None, /, **changes: object) -> History:
     """Return the history of a new store, or `past`, with these fields of it or of its values."""
-    past = past or NEW_STORE
+    past = past or NEW_STORE_HISTORY
     parts: dict[str, dict[str, object]] = defaultdict(dict)
     for name, value in changes.items():
         parts[GROUPS.get(name, "")][name] = value

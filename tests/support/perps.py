@@ -22,7 +22,7 @@ MARKETS = (PerpSpec("WETH", 4_000_000), PerpSpec("WBTC", 4_000_000))
 
 def perps_on(chain: LocalChain, markets: Sequence[PerpSpec] = MARKETS) -> LocalPerps:
     """Deploy the protocol, by default with two markets."""
-    with chain.node.past():
+    with chain.node.one_second_blocks():
         return LocalPerps(chain, "USDC", markets)
 
 
@@ -30,7 +30,7 @@ def later(perps: LocalPerps, seconds: int) -> None:
     """Advance the time and update every index."""
     perps.chain.node.mine_at(perps.chain.now_s() + seconds)
     for symbol in perps.markets:
-        perps.set_index(symbol, perps.chain.books.prices_usd[symbol])
+        perps.set_index(symbol, perps.chain.contents.prices_usd[symbol])
 
 
 def account_of(perps: LocalPerps, who: str) -> MarginAccount:

@@ -226,7 +226,7 @@ class Peer:
 
     def ends(self) -> list[Value]:
         """Return the value of each token now."""
-        return [node.value + self.walk.draft.delta.get(node.address, 0) * node.price for node in self.problem.nodes]
+        return [node.value + self.walk.draft.delta_raw.get(node.address, 0) * node.price for node in self.problem.nodes]
 
     def off(self) -> list[Value]:
         """Return the value above each goal share of the present total (negative: below it)."""
@@ -279,7 +279,7 @@ class Peer:
         for _ in range(4):
             amount = amount_raw
             for pool, token_in in hops:
-                room = self.walk.room(pool, token_in)
+                room = self.walk.remaining_input(pool, token_in)
                 if amount > room:
                     amount_raw = amount_raw * max(room, 0) // amount if amount else 0
                     break

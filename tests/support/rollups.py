@@ -10,7 +10,7 @@ import pytest
 from agent.chain.data_fees import GAS_PRICE_ORACLE
 from agent.chain.rpc import RpcCall, Transport
 from agent.localchain import LocalChain
-from agent.model.rollups import OP_STACK
+from agent.model.rollups import OP_STACK_CHAINS
 from agent.signing.calldata import selector
 
 BYTE_WEI, FLAT_WEI = 10**9, 10**10
@@ -78,6 +78,6 @@ def set_oracle(line: Transport, byte_wei: int = BYTE_WEI) -> None:
 @contextmanager
 def op_stack(chain: LocalChain, monkeypatch: pytest.MonkeyPatch) -> Iterator[RollupNode]:
     """The local chain counts as one of the OP Stack."""
-    monkeypatch.setitem(OP_STACK, chain.chain_id, "test")
+    monkeypatch.setitem(OP_STACK_CHAINS, chain.chain_id, "test")
     set_oracle(chain.transport)
     yield RollupNode(chain)

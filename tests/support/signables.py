@@ -9,7 +9,7 @@ from agent.errors import Refused
 from agent.model import IntentKind, Payout, UnsignedTx
 from agent.planning.gas import unwrap
 from agent.ports import Grant, Signer
-from agent.signing import base
+from agent.signing import oracle_rules, payout_rules
 from agent.signing.rules import SigningRules
 from agent.units import NATIVE
 from agent.venues.calldata import encode_multicall, native_wei
@@ -61,19 +61,19 @@ SIGNABLES: dict[str, Signable] = {
     "futures: buy as delegate": Signable(signing.DELEGATE_BUY, signing.futures_grant(signing.BUY), signing.DELEGATE_RULES),
     **_native(),
     "memory of a pool": Signable(
-        tx(POOL, base.encode_observations(120)),
+        tx(POOL, oracle_rules.encode_observations(120)),
         Grant(IntentKind.ORACLE, NOW_S, NOW_S + 90, MAX_GAS_WEI, oracle=(POOL, 120)),
         replace(RULES, oracles=(POOL,)),
     ),
     "payout": Signable(
-        tx(WETH, base.encode_payout(HOME, 10**18)),
+        tx(WETH, payout_rules.encode_payout(HOME, 10**18)),
         Grant(IntentKind.PAYOUT, NOW_S, NOW_S + 90, MAX_GAS_WEI, payout=Payout(WETH, HOME, 10**18, 2 * 10**18, 1)),
-        replace(RULES, payouts=(HOME,)),
+        replace(RULES, payout_addresses=(HOME,)),
     ),
     "payout of native coin": Signable(
         tx(HOME, "0x", value_wei=10**17),
         Grant(IntentKind.PAYOUT, NOW_S, NOW_S + 90, MAX_GAS_WEI, payout=Payout(NATIVE, HOME, 10**17, 10**18, 1)),
-        replace(RULES, payouts=(HOME,)),
+        replace(RULES, payout_addresses=(HOME,)),
     ),
 }
 SIGNABLES |= {f"{name}, legacy fees": _legacy(SIGNABLES[name]) for name in ("swap", "approve", "cancel")}

@@ -25,9 +25,9 @@ from agent.model.futures import (
     Position,
 )
 from agent.ports import Grant
-from agent.signing.base import FuturesRules
 from agent.signing.keys import TestAccountKey, load_key
 from agent.signing.rules import LocalSigner, SignableNonces, SigningRules
+from agent.signing.terms import FuturesRules
 from agent.units import NATIVE, Token, floor_int
 from agent.venues.calldata import RebalancerTerms, encode_multicall, encode_rebalance, min_balance_changes, native_wei
 from agent.venues.perpetual_protocol import PerpContracts, encode_delegate, encode_deposit, encode_order, encode_withdrawal

@@ -145,7 +145,7 @@ def running(loaded: LoadedConfig, actions: PhoneActions, before_end: Callable[[]
     def work() -> None:
         async def serve() -> None:
             with telegram.open_bot(loaded) as bot:
-                bot.actions, bot.watch_s = actions, 0.05
+                bot.actions, bot.watch_interval_s = actions, 0.05
                 task, loop = asyncio.create_task(bot.run()), asyncio.get_running_loop()
                 found.append(bot)
                 ends.append(lambda: loop.call_soon_threadsafe(task.cancel))

@@ -24,7 +24,7 @@ from agent.execution import JournaledExecutor, SubmissionEvent, SubmissionSettin
 from agent.execution.submitter import Submitter
 from agent.model import Head, Intent, IntentKind, IntentState, Receipt, SignedTx, UnsignedTx
 from agent.ports import Grant, Simulation, TransactionStatus
-from agent.signing.base import BUMP_DENOMINATOR, BUMP_NUMERATOR
+from agent.signing.terms import BUMP_DENOMINATOR, BUMP_NUMERATOR
 from agent.store import Store, open_memory_store, open_store
 from agent.store.database import Database
 from agent.store.transitions import CONSUMED, ENDED_IN_BLOCK

@@ -31,7 +31,7 @@ def store(store_kind: str, tmp_path: Path) -> Iterator[Store]:
 
 
 def channel(send: Callable[[str, str], str], name: str = "hook", attempts: int = 3) -> AlertChannel:
-    return AlertChannel(name, send, attempts, "trimtab", first_wait_s=0.01)
+    return AlertChannel(name, send, attempts, "trimtab", first_retry_s=0.01)
 
 
 def announcer(

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.model import Alert, AlertKind, AlertState
-from agent.observe.notify import LONGEST_TEXT, AlertRules, QuietHours, decide_alerts, sanitize_text
+from agent.observe.notify import MAX_TEXT_LENGTH, AlertRules, QuietHours, decide_alerts, sanitize_text
 from tests.support.foreign_text import CORPUS
 from tests.support.text import mentions
 
@@ -32,7 +32,7 @@ class Told:
 
     def look(self, at_s: int, *alerts: Alert, judged: frozenset[AlertKind] = KINDS) -> list[str]:
         found = decide_alerts(tuple(self.states.values()), alerts, judged, at_s, self.rules)
-        self.states |= {state.key: state for state in found.changed}
+        self.states |= {state.key: state for state in found.changed_states}
         return [state.text for state in found.to_send]
 
 
@@ -180,7 +180,7 @@ def test_no_markup_escape_or_link_survives_in_a_text(text: str) -> None:
     assert "://" not in shown
     assert shown.isascii()
     assert shown.isprintable()
-    assert len(shown) <= LONGEST_TEXT
+    assert len(shown) <= MAX_TEXT_LENGTH
 
 
 def test_a_genitive_reads_as_a_word() -> None:

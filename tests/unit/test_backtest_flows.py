@@ -33,7 +33,7 @@ def test_returns_are_told_without_what_came_and_went() -> None:
     assert found.twr == pytest.approx(10_500 / 10_000 * 12_155 / 11_550 - 1, rel=1e-12)
     assert found.twr == pytest.approx(found.hold_twr, rel=1e-12)
     flow = found.flows[0]
-    assert (flow.bar, flow.time_s, flow.value, round(flow.before / COIN)) == (2, START_S + 2 * HOUR_S, 1_050 * COIN, 10_500)
+    assert (flow.bar, flow.time_s, flow.value, round(flow.value_before / COIN)) == (2, START_S + 2 * HOUR_S, 1_050 * COIN, 10_500)
     assert found.equity.tolist() == pytest.approx([10_000, 10_000, 11_550, 11_550, 12_155])
     assert found.hold.tolist() == pytest.approx(found.equity.tolist())
 
@@ -83,7 +83,7 @@ def test_the_books_have_each_flow_as_the_owner_s_word_and_neither_limits_nor_los
         assert float(store.budgets.history(going.world.now_s()).budgets.loss_total) == pytest.approx(
             float(found.fees + found.impact), rel=1e-9, abs=1e6
         )
-    assert (found.halted, found.refused) == (0, ())
+    assert (found.halted_bars, found.refused) == (0, ())
     assert [one.bar for one in found.rebalances] == [1, 3]
     assert float(found.final_value) / COIN == pytest.approx(8_000, rel=1e-3)
 
@@ -91,7 +91,7 @@ def test_the_books_have_each_flow_as_the_owner_s_word_and_neither_limits_nor_los
 def test_bars_with_flows_are_looked_at_and_the_others_change_nothing() -> None:
     table, flows = random_table(4, 40), (at(7, 3_000), at(19, -2_000), at(20, -100))
     quick, whole = simulated(table, flows=flows), simulated(table, flows=flows, looks_at_all=True)
-    assert quick.evaluated < whole.evaluated == 40
+    assert quick.evaluated_bars < whole.evaluated_bars == 40
     assert quick.rebalances == whole.rebalances
     assert quick.config_hash == whole.config_hash
     assert np.array_equal(quick.equity, whole.equity)

@@ -17,7 +17,7 @@ pytest.importorskip("polars")
 
 from agent.amm.pools import marginal_price
 from agent.amm.v3.pool import V3Pool
-from agent.app.research.backtests import sample
+from agent.app.research.backtests import sample_files
 from agent.backtest.data import read_gas, read_table
 from agent.backtest.settings import BacktestSpec, make_spec
 from agent.backtest.simulate import open_run
@@ -152,7 +152,7 @@ THREE = {"BTC": 4_000, "ETH": 2_000, "USD": 4_000}
 def test_while_an_asset_has_no_price_any_more_the_step_halts_as_it_does_live() -> None:
     found = simulated(DELISTED, make_spec(THREE, BAND, "USD"))
     assert found.rebalances == ()
-    assert found.halted == 12 - 6
+    assert found.halted_bars == 12 - 6
     assert mentions(found.notes, "ETH", "8 bars", f"{START_S + 3 * HOUR_S}")
     assert float(found.final_value) / COIN == pytest.approx(40 * 150 + 200 * 11 + 4_000)  # ETH counts at its last price
 
@@ -162,7 +162,7 @@ def test_it_is_left_as_it_is_at_its_last_price_where_the_owner_says_so() -> None
     quick, whole = (simulated(DELISTED, wanted, gone="leave", looks_at_all=every) for every in (False, True))
     # From bar 6 on BTC and USD are half and half of the rest: 6,000 beside 4,000 at bar 9, so that 1,000 moves. 200 ETH stay.
     (done,) = quick.rebalances
-    assert (done.bar, quick.halted) == (9, 0)
+    assert (done.bar, quick.halted_bars) == (9, 0)
     assert float(done.turnover) / COIN == pytest.approx(1_000, rel=1e-3)
     eth = wanted.portfolio.assets[1].token.address
     assert dict(quick.balances)[eth] == 200 * COIN
@@ -187,11 +187,11 @@ def test_without_the_numeraire_s_price_nothing_is_left_to_go_on_with() -> None:
             pass
         assert going.outcome is not None
         assert isinstance(going.outcome.decision, Halt)
-        assert going.result().halted == 9 - 4
+        assert going.result().halted_bars == 9 - 4
 
 
 def test_the_sample_that_is_shipped_can_be_read_and_names_its_licence() -> None:
-    prices, gas = sample()
+    prices, gas = sample_files()
     table = read_table(prices)
     assert (table.bars, table.interval_s, table.symbols) == (365, 86_400, ("BTC", "ETH", "LINK", "SOL", "UNI", "USDC", "AAVE"))
     assert len(set(read_gas(gas, table.times_s))) == 365

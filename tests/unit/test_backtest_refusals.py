@@ -13,7 +13,7 @@ from agent.backtest.stress.paths import Scenario, Severity, inapplicable_scenari
 from agent.errors import ConfigError
 from tests.support.text import raises_field
 
-PRICES, GAS = api.sample()
+PRICES, GAS = api.sample_files()
 FREE = api.MarketOptions()
 
 

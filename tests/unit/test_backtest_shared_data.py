@@ -37,11 +37,11 @@ def test_a_coin_that_is_delisted_three_months_before_the_end_halts_the_agent_and
     gas = read_gas(DATA / "gas" / "ethereum_daily.parquet", table.times_s)
     found = simulated(table, wanted, gas_wei=gas, start_value=Fraction(1_000_000))
     assert mentions(found.notes, "USDC", "2325 bars", f"{USDC_ENDS_S}")
-    assert found.halted == 2_325 - 2  # a price is fresh until three bars lack it
+    assert found.halted_bars == 2_325 - 2  # a price is fresh until three bars lack it
     assert 0 < len(found.rebalances) == sum(one.succeeded for one in found.rebalances)
     assert max(one.time_s for one in found.rebalances) < USDC_ENDS_S
     assert found.gas > 0
-    assert found.evaluated < 100
+    assert found.evaluated_bars < 100
     assert np.isfinite(found.equity).all()
     assert [one.year for one in found.taxes] == [2021, 2022]
 

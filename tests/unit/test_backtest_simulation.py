@@ -69,7 +69,7 @@ def test_both_kinds_of_pools_pay_the_same_at_the_same_depth() -> None:
 def same(one: SimulationResult, other: SimulationResult) -> bool:
     """Whether two results say the same of what was done and what came of it."""
     paths = all(np.array_equal(getattr(one, name), getattr(other, name)) for name in ("equity", "hold", "weights"))
-    fields = ("rebalances", "final_value", "balances", "halted", "refused", "fees", "impact", "gas", "config_hash", "data_hash")
+    fields = ("rebalances", "final_value", "balances", "halted_bars", "refused", "fees", "impact", "gas", "config_hash", "data_hash")
     return paths and all(getattr(one, name) == getattr(other, name) for name in fields)
 
 
@@ -83,8 +83,8 @@ def test_bars_that_are_passed_over_are_those_at_which_the_step_holds() -> None:
     quick, whole = simulated(table, wanted), simulated(table, wanted, looks_at_all=True)
     assert same(quick, whole)
     assert len(quick.rebalances) >= 2
-    assert quick.halted == 4 + 2  # prices are fresh until they are three bars old
-    assert quick.evaluated < whole.evaluated == 40
+    assert quick.halted_bars == 4 + 2  # prices are fresh until they are three bars old
+    assert quick.evaluated_bars < whole.evaluated_bars == 40
 
 
 @pytest.mark.parametrize(
@@ -101,9 +101,9 @@ def test_bars_between_reviews_are_passed_over_and_nothing_else_changes(trigger: 
     quick = simulated(replace(table, closes=holes), wanted, **made)
     whole = simulated(replace(table, closes=holes), wanted, looks_at_all=True, **made)
     assert same(quick, whole)
-    assert quick.kept == whole.kept
+    assert quick.held_back == whole.held_back
     assert len(quick.rebalances) >= 2
-    assert quick.evaluated <= 15 < whole.evaluated == 20
+    assert quick.evaluated_bars <= 15 < whole.evaluated_bars == 20
 
 
 def test_a_store_that_is_asked_again_only_after_a_write_answers_what_one_that_is_always_asked_does(

@@ -47,7 +47,7 @@ from agent.policy.decide import decide
 from agent.policy.orders.blocked_exits import exclude_blocked_exits
 from agent.policy.orders.exits import apply_orders
 from agent.policy.step_input import apply_effective_targets
-from agent.reference import late_means, price_inputs, reference_prices
+from agent.reference import late_twap_tokens, price_inputs, reference_prices
 from agent.venues.composer import leg_floors
 from tests.support.builders import Number, brought_up, split, step_input, strategy, token, v2_pool, v3_pool, with_history, with_limits
 from tests.support.lp_worlds import quiet, ranged, world
@@ -342,7 +342,7 @@ def test_the_exit_by_itself_cannot_be_planned() -> None:
 
 def test_orders_name_the_guard_that_refuses_an_exit() -> None:
     step = fired("LINK", pools=(*MARKET, OFF))
-    stored = SimpleNamespace(standing=lambda: (step.history.orders.states, 1))
+    stored = SimpleNamespace(orders_and_version=lambda: (step.history.orders.states, 1))
     desk = SimpleNamespace(store=SimpleNamespace(executions=SimpleNamespace(limit_orders=list), orders=stored))
     agent: Any = SimpleNamespace(step_input=lambda: step, plan=lambda: judged(step), context=desk)
     assert orders_document(step)["blocked_exits"] == []
@@ -411,7 +411,7 @@ def test_a_stop_is_sold_at_the_feed_in_a_fall_that_the_mean_alone_follows_late(m
 
 
 def late(step: StepInput) -> frozenset[str]:
-    return late_means(price_inputs(step), step.limits.oracle_deviation_bps)
+    return late_twap_tokens(price_inputs(step), step.limits.oracle_deviation_bps)
 
 
 @pytest.mark.parametrize(

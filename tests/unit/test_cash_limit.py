@@ -112,9 +112,9 @@ def test_an_account_that_cannot_be_opened_or_was_written_meanwhile_lets_nothing_
         kept = store.cash.read(USDC.address, 10**9)
         assert kept.account is not None
         assert kept.account.unused_raw == raw(4_000, USDC)
-        assert kept.turn == 1
+        assert kept.version == 1
         record_cash(store.cash, capped(step(5_000), kept).history)  # the same again writes nothing
-        assert store.cash.read(USDC.address, 10**9).turn == 1
+        assert store.cash.read(USDC.address, 10**9).version == 1
         with pytest.raises(Retryable):
             record_cash(store.cash, capped(step(5_000)).history)
         unexplained = replace(NONE, openings=(OpeningBalance(USDC.address, raw(3_000, USDC), 0),))
@@ -146,5 +146,5 @@ def test_what_the_owner_moves_alone_comes_from_the_rest_and_a_swap_of_another_st
         assert memory.changes == (-3_500, 50)
         after = cash_limit.with_memory(memory.account, memory)
         assert (after.taken_raw, after.unused_raw) == (1_000, 550)
-        assert store.cash.record(after, memory.turn)
+        assert store.cash.record(after, memory.version)
         assert store.cash.read(usdc, block + 3).changes == ()

@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from agent import wiring
-from agent.app.start.checks import FAIL, NOTE, OK, UNBOUNDED_ANSWER, format_answer_bounds, price_checks
+from agent.app.start.checks import FAIL, OK, UNBOUNDED_ANSWER, WARN, format_answer_bounds, price_checks
 from agent.model import Cron, DataFeeQuote, Every, FeedRound, HybridTrigger, PriceSource, QuarantinedItem, StepInput, Threshold, Trigger
 from agent.model.rollups import DATA_FEE_ITEM
 from tests.support.builders import NOW_S, address, step_input, token, v3_pool, with_snapshot
@@ -32,7 +32,7 @@ def step_of(trigger: Trigger, confirm_blocks: int = 0, jitter_bps: int = 0) -> S
 
 def test_triggers_that_one_block_fires_are_warned_of_where_strangers_trade() -> None:
     status, why, remedy = rows(step_of(BAND))["triggers"]
-    assert status is NOTE
+    assert status is WARN
     assert "single block" in why
     assert remedy == "policy.confirm_blocks = 3"
     assert "triggers" not in rows(step_of(BAND), local=True)
@@ -41,7 +41,7 @@ def test_triggers_that_one_block_fires_are_warned_of_where_strangers_trade() -> 
 
 @pytest.mark.parametrize("trigger", [Every(86_400), Cron("0 9 * * *", "UTC"), HybridTrigger(BAND, Every(86_400))])
 def test_a_schedule_that_everybody_can_foresee_is_warned_of(trigger: Trigger) -> None:
-    assert rows(step_of(trigger))["schedule"][0] == NOTE
+    assert rows(step_of(trigger))["schedule"][0] == WARN
     assert "schedule" not in rows(step_of(trigger, jitter_bps=1))
     assert "schedule" not in rows(step_of(BAND))
 
@@ -78,5 +78,5 @@ def test_means_that_do_not_count_are_told_with_a_reason() -> None:
     short = v3_pool(token("WETH"), token("USDC"), 2_000, window_s=None)
     step = step_input(pools=[short, v3_pool(token("WETH"), token("USDC"), 2_000, name="long")])
     state, found, remedy = rows(step)["TWAPs"]
-    assert (state, "1 of 2 V3 pools have a usable TWAP" in found, short.address in found) == (NOTE, True, True)
+    assert (state, "1 of 2 V3 pools have a usable TWAP" in found, short.address in found) == (WARN, True, True)
     assert "trimtab oracle" in remedy

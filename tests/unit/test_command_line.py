@@ -9,7 +9,7 @@ from typer.main import get_command
 
 from agent.cli import history, options
 from agent.cli.display.terminal import format_stage
-from agent.cli.ledger import figures
+from agent.cli.ledger import figures_table
 from agent.cli.main import app, main
 from agent.cli.options import Heading
 from tests.cli.widths import cut, drawn
@@ -22,7 +22,7 @@ ROWS = [("2026-01-01", *(f"{10_000 + number:,}.25" for number in range(9))), ("2
 def test_commands_stand_below_headings_in_order() -> None:
     commands = get_command(app).commands.values()  # type: ignore[attr-defined]  # click's Group, which Typer makes of several commands
     assert list(dict.fromkeys(command.rich_help_panel for command in commands)) == [heading.value for heading in Heading]
-    assert len(commands) == len(options.DECLARED)
+    assert len(commands) == len(options.DECLARED_COMMANDS)
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_no_transactions_are_told_by_a_sentence_and_no_empty_table(capsys: pytes
 
 
 def test_profit_and_loss_is_stacked_on_a_narrow_terminal() -> None:
-    made = figures("Profit", NAMES, ROWS)
+    made = figures_table("Profit", NAMES, ROWS)
     assert cut(made) == []
     assert drawn(made, 40).split().count("2026-01-01") == 1
     assert "  figure 0  10,000.25" in drawn(made, 40).splitlines()

@@ -10,7 +10,7 @@ from agent.errors import UnsendableTransaction
 from agent.model import DataFeeQuote, Rebalance, UnsignedTx
 from agent.planning import proposals
 from agent.ports import Approval, Simulation
-from agent.venues.composer import APPROVAL_MOST_GAS, EXIT_MOST_GAS, GAS_MARGIN, RouterComposer
+from agent.venues.composer import GAS_MARGIN, MAX_APPROVAL_GAS, MAX_EXIT_GAS_MULTIPLE, RouterComposer
 from tests.support.builders import NOW_S, OWNER, step_input, with_snapshot
 from tests.support.text import raises_code
 from tests.support.transactions import ManualClock, ScriptedChain
@@ -42,7 +42,7 @@ def test_an_approval_that_burns_gas_is_refused_before_it_eats_the_days_gas() -> 
     clock.now = NOW_S
     approval = Approval(step.portfolio.numeraire.address, step.execution.router, 5, "USDC", "router")
     assert RouterComposer(chain, OWNER, clock).approve(step, approval).tx.gas == 75_000
-    chain.gas = APPROVAL_MOST_GAS
+    chain.gas = MAX_APPROVAL_GAS
     with raises_code(UnsendableTransaction, "gas", "625000"):
         RouterComposer(chain, OWNER, clock).approve(step, approval)
     with raises_code(UnsendableTransaction, "gas", "625000"):
@@ -64,7 +64,7 @@ def test_an_exit_whose_token_burns_gas_is_refused_before_it_eats_the_days_gas(ex
     assert isinstance(plan.decision, Rebalance)
     plan = replace(plan, decision=replace(plan.decision, exit=exit_))
     chain, clock = Burns(timestamp_s=NOW_S, base_nonce=step.snapshot.nonce_latest), ManualClock()
-    clock.now, chain.gas = NOW_S, EXIT_MOST_GAS * plan.gas_units
+    clock.now, chain.gas = NOW_S, MAX_EXIT_GAS_MULTIPLE * plan.gas_units
     assert RouterComposer(chain, OWNER, clock).swap(step, plan).tx.gas == chain.gas * GAS_MARGIN
     chain.gas += 1
     assert RouterComposer(chain, OWNER, clock).swap(with_snapshot(step, data_fee=DEAR_DATA), plan).tx.gas > chain.gas

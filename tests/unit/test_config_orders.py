@@ -17,7 +17,7 @@ from agent.config.writing.edits import write_config
 from agent.config.writing.order_levels import edit_order_levels
 from agent.config.writing.template import render
 from agent.errors import ConfigError
-from agent.model import PORTFOLIO, OrderKind, OrdersConfig, OrderTerms, WeightReallocation
+from agent.model import PORTFOLIO_SUBJECT, OrderKind, OrdersConfig, OrderTerms, WeightReallocation
 from agent.policy.orders import conditional as conditional_orders
 from agent.units import Token
 from tests.support.text import mentions
@@ -48,7 +48,7 @@ def test_prices_and_shares_are_read_in_exact_units() -> None:
     )
     assert found == OrdersConfig(
         (
-            OrderTerms(PORTFOLIO, OrderKind.STOP_LOSS, None, 2_000),
+            OrderTerms(PORTFOLIO_SUBJECT, OrderKind.STOP_LOSS, None, 2_000),
             OrderTerms(WETH, OrderKind.ENTRY, Fraction(15_005 * 10**5, 10**18), None),
             OrderTerms(WETH, OrderKind.STOP_LOSS, Fraction(1_200 * 10**6, 10**18), None),
             OrderTerms(WETH, OrderKind.TAKE_PROFIT, None, 15_000),
@@ -133,10 +133,10 @@ def test_an_edit_changes_one_level_and_leaves_the_rest_as_its_owner_wrote_it(tmp
     assert {line for line in lines if line not in before} == {'stop_loss = "10%"', 'entry = "1800"'}
     assert path.stat().st_mode & 0o777 == 0o640
     assert list(tmp_path.iterdir()) == [path]
-    write_config(path, edit_order_levels(path, PORTFOLIO, {"stop_loss": "20%"})[0])
+    write_config(path, edit_order_levels(path, PORTFOLIO_SUBJECT, {"stop_loss": "20%"})[0])
     assert parse_config(path.read_text()).portfolio.orders is not None
-    write_config(path, edit_order_levels(path, PORTFOLIO, {"stop_loss": "off"})[0])
-    assert edit_order_levels(path, PORTFOLIO, {"stop_loss": "off"})[1] == {}
+    write_config(path, edit_order_levels(path, PORTFOLIO_SUBJECT, {"stop_loss": "off"})[0])
+    assert edit_order_levels(path, PORTFOLIO_SUBJECT, {"stop_loss": "off"})[1] == {}
 
 
 def test_an_edit_that_the_config_would_refuse_writes_nothing(tmp_path: Path) -> None:

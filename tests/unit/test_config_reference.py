@@ -40,7 +40,7 @@ def refused(chain_id: int, *changes: tuple[str, str]) -> str:
 def test_the_template_of_a_rollup_watches_its_sequencer(chain_id: int) -> None:
     reference = build_reference(parse_config(text(chain_id)))
     assert (reference.sequencer_feed, reference.sequencer_grace_s) == (SEQUENCER_FEEDS[chain_id], 3_600)
-    assert reference.uptime == (SEQUENCER_FEEDS[chain_id],)
+    assert reference.uptime_feeds == (SEQUENCER_FEEDS[chain_id],)
 
 
 def test_on_a_rollup_the_sequencer_is_left_unwatched_by_name_or_not_at_all() -> None:
@@ -48,7 +48,7 @@ def test_on_a_rollup_the_sequencer_is_left_unwatched_by_name_or_not_at_all() -> 
     assert "reference.sequencer_feed: missing" in message
     assert SEQUENCER_FEEDS[10] in message
     off = parse_config(text(10, ('^sequencer_feed = "[^"]*"', 'sequencer_feed = "off"')))
-    assert build_reference(off).uptime == ()
+    assert build_reference(off).uptime_feeds == ()
     assert "sequencer_grace: missing" in refused(10, ("^sequencer_grace.*\n", ""))
     assert "sequencer_feed" not in text(1)
 

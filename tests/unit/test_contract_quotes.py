@@ -11,7 +11,7 @@ import pytest
 
 from agent.chain.rpc import RpcFault
 from agent.chain.second_quote import (
-    CONTRACTS,
+    CONTRACT_QUOTER_NAME,
     ContractQuoter,
     NoSecondQuote,
     UnanimousQuoter,
@@ -112,9 +112,9 @@ def test_a_source_that_is_silent_leaves_no_quote() -> None:
 
 def test_the_library_is_asked_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(UniswapPythonQuoter, "installed", staticmethod(lambda: True))
-    assert [name for name, _ in build_quoter(Line(), (V2,)).quoters] == [CONTRACTS, "uniswap-python"]
+    assert [name for name, _ in build_quoter(Line(), (V2,)).quoters] == [CONTRACT_QUOTER_NAME, "uniswap-python"]
     monkeypatch.setattr(UniswapPythonQuoter, "installed", staticmethod(lambda: False))
-    assert [name for name, _ in build_quoter(Line(), (V2,)).quoters] == [CONTRACTS]
+    assert [name for name, _ in build_quoter(Line(), (V2,)).quoters] == [CONTRACT_QUOTER_NAME]
 
 
 def test_importing_the_library_leaves_web3_as_it_was() -> None:

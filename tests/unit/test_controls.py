@@ -27,7 +27,7 @@ from agent.model.futures import DelegateChange, FuturesPlan, MarginDeposit, Perp
 from agent.model.liquidity import Collect
 from agent.reference import reference_prices
 from agent.store import Store, open_store
-from agent.store.controls import MAX_QUEUED, MAX_SHOWN, ControlEnd
+from agent.store.controls import MAX_QUEUED, MAX_SHOWN_PLANS, ControlEnd
 from agent.store.files.secret import installation_secret, secret_path
 from agent.store.tables import ControlRow
 from tests.support import agents, builders
@@ -204,13 +204,13 @@ def test_one_plan_waits_and_shown_plans_are_bounded(store: Store) -> None:
     assert store.controls.shown(PLAN.hash) is None
     store.controls.offer(PLAN)
     other = replace(PLAN, exact=())
-    store.controls.show(PLAN)
+    store.controls.record_shown(PLAN)
     assert store.controls.waiting() == PLAN, "showing it again leaves it waiting"
     store.controls.offer(other)
     assert store.controls.waiting() == other
     assert store.controls.shown(PLAN.hash) is None
-    for number in range(MAX_SHOWN + 3):
-        store.controls.show(replace(PLAN, exact=(("n", str(number)),), shown_at_s=number))
+    for number in range(MAX_SHOWN_PLANS + 3):
+        store.controls.record_shown(replace(PLAN, exact=(("n", str(number)),), shown_at_s=number))
     assert store.controls.shown(replace(PLAN, exact=(("n", "2"),)).hash) is None
     assert store.controls.shown(replace(PLAN, exact=(("n", "3"),)).hash) is not None
     assert store.controls.waiting() == other
@@ -219,7 +219,7 @@ def test_one_plan_waits_and_shown_plans_are_bounded(store: Store) -> None:
 
 
 def test_a_shown_plan_that_was_altered_is_unknown(store: Store) -> None:
-    store.controls.show(PLAN)
+    store.controls.record_shown(PLAN)
     with store.db.write("alter") as db:
         db.exec_driver_sql("UPDATE shown_plans SET plan_json = replace(plan_json, '-1000', '-9000')")
     assert store.controls.shown(PLAN.hash) is None
@@ -281,7 +281,7 @@ def test_a_request_is_sealed_and_queued(config: Path) -> None:
 def test_a_pause_takes_effect_without_a_run(config: Path) -> None:
     submitted(config, "pause", ("reason", "smoke"), ("hard", "yes"))
     store = opened(config)
-    assert (store.pause_switch.paused().reason, store.pause_switch.paused().hard) == ("smoke", True)
+    assert (store.pause_switch.read().reason, store.pause_switch.read().hard) == ("smoke", True)
     assert [event.state for event in store.controls.log()] == ["done"]
     assert not store.controls.has_queued()
     store.close()
@@ -327,11 +327,11 @@ def test_a_plan_is_confirmed_only_for_the_request_that_it_was_shown_for(config: 
     stop = replace(PLAN, kind=ControlKind.STOP, arguments=(("to-stable", "yes"),), shown_at_s=now_s)
     store = opened(config)
     old = replace(stop, document="old", shown_at_s=now_s - MAX_SHOWN_AGE_S - 5).sealed(secret)
-    store.controls.show(old)
+    store.controls.record_shown(old)
     forged = replace(stop, document="forged")
-    store.controls.show(forged.sealed(b"x" * 32))
+    store.controls.record_shown(forged.sealed(b"x" * 32))
     stop = stop.sealed(secret)
-    store.controls.show(stop)
+    store.controls.record_shown(stop)
     assert submitted(config, "stop", *stop.arguments, plan_hash=stop.hash).plan_hash == stop.hash
     submitted(config, "stop")
     for kind, arguments, plan_hash in (
@@ -354,7 +354,7 @@ def test_a_shown_plan_is_confirmed_once_also_with_another_key(config: Path) -> N
     now_s, secret = int(time.time()), installation_secret(config.parent / "mine.db")
     store = opened(config)
     stop = replace(PLAN, kind=ControlKind.STOP, arguments=(("to-stable", "yes"),), shown_at_s=now_s).sealed(secret)
-    store.controls.show(stop)
+    store.controls.record_shown(stop)
     first = submitted(config, "stop", *stop.arguments, plan_hash=stop.hash, key="a")
     assert submitted(config, "stop", *stop.arguments, plan_hash=stop.hash, key="a") == first
     for key in ("b", ""):
@@ -365,7 +365,7 @@ def test_a_shown_plan_is_confirmed_once_also_with_another_key(config: Path) -> N
     store.controls.finish([ControlEnd(queued.number, ControlState.REFUSED, "slippage")], now_s)
     submitted(config, "stop", *stop.arguments, plan_hash=stop.hash, key="c")  # nothing was sent for the first
     later = replace(stop, shown_at_s=now_s + 60).sealed(secret)
-    store.controls.show(later)
+    store.controls.record_shown(later)
     assert later.hash == stop.hash
     submitted(config, "stop", *stop.arguments, plan_hash=stop.hash, now=lambda: now_s + 61)  # shown again
     store.close()

@@ -132,7 +132,7 @@ class Versions:
         kept = enumerate(self.versions)
         return tuple(reversed([ConfigVersion(at, one.digest, at, how, one.redacted_text) for at, (one, how) in kept]))[:limit]
 
-    def confirmed(self) -> str:
+    def confirmed_digest(self) -> str:
         return [one.digest for one, how in self.versions if how != "noticed"][-1]
 
 

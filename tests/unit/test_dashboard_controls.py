@@ -72,7 +72,7 @@ def shown(config: Path, kind: ControlKind, number: int, arguments: tuple[tuple[s
     plan = ShownPlan(kind, arguments, (("number", str(number)),), (), int(time.time()), "[[], {}]")
     plan = plan.sealed(installation_secret(config.parent / "mine.db"))
     with store_of(config) as store:
-        (store.controls.offer if kind is ControlKind.CONFIRM else store.controls.show)(plan)
+        (store.controls.offer if kind is ControlKind.CONFIRM else store.controls.record_shown)(plan)
     return {"plan_hash": plan.hash, "reason": "", "moves": ["-1 WETH"], "document": {}}
 
 
@@ -95,7 +95,7 @@ def test_a_pause_takes_effect_and_is_in_both_logs(site: Site, config: Path) -> N
     code, headers, _ = site.post("/controls/pause", {"csrf": site.token(cookie), "reason": MARKUP, "hard": ""}, cookie)
     assert (code, headers["location"]) == (303, "/controls")
     with store_of(config) as store:
-        assert (store.pause_switch.paused().reason, store.pause_switch.paused().hard) == (MARKUP, False)
+        assert (store.pause_switch.read().reason, store.pause_switch.read().hard) == (MARKUP, False)
     assert queued(config)[-1] == ("pause", "ann", "done")
     assert last_event(site) == ("control", "ann", "pause")
     site.board.documents["controls"] = list_controls(config)

@@ -28,7 +28,7 @@ import pyotp
 
 from agent.app.settings.users import _network
 from agent.errors import ConfigError, TrimtabError
-from agent.store.files.users import FIRST_LOCK_S, FREE_FAILURES, UserStore
+from agent.store.files.users import FIRST_LOCK_S, LOCKING_FAILURES, UserStore
 from agent.web.access import LOGIN_NICENESS, MAX_CHECKS, MAX_SESSIONS, Access, Checks
 from agent.web.pages import PAGES
 from agent.web.reach import PublicOptions, Reach, reach_of, require_protected
@@ -193,8 +193,8 @@ def test_dns_rebinding_a_foreign_host_is_refused_with_a_session_and_for_forms(si
 
 
 def test_brute_force_a_lock_out_is_told_and_logged(site: Site) -> None:
-    answers = [site.log_in("cleo", f"{number:06d}") for number in range(FREE_FAILURES["name"] + 1)]
-    assert [code for code, *_ in answers] == [401] * (FREE_FAILURES["name"] - 1) + [429, 429]
+    answers = [site.log_in("cleo", f"{number:06d}") for number in range(LOCKING_FAILURES["name"] + 1)]
+    assert [code for code, *_ in answers] == [401] * (LOCKING_FAILURES["name"] - 1) + [429, 429]
     _, headers, body = answers[-1]
     assert 0 < int(headers["retry-after"]) <= FIRST_LOCK_S
     assert f"Try again in {format_duration(int(headers['retry-after']))}" in body.decode()

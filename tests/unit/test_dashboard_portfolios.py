@@ -24,7 +24,7 @@ from agent.app.controls.queue import list_controls
 from agent.config.load import load_config
 from agent.errors import ConfigError, TrimtabError
 from agent.model import RunReport
-from agent.observe.health import this_process
+from agent.observe.health import process_identity
 from agent.store import open_store
 from agent.store.files.users import UserStore
 from agent.web import portfolios
@@ -142,7 +142,7 @@ def test_the_list_says_of_each_run_that_it_is_gone_or_was_stopped(shelf: Shelf) 
         return shelf.ask("/", Cookie=shelf.enter(0))[2].decode()
 
     now_s = int(time.time())
-    alive = RunReport("a", this_process(), True, 600, now_s, now_s, cycles=1, cycle_s=now_s, good_s=now_s)
+    alive = RunReport("a", process_identity(), True, 600, now_s, now_s, cycles=1, cycle_s=now_s, good_s=now_s)
     place, _, _ = alive.process.rpartition("/")
     assert "run:" not in shown(alive)
     assert "dry run" not in shown(alive)
@@ -240,7 +240,7 @@ def test_each_page_links_below_its_prefix_and_back_to_the_list(shelf: Shelf) -> 
 
 
 def test_every_link_of_a_template_begins_with_the_prefix() -> None:
-    for path in (artifacts.WEB / "templates").glob("*.html"):
+    for path in (artifacts.WEB_FOLDER / "templates").glob("*.html"):
         places = re.findall(r'(?:href|action|hx-get|sse-connect)="(/[^"]*)"', path.read_text(encoding="utf-8"))
         loose = [place for place in places if not place.startswith("/static/") and place != "/" and "/?seen=" not in place]
         assert loose == [], (path.name, "write {{ prefix }}/…")

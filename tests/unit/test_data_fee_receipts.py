@@ -12,7 +12,7 @@ from agent.chain.sender import QuorumSender
 from agent.config.presets import require_known_fees
 from agent.errors import Retryable
 from agent.model import DataFee, Receipt, data_fee_of, unsupported_chain
-from agent.model.rollups import ARBITRUM, OP_STACK, PLAIN, UNSUPPORTED
+from agent.model.rollups import ARBITRUM_CHAINS, OP_STACK_CHAINS, PLAIN_CHAINS, UNSUPPORTED_CHAINS
 from tests.support.builders import OWNER
 from tests.support.endpoints import Script
 
@@ -99,7 +99,7 @@ def test_a_safe_pays_neither_gas_nor_data_fee_of_its_executor() -> None:
 
 
 def test_each_chain_has_one_kind_and_unknown_ones_send_nothing() -> None:
-    known = [*OP_STACK, *ARBITRUM, *PLAIN, *UNSUPPORTED]
+    known = [*OP_STACK_CHAINS, *ARBITRUM_CHAINS, *PLAIN_CHAINS, *UNSUPPORTED_CHAINS]
     assert len(known) == len(set(known))
     assert data_fee_of(10) is DataFee.OP_STACK
     assert data_fee_of(10, is_copy=True) is DataFee.OP_STACK_COPY

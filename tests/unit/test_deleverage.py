@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from agent import codec, guards
 from agent.errors import Refused
-from agent.layers.futures.policy.needs import deleverage_orders
+from agent.layers.futures.policy.needs import deleverage_sizes
 from agent.layers.futures.requests import Deleverage, MoveMargin
 from agent.layers.futures.state import FuturesProgress, futures_policy, planned_futures, with_policy
 from agent.margin import account as margin
@@ -62,7 +62,7 @@ def test_every_position_is_reduced_by_the_same_share_to_at_most_the_leverage() -
 def test_no_leverage_above_the_requested_is_left(eth: int, btc: int, bps: int, slippage_bps: int) -> None:
     held, goal = book(eth, btc, 20_000), Fraction(bps, 10_000)
     after = held
-    for name, size in deleverage_orders(held, goal, BOTH, slippage_bps).items():
+    for name, size in deleverage_sizes(held, goal, BOTH, slippage_bps).items():
         after = margin.with_trade(after, name, size, _worst_quote(after, name, size, slippage_bps))
         assert abs(after.size_raw(name)) < abs(held.size_raw(name))
     leverage = margin.leverage(after)

@@ -33,7 +33,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     (tmp_path / "trimtab.toml").write_text(text())
     loaded = load_config(tmp_path / "trimtab.toml")
     store = open_store(loaded.store_url, 1, builders.OWNER)
-    store.configs.confirm(loaded.digest, 1)
+    store.configs.record(loaded.digest, 1)
     yield SimpleNamespace(
         loaded=loaded, config=loaded.config, store=store, confirmed_hash=loaded.digest, clock=SimpleNamespace(sleep=lambda _: None)
     )
@@ -47,24 +47,24 @@ def wallet(desk: Any) -> WalletSession:
 def test_who_gets_the_wallet_after_an_edit_does_nothing_by_the_version_before(desk: Any) -> None:
     with wallet(desk).acting() as actors:
         assert str(actors) == "hands"
-    desk.store.configs.confirm(OTHER, 2)
+    desk.store.configs.record(OTHER, 2)
     with raises_code(ConfigChanged, "config"), wallet(desk).acting():
         raise AssertionError("acts by limits that are nobody's any more")
     with wallet(desk).acting(cancels_only=True) as actors:
         assert str(actors) == "hands", "a hard pause waits for no restart"
-    desk.store.configs.confirm(desk.loaded.digest, 3)  # and taken back
+    desk.store.configs.record(desk.loaded.digest, 3)  # and taken back
     with wallet(desk).acting():
         pass
 
 
 def test_a_yes_to_a_question_that_an_edit_overtook_confirms_neither_version(desk: Any) -> None:
     def edited_meanwhile(_: tuple[str, ...]) -> bool:
-        desk.store.configs.confirm(OTHER, 2)
+        desk.store.configs.record(OTHER, 2)
         return True
 
     with pytest.raises(ConfigChanged):
         config_versions.confirm_changes(desk, edited_meanwhile)
-    assert desk.store.configs.confirmed() == OTHER
+    assert desk.store.configs.confirmed_digest() == OTHER
     assert config_versions.confirm_changes(desk, lambda _: True), "asked again, with what is different shown, it is an answer"
 
 
@@ -74,7 +74,7 @@ def test_rounds_that_go_on_in_a_command_end_with_an_edit_and_tell_what_was_sent(
     desk.store.budgets = SimpleNamespace(execution=lambda _: execution)
     desk.readers = None  # a round that began would fail here
     desk.switch = SimpleNamespace(read=lambda: SimpleNamespace(paused=False))
-    desk.store.configs.confirm(OTHER, 2)
+    desk.store.configs.record(OTHER, 2)
     first = StepOutcome("1", OutcomeKind.DONE, "a round", STEP, DECIDED, None, transactions=(sent,))
     found = cycles.continue_execution(wallet(desk), first)
     assert (found.kind, found.transactions) == (OutcomeKind.REFUSED, (sent,))

@@ -32,8 +32,8 @@ def test_an_endpoint_of_which_nothing_is_known_is_thought_well_of(clock: Hands) 
 
 def test_failures_lower_the_score_and_time_forgets_them_by_halves(clock: Hands) -> None:
     health = EndpointHealth(clock)
-    health.success(0.0)
-    health.failure("down")
+    health.record_success(0.0)
+    health.record_failure("down")
     assert health.score == pytest.approx(2 / 3)
     clock.now_s += HALF_LIFE_S
     assert health.score == pytest.approx(1.5 / 2)
@@ -44,8 +44,8 @@ def test_failures_lower_the_score_and_time_forgets_them_by_halves(clock: Hands) 
 def test_of_two_that_always_answer_the_faster_scores_more(clock: Hands) -> None:
     fast, slow = EndpointHealth(clock), EndpointHealth(clock)
     for _ in range(5):
-        fast.success(0.05)
-        slow.success(2.0)
+        fast.record_success(0.05)
+        slow.record_success(2.0)
     assert fast.score > 2 * slow.score
     assert slow.state.latency_s == pytest.approx(2.0)
 
@@ -53,28 +53,28 @@ def test_of_two_that_always_answer_the_faster_scores_more(clock: Hands) -> None:
 def test_repeated_failures_rest_it_and_one_good_trial_brings_it_back(clock: Hands) -> None:
     health = EndpointHealth(clock)
     for _ in range(FAILURES_BEFORE_REST - 1):
-        health.failure("down")
+        health.record_failure("down")
     assert health.circuit is Circuit.CLOSED
-    health.failure("down")
+    health.record_failure("down")
     assert (health.circuit, health.state.rest_s, health.state.why) == (Circuit.OPEN, FIRST_REST_S, "down")
     clock.now_s += FIRST_REST_S
     assert health.circuit is Circuit.TRIAL
-    health.success(0.1)
+    health.record_success(0.1)
     assert health.circuit is Circuit.CLOSED
-    health.failure("once more")
+    health.record_failure("once more")
     assert health.circuit is Circuit.CLOSED
 
 
 def test_each_failed_trial_doubles_the_rest_up_to_a_bound(clock: Hands) -> None:
     health = EndpointHealth(clock)
     for _ in range(FAILURES_BEFORE_REST):
-        health.failure("down")
+        health.record_failure("down")
     rests = []
     for _ in range(12):
         rests.append(health.state.rest_s)
         clock.now_s += health.state.rest_s
         assert health.circuit is Circuit.TRIAL
-        health.failure("still down")
+        health.record_failure("still down")
     assert rests[:4] == [FIRST_REST_S * 2**n for n in range(4)]
     assert rests[-1] == max(rests) == LONGEST_REST_S
 
@@ -82,15 +82,15 @@ def test_each_failed_trial_doubles_the_rest_up_to_a_bound(clock: Hands) -> None:
 def test_successes_in_between_keep_it_in_service(clock: Hands) -> None:
     health = EndpointHealth(clock)
     for _ in range(20):
-        health.failure("now and then")
-        health.success(0.1)
+        health.record_failure("now and then")
+        health.record_success(0.1)
     assert health.circuit is Circuit.CLOSED
 
 
 @pytest.mark.parametrize(("asked_s", "kept_s"), [(30.0, 30.0), (0.0, 0.0), (-5.0, 0.0), (1e9, LONGEST_REST_S)])
 def test_a_wait_that_was_asked_for_is_kept_within_reason(clock: Hands, asked_s: float, kept_s: float) -> None:
     health = EndpointHealth(clock)
-    health.failure("too many requests", asked_s)
+    health.record_failure("too many requests", asked_s)
     assert health.state.rest_s == kept_s
     assert health.circuit is (Circuit.WAIT if kept_s else Circuit.CLOSED)
     clock.now_s += kept_s
@@ -99,15 +99,15 @@ def test_a_wait_that_was_asked_for_is_kept_within_reason(clock: Hands, asked_s: 
 
 def test_a_success_does_not_shorten_a_wait_that_was_asked_for(clock: Hands) -> None:
     health = EndpointHealth(clock)
-    health.failure("too many requests", 30)
-    health.success(0.1)
+    health.record_failure("too many requests", 30)
+    health.record_success(0.1)
     assert health.circuit is Circuit.WAIT
 
 
 def test_one_that_was_outvoted_comes_last_and_is_asked_all_the_same(clock: Hands) -> None:
     liar, honest = EndpointHealth(clock), EndpointHealth(clock)
     for health in (liar, honest):
-        health.success(0.1)
+        health.record_success(0.1)
     for _ in range(10):
         liar.blame("lied")
     assert liar.score < honest.score

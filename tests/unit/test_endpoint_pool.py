@@ -121,7 +121,7 @@ def test_one_that_asked_us_to_wait_is_left_alone_even_where_it_is_needed() -> No
     panel.ask(price)
     heard = panel.ask(price)
     with raises_code(Retryable, "operators", "1 of 2", "30 s"):
-        panel.require(heard)
+        panel.require_quorum(heard)
     with raises_code(EndpointResting, "rate_limit", "30 s more"):
         busy.batch(GAS_PRICE)
     clock.now_s += 30
@@ -131,11 +131,11 @@ def test_one_that_asked_us_to_wait_is_left_alone_even_where_it_is_needed() -> No
 def test_too_few_answers_are_raised_with_every_reason_and_a_remedy() -> None:
     panel = EndpointPool([node("a"), node("b", Retryable("b is down", "check it")), node("c", OperatorNeeded("c refuses"))], 2)
     with raises_code(Retryable, "operators", "1 of 2", "b is down", "c refuses") as caught:
-        panel.require(panel.ask(price))
+        panel.require_quorum(panel.ask(price))
     assert caught.value.remedy == "check it"
     refusing = EndpointPool([node("b", OperatorNeeded("b refuses")), node("c", OperatorNeeded("c refuses"))], 2)
     with raises_code(OperatorNeeded, "operators", "0 of 2"):
-        refusing.require(refusing.ask(price))
+        refusing.require_quorum(refusing.ask(price))
 
 
 def test_two_endpoints_of_one_operator_are_one_operator_and_stand_in_for_each_other() -> None:
@@ -143,9 +143,9 @@ def test_two_endpoints_of_one_operator_are_one_operator_and_stand_in_for_each_ot
     heard = panel.ask(price)
     assert operators_of(heard.answers) == {"a"}
     with raises_code(Retryable, "operators", "1 of 2"):
-        panel.require(heard)
+        panel.require_quorum(heard)
     spare = EndpointPool([node("a", DOWN), node("a"), node("b")], 2)
-    spare.require(spare.ask(price))
+    spare.require_quorum(spare.ask(price))
 
 
 def test_a_bug_is_no_trouble_of_an_endpoint() -> None:

@@ -10,7 +10,7 @@ import pytest
 from agent.errors import OperatorNeeded, Refused
 from agent.execution.reconcile import cancel_transaction
 from agent.model import IntentState
-from agent.signing.base import BUMP_DENOMINATOR, BUMP_NUMERATOR
+from agent.signing.terms import BUMP_DENOMINATOR, BUMP_NUMERATOR
 from tests.support.text import raises_code
 from tests.support.transactions import GWEI, START_S, WALLET, Bench, Killed, bench, killed_at, lost_in_broadcast, tx
 

@@ -11,7 +11,7 @@ import pytest
 from agent.errors import OperatorNeeded, Refused, Retryable
 from agent.execution.reconcile import MAX_GAS_MULTIPLE, RESERVED_BUMPS, TxReplacer
 from agent.model import IntentKind, IntentState
-from agent.signing.base import BUMP_DENOMINATOR, BUMP_NUMERATOR
+from agent.signing.terms import BUMP_DENOMINATOR, BUMP_NUMERATOR
 from tests.support.text import raises_code
 from tests.support.transactions import GWEI, START_S, grant, killed_at, patient, require_dearer, states, tx, when_sent
 

@@ -29,7 +29,7 @@ class Owner:
         self.made = made
         self.same = True
 
-    def require(self, _unsigned: UnsignedTx, _granted: Grant) -> None:
+    def require_signable(self, _unsigned: UnsignedTx, _granted: Grant) -> None:
         """Everything may be shown."""
 
     def signing_json(self, unsigned: UnsignedTx) -> Mapping[str, Any]:
@@ -55,7 +55,7 @@ def proposing(made: Bench, owner: Owner, folder: Path) -> ProposingExecutor:
         made.settings,
         lambda: made.paused,
         is_hard=lambda: made.hard,
-        proposed_ids=made.store.proposals.proposed,
+        proposed_ids=made.store.proposals.proposal_blocks,
     )
     return ProposingExecutor(submitter, made.store.proposals, owner, FileOutbox(folder / "proposals"))
 
@@ -89,7 +89,7 @@ def test_an_owner_who_signed_with_higher_fees_is_booked_as_paid(tmp_path: Path) 
     (ended,) = executor.reconcile()
     assert ended.state is IntentState.FINAL
     assert ended.receipt is not None
-    assert ended.receipt.gas_cost_wei == 50_000 * 1_000 * GWEI > ended.tx.most_gas_wei
+    assert ended.receipt.gas_cost_wei == 50_000 * 1_000 * GWEI > ended.tx.max_gas_cost_wei
 
 
 def test_a_hard_pause_leaves_what_something_else_took_the_place_of_to_a_person(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 from agent import codec, engine, guards
 from agent.errors import Refused, Retryable
 from agent.execution import evaluation
-from agent.execution.cycle_outcome import unsent_words
+from agent.execution.cycle_outcome import unsent_phrase
 from agent.execution.resumption import new_cycle
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.execution.step_result import StepPorts
@@ -235,7 +235,7 @@ def test_what_is_declined_after_liquidity_has_moved_is_not_told_as_approvals_onl
         world.store.journal.intend("s", kind, tx(nonce), grant(kind), "", 0, None)
         for nonce, kind in enumerate((IntentKind.APPROVE, IntentKind.LIQUIDITY))
     )
-    none, approved, moved = (unsent_words([one.kind for one in sent]) for sent in ([], [approval], [approval, action]))
+    none, approved, moved = (unsent_phrase([one.kind for one in sent]) for sent in ([], [approval], [approval, action]))
     assert "approvals" in approved
     assert "approvals" not in none + moved
     assert none != moved

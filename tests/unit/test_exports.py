@@ -58,7 +58,7 @@ def test_every_column_that_rotkis_importers_ask_for_is_there() -> None:
     assert set(export.TRADE_COLUMNS) == READ_OF_TRADES
     assert set(export.EVENT_COLUMNS) == READ_OF_EVENTS
     assert {export.TRADE_LOCATION, export.TRANSFER_LOCATION} <= LOCATIONS
-    assert {word for words in export._EVENTS.values() for word in words} <= EVENT_TYPES
+    assert {word for words in export._EVENT_TYPES.values() for word in words} <= EVENT_TYPES
 
 
 @examples(20)
@@ -206,13 +206,13 @@ def test_numbers_stay_numbers(number: str) -> None:
 
 
 def test_parquet_holds_the_same_rows_as_text(tmp_path: Path) -> None:
-    from agent.app.records.exports import _parquet
+    from agent.app.records.exports import _encode_parquet
 
     wallet = Wallet()
     wallet.swap(WETH, USDC, 10, 30)
     (sheet, *_) = export_tables(wallet.entries, run_tax_lots(wallet.entries, LotMethod.FIFO, USDC, WETH), (), NAMES, "USDC")
     path = tmp_path / "ledger.parquet"
-    path.write_bytes(_parquet(sheet))
+    path.write_bytes(_encode_parquet(sheet))
     back = polars.read_parquet(path)
     assert tuple(back.columns) == sheet.columns
     assert set(back.dtypes) == {polars.String}

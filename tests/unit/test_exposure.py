@@ -27,10 +27,10 @@ def test_the_bound_is_slippage_cost_and_deviation_times_turnover_in_words_and_nu
     found = sandwich_exposure(50, 30, 3_000, 6_000, 100)
     assert (found.exchanged_bps, found.per_rebalance_bps, found.per_day_bps) == (180, 54, 108)
     for words in ("1.8% of the exchanged value", "0.54% of the portfolio per rebalance", "1.08% of the portfolio per day"):
-        assert words in found.words
-    both = sandwich_exposure(50, 30, 3_000, 6_000, 100, priced=2)
+        assert words in found.description
+    both = sandwich_exposure(50, 30, 3_000, 6_000, 100, priced_token_count=2)
     assert both.exchanged_bps == 280
-    assert "2 × oracle_deviation" in both.words
+    assert "2 × oracle_deviation" in both.description
 
 
 @pytest.mark.parametrize(
@@ -42,13 +42,13 @@ def test_without_a_limit_there_is_no_bound_and_the_limit_is_named(
 ) -> None:
     found = sandwich_exposure(cost, slippage, 3_000, 6_000, deviation)
     assert (found.exchanged_bps, found.per_rebalance_bps, found.per_day_bps) == (None, None, None)
-    assert f"{name} is off" in found.words
+    assert f"{name} is off" in found.description
 
 
 def test_a_turnover_that_is_off_is_named_and_the_rest_is_told() -> None:
     found = sandwich_exposure(50, 30, None, 6_000, 100)
     assert (found.exchanged_bps, found.per_rebalance_bps, found.per_day_bps) == (180, None, 108)
-    assert mentions(found.words, "turnover", "off")
+    assert mentions(found.description, "turnover", "off")
 
 
 @given(whole=st.fractions(Fraction(1, 100), 2), skew=st.fractions(Fraction(97, 100), Fraction(103, 100)), over_hub=st.booleans())

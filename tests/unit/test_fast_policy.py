@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from agent.backtest.kernel import BAND, HALFWAY, TARGET, destination_shares, set_bands
 from agent.backtest.sweep import KernelSetting, TradingCosts, prepare_prices, run_kernel
-from agent.model import NEW_STORE, Asset, Destination, Every, HybridTrigger, Threshold
+from agent.model import NEW_STORE_HISTORY, Asset, Destination, Every, HybridTrigger, Threshold
 from agent.policy.drift import band, corrections, drifts_from_balances, investable_total, rebalance_goal
 from agent.policy.triggers.rules import evaluate_trigger
 from agent.policy.triggers.schedules import schedule_name
@@ -73,7 +73,7 @@ def by_policy(times: list[int], prices: np.ndarray, setting: KernelSetting) -> t
         at: int(Fraction(VALUE) * bps / BPS / Fraction(float(price)) * SCALE)
         for at, bps, price in zip(addresses, setting.targets_bps, prices[0], strict=True)
     }
-    history, rebalanced, worth = NEW_STORE, [], Fraction(0)
+    history, rebalanced, worth = NEW_STORE_HISTORY, [], Fraction(0)
     for bar, (now, row) in enumerate(zip(times, prices, strict=True)):
         known = {at: Fraction(float(price)) for at, price in zip(addresses, row, strict=True)}
         drifts = drifts_from_balances(assets, held, known, setting.trigger)

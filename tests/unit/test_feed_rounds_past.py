@@ -71,12 +71,12 @@ def test_rounds_without_an_answer_from_the_future_or_out_of_order_are_left_out()
 
 
 def test_no_more_is_asked_than_the_bound_and_it_is_said() -> None:
-    many: list[tuple[int, int] | None] = [(1_000 + number, 5) for number in range(history.ROUNDS_PER_REQUEST * (history.MOST_REQUESTS + 5))]
+    many: list[tuple[int, int] | None] = [(1_000 + number, 5) for number in range(history.ROUNDS_PER_REQUEST * (history.MAX_REQUESTS + 5))]
     proxy = Proxy(many)
     told, whole = past_rounds(proxy, FEED, HEAD, 1_000)
     assert not whole
-    assert proxy.requests == history.MOST_REQUESTS + 1
-    assert len(told) == history.ROUNDS_PER_REQUEST * history.MOST_REQUESTS
+    assert proxy.requests == history.MAX_REQUESTS + 1
+    assert len(told) == history.ROUNDS_PER_REQUEST * history.MAX_REQUESTS
 
 
 def test_a_feed_that_is_no_proxy_ends_at_its_first_round() -> None:

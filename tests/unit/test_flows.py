@@ -103,11 +103,11 @@ def test_old_final_transactions_become_part_of_the_opening_and_nothing_changes(s
         store.journal.advance(ours.id, IntentState.FINAL, 2)
     native = COIN - 3 * GAS_WEI
     looked(store, at(1_010, "7", native=native))
-    assert {change.block for change in store.balances.expected().own} == {1_001, 1_002, 1_003}
+    assert {change.block for change in store.balances.expected().own_changes} == {1_001, 1_002, 1_003}
     looked(store, at(1_258, "7", native=native))
-    assert {change.block for change in store.balances.expected().own} == {1_003}
+    assert {change.block for change in store.balances.expected().own_changes} == {1_003}
     looked(store, at(2_000, "7", native=native))
-    assert store.balances.expected().own == ()
+    assert store.balances.expected().own_changes == ()
     assert opened(store, at(2_001, "7", native=native)) == []
 
 
@@ -140,7 +140,7 @@ def test_what_becomes_part_of_the_opening_while_a_balance_cannot_be_read_stays_e
     (ours,) = store.journal.open_intents()
     store.journal.advance(ours.id, IntentState.FINAL, 2)
     looked(store, at(1_300, "9", native=native, quarantined=(QuarantinedItem("balance", WETH.address, "reverts"),)))
-    assert store.balances.expected().own == ()
+    assert store.balances.expected().own_changes == ()
     assert opened(store, at(1_301, "9", native=native)) == []
     assert opened(store, at(1_302, "8", native=native)) == [(WETH.address, -COIN, True)]
 
@@ -252,9 +252,9 @@ def test_a_fall_between_two_snapshots_of_a_trade_is_counted_once(store: Store) -
 def test_two_processes_do_not_write_one_flow_twice(store: Store) -> None:
     looked(store, at())
     later, books = at(1_001, "10.1"), store.balances.expected()
-    found = balance_changes.unexplained(later, books)
-    assert store.balances.record(later.snapshot, balance_changes.balances_of(later.snapshot), found, books.turn)
-    assert not store.balances.record(later.snapshot, balance_changes.balances_of(later.snapshot), found, books.turn)
+    found = balance_changes.unrecorded_changes(later, books)
+    assert store.balances.record(later.snapshot, balance_changes.balances_of(later.snapshot), found, books.version)
+    assert not store.balances.record(later.snapshot, balance_changes.balances_of(later.snapshot), found, books.version)
     assert len(store.balances.transfers()) == 1
 
 

@@ -76,7 +76,7 @@ def test_dust_does_not_hide_a_rise_from_being_accepted(store: Store) -> None:
     looked(store, at(1_001, "11"))
     snapshot = at(1_002, "11").snapshot
     dust = ExternalTransfer(0, USDC.address, 1, Fraction(1), 1, 2, builders.NOW_S, False, None)
-    assert store.balances.record(snapshot, balance_changes.balances_of(snapshot), [dust] * 1_100, store.balances.expected().turn)
+    assert store.balances.record(snapshot, balance_changes.balances_of(snapshot), [dust] * 1_100, store.balances.expected().version)
     assert not isinstance(decide(looked(store, at(1_003, "11", later_s=DAY_S))).decision, Halt)
 
 

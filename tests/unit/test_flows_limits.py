@@ -237,7 +237,7 @@ def test_dust_that_is_sent_a_thousand_times_fills_no_step(store: Store) -> None:
     books = store.balances.expected()
     dust = ExternalTransfer(0, USDC.address, 1, Fraction(1), 1, 2, builders.NOW_S, False, None)
     snapshot = at(1_002, "11").snapshot
-    assert store.balances.record(snapshot, balance_changes.balances_of(snapshot), [dust] * 1_000, books.turn)
+    assert store.balances.record(snapshot, balance_changes.balances_of(snapshot), [dust] * 1_000, books.version)
     seen = store.budgets.history(builders.NOW_S).cash_flows.unexplained
     assert len(seen) == 51
     assert seen[0].halts
@@ -251,7 +251,7 @@ def test_dust_hides_no_loss(store: Store) -> None:
     books = store.balances.expected()
     dust = ExternalTransfer(0, USDC.address, 1, Fraction(1), 1, 2, builders.NOW_S, False, None)
     snapshot = at(1_002, "9.9").snapshot
-    assert store.balances.record(snapshot, balance_changes.balances_of(snapshot), [dust] * 100, books.turn)
+    assert store.balances.record(snapshot, balance_changes.balances_of(snapshot), [dust] * 100, books.version)
     seen = store.budgets.history(builders.NOW_S).cash_flows.unexplained
     assert (len(seen), seen[0].delta_raw) == (51, -COIN // 10)
 

@@ -56,8 +56,8 @@ def test_what_was_gone_for_a_while_is_neither_a_loss_nor_a_deposit_and_keeps_its
         taxed = run_tax_lots(entries, method, USDC.address, WETH.address)
         assert taxed.disposals == []
         assert taxed.carried == 0
-        assert sum(lot.raw for lot in taxed.open() if lot.token == WETH.address) == 11 * COIN
-        assert {lot.acquired_s for lot in taxed.open()} == {at().snapshot.head.timestamp_s}
+        assert sum(lot.raw for lot in taxed.open_lots() if lot.token == WETH.address) == 11 * COIN
+        assert {lot.acquired_s for lot in taxed.open_lots()} == {at().snapshot.head.timestamp_s}
     assets = export.RotkiAssets(1, "ETH", lambda _: 18)
     assert len(list(export.rotki_events(entries, assets))) == 3, "openings alone"
 
@@ -66,7 +66,7 @@ def test_a_flow_is_valued_at_its_own_block_and_not_again_at_the_next(store: Stor
     for step in (at(), at(1_001, usdc=30_000), at(1_002, usdc=30_000)):
         after = looked(store, step)
         books = store.balances.expected()
-        update_ledger(store, after, {flow.block for flow in books.flows})
+        update_ledger(store, after, {flow.block for flow in books.transfers})
     assert [one.block for one in store.valuations.between()] == [1_000, 1_001]
 
 

@@ -96,10 +96,10 @@ def test_an_order_beyond_its_bound_is_not_filled() -> None:
 
 def test_nothing_is_filled_or_liquidated_while_the_venue_is_paused() -> None:
     path = moves(100, 100, 60, 60, 60)
-    found = simulate_book(replace(path, paused=frozenset({2, 3})), long_btc(30_000))
+    found = simulate_book(replace(path, paused_bars=frozenset({2, 3})), long_btc(30_000))
     assert [one.bar for one in found.held.liquidations][:1] == [4]
     assert found.agent.fills[-1].bar == 0
-    assert simulate_book(replace(path, paused=frozenset({0})), long_btc()).agent.fills[0].bar == 1
+    assert simulate_book(replace(path, paused_bars=frozenset({0})), long_btc()).agent.fills[0].bar == 1
 
 
 def test_the_venue_liquidates_below_maintenance_with_its_penalty() -> None:
@@ -124,11 +124,11 @@ def test_after_an_emergency_the_book_is_judged_again_in_the_same_bar() -> None:
 def test_a_liquidator_may_close_what_the_contract_allows() -> None:
     held = account(2_000, {"ETH": 10 * E18, "BTC": E18 // 100}, market("ETH"), market("BTC", 5_000))
     assert margin.liquidatable_size_raw(held, "ETH") == 0
-    near = margin.with_marks(held, {"ETH": Fraction(-5, 100)})
+    near = margin.with_moved_marks(held, {"ETH": Fraction(-5, 100)})
     assert margin.is_liquidatable(near)
     assert margin.liquidatable_size_raw(near, "ETH") == 10 * E18 * (19_050 * 10**6 // 38_000) // 10**6
     assert margin.liquidatable_size_raw(near, "BTC") == E18 // 100
-    far = margin.with_marks(held, {"ETH": Fraction(-8, 100)})
+    far = margin.with_moved_marks(held, {"ETH": Fraction(-8, 100)})
     assert margin.liquidatable_size_raw(far, "ETH") == 10 * E18
 
 
@@ -232,7 +232,7 @@ def past_alone(seed: int, cut: int) -> None:
         index=path.index[:cut] + other.index[cut:],
         marks=path.marks[:cut] + other.marks[cut:],
         payments=path.payments[:cut] + other.payments[cut:],
-        daily=path.daily[:cut] + other.daily[cut:],
+        daily_rates=path.daily_rates[:cut] + other.daily_rates[cut:],
     )
     first, second = (simulate_book(one, SETTINGS) for one in (path, spliced))
     for one, two in ((first.agent, second.agent), (first.held, second.held)):

@@ -12,7 +12,7 @@ from agent import codec
 from agent.accounting import entries as book
 from agent.accounting.entries import EntryPrices, SettledTransaction
 from agent.accounting.export import EVENT_COLUMNS, RotkiAssets, TokenNames, rotki_events
-from agent.accounting.futures import FuturesChange, funding_days, futures_changes, futures_lines, summed
+from agent.accounting.futures import FuturesChange, funding_days, futures_changes, futures_lines, sum_changes
 from agent.accounting.futures_export import futures_table, futures_years
 from agent.accounting.performance import OpeningCash, performance
 from agent.layers.futures.accounting import futures_entry, margin_entry
@@ -154,7 +154,7 @@ def test_the_lines_sum_to_the_change_whatever_happens(
     assert sum((value for _, value in one.funding_by_market), Fraction(0)) == one.funding
     whole = performance(entries, (before, after), 0, 10**9, USDC, OPENING)
     assert whole is not None
-    assert whole.profit == one.profit == summed([one]).profit
+    assert whole.profit == one.profit == sum_changes([one]).profit
 
 
 def test_funding_is_booked_by_market_and_day() -> None:

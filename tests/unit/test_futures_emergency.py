@@ -13,7 +13,7 @@ from agent import guards
 from agent.backtest.futures_alone import simulate_book
 from agent.errors import Refused, Retryable
 from agent.layers.futures.policy.plans import FEE_MULTIPLE, fee_ceiling_wei, gas_per_day_wei
-from agent.layers.futures.policy.targets import emergency_orders
+from agent.layers.futures.policy.targets import emergency_sizes
 from agent.layers.futures.state import FuturesState, futures_policy, planned_futures, with_policy
 from agent.margin import account as margin
 from agent.margin.state import after_fill_at_mark
@@ -92,7 +92,7 @@ def test_an_emergency_ends_beyond_its_distance_by_the_hysteresis(collateral: int
     rules = replace(POLICY.limits, emergency_distance_bps=1_000, hysteresis_bps=2_000)
     for sign in (1, -1):
         held = book(collateral, sign * 10 * E18)
-        [size] = emergency_orders(held, replace(POLICY, limits=rules)).values()
+        [size] = emergency_sizes(held, replace(POLICY, limits=rules)).values()
         assert abs(size) >= 5 * E18
         after = after_fill_at_mark(held, "ETH", size)
         distance = margin.liquidation_distance(after, "ETH")

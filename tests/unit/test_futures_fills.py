@@ -42,21 +42,21 @@ def lost(*fills: PerpFill) -> Fraction:
 
 
 def test_a_whole_fill_costs_fee_and_distance_from_the_index() -> None:
-    assert order_fill(ORDER, receipt(WHOLE), is_partly=False) == WHOLE
+    assert order_fill(ORDER, receipt(WHOLE), may_be_partial=False) == WHOLE
     assert lost(WHOLE) == 40 + 8
 
 
 @pytest.mark.parametrize("fills", [(), (HALF,), (ELSEWHERE,), (WHOLE, WHOLE)], ids=["none", "a part", "another market", "twice"])
 def test_a_partial_or_missing_fill_counts_as_filled_at_its_bound(fills: tuple[PerpFill, ...]) -> None:
     """An endpoint that hides an event, or shows a part, hides no loss."""
-    assert order_fill(ORDER, receipt(*fills), is_partly=False) is None
+    assert order_fill(ORDER, receipt(*fills), may_be_partial=False) is None
     assert lost(*fills) == 160 + Fraction(816, 100)
 
 
 def test_only_a_part_in_the_order_s_direction_is_its_fill_and_only_those_of_a_limit_order_are_added_up() -> None:
     against = replace(HALF, size_raw=-SIZE // 2)
-    assert [order_fill(ORDER, receipt(fill), is_partly=True) for fill in (HALF, against)] == [HALF, None]
-    assert order_fill(ORDER, receipt(HALF, HALF), is_partly=False) is None
+    assert [order_fill(ORDER, receipt(fill), may_be_partial=True) for fill in (HALF, against)] == [HALF, None]
+    assert order_fill(ORDER, receipt(HALF, HALF), may_be_partial=False) is None
 
 
 def test_a_limit_order_costs_the_sum_of_its_fills_and_nothing_without_one() -> None:
@@ -64,7 +64,7 @@ def test_a_limit_order_costs_the_sum_of_its_fills_and_nothing_without_one() -> N
         replace(ORDER, kind=PerpOrderKind.LIMIT),
         replace(HALF, size_raw=SIZE // 4, quote_raw=-2_010 * E18, fee_raw=2 * E18, fill_id="2"),
     )
-    summed = order_fill(limit, receipt(replace(HALF, fill_id="1"), quarter), is_partly=True)
+    summed = order_fill(limit, receipt(replace(HALF, fill_id="1"), quarter), may_be_partial=True)
     assert summed == replace(HALF, size_raw=SIZE * 3 // 4, quote_raw=-6_030 * E18, fee_raw=6 * E18)
 
     def booked(*fills: PerpFill) -> Fraction:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from agent.layers.futures.planning.orders import plan_futures
 from agent.layers.futures.policy.exposure import DAY_S, expected_funding_of_all
-from agent.layers.futures.policy.targets import FuturesTrigger, due_triggers, funding_trims, notional_drifts, orders_to_target
+from agent.layers.futures.policy.targets import FuturesTrigger, due_triggers, funding_trims, notional_drifts, sizes_to_target
 from agent.margin import account as margin
 from agent.model.futures import FuturesPolicy, FuturesTarget, MarginAccount
 from tests.support.samples import examples
@@ -94,14 +94,14 @@ def test_a_limit_goes_before_a_funding_trim() -> None:
 def test_a_market_with_dear_funding_is_not_opened_and_says_why() -> None:
     """2.5 % over the horizon is half of the band of 5 points: up to there the whole notional is opened, less its funding."""
     held = rated(book(10_000), Fraction(5, 1_000))
-    assert (due_triggers(held, ETH_ALONE, RICH), orders_to_target(held, ETH_ALONE)) == ((), {})
+    assert (due_triggers(held, ETH_ALONE, RICH), sizes_to_target(held, ETH_ALONE)) == ((), {})
     both = plan_futures(held, LONG_AND_SHORT, RICH, NOW_S)
     assert [order.market for order in both.orders] == ["BTC"]
     assert both.refused == ("ETH is not enlarged: it would pay 15.00 % of its notional in funding over 30 days",)
     cheap = rated(book(10_000), Fraction(25, 30_000))
-    assert orders_to_target(cheap, ETH_ALONE) == {"ETH": 10 * E18 * 1000 // 1025 // 10**15 * 10**15}
+    assert sizes_to_target(cheap, ETH_ALONE) == {"ETH": 10 * E18 * 1000 // 1025 // 10**15 * 10**15}
     dearer = rated(book(10_000), Fraction(26, 30_000))
-    assert orders_to_target(dearer, ETH_ALONE) == {}
+    assert sizes_to_target(dearer, ETH_ALONE) == {}
 
 
 @pytest.mark.parametrize("policy", [LONG_AND_SHORT, ETH_ALONE, replace(ETH_ALONE, leverage_band_bps=1_000)])

@@ -55,8 +55,8 @@ def run(
 
 
 def book_of(found: SimulationResult) -> FuturesResult:
-    assert found.book is not None
-    return found.book
+    assert found.futures is not None
+    return found.futures
 
 
 def test_every_bar_is_what_numpy_works_out() -> None:
@@ -104,7 +104,7 @@ def test_a_quiet_bar_needs_no_step() -> None:
     prices = (100 * np.exp(np.cumsum(chance.normal(0, 0.01, 60)))).tolist()
     policy = replace(LONG, leverage_bps=30_000)
     one, other = (run(prices, policy, looks_at_all=every) for every in (False, True))
-    assert one.evaluated < other.evaluated == 60
+    assert one.evaluated_bars < other.evaluated_bars == 60
     assert book_of(one).agent.fills == book_of(other).agent.fills
     assert len(book_of(one).agent.fills) > 3
     assert one.equity.tolist() == other.equity.tolist()
@@ -131,7 +131,7 @@ def test_margin_above_the_weight_of_its_collateral_holds_spot_alone() -> None:
     """The margin outgrows the whole weight of its collateral, which swaps cannot spend: futures go on."""
     found = run([100.0, 100, 100, 110, 115, 120], replace(LONG, leverage_bps=30_000), margin=20_000)
     assert found.refused == ()
-    assert dict(found.kept)["locked"] >= 3
+    assert dict(found.held_back)["locked"] >= 3
     assert len(book_of(found).agent.fills) >= 1
 
 
@@ -167,7 +167,7 @@ def test_a_hedge_is_opened_closed_and_recorded() -> None:
     assert hedge.profit_raw is not None
     assert hedge.profit_raw / E18 == pytest.approx(size * (sold - bought) - 0.001 * size * (sold + bought), rel=1e-9)
     assert "it is shorted" in hedge.reason
-    assert "back in its band" in hedge.end
+    assert "back in its band" in hedge.close_reason
     assert any(one.bar == 2 for one in found.rebalances), "the rest is sold in the same step"
 
 
@@ -193,12 +193,12 @@ def test_the_health_of_a_strategy_with_futures_pauses_it() -> None:
     chance = np.random.default_rng(4)
     prices = (100 * np.exp(np.cumsum(chance.normal(-0.004, 0.01, 70)))).tolist()
     found = run(prices, LONG, spec=spec, hours=24)
-    (paused,) = found.health
+    (paused,) = found.health_changes
     assert (paused.name, paused.health) == ("falling", "paused")
     assert paused.sharpe_milli is not None
     assert paused.sharpe_milli < 500
     assert paused.time_s >= START_S + 50 * DAY_S
-    assert {one.name: one.health for one in found.strategies} == {"falling": "paused", "idle": "active"}
+    assert {one.name: one.health for one in found.final_health} == {"falling": "paused", "idle": "active"}
     assert book_of(found).agent.sizes == (), "a paused strategy holds no futures"
 
 

@@ -12,24 +12,24 @@ from agent.layers.futures.planning.plans import (
     action_gas,
     approved_raw,
     as_limit_orders,
-    beside_resting,
     fee_raw,
     funding_raw,
     moved_raw,
     plan_now,
     uneconomic_reason,
+    without_resting_markets,
 )
 from agent.layers.futures.policy import exposure
 from agent.layers.futures.policy.needs import (
     APPROVAL_WARNING_S,
     approval_ends_soon,
     back_off_reason,
-    collateral_raw,
     cooldown_reason,
     depositable_raw,
     reduction_budget_left,
     reopening_s,
     required_by_index,
+    spendable_collateral_raw,
     spot_value_in_quote,
 )
 from agent.layers.futures.policy.plans import MARGIN, fee_ceiling_wei, gas_per_day_wei
@@ -104,13 +104,13 @@ def test_collateral__reserve_of_the_asset_is_not_spendable() -> None:
     step = step_of(in_usdc(OVER), policy())
     assets = tuple(replace(asset, reserve_raw=1_200 * UNIT) if asset.token.address == USDC else asset for asset in step.portfolio.assets)
     portfolio = replace(step.portfolio, assets=assets)
-    assert collateral_raw(step.snapshot, portfolio, step.limits, USDC) == 3_800 * UNIT
+    assert spendable_collateral_raw(step.snapshot, portfolio, step.limits, USDC) == 3_800 * UNIT
 
 
 def test_collateral__reserve_above_the_balance_leaves_nothing() -> None:
     step = step_of(in_usdc(OVER), policy())
     assets = tuple(replace(asset, reserve_raw=6_000 * UNIT) if asset.token.address == USDC else asset for asset in step.portfolio.assets)
-    assert collateral_raw(step.snapshot, replace(step.portfolio, assets=assets), step.limits, USDC) == 0
+    assert spendable_collateral_raw(step.snapshot, replace(step.portfolio, assets=assets), step.limits, USDC) == 0
 
 
 @pytest.mark.parametrize(("allowed", "approved"), [(700, 700), (699, 0), (701, 0)])
@@ -207,7 +207,7 @@ def test_funding_cost__position_that_receives_costs_nothing() -> None:
 
 def test_spot_value__margin_account_is_no_part_of_it() -> None:
     step = step_of(in_usdc(OVER), policy())
-    assert exposure.spot_value(current_drifts(step)) == 10_000 * UNIT
+    assert exposure.spot_portfolio_value(current_drifts(step)) == 10_000 * UNIT
 
 
 def test_market_growth__margin_is_its_part_of_all_capital() -> None:
@@ -334,7 +334,7 @@ def test_beside_resting__market_with_a_resting_order_gets_no_second_one() -> Non
     held = account(10_000, {}, market("ETH"), market("BTC", 30_000))
     held = replace(held, is_on_chain=False, resting=(RestingOrder("ETH", E18, E18, Fraction(1_990), NOW_S, "1"),))
     btc = replace(BUY, market="BTC")
-    plan = beside_resting(held, FuturesPlan((BUY, btc), "drift", "", refused=("why",)))
+    plan = without_resting_markets(held, FuturesPlan((BUY, btc), "drift", "", refused=("why",)))
     assert (plan.orders, plan.refused) == ((btc,), ("why", "ETH: an order rests at the venue"))
 
 

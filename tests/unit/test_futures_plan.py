@@ -105,13 +105,13 @@ def test_a_mark_off_its_index_opens_nothing_and_does_not_hold_back_a_reduction()
 def test_collateral_at_hand_is_deposited_before_anything_is_reduced() -> None:
     limits = replace(ROUGH, stress_move_bps=0, max_utilisation_bps=10_000)
     held, policy = book(4_000, eth=10 * E18), replace(POLICY, limits=limits)
-    plan = plan_futures(held, policy, RICH, NOW_S, collateral_raw=2_000 * E18)
+    plan = plan_futures(held, policy, RICH, NOW_S, depositable_raw=2_000 * E18)
     assert (plan.orders, plan.is_reducing, plan.trigger) == ((), True, "leverage")
     after = filled(held, plan)
     leverage = margin.leverage(after)
     assert leverage is not None
     assert Fraction(38, 10) - Fraction(1, 10**9) < leverage <= Fraction(38, 10)
-    short = plan_futures(held, policy, RICH, NOW_S, collateral_raw=plan.top_up_raw - 1)
+    short = plan_futures(held, policy, RICH, NOW_S, depositable_raw=plan.top_up_raw - 1)
     assert (short.top_up_raw, [order.is_reduce_only for order in short.orders]) == (0, [True])
 
 
@@ -142,14 +142,14 @@ def test_no_deposit_restores_a_limit_on_size_or_a_leverage_of_zero() -> None:
     assert top_up_raw(held, none, RICH, 500) == 0
     assert top_up_raw(held, large, RICH, 500) > 0
     assert top_up_raw(held, large, Fraction(E18), 500) == 0, "the spot portfolio is too small for the position"
-    assert plan_futures(held, none, RICH, NOW_S, collateral_raw=10**30).top_up_raw == 0
+    assert plan_futures(held, none, RICH, NOW_S, depositable_raw=10**30).top_up_raw == 0
 
 
 def test_liquidation_in_sight_closes_half_of_what_is_near_at_a_wider_bound() -> None:
     held = book(1_300, eth=10 * E18)
-    held = margin.with_marks(held, {"ETH": Fraction(0)})
+    held = margin.with_moved_marks(held, {"ETH": Fraction(0)})
     assert abs(margin.liquidation_distance(held, "ETH") or 1) < Fraction(5, 100)
-    plan = plan_futures(held, POLICY, RICH, NOW_S, collateral_raw=10**30)
+    plan = plan_futures(held, POLICY, RICH, NOW_S, depositable_raw=10**30)
     assert (plan.is_emergency, plan.top_up_raw, [order.size_raw for order in plan.orders]) == (True, 0, [-5 * E18])
     assert plan.orders[0].bound_raw == 5 * 2_000 * 97 * E18 // 100
 
@@ -197,7 +197,7 @@ def test_an_account_that_no_order_saves_is_closed_whole() -> None:
 
 def moved(held: MarginAccount, share: Fraction) -> MarginAccount:
     """The account after index and mark of ETH have moved."""
-    held = margin.with_marks(held, {"ETH": share})
+    held = margin.with_moved_marks(held, {"ETH": share})
     return replace(held, markets=(replace(held.markets[0], index=held.markets[0].mark), *held.markets[1:]))
 
 
@@ -253,7 +253,7 @@ def test_a_deposit_or_a_reduction_for_the_stress_move_is_enough(collateral: int,
     if margin.is_liquidatable(held) or margin_state(held, limits).survives:
         return
     for at_hand in (0, 10**30):
-        after = filled(held, plan_futures(held, policy, RICH, NOW_S, collateral_raw=at_hand))
+        after = filled(held, plan_futures(held, policy, RICH, NOW_S, depositable_raw=at_hand))
         assert margin_state(after, limits).survives
 
 
@@ -290,7 +290,7 @@ def test_a_mark_pushed_up_and_down_around_a_still_index_costs_one_reduction_at_m
     held, done = book(5_050, eth=10 * E18), 0
     policy = replace(POLICY, targets=(FuturesTarget("ETH", 10_000),), band_bps=0)
     for turn in range(40):
-        pushed = margin.with_marks(held, {"ETH": Fraction(per_mille if turn % 2 else -per_mille, 1_000)})
+        pushed = margin.with_moved_marks(held, {"ETH": Fraction(per_mille if turn % 2 else -per_mille, 1_000)})
         after = filled(pushed, plan_futures(pushed, policy, RICH, NOW_S))
         done += after.positions != held.positions
         held = replace(after, markets=tuple(replace(one, mark=one.index) for one in after.markets))
@@ -309,7 +309,7 @@ def ride(seed: int, agent: bool) -> tuple[bool, int]:
         step = factor ** (1 / hours)
         for _ in range(hours):
             move = Fraction(round((step * (1 + chance.gauss(0, 0.012)) - 1) * 10**6), 10**6)
-            held = margin.with_marks(held, {"ETH": move})
+            held = margin.with_moved_marks(held, {"ETH": move})
             held = replace(held, markets=tuple(replace(one, index=one.mark) for one in held.markets))
             if margin.is_liquidatable(held):
                 return True, longest
@@ -338,7 +338,9 @@ def with_minimum(held: MarginAccount, least: int) -> MarginAccount:
 
 def test_a_venue_beside_the_chain_gets_no_deposit() -> None:
     limits = replace(ROUGH, stress_move_bps=0, max_utilisation_bps=10_000)
-    plan = plan_futures(with_minimum(book(4_000, eth=10 * E18), 0), replace(POLICY, limits=limits), RICH, NOW_S, collateral_raw=2_000 * E18)
+    plan = plan_futures(
+        with_minimum(book(4_000, eth=10 * E18), 0), replace(POLICY, limits=limits), RICH, NOW_S, depositable_raw=2_000 * E18
+    )
     assert plan.top_up_raw == 0
     assert [order.is_reduce_only for order in plan.orders] == [True]
 

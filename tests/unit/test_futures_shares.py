@@ -15,9 +15,9 @@ from agent.layers.futures.policy.targets import (
     funding_trims,
     held_weights,
     notional_drifts,
-    orders_to_target,
     position_notes,
     position_trims,
+    sizes_to_target,
     stale_index_reason,
     stale_indexes,
     uncertain_profit_reason,
@@ -172,15 +172,15 @@ def test_triggers__that_wait_for_the_user_are_not_due() -> None:
 @pytest.mark.parametrize(("funding", "orders"), [(Fraction(1, 20), {"ETH": 2_285 * LOT}), (Fraction(1, 19), {})])
 def test_funding__position_is_enlarged_while_its_funding_is_at_most_half_of_the_band(funding: Fraction, orders: dict[str, int]) -> None:
     """Of a target of 30,000 funding leaves 28,571."""
-    assert orders_to_target(paying(book(30_000, 12 * E18, E18), funding), MONTHLY) == orders
+    assert sizes_to_target(paying(book(30_000, 12 * E18, E18), funding), MONTHLY) == orders
 
 
 def test_funding__reduction_is_never_forbidden() -> None:
-    assert orders_to_target(paying(book(30_000, 20 * E18, E18), Fraction(1, 4)), MONTHLY) == {"ETH": -8_000 * LOT}
+    assert sizes_to_target(paying(book(30_000, 20 * E18, E18), Fraction(1, 4)), MONTHLY) == {"ETH": -8_000 * LOT}
 
 
 def test_funding__new_position_that_pays_too_much_is_not_opened() -> None:
-    assert orders_to_target(paying(book(30_000, 0, E18), Fraction(1, 4)), MONTHLY) == {}
+    assert sizes_to_target(paying(book(30_000, 0, E18), Fraction(1, 4)), MONTHLY) == {}
 
 
 @pytest.mark.parametrize(("lots", "notes"), [(13_500, 0), (13_499, 1)])

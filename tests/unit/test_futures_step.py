@@ -17,7 +17,7 @@ from agent.cli.display.futures_tables import show_margin, show_summary
 from agent.execution.evaluation import evaluate_input
 from agent.execution.step_context import OutcomeKind
 from agent.layers.futures.notes import order_note
-from agent.layers.futures.policy.needs import collateral_raw, reduction_goals
+from agent.layers.futures.policy.needs import reduction_goals, spendable_collateral_raw
 from agent.layers.futures.state import FuturesProgress, planned_futures, with_policy
 from agent.model import AdjustFutures, Evidence, ExitFailures, Hold, Holding, Plan, QuarantinedItem, Rebalance, StepInput
 from agent.model.futures import FuturesLimits, FuturesPolicy, FuturesTarget, MarginAccount, PerpOrder, PerpOrderKind
@@ -205,12 +205,12 @@ def test_the_margin_document_plans_what_the_step_may_deposit(top_up_bps: int | N
 
 def test_collateral_of_an_uncertain_balance_is_not_deposited() -> None:
     step, usdc = step_of(OVER), token("USDC").address
-    assert collateral_raw(step.snapshot, step.portfolio, step.limits, usdc) > 0
+    assert spendable_collateral_raw(step.snapshot, step.portfolio, step.limits, usdc) > 0
     doubtful = with_snapshot(step, quarantined=(QuarantinedItem("balance", usdc, "differs"),))
-    assert collateral_raw(doubtful.snapshot, doubtful.portfolio, doubtful.limits, usdc) == 0
+    assert spendable_collateral_raw(doubtful.snapshot, doubtful.portfolio, doubtful.limits, usdc) == 0
     twice = with_snapshot(step, holdings=(*step.snapshot.holdings, Holding(usdc, 1)))
-    assert collateral_raw(twice.snapshot, twice.portfolio, twice.limits, usdc) == 0
-    assert collateral_raw(step.snapshot, step.portfolio, step.limits, token("DAI").address) == 0
+    assert spendable_collateral_raw(twice.snapshot, twice.portfolio, twice.limits, usdc) == 0
+    assert spendable_collateral_raw(step.snapshot, step.portfolio, step.limits, token("DAI").address) == 0
 
 
 def test_a_market_whose_orders_failed_waits_and_spot_goes_on() -> None:

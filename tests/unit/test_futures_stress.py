@@ -46,7 +46,7 @@ def test_a_mark_off_its_index_leaves_the_index() -> None:
 
 def test_a_paused_venue_stands_still_while_prices_move() -> None:
     path = stressed_path(FLAT, SETTINGS, FuturesScenario.PAUSE, SEVERITY)
-    assert path.paused == {4, 5, 6}
+    assert path.paused_bars == {4, 5, 6}
     assert [row[0] for row in path.index] == [100] * 4 + [90, 80] + [70] * 6
 
 
@@ -69,9 +69,9 @@ def test_a_crash_and_rally_liquidate_the_held_book_and_never_the_agents(seeds: i
     cases = {one.scenario: one for one in run_futures_stress(spec)}
     assert set(cases) == set(FuturesScenario)
     ride = cases[FuturesScenario.CRASH_RALLY]
-    assert (ride.paths, ride.agent.liquidated) == (seeds, 0)
+    assert (ride.paths, ride.agent.liquidated_paths) == (seeds, 0)
     assert ride.agent.longest_above == 0
-    assert ride.held.liquidated > seeds // 2
+    assert ride.held.liquidated_paths > seeds // 2
     assert ride.agent.mean_loss < ride.held.mean_loss
 
 

@@ -98,7 +98,7 @@ def test_an_alert_carries_the_orders_that_wait_for_a_person() -> None:
 
 def test_a_liquidation_in_sight_waits_for_nobody() -> None:
     policy = replace(POLICY, ask=("leverage", "utilisation", "spot_multiple", "drift", "leverage_drift"))
-    plan = plan_futures(margin.with_marks(book(1_300, eth=10 * E18), {"ETH": Fraction(0)}), policy, RICH, NOW_S)
+    plan = plan_futures(margin.with_moved_marks(book(1_300, eth=10 * E18), {"ETH": Fraction(0)}), policy, RICH, NOW_S)
     assert plan.is_emergency
     assert plan.orders
 

@@ -8,19 +8,19 @@ from fractions import Fraction
 import pytest
 
 from agent.layers.futures.planning.orders import cut_reductions, market_order, plan_futures, smaller_orders, top_up_raw
-from agent.layers.futures.policy.needs import deleverage_orders
+from agent.layers.futures.policy.needs import deleverage_sizes
 from agent.layers.futures.policy.targets import (
     FuturesTrigger,
     closing_suffices,
-    emergency_orders,
+    emergency_sizes,
     fired_triggers,
     funding_trims,
     known_breaches,
     position_trims,
-    reduction_orders,
+    reduction_sizes,
     stress_need,
     target_gross,
-    unfinished_orders,
+    unfinished_sizes,
 )
 from agent.model.futures import FuturesPlan, FuturesPolicy, FuturesTarget, MarginAccount, MarginDeposit
 from tests.unit.test_futures_plan import NOW_S, RICH, ROUGH, book
@@ -90,37 +90,37 @@ def test_reduction__positions_are_cut_by_one_share_to_the_limit_less_its_hystere
     waiting: tuple[str, ...], orders: dict[str, int]
 ) -> None:
     """19,000 of notional on 4,000 at 4x less 5 %: 3,800 go, all of them from ETH if BTC waits."""
-    assert reduction_orders(book(4_000, 5 * E18, 300 * LOT), LONGS, RICH, waiting) == orders
+    assert reduction_sizes(book(4_000, 5 * E18, 300 * LOT), LONGS, RICH, waiting) == orders
 
 
 def test_reduction__paused_market_leaves_its_part_to_the_others() -> None:
     account = changed(book(4_000, 5 * E18, 300 * LOT), "BTC", is_paused=True)
-    assert reduction_orders(account, LONGS, RICH)["ETH"] == -1_900 * LOT
+    assert reduction_sizes(account, LONGS, RICH)["ETH"] == -1_900 * LOT
 
 
 def test_reduction__part_of_a_lot_is_rounded_up() -> None:
     account = changed(book(4_000, 10 * E18), "ETH", lot_raw=E18)
-    assert reduction_orders(account, LONGS, RICH) == {"ETH": -3 * E18}, "2.4 are above the limit"
+    assert reduction_sizes(account, LONGS, RICH) == {"ETH": -3 * E18}, "2.4 are above the limit"
 
 
 def test_reduction__utilisation_ends_below_its_limit_by_the_hysteresis() -> None:
     """20 % used where 10 % may be: half of 10 ETH less 5 %."""
     policy = replace(LONGS, limits=replace(PLAIN, max_utilisation_bps=1_000), leverage_bps=0)
-    assert reduction_orders(book(10_000, 10 * E18), policy, RICH) == {"ETH": -5_250 * LOT}
+    assert reduction_sizes(book(10_000, 10 * E18), policy, RICH) == {"ETH": -5_250 * LOT}
 
 
 def test_reduction__spot_multiple_ends_below_its_limit_by_the_hysteresis() -> None:
     policy = replace(LONGS, limits=replace(PLAIN, spot_multiple_bps=25_000))
-    assert reduction_orders(book(10_000, 10 * E18), policy, Fraction(4_000 * E18)) == {"ETH": -5_250 * LOT}
+    assert reduction_sizes(book(10_000, 10 * E18), policy, Fraction(4_000 * E18)) == {"ETH": -5_250 * LOT}
 
 
 def test_reduction__tightest_of_two_breached_limits_counts() -> None:
     limits = replace(PLAIN, spot_multiple_bps=25_000, max_leverage_bps=15_000)
-    assert reduction_orders(book(10_000, 10 * E18), replace(LONGS, limits=limits), Fraction(4_000 * E18)) == {"ETH": -5_250 * LOT}
+    assert reduction_sizes(book(10_000, 10 * E18), replace(LONGS, limits=limits), Fraction(4_000 * E18)) == {"ETH": -5_250 * LOT}
 
 
 def test_reduction__short_is_bought_back() -> None:
-    assert reduction_orders(book(4_000, -10 * E18), LONGS, RICH) == {"ETH": 2_400 * LOT}
+    assert reduction_sizes(book(4_000, -10 * E18), LONGS, RICH) == {"ETH": 2_400 * LOT}
 
 
 @pytest.mark.parametrize(("eth", "suffices"), [(7_600, True), (7_601, False)])
@@ -135,14 +135,14 @@ def test_closing__what_waits_may_be_as_large_as_the_allowed_notional(eth: int, s
     [(12, 10, -2), (12, 0, -12), (10, 10, 0), (9, 10, 0), (12, -10, 0), (-12, -10, 2), (-12, 0, 12), (0, 0, 0)],
 )
 def test_unfinished__position_beyond_its_goal_goes_to_it_and_never_through_zero(size: int, goal: int, order: int) -> None:
-    assert unfinished_orders(book(10_000, size * E18), [("ETH", goal * E18)]) == ({"ETH": order * E18} if order else {})
+    assert unfinished_sizes(book(10_000, size * E18), [("ETH", goal * E18)]) == ({"ETH": order * E18} if order else {})
 
 
 @pytest.mark.parametrize(("less", "closes"), [(0, False), (1, True)])
 def test_emergency__position_exactly_at_the_distance_is_not_closed(less: int, closes: bool) -> None:
     """10 ETH on 2,187.5 are liquidated at 1,900, 5 % below the mark."""
     account = replace(book(0, 10 * E18), collateral_raw=21_875 * 10**17 - less)
-    assert bool(emergency_orders(account, LONGS)) is closes
+    assert bool(emergency_sizes(account, LONGS)) is closes
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ def test_top_up__hysteresis_and_the_unit_of_the_collateral_round_up() -> None:
 @pytest.mark.parametrize(("less", "deposit"), [(0, 1_263_157_895), (1, 0)])
 def test_top_up__wallet_with_exactly_the_deposit_deposits_it(less: int, deposit: int) -> None:
     account = replace(book(4_000, 10 * E18), settlement_raw=10**12)
-    plan = plan_futures(account, LONGS, RICH, NOW_S, collateral_raw=1_263_157_895 - less)
+    plan = plan_futures(account, LONGS, RICH, NOW_S, depositable_raw=1_263_157_895 - less)
     assert plan.top_up_raw == deposit
 
 
@@ -205,7 +205,7 @@ def test_top_up__wallet_with_exactly_the_deposit_deposits_it(less: int, deposit:
 )
 def test_top_up__approved_amount_is_deposited_if_it_restores_the_limit_and_is_at_hand(approved: int, at_hand: int, deposit: int) -> None:
     account = replace(book(4_000, 10 * E18), settlement_raw=10**12)
-    plan = plan_futures(account, LONGS, RICH, NOW_S, collateral_raw=at_hand * 10**6, approved_raw=approved * 10**6)
+    plan = plan_futures(account, LONGS, RICH, NOW_S, depositable_raw=at_hand * 10**6, approved_raw=approved * 10**6)
     assert plan.account_actions == ((MarginDeposit(deposit),) if deposit else ())
 
 
@@ -313,13 +313,13 @@ def test_cut_reductions__order_below_the_venues_minimum_is_left_out() -> None:
 )
 def test_deleverage__reduction_pays_for_its_fee_and_slippage(eth: int, slippage_bps: int, order: int) -> None:
     """From 2x to 1x: 10,000 of 20,000 · (1 - cost), where the fee of 1 ‰ counts on the larger of value and bound."""
-    assert deleverage_orders(book(10_000, eth * E18), Fraction(1), ["ETH"], slippage_bps) == {"ETH": order * LOT}
+    assert deleverage_sizes(book(10_000, eth * E18), Fraction(1), ["ETH"], slippage_bps) == {"ETH": order * LOT}
 
 
 def test_deleverage__leverage_that_is_reached_needs_no_order() -> None:
-    assert deleverage_orders(book(10_000, 5 * E18), Fraction(1), ["ETH"], 0) == {}
+    assert deleverage_sizes(book(10_000, 5 * E18), Fraction(1), ["ETH"], 0) == {}
 
 
 def test_deleverage__account_in_debt_closes_everything() -> None:
     account = replace(book(0, 5 * E18), realised_raw=-E18)
-    assert deleverage_orders(account, Fraction(1), ["ETH"], 0) == {"ETH": -5 * E18}
+    assert deleverage_sizes(account, Fraction(1), ["ETH"], 0) == {"ETH": -5 * E18}

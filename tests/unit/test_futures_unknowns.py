@@ -13,7 +13,7 @@ from agent.app.documents.futures_report import report_of
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.layers.futures.planning.orders import plan_futures
 from agent.layers.futures.policy.needs import spot_value_in_quote
-from agent.layers.futures.policy.targets import FuturesTrigger, fired_triggers, reduction_orders
+from agent.layers.futures.policy.targets import FuturesTrigger, fired_triggers, reduction_sizes
 from agent.layers.futures.state import futures_policy, margin_account, planned_futures, with_policy
 from agent.margin import account as margin
 from agent.margin.state import after_fill_at_mark, is_reduction
@@ -77,7 +77,7 @@ def test_the_emergency_counts_the_market_of_the_stale_index_at_its_mark() -> Non
     assert "liquidation is near" not in decide(calm).decision.reason
     held = margin_account(calm.snapshot)
     assert held is not None
-    fallen = with_snapshot(calm, futures=margin.with_marks(held, {"BTC": Fraction(-11, 100)}))
+    fallen = with_snapshot(calm, futures=margin.with_moved_marks(held, {"BTC": Fraction(-11, 100)}))
     plan = planned(fallen)
     assert planned_futures(plan) is not None
     assert planned_futures(plan).is_emergency
@@ -119,7 +119,7 @@ def test_a_limit_cuts_the_markets_of_fresh_indexes_by_as_much_more() -> None:
     assert not planned_futures(plan).is_emergency
     [order] = planned_futures(plan).orders
     assert order.market == "ETH"
-    both = reduction_orders(held, HALVES, Fraction(0))
+    both = reduction_sizes(held, HALVES, Fraction(0))
     assert abs(order.size_raw) > abs(both["ETH"])
     after = after_fill_at_mark(held, "ETH", order.size_raw)
     assert (margin.leverage(after) or 99) <= 3
@@ -262,7 +262,7 @@ def test_alert_and_margin_show_the_reduction_that_is_due_without_prices(name: st
     report = report_of(step, futures_policy(step) or POLICY, current_drifts(step))
     assert report.plan is not None
     assert report.plan.orders == planned_futures(planned(step)).orders
-    assert {one.limit: one.measured for one in report.checks}["spot_multiple"] == "unknown"
+    assert {one.limit: one.measured for one in report.limit_checks}["spot_multiple"] == "unknown"
 
 
 # --- A quarantined asset is of unknown value, not of none.
@@ -348,7 +348,7 @@ def test_the_daily_budget_is_not_waived_by_a_stale_index_of_another_market() -> 
 @pytest.mark.parametrize("btc", [E18 // 4, -E18 // 4])
 def test_the_daily_budget_is_waived_by_a_crash_beside_a_stale_index(btc: int) -> None:
     """The market of the stale index counts at the better of its two prices, which no push makes worse."""
-    held = margin.with_marks(two(12_000, 15 * E18, btc), {"ETH": Fraction(-1, 10), "BTC": Fraction(-1, 10)})
+    held = margin.with_moved_marks(two(12_000, 15 * E18, btc), {"ETH": Fraction(-1, 10), "BTC": Fraction(-1, 10)})
     fallen = replace(held, markets=tuple(replace(one, index=one.mark) if one.market == "ETH" else one for one in held.markets))
     assert budget(step_of(fallen, HALVES, reduced_24h=Fraction(90_000 * 10**6)))
 
@@ -378,15 +378,15 @@ FEELESS = replace(market("ETH"), fee_ppm=0, index_s=NOW_S - 60)
 @pytest.mark.parametrize("sign", [1, -1])
 @pytest.mark.parametrize("move", [Fraction(-3, 10), Fraction(0), Fraction(1, 10), Fraction(9, 10)])
 def test_utilisation_keeps_as_much_as_its_limit_allows(sign: int, move: Fraction) -> None:
-    held = margin.with_marks(account(3_000, {"ETH": sign * 4 * E18}, replace(FEELESS)), {"ETH": sign * move})
+    held = margin.with_moved_marks(account(3_000, {"ETH": sign * 4 * E18}, replace(FEELESS)), {"ETH": sign * move})
     policy = replace(
         POLICY,
         limits=replace(LIMITS, max_leverage_bps=10**6, max_utilisation_bps=2_000, stress_move_bps=0, slippage_bps=0, hysteresis_bps=0),
     )
     if (margin.utilisation(held) or 1) <= Fraction(2, 10):
-        assert reduction_orders(held, policy, Fraction(0)) == {}
+        assert reduction_sizes(held, policy, Fraction(0)) == {}
         return
-    [size] = reduction_orders(held, policy, Fraction(0)).values()
+    [size] = reduction_sizes(held, policy, Fraction(0)).values()
     after = after_fill_at_mark(held, "ETH", size)
     assert (margin.utilisation(after) or 0) <= Fraction(2, 10)
     less = after_fill_at_mark(held, "ETH", size - (1 if size > 0 else -1) * 2 * 10**15)
@@ -400,12 +400,12 @@ def test_a_gain_deposits_nothing_and_sells_nothing(move: Fraction, initial_ppm: 
     at a venue whose initial margin alone is above the limit.
     """
     priced = replace(FEELESS, tiers=(MarginTier(0, initial_ppm, 62_500),))
-    held = margin.with_marks(replace(account(10_000, {"ETH": 10 * E18}, priced), initial_on_debt=False), {"ETH": move})
+    held = margin.with_moved_marks(replace(account(10_000, {"ETH": 10 * E18}, priced), initial_on_debt=False), {"ETH": move})
     limits = replace(LIMITS, max_leverage_bps=40_000, max_utilisation_bps=6_000, stress_move_bps=2_000)
     policy = FuturesPolicy((FuturesTarget("ETH", 10_000),), 20_000, 500, limits)
     rich = Fraction(10**6 * E18)
     assert fired_triggers(held, policy, rich) == ()
-    plan = plan_futures(held, policy, rich, NOW_S, collateral_raw=10**6 * E18)
+    plan = plan_futures(held, policy, rich, NOW_S, depositable_raw=10**6 * E18)
     assert not plan.orders
     assert not plan.account_actions
 

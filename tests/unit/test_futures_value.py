@@ -22,7 +22,7 @@ from agent.policy import failures
 from agent.policy.cash_flows.transfers import goal_to_invest
 from agent.policy.decide import current_drifts, decide
 from agent.policy.drift import alert_prices, compute_drifts, investable_total, portfolio_total
-from agent.policy.orders.conditional import updated_unit_value
+from agent.policy.orders.conditional import updated_nav_record
 from agent.policy.quarantine import quarantine_tokens
 from agent.reference import reference_prices
 from tests.support.builders import (
@@ -62,14 +62,14 @@ def test_margin_counts_in_the_total_and_as_its_collateral() -> None:
 
 def test_profit_and_funding_of_positions_change_the_total() -> None:
     held = book(2_500, E18)
-    gained = margin.with_marks(held, {"ETH": Fraction(1, 10)})
+    gained = margin.with_moved_marks(held, {"ETH": Fraction(1, 10)})
     owing = replace(gained, positions=(replace(gained.positions[0], funding_pending_raw=50 * E18),))
     totals = [investable_total(current_drifts(margined(one))) / E6 for one in (held, gained, owing)]
     assert totals == [12_500, 12_700, 12_650]
 
 
 def test_an_account_in_debt_counts_as_zero() -> None:
-    ruined = margin.with_marks(book(1_000, 2 * E18), {"ETH": Fraction(-9, 10)})
+    ruined = margin.with_moved_marks(book(1_000, 2 * E18), {"ETH": Fraction(-9, 10)})
     assert margin.account_value_raw(ruined) < 0
     assert margin_holdings(margined(ruined)) == {USDC: 0}
 
@@ -124,7 +124,7 @@ def test_margin_beside_the_weights_counts_in_the_total_the_exposure_and_the_valu
     assert policy is not None
     assert [one.spot for one in exposures(account, policy, drifts)][:2] == [5_000 * E6, 7_500 * E6]
     first = nav(step)
-    fallen = nav(apart(margined(margin.with_marks(held, {"ETH": Fraction(-1, 2)}))), first)
+    fallen = nav(apart(margined(margin.with_moved_marks(held, {"ETH": Fraction(-1, 2)}))), first)
     assert (first.worth, fallen.worth) == (1, Fraction(115, 125))
 
 
@@ -196,18 +196,18 @@ def test_why_a_layer_is_held_is_read_back() -> None:
 
 def nav(step: StepInput, kept: NavPerShare | None = None) -> NavPerShare:
     step = with_history(step, nav_per_share=kept)
-    return updated_unit_value(step, reference_prices(step).by_token, current_drifts(step))
+    return updated_nav_record(step, reference_prices(step).by_token, current_drifts(step))
 
 
 def test_the_value_per_share_falls_with_futures_and_not_with_deposits() -> None:
     held = book(2_500, E18)
     first = nav(margined(held))
-    fallen = nav(margined(margin.with_marks(held, {"ETH": Fraction(-1, 2)})), first)
+    fallen = nav(margined(margin.with_moved_marks(held, {"ETH": Fraction(-1, 2)})), first)
     assert (first.worth, fallen.worth) == (1, Fraction(115, 125))
     deposited = replace(held, collateral_raw=held.collateral_raw + 1_000 * E18)
     moved = nav(margined(deposited, {"WETH": 5_000, "USDC": 4_000}), first)
     assert moved.worth == 1
-    assert nav(margined(margin.with_marks(deposited, {"ETH": Fraction(1, 8)})), moved).worth == Fraction(1_275, 1_250)
+    assert nav(margined(margin.with_moved_marks(deposited, {"ETH": Fraction(1, 8)})), moved).worth == Fraction(1_275, 1_250)
 
 
 def test_an_unknown_account_leaves_the_value_per_share_as_it_was() -> None:

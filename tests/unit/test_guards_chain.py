@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import pytest
 
-from agent.guards.safety import NO_CODE
+from agent.guards.safety import NO_CODE_HASH
 from agent.model import CodeHash, Holding, StepInput
 from tests.support.builders import ROUTER, address, history, raw, step_input, token, v2_pool, with_limits, with_snapshot
 from tests.support.plans import R, Swap, evidence, plan_of, sell_weth, verdict, with_leg
@@ -153,7 +153,7 @@ def involved() -> dict[str, str]:
 @pytest.mark.parametrize("who", list(involved()))
 @pytest.mark.parametrize(
     ("found", "says"),
-    [(None, "was not read"), (NO_CODE, "no code at"), (NEW_CODE, "changed since it was pinned")],
+    [(None, "was not read"), (NO_CODE_HASH, "no code at"), (NEW_CODE, "changed since it was pinned")],
     ids=["blind", "none", "new"],
 )
 def test_each_contract_of_the_plan_must_have_the_code_that_was_pinned(who: str, found: str | None, says: str) -> None:
@@ -173,9 +173,9 @@ def test_each_contract_of_the_plan_must_be_pinned(who: str) -> None:
 
 
 def test_no_code_is_refused_even_when_it_was_pinned() -> None:
-    step = code(step_input(), ROUTER, NO_CODE)
+    step = code(step_input(), ROUTER, NO_CODE_HASH)
     plan = sell_weth(step)
-    assert (ROUTER, NO_CODE) in evidence(step, plan).trusted
+    assert (ROUTER, NO_CODE_HASH) in evidence(step, plan).trusted
     assert not verdict("allowlist", step, plan).passed
 
 

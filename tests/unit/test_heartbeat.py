@@ -13,7 +13,7 @@ import pytest
 
 from agent.config.tables.service import ServiceTable
 from agent.errors import ConfigError
-from agent.observe.watch import Heartbeat, Method
+from agent.observe.watch import Heartbeat, HttpMethod
 
 
 @contextmanager
@@ -46,7 +46,7 @@ def listener(answer: int) -> Iterator[tuple[str, list[tuple[str, str]]]]:
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
 @pytest.mark.parametrize(("answer", "failures"), [(200, 0), (204, 0), (302, 1), (404, 1), (500, 1)])
-def test_a_heartbeat_asks_once_follows_nothing_and_tells_failures_without_its_url(method: Method, answer: int, failures: int) -> None:
+def test_a_heartbeat_asks_once_follows_nothing_and_tells_failures_without_its_url(method: HttpMethod, answer: int, failures: int) -> None:
     told: list[str] = []
     with listener(answer) as (address, heard):
         heart = Heartbeat(f"{address}/ping/canary7f3a", method, told.append, timeout_s=60)

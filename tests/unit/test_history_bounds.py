@@ -57,7 +57,7 @@ def test_a_block_a_day_and_no_second_old_is_not_of_the_last_day() -> None:
     first = 20_000 - DAY_BLOCKS
     day = told(Node(sent={first: {}, first + 1: {}}))
     assert day.since_block == first + 1
-    assert [mined.nonce for mined in day.sent] == [1]
+    assert [mined.nonce for mined in day.transactions] == [1]
 
 
 @pytest.mark.parametrize("height", [1, 2, 17, 7_199])
@@ -72,16 +72,16 @@ def test_a_genesis_block_of_exactly_a_day_ago_is_not_of_the_last_day() -> None:
 @pytest.mark.parametrize("block", [0, 1])
 def test_the_first_blocks_of_a_young_chain_are_read_too(block: int) -> None:
     day = told(Node(height=100, sent={block: {}, 50: {}}))
-    assert [mined.receipt.block_number for mined in day.sent] == [block, 50]
+    assert [mined.receipt.block_number for mined in day.transactions] == [block, 50]
 
 
 def test_a_transaction_keeps_its_block_s_time() -> None:
     node = Node(height=100, sent={40: {}})
-    assert told(node).sent[0].chain_s == node.head.timestamp_s - 60 * SPACING_S
+    assert told(node).transactions[0].chain_s == node.head.timestamp_s - 60 * SPACING_S
 
 
 def test_value_and_recipient_of_a_transaction_are_kept() -> None:
-    payment = told(Node(height=100, sent={40: {"value": hex(7), "to": "0x" + "12" * 20}})).sent[0]
+    payment = told(Node(height=100, sent={40: {"value": hex(7), "to": "0x" + "12" * 20}})).transactions[0]
     assert payment.value_wei == 7
     assert payment.to.lower() == "0x" + "12" * 20
 
@@ -89,7 +89,7 @@ def test_value_and_recipient_of_a_transaction_are_kept() -> None:
 def past_answers(feeds: dict[str, Any], logs: list[Any]) -> tuple[tuple[str, int], ...]:
     """Return the feeds' answers that are kept with the wallet's only transaction, in block 40."""
     node = Node(height=100, sent={40: {"logs": logs}}, feeds=feeds)
-    return recent_transactions_from(node, WALLET, node.head, 1, tuple(feeds)).sent[0].answers
+    return recent_transactions_from(node, WALLET, node.head, 1, tuple(feeds)).transactions[0].feed_answers
 
 
 def test_a_trade_is_priced_by_the_block_before_it() -> None:

@@ -17,7 +17,7 @@ from agent.chain.tokens import symbol_text
 from agent.cli.display.terminal import printable
 from agent.config.load import parse_config
 from agent.errors import ConfigError, Retryable, TrimtabError
-from agent.observe.logs import Format, LineFormatter, Redactor
+from agent.observe.logs import LineFormatter, LogStyle, Redactor
 from agent.units import safe_label
 from tests.support.foreign_text import CORPUS, LOOK_ALIKES
 from tests.support.text import raises_field
@@ -148,7 +148,7 @@ def test_a_list_of_another_chain_is_refused(tmp_path: Path) -> None:
 
 @ALL
 def test_a_line_of_the_log_stays_one_harmless_line(text: str) -> None:
-    for style in get_args(Format):
+    for style in get_args(LogStyle):
         line = LineFormatter(style, Redactor()).format(logging.makeLogRecord({"msg": text, "fields": {"reason": text, "names": [text]}}))
         assert "\n" not in line
         assert harmless(line)

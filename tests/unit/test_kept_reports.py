@@ -16,7 +16,7 @@ if (find_spec("fastapi") is None or find_spec("uvicorn") is None) and not os.env
 
 from agent.app.documents.research import KeptReportsDocument
 from agent.app.research import kept_reports
-from agent.app.research.kept_reports import MAX_BYTES, list_reports, new_report_path, read_report
+from agent.app.research.kept_reports import MAX_REPORT_BYTES, list_reports, new_report_path, read_report
 from agent.errors import ConfigError
 from agent.web.access import Access
 from agent.web.reach import Reach
@@ -72,7 +72,7 @@ def test_links_pipes_other_files_and_too_large_ones_are_no_reports(config: Path,
     os.link(config, hard)
     os.mkfifo(pipe)
     with large.open("ab") as file:
-        file.truncate(MAX_BYTES + 1)
+        file.truncate(MAX_REPORT_BYTES + 1)
     damaged.with_suffix(".json").write_text("[" * 9)
     (folder / "notes.html").write_text("x")
     found = list_reports(config)

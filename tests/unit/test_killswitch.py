@@ -58,7 +58,7 @@ def test_a_store_that_cannot_be_opened_is_paused_by_its_file(tmp_path: Path) -> 
     assert "store" in found["store"]
     pause_file(damaged).unlink()
     with raises_code(OperatorNeeded, "hard_pause"):
-        api.pause_hard(config, "3 a.m.", send=True, sure=True, confirm=lambda _: True)
+        api.pause_hard(config, "3 a.m.", send=True, confirmed=True, confirm=lambda _: True)
     assert pause_file(damaged).exists()
     pause_file(damaged).unlink()
     pause_file(damaged).mkdir()  # nothing can be written under that name

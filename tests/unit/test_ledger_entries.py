@@ -34,7 +34,7 @@ def test_every_entry_balances_token_by_token_and_the_ledger_is_the_plain_sum(wal
 def test_lots_consumed_and_left_are_the_lots_created(method: LotMethod, wallet: Wallet) -> None:
     found = taxed(wallet, method)
     left: dict[str, int] = {}
-    for lot in found.open():
+    for lot in found.open_lots():
         assert lot.raw > 0
         left[lot.token] = left.get(lot.token, 0) + lot.raw
     for token, raw in found.created.items():
@@ -52,7 +52,7 @@ def test_realised_and_unrealised_gains_are_the_total_gain_by_every_method(method
     """What is there at the end, and what went, less what came: worked out without any lot."""
     found = taxed(wallet, method)
     worth = wallet.worth()
-    cost = sum((lot.cost for lot in found.open()), Fraction(0))
+    cost = sum((lot.cost for lot in found.open_lots()), Fraction(0))
     assert found.realised() + (worth - cost) + found.carried + found.income - found.spent == worth + found.went - found.came
     assert all(one.cost.denominator <= QUANTA_PER_UNIT for one in found.disposals)
 
@@ -81,7 +81,7 @@ def test_a_disposal_over_several_lots_says_what_each_had_cost_and_how_long_it_wa
     lots.acquire(WETH, ETH, Fraction(3_000), 200)
     taken = lots.dispose(WETH, ETH * 3 // 2, Fraction(0))
     assert [(one.raw, one.cost, one.acquired_s) for one in taken] == [(ETH, 1_000, 100), (ETH // 2, 1_500, 200)]
-    assert [(lot.raw, lot.cost) for lot in lots.open()] == [(ETH // 2, 1_500)]
+    assert [(lot.raw, lot.cost) for lot in lots.open_lots()] == [(ETH // 2, 1_500)]
 
 
 def test_what_went_before_it_was_known_to_have_come_gains_nothing_and_is_told() -> None:
@@ -90,7 +90,7 @@ def test_what_went_before_it_was_known_to_have_come_gains_nothing_and_is_told() 
     assert (taken.cost, taken.acquired_s, lots.unmatched()) == (7, None, {WETH: ETH})
     lots.acquire(WETH, 2 * ETH, Fraction(20), 5)
     assert lots.unmatched() == {}
-    assert [(lot.raw, lot.cost) for lot in lots.open()] == [(ETH, 10)]
+    assert [(lot.raw, lot.cost) for lot in lots.open_lots()] == [(ETH, 10)]
 
 
 def test_a_sale_for_the_numeraire_counts_what_was_paid_less_its_gas() -> None:
@@ -109,7 +109,7 @@ def test_a_purchase_costs_what_was_paid_and_its_gas() -> None:
     wallet = Wallet()
     change = wallet.change({WBTC: 10**7, USDC: -6_030 * 10**6}, 10**15)
     wallet.entries.append(entries.trade_entry(change, wallet.prices(), COUNTED, {USDC: 18 * 10**6}))
-    bought = [lot for lot in taxed(wallet, LotMethod.FIFO).open() if lot.token == WBTC][-1]
+    bought = [lot for lot in taxed(wallet, LotMethod.FIFO).open_lots() if lot.token == WBTC][-1]
     assert (bought.raw, bought.cost) == (10**7, 6_032 * 10**6)
 
 
@@ -119,7 +119,7 @@ def test_a_token_for_another_counts_at_the_reference_price_of_what_was_got() -> 
     wallet.entries.append(entries.trade_entry(change, wallet.prices(), COUNTED, {}))
     found = taxed(wallet, LotMethod.FIFO)
     assert [(one.token, one.proceeds) for one in found.disposals] == [(WETH, 5_880 * 10**6)]
-    assert [lot.cost for lot in found.open() if lot.token == WBTC][-1] == 5_880 * 10**6
+    assert [lot.cost for lot in found.open_lots() if lot.token == WBTC][-1] == 5_880 * 10**6
 
 
 def test_wrapping_is_no_disposal_and_gas_alone_is_an_expense() -> None:

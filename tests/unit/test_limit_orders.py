@@ -14,13 +14,13 @@ from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.layers.futures.execution.resting_orders import end_reasons
 from agent.layers.futures.execution.venue_executor import _is_newer
 from agent.layers.futures.planning.orders import market_order, plan_futures
-from agent.layers.futures.planning.plans import as_limit_orders, beside_resting
+from agent.layers.futures.planning.plans import as_limit_orders, without_resting_markets
 from agent.layers.futures.policy.limit_orders import end_reason, ended_orders
 from agent.layers.futures.policy.targets import LIMIT_TRIGGERS, FuturesTrigger
 from agent.layers.futures.state import futures_policy, futures_state, planned_futures
 from agent.margin import account as margin
 from agent.margin.contract_sizes import index_bound_raw
-from agent.margin.state import if_filled
+from agent.margin.state import after_resting_fills
 from agent.model import PerpFill, Receipt, StepInput
 from agent.model.futures import FuturesPlan, MarginAccount, PerpOrder, PerpOrderKind, Position, RestingOrder
 from agent.planning.proposals import rebalance
@@ -59,10 +59,10 @@ def reason(order: RestingOrder, account: MarginAccount | None = None) -> str:
 
 
 def test_an_account_counts_its_resting_orders_as_filled() -> None:
-    after = if_filled(with_order(rest(30_000), eth=5_000))
+    after = after_resting_fills(with_order(rest(30_000), eth=5_000))
     assert after.size_raw("ETH") == 35_000
     assert after.resting == ()
-    worse = if_filled(with_order(rest(30_000, ETH.index * Fraction(101, 100)), eth=5_000))
+    worse = after_resting_fills(with_order(rest(30_000, ETH.index * Fraction(101, 100)), eth=5_000))
     fee = 30_000 * ETH.mark * ETH.fee_ppm / 10**6
     assert margin.account_value_raw(after) == 10_000 * 10**6 - fee
     assert margin.account_value_raw(after) - margin.account_value_raw(worse) >= 900 * 10**5
@@ -74,7 +74,7 @@ def test_no_fill_leaves_less_than_the_account_as_if_filled(size: int, price: Fra
     quote = int(size * ETH.mark * price)
     fee = -(-abs(quote) * ETH.fee_ppm // 10**6)
     filled = margin.with_trade(replace(account, resting=()), "ETH", size, -quote - fee)
-    assert margin.account_value_raw(if_filled(account)) <= margin.account_value_raw(filled) + 1
+    assert margin.account_value_raw(after_resting_fills(account)) <= margin.account_value_raw(filled) + 1
 
 
 def test_beside_a_resting_order_the_rest_of_the_target_is_planned_once() -> None:
@@ -82,7 +82,7 @@ def test_beside_a_resting_order_the_rest_of_the_target_is_planned_once() -> None
     [first, second] = plan_futures(account, LIMITS, RICH, NOW_S).orders
     order = rest(first.size_raw, Fraction(first.bound_raw, first.size_raw))
     resting = with_order(order)
-    left = beside_resting(resting, plan_futures(if_filled(resting), LIMITS, RICH, NOW_S))
+    left = without_resting_markets(resting, plan_futures(after_resting_fills(resting), LIMITS, RICH, NOW_S))
     assert (first.market, second.market) == ("ETH", "BTC")
     assert [one.market for one in left.orders] == ["BTC"]
     assert abs(left.orders[0].size_raw / second.size_raw - 1) < 0.02
@@ -93,7 +93,7 @@ def test_beside_a_resting_order_the_rest_of_the_target_is_planned_once() -> None
 def test_a_limit_that_only_resting_orders_would_breach_reduces_nothing(trigger: FuturesTrigger) -> None:
     """The order ends first; a reduction of what is not filled yet would open the other side."""
     reduction = FuturesPlan((market_order(ETH, -5_000, SLIPPAGE, is_reduce_only=True),), trigger.value, is_reducing=True)
-    left = beside_resting(with_order(rest(5_000)), reduction)
+    left = without_resting_markets(with_order(rest(5_000)), reduction)
     assert (left.actions, left.trigger, left.reason) == ((), "", "resting orders would breach a limit")
 
 

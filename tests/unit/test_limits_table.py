@@ -120,11 +120,11 @@ def test_a_config_without_a_key_means_what_its_row_says() -> None:
     written = template()["limits"]
     for key, one in LIMITS.items():
         rest = {name: value for name, value in written.items() if name != key}
-        if not one.missing:
+        if not one.default:
             with pytest.raises(ValidationError):
                 LimitsTable.model_validate(rest)
         else:
-            assert getattr(LimitsTable.model_validate(rest), key) == getattr(LimitsTable.model_validate({**rest, key: one.missing}), key)
+            assert getattr(LimitsTable.model_validate(rest), key) == getattr(LimitsTable.model_validate({**rest, key: one.default}), key)
 
 
 def test_guards_of_an_exits_market_are_these() -> None:

@@ -35,9 +35,9 @@ def test_four_methods_by_hand(method: LotMethod, first: int, second: int) -> Non
     for raw, cost, at_s in ((1, 100, 1), (2, 120, 2), (1, 180, 3)):
         lots.acquire(COIN, raw, Fraction(cost), at_s)
     assert sum(taken.cost for taken in lots.dispose(COIN, 2, Fraction(0))) == first
-    assert sum(lot.cost for lot in lots.open()) == 400 - first
+    assert sum(lot.cost for lot in lots.open_lots()) == 400 - first
     assert sum(taken.cost for taken in lots.dispose(COIN, 2, Fraction(0))) == second
-    assert lots.open() == ()
+    assert lots.open_lots() == ()
 
 
 @pytest.mark.parametrize("method", list(LotMethod))
@@ -55,8 +55,8 @@ def test_random_books_take_what_a_search_through_all_lots_takes(method: LotMetho
             else:
                 raw = min(raw, sum(lot.raw for lot in slow.lots))
                 assert lots.dispose(COIN, raw, Fraction(0)) == tuple(slow.take(raw))
-            assert sum((lot.cost for lot in lots.open()), Fraction(0)) == slow.cost()
-            assert [(lot.raw, lot.acquired_s) for lot in lots.open()] == [(lot.raw, lot.acquired_s) for lot in slow.lots]
+            assert sum((lot.cost for lot in lots.open_lots()), Fraction(0)) == slow.cost()
+            assert [(lot.raw, lot.acquired_s) for lot in lots.open_lots()] == [(lot.raw, lot.acquired_s) for lot in slow.lots]
 
 
 def test_random_books_take_the_lots_and_costs_that_rp2_takes(tmp_path: Path) -> None:

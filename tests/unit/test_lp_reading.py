@@ -71,7 +71,7 @@ def test_each_answer_that_is_missing_is_named(ref: PositionRef, failure: CallSta
     for number, question in enumerate(position_questions(ref, OWNER)):
         answers = v2_answers() if ref is V2 else v3_answers()
         answers[number] = failure
-        assert read_position(ref, OWNER, answers) == f"{question.what}: {failure.why}"
+        assert read_position(ref, OWNER, answers) == f"{question.name}: {failure.why}"
 
 
 @pytest.mark.parametrize("ref", [V2, V3], ids=["pair", "token"])
@@ -79,7 +79,7 @@ def test_each_answer_that_is_cut_short_is_named(ref: PositionRef) -> None:
     for number, question in enumerate(position_questions(ref, OWNER)):
         answers = v2_answers() if ref is V2 else v3_answers()
         answers[number] = b"\0" * 31
-        assert read_position(ref, OWNER, answers) == f"{question.what}: {CallStatus.MALFORMED.why}"
+        assert read_position(ref, OWNER, answers) == f"{question.name}: {CallStatus.MALFORMED.why}"
 
 
 def altered(number: int, change: Callable[[bytes], bytes]) -> list[LensAnswer]:

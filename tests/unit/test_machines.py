@@ -57,7 +57,7 @@ def test_plans_replays_and_orders_are_the_same_on_every_machine(tmp_path: Path, 
     machines = here()
     problems = [any_problem(number, *(() if whole or number < LARGE else SMALL)) for number in range(PLANS if whole else SAMPLE)]
     paths = written(tmp_path / "plans", problems), written(tmp_path / "whole", steps(whole)), tmp_path
-    orders = [UNIT / f"{name}.py" for name in BROKE]
+    orders = [UNIT / f"{name}.py" for name in (BROKE if whole else BROKE[:1])]
     under_way = [
         begun(
             machine, "-m", "tests.support.machines", "replay" if number else "record", *paths,

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.layers.futures.policy.hedges import choose, short_costs
-from agent.layers.futures.policy.targets import FuturesTrigger, due_triggers, orders_to_target, reduction_orders
+from agent.layers.futures.policy.targets import FuturesTrigger, due_triggers, reduction_sizes, sizes_to_target
 from agent.margin import account as margin
 from agent.margin.contract_sizes import index_bound_raw, size_for_notional_raw
 from agent.margin.state import after_fill_at_bound, breaches, largest_allowed_raw, margin_state
@@ -49,7 +49,7 @@ def account(collateral: int, sizes: dict[str, int], *markets: PerpMarket) -> Mar
 def test_a_long_gains_and_a_short_loses_when_the_mark_rises() -> None:
     for sign in (1, -1):
         held = account(10_000, {"ETH": sign * 10 * E18}, market("ETH"))
-        after = margin.with_marks(held, {"ETH": Fraction(1, 10)})
+        after = margin.with_moved_marks(held, {"ETH": Fraction(1, 10)})
         assert margin.unrealised_raw(after) == sign * 2_000 * E18
         assert margin.net_notional_raw(after) == sign * 22_000 * E18
         assert held.positions[0].entry == 2_000
@@ -89,18 +89,18 @@ def test_the_account_is_liquidated_at_its_liquidation_price_and_not_before(
         return
     price = margin.liquidation_price(held, "ETH")
     if price is None:
-        assert not margin.is_liquidatable(margin.with_marks(held, {"ETH": Fraction(-1) if first > 0 else Fraction(0)}))
+        assert not margin.is_liquidatable(margin.with_moved_marks(held, {"ETH": Fraction(-1) if first > 0 else Fraction(0)}))
         return
     slip = Fraction(1, 10**6)
     toward, away = (1 - slip, 1 + slip) if first > 0 else (1 + slip, 1 - slip)
     at = {name: price * factor / 2_000 - 1 for name, factor in (("beyond", toward), ("before", away))}
-    assert margin.is_liquidatable(margin.with_marks(held, {"ETH": at["beyond"]}))
-    assert not margin.is_liquidatable(margin.with_marks(held, {"ETH": at["before"]}))
+    assert margin.is_liquidatable(margin.with_moved_marks(held, {"ETH": at["beyond"]}))
+    assert not margin.is_liquidatable(margin.with_moved_marks(held, {"ETH": at["before"]}))
 
 
 @given(sizes.filter(bool), sizes.filter(bool), st.integers(500, 8_000))
 def test_a_fill_at_the_mark_changes_no_value_and_closing_leaves_no_position(first: int, second: int, price: int) -> None:
-    held = margin.with_marks(account(10_000, {"ETH": first}, market("ETH")), {"ETH": Fraction(price, 2_000) - 1})
+    held = margin.with_moved_marks(account(10_000, {"ETH": first}, market("ETH")), {"ETH": Fraction(price, 2_000) - 1})
     fill = -margin.position_value_raw(held.market("ETH"), second)
     after = margin.with_trade(held, "ETH", second, fill)
     assert abs(margin.account_value_raw(after) - margin.account_value_raw(held)) <= 2
@@ -120,7 +120,7 @@ def test_margin_binds_the_debt_and_unrealised_profit_frees_nothing() -> None:
     held = account(10_000, {"ETH": -10 * E18}, market("ETH"))
     assert margin.initial_raw(held) == 2_000 * E18
     assert margin.free_raw(held) == 8_000 * E18
-    gained = margin.with_marks(held, {"ETH": Fraction(-1, 2)})
+    gained = margin.with_moved_marks(held, {"ETH": Fraction(-1, 2)})
     assert (margin.account_value_raw(gained), margin.free_raw(gained)) == (20_000 * E18, 9_000 * E18)
     assert margin.utilisation(gained) == Fraction(1, 20)
 
@@ -129,7 +129,7 @@ def test_margin_binds_the_debt_and_unrealised_profit_frees_nothing() -> None:
 @pytest.mark.parametrize("sign", [1, -1])
 def test_utilisation_rises_as_a_position_loses_and_falls_as_it_gains(sign: int, on_debt: bool) -> None:
     held = replace(account(10_000, {"ETH": sign * 10 * E18}, market("ETH")), initial_on_debt=on_debt)
-    used = [margin.utilisation(margin.with_marks(held, {"ETH": sign * Fraction(move, 10)})) for move in (-3, -1, 0, 1, 5)]
+    used = [margin.utilisation(margin.with_moved_marks(held, {"ETH": sign * Fraction(move, 10)})) for move in (-3, -1, 0, 1, 5)]
     assert None not in used
     assert used == sorted(used, reverse=True)
     assert len(set(used)) == len(used)
@@ -142,7 +142,7 @@ def test_tiers_charge_each_part_its_own_rate() -> None:
 
 
 def test_a_worthless_account_has_no_leverage_and_breaks_every_limit() -> None:
-    ruined = margin.with_marks(account(100, {"ETH": E18}, market("ETH")), {"ETH": Fraction(-1, 2)})
+    ruined = margin.with_moved_marks(account(100, {"ETH": E18}, market("ETH")), {"ETH": Fraction(-1, 2)})
     state = margin_state(ruined, LIMITS)
     assert (state.leverage, state.utilisation, state.survives) == (None, None, False)
     assert {"max_leverage", "max_utilisation"} <= {breach.limit for breach in breaches(state, LIMITS, Fraction(10**24))}
@@ -180,20 +180,20 @@ def test_a_reduction_ends_within_every_limit_and_triggers_no_second_one(eth: int
     policy = FuturesPolicy((), 0, 0, limits)
     held = account(collateral, {"ETH": eth, "BTC": -btc}, market("ETH"), market("BTC", 1_500))
     spot = Fraction(3_000 * E18)
-    orders = reduction_orders(held, policy, spot)
+    orders = reduction_sizes(held, policy, spot)
     for name, size_raw in orders.items():
         assert held.size_raw(name) * size_raw < 0
         assert abs(size_raw) <= abs(held.size_raw(name))
         held = margin.with_trade(held, name, size_raw, -margin.position_value_raw(held.market(name), size_raw))
     assert not due_triggers(held, policy, spot)
-    assert not reduction_orders(held, policy, spot)
+    assert not reduction_sizes(held, policy, spot)
 
 
 def test_targets_are_reached_from_below() -> None:
     policy = FuturesPolicy((FuturesTarget("ETH", 6_000), FuturesTarget("BTC", -4_000)), 20_000, 500, LIMITS)
     held = account(10_000, {"ETH": 10 * E18}, market("ETH"), market("BTC", 30_000))
     assert due_triggers(held, policy, Fraction(10**6 * E18)) == (FuturesTrigger.DRIFT,)
-    orders = orders_to_target(held, policy)
+    orders = sizes_to_target(held, policy)
     assert orders == {"ETH": -4 * E18, "BTC": -266 * 10**15}
 
 

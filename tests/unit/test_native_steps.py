@@ -180,10 +180,10 @@ def test_gas_comes_first_and_the_review_stays_due() -> None:
     rich, poor = decide(due), decide(with_snapshot(due, native_wei=native_coin.margin_wei(due.snapshot, due.limits) - 1))
     assert isinstance(rich.decision, Rebalance)
     assert rich.reviewed
-    assert rich.reviews
+    assert rich.due_schedules
     assert isinstance(poor.decision, TopUp)
     assert not poor.reviewed
-    assert not poor.reviews
+    assert not poor.due_schedules
 
 
 def test_the_reserve_of_wrapped_coin_is_never_unwrapped_for_gas() -> None:

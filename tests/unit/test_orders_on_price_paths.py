@@ -75,11 +75,11 @@ def test_what_comes_and_goes_changes_no_unit_and_prices_do(path: list[int], flow
         worth *= (held["WETH"] * price + other) / (held["WETH"] * before + other)
         bot.look({"WETH": price, "WBTC": 60_000})
         prices = {one: price_of(symbol, at) for symbol, at in (("WETH", price), ("WBTC", 60_000), ("USDC", 1)) for one in [_at(symbol)]}
-        found = conditional_orders.unit_value_at(bot.memory.orders.nav_per_share, prices)
+        found = conditional_orders.nav_per_share_at(bot.memory.orders.nav_per_share, prices)
         assert abs(found - worth) < Fraction(1, 10**6)
         bot.coins = {symbol: coins * Fraction(8 + flow, 8) for symbol, coins in bot.coins.items()}
         bot.look({"WETH": price, "WBTC": 60_000})
-        assert abs(conditional_orders.unit_value_at(bot.memory.orders.nav_per_share, prices) - worth) < Fraction(1, 10**6)
+        assert abs(conditional_orders.nav_per_share_at(bot.memory.orders.nav_per_share, prices) - worth) < Fraction(1, 10**6)
         before = price
 
 
@@ -89,8 +89,8 @@ def test_what_the_agents_own_trades_lose_lowers_the_unit() -> None:
     kept = bot.memory.orders.nav_per_share
     assert kept is not None
     prices = dict(kept.prices)
-    assert conditional_orders.unit_value_at(kept, prices) == 1
-    assert conditional_orders.unit_value_at(replace(kept, lost=Fraction(100 * 10**6)), prices) == Fraction(99, 100)
+    assert conditional_orders.nav_per_share_at(kept, prices) == 1
+    assert conditional_orders.nav_per_share_at(replace(kept, lost=Fraction(100 * 10**6)), prices) == Fraction(99, 100)
 
 
 def test_dust_that_anybody_sends_writes_nothing() -> None:

@@ -92,7 +92,7 @@ class World:
         return signed.hash
 
     def held(self, symbol: str) -> int:
-        return next(one.raw for one in self.chain.state().balances if one.token == builders.token(symbol).address)
+        return next(one.raw for one in self.chain.wallet().balances if one.token == builders.token(symbol).address)
 
 
 def named(tx: UnsignedTx) -> SignedTx:
@@ -147,7 +147,7 @@ def test_a_swap_is_filled_at_the_pools_of_the_block_after_and_not_at_those_it_wa
 
 def test_gas_is_paid_at_the_headers_fees_and_what_reverts_pays_too(world: World) -> None:
     approve(world)
-    native_wei = world.chain.state().native_wei
+    native_wei = world.chain.wallet().native_wei
     assert 10**18 - native_wei == 46_000 * (GWEI + GWEI // 10)
     pool = world.blocks.next()
     sent = world.send(builders.ROUTER, sale(pool, least_raw=10**12), 8)
@@ -155,8 +155,8 @@ def test_gas_is_paid_at_the_headers_fees_and_what_reverts_pays_too(world: World)
     receipt = world.chain.status_of(sent).receipt
     assert receipt is not None
     assert (receipt.status, receipt.transfers) == (0, ())
-    assert world.chain.state().native_wei == native_wei - receipt.gas_cost_wei
-    assert (world.held("WETH"), world.chain.state().nonce) == (5 * SOLD, 9)
+    assert world.chain.wallet().native_wei == native_wei - receipt.gas_cost_wei
+    assert (world.held("WETH"), world.chain.wallet().nonce) == (5 * SOLD, 9)
 
 
 def test_two_swaps_of_one_block_meet_each_other_and_one_sent_at_that_block_waits(world: World) -> None:
@@ -177,15 +177,15 @@ def test_a_swap_without_enough_gas_or_coin_for_it_changes_nothing_and_pays_what_
     approve(world)
     pool = world.blocks.next()
     if short == "coin":
-        world.store.paper.save(replace(world.chain.state(), native_wei=10**14))
-    native_wei = world.chain.state().native_wei
+        world.store.paper.save(replace(world.chain.wallet(), native_wei=10**14))
+    native_wei = world.chain.wallet().native_wei
     sent = world.send(builders.ROUTER, sale(pool), 8, gas=50_000 if short == "gas" else 300_000)
     world.blocks.next()
     receipt = world.chain.status_of(sent).receipt
     assert receipt is not None
     assert (receipt.status, receipt.gas_used) == (0, 50_000 if short == "gas" else 300_000)
     assert (world.held("WETH"), world.held("USDC")) == (5 * SOLD, 0)
-    assert world.chain.state().native_wei == max(0, native_wei - receipt.gas_cost_wei)
+    assert world.chain.wallet().native_wei == max(0, native_wei - receipt.gas_cost_wei)
 
 
 def test_what_pays_too_little_for_the_block_waits_and_makes_way_for_another_at_its_nonce(world: World) -> None:
@@ -199,7 +199,7 @@ def test_what_pays_too_little_for_the_block_waits_and_makes_way_for_another_at_i
     receipt = world.chain.status_of(second).receipt
     assert receipt is not None
     assert receipt.gas_used == 21_000
-    assert world.chain.state().allowances == ()
+    assert world.chain.wallet().allowances == ()
 
 
 def test_a_swap_needs_the_allowance_and_the_deadline_that_the_contracts_ask_for(world: World) -> None:
@@ -244,7 +244,7 @@ def test_reading_shows_the_paper_wallet_and_carries_nothing_out(world: World) ->
     assert (shown.nonce_latest, shown.nonce_pending, shown.native_wei) == (7, 8, 10**18)
     assert {one.token: one.raw for one in shown.holdings} == {WETH.address: 5 * SOLD, USDC.address: 0}
     assert {one.raw for one in shown.allowances} == {0}
-    assert world.chain.state().waiting, "only the one that acts carries out"
+    assert world.chain.wallet().waiting, "only the one that acts carries out"
 
 
 def test_tokens_are_tried_out_with_what_the_real_wallet_holds_and_allows(world: World) -> None:

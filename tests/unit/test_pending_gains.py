@@ -47,7 +47,7 @@ def looked(store: Store, step: StepInput) -> None:
 
 
 def standing(keeper: TaxRunCache, store: Store, step: StepInput) -> TaxInputs:
-    found = keeper.state(store, step, step.snapshot.head.timestamp_s)
+    found = keeper.tax_inputs(store, step, step.snapshot.head.timestamp_s)
     assert found is not None
     return found
 

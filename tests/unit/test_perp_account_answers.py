@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from agent.chain.lens import CallStatus, LensAnswer, int_word, uint_word
-from agent.chain.perpetuals import UNKNOWN_S, PerpMarketRef, PerpScope, perp_questions, read_account
+from agent.chain.perpetuals import UNKNOWN_INDEX_S, PerpMarketRef, PerpScope, perp_questions, read_account
 from agent.model.futures import MarginAccount
 from tests.support.builders import address, token
 
@@ -90,7 +90,7 @@ def test_an_index_has_the_second_of_its_last_update() -> None:
 
 
 def test_without_a_round_the_age_of_an_index_is_unknown() -> None:
-    assert account(index_round_of_WETH=CallStatus.FAILED).markets[0].index_s == UNKNOWN_S
+    assert account(index_round_of_WETH=CallStatus.FAILED).markets[0].index_s == UNKNOWN_INDEX_S
 
 
 def test_daily_funding_is_the_premium_of_the_mean_market_price() -> None:

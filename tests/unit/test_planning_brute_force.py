@@ -103,7 +103,7 @@ def tiny(step: StepInput, decision: Rebalance) -> Tiny:
         ways = []
         for token_in, token_out in ((pool.token0, pool.token1), (pool.token1, pool.token0)):
             room = min(pool.max_in(token_in, problem.impact_bps), int(problem.total / problem.price(token_in)))
-            ways.append((problem.position[token_in], problem.position[token_out], room, pool.quoter(token_in)))
+            ways.append((problem.index_by_token[token_in], problem.index_by_token[token_out], room, pool.quoter(token_in)))
         quotes.append(tuple(ways))
     return Tiny(problem, search, scale, quotes, search.budget)
 

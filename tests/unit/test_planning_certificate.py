@@ -78,7 +78,7 @@ def test_random_problems_are_solved_to_a_tenth_of_a_basis_point_and_no_peer_does
         assert 0 <= gap <= SMALL, seed
         ours = objective(step, goal(step), delta)
         for peer in (sequential, grid):
-            theirs = objective(step, goal(step), peer(step, goal(step)).delta)
+            theirs = objective(step, goal(step), peer(step, goal(step)).delta_raw)
             assert ours >= theirs - NOISE * turnover / BPS, (seed, peer.__name__)
 
 
@@ -109,7 +109,7 @@ def test_with_gas_in_the_objective_no_peer_does_better_either(seed: int) -> None
         ours, turnover = objective(step, decision, delta) - found.cost.gas, found.turnover
     for peer in (sequential, grid):
         draft = peer(step, decision)
-        theirs = objective(step, decision, draft.delta) - draft.cost(problem).gas
+        theirs = objective(step, decision, draft.delta_raw) - draft.cost(problem).gas
         assert ours >= theirs - NOISE * turnover / BPS, peer.__name__
 
 
@@ -124,14 +124,14 @@ def test_the_bound_holds_for_the_plans_of_peers_too(seeds: int) -> None:
         )
         bound = Fraction(search.solve(market.counted).bound * market.scale) * (1 + Fraction(1, 10**12))
         for draft in (sequential(step, goal(step)), grid(step, goal(step)), state.draft, PlanDraft()):
-            assert objective(step, goal(step), draft.delta) <= bound
+            assert objective(step, goal(step), draft.delta_raw) <= bound
 
 
 def test_a_plan_that_stops_halfway_has_the_gap_of_what_it_left() -> None:
     step = two(5_800, 4_200)
     market, state, budget = settled(step)
     aim = objective_for_goal(market.problem, goal(step).goal)
-    half = PlanDraft(delta={at: raw // 2 for at, raw in state.draft.delta.items()}, legs=state.draft.legs)
+    half = PlanDraft(delta_raw={at: raw // 2 for at, raw in state.draft.delta_raw.items()}, legs=state.draft.legs)
     gap = gap_bps(market, aim, replace(state, draft=half), budget)
     cost_bps = 30
     assert float(gap) == pytest.approx(50 - cost_bps, abs=1), "what was left undone is worth plan_cost less its cost, per unit moved"
@@ -151,8 +151,8 @@ def test_the_less_of_a_plan_is_done_the_larger_its_gap_and_no_plan_is_beyond_the
     market, state, budget = settled(any_problem(seed))
     aim = objective_for_goal(market.problem, goal(any_problem(seed)).goal)
     for tenths in range(10, -1, -1):
-        delta = {at: raw * tenths // 10 for at, raw in state.draft.delta.items()}
-        gap_bps(market, aim, replace(state, draft=PlanDraft(delta=delta)), budget)
+        delta = {at: raw * tenths // 10 for at, raw in state.draft.delta_raw.items()}
+        gap_bps(market, aim, replace(state, draft=PlanDraft(delta_raw=delta)), budget)
     per_unit = [gap * max(part, 0.01) for gap, part in zip(short, np.linspace(1, 0, 11), strict=True)]
     assert short[0] >= -1e-7
     assert all(later > sooner for sooner, later in pairwise(short)), short

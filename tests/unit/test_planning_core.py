@@ -72,19 +72,19 @@ def test_prices_settle_where_every_goal_is_met() -> None:
     ends = search.ends(stack, found)
     assert ends / ends.sum() == pytest.approx([0.5, 0.35, 0.15], abs=1e-9)
     assert found.bound == pytest.approx(search.utility.of(ends), abs=1e-9)
-    live = found.taken > 0
+    live = found.amount_in > 0
     assert (found.prices[stack.source[live]] < found.prices[stack.target[live]]).all(), "value runs up the prices, never in a circle"
 
 
 def test_a_move_dearer_than_its_price_stays_undone() -> None:
     for fee_pips, moves in ((3_000, False), (1_000, True)):
         search, stack = aim([60.0, 40.0], [0.5, 0.5], price=0.002), market(both_ways(0, 1, fee_pips=fee_pips))
-        assert bool(search.solve(stack).taken.sum() > 0) is moves
+        assert bool(search.solve(stack).amount_in.sum() > 0) is moves
 
 
 def test_parallel_pools_are_split_where_their_last_units_pay_the_same() -> None:
     search, stack = aim([1.0, 0.0], [0.0001, 0.9999], price=0.1), market(both_ways(0, 1, 500.0), both_ways(0, 1, 1_500.0))
-    shallow, deep = sorted(search.solve(stack).taken[search.solve(stack).taken > 0])
+    shallow, deep = sorted(search.solve(stack).amount_in[search.solve(stack).amount_in > 0])
     assert deep / shallow == pytest.approx(3.0, rel=1e-3)
 
 
@@ -93,7 +93,7 @@ def test_an_interval_is_left_alone_inside_and_met_at_its_edge() -> None:
     ends = search.ends(stack, search.solve(stack))
     assert ends[0] / ends.sum() == pytest.approx(0.55, abs=1e-9)
     inside = aim([52.0, 48.0], [0.5, 0.5], band=0.05)
-    assert inside.solve(stack).taken.sum() == 0
+    assert inside.solve(stack).amount_in.sum() == 0
 
 
 def test_without_pools_everything_stays_and_the_bound_is_what_is_held() -> None:
@@ -105,7 +105,7 @@ def test_a_bound_is_one_even_where_a_unit_would_cost_more_than_it_is_worth() -> 
     """Ten units must go at a price of two each, and the pool takes a twentieth of one: the price is less than nothing."""
     program = sell_program(np.array([10.0, 0.0]), {0: 0.0}, 2.0)
     stack = market(both_ways(0, 1, 10.0))
-    sold, paid = stack.flat[3].max() / stack.keep[0], stack.flat[4].max()
+    sold, paid = stack.flat[3].max() / stack.fee_factor[0], stack.flat[4].max()
     assert 0.02 < paid < sold < 0.1
     best = 10.0 - sold + paid - 2.0 * (10.0 - sold)
     found = solve_dual(program, stack)
@@ -149,7 +149,7 @@ def test_nothing_that_the_pools_can_do_is_worth_more_than_the_bound(seed: int, b
     assert found.bound == pytest.approx(best, abs=1e-5 * search.utility.price * 100)
     for _ in range(20):
         part = np.array([dice.random() ** 3 for _ in range(len(stack))]) * dice.random()
-        tried = _flows(stack, found.taken, part, dice, size)
+        tried = _flows(stack, found.amount_in, part, dice, size)
         if search.budget is not None and np.abs(tried).sum() / 2 > search.budget:
             tried *= search.budget / (np.abs(tried).sum() / 2)
         after = search.held + tried
@@ -165,12 +165,12 @@ def _flows(stack: CurveStack, best: np.ndarray, part: np.ndarray, dice: random.R
     for row in range(len(stack)):
         cells = slice(row * width + 1, (row + 1) * width)
         live = rate[cells] > -1
-        keep = float(stack.keep[row])
+        keep = float(stack.fee_factor[row])
         curve = PoolCurve(keep, *(values[cells][live] for values in (rate, edge, depth, net, out, out)))
         taken = float(best[row]) * dice.uniform(0.5, 1.5) if dice.random() < 0.5 else float(part[row]) * curve.capacity
         taken = min(taken, curve.capacity)
         change[stack.source[row]] -= taken
-        change[stack.target[row]] += curve.pays(taken)
+        change[stack.target[row]] += curve.output_for(taken)
     return change
 
 
@@ -205,7 +205,7 @@ def test_a_zone_is_left_only_as_far_as_the_risk_saved_exceeds_the_cost(correlati
     def loss(sold: np.ndarray) -> float:
         change = np.zeros(3)
         for (source, target, curve), amount in zip((pools[0][0], pools[1][0], pools[2][0]), sold, strict=True):
-            change += np.eye(3)[target] * curve.pays(float(amount)) - np.eye(3)[source] * amount
+            change += np.eye(3)[target] * curve.output_for(float(amount)) - np.eye(3)[source] * amount
         return -search.utility.of(search.held + change)
 
     peer = minimize(loss, np.full(3, 0.5), bounds=[(0, 20)] * 3, method="L-BFGS-B")

@@ -45,7 +45,7 @@ def offer(pool: Pool, token_in: str, bound_bps: int = 100, least: Fraction = Fra
 def answer(curve: PoolCurve, rate: float) -> tuple[float, float, float]:
     """(taken, paid, surplus) when the last unit has to pay `rate`."""
     found = PoolResponses(stack_curves([(0, 1, curve)]), np.array([rate - 1, 0.0]))
-    return float(found.taken[0]), float(found.paid[0]), float(found.surplus[0])
+    return float(found.amount_in[0]), float(found.amount_out[0]), float(found.surplus[0])
 
 
 def some_pool(seed: int, is_v2: bool, skew: float) -> Pool:
@@ -70,7 +70,7 @@ def test_a_curve_answers_what_the_exact_pool_answers(seed: int, sell_weth: bool,
     amount = min(int(taken_raw), room)
     if amount > 10**4:
         got = float(pool.swap(token_in, amount).amount_out_raw * PRICES[token_out] / SCALE)
-        assert got == pytest.approx(curve.pays(float(amount * PRICES[token_in] / SCALE)), rel=1e-8, abs=3e-8)
+        assert got == pytest.approx(curve.output_for(float(amount * PRICES[token_in] / SCALE)), rel=1e-8, abs=3e-8)
         assert got == pytest.approx(paid, rel=1e-5, abs=3e-9)
 
 
@@ -91,7 +91,7 @@ def test_no_swaps_get_more_out_of_a_pool_than_its_curve_says(
     value_in, value_out = float(spent * PRICES[token_in] / SCALE), float(got * PRICES[token_out] / SCALE)
     rounded_up = 2 * len(curve.roots) * len(parts)  # each range asks for its input and its fee rounded up, and pays nothing for that
     assert value_in <= curve.capacity * (1 + 1e-12) + float(rounded_up * PRICES[token_in] / SCALE)
-    assert value_out <= curve.pays(value_in) * (1 + 1e-12)
+    assert value_out <= curve.output_for(value_in) * (1 + 1e-12)
 
 
 @given(
@@ -113,14 +113,14 @@ def test_no_number_of_whole_units_pays_more_than_its_curve_says(buys: str, coins
     whole = in_whole_units(curves, quote, Fraction(2_000), unit_in, unit_out)
     assert whole is not None
     for amount_raw in range(1, min(2_000, int(curves.real.capacity / unit_in)) + 1):
-        assert quote(amount_raw) * unit_out + whole.lost <= whole.real.pays(amount_raw * unit_in) * (1 + 1e-9)
+        assert quote(amount_raw) * unit_out + whole.rounding_loss <= whole.real.output_for(amount_raw * unit_in) * (1 + 1e-9)
 
 
 @given(share=st.floats(0.0, 1.0), **MARKETS)
 def test_what_a_curve_takes_for_a_payment_pays_that(seed: int, sell_weth: bool, is_v2: bool, skew: float, share: float) -> None:
     for curve in (found := offer(some_pool(seed, is_v2, skew), (WETH if sell_weth else USDC).address)).real, found.counted:
         paid = share * float(curve.out[-1])
-        assert curve.pays(curve.takes(paid)) == pytest.approx(paid, rel=1e-9, abs=1e-12)
+        assert curve.output_for(curve.input_for(paid)) == pytest.approx(paid, rel=1e-9, abs=1e-12)
 
 
 @given(share=st.floats(0.001, 0.999), **MARKETS)
@@ -157,7 +157,7 @@ def test_a_pool_off_the_market_is_free_but_never_a_gain() -> None:
     assert 1 - BAND_WIDTH < found.counted.best_rate < 1
     assert found.counted.capacity == pytest.approx(found.real.capacity)
     part = found.real.capacity / 3
-    assert 1 - BAND_WIDTH < found.counted.pays(part) / part < 1 < found.real.pays(part) / part
+    assert 1 - BAND_WIDTH < found.counted.output_for(part) / part < 1 < found.real.output_for(part) / part
     cheap = answer(found.real, 0.9995), answer(found.counted, 0.9995)
     assert cheap[0][0] == pytest.approx(cheap[1][0]), "beyond the reference nothing changes"
 
@@ -170,14 +170,14 @@ def test_a_pool_at_the_reference_counts_as_it_is() -> None:
 def test_of_two_pools_off_the_market_the_better_one_is_filled_first() -> None:
     good, better = (offer(v3_pool(WETH, USDC, price, 100_000), WETH.address).counted for price in (2_010, 2_028))
     found = PoolResponses(stack_curves([(0, 1, good), (0, 1, better)]), np.array([-BAND_WIDTH * 0.8, 0.0]))
-    assert found.taken[0] == 0 < found.taken[1]
+    assert found.amount_in[0] == 0 < found.amount_in[1]
 
 
 def test_a_deep_pool_is_followed_only_as_far_as_a_plan_can_go() -> None:
     pool = v3_pool(WETH, USDC, 2_000, 10**12)
     curve = offer(pool, WETH.address).real
     assert curve.net_in[-1] == pytest.approx(MAX_INPUT)
-    assert curve.pays(1.0) == pytest.approx(1 - 0.0005, abs=1e-8)
+    assert curve.output_for(1.0) == pytest.approx(1 - 0.0005, abs=1e-8)
 
 
 def test_nothing_can_be_sold_into_a_side_without_liquidity() -> None:
@@ -200,7 +200,7 @@ def test_a_gap_in_the_liquidity_is_passed_over() -> None:
     share = curve.capacity * 0.9
     raw = int(share * SCALE / float(PRICES[pool.token0]))
     got = gapped.swap(pool.token0, raw).amount_out_raw * PRICES[pool.token1] / SCALE
-    assert float(got) == pytest.approx(curve.pays(share), rel=1e-6)
+    assert float(got) == pytest.approx(curve.output_for(share), rel=1e-6)
     assert curve.edges_passed(share) == 2
 
 
@@ -218,7 +218,7 @@ def test_a_curve_less_a_charge_pays_less_by_the_charge_at_most(
     assert (less is None) <= (curve.out[-1] <= charge * (1 + BAND_WIDTH)), (charge, top)
     for share in (1e-9, 1e-6, 1e-3, 0.1, 0.5, 0.9, 1.0) if less is not None else ():
         taken = float(curve.net_in[-1]) / keep * share
-        pays, kept = curve.pays(taken), less.pays(taken) if less is not None else 0.0
+        pays, kept = curve.output_for(taken), less.output_for(taken) if less is not None else 0.0
         assert pays - charge * (1 + BAND_WIDTH) <= kept + BAND_WIDTH * pays
         assert kept <= pays * (1 + BAND_WIDTH)
 
@@ -228,4 +228,4 @@ def test_the_loss_of_one_base_unit_in_a_flat_pool_is_no_error_and_drops_it_not()
     for charge in (1e-18, 1e-15, 3.3333333333333335e-12, 1e-9):
         less = after_charge(curve, charge)
         assert less is not None
-        assert less.pays(1.0) == pytest.approx(curve.pays(1.0), abs=1e-6)
+        assert less.output_for(1.0) == pytest.approx(curve.output_for(1.0), abs=1e-6)

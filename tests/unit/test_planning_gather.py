@@ -55,14 +55,14 @@ def test_legs_are_counted_as_they_will_run() -> None:
     p, q, r, s = ("p", 0), ("q", 1), ("r", 2), ("s", 1)
     legs = merged_legs(chains)
     assert legs.counts == {p: 2, q: 2, r: 1, s: 1}
-    assert legs.alone == {p: {s: 1}, q: {p: 1, r: 1}, s: {p: 1}}
+    assert legs.dependents == {p: {s: 1}, q: {p: 1, r: 1}, s: {p: 1}}
 
 
 def test_legs_that_only_chains_through_an_edge_need_are_known_along_the_whole_chain() -> None:
     a, b, c, d = ("a", 0), ("b", 1), ("c", 2), ("d", 2)
     legs = merged_legs([[a, b, c], [a, b, d], [b, d]])
     assert legs.counts == {a: 2, b: 3, c: 1, d: 1}
-    assert legs.alone == {a: {b: 2, c: 1}, b: {a: 2, c: 1, d: 1}, c: {a: 1, b: 1}, d: {a: 1, b: 2}}
+    assert legs.dependents == {a: {b: 2, c: 1}, b: {a: 2, c: 1, d: 1}, c: {a: 1, b: 1}, d: {a: 1, b: 2}}
 
 
 def test_three_tokens_sold_through_one_hub_leave_it_in_one_leg() -> None:

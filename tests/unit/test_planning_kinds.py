@@ -58,8 +58,8 @@ def test_what_a_plan_left_in_a_hub_counts_in_its_gap() -> None:
     market = build_pool_graph(problem, aim.off_goal)
     whole = find_fixed_point(market, aim, None, None, {})
     left_raw = 100 * 10**18
-    delta = {**whole.draft.delta, USDC.address: whole.draft.delta[USDC.address] - 100 * 10**6, DAI.address: left_raw}
-    short = replace(whole.draft, delta=delta)
+    delta = {**whole.draft.delta_raw, USDC.address: whole.draft.delta_raw[USDC.address] - 100 * 10**6, DAI.address: left_raw}
+    short = replace(whole.draft, delta_raw=delta)
     gap = gap_bps(market, aim, replace(whole, draft=short), None)
     assert gap >= 100 * 10**6 / short.turnover(problem) * BPS
 

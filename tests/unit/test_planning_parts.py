@@ -79,11 +79,11 @@ def _flow(a: int, b: int, amount: float, reserve: int = 10**14) -> EdgeFlow:
     pool = V2Pool(f"{a}-{b}", "uniswap_v2", str(a), str(b), reserve, reserve, 0)
     offer = build_trade_curves(pool, str(a), Fraction(1), Fraction(1), 10**6, 2_000)
     assert offer is not None
-    return EdgeFlow(PoolEdge(pool.address, a, b, offer), amount, offer.real.pays(amount), 0.0)
+    return EdgeFlow(PoolEdge(pool.address, a, b, offer), amount, offer.real.output_for(amount), 0.0)
 
 
 def _trips(paths: tuple) -> dict[tuple[int, ...], float]:  # type: ignore[type-arg]  # paths of any length
-    return {(path.source, *(flow.pool_edge.target for flow in path.flows)): path.taken for path in paths}
+    return {(path.source, *(flow.pool_edge.target for flow in path.flows)): path.amount_in for path in paths}
 
 
 def test_flows_become_paths_through_an_empty_hub() -> None:
@@ -94,7 +94,7 @@ def test_flows_become_paths_through_an_empty_hub() -> None:
 
 def test_a_token_that_keeps_takes_the_longest_routes_and_passes_on_the_shortest() -> None:
     first, third = _flow(0, 1, 5.0), _flow(3, 2, 4.0)
-    flows = [first, _flow(1, 2, first.paid), third, _flow(2, 4, third.paid)]
+    flows = [first, _flow(1, 2, first.amount_out), third, _flow(2, 4, third.amount_out)]
     routes = decompose_flows(flows, [0, 1, 3, 2, 4], frozenset({0, 3}), frozenset({2, 4}))
     assert _trips(routes.paths) == pytest.approx({(0, 1, 2): 5.0, (3, 2, 4): 4.0})
 
@@ -102,19 +102,19 @@ def test_a_token_that_keeps_takes_the_longest_routes_and_passes_on_the_shortest(
 def test_paths_that_share_a_pool_bring_together_what_its_flow_says() -> None:
     """Token 0 goes through 1, where 3 and 4 come in too, to 2 and on to 5: every pool takes what its flow takes, by its own rates."""
     first, beside, third = (_steep(a, 1, amount) for a, amount in ((0, 6.0), (3, 3.0), (4, 2.0)))
-    own, arrives = 1.0, first.paid + beside.paid + third.paid
+    own, arrives = 1.0, first.amount_out + beside.amount_out + third.amount_out
     shared, other = _steep(1, 2, 8.0), _steep(1, 6, arrives + own - 8.0)
     onward = _steep(2, 5, 5.0)
     flows = [first, beside, third, shared, other, onward]
     routes = decompose_flows(flows, [0, 3, 4, 1, 2, 6, 5], frozenset({0, 1, 3, 4}), frozenset({2, 5, 6}))
-    entered = dict.fromkeys((flow.pool_edge.pool for flow in flows), 0.0)
+    entered = dict.fromkeys((flow.pool_edge.pool_address for flow in flows), 0.0)
     for path in routes.paths:
-        value = path.taken
+        value = path.amount_in
         for flow in path.flows:
-            before = entered[flow.pool_edge.pool]
-            entered[flow.pool_edge.pool] = before + value
-            value = flow.pool_edge.offer.real.pays(before + value) - flow.pool_edge.offer.real.pays(before)
-    assert entered == pytest.approx({flow.pool_edge.pool: flow.taken for flow in flows}, rel=1e-12)
+            before = entered[flow.pool_edge.pool_address]
+            entered[flow.pool_edge.pool_address] = before + value
+            value = flow.pool_edge.curves.real.output_for(before + value) - flow.pool_edge.curves.real.output_for(before)
+    assert entered == pytest.approx({flow.pool_edge.pool_address: flow.amount_in for flow in flows}, rel=1e-12)
 
 
 def test_a_chain_longer_than_allowed_is_cut_and_said() -> None:

@@ -94,8 +94,8 @@ def test_what_one_route_cannot_take_goes_to_the_next_of_the_same_two_tokens() ->
     small, large = v2_pool(WETH, USDC, 2_000, 100_000), v3_pool(WETH, USDC, 2_000, DEEP)
     step = with_limits(two(100_000, 100_000, [small, large]), pool_min_value=None)
     routes = [Route(((pool.address, WETH.address),), 5 * ONE) for pool in (small, large)]
-    draft = run_routes(build_problem(step, reference_prices(step)), routes, lambda draft: float(draft.sold[WETH.address]))
-    assert draft.sold == {WETH.address: 10 * ONE}
+    draft = run_routes(build_problem(step, reference_prices(step)), routes, lambda draft: float(draft.sold_raw[WETH.address]))
+    assert draft.sold_raw == {WETH.address: 10 * ONE}
     assert draft.legs[0].amount_in_raw == small.max_in(WETH.address, 100)
 
 

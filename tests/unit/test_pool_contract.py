@@ -181,7 +181,7 @@ def require_generous_curve(found: Drawn, impact: int, share: float) -> None:
     offer = build_trade_curves(pool, token_in, Fraction(1), 1 / price, scale, impact)
     assert offer is not None
     amount = part(found, impact, share)
-    promised = offer.real.pays(amount / scale) * scale
+    promised = offer.real.output_for(amount / scale) * scale
     assert promised * (1 + 1e-9) + 3 * float(1 / price) + 3 >= float(found.paid(amount) / price)
     assert promised <= float(found.paid(amount) / price) * (1 + 1e-5) + 3 * float(1 / price) + 3
 

@@ -45,7 +45,7 @@ def test_a_csv_becomes_exact_prices_in_base_units(tmp_path: Path) -> None:
     assert [point.price for point in weth.points] == [unit_price(WETH, "2000.1", USDC), unit_price(WETH, 2_001, USDC)]
     assert [(point.token, point.at_s) for point in wbtc.points] == [(WBTC.address, START_S)]
     assert mentions(found.unit, "USDC", "the file")
-    assert (weth.rows, weth.interval_s, weth.gaps) == (2, HOUR_S, 0)
+    assert (weth.row_count, weth.interval_s, weth.gap_count) == (2, HOUR_S, 0)
 
 
 @pytest.mark.parametrize("when", ["2025-10-09T09:00:00Z", "2025-10-09T09:00:00", "2025-10-09 11:00:00+02:00", "1760000400", "1760000400.0"])
@@ -93,7 +93,7 @@ def test_of_several_closes_within_an_hour_the_last_is_taken(tmp_path: Path) -> N
 def test_gaps_are_counted_by_the_usual_distance(tmp_path: Path) -> None:
     hours = [0, 1, 2, 3, 9, 10, 12]
     (series,) = read(written(tmp_path, *(f"{START_S + hour * HOUR_S},WETH,1" for hour in hours))).series
-    assert (series.interval_s, series.gaps, series.longest_gap_s) == (HOUR_S, 2, 6 * HOUR_S)
+    assert (series.interval_s, series.gap_count, series.longest_gap_s) == (HOUR_S, 2, 6 * HOUR_S)
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_real_hourly_bars_are_read_whole_with_their_gaps() -> None:
     with_dollar = read(REAL, names={"BTC": "WBTC", "ETH": "WETH"}, bar_s=HOUR_S)
     for series in with_dollar.series:  # the pair of USDC was delisted on 2022-09-26: from then on nothing can be divided by it
         assert series.points[-1].at_s < 1_664_236_800
-        assert series.rows > len(series.points) > 12_000
+        assert series.row_count > len(series.points) > 12_000
         assert series.interval_s == HOUR_S
         assert series.longest_gap_s > 0
     assert "DOGE" in with_dollar.skipped

@@ -85,15 +85,15 @@ def test_an_exchange_is_valued_at_what_feeds_said_just_before_it() -> None:
     """WETH stood at 1,990 then and at 2,000 now: nothing was lost. A node that has forgotten leaves the prices of now."""
     feeds = {builders.feed_address("WETH"): {18_999: 1_990 * 10**8}, builders.feed_address("USDC"): 10**8}
     node = Node(sent={19_000: {"logs": SWAP}, 19_500: {}}, feeds=feeds)
-    (swap, other) = recent_transactions_from(node, WALLET, node.head, node.nonce, list(feeds)).sent
-    assert dict(swap.answers) == {builders.feed_address("WETH"): 1_990 * 10**8, builders.feed_address("USDC"): 10**8}
-    assert other.answers == ()
+    (swap, other) = recent_transactions_from(node, WALLET, node.head, node.nonce, list(feeds)).transactions
+    assert dict(swap.feed_answers) == {builders.feed_address("WETH"): 1_990 * 10**8, builders.feed_address("USDC"): 10**8}
+    assert other.feed_answers == ()
     (found, _) = prior_day_usage(at(), RecentTransactions(0, (swap, other)))
     then = Fraction(GAS_WEI * 1_990, COIN)
     assert found.loss / DOLLAR == then
     del feeds[builders.feed_address("USDC")]
-    (swap, _) = recent_transactions_from(node, WALLET, node.head, node.nonce, [*feeds, builders.feed_address("USDC")]).sent
-    assert swap.answers == ()
+    (swap, _) = recent_transactions_from(node, WALLET, node.head, node.nonce, [*feeds, builders.feed_address("USDC")]).transactions
+    assert swap.feed_answers == ()
 
 
 def test_a_new_store_is_told_once_and_remembers(tmp_path: Path) -> None:
@@ -183,7 +183,7 @@ def test_after_an_adoption_the_chain_explains_what_the_wallet_did_meanwhile(tmp_
         store.budgets,
         EndpointPool([node], 1),
     )
-    own = {change.token: change.delta_raw for change in store.balances.expected().own}
+    own = {change.token: change.delta_raw for change in store.balances.expected().own_changes}
     assert own == {WETH.address: -COIN, USDC.address: 1_990 * DOLLAR, NATIVE: -GAS_WEI}
     assert store.budgets.history(NOW_S).budgets.loss_24h == 2 * (10 + GAS_USD) * DOLLAR
     assert PRICE == 2_000 * DOLLAR

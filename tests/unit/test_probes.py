@@ -23,7 +23,7 @@ from agent import codec
 from agent.errors import OperatorNeeded, TrimtabError
 from agent.execution.step_context import OutcomeKind
 from agent.model import RunFigures, RunReport
-from agent.observe.health import MAX_MISSED_CYCLES, judge, this_process
+from agent.observe.health import MAX_MISSED_CYCLES, judge, process_identity
 from agent.store.files.users import UserStore
 from agent.web import document_cache
 from agent.web.access import Access
@@ -49,7 +49,7 @@ FIGURES = RunFigures(
 def report(age_s: int = 0, **more: Any) -> RunReport:
     """The report of a run in this process whose last good cycle ended `age_s` ago."""
     at_s = int(time.time()) - age_s
-    made = RunReport("a", this_process(), True, EVERY_S, at_s, at_s, cycles=1, cycle_s=at_s, good_s=at_s, outcomes=(("done", 1),))
+    made = RunReport("a", process_identity(), True, EVERY_S, at_s, at_s, cycles=1, cycle_s=at_s, good_s=at_s, outcomes=(("done", 1),))
     return replace(made, transactions=(("swap final", 1),), figures=FIGURES, **more)
 
 
@@ -166,7 +166,7 @@ def test_health_and_ready_follow_the_report_at_once(tmp_path: Path) -> None:
         assert codes(report(LATE_S - 30)) == (200, 200, 1)
         assert codes(report(LATE_S + 2)) == (503, 503, 0)
         assert codes(report(ended_s=1)) == (503, 503, 0)
-        assert codes(replace(report(), process=f"{this_process()}0")) == (503, 503, 0), "no process of that number"
+        assert codes(replace(report(), process=f"{process_identity()}0")) == (503, 503, 0), "no process of that number"
         assert codes(report(-120)) == (503, 503, 0), "the clock went back"
         assert codes(report()) == (200, 200, 1)
 

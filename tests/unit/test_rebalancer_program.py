@@ -93,7 +93,7 @@ def test_a_pair_that_another_leg_uses_in_between_is_not_paid_early() -> None:
 def test_hubs_are_listed_and_not_watched() -> None:
     call = read(plan_of(leg(WETH, USDC, 10**18, 3_000_000_000, sink=R), leg(USDC, WBTC, 3_000_000_000, 5_000_000, source=R)))
     assert [entry.token for entry in call.watched] == [WETH, WBTC]
-    assert call.further == (USDC,)
+    assert call.unwatched_tokens == (USDC,)
 
 
 def test_what_is_both_given_and_got_is_bounded_by_its_sum() -> None:

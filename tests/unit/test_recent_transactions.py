@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from agent.chain.endpoints import EndpointPool
-from agent.chain.history import MAX_SCANNED_BLOCKS, MOST_SENT, HistoryUnavailable, recent_transactions
+from agent.chain.history import MAX_SCANNED_BLOCKS, MAX_TRANSACTIONS, HistoryUnavailable, recent_transactions
 from agent.errors import Retryable
 from tests.support.ledgers import COIN, DOLLAR
 from tests.support.ledgers import LEDGER_USDC as USDC
@@ -21,25 +21,25 @@ def test_every_transaction_of_the_last_day_is_found_and_none_of_before() -> None
     node = Node(sent={OLD: {}, **{number: {"logs": SWAP} for number in RECENT}})
     day = told(node)
     assert day.since_block == 20_000 - DAY_BLOCKS + 1
-    assert [one.receipt.block_number for one in day.sent] == list(RECENT)
-    assert [one.nonce for one in day.sent] == [1, 2, 3, 4, 5]
-    assert day.sent[0].receipt.net(WALLET) == {WETH.address: -COIN, USDC.address: 1_990 * DOLLAR}
+    assert [one.receipt.block_number for one in day.transactions] == list(RECENT)
+    assert [one.nonce for one in day.transactions] == [1, 2, 3, 4, 5]
+    assert day.transactions[0].receipt.net(WALLET) == {WETH.address: -COIN, USDC.address: 1_990 * DOLLAR}
     assert node.requests <= 30
     assert node.largest <= 32
 
 
 def test_a_wallet_that_sent_nothing_is_told_in_a_few_requests() -> None:
     node = Node(sent={OLD: {}})
-    assert told(node).sent == ()
+    assert told(node).transactions == ()
     assert node.requests <= 8
 
 
 def test_a_busy_day_takes_no_more_than_eighty_requests() -> None:
-    node = Node(height=400_000, sent={400_000 - 50 * number: {} for number in range(MOST_SENT)})
-    assert len(told(node).sent) == MOST_SENT
+    node = Node(height=400_000, sent={400_000 - 50 * number: {} for number in range(MAX_TRANSACTIONS)})
+    assert len(told(node).transactions) == MAX_TRANSACTIONS
     assert node.requests <= 80
-    with raises_code(HistoryUnavailable, "transactions_many", MOST_SENT):
-        told(Node(height=400_000, sent={400_000 - 50 * number: {} for number in range(MOST_SENT + 1)}))
+    with raises_code(HistoryUnavailable, "transactions_many", MAX_TRANSACTIONS):
+        told(Node(height=400_000, sent={400_000 - 50 * number: {} for number in range(MAX_TRANSACTIONS + 1)}))
 
 
 def test_a_node_that_forgets_old_states_cannot_tell() -> None:
@@ -49,7 +49,7 @@ def test_a_node_that_forgets_old_states_cannot_tell() -> None:
 
 def test_a_young_chain_is_read_block_by_block_where_states_are_forgotten() -> None:
     node = Node(height=MAX_SCANNED_BLOCKS - 2, sent={3: {}, 200: {}}, states_from=MAX_SCANNED_BLOCKS - 3)
-    assert [one.receipt.block_number for one in told(node).sent] == [3, 200]
+    assert [one.receipt.block_number for one in told(node).transactions] == [3, 200]
 
 
 def test_a_node_that_keeps_no_bodies_cannot_tell() -> None:
@@ -76,7 +76,7 @@ def test_operators_must_tell_the_same() -> None:
     lying = {**honest, RECENT[1]: {"logs": []}}
     head, nonce = Node(sent=honest).head, len(honest)
     both = EndpointPool([Node("a", sent=honest), Node("b", sent=honest)], 2)
-    assert len(recent_transactions(both, WALLET, head, nonce).sent) == len(RECENT)
+    assert len(recent_transactions(both, WALLET, head, nonce).transactions) == len(RECENT)
     with raises_code(Retryable, "quorum"):
         recent_transactions(EndpointPool([Node("a", sent=honest), Node("b", sent=lying)], 2), WALLET, head, nonce)
     with raises_code(HistoryUnavailable, "operators"):

@@ -69,7 +69,7 @@ def test_what_a_dead_process_left_half_written_goes_after_an_hour(tmp_path: Path
 def test_a_step_that_cannot_be_written_is_told_and_the_store_goes_on(tmp_path: Path) -> None:
     place, heard = tmp_path / "steps", []
     recorder = StepRecorder(place, DIGEST, "live", ROOMY)
-    recorder.tell = heard.append
+    recorder.report_failure = heard.append
     place.rmdir()
     store_folder = tmp_path / "other"
     store_folder.mkdir()

@@ -54,7 +54,7 @@ def test_a_config_that_cannot_be_read_says_what_to_do(tmp_path: Path) -> None:
         assert caught.value.remedy
 
 
-PRICES, GAS = api.sample()
+PRICES, GAS = api.sample_files()
 WISHES: dict[str, Any] = {"target": "BTC=50,USD=50", "band": "5%rel"}
 PORTFOLIO = api.PortfolioOptions(target="BTC=40,ETH=40,USD=20")
 
@@ -62,9 +62,9 @@ PORTFOLIO = api.PortfolioOptions(target="BTC=40,ETH=40,USD=20")
 @pytest.mark.parametrize(
     ("named", "market", "wishes"),
     [
-        ("--cost: 60%", {"cost": "60%"}, {}),
-        ("--cost: 'abc'", {"cost": "abc"}, {}),
-        ("--cost: '0.3' has no unit", {"cost": "0.3"}, {}),
+        ("--cost: 60%", {"pool_fee": "60%"}, {}),
+        ("--cost: 'abc'", {"pool_fee": "abc"}, {}),
+        ("--cost: '0.3' has no unit", {"pool_fee": "0.3"}, {}),
         ("--value: 0", {"value": "0"}, {}),
         ("--depth: 0", {"depth": "0"}, {}),
         ("--depth: reserves of 1 base units of USD and 0 of BTC are out of range", {"depth": "0.000000000000000001"}, {}),

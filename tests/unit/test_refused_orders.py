@@ -22,12 +22,12 @@ from agent.layers.futures.execution.cycle import (
     MAX_DIVISOR,
     MAX_ORDERS,
     completed_outcome,
-    leave_failed_market,
+    skip_failed_market,
 )
 from agent.layers.futures.execution.send import FUTURES_SENDER
 from agent.layers.futures.planning.plans import without_refused_plan
 from agent.layers.futures.state import FuturesCycle, futures_progress, margin_account, planned_futures
-from agent.layers.liquidity.execution.cycle import leave_pool
+from agent.layers.liquidity.execution.cycle import skip_pool
 from agent.layers.liquidity.state import LiquidityCycle
 from agent.model import (
     AdjustFutures,
@@ -96,7 +96,7 @@ def market_of(outcome: StepOutcome) -> str:
 def recorded(ports: StepPorts, outcome: StepOutcome) -> str | None:
     record = ports.store.steps.get(outcome.step_id)
     assert record is not None
-    return record.line.outcome
+    return record.summary.outcome
 
 
 def test_a_reduction_that_reverts_in_simulation_is_tried_in_smaller_parts_and_then_skipped(ports: StepPorts) -> None:
@@ -219,7 +219,7 @@ def test_the_market_of_a_reverted_reduction_is_left_and_no_other_order_is(ports:
     assert (own.orders, own.reverted) == (1, 1)
     assert cycle.is_open
     assert (cycle.spend_caps, cycle.spent_gas_wei) == ((), 0)
-    assert leave_failed_market(own, outcome, outcome.plan, sent()) is None, "once"
+    assert skip_failed_market(own, outcome, outcome.plan, sent()) is None, "once"
 
 
 @pytest.mark.parametrize("case", ["opening", "not settled", "by the owner", "too many orders"])
@@ -269,7 +269,7 @@ def test_an_exit_that_is_planned_again_without_a_hub_and_a_pool_that_is_left_beg
     assert outcome.plan is not None
     note = note_of(outcome, failed=True)
     before = replace(BEGUN, confirmed=confirmation_of(outcome, outcome.plan))
-    direct, left = before.go_directly("0xtoken"), leave_pool(before, "0xpool", note)
+    direct, left = before.go_directly("0xtoken"), skip_pool(before, "0xpool", note)
     for after in (direct, left):
         assert (after.confirmed, after.spend_caps, after.attempts) == (None, (), ())
     own = left.layer(LiquidityCycle)

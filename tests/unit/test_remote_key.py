@@ -152,13 +152,13 @@ EDGES = [0, 1, 127, 128, 255, 256, 2**247 - 1, 2**247, 2**255 - 1, 2**255, CURVE
 def test_the_encoding_of_two_integers_is_read_and_no_other_bytes_are(r: int, s: int, data: st.DataObject) -> None:
     """The encoder is the library's; an integer of 256 bits takes 33 bytes."""
     der = encode_dss_signature(r, s)
-    assert remote_key._integers(der) == (r, s)
+    assert remote_key._parse_der(der) == (r, s)
     at, bit = data.draw(st.integers(0, len(der) - 1)), data.draw(st.integers(0, 7))
     flipped = bytearray(der)
     flipped[at] ^= 1 << bit
     for other in (bytes(flipped), der[:at], der + b"\0", der[:-1], b"\x30\x00"):
         try:
-            decoded = remote_key._integers(other)
+            decoded = remote_key._parse_der(other)
         except InvalidSignature:
             continue
         assert decoded != (r, s)
@@ -169,7 +169,7 @@ def test_an_integer_of_more_than_33_bytes_and_a_third_integer_are_refused() -> N
     one = b"\x02\x01\x01"
     for body in (b"\x02\x22\x01" + bytes(33) + one, one + one + one, one, b""):
         with pytest.raises(InvalidSignature):
-            remote_key._integers(bytes([0x30, len(body)]) + body)
+            remote_key._parse_der(bytes([0x30, len(body)]) + body)
 
 
 def test_a_service_of_our_own_that_refuses_is_not_a_service_out_of_reach() -> None:

@@ -119,10 +119,10 @@ def test_risk_is_the_mean_over_the_spread_of_days() -> None:
     told, returns = risk_metrics(found), found.returns
     assert told.sharpe == pytest.approx(returns.mean() / returns.std(ddof=1) * math.sqrt(365))
     beyond = np.log1p(found.returns) - np.log1p(found.hold_returns)
-    assert told.edge * found.years == pytest.approx(
+    assert told.mean_excess * found.years == pytest.approx(
         math.log(found.index[-1] / found.index[23] / found.hold_index[-1] * found.hold_index[23])
     )
-    assert told.edge_error == pytest.approx(beyond.std(ddof=1) * 365 / math.sqrt(len(beyond)))
+    assert told.mean_excess_error == pytest.approx(beyond.std(ddof=1) * 365 / math.sqrt(len(beyond)))
 
 
 def test_what_was_bought_and_sold_is_found_at_its_bar_alone() -> None:

@@ -12,7 +12,7 @@ import pytest
 from agent.backtest.funding import FundingCarry, FundingSummary
 from agent.backtest.report.backtest import backtest_page
 from agent.backtest.report.page import report_document
-from agent.backtest.report.series import MOST_POINTS
+from agent.backtest.report.series import MAX_POINTS
 from agent.backtest.result import SimulationResult
 from tests.support.backtests import HOUR_S, SCALE, result_of
 from tests.support.backtests import REPORT_START_S as START_S
@@ -67,7 +67,7 @@ def test_two_years_of_hours_of_many_assets_are_drawn_in_a_bounded_number_of_poin
     (section,) = (one for one in backtest_page(result).sections if one.title == TITLE)
     lines = section.figures[0]["data"]
     assert len(lines) == 7
-    assert max(len(one["x"]) for one in lines) <= MOST_POINTS
+    assert max(len(one["x"]) for one in lines) <= MAX_POINTS
     assert len(section.tables[0].rows) == 13
     assert result.funding is not None
     assert result.funding.total == sum((one.total for one in result.funding.carries), Fraction(0))

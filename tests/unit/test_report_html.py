@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from agent.artifacts import WEB
+from agent.artifacts import WEB_FOLDER
 from agent.backtest.report.page import (
     ReportFact,
     ReportPage,
@@ -89,7 +89,7 @@ def luminance(colour: str) -> float:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_and_lines_stand_out_from_the_page(scheme: str) -> None:
-    style = (WEB / "static" / "report.css").read_text()
+    style = (WEB_FOLDER / "static" / "report.css").read_text()
     light, dark = style.split("@media screen and (prefers-color-scheme: dark)")
     found = dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", light if scheme == "light" else dark))
 

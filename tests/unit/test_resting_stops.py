@@ -67,7 +67,7 @@ def test_each_position_gets_one_stop_ahead_of_its_liquidation(account: MarginAcc
 @given(st.integers(-80_000, 80_000).filter(lambda lots: abs(lots) > 100), st.integers(-4_000, 4_000), st.integers(-5, 5))
 def test_a_stop_that_rests_is_kept_while_it_is_near_and_nothing_is_placed_twice(eth: int, btc: int, percent: int) -> None:
     account = rested(book(eth, btc, value=40_000))
-    moved = margin.with_marks(account, {"ETH": Fraction(percent, 1_000)})
+    moved = margin.with_moved_marks(account, {"ETH": Fraction(percent, 1_000)})
     for change in stop_changes(moved, STOPS):
         if isinstance(change, StopOrder):
             wanted = stop_trigger(moved, next(one for one in moved.positions if one.market == change.market), NEAR)
@@ -97,7 +97,7 @@ def test_stops_without_a_position_or_a_config_are_cancelled() -> None:
 
 
 def test_no_stop_is_placed_beyond_the_mark_or_in_a_paused_market() -> None:
-    near_liquidation = margin.with_marks(book(eth=60_000), {"ETH": Fraction(-54, 100)})
+    near_liquidation = margin.with_moved_marks(book(eth=60_000), {"ETH": Fraction(-54, 100)})
     assert stop_changes(near_liquidation, STOPS) == ()
     paused = replace(book(eth=60_000), markets=(replace(ETH, is_paused=True), BTC))
     assert stop_changes(paused, STOPS) == ()
@@ -107,7 +107,7 @@ def test_no_stop_is_placed_beyond_the_mark_or_in_a_paused_market() -> None:
 @pytest.mark.parametrize("moved", [0, Fraction(20, 100), Fraction(-52, 100), Fraction(-54, 100)])
 def test_in_a_paused_market_the_stops_that_rest_stay(eth: int, moved: Fraction) -> None:
     """None could be placed instead, whatever became of the position and of its liquidation price."""
-    account = margin.with_marks(replace(book(eth=eth), stops=rested(book(eth=60_000)).stops), {"ETH": Fraction(moved)})
+    account = margin.with_moved_marks(replace(book(eth=eth), stops=rested(book(eth=60_000)).stops), {"ETH": Fraction(moved)})
     paused = replace(account, markets=tuple(replace(one, is_paused=True) for one in account.markets))
     assert stop_changes(paused, STOPS) == ()
     assert stop_changes(replace(paused, positions=()), STOPS) == (OrderCancel("ETH", account.stops[0].cloid),)

@@ -221,7 +221,7 @@ def test_a_short_wait_that_is_asked_for_is_waited_for(status: int) -> None:
 @pytest.mark.parametrize("patience", ["30", "Thu, 01 Jan 1970 00:17:10 GMT"])
 def test_a_longer_one_leaves_the_endpoint_alone_and_says_for_how_long(status: int, patience: str) -> None:
     with serve(lambda asked: Reply(b"", status=status, headers={"Retry-After": patience})) as server:
-        line = transport(server.url, attempts=3, wall=lambda: 1_000.0)
+        line = transport(server.url, attempts=3, wall_clock=lambda: 1_000.0)
         with pytest.raises(EndpointOverloaded) as caught:
             line.batch(BLOCK_NUMBER)
         assert (caught.value.retry_after_s, line.requests) == (30.0, 1)

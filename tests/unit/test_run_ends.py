@@ -27,7 +27,7 @@ def test_a_run_whose_owner_stopped_the_bot_says_so_and_ends_well(
     def looks(**_told: Any) -> Any:
         yield Retryable("the node does not answer", "wait")
 
-    service = SimpleNamespace(on_cycle=lambda found: None, logs=False, report_controls=lambda: None, take_notes=tuple)
+    service = SimpleNamespace(on_cycle=lambda found: None, is_logging=False, report_controls=lambda: None, take_notes=tuple)
     monkeypatch.setattr(api, "serve", lambda *_args, **_more: nullcontext(service))
     clock: Any = SimpleNamespace(listening=nullcontext, check=lambda: None)
 
@@ -38,7 +38,7 @@ def test_a_run_whose_owner_stopped_the_bot_says_so_and_ends_well(
     def never(_agent: Any, _wait: Any) -> Any:
         return lambda _found: False
 
-    ended = run_loop(opened(), clock, never, RunOptions(True, "10m", once), PrintStyle(True, lines=not once))
+    ended = run_loop(opened(), clock, never, RunOptions(True, "10m", once), PrintStyle(True, one_line=not once))
     assert ended == code
     assert ("(trimtab stop)" in capsys.readouterr().err) is not once
 
@@ -54,7 +54,7 @@ def test_each_cycle_has_its_time_and_one_that_comes_to_the_same_is_one_line(
     times = iter(range(1_800_000_000, 1_800_006_000, 600))
     clock: Any = SimpleNamespace(now_s=lambda: next(times))
     agent: Any = None
-    cycles = CyclePrinter(agent, PrintStyle(False, lines=True), clock, sent=False)
+    cycles = CyclePrinter(agent, PrintStyle(False, one_line=True), clock, may_send=False)
     down = Retryable("the node does not answer", "wait")
     for found in (refused, refused, replace(refused, reason="another"), down, down, refused):
         cycles.show(found, logged=False)
@@ -78,7 +78,7 @@ def test_sent_transactions_are_printed_in_full_each_time(monkeypatch: pytest.Mon
     failed = StepOutcome("1", OutcomeKind.FAILED, "reverted", step, proposals.rebalance(step).decided, None, transactions=(sent,))
     clock: Any = SimpleNamespace(now_s=lambda: 0)
     agent: Any = None
-    cycles = CyclePrinter(agent, PrintStyle(False, lines=True), clock, sent=True)
+    cycles = CyclePrinter(agent, PrintStyle(False, one_line=True), clock, may_send=True)
     for _ in range(2):
         cycles.show(failed, logged=False)
     assert printed == ["reverted"] * 2

@@ -17,8 +17,8 @@ from agent import codec
 from agent.app.records import run_report
 from agent.app.records.run_report import RunRecorder
 from agent.errors import OperatorNeeded
-from agent.model import RunFigures, RunReport, counted
-from agent.observe.health import CLOCK_TOLERANCE_S, MAX_MISSED_CYCLES, health_document, is_alive, judge, this_process
+from agent.model import RunFigures, RunReport, sum_counts
+from agent.observe.health import CLOCK_TOLERANCE_S, MAX_MISSED_CYCLES, health_document, is_alive, judge, process_identity
 from agent.store.opening import open_store
 from agent.store.store import Store
 from tests.support.text import mentions
@@ -98,11 +98,11 @@ def test_a_dry_run_is_named_and_never_ready() -> None:
 
 # the process
 def test_a_process_is_alive_until_it_dies_and_its_number_alone_is_not_it() -> None:
-    ours = this_process()
+    ours = process_identity()
     assert is_alive(ours) is True
     place, _, started = ours.rpartition("/")
     assert is_alive(f"{place}/{int(started) + 1}") is False, "another process has its number now"
-    told = "import sys; from agent.observe.health import this_process; print(this_process(), flush=True); sys.stdin.read()"
+    told = "import sys; from agent.observe.health import process_identity; print(process_identity(), flush=True); sys.stdin.read()"
     child = subprocess.Popen([sys.executable, "-c", told], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None
     assert child.stdin is not None
@@ -175,7 +175,7 @@ def test_a_run_reports_its_start_each_cycle_and_its_end(store: Store) -> None:
     run = recorder(store, now, redact=lambda text: text.replace("secret", "[hidden]"))
     run.write()
     assert store.runs.newest() == run.report
-    assert run.report.process == this_process()
+    assert run.report.process == process_identity()
     now.s += 5
     run.on_cycle("done", "", "", (("swap final", 1),))
     now.s += 1
@@ -282,5 +282,5 @@ def test_a_run_without_a_store_judges_itself_all_the_same() -> None:
 
 
 def test_counts_are_added_by_name() -> None:
-    assert counted((("b", 1),), (("a", 2), ("b", 3))) == (("a", 2), ("b", 4))
+    assert sum_counts((("b", 1),), (("a", 2), ("b", 3))) == (("a", 2), ("b", 4))
     assert codec.loads(RunReport, codec.dumps(GOOD)) == GOOD

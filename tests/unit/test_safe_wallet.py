@@ -12,7 +12,7 @@ from eth_utils.crypto import keccak
 
 from agent.chain.endpoints import EndpointPool
 from agent.chain.receipts import EXECUTION_SUCCESS
-from agent.chain.safe import CALL, SafeContract, SafeOwners, SafeReader, SafeSender, WalletOwner, foreign_signer, safe_tx_hash
+from agent.chain.safe import CALL, SafeContract, SafeOwners, SafeReader, SafeSender, WalletOwner, open_external_signer, safe_tx_hash
 from agent.chain.sender import NodeSender
 from agent.errors import ConfigError, OperatorNeeded, Refused
 from agent.model import Head, Snapshot
@@ -282,30 +282,30 @@ def test_owners__execution_of_another_call_is_not_found() -> None:
 @pytest.mark.parametrize("gas", [0, 20_999, 21_000, 600_000])
 def test_owners__may_sign_whatever_gas_is_proposed(gas: int) -> None:
     call = replace(APPROVE, gas=gas)
-    owners(Script(eth_call=safe_tx_hash(WALLET, call))).require(call, APPROVE_GRANT)
+    owners(Script(eth_call=safe_tx_hash(WALLET, call))).require_signable(call, APPROVE_GRANT)
 
 
 def test_owners__call_that_breaks_a_rule_is_refused() -> None:
     call = replace(APPROVE, to=STRANGER)
     with pytest.raises(Refused):
-        owners(Script(eth_call=safe_tx_hash(WALLET, call))).require(call, APPROVE_GRANT)
+        owners(Script(eth_call=safe_tx_hash(WALLET, call))).require_signable(call, APPROVE_GRANT)
 
 
 def test_owners__call_at_another_nonce_is_refused() -> None:
     call = replace(APPROVE, nonce=NONCE + 1)
     with pytest.raises(Refused):
-        owners(Script(eth_call=safe_tx_hash(WALLET, call))).require(call, APPROVE_GRANT)
+        owners(Script(eth_call=safe_tx_hash(WALLET, call))).require_signable(call, APPROVE_GRANT)
 
 
 def test_owners__call_whose_hash_the_contract_denies_is_refused() -> None:
     with pytest.raises(OperatorNeeded, match="another hash"):
-        owners(Script(eth_call=safe_tx_hash(WALLET, CALL_TX))).require(APPROVE, APPROVE_GRANT)
+        owners(Script(eth_call=safe_tx_hash(WALLET, CALL_TX))).require_signable(APPROVE, APPROVE_GRANT)
 
 
 def test_owner__transaction_that_breaks_a_rule_is_refused() -> None:
-    owner(Script()).require(APPROVE, APPROVE_GRANT)
+    owner(Script()).require_signable(APPROVE, APPROVE_GRANT)
     with pytest.raises(Refused):
-        owner(Script()).require(replace(APPROVE, to=STRANGER), APPROVE_GRANT)
+        owner(Script()).require_signable(replace(APPROVE, to=STRANGER), APPROVE_GRANT)
 
 
 def test_owner__sees_the_hash_that_its_wallet_signs() -> None:
@@ -344,7 +344,7 @@ def test_owners__see_the_call_with_value_and_nonce_as_text() -> None:
 
 
 def signer_of(node: Script, *, is_safe: bool) -> tuple[object, object]:
-    return foreign_signer(RULES, lambda: NONCES, EndpointPool([node], 1), NodeSender(node), node, is_safe=is_safe)
+    return open_external_signer(RULES, lambda: NONCES, EndpointPool([node], 1), NodeSender(node), node, is_safe=is_safe)
 
 
 def test_foreign_signer__wallet_with_a_key_is_read_as_it_is() -> None:

@@ -11,7 +11,7 @@ import pytest
 from agent.artifacts import own_artifact
 from agent.chain import lens
 from agent.chain.rpc import RpcCall, RpcFault
-from agent.chain.screening import FORMAT, TokenScreen
+from agent.chain.screening import RECORD_FORMAT, TokenScreen
 from agent.chain.tokens import initial_token_moves
 from agent.errors import Retryable
 from agent.model import TokenFinding
@@ -48,10 +48,10 @@ class Node:
         data = params[0]["data"]
         if data.startswith(SCREEN):
             count = bytes.fromhex(data[len(SCREEN) :])[64]
-            return self.refuse(count) or "0x" + (bytes([FORMAT]) + (b"\x00" + GOOD) * count).hex()
+            return self.refuse(count) or "0x" + (bytes([RECORD_FORMAT]) + (b"\x00" + GOOD) * count).hex()
         if not isinstance(params[1], dict):
             return RpcFault(-32000, "missing trie node")
-        return "0x" + (bytes([lens.FORMAT]) + bytes([lens.CallStatus.FAILED.value]) * items).hex()
+        return "0x" + (bytes([lens.PAGE_FORMAT]) + bytes([lens.CallStatus.FAILED.value]) * items).hex()
 
 
 def found(refuse: Callable[[int], RpcFault | None]) -> list[TokenFinding]:

@@ -96,5 +96,5 @@ def test_an_answer_to_a_single_call_is_told_apart_from_a_node_that_cannot_run_it
 
 def test_every_finding_that_shuts_a_token_out_says_what_can_be_done() -> None:
     for finding in TokenFinding:
-        assert finding.words
+        assert finding.description
         assert bool(finding.remedy) != finding.accepted

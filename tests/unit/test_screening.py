@@ -9,16 +9,16 @@ import pytest
 from agent.chain.lens import CallStatus, uint_word
 from agent.chain.rpc import RpcFault
 from agent.chain.screening import (
-    FORMAT,
     RECORD_BYTES,
+    RECORD_FORMAT,
     SHARE_ROUNDING_RAW,
     FailedCall,
     TokenScreen,
     TransferOutcome,
     TrialRecord,
-    _blocklisted_role,
+    _blocklist_result,
     _judge_traits,
-    _not_lent,
+    _not_lent_result,
     _single_calls,
     _transferred_raw,
     decode_record,
@@ -45,14 +45,14 @@ def page(record: TrialRecord) -> bytes:
         record.first_remainder,
         record.approve.value, record.transfer_from.value, record.pool_after, record.second_remainder, record.hooks,
     )  # fmt: skip
-    return bytes([FORMAT, record.status]) + b"".join(uint_word(word) for word in words)
+    return bytes([RECORD_FORMAT, record.status]) + b"".join(uint_word(word) for word in words)
 
 
 def test_a_record_is_read_word_by_word_and_nothing_else_is_one() -> None:
     record = TrialRecord(3, 1, 2, 3, 4, T.ODD, 6, 7, T.FALSE, T.TRUE, 10, 11, 12)
     assert decode_record(page(record)) == record
     assert len(page(record)) == 1 + RECORD_BYTES
-    for other in (b"", page(record)[:-1], page(record) + b"\0", bytes([FORMAT + 1]) + page(record)[1:]):
+    for other in (b"", page(record)[:-1], page(record) + b"\0", bytes([RECORD_FORMAT + 1]) + page(record)[1:]):
         with pytest.raises(Retryable, match="malformed"):
             decode_record(other)
     assert decode_record(page(replace(record, status=4))).status == 4
@@ -135,7 +135,7 @@ UNKNOWN = (F.UNKNOWN, "the pool could not transfer it")
 def test_a_token_that_a_pool_did_not_lend_is_paused_or_has_the_pool_on_its_list(
     by_pool: TransferOutcome | None, by_wallet: TransferOutcome | None
 ) -> None:
-    found, _ = _not_lent(MOVE, UNKNOWN, by_pool, by_wallet)
+    found, _ = _not_lent_result(MOVE, UNKNOWN, by_pool, by_wallet)
     if by_pool is not T.FAILED:
         assert found is F.UNKNOWN
     else:
@@ -146,14 +146,14 @@ def test_the_role_of_the_address_that_cannot_transfer_is_named() -> None:
     result = (F.CLEAN, "")
     payee = FailedCall(replace(MOVE, payee=ROUTER), "payee", T.FAILED)
     wallet, spender = (FailedCall(replace(MOVE, spender=ROUTER), role, T.FAILED) for role in ("wallet", "spender"))
-    assert _blocklisted_role(result, [replace(payee, outcome=None), payee], T.TRUE)[0] is F.UNKNOWN
-    assert _blocklisted_role(result, [payee], None) == (F.BLOCKLISTED, f"{ROUTER} cannot receive it from pool {POOL.address}")
-    assert _blocklisted_role(result, [wallet], None) == (F.BLOCKLISTED, f"the wallet cannot send it to pool {POOL.address}")
+    assert _blocklist_result(result, [replace(payee, outcome=None), payee], T.TRUE)[0] is F.UNKNOWN
+    assert _blocklist_result(result, [payee], None) == (F.BLOCKLISTED, f"{ROUTER} cannot receive it from pool {POOL.address}")
+    assert _blocklist_result(result, [wallet], None) == (F.BLOCKLISTED, f"the wallet cannot send it to pool {POOL.address}")
     for by_nobody in (T.TRUE, T.SILENT):
-        assert _blocklisted_role(result, [spender], by_nobody) == (F.BLOCKLISTED, f"{ROUTER} cannot spend it")
+        assert _blocklist_result(result, [spender], by_nobody) == (F.BLOCKLISTED, f"{ROUTER} cannot spend it")
     for by_nobody in (T.FAILED, None):
-        assert _blocklisted_role(result, [spender], by_nobody) == result
-        assert _blocklisted_role(result, [spender, payee], by_nobody)[0] is F.BLOCKLISTED
+        assert _blocklist_result(result, [spender], by_nobody) == result
+        assert _blocklist_result(result, [spender, payee], by_nobody)[0] is F.BLOCKLISTED
 
 
 def test_views_that_only_share_based_or_calling_tokens_have_are_named() -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from agent.amm.v2 import get_amount_out
 from agent.chain.rpc import CallFailed, RpcFault
-from agent.chain.second_quote import GatheredEvidence, NoSecondQuote, UniswapPythonQuoter, V2Contracts, V3Contracts, second_quotes
+from agent.chain.second_quote import EvidenceGatherer, NoSecondQuote, UniswapPythonQuoter, V2Contracts, V3Contracts, second_quotes
 from agent.errors import OperatorNeeded, Retryable
 from agent.model import Goal, Leg, LegFunding, Plan, PlanCost, Rebalance
 from tests.support.builders import NOW_S, address, step_input, token, with_limits
@@ -178,25 +178,25 @@ def raising(error: Exception) -> Any:
 
 def test_evidence_carries_what_its_sources_say() -> None:
     step = step_input()
-    found = GatheredEvidence(**{**GATHER, "quoter": ExactPair(), "read_switch": lambda: (True, "holiday")}).gather(step, plan(leg(10**18)))
+    found = EvidenceGatherer(**{**GATHER, "quoter": ExactPair(), "read_switch": lambda: (True, "holiday")}).gather(step, plan(leg(10**18)))
     assert (found.paused, found.pause_reason, found.trusted, found.quorum, found.now_s) == (True, "holiday", (("0xa", "0xb"),), True, NOW_S)
     assert found.second_quotes[0].amount_out_raw == get_amount_out(10**18, *RESERVES)
 
 
 @pytest.mark.parametrize("error", [OperatorNeeded("store is corrupt"), OSError("disk"), ValueError("odd")])
 def test_a_kill_switch_that_cannot_be_read_is_neither_on_nor_off(error: Exception) -> None:
-    found = GatheredEvidence(**{**GATHER, "read_switch": raising(error)}).gather(step_input(), plan())
+    found = EvidenceGatherer(**{**GATHER, "read_switch": raising(error)}).gather(step_input(), plan())
     assert found.paused is None
     assert found.pause_reason
 
 
 def test_pins_that_cannot_be_read_stop_the_step() -> None:
     with pytest.raises(OperatorNeeded):
-        GatheredEvidence(**{**GATHER, "read_pins": raising(OperatorNeeded("store is corrupt"))}).gather(step_input(), plan())
+        EvidenceGatherer(**{**GATHER, "read_pins": raising(OperatorNeeded("store is corrupt"))}).gather(step_input(), plan())
 
 
 def test_a_missing_second_source_is_an_error_per_leg_and_no_question_when_the_guard_is_off() -> None:
-    gatherer = GatheredEvidence(**GATHER)
+    gatherer = EvidenceGatherer(**GATHER)
     on = gatherer.gather(step_input(), plan(leg(1), leg(2)))
     assert ["second source" in (quote.error or "") for quote in on.second_quotes] == [True, True]
     off = gatherer.gather(with_limits(step_input(), second_quote_deviation_bps=None), plan(leg(1)))
@@ -207,6 +207,6 @@ def test_two_endpoints_of_one_operator_are_no_quorum() -> None:
     step = step_input()
     both = replace(step, snapshot=replace(step.snapshot, operators=("a", "a")))
     different = replace(step, snapshot=replace(step.snapshot, operators=("a", "b")))
-    gatherer = GatheredEvidence(**{**GATHER, "min_operators": 2})
+    gatherer = EvidenceGatherer(**{**GATHER, "min_operators": 2})
     assert not gatherer.gather(both, plan()).quorum
     assert gatherer.gather(different, plan()).quorum

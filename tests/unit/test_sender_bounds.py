@@ -134,7 +134,7 @@ def test_gas_is_the_lowest_estimate_that_enough_operators_call_sufficient() -> N
 def test_of_one_operator_s_endpoints_the_higher_estimate_counts() -> None:
     nodes = [node("a", eth_estimateGas=hex(gas)) for gas in (30_000, 40_000)]
     poll = [(endpoint, NodeSender(endpoint).simulate(TX, WALLET)) for endpoint in sender(*nodes, minimum=1)._endpoint_pool.endpoints]
-    assert sender(*nodes, minimum=1)._verdict(poll).gas == 40_000
+    assert sender(*nodes, minimum=1)._agreed_simulation(poll).gas == 40_000
 
 
 def test_a_block_that_one_of_two_does_not_have_is_undecided() -> None:

@@ -40,13 +40,13 @@ def test_turnover_is_less_what_limits_exclude_and_never_below_zero(tmp_path: Pat
 
 
 def test_a_gain_at_prices_of_another_time_costs_its_gas(tmp_path: Path) -> None:
-    loss, _, intent = booked(tmp_path, SALE, proceeds(20_500), gain_counts=False)
+    loss, _, intent = booked(tmp_path, SALE, proceeds(20_500), counts_gain=False)
     assert intent.receipt is not None
     assert loss == intent.receipt.gas_cost_wei * GAS_PRICE
 
 
 def test_a_loss_at_prices_of_another_time_counts_in_full(tmp_path: Path) -> None:
-    loss, _, intent = booked(tmp_path, SALE, proceeds(19_000), gain_counts=False)
+    loss, _, intent = booked(tmp_path, SALE, proceeds(19_000), counts_gain=False)
     assert intent.receipt is not None
     assert loss == 1_000 + intent.receipt.gas_cost_wei * GAS_PRICE
 
@@ -98,7 +98,7 @@ def test_a_review_is_of_the_block_and_at_most_a_little_after_the_clock(block_s: 
 )
 def test_a_booking_is_not_after_the_clock_nor_before_its_own_step(block_s: int, own_s: int | None, chain_s: int) -> None:
     own_step = None if own_s is None else at(own_s, now_s=own_s)
-    assert settlement._chain_s(at(block_s, now_s=1_000).snapshot, own_step) == chain_s
+    assert settlement._booking_time_s(at(block_s, now_s=1_000).snapshot, own_step) == chain_s
 
 
 @pytest.mark.parametrize(("more_wei", "left_wei"), [(-1, 0), (0, 0), (1, 1)])

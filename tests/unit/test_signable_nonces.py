@@ -10,7 +10,7 @@ import pytest
 from agent.errors import Refused
 from agent.execution.submitter import open_transactions, signable_nonces
 from agent.model import FIRST_VENUE_NONCE, IntentState, Receipt
-from agent.signing.base import PRIORITY_CAP_WEI, replacement_fee_wei
+from agent.signing.terms import PRIORITY_CAP_WEI, replacement_fee_wei
 from tests.support.signing import CANCEL, CANCEL_GRANT, GWEI, KEY, NONCE, RULES, LocalSigner, refused
 from tests.support.text import raises_code
 from tests.support.transactions import Bench, bench, grant, killed_at, lost_in_broadcast, tx

@@ -31,8 +31,8 @@ from agent.model.futures import (
     StopOrder,
 )
 from agent.ports import Grant
-from agent.signing.base import FuturesRules
-from agent.signing.futures import _limit_text, cloid_of, require_signable_order
+from agent.signing.futures import _price_text, cloid_of, require_signable_order
+from agent.signing.terms import FuturesRules
 from agent.units import Token
 from agent.venues.hyperliquid.orders import OrderTicket, cancel_action, limit_price, order_action, price_text, stop_action
 from tests.support.samples import slow
@@ -43,7 +43,8 @@ PRICE = Fraction(3_000 * 10**6, 10**4)
 TIERS = (MarginTier(0, 50_000, 25_000),)
 MARKET = PerpMarket("ETH", "ETH", "", 4, 1, Fraction(100), TIERS, 450, PRICE, PRICE, NOW_S - 5, Fraction(0), min_notional_raw=10**7)
 ACCOUNT = MarginAccount(Token("", "USDC", 6), 1, 10_000 * 10**6, 0, (), (MARKET,), initial_on_debt=False, is_on_chain=False)
-RULES = FuturesRules("", "", "", "", TRADER, None, ("ETH",), 30_000, 100, 300, 60, max_validity_s=120, numbers=(("BTC", 0), ("ETH", 1)))
+NUMBERS = (("BTC", 0), ("ETH", 1))
+RULES = FuturesRules("", "", "", "", TRADER, None, ("ETH",), 30_000, 100, 300, 60, max_validity_s=120, market_numbers=NUMBERS)
 BUY = PerpOrder("ETH", 10_000, PerpOrderKind.MARKET, 3_010 * 10**6, False)
 HELD = replace(ACCOUNT, positions=(Position("ETH", 20_000, -6_000 * 10**6),))
 SALE = PerpOrder("ETH", -10_000, PerpOrderKind.MARKET, 2_990 * 10**6, True)
@@ -158,11 +159,11 @@ def test_a_market_that_the_config_does_not_name_is_only_reduced() -> None:
 
 @pytest.mark.parametrize("numbers", [(), (("BTC", 1),), (("ETH", 10_001),), (("ETH", True),), (("ETH", -1),)])
 def test_a_market_without_a_pinned_number_of_a_perpetual_is_not_traded(numbers: tuple[tuple[str, int], ...]) -> None:
-    assert refused(tx_of(payload(BUY)), grant_of(), replace(RULES, numbers=numbers)) == "market"
+    assert refused(tx_of(payload(BUY)), grant_of(), replace(RULES, market_numbers=numbers)) == "market"
 
 
 def test_an_order_at_a_market_renumbered_by_the_server_is_refused() -> None:
-    moved = replace(RULES, numbers=(("ETH", 0), ("BTC", 1)))
+    moved = replace(RULES, market_numbers=(("ETH", 0), ("BTC", 1)))
     assert refused(tx_of(payload(BUY)), grant_of(), moved) == "market"
 
 
@@ -180,9 +181,9 @@ def test_prices_of_every_magnitude_are_in_the_venues_ticks_on_the_safe_side(doll
             written = "0"
         if written == "0":
             with pytest.raises(Refused):
-                _limit_text(order.size_raw, order.bound_raw, market, 10**6)
+                _price_text(order.size_raw, order.bound_raw, market, 10**6)
             continue
-        assert _limit_text(order.size_raw, order.bound_raw, market, 10**6) == written
+        assert _price_text(order.size_raw, order.bound_raw, market, 10**6) == written
         assert (Fraction(written) - Fraction(order.bound_raw, 10**9)) * side <= 0
 
 
@@ -381,7 +382,7 @@ def test_only_a_stop_of_the_agent_that_rests_is_cancelled() -> None:
     for cloid in ("0x" + "ab" * 16, BUY.market):
         other = OrderCancel("ETH", cloid)
         assert refused(tx_of(hex_of(cancel_action(cloid, 1))), stop_grant(other)) == "client_order_id"
-    moved = replace(RULES, numbers=(("ETH", 0),))
+    moved = replace(RULES, market_numbers=(("ETH", 0),))
     assert refused(tx_of(hex_of(cancel_action(CANCEL.cloid, 1))), stop_grant(CANCEL), moved) == "call"
 
 
@@ -492,7 +493,7 @@ def test_an_order_at_the_edge_of_its_validity_is_signed(valid_s: int) -> None:
 
 @pytest.mark.parametrize(("number", "is_perpetual"), [(0, True), (9_999, True), (10_000, False)])
 def test_a_number_of_a_perpetual_ends_where_those_of_spot_pairs_begin(number: int, is_perpetual: bool) -> None:
-    rules = replace(RULES, numbers=(("ETH", number),))
+    rules = replace(RULES, market_numbers=(("ETH", number),))
     signable = tx_of(payload(BUY, lambda action: action["orders"][0].update(a=number)))
     if is_perpetual:
         assert require_signable_order(signable, grant_of(), rules, NOW_S)["orders"][0]["a"] == number

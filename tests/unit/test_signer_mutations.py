@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from agent.chain.tokens import encode_approve
 from agent.errors import Refused
 from agent.model import LegFunding, UnsignedTx
-from agent.signing.base import PRIORITY_CAP_WEI
 from agent.signing.calldata import Multicall, decode
+from agent.signing.terms import PRIORITY_CAP_WEI
 from agent.units import NATIVE, UINT256_MAX
 from agent.venues.calldata import encode_multicall
 from tests.support.samples import examples

@@ -203,13 +203,13 @@ def raw_multicall(plan: Plan) -> str:
     paid_wei = 0
     for one in plan.legs:
         if one.venue == "wrapped_native":
-            calls += calldata._payments(one, WALLET)
+            calls += calldata._wrap_calls(one, WALLET)
             paid_wei = one.amount_in_raw if one.token_in == NATIVE and one.sink is R else 0
         else:
-            calls.append(calldata._swap(one, WALLET, one.amount_in_raw if one.source is W else paid_wei))
+            calls.append(calldata._swap_call(one, WALLET, one.amount_in_raw if one.source is W else paid_wei))
             paid_wei = 0
             if one.sink is W and one.venue == "uniswap_v3":
-                calls.append(calldata._sweep(one.token_out, one.min_out_raw, WALLET))
+                calls.append(calldata._sweep_call(one.token_out, one.min_out_raw, WALLET))
     return "0x" + (MULTICALL + abi_encode(["uint256", "bytes[]"], [DEADLINE_S, calls])).hex()
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from agent.errors import Refused
 from agent.model import IntentKind, UnsignedTx
 from agent.ports import Grant
-from agent.signing.base import INCREASE_OBSERVATIONS, encode_observations
+from agent.signing.oracle_rules import INCREASE_OBSERVATIONS, encode_observations
 from agent.signing.rules import require_signable
 from tests.support.builders import address
 from tests.support.signables import cut_or_lengthened, edited_words, flipped_bits, overwritten, with_bytes

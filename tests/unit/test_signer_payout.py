@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from agent.errors import Refused
 from agent.model import IntentKind, Payout, UnsignedTx
 from agent.ports import Grant
-from agent.signing.base import encode_payout as encode
+from agent.signing.payout_rules import encode_payout as encode
 from agent.signing.rules import require_signable
 from agent.units import NATIVE, UINT256_MAX
 from tests.support.builders import address
@@ -22,7 +22,7 @@ from tests.support.signing import ALLOWED, MAX_GAS_WEI, NONCES, NOW_S, ROUTER, R
 
 HOME, OTHER_HOME = address("home"), address("another home")
 MANAGER, PAIR, POOL = address("manager"), address("pair"), address("v3 pool")
-PAYOUT_RULES = replace(RULES, payouts=(HOME, OTHER_HOME))
+PAYOUT_RULES = replace(RULES, payout_addresses=(HOME, OTHER_HOME))
 RAW, MOST = 1_234_567_890, 2_000_000_000
 TOKENS = Payout(USDC, HOME, RAW, MOST, 3)
 COIN = Payout(NATIVE, HOME, RAW, MOST, 3)
@@ -95,7 +95,7 @@ def test_each_rule_says_no_by_its_name(rule: str, transaction: UnsignedTx, grant
 def test_nobody_is_paid_whom_the_owner_has_not_confirmed_nor_a_contract_that_is_traded_with(to: str) -> None:
     tokens, granted, coin, coin_granted = paying(to)
     assert (rule_of(tokens, granted), rule_of(coin, coin_granted)) == ("recipient", "recipient")
-    rules = replace(PAYOUT_RULES, payouts=(HOME, to), managers=(MANAGER,), pairs=(PAIR,), oracles=(POOL,))
+    rules = replace(PAYOUT_RULES, payout_addresses=(HOME, to), managers=(MANAGER,), pairs=(PAIR,), oracles=(POOL,))
     expected = None if to == STRANGER else "recipient"
     assert (rule_of(tokens, granted, rules), rule_of(coin, coin_granted, rules)) == (expected, expected)
 
@@ -140,7 +140,7 @@ def test_a_payment_of_all_that_the_day_has_left_is_signed(raw: int) -> None:
 @pytest.mark.parametrize("field", ["routers", "rebalancers", "managers", "v2_routers", "pairs", "oracles", "tokens"])
 def test_a_contract_of_each_kind_is_paid_nothing_although_confirmed(field: str) -> None:
     tokens, granted, coin, coin_granted = paying(STRANGER)
-    rules = replace(PAYOUT_RULES, payouts=(HOME, STRANGER))
+    rules = replace(PAYOUT_RULES, payout_addresses=(HOME, STRANGER))
     assert (rule_of(tokens, granted, rules), rule_of(coin, coin_granted, rules)) == (None, None)
     pinned = replace(rules, **{field: (*getattr(rules, field), STRANGER)})
     assert rule_of(tokens, granted, pinned) == "recipient"

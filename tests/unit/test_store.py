@@ -169,7 +169,7 @@ def test_a_step_comes_back_as_it_was_written(store: Store) -> None:
     record = store.steps.get("t")
     assert record is not None
     assert (record.input_json, record.plan_json) == ('{"a":1}', '{"p":2}')
-    assert (record.line.decision, record.line.reason, record.line.outcome) == ("hold", "in band", "hold")
+    assert (record.summary.decision, record.summary.reason, record.summary.outcome) == ("hold", "in band", "hold")
     assert [line.id for line in store.steps.newest(10)] == ["t", "s"]
     assert [line.id for line in store.steps.newest(1)] == ["t"]
     assert [line.id for line in store.steps.newest(1, "t")] == ["s"]
@@ -347,10 +347,10 @@ def test_all_that_is_trusted_at_once_is_pinned_or_none_of_it(store: Store) -> No
 
 
 def test_the_confirmed_config_is_the_last_one(store: Store) -> None:
-    assert store.configs.confirmed() is None
-    store.configs.confirm("aa", START_S)
-    store.configs.confirm("bb", START_S)
-    assert store.configs.confirmed() == "bb"
+    assert store.configs.confirmed_digest() is None
+    store.configs.record("aa", START_S)
+    store.configs.record("bb", START_S)
+    assert store.configs.confirmed_digest() == "bb"
 
 
 def test_a_full_disk_loses_nothing_and_asks_for_the_operator(tmp_path: Path) -> None:

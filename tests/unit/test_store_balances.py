@@ -13,7 +13,7 @@ from agent.errors import ConfigError
 from agent.model import ExternalTransaction, ExternalTransfer, ExternalTransferKind, IntentState, OwnBalanceChange
 from agent.policy.cash_flows.balance_changes import ACCEPTANCE_WINDOW_S
 from agent.store import Store
-from agent.store.accounts.balances import MAX_SHOWN
+from agent.store.accounts.balances import MAX_SHOWN_TRANSFERS
 from tests.support.ledgers import COIN, DAY_S, PRICE, at, looked, moved
 from tests.support.ledgers import LEDGER_USDC as USDC
 from tests.support.ledgers import LEDGER_WETH as WETH
@@ -40,7 +40,7 @@ def transfer(delta_raw: int = COIN, **changes: object) -> ExternalTransfer:
 
 
 def recorded(store: Store, *transfers: ExternalTransfer, later_s: int = 0) -> None:
-    turn = store.balances.expected().turn
+    turn = store.balances.expected().version
     assert store.balances.record(at(1_001, later_s=later_s).snapshot, {}, transfers, turn)
 
 
@@ -68,13 +68,13 @@ def test_an_external_transaction_explains_changes_only_above_the_block_of_the_op
 ) -> None:
     looked(store, at(1_000))
     store.balances.record_prior_day((replace(OUTSIDE, block=block),), 1)
-    assert store.balances.expected().own == changes
+    assert store.balances.expected().own_changes == changes
 
 
 def test_the_prior_day_is_known_a_day_after_the_first_failed_query(store: Store) -> None:
     assert not store.balances.prior_day_known(NOW_S + 2 * DAY_S)
-    store.balances.mark_day_asked(NOW_S)
-    store.balances.mark_day_asked(NOW_S + 500)
+    store.balances.mark_prior_day_failed(NOW_S)
+    store.balances.mark_prior_day_failed(NOW_S + 500)
     assert not store.balances.prior_day_known(NOW_S + DAY_S - 1)
     assert store.balances.prior_day_known(NOW_S + DAY_S)
 
@@ -84,10 +84,10 @@ def test_an_adopted_nonce_forgets_the_prior_day_and_the_scan_unless_it_was_read_
     store.balances.record_prior_day((), 5)
     store.journal.set_expected_nonce(5, NOW_S)
     assert store.balances.prior_day_known(NOW_S)
-    assert store.positions.scanned()
+    assert store.positions.is_scanned()
     store.journal.set_expected_nonce(6, NOW_S)
     assert not store.balances.prior_day_known(NOW_S)
-    assert not store.positions.scanned()
+    assert not store.positions.is_scanned()
 
 
 # --- Deposits that nobody explained.
@@ -97,15 +97,15 @@ def test_an_accepted_deposit_is_listed_for_24_hours_or_until_its_owner_names_it(
     recorded(store, transfer(), transfer(2 * COIN))
     first, second = store.balances.transfers()
     recorded(store, *(replace(flow, kind=ExternalTransferKind.ACCEPTED) for flow in (first, second)), later_s=60)
-    accepted_s = NOW_S + 60
+    acceptance_time_s = NOW_S + 60
 
     def listed(now_s: int) -> list[int]:
         return [flow.id for flow in store.budgets.history(now_s).cash_flows.accepted]
 
-    assert listed(accepted_s + DAY_S - 1) == [first.id, second.id]
-    assert listed(accepted_s + DAY_S) == []
+    assert listed(acceptance_time_s + DAY_S - 1) == [first.id, second.id]
+    assert listed(acceptance_time_s + DAY_S) == []
     store.balances.classify(first.id, ExternalTransferKind.GIFT, 5)
-    assert listed(accepted_s) == [second.id]
+    assert listed(acceptance_time_s) == [second.id]
 
 
 def test_a_transfer_that_its_owner_named_is_not_accepted_afterwards(store: Store) -> None:
@@ -135,7 +135,7 @@ def test_a_small_or_explained_deposit_or_a_decrease_begins_no_such_window(store:
 def test_deposits_up_to_the_exclusion_stay_excluded_until_they_are_classified(store: Store) -> None:
     recorded(store, transfer(5), transfer(7), transfer(-3), transfer(11, token=USDC.address))
     assert store.budgets.history(NOW_S).cash_flows.left_rises == ()
-    store.balances.mark_left_alone()
+    store.balances.exclude_unexplained_deposits()
     recorded(store, transfer(100))
     assert dict(store.budgets.history(NOW_S).cash_flows.left_rises) == {WETH.address: 12, USDC.address: 11}
     store.balances.classify(1, None, 5)
@@ -143,10 +143,10 @@ def test_deposits_up_to_the_exclusion_stay_excluded_until_they_are_classified(st
 
 
 def test_dust_hides_neither_a_halting_deposit_nor_a_loss_nor_part_of_the_sum(store: Store) -> None:
-    recorded(store, transfer(halts=True), transfer(-COIN), *[transfer(1)] * (MAX_SHOWN + 3))
+    recorded(store, transfer(halts=True), transfer(-COIN), *[transfer(1)] * (MAX_SHOWN_TRANSFERS + 3))
     flows = store.budgets.history(NOW_S).cash_flows
-    assert [flow.id for flow in flows.unexplained] == [1, 2, *range(6, MAX_SHOWN + 6)]
-    assert flows.rises == ((WETH.address, COIN + MAX_SHOWN + 3),)
+    assert [flow.id for flow in flows.unexplained] == [1, 2, *range(6, MAX_SHOWN_TRANSFERS + 6)]
+    assert flows.rises == ((WETH.address, COIN + MAX_SHOWN_TRANSFERS + 3),)
 
 
 def test_few_deposits_sum_up_without_the_decreases_between_them(store: Store) -> None:
@@ -218,10 +218,10 @@ def test_a_transfer_is_classified_once_and_must_exist(store: Store) -> None:
 def test_a_payment_that_is_not_mined_is_no_change_of_the_wallets_own(store: Store) -> None:
     looked(store, at(1_000))
     moved(store, 3, 1_001, value_wei=7)
-    assert sum(change.delta_raw for change in store.balances.expected().own) < 0
+    assert sum(change.delta_raw for change in store.balances.expected().own_changes) < 0
     (own,) = store.journal.open_intents()
     store.journal.advance(own.id, IntentState.BROADCAST, 2)
     expected = store.balances.expected()
-    assert expected.own == ()
+    assert expected.own_changes == ()
     assert expected.unsettled_nonce == 3
     assert store.db.wallet == WALLET

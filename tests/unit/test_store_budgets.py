@@ -16,7 +16,7 @@ from agent.layers.futures.state import FuturesState
 from agent.model import Intent, IntentKind, IntentState, NavPerShare, Plan, Transfer
 from agent.model.futures import UNREAD_ACCOUNT, FuturesGrant, Hedge, OrderCancel, PerpOrder, PerpOrderKind, StopOrder
 from agent.store import Store, open_store
-from agent.store.budgets import MOST_REVIEWS
+from agent.store.budgets import MAX_REVIEWS
 from agent.store.database import Movement
 from agent.units import NATIVE
 from tests.support.text import raises_code
@@ -240,10 +240,10 @@ def test_each_schedules_review_is_remembered_over_a_restart_and_only_so_many_of_
     found = store.budgets.history(START_S + 9)
     assert found.reviews.by_schedule == (("execution every 604800", START_S), ("review every 86400", START_S + 5))
     assert (found.reviews.last_review_s, found.reviews.delay_ppm) == (START_S + 7, 250_000)
-    for number in range(MOST_REVIEWS + 3):
+    for number in range(MAX_REVIEWS + 3):
         store.budgets.mark_review(START_S + 10 + number, 0, (f"review every {1_800 + number}",))
     names = [name for name, _ in store.budgets.history(START_S + 99).reviews.by_schedule]
-    assert names == [f"review every {1_803 + number}" for number in range(MOST_REVIEWS)]
+    assert names == [f"review every {1_803 + number}" for number in range(MAX_REVIEWS)]
     store.close()
 
 
@@ -337,12 +337,12 @@ def test_the_third_revert_in_a_row_stops_rebalances_until_the_owner_resumes(stor
 
 def test_tokens_off_their_peg_and_balances_that_cannot_be_read_are_remembered_until_replaced(store: Store) -> None:
     store.budgets.mark_depegged((TOKEN_A, TOKEN_B))
-    store.budgets.mark_unread(((TOKEN_A, START_S), (TOKEN_B, START_S + 7)))
+    store.budgets.mark_unreadable(((TOKEN_A, START_S), (TOKEN_B, START_S + 7)))
     history = store.budgets.history(START_S)
     assert history.depegged == (TOKEN_A, TOKEN_B)
     assert history.unread == ((TOKEN_A, START_S), (TOKEN_B, START_S + 7))
     store.budgets.mark_depegged(())
-    store.budgets.mark_unread(((TOKEN_B, START_S + 7),))
+    store.budgets.mark_unreadable(((TOKEN_B, START_S + 7),))
     history = store.budgets.history(START_S)
     assert (history.depegged, history.unread) == ((), ((TOKEN_B, START_S + 7),))
 

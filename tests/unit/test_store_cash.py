@@ -88,23 +88,23 @@ def test_final_payouts_count_up_to_the_first_that_is_open(store: Store) -> None:
     settled(store, second, 20, status=0)
     settled(store, fourth, 40)
     memory = store.cash.read(USDC.address, 9)
-    assert (memory.paid, memory.intent) == ((10,), 2)
+    assert (memory.payouts_raw, memory.intent) == ((10,), 2)
     settled(store, third, 30)
     memory = store.cash.read(USDC.address, 9)
-    assert (memory.paid, memory.intent) == ((10, 30, 40), 4)
+    assert (memory.payouts_raw, memory.intent) == ((10, 30, 40), 4)
     assert store.cash.record(replace(ACCOUNT, intent=1), 1)
-    assert store.cash.read(USDC.address, 9).paid == (30, 40)
+    assert store.cash.read(USDC.address, 9).payouts_raw == (30, 40)
 
 
 def test_an_account_is_written_once_for_each_reading_and_opened_anew_for_another_token(store: Store) -> None:
     assert store.cash.record(ACCOUNT, 0)
     assert not store.cash.record(replace(ACCOUNT, taken_raw=1), 0)
     memory = store.cash.read(USDC.address, 9)
-    assert (memory.account, memory.turn) == (ACCOUNT, 1)
+    assert (memory.account, memory.version) == (ACCOUNT, 1)
     payout(store, 0)
     recorded(store, transfer(5))
     other = store.cash.read(WETH.address, 1_001)
-    assert (other.account, other.changes, other.paid, other.transfer, other.intent, other.turn) == (None, (), (), 1, 1, 1)
+    assert (other.account, other.changes, other.payouts_raw, other.transfer, other.intent, other.version) == (None, (), (), 1, 1, 1)
 
 
 def test_a_forgotten_account_lets_no_earlier_reading_write(store: Store) -> None:

@@ -48,7 +48,7 @@ def test_a_control_that_was_done_at_once_is_logged_and_not_queued(store: Store) 
 
 @pytest.mark.parametrize(("asked_s", "is_refused"), [(START_S - 1, False), (START_S, True), (START_S + 1, True)])
 def test_a_control_since_its_plan_was_shown_is_the_only_one_for_it(store: Store, asked_s: int, is_refused: bool) -> None:
-    store.controls.show(PLAN)
+    store.controls.record_shown(PLAN)
     store.controls.queue(control(1, ControlKind.REBALANCE, asked_s, PLAN.hash))
     second = control(2, ControlKind.REBALANCE, START_S + 2, PLAN.hash)
     if is_refused:
@@ -60,7 +60,7 @@ def test_a_control_since_its_plan_was_shown_is_the_only_one_for_it(store: Store,
 
 @pytest.mark.parametrize("state", [ControlState.DONE, ControlState.FAILED, ControlState.REFUSED, ControlState.EXPIRED])
 def test_a_plan_is_free_again_only_after_a_refused_or_expired_control(store: Store, state: ControlState) -> None:
-    store.controls.show(PLAN)
+    store.controls.record_shown(PLAN)
     number = store.controls.queue(control(1, ControlKind.REBALANCE, START_S, PLAN.hash))
     store.controls.finish([ControlEnd(number, state)], START_S + 1)
     second = control(2, ControlKind.REBALANCE, START_S + 2, PLAN.hash)
@@ -80,7 +80,7 @@ def test_a_plan_that_waits_is_confirmed_by_whoever_confirms_it(store: Store) -> 
 
 def test_a_waiting_plan_that_is_shown_again_still_waits_and_gives_way_to_the_next(store: Store) -> None:
     store.controls.offer(PLAN)
-    store.controls.show(replace(PLAN, shown_at_s=START_S + 5))
+    store.controls.record_shown(replace(PLAN, shown_at_s=START_S + 5))
     assert store.controls.waiting() == replace(PLAN, shown_at_s=START_S + 5)
     other = replace(PLAN, document='{"a": 1}')
     store.controls.offer(other)

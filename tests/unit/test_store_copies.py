@@ -44,7 +44,7 @@ def test_a_backup_holds_all_that_was_committed_and_the_store_goes_on(tmp_path: P
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.db", "a.db-shm", "a.db-wal", "copy.db"]
     copy = opened(tmp_path / "copy.db")
     assert [line.id for line in copy.steps.newest(9)] == ["s2", "s1", "s0"]
-    assert store.pause_switch.paused().paused is False
+    assert store.pause_switch.read().paused is False
     copy.close()
     store.close()
 
@@ -100,7 +100,7 @@ def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
     with raises_code(ConfigError, "exists"):
         put_back(tmp_path / "copy.db", tmp_path / "a.db")
     assert (tmp_path / "mine.txt").read_text() == "mine"
-    assert opened(tmp_path / "a.db").pause_switch.paused().paused is False
+    assert opened(tmp_path / "a.db").pause_switch.read().paused is False
 
 
 def test_a_store_is_never_its_own_backup_nor_put_over_one_in_use(tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_a_store_is_never_its_own_backup_nor_put_over_one_in_use(tmp_path: Path)
             put_back(path, tmp_path / "a.db", force=True)
     with raises_code(ConfigError, "in_use"):
         backup(tmp_path / "a.db", tmp_path / "b.db", force=True)
-    assert store.pause_switch.paused().paused is other.pause_switch.paused().paused is False
+    assert store.pause_switch.read().paused is other.pause_switch.read().paused is False
     store.close()
     other.close()
 

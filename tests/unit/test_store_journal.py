@@ -159,18 +159,18 @@ def test_every_move_of_an_intent_is_listed_with_its_states_hash_and_note(store: 
 @pytest.mark.parametrize("by_hand", [True, False])
 def test_a_transaction_is_by_hand_if_its_steps_plan_is(store: Store, by_hand: bool) -> None:
     intent = sent(store, 1)
-    assert not store.steps.by_hand(intent.id)
+    assert not store.steps.is_by_hand(intent.id)
     plan = replace(PLAN, decision=Rebalance("asked", Goal(()), by_hand=by_hand))
     store.steps.end("s", "rebalance", "asked", codec.dumps(plan), "done")
-    assert store.steps.by_hand(intent.id) is by_hand
+    assert store.steps.is_by_hand(intent.id) is by_hand
 
 
 def test_a_proposal_is_kept_by_its_intent_with_its_newest_block(store: Store) -> None:
-    assert store.proposals.proposed() == {}
+    assert store.proposals.proposal_blocks() == {}
     store.proposals.mark_proposed("a", 5)
     store.proposals.mark_proposed("b", 6)
     store.proposals.mark_proposed("a", 7)
-    assert store.proposals.proposed() == {"a": 7, "b": 6}
+    assert store.proposals.proposal_blocks() == {"a": 7, "b": 6}
 
 
 def test_a_receipt_that_a_reorganisation_removes_is_gone_and_its_booking_with_it(store: Store) -> None:

@@ -82,7 +82,7 @@ def test_what_is_mined_counts_before_it_is_final_and_enters_only_then(store: Sto
     assert len(store.ledger.entries()) == 3
     final(store)
     assert looked(store, replace(step, snapshot=replace(step.snapshot, head=replace(step.snapshot.head, number=1_002)))) == ""
-    (entry,) = store.ledger.entered()
+    (entry,) = store.ledger.intent_entries()
     assert entry.kind is EntryKind.TRADE
     assert entry.block == 1_001
     assert [pair.differs for pair in audit_entries(store, step)] == [False]
@@ -196,11 +196,11 @@ def test_entries_are_found_by_their_transactions_in_the_current_book_alone(store
     step = sold(1_001, store=store)
     final(store)
     looked(store, replace(step, snapshot=replace(step.snapshot, head=replace(step.snapshot.head, number=1_002))))
-    (entry,) = store.ledger.entered()
+    (entry,) = store.ledger.intent_entries()
     assert store.ledger.entries_of([entry.id, "nothing"]) == (entry,)
     store.ledger.open_book(1, "anew")
     assert store.ledger.entries_of([entry.id]) == ()
-    assert store.ledger.entered() == ()
+    assert store.ledger.intent_entries() == ()
 
 
 def test_a_transaction_from_before_the_book_is_neither_counted_nor_entered(store: Store) -> None:
@@ -208,16 +208,16 @@ def test_a_transaction_from_before_the_book_is_neither_counted_nor_entered(store
     (before,) = store.journal.open_intents()
     final(store)
     assert store.ledger.intents_without_entry() == ()
-    assert store.ledger.counted(before.id) == frozenset()
+    assert store.ledger.counted_tokens(before.id) == frozenset()
     looked(store, at(1_002))
-    assert store.ledger.counted(before.id) == frozenset()
+    assert store.ledger.counted_tokens(before.id) == frozenset()
     assert store.ledger.intents_without_entry() == ()
     assert store.ledger.unsettled() == ()
     sold(1_003, 1, store)
     (after,) = store.journal.open_intents()
     assert store.ledger.unsettled() == (after,)
     final(store)
-    assert store.ledger.counted(after.id) == {WETH.address, USDC.address, NATIVE}
+    assert store.ledger.counted_tokens(after.id) == {WETH.address, USDC.address, NATIVE}
     assert [intent.id for intent in store.ledger.intents_without_entry()] == [after.id]
     assert [intent.id for intent in store.ledger.enterable_intents()] == [after.id]
 
@@ -227,7 +227,7 @@ def test_a_transaction_enters_once_and_not_with_a_receipt_that_has_changed(store
     step = sold(1_001, store=store)
     final(store)
     looked(store, replace(step, snapshot=replace(step.snapshot, head=replace(step.snapshot.head, number=1_002))))
-    (entry,) = store.ledger.entered()
+    (entry,) = store.ledger.intent_entries()
     (intent,) = store.ledger.enterable_intents()
     assert not store.ledger.enter(intent, entry), "it has an entry"
     sold(1_003, 1, store)
@@ -250,5 +250,5 @@ def test_a_reorganisation_takes_an_entry_out_of_the_balances_once(store: Store) 
     assert sums(store, 1_002)[WETH.address] == 9 * COIN
     store.journal.advance(sale.id, IntentState.BROADCAST, 2)
     assert sums(store, 1_002) == {WETH.address: 10 * COIN, USDC.address: 20_000 * DOLLAR, NATIVE: COIN}
-    assert store.ledger.entered() == ()
+    assert store.ledger.intent_entries() == ()
     assert store.ledger.find_misstatements() == ()

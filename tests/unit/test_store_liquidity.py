@@ -212,9 +212,9 @@ def test_positions_that_a_scan_names_wait_for_the_owner_until_decided(store: Sto
 
 
 def test_a_wallet_counts_as_scanned_once_its_positions_are_recorded_even_if_there_are_none(store: Store) -> None:
-    assert not store.positions.scanned()
+    assert not store.positions.is_scanned()
     store.positions.record([], START_S)
-    assert store.positions.scanned()
+    assert store.positions.is_scanned()
 
 
 def test_a_minted_position_is_in_the_books_although_other_places_were_opened_after_it(store: Store) -> None:

@@ -51,7 +51,7 @@ def test_the_same_again_writes_nothing_and_an_older_reading_never_wins(tmp_path:
     off = replace(STOP, stage=OrderStage.OFF)
     assert store.orders.update((off,), None, 1), "its owner's word leaves the unit as it is"
     assert not store.orders.update((replace(STOP, mark=Fraction(5)),), UNIT, 1), "a look that had read before"
-    assert store.orders.standing() == ((off,), 2)
+    assert store.orders.orders_and_version() == ((off,), 2)
     assert store.budgets.history(0).orders.nav_per_share == UNIT
     store.close()
 
@@ -72,13 +72,13 @@ def test_a_look_that_read_before_the_owner_s_word_is_done_again(tmp_path: Path) 
     step = apply_orders(bot.seen({"WETH": 2_000}))
     confirmed = confirm_prices(eyes_of(store), step)
     record_order_stages(store.orders, confirmed.portfolio, confirmed.history)
-    (armed,), turn = store.orders.standing()
+    (armed,), turn = store.orders.orders_and_version()
     assert (armed.stage, turn) == (OrderStage.ARMED, 1)
     read = replace(step.history, orders=replace(step.history.orders, version=turn))
     assert store.orders.update((replace(armed, stage=OrderStage.OFF),), None, turn)
     with raises_code(Retryable, "orders_changed"):
         record_order_stages(store.orders, step.portfolio, history(read, states=(replace(armed, stage=OrderStage.FIRED),)))
-    assert store.orders.standing()[0][0].stage is OrderStage.OFF
+    assert store.orders.orders_and_version()[0][0].stage is OrderStage.OFF
     store.close()
 
 

@@ -28,7 +28,7 @@ def store(store_kind: str, tmp_path: Path) -> Iterator[Store]:
 
 
 def withdrawal(store: Store, payments: tuple[Payment, ...] = PAYMENTS) -> int:
-    return store.requests.ask(RequestKind.WITHDRAW, payments, OTHER, False, START_S).id
+    return store.requests.record(RequestKind.WITHDRAW, payments, OTHER, False, START_S).id
 
 
 def sent(store: Store, nonce: int, payout: Payout | None, kind: IntentKind = IntentKind.PAYOUT) -> Intent:
@@ -47,9 +47,9 @@ def claims(store: Store) -> list[PendingPayment]:
 
 
 def test_a_request_is_kept_as_it_was_made_and_numbered_in_order(store: Store) -> None:
-    first = store.requests.ask(RequestKind.WITHDRAW, PAYMENTS, None, False, START_S)
-    second = store.requests.ask(RequestKind.STOP, (), OTHER, True, START_S + 1)
-    third = store.requests.ask(RequestKind.WITHDRAW, PAYMENTS[:1], OTHER, True, START_S + 2)
+    first = store.requests.record(RequestKind.WITHDRAW, PAYMENTS, None, False, START_S)
+    second = store.requests.record(RequestKind.STOP, (), OTHER, True, START_S + 1)
+    third = store.requests.record(RequestKind.WITHDRAW, PAYMENTS[:1], OTHER, True, START_S + 2)
     assert store.requests.newest() == (first, second, third)
     assert first.id < second.id < third.id
     assert [one.state for one in (first, second, third)] == [RequestState.OPEN] * 3
@@ -82,7 +82,7 @@ def test_where_a_withdrawal_goes_and_its_parts_change_in_that_one_alone(store: S
 
 def test_payments_of_open_withdrawals_are_claimed_until_their_payout_is_in_a_block(store: Store) -> None:
     number, other = withdrawal(store), withdrawal(store, PAYMENTS[:1])
-    store.requests.ask(RequestKind.STOP, (), OTHER, True, START_S)
+    store.requests.record(RequestKind.STOP, (), OTHER, True, START_S)
     usdc, coin = (PendingPayment(number, payment) for payment in PAYMENTS)
     second = PendingPayment(other, PAYMENTS[0])
     assert claims(store) == [usdc, coin, second]
@@ -106,13 +106,13 @@ def test_a_withdrawal_ends_once_all_its_payments_are_final(store: Store) -> None
     paying = [sent(store, 0, Payout(USDC, OTHER, 500, 10**9, number)), sent(store, 1, Payout(NATIVE, OTHER, 7, 10**9, number))]
     for intent in paying:
         mined(store, intent)
-    store.requests.end_paid(START_S)
+    store.requests.end_paid_withdrawals(START_S)
     assert [one.state for one in store.requests.newest()] == [RequestState.OPEN] * 2, "in a block is not final"
     store.journal.advance(paying[0].id, IntentState.FINAL, START_S)
-    store.requests.end_paid(START_S)
+    store.requests.end_paid_withdrawals(START_S)
     assert [one.state for one in store.requests.newest()] == [RequestState.OPEN] * 2, "one of two payments"
     store.journal.advance(paying[1].id, IntentState.FINAL, START_S)
-    store.requests.end_paid(START_S)
+    store.requests.end_paid_withdrawals(START_S)
     assert [(one.id, one.state) for one in store.requests.newest()] == [(number, RequestState.DONE), (other, RequestState.OPEN)]
 
 
@@ -123,7 +123,7 @@ def test_the_payouts_of_a_request_are_listed_failed_ones_included_and_no_other_t
     mined(store, sent(store, 1, None, IntentKind.SWAP))
     mined(store, sent(store, 2, replace(payout, request=other)))
     mined(store, sent(store, 3, payout))
-    paid = store.requests.paid(number)
+    paid = store.requests.payouts(number)
     assert [(intent.tx.nonce, intent.succeeded, found) for intent, found in paid] == [(0, False, payout), (3, True, payout)]
 
 
@@ -131,24 +131,24 @@ def test_one_stop_at_a_time_stops_trading_until_it_is_released(store: Store) -> 
     def reason() -> str:
         return store.budgets.history(START_S).stopped
 
-    assert store.requests.stopping() is None
+    assert store.requests.active_stop() is None
     assert reason() == ""
     withdrawal(store)
-    assert store.requests.stopping() is None
+    assert store.requests.active_stop() is None
     assert reason() == ""
-    stop = store.requests.ask(RequestKind.STOP, (), OTHER, True, START_S)
-    assert store.requests.stopping() == stop
+    stop = store.requests.record(RequestKind.STOP, (), OTHER, True, START_S)
+    assert store.requests.active_stop() == stop
     assert "is being stopped" in reason()
     with pytest.raises(ConfigError, match="already in progress"):
-        store.requests.ask(RequestKind.STOP, (), None, False, START_S)
+        store.requests.record(RequestKind.STOP, (), None, False, START_S)
     withdrawal(store)
     store.requests.end(stop.id, RequestState.DONE, START_S)
-    assert store.requests.stopping() == replace(stop, state=RequestState.DONE)
+    assert store.requests.active_stop() == replace(stop, state=RequestState.DONE)
     assert "was stopped" in reason()
-    again = store.requests.ask(RequestKind.STOP, (), None, False, START_S)
-    assert store.requests.stopping() == again
+    again = store.requests.record(RequestKind.STOP, (), None, False, START_S)
+    assert store.requests.active_stop() == again
     store.requests.end(again.id, RequestState.RELEASED, START_S)
-    assert store.requests.stopping() is None
+    assert store.requests.active_stop() is None
     assert reason() == ""
 
 
@@ -164,7 +164,7 @@ def test_adopting_a_nonce_releases_open_withdrawals_and_leaves_a_stop(store: Sto
     store.journal.set_expected_nonce(3, START_S)
     done, number = withdrawal(store), withdrawal(store)
     store.requests.end(done, RequestState.DONE, START_S)
-    stop = store.requests.ask(RequestKind.STOP, (), OTHER, True, START_S)
+    stop = store.requests.record(RequestKind.STOP, (), OTHER, True, START_S)
     assert len(claims(store)) == 2
     store.journal.set_expected_nonce(5, START_S)
     states = {one.id: one.state for one in store.requests.newest()}

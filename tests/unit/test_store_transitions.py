@@ -196,8 +196,8 @@ PASS: dict[tuple[IntentState, IntentEvent], TransitionFacts] = {
     **dict.fromkeys([(S.PLANNED, E.DROP), (S.SIGNED, E.DROP)], TransitionFacts(None)),
     **dict.fromkeys([(S.BROADCAST, E.SEND), (S.MINED, E.UNMINE), (S.FINAL, E.UNMINE), (S.REVERTED, E.UNMINE)], FACTS),
     (S.BROADCAST, E.MINE): replace(FACTS, receipt=MINED_HERE),
-    (S.BROADCAST, E.LOSE): replace(FACTS, winner=IntentKind.SWAP),
-    (S.BROADCAST, E.YIELD): replace(FACTS, winner=IntentKind.CANCEL),
+    (S.BROADCAST, E.LOSE): replace(FACTS, ended_kind=IntentKind.SWAP),
+    (S.BROADCAST, E.YIELD): replace(FACTS, ended_kind=IntentKind.CANCEL),
     **dict.fromkeys(
         [(S.MINED, E.MINE), (S.FINAL, E.MINE), (S.REVERTED, E.MINE)], replace(FACTS, stored_receipt=MINED_HERE, receipt=MINED_THERE)
     ),
@@ -214,8 +214,8 @@ REFUSE: dict[tuple[IntentState, IntentEvent], tuple[TransitionFacts, ...]] = {
     ),
     **dict.fromkeys([(S.PLANNED, E.DROP), (S.SIGNED, E.DROP)], (FACTS,)),
     (S.BROADCAST, E.MINE): (FACTS, _FOREIGN),
-    (S.BROADCAST, E.LOSE): (FACTS, replace(FACTS, winner=IntentKind.CANCEL)),
-    (S.BROADCAST, E.YIELD): (FACTS, replace(FACTS, winner=IntentKind.SWAP), replace(FACTS, adopted=True)),
+    (S.BROADCAST, E.LOSE): (FACTS, replace(FACTS, ended_kind=IntentKind.CANCEL)),
+    (S.BROADCAST, E.YIELD): (FACTS, replace(FACTS, ended_kind=IntentKind.SWAP), replace(FACTS, adopted=True)),
     (S.MINED, E.MINE): (FACTS, _FOREIGN, _SAME),
     (S.MINED, E.CONFIRM): (FACTS, replace(FACTS, stored_receipt=replace(MINED_HERE, status=0))),
     (S.MINED, E.FAIL): (FACTS, replace(FACTS, stored_receipt=MINED_HERE)),
@@ -225,8 +225,8 @@ REFUSE: dict[tuple[IntentState, IntentEvent], tuple[TransitionFacts, ...]] = {
         [(S.REPLACED, E.REOPEN), (S.CANCELLED, E.REOPEN)],
         (
             TransitionFacts(HASH),
-            replace(FACTS, winner=IntentKind.SWAP),
-            replace(FACTS, winner=IntentKind.CANCEL),
+            replace(FACTS, ended_kind=IntentKind.SWAP),
+            replace(FACTS, ended_kind=IntentKind.CANCEL),
             replace(FACTS, adopted=True),
         ),
     ),

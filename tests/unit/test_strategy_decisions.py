@@ -100,7 +100,7 @@ def test_who_does_not_act_keeps_what_it_has() -> None:
 def test_each_goes_by_its_own_trigger_and_destination() -> None:
     halfway = strategy("halfway", 5_000, UP, destination=Destination.HALFWAY)
     edge = strategy("edge", 5_000, UP, destination=Destination.BAND)
-    wished = {one.name: dict(one.wanted) for one in view_of(decide(shared(halfway, edge))).adjustments}
+    wished = {one.name: dict(one.target_values) for one in view_of(decide(shared(halfway, edge))).adjustments}
     assert wished["halfway"] == {WETH: 3_250 * 10**6, USDC: 1_750 * 10**6}
     assert wished["edge"] == {WETH: 3_900 * 10**6, USDC: 1_100 * 10**6}, "72 % would do for WETH, but 22 % is the most for USDC"
 
@@ -109,8 +109,10 @@ def test_a_schedule_is_reviewed_by_each_strategy_for_itself() -> None:
     timed, banded = strategy("timed", 5_000, UP, Every(86_400)), strategy("banded", 5_000, HALF)
     first = decide(shared(timed, banded))
     assert first.reviewed
-    assert first.reviews == ("timed: review every 86400",)
-    past = replace(step_input().history, reviews=replace(step_input().history.reviews, by_schedule=((first.reviews[0], NOW_S - 3_600),)))
+    assert first.due_schedules == ("timed: review every 86400",)
+    past = replace(
+        step_input().history, reviews=replace(step_input().history.reviews, by_schedule=((first.due_schedules[0], NOW_S - 3_600),))
+    )
     again = decide(shared(timed, banded, past=past))
     assert isinstance(again.decision, Hold)
     assert not again.reviewed
@@ -123,7 +125,7 @@ def test_a_split_of_75_to_25_is_brought_back_to_60_to_40_in_kind() -> None:
     parts = (strategy("trend", 6_000, {"WETH": 7_000, "USDC": 3_000}), strategy("reversion", 4_000, {"WETH": 1_500, "USDC": 8_500}))
     step = brought_up(step_input().with_config(split(*parts)), books)
     found = view_of(decide(step))
-    assert [(giver, receiver, round(value / 10**6)) for giver, receiver, value in found.moved] == [("trend", "reversion", 1_500)]
+    assert [(giver, receiver, round(value / 10**6)) for giver, receiver, value in found.transfers] == [("trend", "reversion", 1_500)]
     capital = {one.name: one.capital for one in found.adjustments}
     assert capital == {"trend": 6_000 * 10**6, "reversion": 4_000 * 10**6}
     booking = accounting.netting_booking(step, "s", netting.strategy_adjustments)
@@ -131,13 +133,13 @@ def test_a_split_of_75_to_25_is_brought_back_to_60_to_40_in_kind() -> None:
     after = brought_up(step, replace(books, bookings=(*books.bookings, booking)))
     units = {one.name: one.units for one in books_of(after).strategies}
     assert units == {"trend": 8 * 10**17, "reversion": 16 * 10**17}, "who gives a fifth of its capital gives a fifth of its units"
-    assert not view_of(decide(after)).moved
+    assert not view_of(decide(after)).transfers
 
 
 def test_a_split_within_its_band_is_left_alone() -> None:
     books = opening({"trend": {"WETH": "2.5", "USDC": 1_500}, "reversion": {"USDC": 3_500}})
     parts = (strategy("trend", 6_000, {"WETH": 7_000, "USDC": 3_000}), strategy("reversion", 4_000, {"USDC": 10_000}))
-    assert not view_of(decide(brought_up(step_input().with_config(split(*parts)), books))).moved
+    assert not view_of(decide(brought_up(step_input().with_config(split(*parts)), books))).transfers
 
 
 def signals(step: StepInput, bad_usdc: int, good_usdc: int) -> frozenset[tuple[str, str]]:
@@ -169,9 +171,9 @@ def test_a_paused_strategy_waits_in_the_numeraire_with_its_floor_alone() -> None
     step = with_state(shared(*parts), StrategyState("bad", StrategyHealth.PAUSED, NOW_S))
     found = decide(step)
     by_name = {one.name: one for one in view_of(found).adjustments}
-    assert [(one[0], one[1]) for one in view_of(found).moved] == [("bad", "good")]
+    assert [(one[0], one[1]) for one in view_of(found).transfers] == [("bad", "good")]
     assert abs(by_name["bad"].capital - 1_000 * 10**6) < 10
-    assert dict(by_name["bad"].wanted)[WETH] == 0
+    assert dict(by_name["bad"].target_values)[WETH] == 0
     assert by_name["bad"].acts
     assert isinstance(found.decision, Rebalance)
 

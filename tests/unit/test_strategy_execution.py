@@ -76,11 +76,11 @@ def test_a_strategy_that_does_badly_is_cut_to_its_floor_and_let_back_when_it_wou
     netting = found.layer(StrategiesResult).netting
     assert netting is not None
     assert isinstance(found.decision, Rebalance)
-    (moved,) = netting.moved
+    (moved,) = netting.transfers
     assert moved[:2] == ("trend", "calm")
     trend, calm = netting.adjustments
     assert abs(trend.capital / (trend.capital + calm.capital) - Fraction(1, 10)) < Fraction(1, 10_000)
-    assert dict(trend.wanted)[token("WETH").address] == 0, "what its floor holds is sold and waits"
+    assert dict(trend.target_values)[token("WETH").address] == 0, "what its floor holds is sold and waits"
     _, back = months.days(0.006, lambda step: state(step) is StrategyHealth.ACTIVE, 60)
     assert "above 0.8" in books_of(back).by_name["trend"].state.reason
     months.store.close()

@@ -154,7 +154,7 @@ def test_a_trade_is_shared_out_by_the_wishes_of_its_own_step_and_an_exchange_ins
     assert (up.costs, down.costs) == (20 * 10**6, 0), "all that the market filled was wished by one"
     assert (of(step, "down", "WETH"), of(step, "down", "USDC")) == (Fraction(4, 10), 3_200)
     assert up.last_rebalance_s == down.last_rebalance_s == step.snapshot.head.timestamp_s
-    assert netting.net_strategies(step, {WETH.address: Fraction(2_000 * 10**6, 10**18), USDC.address: Fraction(1)}).answer.fired is False
+    assert netting.net_strategies(step, {WETH.address: Fraction(2_000 * 10**6, 10**18), USDC.address: Fraction(1)}).result.fired is False
 
 
 def test_a_payout_is_taken_from_all_like_a_withdrawal() -> None:

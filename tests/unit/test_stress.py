@@ -20,13 +20,13 @@ from agent.backtest.stress.run import (
     StressCase,
     StressResult,
     estimate_s,
-    figures,
+    measure_statistics,
     run_stress_test,
     stress_page,
 )
 from agent.backtest.stress.work import (
-    BLOCKS,
-    JUMPS,
+    BLOCKS_NAME,
+    JUMPS_NAME,
     PieceResult,
     StressPiece,
     StressWork,
@@ -51,29 +51,29 @@ def found() -> StressResult:
 
 
 def test_all_that_was_asked_for_is_there_and_fits_together(found: StressResult) -> None:
-    assert [(case.name, case.by, len(case.measured)) for case in found.cases] == [
-        (BLOCKS, "kernel", 20),
-        (JUMPS, "kernel", 20),
+    assert [(case.name, case.engine, len(case.path_metrics)) for case in found.cases] == [
+        (BLOCKS_NAME, "kernel", 20),
+        (JUMPS_NAME, "kernel", 20),
         ("calm", "step", 1),
         ("crash", "step", 1),
     ]
     calm, crash = found.cases[2:]
-    assert crash.measured[0].loss == pytest.approx(0.35, abs=0.03), "half of 70 %, whatever the recorded path did"
-    assert calm.measured[0].loss != pytest.approx(crash.measured[0].loss)
-    assert (found.bars, found.moves, found.skipped) == (40, 199, ())
-    assert found.kernel_off is not None
-    assert found.kernel_off < 1e-5
+    assert crash.path_metrics[0].loss == pytest.approx(0.35, abs=0.03), "half of 70 %, whatever the recorded path did"
+    assert calm.path_metrics[0].loss != pytest.approx(crash.path_metrics[0].loss)
+    assert (found.bars, found.return_count, found.skipped) == (40, 199, ())
+    assert found.kernel_difference is not None
+    assert found.kernel_difference < 1e-5
     assert {name for name, _ in found.versions} >= {"trimtab", "numpy", "numba"}
 
 
 def test_pieces_of_any_size_done_in_any_order_elsewhere_find_the_same(found: StressResult, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agent.backtest.stress.work.KERNEL_PIECE", 7)
+    monkeypatch.setattr("agent.backtest.stress.work.KERNEL_PIECE_PATHS", 7)
     sizes = []
 
     def share(work: StressWork, pieces: Sequence[StressPiece]) -> Iterator[tuple[StressPiece, PieceResult]]:
         sizes.extend(piece.end - piece.start for piece in pieces)
         other: StressWork = pickle.loads(pickle.dumps(work))
-        return ((piece, other.do(piece)) for piece in reversed(pieces))
+        return ((piece, other.run(piece)) for piece in reversed(pieces))
 
     assert run_stress_test(WANTED, TABLE, DEEP, wish(scenarios=(Scenario.CRASH,)), run_pieces=share) == found
     assert sizes == [7, 7, 6, 7, 7, 6, 1, 1]
@@ -82,10 +82,10 @@ def test_pieces_of_any_size_done_in_any_order_elsewhere_find_the_same(found: Str
 def test_the_same_seed_finds_the_same_and_more_paths_begin_with_the_same(found: StressResult) -> None:
     asked = wish(paths=10)
     one, other = run_stress_test(WANTED, TABLE, DEEP, asked), run_stress_test(WANTED, TABLE, replace(DEEP, seed=1), asked)
-    assert one.cases[0].measured == found.cases[0].measured[:10]
-    assert one.cases[1].measured == found.cases[1].measured[:10]
+    assert one.cases[0].path_metrics == found.cases[0].path_metrics[:10]
+    assert one.cases[1].path_metrics == found.cases[1].path_metrics[:10]
     assert one.cases[2] == found.cases[2]
-    assert one.cases[0].measured != other.cases[0].measured
+    assert one.cases[0].path_metrics != other.cases[0].path_metrics
     assert one.data_hash == other.data_hash == found.data_hash
     assert len({one.config_hash, other.config_hash, found.config_hash}) == 3
 
@@ -117,9 +117,9 @@ def test_a_review_by_schedule_leaves_weights_outside_until_it_is_due() -> None:
 def test_a_policy_that_the_kernel_does_not_know_goes_through_the_live_step() -> None:
     wanted = halves(HybridTrigger(BAND, Cron("0 9 * * *", "UTC")))
     found = run_stress_test(wanted, TABLE, DEEP, wish(bars=5))
-    assert [(case.name, case.by) for case in found.cases] == [(BLOCKS, "step"), (JUMPS, "step"), ("calm", "step")]
+    assert [(case.name, case.engine) for case in found.cases] == [(BLOCKS_NAME, "step"), (JUMPS_NAME, "step"), ("calm", "step")]
     assert mentions(dict(found.skipped)["kernel"], "calendar schedules")
-    assert found.kernel_off is None
+    assert found.kernel_difference is None
     coin = wanted.portfolio.assets[0].token.address
     orders = replace(halves().portfolio, orders=OrdersConfig((OrderTerms(coin, OrderKind.STOP_LOSS, share_bps=2_000),)))
     banded = replace(halves().portfolio, assets=tuple(replace(one, band=BAND) for one in halves().portfolio.assets))
@@ -159,14 +159,14 @@ def test_tails_are_what_a_hand_works_out() -> None:
 
 def test_figures_of_a_case_are_those_of_its_paths(found: StressResult) -> None:
     case: StressCase = found.cases[0]
-    made = figures(case)
+    made = measure_statistics(case)
     losses = case.values("loss")
     assert float(made["loss"]["worst"]) == pytest.approx(losses.max(), abs=1e-6)
     assert float(made["loss"]["quantiles"]["50%"]) == pytest.approx(np.median(losses), abs=1e-6)
     assert float(made["loss"]["expected_shortfall"]) == pytest.approx(losses.max(), abs=1e-6)  # of twenty
     assert made["outside_bands"]["worst"] == "0.000000"
-    timed = StressCase("x", "kernel", tuple(replace(one, outside=float("nan")) for one in case.measured))
-    assert figures(timed)["outside_bands"] is None
+    timed = StressCase("x", "kernel", tuple(replace(one, outside=float("nan")) for one in case.path_metrics))
+    assert measure_statistics(timed)["outside_bands"] is None
 
 
 def test_results_are_returns_and_end_values_whose_worst_is_the_least(found: StressResult) -> None:
@@ -190,7 +190,7 @@ def test_the_report_shows_every_case_and_by_what_it_can_be_repeated(found: Stres
     assert mentions(text, "crash", "its only path")
     assert "'20 paths'" in text
     assert "1 hour" in text
-    three = replace(found, cases=tuple(replace(case, measured=case.measured[:1] * 3) for case in found.cases), interval_s=900)
+    three = replace(found, cases=tuple(replace(case, path_metrics=case.path_metrics[:1] * 3) for case in found.cases), interval_s=900)
     told = str(report_document(stress_page(three)))
     assert mentions(told, "crash", "3 paths")
     assert "15 minutes" in told
@@ -239,8 +239,8 @@ def test_the_recorded_path_ends_where_an_asset_has_its_last_price() -> None:
     closes = TABLE.closes.copy()
     closes[150:, 1] = np.nan
     found = run_stress_test(WANTED, replace(TABLE, closes=closes), DEEP, wish(paths=1, bars=30))
-    assert found.cases[2].measured[0].halted == 0
-    assert found.kernel_off is not None
+    assert found.cases[2].path_metrics[0].halted == 0
+    assert found.kernel_difference is not None
     assert any("50 bars" in note for note in found.notes)
     assert any("50 returns" in note for note in found.notes)
     with raises_field("--bars", "151, but the file has 150"):

@@ -19,16 +19,16 @@ from tests.support.backtests import BAND, BARS, BEGINS, COIN, DEEP, ENDS, HOUR_S
 def test_without_any_of_it_the_price_that_rose_is_sold_at_once() -> None:
     found = under(Scenario.CALM, guarded(), risen())
     assert [one.bar for one in found.rebalances] == [BEGINS]
-    assert found.halted == 0
+    assert found.halted_bars == 0
 
 
 def test_while_feeds_are_silent_it_halts_and_trades_nothing_and_goes_on_afterwards() -> None:
     found = under(Scenario.ORACLE, guarded(), risen())
     # The last word is of bar 9. With three bars of age allowed, it still counts in bars 10 and 11, when it says that nothing moved.
-    assert found.halted == ENDS - BEGINS - 2
+    assert found.halted_bars == ENDS - BEGINS - 2
     assert [one.bar for one in found.rebalances] == [ENDS]
     every = under(Scenario.ORACLE, guarded(), risen(), replace(DEEP, looks_at_all=True))
-    assert (every.halted, every.rebalances) == (found.halted, found.rebalances)
+    assert (every.halted_bars, every.rebalances) == (found.halted_bars, found.rebalances)
 
 
 def test_a_schedule_waits_for_feeds_too() -> None:
@@ -37,12 +37,12 @@ def test_a_schedule_waits_for_feeds_too() -> None:
     # Until it is too old, the price of before is traded by; then nothing is until there is a new one.
     assert not [one for one in found.rebalances if BEGINS + 2 <= one.bar < ENDS]
     assert found.rebalances[-1].bar >= ENDS
-    assert found.halted == ENDS - BEGINS - 2
+    assert found.halted_bars == ENDS - BEGINS - 2
 
 
 def test_a_dollar_off_its_peg_halts_by_the_depeg_limit_until_it_is_back() -> None:
     found = under(Scenario.DEPEG, guarded(depeg_bps=200), risen())
-    assert found.halted == ENDS - BEGINS
+    assert found.halted_bars == ENDS - BEGINS
     assert [one.bar for one in found.rebalances] == [ENDS]
 
 
@@ -51,17 +51,17 @@ def test_a_dollar_of_the_table_falls_as_the_numeraire_does() -> None:
     wanted = make_spec({"ETH": 5_000, "USDC": 5_000}, BAND, "EUR")
     laid = apply_scenario(Scenario.DEPEG, wanted, table, DEEP, Severity(depeg_bps=2_500))
     assert laid.table.closes[:, 1].tolist() == [1.0] * BEGINS + [0.75] * (ENDS - BEGINS) + [1.0] * (BARS - ENDS)
-    assert (laid.unit == 1).all()
+    assert (laid.numeraire_value == 1).all()
     own = apply_scenario(Scenario.DEPEG, guarded(), risen(), DEEP, Severity(depeg_bps=2_500))
     assert own.table.symbols == ("BTC", "USD")
-    assert own.unit.tolist() == own.table.closes[:, 1].tolist() == laid.table.closes[:, 1].tolist()
+    assert own.numeraire_value.tolist() == own.table.closes[:, 1].tolist() == laid.table.closes[:, 1].tolist()
 
 
 def test_without_the_limit_a_fallen_dollar_is_bought() -> None:
     found = under(Scenario.DEPEG, guarded(), risen(), severity=Severity(depeg_bps=2_500))
     bought = [one for one in found.rebalances if BEGINS <= one.bar < ENDS]
     assert bought
-    assert found.halted == 0
+    assert found.halted_bars == 0
 
 
 def test_dear_gas_is_refused_by_its_limit_until_it_is_cheap_again() -> None:

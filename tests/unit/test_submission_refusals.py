@@ -27,7 +27,9 @@ from tests.support.text import mentions, raises_code
 from tests.support.transactions import CHAIN_ID, WALLET, grant, receipt, tx
 from tests.unit.test_blocked_exits import DEAR, HEAVY, LINK, MARKET, SOUND, USDC, WBTC, WETH, Sees, fired, judged, moved
 
-REVERTS = UnsendableTransaction('simulation of "swap" fails: the token said no', (Verdict("simulation", "no", "success", False),))
+REVERT_DESCRIPTIONS = UnsendableTransaction(
+    'simulation of "swap" fails: the token said no', (Verdict("simulation", "no", "success", False),)
+)
 ALL = (*MARKET, SOUND)
 
 
@@ -56,7 +58,7 @@ class Composes:
 def test_only_a_refusal_of_what_is_traded_blocks_the_exit(guards: list[str], blocks: bool) -> None:
     why = Refused("no", [Verdict(guard, "1", "2", False) for guard in guards])
     assert late.concerns_trade(why) is blocks
-    assert late.concerns_trade(REVERTS)
+    assert late.concerns_trade(REVERT_DESCRIPTIONS)
     assert late.concerns_trade(late.ExitRefused("no"))
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from agent.cli import emergency
-from agent.cli.display.tables import FigureTable, decision, gain_or_loss, holdings, table
+from agent.cli.display.tables import FigureTable, decision_notice, gain_or_loss, holdings_table, table
 from agent.cli.display.terminal import Bar, Document
 from agent.cli.history import _transactions_table as transaction_rows
 from agent.cli.history import gas_price_wei, steps_table
@@ -33,7 +33,9 @@ def item(symbol: str, amount: str, price: str, weight_bps: int) -> dict[str, obj
 
 
 def portfolio() -> FigureTable:
-    return holdings({"block": 19_000_000, "total_value": "370370367.30", "numeraire": "USDC", "holdings": [item(*one) for one in MARKET]})
+    return holdings_table(
+        {"block": 19_000_000, "total_value": "370370367.30", "numeraire": "USDC", "holdings": [item(*one) for one in MARKET]}
+    )
 
 
 def test_holdings_show_each_asset_and_figure_whole_at_every_width() -> None:
@@ -88,7 +90,7 @@ def test_a_loss_is_rounded_up_in_size_and_a_gain_down(text: str, display: str) -
 
 
 def test_a_decision_names_its_kind_once() -> None:
-    notice = decision({"decision": {"kind": "adjustfutures", "reason": "futures: leverage is above its limit"}})
+    notice = decision_notice({"decision": {"kind": "adjustfutures", "reason": "futures: leverage is above its limit"}})
     assert (notice.title, notice.text) == ("futures", "leverage is above its limit")
 
 

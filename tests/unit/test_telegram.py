@@ -39,7 +39,7 @@ def server() -> Iterator[BotApi]:
 @pytest.fixture
 def api(server: BotApi, monkeypatch: pytest.MonkeyPatch) -> BotApi:
     monkeypatch.setenv("TRIMTAB_TELEGRAM", TOKEN)
-    monkeypatch.setattr(telegram, "FIRST_PAUSE_S", 0.02)
+    monkeypatch.setattr(telegram, "FIRST_RETRY_S", 0.02)
     with server.changed:
         server.pending, server.sent, server.failures, server.offsets, server.again = [], [], [], [], []
         server.changed.notify_all()

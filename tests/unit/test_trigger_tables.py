@@ -68,7 +68,7 @@ class Agent:
             cooldown_s=self.cooldown_s,
         )
         decided = decide(codec.loads(StepInput, codec.dumps(step)))
-        reviews = dict(self.past.reviews.by_schedule) | dict.fromkeys(decided.reviews, at(now))
+        reviews = dict(self.past.reviews.by_schedule) | dict.fromkeys(decided.due_schedules, at(now))
         if decided.reviewed:
             self.past = history(self.past, last_review_s=at(now), by_schedule=tuple(reviews.items()))
         if isinstance(decided.decision, Rebalance):

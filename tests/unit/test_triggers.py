@@ -86,7 +86,7 @@ def test_a_distance_too_small_to_show_is_not_shown_as_nothing() -> None:
 def test_an_interval_that_never_ran_is_due_now() -> None:
     answer = _ask(Every(DAY_S), [60, 40], history())
     reason = "first review; furthest from target is WETH at 60 %, 10 points above 50 %"
-    assert answer == TriggerResult(True, reason, NOW_S + DAY_S, due=True, reviews=("review every 86400",), by_time=True)
+    assert answer == TriggerResult(True, reason, NOW_S + DAY_S, due=True, due_schedules=("review every 86400",), by_time=True)
 
 
 @pytest.mark.parametrize(("ago_s", "due"), [(DAY_S - 1, False), (DAY_S, True), (DAY_S + 1, True), (0, False)])

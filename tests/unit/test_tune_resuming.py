@@ -13,8 +13,8 @@ import pytest
 
 from agent.backtest.tune import jobs
 from agent.backtest.tune import search as tune_module
-from agent.backtest.tune.jobs import STAMP, AllocatorSchedule, RunResult, TuneChunk, TuneJob
-from agent.backtest.tune.report import document
+from agent.backtest.tune.jobs import STAMP_FILE, AllocatorSchedule, RunResult, TuneChunk, TuneJob
+from agent.backtest.tune.report import tune_document
 from agent.backtest.tune.search import TuneSpec
 from agent.backtest.tune.statistics import Objective
 from agent.backtest.workers import run_locally
@@ -28,7 +28,7 @@ pytest.importorskip("numba")
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> TuneSpec:
     """Thirty settings, three to a chunk."""
-    monkeypatch.setattr(jobs, "KERNEL_CHUNK", 3)
+    monkeypatch.setattr(jobs, "KERNEL_CHUNK_RUNS", 3)
     return search(walks(1, 80), band="1%rel..30%rel:10", every="7d", destination="target,halfway")
 
 
@@ -47,7 +47,7 @@ class Counting:
         for chunk, found in run_locally(job, rest, 1):
             if len(self.done) == self.until:
                 raise Power
-            self.done.append(chunk.number)
+            self.done.append(chunk.index)
             yield chunk, found
 
 
@@ -95,7 +95,7 @@ def test_another_search_is_not_mixed_in(asked: TuneSpec, tmp_path: Path, monkeyp
         "the grid": replace(asked, grid=replace(asked.grid, intervals_s=(DAY_S,))),
         "the prices": replace(asked, table=replace(asked.table, closes=closes)),
         "the portfolio or the market": replace(asked, settings=replace(asked.settings, fee_pips=999)),
-        "the options of the search": replace(asked, terms=AllocatorSchedule(DAY_S, 9 * DAY_S)),
+        "the options of the search": replace(asked, allocator_schedule=AllocatorSchedule(DAY_S, 9 * DAY_S)),
     }
     for named, other in others.items():
         with pytest.raises(ConfigError) as caught:
@@ -117,20 +117,20 @@ def test_what_is_judged_otherwise_needs_no_run_again(asked: TuneSpec, tmp_path: 
 def test_a_last_quarter_that_was_looked_at_for_another_setting_is_told(asked: TuneSpec, tmp_path: Path) -> None:
     asked = replace(asked, table=walks(7, 80))
     first, again = tuned(asked, tmp_path), tuned(asked, tmp_path)
-    assert (first.looks, first.verdict) == (1, again.verdict)
+    assert (first.settings_judged, first.verdict) == (1, again.verdict)
     other = tuned(replace(asked, objective=Objective.SHARPE), tmp_path)
     assert other.best != first.best
-    assert (other.looks, document(other)["last_quarter"]["settings_judged"]) == (2, 2)
-    assert any("2 settings" in words for words in other.verdict.words)
-    assert not any("were evaluated" in words for words in first.verdict.words)
+    assert (other.settings_judged, tune_document(other)["last_quarter"]["settings_judged"]) == (2, 2)
+    assert any("2 settings" in sentence for sentence in other.verdict.sentences)
+    assert not any("were evaluated" in sentence for sentence in first.verdict.sentences)
 
 
 @pytest.mark.parametrize(
     ("harm", "named"),
     [
         (lambda folder: next(folder.glob("runs-*.parquet")).write_bytes(b"PAR1"), "is damaged"),
-        (lambda folder: (folder / STAMP).write_text("{"), "is not valid JSON"),
-        (lambda folder: (folder / STAMP).unlink(), "files that do not belong to a search"),
+        (lambda folder: (folder / STAMP_FILE).write_text("{"), "is not valid JSON"),
+        (lambda folder: (folder / STAMP_FILE).unlink(), "files that do not belong to a search"),
         (lambda folder: next(folder.glob("runs-*.parquet")).rename(folder / "runs-0000003-0000006.parquet"), "do not fit"),
     ],
 )
@@ -156,4 +156,4 @@ def test_two_searches_never_write_into_one_folder(asked: TuneSpec, tmp_path: Pat
 
     tuned(asked, tmp_path, progress=meanwhile)
     assert "another search" in seen[0]
-    assert json.loads((tmp_path / STAMP).read_text())["format"] == tune_module.FORMAT
+    assert json.loads((tmp_path / STAMP_FILE).read_text())["format"] == tune_module.FORMAT_VERSION

@@ -23,7 +23,7 @@ from agent.backtest.tune.jobs import (
     slice_table,
     spec_for_choice,
 )
-from agent.backtest.tune.report import document, tune_page
+from agent.backtest.tune.report import tune_document, tune_page
 from agent.backtest.tune.search import TuneResult
 from agent.backtest.tune.statistics import (
     ConfidenceInterval,
@@ -89,7 +89,7 @@ def test_the_last_quarter_changes_nothing_that_the_search_sees() -> None:
     closes = table.closes.copy()
     closes[last_quarter_start(240) :] *= np.linspace(1, 5, 60)[:, None] ** np.array([1, -1])
     one, other = (tuned(search(made, every="7d")) for made in (table, replace(table, closes=closes)))
-    for name in ("score", "excess", "best", "deflated", "overfitting", "neighbours", "walk_claims"):
+    for name in ("scores", "excess", "best", "deflated", "overfitting", "neighbours", "fold_claims"):
         assert np.array_equal(getattr(one, name), getattr(other, name)), name
     assert [found.values.tolist() for found in one.results] == [found.values.tolist() for found in other.results]
     assert one.claims != other.claims
@@ -98,7 +98,7 @@ def test_the_last_quarter_changes_nothing_that_the_search_sees() -> None:
 
 def test_an_edge_that_is_there_is_found_and_claimed_no_higher_than_its_interval() -> None:
     found = tuned(search(swinging(480), every="14d"))
-    assert found.verdict.recommended, found.verdict.words
+    assert found.verdict.recommended, found.verdict.sentences
     assert isinstance(found.choices[found.best].trigger, Threshold)
     for claim in found.claims:
         assert claim.interval is not None
@@ -107,7 +107,7 @@ def test_an_edge_that_is_there_is_found_and_claimed_no_higher_than_its_interval(
     assert found.overfitting.probability < 0.5
     assert found.deflated is not None
     assert found.deflated.probability > 0.95
-    made = document(found)
+    made = tune_document(found)
     assert made["recommendation"]["label"] == found.choices[found.best].label
     told = " ".join(made["verdict"])
     assert format_signed_percent(found.claims[0].interval.low if found.claims[0].interval else 0.0) in told
@@ -119,8 +119,8 @@ def test_noise_gets_no_recommendation_and_a_safe_default() -> None:
     verdicts = [tuned(search(walks(seed, 240), every="7d")).verdict for seed in range(6)]
     assert sum(one.recommended for one in verdicts) <= 1
     plain = next(one for one in verdicts if not one.recommended)
-    assert "No edge" in plain.words[-1]
-    assert "is recommended" in plain.words[-1]
+    assert "No edge" in plain.sentences[-1]
+    assert "is recommended" in plain.sentences[-1]
     assert "every 28 d" in plain.safe_default
 
 
@@ -146,7 +146,7 @@ def test_a_recommendation_needs_both_intervals_above_zero_and_little_overfitting
     risk = None if chance is None else OverfittingEstimate(chance, 70, 8)
     found = judge_choice(PolicyChoice(Threshold(None, 500)), CALENDAR, claims, risk)
     assert found.recommended == (said is None)
-    assert said is None or said in " ".join(found.words)
+    assert said is None or said in " ".join(found.sentences)
 
 
 def test_the_calendar_rule_itself_never_beats_itself() -> None:
@@ -154,7 +154,7 @@ def test_the_calendar_rule_itself_never_beats_itself() -> None:
     assert not found.verdict.recommended
     assert found.claims[1].interval is not None
     assert found.claims[1].interval.high == 0.0
-    assert mentions(found.claims[1].words, "the same")
+    assert mentions(found.claims[1].text, "the same")
     assert (found.overfitting, found.neighbours) == (None, None)
 
 
@@ -212,7 +212,7 @@ def test_kernel_and_full_step_find_the_same() -> None:
     assert dict(whole.engines) == {"full": 3}
     assert sum(one.rebalances for one in quick.results) >= 2
     # The calendar rule apart: at the first bar the full step finds dust to trade, refuses, and reviews a bar later.
-    for one, other in zip((*quick.results, quick.last[0]), (*whole.results, whole.last[0]), strict=True):
+    for one, other in zip((*quick.results, quick.last_results[0]), (*whole.results, whole.last_results[0]), strict=True):
         assert one.values == pytest.approx(other.values, rel=1e-5)
         assert one.rebalances == other.rebalances
         assert (one.turnover, one.costs) == pytest.approx((other.turnover, other.costs), rel=1e-3)
@@ -220,18 +220,18 @@ def test_kernel_and_full_step_find_the_same() -> None:
 
 
 def test_what_the_kernel_does_not_know_goes_through_the_full_step() -> None:
-    asked = search(walks(4, 14), band="25%rel", allocator="inverse_volatility", terms=AllocatorSchedule(4 * DAY_S, 6 * DAY_S))
+    asked = search(walks(4, 14), band="25%rel", allocator="inverse_volatility", allocator_schedule=AllocatorSchedule(4 * DAY_S, 6 * DAY_S))
     found = tuned(asked)
     assert dict(found.engines) == {"kernel": 1, "full": 1}
     plain = tuned(search(asked.table, band="25%rel"))
     fixed, chosen = plain.results[0], found.results[0]
     assert chosen.values[2] == pytest.approx(fixed.values[2], rel=1e-5)  # nothing is known yet: the targets count
     assert chosen.values[-1] != pytest.approx(fixed.values[-1], rel=1e-4)
-    last = found.last[0].values  # of three bars, after six more in which the allocator looked at prices
-    assert len(last) == len(found.last_hold) == len(found.last[1].values) == 3
+    last = found.last_results[0].values  # of three bars, after six more in which the allocator looked at prices
+    assert len(last) == len(found.last_hold_path) == len(found.last_results[1].values) == 3
     assert last[0] == pytest.approx(10_000)
-    assert last[-1] != pytest.approx(plain.last[0].values[-1], rel=1e-4)  # it begins with chosen weights, not with the targets
-    wanted = spec_for_choice(asked.backtest, found.choices[0], asked.terms, DAY_S)
+    assert last[-1] != pytest.approx(plain.last_results[0].values[-1], rel=1e-4)  # it begins with chosen weights, not with the targets
+    wanted = spec_for_choice(asked.backtest, found.choices[0], asked.allocator_schedule, DAY_S)
     direct = simulate(wanted, slice_table(asked.table, 0, 9), FAIR)  # and no later bar
     assert chosen.values[:9] == pytest.approx(direct.equity)
 
@@ -245,7 +245,7 @@ def test_gas_and_delay_rule_the_kernel_out() -> None:
 def tuned_engines(market: object) -> set[RunEngine]:
     asked = search(walks(5, 40), settings=market)
     job = TuneJob(asked.table, asked.backtest, asked.settings, asked.grid.choices(), (0, 1), TERMS)
-    return {job.engine(choice) for choice in job.runs}
+    return {job.engine(choice) for choice in job.choices}
 
 
 def test_hold_begins_at_the_targets_and_pieces_carry_the_newest_price() -> None:
@@ -267,13 +267,13 @@ def test_returns_are_daily_whatever_the_bars() -> None:
     found: TuneResult = tuned(search(hourly(A=closes[:, 0], B=closes[:, 1])))
     assert found.period_s == pytest.approx(24 * HOUR_S)
     assert len(found.results[0].values) == 45
-    assert document(found)["last_quarter"]["claims"][0]["mean"] is None  # 14 days are no evidence
+    assert tune_document(found)["last_quarter"]["claims"][0]["mean"] is None  # 14 days are no evidence
 
 
 def test_final_values_of_the_last_quarter_are_of_the_same_bar() -> None:
     closes = np.round(100 * np.exp(np.cumsum(np.random.default_rng(11).normal(0, 0.002, (24 * 50 + 17, 2)), axis=0)), 6)
     closes[-1] *= 2  # sixteen hours after the last whole day
-    found = document(tuned(search(hourly(A=closes[:, 0], B=closes[:, 1]), band="99%rel")))["last_quarter"]
+    found = tune_document(tuned(search(hourly(A=closes[:, 0], B=closes[:, 1]), band="99%rel")))["last_quarter"]
     assert found["rebalances"] == 0  # so that it is a hold
     assert found["final_value"] == found["hold_value"]
 
@@ -286,16 +286,16 @@ def test_too_little_data_is_refused() -> None:
 def test_the_report_says_what_the_verdict_says_and_draws_each_setting() -> None:
     found = tuned(search(walks(9, 240), every="7d"))
     made = tune_page(found)
-    assert made.summary == found.verdict.words
+    assert made.summary == found.verdict.sentences
     assert {fact.value for fact in made.origin} >= {found.stamp["data"], found.stamp["grid"], found.stamp["settings"]}
     assert found.deflated is not None
     luck = f"expected {found.deflated.threshold:.4f}. The true ratio is above that with probability {found.deflated.probability:.1%}"
-    assert luck in " ".join(made.sections[-1].words)  # by docs/tune.md: above the best of luck, not above zero
+    assert luck in " ".join(made.sections[-1].paragraphs)  # by docs/tune.md: above the best of luck, not above zero
     stability = next(one for one in made.sections if one.title == "Stability of the optimum")
     squares = stability.figures[0]["data"][0]
     assert squares["type"] == "scatter"
-    assert len(squares["x"]) == int((~np.isnan(found.stability.values)).sum())
-    assert sorted(squares["marker"]["color"]) == pytest.approx(sorted(found.score))
+    assert len(squares["x"]) == int((~np.isnan(found.heat_map.values)).sum())
+    assert sorted(squares["marker"]["color"]) == pytest.approx(sorted(found.scores))
     assert len(next(one for one in made.sections if one.title == "Walk-forward").tables[0].rows) == 4
 
 
@@ -303,21 +303,23 @@ def test_the_same_search_gives_the_same_report_and_another_seed_other_intervals(
     asked = search(walks(10, 200))
     one, same, other = tuned(asked), tuned(asked), tuned(replace(asked, settings=replace(FAIR, seed=1)))
     assert report(tune_page(one)) == report(tune_page(same))
-    assert document(one) == document(same)
+    assert tune_document(one) == tune_document(same)
     means, lows = zip(
         *((claim.interval.mean, claim.interval.low) for claim in (one.claims[1], other.claims[1]) if claim.interval), strict=True
     )
     assert means[0] == means[1]
     assert lows[0] != lows[1]
-    assert {document(one)[name] for name in ("grid_hash", "config_hash", "data_hash")} <= {fact.value for fact in tune_page(one).origin}
+    assert {tune_document(one)[name] for name in ("grid_hash", "config_hash", "data_hash")} <= {
+        fact.value for fact in tune_page(one).origin
+    }
 
 
 def test_many_runs_of_the_kernel_are_measured_on_a_few(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = search(walks(2, 40), band="1%rel..30%rel:50")
     job = TuneJob(asked.table, asked.backtest, asked.settings, asked.grid.choices(), (0, 1), TERMS)
     assert estimate_work(job, job.chunks(), 4).core_s == 0.0  # fifty are nothing
-    monkeypatch.setattr(jobs, "QUICK_RUNS", 10)
+    monkeypatch.setattr(jobs, "MAX_UNMEASURED_RUNS", 10)
     found = estimate_work(job, job.chunks(), 4)
-    assert (found.runs, found.measured, found.bars) == (50, 8, 40)
+    assert (found.runs, found.measured_runs, found.bars) == (50, 8, 40)
     assert found.core_s > 0
     assert found.wall_s == found.core_s / 4

@@ -102,7 +102,7 @@ def test_overfitting_leaves_out_the_oldest_and_is_the_same_in_parts(monkeypatch:
     oldest = np.zeros((7, 6))
     oldest[:, 5] = 1.0
     assert overfitting_probability(np.vstack([oldest, returns]), Objective.GROWTH, 8) == whole
-    monkeypatch.setattr(statistics, "_MAX_VALUES", 6 * 9)  # nine ways to halve at once: seven parts and a rest
+    monkeypatch.setattr(statistics, "_MAX_VALUES_PER_PASS", 6 * 9)  # nine ways to halve at once: seven parts and a rest
     assert overfitting_probability(returns, Objective.GROWTH, 8) == whole
 
 

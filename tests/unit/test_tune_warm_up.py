@@ -22,7 +22,7 @@ def test_all_figures_of_a_run_begin_with_its_first_mark() -> None:
     whole = simulate(spec_for_choice(wanted, choice, TERMS, DAY_S), table, FAIR)
     assert [one.bar for one in whole.rebalances] == [1, 8, 15, 22]
     job = TuneJob(table, wanted, FAIR, (choice,), tuple(range(8, 24)), TERMS, full=True)
-    warm = job.do(job.chunks()[0])[0]
+    warm = job.run(job.chunks()[0])[0]
     grown, scale = float(whole.equity[-1] / whole.equity[8]), 10**whole.decimals
     assert (warm.final_value, warm.values[0]) == pytest.approx((10_000 * grown, 10_000))
     assert warm.values[-1] == pytest.approx(warm.final_value)

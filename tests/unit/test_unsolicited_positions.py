@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agent.chain.lens import FORMAT, uint_word
+from agent.chain.lens import PAGE_FORMAT, uint_word
 from agent.chain.own_positions import MAX_CHECKED_TOKENS, UnsolicitedPosition, UnsolicitedPositions, find_unsolicited_positions
 from agent.chain.rpc import RpcCall
 from agent.chain.watch import PoolKind, PoolRef
@@ -34,7 +34,7 @@ class Lens:
         assert len(calls) == 1, "one page a request"
         self.requests += 1
         answers = self._answers.pop(0)
-        return ["0x" + (bytes([FORMAT]) + b"".join(map(encoded, answers))).hex()]
+        return ["0x" + (bytes([PAGE_FORMAT]) + b"".join(map(encoded, answers))).hex()]
 
     def call(self, method: str, params: list[Any]) -> Any:
         return self.batch([(method, params)])[0]

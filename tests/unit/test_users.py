@@ -10,9 +10,18 @@ from pathlib import Path
 import pytest
 
 from agent.app.settings import users
-from agent.app.start.wallet import Password
+from agent.app.start.wallet import PasswordSource
 from agent.errors import ConfigError, OperatorNeeded
-from agent.store.files.users import FIRST_LOCK_S, FORGET_S, FREE_FAILURES, LONGEST_LOCK_S, MAX_EVENTS, UserEvent, UserEventKind, UserStore
+from agent.store.files.users import (
+    FIRST_LOCK_S,
+    FORGET_S,
+    LOCKING_FAILURES,
+    LONGEST_LOCK_S,
+    MAX_EVENTS,
+    UserEvent,
+    UserEventKind,
+    UserStore,
+)
 from tests.support import agents
 
 argon2 = pytest.importorskip("argon2")
@@ -88,7 +97,7 @@ def test_guesses_lock_a_name_out_and_each_further_one_for_longer(file: str, cloc
     def guess(number: int) -> int:
         return int(users.login(file, "ann", PASSWORD, "000000", f"192.0.2.{number}")["locked_s"])
 
-    assert [guess(number) for number in range(FREE_FAILURES["name"])] == [0] * (FREE_FAILURES["name"] - 1) + [FIRST_LOCK_S]
+    assert [guess(number) for number in range(LOCKING_FAILURES["name"])] == [0] * (LOCKING_FAILURES["name"] - 1) + [FIRST_LOCK_S]
     before = kinds(file)
     assert guess(50) == FIRST_LOCK_S  # whatever the address, and uncounted
     assert users.login(file, "ann", PASSWORD, clock.code, HERE) == {"user": None, "locked_s": FIRST_LOCK_S}
@@ -106,8 +115,8 @@ def test_guesses_lock_a_name_out_and_each_further_one_for_longer(file: str, cloc
 
 def test_guesses_lock_an_address_out_whatever_the_names(file: str, clock: Clock) -> None:
     store = UserStore(Path(file))
-    for number in range(FREE_FAILURES["address"]):
-        assert store.book_attempt(f"name{number}", HERE, clock.now_s) == 0
+    for number in range(LOCKING_FAILURES["address"]):
+        assert store.count_attempt(f"name{number}", HERE, clock.now_s) == 0
     assert users.login(file, "ann", PASSWORD, clock.code, HERE)["locked_s"] == FIRST_LOCK_S
     assert users.login(file, "ann", PASSWORD, clock.code, "192.0.2.8")["user"] == 1
 
@@ -115,22 +124,22 @@ def test_guesses_lock_an_address_out_whatever_the_names(file: str, clock: Clock)
 def test_attempts_at_the_same_time_share_no_guess(file: str) -> None:
     """Each counts before it is checked: a sixth attempt is refused while five are being checked."""
     store = UserStore(Path(file))
-    assert [store.book_attempt("ann", f"192.0.2.{n}", START_S) for n in range(6)] == [0] * 5 + [FIRST_LOCK_S]
+    assert [store.count_attempt("ann", f"192.0.2.{n}", START_S) for n in range(6)] == [0] * 5 + [FIRST_LOCK_S]
 
 
 def test_a_success_takes_back_its_own_count_of_the_address_and_no_other(file: str, clock: Clock) -> None:
     store = UserStore(Path(file))
-    for number in range(FREE_FAILURES["address"] - 2):
-        store.book_attempt(f"name{number}", HERE, clock.now_s)
+    for number in range(LOCKING_FAILURES["address"] - 2):
+        store.count_attempt(f"name{number}", HERE, clock.now_s)
     assert users.login(file, "ann", PASSWORD, clock.code, HERE)["user"] == 1
-    assert store.book_attempt("b", HERE, clock.now_s) == 0
-    assert store.book_attempt("c", HERE, clock.now_s) == 0
-    assert store.book_attempt("d", HERE, clock.now_s) == FIRST_LOCK_S
+    assert store.count_attempt("b", HERE, clock.now_s) == 0
+    assert store.count_attempt("c", HERE, clock.now_s) == 0
+    assert store.count_attempt("d", HERE, clock.now_s) == FIRST_LOCK_S
 
 
 def test_addresses_of_one_ipv6_network_count_together(file: str, clock: Clock) -> None:
-    for number in range(FREE_FAILURES["address"]):
-        UserStore(Path(file)).book_attempt(f"n{number}", users._network(f"2001:db8::{number:x}"), clock.now_s)
+    for number in range(LOCKING_FAILURES["address"]):
+        UserStore(Path(file)).count_attempt(f"n{number}", users._network(f"2001:db8::{number:x}"), clock.now_s)
     assert users.login(file, "ann", PASSWORD, clock.code, "2001:db8::ffff")["locked_s"] == FIRST_LOCK_S
     assert users._network("::1") == "::1"
     assert users._network("::ffff:192.0.2.1") == "192.0.2.1"
@@ -225,18 +234,18 @@ def test_users_are_added_with_a_typed_password_listed_and_removed(tmp_path: Path
         ("ann", ("x" * 16,)),
     ):
         with pytest.raises(ConfigError):
-            users.add_user(config, name, Password(), typed(*answers), read_only=False)
+            users.add_user(config, name, PasswordSource(), typed(*answers), read_only=False)
     with pytest.raises(ConfigError):
-        users.add_user(config, "ann", Password(), None, read_only=False)  # no terminal
+        users.add_user(config, "ann", PasswordSource(), None, read_only=False)  # no terminal
     assert users.list_users(config) == {"users": []}
-    made = users.add_user(config, "ann", Password(), typed(PASSWORD, PASSWORD), read_only=True)
+    made = users.add_user(config, "ann", PasswordSource(), typed(PASSWORD, PASSWORD), read_only=True)
     codes = pyotp.parse_uri(made["otpauth"])
     assert (codes.secret, codes.name, codes.issuer, len(made["secret"])) == (made["secret"], "ann", "trimtab", 32)
     file = users.users_file(config)
     assert file == str(tmp_path / "mine.db.users")
     assert users.login(file, "ann", PASSWORD, codes.now(), HERE)["user"] == 1
     with pytest.raises(ConfigError):
-        users.add_user(config, "ann", Password(), typed(PASSWORD, PASSWORD), read_only=False)
+        users.add_user(config, "ann", PasswordSource(), typed(PASSWORD, PASSWORD), read_only=False)
     (row,) = users.list_users(config)["users"]
     assert (row["user"], row["read_only"], row["locked_s"]) == ("ann", True, 0)
     assert users.remove_user(config, "ann") == {"removed": "ann", "remaining": 0}

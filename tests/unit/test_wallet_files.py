@@ -43,7 +43,7 @@ def opened(path: Path, password: str) -> str:
 
 def test_a_new_wallet_is_a_private_version_3_file_that_its_password_opens(tmp_path: Path) -> None:
     path = tmp_path / "wallet.json"
-    made = api.create_wallet(path, None, api.Password(), typing(GOOD, GOOD))
+    made = api.create_wallet(path, None, api.PasswordSource(), typing(GOOD, GOOD))
     assert opened(path, GOOD) == made["address"]
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     sheet = json.loads(path.read_text())
@@ -52,26 +52,26 @@ def test_a_new_wallet_is_a_private_version_3_file_that_its_password_opens(tmp_pa
 
 
 def test_two_new_wallets_have_nothing_in_common(tmp_path: Path) -> None:
-    made = [api.create_wallet(tmp_path / f"{n}.json", None, api.Password(), typing(GOOD, GOOD))["address"] for n in range(4)]
+    made = [api.create_wallet(tmp_path / f"{n}.json", None, api.PasswordSource(), typing(GOOD, GOOD))["address"] for n in range(4)]
     assert len(set(made)) == 4
 
 
 def test_the_work_factor_is_that_of_geth(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.undo()
-    api.create_wallet(tmp_path / "wallet.json", None, api.Password(), typing(GOOD, GOOD))
+    api.create_wallet(tmp_path / "wallet.json", None, api.PasswordSource(), typing(GOOD, GOOD))
     params = json.loads((tmp_path / "wallet.json").read_text())["crypto"]["kdfparams"]
     assert (params["n"], params["r"], params["p"]) == (262_144, 8, 1)
 
 
 @pytest.mark.parametrize("text", [KEY, "0x" + KEY, f"  {KEY.upper()} \n"])
 def test_a_key_is_taken_over_as_it_is_written_anywhere(tmp_path: Path, text: str) -> None:
-    assert api.import_wallet(tmp_path / "w.json", None, api.Password(), typing(text, GOOD, GOOD))["address"] == ADDRESS
+    assert api.import_wallet(tmp_path / "w.json", None, api.PasswordSource(), typing(text, GOOD, GOOD))["address"] == ADDRESS
     assert opened(tmp_path / "w.json", GOOD) == ADDRESS
 
 
 def test_a_recovery_phrase_gives_the_account_of_its_number(tmp_path: Path) -> None:
     for index in (0, 7):
-        made = api.import_wallet(tmp_path / f"{index}.json", None, api.Password(), typing(TEST_MNEMONIC, GOOD, GOOD), index)
+        made = api.import_wallet(tmp_path / f"{index}.json", None, api.PasswordSource(), typing(TEST_MNEMONIC, GOOD, GOOD), index)
         assert made["address"] == load_key(TestAccountKey(index), 31337, ask=None).address
         assert any("published" in warning for warning in made["warnings"])
 
@@ -79,7 +79,7 @@ def test_a_recovery_phrase_gives_the_account_of_its_number(tmp_path: Path) -> No
 @pytest.mark.parametrize("text", ["", "0x", KEY[:-1], KEY + "0", "00" * 32, "ff" * 32, "test " * 12, TEST_MNEMONIC + "s", "zoo " * 24])
 def test_what_is_neither_key_nor_phrase_is_refused_and_writes_nothing(tmp_path: Path, text: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        api.import_wallet(tmp_path / "w.json", None, api.Password(), typing(text, GOOD, GOOD))
+        api.import_wallet(tmp_path / "w.json", None, api.PasswordSource(), typing(text, GOOD, GOOD))
     assert caught.value.remedy
     assert not list(tmp_path.iterdir())
     assert not text.strip() or text.strip() not in str(caught.value)
@@ -100,7 +100,7 @@ def test_what_is_neither_key_nor_phrase_is_refused_and_writes_nothing(tmp_path: 
 )
 def test_a_weak_password_is_refused_before_anything_is_written(tmp_path: Path, password: str, why: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        api.create_wallet(tmp_path / "w.json", None, api.Password(), typing(password, password))
+        api.create_wallet(tmp_path / "w.json", None, api.PasswordSource(), typing(password, password))
     assert why in str(caught.value)
     assert "at least 12" in caught.value.remedy
     assert not list(tmp_path.iterdir())
@@ -114,7 +114,7 @@ def test_no_password_under_twelve_characters_is_taken(text: str) -> None:
 
 def test_passwords_that_differ_write_nothing(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="differ"):
-        api.create_wallet(tmp_path / "w.json", None, api.Password(), typing(GOOD, GOOD + " "))
+        api.create_wallet(tmp_path / "w.json", None, api.PasswordSource(), typing(GOOD, GOOD + " "))
     assert not list(tmp_path.iterdir())
 
 
@@ -129,7 +129,7 @@ def test_nothing_is_ever_written_over(tmp_path: Path, kind: str) -> None:
         case _:
             path.symlink_to(tmp_path / "elsewhere.json")
     with raises_code(ConfigError, "exists"):
-        api.create_wallet(path, None, api.Password(), typing())  # nobody is asked for a password first
+        api.create_wallet(path, None, api.PasswordSource(), typing())  # nobody is asked for a password first
     assert [file.name for file in tmp_path.iterdir()] == ["wallet.json"]
     assert kind != "file" or path.read_text() == "somebody's only key"
 
@@ -147,7 +147,7 @@ def test_a_file_that_appears_meanwhile_is_not_written_over(tmp_path: Path, monke
 
     monkeypatch.setattr(os, "link", late)
     with raises_code(ConfigError, "exists"):
-        api.create_wallet(path, None, api.Password(), typing(GOOD, GOOD))
+        api.create_wallet(path, None, api.PasswordSource(), typing(GOOD, GOOD))
     assert path.read_text() == "somebody's only key"
     assert [file.name for file in tmp_path.iterdir()] == ["wallet.json"]
 
@@ -158,7 +158,7 @@ def test_a_disk_without_hard_links_serves_too(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr(os, "link", refuse)
     path = tmp_path / "wallet.json"
-    made = api.create_wallet(path, None, api.Password(), typing(GOOD, GOOD))
+    made = api.create_wallet(path, None, api.PasswordSource(), typing(GOOD, GOOD))
     assert opened(path, GOOD) == made["address"]
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert [file.name for file in tmp_path.iterdir()] == ["wallet.json"]
@@ -170,26 +170,26 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(os, "fsync", full)
     with raises_code(ConfigError, "file", "No space left"):
-        api.create_wallet(tmp_path / "w.json", None, api.Password(), typing(GOOD, GOOD))
+        api.create_wallet(tmp_path / "w.json", None, api.PasswordSource(), typing(GOOD, GOOD))
     assert not list(tmp_path.iterdir())
 
 
 def test_a_missing_folder_is_told(tmp_path: Path) -> None:
     with raises_code(ConfigError, "folder"):
-        api.create_wallet(tmp_path / "none" / "w.json", None, api.Password(), typing(GOOD, GOOD))
+        api.create_wallet(tmp_path / "none" / "w.json", None, api.PasswordSource(), typing(GOOD, GOOD))
 
 
 def test_a_file_that_does_not_open_again_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keys, "open_keystore", lambda raw, password, path: ConfigError("damaged"))
     with raises_code(ConfigError, "file", "decrypted"):
-        api.create_wallet(tmp_path / "w.json", None, api.Password(), typing(GOOD, GOOD))
+        api.create_wallet(tmp_path / "w.json", None, api.PasswordSource(), typing(GOOD, GOOD))
     assert not list(tmp_path.iterdir())
 
 
 def test_a_changed_password_opens_and_the_old_one_does_not(tmp_path: Path) -> None:
     path = tmp_path / "w.json"
-    address = api.create_wallet(path, None, api.Password(), typing(GOOD, GOOD))["address"]
-    changed = api.change_password(path, api.Password(), api.Password(), typing(GOOD, OTHER, OTHER))
+    address = api.create_wallet(path, None, api.PasswordSource(), typing(GOOD, GOOD))["address"]
+    changed = api.change_password(path, api.PasswordSource(), api.PasswordSource(), typing(GOOD, OTHER, OTHER))
     assert changed["address"] == address == opened(path, OTHER)
     assert "old password" in changed["warnings"][0]
     with raises_field("wallet.keystore", "wrong password"):
@@ -200,9 +200,9 @@ def test_a_changed_password_opens_and_the_old_one_does_not(tmp_path: Path) -> No
 
 def test_a_link_to_a_keystore_stays_a_link_when_its_password_changes(tmp_path: Path) -> None:
     real, link = tmp_path / "real.json", tmp_path / "link.json"
-    api.create_wallet(real, None, api.Password(), typing(GOOD, GOOD))
+    api.create_wallet(real, None, api.PasswordSource(), typing(GOOD, GOOD))
     link.symlink_to(real)
-    api.change_password(link, api.Password(), api.Password(), typing(GOOD, OTHER, OTHER))
+    api.change_password(link, api.PasswordSource(), api.PasswordSource(), typing(GOOD, OTHER, OTHER))
     assert link.is_symlink()
     assert opened(real, OTHER)
 
@@ -210,17 +210,17 @@ def test_a_link_to_a_keystore_stays_a_link_when_its_password_changes(tmp_path: P
 @pytest.mark.parametrize("typed", [("wrong " + GOOD, OTHER, OTHER), (GOOD, OTHER, OTHER + "."), (GOOD, "short"), (GOOD, GOOD, GOOD)])
 def test_a_password_that_cannot_be_changed_leaves_the_file_as_it_was(tmp_path: Path, typed: tuple[str, ...]) -> None:
     path = tmp_path / "w.json"
-    api.create_wallet(path, None, api.Password(), typing(GOOD, GOOD))
+    api.create_wallet(path, None, api.PasswordSource(), typing(GOOD, GOOD))
     before = path.read_bytes()
     with pytest.raises(ConfigError):
-        api.change_password(path, api.Password(), api.Password(), typing(*typed))
+        api.change_password(path, api.PasswordSource(), api.PasswordSource(), typing(*typed))
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["w.json"]
 
 
 def test_no_key_is_encrypted_anew_with_a_weak_password_whoever_asks(tmp_path: Path) -> None:
     path = tmp_path / "w.json"
-    api.create_wallet(path, None, api.Password(), typing(GOOD, GOOD))
+    api.create_wallet(path, None, api.PasswordSource(), typing(GOOD, GOOD))
     with pytest.raises(ConfigError, match="password"):
         keys.change_password(path, Secret(GOOD), Secret("short"))
     assert opened(path, GOOD)
@@ -228,7 +228,7 @@ def test_no_key_is_encrypted_anew_with_a_weak_password_whoever_asks(tmp_path: Pa
 
 def test_a_crash_before_the_new_file_is_in_place_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "w.json"
-    api.create_wallet(path, None, api.Password(), typing(GOOD, GOOD))
+    api.create_wallet(path, None, api.PasswordSource(), typing(GOOD, GOOD))
     before = path.read_bytes()
 
     def crash(self: Path, target: Path) -> None:
@@ -236,19 +236,19 @@ def test_a_crash_before_the_new_file_is_in_place_leaves_the_old_one(tmp_path: Pa
 
     monkeypatch.setattr(Path, "replace", crash)
     with pytest.raises(KeyboardInterrupt):
-        api.change_password(path, api.Password(), api.Password(), typing(GOOD, OTHER, OTHER))
+        api.change_password(path, api.PasswordSource(), api.PasswordSource(), typing(GOOD, OTHER, OTHER))
     assert path.read_bytes() == before
 
 
 def test_a_password_comes_from_a_named_variable_or_a_descriptor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PW", GOOD)
-    first = api.create_wallet(tmp_path / "1.json", None, api.Password(env="PW"), None)
+    first = api.create_wallet(tmp_path / "1.json", None, api.PasswordSource(env="PW"), None)
     assert opened(tmp_path / "1.json", GOOD) == first["address"]
     for number, line in enumerate((GOOD, GOOD + "\n", GOOD + "\r\nmore")):
         read, write = os.pipe()
         os.write(write, line.encode())
         os.close(write)
-        api.create_wallet(tmp_path / f"fd{number}.json", None, api.Password(fd=read), None)
+        api.create_wallet(tmp_path / f"fd{number}.json", None, api.PasswordSource(fd=read), None)
         assert opened(tmp_path / f"fd{number}.json", GOOD)
         os.close(read)
 
@@ -256,16 +256,16 @@ def test_a_password_comes_from_a_named_variable_or_a_descriptor(tmp_path: Path, 
 @pytest.mark.parametrize(
     ("password", "why"),
     [
-        (api.Password(env="NOT_SET"), "NOT_SET is not set"),
-        (api.Password(env=KEY), "not the name of an environment variable"),
-        (api.Password(env="PW", fd=3), "both given"),
-        (api.Password(fd=0), "standard stream"),
-        (api.Password(fd=-1), "standard stream"),
-        (api.Password(fd=9999), "cannot be read"),
-        (api.Password(), "no terminal"),
+        (api.PasswordSource(env="NOT_SET"), "NOT_SET is not set"),
+        (api.PasswordSource(env=KEY), "not the name of an environment variable"),
+        (api.PasswordSource(env="PW", fd=3), "both given"),
+        (api.PasswordSource(fd=0), "standard stream"),
+        (api.PasswordSource(fd=-1), "standard stream"),
+        (api.PasswordSource(fd=9999), "cannot be read"),
+        (api.PasswordSource(), "no terminal"),
     ],
 )
-def test_a_password_that_cannot_be_had_is_told_by_its_option(tmp_path: Path, password: api.Password, why: str) -> None:
+def test_a_password_that_cannot_be_had_is_told_by_its_option(tmp_path: Path, password: api.PasswordSource, why: str) -> None:
     with pytest.raises(ConfigError, match=why) as caught:
         api.create_wallet(tmp_path / "w.json", None, password, None)
     assert KEY not in str(caught.value)
@@ -274,19 +274,19 @@ def test_a_password_that_cannot_be_had_is_told_by_its_option(tmp_path: Path, pas
 
 def test_an_address_is_read_without_the_password_and_proven_with_it(tmp_path: Path) -> None:
     path = tmp_path / "w.json"
-    address = api.create_wallet(path, None, api.Password(), typing(GOOD, GOOD))["address"]
-    assert api.wallet_address(path, None, None, api.Password(), None, False) == {
+    address = api.create_wallet(path, None, api.PasswordSource(), typing(GOOD, GOOD))["address"]
+    assert api.wallet_address(path, None, None, api.PasswordSource(), None, False) == {
         "address": address,
         "keystore": str(path),
         "verified": False,
     }
-    assert api.wallet_address(path, None, None, api.Password(), typing(GOOD), True)["verified"] is True
+    assert api.wallet_address(path, None, None, api.PasswordSource(), typing(GOOD), True)["verified"] is True
     sheet = json.loads(path.read_text())
     del sheet["address"]
     path.write_text(json.dumps(sheet))
     with raises_code(ConfigError, "unknown", "w.json") as caught:
-        api.wallet_address(path, None, None, api.Password(), None, False)
+        api.wallet_address(path, None, None, api.PasswordSource(), None, False)
     assert "--verify" in caught.value.remedy
     path.chmod(0o640)
     with raises_field("wallet.keystore", "0640"):
-        api.wallet_address(path, None, None, api.Password(), None, False)
+        api.wallet_address(path, None, None, api.PasswordSource(), None, False)

@@ -17,7 +17,7 @@ from tests.support.text import raises_field
 from tests.unit.test_signer_keys import everything_shown_of
 from tests.unit.test_wallet_files import ADDRESS, GOOD, KEY, opened, typing
 
-NONE = api.Password()
+NONE = api.PasswordSource()
 
 
 def test_a_key_in_the_keyring_signs_for_its_wallet() -> None:
@@ -99,4 +99,4 @@ def test_a_name_that_is_no_entry_is_refused_and_not_repeated(name: str) -> None:
 
 def test_a_password_beside_a_keyring_alone_is_refused() -> None:
     with using(InMemory()), raises_field("--password-env", "keystore file"):
-        api.create_wallet(None, "trimtab/main", api.Password(env="PW"), None)
+        api.create_wallet(None, "trimtab/main", api.PasswordSource(env="PW"), None)

@@ -53,9 +53,9 @@ def chosen(weights: AllocatorConfig, seed: int = 7) -> tuple[dict[str, int], lis
     step = weighed(weights, recorded(moves(seed=seed)))
     facts = AllocatorData(NOW_S, step.history.prices, NAMES)
     found = futures_volatility(weights, bounds_of(weights, step.portfolio.assets), facts)
-    assert found.seen is not None
+    assert found.returns is not None
     assert found.shares == ()
-    return dict(found.market_bps), [float(one) for one in found.seen.volatility]
+    return dict(found.market_bps), [float(one) for one in found.returns.volatility]
 
 
 def test_weights_are_in_inverse_proportion_to_volatility_with_the_sides_of_the_config() -> None:
@@ -75,7 +75,7 @@ def test_no_market_loses_more_than_its_stress_loss_and_all_reach_the_leverage_wh
     losses = [Fraction(abs(bps) * leverage_bps * move_bps, BPS**3) for bps in weights.values()]
     assert max(losses) <= Fraction(loss_bps, BPS)
     gross = sum(map(abs, weights.values()))
-    assert gross == min(BPS, 3 * risk.most_bps)
+    assert gross == min(BPS, 3 * risk.max_weight_bps)
 
 
 def test_the_step_targets_them_lowers_the_leverage_where_the_loss_is_bounded_and_keeps_the_spot_targets() -> None:

@@ -182,8 +182,8 @@ def test_inverse_volatility_is_the_closed_form() -> None:
     weights = allocator(AllocationMethod.INVERSE_VOLATILITY)
     step = weighed(weights, recorded(moves()))
     wanted = inverse_volatility(weights, bounds_of(weights, step.portfolio.assets), AllocatorData(NOW_S, step.history.prices, NAMES))
-    assert wanted.seen is not None
-    inverse = 1 / wanted.seen.moves.std(axis=0, ddof=1)
+    assert wanted.returns is not None
+    inverse = 1 / wanted.returns.moves.std(axis=0, ddof=1)
     expected = inverse / inverse.sum() * 8_000
     assert max(abs(float(share) - want) for share, want in zip(wanted.shares, expected, strict=True)) < NEAR
     assert float(sum(wanted.shares)) == 8_000

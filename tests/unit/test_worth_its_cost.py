@@ -41,7 +41,7 @@ def test_a_small_drift_under_a_schedule_is_a_hold_and_reviewed() -> None:
     assert outcome.decision.kept_by == "limits.plan_cost"
     assert "limits.plan_cost 50 bps): WETH 30 USDC off target: plan_cost allows 0.15; " in outcome.reason
     assert outcome.decided.reviewed
-    assert outcome.decided.reviews
+    assert outcome.decided.due_schedules
     assert outcome.kind in REVIEW_DONE_KINDS
     assert not outcome.verdicts
 
@@ -134,14 +134,14 @@ def test_an_asset_that_a_rebalance_leaves_off_target_is_named_once_with_its_reas
     planned = evaluation.evaluate_input(step, proposals.rebalance, None)
     done = replace(planned, kind=OutcomeKind.DONE)
     assert planned.kind is OutcomeKind.PLANNED, planned.reason
-    why, _ = describe.off_target(done)  # the other line is of the dollars that would pay for it
+    why, _ = describe.off_target_reasons(done)  # the other line is of the dollars that would pay for it
     assert why.startswith("WBTC stays "), why
     assert " USDC off target: plan_cost allows " in why, why
     assert "; gas " in why, why
-    show_outcome(done, None, PrintStyle(as_json=False, verbose=False), sent=True)
+    show_outcome(done, None, PrintStyle(as_json=False, verbose=False), send_allowed=True)
     shown_lines = " ".join(capsys.readouterr().out.split())
     assert shown_lines.count("WBTC stays") == shown_lines.count(why) == 1
-    show_outcome(planned, None, PrintStyle(as_json=False, verbose=False), sent=False)
+    show_outcome(planned, None, PrintStyle(as_json=False, verbose=False), send_allowed=False)
     assert " ".join(capsys.readouterr().out.split()).count(why) == 1
 
 

@@ -122,7 +122,7 @@ def zoomed(search: FlowOptimizer, pools: list[list[tuple[int, int, PoolCurve]]])
 
     def traded(number: int, flow: float) -> Numbers:
         source, target, curve = pools[number][0] if flow > 0 else pools[number][1]
-        return np.asarray(np.eye(3)[target] * curve.pays(abs(flow)) - np.eye(3)[source] * abs(flow))
+        return np.asarray(np.eye(3)[target] * curve.output_for(abs(flow)) - np.eye(3)[source] * abs(flow))
 
     def worth(flows: Numbers) -> float:
         moved = traded(0, flows[0]) + traded(1, flows[1])

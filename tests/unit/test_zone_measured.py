@@ -73,7 +73,7 @@ def test_it_is_the_covariance_of_an_independent_calculation_to_the_basis_point()
         assert pairs[frozenset((one.address, USDC.address))] == 0
         for j, other in enumerate((WETH, WBTC, LINK)[:i]):
             assert abs(pairs[frozenset((one.address, other.address))] - shrunk[i, j] * 10_000) <= 1
-    assert known[USDC.address] == risks.LEAST_VOLATILITY_BPS, "what never moves counts with the least that there is"
+    assert known[USDC.address] == risks.MIN_VOLATILITY_BPS, "what never moves counts with the least that there is"
     assert mentions(found.measured, "volatilities", "90 returns")
     assert not found.unmeasured
     assert list(risks.faults(found, {asset.token.address: asset.token.label for asset in step(returns).portfolio.assets})) == []

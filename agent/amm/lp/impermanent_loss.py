@@ -90,7 +90,7 @@ def normal_mean(
 
 
 DAY_S = 86_400
-PLACES = 10**12
+ROUNDING_DENOMINATOR = 10**12
 """Relative figures are rounded to 1e-12."""
 
 
@@ -155,7 +155,7 @@ def to_fraction(share: float) -> Fraction:
     """
     if not math.isfinite(share):
         raise ValueError(f"{share} is not a finite number")
-    return Fraction(round(share * PLACES), PLACES)
+    return Fraction(round(share * ROUNDING_DENOMINATOR), ROUNDING_DENOMINATOR)
 
 
 def impermanent_loss_at(curve: LiquidityCurve, x: Fraction) -> Fraction:

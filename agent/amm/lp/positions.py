@@ -1,6 +1,4 @@
-"""Liquidity positions in the contracts' exact integers: amounts, fees, next states, and the agent's
-own changes.
-"""
+"""Liquidity positions in the contracts' exact integers: amounts and fees."""
 
 from __future__ import annotations
 

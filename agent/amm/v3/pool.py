@@ -14,7 +14,7 @@ from itertools import accumulate
 from math import isqrt
 from typing import ClassVar
 
-from agent.amm.pools import is_zero_for_one, moved_back, without_mean
+from agent.amm.pools import is_zero_for_one, missing_twap, moved_back
 from agent.amm.swap_errors import BeyondKnownTicks
 from agent.amm.v3.math import (
     MAX_SQRT_RATIO,
@@ -250,12 +250,12 @@ class V3Pool(V3State):
 
     def _impact_bound(self, zero_for_one: bool, impact_bps: int) -> int:
         """Return the furthest sqrt price (Q96) at which price_move_bps is at most impact_bps."""
-        kept_bps = max(0, BPS - impact_bps)
+        min_price_bps = max(0, BPS - impact_bps)
         squared = self.sqrt_price_x96 * self.sqrt_price_x96
         if zero_for_one:
-            squared_floor = mul_div_up(squared, kept_bps, BPS)
+            squared_floor = mul_div_up(squared, min_price_bps, BPS)
             return isqrt(squared_floor - 1) + 1 if squared_floor else 0
-        return isqrt(squared * BPS // kept_bps) if kept_bps else MAX_SQRT_RATIO
+        return isqrt(squared * BPS // min_price_bps) if min_price_bps else MAX_SQRT_RATIO
 
     def curve(self, token_in: str, impact_bps: int) -> PriceCurve | None:
         """See Pool: from the current price to the bound or to the end of the known ticks."""
@@ -329,7 +329,7 @@ class V3Pool(V3State):
     def mean_price(self, token: str) -> Fraction:
         """See Pool: the price at twap_tick (OracleLibrary.getQuoteAtTick, unrounded)."""
         if self.twap_tick is None:
-            raise without_mean(self)
+            raise missing_twap(self)
         root = get_sqrt_ratio_at_tick(self.twap_tick)
         squared = root * root
         return Fraction(squared, Q192) if is_zero_for_one(self, token) else Fraction(Q192, squared)

@@ -92,8 +92,8 @@ def ranges(pool: V3State, zero_for_one: bool) -> Iterator[Range]:
             stop_x96 = get_sqrt_ratio_at_tick(stop)
             if crosses:
                 tick_index -= zero_for_one
-                net = ticks[tick_index].liquidity_net
-                liquidity_beyond += -net if zero_for_one else net
+                net_liquidity = ticks[tick_index].liquidity_net
+                liquidity_beyond += -net_liquidity if zero_for_one else net_liquidity
                 tick_index += not zero_for_one
             if not 0 <= liquidity_beyond < 1 << UINT128_BITS:
                 end = End.REVERTS
@@ -344,14 +344,14 @@ def quoter(pool: V3State, zero_for_one: bool, fallback: Quote) -> Quote:
     if price <= last_price_x96 if zero_for_one else price >= last_price_x96:
         return fallback
     remaining_ranges = _with_totals(pool, zero_for_one)
-    rows_so_far = [next(remaining_ranges)]
+    totals_so_far = [next(remaining_ranges)]
     total_inputs = [0]
 
     def quote(amount: int) -> int:
-        while total_inputs[-1] <= amount and (row := next(remaining_ranges, None)) is not None:
-            rows_so_far.append(row)
-            total_inputs.append(row[0])
-        total_in, total_out, step = rows_so_far[bisect_right(total_inputs, amount) - 1]
+        while total_inputs[-1] <= amount and (totals := next(remaining_ranges, None)) is not None:
+            totals_so_far.append(totals)
+            total_inputs.append(totals[0])
+        total_in, total_out, step = totals_so_far[bisect_right(total_inputs, amount) - 1]
         reached_x96, _, amount_out, _ = compute_swap_step(
             step.start_x96, step.end_x96, step.liquidity, amount - total_in, pool.fee_pips
         )

@@ -33,7 +33,7 @@ MAX_ROWS = 8
 HASH_DIGITS = 12
 COST_PARTS = ("fees", "impact", "skew", "gas", "approvals")
 """Parts of a cost that add up to its total."""
-HELP = (
+HELP_TEXT = (
     "/status value, weights and decision\n"
     "/plan the plan that waits, or one made now, with a code to confirm it\n"
     "/confirm CODE carries out the plan shown with it\n"
@@ -46,46 +46,50 @@ def status_text(document: Document) -> str:
     """Return a status in a few lines."""
     lines = [f"{document['total_value']} {document['numeraire']} at block {document['block']}"]
     if document["paused"]:
-        lines.append(f"Paused: {_safe(document['pause_reason'])}")
+        lines.append(f"Paused: {_sanitized(document['pause_reason'])}")
     for holding in document["holdings"][:MAX_ROWS]:
         lines.append(
-            f"{_safe(holding['symbol'])} {holding['weight_bps'] / 100:.2f} %, target"
+            f"{_sanitized(holding['symbol'])} {holding['weight_bps'] / 100:.2f} %, target"
             f" {holding['target_bps'] / 100:.2f} %"
         )
-    lines.append(_safe(f"{document['decision']['kind']}: {document['decision']['reason']}"))
+    lines.append(_sanitized(f"{document['decision']['kind']}: {document['decision']['reason']}"))
     return "\n".join(lines)
 
 
 def plan_text(document: Document) -> str:
     """Return a shown plan: moves, cost, tax, worst case, and the guards that refuse."""
     plan = document["document"]
-    unit = _safe(plan.get("numeraire", ""))
+    unit = _sanitized(plan.get("numeraire", ""))
     lines = [
         f"Plan {document['plan_hash'][:HASH_DIGITS]}"
         if document["plan_hash"]
         else "No plan to confirm"
     ]
     if document["reason"]:
-        lines.append(_safe(document["reason"]))
-    moves = [_safe(move) for move in document.get("moves", ())]
+        lines.append(_sanitized(document["reason"]))
+    moves = [_sanitized(move) for move in document.get("moves", ())]
     lines += moves[:MAX_ROWS]
     if len(moves) > MAX_ROWS:
         lines.append(f"and {len(moves) - MAX_ROWS} more")
     if cost := plan.get("cost"):
-        parts = ", ".join(f"{name} {cost[name]}" for name in COST_PARTS if Decimal(cost[name]))
-        parts_text = f" ({parts})" if parts else ""
+        nonzero_parts = ", ".join(
+            f"{name} {cost[name]}" for name in COST_PARTS if Decimal(cost[name])
+        )
+        parts_text = f" ({nonzero_parts})" if nonzero_parts else ""
         lines.append(
             f"Cost {cost['total']} {unit}{parts_text}; worst case"
             f" {plan.get('worst_case') or 'unknown'} {unit}"
         )
     lines.append(tax_text(plan.get("tax")))
     failed_verdicts = [
-        _safe(verdict["guard"]) for verdict in plan.get("verdicts", ()) if not verdict["passed"]
+        _sanitized(verdict["guard"])
+        for verdict in plan.get("verdicts", ())
+        if not verdict["passed"]
     ]
     if failed_verdicts:
         lines.append(f"Refused by {', '.join(failed_verdicts)}")
     if not document["plan_hash"] and plan.get("reason"):
-        lines.append(_safe(plan["reason"]))
+        lines.append(_sanitized(plan["reason"]))
     return "\n".join(lines)
 
 
@@ -96,13 +100,13 @@ def tax_text(tax: Document | None) -> str:
     left_text = (
         f", {tax['left_this_year']} left of this year's limit" if tax["left_this_year"] else ""
     )
-    return f"Taxable gain {_gain_text(tax)} ({_safe(tax['method'])}){left_text}"
+    return f"Taxable gain {_gain_text(tax)} ({_sanitized(tax['method'])}){left_text}"
 
 
 def _gain_text(tax: Mapping[str, Any]) -> str:
     if tax["gain"] is None:
-        return f"unknown: {_safe(tax['unknown'])}"
-    return f"{tax['gain']} {_safe(tax['currency'])}"
+        return f"unknown: {_sanitized(tax['unknown'])}"
+    return f"{tax['gain']} {_sanitized(tax['currency'])}"
 
 
 def worst_case_and_tax(step: StepInput, plan: Plan) -> str:
@@ -119,14 +123,14 @@ def worst_case_and_tax(step: StepInput, plan: Plan) -> str:
 def ended_text(event: ControlEvent) -> str:
     """Return the end of a control."""
     code = f" ({event.code})" if event.code else ""
-    return _safe(f"{event.kind} {event.state}{code}: {event.reason or 'see trimtab controls'}")
+    return _sanitized(f"{event.kind} {event.state}{code}: {event.reason or 'see trimtab controls'}")
 
 
-def _safe(text: object) -> str:
+def _sanitized(text: object) -> str:
     return sanitize_text(str(text))
 
 
-_CODE = re.compile(r"[a-z_]{1,40}")
+_CODE_PATTERN = re.compile(r"[a-z_]{1,40}")
 CONTROL_REASONS: Mapping[str, str] = {
     ControlCode.SEAL: "not written by this installation, or changed in the store",
     ControlCode.REPLAYED: "already carried out",
@@ -134,8 +138,8 @@ CONTROL_REASONS: Mapping[str, str] = {
     ControlCode.INTERRUPTED: "the run ended before it was finished",
     ControlCode.PLAN_CHANGED: "the plan differs from the one shown",
 }
-KINDS = frozenset(kind.value for kind in ControlKind)
-ORIGINS = frozenset(origin.value for origin in ControlOrigin)
+CONTROL_KINDS = frozenset(kind.value for kind in ControlKind)
+CONTROL_ORIGINS = frozenset(origin.value for origin in ControlOrigin)
 
 
 def control_alerts(events: Sequence[ControlEvent]) -> tuple[Alert, ...]:
@@ -144,16 +148,18 @@ def control_alerts(events: Sequence[ControlEvent]) -> tuple[Alert, ...]:
     may be forged.
     """
     alerts: list[Alert] = []
-    counts: Counter[tuple[str, str]] = Counter()
+    failure_counts: Counter[tuple[str, str]] = Counter()
     for event in events:
         if event.state in (ControlState.REFUSED.value, ControlState.FAILED.value):
-            counts[event.state, event.code if _CODE.fullmatch(event.code) else ""] += 1
+            failure_counts[
+                event.state, event.code if _CODE_PATTERN.fullmatch(event.code) else ""
+            ] += 1
         elif event.state == ControlState.DONE.value:
-            kind = event.kind if event.kind in KINDS else "unknown"
-            origin = event.origin if event.origin in ORIGINS else "unknown"
+            kind = event.kind if event.kind in CONTROL_KINDS else "unknown"
+            origin = event.origin if event.origin in CONTROL_ORIGINS else "unknown"
             text = f"A control was carried out: {kind} ({origin}). See trimtab controls."
             alerts.append(Alert(AlertKind.CONTROL, f"control:{event.control[:40]}", text))
-    for (state, code), count in counts.items():
+    for (state, code), count in failure_counts.items():
         reason = CONTROL_REASONS.get(code, code)
         text = (
             f"{count} {'control' if count == 1 else 'controls'} {state}"

@@ -28,8 +28,8 @@ from agent.config.loaded import ConfigSource, LoadedConfig
 from agent.config.writing.edits import parse_changes
 from agent.errors import ConfigError, ErrorCode, Refused, TrimtabError
 from agent.model import (
-    Arguments,
     Control,
+    ControlArguments,
     ControlCode,
     ControlKind,
     ControlOrigin,
@@ -47,26 +47,31 @@ from agent.units import parse_raw
 LIFETIME_S = 300
 """Default validity of a control, in seconds."""
 MAX_LIFETIME_S = 900
-MAX_TEXT = 4_000
+MAX_ARGUMENTS_LENGTH = 4_000
 """Largest total length of the arguments."""
-MAX_NAME = 80
+MAX_NAME_LENGTH = 80
 """Largest length of the requester's name."""
 MAX_SHOWN_AGE_S = 900
 """Time for which a shown plan can be confirmed. An offered one waits as long as the run offers it."""
-YES, MANY = "yes", "many"
+YES, REPEATABLE = "yes", "many"
 
-ARGUMENTS: Mapping[ControlKind, Mapping[str, str]] = {
+ARGUMENTS_BY_KIND: Mapping[ControlKind, Mapping[str, str]] = {
     ControlKind.PAUSE: {"reason": "", "hard": YES},
     ControlKind.RESUME: {},
     ControlKind.REBALANCE: {},
     ControlKind.CONFIRM: {},
-    ControlKind.INVEST: {"flow": MANY},
+    ControlKind.INVEST: {"flow": REPEATABLE},
     ControlKind.WITHDRAW: {"amount": "", "in": "", "pro-rata": YES, "to": "", "resume": ""},
-    ControlKind.EDIT: {"set": MANY, "target": MANY, "remove": MANY, "in-slices": YES},
+    ControlKind.EDIT: {
+        "set": REPEATABLE,
+        "target": REPEATABLE,
+        "remove": REPEATABLE,
+        "in-slices": YES,
+    },
     ControlKind.STOP: {"to-stable": YES, "send-to": ""},
 }
 """Arguments of each kind: the command's options; "yes" for a switch, "many" for repeatable ones."""
-CONFIRMS_A_PLAN = frozenset(ControlKind) - {ControlKind.PAUSE, ControlKind.RESUME}
+KINDS_WITH_PLAN = frozenset(ControlKind) - {ControlKind.PAUSE, ControlKind.RESUME}
 """Kinds that need the hash of a shown plan; a stop that neither sells nor pays does not."""
 
 
@@ -91,10 +96,11 @@ def submit_control(  # noqa: PLR0913
     """
     kind, origin = parse_kind(kind), _parse_origin(origin)
     loaded = load_config(config, guarded=kind is not ControlKind.PAUSE)
-    pairs = check_arguments(loaded, kind, arguments)
-    if not asked_by or len(asked_by) > MAX_NAME or not asked_by.isprintable():
+    checked_arguments = check_arguments(loaded, kind, arguments)
+    if not asked_by or len(asked_by) > MAX_NAME_LENGTH or not asked_by.isprintable():
         raise ConfigError(
-            f"asked_by: {asked_by!r} is not a name", f"write 1 to {MAX_NAME} printable characters"
+            f"asked_by: {asked_by!r} is not a name",
+            f"write 1 to {MAX_NAME_LENGTH} printable characters",
         )
     if not 1 <= lifetime_s <= MAX_LIFETIME_S:
         raise ConfigError(
@@ -103,14 +109,14 @@ def submit_control(  # noqa: PLR0913
     now_s = int(now())
     control_id = _id_of_key(origin, asked_by, key) if key else secrets.token_hex(16)
     control = Control(
-        control_id, kind, pairs, plan_hash, asked_by, origin, now_s, now_s + lifetime_s
+        control_id, kind, checked_arguments, plan_hash, asked_by, origin, now_s, now_s + lifetime_s
     )
     if kind is ControlKind.PAUSE:
         return _pause(loaded, control)
     secret = installation_secret(wiring.store_file(loaded))
     with wiring.open_store_offline(loaded) as (store, _):
-        if (earlier := store.controls.find(control.id)) is not None:
-            return _same_request(earlier.control, control)
+        if (earlier_record := store.controls.find(control.id)) is not None:
+            return _same_request(earlier_record.control, control)
         _require_shown(store, control, secret)
         control = control.sealed(secret)
         store.controls.queue(control)
@@ -130,8 +136,8 @@ def _pause(loaded: LoadedConfig, control: Control) -> Control:
             if control.flag("hard"):
                 raise
             return control
-        if (earlier := store.controls.find(control.id)) is not None:
-            return _same_request(earlier.control, control)
+        if (earlier_record := store.controls.find(control.id)) is not None:
+            return _same_request(earlier_record.control, control)
         switch.pause(reason, control.asked_at_s, hard=control.flag("hard"))
         control = control.sealed(installation_secret(wiring.store_file(loaded)))
         store.controls.record_done(control)
@@ -155,23 +161,23 @@ def submit_request(config: ConfigSource, request: Mapping[str, Any]) -> ControlD
 
 def _id_of_key(origin: ControlOrigin, asked_by: str, key: str) -> str:
     """Return the id of the control with this key of a requester; ids are unique in the store."""
-    key_text = canonical_json(["trimtab key 1", origin.value, asked_by, key])
-    return hashlib.sha256(key_text).hexdigest()[:32]
+    key_bytes = canonical_json(["trimtab key 1", origin.value, asked_by, key])
+    return hashlib.sha256(key_bytes).hexdigest()[:32]
 
 
-def _same_request(earlier: Control, later: Control) -> Control:
+def _same_request(known: Control, requested: Control) -> Control:
     """Return the known control with the same key. Raises Refused if its request differs."""
-    if (earlier.kind, earlier.arguments, earlier.plan_hash) != (
-        later.kind,
-        later.arguments,
-        later.plan_hash,
+    if (known.kind, known.arguments, known.plan_hash) != (
+        requested.kind,
+        requested.arguments,
+        requested.plan_hash,
     ):
         raise Refused(
             "the key is that of another request",
             remedy="use a new key for each request",
             code=ControlCode.KEY_USED,
         )
-    return earlier
+    return known
 
 
 def list_controls(config: ConfigSource, limit: int = 100) -> ControlsDocument:
@@ -238,43 +244,44 @@ def _parse_origin(origin: ControlOrigin | str) -> ControlOrigin:
 
 def check_arguments(
     loaded: LoadedConfig, kind: ControlKind, arguments: Iterable[tuple[str, str]]
-) -> Arguments:
+) -> ControlArguments:
     """Return the arguments of a kind, checked as its command checks its options. Raises ConfigError
     with field, value and remedy.
     """
-    pairs = tuple((str(name), str(value)) for name, value in arguments)
-    options = ARGUMENTS[kind]
+    checked_arguments = tuple((str(name), str(value)) for name, value in arguments)
+    options = ARGUMENTS_BY_KIND[kind]
     seen_names: set[str] = set()
-    for name, value in pairs:
+    for name, value in checked_arguments:
         if name not in options:
             remedy = f"choose from {', '.join(options)}" if options else "omit it"
             raise ConfigError(f"{name!r}: {kind.value} has no such argument", remedy)
-        if name in seen_names and options[name] != MANY:
+        if name in seen_names and options[name] != REPEATABLE:
             raise ConfigError(f"{name}: given twice", "give it once")
         if options[name] == YES and value != YES:
             raise ConfigError(f"{name}: {value!r} is not a switch", "write yes, or omit it")
         seen_names.add(name)
-    if sum(len(name) + len(value) for name, value in pairs) > MAX_TEXT:
+    if sum(len(name) + len(value) for name, value in checked_arguments) > MAX_ARGUMENTS_LENGTH:
         raise ConfigError(
-            f"arguments: longer than {MAX_TEXT} characters", "split the request, or shorten it"
+            f"arguments: longer than {MAX_ARGUMENTS_LENGTH} characters",
+            "split the request, or shorten it",
         )
-    if any(not value.isprintable() for _, value in pairs):
+    if any(not value.isprintable() for _, value in checked_arguments):
         raise ConfigError("arguments: a control character", "write printable text")
-    if (check := _CHECKS.get(kind)) is not None:
-        check(loaded, pairs)
-    return pairs
+    if (check := _ARGUMENT_CHECKS.get(kind)) is not None:
+        check(loaded, checked_arguments)
+    return checked_arguments
 
 
 def _require_shown(store: Store, control: Control, secret: bytes) -> None:
     """Raise unless the control confirms a plan that was shown for it, or needs none."""
     kind, arguments = control.kind, control.arguments
     if not control.plan_hash:
-        if kind in CONFIRMS_A_PLAN and not (kind is ControlKind.STOP and not arguments):
+        if kind in KINDS_WITH_PLAN and not (kind is ControlKind.STOP and not arguments):
             raise ConfigError(
                 "plan_hash: missing", f"show the plan first: trimtab request {kind.value}"
             )
         return
-    if kind not in CONFIRMS_A_PLAN:
+    if kind not in KINDS_WITH_PLAN:
         raise ConfigError(f"plan_hash: {kind.value} confirms no plan", "omit it")
     if shown_plan(store, control, secret) is None:
         raise Refused(
@@ -304,36 +311,40 @@ def waiting_plan(store: Store, secret: bytes) -> ShownPlan | None:
     return offered_plan if offered_plan is not None and offered_plan.is_genuine(secret) else None
 
 
-def _check_invest(_: LoadedConfig, arguments: Arguments) -> None:
+def _check_invest(_: LoadedConfig, arguments: ControlArguments) -> None:
     for _name, value in arguments:
         _require_positive("flow", value, "trimtab flows lists the numbers")
 
 
-def _check_withdraw(loaded: LoadedConfig, arguments: Arguments) -> None:
-    values = dict(arguments)
-    amount, resumed_number, to = values.get("amount"), values.get("resume"), values.get("to")
+def _check_withdraw(loaded: LoadedConfig, arguments: ControlArguments) -> None:
+    value_by_name = dict(arguments)
+    amount, resumed_number, payee = (
+        value_by_name.get("amount"),
+        value_by_name.get("resume"),
+        value_by_name.get("to"),
+    )
     if (amount is None) == (resumed_number is None):
         raise ConfigError("amount: needed, unless resume is given", "give one of the two")
     if resumed_number is not None:
         _require_positive("resume", resumed_number, "trimtab withdraw lists the numbers")
-        if "in" in values or "pro-rata" in values:
+        if "in" in value_by_name or "pro-rata" in value_by_name:
             raise ConfigError("resume: cannot be combined with in or pro-rata", "omit them")
     if amount is not None and parse_raw(amount, 36, "amount") == 0:
         raise ConfigError("amount: '0' must be above 0", "for example 500")
-    if "in" in values and "pro-rata" in values:
+    if "in" in value_by_name and "pro-rata" in value_by_name:
         raise ConfigError("in: cannot be combined with pro-rata", "use one of them")
-    if (name := values.get("in")) is not None:
+    if (symbol := value_by_name.get("in")) is not None:
         symbols = [asset.symbol for asset in loaded.config.portfolio.assets]
-        if name not in symbols:
+        if symbol not in symbols:
             raise ConfigError(
-                f"in: {name!r} is not an asset of the portfolio",
+                f"in: {symbol!r} is not an asset of the portfolio",
                 f"choose from {', '.join(symbols)}",
             )
-    if to is not None:
-        _check_payee(loaded, "to", to)
+    if payee is not None:
+        _check_payee(loaded, "to", payee)
 
 
-def _check_edit(_: LoadedConfig, arguments: Arguments) -> None:
+def _check_edit(_: LoadedConfig, arguments: ControlArguments) -> None:
     control = Control("", ControlKind.EDIT, arguments, "", "", ControlOrigin.CLI, 0, 0)
     changes = parse_changes(
         control.values("set"), control.values("target"), (), control.values("remove")
@@ -342,9 +353,9 @@ def _check_edit(_: LoadedConfig, arguments: Arguments) -> None:
         raise ConfigError("edit: no change given", "give set, target or remove")
 
 
-def _check_stop(loaded: LoadedConfig, arguments: Arguments) -> None:
-    if (to := dict(arguments).get("send-to")) is not None:
-        _check_payee(loaded, "send-to", to)
+def _check_stop(loaded: LoadedConfig, arguments: ControlArguments) -> None:
+    if (payee := dict(arguments).get("send-to")) is not None:
+        _check_payee(loaded, "send-to", payee)
 
 
 def _check_payee(loaded: LoadedConfig, field: str, value: str) -> None:
@@ -360,7 +371,7 @@ def _require_positive(field: str, value: str, remedy: str) -> None:
         raise ConfigError(f"{field}: {value!r} is not a number above 0", remedy)
 
 
-_CHECKS: Mapping[ControlKind, Callable[[LoadedConfig, Arguments], None]] = {
+_ARGUMENT_CHECKS: Mapping[ControlKind, Callable[[LoadedConfig, ControlArguments], None]] = {
     ControlKind.INVEST: _check_invest,
     ControlKind.WITHDRAW: _check_withdraw,
     ControlKind.EDIT: _check_edit,
@@ -375,44 +386,44 @@ def submit_for_user(
     kind: str,
     arguments: Sequence[tuple[str, str]],
     plan_hash: str,
-    address: str,
+    client_address: str,
 ) -> str:
     """Queue a control for a user by its id and return the control's id. Raises Refused if the user
     is gone or read-only, and the errors of `submit_control`.
 
     Nothing but a pause is queued without its entry in the audit log.
     """
-    name, read_only = known_users(users_file).get(user, ("", True))
+    user_name, read_only = known_users(users_file).get(user, ("", True))
 
-    def record(event: UserEventKind, detail: str) -> None:
-        record_event(users_file, event.value, name, address, f"{kind} {detail}".strip())
+    def log_event(event: UserEventKind, detail: str) -> None:
+        record_event(users_file, event.value, user_name, client_address, f"{kind} {detail}".strip())
 
     if read_only:
-        record(UserEventKind.REFUSED, "read-only")
+        log_event(UserEventKind.REFUSED, "read-only")
         raise Refused(
-            f"{name or 'this user'} may not control anything",
+            f"{user_name or 'this user'} may not control anything",
             remedy="ask for a user without --read-only",
             code=ErrorCode.ACCESS,
         )
     is_pause = kind == ControlKind.PAUSE.value
     if not is_pause:
-        record(UserEventKind.CONTROL, plan_hash[:16])
+        log_event(UserEventKind.CONTROL, plan_hash[:16])
     try:
         control = submit_control(
             config,
             kind,
             arguments,
             plan_hash=plan_hash,
-            asked_by=name,
+            asked_by=user_name,
             origin=ControlOrigin.DASHBOARD,
         )
     except TrimtabError as error:
         with suppress(TrimtabError):
-            record(UserEventKind.REFUSED, error.code or type(error).__name__)
+            log_event(UserEventKind.REFUSED, error.code or type(error).__name__)
         raise
     if is_pause:
         with suppress(TrimtabError):  # a full disk must not keep anyone from pausing
-            record(UserEventKind.CONTROL, "")
+            log_event(UserEventKind.CONTROL, "")
     return control.id
 
 
@@ -421,5 +432,5 @@ def dashboard_controls(config: str) -> dict[str, object]:
     return {"controls": list_controls(config, 50)}
 
 
-def ready(_: str) -> None:
+def warm_up(_: str) -> None:
     """Do nothing. Calling it makes a process import this module, so that the first control is quick."""

@@ -23,8 +23,8 @@ from agent.errors import OperatorNeeded, TrimtabError
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.model import (
     AgentCycle,
-    Arguments,
     Control,
+    ControlArguments,
     ControlCode,
     ControlKind,
     ControlState,
@@ -52,7 +52,7 @@ MAX_PER_CYCLE = 5
 """Maximum number of controls carried out before the next cycle, so that many cannot delay an exit
 for long.
 """
-SUCCESSES = frozenset(
+SUCCESS_OUTCOMES = frozenset(
     {"done", "hold", "paid", "reserved", "part", "waiting", "stopped", "written", "unchanged"}
 )
 """Outcomes of commands that count as DONE."""
@@ -65,7 +65,7 @@ class ControlResult:
     outcome: str
     reason: str
     transactions: Sequence[Intent] = ()
-    notes: Arguments = ()
+    notes: ControlArguments = ()
 
 
 class PlanCheck:
@@ -73,20 +73,20 @@ class PlanCheck:
 
     def __init__(self, plan: ShownPlan, is_expired: Callable[[], bool]) -> None:
         self._plan, self._is_expired = plan, is_expired
-        self.accepted = self.expired = self.followed = False
+        self.accepted = self.expired = self.has_further_plan = False
         self.difference = ""
 
-    def accepts(self, plan: ShownPlan, trust: Callable[[], bool]) -> bool:
-        """Return whether this is the shown plan, its control is still valid, and `trust`, the check
-        of --yes, passes.
+    def accept(self, plan: ShownPlan, check_consent: Callable[[], bool]) -> bool:
+        """Accept the shown plan once: return whether `plan` is it, its control is still valid, and
+        `check_consent`, the check of --yes, passes.
         """
         if self.accepted:
-            self.followed = True  # for example what remains after an exit
+            self.has_further_plan = True  # for example what remains after an exit
             return False
         self.expired = self._is_expired()
         self.difference = self._plan.difference(plan)
         if not self.expired and not self.difference:
-            self.accepted = trust()
+            self.accepted = check_consent()
         return self.accepted
 
 
@@ -102,7 +102,7 @@ class ControlRunner:
         self._has_recovered = False
         self._has_offered = False
 
-    def waits(self) -> bool:
+    def has_queued(self) -> bool:
         """Return whether a control is queued."""
         return self._agent.context.store.controls.has_queued()
 
@@ -119,8 +119,8 @@ class ControlRunner:
             self._secret = self._read_secret()
             self._recover()
             for _ in range(MAX_PER_CYCLE):
-                queued = self._next_valid()
-                if queued is None or self._take_and_act(queued, session):
+                valid_control = self._next_valid()
+                if valid_control is None or self._take_and_act(valid_control, session):
                     return
 
     def confirm(self, outcome: StepOutcome) -> bool:
@@ -134,14 +134,14 @@ class ControlRunner:
         secret = self._read_secret()
         offered_plan = None if secret is None else waiting_plan(context.store, secret)
         if secret is not None and (offered_plan is None or offered_plan.difference(plan)):
-            document = self._agent.plan_document(outcome, sent=False)
+            document = self._agent.plan_document(outcome, send_allowed=False)
             moves = shown.format_moves(plan, self._agent.portfolio)
             offer = with_document(plan, document, moves, context.clock.now_s(), secret)
             context.store.controls.offer(offer)
         return False
 
     @property
-    def offers(self) -> bool:
+    def has_offer(self) -> bool:
         """True if the plan of the last cycle waits for a confirmation."""
         return self._has_offered and self._agent.context.store.controls.waiting() is not None
 
@@ -170,9 +170,9 @@ class ControlRunner:
             " and the next run settles it"
         )
         control_ends = []
-        for queued in context.store.controls.taken():
-            control = queued.control
-            control_end = self._failed_end(queued.number, control, ControlCode.INTERRUPTED, reason)
+        for entry in context.store.controls.taken():
+            control = entry.control
+            control_end = self._failed_end(entry.number, control, ControlCode.INTERRUPTED, reason)
             if control is not None and self._secret and control.is_genuine(self._secret):
                 control_end = self._pause_unless_stopped(control, control_end)
             control_ends.append(control_end)
@@ -185,7 +185,7 @@ class ControlRunner:
         context = self._agent.context
         if control.kind is not ControlKind.STOP or control_end.state is ControlState.DONE:
             return control_end
-        if context.store.requests.stopping() is not None:
+        if context.store.requests.active_stop() is not None:
             return control_end
         reason = f"a stop by {control.asked_by} ({control.origin.value}) was not carried out"
         context.switch.pause(reason, context.clock.now_s())
@@ -198,7 +198,7 @@ class ControlRunner:
         """Return the end of a control that was begun. A withdrawal names the requests that it may
         have begun: an open one is resumed, never requested again.
         """
-        notes: Arguments = ()
+        notes: ControlArguments = ()
         if control is not None and control.kind is ControlKind.WITHDRAW:
             since_s = control.asked_at_s - CHAIN_LAG_S
             begun_requests = [
@@ -229,21 +229,21 @@ class ControlRunner:
             newest_s = max(
                 controls.log_end()[1], self._agent.context.store.journal.newest_transition_s()
             )
-            for queued in batch:
-                control_end = self._refusal(queued, now_s, newest_s)
-                if control_end is None and queued.control is not None:
+            for entry in batch:
+                control_end = self._refusal(entry, now_s, newest_s)
+                if control_end is None and entry.control is not None:
                     controls.finish(control_ends, now_s)
-                    return queued.number, queued.control
+                    return entry.number, entry.control
                 control_ends += [] if control_end is None else [control_end]
             controls.finish(control_ends, now_s)
         return None
 
-    def _refusal(self, queued: QueuedControl, now_s: int, newest_s: int) -> ControlEnd | None:
+    def _refusal(self, entry: QueuedControl, now_s: int, newest_s: int) -> ControlEnd | None:
         """Return the end of a control that may not be carried out; None if it may."""
-        control = queued.control
+        control = entry.control
 
         def refused_end(code: ControlCode, reason: str) -> ControlEnd:
-            return ControlEnd(queued.number, ControlState.REFUSED, code, reason)
+            return ControlEnd(entry.number, ControlState.REFUSED, code, reason)
 
         if self._secret is None:
             return refused_end(ControlCode.SEAL, "the secret of the installation cannot be read")
@@ -263,18 +263,20 @@ class ControlRunner:
             )
         if now_s >= control.expires_at_s:
             return ControlEnd(
-                queued.number,
+                entry.number,
                 ControlState.EXPIRED,
                 ControlCode.EXPIRED,
                 f"expired {format_duration(now_s - control.expires_at_s)} before the run took it",
             )
         return None
 
-    def _take_and_act(self, queued: tuple[int, Control], session: wiring.WalletSession) -> bool:
+    def _take_and_act(
+        self, valid_control: tuple[int, Control], session: wiring.WalletSession
+    ) -> bool:
         """Take a control and carry it out; return whether the run has to check its config and
         state before the next one.
         """
-        number, control = queued
+        number, control = valid_control
         context = self._agent.context
         controls, clock = context.store.controls, context.clock
         self._taken_ids.add(control.id)
@@ -285,13 +287,13 @@ class ControlRunner:
             controls.finish([control_end], clock.now_s())
             return False
         session.progress(f"control {control.kind.value}")
-        newest_before = {intent.id for intent in context.store.journal.intents(limit=1)}
+        newest_ids_before = {intent.id for intent in context.store.journal.intents(limit=1)}
         try:
             control_end = self._act(number, control, session)
         except TrimtabError as error:
             new_ids = {
                 intent.id for intent in context.store.journal.intents(limit=1)
-            } - newest_before
+            } - newest_ids_before
             code = error.code or ControlCode.ERROR
             control_end = ControlEnd(number, ControlState.REFUSED, code, str(error))
             if new_ids:
@@ -313,9 +315,9 @@ class ControlRunner:
         context = self._agent.context
         if control.kind is ControlKind.RESUME:
             if self._is_paused_since(number, control):
-                reason_refused = "a pause came after this request; ask again"
+                pause_reason = "a pause came after this request; ask again"
                 return ControlEnd(
-                    number, ControlState.REFUSED, ControlCode.PAUSED_SINCE, reason_refused
+                    number, ControlState.REFUSED, ControlCode.PAUSED_SINCE, pause_reason
                 )
             self._agent.require_not_stopped()
             reason = f"resumed by {control.asked_by} ({control.origin.value})"
@@ -338,9 +340,9 @@ class ControlRunner:
     def _is_paused_since(self, number: int, control: Control) -> bool:
         """Return whether a pause is newer than a control."""
         store = self._agent.context.store
-        switch_state = store.pause_switch.paused()
-        is_later = switch_state.paused and (switch_state.at_s or 0) > control.asked_at_s
-        return is_later or store.controls.is_paused_since(number)
+        switch_state = store.pause_switch.read()
+        is_switched_later = switch_state.paused and (switch_state.at_s or 0) > control.asked_at_s
+        return is_switched_later or store.controls.is_paused_since(number)
 
     def _shown_plan(self, control: Control) -> ShownPlan | str:
         """Return the plan that the control confirms, or why there is none. A stop that neither
@@ -387,8 +389,8 @@ class ControlCommand:
                 return self._stop()
         raise ValueError(f"{self.control.kind} has no command")
 
-    def _accepts(self, plan: ShownPlan) -> bool:
-        return self.check.accepts(
+    def _accept(self, plan: ShownPlan) -> bool:
+        return self.check.accept(
             plan, lambda: config_versions.confirm_without_asking(self.agent.context)
         )
 
@@ -401,7 +403,7 @@ class ControlCommand:
         context = self.agent.context if is_confirm else self.agent.context.attended
 
         def confirm(outcome: StepOutcome) -> bool:
-            return self._accepts(shown.shown_step(kind, outcome))
+            return self._accept(shown.shown_step(kind, outcome))
 
         with replace(self.session, context=context, confirm=confirm).acting() as actors:
             if is_confirm:
@@ -414,14 +416,14 @@ class ControlCommand:
         arguments = self.control.arguments
         report = transfers.invest(
             self.agent,
-            only=shown.flows(arguments),
+            only=shown.flow_numbers(arguments),
             send=True,
-            confirm=lambda report: self._accepts(shown.shown_investment(arguments, report)),
+            confirm=lambda report: self._accept(shown.shown_investment(arguments, report)),
             progress=self.session.progress,
         )
         if report.outcome is None:
             return ControlResult("refused", "no new deposit was found")
-        if report.told and report.outcome.kind is OutcomeKind.HOLD:
+        if report.is_recorded and report.outcome.kind is OutcomeKind.HOLD:
             return ControlResult("hold", report.outcome.reason)
         return _step_result(report.outcome)
 
@@ -431,7 +433,7 @@ class ControlCommand:
             self.agent,
             arguments,
             send=True,
-            confirm=lambda report: self._accepts(shown.shown_withdrawal(arguments, report)),
+            confirm=lambda report: self._accept(shown.shown_withdrawal(arguments, report)),
             progress=self.session.progress,
         )
         notes = () if report.request is None else (("request", str(report.request)),)
@@ -440,9 +442,10 @@ class ControlCommand:
     def _edit(self) -> ControlResult:
         arguments = self.control.arguments
 
-        def confirm(report: EditReport, edited: Agent) -> bool:
-            return self.check.accepts(
-                shown.shown_edit(arguments, report), lambda: editing.accept_edit(report, edited)
+        def confirm(report: EditReport, edited_agent: Agent) -> bool:
+            return self.check.accept(
+                shown.shown_edit(arguments, report),
+                lambda: editing.accept_edit(report, edited_agent),
             )
 
         report = shown.edit(self.agent, arguments, self.transports, confirm=confirm)
@@ -454,8 +457,8 @@ class ControlCommand:
         def confirm(report: ShutdownReport) -> bool:
             plan = shown.shown_stop(arguments, report)
             if not arguments:  # never delay a stop that sells and pays nothing
-                return self.check.accepts(plan, lambda: True)
-            return self._accepts(plan)
+                return self.check.accept(plan, lambda: True)
+            return self._accept(plan)
 
         report = shown.stop(
             self.agent, arguments, send=True, confirm=confirm, progress=self.session.progress
@@ -464,29 +467,31 @@ class ControlCommand:
 
 
 def _step_result(outcome: StepOutcome) -> ControlResult:
-    guards = (("guard", verdict.guard) for verdict in outcome.failing)
-    notes = (("step", outcome.step_id), *guards)
+    guard_notes = (("guard", verdict.guard) for verdict in outcome.failing)
+    notes = (("step", outcome.step_id), *guard_notes)
     return ControlResult(outcome.kind.value, outcome.reason, outcome.transactions, notes)
 
 
 def _control_end(number: int, result: ControlResult, check: PlanCheck) -> ControlEnd:
     """Return the end of a control whose command returned."""
-    sent = tuple(("transaction", intent.tx_hash or intent.id) for intent in result.transactions)
-    notes = (("outcome", result.outcome), *result.notes, *sent)
+    transaction_notes = tuple(
+        ("transaction", intent.tx_hash or intent.id) for intent in result.transactions
+    )
+    notes = (("outcome", result.outcome), *result.notes, *transaction_notes)
     if check.expired:
         reason = "it expired before its plan was ready"
         return ControlEnd(number, ControlState.EXPIRED, ControlCode.EXPIRED, reason, notes)
     if check.difference:
-        state = ControlState.FAILED if sent else ControlState.REFUSED
+        state = ControlState.FAILED if transaction_notes else ControlState.REFUSED
         reason = f"the plan differs from the one shown: {check.difference}"
         return ControlEnd(number, state, ControlCode.PLAN_CHANGED, reason, notes)
-    if check.followed and all(intent.succeeded for intent in result.transactions):
+    if check.has_further_plan and all(intent.succeeded for intent in result.transactions):
         reason = "carried out; the remainder needs a separate confirmation"
         return ControlEnd(number, ControlState.DONE, "", reason, notes)
-    if result.outcome in SUCCESSES:
+    if result.outcome in SUCCESS_OUTCOMES:
         return ControlEnd(number, ControlState.DONE, "", result.reason, notes)
     state = ControlState.REFUSED
-    if sent or result.outcome in ("failed", "unfinished"):
+    if transaction_notes or result.outcome in ("failed", "unfinished"):
         state = ControlState.FAILED
-    code = next((text for name, text in result.notes if name == "guard"), result.outcome)
+    code = next((guard for name, guard in result.notes if name == "guard"), result.outcome)
     return ControlEnd(number, state, code, result.reason, notes)

@@ -41,9 +41,9 @@ from agent.errors import Refused
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.model import (
     LIMITS,
-    Arguments,
     Collect,
     Control,
+    ControlArguments,
     ControlCode,
     ControlKind,
     ControlOrigin,
@@ -104,7 +104,7 @@ def preview_control(
     """
     loaded = load_config(config)
     kind = parse_kind(kind)
-    pairs = check_arguments(loaded, kind, arguments)
+    checked_arguments = check_arguments(loaded, kind, arguments)
     secret = installation_secret(wiring.store_file(loaded))
     with open_agent(loaded, transports=transports, clock=clock) as agent:
         store, now_s = agent.context.store, agent.context.clock.now_s()
@@ -116,11 +116,11 @@ def preview_control(
                     code=ControlCode.NOT_WAITING,
                 )
             return stored_document(offered_plan)
-        preview = preview_on(agent, kind, pairs, transports)
+        preview = preview_with_agent(agent, kind, checked_arguments, transports)
         moves = format_moves(preview.plan, agent.portfolio)
         plan = with_document(preview.plan, preview.document, moves, now_s, secret)
         if not preview.refusal:
-            store.controls.show(plan)
+            store.controls.record_shown(plan)
     return shown_document(plan, preview.document, moves, preview.refusal)
 
 
@@ -150,10 +150,10 @@ def _refusal(state: str, reason: str) -> str:
     return reason or state
 
 
-def preview_on(
+def preview_with_agent(
     agent: Agent,
     kind: ControlKind,
-    arguments: Arguments,
+    arguments: ControlArguments,
     transports: Sequence[Transport] | None = None,
 ) -> ControlPreview:
     """Plan a request with an open agent. Raises Refused if there is nothing to plan."""
@@ -161,7 +161,7 @@ def preview_on(
         case ControlKind.REBALANCE:
             outcome = agent.plan()
             refusal = _refusal(outcome.kind.value, outcome.reason or "no plan")
-            plan_document = agent.plan_document(outcome, sent=False)
+            plan_document = agent.plan_document(outcome, send_allowed=False)
             return ControlPreview(shown_step(kind, outcome), plan_document, refusal)
         case ControlKind.INVEST:
             return _preview_investment(agent, arguments)
@@ -187,8 +187,8 @@ def preview_on(
     raise Refused(f"{kind.value} has no plan to show", remedy="send it without one")
 
 
-def _preview_investment(agent: Agent, arguments: Arguments) -> ControlPreview:
-    report = transfers.invest(agent, only=flows(arguments), confirm=lambda _: False)
+def _preview_investment(agent: Agent, arguments: ControlArguments) -> ControlPreview:
+    report = transfers.invest(agent, only=flow_numbers(arguments), confirm=lambda _: False)
     document = transfers.investment_document(report, agent, sent=False)
     refusal = ""
     if report.outcome is None:
@@ -198,14 +198,14 @@ def _preview_investment(agent: Agent, arguments: Arguments) -> ControlPreview:
     return ControlPreview(shown_investment(arguments, report), document, refusal)
 
 
-def flows(arguments: Arguments) -> tuple[int, ...]:
+def flow_numbers(arguments: ControlArguments) -> tuple[int, ...]:
     """Return the numbers of the deposits to invest; all of them without a number."""
     return tuple(int(value) for _, value in arguments)
 
 
 def withdraw(
     agent: Agent,
-    arguments: Arguments,
+    arguments: ControlArguments,
     *,
     send: bool,
     confirm: Callable[[WithdrawalReport], bool],
@@ -236,7 +236,7 @@ def withdraw(
 
 def stop(
     agent: Agent,
-    arguments: Arguments,
+    arguments: ControlArguments,
     *,
     send: bool,
     confirm: Callable[[ShutdownReport], bool],
@@ -256,7 +256,7 @@ def stop(
 
 def edit(
     agent: Agent,
-    arguments: Arguments,
+    arguments: ControlArguments,
     transports: Sequence[Transport] | None,
     *,
     confirm: editing.Confirm | None,
@@ -271,7 +271,7 @@ def edit(
         text_after = apply_changes(text, edit_changes)
         if text_after == text:  # else it would confirm changes made by hand
             raise Refused(
-                "the edit changes nothing", remedy=AT_THE_TERMINAL, code=ControlCode.UNCHANGED
+                "the edit changes nothing", remedy=TERMINAL_REMEDY, code=ControlCode.UNCHANGED
             )
         config_before = load_config_text(text, path, str(path))
         config_after = load_config_text(text_after, path, "the edited config")
@@ -283,10 +283,10 @@ def edit(
         path,
         partial(edit_text, edit_changes=changes),
         in_rounds=control.flag("in-slices"),
-        sell_first=partial(edit_text, edit_changes=sell_removed_assets(changes))
+        sale_edit_text=partial(edit_text, edit_changes=sell_removed_assets(changes))
         if changes.removes
         else None,
-        unseen=True,
+        unreviewed=True,
         how=config_versions.BY_CONTROL,
         confirm=confirm,
         transports=transports,
@@ -294,21 +294,24 @@ def edit(
     )
 
 
-def _as_control(arguments: Arguments) -> Control:
+def _as_control(arguments: ControlArguments) -> Control:
     """Return the arguments as a control, for its accessors."""
     return Control("", ControlKind.EDIT, arguments, "", "", ControlOrigin.CLI, 0, 0)
 
 
 def shown_step(
-    kind: ControlKind, outcome: StepOutcome, arguments: Arguments = (), exact_parts: Arguments = ()
+    kind: ControlKind,
+    outcome: StepOutcome,
+    arguments: ControlArguments = (),
+    exact_parts: ControlArguments = (),
 ) -> ShownPlan:
     """Return the binding parts of one step's plan."""
     return ShownPlan(kind, arguments, (*_exact_parts(outcome), *exact_parts), _amounts([outcome]))
 
 
-def shown_investment(arguments: Arguments, report: InvestmentReport) -> ShownPlan:
+def shown_investment(arguments: ControlArguments, report: InvestmentReport) -> ShownPlan:
     """Return the binding parts of an investment: the deposits and their plan."""
-    deposits = tuple(("deposit", f"{flow.token} {flow.delta_raw}") for flow in report.came)
+    deposits = tuple(("deposit", f"{flow.token} {flow.delta_raw}") for flow in report.deposits)
     deposits_part = ("deposits", "; ".join(sorted(text for _, text in deposits)))
     purchase = report.step_input.history.cash_flows.purchase
     exact_parts = (deposits_part, ("purchase", "" if purchase is None else purchase.id))
@@ -317,7 +320,7 @@ def shown_investment(arguments: Arguments, report: InvestmentReport) -> ShownPla
     return shown_step(ControlKind.INVEST, report.outcome, arguments, exact_parts)
 
 
-def shown_withdrawal(arguments: Arguments, report: WithdrawalReport) -> ShownPlan:
+def shown_withdrawal(arguments: ControlArguments, report: WithdrawalReport) -> ShownPlan:
     """Return the binding parts of a withdrawal: payments, their address, and the sale before them."""
     tolerance_bps = TOLERANCE_BPS if _as_control(arguments).flag("pro-rata") else 0
     payments = tuple(
@@ -333,7 +336,7 @@ def shown_withdrawal(arguments: Arguments, report: WithdrawalReport) -> ShownPla
     return ShownPlan(ControlKind.WITHDRAW, arguments, exact_parts, (*sale, *payments))
 
 
-def shown_stop(arguments: Arguments, report: ShutdownReport) -> ShownPlan:
+def shown_stop(arguments: ControlArguments, report: ShutdownReport) -> ShownPlan:
     """Return the binding parts of a stop: whether it sells, the tokens sold, and the address paid.
     It sells and pays everything, so the amounts are not fixed in advance.
     """
@@ -342,7 +345,7 @@ def shown_stop(arguments: Arguments, report: ShutdownReport) -> ShownPlan:
     return ShownPlan(ControlKind.STOP, arguments, exact_parts, amounts)
 
 
-def shown_edit(arguments: Arguments, report: EditReport) -> ShownPlan:
+def shown_edit(arguments: ControlArguments, report: EditReport) -> ShownPlan:
     """Return the binding parts of an edit: changed lines, earlier changes by hand, and the tokens of
     its transition. An edit sends nothing.
     """
@@ -351,11 +354,13 @@ def shown_edit(arguments: Arguments, report: EditReport) -> ShownPlan:
         ("by_hand", "\n".join(report.by_hand)),
         ("next", "\n".join(report.following)),
     )
-    transition = () if report.transition is None else _amounts([report.transition], ANY_AMOUNT_BPS)
-    return ShownPlan(ControlKind.EDIT, arguments, exact_parts, transition)
+    transition_amounts = (
+        () if report.transition is None else _amounts([report.transition], ANY_AMOUNT_BPS)
+    )
+    return ShownPlan(ControlKind.EDIT, arguments, exact_parts, transition_amounts)
 
 
-def _exact_parts(outcome: StepOutcome) -> Arguments:
+def _exact_parts(outcome: StepOutcome) -> ControlArguments:
     """Return the parts of a step that may not change: kind of decision, exit, limit order, and
     changes of a delegate.
     """
@@ -375,61 +380,65 @@ def _exact_parts(outcome: StepOutcome) -> Arguments:
 
 
 def _amounts(
-    outcomes: Sequence[StepOutcome], share_bps: int = TOLERANCE_BPS
+    outcomes: Sequence[StepOutcome], tolerance_bps: int = TOLERANCE_BPS
 ) -> tuple[tuple[str, int, int], ...]:
     """Return (name, amount, tolerance) of everything that the plans move, summed by name."""
-    amounts: dict[str, tuple[int, int]] = {}
+    amounts_by_name: dict[str, tuple[int, int]] = {}
     for outcome in outcomes:
         if outcome.plan is None:
             continue
         for name, amount, tolerance in (
-            *_swap_amounts(reference_prices(outcome.step_input).by_token, outcome.plan, share_bps),
-            *_liquidity_amounts(outcome.plan, share_bps),
-            *_futures_amounts(outcome.plan, share_bps),
+            *_swap_amounts(
+                reference_prices(outcome.step_input).by_token, outcome.plan, tolerance_bps
+            ),
+            *_liquidity_amounts(outcome.plan, tolerance_bps),
+            *_futures_amounts(outcome.plan, tolerance_bps),
         ):
-            earlier_amount, earlier_tolerance = amounts.get(name, (0, 0))
-            amounts[name] = (earlier_amount + amount, earlier_tolerance + tolerance)
-    return tuple((name, *amounts[name]) for name in sorted(amounts))
+            earlier_amount, earlier_tolerance = amounts_by_name.get(name, (0, 0))
+            amounts_by_name[name] = (earlier_amount + amount, earlier_tolerance + tolerance)
+    return tuple((name, *amounts_by_name[name]) for name in sorted(amounts_by_name))
 
 
 def _swap_amounts(
-    prices: Mapping[str, Price], plan: Plan, share_bps: int
+    prices: Mapping[str, Price], plan: Plan, tolerance_bps: int
 ) -> list[tuple[str, int, int]]:
     """Return the changes of the wallet by token, each with the tolerance in that token."""
-    tolerance_value = plan.turnover * share_bps / BPS
-    amounts = []
+    tolerance_value = plan.turnover * tolerance_bps / BPS
+    named_amounts = []
     for token, raw in plan.wallet_changes().items():
         price = prices.get(token)
-        amounts.append((token, raw, floor_int(tolerance_value / price) if price else 0))
-    return amounts
+        named_amounts.append((token, raw, floor_int(tolerance_value / price) if price else 0))
+    return named_amounts
 
 
-def _liquidity_amounts(plan: Plan, share_bps: int) -> list[tuple[str, int, int]]:
+def _liquidity_amounts(plan: Plan, tolerance_bps: int) -> list[tuple[str, int, int]]:
     named_amounts = []
     for action in map(lp_action, plan.actions):
         amounts = action.fees_raw if isinstance(action, Collect) else action.amounts_raw
         for token, raw in zip((action.token0, action.token1), amounts, strict=True):
             name = f"{type(action).__name__} {action.name} {token}"
-            named_amounts.append((name, raw, raw * share_bps // BPS))
+            named_amounts.append((name, raw, raw * tolerance_bps // BPS))
     return named_amounts
 
 
-def _futures_amounts(plan: Plan, share_bps: int) -> list[tuple[str, int, int]]:
-    amounts = []
+def _futures_amounts(plan: Plan, tolerance_bps: int) -> list[tuple[str, int, int]]:
+    named_amounts = []
     for action in plan.layer(FuturesPlan).actions:
         if isinstance(action, PerpOrder):
             name = f"futures {action.market}{' reduce' if action.is_reduce_only else ''}"
-            amounts.append((name, action.size_raw, abs(action.size_raw) * share_bps // BPS))
+            named_amounts.append(
+                (name, action.size_raw, abs(action.size_raw) * tolerance_bps // BPS)
+            )
         elif isinstance(action, MarginDeposit | MarginWithdrawal):
             name = type(action).__name__
-            amounts.append((name, action.raw, action.raw * share_bps // BPS))
-    return amounts
+            named_amounts.append((name, action.raw, action.raw * tolerance_bps // BPS))
+    return named_amounts
 
 
-POLICY_KEYS = frozenset({"trigger", "destination", "cooldown", "only", "risk", "jitter"})
-ASSET_KEYS = frozenset({"target", "band", "reserve", *OrderKeys.model_fields})
+EDITABLE_POLICY_KEYS = frozenset({"trigger", "destination", "cooldown", "only", "risk", "jitter"})
+EDITABLE_ASSET_KEYS = frozenset({"target", "band", "reserve", *OrderKeys.model_fields})
 EXIT_KEYS = frozenset(ExitKeys.model_fields)
-AT_THE_TERMINAL = "change it at the terminal: trimtab edit"
+TERMINAL_REMEDY = "change it at the terminal: trimtab edit"
 
 
 def require_no_widening(before: Config, after: Config, owner_config: Config | None = None) -> None:
@@ -447,17 +456,17 @@ def require_no_widening(before: Config, after: Config, owner_config: Config | No
             f"{key}: a control may not change it, because it decides what the agent may do, or"
             " whether exits run",
             (verdict,),
-            AT_THE_TERMINAL,
+            TERMINAL_REMEDY,
             code=ControlCode.WIDENS,
         )
 
 
 def _widening_keys(before: Config, after: Config) -> Iterator[str]:
-    for name in Config.model_fields:
-        old_value, new_value = getattr(before, name), getattr(after, name)
+    for key in Config.model_fields:
+        old_value, new_value = getattr(before, key), getattr(after, key)
         if old_value == new_value:
             continue
-        match name:
+        match key:
             case "portfolio":
                 yield from _portfolio_keys(before, after)
             case "policy":
@@ -466,68 +475,70 @@ def _widening_keys(before: Config, after: Config) -> Iterator[str]:
                 yield from _limit_keys(old_value, new_value)
             case _ if isinstance(old_value, ConfigTable) and type(old_value) is type(new_value):
                 yield from (
-                    f"{name}.{key}"
-                    for key in type(old_value).model_fields
-                    if getattr(old_value, key) != getattr(new_value, key)
+                    f"{key}.{table_key}"
+                    for table_key in type(old_value).model_fields
+                    if getattr(old_value, table_key) != getattr(new_value, table_key)
                 )
             case _:
-                yield name
+                yield key
 
 
 def _portfolio_keys(before: Config, after: Config) -> Iterator[str]:
     old_portfolio, new_portfolio = before.portfolio, after.portfolio
-    for name in type(old_portfolio).model_fields:
-        if name == "assets" or getattr(old_portfolio, name) == getattr(new_portfolio, name):
+    for key in type(old_portfolio).model_fields:
+        if key == "assets" or getattr(old_portfolio, key) == getattr(new_portfolio, key):
             continue
-        if name != "max_live_value" or not _is_lower(
+        if key != "max_live_value" or not _is_lower(
             new_portfolio.max_live_value, old_portfolio.max_live_value
         ):
-            yield f"portfolio.{name}"
+            yield f"portfolio.{key}"
     old_assets = {asset.symbol: asset for asset in old_portfolio.assets}
     for asset in new_portfolio.assets:
         if (old_asset := old_assets.get(asset.symbol)) is None:
             yield f"portfolio.assets.{asset.symbol}"
             continue
         yield from (
-            f"portfolio.assets.{asset.symbol}.{name}"
-            for name in AssetTable.model_fields
-            if getattr(old_asset, name) != getattr(asset, name)
-            and (name not in ASSET_KEYS or _may_stop_exits(name, old_asset, asset))
+            f"portfolio.assets.{asset.symbol}.{key}"
+            for key in AssetTable.model_fields
+            if getattr(old_asset, key) != getattr(asset, key)
+            and (key not in EDITABLE_ASSET_KEYS or _may_stop_exits(key, old_asset, asset))
         )
 
 
-def _may_stop_exits(name: str, old_asset: AssetTable, new_asset: AssetTable) -> bool:
+def _may_stop_exits(key: str, old_asset: AssetTable, new_asset: AssetTable) -> bool:
     """Return whether a change of an asset's key may stop its exits: a higher reserve, an exit order
     that is set, or an entry, from whose fill exits count.
     """
-    if name == "reserve":
+    if key == "reserve":
         return Decimal(new_asset.reserve) > Decimal(old_asset.reserve)
-    if name in EXIT_KEYS:
-        return getattr(old_asset, name) is not None
-    return name == "entry" and any(getattr(old_asset, key) is not None for key in EXIT_KEYS)
+    if key in EXIT_KEYS:
+        return getattr(old_asset, key) is not None
+    return key == "entry" and any(
+        getattr(old_asset, exit_key) is not None for exit_key in EXIT_KEYS
+    )
 
 
 def _policy_keys(old_policy: Any, new_policy: Any) -> Iterator[str]:
-    for name in type(old_policy).model_fields:
-        if name not in POLICY_KEYS and getattr(old_policy, name) != getattr(new_policy, name):
-            yield f"policy.{name}"
+    for key in type(old_policy).model_fields:
+        if key not in EDITABLE_POLICY_KEYS and getattr(old_policy, key) != getattr(new_policy, key):
+            yield f"policy.{key}"
 
 
 def _limit_keys(old_limits: Any, new_limits: Any) -> Iterator[str]:
-    for name in type(old_limits).model_fields:
-        old_limit, new_limit = getattr(old_limits, name), getattr(new_limits, name)
+    for key in type(old_limits).model_fields:
+        old_limit, new_limit = getattr(old_limits, key), getattr(new_limits, key)
         if old_limit == new_limit:
             continue
-        if name == "i_accept":
+        if key == "i_accept":
             is_tightened = set(new_limit) <= set(old_limit)
-        elif name == "max_weight":
+        elif key == "max_weight":
             is_tightened = _caps_are_lower(new_limit, old_limit)
-        elif name in LIMITS:
-            is_tightened = not LIMITS[name].binds_exits and is_tighter(name, new_limit, old_limit)
+        elif key in LIMITS:
+            is_tightened = not LIMITS[key].binds_exits and is_tighter(key, new_limit, old_limit)
         else:
             is_tightened = _is_lower(new_limit, old_limit)
         if not is_tightened:
-            yield f"limits.{name}"
+            yield f"limits.{key}"
 
 
 def _caps_are_lower(new_caps: dict[str, int] | None, old_caps: dict[str, int] | None) -> bool:
@@ -536,9 +547,9 @@ def _caps_are_lower(new_caps: dict[str, int] | None, old_caps: dict[str, int] | 
     """
     if new_caps is None:
         return False
-    caps = old_caps or {}
-    return set(caps) <= set(new_caps) and all(
-        cap <= caps.get(name, caps.get(ANY, BPS)) for name, cap in new_caps.items()
+    caps_before = old_caps or {}
+    return set(caps_before) <= set(new_caps) and all(
+        cap <= caps_before.get(name, caps_before.get(ANY, BPS)) for name, cap in new_caps.items()
     )
 
 

@@ -23,7 +23,7 @@ from agent.app.agent import open_agent
 from agent.app.controls import messages
 from agent.app.controls.queue import link_key, submit_control
 from agent.app.controls.shown import preview_control
-from agent.app.documents.status import status
+from agent.app.documents.status import status_document
 from agent.chain.rpc import Transport
 from agent.config.load import load_config
 from agent.config.loaded import ConfigSource, LoadedConfig
@@ -51,14 +51,14 @@ FORWARD_FIELDS = frozenset(
     {"forward_date", "forward_from", "forward_from_chat", "forward_sender_name"}
 )
 """Fields of forwarded messages before version 7 of the Bot API."""
-LONGEST_NAME = 32
-LONGEST_TEXT = 4_000
+MAX_NAME_LENGTH = 32
+MAX_MESSAGE_LENGTH = 4_000
 """Maximum length of a message that the bot sends; Telegram allows 4,096 characters."""
-WATCH_S = 2.0
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
-READS_CHAIN = ("/status", "/plan")
+WATCH_INTERVAL_S = 2.0
+FIRST_RETRY_S, MAX_RETRY_S = 1.0, 60.0
+CHAIN_COMMANDS = ("/status", "/plan")
 MAX_REPORTED_STRANGERS, STRANGER_WINDOW_S = 10, 86_400
-END_STATES = frozenset(
+REPORTED_STATES = frozenset(
     state.value
     for state in (
         ControlState.DONE,
@@ -95,9 +95,9 @@ class TelegramBot:
     redactor: Redactor
     link_key: bytes = b""
     now: Callable[[], float] = time.time
-    watch_s: float = WATCH_S
+    watch_interval_s: float = WATCH_INTERVAL_S
     _strangers: dict[int, float] = field(default_factory=dict)
-    _replies: set[asyncio.Task[None]] = field(default_factory=set)
+    _reply_tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _read_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def run(self, started: Callable[[], None] = lambda: None) -> None:
@@ -133,10 +133,10 @@ class TelegramBot:
 
     async def _watch_store(self) -> None:
         while True:
-            await asyncio.sleep(self.watch_s)
+            await asyncio.sleep(self.watch_interval_s)
             try:
                 await self._send_offer()
-                await self._send_ended()
+                await self._report_ended_controls()
             except TrimtabError as error:
                 log.error("%s", self.redactor.clean(str(error)))
 
@@ -152,9 +152,9 @@ class TelegramBot:
             await self._send(chat.id, f"Not done: {reason}")
             return
         reply = asyncio.create_task(self._reply(chat.id, message))
-        if (message.text or "").startswith(READS_CHAIN):  # a pause must not wait behind it
-            self._replies.add(reply)
-            reply.add_done_callback(self._replies.discard)
+        if (message.text or "").startswith(CHAIN_COMMANDS):  # a pause must not wait behind it
+            self._reply_tasks.add(reply)
+            reply.add_done_callback(self._reply_tasks.discard)
         else:
             await reply
 
@@ -182,7 +182,9 @@ class TelegramBot:
             return "an edited or scheduled message is no command. Send it again."
         command, at_sign, name = (message.text or "").split(maxsplit=1)[0].partition("@")
         if at_sign and name.lower() != self.bot.username.lower():
-            return f"{command[:LONGEST_NAME]} is for @{name[:LONGEST_NAME]}, not for this bot."
+            return (
+                f"{command[:MAX_NAME_LENGTH]} is for @{name[:MAX_NAME_LENGTH]}, not for this bot."
+            )
         return None
 
     async def _reply(self, chat: int, message: Message) -> None:
@@ -195,46 +197,46 @@ class TelegramBot:
         await self._send(chat, answer)
 
     async def _answer(self, chat: int, message: Message) -> str:
-        command, *words = (message.text or "").split()
-        match command.partition("@")[0].lower(), words:
+        command, *arguments = (message.text or "").split()
+        match command.partition("@")[0].lower(), arguments:
             case "/status", []:
                 return messages.status_text(await self._read_document(self.actions.status))
             case "/plan", []:
-                return self._with_code(chat, await self._read_document(self.actions.plan))
+                return self._plan_with_code(chat, await self._read_document(self.actions.plan))
             case "/pause", []:
                 await self._submit(chat, ControlKind.PAUSE, "")
                 return "Paused: nothing is sent until /resume."
             case "/resume", []:
-                code = self._code(chat, ControlKind.RESUME, "")
-                return f"To resume sending: /resume {code} within {self._minutes()}"
+                code = self._new_code(chat, ControlKind.RESUME, "")
+                return f"To resume sending: /resume {code} within {self._code_lifetime()}"
             case "/resume", [code]:
                 return await self._redeem(chat, code, (ControlKind.RESUME,))
             case "/confirm", [code]:
                 return await self._redeem(chat, code, (ControlKind.CONFIRM, ControlKind.REBALANCE))
             case _:
-                return messages.HELP
+                return messages.HELP_TEXT
 
     async def _read_document(self, action: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """Return a document that is read from the chain, one at a time."""
         async with self._read_lock:
             return await asyncio.to_thread(action)
 
-    def _with_code(self, chat: int, document: dict[str, Any]) -> str:
-        text = messages.plan_text(document)
-        if not document["plan_hash"]:
+    def _plan_with_code(self, chat: int, plan_document: dict[str, Any]) -> str:
+        text = messages.plan_text(plan_document)
+        if not plan_document["plan_hash"]:
             return text
-        code = self._code(chat, ControlKind(document["kind"]), document["plan_hash"])
-        text += f"\nTo carry it out: /confirm {code} within {self._minutes()}"
+        code = self._new_code(chat, ControlKind(plan_document["kind"]), plan_document["plan_hash"])
+        text += f"\nTo carry it out: /confirm {code} within {self._code_lifetime()}"
         if self.table.dashboard is None:
             return text
         until_s = int(self.now()) + self.table.code_ttl
-        link = PlanLink(document["plan_hash"][:LINK_DIGITS], until_s).query(self.link_key)
+        link = PlanLink(plan_document["plan_hash"][:LINK_DIGITS], until_s).query(self.link_key)
         return f"{text}\nIn the dashboard, after login: {self.table.dashboard}/login?to=/controls&{link}"
 
-    def _minutes(self) -> str:
+    def _code_lifetime(self) -> str:
         return f"{self.table.code_ttl / 60:g} minutes"
 
-    def _code(self, chat: int, kind: ControlKind, plan_hash: str) -> str:
+    def _new_code(self, chat: int, kind: ControlKind, plan_hash: str) -> str:
         code = f"{secrets.randbelow(10**CODE_DIGITS):0{CODE_DIGITS}d}"
         now_s = int(self.now())
         phone_code = PhoneCode(
@@ -244,8 +246,8 @@ class TelegramBot:
         return code
 
     def _digest(self, chat: int, code: str) -> str:
-        text = f"trimtab phone code 1 {chat} {code}".encode()
-        return hmac.new(self.secret, text, hashlib.sha256).hexdigest()
+        code_text = f"trimtab phone code 1 {chat} {code}".encode()
+        return hmac.new(self.secret, code_text, hashlib.sha256).hexdigest()
 
     async def _redeem(self, chat: int, code: str, kinds: tuple[ControlKind, ...]) -> str:
         digest = self._digest(chat, code) if code.isascii() and code.isdecimal() else ""
@@ -256,33 +258,36 @@ class TelegramBot:
         return "Queued for trimtab run --send. The result will be reported here."
 
     async def _submit(self, chat: int, kind: ControlKind, plan_hash: str) -> None:
-        await asyncio.to_thread(self.actions.submit, kind, plan_hash, asked_by(chat))
+        await asyncio.to_thread(self.actions.submit, kind, plan_hash, requester_name(chat))
 
     async def _send_offer(self) -> None:
         offer = self.store.controls.waiting()
         if offer is None or not self.store.phone.take_offer(offer.hash):
             return
-        plan_view = await self._read_document(self.actions.plan)
+        plan_document = await self._read_document(self.actions.plan)
         for chat in self.table.chats:
             await self._send(
-                chat, f"A plan is waiting for you.\n{self._with_code(chat, plan_view)}"
+                chat, f"A plan is waiting for you.\n{self._plan_with_code(chat, plan_document)}"
             )
 
-    async def _send_ended(self) -> None:
+    async def _report_ended_controls(self) -> None:
         for event in self.store.controls.log(self.store.phone.last_reported()):
             if not self.store.phone.take_line(event.number):
                 continue
-            if event.origin == ControlOrigin.TELEGRAM.value and event.state in END_STATES:
+            if event.origin == ControlOrigin.TELEGRAM.value and event.state in REPORTED_STATES:
                 for chat in self.table.chats:
-                    if event.asked_by == asked_by(chat) and event.kind != ControlKind.PAUSE.value:
+                    if (
+                        event.asked_by == requester_name(chat)
+                        and event.kind != ControlKind.PAUSE.value
+                    ):
                         await self._send(chat, messages.ended_text(event))
 
     async def _report_stranger(self, chat: int) -> None:
         """Report the number of an unknown chat to the allowed chats; its sender gets no answer."""
         now_s = self.now()
         self._strangers = {
-            chat: seen_s
-            for chat, seen_s in self._strangers.items()
+            stranger: seen_s
+            for stranger, seen_s in self._strangers.items()
             if now_s - seen_s < STRANGER_WINDOW_S
         }
         if chat in self._strangers or len(self._strangers) >= MAX_REPORTED_STRANGERS:
@@ -295,7 +300,7 @@ class TelegramBot:
     async def _send(self, chat: int, text: str) -> None:
         with suppress(_UnsentError):
             await self._call_api(
-                lambda: self.bot.send_message(chat, text[:LONGEST_TEXT]), is_send=True
+                lambda: self.bot.send_message(chat, text[:MAX_MESSAGE_LENGTH]), is_send=True
             )
 
     async def _call_api(self, call: Callable[[], Awaitable[T]], *, is_send: bool = False) -> T:
@@ -304,14 +309,16 @@ class TelegramBot:
         """
         from telegram import error as telegram_error
 
-        pause_s = FIRST_PAUSE_S
+        retry_s = FIRST_RETRY_S
         while True:
             try:
                 return await call()
             except telegram_error.RetryAfter as error:
-                wait = error.retry_after
-                pause_s = wait if isinstance(wait, int) else wait.total_seconds()
-                log.warning("Telegram asks to wait %.0f s", pause_s)
+                retry_after = error.retry_after
+                retry_s = (
+                    retry_after if isinstance(retry_after, int) else retry_after.total_seconds()
+                )
+                log.warning("Telegram asks to wait %.0f s", retry_s)
             except (telegram_error.InvalidToken, telegram_error.Forbidden) as error:
                 if is_send and isinstance(error, telegram_error.Forbidden):
                     log.error("a chat refuses messages; start the bot there")
@@ -322,20 +329,20 @@ class TelegramBot:
                 ) from None
             except telegram_error.Conflict:
                 log.error("another process polls with this bot's token")
-                pause_s = min(LONGEST_PAUSE_S, max(2 * pause_s, 2.0))
+                retry_s = min(MAX_RETRY_S, max(2 * retry_s, 2.0))
             except telegram_error.NetworkError as error:
                 log.warning("Telegram: %s", type(error).__name__)
-                if is_send and _is_final(error):
+                if is_send and _forbids_resend(error):
                     raise _UnsentError from None
-                pause_s = min(LONGEST_PAUSE_S, 2 * pause_s)
-            await asyncio.sleep(pause_s)
+                retry_s = min(MAX_RETRY_S, 2 * retry_s)
+            await asyncio.sleep(retry_s)
 
 
 class _UnsentError(Exception):
     """A message that is not sent again: it was refused, or may have arrived."""
 
 
-def _is_final(error: NetworkError) -> bool:
+def _forbids_resend(error: NetworkError) -> bool:
     """Return whether a message must not be sent again: it is invalid, or may have arrived."""
     from httpx import ConnectError, ConnectTimeout
     from telegram.error import BadRequest, TimedOut
@@ -345,7 +352,7 @@ def _is_final(error: NetworkError) -> bool:
     return isinstance(error, BadRequest | TimedOut) or error.__cause__ is not None
 
 
-def asked_by(chat: int) -> str:
+def requester_name(chat: int) -> str:
     """Return a chat's name as a requester."""
     return f"telegram {chat}"
 
@@ -364,7 +371,7 @@ class QueueActions:
     def status(self) -> dict[str, Any]:
         """See PhoneActions."""
         with open_agent(self._loaded, transports=self._transports, clock=self._clock) as agent:
-            return dict(status(agent.status()))
+            return dict(status_document(agent.status()))
 
     def plan(self) -> dict[str, Any]:
         """See PhoneActions."""

@@ -20,7 +20,7 @@ from typing_extensions import is_typeddict
 from agent.units import decimal_text, value_text
 
 T = TypeVar("T")
-Convert = Callable[[Any, Any], object]
+Conversion = Callable[[Any, Any], object]
 """Function of an attribute's value and the portfolio that names its tokens and numeraire."""
 
 
@@ -28,7 +28,7 @@ Convert = Callable[[Any, Any], object]
 class ConvertedBy:
     """Annotation of a field type: the conversion of its value."""
 
-    convert: Convert
+    convert: Conversion
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,41 +41,45 @@ class Of:
         object.__setattr__(self, "paths", paths)
 
 
-def fill(kind: type[T], source: object, portfolio: Any = None, /, **given: object) -> T:
-    """Return a document of type `kind`. A field's value comes from `given`, else from the attribute
-    of `source` with the field's name, converted.
+def fill(
+    document_type: type[T], source: object, portfolio: Any = None, /, **given_fields: object
+) -> T:
+    """Return a document of type `document_type`. A field's value comes from `given_fields`, else from
+    the attribute of `source` with the field's name, converted.
 
-    `portfolio` provides token names and the numeraire of values. Optional keys come from `given`
-    only. Nothing is validated: a report of a completed action must not fail.
+    `portfolio` provides token names and the numeraire of values. Optional keys come from
+    `given_fields` only. Nothing is validated: a report of a completed action must not fail.
     """
     document: dict[str, object] = {}
-    for name, read, convert in _fields(kind):  # type: ignore[arg-type]
-        if name in given:
-            document[name] = given[name]
-        elif read is not None:
-            value = read(source)
-            document[name] = None if value is None else convert(value, portfolio)
+    for field, read_attribute, convert in _fields(document_type):  # type: ignore[arg-type]
+        if field in given_fields:
+            document[field] = given_fields[field]
+        elif read_attribute is not None:
+            value = read_attribute(source)
+            document[field] = None if value is None else convert(value, portfolio)
     return document  # type: ignore[return-value]
 
 
 @cache
-def _fields(kind: Hashable, /) -> list[tuple[str, Callable[[object], Any] | None, Convert]]:
+def _fields(
+    document_type: Hashable, /
+) -> list[tuple[str, Callable[[object], Any] | None, Conversion]]:
     """Return (name, getter of the attribute, conversion) of each field; the getter of an optional
     field is None.
     """
-    fields: list[tuple[str, Callable[[object], Any] | None, Convert]] = []
-    for name, hint in get_type_hints(kind, include_extras=True).items():
+    fields: list[tuple[str, Callable[[object], Any] | None, Conversion]] = []
+    for field, hint in get_type_hints(document_type, include_extras=True).items():
         paths = next(
             (
                 annotation.paths
                 for annotation in getattr(hint, "__metadata__", ())
                 if isinstance(annotation, Of)
             ),
-            (name,),
+            (field,),
         )
         fields.append(
             (
-                name,
+                field,
                 None if get_origin(hint) is NotRequired else attrgetter(*paths),
                 _conversion(hint),
             )
@@ -83,7 +87,7 @@ def _fields(kind: Hashable, /) -> list[tuple[str, Callable[[object], Any] | None
     return fields
 
 
-def _conversion(hint: Any) -> Convert:
+def _conversion(hint: Any) -> Conversion:
     for annotation in reversed(getattr(hint, "__metadata__", ())):  # the outermost comes last
         if isinstance(annotation, ConvertedBy):
             return annotation.convert
@@ -92,7 +96,7 @@ def _conversion(hint: Any) -> Convert:
             value if isinstance(value, dict) else fill(hint, value, portfolio)
         )
     item_conversions = [
-        _conversion(get_arg) for get_arg in get_args(hint)[:1] if get_arg is not NoneType
+        _conversion(argument) for argument in get_args(hint)[:1] if argument is not NoneType
     ]
     if get_origin(hint) is list:
         return lambda values, portfolio: [item_conversions[0](value, portfolio) for value in values]
@@ -108,7 +112,7 @@ def money(value: Fraction, portfolio: Any) -> str:
     return value_text(value, portfolio.numeraire.decimals)
 
 
-def utc(seconds: int) -> str:
+def utc_text(seconds: int) -> str:
     """Return a chain time as text."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
@@ -126,7 +130,7 @@ Decimal = Annotated[str, Field(pattern=r"^-?[0-9]+(\.[0-9]+)?$")]
 Money = Annotated[str, Field(pattern=r"^-?[0-9]+(\.[0-9]+)?$"), ConvertedBy(money)]
 """A value in the numeraire, as text."""
 Number = Annotated[float, ConvertedBy(lambda value, _: float(value))]
-Time = Annotated[str, ConvertedBy(lambda seconds, _: utc(seconds))]
+Time = Annotated[str, ConvertedBy(lambda seconds, _: utc_text(seconds))]
 Symbol = Annotated[str, ConvertedBy(lambda token, portfolio: portfolio.token(token).label)]
 """Display name of a token, from its address."""
 Address = Annotated[str, Field(pattern=r"^0x[0-9a-fA-F]{40}$")]

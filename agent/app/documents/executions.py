@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from typing_extensions import TypedDict
 
-from agent.app.documents import ConvertedBy, Money, Of, RoundedRaw, Time, fill, one_of, utc
+from agent.app.documents import ConvertedBy, Money, Of, RoundedRaw, Time, fill, one_of, utc_text
 from agent.model import PurchaseProgress, StepInput
 from agent.policy.decision import DecisionResult
 from agent.store.executions import PastExecution
@@ -47,27 +47,31 @@ class CorrectionDocument(TypedDict):
     budget_raw: Annotated[RoundedRaw | None, Of("progress.terms.budget")]
 
 
-def correction(past: PastExecution[Any]) -> CorrectionDocument:
+def correction_document(past_execution: PastExecution[Any]) -> CorrectionDocument:
     """Return the document of an execution."""
-    next_part = utc(past.progress.next_s) if past.state == "open" else None
-    return fill(CorrectionDocument, past, next=next_part)
+    next_time = utc_text(past_execution.progress.next_s) if past_execution.state == "open" else None
+    return fill(CorrectionDocument, past_execution, next=next_time)
 
 
 def purchase_progress(purchase: PurchaseProgress, portfolio: Any) -> ProgressDocument:
     """Return the document of a purchase in parts."""
-    kind = purchase.terms.kind.value
-    return fill(ProgressDocument, purchase, portfolio, purchase=kind)
+    purchase_kind = purchase.terms.kind.value
+    return fill(ProgressDocument, purchase, portfolio, purchase=purchase_kind)
 
 
-def _progress(source: tuple[StepInput, DecisionResult], portfolio: Any) -> ProgressDocument | None:
-    step, decision_result = source
+def _progress(
+    step_and_decision: tuple[StepInput, DecisionResult], portfolio: Any
+) -> ProgressDocument | None:
+    step, decision_result = step_and_decision
     execution = step.history.execution
     if execution is None or decision_result.ends_execution:
         return None
     purchase = step.history.cash_flows.purchase
-    kind = None if purchase is None else purchase.terms.kind.value
-    return fill(ProgressDocument, execution, portfolio, purchase=kind)
+    purchase_kind = None if purchase is None else purchase.terms.kind.value
+    return fill(ProgressDocument, execution, portfolio, purchase=purchase_kind)
 
 
-Progress = Annotated[ProgressDocument | None, ConvertedBy(_progress), Of("step_input", "decided")]
+OpenExecutionProgress = Annotated[
+    ProgressDocument | None, ConvertedBy(_progress), Of("step_input", "decided")
+]
 """Progress of the execution that the decision does not end."""

@@ -23,7 +23,7 @@ from agent.app.documents import (
     one_of,
 )
 from agent.app.documents.futures_report import FuturesReport, futures_report
-from agent.app.documents.open_orders import OpenOrderDocument, open_orders
+from agent.app.documents.open_orders import OpenOrderDocument, open_order_documents
 from agent.layers.futures.execution.cycle import comparisons
 from agent.layers.futures.policy.targets import unnamed_reasons
 from agent.layers.futures.state import futures_policy, margin_account
@@ -88,7 +88,7 @@ FuturesPlanDocument = TypedDict("FuturesPlanDocument", {
     "trigger": str, "reason": str, "top_up": Decimal, "top_up_raw": Raw, "reducing": bool,
     "emergency": bool, "orders": list[FuturesOrderDocument], "refused": list[str], "held": str,
 })  # fmt: skip
-"""The plan of now; `held` is the reason why none of its orders is sent (empty if they are)."""
+"""The current plan; `held` is the reason why none of its orders is sent (empty if they are)."""
 MarginFiguresDocument = TypedDict("MarginFiguresDocument", {
     "collateral": Decimal, "realised": Decimal, "unrealised": Decimal, "funding_pending": Decimal,
     "value": Decimal, "free": Decimal, "utilisation": Decimal | None, "leverage": Decimal | None,
@@ -196,7 +196,7 @@ def _account_keys(report: FuturesReport) -> _AccountKeys:
     }
 
 
-def positions(report: FuturesReport) -> FuturesPositionsDocument:
+def positions_document(report: FuturesReport) -> FuturesPositionsDocument:
     """Return the document of the open positions."""
     account, now_s = report.account, report.step.snapshot.head.timestamp_s
     rows = []
@@ -214,7 +214,7 @@ def margin_document(report: FuturesReport) -> MarginDocument:
     return {
         **_account_keys(report),
         "margin": None if account is None else _margin_figures(account, report),
-        "limits": [fill(LimitDocument, check) for check in report.checks],
+        "limits": [fill(LimitDocument, check) for check in report.limit_checks],
         "plan": None
         if account is None or report.plan is None
         else _plan_document(account, report.plan, report.hold_reason),
@@ -223,7 +223,9 @@ def margin_document(report: FuturesReport) -> MarginDocument:
     }
 
 
-def funding(report: FuturesReport, recorded_days: Sequence[FundingDay] = ()) -> FundingDocument:
+def funding_document(
+    report: FuturesReport, recorded_days: Sequence[FundingDay] = ()
+) -> FundingDocument:
     """Return the document of funding: current rates, paid amounts by day, pending and expected
     amounts.
     """
@@ -246,7 +248,8 @@ def funding(report: FuturesReport, recorded_days: Sequence[FundingDay] = ()) -> 
     if account is not None:
         pending_raw = Fraction(margin.funding_pending_raw(account))
         daily_raw = sum(
-            (_daily_funding(account, perp_market) for perp_market in account.markets), Fraction(0)
+            (_daily_funding_raw(account, perp_market) for perp_market in account.markets),
+            Fraction(0),
         )
     return {
         **_account_keys(report),
@@ -270,7 +273,7 @@ def funding(report: FuturesReport, recorded_days: Sequence[FundingDay] = ()) -> 
     }
 
 
-def fills(outcome: StepOutcome) -> list[FuturesFillDocument]:
+def fill_documents(outcome: StepOutcome) -> list[FuturesFillDocument]:
     """Return the documents of the fills of a step's futures orders."""
     account, policy = (
         margin_account(outcome.step_input.snapshot),
@@ -305,14 +308,16 @@ def fills(outcome: StepOutcome) -> list[FuturesFillDocument]:
 
 def _paused_symbols(account: MarginAccount, policy: FuturesPolicy) -> list[str]:
     """Return the paused markets with a target or a position."""
-    markets = {target.market for target in policy.targets if target.weight_bps}
-    markets |= {position.market for position in account.positions}
+    relevant_markets = {target.market for target in policy.targets if target.weight_bps}
+    relevant_markets |= {position.market for position in account.positions}
     return [
-        market.symbol for market in account.markets if market.is_paused and market.market in markets
+        market.symbol
+        for market in account.markets
+        if market.is_paused and market.market in relevant_markets
     ]
 
 
-def summary(report: FuturesReport) -> FuturesSummaryDocument:
+def summary_document(report: FuturesReport) -> FuturesSummaryDocument:
     """Return the summary of the futures together with the spot portfolio."""
     account, portfolio = report.account, report.step.portfolio
     account_keys = _account_keys(report)
@@ -322,7 +327,7 @@ def summary(report: FuturesReport) -> FuturesSummaryDocument:
     if account is not None:
         leverage, utilisation = margin.leverage(account), margin.utilisation(account)
         value_raw, gross_raw = margin.account_value_raw(account), margin.gross_notional_raw(account)
-        liquidation = _nearest_document(account)
+        liquidation = _nearest_liquidation_document(account)
         unnamed_symbols = [account.market(name).symbol for name in unnamed_reasons(account)]
     return {
         "account": account_keys["account"],
@@ -337,12 +342,12 @@ def summary(report: FuturesReport) -> FuturesSummaryDocument:
         "utilisation": ratio_text(utilisation),
         "max_utilisation": decimal_text(report.policy.limits.max_utilisation_bps, 4),
         "liquidation": liquidation,
-        "broken": [check.limit for check in report.checks if check.is_broken],
-        "actions": _reducing_actions(report),
+        "broken": [check.limit for check in report.limit_checks if check.is_broken],
+        "actions": _reducing_action_texts(report),
         "blocked": report.step.snapshot.layer(FuturesReading).blocked,
         "unnamed": unnamed_symbols,
         "paused": [] if account is None else _paused_symbols(account, report.policy),
-        "open_orders": open_orders(account, report.policy),
+        "open_orders": open_order_documents(account, report.policy),
         "margin_in_weights": report.policy.margin_in_weights,
         "exposures": [
             fill(
@@ -361,7 +366,7 @@ def target_note(policy: FuturesPolicy) -> str:
     return "" if policy.leverage_band_bps else "not restored: leverage_band is off"
 
 
-def _reducing_actions(report: FuturesReport) -> list[str]:
+def _reducing_action_texts(report: FuturesReport) -> list[str]:
     """Return the actions of the plan as text if they only reduce risk."""
     account, plan, portfolio = report.account, report.plan, report.step.portfolio
     if account is None or plan is None or not plan.is_reducing:
@@ -373,7 +378,7 @@ def _reducing_actions(report: FuturesReport) -> list[str]:
     return [action_text(account, action, collateral) for action in plan.actions]
 
 
-def _nearest_document(account: MarginAccount) -> NearestLiquidationDocument | None:
+def _nearest_liquidation_document(account: MarginAccount) -> NearestLiquidationDocument | None:
     """Return the position nearest to its liquidation; None if none can be liquidated."""
     nearest = nearest_liquidation(account)
     if nearest is None:
@@ -423,8 +428,8 @@ def action_text(
         case MarginDeposit(raw) | MarginWithdrawal(raw):
             verb = "deposit" if isinstance(action, MarginDeposit) else "withdraw"
             amount = str(raw) if collateral is None else decimal_text(raw, collateral.decimals)
-            name = "base units" if collateral is None else collateral.label
-            return f"{verbs[verb]} {amount} {name}"
+            unit = "base units" if collateral is None else collateral.label
+            return f"{verbs[verb]} {amount} {unit}"
         case DelegateChange(delegate, is_allowed):
             return f"{'allow' if is_allowed else 'remove'} the delegate {delegate}"
         case _:
@@ -438,22 +443,22 @@ def _size_text(raw: int, decimals: int) -> str:
     return decimal_text(raw // 10**hidden_places, decimals - hidden_places)
 
 
-def figures(account: MarginAccount, policy: FuturesPolicy) -> str:
+def figures_text(account: MarginAccount, policy: FuturesPolicy) -> str:
     """Format leverage, utilisation and the nearest liquidation, each with its limit."""
     limits, leverage, utilisation = (
         policy.limits,
         margin.leverage(account),
         margin.utilisation(account),
     )
-    parts = [
+    figures = [
         f"leverage {multiple_text(leverage)} of at most {limits.max_leverage_bps / BPS:g}x",
         f"utilisation {'unlimited' if utilisation is None else format_percent(utilisation)} of at most"
         f" {limits.max_utilisation_bps / 100:g} %",
     ]
     if (nearest := nearest_liquidation(account)) is not None:
         market, distance = nearest
-        parts.append(f"liquidation of {market.symbol} {format_percent(abs(distance))} away")
-    return ", ".join(parts)
+        figures.append(f"liquidation of {market.symbol} {format_percent(abs(distance))} away")
+    return ", ".join(figures)
 
 
 def optional_summary(
@@ -461,7 +466,7 @@ def optional_summary(
 ) -> dict[str, FuturesSummaryDocument]:
     """Return the key `futures` with the summary of a step; empty without futures."""
     report = futures_report(step, drifts)
-    return {} if report is None else {"futures": summary(report)}
+    return {} if report is None else {"futures": summary_document(report)}
 
 
 def optional_comparisons(outcome: StepOutcome) -> dict[str, list[HedgeComparisonDocument]]:
@@ -477,8 +482,8 @@ def _position_row(
     account: MarginAccount, position: Position, now_s: int
 ) -> FuturesPositionDocument:
     market = account.market(position.market)
-    value = margin.value_at_mark_raw(account, position)
-    price = margin.liquidation_price(account, position.market)
+    value_raw = margin.value_at_mark_raw(account, position)
+    liquidation_price = margin.liquidation_price(account, position.market)
     distance = margin.liquidation_distance(account, position.market)
     return {
         "market": market.market,
@@ -486,14 +491,16 @@ def _position_row(
         "side": "long" if position.is_long else "short",
         "size": decimal_text(position.size_raw, market.size_decimals),
         "size_raw": str(position.size_raw),
-        "notional": _quote_text(account, Fraction(value)),
+        "notional": _quote_text(account, Fraction(value_raw)),
         "entry": _price_text(account, market, position.entry),
         "mark": _price_text(account, market, market.mark),
         "index": _price_text(account, market, market.index),
         "index_age_s": now_s - market.index_s,
-        "unrealised": _quote_text(account, Fraction(value + position.open_notional_raw)),
+        "unrealised": _quote_text(account, Fraction(value_raw + position.open_notional_raw)),
         "funding_pending": _quote_text(account, Fraction(position.funding_pending_raw)),
-        "liquidation_price": None if price is None else _price_text(account, market, price),
+        "liquidation_price": None
+        if liquidation_price is None
+        else _price_text(account, market, liquidation_price),
         "liquidation_distance": ratio_text(distance),
     }
 
@@ -555,18 +562,18 @@ def _order_row(account: MarginAccount, order: PerpOrder) -> FuturesOrderDocument
 
 
 def _market_funding(account: MarginAccount, market: PerpMarket) -> MarketFundingDocument:
-    pending = sum(
+    pending_raw = sum(
         position.funding_pending_raw
         for position in account.positions
         if position.market == market.market
     )
-    daily_funding = _daily_funding(account, market)
+    daily_funding = _daily_funding_raw(account, market)
     return {
         "market": market.market,
         "symbol": market.symbol,
         "daily_rate": value_text(market.funding_daily, 0, RATE_PLACES),
         "notional": _quote_text(account, Fraction(_notional_raw(account, market))),
-        "pending": _quote_text(account, Fraction(pending)),
+        "pending": _quote_text(account, Fraction(pending_raw)),
         "today": "0",
         "daily": _quote_text(account, daily_funding),
         "expected": _quote_text(account, FUNDING_DAYS * daily_funding),
@@ -577,7 +584,7 @@ def _notional_raw(account: MarginAccount, market: PerpMarket) -> int:
     return margin.position_value_raw(market, account.size_raw(market.market))
 
 
-def _daily_funding(account: MarginAccount, market: PerpMarket) -> Fraction:
+def _daily_funding_raw(account: MarginAccount, market: PerpMarket) -> Fraction:
     """Return the funding per day at the current rate; negative if the account receives it."""
     return _notional_raw(account, market) * market.funding_daily
 

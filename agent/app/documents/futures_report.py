@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from agent.layers.futures.planning.plans import plan_and_hold
+from agent.layers.futures.planning.plans import plan_and_hold_reason
 from agent.layers.futures.policy.exposure import (
     Exposure,
     exposures,
@@ -32,7 +32,7 @@ class FuturesReport:
     policy: FuturesPolicy
     account: MarginAccount | None
     spot_value: Fraction | None
-    checks: tuple[LimitCheck, ...]
+    limit_checks: tuple[LimitCheck, ...]
     exposures: tuple[Exposure, ...]
     plan: FuturesPlan | None
     hold_reason: str = ""
@@ -56,7 +56,7 @@ def report_of(
         return FuturesReport(step, policy, None, None, (), (), None)
     spot_raw = None if uncounted_reason(step) else spot_value_raw(account, policy, drifts)
     state = margin_state(account, policy.limits, policy.leverage_bps)
-    plan, hold_reason = plan_and_hold(step, policy, drifts, spot_raw)
+    plan, hold_reason = plan_and_hold_reason(step, policy, drifts, spot_raw)
     return FuturesReport(
         step,
         policy,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from typing_extensions import TypedDict
 
-from agent.app.documents import Decimal, Time, one_of, utc
+from agent.app.documents import Decimal, Time, one_of, utc_text
 from agent.units import decimal_text, price_text
 
 if TYPE_CHECKING:
@@ -20,7 +20,9 @@ OpenOrderDocument = TypedDict("OpenOrderDocument", {
 """A limit order that rests at the venue; the agent cancels it once `expires` is past."""
 
 
-def open_orders(account: MarginAccount | None, policy: FuturesPolicy) -> list[OpenOrderDocument]:
+def open_order_documents(
+    account: MarginAccount | None, policy: FuturesPolicy
+) -> list[OpenOrderDocument]:
     """Return the documents of an account's resting orders."""
     if account is None:
         return []
@@ -31,13 +33,13 @@ def open_orders(account: MarginAccount | None, policy: FuturesPolicy) -> list[Op
             "size": decimal_text(abs(order.whole_raw), market.size_decimals),
             "filled": decimal_text(abs(order.whole_raw - order.size_raw), market.size_decimals),
             "price": price_text(order.price, market.size_decimals, account.quote.decimals),
-            "expires": utc(order.placed_s + policy.order_time_s),
+            "expires": utc_text(order.placed_s + policy.order_time_s),
         }
         for order in account.resting
     ]
 
 
-def journalled_order(
+def journalled_order_document(
     order: PerpOrder, grant: FuturesGrant, intent: Intent, max_rest_s: int
 ) -> OpenOrderDocument:
     """Return the document of a resting order from its intent and grant in the journal; the agent
@@ -53,5 +55,5 @@ def journalled_order(
         "size": wire_order["s"],
         "filled": decimal_text(filled_raw, market.size_decimals),
         "price": wire_order["p"],
-        "expires": utc(intent.created_s + max_rest_s),
+        "expires": utc_text(intent.created_s + max_rest_s),
     }

@@ -28,12 +28,12 @@ from agent.app.documents import (
     TokenSymbol,
     fill,
     one_of,
-    utc,
+    utc_text,
 )
 from agent.app.documents.executions import ProgressDocument, purchase_progress
 from agent.app.documents.futures import FundingDocument, FuturesPositionsDocument, MarginDocument
 from agent.app.documents.plans import (
-    TRANSFERS,
+    TO_TRANSFERS,
     Block,
     EndpointDocument,
     LivePlanDocument,
@@ -43,20 +43,20 @@ from agent.app.documents.plans import (
     SentDocument,
     TransferDocument,
     VerdictDocument,
-    plan,
+    plan_document,
 )
 from agent.app.documents.status import LeastTotalDocument, StatusDocument
 from agent.app.withdrawal_run import format_parts
 from agent.model import ControlKind, ControlOrigin, ControlRecord, ControlState, ShownPlan
 from agent.policy.cash_flows.cash_limit import unused_text
 
-HANDED_OVER = (
+HANDED_OVER_ADVICE = (
     "a running trimtab run cancels and revokes them next; without a run, repeat this once the"
     " wallet is free"
 )
 """Advice while another process holds the wallet: a run, or a command that ends soon."""
 
-LeftAlone = Annotated[
+UnusedCash = Annotated[
     str,
     ConvertedBy(lambda step, _: unused_text(step.portfolio, step.history.cash_flows)),
     Of("step_input"),
@@ -66,7 +66,7 @@ PartsDocument = TypedDict(
     "PartsDocument", {"count": int, "done": int, "next_s": int, "until_s": int, "words": str}
 )
 """Progress of a withdrawal in parts; times in chain seconds."""
-WITH_WORDS = ConvertedBy(lambda parts, _: fill(PartsDocument, parts, words=format_parts(parts)))
+TO_PARTS = ConvertedBy(lambda parts, _: fill(PartsDocument, parts, words=format_parts(parts)))
 PaymentDocument = TypedDict("PaymentDocument", {
     "symbol": TokenSymbol, "address": TokenAddress, "raw": Raw, "amount": Amount, "native": bool,
 })  # fmt: skip
@@ -74,22 +74,22 @@ WithdrawalDocument = TypedDict("WithdrawalDocument", {
     "state": str, "reason": str, "request": int | None, "to": Address | None,
     "payments": list[PaymentDocument], "sale": OutcomeDocument | None,
     "verdicts": list[VerdictDocument], "remedies": list[str], "transactions": list[SentDocument],
-    "excluded": LeftAlone, "block": Block,
+    "excluded": UnusedCash, "block": Block,
 })  # fmt: skip
 """A withdrawal; `sale` precedes the payments, None if the balance suffices."""
 RequestDocument = TypedDict("RequestDocument", {
     "number": Annotated[int, Of("id")], "state": str, "to": Address | None,
     "payments": list[PaymentDocument], "asked_s": int,
-    "parts": Annotated[PartsDocument, WITH_WORDS] | None,
+    "parts": Annotated[PartsDocument, TO_PARTS] | None,
 })  # fmt: skip
 
 
 InvestmentDocument = TypedDict("InvestmentDocument", {
     "wallet": Address, "chain_id": Annotated[int, Of("step_input.snapshot.head.chain_id")],
-    "came": Annotated[list[TransferDocument], TRANSFERS, Of("step_input", "came")],
-    "left": Annotated[list[TransferDocument], TRANSFERS, Of("step_input", "left")],
-    "told": bool, "outcome": str,
-    "purchase": Annotated[ProgressDocument | None, ConvertedBy(purchase_progress), Of("rest")],
+    "came": Annotated[list[TransferDocument], TO_TRANSFERS, Of("step_input", "deposits")],
+    "left": Annotated[list[TransferDocument], TO_TRANSFERS, Of("step_input", "uninvested")],
+    "told": Annotated[bool, Of("is_recorded")], "outcome": str,
+    "purchase": Annotated[ProgressDocument | None, ConvertedBy(purchase_progress), Of("open_top_up")],
     "reason": str,
     "plan": RebalanceDocument | PlanDocument | None, "transactions": list[SentDocument],
 })  # fmt: skip
@@ -132,14 +132,14 @@ HardPauseDocument = TypedDict("HardPauseDocument", {
 a running agent."""
 
 
-FIRST_PLAN = ConvertedBy(lambda outcomes, _: plan(outcomes[0]) if outcomes else None)
+TO_FIRST_PLAN = ConvertedBy(lambda outcomes, _: plan_document(outcomes[0]) if outcomes else None)
 ShutdownDocument = TypedDict("ShutdownDocument", {
     "state": str, "reason": str, "to_stable": bool, "to": Address | None,
     "cancel": Annotated[list[SentDocument], Of("waiting")],
     "revoke": Annotated[list[AllowanceDocument], Of("allowed")],
-    "sale": Annotated[PlanDocument | None, FIRST_PLAN, Of("sales")], "sales": list[OutcomeDocument],
+    "sale": Annotated[PlanDocument | None, TO_FIRST_PLAN, Of("sales")], "sales": list[OutcomeDocument],
     "payments": list[PaymentDocument], "verdicts": list[VerdictDocument], "remedies": list[str],
-    "transactions": list[SentDocument], "left": list[str], "excluded": LeftAlone, "block": Block,
+    "transactions": list[SentDocument], "left": list[str], "excluded": UnusedCash, "block": Block,
     "futures": str,
 })  # fmt: skip
 """A shutdown; `sale` is the first of `sales`, `left` are holdings that could not be sold or
@@ -149,9 +149,9 @@ paid, `futures` warns about positions and margin that stay at the futures venue.
 class RehearsalLegDocument(TypedDict):
     token_in: Annotated[str, Of("sold.label")]
     token_out: Annotated[str, Of("bought.label")]
-    amount_in_raw: Annotated[Raw, Of("in_raw")]
+    amount_in_raw: Annotated[Raw, Of("sold_raw")]
     predicted_raw: Raw
-    realised_raw: Annotated[Raw, Of("got_raw")]
+    realised_raw: Annotated[Raw, Of("received_raw")]
     slippage_bps: Number
     gas_predicted: int
     gas_used: int
@@ -160,8 +160,8 @@ class RehearsalLegDocument(TypedDict):
 
 RehearsalDocument = TypedDict("RehearsalDocument", {
     "state": str, "verdict": str, "numeraire": str, "plan": PlanDocument,
-    "ways": list[RehearsalLegDocument], "cost": Money,
-    "predicted_cost": Annotated[Money, Of("predicted")], "transactions": list[SentDocument],
+    "ways": Annotated[list[RehearsalLegDocument], Of("legs")], "cost": Money,
+    "predicted_cost": Annotated[Money, Of("predicted_cost")], "transactions": list[SentDocument],
 })  # fmt: skip
 
 
@@ -197,8 +197,8 @@ class EditDocument(TypedDict):
 WithdrawalsDocument = TypedDict("WithdrawalsDocument", {"withdrawals": list[RequestDocument]})
 
 
-Moment = Annotated[str, ConvertedBy(lambda at_s, _: format_utc(at_s))]
-TokenPlace = Annotated[str, Field(pattern=r"^(native|0x[0-9a-fA-F]{40})$")]
+IsoTime = Annotated[str, ConvertedBy(lambda at_s, _: format_utc(at_s))]
+AddressOrNative = Annotated[str, Field(pattern=r"^(native|0x[0-9a-fA-F]{40})$")]
 """Address of a token, or "native"."""
 MarketNumberDocument = TypedDict("MarketNumberDocument", {
     "market": str, "number": int, "state": Annotated[str, one_of("new", "unchanged", "CHANGED")],
@@ -245,7 +245,7 @@ PastResultDocument = TypedDict("PastResultDocument", {
 numeraire. It says nothing about the future.
 """
 TemplateTokenDocument = TypedDict(
-    "TemplateTokenDocument", {"symbol": str, "address": TokenPlace, "target": str}
+    "TemplateTokenDocument", {"symbol": str, "address": AddressOrNative, "target": str}
 )
 TemplateDocument = TypedDict("TemplateDocument", {
     "name": str, "about": str, "shares_bps": dict[str, int],
@@ -261,11 +261,11 @@ ExportedProfileDocument = TypedDict("ExportedProfileDocument", {
     "profile": str, "sha256": str, "chain_id": int, "left_out": list[str],
 })  # fmt: skip
 ProfileAssetDocument = TypedDict("ProfileAssetDocument", {
-    "symbol": str, "address": TokenPlace, "source": str, "profile_address": TokenPlace | None,
+    "symbol": str, "address": AddressOrNative, "source": str, "profile_address": AddressOrNative | None,
     "differs": bool, "feed": Address | None, "before_bps": int | None, "after_bps": int | None,
 })  # fmt: skip
 DroppedAssetDocument = TypedDict("DroppedAssetDocument", {
-    "symbol": str, "address": TokenPlace, "before_bps": int | None,
+    "symbol": str, "address": AddressOrNative, "before_bps": int | None,
 })  # fmt: skip
 PolicyChangeDocument = TypedDict("PolicyChangeDocument", {"key": str, "before": str, "after": str})
 ProfileLimitDocument = TypedDict("ProfileLimitDocument", {
@@ -317,11 +317,11 @@ class ProbedEndpointDocument(EndpointDocument):
     head: int | None
 
 
-OK, NOTE, FAIL = "ok", "warn", "fail"
+OK, WARN, FAIL = "ok", "warn", "fail"
 CheckLine = tuple[str, str, str, str]
 """(check, state, finding, remedy)."""
 CheckDocument = TypedDict("CheckDocument", {
-    "check": str, "state": Annotated[str, one_of(OK, NOTE, FAIL)], "found": str, "remedy": str,
+    "check": str, "state": Annotated[str, one_of(OK, WARN, FAIL)], "found": str, "remedy": str,
 })  # fmt: skip
 DoctorDocument = TypedDict("DoctorDocument", {
     "endpoints": list[ProbedEndpointDocument], "checks": list[CheckDocument], "exit": int,
@@ -334,8 +334,8 @@ AssetAlertDocument = TypedDict("AssetAlertDocument", {
 })  # fmt: skip
 AlertTargetDocument = TypedDict("AlertTargetDocument", {
     "name": str, "ready": bool, "url_env": str, "events": list[str],
-    "delivered": Annotated[Moment | None, Of("delivered_s")],
-    "failed": Annotated[Moment | None, Of("failed_s")],
+    "delivered": Annotated[IsoTime | None, Of("delivered_s")],
+    "failed": Annotated[IsoTime | None, Of("failed_s")],
     "failures_in_row": Annotated[int, Of("failures")], "why": str, "waiting": int, "lost": int,
 })  # fmt: skip
 
@@ -344,8 +344,8 @@ class AlertDocument(TypedDict):
     key: str
     event: Annotated[str, Of("kind")]
     text: str
-    since: Annotated[Moment | None, Of("since_s")]
-    told: Annotated[Moment | None, Of("told_s")]
+    since: Annotated[IsoTime | None, Of("since_s")]
+    told: Annotated[IsoTime | None, Of("told_s")]
     waits: Annotated[bool, ConvertedBy(lambda untold, _: untold > 0), Of("untold")]
 
 
@@ -459,17 +459,17 @@ def control_document(record: ControlRecord) -> ControlDocument:
     return {
         "id": control.id,
         "kind": control.kind.value,
-        "arguments": _pairs(control.arguments),
+        "arguments": _argument_documents(control.arguments),
         "plan_hash": control.plan_hash,
         "asked_by": control.asked_by,
         "origin": control.origin.value,
-        "asked": utc(control.asked_at_s),
+        "asked": utc_text(control.asked_at_s),
         "asked_s": control.asked_at_s,
         "expires_s": control.expires_at_s,
         "state": record.state.value,
         "code": record.code,
         "reason": record.reason,
-        "result": _pairs(record.result),
+        "result": _argument_documents(record.result),
         "changed_s": record.changed_s,
     }
 
@@ -478,17 +478,17 @@ def shown_document(
     plan: ShownPlan, document: Mapping[str, Any], moves: Sequence[str], refusal: str = ""
 ) -> ShownPlanDocument:
     """Return the document of a shown plan."""
-    any_document: Any = document
+    command_document: Any = document
     plan_hash, state = ("", "refused") if refusal else (plan.hash, "planned")
     return {
         "kind": plan.kind.value,
-        "arguments": _pairs(plan.arguments),
+        "arguments": _argument_documents(plan.arguments),
         "plan_hash": plan_hash,
         "shown_s": plan.shown_at_s,
         "state": state,
         "reason": refusal,
         "moves": list(moves),
-        "document": any_document,
+        "document": command_document,
     }
 
 
@@ -506,5 +506,5 @@ def stored_document(plan: ShownPlan) -> ShownPlanDocument:
     return shown_document(plan, document, moves)
 
 
-def _pairs(arguments: tuple[tuple[str, str], ...]) -> list[ArgumentDocument]:
+def _argument_documents(arguments: tuple[tuple[str, str], ...]) -> list[ArgumentDocument]:
     return [{"name": name, "value": value} for name, value in arguments]

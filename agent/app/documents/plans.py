@@ -28,12 +28,12 @@ from agent.app.documents import (
     money,
     one_of,
 )
-from agent.app.documents.executions import Progress
+from agent.app.documents.executions import OpenExecutionProgress
 from agent.app.documents.futures import (
     FuturesFillDocument,
     FuturesSummaryDocument,
     HedgeComparisonDocument,
-    fills,
+    fill_documents,
     optional_comparisons,
     optional_summary,
 )
@@ -69,8 +69,8 @@ def bps_text(share: Fraction) -> str:
     return decimal_text(round(share * BPS * 100), 2)
 
 
-BpsOfShare = Annotated[Decimal, ConvertedBy(lambda share, _: bps_text(share))]
-EDGES = ConvertedBy(lambda edges, _: [round(edge * BPS) for edge in edges])
+BpsText = Annotated[Decimal, ConvertedBy(lambda share, _: bps_text(share))]
+TO_EDGES_BPS = ConvertedBy(lambda edges, _: [round(edge * BPS) for edge in edges])
 
 TradeoffDocument = TypedDict("TradeoffDocument", {
     "saved_risk": Annotated[Money, Of("saved")], "cost": Money, "fees": Money, "impact": Money,
@@ -83,16 +83,16 @@ class ZonePairDocument(TypedDict):
 
     sell: Annotated[Symbol, Of("source")]
     buy: Annotated[Symbol, Of("target")]
-    saves_bps: Annotated[BpsOfShare, Of("saves")]
-    costs_bps: Annotated[BpsOfShare, Of("costs")]
+    saves_bps: Annotated[BpsText, Of("saves")]
+    costs_bps: Annotated[BpsText, Of("costs")]
 
 
 class ZoneAssetDocument(TypedDict):
     """Edges of one asset, in bps of the portfolio."""
 
     symbol: TokenSymbol
-    no_trade_bps: Annotated[list[int], EDGES, Of("low", "high")]
-    trigger_bps: Annotated[list[int], EDGES, Of("trigger_low", "trigger_high")]
+    no_trade_bps: Annotated[list[int], TO_EDGES_BPS, Of("low", "high")]
+    trigger_bps: Annotated[list[int], TO_EDGES_BPS, Of("trigger_low", "trigger_high")]
 
 
 class ZoneDocument(TypedDict):
@@ -174,39 +174,45 @@ def tax_document(step: StepInput, plan: Plan | None) -> PlanTaxDocument | None:
     if plan is not None and plan.legs:
         prices, numeraire = reference_prices(step).by_token, portfolio.numeraire.address
         gains = planned_gains(plan, tax, prices, numeraire, portfolio.wrapped_native, at_s)
-    ages = [
+    ages_days = [
         [
-            None if then_s is None else max(0, at_s - then_s) // 86_400
-            for then_s in (gain.oldest_s, gain.newest_s)
+            None if acquired_s is None else max(0, at_s - acquired_s) // 86_400
+            for acquired_s in (gain.oldest_s, gain.newest_s)
         ]
         for gain in gains
     ]
-    labels = [
-        balance_changes.token_label(step.portfolio, planned_gain.token)
-        for planned_gain in gains
-        if planned_gain.unknown_raw
+    uncovered_labels = [
+        balance_changes.token_label(step.portfolio, gain_without_lots.token)
+        for gain_without_lots in gains
+        if gain_without_lots.unknown_raw
     ]
-    unknown = f"no tax lot covers all of the {', '.join(labels)} sold" if labels else ""
-    if labels and not tax.lots:
-        unknown = "no tax lots yet; the first cycle of rebalance or run opens the ledger"
+    unknown_reason = (
+        f"no tax lot covers all of the {', '.join(uncovered_labels)} sold"
+        if uncovered_labels
+        else ""
+    )
+    if uncovered_labels and not tax.lots:
+        unknown_reason = "no tax lots yet; the first cycle of rebalance or run opens the ledger"
     year_left = None if tax.year_limit is None else max(Fraction(0), tax.year_limit - tax.realised)
     return fill(
         PlanTaxDocument,
         tax,
         portfolio,
         currency=tax.currency or portfolio.numeraire.label,
-        gain=None if unknown else money(sum((gain.gain for gain in gains), Fraction(0)), portfolio),
-        unknown=unknown,
+        gain=None
+        if unknown_reason
+        else money(sum((gain.gain for gain in gains), Fraction(0)), portfolio),
+        unknown=unknown_reason,
         disposals=[
             fill(
                 DisposalDocument,
                 gain,
                 portfolio,
-                oldest_days=oldest,
-                newest_days=newest,
+                oldest_days=oldest_days,
+                newest_days=newest_days,
                 **({"cost": None, "gain": None} if gain.unknown_raw else {}),
             )
-            for gain, (oldest, newest) in zip(gains, ages, strict=True)
+            for gain, (oldest_days, newest_days) in zip(gains, ages_days, strict=True)
         ],
         left_this_year=None if year_left is None else money(year_left, portfolio),
     )
@@ -237,12 +243,12 @@ def netting_document(netting: NettingResult | None, portfolio: Portfolio) -> Net
         },
         capital_moved=[
             {"from": giver, "to": receiver, "value": money(value, portfolio)}
-            for giver, receiver, value in netting.moved
+            for giver, receiver, value in netting.transfers
         ],
         netted=[
-            fill(NettedDocument, token, portfolio)
-            for token in netting.netted
-            if token.bought or token.sold
+            fill(NettedDocument, netted_token, portfolio)
+            for netted_token in netting.netted
+            if netted_token.bought or netted_token.sold
         ],
     )
 
@@ -256,13 +262,16 @@ class DecisionDocument(TypedDict):
     outcome: NotRequired[str]
 
 
-def decision(decision_result: DecisionResult) -> DecisionDocument:
+def decision_document(decision_result: DecisionResult) -> DecisionDocument:
     """Return the document of a decision: `codes` has the causes of a halt, or the setting that held
     back a trigger that fired.
     """
-    decided = decision_result.decision
-    document: DecisionDocument = {"kind": type(decided).__name__.lower(), "reason": decided.reason}
-    match decided:
+    step_decision = decision_result.decision
+    document: DecisionDocument = {
+        "kind": type(step_decision).__name__.lower(),
+        "reason": step_decision.reason,
+    }
+    match step_decision:
         case Halt(codes=codes) if codes:
             document["codes"] = list(codes)
         case Hold(kept_by=kept_by) if kept_by:
@@ -289,15 +298,19 @@ BlockedExits = Annotated[list[BlockedExitDocument], Of("decided.blocked_exits")]
 Excluded = Annotated[
     list[ExcludedDocument], ConvertedBy(lambda step, _: excluded_holdings(step)), Of("step_input")
 ]
-TRANSFERS = ConvertedBy(
-    lambda pair, _: [transfer_document(pair[0].portfolio, flow) for flow in pair[1]]
+TO_TRANSFERS = ConvertedBy(
+    lambda step_and_flows, _: [
+        transfer_document(step_and_flows[0].portfolio, flow) for flow in step_and_flows[1]
+    ]
 )
 Transfers = Annotated[
-    list[TransferDocument], TRANSFERS, Of("step_input", "step_input.history.cash_flows.unexplained")
+    list[TransferDocument],
+    TO_TRANSFERS,
+    Of("step_input", "step_input.history.cash_flows.unexplained"),
 ]
 
 
-End = Annotated[str, one_of("wallet", "router")]
+LegEnd = Annotated[str, one_of("wallet", "router")]
 
 VerdictDocument = TypedDict(
     "VerdictDocument", {"guard": str, "measured": str, "limit": str, "passed": bool}
@@ -306,13 +319,13 @@ SkippedDocument = TypedDict("SkippedDocument", {"what": str, "why": str})
 RealisedDocument = TypedDict(
     "RealisedDocument", {"symbol": str, "planned_raw": Raw, "realised_raw": Raw}
 )
-_Decimals = ConvertedBy(lambda token, portfolio: portfolio.token(token).decimals)
+_TO_DECIMALS = ConvertedBy(lambda token, portfolio: portfolio.token(token).decimals)
 LegDocument = TypedDict("LegDocument", {
     "pool": Address, "venue": str, "token_in": Symbol, "token_out": Symbol,
-    "decimals_in": Annotated[int, _Decimals, Of("token_in")],
-    "decimals_out": Annotated[int, _Decimals, Of("token_out")], "fee_pips": int,
+    "decimals_in": Annotated[int, _TO_DECIMALS, Of("token_in")],
+    "decimals_out": Annotated[int, _TO_DECIMALS, Of("token_out")], "fee_pips": int,
     "amount_in_raw": Raw, "amount_out_raw": Raw, "min_out_raw": Raw, "fee_raw": Raw,
-    "impact_bps": int, "source": End, "sink": End,
+    "impact_bps": int, "source": LegEnd, "sink": LegEnd,
 })  # fmt: skip
 ActionDocument = TypedDict("ActionDocument", {
     "kind": Annotated[str, one_of("withdraw", "collect", "provide")], "position": str,
@@ -329,18 +342,20 @@ not apply."""
 def action_document(action: LpAction, portfolio: Portfolio) -> ActionDocument:
     """Return the document of one liquidity action."""
     symbols = [portfolio.token(address).label for address in (action.token0, action.token1)]
-    amounts: dict[str, Any] = {}
-    for name in ("amounts_raw", "desired_raw", "min_raw", "fees_raw"):
-        amounts[name] = None
-        if (amounts_raw := getattr(action, name, None)) is not None:
-            amounts[name] = {
+    optional_fields: dict[str, Any] = {}
+    for field in ("amounts_raw", "desired_raw", "min_raw", "fees_raw"):
+        optional_fields[field] = None
+        if (amounts_raw := getattr(action, field, None)) is not None:
+            optional_fields[field] = {
                 symbol: str(amount) for symbol, amount in zip(symbols, amounts_raw, strict=True)
             }
     liquidity, ticks = getattr(action, "liquidity", None), getattr(action, "ticks", None)
-    amounts["liquidity"] = None if liquidity is None else str(liquidity)
-    amounts["ticks"] = None if ticks is None else list(ticks)
+    optional_fields["liquidity"] = None if liquidity is None else str(liquidity)
+    optional_fields["ticks"] = None if ticks is None else list(ticks)
     kind = type(action).__name__.lower()
-    return fill(ActionDocument, action, kind=kind, position=action.name, tokens=symbols, **amounts)
+    return fill(
+        ActionDocument, action, kind=kind, position=action.name, tokens=symbols, **optional_fields
+    )
 
 
 CostDocument = TypedDict("CostDocument", {
@@ -380,7 +395,7 @@ class ExposureDocument(TypedDict):
 SandwichDocument = TypedDict("SandwichDocument", {
     "submission": str, "public": bool, "at_most": Money | None, "at_most_bps": int | None,
     "profit_at_most": Money | None, "by_limits_bps": Annotated[ExposureDocument, Of("by_limits")],
-    "words": Annotated[str, Of("by_limits.words")],
+    "words": Annotated[str, Of("by_limits.description")],
 })  # fmt: skip
 TransactionDocument = TypedDict("TransactionDocument", {
     "kind": str, "hash": TxHash, "nonce": Annotated[int, Of("tx.nonce")],
@@ -391,7 +406,7 @@ TransactionDocument = TypedDict("TransactionDocument", {
 `data_fee_wei` is what a rollup charged beyond gas, given if it is not zero."""
 
 
-def transaction(intent: Intent) -> TransactionDocument:
+def transaction_document(intent: Intent) -> TransactionDocument:
     """Return the document of one transaction."""
     block, gas_used, gas_price_wei = -1, -1, None
     if receipt := intent.receipt:
@@ -410,8 +425,10 @@ def transaction(intent: Intent) -> TransactionDocument:
     return document
 
 
-SentDocument = Annotated[TransactionDocument, ConvertedBy(lambda intent, _: transaction(intent))]
-OutcomeDocument = Annotated["PlanDocument", ConvertedBy(lambda outcome, _: plan(outcome))]
+SentDocument = Annotated[
+    TransactionDocument, ConvertedBy(lambda intent, _: transaction_document(intent))
+]
+OutcomeDocument = Annotated["PlanDocument", ConvertedBy(lambda outcome, _: plan_document(outcome))]
 
 LimitPricesDocument = TypedDict("LimitPricesDocument", {
     "limit": list[str], "market": list[str] | None, "off_bps": int | None,
@@ -436,11 +453,14 @@ def limit_prices(order: LimitOrder, step: StepInput) -> LimitPricesDocument:
             f"{price_text(1 / price, bought.decimals, sold.decimals)} {sold.label}/{bought.label}",
         ]
 
-    market, off_bps = None, None
+    market_prices, off_bps = None, None
     if sold.address in references and bought.address in references:
-        price = references[sold.address].price / references[bought.address].price
-        market, off_bps = both_directions(price), round((order.price / price - 1) * BPS)
-    return {"limit": both_directions(order.price), "market": market, "off_bps": off_bps}
+        market_price = references[sold.address].price / references[bought.address].price
+        market_prices, off_bps = (
+            both_directions(market_price),
+            round((order.price / market_price - 1) * BPS),
+        )
+    return {"limit": both_directions(order.price), "market": market_prices, "off_bps": off_bps}
 
 
 class LimitOrderDocument(TypedDict):
@@ -462,7 +482,7 @@ class StepDocument(TypedDict):
     screen: Screened
     zone: Zone
     strategies: Netting
-    gradual_execution: Progress
+    gradual_execution: OpenExecutionProgress
     target_reasons: TargetReasons
     blocked_exits: BlockedExits
     excluded: Excluded
@@ -535,7 +555,7 @@ QuoteDocument = TypedDict("QuoteDocument", {
 })  # fmt: skip
 
 
-def decimals(portfolio: Portfolio) -> dict[str, int]:
+def decimals_by_label(portfolio: Portfolio) -> dict[str, int]:
     """Return the decimals by label of every token that a document may name."""
     return {
         token.label: token.decimals
@@ -543,69 +563,68 @@ def decimals(portfolio: Portfolio) -> dict[str, int]:
     } | {"native": 18}
 
 
-def plan(outcome: StepOutcome) -> PlanDocument:
+def plan_document(outcome: StepOutcome) -> PlanDocument:
     """Return the document of a step's plan."""
-    step, proposal = outcome.step_input, outcome.plan
+    step, plan = outcome.step_input, outcome.plan
     portfolio = step.portfolio
-    decision_document: DecisionDocument = {
-        **decision(outcome.decided),
+    decision_fields: DecisionDocument = {
+        **decision_document(outcome.decided),
         "outcome": outcome.kind.value,
     }
     futures_key = optional_summary(step, outcome.decided.drifts)
     comparisons_key = optional_comparisons(outcome)
-    common_fields = {
-        **fill(StepDocument, outcome, portfolio, decision=decision_document),
+    step_fields = {
+        **fill(StepDocument, outcome, portfolio, decision=decision_fields),
         **futures_key,
         **comparisons_key,
     }
-    if (futures_plan := planned_futures(proposal)) is not None:
-        from agent.layers.futures.notes import futures_note
+    if (futures_plan := planned_futures(plan)) is not None:
+        from agent.layers.futures.notes import futures_action_note
 
-        common_fields["futures_actions"] = [
-            futures_note(step, action) for action in futures_plan.actions
+        step_fields["futures_actions"] = [
+            futures_action_note(step, action) for action in futures_plan.actions
         ]
-    if proposal is None:
-        without_plan = {
+    if plan is None:
+        fields_without_plan = {
             "legs": [],
             "actions": [],
             "weights_after_bps": {
-                portfolio.token(d.token).label: d.weight_bps for d in outcome.decided.drifts
+                portfolio.token(drift.token).label: drift.weight_bps
+                for drift in outcome.decided.drifts
             },
             "cost": NO_COST,
             "turnover": "0",
             "gap_bps": None,
-            "verdicts": [fill(VerdictDocument, item) for item in outcome.verdicts],
+            "verdicts": [fill(VerdictDocument, verdict) for verdict in outcome.verdicts],
             "skipped": [],
             "worst_case": None,
             "reason": outcome.reason,
             "expires_block": step.snapshot.head.number,
         }
-        return cast(PlanDocument, {**common_fields, **without_plan})
-    worst_case = plan_worst_case(step, proposal)
+        return cast(PlanDocument, {**step_fields, **fields_without_plan})
+    worst_case = plan_worst_case(step, plan)
     # a later refusal can follow passed guards; report both
-    later_verdicts = [item for item in outcome.verdicts if item not in proposal.verdicts]
+    later_verdicts = [verdict for verdict in outcome.verdicts if verdict not in plan.verdicts]
     return fill(
         PlanDocument,
-        proposal,
+        plan,
         portfolio,
-        **common_fields,
-        cost=_cost(proposal.cost, portfolio),
+        **step_fields,
+        cost=_cost_document(plan.cost, portfolio),
         weights_after_bps={
-            portfolio.token(token).label: bps for token, bps in proposal.weights_after_bps
+            portfolio.token(token).label: bps for token, bps in plan.weights_after_bps
         },
-        gross_volume=money(proposal.gross_volume, portfolio),
-        gas_units=proposal.gas_units,
-        verdicts=[fill(VerdictDocument, item) for item in (*proposal.verdicts, *later_verdicts)],
-        **layer_documents.plan_keys(proposal, portfolio),
-        native_after_wei=None
-        if proposal.native_after_wei is None
-        else str(proposal.native_after_wei),
+        gross_volume=money(plan.gross_volume, portfolio),
+        gas_units=plan.gas_units,
+        verdicts=[fill(VerdictDocument, verdict) for verdict in (*plan.verdicts, *later_verdicts)],
+        **layer_documents.plan_keys(plan, portfolio),
+        native_after_wei=None if plan.native_after_wei is None else str(plan.native_after_wei),
         worst_case=None if worst_case is None else money(worst_case, portfolio),
         reason=outcome.reason,
     )
 
 
-def _cost(cost: PlanCost, portfolio: Portfolio) -> CostDocument:
+def _cost_document(cost: PlanCost, portfolio: Portfolio) -> CostDocument:
     """Return the document of a cost; `funding` and `data_fee` only where they count."""
     document = fill(CostDocument, cost, portfolio)
     if cost.funding:
@@ -615,25 +634,25 @@ def _cost(cost: PlanCost, portfolio: Portfolio) -> CostDocument:
     return document
 
 
-def rebalance(outcome: StepOutcome, realised: list[RealisedDocument]) -> RebalanceDocument:
+def rebalance_document(outcome: StepOutcome, realised: list[RealisedDocument]) -> RebalanceDocument:
     """Return the document of a plan with its transactions and realised changes."""
-    transactions = [transaction(intent) for intent in outcome.transactions]
-    document = {**plan(outcome), "transactions": transactions, "realised": realised}
-    if filled := fills(outcome):
-        document["fills"] = filled
+    transactions = [transaction_document(intent) for intent in outcome.transactions]
+    document = {**plan_document(outcome), "transactions": transactions, "realised": realised}
+    if order_fills := fill_documents(outcome):
+        document["fills"] = order_fills
     return cast(RebalanceDocument, document)
 
 
-def quote(quoted: Quote, snapshot: Snapshot, portfolio: Portfolio) -> QuoteDocument:
+def quote_document(quote: Quote, snapshot: Snapshot, portfolio: Portfolio) -> QuoteDocument:
     """Return the document of a quote."""
     return fill(
         QuoteDocument,
-        quoted,
+        quote,
         portfolio,
         block=snapshot.head.number,
         numeraire=portfolio.numeraire.label,
-        token_in=portfolio.token(quoted.legs[0].token_in).label,
-        token_out=portfolio.token(quoted.legs[-1].token_out).label,
-        legs=[fill(LegDocument, item, portfolio) for item in quoted.legs],
+        token_in=portfolio.token(quote.legs[0].token_in).label,
+        token_out=portfolio.token(quote.legs[-1].token_out).label,
+        legs=[fill(LegDocument, leg, portfolio) for leg in quote.legs],
         pools=pool_names(snapshot, portfolio),
     )

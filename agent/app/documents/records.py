@@ -28,7 +28,7 @@ from agent.app.documents.executions import CorrectionDocument
 from agent.app.documents.open_orders import OpenOrderDocument
 from agent.app.documents.plans import (
     Block,
-    BpsOfShare,
+    BpsText,
     LimitOrderDocument,
     LimitPricesDocument,
     NettingDocument,
@@ -38,7 +38,7 @@ from agent.app.documents.plans import (
 )
 from agent.layers.futures.state import margin_account
 from agent.layers.strategies.policy.accounting import nav_per_unit
-from agent.layers.strategies.policy.health import ONE
+from agent.layers.strategies.policy.health import FIXED_POINT_ONE
 from agent.model import IntentState, Portfolio, Snapshot
 from agent.units import BPS, decimal_text, value_text
 
@@ -54,9 +54,11 @@ PairSymbols = Annotated[
     ConvertedBy(lambda pair, portfolio: [portfolio.token(address).label for address in pair]),
 ]
 
-Kind = Annotated[str, one_of("entry", "stop_loss", "take_profit", "trailing_stop")]
+OrderKindName = Annotated[str, one_of("entry", "stop_loss", "take_profit", "trailing_stop")]
 Stage = Annotated[str, one_of("waiting", "armed", "fired", "done", "off")]
-NamedOrderDocument = TypedDict("NamedOrderDocument", {"subject": str, "kind": Kind, "stage": Stage})
+NamedOrderDocument = TypedDict(
+    "NamedOrderDocument", {"subject": str, "kind": OrderKindName, "stage": Stage}
+)
 ArmedDocument = TypedDict(
     "ArmedDocument", {"armed": list[NamedOrderDocument], "back_in": list[str]}
 )
@@ -67,7 +69,7 @@ SplitBandDocument = TypedDict(
     "SplitBandDocument", {"absolute_bps": int | None, "relative_bps": int | None}
 )
 LimitedSumDocument = TypedDict("LimitedSumDocument", {
-    "value": Money | None, "share_bps": Annotated[BpsOfShare | None, Of("share")],
+    "value": Money | None, "share_bps": Annotated[BpsText | None, Of("share")],
     "limit_bps": int | None, "within": bool | None,
 })  # fmt: skip
 
@@ -75,7 +77,7 @@ LimitedSumDocument = TypedDict("LimitedSumDocument", {
 class ForecastDocument(TypedDict):
     move_bps: int
     moving: str
-    loss_bps: Annotated[BpsOfShare, Of("loss")]
+    loss_bps: Annotated[BpsText, Of("loss")]
     loss: Annotated[Money, Of("loss_value")]
 
 
@@ -102,7 +104,7 @@ class PositionDocument(TypedDict):
     volatility_bps: Annotated[int, Of("confirmed.volatility_bps")]
     horizon_s: Annotated[int, Of("confirmed.horizon_s")]
     expected_loss: Money
-    pool_off_bps: Annotated[BpsOfShare | None, Of("pool_off")]
+    pool_off_bps: Annotated[BpsText | None, Of("pool_off")]
     forecasts: list[ForecastDocument]
 
 
@@ -116,9 +118,9 @@ class LiquidityTargetDocument(TypedDict):
     compound_above: Annotated[Money | None, Of("target.compound_above")]
     value: Money | None
     fees: Money | None
-    weight_bps: Annotated[BpsOfShare | None, Of("share")]
+    weight_bps: Annotated[BpsText | None, Of("share")]
     left_range: list[str]
-    pool_off_bps: Annotated[BpsOfShare | None, Of("pool_off")]
+    pool_off_bps: Annotated[BpsText | None, Of("pool_off")]
     asks: list[str]
     leaves: list[str]
 
@@ -206,7 +208,7 @@ def strategy_document(
     book: StrategyBook,
     split: CapitalSplit,
     adjustment: StrategyAdjustment | None,
-    due: Fraction,
+    target_share: Fraction,
     snapshot: Snapshot,
     portfolio: Portfolio,
     prices: dict[str, Price],
@@ -214,8 +216,10 @@ def strategy_document(
     """Return the document of one strategy."""
     value = sum((raw * prices[token] for token, raw in book.holdings if raw), Fraction(0))
     unit_nav = nav_per_unit(value, book.units)
-    strategy = next(item for item in split.strategies if item.name == book.name)
-    total_value, weights = max(value, Fraction(1)), dict(strategy.weights_bps)
+    strategy = next(
+        strategy_config for strategy_config in split.strategies if strategy_config.name == book.name
+    )
+    total_value, target_weights_bps = max(value, Fraction(1)), dict(strategy.weights_bps)
     holdings: list[StrategyHoldingDocument] = [
         {
             "symbol": portfolio.token(token).label,
@@ -223,7 +227,7 @@ def strategy_document(
             "amount": value_text(Fraction(raw), portfolio.token(token).decimals),
             "value": money(raw * prices[token], portfolio),
             "weight_bps": round(raw * prices[token] / total_value * BPS),
-            "target_bps": weights.get(token, 0),
+            "target_bps": target_weights_bps.get(token, 0),
         }
         for token, raw in book.holdings
     ]
@@ -231,19 +235,19 @@ def strategy_document(
     if adjustment is not None:
         share_bps = round(adjustment.share * BPS)
         acts, reason = adjustment.acts, adjustment.reason
-    per_share, return_bps = None, None
+    unit_value, return_bps = None, None
     if unit_nav is not None:
-        per_share = decimal_text(unit_nav, 12)
-        return_bps = round(Fraction(unit_nav - ONE, ONE) * BPS)
+        unit_value = decimal_text(unit_nav, 12)
+        return_bps = round(Fraction(unit_nav - FIXED_POINT_ONE, FIXED_POINT_ONE) * BPS)
     document = fill(
         StrategyDocument,
         book,
         portfolio,
         capital=money(value, portfolio),
         share_bps=share_bps,
-        target_share_bps=round(due * BPS),
+        target_share_bps=round(target_share * BPS),
         floor_bps=strategy.floor_bps,
-        unit_value=per_share,
+        unit_value=unit_value,
         return_bps=return_bps,
         sharpe=None
         if book.state.sharpe_milli is None
@@ -256,9 +260,9 @@ def strategy_document(
     if strategy.market_bps:
         account = margin_account(snapshot)
         markets = () if account is None else account.markets
-        names = {perp_market.market: perp_market.symbol for perp_market in markets}
+        symbols_by_market = {perp_market.market: perp_market.symbol for perp_market in markets}
         document["futures"] = {
-            names.get(market, market): bps for market, bps in strategy.market_bps
+            symbols_by_market.get(market, market): bps for market, bps in strategy.market_bps
         }
     return document
 
@@ -311,8 +315,8 @@ WeightsDocument = TypedDict("WeightsDocument", {
 })  # fmt: skip
 
 
-BpsNumber = Annotated[float, ConvertedBy(lambda share, _: round(float(share * BPS), 2))]
-UtcTime = Annotated[str, ConvertedBy(lambda seconds, _: format_utc(seconds))]
+BpsFloat = Annotated[float, ConvertedBy(lambda share, _: round(float(share * BPS), 2))]
+IsoTime = Annotated[str, ConvertedBy(lambda seconds, _: format_utc(seconds))]
 
 CostsDocument = TypedDict(
     "CostsDocument", {"fees": Money, "impact": Money, "gas": Money, "total": Money}
@@ -370,7 +374,7 @@ HistoryDocument = TypedDict("HistoryDocument", {
     "steps": list[PastStepDocument], "corrections": list[CorrectionDocument],
     "values": list[ValuationDocument], "books": NotRequired[str],
 })  # fmt: skip
-"""Return the newest steps, newest first. `books` is set for paper trading."""
+"""The newest steps, newest first. `books` is set for paper trading."""
 WaitingDocument = TypedDict("WaitingDocument", {
     "orders": list[LimitOrderDocument], "corrections": list[CorrectionDocument],
 })  # fmt: skip
@@ -454,12 +458,12 @@ class PeriodDocument(PeriodDates):
     withdrawals: Money
     from_gas_money: Money
     profit: Money
-    twr_bps: Annotated[BpsNumber | None, Of("twr")]
+    twr_bps: Annotated[BpsFloat | None, Of("twr")]
     mwr_bps: float | None
     mwr_year_bps: float | None
     hold_profit: Money
-    hold_return_bps: Annotated[BpsNumber | None, Of("hold_return")]
-    benchmark_return_bps: Annotated[BpsNumber | None, Of("benchmark")]
+    hold_return_bps: Annotated[BpsFloat | None, Of("hold_return")]
+    benchmark_return_bps: Annotated[BpsFloat | None, Of("benchmark")]
     rebalancing_effect: Annotated[Money, Of("effect")]
     rebalances: int
     turnover: Money
@@ -490,7 +494,7 @@ not booked yet. `books` is set for paper trading, `uncertain` if transfers of th
 are of an unknown kind.
 """
 BookDocument = TypedDict("BookDocument", {
-    "number": int, "kind": str, "opened": Annotated[UtcTime, Of("opened_s")], "note": str,
+    "number": int, "kind": str, "opened": Annotated[IsoTime, Of("opened_s")], "note": str,
 })  # fmt: skip
 LedgerBalanceDocument = TypedDict("LedgerBalanceDocument", {
     "symbol": str, "ledger_raw": Raw, "chain_raw": Raw | None,
@@ -522,7 +526,7 @@ FuturesEventDocument = TypedDict("FuturesEventDocument", {
 """A trading fee, realised profit or funding payment of the margin account: `amount` in the venue's
 quote, `value` in the numeraire (empty: no price); negative for a cost."""
 EntryDocument = TypedDict("EntryDocument", {
-    "id": str, "time": Annotated[UtcTime, Of("chain_s")], "block": int, "kind": str,
+    "id": str, "time": Annotated[IsoTime, Of("chain_s")], "block": int, "kind": str,
     "by_hand": bool, "transaction": Annotated[str | None, Of("tx_hash")], "note": str,
     "postings": list[PostingDocument], "futures": NotRequired[list[FuturesEventDocument]],
 })  # fmt: skip

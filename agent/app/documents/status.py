@@ -24,7 +24,7 @@ from agent.app.documents import (
     fill,
     money,
 )
-from agent.app.documents.executions import Progress
+from agent.app.documents.executions import OpenExecutionProgress
 from agent.app.documents.futures import FuturesSummaryDocument, optional_summary
 from agent.app.documents.plans import (
     Block,
@@ -38,7 +38,7 @@ from agent.app.documents.plans import (
     TargetReasons,
     Transfers,
     Zone,
-    decision,
+    decision_document,
 )
 from agent.config.build import build_policy
 from agent.config.schema import Config
@@ -49,8 +49,8 @@ from agent.policy import native_coin
 from agent.policy.decision import DecisionResult
 from agent.policy.drift import band, investable_total, portfolio_total
 from agent.policy.minimum import (
+    ASSUMED_FEE_PIPS,
     GWEI,
-    USUAL_PIPS,
     AssetThreshold,
     MinimumTotalInputs,
     compute_minimum_total,
@@ -122,14 +122,14 @@ class StatusDocument(TypedDict):
     set_aside: Annotated[list[SetAsideDocument], Of("step_input.history.cash_flows.claims")]
     excluded: Excluded
     decision: Annotated[
-        DecisionDocument, ConvertedBy(lambda decided, _: decision(decided)), Of("decided")
+        DecisionDocument, ConvertedBy(lambda decided, _: decision_document(decided)), Of("decided")
     ]
     trigger: TriggerDocument
-    least_total: Annotated[LeastTotalDocument | None, Of("least")]
+    least_total: LeastTotalDocument | None
     target_reasons: TargetReasons
     blocked_exits: BlockedExits
     flows: Transfers
-    gradual_execution: Progress
+    gradual_execution: OpenExecutionProgress
     zone: Zone
     strategies: Netting
     endpoints: list[EndpointDocument]
@@ -159,7 +159,7 @@ class PortfolioStatus:
         return native_coin.native_view(step.snapshot, step.portfolio, step.limits)
 
     @property
-    def least(self) -> LeastTotalDocument | None:
+    def least_total(self) -> LeastTotalDocument | None:
         """Minimum total at which these settings work, its yearly cost, and the settings to change
         if the total is below it. None if it is unknown.
         """
@@ -176,30 +176,30 @@ class PortfolioStatus:
             policy,
             words=trigger_text.format_trigger(policy.trigger, portfolio),
             bands=bands.format_bands(portfolio),
-            only_words="" if policy.only is None else trigger_text.ONLY[policy.only],
+            only_words="" if policy.only is None else trigger_text.SIDE_TEXTS[policy.only],
             next_s=next_s,
             next=None if next_s is None else format_time(next_s),
         )
 
 
-def status(current: PortfolioStatus) -> StatusDocument:
+def status_document(portfolio_status: PortfolioStatus) -> StatusDocument:
     """Return the document of a portfolio's status."""
-    portfolio, drifts = current.step_input.portfolio, current.decided.drifts
-    total = money(portfolio_total(current.step_input, drifts), portfolio)
+    portfolio, drifts = portfolio_status.step_input.portfolio, portfolio_status.decided.drifts
+    total = money(portfolio_total(portfolio_status.step_input, drifts), portfolio)
     return fill(
         StatusDocument,
-        current,
+        portfolio_status,
         portfolio,
         total_value=total,
-        holdings=[_holding(drift, current) for drift in drifts],
-        **optional_summary(current.step_input, drifts),
+        holdings=[_holding_document(drift, portfolio_status) for drift in drifts],
+        **optional_summary(portfolio_status.step_input, drifts),
     )
 
 
-def _holding(drift: AssetDrift, current: PortfolioStatus) -> HoldingDocument:
+def _holding_document(drift: AssetDrift, portfolio_status: PortfolioStatus) -> HoldingDocument:
     portfolio, reference = (
-        current.step_input.portfolio,
-        current.decided.references.prices.get(drift.token),
+        portfolio_status.step_input.portfolio,
+        portfolio_status.decided.references.prices.get(drift.token),
     )
     token = portfolio.token(drift.token)
     return fill(
@@ -218,7 +218,7 @@ def _holding(drift: AssetDrift, current: PortfolioStatus) -> HoldingDocument:
     )
 
 
-GAS_WEI = (GWEI // 20, GWEI, 30 * GWEI)
+GAS_PRICES_WEI = (GWEI // 20, GWEI, 30 * GWEI)
 """Gas prices of estimates without a chain: 0.05, 1 and 30 gwei."""
 DAY_S = 86_400
 NATIVE_USD = 3_000
@@ -288,26 +288,26 @@ def least_totals_of_config(
     """Return the minimum totals of a new config at three gas prices; empty if plan_cost is off.
     `dollars` is the price of the numeraire, `total` the amount to invest in whole coins.
     """
-    table, trigger = config.portfolio, build_policy(config).trigger
+    portfolio_table, trigger = config.portfolio, build_policy(config).trigger
     if config.limits.plan_cost is None:
         return []
-    rows = [
+    target_drifts = [
         (
             asset.symbol,
             asset.target,
             correction_drift(trigger, asset.target, band(trigger, asset.target, asset.band)),
         )
-        for asset in table.assets
+        for asset in portfolio_table.assets
     ]
     least_trade = Fraction(config.limits.min_trade or "0")
     wei_value = Fraction(NATIVE_USD) / dollars / 10**18
     inputs_by_gas_price = _inputs_at_gas_prices(
-        rows, table.numeraire, config.limits.plan_cost, least_trade, wei_value
+        target_drifts, portfolio_table.numeraire, config.limits.plan_cost, least_trade, wei_value
     )
-    every_s = review_interval_s(trigger)
+    interval_s = review_interval_s(trigger)
     return _least_total_documents(
-        [replace(inputs, interval_s=every_s) for inputs in inputs_by_gas_price],
-        table.numeraire,
+        [replace(inputs, interval_s=interval_s) for inputs in inputs_by_gas_price],
+        portfolio_table.numeraire,
         total,
     )
 
@@ -322,33 +322,32 @@ def ceiling_warnings(config: Config, dollars: Fraction, total: Value | None) -> 
     cap_text = f"portfolio.max_live_value of {ceiling} {unit}"
     if total is not None and total > Fraction(ceiling):
         return [
-            f"{cap_text} is below the {_coins(total)} {unit} to use: a portfolio worth more than"
+            f"{cap_text} is below the {_coins_text(total)} {unit} to use: a portfolio worth more than"
             f" {ceiling} {unit} is never rebalanced. Raise max_live_value if the agent may manage"
             " more."
         ]
     headroom_warnings = []
     if total is not None and Fraction(ceiling) < total * MIN_HEADROOM:
         headroom_warnings = [
-            f"{cap_text} leaves little room for gains over the {_coins(total)} {unit} to use: above it"
-            f" every rebalance is refused. --ceiling {_coins(total * HEADROOM)} leaves half as much more."
+            f"{cap_text} leaves little room for gains over the {_coins_text(total)} {unit} to use: above it"
+            f" every rebalance is refused. --ceiling {_coins_text(total * HEADROOM)} leaves half as much more."
         ]
-    rows_above = [
-        row
-        for row in least_totals_of_config(config, dollars, Fraction(ceiling))
-        if row["total"] and not row["enough"]
+    totals_above = [
+        minimum_total
+        for minimum_total in least_totals_of_config(config, dollars, Fraction(ceiling))
+        if minimum_total["total"] and not minimum_total["enough"]
     ]
-    if not rows_above:
+    if not totals_above:
         return headroom_warnings
     gas_prices_text = " and ".join(
-        f"at {row['gas_gwei']} gwei ({row['total']} {row['unit']})" for row in rows_above
+        f"at {minimum_total['gas_gwei']} gwei ({minimum_total['total']} {minimum_total['unit']})"
+        for minimum_total in totals_above
     )
     if total is None:
-        changes_text = "; or ".join(rows_above[0]["changes"])
-        remedy = (
-            f"Raise max_live_value, or, for {rows_above[0]['gas_gwei']} gwei, take {changes_text}."
-        )
+        changes_text = "; or ".join(totals_above[0]["changes"])
+        remedy = f"Raise max_live_value, or, for {totals_above[0]['gas_gwei']} gwei, take {changes_text}."
     else:
-        remedy = f"With {_coins(total)} {unit}, change a setting named below; more money needs a higher max_live_value."
+        remedy = f"With {_coins_text(total)} {unit}, change a setting named below; more money needs a higher max_live_value."
     return [
         *headroom_warnings,
         f"{cap_text} is below the minimum total {gas_prices_text}: corrections would be held, and the cap prevents a"
@@ -356,59 +355,72 @@ def ceiling_warnings(config: Config, dollars: Fraction, total: Value | None) -> 
     ]
 
 
-def worth_lines(rows: Sequence[LeastTotalDocument], gas_gwei: str, total: Value) -> list[str]:
+def year_cost_lines(
+    minimum_totals: Sequence[LeastTotalDocument], gas_gwei: str, total: Value
+) -> list[str]:
     """Return two lines: the trades and cost of a year with `total`, in whole coins, at one gas price
     and at the others, or that it is not worth it; before them the settings that would change that.
     """
-    shown_row = next((row for row in rows if row["gas_gwei"] == gas_gwei), None)
-    if shown_row is None:
+    shown_total = next(
+        (
+            minimum_total
+            for minimum_total in minimum_totals
+            if minimum_total["gas_gwei"] == gas_gwei
+        ),
+        None,
+    )
+    if shown_total is None:
         return []
-    other_years = "; ".join(row["year"] for row in rows if row is not shown_row)
+    other_years = "; ".join(
+        minimum_total["year"]
+        for minimum_total in minimum_totals
+        if minimum_total is not shown_total
+    )
     change_lines = (
-        [f"To make it worth it: {'; or '.join(shown_row['changes'])}."]
-        if shown_row["changes"]
+        [f"To make it worth it: {'; or '.join(shown_total['changes'])}."]
+        if shown_total["changes"]
         else []
     )
-    with_total = f"With {_coins(total)} {shown_row['unit']}: {shown_row['year']}."
+    with_total = f"With {_coins_text(total)} {shown_total['unit']}: {shown_total['year']}."
     return [*change_lines, with_total, f"{other_years[:1].upper()}{other_years[1:]}."]
 
 
-def _coins(total: Value) -> str:
+def _coins_text(total: Value) -> str:
     return format_coins(total * 10**PLACES, PLACES)
 
 
 def least_totals_of_values(
-    rows: Sequence[tuple[str, int, Fraction]],
+    target_drifts: Sequence[tuple[str, int, Fraction]],
     numeraire: str,
     plan_cost_bps: int,
     min_trade: Value,
-    native: Fraction,
+    native_price: Fraction,
     total: Value,
     *,
     banded: bool,
 ) -> list[LeastTotalDocument]:
     """Return the minimum totals of command-line targets at three gas prices, in whole units of
-    value; `rows` are (symbol, target in bps, drift at a correction).
+    value; `target_drifts` are (symbol, target in bps, drift at a correction).
     """
-    at_gas_prices = _inputs_at_gas_prices(
-        rows, numeraire, plan_cost_bps, min_trade, native / 10**18
+    inputs_by_gas_price = _inputs_at_gas_prices(
+        target_drifts, numeraire, plan_cost_bps, min_trade, native_price / 10**18
     )
     return _least_total_documents(
-        [replace(inputs, banded=banded) for inputs in at_gas_prices], numeraire, total
+        [replace(inputs, banded=banded) for inputs in inputs_by_gas_price], numeraire, total
     )
 
 
 def _inputs_at_gas_prices(
-    rows: Sequence[tuple[str, int, Fraction]],
+    target_drifts: Sequence[tuple[str, int, Fraction]],
     numeraire: str,
     plan_cost_bps: int,
     min_trade: Value,
     wei_value: Fraction,
 ) -> list[MinimumTotalInputs]:
     assets = tuple(
-        AssetThreshold(name, bps, drift) for name, bps, drift in rows if name != numeraire
+        AssetThreshold(name, bps, drift) for name, bps, drift in target_drifts if name != numeraire
     )
-    numeraire_bps = next((bps for name, bps, _ in rows if name == numeraire), 0)
+    numeraire_bps = next((bps for name, bps, _ in target_drifts if name == numeraire), 0)
     coin_raw = 10**PLACES
     return [
         MinimumTotalInputs(
@@ -416,11 +428,11 @@ def _inputs_at_gas_prices(
             numeraire_bps,
             plan_cost_bps,
             min_trade * coin_raw,
-            USUAL_PIPS,
+            ASSUMED_FEE_PIPS,
             gas_price_wei,
             wei_value * coin_raw,
         )
-        for gas_price_wei in GAS_WEI
+        for gas_price_wei in GAS_PRICES_WEI
     ]
 
 

@@ -12,8 +12,8 @@ from agent import wiring
 from agent.app.agent import open_agent
 from agent.app.cycles import Progress, ignore_progress
 from agent.app.documents import fill
-from agent.app.documents.owner import HANDED_OVER, ExposedDocument, HardPauseDocument
-from agent.app.documents.plans import transaction
+from agent.app.documents.owner import HANDED_OVER_ADVICE, ExposedDocument, HardPauseDocument
+from agent.app.documents.plans import transaction_document
 from agent.app.records.kill_switch import pause_by_file
 from agent.config.load import load_config
 from agent.config.loaded import LoadedConfig
@@ -45,14 +45,14 @@ def pause_hard(
     reason: str,
     *,
     send: bool,
-    sure: bool,
+    confirmed: bool,
     confirm: Callable[[OpenExposure], bool],
     progress: Progress = ignore_progress,
 ) -> HardPauseReport:
     """Pause, show what a hard pause would cancel and revoke, and pause hard once confirmed.
 
     A soft pause stops all sending while the chain is read and the owner decides; with `send` and
-    `sure` the pause is hard from the start. Pending transactions are cancelled and allowances
+    `confirmed` the pause is hard from the start. Pending transactions are cancelled and allowances
     revoked by this command, or by the run that holds the wallet.
     """
     with ExitStack() as stack:
@@ -66,11 +66,11 @@ def pause_hard(
                 f"{error.remedy}; then trimtab pause --hard again",
                 code=ErrorCode.HARD_PAUSE,
             ) from error
-        switch.pause(reason, int(time.time()), hard=send and sure)
+        switch.pause(reason, int(time.time()), hard=send and confirmed)
     require_private(loaded.path, "config")
     with open_agent(loaded) as agent:
         exposure = agent.open_exposure()
-        if not send or not (sure or confirm(exposure)):
+        if not send or not (confirmed or confirm(exposure)):
             return HardPauseReport(reason, agent.context.switch.is_hard(), exposure)
         agent.context.switch.pause(reason, int(time.time()), hard=True)
         try:
@@ -88,7 +88,7 @@ def hard_pause_document(report: HardPauseReport, send: bool) -> HardPauseDocumen
     if report.outcome is not None:
         outcome, message = report.outcome.kind.value.replace("halt", "clear"), report.outcome.reason
     elif report.lock_holder and not is_clear:
-        outcome, message = "handed over", f"{report.lock_holder}; {HANDED_OVER}"
+        outcome, message = "handed over", f"{report.lock_holder}; {HANDED_OVER_ADVICE}"
     elif is_clear:
         outcome, message = "clear", "no pending transactions, no open allowances"
     elif send:
@@ -96,7 +96,7 @@ def hard_pause_document(report: HardPauseReport, send: bool) -> HardPauseDocumen
     else:
         outcome, message = "planned", "paused; to cancel and revoke: trimtab pause --hard --send"
     intents = () if report.outcome is None else report.outcome.transactions
-    transactions = [transaction(intent) for intent in intents]
+    transactions = [transaction_document(intent) for intent in intents]
     return fill(
         HardPauseDocument,
         report,

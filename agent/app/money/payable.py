@@ -38,12 +38,12 @@ def free_payments(step: StepInput) -> tuple[Payment, ...]:
     )
     payments: list[Payment] = []
     for asset in step.portfolio.assets:
-        token, raw = asset.token.address, balances.get(asset.token.address, 0)
-        payments.append(Payment(token, raw - asset.reserve_raw))
+        token_address, raw = asset.token.address, balances.get(asset.token.address, 0)
+        payments.append(Payment(token_address, raw - asset.reserve_raw))
         if asset.native:
             reserve_wei = max(0, asset.reserve_raw - raw)
             free_wei = step.snapshot.native_wei - gas_money_wei - reserve_wei
-            payments.append(Payment(token, free_wei, True))
+            payments.append(Payment(token_address, free_wei, True))
     return tuple(
         payment
         for payment in payments

@@ -11,7 +11,7 @@ from agent.app.agent import Agent
 from agent.app.cycles import Progress, ignore_progress
 from agent.app.documents import fill
 from agent.app.documents.owner import RehearsalDocument
-from agent.app.documents.plans import plan, transaction
+from agent.app.documents.plans import plan_document, transaction_document
 from agent.errors import ConfigError, Refused
 from agent.execution import evaluation
 from agent.execution.approvals import current_step_input
@@ -24,7 +24,7 @@ from agent.units import BPS, Token, Value, ceil_int
 
 MAX_SIZES = 14
 """Maximum number of sizes tried. Each doubles the last, until the trade is worth its gas."""
-SIZE_GUARDS = frozenset({"plan_cost", "min_trade"})
+SIZE_DEPENDENT_GUARDS = frozenset({"plan_cost", "min_trade"})
 START_FACTOR = Fraction(104, 100)
 """Starting size as a multiple of min_trade, so that the return swap is not below min_trade."""
 
@@ -37,9 +37,9 @@ class RehearsalLeg:
 
     sold: Token
     bought: Token
-    in_raw: int
+    sold_raw: int
     predicted_raw: int
-    got_raw: int
+    received_raw: int
     gas_predicted: int
     gas_used: int
     gas_value: Value
@@ -50,17 +50,17 @@ class RehearsalLeg:
 class Rehearsal:
     """Result of the test trade.
 
-    `state` is planned, declined, refused, done or failed. `cost` and `predicted` are totals of both
+    `state` is planned, declined, refused, done or failed. `cost` and `predicted_cost` are totals of both
     directions in numeraire base units, with the gas of approvals. The ledger books both as manual
     swaps, outside the strategy's performance.
     """
 
     outcomes: tuple[StepOutcome, ...]
-    ways: tuple[RehearsalLeg, ...]
+    legs: tuple[RehearsalLeg, ...]
     state: str
     verdict: str
     cost: Value
-    predicted: Value
+    predicted_cost: Value
 
     @property
     def step_input(self) -> StepInput:
@@ -109,7 +109,7 @@ def rehearse_trade(
         first_leg = _completed_leg(agent, first_swap, sold, bought, sold_raw)
         return_swap = engine.run_cycle(
             agent.context.readers,
-            Swap(bought.address, sold.address, first_leg.got_raw),
+            Swap(bought.address, sold.address, first_leg.received_raw),
             agent.context.store,
             actors,
         )
@@ -120,13 +120,13 @@ def rehearse_trade(
                 "failed",
                 f"return swap: {return_swap.reason}",
             )
-        legs = (first_leg, _completed_leg(agent, return_swap, bought, sold, first_leg.got_raw))
-    limit = step.limits.slippage_bps
-    if any(limit is not None and rehearsal_leg.slippage_bps > limit for rehearsal_leg in legs):
+        legs = (first_leg, _completed_leg(agent, return_swap, bought, sold, first_leg.received_raw))
+    max_slippage_bps = step.limits.slippage_bps
+    if any(max_slippage_bps is not None and leg.slippage_bps > max_slippage_bps for leg in legs):
         return _result(
             (first_swap, return_swap), legs, "failed", "slippage exceeds limits.slippage"
         )
-    is_exact = all(rehearsal_leg.slippage_bps <= 0 for rehearsal_leg in legs)
+    is_exact = all(leg.slippage_bps <= 0 for leg in legs)
     verdict = "as predicted" if is_exact else "within the limits"
     return _result((first_swap, return_swap), legs, "done", verdict)
 
@@ -159,21 +159,21 @@ def _result(
     predicted_cost = sum(
         (outcome.plan.cost.total for outcome in outcomes if outcome.plan is not None), Fraction(0)
     )
-    cost = sum((_gas_value(step_outcome) for step_outcome in outcomes), Fraction(0))
+    cost = sum((_gas_value(swap_outcome) for swap_outcome in outcomes), Fraction(0))
     for leg in legs:
-        cost += leg.in_raw * _price(reference_prices(step), leg.sold) - leg.got_raw * _price(
+        cost += leg.sold_raw * _price(reference_prices(step), leg.sold) - leg.received_raw * _price(
             reference_prices(step), leg.bought
         )
     return Rehearsal(outcomes, legs, state, verdict, cost, predicted_cost)
 
 
-def _asset_to_trade(agent: Agent, step: StepInput, name: str | None) -> Token:
+def _asset_to_trade(agent: Agent, step: StepInput, symbol: str | None) -> Token:
     """Return the named asset, by default the tradable asset with the largest target."""
     untradable = {screened_token.token for screened_token in step.targets.quarantine} | {
         agent.portfolio.numeraire.address
     }
-    if name is not None:
-        token = agent.token(name, "--token")
+    if symbol is not None:
+        token = agent.token(symbol, "--token")
         if token.address in untradable:
             raise ConfigError(
                 f"--token: {token.label} is the numeraire or in quarantine", "choose another asset"
@@ -210,12 +210,12 @@ def _smallest_trade(
         )
         verdicts = outcome.verdicts or outcome.plan_verdicts
         failing_guards = {verdict.guard for verdict in verdicts if not verdict.passed}
-        is_last = (
+        is_decided = (
             outcome.kind is OutcomeKind.PLANNED
             or not failing_guards
-            or not failing_guards <= SIZE_GUARDS
+            or not failing_guards <= SIZE_DEPENDENT_GUARDS
         )
-        if is_last or sold_raw >= free_raw or doubling == MAX_SIZES - 1:
+        if is_decided or sold_raw >= free_raw or doubling == MAX_SIZES - 1:
             break
         sold_raw = min(2 * sold_raw, free_raw)
     return outcome, sold_raw
@@ -245,21 +245,23 @@ def _completed_leg(
         raise Refused(f'"{swap.note}" has no receipt')
     wallet = outcome.step_input.snapshot.owner
     changes = swap.changes(wallet, agent.portfolio.wrapped_native)
-    got_raw = receipt.net(wallet).get(bought.address, changes.get(bought.address, 0))
+    received_raw = receipt.net(wallet).get(bought.address, changes.get(bought.address, 0))
     predicted_raw = sum(
         leg.amount_out_raw
         for leg in plan.legs
         if leg.token_out == bought.address and leg.sink.value == "wallet"
     )
     slippage_bps = (
-        Fraction(predicted_raw - got_raw, predicted_raw) * BPS if predicted_raw else Fraction(0)
+        Fraction(predicted_raw - received_raw, predicted_raw) * BPS
+        if predicted_raw
+        else Fraction(0)
     )
     return RehearsalLeg(
         sold,
         bought,
         sold_raw,
         predicted_raw,
-        got_raw,
+        received_raw,
         plan.gas_units,
         receipt.gas_used,
         _gas_value(outcome),
@@ -293,14 +295,19 @@ def _free_value(step: StepInput, token: str) -> Value:
 def rehearsal_document(rehearsal: Rehearsal, agent: Agent) -> RehearsalDocument:
     """Return the document of a test trade."""
     transactions = [
-        transaction(intent) for outcome in rehearsal.outcomes for intent in outcome.transactions
+        transaction_document(intent)
+        for outcome in rehearsal.outcomes
+        for intent in outcome.transactions
     ]
-    plan_document, numeraire_label = plan(rehearsal.outcomes[0]), agent.portfolio.numeraire.label
+    plan_of_first_swap, numeraire_label = (
+        plan_document(rehearsal.outcomes[0]),
+        agent.portfolio.numeraire.label,
+    )
     return fill(
         RehearsalDocument,
         rehearsal,
         agent.portfolio,
         numeraire=numeraire_label,
-        plan=plan_document,
+        plan=plan_of_first_swap,
         transactions=transactions,
     )

@@ -59,9 +59,11 @@ def revoke(
     one after a confirmation. `tokens` are symbols or addresses, by default all of the config.
     Raises ConfigError for a token that the config does not list.
     """
-    addresses = [agent.token(name, "TOKEN").address for name in tokens]
-    addresses = addresses or list(agent.context.tokens)
-    open_before = _open_allowances(agent, addresses)
+    token_addresses = [
+        agent.token(symbol_or_address, "TOKEN").address for symbol_or_address in tokens
+    ]
+    token_addresses = token_addresses or list(agent.context.tokens)
+    open_before = _open_allowances(agent, token_addresses)
     unreadable = ", ".join(
         f"{open_allowance.label} for the {open_allowance.holder}"
         for open_allowance in open_before
@@ -89,13 +91,13 @@ def revoke(
         revocations = [
             Approval(allowance.token, allowance.spender, 0, allowance.label, allowance.holder)
             # a running agent may have revoked some in the meantime
-            for allowance in _open_allowances(agent, addresses)
+            for allowance in _open_allowances(agent, token_addresses)
             if allowance.raw and (allowance.token, allowance.spender) in confirmed_approvals
         ]
         sent, failures = revoke_allowances(actors, step_id, step, revocations)
         current_step_input(context.readers, context.store)
         still_open = [
-            allowance for allowance in _open_allowances(agent, addresses) if allowance.raw
+            allowance for allowance in _open_allowances(agent, token_addresses) if allowance.raw
         ]
         failures += [
             f"the {allowance.holder} may still spend {allowance.label}" for allowance in still_open
@@ -107,10 +109,10 @@ def revoke(
     )
 
 
-def _open_allowances(agent: Agent, tokens: Sequence[str]) -> tuple[OpenAllowance, ...]:
+def _open_allowances(agent: Agent, token_addresses: Sequence[str]) -> tuple[OpenAllowance, ...]:
     """Return every allowance that is open or unreadable."""
     context, spender_roles = agent.context, _spender_roles(agent)
-    pairs = [(token, spender) for token in tokens for spender in spender_roles]
+    pairs = [(token, spender) for token in token_addresses for spender in spender_roles]
     amounts = read_allowances(context.transport, context.config.wallet.address, pairs)
     return tuple(
         OpenAllowance(

@@ -17,13 +17,13 @@ def planned_sales(readers: StepReaders) -> tuple[tuple[StepOutcome, ...], str]:
     while sales[-1].kind is OutcomeKind.PLANNED and (token := sales[-1].decided.exit_token):
         step = exclude_blocked_exits(sales[-1].step_input, [BlockedExit(token, "", "")])
         sales.append(evaluation.evaluate_input(step, requests.sell_everything, readers.evidence))
-    kept_text = kept_reason(sales[-1])
+    kept_text = kept_assets_text(sales[-1])
     if len(sales) > 1 and sales[-1].kind is OutcomeKind.HOLD:
         del sales[-1]
     return tuple(sales), kept_text
 
 
-def kept_reason(outcome: StepOutcome) -> str:
+def kept_assets_text(outcome: StepOutcome) -> str:
     """Return which assets the end of a sale leaves in the wallet, and why; empty if it leaves none."""
     if outcome.kind is not OutcomeKind.HOLD:
         return ""
@@ -36,10 +36,10 @@ def sale_refusal(first_sale: StepOutcome) -> str:
     """
     if first_sale.kind is OutcomeKind.REFUSED:
         return first_sale.reason
-    return unsold_reason(first_sale) if first_sale.plan is None else ""
+    return blocked_exits_text(first_sale) if first_sale.plan is None else ""
 
 
-def unsold_reason(outcome: StepOutcome) -> str:
+def blocked_exits_text(outcome: StepOutcome) -> str:
     """Return the blocked exits with their reasons."""
     return "; ".join(
         f"{outcome.step_input.portfolio.token(blocked_exit.token).label} is not sold: {blocked_exit.why}"

@@ -15,10 +15,10 @@ from agent.app.agent import Agent
 from agent.app.cycles import Progress, ignore_progress
 from agent.app.money.payable import free_payments, payable_today
 from agent.app.money.sales_of_stop import (
-    kept_reason,
+    blocked_exits_text,
+    kept_assets_text,
     planned_sales,
     sale_refusal,
-    unsold_reason,
 )
 from agent.config.fields import parse_address
 from agent.errors import ConfigError, ErrorCode, Refused, Retryable
@@ -56,7 +56,7 @@ from agent.venues import allowances
 
 MAX_SALES = 12
 """Maximum number of plans of a full sale; the report names any remainder."""
-CONFIRMATION_WAITS = 6
+MAX_CONFIRMATION_WAITS = 6
 """Maximum number of further waits for the confirmations of what a stop sent."""
 
 
@@ -95,16 +95,18 @@ class ShutdownReport:
         if policy is None:
             return ""
         if account is None:
-            why = self.step_input.snapshot.layer(FuturesReading).unknown
-            return f"the margin account is not known ({why}); it may hold positions"
+            unknown_reason = self.step_input.snapshot.layer(FuturesReading).unknown
+            return f"the margin account is not known ({unknown_reason}); it may hold positions"
         cents = margin.account_value_raw(account) // 10 ** (account.quote.decimals - 2)
         value = decimal_text(cents, 2)
         margin_text = f"{value} {account.quote.label} of margin stays in the account"
         if not account.positions:
             return margin_text if margin.account_value_raw(account) > 0 else ""
-        names = ", ".join(account.market(position.market).symbol for position in account.positions)
+        symbols = ", ".join(
+            account.market(position.market).symbol for position in account.positions
+        )
         return (
-            f"positions stay open in {names}, and nothing reduces them ahead of liquidation while"
+            f"positions stay open in {symbols}, and nothing reduces them ahead of liquidation while"
             f" trading is stopped; {margin_text}. trimtab deleverage --to 0x --send closes them even after"
             " the stop"
         )
@@ -129,20 +131,20 @@ def stop(
     ConfigError if a different shutdown is open.
     """
     context = agent.context
-    address = None if send_to is None else parse_address(send_to, "--send-to")
-    request = _open_stop(agent, to_stable, address)
+    payout_address = None if send_to is None else parse_address(send_to, "--send-to")
+    request = _open_stop(agent, to_stable, payout_address)
     if request is not None:
-        to_stable, address = request.to_stable, request.to
-    preview = _plan_shutdown(agent, to_stable, address)
+        to_stable, payout_address = request.to_stable, request.to
+    preview = _plan_shutdown(agent, to_stable, payout_address)
     if not send:
         return preview
     if not confirm(preview):
         return replace(preview, state="declined", reason="not confirmed; nothing was sent")
     if request is None:
-        request = context.store.requests.ask(
+        request = context.store.requests.record(
             RequestKind.STOP,
             (),
-            address,
+            payout_address,
             to_stable,
             preview.step_input.snapshot.head.timestamp_s,
         )
@@ -152,14 +154,14 @@ def stop(
     return report
 
 
-def _open_stop(agent: Agent, to_stable: bool, address: str | None) -> OwnerRequest | None:
+def _open_stop(agent: Agent, to_stable: bool, payout_address: str | None) -> OwnerRequest | None:
     """Return the open shutdown, if any. Raises ConfigError if it differs from the requested one."""
-    open_request = agent.context.store.requests.stopping()
+    open_request = agent.context.store.requests.active_stop()
     if open_request is None or open_request.state is not RequestState.OPEN:
         return None
-    if (to_stable or address is not None) and (open_request.to_stable, open_request.to) != (
+    if (to_stable or payout_address is not None) and (open_request.to_stable, open_request.to) != (
         to_stable,
-        address,
+        payout_address,
     ):
         raise ConfigError(
             "another stop is in progress",
@@ -169,7 +171,7 @@ def _open_stop(agent: Agent, to_stable: bool, address: str | None) -> OwnerReque
     return open_request
 
 
-def _plan_shutdown(agent: Agent, to_stable: bool, address: str | None) -> ShutdownReport:
+def _plan_shutdown(agent: Agent, to_stable: bool, payout_address: str | None) -> ShutdownReport:
     context = agent.context
     exposure = open_exposure(context.readers, context.store)
     step, sales, sale_problem, kept_text = exposure.step_input, tuple[StepOutcome, ...](), "", ""
@@ -180,13 +182,17 @@ def _plan_shutdown(agent: Agent, to_stable: bool, address: str | None) -> Shutdo
             sale_problem = refusal.message
     payments: tuple[Payment, ...] = ()
     verdicts: tuple[Verdict, ...] = ()
-    if address is not None:
+    if payout_address is not None:
         payments = free_payments(_step_after_sales(step, sales))
         is_paused = context.switch.is_paused() is not False
         verdicts = table.judge_payout_permission(
-            step, _payouts(payments, address, 0), context.payouts, is_paused
+            step, _payouts(payments, payout_address, 0), context.payout_addresses, is_paused
         )
-    failing_texts = [f"{v.guard}: {v.measured}, limit {v.limit}" for v in verdicts if not v.passed]
+    failing_texts = [
+        f"{verdict.guard}: {verdict.measured}, limit {verdict.limit}"
+        for verdict in verdicts
+        if not verdict.passed
+    ]
     wait_reasons = [f"the payout waits: {'; '.join(failing_texts)}"] if failing_texts else []
     if sale_problem := sale_problem or (sale_refusal(sales[0]) if sales else ""):
         wait_reasons.insert(0, f"the sale waits: {sale_problem}")
@@ -195,7 +201,7 @@ def _plan_shutdown(agent: Agent, to_stable: bool, address: str | None) -> Shutdo
     return ShutdownReport(
         step,
         to_stable,
-        address,
+        payout_address,
         exposure.waiting,
         exposure.allowed,
         sales,
@@ -272,17 +278,17 @@ class _Shutdown:
         False if some are still missing.
         """
         journal = self._context.store.journal
-        for attempt in range(CONFIRMATION_WAITS + 1):
+        for attempt in range(MAX_CONFIRMATION_WAITS + 1):
             if attempt:
                 with suppress(Retryable):
                     self._actors.executor.reconcile(may_send=False)
-            ids = {intent.id for intent in self._sent}
+            sent_ids = {intent.id for intent in self._sent}
             nonces = sorted({intent.tx.nonce for intent in self._sent})
             self._sent = [
                 current_intent
                 for nonce in nonces
                 for current_intent in journal.intents_at(nonce)
-                if current_intent.id in ids
+                if current_intent.id in sent_ids
             ]
             unconfirmed_intents = [
                 intent
@@ -295,22 +301,24 @@ class _Shutdown:
 
     def _require_open(self) -> None:
         """Raise _ResumedDuringStop if another command has resumed the bot."""
-        open_request = self._context.store.requests.stopping()
+        open_request = self._context.store.requests.active_stop()
         if open_request is None or open_request.id != self._request.id:
             raise _ResumedDuringStop(
                 "the bot was resumed in the meantime; assets that were not sold or paid by then"
                 " stay in the wallet"
             )
 
-    def _unfinished_report(self, why: str) -> ShutdownReport:
+    def _unfinished_report(self, wait_reason: str) -> ShutdownReport:
         step = current_step_input(self._context.readers, self._context.store)
         return self._report(
-            step, "unfinished", f"{why}; trading stays stopped; trimtab stop --send continues"
+            step,
+            "unfinished",
+            f"{wait_reason}; trading stays stopped; trimtab stop --send continues",
         )
 
     def _report(self, step: StepInput, state: str, reason: str) -> ShutdownReport:
         numeraire = step.portfolio.numeraire.address
-        left_amounts = tuple(
+        left_texts = tuple(
             f"{transfers.format_payment(step.portfolio, payment)} {step.portfolio.token(payment.token).label}"
             for payment in free_payments(step)
             if self._request.to is not None
@@ -322,7 +330,7 @@ class _Shutdown:
             state=state,
             reason=reason,
             transactions=tuple(self._sent),
-            left=left_amounts,
+            left=left_texts,
         )
 
     def _cancel(self) -> None:
@@ -345,10 +353,12 @@ class _Shutdown:
             self._sent += outcome.transactions
             if outcome.kind is OutcomeKind.DONE:
                 continue
-            problem = unsold_reason(outcome) if outcome.kind is OutcomeKind.HOLD else outcome.reason
+            problem = (
+                blocked_exits_text(outcome) if outcome.kind is OutcomeKind.HOLD else outcome.reason
+            )
             if problem:
                 raise Refused(problem)
-            self._sale_waits, self._kept_text = False, kept_reason(outcome)
+            self._sale_waits, self._kept_text = False, kept_assets_text(outcome)
             return
         self._sale_waits = False
 
@@ -404,7 +414,7 @@ class _Shutdown:
                     self._context.store,
                     self._actors,
                     payout,
-                    self._context.payouts,
+                    self._context.payout_addresses,
                 )
             except Refused as refusal:
                 refusals[due_payments[0].token, due_payments[0].native] = str(refusal)
@@ -419,10 +429,11 @@ class _Shutdown:
 
 def _step_after_sales(step: StepInput, sales: Sequence[StepOutcome]) -> StepInput:
     """Return the step input after these sales, as predicted by their plans."""
-    plans = [dict(sale.plan.holdings_after) for sale in sales if sale.plan is not None]
+    predicted_holdings = [dict(sale.plan.holdings_after) for sale in sales if sale.plan is not None]
     balances = {holding.token: holding.raw for holding in step.snapshot.holdings}
     balances_after = {
-        token: raw + sum(plan.get(token, raw) - raw for plan in plans)
+        token: raw
+        + sum(holdings_after.get(token, raw) - raw for holdings_after in predicted_holdings)
         for token, raw in balances.items()
     }
     return replace(
@@ -434,8 +445,8 @@ def _step_after_sales(step: StepInput, sales: Sequence[StepOutcome]) -> StepInpu
     )
 
 
-def _payouts(payments: tuple[Payment, ...], to: str, request: int) -> tuple[Payout, ...]:
+def _payouts(payments: tuple[Payment, ...], to: str, request_id: int) -> tuple[Payout, ...]:
     return tuple(
-        Payout(NATIVE if payment.native else payment.token, to, payment.raw, 0, request)
+        Payout(NATIVE if payment.native else payment.token, to, payment.raw, 0, request_id)
         for payment in payments
     )

@@ -22,9 +22,9 @@ from agent.app.documents import fill
 from agent.app.documents.owner import InvestmentDocument
 from agent.app.documents.plans import (
     TransactionDocument,
-    plan,
-    rebalance,
-    transaction,
+    plan_document,
+    rebalance_document,
+    transaction_document,
     transfer_document,
 )
 from agent.app.withdrawal_run import Confirm, WithdrawalReport, WithdrawalRun, withdrawable_step
@@ -63,17 +63,17 @@ if TYPE_CHECKING:
 class InvestmentReport:
     """New deposits, and the plan that invests them or its result.
 
-    `outcome` is None without deposits. `left` are deposits that are not invested, for lack of room
-    in portfolio.max_live_value or because the owner selected others. `told` is True once the
-    deposits are recorded. `rest` is the unfinished top-up, None once everything is invested.
+    `outcome` is None without deposits. `uninvested` are deposits that are not invested, for lack of room
+    in portfolio.max_live_value or because the owner selected others. `is_recorded` is True once the
+    deposits are recorded. `open_top_up` is the unfinished top-up, None once everything is invested.
     """
 
     step_input: StepInput
-    came: tuple[ExternalTransfer, ...]
+    deposits: tuple[ExternalTransfer, ...]
     outcome: StepOutcome | None
-    told: bool = False
-    rest: PurchaseProgress | None = None
-    left: tuple[ExternalTransfer, ...] = ()
+    is_recorded: bool = False
+    open_top_up: PurchaseProgress | None = None
+    uninvested: tuple[ExternalTransfer, ...] = ()
 
     @property
     def wallet(self) -> str:
@@ -102,7 +102,7 @@ def invest(
     context = agent.context
     if not send:
         report = _find_deposits(current_step_input(context.readers, context.store), only)
-        if not report.came:
+        if not report.deposits:
             return _without_deposits(report)
         readers = _deposit_readers(context.readers, report)
         return replace(
@@ -114,7 +114,7 @@ def invest(
         nonlocal is_recorded
         if not confirm(replace(report, outcome=outcome)):
             return False
-        for flow in report.came:  # recorded before any of them is spent
+        for flow in report.deposits:  # recorded before any of them is spent
             if flow.id:
                 agent.context.store.balances.classify(
                     flow.id, ExternalTransferKind.DEPOSIT, agent.context.clock.now_s()
@@ -128,7 +128,7 @@ def invest(
     with wiring.open_actors(context, confirm_plan, progress) as actors:
         actors.executor.reconcile()
         report = _find_deposits(current_step_input(context.readers, context.store), only)
-        if not report.came:
+        if not report.deposits:
             return _without_deposits(report)
         outcome = engine.run_cycle(
             _deposit_readers(context.readers, report),
@@ -138,16 +138,21 @@ def invest(
         )
         if outcome.kind is OutcomeKind.HOLD:  # too small for a trade, but still a deposit
             record_if_confirmed(outcome)
-        return replace(report, outcome=outcome, told=is_recorded, rest=_open_top_up(agent, outcome))
+        return replace(
+            report,
+            outcome=outcome,
+            is_recorded=is_recorded,
+            open_top_up=_open_top_up(agent, outcome),
+        )
 
 
 def _without_deposits(report: InvestmentReport) -> InvestmentReport:
-    return replace(report, rest=report.step_input.history.cash_flows.purchase)
+    return replace(report, open_top_up=report.step_input.history.cash_flows.purchase)
 
 
 def _invest_request(report: InvestmentReport) -> Invest:
     purchase = report.step_input.history.cash_flows.purchase
-    amounts = tuple(_raw_by_asset(report.step_input.portfolio, report.came).items())
+    amounts = tuple(_raw_by_asset(report.step_input.portfolio, report.deposits).items())
     return Invest(amounts, "" if purchase is None else purchase.id)
 
 
@@ -172,11 +177,14 @@ def _find_deposits(step: StepInput, only: Collection[int]) -> InvestmentReport:
             f"--flow {unknown_ids[0]}: no unexplained deposit has this number",
             "trimtab flows lists them",
         )
-    investable = transfers.investable_deposits(
+    investable_deposits = transfers.investable_deposits(
         step, [flow for flow in deposits if not only or flow.id in only]
     )
     return InvestmentReport(
-        step, investable, None, left=tuple(flow for flow in deposits if flow not in investable)
+        step,
+        investable_deposits,
+        None,
+        uninvested=tuple(flow for flow in deposits if flow not in investable_deposits),
     )
 
 
@@ -197,10 +205,13 @@ def _deposit_readers(readers: StepReaders, report: InvestmentReport) -> StepRead
     Other deposits are ignored, whatever their value: they are not invested and do not block the
     investment. Losses are unaffected.
     """
-    report_ids, deposited_raw = {flow.id for flow in (*report.came, *report.left)}, Counter[str]()
-    for flow in report.came:
+    deposit_ids, deposited_raw = (
+        {flow.id for flow in (*report.deposits, *report.uninvested)},
+        Counter[str](),
+    )
+    for flow in report.deposits:
         deposited_raw[flow.token] += flow.delta_raw
-    left_raw = _raw_by_asset(report.step_input.portfolio, report.left)
+    uninvested_raw = _raw_by_asset(report.step_input.portfolio, report.uninvested)
 
     def assemble(snapshot: Snapshot, history: History) -> StepInput:
         step = cash_limit.restore_excluded(readers.assemble(snapshot, history))
@@ -208,7 +219,7 @@ def _deposit_readers(readers: StepReaders, report: InvestmentReport) -> StepRead
             (token, raw - deposited_raw[token]) for token, raw in step.history.cash_flows.rises
         )
         flows = tuple(
-            flow for flow in step.history.cash_flows.unexplained if flow.id not in report_ids
+            flow for flow in step.history.cash_flows.unexplained if flow.id not in deposit_ids
         )
         step = replace(
             step,
@@ -221,7 +232,7 @@ def _deposit_readers(readers: StepReaders, report: InvestmentReport) -> StepRead
             excluded=replace(step.excluded, raw=()),
         )
         return cash_limit.exclude_unexplained_rises(
-            cash_limit.exclude_amounts(step, left_raw, cash_limit.NOT_REQUESTED)
+            cash_limit.exclude_amounts(step, uninvested_raw, cash_limit.NOT_REQUESTED)
         )
 
     return replace(readers, assemble=assemble)
@@ -239,9 +250,11 @@ KIND_NAMES = tuple(
 """Kinds that the owner may assign."""
 
 
-def list_transfers(agent: Agent, everything: bool = False, limit: int = 1000) -> TransfersDocument:
+def list_transfers(
+    agent: Agent, include_classified: bool = False, limit: int = 1000
+) -> TransfersDocument:
     """Compare the balances now, record unexplained changes, and list the open transfers; with
-    `everything` also the classified ones.
+    `include_classified` also the classified ones.
     """
     readers, store = agent.context.readers, agent.context.store
     snapshot = readers.reader.snapshot()
@@ -249,7 +262,9 @@ def list_transfers(agent: Agent, everything: bool = False, limit: int = 1000) ->
     settle_mined(store, snapshot, read_step_input)
     step = read_step_input()
     stored_flows = [
-        flow for flow in reversed(store.balances.transfers(limit)) if everything or flow.is_open
+        flow
+        for flow in reversed(store.balances.transfers(limit))
+        if include_classified or flow.is_open
     ]
     unwritten_flows = [flow for flow in step.history.cash_flows.unexplained if flow.id == 0]
     return {
@@ -288,11 +303,11 @@ def confirm_transfers(
     }
 
 
-def single_payment(agent: Agent, step: StepInput, amount: str, name: str | None) -> Payment:
+def single_payment(agent: Agent, step: StepInput, amount: str, symbol: str | None) -> Payment:
     """Return one payment of one asset. Raises ConfigError for an unknown asset, Refused if the
     amount exceeds the value of all free holdings.
     """
-    token = agent.portfolio.numeraire if name is None else agent.token(name, "--in")
+    token = agent.portfolio.numeraire if symbol is None else agent.token(symbol, "--in")
     asset = next(
         (asset for asset in step.portfolio.assets if asset.token.address == token.address), None
     )
@@ -301,7 +316,7 @@ def single_payment(agent: Agent, step: StepInput, amount: str, name: str | None)
             f"--in: {token.label} is not an asset of the portfolio",
             "trimtab status lists the assets",
         )
-    raw = _above_zero(parse_raw(amount, token.decimals, "AMOUNT"))
+    raw = _require_above_zero(parse_raw(amount, token.decimals, "AMOUNT"))
     free_raw, price = (
         transfers.free_raw(step),
         transfers.token_price(step.portfolio, reference_prices(step), token.address),
@@ -322,16 +337,23 @@ def single_payment(agent: Agent, step: StepInput, amount: str, name: str | None)
         Fraction(0),
     )
     if (shortfall := (raw - free_raw[token.address]) * price) > other_value:
-        own_value = free_raw[token.address] * price
+        asset_value = free_raw[token.address] * price
         raise transfers.insufficient_balance(
-            step.portfolio, step.limits, step.history.cash_flows, shortfall, other_value, own_value
+            step.portfolio,
+            step.limits,
+            step.history.cash_flows,
+            shortfall,
+            other_value,
+            asset_value,
         )
     return Payment(token.address, raw, asset.native)
 
 
 def pro_rata_payments(agent: Agent, step: StepInput, amount: str) -> tuple[Payment, ...]:
     """Return payments of the same share of every asset, `amount` whole numeraire coins in total."""
-    value = Fraction(_above_zero(parse_raw(amount, agent.portfolio.numeraire.decimals, "AMOUNT")))
+    value = Fraction(
+        _require_above_zero(parse_raw(amount, agent.portfolio.numeraire.decimals, "AMOUNT"))
+    )
     native_tokens = {asset.token.address for asset in step.portfolio.assets if asset.native}
     return tuple(
         Payment(token, raw, token in native_tokens)
@@ -339,7 +361,7 @@ def pro_rata_payments(agent: Agent, step: StepInput, amount: str) -> tuple[Payme
     )
 
 
-def _above_zero(raw: int) -> int:
+def _require_above_zero(raw: int) -> int:
     if raw == 0:
         raise ConfigError("AMOUNT must be above 0", "for example trimtab withdraw 500")
     return raw
@@ -369,15 +391,15 @@ def withdraw(  # noqa: PLR0913
     """
     if pro_rata and token is not None:
         raise ConfigError("--in and --pro-rata cannot be combined", "use one of them")
-    address = None if to is None else parse_address(to, "--to")
+    payout_address = None if to is None else parse_address(to, "--to")
 
     def new_run(step: StepInput) -> WithdrawalRun:
         if pro_rata:
             payments = pro_rata_payments(agent, step, amount)
         else:
             payments = (single_payment(agent, step, amount, token),)
-        withdrawal_run.require_alone(step, (payment.token for payment in payments))
-        return WithdrawalRun(agent.context, payments, address)
+        withdrawal_run.require_no_open_withdrawal(step, (payment.token for payment in payments))
+        return WithdrawalRun(agent.context, payments, payout_address)
 
     step = transfers.reserve_pending_deposits(agent.step_input())
     if not send:
@@ -414,8 +436,8 @@ def resume(
                 )
             request = replace(request, to=parse_address(to, "--to"))
         claims = step.history.cash_flows.claims
-        unpaid = tuple(claim.payment for claim in claims if claim.request == number)
-        return WithdrawalRun(agent.context, unpaid, request.to, request)
+        unpaid_payments = tuple(claim.payment for claim in claims if claim.request == number)
+        return WithdrawalRun(agent.context, unpaid_payments, request.to, request)
 
     step = transfers.reserve_pending_deposits(agent.step_input())
     if (paid_report := _paid_report(agent, step, number)) is not None:
@@ -445,7 +467,7 @@ def release(agent: Agent, number: int, progress: Progress = ignore_progress) -> 
     with wiring.open_actors(agent.context, never_confirm, progress, signs=False):
         request = _open_request(agent, number)
         unmined_intents = [
-            intent for intent, _ in store.requests.paid(number) if intent.state in UNMINED_STATES
+            intent for intent, _ in store.requests.payouts(number) if intent.state in UNMINED_STATES
         ]
         if unmined_intents:
             raise Retryable(
@@ -482,7 +504,7 @@ def investment_document(
 ) -> InvestmentDocument:
     """Return the document of deposits and their investment."""
     outcome = report.outcome
-    outcome_name, plan_document, reason = "nothing came", None, ""
+    outcome_name, plan_fields, reason = "nothing came", None, ""
     transactions: list[TransactionDocument] = []
     if outcome is None:
         reason = cash_limit.limit_remedy(
@@ -491,16 +513,18 @@ def investment_document(
     else:
         reason, transactions = (
             outcome.reason,
-            [transaction(intent) for intent in outcome.transactions],
+            [transaction_document(intent) for intent in outcome.transactions],
         )
-        outcome_name = "part" if sent and report.rest is not None else outcome.kind.value
-        plan_document = rebalance(outcome, agent.realised(outcome)) if sent else plan(outcome)
+        outcome_name = "part" if sent and report.open_top_up is not None else outcome.kind.value
+        plan_fields = (
+            rebalance_document(outcome, agent.realised(outcome)) if sent else plan_document(outcome)
+        )
     return fill(
         InvestmentDocument,
         report,
         agent.portfolio,
         outcome=outcome_name,
         reason=reason,
-        plan=plan_document,
+        plan=plan_fields,
         transactions=transactions,
     )

@@ -26,9 +26,9 @@ from agent.layers.futures.policy.hedges import choose, compare_text, short_costs
 from agent.layers.futures.policy.targets import (
     due_triggers,
     notional_drifts,
-    orders_to_target,
     position_trims,
-    reduction_orders,
+    reduction_sizes,
+    sizes_to_target,
 )
 from agent.layers.futures.requests import CloseHedge, Deleverage, OpenHedge
 from agent.layers.futures.state import margin_account
@@ -58,14 +58,14 @@ if TYPE_CHECKING:
 
 
 COIN_RAW = 10**PLACES
-QUOTE = Token("", "", PLACES)
+QUOTE_TOKEN = Token("", "", PLACES)
 INITIAL_PPM, MAINTENANCE_PPM = 100_000, 62_500
 """Margin rates of Perpetual Protocol v2, used for every market."""
 HEDGE_FEE_PPM, SALE_COST_BPS = 1_000, 10
 """Fee for opening and for closing a short, and cost of a spot sale, when the two are compared."""
 UNLIMITED = 10**9
 """Value in place of a missing limit; it is never reached."""
-NO_MARKET, NO_SHORT = (
+NO_MARKET_REASON, NO_SHORT_REASON = (
     "it is sold: it has no futures market",
     "it is sold: no short keeps the limits",
 )
@@ -111,12 +111,12 @@ def what_if_futures(
     spot_raw = Fraction(spot_value * COIN_RAW)
     state = margin_state(account, policy.limits, policy.leverage_bps)
     fired_triggers = due_triggers(account, policy, spot_raw)
-    reduction = reduction_orders(account, policy, spot_raw)
+    reduction = reduction_sizes(account, policy, spot_raw)
     orders = reduction
     if fired_triggers and not reduction:
-        orders = position_trims(account, policy) or orders_to_target(account, policy)
+        orders = position_trims(account, policy) or sizes_to_target(account, policy)
     hedges = _hedges(options, spot, trades, _account_after(account, orders), policy)
-    trades = _trades_beside(trades, hedges)
+    trades = _trades_after_hedges(trades, hedges)
     for hedge in hedges:
         if short_value := Fraction(hedge["short"]) * COIN_RAW:
             size_raw = size_for_notional_raw(account.market(hedge["symbol"]), -short_value)
@@ -139,7 +139,7 @@ def what_if_futures(
             {"limit": breach.limit, "measured": breach.measured, "allowed": breach.allowed}
             for breach in breaches(state, policy.limits, spot_raw)
         ],
-        "allowed_gross": _raw_text(_gross_after(account, reduction)),
+        "allowed_gross": _raw_text(_gross_after_raw(account, reduction)),
         "markets": _market_rows(account, policy, orders),
         "hedges": hedges,
         "trades": {symbol: _value_text(trade_value) for symbol, trade_value in trades.items()},
@@ -153,7 +153,7 @@ def _account_after(account: MarginAccount, orders: Mapping[str, int]) -> MarginA
     return account
 
 
-def _trades_beside(
+def _trades_after_hedges(
     trades: Mapping[str, Fraction], hedges: Sequence[HedgeDocument]
 ) -> dict[str, Fraction]:
     """Return the spot trades with the sales that the hedges leave; purchases shrink in
@@ -176,57 +176,59 @@ def _whatif_account(options: FuturesOptions, spot_value: Fraction) -> MarginAcco
         symbol: _parse_signed(text, f"--futures {symbol}")
         for symbol, text in parse_pairs(options.notional, "--futures").items()
     }
-    prices = _parse_positive(options.price, "--price")
-    lots = _parse_positive(options.lot, "--lot")
-    for option, values in (("--lot", lots), ("--futures-target", _parse_targets(options))):
+    prices = _parse_amounts(options.price, "--price")
+    lot_sizes = _parse_amounts(options.lot, "--lot")
+    for option, values in (("--lot", lot_sizes), ("--futures-target", _parse_targets_bps(options))):
         for symbol in values:
             if symbol not in notionals:
                 raise ConfigError(
                     f"{option}: {symbol!r} is not in --futures", f"add {symbol}=0 to --futures"
                 )
-    value = parse_raw(options.margin, PLACES, "--margin") if options.margin else None
-    if value is None:
-        value = int(spot_value * COIN_RAW)
-    if value == 0:
+    value_raw = parse_raw(options.margin, PLACES, "--margin") if options.margin else None
+    if value_raw is None:
+        value_raw = int(spot_value * COIN_RAW)
+    if value_raw == 0:
         raise ConfigError("--margin: is zero", "give the account value, such as --margin 5000")
     markets, positions = [], []
     for symbol, notional in notionals.items():
-        lot_raw = int(lots.get(symbol, Fraction(1, COIN_RAW)) * COIN_RAW)
+        lot_raw = int(lot_sizes.get(symbol, Fraction(1, COIN_RAW)) * COIN_RAW)
         market = _perp_market(symbol, prices.get(symbol, Fraction(1)), lot_raw)
         markets.append(market)
         size_raw = int(notional * COIN_RAW / market.mark)
         if size_raw:
-            open_notional = -margin.position_value_raw(market, size_raw)
-            positions.append(Position(symbol, size_raw, open_notional))
-    return MarginAccount(QUOTE, 1, value, 0, tuple(positions), tuple(markets))
+            open_notional_raw = -margin.position_value_raw(market, size_raw)
+            positions.append(Position(symbol, size_raw, open_notional_raw))
+    return MarginAccount(QUOTE_TOKEN, 1, value_raw, 0, tuple(positions), tuple(markets))
 
 
 def _whatif_policy(options: FuturesOptions, account: MarginAccount) -> FuturesPolicy:
     """Return the policy of the options, by default with the current weights and gross notional."""
-    gross = margin.gross_notional_raw(account)
-    targets = _parse_targets(options) or {
+    gross_raw = margin.gross_notional_raw(account)
+    targets = _parse_targets_bps(options) or {
         market.symbol: round(
-            Fraction(margin.position_value_raw(market, account.size_raw(market.market)), gross)
+            Fraction(margin.position_value_raw(market, account.size_raw(market.market)), gross_raw)
             * BPS
         )
         for market in account.markets
-        if gross
+        if gross_raw
     }
-    if _parse_targets(options) and sum(abs(bps) for bps in targets.values()) != BPS:
+    if _parse_targets_bps(options) and sum(abs(bps) for bps in targets.values()) != BPS:
         raise ConfigError(
             "--futures-target: absolute weights must sum to 100 %",
             "write for example BTC=50,ETH=-50 for a long and a short of equal size",
         )
-    value = margin.account_value_raw(account)
-    leverage = _parse_share(options.leverage, "--leverage", 0) or round(
-        Fraction(gross, value) * BPS
+    value_raw = margin.account_value_raw(account)
+    leverage_bps = _optional_share_bps(options.leverage, "--leverage", 0) or round(
+        Fraction(gross_raw, value_raw) * BPS
     )
     limits = FuturesLimits(
-        max_leverage_bps=_parse_share(options.max_leverage, "--max-leverage", UNLIMITED),
-        max_utilisation_bps=_parse_share(options.max_utilisation, "--max-utilisation", UNLIMITED),
-        max_position_bps=_parse_share(options.max_position, "--max-position", BPS),
-        spot_multiple_bps=_parse_share(options.spot_multiple, "--spot-multiple", 0),
-        stress_move_bps=_parse_share(options.stress, "--stress", 0),
+        max_leverage_bps=_optional_share_bps(options.max_leverage, "--max-leverage", UNLIMITED),
+        max_utilisation_bps=_optional_share_bps(
+            options.max_utilisation, "--max-utilisation", UNLIMITED
+        ),
+        max_position_bps=_optional_share_bps(options.max_position, "--max-position", BPS),
+        spot_multiple_bps=_optional_share_bps(options.spot_multiple, "--spot-multiple", 0),
+        stress_move_bps=_optional_share_bps(options.stress, "--stress", 0),
         slippage_bps=0,
         hysteresis_bps=0,
         emergency_distance_bps=0,
@@ -236,8 +238,8 @@ def _whatif_policy(options: FuturesOptions, account: MarginAccount) -> FuturesPo
     )
     return FuturesPolicy(
         tuple(FuturesTarget(symbol, bps) for symbol, bps in targets.items()),
-        leverage,
-        _parse_share(options.band, "--futures-band", 0),
+        leverage_bps,
+        _optional_share_bps(options.band, "--futures-band", 0),
         limits,
         leverage_band_bps=_leverage_band_bps(options),
         margin_in_weights=False,
@@ -253,7 +255,7 @@ def _leverage_band_bps(options: FuturesOptions) -> int:
     return parse_share_bps(options.leverage_band or LEVERAGE_BAND, "--leverage-band")
 
 
-def _parse_targets(options: FuturesOptions) -> dict[str, int]:
+def _parse_targets_bps(options: FuturesOptions) -> dict[str, int]:
     if not options.target:
         return {}
     return {
@@ -262,12 +264,12 @@ def _parse_targets(options: FuturesOptions) -> dict[str, int]:
     }
 
 
-def _parse_signed(text: str, field: str) -> Fraction:
+def _parse_signed(text: str, option: str) -> Fraction:
     sign = -1 if text.startswith("-") else 1
-    return sign * Fraction(parse_raw(text.removeprefix("-"), PLACES, field), COIN_RAW)
+    return sign * Fraction(parse_raw(text.removeprefix("-"), PLACES, option), COIN_RAW)
 
 
-def _parse_positive(text: str, option: str) -> dict[str, Fraction]:
+def _parse_amounts(text: str, option: str) -> dict[str, Fraction]:
     amounts = {}
     for symbol, amount_text in parse_pairs(text, option).items() if text else ():
         amounts[symbol] = Fraction(parse_raw(amount_text, PLACES, f"{option} {symbol}"), COIN_RAW)
@@ -276,35 +278,35 @@ def _parse_positive(text: str, option: str) -> dict[str, Fraction]:
     return amounts
 
 
-def _parse_share(text: str, option: str, default: int) -> int:
+def _optional_share_bps(text: str, option: str, default: int) -> int:
     return parse_share_bps(text, option) if text else default
 
 
 def _market_rows(
     account: MarginAccount, policy: FuturesPolicy, orders: Mapping[str, int]
 ) -> list[FuturesMarketDocument]:
-    documents: list[FuturesMarketDocument] = []
+    rows: list[FuturesMarketDocument] = []
     for drift in notional_drifts(account, policy):
         market = account.market(drift.market)
-        order_size = orders.get(drift.market, 0)
+        order_size_raw = orders.get(drift.market, 0)
         price = margin.liquidation_price(account, drift.market)
-        documents.append(
+        rows.append(
             {
                 "symbol": drift.symbol,
                 "notional": _raw_text(int(drift.notional)),
                 "weight_bps": round(drift.share * BPS),
                 "target_bps": round(drift.target_share * BPS),
                 "drift_bps": round(drift.drift * BPS),
-                "order_notional": _raw_text(margin.position_value_raw(market, order_size)),
-                "order_size": _raw_text(order_size),
-                "size_after": _raw_text(account.size_raw(drift.market) + order_size),
+                "order_notional": _raw_text(margin.position_value_raw(market, order_size_raw)),
+                "order_size": _raw_text(order_size_raw),
+                "size_after": _raw_text(account.size_raw(drift.market) + order_size_raw),
                 "liquidation_price": None if price is None else value_text(price, 0, PLACES),
             }
         )
-    return documents
+    return rows
 
 
-def _gross_after(account: MarginAccount, orders: Mapping[str, int]) -> int:
+def _gross_after_raw(account: MarginAccount, orders: Mapping[str, int]) -> int:
     return sum(
         abs(
             margin.position_value_raw(
@@ -325,16 +327,14 @@ def _hedges(
     """Return the hedges of the assets that are sold. An asset without a market is sold; a short is
     cut to what the limits allow after the orders, in whole lots.
     """
-    hedge_bps = _parse_share(options.hedge, "--hedge", 0)
+    hedge_bps = _optional_share_bps(options.hedge, "--hedge", 0)
     if hedge_bps > BPS:
         raise ConfigError("--hedge: is above 100 %", "give the share of the excess to short")
-    sales = {
-        symbol: -spot_value_raw for symbol, spot_value_raw in trades.items() if spot_value_raw < 0
-    }
-    compare = _comparison(options, spot, sales)
+    sales = {symbol: -value for symbol, value in trades.items() if value < 0}
+    compare = _hedge_comparer(options, spot, sales)
     market_names = {market.market for market in account.markets}
     spot_value_raw = sum(spot.values(), Fraction(0)) * COIN_RAW
-    hedges: list[HedgeDocument] = []
+    hedge_documents: list[HedgeDocument] = []
     for symbol, excess in sales.items() if hedge_bps else ():
         short_value = Fraction(0)
         if symbol in market_names:
@@ -346,9 +346,9 @@ def _hedges(
             )
             short_value = abs(size_raw) * account.market(symbol).mark / COIN_RAW
         if compare is not None and short_value:
-            hedges.append(compare(symbol, short_value))
+            hedge_documents.append(compare(symbol, short_value))
             continue
-        hedge: HedgeDocument = {
+        hedge_document: HedgeDocument = {
             "symbol": symbol,
             "excess": _value_text(excess),
             "sell": _value_text(excess - short_value),
@@ -356,15 +356,19 @@ def _hedges(
             "net_exposure": _value_text(spot[symbol] - excess),
         }
         if not short_value:
-            hedge["reason"] = NO_SHORT if symbol in market_names else NO_MARKET
-        hedges.append(hedge)
-    return hedges
+            hedge_document["reason"] = (
+                NO_SHORT_REASON if symbol in market_names else NO_MARKET_REASON
+            )
+        hedge_documents.append(hedge_document)
+    return hedge_documents
 
 
-def _comparison(
+def _hedge_comparer(
     options: FuturesOptions, spot: Mapping[str, Fraction], sales: Mapping[str, Fraction]
 ) -> Callable[[str, Fraction], HedgeDocument] | None:
-    """Return the comparison of sale and short by cost; None without --horizon. Raises ConfigError."""
+    """Return a function that compares the costs of sale and short; None without --horizon. Raises
+    ConfigError.
+    """
     if not options.horizon:
         if options.tax or options.funding:
             raise ConfigError(
@@ -373,16 +377,17 @@ def _comparison(
             )
         return None
     horizon_s = parse_duration_s(options.horizon, "--horizon")
-    taxes = parse_pairs(options.tax, "--tax") if options.tax else {}
-    funding_rates = parse_pairs(options.funding, "--funding") if options.funding else {}
-    for option, values in (("--tax", taxes), ("--funding", funding_rates)):
-        if unknown := [symbol for symbol in values if symbol not in spot]:
+    tax_texts = parse_pairs(options.tax, "--tax") if options.tax else {}
+    rate_texts = parse_pairs(options.funding, "--funding") if options.funding else {}
+    for option, values in (("--tax", tax_texts), ("--funding", rate_texts)):
+        if unknown_symbols := [symbol for symbol in values if symbol not in spot]:
             raise ConfigError(
-                f"{option}: {unknown[0]!r} has no value", f"add {unknown[0]} to --value"
+                f"{option}: {unknown_symbols[0]!r} has no value",
+                f"add {unknown_symbols[0]} to --value",
             )
 
     def compare(symbol: str, short_value: Fraction) -> HedgeDocument:
-        rate_text = funding_rates.get(symbol, "0%")
+        rate_text = rate_texts.get(symbol, "0%")
         daily_rate = Fraction(
             parse_raw(rate_text.removeprefix("-").removesuffix("%"), PLACES, f"--funding {symbol}"),
             100 * COIN_RAW,
@@ -393,9 +398,9 @@ def _comparison(
             funding_daily=-daily_rate if rate_text.startswith("-") else daily_rate,
         )
         excess = sales[symbol]
-        initial = Fraction(INITIAL_PPM, margin.PPM)
+        initial_rate = Fraction(INITIAL_PPM, margin.PPM)
         fees, funding_cost, margin_needed, _ = short_costs(
-            market, short_value, horizon_s, initial, 0
+            market, short_value, horizon_s, initial_rate, 0
         )
         comparison = HedgeComparison(
             token=symbol,
@@ -404,7 +409,7 @@ def _comparison(
             sale_fees=short_value * SALE_COST_BPS / BPS,
             sale_impact=Fraction(0),
             sale_tax=Fraction(
-                parse_raw(taxes.get(symbol, "0"), PLACES, f"--tax {symbol}"), COIN_RAW
+                parse_raw(tax_texts.get(symbol, "0"), PLACES, f"--tax {symbol}"), COIN_RAW
             ),
             hedge_fees=fees,
             hedge_funding=funding_cost,
@@ -474,7 +479,7 @@ def _ratio_text(value: Fraction | None) -> str | None:
     return None if value is None else value_text(value, 0, 6)
 
 
-def futures_layer(agent: Agent) -> FuturesReport:
+def current_futures_report(agent: Agent) -> FuturesReport:
     """Return the futures report of a new step. Raises ConfigError without [futures]."""
     step = agent.step_input()
     return report_of(step, agent.futures_policy(), current_drifts(step))
@@ -485,7 +490,7 @@ def futures_funding(agent: Agent, days: int) -> tuple[FuturesReport, tuple[Fundi
     Today's funding from this block is included, but not recorded. Raises ConfigError without
     [futures].
     """
-    report = futures_layer(agent)
+    report = current_futures_report(agent)
     store, prices = (
         agent.context.store,
         entry_prices(report.step.portfolio, reference_prices(report.step)),

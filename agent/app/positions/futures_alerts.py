@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
 
-from agent.app.documents.futures import action_text, figures
+from agent.app.documents.futures import action_text, figures_text
 from agent.execution.step_context import OutcomeKind, StepOutcome
-from agent.layers.futures.execution.cycle import futures_plan
+from agent.layers.futures.execution.cycle import outcome_futures
 from agent.layers.futures.planning.orders import plan_futures
 from agent.layers.futures.policy.exposure import (
     DAY_S,
@@ -47,7 +47,7 @@ from agent.units import (
 )
 
 RENEW_COMMAND = "Run: trimtab delegate --send"
-UNSENT = (OutcomeKind.HOLD, OutcomeKind.PLANNED, OutcomeKind.DECLINED, OutcomeKind.REFUSED)
+UNSENT_OUTCOMES = (OutcomeKind.HOLD, OutcomeKind.PLANNED, OutcomeKind.DECLINED, OutcomeKind.REFUSED)
 """Outcomes after which a reduction is still due."""
 
 
@@ -59,28 +59,28 @@ def futures_alerts(outcome: StepOutcome) -> Iterator[Alert]:
     account, policy = margin_account(step.snapshot), futures_policy(step)
     if account is None or policy is None:
         return
-    waiting = waiting_triggers(step, drifts)
+    unconfirmed_triggers = waiting_triggers(step, drifts)
     need = futures_need(step, drifts)
-    is_due = need is not None and need.is_reducing and outcome.kind in UNSENT
-    if not waiting and not is_due:
+    is_due = need is not None and need.is_reducing and outcome.kind in UNSENT_OUTCOMES
+    if not unconfirmed_triggers and not is_due:
         return
-    plan = futures_plan(outcome)
+    plan = outcome_futures(outcome)
     if plan is None:
-        spot, now_s = spot_value_in_quote(step, drifts), step.snapshot.head.timestamp_s
+        spot_value, now_s = spot_value_in_quote(step, drifts), step.snapshot.head.timestamp_s
         plan = plan_futures(
             account,
             replace(policy, ask=()),
-            spot,
+            spot_value,
             now_s,
             opens_from_s=reopening_s(futures_policy(step), futures_state(step)),
         )
     planned_text = (
-        f"It would {planned_actions(step.snapshot, step.portfolio, futures_policy(step), plan)}. "
+        f"It would {actions_text(step.snapshot, step.portfolio, futures_policy(step), plan)}. "
         if plan.actions
         else ""
     )
-    if waiting:
-        key = ", ".join(trigger.value for trigger in waiting)
+    if unconfirmed_triggers:
+        key = ", ".join(trigger.value for trigger in unconfirmed_triggers)
         headline, command = (
             f"Futures actions await confirmation ({key})",
             "Run: trimtab rebalance --send",
@@ -88,7 +88,7 @@ def futures_alerts(outcome: StepOutcome) -> Iterator[Alert]:
     else:
         key, headline, command = plan.trigger, f"Futures: {plan.reason}", "See trimtab margin"
     exposure_text = net_exposure_text(step, drifts)
-    text = f"{headline}; {figures(account, policy)}{f', {exposure_text}' if exposure_text else ''}. {planned_text}{command}"
+    text = f"{headline}; {figures_text(account, policy)}{f', {exposure_text}' if exposure_text else ''}. {planned_text}{command}"
     yield Alert(AlertKind.REVIEW, f"futures:{key}", text, True)
 
 
@@ -107,42 +107,42 @@ def funding_alerts(snapshot: Snapshot, policy: FuturesPolicy | None) -> Iterator
     if expected_funding <= 0 or expected_funding * BPS <= FUNDING_ALERT_BPS * value:
         return
     decimals, unit = account.quote.decimals, account.quote.label
-    share = f", {format_percent(expected_funding / value)} of its value" if value > 0 else ""
-    horizon = "" if policy.funding_horizon_s else " (futures.funding_horizon is off)"
+    share_text = f", {format_percent(expected_funding / value)} of its value" if value > 0 else ""
+    horizon_note = "" if policy.funding_horizon_s else " (futures.funding_horizon is off)"
     text = (
         f"Futures: at the newest rates the account pays {value_text(expected_funding, decimals, 2)} {unit} of"
-        f" funding in 24 h{share}{horizon}. See trimtab funding"
+        f" funding in 24 h{share_text}{horizon_note}. See trimtab funding"
     )
     yield Alert(AlertKind.REVIEW, "futures:funding", text, True)
 
 
-def unnamed_alerts(snapshot: Snapshot) -> Iterator[Alert]:
+def unnamed_market_alerts(snapshot: Snapshot) -> Iterator[Alert]:
     """Yield an alert while the account has positions in markets that the config does not name."""
     account = margin_account(snapshot)
     if account is None or not (reasons := unnamed_reasons(account)):
         return
-    sizes = ", ".join(
+    sizes_text = ", ".join(
         f"{decimal_text(account.size_raw(name), market.size_decimals)} {market.symbol}"
         for name in reasons
         for market in [account.market(name)]
     )
     text = (
-        f"The futures account has positions that the config does not name: {sizes}. If you did not"
+        f"The futures account has positions that the config does not name: {sizes_text}. If you did not"
         " open them, end the delegate (trimtab delegate --end --send), then close them (trimtab"
         " deleverage --market SYMBOL --send). Nothing is opened or deposited until then"
     )
     yield Alert(AlertKind.HALT, "futures:unnamed", text, True)
 
 
-def book_alerts(snapshot: Snapshot) -> Iterator[Alert]:
+def uncertain_profit_alerts(snapshot: Snapshot) -> Iterator[Alert]:
     """Yield an alert while the profit of the futures account is uncertain."""
     account = margin_account(snapshot)
-    if account is not None and (why := uncertain_profit_reason(account)):
-        text = f"Futures: {why}. Check the account's transfers on the venue's site"
+    if account is not None and (reason := uncertain_profit_reason(account)):
+        text = f"Futures: {reason}. Check the account's transfers on the venue's site"
         yield Alert(AlertKind.REVIEW, "futures:books", text, True)
 
 
-def agent_alerts(snapshot: Snapshot) -> Iterator[Alert]:
+def agent_key_alerts(snapshot: Snapshot) -> Iterator[Alert]:
     """Yield an alert while the agent's key is not approved at the venue, or its approval ends soon."""
     reading = snapshot.layer(FuturesReading)
     if reading.blocked:
@@ -156,7 +156,7 @@ def agent_alerts(snapshot: Snapshot) -> Iterator[Alert]:
         yield Alert(AlertKind.HALT, "futures:agent_ends", text, True)
 
 
-def planned_actions(
+def actions_text(
     snapshot: Snapshot,
     portfolio: Portfolio,
     policy: FuturesPolicy | None,
@@ -171,14 +171,15 @@ def planned_actions(
     if account is None or policy is None:
         return ""
     collateral = next(
-        (a.token for a in portfolio.assets if a.token.address == policy.collateral), None
+        (asset.token for asset in portfolio.assets if asset.token.address == policy.collateral),
+        None,
     )
     return ", ".join(
         action_text(account, action, collateral, is_done=is_done) for action in plan.actions
     )
 
 
-def net_shares(step: StepInput, drifts: Sequence[AssetDrift]) -> dict[str, Fraction]:
+def net_exposure_shares(step: StepInput, drifts: Sequence[AssetDrift]) -> dict[str, Fraction]:
     """Return the net exposure, spot and futures, of each name with futures, as a share of the
     portfolio; empty without futures.
     """
@@ -202,6 +203,6 @@ def net_shares(step: StepInput, drifts: Sequence[AssetDrift]) -> dict[str, Fract
 
 def net_exposure_text(step: StepInput, drifts: Sequence[AssetDrift]) -> str:
     """Return "net exposure WETH 54 %, WBTC -3 %"; empty without futures."""
-    shares = net_shares(step, drifts)
+    shares = net_exposure_shares(step, drifts)
     shares_text = ", ".join(f"{name} {format_percent(share)}" for name, share in shares.items())
     return f"net exposure {shares_text}" if shares_text else ""

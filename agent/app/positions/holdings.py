@@ -127,13 +127,13 @@ def _limited_sum(
     return LimitedSum(value, share, limit_bps)
 
 
-def take_position(agent: Agent, number: str) -> AdoptedPositionDocument:
-    """Adopt a V3 position by number. It then counts like one opened by the agent. Raises
+def adopt_position(agent: Agent, token_id_text: str) -> AdoptedPositionDocument:
+    """Adopt a V3 position by its token id. It then counts like one opened by the agent. Raises
     ConfigError if it is not the wallet's, is empty, or already counts.
     """
-    if not number.isdecimal():
+    if not token_id_text.isdecimal():
         raise ConfigError(
-            f"position: {number!r} is not the number of a V3 position",
+            f"position: {token_id_text!r} is not the number of a V3 position",
             "trimtab lp lists them; V2 pairs are added under portfolio.positions",
         )
     context, store = agent.context, agent.context.store
@@ -143,7 +143,7 @@ def take_position(agent: Agent, number: str) -> AdoptedPositionDocument:
             "position: the config has no [venues.uniswap_v3] or no [lp]",
             "add both sections",
         )
-    name = position_name("uniswap_v3", venue.position_manager, int(number))
+    name = position_name("uniswap_v3", venue.position_manager, int(token_id_text))
     step = agent.step_input()
     if name in {confirmed_position.name for confirmed_position in step.portfolio.positions}:
         raise ConfigError(
@@ -168,10 +168,10 @@ def take_position(agent: Agent, number: str) -> AdoptedPositionDocument:
             "see trimtab lp",
             code=ErrorCode.UNKNOWN,
         )
-    position_to_resolve = ConfirmedPosition(
+    unresolved_position = ConfirmedPosition(
         "uniswap_v3",
         venue.position_manager,
-        int(number),
+        int(token_id_text),
         *position.tokens,
         (0, 0),
         None,
@@ -185,7 +185,7 @@ def take_position(agent: Agent, number: str) -> AdoptedPositionDocument:
             "add them to portfolio.assets, or leave the position uncounted",
         )
     (resolved_position,) = resolve_positions(
-        context.transport, (position_to_resolve,), factories(context.config)
+        context.transport, (unresolved_position,), factories(context.config)
     )
     if resolved_position.range is None:
         raise ConfigError(
@@ -193,7 +193,7 @@ def take_position(agent: Agent, number: str) -> AdoptedPositionDocument:
         )
     position_range = resolved_position.range
     position_change = LpPositionChange(
-        "uniswap_v3", venue.position_manager, int(number), position_range.pool, *position.tokens, position_range.fee_pips,
+        "uniswap_v3", venue.position_manager, int(token_id_text), position_range.pool, *position.tokens, position_range.fee_pips,
         (position_range.tick_lower, position_range.tick_upper), position.liquidity, 0, (0, 0), head.number,
     )  # fmt: skip
     store.positions.decide(name, position_change, context.clock.now_s())
@@ -238,7 +238,7 @@ def forget_position(config: Path | str, number_or_pair: str) -> AdoptedPositionD
     return {"position": name, "taken": False}
 
 
-NO_STRATEGIES = "there are no [[strategies]] in the config"
+NO_STRATEGIES_FAULT = "there are no [[strategies]] in the config"
 
 
 def strategies(agent: Agent) -> StrategiesDocument:
@@ -248,7 +248,7 @@ def strategies(agent: Agent) -> StrategiesDocument:
     return _strategies_document(agent.step_input())
 
 
-def take_over_strategies(
+def reconcile_strategies(
     agent: Agent, confirm: Callable[[StrategiesDocument], bool]
 ) -> StrategiesDocument:
     """Reconcile strategy books with wallet and config after `confirm` has confirmed the result.
@@ -265,7 +265,7 @@ def take_over_strategies(
     step = read_step_input()
     books_before = step.layer(StrategiesState).books
     if not step.divides_wallet or books_before is None:
-        raise ConfigError(f"strategies: {NO_STRATEGIES}", "add them, see docs/strategies.md")
+        raise ConfigError(f"strategies: {NO_STRATEGIES_FAULT}", "add them, see docs/strategies.md")
     if not books_before.fault:
         raise ConfigError(
             "strategies: books, wallet and config already agree",
@@ -276,8 +276,8 @@ def take_over_strategies(
             "a token is in quarantine",
             remedy="wait until the quarantine ends; the token's value is unknown until then",
         )
-    memory = read_memory(step, context.store)
-    reconciled_step = add_books(memory, step, owner_agrees=True)
+    step_memory = read_memory(step, context.store)
+    reconciled_step = add_books(step_memory, step, owner_agrees=True)
     books = reconciled_step.layer(StrategiesState).books
     if books is None or books.fault:
         raise Refused(f"the books cannot be reconciled: {'' if books is None else books.fault}")
@@ -285,12 +285,14 @@ def take_over_strategies(
     document["why"], document["applied"] = books_before.fault, False
     if not confirm(document):
         return document
-    store = context.store.layer(StrategyStore)
-    if not store.record_bookings(books.pending, books.turn):
+    strategy_store = context.store.layer(StrategyStore)
+    if not strategy_store.record_bookings(books.pending, books.turn):
         raise OperatorNeeded(
             "another process changed the books in the meantime", "run the command again"
         )
-    store.forget([state.name for state in store.ledger().states if state.name not in books.by_name])
+    strategy_store.forget(
+        [state.name for state in strategy_store.ledger().states if state.name not in books.by_name]
+    )
     document["applied"] = True
     return document
 
@@ -314,7 +316,7 @@ def route_transfers(config: Path | str, name: str) -> RoutedTransfersDocument:
 def _strategies_document(step: StepInput) -> StrategiesDocument:
     split, books = step.config(CapitalSplit), step.layer(StrategiesState).books
     if books is None:
-        raise ConfigError(f"strategies: {NO_STRATEGIES}", "add them, see docs/strategies.md")
+        raise ConfigError(f"strategies: {NO_STRATEGIES_FAULT}", "add them, see docs/strategies.md")
     prices = reference_prices(step).by_token
     numeraire = step.portfolio.numeraire
     netting_result = _netting_result(step, books)
@@ -336,14 +338,14 @@ def _strategies_document(step: StepInput) -> StrategiesDocument:
         )
         for book in books.strategies
     ]
-    total = sum((Fraction(document["capital"]) for document in documents), Fraction(0))
+    total_value = sum((Fraction(document["capital"]) for document in documents), Fraction(0))
     for document in documents:
-        if document["share_bps"] is None and total:
-            document["share_bps"] = round(Fraction(document["capital"]) / total * BPS)
+        if document["share_bps"] is None and total_value:
+            document["share_bps"] = round(Fraction(document["capital"]) / total_value * BPS)
     return {
         "block": step.snapshot.head.number,
         "numeraire": numeraire.label,
-        "total_value": value_text(total * 10**numeraire.decimals, numeraire.decimals),
+        "total_value": value_text(total_value * 10**numeraire.decimals, numeraire.decimals),
         "fault": books.fault,
         "split_band": {
             "absolute_bps": split.band.absolute_bps,
@@ -379,8 +381,8 @@ def liquidity_document(liquidity_report: LiquidityReport) -> LiquidityDocument:
             "counted_raw": report.counted_raw,
         }
         amounts_by_symbol = {
-            name: {symbol: str(raw) for symbol, raw in zip(symbols, pair, strict=True)}
-            for name, pair in pairs_by_name.items()
+            field: {symbol: str(raw) for symbol, raw in zip(symbols, pair, strict=True)}
+            for field, pair in pairs_by_name.items()
         }
         loss_bps = None if report.hold == 0 else bps_text(report.loss / report.hold)
         positions.append(

@@ -19,20 +19,20 @@ ALL = "all"
 
 
 def move_margin(
-    agent: Agent, amount: str, *, deposits: bool, send: bool, confirm: Confirm, progress: Progress
+    agent: Agent, amount: str, *, is_deposit: bool, send: bool, confirm: Confirm, progress: Progress
 ) -> StepOutcome:
     """Deposit or withdraw whole coins of the collateral; the amount "all" withdraws the free margin.
     Raises ConfigError, Refused without free margin.
     """
     token = agent.portfolio.token(agent.futures_policy().collateral)
     option, move_type = (
-        ("--deposit", MarginDeposit) if deposits else ("--withdraw", MarginWithdrawal)
+        ("--deposit", MarginDeposit) if is_deposit else ("--withdraw", MarginWithdrawal)
     )
     if isinstance(agent.context.config.futures, HyperliquidTable):
         raise ConfigError(
             f"{option}: trimtab moves no margin at Hyperliquid", "use the venue's own site"
         )
-    if amount == ALL and not deposits:
+    if amount == ALL and not is_deposit:
         raw = _free_margin_raw(agent)
     else:
         raw = parse_raw(amount, token.decimals, option)
@@ -55,7 +55,7 @@ def _free_margin_raw(agent: Agent) -> int:
 
 
 def change_delegate(
-    agent: Agent, *, ends: bool, send: bool, confirm: Confirm, progress: Progress
+    agent: Agent, *, is_revoked: bool, send: bool, confirm: Confirm, progress: Progress
 ) -> StepOutcome:
     """Allow or revoke trading by the configured delegate. Raises ConfigError."""
     delegate = agent.futures_policy().delegate
@@ -63,5 +63,5 @@ def change_delegate(
         raise ConfigError(
             "futures.delegate: is missing", "set it to the address that may trade for the account"
         )
-    change = MoveMargin(DelegateChange(delegate, is_allowed=not ends))
+    change = MoveMargin(DelegateChange(delegate, is_allowed=not is_revoked))
     return agent.adjust_futures(change, send=send, confirm=confirm, progress=progress)

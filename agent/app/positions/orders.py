@@ -26,7 +26,7 @@ from agent.execution import evaluation
 from agent.execution.step_context import OutcomeKind, StepActors, StepOutcome
 from agent.layers.futures.policy.exposure import margin_result
 from agent.model import (
-    PORTFOLIO,
+    PORTFOLIO_SUBJECT,
     ConditionalOrder,
     LimitOrder,
     OrderKind,
@@ -67,7 +67,7 @@ def standing_orders(agent: Agent) -> OrdersDocument:
         order.is_exit and order.stage is OrderStage.FIRED for order in step.history.orders.states
     ):
         step = agent.plan().step_input  # only a plan shows refusals by guards
-    document = orders_document(step, agent.context.store.orders.standing()[0])
+    document = orders_document(step, agent.context.store.orders.orders_and_version()[0])
     limit_orders: list[OpenLimitOrderDocument] = [
         {
             **order_document(limit_order),
@@ -88,7 +88,7 @@ def orders_document(
     stored_by_key = conditional_orders.orders_by_key(
         step.history.orders.states if stored is None else tuple(stored)
     )
-    references, blocked_now = reference_prices(step), decision_at(step).blocked_exits
+    references, blocked = reference_prices(step), decision_at(step).blocked_exits
     return {
         "block": step.snapshot.head.number,
         "numeraire": step.portfolio.numeraire.label,
@@ -109,10 +109,10 @@ def orders_document(
                 blocked_exits.format_blocked_exit(
                     step.snapshot, step.portfolio, step.history, blocked_exit
                 )
-                for blocked_exit in blocked_now
+                for blocked_exit in blocked
             ),
             *blocked_exits.format_retries(
-                step.portfolio, step.history, {blocked_exit.token for blocked_exit in blocked_now}
+                step.portfolio, step.history, {blocked_exit.token for blocked_exit in blocked}
             ),
         ],
     }
@@ -124,7 +124,7 @@ def arm_orders(agent: Agent, subject: str) -> ArmedDocument:
     nothing written, if a level contradicts the current price.
     """
     step = agent.step_input()
-    tokens = _tokens_of(step.portfolio, step.history.orders.states, subject)
+    tokens = _subject_tokens(step.portfolio, step.history.orders.states, subject)
     chosen_terms = [terms for terms in step.portfolio.orders.terms if terms.token in tokens]
     existing_orders = [order for order in step.history.orders.states if order.token in tokens]
     if not chosen_terms and not existing_orders:
@@ -154,7 +154,7 @@ def disarm_orders(agent: Agent, subject: str, kinds: Sequence[OrderKind] = ()) -
     """
     step = agent.step_input()
     orders, chosen_kinds = step.history.orders.states, set(kinds or OrderKind)
-    tokens = _tokens_of(step.portfolio, orders, subject)
+    tokens = _subject_tokens(step.portfolio, orders, subject)
     existing_orders = [
         order
         for order in step.history.orders.states
@@ -187,10 +187,11 @@ def set_orders(
     Refused, with nothing written, if `confirm_levels` answers no.
     """
     text, changes = edit_order_levels(path, subject, levels)
-    notes, implausible = _level_notes(path, subject, text, changes)
-    if implausible and not confirm_levels(implausible):
+    notes, implausible_levels = _level_notes(path, subject, text, changes)
+    if implausible_levels and not confirm_levels(implausible_levels):
         raise Refused(
-            "; ".join(implausible), remedy='write a share such as "12%", or confirm it with --yes'
+            "; ".join(implausible_levels),
+            remedy='write a share such as "12%", or confirm it with --yes',
         )
     if changes:
         loaded = load_config(path)
@@ -198,7 +199,7 @@ def set_orders(
         if wiring.store_file(loaded).exists():
             with wiring.open_store_offline(loaded) as (store, _):
                 if config_versions.unconfirmed_changes(loaded, store.configs) is None:
-                    is_first = store.configs.confirmed() is None
+                    is_first = store.configs.confirmed_digest() is None
                     how = config_versions.FIRST if is_first else config_versions.CONFIRMED
                     config_versions.record_version(loaded, store.configs, how)
                     config_versions.record_version(
@@ -218,18 +219,20 @@ def _level_notes(
     price. Only amounts need the price; while it is unknown, the notes say so.
     """
     new_levels = {
-        kind: parse_level(after) for kind, (_, after) in changes.items() if after is not None
+        kind: parse_level(level_text)
+        for kind, (_, level_text) in changes.items()
+        if level_text is not None
     }
     amount_notes = price_level_notes(parse_config(text).portfolio)
     has_amounts = any(level.price is not None for level in new_levels.values())
-    price, price_words = _asset_price(path, subject) if has_amounts else (None, "")
+    price, price_name = _asset_price(path, subject) if has_amounts else (None, "")
     notes, implausible_levels = [], []
     for kind, level in new_levels.items():
         if (note := amount_notes.get(f"{subject} {kind}")) is not None:
             notes.append(f"{subject} {kind}: {note}")
         reference_price = Fraction(1) if level.price is None else price
         if reference_price is None:
-            notes.append(f"{subject} {kind}: its distance is unknown, {price_words}")
+            notes.append(f"{subject} {kind}: its distance is unknown, {price_name}")
             continue
         terms = OrderTerms(subject, OrderKind(kind), level.price, level.share_bps)
         order = replace(_waiting_order(terms), basis=reference_price, mark=reference_price)
@@ -237,13 +240,13 @@ def _level_notes(
         if distance is None:
             continue
         side = "above" if distance > 0 else "below"
-        distance_words = (
-            f"{subject} {kind}: {format_percent(abs(distance))} {side} {price_words or 'the price'}"
+        distance_text = (
+            f"{subject} {kind}: {format_percent(abs(distance))} {side} {price_name or 'the price'}"
         )
         if level.price is not None:
-            notes.append(distance_words)
+            notes.append(distance_text)
         if not FURTHEST_BELOW <= distance <= FURTHEST_ABOVE:
-            implausible_levels.append(distance_words)
+            implausible_levels.append(distance_text)
     return notes, implausible_levels
 
 
@@ -276,7 +279,7 @@ def _require_armable(
             remedy="see trimtab status",
         )
     order_settings = step.portfolio.orders
-    label = conditional_orders.order_name(step.portfolio, terms)
+    order_name = conditional_orders.order_name(step.portfolio, terms)
     entry_terms = next(
         (
             order_terms
@@ -299,7 +302,7 @@ def _require_armable(
         shown_price = conditional_orders.format_order_price(step.portfolio, terms.token, price)
         verdict = Verdict(terms.kind.value, f"the price is {shown_price}", refusal.message, False)
         raise Refused(
-            f"{label} cannot be armed at {shown_price}: {refusal.message}",
+            f"{order_name} cannot be armed at {shown_price}: {refusal.message}",
             (verdict,),
             refusal.remedy,
         ) from None
@@ -314,21 +317,23 @@ def _replace_orders(
 ) -> None:
     """Replace the orders of `keys` by `changed_orders`. Raises Retryable if a cycle wrote in between."""
     store = agent.context.store
-    stored_orders, version = store.orders.standing()
+    stored_orders, version = store.orders.orders_and_version()
     other_orders = [order for order in stored_orders if order.key not in keys]
     if not store.orders.update((*other_orders, *changed_orders), None, version):
         raise Retryable("a cycle changed the orders in the meantime", "try again")
 
 
-def _tokens_of(portfolio: Portfolio, orders: Iterable[ConditionalOrder], subject: str) -> set[str]:
+def _subject_tokens(
+    portfolio: Portfolio, orders: Iterable[ConditionalOrder], subject: str
+) -> set[str]:
     if subject == ALL:
         return {
-            PORTFOLIO,
+            PORTFOLIO_SUBJECT,
             *(asset.token.address for asset in portfolio.assets),
             *(order.token for order in orders),
         }
-    if subject == PORTFOLIO:
-        return {PORTFOLIO}
+    if subject == PORTFOLIO_SUBJECT:
+        return {PORTFOLIO_SUBJECT}
     addresses = {
         asset.token.address
         for asset in portfolio.assets
@@ -343,7 +348,7 @@ def _tokens_of(portfolio: Portfolio, orders: Iterable[ConditionalOrder], subject
 
 
 def _subject_text(subject: str) -> str:
-    return "the portfolio" if subject in (ALL, PORTFOLIO) else subject
+    return "the portfolio" if subject in (ALL, PORTFOLIO_SUBJECT) else subject
 
 
 def _reenabled_assets(portfolio: Portfolio, orders: Sequence[ConditionalOrder]) -> list[str]:
@@ -359,8 +364,8 @@ def _reenabled_assets(portfolio: Portfolio, orders: Sequence[ConditionalOrder]) 
 def _named_order(portfolio: Portfolio, order: ConditionalOrder) -> NamedOrderDocument:
     return {
         "subject": (
-            PORTFOLIO
-            if order.token == PORTFOLIO
+            PORTFOLIO_SUBJECT
+            if order.token == PORTFOLIO_SUBJECT
             else conditional_orders.order_subject(portfolio, order.token)
         ),
         "kind": order.kind.value,
@@ -369,15 +374,15 @@ def _named_order(portfolio: Portfolio, order: ConditionalOrder) -> NamedOrderDoc
 
 
 def _order_row(
-    step: StepInput, order: ConditionalOrder, stored: ConditionalOrder | None
+    step: StepInput, order: ConditionalOrder, stored_order: ConditionalOrder | None
 ) -> ConditionalOrderDocument:
-    """Return the row of an order: `stored` as it is, and what the next cycle would make of it."""
+    """Return the row of an order: `stored_order` as it is, and what the next cycle would make of it."""
     since_s, since = None, None
-    if stored is None:
+    if stored_order is None:
         shown_order = _waiting_order(order.terms)
     else:
-        shown_order = replace(stored, terms=order.terms)
-        since_s, since = stored.since_s, format_time(stored.since_s)
+        shown_order = replace(stored_order, terms=order.terms)
+        since_s, since = stored_order.since_s, format_time(stored_order.since_s)
     price, level = _current_price(step, order.token), conditional_orders.trigger_price(shown_order)
     distance = None if price is None else conditional_orders.distance_to_trigger(shown_order, price)
     unconfirmed = next(
@@ -392,21 +397,21 @@ def _order_row(
     if level is None:
         level_now = conditional_orders.trigger_price(unconfirmed or order)
     terms = shown_order.terms
-    highest = shown_order.mark if order.kind is OrderKind.TRAILING_STOP else None
+    highest_price = shown_order.mark if order.kind is OrderKind.TRAILING_STOP else None
     return {
         **_named_order(step.portfolio, shown_order),
         "terms": (
-            _coin_price(step.portfolio, terms.token, terms.price) or ""
+            _coin_price_text(step.portfolio, terms.token, terms.price) or ""
             if terms.share_bps is None
             else f"{terms.share_bps / 100:g}%"
         ),
-        "level": _coin_price(step.portfolio, order.token, level),
-        "level_now": _coin_price(step.portfolio, order.token, level_now),
-        "price": _coin_price(step.portfolio, order.token, price),
+        "level": _coin_price_text(step.portfolio, order.token, level),
+        "level_now": _coin_price_text(step.portfolio, order.token, level_now),
+        "price": _coin_price_text(step.portfolio, order.token, price),
         "distance_bps": None if distance is None else round(distance * BPS),
-        "basis": _coin_price(step.portfolio, order.token, shown_order.basis),
-        "highest": _coin_price(step.portfolio, order.token, highest),
-        "fired_at": _coin_price(step.portfolio, order.token, shown_order.at),
+        "basis": _coin_price_text(step.portfolio, order.token, shown_order.basis),
+        "highest": _coin_price_text(step.portfolio, order.token, highest_price),
+        "fired_at": _coin_price_text(step.portfolio, order.token, shown_order.at),
         "since_s": since_s,
         "since": since,
         "next_stage": None if order.stage is shown_order.stage else order.stage.value,
@@ -415,11 +420,11 @@ def _order_row(
     }
 
 
-def _coin_price(portfolio: Portfolio, token: str, price: Price | None) -> str | None:
+def _coin_price_text(portfolio: Portfolio, token: str, price: Price | None) -> str | None:
     """Return a price in whole coins of the numeraire; for the portfolio, its NAV per share."""
     if price is None:
         return None
-    if token == PORTFOLIO:
+    if token == PORTFOLIO_SUBJECT:
         return price_text(price, 0, 0)
     try:
         return price_text(price, portfolio.token(token).decimals, portfolio.numeraire.decimals)
@@ -428,7 +433,7 @@ def _coin_price(portfolio: Portfolio, token: str, price: Price | None) -> str | 
 
 
 def _current_price(step: StepInput, token: str) -> Price | None:
-    if token == PORTFOLIO:
+    if token == PORTFOLIO_SUBJECT:
         return _nav_per_share(step)
     price = reference_prices(step).prices.get(token)
     return None if price is None else price.price
@@ -436,14 +441,14 @@ def _current_price(step: StepInput, token: str) -> Price | None:
 
 def _nav_per_share(step: StepInput) -> Fraction:
     prices = reference_prices(step).by_token
-    return conditional_orders.unit_value_at(
+    return conditional_orders.nav_per_share_at(
         step.history.orders.nav_per_share, prices, margin_result(step, prices)
     )
 
 
-MAX_ORDER_S = 90 * 86_400
+MAX_ORDER_LIFETIME_S = 90 * 86_400
 """Longest lifetime of a limit order."""
-POLL_S = 12.0
+POLL_INTERVAL_S = 12.0
 """Interval between cycles while a command waits for its limit order."""
 
 
@@ -477,7 +482,7 @@ def swap_at_limit(
     (documents.plans.limit_prices). Raises ConfigError for an invalid price or time.
     """
     context = agent.context
-    new_order = _limit_order(agent, request)
+    new_order = _new_limit_order(agent, request)
     dry_run = evaluation.evaluate(context.readers, proposals.single_order(new_order))
     if not send:
         return new_order, dry_run
@@ -487,8 +492,8 @@ def swap_at_limit(
             kind=OutcomeKind.DECLINED,
             reason="not confirmed; nothing was recorded or sent",
         )
-    wallet = wiring.open_wallet_session(context, lambda _: True, progress)
-    with wallet.acting() as actors:
+    session = wiring.open_wallet_session(context, lambda _: True, progress)
+    with session.acting() as actors:
         order = context.store.executions.add_limit_order(new_order)
         outcome = _try_order(context, order, actors)
     while (
@@ -499,8 +504,8 @@ def swap_at_limit(
         )
     ).state == "open" and request.wait:
         progress(f"{order.note}: {outcome.reason}")
-        context.clock.sleep(POLL_S)
-        with wallet.acting() as actors:
+        context.clock.sleep(POLL_INTERVAL_S)
+        with session.acting() as actors:
             outcome = _try_order(context, order, actors)
     return order, outcome
 
@@ -512,7 +517,7 @@ def _try_order(context: wiring.AgentContext, order: LimitOrder, actors: StepActo
     return outcome
 
 
-def _limit_order(agent: Agent, request: LimitOrderRequest) -> LimitOrder:
+def _new_limit_order(agent: Agent, request: LimitOrderRequest) -> LimitOrder:
     token_in, token_out = (
         agent.token(request.token_in, "--in"),
         agent.token(request.token_out, "--out"),
@@ -559,7 +564,7 @@ def _parse_until_s(text: str, now_s: int) -> int:
                 f"--until: {text!r} has no time zone", "for example 2027-01-31T18:00Z"
             ) from None
         until_s = int(moment.timestamp())
-    if not now_s < until_s <= now_s + MAX_ORDER_S:
+    if not now_s < until_s <= now_s + MAX_ORDER_LIFETIME_S:
         raise ConfigError(
             f"--until: {text!r} must be within 90 days of the newest block", "for example 4h"
         )

@@ -16,10 +16,10 @@ from agent.policy.decision import DecisionResult
 from agent.policy.orders.exits import unconfirmed_notes
 from agent.units import BPS, value_text
 
-Fields = dict[str, object]
+LogFields = dict[str, object]
 
 
-_TROUBLES = (OutcomeKind.HALT, OutcomeKind.FAILED)
+_TROUBLE_OUTCOMES = (OutcomeKind.HALT, OutcomeKind.FAILED)
 
 
 def cycle_trouble(result: StepOutcome | TrimtabError, paused: bool) -> str:
@@ -28,7 +28,7 @@ def cycle_trouble(result: StepOutcome | TrimtabError, paused: bool) -> str:
     """
     if isinstance(result, TrimtabError):
         return result.message
-    if result.kind in _TROUBLES and not (paused and result.kind is OutcomeKind.HALT):
+    if result.kind in _TROUBLE_OUTCOMES and not (paused and result.kind is OutcomeKind.HALT):
         return f"{result.kind.value}: {result.reason}"
     return ""
 
@@ -44,8 +44,10 @@ def cycle_transactions(result: StepOutcome | TrimtabError) -> Counts:
     """Return the number of transactions of a cycle by kind and state."""
     if isinstance(result, TrimtabError):
         return ()
-    names = (f"{intent.kind.value} {intent.state.value}" for intent in result.transactions)
-    return tuple(Counter(names).items())
+    kinds_and_states = (
+        f"{intent.kind.value} {intent.state.value}" for intent in result.transactions
+    )
+    return tuple(Counter(kinds_and_states).items())
 
 
 def cycle_figures(
@@ -53,9 +55,9 @@ def cycle_figures(
 ) -> RunFigures:
     """Return the figures after a cycle; what a failed one does not know stays as `previous`."""
     worst_scores: dict[str, int] = {}
-    for row in agent.endpoints():
-        score, name = round(float(row["score"]) * PPM), str(row["operator"])
-        worst_scores[name] = min(score, worst_scores.get(name, PPM))
+    for endpoint in agent.endpoints():
+        score, operator = round(float(endpoint["score"]) * PPM), str(endpoint["operator"])
+        worst_scores[operator] = min(score, worst_scores.get(operator, PPM))
     figures = replace(
         previous,
         took_ms=round(took_s * 1_000),
@@ -66,8 +68,8 @@ def cycle_figures(
         return figures
     step = result.after or result.step_input
     decimals = step.portfolio.numeraire.decimals
-    total, limit_bps = _total(result.decided), step.limits.daily_loss_bps
-    limit = None if limit_bps is None else total * limit_bps / BPS
+    total, limit_bps = _total_value(result.decided), step.limits.daily_loss_bps
+    loss_limit = None if limit_bps is None else total * limit_bps / BPS
     return replace(
         figures,
         value=value_text(total, decimals),
@@ -75,16 +77,16 @@ def cycle_figures(
         head_s=step.snapshot.head.timestamp_s,
         gas_24h_wei=step.history.budgets.gas_24h_wei,
         loss_24h=value_text(step.history.budgets.loss_24h, decimals),
-        loss_limit=None if limit is None else value_text(limit, decimals),
+        loss_limit=None if loss_limit is None else value_text(loss_limit, decimals),
     )
 
 
 def log_lines(
     agent: Agent, result: StepOutcome | TrimtabError, took_s: float
-) -> list[tuple[str, Fields]]:
+) -> list[tuple[str, LogFields]]:
     """Return the log events of a cycle with their fields: the cycle, then each transaction."""
     if isinstance(result, TrimtabError):
-        return [("look failed", {**failure(result), "took_s": round(took_s, 3)})]
+        return [("look failed", {**error_fields(result), "took_s": round(took_s, 3)})]
     numeraire = result.step_input.portfolio.numeraire
     drifts = agent.drifts(result.after or result.step_input)
     head = result.step_input.snapshot.head
@@ -93,11 +95,11 @@ def log_lines(
         reason=result.reason,
         step=result.step_id,
         block=head.number,
-        value=f"{value_text(_total(result.decided), numeraire.decimals, 2)} {numeraire.label}",
+        value=f"{value_text(_total_value(result.decided), numeraire.decimals, 2)} {numeraire.label}",
         orders=unconfirmed_notes(result.step_input),
         worst_drift_bps=max((abs(bps) for bps in drifts.values()), default=0),
         refused_by=[verdict.guard for verdict in result.verdicts if not verdict.passed],
-        off_target=describe.off_target(result) if result.kind is OutcomeKind.DONE else [],
+        off_target=describe.off_target_reasons(result) if result.kind is OutcomeKind.DONE else [],
         took_s=round(took_s, 3),
     )
     return [("look", fields)] + [
@@ -117,21 +119,21 @@ def log_lines(
     ]
 
 
-def summary(result: StepOutcome | TrimtabError) -> str:
+def status_line(result: StepOutcome | TrimtabError) -> str:
     """Return the status line for the service manager."""
     if isinstance(result, TrimtabError):
         return result.message
     return f"{result.kind.value}: {result.reason}"
 
 
-def failure(error: TrimtabError) -> Fields:
+def error_fields(error: TrimtabError) -> LogFields:
     """Return the log fields of an error."""
     return nonempty_fields(
         kind=type(error).__name__, message=error.message, remedy=error.remedy, exit=error.exit_code
     )
 
 
-def agent_fields(agent: Agent) -> Fields:
+def agent_fields(agent: Agent) -> LogFields:
     """Return the log fields that identify the agent."""
     config = agent.context.config
     return {
@@ -143,10 +145,10 @@ def agent_fields(agent: Agent) -> Fields:
     }
 
 
-def nonempty_fields(**fields: object) -> Fields:
+def nonempty_fields(**fields: object) -> LogFields:
     """Return the fields that are not empty."""
     return {name: value for name, value in fields.items() if value not in (None, "", [], ())}
 
 
-def _total(decided: DecisionResult) -> Fraction:
+def _total_value(decided: DecisionResult) -> Fraction:
     return sum((drift.value for drift in decided.drifts), Fraction(0))

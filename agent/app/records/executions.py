@@ -57,8 +57,8 @@ def executed_swaps(store: Store, intents: Iterable[Intent]) -> list[tuple[Plan, 
         if intent.kind is IntentKind.SWAP and intent.state is not IntentState.REPLACED
     ]
     executed_intents = [swap for swap in swaps if swap.receipt is not None] or swaps[-1:]
-    grants = ((store.journal.grant(swap.id).plan, swap) for swap in executed_intents)
-    return [(plan, intent) for plan, intent in grants if plan is not None]
+    plans_and_intents = ((store.journal.grant(swap.id).plan, swap) for swap in executed_intents)
+    return [(plan, intent) for plan, intent in plans_and_intents if plan is not None]
 
 
 def leg_executions(plan: Plan, intent: Intent | None) -> list[LegExecution]:
@@ -67,14 +67,14 @@ def leg_executions(plan: Plan, intent: Intent | None) -> list[LegExecution]:
     Amounts are those of the Transfer events of its pool. If a pool has more or fewer of them than
     legs, they cannot be told apart, and the amount is unknown.
     """
-    swaps = [leg for leg in plan.legs if leg.venue != NATIVE_VENUE]
+    swap_legs = [leg for leg in plan.legs if leg.venue != NATIVE_VENUE]
     receipt = intent.receipt if intent is not None and intent.succeeded else None
     if receipt is None:
-        return [LegExecution(leg) for leg in swaps]
+        return [LegExecution(leg) for leg in swap_legs]
     transfers_in = Counter((transfer.token, transfer.recipient) for transfer in receipt.transfers)
     transfers_out = Counter((transfer.token, transfer.sender) for transfer in receipt.transfers)
-    legs_in = Counter((leg.token_in, leg.pool) for leg in swaps)
-    legs_out = Counter((leg.token_out, leg.pool) for leg in swaps)
+    legs_in = Counter((leg.token_in, leg.pool) for leg in swap_legs)
+    legs_out = Counter((leg.token_out, leg.pool) for leg in swap_legs)
     executions = []
     for leg, realised_leg in zip(plan.legs, realised_legs(plan, receipt), strict=True):
         if leg.venue == NATIVE_VENUE:
@@ -93,15 +93,15 @@ def leg_executions(plan: Plan, intent: Intent | None) -> list[LegExecution]:
 
 
 def leg_documents(
-    plan: Plan, intent: Intent | None, portfolio: Portfolio, pools: Mapping[str, str]
+    plan: Plan, intent: Intent | None, portfolio: Portfolio, pool_names: Mapping[str, str]
 ) -> Iterator[LegExecutionDocument]:
-    """Yield the document of each swap; `pools` are names by address."""
+    """Yield the document of each swap; `pool_names` are by address."""
     for execution in leg_executions(plan, intent):
         leg, difference_share = execution.leg, execution.difference
         sold, bought = portfolio.token(leg.token_in), portfolio.token(leg.token_out)
         yield {
             "pool": leg.pool,
-            "pool_name": pools.get(leg.pool, leg.venue),
+            "pool_name": pool_names.get(leg.pool, leg.venue),
             "state": UNSENT if intent is None else intent.state.value,
             "token_in": sold.label,
             "token_out": bought.label,
@@ -116,7 +116,7 @@ def leg_documents(
         }
 
 
-def leg_words(legs: Sequence[LegExecutionDocument]) -> Iterator[str]:
+def leg_sentences(legs: Sequence[LegExecutionDocument]) -> Iterator[str]:
     """Yield a sentence for each swap that was mined."""
     for leg_number, leg in enumerate(legs, 1):
         if leg["state"] not in (IntentState.MINED.value, IntentState.FINAL.value):
@@ -131,20 +131,23 @@ def leg_words(legs: Sequence[LegExecutionDocument]) -> Iterator[str]:
 
 
 def execution_document(
-    swaps: Sequence[tuple[Plan, Intent]], entries: Iterable[Entry], decimals: int
+    plans_and_intents: Sequence[tuple[Plan, Intent]], entries: Iterable[Entry], decimals: int
 ) -> ExecutionDocument | None:
-    """Return the swaps of a step that were mined, summed, in numeraire coins with `decimals`; None
-    without any. The difference is at the reference prices of the `entries`.
+    """Return the number of legs in a step's mined swaps, and their total difference from the plan
+    at the reference prices of the `entries`, in whole coins of the numeraire (`decimals`); None if no
+    swap was mined.
     """
-    mined_swaps = [(plan, intent) for plan, intent in swaps if intent.succeeded]
+    mined_swaps = [(plan, intent) for plan, intent in plans_and_intents if intent.succeeded]
     if not mined_swaps:
         return None
-    legs = [execution for plan, intent in mined_swaps for execution in leg_executions(plan, intent)]
-    difference = _value_difference(legs, entries)
+    executions = [
+        execution for plan, intent in mined_swaps for execution in leg_executions(plan, intent)
+    ]
+    difference = _value_difference(executions, entries)
     turnover = sum((plan.turnover for plan, _ in mined_swaps), Value(0))
     return {
-        "legs": len(legs),
-        "unknown": sum(not leg.is_known for leg in legs),
+        "legs": len(executions),
+        "unknown": sum(not leg.is_known for leg in executions),
         "difference": None if difference is None else value_text(difference, decimals),
         "difference_bps": (
             round(float(difference / turnover * BPS), 2)
@@ -154,7 +157,7 @@ def execution_document(
     }
 
 
-def _value_difference(legs: Sequence[LegExecution], entries: Iterable[Entry]) -> Value | None:
+def _value_difference(executions: Sequence[LegExecution], entries: Iterable[Entry]) -> Value | None:
     """Return the value of all realised less planned amounts; None if an amount is unknown, or a
     token whose amount differs has no price.
     """
@@ -165,15 +168,15 @@ def _value_difference(legs: Sequence[LegExecution], entries: Iterable[Entry]) ->
         if posting.value is not None and posting.raw
     }
     raw_differences: Counter[str] = Counter()
-    for execution in legs:
+    for execution in executions:
         if execution.in_raw is None or execution.out_raw is None:
             return None
         raw_differences[execution.leg.token_in] -= execution.in_raw - execution.leg.amount_in_raw
         raw_differences[execution.leg.token_out] += execution.out_raw - execution.leg.amount_out_raw
-    differences = {token: raw for token, raw in raw_differences.items() if raw}
-    if not differences.keys() <= prices.keys():
+    nonzero_differences = {token: raw for token, raw in raw_differences.items() if raw}
+    if not nonzero_differences.keys() <= prices.keys():
         return None
-    return sum((raw * prices[token] for token, raw in differences.items()), Value(0))
+    return sum((raw * prices[token] for token, raw in nonzero_differences.items()), Value(0))
 
 
 def _amount_text(raw: int | None, decimals: int) -> str | None:

@@ -34,7 +34,7 @@ FORMATS = ("rotki", "csv", "parquet")
 
 def export(
     config: ConfigSource,
-    kind: str,
+    format_name: str,
     folder: Path | str,
     force: bool = False,
     native_name: str | None = None,
@@ -50,8 +50,10 @@ def export(
             "--out: it is empty", "name the folder to write to, for example books-2026"
         )
     folder = Path(folder)
-    if kind not in FORMATS:
-        raise ConfigError(f"--format: {kind!r} is unknown", f"choose from {', '.join(FORMATS)}")
+    if format_name not in FORMATS:
+        raise ConfigError(
+            f"--format: {format_name!r} is unknown", f"choose from {', '.join(FORMATS)}"
+        )
     if native_name is not None and not native_name.strip():
         raise ConfigError(
             "--native-asset: it is empty",
@@ -60,11 +62,13 @@ def export(
     with open_ledger_data(config) as ledger_data:
         tables = (
             _rotki_tables(ledger_data, native_name)
-            if kind == "rotki"
+            if format_name == "rotki"
             else _plain_tables(ledger_data)
         )
-    extension, encode = ("parquet", _parquet) if kind == "parquet" else ("csv", _csv)
-    files = {f"{sheet.name}.{extension}": sheet for sheet in tables}
+    extension, encode = (
+        ("parquet", _encode_parquet) if format_name == "parquet" else ("csv", _encode_csv)
+    )
+    files = {f"{table.name}.{extension}": table for table in tables}
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
@@ -77,34 +81,38 @@ def export(
             f"--out {folder}: {', '.join(existing_files)} would be overwritten",
             "name another folder, or add --force",
         )
-    for name, sheet in files.items():
-        _write_file(folder / name, encode(sheet))
+    for name, table in files.items():
+        _write_file(folder / name, encode(table))
     return {
-        "format": kind,
+        "format": format_name,
         "folder": str(folder),
-        "files": [{"name": name, "rows": len(sheet.rows)} for name, sheet in files.items()],
+        "files": [{"name": name, "rows": len(table.rows)} for name, table in files.items()],
     }
 
 
-ARCHIVES = ("csv", "rotki")
+ARCHIVE_FORMATS = ("csv", "rotki")
 
 
-def export_archive(config: ConfigSource, kind: str) -> bytes:
+def export_archive(config: ConfigSource, format_name: str) -> bytes:
     """Return a ZIP archive with the files that `export` writes, made in memory. Equal ledgers give
     equal archives. Raises ConfigError.
     """
-    if kind not in ARCHIVES:
+    if format_name not in ARCHIVE_FORMATS:
         raise ConfigError(
-            f"{kind!r} is not an archive format", f"choose from {', '.join(ARCHIVES)}"
+            f"{format_name!r} is not an archive format", f"choose from {', '.join(ARCHIVE_FORMATS)}"
         )
     with open_ledger_data(config) as ledger_data:
-        tables = _rotki_tables(ledger_data, None) if kind == "rotki" else _plain_tables(ledger_data)
+        tables = (
+            _rotki_tables(ledger_data, None)
+            if format_name == "rotki"
+            else _plain_tables(ledger_data)
+        )
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for sheet in tables:
-            entry = zipfile.ZipInfo(f"{sheet.name}.csv")  # dated 1980, so archives are equal
+        for table in tables:
+            entry = zipfile.ZipInfo(f"{table.name}.csv")  # dated 1980, so archives are equal
             entry.external_attr = 0o600 << 16
-            archive.writestr(entry, _csv(sheet), zipfile.ZIP_DEFLATED)
+            archive.writestr(entry, _encode_csv(table), zipfile.ZIP_DEFLATED)
     return buffer.getvalue()
 
 
@@ -122,9 +130,9 @@ def csv_text(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def _plain_tables(ledger: LedgerData) -> tuple[ExportTable, ...]:
     tax = ledger.loaded.config.tax
     currency = ledger.numeraire.label if tax is None or tax.currency is None else tax.currency
-    names, futures = ledger.names, futures_table(ledger.entries, ledger.names)
+    names, futures_sheet = ledger.names, futures_table(ledger.entries, ledger.names)
     tables = export_tables(ledger.entries, ledger.lot_run(), ledger.valuations, names, currency)
-    return (*tables, futures) if futures.rows else tables
+    return (*tables, futures_sheet) if futures_sheet.rows else tables
 
 
 def _rotki_tables(ledger: LedgerData, native_name: str | None) -> tuple[ExportTable, ...]:
@@ -149,11 +157,11 @@ def _rotki_tables(ledger: LedgerData, native_name: str | None) -> tuple[ExportTa
     )
 
 
-def _csv(sheet: ExportTable) -> bytes:
-    return csv_text(sheet.columns, sheet.rows).encode()
+def _encode_csv(table: ExportTable) -> bytes:
+    return csv_text(table.columns, table.rows).encode()
 
 
-def _parquet(sheet: ExportTable) -> bytes:
+def _encode_parquet(table: ExportTable) -> bytes:
     """Return Parquet with text columns, because base units exceed Parquet's integers."""
     try:
         import polars
@@ -162,11 +170,11 @@ def _parquet(sheet: ExportTable) -> bytes:
             "--format parquet needs polars", "pip install 'trimtab[analysis]', or choose csv"
         ) from None
     columns = {
-        name: [row[column_index] for row in sheet.rows]
-        for column_index, name in enumerate(sheet.columns)
+        name: [row[column_index] for row in table.rows]
+        for column_index, name in enumerate(table.columns)
     }
     buffer = io.BytesIO()
-    polars.DataFrame(columns, schema=dict.fromkeys(sheet.columns, polars.String)).write_parquet(
+    polars.DataFrame(columns, schema=dict.fromkeys(table.columns, polars.String)).write_parquet(
         buffer
     )
     return buffer.getvalue()

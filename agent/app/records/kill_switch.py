@@ -65,7 +65,7 @@ def resume(config: Path | str, confirm: Callable[[str], bool] = lambda _: True) 
     """
     loaded = load_config(config)
     with wiring.open_store_offline(loaded) as (store, switch):
-        stop_request = store.requests.stopping()
+        stop_request = store.requests.active_stop()
         if stop_request is not None and stop_request.to_stable:
             numeraire = loaded.config.portfolio.numeraire
             message = (
@@ -79,7 +79,7 @@ def resume(config: Path | str, confirm: Callable[[str], bool] = lambda _: True) 
 
 def end_pause(store: Store, switch: KillSwitch, reason: str, now_s: int) -> PauseDocument:
     """End the pause and any stop in an open store."""
-    if (stop_request := store.requests.stopping()) is not None:
+    if (stop_request := store.requests.active_stop()) is not None:
         store.requests.end(stop_request.id, RequestState.RELEASED, now_s)
     switch.resume(reason, now_s)
     return {"paused": switch.is_paused() is not False, "hard": switch.is_hard(), "reason": ""}

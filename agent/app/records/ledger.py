@@ -38,7 +38,7 @@ from agent.app.documents.records import (
     FuturesResultDocument,
     PeriodDocument,
 )
-from agent.app.records.newest import newest_step_input, recorded_valuations
+from agent.app.records.newest import current_valuations, newest_step_input
 from agent.config.load import load_config
 from agent.config.loaded import ConfigSource, LoadedConfig
 from agent.errors import ConfigError, ErrorCode
@@ -78,7 +78,7 @@ if TYPE_CHECKING:
 
 DAY_S = 86_400
 DAYS_A_YEAR = 365
-MIN_DAYS = 5
+MIN_RETURN_DAYS = 5
 INSTALL_HINT = "needs the extra analysis: pip install 'trimtab[analysis]'"
 
 
@@ -86,13 +86,13 @@ def daily_returns(periods: Sequence[ReturnPeriod]) -> list[float]:
     """Return the return of each UTC day, net of external transfers; zero on days without a
     valuation.
     """
-    growths: dict[int, float] = {}
+    growth_by_day: dict[int, float] = {}
     for period in periods:
         if period.factor is not None:
             day = period.end.chain_s // DAY_S
-            growths[day] = growths.get(day, 1.0) * float(period.factor)
-    days = range(min(growths), max(growths) + 1) if growths else ()
-    return [growths.get(day, 1.0) - 1 for day in days]
+            growth_by_day[day] = growth_by_day.get(day, 1.0) * float(period.factor)
+    days = range(min(growth_by_day), max(growth_by_day) + 1) if growth_by_day else ()
+    return [growth_by_day.get(day, 1.0) - 1 for day in days]
 
 
 def statistics(periods: Sequence[ReturnPeriod]) -> StatisticsDocument | None:
@@ -100,7 +100,7 @@ def statistics(periods: Sequence[ReturnPeriod]) -> StatisticsDocument | None:
     Without empyrical only `days` is set, and `missing` names the extra to install.
     """
     returns = daily_returns(periods)
-    if len(returns) < MIN_DAYS:
+    if len(returns) < MIN_RETURN_DAYS:
         return None
     try:
         import empyrical
@@ -188,7 +188,7 @@ def open_ledger_data(config: ConfigSource) -> Iterator[LedgerData]:
             ledger_tokens.numeraire,
             ledger_tokens.coin,
             store.ledger.entries(),
-            recorded_valuations(store, newest_step),
+            current_valuations(store, newest_step),
             token_names,
             newest_step,
         )
@@ -204,22 +204,22 @@ def refresh_ledger(agent: Agent) -> None:
 
 
 def pnl(
-    config: ConfigSource, period: str = "all", benchmark: str | None = None, last: int = 12
+    config: ConfigSource, period: str = "all", benchmark: str | None = None, period_count: int = 12
 ) -> ProfitDocument:
     """Return profit and loss of the last periods, newest last. Raises ConfigError for an unknown
     period or benchmark, and for an empty ledger.
     """
     with open_ledger_data(config) as ledger:
-        return _profit(ledger, period, benchmark, last)
+        return _profit(ledger, period, benchmark, period_count)
 
 
-def newest_pnl(ledger: LedgerData, periods: Sequence[str]) -> dict[str, ProfitDocument]:
-    """Return the newest period of each kind, as `pnl` does with `last` 1."""
-    return {period: _profit(ledger, period, None, 1) for period in periods}
+def newest_pnl(ledger: LedgerData, period_kinds: Sequence[str]) -> dict[str, ProfitDocument]:
+    """Return the newest period of each kind, as `pnl` does with `period_count` 1."""
+    return {period_kind: _profit(ledger, period_kind, None, 1) for period_kind in period_kinds}
 
 
 def _profit(
-    ledger: LedgerData, period: str, benchmark: str | None, period_count: int
+    ledger: LedgerData, period_kind: str, benchmark: str | None, period_count: int
 ) -> ProfitDocument:
     if not ledger.valuations:
         raise ConfigError(
@@ -227,39 +227,39 @@ def _profit(
             "run trimtab pnl --now, or trimtab run",
             code=ErrorCode.EMPTY,
         )
-    token = ledger.numeraire.address
+    benchmark_token = ledger.numeraire.address
     if benchmark is not None:
-        token = _token_address(ledger, benchmark)
+        benchmark_token = _token_address(ledger, benchmark)
     first_valuation, last_valuation = ledger.valuations[0], ledger.valuations[-1]
-    spans = calendar_periods(period, first_valuation.chain_s, last_valuation.chain_s)[
+    spans = calendar_periods(period_kind, first_valuation.chain_s, last_valuation.chain_s)[
         -min(period_count, MAX_PERIODS) :
     ]
     opening_cash = OpeningCash(ledger.numeraire.address, ledger.wrapped_native)
-    periods = [
-        performance(ledger.entries, ledger.valuations, start, end, token, opening_cash)
+    performances = [
+        performance(ledger.entries, ledger.valuations, start, end, benchmark_token, opening_cash)
         for start, end in spans
     ]
     # one run serves all periods: later disposals do not change earlier gains
     lot_run = ledger.lot_run(numeraire_only=True)
-    blocks = {entry.id: entry.block for entry in ledger.entries}
-    rows = [
-        _period(ledger, result, span, lot_run, blocks)
-        for result, span in zip(periods, spans, strict=True)
+    entry_blocks = {entry.id: entry.block for entry in ledger.entries}
+    period_documents = [
+        _period_document(ledger, result, span, lot_run, entry_blocks)
+        for result, span in zip(performances, spans, strict=True)
         if result is not None
     ]
     account = None if ledger.newest_step is None else margin_account(ledger.newest_step.snapshot)
     uncertainty = "" if account is None else uncertain_profit_reason(account)
     document: ProfitDocument = {
         "numeraire": ledger.numeraire.label,
-        "benchmark": ledger.names.label(token),
-        "period": period,
-        "why_empty": "" if rows else _why_empty(ledger.valuations),
+        "benchmark": ledger.names.label(benchmark_token),
+        "period": period_kind,
+        "why_empty": "" if period_documents else _why_empty(ledger.valuations),
         "since": format_utc(first_valuation.chain_s),
         "until": format_utc(last_valuation.chain_s),
         "value": _money(ledger, last_valuation.managed),
         "gas_money": _money(ledger, last_valuation.gas_money),
         "reserved": _money(ledger, last_valuation.reserved - last_valuation.gas_money),
-        "periods": rows,
+        "periods": period_documents,
         "unrealised": _money(ledger, _unrealised(ledger, lot_run, last_valuation)),
         "method": lot_run.lots.method.value,
         "unpriced": sorted(set(lot_run.unpriced)),
@@ -279,10 +279,10 @@ def check_books(config: ConfigSource, rebuild: bool = False) -> LedgerCheckDocum
         store_ledger, step = ledger.store.ledger, ledger.newest_step
         unbalanced_ids = [entry.id for entry in ledger.entries if unbalanced_tokens(entry)]
         audited_pairs = [] if step is None else audit_entries(ledger.store, step)
-        differing_pairs = [pair for pair in audited_pairs if pair.differs]
+        differing_pairs = [audited for audited in audited_pairs if audited.differs]
         misstatements = store_ledger.find_misstatements()
         if rebuild:
-            store_ledger.rewrite([(pair.intent, pair.derived) for pair in differing_pairs])
+            store_ledger.rewrite([(audited.intent, audited.derived) for audited in differing_pairs])
             store_ledger.rebuild_sums()
         unmatched_raw = ledger.lot_run(numeraire_only=True).lots.unmatched()
         current_book = store_ledger.current_book()
@@ -290,7 +290,7 @@ def check_books(config: ConfigSource, rebuild: bool = False) -> LedgerCheckDocum
             "book": None if current_book is None else fill(BookDocument, current_book),
             "entries": len(ledger.entries),
             "unbalanced": unbalanced_ids,
-            "differing": [pair.intent.id for pair in differing_pairs],
+            "differing": [audited.intent.id for audited in differing_pairs],
             "misstated": list(misstatements),
             "rebuilt": rebuild and bool(differing_pairs or misstatements),
             "missing_lots": {
@@ -306,13 +306,13 @@ def compare_with_chain(agent: Agent) -> LedgerChainDocument:
     chain_balances = {holding.token: holding.raw for holding in step.snapshot.holdings}
     chain_balances[NATIVE] = step.snapshot.native_wei
     ledger_balances = agent.context.store.ledger.balances(step.snapshot.head.number)
-    names = TokenNames(
+    token_names = TokenNames(
         {asset.token.address: asset.token for asset in step.portfolio.assets},
         step.portfolio.numeraire,
     )
     rows: list[LedgerBalanceDocument] = [
         {
-            "symbol": names.label(balance.token),
+            "symbol": token_names.label(balance.token),
             "ledger_raw": str(balance.raw),
             "chain_raw": str(chain_balances[balance.token])
             if balance.token in chain_balances
@@ -329,7 +329,7 @@ def compare_with_chain(agent: Agent) -> LedgerChainDocument:
     }
 
 
-def open_books(config: Path | str, note: str) -> BookDocument:
+def open_new_book(config: Path | str, note: str) -> BookDocument:
     """Close the current book and open a new one, which starts from the next cycle's balances."""
     with wiring.open_store_offline(load_config(config)) as (store, _):
         return fill(BookDocument, store.ledger.open_book(wiring.SystemClock().now_s(), note))
@@ -347,22 +347,22 @@ def list_entries(config: ConfigSource, limit: int) -> EntriesDocument:
         }
 
 
-def _futures_events(entry: Entry, names: TokenNames) -> dict[str, list[FuturesEventDocument]]:
+def _futures_events(entry: Entry, token_names: TokenNames) -> dict[str, list[FuturesEventDocument]]:
     """Return the key `futures` with the events of an entry; empty without futures."""
     documents: list[FuturesEventDocument] = [
         {"event": event, "symbol": symbol, "amount": amount, "value": value}
-        for event, market, symbol, _, _, amount, value in futures_events(entry, names)
+        for event, market, symbol, _, _, amount, value in futures_events(entry, token_names)
         if market  # moves of collateral are postings
     ]
     return {"futures": documents} if documents else {}
 
 
-def _period(
+def _period_document(
     ledger: LedgerData,
     performance_result: Performance,
     span: tuple[int, int],
     lot_run: TaxLotRun,
-    blocks: dict[str, int],
+    entry_blocks: dict[str, int],
 ) -> PeriodDocument:
     first_valuation, last_valuation = performance_result.start, performance_result.end
     mwr_bps, mwr_year_bps = None, None
@@ -376,10 +376,10 @@ def _period(
         disposal
         for disposal in lot_run.disposals
         if span[0] <= disposal.disposed_s < span[1]
-        and blocks[disposal.entry] <= last_valuation.block
+        and entry_blocks[disposal.entry] <= last_valuation.block
     ]
     weights = {ledger.names.label(token): bps for token, bps in weights_bps(last_valuation).items()}
-    values: dict[str, object] = {
+    given_fields: dict[str, object] = {
         "from": format_utc(first_valuation.chain_s),
         "to": format_utc(last_valuation.chain_s),
         "mwr_bps": mwr_bps,
@@ -399,10 +399,10 @@ def _period(
         "statistics": statistics(performance_result.parts),
     }
     if performance_result.futures is not None:
-        values["futures"] = fill(
+        given_fields["futures"] = fill(
             FuturesResultDocument, performance_result.futures.in_base_units(), ledger
         )
-    return fill(PeriodDocument, performance_result, ledger, **values)
+    return fill(PeriodDocument, performance_result, ledger, **given_fields)
 
 
 def _why_empty(valuations: Sequence[Valuation]) -> str:
@@ -434,7 +434,7 @@ def _tax_years(ledger: LedgerData) -> TaxYearsDocument | None:
         "currency": tax.currency or ledger.numeraire.label,
         "years": {year: _money(ledger, gain) for year, gain in sorted(gains_by_year.items())},
         "year_limit": tax.year_limit,
-        "old_rate": _old_rate(ledger),
+        "old_rate": _old_rate_warning(ledger),
     }
     if futures_by_year:
         document["futures"] = {
@@ -443,7 +443,7 @@ def _tax_years(ledger: LedgerData) -> TaxYearsDocument | None:
     return document
 
 
-def _old_rate(ledger: LedgerData) -> str:
+def _old_rate_warning(ledger: LedgerData) -> str:
     """Return a warning if the oldest exchange rate used is more than a month old: the table has
     gaps or ends early.
     """
@@ -465,7 +465,7 @@ def _unrealised(ledger: LedgerData, lot_run: TaxLotRun, valuation: Valuation) ->
     count with their current amounts, the margin account with its deposits, since its profit is
     reported separately.
     """
-    lots, _ = split_gas_money(lot_run.open(), ledger)
+    lots, _ = split_gas_money(lot_run.open_lots(), ledger)
     cost, value_without_gas = (
         sum((lot.cost for lot in lots), Fraction(0)),
         valuation.value - valuation.gas_money,
@@ -488,8 +488,8 @@ def split_gas_money(
     for gas. Gas money is that of the newest valuation plus the gas of mined transactions without an
     entry. Native coin and its wrapped token share lots; the oldest are gas money.
     """
-    holdings = ledger.valuations[-1].held if ledger.valuations else ()
-    gas_left_raw = sum(holding.reserved_raw for holding in holdings if holding.is_gas_money)
+    newest_holdings = ledger.valuations[-1].held if ledger.valuations else ()
+    gas_left_raw = sum(holding.reserved_raw for holding in newest_holdings if holding.is_gas_money)
     if gas_left_raw:
         valuation_block, unbooked_receipts = ledger.valuations[-1].block, _unbooked_receipts(ledger)
         gas_left_raw += sum(
@@ -545,24 +545,26 @@ def tax_lots(config: ConfigSource, method: str | None = None) -> LotsDocument:
 def lots_document(ledger: LedgerData, method: LotMethod | None = None) -> LotsDocument:
     """Return the document of an open ledger."""
     lot_run = ledger.lot_run(method=method)
-    times = [bookings[-1].chain_s for bookings in (ledger.entries, ledger.valuations) if bookings]
-    year = format_utc(max(times))[:4] if times else None
+    newest_times = [
+        records[-1].chain_s for records in (ledger.entries, ledger.valuations) if records
+    ]
+    year = format_utc(max(newest_times))[:4] if newest_times else None
     disposals = [
         disposal for disposal in lot_run.disposals if format_utc(disposal.disposed_s)[:4] == year
     ]
-    rows, tax = _LotRows(ledger, lot_run, disposals), ledger.loaded.config.tax
-    tokens = {lot.token for lot in rows.lots} | {disposal.token for disposal in disposals}
-    if rows.coin_is_only_gas:
+    lot_rows, tax = _LotRows(ledger, lot_run, disposals), ledger.loaded.config.tax
+    tokens = {lot.token for lot in lot_rows.lots} | {disposal.token for disposal in disposals}
+    if lot_rows.coin_is_only_gas:
         tokens.discard(ledger.wrapped_native)
     return {
         "method": lot_run.lots.method.value,
         "currency": (tax and tax.currency) or ledger.numeraire.label,
         "valued": format_utc(ledger.valuations[-1].chain_s) if ledger.valuations else None,
         "year": year,
-        "realised": rows.money(net_gain(disposals)),
+        "realised": lot_rows.money(net_gain(disposals)),
         "unpriced": sorted(set(lot_run.unpriced)),
-        "assets": [rows.asset(token) for token in sorted(tokens, key=ledger.names.label)],
-        "gas_money": rows.gas_money(),
+        "assets": [lot_rows.asset(token) for token in sorted(tokens, key=ledger.names.label)],
+        "gas_money": lot_rows.gas_money(),
         "not_final": len(_unbooked_receipts(ledger)),
     }
 
@@ -574,7 +576,7 @@ class _LotRows:
         self, ledger: LedgerData, lot_run: TaxLotRun, disposals: Sequence[Disposal]
     ) -> None:
         self._ledger, self._disposals = ledger, disposals
-        self.lots, self.gas_lots = split_gas_money(lot_run.open(), ledger)
+        self.lots, self.gas_lots = split_gas_money(lot_run.open_lots(), ledger)
         self._unmatched_raw = lot_run.lots.unmatched()
         held_tokens = (
             {holding.token for holding in ledger.valuations[-1].held}

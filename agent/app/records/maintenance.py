@@ -13,7 +13,7 @@ from agent import wiring
 from agent.app.agent import Agent
 from agent.app.cycles import ignore_progress, never_confirm
 from agent.app.documents import fill
-from agent.app.documents.open_orders import journalled_order
+from agent.app.documents.open_orders import journalled_order_document
 from agent.app.documents.records import JournalledDocument, TracedDocument, TransitionDocument
 from agent.config.load import load_config
 from agent.config.loaded import LoadedConfig
@@ -48,11 +48,11 @@ def transactions(config: LoadedConfig | Path | str, limit: int = 20) -> Transact
     """Return the newest transactions with all transitions, newest first; no chain is read."""
     loaded = load_config(config)
     futures = loaded.config.futures
-    time_s = 0 if futures is None else futures.order_time or 0
+    order_time_s = 0 if futures is None else futures.order_time or 0
     with wiring.open_store_offline(loaded) as (store, _):
         return {
             "transactions": [
-                _traced_document(store, intent, time_s)
+                _traced_document(store, intent, order_time_s)
                 for intent in store.journal.intents(limit=limit)
             ],
             **_journal_document(store),
@@ -82,11 +82,11 @@ def reconcile(
         _require_unpaused(agent)
     store = agent.context.store
     with wiring.open_actors(agent.context, never_confirm, progress, signs=send) as actors:
-        reconciled = actors.executor.reconcile(may_send=send)
-        booked = _book_mined(agent)
+        reconciled_intents = actors.executor.reconcile(may_send=send)
+        booked_count = _book_mined(agent)
     return {
-        "transactions": [_journalled_document(intent) for intent in reconciled],
-        "booked": booked,
+        "transactions": [_journalled_document(intent) for intent in reconciled_intents],
+        "booked": booked_count,
         **_journal_document(store),
     }
 
@@ -155,10 +155,10 @@ def _journal_document(store: Store) -> JournalStateDocument:
 
 
 def _journalled_document(intent: Intent) -> JournalledDocument:
-    return fill(JournalledDocument, intent, **_figures(intent))
+    return fill(JournalledDocument, intent, **_derived_fields(intent))
 
 
-def _figures(intent: Intent) -> dict[str, object]:
+def _derived_fields(intent: Intent) -> dict[str, object]:
     """Return the fields that are not attributes of the intent."""
     receipt, tx = intent.receipt, intent.tx
     receipt_fields: dict[str, object] = dict.fromkeys(
@@ -174,17 +174,19 @@ def _figures(intent: Intent) -> dict[str, object]:
     return {
         "open": intent.state in OPEN,
         "hash": intent.tx_hash or "",
-        "max_fee_wei": str(tx.most_price_wei),
+        "max_fee_wei": str(tx.max_gas_price_wei),
         **receipt_fields,
     }
 
 
 def _traced_document(store: Store, intent: Intent, order_time_s: int) -> TracedDocument:
-    transitions = [fill(TransitionDocument, move) for move in store.journal.transitions(intent.id)]
-    document = fill(TracedDocument, intent, moves=transitions, **_figures(intent))
+    transitions = [
+        fill(TransitionDocument, transition) for transition in store.journal.transitions(intent.id)
+    ]
+    document = fill(TracedDocument, intent, moves=transitions, **_derived_fields(intent))
     grant = futures_grant(store.journal.grant(intent.id)) if intent.rests else None
     if grant is not None and isinstance(order := grant.action, PerpOrder):
-        document["order"] = journalled_order(order, grant, intent, order_time_s)
+        document["order"] = journalled_order_document(order, grant, intent, order_time_s)
     return document
 
 
@@ -205,10 +207,10 @@ def restore_store(config: Path | str, source: Path, force: bool = False) -> Rest
     chain, wallet = loaded.config.chain, loaded.config.wallet.address
     target = wiring.store_file(loaded)
     with _exclusive_locks(loaded):
-        earlier_store = backup.restore(source, target, wallet, chain.chain_id, REVISIONS, force)
+        earlier_path = backup.restore(source, target, wallet, chain.chain_id, REVISIONS, force)
     return {
         "store": str(target),
-        "kept": None if earlier_store is None else str(earlier_store),
+        "kept": None if earlier_path is None else str(earlier_path),
         "next": "trimtab adopt",
     }
 

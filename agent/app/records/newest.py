@@ -1,4 +1,4 @@
-"""The newest step of the store, for reports that are of the newest cycle."""
+"""The newest recorded step, which brings reports up to the newest cycle."""
 
 from __future__ import annotations
 
@@ -12,21 +12,33 @@ if TYPE_CHECKING:
     from agent.store.store import Store
 
 
-def recorded_valuations(store: Store, step: StepInput | None) -> tuple[Valuation, ...]:
+def current_valuations(store: Store, step: StepInput | None) -> tuple[Valuation, ...]:
     """Return the recorded valuations and that of the newest step, so that value, profit and lots
     are of the newest cycle although valuations are recorded once an hour.
     """
-    recorded = store.valuations.between()
-    newest = None if not recorded else later_valuation(store, step, recorded[-1])
-    return recorded if newest is None else (*recorded, newest)
+    recorded_valuations = store.valuations.between()
+    newest_valuation = (
+        None if not recorded_valuations else later_valuation(store, step, recorded_valuations[-1])
+    )
+    return (
+        recorded_valuations
+        if newest_valuation is None
+        else (*recorded_valuations, newest_valuation)
+    )
 
 
-def later_valuation(store: Store, step: StepInput | None, last: Valuation) -> Valuation | None:
-    """Return the valuation of a step; None if it is not later than `last`."""
-    if step is None or step.snapshot.head.number <= last.block:
+def later_valuation(
+    store: Store, step: StepInput | None, last_valuation: Valuation
+) -> Valuation | None:
+    """Return the valuation of a step; None if it is not later than `last_valuation`."""
+    if step is None or step.snapshot.head.number <= last_valuation.block:
         return None
-    newest = valuation_of_step(store, step)
-    return None if newest is None or newest.chain_s < last.chain_s else newest
+    step_valuation = valuation_of_step(store, step)
+    return (
+        None
+        if step_valuation is None or step_valuation.chain_s < last_valuation.chain_s
+        else step_valuation
+    )
 
 
 def newest_step_input(store: Store) -> StepInput | None:

@@ -16,7 +16,7 @@ from agent import codec, wiring
 from agent.app.agent import Agent
 from agent.app.cycles import Progress, ignore_progress, never_confirm
 from agent.app.documents import fill
-from agent.app.documents.plans import transaction
+from agent.app.documents.plans import transaction_document
 from agent.app.documents.records import AllocationDocument, WeightedAssetDocument, WeightsDocument
 from agent.config.fields import parse_address
 from agent.errors import ConfigError, Refused, TrimtabError
@@ -60,10 +60,10 @@ MAX_RAISED_AT_ONCE = 500
 """Maximum number of observations per transaction, below the 2^24 gas limit of a transaction
 (EIP-7825) with a margin.
 """
-DECISION = "oracle"
+ORACLE_DECISION = "oracle"
 
 
-def decline_document(_: RaisedObservationsDocument) -> bool:
+def decline_increase(_: RaisedObservationsDocument) -> bool:
     """Decline to send; the default confirmation."""
     return False
 
@@ -87,20 +87,20 @@ def observations(agent: Agent) -> PoolObservationsDocument:
 def raise_observations(
     agent: Agent,
     address: str,
-    to: int,
+    requested_capacity: int,
     *,
     send: bool = False,
-    confirm: Callable[[RaisedObservationsDocument], bool] = decline_document,
+    confirm: Callable[[RaisedObservationsDocument], bool] = decline_increase,
     progress: Progress = ignore_progress,
 ) -> RaisedObservationsDocument:
-    """Raise the observation capacity of a pinned pool to `to`: return the document, and after
-    confirmation (`send`) send the transaction. Raises ConfigError for a pool that is not traded, or
-    an invalid increase; Refused for a pool that is not pinned, and by gas limits, kill switch and
-    signer like every transaction.
+    """Raise the observation capacity of a pinned pool to `requested_capacity`: return the document,
+    and after confirmation (`send`) send the transaction. Raises ConfigError for a pool that is not
+    traded, or an invalid increase; Refused for a pool that is not pinned, and by gas limits, kill
+    switch and signer like every transaction.
     """
     step = agent.step_input()
-    pool = _named_pool(step.snapshot, _address(address))
-    document = _increase_document(step, pool, to)
+    pool = _find_pool(step.snapshot, _parse_pool_address(address))
+    document = _increase_document(step, pool, requested_capacity)
     if document["rises"] == 0 or not send:
         return document
     rejection = prices.pin_rejection(step.snapshot, step.reference, pool)
@@ -113,7 +113,9 @@ def raise_observations(
     with wiring.open_actors(agent.context, never_confirm, progress) as actors:
         actors.executor.reconcile()
         step = agent.step_input()
-        document = _increase_document(step, _named_pool(step.snapshot, pool.address), to)
+        document = _increase_document(
+            step, _find_pool(step.snapshot, pool.address), requested_capacity
+        )
         _send_increase(agent, actors, step, document, lambda: confirm(document))
         return document
 
@@ -139,8 +141,8 @@ def _send_increase(
     intents: list[Intent] = []
     try:
         prepared = actors.composer.oracle(step, document["pool"], document["to"])
-        price_wei = prepared.tx.max_fee_wei or prepared.tx.gas_price_wei or 0
-        document["most_native"] = decimal_text(prepared.tx.gas * price_wei, 18)
+        gas_price_wei = prepared.tx.max_fee_wei or prepared.tx.gas_price_wei or 0
+        document["most_native"] = decimal_text(prepared.tx.gas * gas_price_wei, 18)
         if confirm():
             intents.append(
                 actors.executor.run(
@@ -150,7 +152,7 @@ def _send_increase(
             outcome = "done" if intents[0].succeeded else "failed"
         store.steps.end(
             step_id,
-            DECISION,
+            ORACLE_DECISION,
             success_text if outcome == "done" else f"{outcome}: nothing changed",
             None,
             outcome,
@@ -158,7 +160,7 @@ def _send_increase(
     except TrimtabError as error:
         store.steps.end(
             step_id,
-            DECISION,
+            ORACLE_DECISION,
             str(error),
             None,
             "refused" if isinstance(error, Refused) else "error",
@@ -168,56 +170,58 @@ def _send_increase(
     settle_mined(store, snapshot_after, lambda: readers.step_input_at(snapshot_after))
     document["outcome"], document["transactions"] = (
         outcome,
-        [transaction(intent) for intent in intents],
+        [transaction_document(intent) for intent in intents],
     )
 
 
-def _increase_document(step: StepInput, pool: Pool, to: int) -> RaisedObservationsDocument:
+def _increase_document(
+    step: StepInput, pool: Pool, requested_capacity: int
+) -> RaisedObservationsDocument:
     next_capacity = (pool.observations or (0, 0))[1]
-    increase = max(0, to - next_capacity)
-    if not 1 <= to <= prices.MAX_OBSERVATIONS:
+    increase = max(0, requested_capacity - next_capacity)
+    if not 1 <= requested_capacity <= prices.MAX_OBSERVATIONS:
         raise ConfigError(
-            f"--to: {to} is not between 1 and {prices.MAX_OBSERVATIONS}",
+            f"--to: {requested_capacity} is not between 1 and {prices.MAX_OBSERVATIONS}",
             f"{_required_observations(step.snapshot, step.reference)} are enough for the window",
         )
     if increase > MAX_RAISED_AT_ONCE:
         raise ConfigError(
-            f"--to: from {next_capacity} to {to} in one transaction exceeds the gas limit",
+            f"--to: from {next_capacity} to {requested_capacity} in one transaction exceeds the gas limit",
             f"raise it in steps: --to {next_capacity + MAX_RAISED_AT_ONCE}",
         )
-    gas = CALL_GAS + SLOT_GAS * increase if increase else 0
+    gas_units = CALL_GAS + SLOT_GAS * increase if increase else 0
     head = step.snapshot.head
-    price_wei = step.snapshot.gas_price_wei
+    gas_price_wei = step.snapshot.gas_price_wei
     if head.base_fee_wei is not None:
-        price_wei = head.base_fee_wei + step.snapshot.priority_fee_wei
+        gas_price_wei = head.base_fee_wei + step.snapshot.priority_fee_wei
     native_price = reference_prices(step).prices.get(step.portfolio.wrapped_native)
-    cost: str | None = None
+    cost_text: str | None = None
     if native_price is not None:
-        value = Fraction(gas * price_wei) * native_price.price
-        cost = value_text(value, step.portfolio.numeraire.decimals)
+        value = Fraction(gas_units * gas_price_wei) * native_price.price
+        cost_text = value_text(value, step.portfolio.numeraire.decimals)
     return {
         **_pool_document(step.snapshot, step.portfolio, step.reference, pool),
         "block": head.number,
         "enough": _required_observations(step.snapshot, step.reference),
-        "to": to,
+        "to": requested_capacity,
         "rises": increase,
-        "gas_units": gas,
-        "cost_native": decimal_text(gas * price_wei, 18),
-        "cost": cost,
+        "gas_units": gas_units,
+        "cost_native": decimal_text(gas_units * gas_price_wei, 18),
+        "cost": cost_text,
         "most_native": None,
         "outcome": "planned" if increase else "hold",
         "transactions": [],
     }
 
 
-def _address(text: str) -> str:
+def _parse_pool_address(text: str) -> str:
     try:
         return parse_address(text, "POOL")
     except ConfigError as error:
         raise ConfigError(error.message, "trimtab oracle lists the pools") from None
 
 
-def _named_pool(snapshot: Snapshot, address: str) -> Pool:
+def _find_pool(snapshot: Snapshot, address: str) -> Pool:
     traded_pool = next(
         (pool for pool in snapshot.pools if pool.keeps_observations and pool.address == address),
         None,
@@ -279,7 +283,7 @@ def weights(agent: Agent) -> WeightsDocument:
     fault = ""
     try:
         bounds = targets.bounds_of(settings, assets)
-        returns = targets.unrounded_weights(settings, assets, inputs)[1].seen
+        returns = targets.unrounded_weights(settings, assets, inputs)[1].returns
         chosen_allocation = targets.choose_allocation(settings, assets, inputs, last_allocation)
     except Refused as refusal:
         fault = str(refusal)
@@ -291,8 +295,8 @@ def weights(agent: Agent) -> WeightsDocument:
         "next_s": None
         if current_allocation is None
         else current_allocation.at_s + settings.every_s,
-        "standing": _weights_document(step.portfolio, current_allocation),
-        "now": _weights_document(step.portfolio, chosen_allocation),
+        "standing": _allocation_document(step.portfolio, current_allocation),
+        "now": _allocation_document(step.portfolio, chosen_allocation),
         "fault": fault,
         "turnover_bps": _turnover_bps(chosen_allocation, current_allocation),
         "assets": _asset_rows(
@@ -303,7 +307,9 @@ def weights(agent: Agent) -> WeightsDocument:
     }
 
 
-def _weights_document(portfolio: Portfolio, choice: Allocation | None) -> AllocationDocument | None:
+def _allocation_document(
+    portfolio: Portfolio, choice: Allocation | None
+) -> AllocationDocument | None:
     if choice is None:
         return None
     weights_bps = {portfolio.token(token).label: bps for token, bps in choice.weights_bps}
@@ -319,7 +325,7 @@ def _asset_rows(
     returns: Returns | None,
     agent: Agent,
 ) -> list[WeightedAssetDocument]:
-    volatility = (
+    volatility_by_token = (
         {} if returns is None else dict(zip(returns.tokens, returns.volatility, strict=True))
     )
     limits_by_token = {}
@@ -346,7 +352,9 @@ def _asset_rows(
                 else current_allocation.bps(address),
                 "now_bps": None if chosen_allocation is None else chosen_allocation.bps(address),
                 "limits_bps": limits_by_token.get(address),
-                "volatility": f"{volatility[address]:.6f}" if address in volatility else None,
+                "volatility": f"{volatility_by_token[address]:.6f}"
+                if address in volatility_by_token
+                else None,
                 "supply_raw": None if supply is None else str(supply.raw),
                 "supply_source": None if supply is None else supply.source or "its contract",
             }
@@ -358,9 +366,9 @@ def _correlations(portfolio: Portfolio, returns: Returns | None) -> dict[str, st
     """Return the sample correlation of each pair "A/B"."""
     if returns is None:
         return {}
-    names = [portfolio.token(token).label for token in returns.tokens]
-    pairs = combinations(range(len(names)), 2)
-    return {f"{names[i]}/{names[j]}": f"{returns.correlation[i, j]:.6f}" for i, j in pairs}
+    labels = [portfolio.token(token).label for token in returns.tokens]
+    pairs = combinations(range(len(labels)), 2)
+    return {f"{labels[i]}/{labels[j]}": f"{returns.correlation[i, j]:.6f}" for i, j in pairs}
 
 
 def _turnover_bps(

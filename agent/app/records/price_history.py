@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from agent.app.agent import Agent
 from agent.app.documents.records import ForgottenPricesDocument
 from agent.app.records.published import published_file
-from agent.backtest.data import why_unreadable
+from agent.backtest.data import unreadable_reason
 from agent.chain.history import past_rounds, past_twaps
 from agent.config.fields import parse_duration_s
 from agent.config.weights import read_supplies
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     )
 
 
-COLUMNS = ("time", "symbol", "close")
+PRICE_COLUMNS = ("time", "symbol", "close")
 _EARLIEST_S = 1_230_768_000
 """2009-01-01, before any coin. A smaller number, or one above ten times this value, is not Unix
 seconds: it is milliseconds or a spreadsheet's day count.
@@ -62,9 +62,9 @@ class PriceSeries:
 
     symbol: str
     points: tuple[PricePoint, ...]
-    rows: int
+    row_count: int
     interval_s: int
-    gaps: int
+    gap_count: int
     longest_gap_s: int
 
 
@@ -89,7 +89,9 @@ def read_prices(
     """
     tokens = {asset.token.symbol: asset.token for asset in portfolio.assets}
     tokens |= {hub.symbol: hub for hub in portfolio.hubs}
-    unknown_symbols = [name for name in config_symbols.values() if name not in tokens]
+    unknown_symbols = [
+        config_symbol for config_symbol in config_symbols.values() if config_symbol not in tokens
+    ]
     if unknown_symbols:
         raise ConfigError(
             f"--as: {unknown_symbols[0]!r} is not a token of the config",
@@ -124,40 +126,45 @@ def read_prices(
         )
     numeraire = portfolio.numeraire
     numeraire_closes = dict(closes.pop(numeraire.symbol, {}).values())
-    series = []
+    all_series = []
     for symbol, dated_closes in closes.items():
         numeraire_prices = list(dated_closes.values())
         if numeraire_closes:
             numeraire_prices = [
-                (close_s, close_cell / numeraire_closes[close_s])
-                for close_s, close_cell in numeraire_prices
+                (close_s, close / numeraire_closes[close_s])
+                for close_s, close in numeraire_prices
                 if close_s in numeraire_closes
             ]
-        series.append(
+        all_series.append(
             _price_series(tokens[symbol], numeraire_prices, len(dated_closes), numeraire.decimals)
         )
-    if not any(price_series.points for price_series in series):
+    if not any(price_series.points for price_series in all_series):
         raise ConfigError(
             f"{path.name}: no time has closes of both a token and {numeraire.label}",
             f"remove {numeraire.label} from the file",
         )
-    source = "by the file's closes of both" if numeraire_closes else "as given in the file"
-    return PriceFile(tuple(series), tuple(skipped_symbols), f"{numeraire.label}, {source}")
+    unit_note = "by the file's closes of both" if numeraire_closes else "as given in the file"
+    return PriceFile(tuple(all_series), tuple(skipped_symbols), f"{numeraire.label}, {unit_note}")
 
 
 def _price_series(
-    token: Token, closes: Sequence[tuple[int, Fraction]], rows: int, numeraire_decimals: int
+    token: Token, closes: Sequence[tuple[int, Fraction]], row_count: int, numeraire_decimals: int
 ) -> PriceSeries:
     price_scale = Fraction(10) ** (numeraire_decimals - token.decimals)
-    hours = {
+    points_by_hour = {
         at_s // HOUR_S: PricePoint(token.address, at_s, close * price_scale)
         for at_s, close in closes
     }
-    intervals = sorted(later - earlier for (earlier, _), (later, _) in pairwise(closes))
-    median_s = intervals[len(intervals) // 2] if intervals else 0
-    gaps = [interval_s for interval_s in intervals if 2 * interval_s > 3 * median_s]
+    intervals_s = sorted(later - earlier for (earlier, _), (later, _) in pairwise(closes))
+    median_s = intervals_s[len(intervals_s) // 2] if intervals_s else 0
+    gaps_s = [interval_s for interval_s in intervals_s if 2 * interval_s > 3 * median_s]
     return PriceSeries(
-        token.symbol, tuple(hours.values()), rows, median_s, len(gaps), max(gaps, default=0)
+        token.symbol,
+        tuple(points_by_hour.values()),
+        row_count,
+        median_s,
+        len(gaps_s),
+        max(gaps_s, default=0),
     )
 
 
@@ -185,13 +192,16 @@ def _read_rows(path: Path) -> Iterator[tuple[object, object, object]]:
         Exception,
         polars.exceptions.PanicException,
     ):  # errors for a broken file have no common base class
-        raise ConfigError(f"{path.name} {why_unreadable(path)}", "write CSV or Parquet") from None
-    missing_columns = [name for name in COLUMNS if name not in table.columns]
+        raise ConfigError(
+            f"{path.name} {unreadable_reason(path)}", "write CSV or Parquet"
+        ) from None
+    missing_columns = [name for name in PRICE_COLUMNS if name not in table.columns]
     if missing_columns:
         raise ConfigError(
-            f"{path.name}: has no column {missing_columns[0]!r}", f"it needs {', '.join(COLUMNS)}"
+            f"{path.name}: has no column {missing_columns[0]!r}",
+            f"it needs {', '.join(PRICE_COLUMNS)}",
         )
-    return iter(table.select(COLUMNS).iter_rows())
+    return iter(table.select(PRICE_COLUMNS).iter_rows())
 
 
 def _parse_time_s(cell: object, path: Path, row_number: int) -> int:
@@ -202,8 +212,8 @@ def _parse_time_s(cell: object, path: Path, row_number: int) -> int:
     try:
         if isinstance(cell, str):
             text = cell.strip()
-            numeric = text.replace(".", "", 1).isdigit()
-            parsed = float(text) if numeric else datetime.fromisoformat(text)
+            is_numeric = text.replace(".", "", 1).isdigit()
+            parsed = float(text) if is_numeric else datetime.fromisoformat(text)
         if isinstance(parsed, datetime):
             time_s = (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()
         elif isinstance(parsed, int | float):
@@ -224,8 +234,8 @@ def _parse_price(cell: object, path: Path, row_number: int) -> Fraction:
     if isinstance(cell, str | int | float):
         with suppress(InvalidOperation):
             price = Decimal(cell.strip() if isinstance(cell, str) else repr(cell))
-    valid = price is not None and price.is_finite() and price > 0
-    if price is None or not valid or abs(price.adjusted()) > MAX_EXPONENT:
+    is_valid = price is not None and price.is_finite() and price > 0
+    if price is None or not is_valid or abs(price.adjusted()) > MAX_EXPONENT:
         raise ConfigError(
             f"{path.name}, row {row_number}: {str(cell)[:40]!r} is not a price",
             "remove the row: prices must be above zero",
@@ -233,9 +243,9 @@ def _parse_price(cell: object, path: Path, row_number: int) -> Fraction:
     return Fraction(price)
 
 
-FILE, FEED, POOLS = "import", "feed", "pools"
-SOURCES = (FEED, POOLS)
-_SOURCE_NAMES = {PriceSource.FEED: FEED, PriceSource.TWAP: POOLS}
+IMPORT_SOURCE, FEED_SOURCE, POOL_SOURCE = "import", "feed", "pools"
+CHAIN_SOURCES = (FEED_SOURCE, POOL_SOURCE)
+_SOURCE_NAMES = {PriceSource.FEED: FEED_SOURCE, PriceSource.TWAP: POOL_SOURCE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,9 +287,14 @@ def recorded_price_spans(agent: Agent) -> PricesDocument:
 
 
 def import_prices(
-    agent: Agent, path: Path, symbol_pairs: Sequence[str] = (), bar: str = "0s", check: bool = False
+    agent: Agent,
+    path: Path,
+    symbol_pairs: Sequence[str] = (),
+    bar: str = "0s",
+    check_only: bool = False,
 ) -> ImportedPricesDocument:
-    """Record a file's closes for hours without a price; with `check` only report them. If there is
+    """Record a file's closes for hours without a price; with
+    `check_only` only report them. If there is
     no file at this path, it is a name in [data]; supplies there are only checked. `symbol_pairs` are
     texts FILE=CONFIG, `bar` is the time from a row to its close. Raises ConfigError.
     """
@@ -300,13 +315,13 @@ def import_prices(
             }
         config_symbols, bar = dict(data_entry.symbols), data_entry.bar if bar == "0s" else bar
     for symbol_pair in symbol_pairs:
-        in_file, _, in_config = symbol_pair.partition("=")
-        if not in_file or not in_config:
+        file_symbol, _, config_symbol = symbol_pair.partition("=")
+        if not file_symbol or not config_symbol:
             raise ConfigError(
                 f"--as: {symbol_pair!r} is not a pair of symbols",
                 "write the file's and the config's: --as BTC=WBTC",
             )
-        config_symbols[in_file] = in_config
+        config_symbols[file_symbol] = config_symbol
     now_s, numeraire = agent.context.clock.now_s(), agent.portfolio.numeraire.address
     price_file = read_prices(
         path, agent.portfolio, config_symbols, parse_duration_s(bar, "--bar"), now_s
@@ -314,26 +329,28 @@ def import_prices(
     document: ImportedPricesDocument = {
         "file": str(path),
         "unit": price_file.unit,
-        "checked_only": check,
+        "checked_only": check_only,
         "skipped": list(price_file.skipped),
         "prices": [],
         "sha256": sha256,
     }
     for series in price_file.series:
         new_hours = (
-            0 if check else agent.context.store.prices.record(numeraire, series.points, FILE)
+            0
+            if check_only
+            else agent.context.store.prices.record(numeraire, series.points, IMPORT_SOURCE)
         )
         from_s, until_s = _span(series.points)
         document["prices"].append(
             {
                 "symbol": series.symbol,
-                "rows": series.rows,
+                "rows": series.row_count,
                 "hours": len(series.points),
                 "new": new_hours,
                 "from_s": from_s,
                 "until_s": until_s,
                 "interval_s": series.interval_s,
-                "gaps": series.gaps,
+                "gaps": series.gap_count,
                 "longest_gap_s": series.longest_gap_s,
             }
         )
@@ -348,8 +365,10 @@ def fetch_prices(
     of reference.kind, or `source` alone; a quorum of operators must agree. Raises ConfigError for
     an invalid source or time.
     """
-    if source is not None and source not in SOURCES:
-        raise ConfigError(f"--source: {source!r} is unknown", f"choose from {', '.join(SOURCES)}")
+    if source is not None and source not in CHAIN_SOURCES:
+        raise ConfigError(
+            f"--source: {source!r} is unknown", f"choose from {', '.join(CHAIN_SOURCES)}"
+        )
     back_s = parse_duration_s(back, "--back")
     if not HOUR_S <= back_s <= RETENTION_S:
         raise ConfigError(
@@ -369,35 +388,39 @@ def fetch_prices(
             "reference.kind: neither feeds nor TWAPs are configured", "choose one by --source"
         )
     now_s = step.snapshot.head.timestamp_s
-    ends_s = [end - 1 for end in range(now_s // HOUR_S * HOUR_S, now_s - back_s, -HOUR_S)]
-    series: list[_FetchedPrices] = []
+    hour_ends_s = [
+        hour_s - 1 for hour_s in range(now_s // HOUR_S * HOUR_S, now_s - back_s, -HOUR_S)
+    ]
+    all_fetched: list[_FetchedPrices] = []
     missing_tokens = [token for token in _tokens(agent) if token != agent.portfolio.numeraire]
     for source_name in sources:
-        fetch_series = _fetch_from_feeds if source_name == FEED else _fetch_pool_twaps
-        fetched_prices = fetch_series(agent, step, missing_tokens, ends_s)
-        series += fetched_prices
+        fetch_series = _fetch_from_feeds if source_name == FEED_SOURCE else _fetch_pool_twaps
+        fetched_prices = fetch_series(agent, step, missing_tokens, hour_ends_s)
+        all_fetched += fetched_prices
         missing_tokens = [
             token_prices.token for token_prices in fetched_prices if not token_prices.points
         ]
     return {
         "back_s": back_s,
-        "prices": [_record_fetched(agent, token_prices) for token_prices in series],
+        "prices": [_record_fetched(agent, token_prices) for token_prices in all_fetched],
     }
 
 
-def _record_fetched(agent: Agent, series: _FetchedPrices) -> FetchedSeriesDocument:
+def _record_fetched(agent: Agent, fetched: _FetchedPrices) -> FetchedSeriesDocument:
     """Record fetched prices and return their document."""
     store, numeraire = agent.context.store, agent.portfolio.numeraire.address
-    new_hours = store.prices.record(numeraire, series.points, series.source) if series.points else 0
-    from_s, until_s = _span(series.points)
+    new_hours = (
+        store.prices.record(numeraire, fetched.points, fetched.source) if fetched.points else 0
+    )
+    from_s, until_s = _span(fetched.points)
     return {
-        "symbol": series.token.label,
-        "source": series.source,
-        "hours": len(series.points),
+        "symbol": fetched.token.label,
+        "source": fetched.source,
+        "hours": len(fetched.points),
         "new": new_hours,
         "from_s": from_s,
         "until_s": until_s,
-        "why": series.why,
+        "why": fetched.why,
     }
 
 
@@ -410,9 +433,14 @@ def forget_prices(agent: Agent, source: str) -> ForgottenPricesDocument:
     """Delete the prices of one source. Raises ConfigError for an unknown source, and for the prices
     of the agent's cycles, which are kept.
     """
-    if source not in (FILE, *SOURCES):
-        why = ": prices of the agent's cycles are kept" if source == AGENT_SOURCE else " is unknown"
-        raise ConfigError(f"source: {source!r}{why}", f"choose from {', '.join((FILE, *SOURCES))}")
+    if source not in (IMPORT_SOURCE, *CHAIN_SOURCES):
+        fault = (
+            ": prices of the agent's cycles are kept" if source == AGENT_SOURCE else " is unknown"
+        )
+        raise ConfigError(
+            f"source: {source!r}{fault}",
+            f"choose from {', '.join((IMPORT_SOURCE, *CHAIN_SOURCES))}",
+        )
     return {
         "source": source,
         "removed": agent.context.store.prices.forget(agent.portfolio.numeraire.address, source),
@@ -426,29 +454,31 @@ def _tokens(agent: Agent) -> list[Token]:
 
 
 def _fetch_from_feeds(
-    agent: Agent, step: StepInput, tokens: Sequence[Token], ends_s: Sequence[int]
+    agent: Agent, step: StepInput, tokens: Sequence[Token], hour_ends_s: Sequence[int]
 ) -> list[_FetchedPrices]:
     """Return prices of the tokens in the numeraire at each time, from the latest rounds of both
     feeds. Times with a stale round are omitted.
     """
     numeraire = step.portfolio.numeraire
-    numeraire_usd, numeraire_fault = _feed_prices(
-        agent, step.snapshot, step.portfolio, numeraire, ends_s[-1]
+    numeraire_prices, numeraire_fault = _feed_prices(
+        agent, step.snapshot, step.portfolio, numeraire, hour_ends_s[-1]
     )
-    series = []
+    fetched = []
     for token in tokens:
-        token_usd: FeedPrices = ()
+        token_prices: FeedPrices = ()
         fault = numeraire_fault
-        if numeraire_usd:
-            token_usd, fault = _feed_prices(agent, step.snapshot, step.portfolio, token, ends_s[-1])
+        if numeraire_prices:
+            token_prices, fault = _feed_prices(
+                agent, step.snapshot, step.portfolio, token, hour_ends_s[-1]
+            )
         scale = Fraction(10) ** (numeraire.decimals - token.decimals)
         points = []
-        for end_s in reversed(ends_s):
+        for end_s in reversed(hour_ends_s):
             price_usd = _price_at(
-                token_usd, end_s, _max_age_s(step.portfolio, step.reference, token)
+                token_prices, end_s, _max_age_s(step.portfolio, step.reference, token)
             )
             numeraire_price = _price_at(
-                numeraire_usd, end_s, _max_age_s(step.portfolio, step.reference, numeraire)
+                numeraire_prices, end_s, _max_age_s(step.portfolio, step.reference, numeraire)
             )
             if price_usd is not None and numeraire_price is not None:
                 points.append(
@@ -456,8 +486,8 @@ def _fetch_from_feeds(
                         token.address, end_s, round_price(price_usd / numeraire_price * scale)
                     )
                 )
-        series.append(_FetchedPrices(token, FEED, tuple(points), fault))
-    return series
+        fetched.append(_FetchedPrices(token, FEED_SOURCE, tuple(points), fault))
+    return fetched
 
 
 FeedPrices = tuple[tuple[int, Fraction], ...]
@@ -500,14 +530,14 @@ def _max_age_s(portfolio: Portfolio, reference: ReferenceConfig, token: Token) -
 
 def _price_at(usd_prices: FeedPrices, end_s: int, max_age_s: int) -> Fraction | None:
     """Return the feed's price at a time; None before the first round or if the round was stale."""
-    count = bisect_right(usd_prices, end_s, key=lambda point: point[0])
-    if count == 0 or end_s - usd_prices[count - 1][0] > max_age_s:
+    round_count = bisect_right(usd_prices, end_s, key=lambda point: point[0])
+    if round_count == 0 or end_s - usd_prices[round_count - 1][0] > max_age_s:
         return None
-    return usd_prices[count - 1][1]
+    return usd_prices[round_count - 1][1]
 
 
 def _fetch_pool_twaps(
-    agent: Agent, step: StepInput, tokens: Sequence[Token], ends_s: Sequence[int]
+    agent: Agent, step: StepInput, tokens: Sequence[Token], hour_ends_s: Sequence[int]
 ) -> list[_FetchedPrices]:
     """Return hourly TWAPs of pinned pools, combined like reference prices."""
     pools = [
@@ -516,11 +546,11 @@ def _fetch_pool_twaps(
         if pool.keeps_observations and not pin_rejection(step.snapshot, step.reference, pool)
     ]
     twaps: Mapping[int, tuple[Pool, ...]] = {}
-    why = "" if pools else "no V3 pool is pinned"
+    fault = "" if pools else "no V3 pool is pinned"
     try:
-        twaps = past_twaps(agent.context.transport, pools, step.snapshot.head, ends_s, HOUR_S)
+        twaps = past_twaps(agent.context.transport, pools, step.snapshot.head, hour_ends_s, HOUR_S)
     except TrimtabError as error:
-        why = error.message
+        fault = error.message
     reference = replace(step.reference, kinds=(PriceSource.TWAP,), twap_window_s=HOUR_S)
     points: dict[str, list[PricePoint]] = {token.address: [] for token in tokens}
     for end_s in sorted(twaps):
@@ -530,10 +560,13 @@ def _fetch_pool_twaps(
         for address, price in reference_prices(past_step).prices.items():
             if address in points:
                 points[address].append(PricePoint(address, end_s, round_price(price.price)))
-    fault = why or "no pool with the numeraire or a hub has an hour of observations"
+    missing_reason = fault or "no pool with the numeraire or a hub has an hour of observations"
     return [
         _FetchedPrices(
-            token, POOLS, tuple(points[token.address]), "" if points[token.address] else fault
+            token,
+            POOL_SOURCE,
+            tuple(points[token.address]),
+            "" if points[token.address] else missing_reason,
         )
         for token in tokens
     ]

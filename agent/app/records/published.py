@@ -15,7 +15,7 @@ from agent.config.tables.weights import DataTable
 from agent.errors import ConfigError, Retryable
 from agent.files import replace_file
 
-FOLDER = "data"
+DATA_FOLDER = "data"
 MAX_BYTES = 64 * 2**20
 TIMEOUT_S = 30.0
 EXTENSIONS = (".csv", ".parquet", ".pq")
@@ -54,7 +54,7 @@ def published_file(loaded: LoadedConfig, name: str) -> PublishedFile:
             path, _verified_digest(name, table, _read_published(name, path)), False
         )
     extension = Path(urlsplit(table.source).path).suffix.lower()
-    path = folder / FOLDER / f"{name}{extension if extension in EXTENSIONS else '.csv'}"
+    path = folder / DATA_FOLDER / f"{name}{extension if extension in EXTENSIONS else '.csv'}"
     if path.exists():
         return PublishedFile(
             path, _verified_digest(name, table, _read_published(name, path)), False
@@ -90,10 +90,10 @@ def _read_published(name: str, path: Path) -> bytes:
         ) from None
 
 
-def _download(name: str, address: str) -> bytes:
+def _download(name: str, url: str) -> bytes:
     opener = urllib.request.build_opener(_NoRedirects())
     try:
-        with opener.open(address, timeout=TIMEOUT_S) as response:
+        with opener.open(url, timeout=TIMEOUT_S) as response:
             content: bytes = response.read(MAX_BYTES + 1)
     except urllib.error.HTTPError as error:
         raise ConfigError(

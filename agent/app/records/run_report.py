@@ -11,15 +11,15 @@ from dataclasses import replace
 from agent import codec, wiring
 from agent.config.load import load_config
 from agent.config.loaded import ConfigSource
-from agent.model import Counts, RunFigures, RunReport, counted
+from agent.model import Counts, RunFigures, RunReport, sum_counts
 from agent.observe.health import (
     HealthDocument,
     RunHealth,
     health_document,
     is_alive,
     judge,
+    process_identity,
     silence_text,
-    this_process,
 )
 from agent.store.files.pause import KillSwitchState
 from agent.store.runs import RunReportStore
@@ -50,11 +50,11 @@ class RunRecorder:
         now_s: Callable[[], float] = time.time,
     ) -> None:
         self._store, self._redact, self._now_s = store, redact, now_s
-        self._gave_way_to, self._gives_way = "", False
+        self._preferred_run_id, self._gives_way = "", False
         self._lock = threading.Lock()
         started_s = int(now_s())
         self._report = RunReport(
-            secrets.token_hex(8), this_process(), sends, interval_s, started_s, started_s
+            secrets.token_hex(8), process_identity(), sends, interval_s, started_s, started_s
         )
 
     @property
@@ -76,8 +76,8 @@ class RunRecorder:
         """Return the time since the last good cycle as text if it is too long; else empty."""
         return silence_text(self.report, self._now_s())
 
-    def on_cycle(self, outcome: str, trouble: str, paused: str, transactions: Counts) -> None:
-        """Record the end of a cycle: good if `trouble` is empty; `paused` is the kill switch's
+    def on_cycle(self, outcome: str, trouble: str, pause_text: str, transactions: Counts) -> None:
+        """Record the end of a cycle: good if `trouble` is empty; `pause_text` is the kill switch's
         reason, empty if it is off.
         """
         at_s = int(self._now_s())
@@ -89,9 +89,9 @@ class RunRecorder:
                 cycle_s=at_s,
                 good_s=previous.good_s if trouble else at_s,
                 trouble=self._redact(trouble),
-                paused=self._redact(paused),
-                outcomes=counted(previous.outcomes, ((outcome, 1),)),
-                transactions=counted(previous.transactions, transactions),
+                paused=self._redact(pause_text),
+                outcomes=sum_counts(previous.outcomes, ((outcome, 1),)),
+                transactions=sum_counts(previous.transactions, transactions),
             )
 
     def on_figures(self, figures: RunFigures) -> None:
@@ -102,44 +102,44 @@ class RunRecorder:
     def on_failed_heartbeat(self) -> None:
         """Count a failed heartbeat."""
         with self._lock:
-            failed = self._report.failed_heartbeats + 1
-            self._report = replace(self._report, failed_heartbeats=failed)
+            failure_count = self._report.failed_heartbeats + 1
+            self._report = replace(self._report, failed_heartbeats=failure_count)
 
-    def on_end(self, why: str = "") -> None:
-        """Record the end of the run, by the error `why` or, if empty, by a stop."""
+    def on_end(self, error_text: str = "") -> None:
+        """Record the end of the run, by an error with this text or, if it is empty, by a stop."""
         with self._lock:
             at_s = int(self._now_s())
-            self._report = replace(self._report, ended_s=at_s, ended=self._redact(why))
+            self._report = replace(self._report, ended_s=at_s, ended=self._redact(error_text))
 
-    def on_hang(self, why: str) -> None:
+    def on_hang(self, hang_text: str) -> None:
         """Record and write that a cycle hangs. If the store does not answer, its report stays as it
         was.
         """
         with self._lock:
-            self._report = replace(self._report, hung=self._redact(why))
+            self._report = replace(self._report, hung=self._redact(hang_text))
         writer = threading.Thread(target=self._write_quietly, daemon=True)
         writer.start()
         writer.join(HUNG_WRITE_S)
 
     def write(self) -> None:
-        """Write the report to the store. A run that sends gives way to another one that is surely
-        alive, since that one holds the wallet. A dry run does not replace the report of one that
-        sends while that one is alive; if it began beside it, only once it was stopped, so that its
-        death stays visible. Raises OperatorNeeded.
+        """Write the report to the store. A run that sends replaces every report but that of another
+        sending run whose process is surely alive, since that one holds the wallet. A dry run does
+        not replace the report of a healthy run; if that one sends, also not once it died, so that
+        its death stays visible, but only once it was stopped. Raises OperatorNeeded.
         """
         with self._lock:
             now_s = int(self._now_s())
             self._report = report = replace(self._report, written_s=now_s)
 
         def replaces(stored: RunReport) -> bool:
-            alive = is_alive(stored.process)
-            state = judge(stored, now_s, is_process_alive=alive).state
+            is_process_alive = is_alive(stored.process)
+            state = judge(stored, now_s, is_process_alive=is_process_alive).state
             if report.sends:
-                return not (stored.sends and state == "running" and alive)
+                return not (stored.sends and state == "running" and is_process_alive)
             if state == "running" and not silence_text(stored, now_s):
-                self._gave_way_to = stored.run_id if stored.sends else self._gave_way_to
+                self._preferred_run_id = stored.run_id if stored.sends else self._preferred_run_id
                 return False
-            return state == "stopped" or stored.run_id != self._gave_way_to
+            return state == "stopped" or stored.run_id != self._preferred_run_id
 
         if self._store is not None:
             self._gives_way = not self._store.write(report, replaces)

@@ -11,9 +11,9 @@ from agent.accounting.export import TokenNames, format_utc, weights_bps
 from agent.accounting.futures import futures_lines
 from agent.accounting.performance import performance_costs
 from agent.app.describe import pool_names, replace_pool_addresses
-from agent.app.documents import fill, utc
+from agent.app.documents import fill, utc_text
 from agent.app.documents.executions import CorrectionDocument
-from agent.app.documents.futures import figures
+from agent.app.documents.futures import figures_text
 from agent.app.documents.plans import netting_document, tax_document
 from agent.app.documents.records import (
     CostsDocument,
@@ -25,7 +25,7 @@ from agent.app.records.executions import (
     executed_swaps,
     execution_document,
     leg_documents,
-    leg_words,
+    leg_sentences,
 )
 from agent.app.records.newest import later_valuation, newest_step_input
 from agent.app.records.waiting import newest_executions
@@ -34,7 +34,7 @@ from agent.config.loaded import ConfigSource
 from agent.errors import ConfigError, ErrorCode
 from agent.execution.step_context import OutcomeKind
 from agent.layers import documents as layer_documents
-from agent.layers.futures.notes import futures_note
+from agent.layers.futures.notes import futures_action_note
 from agent.layers.futures.state import futures_policy, margin_account, planned_futures
 from agent.layers.liquidity.composer import action_note
 from agent.layers.strategies.policy.decide import StrategiesResult
@@ -76,8 +76,8 @@ if TYPE_CHECKING:
     from agent.store.store import Store
 
 
-class StepCosts:
-    """Realised costs of transactions, and past valuations, from the ledger."""
+class LedgerRecords:
+    """What the ledger records of steps: costs, futures, swaps; and past valuations."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -99,10 +99,10 @@ class StepCosts:
         """Return the key `futures` with fees, funding and realised profit of final transactions;
         empty without futures.
         """
-        lines = futures_lines(self._store.ledger.entries_of(intent.id for intent in intents))
-        if lines is None or self._names is None:
+        step_lines = futures_lines(self._store.ledger.entries_of(intent.id for intent in intents))
+        if step_lines is None or self._names is None:
             return {}
-        return {"futures": fill(FuturesLinesDocument, lines, self._names)}
+        return {"futures": fill(FuturesLinesDocument, step_lines, self._names)}
 
     def execution(self, intents: Sequence[Intent]) -> ExecutionDocument | None:
         """Return the mined swaps against their plans, summed; None without any."""
@@ -112,7 +112,7 @@ class StepCosts:
         entries = self._store.ledger.entries_of(intent.id for _, intent in swaps)
         return execution_document(swaps, entries, self._names.numeraire.decimals)
 
-    def values(self, limit: int) -> list[ValuationDocument]:
+    def valuations(self, limit: int) -> list[ValuationDocument]:
         """Return the newest valuations, newest first, that of the newest step included: managed
         value, and weight of each token.
         """
@@ -148,7 +148,7 @@ def execution_sentences(step: StepInput, plan: Plan | None) -> list[str]:
             for value in (purchase.moved, terms.wish, purchase.spent)
         )
         sentences.append(
-            f"A {terms.kind.value} has run since {utc(terms.began_s)}: {purchase.done} of about"
+            f"A {terms.kind.value} has run since {utc_text(terms.began_s)}: {purchase.done} of about"
             f" {terms.parts} parts done, {moved_text} of {intended_text} moved, {spent_text} lost."
         )
     for describe in layer_documents.SENTENCES:
@@ -156,15 +156,15 @@ def execution_sentences(step: StepInput, plan: Plan | None) -> list[str]:
     return sentences
 
 
-def _netting_sentences(result: NettingResult | None, portfolio: Portfolio) -> list[str]:
+def _netting_sentences(netting_result: NettingResult | None, portfolio: Portfolio) -> list[str]:
     """Describe the internal netting of strategies; empty for a single strategy."""
-    document = netting_document(result, portfolio)
-    if result is None or document is None:
+    document = netting_document(netting_result, portfolio)
+    if netting_result is None or document is None:
         return []
     numeraire_label = portfolio.numeraire.label
     sentences = [
         f"Strategy {strategy.name} {'acted' if strategy.acts else 'waited'}: {strategy.reason}."
-        for strategy in result.adjustments
+        for strategy in netting_result.adjustments
     ]
     sentences += [
         f"Capital of {move['value']} {numeraire_label} moved from {move['from']} to {move['to']} internally."
@@ -175,7 +175,7 @@ def _netting_sentences(result: NettingResult | None, portfolio: Portfolio) -> li
         f" netted internally, {row['net']} left for the market."
         for row in document["netted"]
     ]
-    if result.saved:
+    if netting_result.saved:
         sentences.append(
             f"That saved at least {document['saved_fees']} {numeraire_label} of pool fees."
         )
@@ -187,19 +187,23 @@ def _tax_sentences(step: StepInput, plan: Plan | None) -> list[str]:
     document = tax_document(step, plan)
     if document is None or not document["disposals"]:
         return []
-    limit_text = "" if document["year_limit"] is None else f" of at most {document['year_limit']}"
+    year_limit_text = (
+        "" if document["year_limit"] is None else f" of at most {document['year_limit']}"
+    )
     currency = document["currency"]
     gain_text = f"{document['gain']} {currency}"
     if document["gain"] is None:
         gain_text = f"an unknown gain ({document['unknown']})"
     return [
         f"By {document['method']} it would realise {gain_text};"
-        f" {document['realised_this_year']} {currency}{limit_text} was realised by then."
+        f" {document['realised_this_year']} {currency}{year_limit_text} was realised by then."
     ]
 
 
 UNFINISHED, APPROVED = "unfinished", "approved"
-NO_OUTCOME = "no outcome is stored: the step is still running, or its process ended before it did"
+NO_OUTCOME_REASON = (
+    "no outcome is stored: the step is still running, or its process ended before it did"
+)
 
 
 def history(config: ConfigSource, limit: int = 20, before: str | None = None) -> HistoryDocument:
@@ -210,16 +214,16 @@ def history(config: ConfigSource, limit: int = 20, before: str | None = None) ->
     with wiring.open_store_offline(load_config(config)) as (store, _):
         if before is not None and store.steps.get(before) is None:
             raise _unknown_step(before)
-        costs = StepCosts(store)
+        ledger_records = LedgerRecords(store)
         past_steps = [
             (summary, store.journal.intents(summary.id))
             for summary in store.steps.newest(limit, before)
         ]
         corrections: list[CorrectionDocument] = []
-        values: list[ValuationDocument] = []
+        valuations: list[ValuationDocument] = []
         if not before:
             corrections = newest_executions(store, limit)
-            values = costs.values(limit)
+            valuations = ledger_records.valuations(limit)
         return {
             "steps": [
                 fill(
@@ -227,16 +231,16 @@ def history(config: ConfigSource, limit: int = 20, before: str | None = None) ->
                     summary,
                     decision=summary.decision or UNFINISHED,
                     outcome=_outcome(summary, intents),
-                    reason=summary.reason or ("" if summary.outcome else NO_OUTCOME),
+                    reason=summary.reason or ("" if summary.outcome else NO_OUTCOME_REASON),
                     transactions=_transactions(intents),
-                    cost=costs.cost(intents),
-                    execution=costs.execution(intents),
-                    **costs.futures(intents),
+                    cost=ledger_records.cost(intents),
+                    execution=ledger_records.execution(intents),
+                    **ledger_records.futures(intents),
                 )
                 for summary, intents in past_steps
             ],
             "corrections": corrections,
-            "values": values,
+            "values": valuations,
         }
 
 
@@ -276,12 +280,15 @@ def explain(config: ConfigSource, step_id: str | None = None) -> ExplanationDocu
             raise _unknown_step(step_id)
         intents = store.journal.intents(step_id)
         executed_plans: list[tuple[Plan, Intent | None]] = [*executed_swaps(store, intents)]
-    outcome, step_input = _outcome(record.line, intents), codec.loads(StepInput, record.input_json)
+    outcome, step_input = (
+        _outcome(record.summary, intents),
+        codec.loads(StepInput, record.input_json),
+    )
     plan = codec.loads_optional(Plan, record.plan_json)
     decision_result = proposals.decision_at(step_input)
     portfolio, head = step_input.portfolio, step_input.snapshot.head
     sentences = [
-        f"Step {step_id} at {utc(record.line.now_s)} UTC, block {head.number} ({head.hash}) of"
+        f"Step {step_id} at {utc_text(record.summary.now_s)} UTC, block {head.number} ({head.hash}) of"
         f" chain {head.chain_id}."
     ]
     sentences += [f"Targets: {reason}." for reason in step_input.targets.reasons]
@@ -297,9 +304,9 @@ def explain(config: ConfigSource, step_id: str | None = None) -> ExplanationDocu
         )
     account, policy = margin_account(step_input.snapshot), futures_policy(step_input)
     if account is not None and policy is not None:
-        value = value_text(Fraction(account_value_raw(account)), account.quote.decimals, 2)
+        account_value = value_text(Fraction(account_value_raw(account)), account.quote.decimals, 2)
         sentences.append(
-            f"Futures: account value {value} {account.quote.label}, {figures(account, policy)}."
+            f"Futures: account value {account_value} {account.quote.label}, {figures_text(account, policy)}."
         )
     sentences += _zone_sentences(decision_result.zone, step_input.portfolio)
     sentences += execution_sentences(step_input, plan)
@@ -310,7 +317,7 @@ def explain(config: ConfigSource, step_id: str | None = None) -> ExplanationDocu
         decision_result.decision.reason
     )
     match decision_result.decision:
-        case _ if record.line.decision == "payout":
+        case _ if record.summary.decision == "payout":
             sentences.append("By the owner: a payment of a withdrawal or a stop.")
         case _ if is_by_hand and plan is not None:
             sentences.append(f"Manual: {plan.decision.reason}.")
@@ -324,12 +331,14 @@ def explain(config: ConfigSource, step_id: str | None = None) -> ExplanationDocu
     ]
     if plan is not None and not executed_plans:
         executed_plans = [(plan, None)]
-    pools = pool_names(step_input.snapshot, step_input.portfolio)
+    pool_labels = pool_names(step_input.snapshot, step_input.portfolio)
     legs = [
-        leg for plan, swap in executed_plans for leg in leg_documents(plan, swap, portfolio, pools)
+        leg
+        for executed_plan, swap_intent in executed_plans
+        for leg in leg_documents(executed_plan, swap_intent, portfolio, pool_labels)
     ]
-    sentences += leg_words(legs)
-    sentences.append(f"Outcome: {outcome}. {record.line.reason or ''}".rstrip())
+    sentences += leg_sentences(legs)
+    sentences.append(f"Outcome: {outcome}. {record.summary.reason or ''}".rstrip())
     return {
         "step": step_id,
         "outcome": outcome,
@@ -384,10 +393,12 @@ def _zone_sentences(zone: ZoneView | None, portfolio: Portfolio) -> list[str]:
         f" {format_duration(zone.horizon_s)}."
     ]
     sentences += [f"Measured: {zone.measured}."] if zone.measured else []
-    for item in zone.intervals:
-        label = portfolio.token(item.token).label
-        interval_text = f"{format_percent(item.low)} to {format_percent(item.high)}"
-        trigger_text = f"{format_percent(item.trigger_low)} or {format_percent(item.trigger_high)}"
+    for interval in zone.intervals:
+        label = portfolio.token(interval.token).label
+        interval_text = f"{format_percent(interval.low)} to {format_percent(interval.high)}"
+        trigger_text = (
+            f"{format_percent(interval.trigger_low)} or {format_percent(interval.trigger_high)}"
+        )
         sentences.append(
             f"{label} is traded to {interval_text} if that pays; including gas, it pays beyond {trigger_text}."
         )
@@ -409,41 +420,44 @@ def _plan_sentences(plan: Plan, step_input: StepInput) -> list[str]:
         portfolio.numeraire,
         pool_names(step_input.snapshot, step_input.portfolio),
     )
-    cost = value_text(plan.cost.total, numeraire.decimals, 4)
-    turnover = value_text(plan.turnover, numeraire.decimals, 2)
+    cost_text = value_text(plan.cost.total, numeraire.decimals, 4)
+    turnover_text = value_text(plan.turnover, numeraire.decimals, 2)
     if plan.actions:
         count_text = "1 action" if len(plan.actions) == 1 else f"{len(plan.actions)} actions"
         sentences = [
-            f"The plan: {count_text} with liquidity, expected cost {cost} {numeraire.label}, in gas."
+            f"The plan: {count_text} with liquidity, expected cost {cost_text} {numeraire.label}, in gas."
         ]
         sentences += [
-            f"  {n}. {action_note(step_input.portfolio, action)}: {action.reason}."
-            for n, action in enumerate(map(lp_action, plan.actions), 1)
+            f"  {action_number}. {action_note(step_input.portfolio, action)}: {action.reason}."
+            for action_number, action in enumerate(map(lp_action, plan.actions), 1)
         ]
         return sentences + _skipped_lines(plan, pool_labels)
-    if (futures := planned_futures(plan)) is not None:
-        actions, noun = futures.actions, "order" if futures.orders else "action"
+    if (futures_plan := planned_futures(plan)) is not None:
+        actions, noun = futures_plan.actions, "order" if futures_plan.orders else "action"
         count_text = f"1 {noun}" if len(actions) == 1 else f"{len(actions)} {noun}s"
-        sentences = [f"The plan: {count_text} of futures, expected cost {cost} {numeraire.label}."]
+        sentences = [
+            f"The plan: {count_text} of futures, expected cost {cost_text} {numeraire.label}."
+        ]
         sentences += [
-            f"  {n}. {futures_note(step_input, action)}." for n, action in enumerate(actions, 1)
+            f"  {action_number}. {futures_action_note(step_input, action)}."
+            for action_number, action in enumerate(actions, 1)
         ]
         return sentences + _skipped_lines(plan, pool_labels)
-    swaps = sum(leg.venue != NATIVE_VENUE for leg in plan.legs)
+    swap_count = sum(leg.venue != NATIVE_VENUE for leg in plan.legs)
     sentences = [
-        f"The plan: {swaps} swaps, turnover {turnover} {numeraire.label}, expected cost {cost}"
+        f"The plan: {swap_count} swaps, turnover {turnover_text} {numeraire.label}, expected cost {cost_text}"
         f" {numeraire.label}."
     ]
-    for number, leg in enumerate(plan.legs, 1):
+    for leg_number, leg in enumerate(plan.legs, 1):
         sold, bought = portfolio.token(leg.token_in), portfolio.token(leg.token_out)
         if leg.venue == NATIVE_VENUE:
             sentences.append(
-                f"  {number}. {decimal_text(leg.amount_in_raw, sold.decimals)} {sold.label} becomes"
+                f"  {leg_number}. {decimal_text(leg.amount_in_raw, sold.decimals)} {sold.label} becomes"
                 f" {bought.label}, one for one."
             )
             continue
         sentences.append(
-            f"  {number}. {decimal_text(leg.amount_in_raw, sold.decimals)} {sold.label} for"
+            f"  {leg_number}. {decimal_text(leg.amount_in_raw, sold.decimals)} {sold.label} for"
             f" {decimal_text(leg.amount_out_raw, bought.decimals)} {bought.label}, at least"
             f" {decimal_text(leg.min_out_raw, bought.decimals)}, in"
             f" {pool_labels.get(leg.pool, leg.venue)} ({leg.pool}), impact {leg.impact_bps} bps."
@@ -453,9 +467,9 @@ def _plan_sentences(plan: Plan, step_input: StepInput) -> list[str]:
 
 def _skipped_lines(plan: Plan, pool_labels: dict[str, str]) -> list[str]:
     refusal_lines = [
-        f"Guard {v.guard} refused: {replace_pool_addresses(v.measured, pool_labels)} against {v.limit}."
-        for v in plan.verdicts
-        if not v.passed
+        f"Guard {verdict.guard} refused: {replace_pool_addresses(verdict.measured, pool_labels)} against {verdict.limit}."
+        for verdict in plan.verdicts
+        if not verdict.passed
     ]
     return refusal_lines + [
         f"Skipped {replace_pool_addresses(item.what, pool_labels, addresses=True)}:"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent import wiring
 from agent.app.documents import fill
-from agent.app.documents.executions import CorrectionDocument, correction
+from agent.app.documents.executions import CorrectionDocument, correction_document
 from agent.app.documents.plans import LimitOrderDocument
 from agent.config.load import load_config
 from agent.errors import ConfigError
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
     from agent.store.store import Store
 
 
-LIMIT_DIGITS = 36
+LIMIT_DECIMALS = 36
 
 
 MAX_EXECUTIONS = 20
-"""Executions listed."""
+"""Maximum number of executions listed."""
 
 
 def waiting_orders(config: Path | str) -> WaitingDocument:
@@ -69,7 +69,7 @@ def newest_executions(store: Store, limit: int) -> list[CorrectionDocument]:
     for read_newest in layer_documents.PAST_EXECUTIONS:
         executions += read_newest(store, limit)
     executions.sort(key=lambda execution: execution.seq, reverse=True)
-    return [correction(execution) for execution in executions[:limit]]
+    return [correction_document(execution) for execution in executions[:limit]]
 
 
 def order_document(order: LimitOrder) -> LimitOrderDocument:
@@ -77,21 +77,21 @@ def order_document(order: LimitOrder) -> LimitOrderDocument:
     return fill(LimitOrderDocument, order)
 
 
-def at_price(amount: str, unit: str, sold: str, bought: str) -> str:
+def limit_price_text(amount: str, unit: str, sold: str, bought: str) -> str:
     """Convert a price in either unit to the `--limit` argument, coins of `bought` per coin of
     `sold`, rounded up so that no sale is below the given price. Raises ConfigError for another unit
     or an invalid price.
     """
-    price = Fraction(parse_raw(amount, LIMIT_DIGITS, "--price"), 10**LIMIT_DIGITS)
+    price = Fraction(parse_raw(amount, LIMIT_DECIMALS, "--price"), 10**LIMIT_DECIMALS)
     if price == 0:
         raise ConfigError(
             "--price: must be above 0", f"write for example --price 3100 {bought}/{sold}"
         )
     prices_by_unit = {f"{bought}/{sold}".lower(): price, f"{sold}/{bought}".lower(): 1 / price}
-    limit = prices_by_unit.get(unit.lower())
-    if limit is None:
+    limit_price = prices_by_unit.get(unit.lower())
+    if limit_price is None:
         raise ConfigError(
             f"--price: {unit!r} is not a price of this swap",
             f"write its unit as {bought}/{sold} or {sold}/{bought}",
         )
-    return decimal_text(ceil_int(limit * 10**LIMIT_DIGITS), LIMIT_DIGITS)
+    return decimal_text(ceil_int(limit_price * 10**LIMIT_DECIMALS), LIMIT_DECIMALS)

@@ -18,8 +18,8 @@ from agent.backtest.funding import FundingRateSeries, read_funding, rename_fundi
 from agent.backtest.report.series import backtest_document
 from agent.backtest.result import SimulationResult
 from agent.backtest.settings import (
-    DECIMALS,
-    HALT,
+    DEFAULT_DECIMALS,
+    GONE_HALT,
     IN_NUMERAIRE,
     ROUTER,
     ROUTER_KIND,
@@ -69,13 +69,14 @@ SAMPLE_FOLDER = Path(__file__).parents[2] / "backtest" / "sample"
 class MarketOptions:
     """Options of the simulated market, as entered.
 
-    `cost` is the fee of every pool. `depth` (one side of a pool) and `value` (the initial wallet)
-    are in whole coins of the numeraire. `gas` is a price such as "20 gwei", `gas_prices` a file of
-    prices. `flows` have the form 2021-03-01=+1000, `pool_states`
-    have the form WBTC/WETH=FILE.
+    `pool_fee` is the fee of every pool. `depth` (one side of a pool) and `value` (the initial
+    wallet) are in whole coins of the numeraire. `gas` is a price such as "20 gwei", `gas_prices` a
+    file of prices. `flows`, the owner's transfers, have the form 2021-03-01=+1000; `flow_form` says
+    whether they are in the numeraire or pro rata. `when_prices_end` says what happens to an asset
+    whose prices end. `pool_states` have the form WBTC/WETH=FILE.
     """
 
-    cost: str = "10bps"
+    pool_fee: str = "10bps"
     depth: str = "1000000000"
     value: str = "10000"
     pool: str = "v2"
@@ -84,8 +85,8 @@ class MarketOptions:
     seed: int = 0
     gas_prices: Path | None = None
     flows: tuple[str, ...] = ()
-    flows_in: str = IN_NUMERAIRE
-    gone: str = HALT
+    flow_form: str = IN_NUMERAIRE
+    when_prices_end: str = GONE_HALT
     pool_states: tuple[str, ...] = ()
 
     def settings(self) -> SimulationSettings:
@@ -93,16 +94,20 @@ class MarketOptions:
         option.
         """
         return SimulationSettings(
-            depth=Fraction(parse_raw(self.depth, DECIMALS, "--depth"), 10**DECIMALS),
-            fee_pips=parse_share_bps(self.cost, "--cost") * (PIPS // BPS),
-            start_value=Fraction(parse_raw(self.value, DECIMALS, "--value"), 10**DECIMALS),
+            depth=Fraction(
+                parse_raw(self.depth, DEFAULT_DECIMALS, "--depth"), 10**DEFAULT_DECIMALS
+            ),
+            fee_pips=parse_share_bps(self.pool_fee, "--cost") * (PIPS // BPS),
+            start_value=Fraction(
+                parse_raw(self.value, DEFAULT_DECIMALS, "--value"), 10**DEFAULT_DECIMALS
+            ),
             pool=self.pool,
             gas_wei=parse_gas_price_wei(self.gas, "--gas"),
             latency_bars=self.latency,
             seed=self.seed,
             flows=tuple(parse_owner_transfer(text) for text in self.flows),
-            flows_in=self.flows_in,
-            gone=self.gone,
+            flows_in=self.flow_form,
+            gone=self.when_prices_end,
         )
 
     def pairs(self) -> tuple[tuple[str, str], ...]:
@@ -167,9 +172,10 @@ class PortfolioOptions:
         """
         names, table = self.symbol_pairs(), read_table(prices)
         rates = () if funding is None else read_funding(funding)
-        only_in_rates = {rate.symbol for rate in rates} - {*table.symbols}
+        rates_only_symbols = {rate.symbol for rate in rates} - {*table.symbols}
         table = rename_symbols(
-            table, {symbol: name for symbol, name in names.items() if symbol not in only_in_rates}
+            table,
+            {symbol: name for symbol, name in names.items() if symbol not in rates_only_symbols},
         )
         return table, rename_funding_symbols(rates, names)
 
@@ -235,21 +241,21 @@ def _parse_pool_state(text: str) -> tuple[tuple[str, str], Path]:
     return (symbol0.strip(), symbol1.strip()), Path(path)
 
 
-def sample() -> tuple[Path, Path]:
+def sample_files() -> tuple[Path, Path]:
     """Return the paths of the sample prices and gas prices of 2021 (sources:
     agent/backtest/sample/README.md).
     """
     return SAMPLE_FOLDER / "prices_2021.csv", SAMPLE_FOLDER / "gas_2021.csv"
 
 
-def prices_file(prices: Path | None, of_sample: bool) -> Path:
+def prices_file(prices: Path | None, uses_sample: bool) -> Path:
     """Return the path of the given file, or of the sample. Raises ConfigError for both or neither."""
-    if of_sample == (prices is not None):
+    if uses_sample == (prices is not None):
         raise ConfigError(
             "--prices or --sample: exactly one is needed",
             "name a file, or try it with --sample",
         )
-    return sample()[0] if prices is None else prices
+    return sample_files()[0] if prices is None else prices
 
 
 def backtest(
@@ -260,8 +266,8 @@ def backtest(
     funding: Path | None = None,
     progress: Progress | None = None,
 ) -> SimulationResult:
-    """Simulate the file's prices. With `funding`, a file of funding rates, the result states the funding that shorts of the holdings
-    would have received. Raises ConfigError naming the option.
+    """Simulate the file's prices. With `funding`, a file of funding rates, the result states the
+    funding that shorts of the holdings would have received. Raises ConfigError naming the option.
     """
     table, rates = portfolio.load_prices_and_funding(prices, funding)
     spec = portfolio.spec(table, market.pairs())
@@ -277,7 +283,7 @@ def spec_from_config(loaded: LoadedConfig) -> BacktestSpec:
     config = loaded.config
     tokens = {}
     for listed_token in config.portfolio.listed:
-        decimals = DECIMALS if listed_token.decimals is None else listed_token.decimals
+        decimals = DEFAULT_DECIMALS if listed_token.decimals is None else listed_token.decimals
         tokens[listed_token.address] = Token(listed_token.address, listed_token.symbol, decimals)
     portfolio = build_portfolio(config, tokens)
     portfolio = replace(

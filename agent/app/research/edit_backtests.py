@@ -22,8 +22,8 @@ from agent.app.documents.research import (
     TriedSettingsDocument,
 )
 from agent.app.records.published import published_file
-from agent.app.research.backtests import rename_symbols, sample, spec_from_config
-from agent.app.research.past_results import MARKET, UNKNOWN_METHODS, WRAPPED
+from agent.app.research.backtests import rename_symbols, sample_files, spec_from_config
+from agent.app.research.past_results import ASSUMED_MARKET, UNTESTABLE_METHODS, WRAPPED_SYMBOLS
 from agent.backtest.data import (
     PriceTable,
     has_gas_price,
@@ -52,13 +52,13 @@ from agent.config.loaded import LoadedConfig
 from agent.config.writing.edits import apply_changes, parse_changes
 from agent.errors import ConfigError, TrimtabError, needs_analysis
 from agent.model import Every, HybridTrigger, Threshold, Trigger
-from agent.policy.triggers.schedule_triggers import LONGEST_S, SHORTEST_S
+from agent.policy.triggers.schedule_triggers import MAX_INTERVAL_S, MIN_INTERVAL_S
 from agent.units import BPS, YEAR_S, format_time, value_text
 
 Floats = NDArray[np.float64]
 MIN_DAYS, MAX_DAYS = 60, 730
 """Minimum length of a history, in days, and the number of its newest days that are used."""
-FOLDS = 4
+FOLD_COUNT = 4
 WIDTH_FACTORS = (Fraction(1, 2), Fraction(3, 4), Fraction(1), Fraction(3, 2), Fraction(2))
 """Factors of bands and intervals around the edited settings."""
 TARGET_FRACTIONS = (Fraction(0), Fraction(1, 2), Fraction(1), Fraction(3, 2))
@@ -109,13 +109,13 @@ def _edit_backtest(
         "until": format_time(int(table.times_s[-1]))[:10],
         "days": table.bars,
         "numeraire": edited_config.config.portfolio.numeraire,
-        "start_value": MARKET.value,
+        "start_value": ASSUMED_MARKET.value,
         "edited": edited_figures,
         "present": present_figures,
         "held_return": f"{hold_index[-1] - 1:.6f}",
         "held_max_drawdown": f"{drawdown_series(hold_index).min():.6f}",
-        "over_present": _excess(returns - np.diff(np.log(present_index)), per_year),
-        "over_holding": _excess(returns - np.diff(np.log(hold_index)), per_year),
+        "over_present": _excess_document(returns - np.diff(np.log(present_index)), per_year),
+        "over_holding": _excess_document(returns - np.diff(np.log(hold_index)), per_year),
         "around": neighbours,
         "notes": list(dict.fromkeys((*notes, *present_notes, *edited_notes, *neighbour_notes))),
         "edited_hash": edited_config.digest,
@@ -189,14 +189,14 @@ def _published_closes(loaded: LoadedConfig, notes: list[str]) -> PriceTable | No
         price_table = read_table(published_file(loaded, name).path)
         names = {old: new for old, new in table.symbols.items() if old in price_table.symbols}
         price_table = rename_symbols(price_table, names)
-        shift_s = parse_duration_s(table.bar, f"data.{name}.bar")
+        bar_s = parse_duration_s(table.bar, f"data.{name}.bar")
         for column, symbol in enumerate(price_table.symbols):
             symbol_closes = closes.setdefault(symbol, {})
             for time_s, close in zip(
                 price_table.times_s, price_table.closes[:, column], strict=True
             ):
                 if not np.isnan(close):
-                    symbol_closes[(int(time_s) + shift_s) // DAY_S] = float(close)
+                    symbol_closes[(int(time_s) + bar_s) // DAY_S] = float(close)
     return _daily_table(closes)
 
 
@@ -220,11 +220,16 @@ def _recorded_closes(loaded: LoadedConfig) -> PriceTable | None:
 
 def _packaged_closes(loaded: LoadedConfig) -> PriceTable:
     listed_symbols = {token.symbol for token in loaded.config.portfolio.listed}
-    names = {coin: wrapped for coin, wrapped in WRAPPED.items() if wrapped in listed_symbols}
-    return rename_symbols(read_table(sample()[0]), names)
+    names = {
+        coin: wrapped for coin, wrapped in WRAPPED_SYMBOLS.items() if wrapped in listed_symbols
+    }
+    return rename_symbols(read_table(sample_files()[0]), names)
 
 
 def _daily_table(closes: dict[str, dict[int, float]]) -> PriceTable | None:
+    """Return a table of the closes by symbol and day; None without any. Raises ConfigError for
+    fewer than MIN_DAYS days.
+    """
     days = sorted({day for by_day in closes.values() for day in by_day})
     if not days:
         return None
@@ -257,7 +262,7 @@ def _simulation_spec(loaded: LoadedConfig) -> tuple[BacktestSpec, list[str]]:
     if config.futures is not None:
         notes.append("futures are not part of this backtest")
     weights = spec.portfolio.weights
-    if weights is not None and weights.method in UNKNOWN_METHODS:
+    if weights is not None and weights.method in UNTESTABLE_METHODS:
         spec = replace(spec, portfolio=replace(spec.portfolio, weights=None))
         notes.append(
             f"the allocator {weights.method.value} needs more than price data, so the targets are"
@@ -267,7 +272,7 @@ def _simulation_spec(loaded: LoadedConfig) -> tuple[BacktestSpec, list[str]]:
 
 
 def _simulation_settings(spec: BacktestSpec, table: PriceTable) -> SimulationSettings:
-    market = MARKET if has_gas_price(spec, table) else replace(MARKET, gas="0 wei")
+    market = ASSUMED_MARKET if has_gas_price(spec, table) else replace(ASSUMED_MARKET, gas="0 wei")
     return market.for_table(market.settings(), spec, table)
 
 
@@ -289,7 +294,7 @@ def _simulate(loaded: LoadedConfig, spec: BacktestSpec, table: PriceTable) -> Si
     return _cache[key]
 
 
-def _excess(returns: Floats, per_year: float) -> ExcessDocument | None:
+def _excess_document(returns: Floats, per_year: float) -> ExcessDocument | None:
     """Return the mean excess a year with its interval; None for too few periods."""
     interval = bootstrap_interval(returns, seed=0)
     if interval is None:
@@ -311,19 +316,19 @@ class _Neighbour:
 
 
 def _neighbour_figures(
-    before: BacktestSpec, after: BacktestSpec, table: PriceTable
+    present_spec: BacktestSpec, edited_spec: BacktestSpec, table: PriceTable
 ) -> tuple[NeighbouringSettingsDocument | None, list[str]]:
     """Return the figures of the settings around the edited ones, or why there are none."""
     spec = replace(
-        after,
+        edited_spec,
         limits=PERMISSIVE_LIMITS,
         portfolio=replace(
-            after.portfolio,
-            assets=tuple(replace(asset, reserve_raw=0) for asset in after.portfolio.assets),
+            edited_spec.portfolio,
+            assets=tuple(replace(asset, reserve_raw=0) for asset in edited_spec.portfolio.assets),
         ),
     )
     simulation = replace(_simulation_settings(spec, table), gas_wei=0)
-    neighbours = list(dict.fromkeys(_neighbours(before, after)))
+    neighbours = list(dict.fromkeys(_neighbours(present_spec, edited_spec)))
     if (
         not is_kernel_supported(spec, simulation)
         or spec.policy.destination not in DESTINATIONS
@@ -353,7 +358,7 @@ def _neighbour_figures(
     returns = np.column_stack([log_returns(values) for values in results.values])
     per_year = YEAR_S * len(returns) / float(table.times_s[-1] - table.times_s[0])
     folds = walk_forward(
-        returns, Objective.GROWTH, make_folds(len(returns), FOLDS, WalkForwardMode.ANCHORED)
+        returns, Objective.GROWTH, make_folds(len(returns), FOLD_COUNT, WalkForwardMode.ANCHORED)
     )
     excesses = [
         fold.returns
@@ -367,29 +372,29 @@ def _neighbour_figures(
         )
         for fold in folds
     ]
-    probability, ways = None, 0
+    probability, split_count = None, 0
     if (overfitting := overfitting_probability(returns, Objective.GROWTH)) is not None:
-        probability, ways = f"{overfitting.probability:.6f}", overfitting.ways
+        probability, split_count = f"{overfitting.probability:.6f}", overfitting.ways
     return {
         "settings": len(settings),
         "folds": len(folds),
-        "walk_forward": _excess(np.concatenate(excesses), per_year) if excesses else None,
+        "walk_forward": _excess_document(np.concatenate(excesses), per_year) if excesses else None,
         "overfitting": probability,
-        "ways": ways,
+        "ways": split_count,
     }, []
 
 
-def _neighbours(before: BacktestSpec, after: BacktestSpec) -> Iterator[_Neighbour]:
+def _neighbours(present_spec: BacktestSpec, edited_spec: BacktestSpec) -> Iterator[_Neighbour]:
     """Yield the edited settings with wider and narrower triggers, with the present trigger, and with
     the targets of `_target_mixes`.
     """
     triggers = [
         scaled_trigger
         for factor in WIDTH_FACTORS
-        for scaled_trigger in _scaled_triggers(after.policy.trigger, factor)
+        for scaled_trigger in _scaled_triggers(edited_spec.policy.trigger, factor)
     ]
-    triggers += _scaled_triggers(before.policy.trigger, Fraction(1))
-    for targets, trigger in product(_target_mixes(before, after), triggers):
+    triggers += _scaled_triggers(present_spec.policy.trigger, Fraction(1))
+    for targets, trigger in product(_target_mixes(present_spec, edited_spec), triggers):
         yield _Neighbour(targets, trigger)
 
 
@@ -408,7 +413,7 @@ def _scaled_triggers(trigger: Trigger, factor: Fraction) -> list[Trigger]:
             return [Threshold(*widths)]
         case Every(interval_s):
             scaled_s = round(interval_s * factor)
-            return [Every(scaled_s)] if SHORTEST_S <= scaled_s <= LONGEST_S else []
+            return [Every(scaled_s)] if MIN_INTERVAL_S <= scaled_s <= MAX_INTERVAL_S else []
         case HybridTrigger(Threshold() as band, Every() as schedule):
             return [
                 HybridTrigger(threshold, schedule)
@@ -418,18 +423,20 @@ def _scaled_triggers(trigger: Trigger, factor: Fraction) -> list[Trigger]:
     return []
 
 
-def _target_mixes(before: BacktestSpec, after: BacktestSpec) -> Iterator[tuple[int, ...]]:
+def _target_mixes(
+    present_spec: BacktestSpec, edited_spec: BacktestSpec
+) -> Iterator[tuple[int, ...]]:
     """Yield the edited targets. If the assets are the same, also yield mixtures of present and edited
-    targets by MIXES.
+    targets by TARGET_FRACTIONS.
     """
-    old_targets = {asset.token.address: asset.target_bps for asset in before.portfolio.assets}
-    new_targets = {asset.token.address: asset.target_bps for asset in after.portfolio.assets}
+    old_targets = {asset.token.address: asset.target_bps for asset in present_spec.portfolio.assets}
+    new_targets = {asset.token.address: asset.target_bps for asset in edited_spec.portfolio.assets}
     yield tuple(new_targets.values())
     if old_targets.keys() != new_targets.keys():
         return
-    for share in TARGET_FRACTIONS:
+    for fraction in TARGET_FRACTIONS:
         mixed_targets = [
-            round(old_targets[address] + share * (new_targets[address] - old_targets[address]))
+            round(old_targets[address] + fraction * (new_targets[address] - old_targets[address]))
             for address in new_targets
         ]
         mixed_targets[mixed_targets.index(max(mixed_targets))] += BPS - sum(mixed_targets)

@@ -105,34 +105,34 @@ class FuturesBookOptions:
             )
         return targets
 
-    def settings(self, interval_s: int, market: MarketOptions) -> FuturesSettings:
-        """Return the settings of the book. `market` has its value, latency and seed. Raises
+    def settings(self, interval_s: int, market_options: MarketOptions) -> FuturesSettings:
+        """Return the settings of the book. `market_options` has its value, latency and seed. Raises
         ConfigError naming the option.
         """
-        venue = self._venue()
+        venue_bps = self._parse_venue()
         lots = parse_pairs(self.lot, "--lot") if self.lot else {}
         targets = self.targets()
-        if unknown := [symbol for symbol in lots if symbol not in targets]:
+        if unknown_symbols := [symbol for symbol in lots if symbol not in targets]:
             raise ConfigError(
-                f"--lot: {unknown[0]!r} has no target", f"choose from {', '.join(targets)}"
+                f"--lot: {unknown_symbols[0]!r} has no target", f"choose from {', '.join(targets)}"
             )
-        policy = self._policy(targets, venue["bound"], (MAX_AGE_BARS + 1) * interval_s - 1)
+        policy = self._policy(targets, venue_bps["bound"], (MAX_AGE_BARS + 1) * interval_s - 1)
         return FuturesSettings(
             policy,
             PerpVenueSettings(
                 (MarginTier(0, INITIAL_PPM, MAINTENANCE_PPM),),
-                venue["fee"] * PPM_PER_BPS,
-                venue["slippage"],
-                venue["penalty"] * PPM_PER_BPS,
+                venue_bps["fee"] * PPM_PER_BPS,
+                venue_bps["slippage"],
+                venue_bps["penalty"] * PPM_PER_BPS,
                 tuple(
                     (symbol, _parse_positive_raw(lots.get(symbol, "0.001"), f"--lot {symbol}"))
                     for symbol in targets
                 ),
             ),
-            _parse_positive_raw(self.margin or market.value, "--margin"),
+            _parse_positive_raw(self.margin or market_options.value, "--margin"),
             parse_raw(self.reserve, DECIMALS, "--reserve") if self.reserve else 0,
-            market.latency,
-            market.seed,
+            market_options.latency,
+            market_options.seed,
         )
 
     def _policy(self, targets: dict[str, int], bound_bps: int, age_s: int) -> FuturesPolicy:
@@ -163,20 +163,20 @@ class FuturesBookOptions:
             margin_in_weights=False,
         )
 
-    def _venue(self) -> dict[str, int]:
+    def _parse_venue(self) -> dict[str, int]:
         """Return the figures of `--venue` in basis points."""
         pairs = parse_pairs(self.venue, "--venue") if self.venue else {}
-        if unknown := [name for name in pairs if name not in VENUE_DEFAULTS]:
+        if unknown_names := [name for name in pairs if name not in VENUE_DEFAULTS]:
             raise ConfigError(
-                f"--venue: {unknown[0]!r}", f"choose from {', '.join(VENUE_DEFAULTS)}"
+                f"--venue: {unknown_names[0]!r}", f"choose from {', '.join(VENUE_DEFAULTS)}"
             )
         shares_bps = {
             name: parse_share_bps(pairs.get(name, default), f"--venue {name}")
             for name, default in VENUE_DEFAULTS.items()
         }
-        if too_wide := [name for name, bps in shares_bps.items() if bps >= BPS // 2]:
+        if too_wide_names := [name for name, bps in shares_bps.items() if bps >= BPS // 2]:
             raise ConfigError(
-                f"--venue {too_wide[0]}: {shares_bps[too_wide[0]] / 100:g}%",
+                f"--venue {too_wide_names[0]}: {shares_bps[too_wide_names[0]] / 100:g}%",
                 "write a share below 50%",
             )
         return shares_bps
@@ -234,32 +234,31 @@ def _config_policy(config: Path, bound_bps: int, age_s: int) -> FuturesPolicy:
 
 @dataclass(frozen=True, slots=True)
 class FuturesBacktest:
-    """A simulated book with notes on its data, and the portfolio that it is part of (None: a book
-    alone).
+    """A simulated book with notes on its data, and the result of the portfolio that it is part of
+    (None: a book alone).
     """
 
     result: FuturesResult
     notes: tuple[str, ...]
-    portfolio: SimulationResult | None = None
+    portfolio_result: SimulationResult | None = None
 
 
 def backtest_futures(
     prices: Path,
     options: FuturesBookOptions,
-    market: MarketOptions,
+    market_options: MarketOptions,
     portfolio: PortfolioOptions,
     *,
     funding: Path | None = None,
     progress: Progress | None = None,
 ) -> FuturesBacktest:
     """Simulate futures and spot by the same steps, with every guard: the futures of a config, or
-    those of the options, with `portfolio` or alone. Raises
-    ConfigError naming the option.
+    those of the options, with `portfolio` or alone. Raises ConfigError naming the option.
     """
     futures_table, rates = load_futures_market(prices, options, portfolio, funding)
     notes = _notes(futures_table, rates)
     if options.config is None and portfolio.config is None and not portfolio.target:
-        book_settings = options.settings(futures_table.interval_s, market)
+        book_settings = options.settings(futures_table.interval_s, market_options)
         if book_settings.policy.limits.spot_multiple_bps:
             raise ConfigError(
                 "--spot-multiple: no spot portfolio given", "add --target, or omit --spot-multiple"
@@ -270,8 +269,8 @@ def backtest_futures(
         raise ConfigError("--reserve: margin is deposited from the portfolio itself", "omit it")
     portfolio = _with_markets(options, portfolio)
     table, all_rates = portfolio.load_prices_and_funding(prices, funding)
-    spec = portfolio.spec(table, market.pairs())
-    settings = market.for_table(market.settings(), spec, table)
+    spec = portfolio.spec(table, market_options.pairs())
+    settings = market_options.for_table(market_options.settings(), spec, table)
     require_priced_gas(settings, spec, table)
     if (numeraire_symbol := spec.portfolio.numeraire.symbol) in futures_table.symbols:
         option = "--futures-target" if options.config is None else "futures.markets"
@@ -279,16 +278,19 @@ def backtest_futures(
             f"{option}: {numeraire_symbol} is the numeraire of the portfolio",
             "use a numeraire without prices in the file",
         )
-    setup, spec = _futures_setup(options, market, spec, table.interval_s, rates)
+    setup, spec = _futures_setup(options, market_options, spec, table.interval_s, rates)
     result = simulate(spec, table, settings, progress, all_rates, setup)
-    if result.book is None:
+    if result.futures is None:
         raise ValueError("a simulation with futures has a book")
-    return FuturesBacktest(result.book, notes, result)
+    return FuturesBacktest(result.futures, notes, result)
 
 
 def _notes(table: PriceTable, rates: Sequence[FundingRateSeries]) -> tuple[str, ...]:
     """Return the notes on prices and funding rates of a book."""
-    notes = [*table.notes, *(note for rate in rates for note in funding_notes(rate, table.times_s))]
+    notes = [
+        *table.notes,
+        *(note for series in rates for note in funding_notes(series, table.times_s)),
+    ]
     if without_rates := [
         name for name in table.symbols if name not in {series.symbol for series in rates}
     ]:
@@ -317,7 +319,7 @@ def _with_markets(options: FuturesBookOptions, portfolio: PortfolioOptions) -> P
 
 def _futures_setup(
     options: FuturesBookOptions,
-    market: MarketOptions,
+    market_options: MarketOptions,
     spec: BacktestSpec,
     interval_s: int,
     rates: tuple[FundingRateSeries, ...],
@@ -325,13 +327,13 @@ def _futures_setup(
     """Return the simulated futures, and the spec whose strategies and signals name their markets.
     With a delay, orders of a config are bounded by `--venue`, as the index moves meanwhile.
     """
-    config, settings = options.config, options.settings(interval_s, market)
+    config, settings = options.config, options.settings(interval_s, market_options)
     if config is None:
         symbols = list(options.targets())
         spec_symbols = {token.symbol for token in spec.tokens}
-        if missing := [symbol for symbol in symbols if symbol not in spec_symbols]:
+        if missing_symbols := [symbol for symbol in symbols if symbol not in spec_symbols]:
             raise ConfigError(
-                f"--futures-target: {missing[0]} is not an asset of the config",
+                f"--futures-target: {missing_symbols[0]} is not an asset of the config",
                 "add it with a target of 0%",
             )
         return setup_of_options(settings, spec, symbols, rates=rates), spec
@@ -348,7 +350,7 @@ def _futures_setup(
         live_policy = replace(live_policy, hedge=replace(live_policy.hedge, tax_rate_bps=0))
     asset_by_market = {table.name: table.asset or "" for table in _asset_markets(config)}
     policy = replace(simulated_policy(live_policy, asset_by_market), ask=())
-    if market.latency or "bound" in options.venue:
+    if market_options.latency or "bound" in options.venue:
         option_limits = settings.policy.limits
         limits = replace(
             policy.limits,
@@ -372,7 +374,7 @@ def load_futures_market(
     """Return prices and funding rates of the targets' symbols. Raises ConfigError."""
     table, rates = portfolio.load_prices_and_funding(prices, funding)
     table = table.only(list(options.targets()))
-    rates = tuple(rate for rate in rates if rate.symbol in table.symbols)
+    rates = tuple(series for series in rates if series.symbol in table.symbols)
     require_prices(rates, table.symbols, table.times_s)
     return table, rates
 
@@ -396,7 +398,7 @@ def futures_backtest_document(backtest: FuturesBacktest) -> FuturesBacktestDocum
                 "closed": hedge.closed_s,
                 "profit": None if hedge.profit_raw is None else _coin_text(hedge.profit_raw),
                 "reason": hedge.reason,
-                "end": hedge.end,
+                "end": hedge.close_reason,
             }
             for hedge in result.hedges
         ],
@@ -409,8 +411,8 @@ def futures_backtest_document(backtest: FuturesBacktest) -> FuturesBacktestDocum
 
 
 def _book_document(result: FuturesResult, book: BookResult) -> FuturesBookDocument:
-    limit_bps, profit = result.settings.policy.limits.max_leverage_bps, book.profit
-    max_leverage = float(book.leverage.max())
+    leverage_limit_bps, profit = result.settings.policy.limits.max_leverage_bps, book.profit
+    highest_leverage = float(book.leverage.max())
     return {
         "final_value": _coin_text(book.final_raw),
         "profit": {
@@ -423,9 +425,9 @@ def _book_document(result: FuturesResult, book: BookResult) -> FuturesBookDocume
             "insured": _coin_text(profit.insured_raw),
         },
         "figures": _figures(result.times_s, book),
-        "max_leverage": None if math.isinf(max_leverage) else _multiple_text(max_leverage),
-        "bars_above_limit": book.bars_above(limit_bps),
-        "longest_above_limit": book.longest_above(limit_bps),
+        "max_leverage": None if math.isinf(highest_leverage) else _multiple_text(highest_leverage),
+        "bars_above_limit": book.bars_above(leverage_limit_bps),
+        "longest_above_limit": book.longest_above(leverage_limit_bps),
         "deposited": _coin_text(book.deposited_raw),
         "sizes": {symbol: _coin_text(raw) for symbol, raw in book.sizes},
         "fills": [
@@ -479,7 +481,7 @@ SECONDS_PER_BAR = 0.003
 def prepare_futures_stress(
     prices: Path,
     options: FuturesBookOptions,
-    market: MarketOptions,
+    market_options: MarketOptions,
     portfolio: PortfolioOptions,
     *,
     bars: int,
@@ -490,7 +492,7 @@ def prepare_futures_stress(
     ConfigError naming the option.
     """
     table, _ = load_futures_market(prices, options, portfolio, None)
-    settings = options.settings(table.interval_s, market)
+    settings = options.settings(table.interval_s, market_options)
     bars = bars or min(DEFAULT_BARS, table.bars)
     return FuturesStressSpec(table, settings, FuturesSeverity(), bars, paths, seeds)
 
@@ -537,7 +539,7 @@ def _stressed_book(book: StressedBook) -> StressedBookDocument:
     return {
         "mean_loss": f"{book.mean_loss:.6f}",
         "worst_loss": f"{book.worst_loss:.6f}",
-        "liquidated_paths": book.liquidated,
+        "liquidated_paths": book.liquidated_paths,
         "longest_above_limit": book.longest_above,
     }
 

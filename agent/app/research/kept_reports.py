@@ -26,7 +26,7 @@ from agent.errors import ConfigError, ErrorCode
 
 FOLDER_SUFFIX = ".reports"
 NAME_PATTERN = re.compile(r"([0-9]{8}-[0-9]{6})(-[0-9]{1,3})?-(backtest|stress|tune)\.html")
-MAX_BYTES = 32 * 2**20
+MAX_REPORT_BYTES = 32 * 2**20
 """Largest file that is shown. A report is about 2 MB, of which 1 MB are the charts' program."""
 MAX_LISTED = 100
 MAX_FIGURES = 4
@@ -91,7 +91,7 @@ def list_reports(config: ConfigSource) -> KeptReportsDocument:
 def read_report(config: ConfigSource, name: str) -> bytes:
     """Return the page of a report. Raises ConfigError for an unknown name."""
     if not NAME_PATTERN.fullmatch(name):
-        raise _unknown(name)
+        raise _unknown_report_error(name)
     with _open_folder(reports_folder(config)) as folder_fd:
         return _read_content(folder_fd, name)
 
@@ -99,7 +99,7 @@ def read_report(config: ConfigSource, name: str) -> bytes:
 def _report_row(folder_fd: int | None, name: str) -> KeptReportDocument:
     match = NAME_PATTERN.fullmatch(name)
     if match is None:
-        raise _unknown(name)
+        raise _unknown_report_error(name)
     with _open_file(folder_fd, name) as (_, file_status):
         size = file_status.st_size
     data_name = name.removesuffix("html") + "json"
@@ -111,10 +111,10 @@ def _report_row(folder_fd: int | None, name: str) -> KeptReportDocument:
         try:
             content = json.loads(_read_content(folder_fd, data_name))
             figures: list[ReportFigureDocument] = [
-                {"name": _text(fact["name"]), "value": _text(fact["value"])}
+                {"name": _short_text(fact["name"]), "value": _short_text(fact["value"])}
                 for fact in content["facts"][:MAX_FIGURES]
             ]
-            _cache[key] = _text(content["kind"]), _text(content["title"]), figures
+            _cache[key] = _short_text(content["kind"]), _short_text(content["title"]), figures
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             raise ConfigError(f"{name}: the file of its figures is damaged") from None
     kind, title, figures = _cache[key]
@@ -129,14 +129,14 @@ def _report_row(folder_fd: int | None, name: str) -> KeptReportDocument:
     }
 
 
-def _text(value: object) -> str:
+def _short_text(value: object) -> str:
     return str(value)[:MAX_TEXT_LENGTH]
 
 
 def _read_content(folder_fd: int | None, name: str) -> bytes:
     with _open_file(folder_fd, name) as (file, _):
-        content = file.read(MAX_BYTES + 1)
-    if len(content) > MAX_BYTES:
+        content = file.read(MAX_REPORT_BYTES + 1)
+    if len(content) > MAX_REPORT_BYTES:
         raise ConfigError(f"{name}: grew while it was read")
     return content
 
@@ -166,10 +166,10 @@ def _open_folder(folder: Path) -> Iterator[int | None]:
 @contextmanager
 def _open_file(folder_fd: int | None, name: str) -> Iterator[tuple[BinaryIO, os.stat_result]]:
     """Open a file of the folder. Raises ConfigError unless it is a regular file of this user, without
-    further hard links, and at most MAX_BYTES long.
+    further hard links, and at most MAX_REPORT_BYTES long.
     """
     if folder_fd is None:
-        raise _unknown(name)
+        raise _unknown_report_error(name)
     try:
         # a pipe of this name must not keep the reader waiting
         descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder_fd)
@@ -180,10 +180,10 @@ def _open_file(folder_fd: int | None, name: str) -> Iterator[tuple[BinaryIO, os.
         is_plain = stat.S_ISREG(file_status.st_mode) and file_status.st_nlink == 1
         if not is_plain or file_status.st_uid != os.getuid():
             raise ConfigError(f"{name}: not a plain file of this user")
-        if file_status.st_size > MAX_BYTES:
-            raise ConfigError(f"{name}: larger than {MAX_BYTES // 2**20} MB")
+        if file_status.st_size > MAX_REPORT_BYTES:
+            raise ConfigError(f"{name}: larger than {MAX_REPORT_BYTES // 2**20} MB")
         yield file, file_status
 
 
-def _unknown(name: str) -> ConfigError:
+def _unknown_report_error(name: str) -> ConfigError:
     return ConfigError(f"{name[:60]!r}: no such report", code=ErrorCode.UNKNOWN)

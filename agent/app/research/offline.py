@@ -57,7 +57,7 @@ def plan_from_input(text: str) -> StepOutcome:
 
 def plan_from(step_input: StepInput) -> StepOutcome:
     """Plan a parsed input, without the guards that need live evidence. Raises ConfigError."""
-    require_possible(step_input.snapshot, step_input.portfolio)
+    require_no_deep_reorg(step_input.snapshot, step_input.portfolio)
     try:
         return evaluation.evaluate_input(step_input, proposals.rebalance, None)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
@@ -68,7 +68,7 @@ def plan_from(step_input: StepInput) -> StepOutcome:
         ) from None
 
 
-def require_possible(snapshot: Snapshot, portfolio: Portfolio) -> None:
+def require_no_deep_reorg(snapshot: Snapshot, portfolio: Portfolio) -> None:
     """Raise ConfigError for impossible decimals or pools, on which a decision might not
     terminate.
     """
@@ -91,9 +91,9 @@ def require_possible(snapshot: Snapshot, portfolio: Portfolio) -> None:
 
 
 Document = dict[str, Any]
-MAX_BYTES = 64 * 1024 * 1024
+MAX_STEP_BYTES = 64 * 1024 * 1024
 """Maximum size of a step file."""
-MAX_SHOWN = 20
+MAX_SHOWN_DIFFERENCES = 20
 """Number of differences shown per step; further ones are only counted."""
 SAME, DIFFERENT, BY_HAND, UNREADABLE = "same", "different", "by hand", "unreadable"
 REWORDED = "reworded"
@@ -109,10 +109,10 @@ def replay(folder: Path) -> Document:
 
     Each step is decided again for its original request ("asked"), or by the policy if there was
     none. Its decision, reason and plan are compared, without the guards that need live evidence.
-    Files that are not steps are reported and skipped. "exit" is the exit code. Raises ConfigError if
-    the folder has no steps.
+    Files that are not steps are reported and skipped. "exit" is the exit code. Raises ConfigError
+    if the folder has no steps.
     """
-    steps = [_replay_document(path) for path in _files(folder)]
+    steps = [_replay_document(path) for path in _step_files(folder)]
     if not steps:
         raise ConfigError(
             f"{folder}: holds no recorded steps",
@@ -136,7 +136,7 @@ def replay(folder: Path) -> Document:
     }
 
 
-def _files(folder: Path) -> Iterator[Path]:
+def _step_files(folder: Path) -> Iterator[Path]:
     """Yield the .json files of the folder itself, sorted by name."""
     try:
         names = sorted(
@@ -155,7 +155,7 @@ def _replay_document(path: Path) -> Document:
     """Replay one file; an invalid one is reported as unreadable."""
     try:
         step = recorder.load_recorded_step(_read_text(path))
-        require_possible(step.input.snapshot, step.input.portfolio)
+        require_no_deep_reorg(step.input.snapshot, step.input.portfolio)
         fields = _step_fields(step)
     except TrimtabError as error:
         return {"file": printable_text(path.name), "result": UNREADABLE, "why": error.message}
@@ -168,9 +168,9 @@ def _read_text(path: Path) -> str:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         with os.fdopen(descriptor, "rb") as file:
             status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_BYTES:
+            if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_STEP_BYTES:
                 raise ConfigError("not a regular file", "use a regular file of up to 64 MiB")
-            return file.read(MAX_BYTES).decode()
+            return file.read(MAX_STEP_BYTES).decode()
     except OSError as error:
         raise ConfigError(f"unreadable file ({error.strerror})") from None
     except UnicodeDecodeError:
@@ -181,7 +181,7 @@ def _step_fields(step: RecordedStep) -> Document:
     head = step.input.snapshot.head
     return {
         "step": step.step,
-        "time": _utc(step.now_s),
+        "time": _utc_text(step.now_s),
         "block": head.number,
         "chain_id": head.chain_id,
         "version": step.version,
@@ -213,19 +213,19 @@ def _comparison(step: RecordedStep) -> Document:
         result = REWORDED if all(map(_is_wording, differences)) else DIFFERENT
     return {
         "result": result,
-        "differs": differences[:MAX_SHOWN],
-        "more": max(0, len(differences) - MAX_SHOWN),
+        "differs": differences[:MAX_SHOWN_DIFFERENCES],
+        "more": max(0, len(differences) - MAX_SHOWN_DIFFERENCES),
     }
 
 
-def _is_wording(document: Document) -> bool:
+def _is_wording(difference: Document) -> bool:
     """Return whether a difference is one of words: why a plan skipped something, or the cost that a
     reason compares with limits.plan_cost.
     """
-    names_cost = "limits.plan_cost" in str(document["recorded"]) and "limits.plan_cost" in str(
-        document["now"]
+    names_cost = "limits.plan_cost" in str(difference["recorded"]) and "limits.plan_cost" in str(
+        difference["now"]
     )
-    return document["what"].endswith("].why") or (document["what"] == "reason" and names_cost)
+    return difference["what"].endswith("].why") or (difference["what"] == "reason" and names_cost)
 
 
 def _proposer(step: RecordedStep) -> Proposer | None:
@@ -284,7 +284,7 @@ def _difference(what: str, recorded: Any, current: Any) -> Document:
     return {"what": what, "recorded": recorded, "now": current}
 
 
-def _utc(seconds: int) -> str:
+def _utc_text(seconds: int) -> str:
     try:
         return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
     except (OverflowError, OSError, ValueError):

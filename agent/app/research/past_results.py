@@ -11,7 +11,7 @@ from agent.app.documents.owner import PastResultDocument
 from agent.app.research.backtests import (
     MarketOptions,
     rename_symbols,
-    sample,
+    sample_files,
     spec_from_config,
 )
 from agent.app.start.past_results import PAST_BASIS
@@ -28,10 +28,10 @@ from agent.errors import ConfigError, Refused
 from agent.model import AllocationMethod
 from agent.units import format_time
 
-WRAPPED = {"ETH": "WETH", "BTC": "WBTC"}
+WRAPPED_SYMBOLS = {"ETH": "WETH", "BTC": "WBTC"}
 """Wrapped coins by the sample's symbols; a depeg of a wrapped coin is not in its prices."""
-MARKET = MarketOptions(cost="30bps", value="10000", gas="1 gwei")
-UNKNOWN_METHODS = (AllocationMethod.MARKET_CAP, AllocationMethod.SIGNAL)
+ASSUMED_MARKET = MarketOptions(pool_fee="30bps", value="10000", gas="1 gwei")
+UNTESTABLE_METHODS = (AllocationMethod.MARKET_CAP, AllocationMethod.SIGNAL)
 """Allocators that need data which the sample lacks; their starting weights are tested."""
 
 
@@ -44,8 +44,8 @@ def computed_template_result(template: PortfolioTemplate) -> PastResultDocument:
     ]
     text = render(ETHEREUM, "0x" + "0" * 39 + "1", assets, (), "USDC", (("RPC", "any"),))
     kind = template.weights.get("kind")
-    has_unknown_weights = kind in [method.value for method in UNKNOWN_METHODS]
-    tested_template = replace(template, weights={}) if has_unknown_weights else template
+    is_untestable = kind in [method.value for method in UNTESTABLE_METHODS]
+    tested_template = replace(template, weights={}) if is_untestable else template
     loaded = load_config_text(
         portfolio_templates.apply_template(text, tested_template), Path("trimtab.toml"), "template"
     )
@@ -56,8 +56,10 @@ def past_result(loaded: LoadedConfig) -> PastResultDocument:
     """Return the past result of a config. Raises ConfigError if the sample lacks an asset."""
     symbols = [asset.symbol for asset in loaded.config.portfolio.assets]
     listed_symbols = {token.symbol for token in loaded.config.portfolio.listed}
-    names = {coin: wrapped for coin, wrapped in WRAPPED.items() if wrapped in listed_symbols}
-    table = rename_symbols(read_table(sample()[0]), names)
+    names = {
+        coin: wrapped for coin, wrapped in WRAPPED_SYMBOLS.items() if wrapped in listed_symbols
+    }
+    table = rename_symbols(read_table(sample_files()[0]), names)
     if missing_symbols := [symbol for symbol in symbols if symbol not in table.symbols]:
         raise ConfigError(
             f"no past result: the packaged prices lack {', '.join(missing_symbols)}",
@@ -65,10 +67,10 @@ def past_result(loaded: LoadedConfig) -> PastResultDocument:
         )
     spec = spec_from_config(loaded)
     weights = spec.portfolio.weights
-    if weights is not None and weights.method in UNKNOWN_METHODS:
+    if weights is not None and weights.method in UNTESTABLE_METHODS:
         spec = replace(spec, portfolio=replace(spec.portfolio, weights=None))
     spec = replace(spec, limits=replace(spec.limits, max_live_value=None))
-    settings = MARKET.for_table(MARKET.settings(), spec, table)
+    settings = ASSUMED_MARKET.for_table(ASSUMED_MARKET.settings(), spec, table)
     document = backtest_document(simulate(spec, table, settings))
     rebalanced, buy_and_hold = document["figures"]["rebalanced"], document["figures"]["held"]
     return {

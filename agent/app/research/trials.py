@@ -43,8 +43,7 @@ from agent.backtest.tune.jobs import (
     estimate_work,
     spec_for_choice,
 )
-from agent.backtest.tune.report import document as tune_document
-from agent.backtest.tune.report import tune_page
+from agent.backtest.tune.report import tune_document, tune_page
 from agent.backtest.tune.search import Progress as TuneProgress
 from agent.backtest.tune.search import TuneResult, TuneSpec, tune
 from agent.backtest.tune.statistics import Objective, WalkForwardMode
@@ -60,29 +59,30 @@ __all__ = ["stress_document", "tune_document"]
 
 DEFAULT_BARS = 720
 """Default length of a path: one month of hourly bars."""
-PLACES = 18
+DECIMAL_PLACES = 18
 PARALLEL_FROM_S = 15.0
 """Estimated seconds on one core above which several processes share the work."""
-PROCESS_DIED = "a process of the stress test died, perhaps for lack of memory"
+PROCESS_DIED_MESSAGE = "a process of the stress test died, perhaps for lack of memory"
 
 
 @dataclass(frozen=True, slots=True)
 class StressOptions:
     """Options of a stress test, as entered. `scenarios` "all" selects those that apply to the
-    portfolio; an empty `block` is chosen from the data.
+    portfolio. `block_bars` is the mean length of a resampled block; an empty one is chosen from the
+    data. `thin_depth` is the part of the pools' depth that is left in a thin market.
     """
 
     paths: int = 2_000
     step_paths: int = 3
     bars: int = 0
     scenarios: str = "all"
-    block: str = ""
+    block_bars: str = ""
     drift: str = "recorded"
     crash: str = "50%"
     crash_bars: int = 24
     depeg: str = "10%"
-    gas: str = "500 gwei"
-    thin: str = "0.001"
+    gas_spike: str = "500 gwei"
+    thin_depth: str = "0.001"
 
     def spec(self, table: PriceTable) -> StressSpec:
         """Parse the options. Raises ConfigError naming the option."""
@@ -94,8 +94,8 @@ class StressOptions:
             crash_bps=parse_share_bps(self.crash, "--crash"),
             crash_bars=self.crash_bars,
             depeg_bps=parse_share_bps(self.depeg, "--depeg"),
-            gas_wei=parse_gas_price_wei(self.gas, "--gas-spike"),
-            depth_part=_parse_fraction(self.thin, "--thin"),
+            gas_wei=parse_gas_price_wei(self.gas_spike, "--gas-spike"),
+            depth_part=_parse_fraction(self.thin_depth, "--thin"),
         )
         return StressSpec(
             paths=self.paths,
@@ -103,7 +103,7 @@ class StressOptions:
             bars=self.bars or min(DEFAULT_BARS, table.bars),
             scenarios=_scenarios(self.scenarios),
             severity=severity,
-            block=float(_parse_fraction(self.block, "--block")) if self.block else None,
+            block=float(_parse_fraction(self.block_bars, "--block")) if self.block_bars else None,
             drift=self.drift == "recorded",
             named=self.scenarios != "all",
         )
@@ -113,17 +113,17 @@ class StressOptions:
 class PreparedStressTest:
     """A checked stress test, and its estimated seconds on one core."""
 
-    portfolio: BacktestSpec
+    spec: BacktestSpec
     table: PriceTable
     settings: SimulationSettings
-    test: StressSpec
-    seconds: float
+    stress_spec: StressSpec
+    estimated_s: float
 
 
 def prepare_stress(
     prices: Path,
     market: MarketOptions,
-    shocks: StressOptions,
+    options: StressOptions,
     portfolio: PortfolioOptions,
     *,
     limits: str = "usual",
@@ -139,8 +139,10 @@ def prepare_stress(
     if portfolio.config is None and limits == "usual":
         spec = replace(spec, limits=starting_limits(spec.portfolio.numeraire))
     require_priced_gas(settings, spec, table)
-    test = shocks.spec(table)
-    return PreparedStressTest(spec, table, settings, test, estimate_s(test, spec, settings))
+    stress_spec = options.spec(table)
+    return PreparedStressTest(
+        spec, table, settings, stress_spec, estimate_s(stress_spec, spec, settings)
+    )
 
 
 def run_stress(
@@ -156,14 +158,14 @@ def run_stress(
     def run_parallel(
         work: StressWork, pieces: Sequence[StressPiece]
     ) -> Iterator[tuple[StressPiece, PieceResult]]:
-        return run_in_processes(work, pieces, min(core_count, len(pieces)), PROCESS_DIED)
+        return run_in_processes(work, pieces, min(core_count, len(pieces)), PROCESS_DIED_MESSAGE)
 
-    is_sequential = core_count == 1 or prepared.seconds < PARALLEL_FROM_S
+    is_sequential = core_count == 1 or prepared.estimated_s < PARALLEL_FROM_S
     return run_stress_test(
-        prepared.portfolio,
+        prepared.spec,
         prepared.table,
         prepared.settings,
-        prepared.test,
+        prepared.stress_spec,
         progress,
         run_sequentially if is_sequential else run_parallel,
     )
@@ -186,7 +188,7 @@ def _scenarios(text: str) -> tuple[Scenario, ...]:
 
 
 def _parse_fraction(text: str, option: str) -> Fraction:
-    return Fraction(parse_raw(text, PLACES, option), 10**PLACES)
+    return Fraction(parse_raw(text, DECIMAL_PLACES, option), 10**DECIMAL_PLACES)
 
 
 MIN_FOLDS, MAX_FOLDS = 1, 50
@@ -196,7 +198,7 @@ MIN_FOLDS, MAX_FOLDS = 1, 50
 class TuneOptions:
     """Options of a parameter search, as entered: the grid, and the evaluation of its settings.
 
-    `calendar` is the interval of the baseline rule. An allocator chooses weights every `rechoose`
+    `calendar` is the interval of the baseline rule, `walk` the mode of the walk-forward test. An allocator chooses weights every `rechoose`
     from the prices of the last `window`. `full` disables the fast kernel.
     """
 
@@ -215,22 +217,24 @@ class TuneOptions:
 
 
 def prepare_tune(
-    prices: Path, market: MarketOptions, grids: TuneOptions, portfolio: PortfolioOptions
+    prices: Path, market: MarketOptions, options: TuneOptions, portfolio: PortfolioOptions
 ) -> TuneSpec:
     """Check the options and build the search. A config's limits apply; the grid replaces its
     trigger and destination. Raises ConfigError naming the option.
     """
-    grid = parse_grid(grids.band, grids.every, grids.destination, grids.allocator, grids.trigger)
-    calendar = parse_calendar_rule(grids.calendar)
+    grid = parse_grid(
+        options.band, options.every, options.destination, options.allocator, options.trigger
+    )
+    calendar = parse_calendar_rule(options.calendar)
     if market.flows:
         raise ConfigError("--flow: deposits would count as growth", "omit them")
-    if not MIN_FOLDS <= grids.folds <= MAX_FOLDS:
+    if not MIN_FOLDS <= options.folds <= MAX_FOLDS:
         raise ConfigError(
-            f"--folds: {grids.folds}", f"write a number from {MIN_FOLDS} to {MAX_FOLDS}"
+            f"--folds: {options.folds}", f"write a number from {MIN_FOLDS} to {MAX_FOLDS}"
         )
     table = portfolio.load_prices(prices)
     if portfolio.config is None:
-        spec = replace(portfolio, band="", every=grids.calendar, destination="target").spec(table)
+        spec = replace(portfolio, band="", every=options.calendar, destination="target").spec(table)
     elif portfolio.target:
         raise ConfigError("--config: it already sets targets", "omit --target")
     else:
@@ -244,7 +248,8 @@ def prepare_tune(
     settings = market.for_table(market.settings(), spec, table)
     require_priced_gas(settings, spec, table)
     schedule = AllocatorSchedule(
-        parse_duration_s(grids.rechoose, "--rechoose"), parse_duration_s(grids.window, "--window")
+        parse_duration_s(options.rechoose, "--rechoose"),
+        parse_duration_s(options.window, "--window"),
     )
     for method in grid.allocators:
         if method is not AllocationMethod.FIXED:
@@ -255,9 +260,9 @@ def prepare_tune(
                 table.interval_s,
             )
     objective = parse_choice(
-        grids.objective, "--objective", {objective.value: objective for objective in Objective}
+        options.objective, "--objective", {objective.value: objective for objective in Objective}
     )
-    walk_mode = parse_choice(grids.walk, "--walk", {mode.value: mode for mode in WalkForwardMode})
+    walk_mode = parse_choice(options.walk, "--walk", {mode.value: mode for mode in WalkForwardMode})
     return TuneSpec(
         table,
         spec,
@@ -267,8 +272,8 @@ def prepare_tune(
         schedule,
         objective,
         walk_mode,
-        grids.folds,
-        grids.full,
+        options.folds,
+        options.full,
     )
 
 
@@ -298,7 +303,7 @@ def run_tune(
         estimate = estimate_work(job, chunks, core_count)
         if estimate.wall_s > CONFIRM_ABOVE_S and not confirm(estimate):
             raise Refused(
-                f"not started: {estimate.words}",
+                f"not started: {estimate.text}",
                 remedy="confirm it with --yes, or use a smaller grid or fewer bars",
             )
 
@@ -320,12 +325,12 @@ def run_tune(
     )
 
 
-SUFFIXES = (".html", ".htm")
+HTML_SUFFIXES = (".html", ".htm")
 
 
 def check_report_path(path: Path) -> None:
     """Raise ConfigError, before any work is done, if the report could not be written."""
-    if path.suffix.lower() not in SUFFIXES:
+    if path.suffix.lower() not in HTML_SUFFIXES:
         raise ConfigError(
             f"--html: {path.name} does not end in .html",
             "name a file such as report.html; its data are written beside it as JSON",
@@ -339,7 +344,7 @@ def check_report_path(path: Path) -> None:
         with tempfile.TemporaryFile(dir=path.parent):
             pass
     except OSError as error:
-        raise _unwritable(path, error) from None
+        raise _unwritable_error(path, error) from None
 
 
 def write_pages(page: ReportPage, path: Path) -> tuple[Path, Path]:
@@ -352,7 +357,7 @@ def write_pages(page: ReportPage, path: Path) -> tuple[Path, Path]:
         write_page(page, path)
         write_document(page, data_path)
     except OSError as error:
-        raise _unwritable(path, error) from None
+        raise _unwritable_error(path, error) from None
     return path, data_path
 
 
@@ -383,7 +388,7 @@ def write_tune_report(result: TuneResult, path: Path) -> tuple[Path, Path]:
     return write_pages(tune_page(result), path)
 
 
-def _unwritable(path: Path, error: OSError) -> ConfigError:
+def _unwritable_error(path: Path, error: OSError) -> ConfigError:
     return ConfigError(
         f"--html: {path} cannot be written: {error.strerror}",
         "name a file in a folder that you may write to",

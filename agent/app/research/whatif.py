@@ -11,7 +11,15 @@ from agent.app.documents.status import least_totals_of_values
 from agent.config.tables.triggers import parse_band
 from agent.config.writing.template import starting_limits
 from agent.errors import ConfigError
-from agent.model import NEW_STORE, Asset, AssetDrift, Destination, Every, Threshold, TradeSide
+from agent.model import (
+    NEW_STORE_HISTORY,
+    Asset,
+    AssetDrift,
+    Destination,
+    Every,
+    Threshold,
+    TradeSide,
+)
 from agent.policy import minimum
 from agent.policy.drift import (
     alert_prices,
@@ -26,7 +34,7 @@ from agent.policy.minimum import correction_drift
 from agent.policy.one_sided import restrict_to_side
 from agent.policy.triggers.bands import validate_band
 from agent.policy.triggers.rules import evaluate_trigger
-from agent.policy.triggers.schedule_triggers import SHORTEST_S
+from agent.policy.triggers.schedule_triggers import MIN_INTERVAL_S
 from agent.units import BPS, Price, Token, Value, decimal_text, parse_bps, parse_raw, safe_label
 
 if TYPE_CHECKING:
@@ -37,7 +45,7 @@ PLACES = 18
 """Decimal places of values: amounts are integers of 10^-18."""
 MIN_ASSETS = 2
 DESTINATIONS = (Destination.TARGET, Destination.HALFWAY)
-NO_BAND = Every(SHORTEST_S)
+NO_BAND_SCHEDULE = Every(MIN_INTERVAL_S)
 """Schedule used when no band is given; it corrects any drift when due."""
 
 
@@ -60,7 +68,7 @@ class WhatIf:
 
     `trades` are the trades of the band or schedule by symbol, in the unit of the values, zero for a
     hold; `to_target` are the trades that restore the targets. `drifts` are in units of 10^-18.
-    `least` are the minimum totals of these settings at three gas prices.
+    `least_totals` are the minimum totals of these settings at three gas prices.
     """
 
     drifts: tuple[AssetDrift, ...]
@@ -69,8 +77,8 @@ class WhatIf:
     trades: Mapping[str, Value]
     to_target: Mapping[str, Value]
     alerts: Mapping[str, AlertPrices]
-    banded: bool
-    least: tuple[LeastTotalDocument, ...] = ()
+    has_band: bool
+    least_totals: tuple[LeastTotalDocument, ...] = ()
 
     @property
     def total(self) -> Value:
@@ -93,9 +101,9 @@ class WhatIf:
         return {symbol: -trade for symbol, trade in self.to_target.items() if trade < 0}
 
     @property
-    def triggered(self) -> tuple[str, ...]:
+    def symbols_outside(self) -> tuple[str, ...]:
         """Symbols outside their bands."""
-        return tuple(drift.symbol for drift in self.drifts if self.banded and drift.outside)
+        return tuple(drift.symbol for drift in self.drifts if self.has_band and drift.outside)
 
 
 def what_if(  # noqa: PLR0913
@@ -134,9 +142,9 @@ def what_if(  # noqa: PLR0913
         for symbol, bps in targets.items()
     ]
     unit_prices = dict.fromkeys(targets, Fraction(1))
-    has_band, trigger = common_band is not None, common_band or NO_BAND
+    has_band, trigger = common_band is not None, common_band or NO_BAND_SCHEDULE
     drifts = drifts_from_balances(assets, values, unit_prices, trigger)
-    evaluation = evaluate_trigger(trigger, drifts, 0, NEW_STORE)
+    evaluation = evaluate_trigger(trigger, drifts, 0, NEW_STORE_HISTORY)
     side = _parse_side(only, numeraire, has_band)
     goal = restrict_to_side(
         drifts, rebalance_goal(drifts, _parse_destination(destination)), side, numeraire
@@ -158,8 +166,8 @@ def what_if(  # noqa: PLR0913
         },
         to_target={symbol: amount / 10**PLACES for symbol, amount in ideal_trades(drifts).items()},
         alerts=_alerts(drifts, _parse_prices(price, targets), has_band, numeraire),
-        banded=has_band,
-        least=_least_totals(drifts, common_band, numeraire, native),
+        has_band=has_band,
+        least_totals=_least_totals(drifts, common_band, numeraire, native),
     )
 
 
@@ -311,12 +319,12 @@ def _parse_prices(text: str, targets: Mapping[str, int]) -> dict[str, Fraction]:
     prices: dict[str, Fraction] = {}
     if not text:
         return prices
-    for symbol, number in parse_pairs(text, "--price").items():
+    for symbol, price_text in parse_pairs(text, "--price").items():
         if symbol not in targets:
             raise ConfigError(
                 f"--price: {symbol!r} is not an asset", f"choose from {', '.join(targets)}"
             )
-        prices[symbol] = Fraction(parse_raw(number, PLACES, f"--price {symbol}"), 10**PLACES)
+        prices[symbol] = Fraction(parse_raw(price_text, PLACES, f"--price {symbol}"), 10**PLACES)
         if prices[symbol] == 0:
             raise ConfigError(f"--price {symbol}: must be above 0", "give its current price")
     return prices

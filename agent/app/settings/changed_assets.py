@@ -70,7 +70,7 @@ def inspect_new_tokens(
         return context, NO_NEW_TOKENS
     snapshot = context.reader.snapshot()
     pools = [pool for pool in context.pools if {pool.token0, pool.token1} & set(tokens)]
-    contracts, implementations, without_code = setup.list_contracts(context, snapshot)
+    contracts, implementations, no_code_verdicts = setup.list_contracts(context, snapshot)
     implementations = [
         implementation for implementation in implementations if implementation[0] in tokens
     ]
@@ -82,7 +82,7 @@ def inspect_new_tokens(
     setup.require_code(
         [
             verdict
-            for verdict in without_code
+            for verdict in no_code_verdicts
             if any(address in verdict.measured for address in added_addresses)
         ]
     )
@@ -148,7 +148,7 @@ def _price_note(
 ) -> str:
     reference_price, numeraire = references.prices[token], portfolio.numeraire
     token_info = portfolio.token(token)
-    pools = ""
+    pools_text = ""
     if reference_price.source is PriceSource.TWAP:
         counted_pools = {
             pool.address
@@ -158,10 +158,10 @@ def _price_note(
             and not twap_rejection(snapshot, reference, pool)
         }
         names = ", ".join(row["what"] for row in rows if row["address"] in counted_pools)
-        pools = f" (of the new pools: {names})"
+        pools_text = f" (of the new pools: {names})"
     price = value_text(reference_price.price * 10**token_info.decimals, numeraire.decimals, 6)
     return (
-        f"{token_info.label} is priced by {reference_price.source.value}: {reference_price.detail}{pools}; now {price}"
+        f"{token_info.label} is priced by {reference_price.source.value}: {reference_price.detail}{pools_text}; now {price}"
         f" {numeraire.label}"
     )
 
@@ -186,13 +186,13 @@ def _liquidity(context: wiring.AgentContext, references: ReferencePrices, pool: 
 
 @dataclass(frozen=True, slots=True)
 class Leftover:
-    """Holding of a removed asset. `amount` is in whole coins, "?" if unreadable. `dust` means that
+    """Holding of a removed asset. `amount` is in whole coins, "?" if unreadable. `is_dust` means that
     selling costs more gas than it yields.
     """
 
     symbol: str
     amount: str
-    dust: bool
+    is_dust: bool
 
     @property
     def amount_text(self) -> str:
@@ -224,14 +224,15 @@ def find_leftovers(
         token = asset.token
         if token.address in addresses_after:
             continue
-        raw, price = holdings.get(token.address), prices.get(token.address)
+        raw, reference_price = holdings.get(token.address), prices.get(token.address)
         if raw is None:
             leftovers.append(Leftover(token.label, "?", False))
         elif raw > 0:
             is_dust = (
                 native_price is not None
-                and price is not None
-                and raw * price.price <= minimum.leg_gas_value(step.snapshot, native_price.price)
+                and reference_price is not None
+                and raw * reference_price.price
+                <= minimum.leg_gas_value(step.snapshot, native_price.price)
             )
             leftovers.append(Leftover(token.label, decimal_text(raw, token.decimals), is_dust))
     return leftovers
@@ -241,7 +242,7 @@ def leftover_lines(leftovers: Sequence[Leftover], keep_holdings: bool) -> tuple[
     """Return a line for each holding that stays in the wallet. Raises Refused if any is worth
     selling, unless `keep_holdings`.
     """
-    sellable_leftovers = [leftover for leftover in leftovers if not leftover.dust]
+    sellable_leftovers = [leftover for leftover in leftovers if not leftover.is_dust]
     if sellable_leftovers and not keep_holdings:
         amounts_text = ", ".join(leftover.amount_text for leftover in sellable_leftovers)
         raise Refused(
@@ -255,6 +256,6 @@ def leftover_lines(leftovers: Sequence[Leftover], keep_holdings: bool) -> tuple[
         )
     lines = []
     for leftover in leftovers:
-        why = ", less than the gas of its sale," if leftover.dust else ""
+        why = ", less than the gas of its sale," if leftover.is_dust else ""
         lines.append(f"{leftover.amount_text}{why} stay in the wallet and leave the portfolio")
     return tuple(lines)

@@ -15,7 +15,7 @@ from agent.app.cycles import Progress, ignore_progress
 from agent.app.describe import pool_names, replace_pool_addresses
 from agent.app.documents import fill
 from agent.app.documents.owner import EditDocument
-from agent.app.documents.plans import transaction
+from agent.app.documents.plans import transaction_document
 from agent.app.settings.changed_assets import (
     NO_NEW_TOKENS,
     NewTokens,
@@ -100,9 +100,9 @@ def edit(  # noqa: PLR0913
     *,
     in_rounds: bool = False,
     keep_holdings: bool = False,
-    sell_first: Callable[[str], str] | None = None,
-    pins: bool = False,
-    unseen: bool = False,
+    sale_edit_text: Callable[[str], str] | None = None,
+    pins_new: bool = False,
+    unreviewed: bool = False,
     by_hand_only: bool = False,
     how: str = config_versions.EDITED,
     confirm: Confirm | None,
@@ -113,23 +113,23 @@ def edit(  # noqa: PLR0913
     `confirm` returns True; without `confirm` only report. With `by_hand_only` it confirms changes
     made by hand, and `edit_text` changes nothing.
 
-    `pins` also pins the new contracts of added tokens; if `unseen` (they were not shown to the
-    caller), only on local chains. If the wallet holds more than dust of a removed asset,
-    `sell_first` replaces `edit_text`, if given. Raises ConfigError for an invalid text. Raises
-    Refused, and writes nothing, for a transition that breaks a limit (with `in_rounds` only if its
-    first slice does), would halt the bot, or leaves a held token unmanaged (unless
-    `keep_holdings`).
+    `pins_new` also pins the new contracts of added tokens; if `unreviewed` (no user saw them), only
+    on local chains. `how` is recorded as the way in which this version was confirmed. If the wallet
+    holds more than dust of a removed asset, `sale_edit_text` replaces `edit_text`, if given. Raises
+    ConfigError for an invalid text. Raises Refused, and writes nothing, for a transition that
+    breaks a limit (with `in_rounds` only if its first slice does), would halt the bot, or leaves a
+    held token unmanaged (unless `keep_holdings`).
     """
     file = Path(path)
-    text = _read_config(file)
-    after_text = edit_text(text)
-    config_after = load_config_text(after_text, file.resolve(), "the edited config")
-    config_before = _load_before(text, file)
+    text_before = _read_config(file)
+    text_after = edit_text(text_before)
+    config_after = load_config_text(text_after, file.resolve(), "the edited config")
+    config_before = _load_before(text_before, file)
     leftovers = find_leftovers(config_before, config_after, transports, clock)
-    leftovers_to_sell = [leftover for leftover in leftovers if not leftover.dust]
-    if leftovers_to_sell and sell_first is not None and not keep_holdings:
-        leftovers, after_text = [], sell_first(text)
-        config_after = load_config_text(after_text, file.resolve(), "the edited config")
+    leftovers_to_sell = [leftover for leftover in leftovers if not leftover.is_dust]
+    if leftovers_to_sell and sale_edit_text is not None and not keep_holdings:
+        leftovers, text_after = [], sale_edit_text(text_before)
+        config_after = load_config_text(text_after, file.resolve(), "the edited config")
     else:
         leftovers_to_sell = []
     holding_lines = leftover_lines(leftovers, keep_holdings)
@@ -138,29 +138,29 @@ def edit(  # noqa: PLR0913
         f" {leftover.symbol} then removes it, and with --send one command does both"
         for leftover in leftovers_to_sell
     )
-    is_same = after_text == text
+    is_unchanged = text_after == text_before
     _require_fixed_keys(config_before, config_after)
     with wiring.open_context(config_after, transports, clock, untrusted_pools=True) as context:
         if (
-            is_same
+            is_unchanged
             and config_versions.unconfirmed_changes(config_after, context.store.configs) is None
         ):
             return EditReport((), None, None, 0, holding_lines, (), "unchanged")
         trusted_context, new_tokens = inspect_new_tokens(context, config_before)
         rows_to_pin = (
             new_tokens.unpinned_rows
-            if pins and (not unseen or config_after.config.chain.local)
+            if pins_new and (not unreviewed or config_after.config.chain.local)
             else ()
         )
         addresses_to_pin = {row["address"] for row in rows_to_pin}
         agent = Agent(trusted_context)
         by_hand: tuple[str, ...] = ()
-        if config_before is not None and not is_same:
+        if config_before is not None and not is_unchanged:
             by_hand = (
                 config_versions.unconfirmed_changes(config_before, context.store.configs) or ()
             )
-        report = _plan_edit(agent, config_before, in_rounds, is_same, addresses_to_pin)
-        if is_same and not by_hand_only:
+        report = _plan_edit(agent, config_before, in_rounds, is_unchanged, addresses_to_pin)
+        if is_unchanged and not by_hand_only:
             by_hand, report = report.changes, replace(report, changes=())
         report = replace(
             report,
@@ -179,8 +179,8 @@ def edit(  # noqa: PLR0913
                 if implementation[1] in addresses_to_pin
             ]
             setup.pin_contracts(context, rows_to_pin, implementations)
-        backup = None if is_same else _replace_config(file, text, after_text)
-        _record_versions(context.store.configs, config_before, config_after, is_same, how)
+        backup = None if is_unchanged else _replace_config(file, text_before, text_after)
+        _record_versions(context.store.configs, config_before, config_after, is_unchanged, how)
         _dismiss_transfers(config_before, config_after, context)
     return replace(report, state="written", backup=backup)
 
@@ -189,15 +189,15 @@ def _record_versions(
     configs: ConfigVersionStore,
     config_before: LoadedConfig | None,
     config_after: LoadedConfig,
-    is_same: bool,
+    is_unchanged: bool,
     how: str,
 ) -> None:
     """Record the confirmed version, preceded by the version that it replaces."""
-    if is_same:
+    if is_unchanged:
         config_versions.record_version(config_after, configs, config_versions.CONFIRMED)
         return
     if config_before is not None:
-        is_first = configs.confirmed() is None
+        is_first = configs.confirmed_digest() is None
         config_versions.record_version(
             config_before, configs, config_versions.FIRST if is_first else config_versions.NOTICED
         )
@@ -288,7 +288,7 @@ def _plan_edit(
     agent: Agent,
     config_before: LoadedConfig | None,
     in_rounds: bool,
-    is_same: bool,
+    is_unchanged: bool,
     addresses_to_pin: Collection[str],
 ) -> EditReport:
     """Return the edit's changes, planned transition and warnings; the confirmation pins the
@@ -297,7 +297,7 @@ def _plan_edit(
     loaded, context = agent.context.loaded, agent.context
     changes: tuple[str, ...] = ()
     restart_tables: list[str] = []
-    if is_same:
+    if is_unchanged:
         changes = config_versions.unconfirmed_changes(loaded, context.store.configs) or ()
         restart_tables = config_versions.fixed_tables_in(changes)
     elif config_before is not None:
@@ -312,9 +312,9 @@ def _plan_edit(
             transition.failing,
             "correct the edit, or run trimtab doctor",
         )
-    first_rebalance, rounds = None, _count_rounds(transition, context.limits.turnover_bps)
+    first_rebalance, round_count = None, _count_rounds(transition, context.limits.turnover_bps)
     broken_limits = _broken_limits(transition)
-    if broken_limits or rounds > 1:
+    if broken_limits or round_count > 1:
         first_rebalance = evaluation.evaluate(context.readers, requests.rebalance_to_targets)
     if broken_limits and in_rounds and first_rebalance is not None:
         broken_limits = _broken_limits(first_rebalance)
@@ -356,7 +356,7 @@ def _plan_edit(
         changes,
         transition,
         first_rebalance,
-        rounds,
+        round_count,
         warnings,
         next_steps,
         "planned",
@@ -451,11 +451,11 @@ MAX_SALES = 12
 
 @dataclass(frozen=True, slots=True)
 class RemovalReport:
-    """Result of a removal. `edited` is the config edit. `state` is the edit's, or removed, or
+    """Result of a removal. `edit_report` is the config edit. `state` is the edit's, or removed, or
     unfinished with the `reason`: the asset then stays at a target of 0 %.
     """
 
-    edited: EditReport
+    edit_report: EditReport
     state: str
     reason: str
     transactions: tuple[Intent, ...] = ()
@@ -470,7 +470,7 @@ def remove(  # noqa: PLR0913
     *,
     in_rounds: bool = False,
     keep_holdings: bool = False,
-    unseen: bool = False,
+    unreviewed: bool = False,
     confirm: Confirm | None,
     send: bool = False,
     confirm_sale: ConfirmSale,
@@ -489,43 +489,43 @@ def remove(  # noqa: PLR0913
             partial(apply_changes, changes=edit_changes),
             in_rounds=in_rounds,
             keep_holdings=keep_holdings,
-            sell_first=partial(apply_changes, changes=sell_removed_assets(edit_changes)),
-            pins=True,
-            unseen=unseen,
+            sale_edit_text=partial(apply_changes, changes=sell_removed_assets(edit_changes)),
+            pins_new=True,
+            unreviewed=unreviewed,
             confirm=confirm_edit,
             transports=transports,
             clock=clock,
         )
 
-    first_edit = run_edit(changes, confirm)
-    symbols = [symbol for symbol in _symbols(path) if symbol in changes.removes]
-    if not symbols and first_edit.state == "written":
-        return RemovalReport(first_edit, "removed", "")
-    if not send or first_edit.state in ("planned", "declined"):
-        return RemovalReport(first_edit, first_edit.state, "")
+    first_report = run_edit(changes, confirm)
+    symbols = [symbol for symbol in _asset_symbols(path) if symbol in changes.removes]
+    if not symbols and first_report.state == "written":
+        return RemovalReport(first_report, "removed", "")
+    if not send or first_report.state in ("planned", "declined"):
+        return RemovalReport(first_report, first_report.state, "")
     sent_intents: list[Intent] = []
     is_sold_out, why = _sell_out(
         path, symbols, confirm_sale, progress, transports, clock, sent_intents
     )
-    last_edit = first_edit
+    last_report = first_report
     if is_sold_out:
-        last_edit = run_edit(ConfigChanges(removes=tuple(symbols)), lambda _edit, _agent: True)
-    if set(_symbols(path)) & set(symbols):
+        last_report = run_edit(ConfigChanges(removes=tuple(symbols)), lambda _edit, _agent: True)
+    if set(_asset_symbols(path)) & set(symbols):
         options = " ".join(f"--remove {symbol}" for symbol in symbols)
         message = (
             f"{', '.join(symbols)} stays at a target of 0 %: {why}; trimtab edit {options} --send"
             " continues"
         )
-        return RemovalReport(first_edit, "unfinished", message, tuple(sent_intents))
+        return RemovalReport(first_report, "unfinished", message, tuple(sent_intents))
     combined_report = replace(
-        last_edit,
-        changes=first_edit.changes + last_edit.changes,
-        warnings=tuple(dict.fromkeys(last_edit.warnings)),
+        last_report,
+        changes=first_report.changes + last_report.changes,
+        warnings=tuple(dict.fromkeys(last_report.warnings)),
     )
     return RemovalReport(combined_report, "removed", "", tuple(sent_intents))
 
 
-def _symbols(path: Path | str) -> list[str]:
+def _asset_symbols(path: Path | str) -> list[str]:
     return [asset.symbol for asset in load_config(path).config.portfolio.assets]
 
 
@@ -568,9 +568,9 @@ def edit_document(report: EditReport) -> EditDocument:
 
 def removal_document(report: RemovalReport) -> EditDocument:
     """Return the document of a removal, with its transactions."""
-    transactions = [transaction(intent) for intent in report.transactions]
+    transactions = [transaction_document(intent) for intent in report.transactions]
     return {
-        **edit_document(report.edited),
+        **edit_document(report.edit_report),
         "state": report.state,
         "reason": report.reason,
         "transactions": transactions,

@@ -40,30 +40,32 @@ Document = dict[str, Any]
 Confirm = Callable[[Document, EditReport, Agent | None], bool]
 """Question to the user, with the profile's changes, the transition, and the agent that planned it
 (None if the chain cannot be read)."""
-OTHER_NUMERAIRE = "counted in another numeraire"
+OTHER_NUMERAIRE_REASON = "counted in another numeraire"
 
 
-def export_profile(config: Path | str, target: Path) -> Document:
+def export_profile(config: Path | str, profile_path: Path) -> Document:
     """Write the config's profile into a new file. Raises ConfigError if the file exists."""
     loaded = load_config(config)
     text, left_out = profile_text(loaded)
     try:
         with os.fdopen(
-            os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644), "w", encoding="utf-8"
+            os.open(profile_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644),
+            "w",
+            encoding="utf-8",
         ) as file:
             file.write(text)
     except FileExistsError:
         raise ConfigError(
-            f"{target}: exists already; nothing was changed",
+            f"{profile_path}: exists already; nothing was changed",
             "name another file",
             code=ErrorCode.EXISTS,
         ) from None
     except OSError as error:
         raise ConfigError(
-            f"{target}: cannot be written: {error.strerror}", "choose a folder that exists"
+            f"{profile_path}: cannot be written: {error.strerror}", "choose a folder that exists"
         ) from None
     return {
-        "profile": str(target),
+        "profile": str(profile_path),
         "sha256": hashlib.sha256(text.encode()).hexdigest(),
         "chain_id": loaded.config.chain.chain_id,
         "left_out": list(left_out),
@@ -72,7 +74,7 @@ def export_profile(config: Path | str, target: Path) -> Document:
 
 def import_profile(  # noqa: PLR0913
     config: Path | str,
-    source: Path,
+    profile_path: Path,
     confirm: Confirm | None,
     *,
     sha256: str | None = None,
@@ -80,11 +82,11 @@ def import_profile(  # noqa: PLR0913
     token_list_sha256: str | None = None,
     sell_others: bool = False,
     in_rounds: bool = False,
-    past: bool = False,
+    with_past_result: bool = False,
     transports: Sequence[Transport] | None = None,
 ) -> Document:
     """Import a profile into the config: `confirm` sees the changes and the transition; without it
-    nothing is written. With `past` the new config is backtested on the packaged prices. Without a
+    nothing is written. With `with_past_result` the new config is backtested on the packaged prices. Without a
     store, the config is written even if its chain cannot be read, without a transition. Raises
     ConfigError for content not allowed in a profile, another chain, a token that is unknown,
     ambiguous or has the display name of another, or an invalid new config; Refused for a transition
@@ -100,20 +102,22 @@ def import_profile(  # noqa: PLR0913
     listed_tokens: Sequence[TemplateAsset] = ()
     if token_list is not None:
         listed_tokens = read_token_list(token_list, chain_id, token_list_sha256).tokens
-    profile = read_profile(source, loaded, sha256)
+    profile = read_profile(profile_path, loaded, sha256)
     tokens = [
         resolve_token(asset.symbol, loaded.config, listed_tokens, profile.origin)
         for asset in profile.table.assets
     ]
     require_addresses(profile)
     limits = _compare_limits(profile, loaded, tokens)
-    taken_limits = {row["key"]: profile.raw["limits"][row["key"]] for row in limits if row["taken"]}
+    adopted_limits = {
+        row["key"]: profile.raw["limits"][row["key"]] for row in limits if row["taken"]
+    }
     text = merge_profile(
         loaded.path.read_text(encoding="utf-8"),
         loaded.config,
         profile,
         tokens,
-        taken_limits,
+        adopted_limits,
         sell_others,
     )
     merged_config = load_config_text(text, loaded.path, f"{loaded.path} with the profile")
@@ -124,11 +128,11 @@ def import_profile(  # noqa: PLR0913
         "chain_id": chain_id,
         **_asset_changes(profile, tokens, loaded, merged_config),
         "policy": _policy_changes(loaded, merged_config),
-        "limits": limits + _following_limits(loaded, merged_config, taken_limits),
-        "notes": _notes(merged_config),
+        "limits": limits + _following_limits(loaded, merged_config, adopted_limits),
+        "notes": _weight_notes(merged_config),
         "past": None,
     }
-    if past:
+    if with_past_result:
         from agent.app.research.past_results import past_result_or_reason  # loads the simulation
 
         document["past"], why = past_result_or_reason(merged_config)
@@ -172,40 +176,44 @@ def _compare_limits(
     profile: Profile, loaded: LoadedConfig, tokens: list[ResolvedToken]
 ) -> list[Document]:
     """Compare each limit of the profile with the config's; take it if tighter and comparable."""
-    own_limits, profile_limits = (
+    config_limits, profile_limits = (
         loaded.config.limits,
         read_limits(profile.table.limits, loaded.config.limits),
     )
-    same_numeraire = _same_numeraire(profile, loaded, tokens)
+    has_same_numeraire = _has_same_numeraire(profile, loaded, tokens)
     rows = []
     for key, profile_limit in profile_limits.items():
-        own_limit: Limit = getattr(own_limits, key)
-        comparable = key in LIMITS and (same_numeraire or LIMITS[key].unit is not LimitUnit.COINS)
-        is_taken = comparable and is_tighter(key, profile_limit, own_limit)
-        why = OTHER_NUMERAIRE
-        if is_taken:
+        config_limit: Limit = getattr(config_limits, key)
+        is_comparable = key in LIMITS and (
+            has_same_numeraire or LIMITS[key].unit is not LimitUnit.COINS
+        )
+        is_adopted = is_comparable and is_tighter(key, profile_limit, config_limit)
+        why = OTHER_NUMERAIRE_REASON
+        if is_adopted:
             why = "tighter"
-        elif profile_limit == own_limit:
+        elif profile_limit == config_limit:
             why = "the same"
-        elif comparable:
+        elif is_comparable:
             why = "yours is tighter"
         rows.append(
             {
                 "key": key,
-                "yours": _limit_words(key, own_limit),
-                "profile": _limit_words(key, profile_limit),
-                "taken": is_taken,
+                "yours": _limit_value_text(key, config_limit),
+                "profile": _limit_value_text(key, profile_limit),
+                "taken": is_adopted,
                 "why": why,
             }
         )
     return rows
 
 
-def _same_numeraire(profile: Profile, loaded: LoadedConfig, tokens: list[ResolvedToken]) -> bool:
+def _has_same_numeraire(
+    profile: Profile, loaded: LoadedConfig, tokens: list[ResolvedToken]
+) -> bool:
     """Return whether profile and config have the same numeraire: whether the profile's symbol
     resolves to the address of the config's numeraire.
     """
-    own_numeraire = next(
+    config_numeraire = next(
         asset
         for asset in loaded.config.portfolio.assets
         if asset.symbol == loaded.config.portfolio.numeraire
@@ -214,7 +222,7 @@ def _same_numeraire(profile: Profile, loaded: LoadedConfig, tokens: list[Resolve
         (token for token in tokens if token.symbol == profile.table.profile.numeraire), None
     )
     return profile_token is not None and profile_token.address == (
-        NATIVE if own_numeraire.native else own_numeraire.address
+        NATIVE if config_numeraire.native else config_numeraire.address
     )
 
 
@@ -275,27 +283,29 @@ def _policy_changes(loaded: LoadedConfig, merged_config: LoadedConfig) -> list[D
     ]
     pairs.append(("bands", bands[0], bands[1]))
     return [
-        {"key": key, "before": _value_words(old_value), "after": _value_words(new_value)}
+        {"key": key, "before": _value_text(old_value), "after": _value_text(new_value)}
         for key, old_value, new_value in pairs
         if old_value != new_value
     ]
 
 
 def _following_limits(
-    loaded: LoadedConfig, merged_config: LoadedConfig, taken_limits: Mapping[str, object]
+    loaded: LoadedConfig, merged_config: LoadedConfig, adopted_limits: Mapping[str, object]
 ) -> list[Document]:
     """Return the limits that had to change with the assets."""
     if (
-        "native_top_up" in taken_limits
+        "native_top_up" in adopted_limits
         or loaded.config.limits.native_top_up == merged_config.config.limits.native_top_up
     ):
         return []
-    own_text = _limit_words("native_top_up", loaded.config.limits.native_top_up)
+    config_text = _limit_value_text("native_top_up", loaded.config.limits.native_top_up)
     why = "unwrapping needs the wrapped native coin among the assets"
-    return [{"key": "native_top_up", "yours": own_text, "profile": OFF, "taken": True, "why": why}]
+    return [
+        {"key": "native_top_up", "yours": config_text, "profile": OFF, "taken": True, "why": why}
+    ]
 
 
-def _notes(merged_config: LoadedConfig) -> list[str]:
+def _weight_notes(merged_config: LoadedConfig) -> list[str]:
     """Return notes for the owner on weights whose data is not part of the profile."""
     weights = merged_config.config.portfolio.weights
     if weights is None or weights.kind != "market_cap" or weights.supplies is not None:
@@ -306,7 +316,7 @@ def _notes(merged_config: LoadedConfig) -> list[str]:
     ]
 
 
-def _limit_words(key: str, value: Limit) -> str:
+def _limit_value_text(key: str, value: Limit) -> str:
     return "on" if value is True else limit_text(key, value, "coins")
 
 
@@ -314,12 +324,12 @@ def _asset_address(asset: AssetTable) -> str:
     return NATIVE if asset.native else asset.address
 
 
-def _value_words(value: object) -> str:
+def _value_text(value: object) -> str:
     """Format a value for display, "off" for none."""
     if value is None:
         return OFF
     if isinstance(value, list):
-        return "; ".join(map(_value_words, value))
+        return "; ".join(map(_value_text, value))
     dump = getattr(value, "model_dump", None)
     if callable(dump):
         return ", ".join(f"{key} {inner}" for key, inner in dump(exclude_unset=True).items())

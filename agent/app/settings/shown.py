@@ -24,7 +24,7 @@ from agent.policy import drift
 from agent.policy.triggers import trigger_text
 from agent.units import Token, format_duration
 
-UNKNOWN_DECIMALS = 18
+ASSUMED_DECIMALS = 18
 """Decimals of a token whose config leaves them to the chain; no setting depends on them."""
 DESCRIPTIONS: Mapping[str, str] = {
     "policy.destination": "where a rebalance ends: at the targets, at the bands, or halfway",
@@ -79,25 +79,25 @@ EXCLUDED_KEYS = ("policy.trigger", "execution.submit_url", "alerts.targets")
 def settings_document(config: ConfigSource) -> SettingsDocument:
     """Return the settings in force, from the config alone. Raises ConfigError."""
     loaded = load_config(config)
-    settings = loaded.config
+    settings_tables = loaded.config
     tokens = {
         token.address: Token(
             token.address,
             token.symbol,
-            UNKNOWN_DECIMALS if token.decimals is None else token.decimals,
+            ASSUMED_DECIMALS if token.decimals is None else token.decimals,
         )
-        for token in settings.portfolio.listed
+        for token in settings_tables.portfolio.listed
     }
-    portfolio, policy = build_portfolio(settings, tokens), build_policy(settings)
+    portfolio, policy = build_portfolio(settings_tables, tokens), build_policy(settings_tables)
     values = tomllib.loads(loaded.redacted_text)
-    orders = {
+    order_texts = {
         row["symbol"]: ", ".join(
             f"{key} {_text(row[key])}" for key in OrderKeys.model_fields if key in row
         )
         for row in values["portfolio"]["assets"]
     }
     assets: list[TargetSettingDocument] = []
-    for table, asset in zip(settings.portfolio.assets, portfolio.assets, strict=True):
+    for table, asset in zip(settings_tables.portfolio.assets, portfolio.assets, strict=True):
         band_edges = drift.band(policy.trigger, asset.target_bps, asset.band, asset.max_bps)
         has_zone = isinstance(policy.trigger, NoTradeZone)
         assets.append(
@@ -107,7 +107,7 @@ def settings_document(config: ConfigSource) -> SettingsDocument:
                 "target_bps": table.target,
                 "band_bps": None if has_zone else [float(edge) for edge in band_edges],
                 "reserve": table.reserve,
-                "orders": orders[table.symbol],
+                "orders": order_texts[table.symbol],
             }
         )
     sections: list[SettingsSectionDocument] = []
@@ -117,7 +117,7 @@ def settings_document(config: ConfigSource) -> SettingsDocument:
             sections.append({"title": title, "settings": rows})
     return {
         "config_hash": loaded.digest,
-        "numeraire": settings.portfolio.numeraire,
+        "numeraire": settings_tables.portfolio.numeraire,
         "trigger": trigger_text.format_trigger(policy.trigger, portfolio),
         "assets": assets,
         "sections": sections,
@@ -175,7 +175,7 @@ def _limit_rows(loaded: LoadedConfig) -> list[SettingDocument]:
             text = limit_text(key, value, portfolio.numeraire)
             if limit is not None and limit.unit is LimitUnit.DURATION and value is not None:
                 text = format_duration(value)
-            rows.append(_row(f"limits.{key}", text, "" if limit is None else limit.about))
+            rows.append(_row(f"limits.{key}", text, "" if limit is None else limit.comment))
     return rows
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
         UserLogDocument,
         UsersDocument,
     )
-    from agent.app.start.wallet import Ask, Password
+    from agent.app.start.wallet import Ask, PasswordSource
     from agent.config.loaded import ConfigSource
 
 NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9._-]{0,31}")
@@ -43,11 +43,16 @@ DUMMY_HASH = (
     "SaGnb2eBYvaUzgSViPApCN7ya35PwakfXwSKjiVoI5s"
 )
 """Hash checked for an unknown user, so that the check takes as long as for a known one."""
-ISSUER = "trimtab"
+TOTP_ISSUER = "trimtab"
 
 
 def add_user(
-    config: ConfigSource, name: str, password: Password, ask: Ask | None, *, read_only: bool
+    config: ConfigSource,
+    name: str,
+    password_source: PasswordSource,
+    ask: Ask | None,
+    *,
+    read_only: bool,
 ) -> NewUserDocument:
     """Add a user and return the secret of its one-time codes, which is shown only now. Raises
     ConfigError for an invalid or taken name or a weak password.
@@ -72,13 +77,15 @@ def add_user(
             "choose another, or remove it first: trimtab user remove",
             code=ErrorCode.EXISTS,
         )
-    password_text = new_password(password, ask).reveal()
+    password_text = new_password(password_source, ask).reveal()
     if len(password_text) > MAX_PASSWORD_LENGTH:
         raise ConfigError(f"the password exceeds {MAX_PASSWORD_LENGTH} characters", "shorten it")
-    secret = pyotp.random_base32()
-    user_store.add(name, argon2.PasswordHasher().hash(password_text), secret, read_only, _now_s())
-    uri = pyotp.TOTP(secret).provisioning_uri(name=name, issuer_name=ISSUER)
-    return {"user": name, "read_only": read_only, "secret": secret, "otpauth": uri}
+    totp_secret = pyotp.random_base32()
+    user_store.add(
+        name, argon2.PasswordHasher().hash(password_text), totp_secret, read_only, _now_s()
+    )
+    uri = pyotp.TOTP(totp_secret).provisioning_uri(name=name, issuer_name=TOTP_ISSUER)
+    return {"user": name, "read_only": read_only, "secret": totp_secret, "otpauth": uri}
 
 
 def list_users(config: ConfigSource) -> UsersDocument:
@@ -152,7 +159,7 @@ def login(file: str, name: str, password: str, code: str, address: str) -> dict[
     import argon2
 
     user_store, now_s, network = UserStore(Path(file)), _now_s(), _network(address)
-    if locked_s := user_store.book_attempt(name, network, now_s):
+    if locked_s := user_store.count_attempt(name, network, now_s):
         return {"user": None, "locked_s": locked_s}
     user = next(
         (dashboard_user for dashboard_user in user_store.users() if dashboard_user.name == name),
@@ -198,8 +205,8 @@ def _network(address: str) -> str:
     except ValueError:
         return address[:64]
     if parsed.version == 6 and not parsed.is_loopback:
-        mapped = parsed.ipv4_mapped
-        return str(mapped or ipaddress.ip_network((parsed, 64), strict=False))
+        ipv4 = parsed.ipv4_mapped
+        return str(ipv4 or ipaddress.ip_network((parsed, 64), strict=False))
     return str(parsed)
 
 

@@ -9,15 +9,15 @@ from fractions import Fraction
 
 from agent.errors import ConfigError
 
-START_USD = 1_000
-"""portfolio.max_live_value of a new config, in dollars."""
-ROUNDED_FROM = 100
+DEFAULT_CEILING_USD = 1_000
+"""Default portfolio.max_live_value of a new config, in dollars."""
+WHOLE_FROM_COINS = 100
 """Suggested ceilings from this number of coins on are whole."""
 
 
-def ceiling_of(use_cash: str | None, dollars: Fraction = Fraction(1)) -> str | None:
+def ceiling_of(use_cash: str | None, coin_usd: Fraction = Fraction(1)) -> str | None:
     """Return the portfolio.max_live_value for an amount of cash, half more than it so that gains are
-    not refused; None if the ceiling of every new config is enough.
+    not refused; None if the default ceiling is enough. A coin is worth `coin_usd` dollars.
     """
     if use_cash is None:
         return None
@@ -25,9 +25,9 @@ def ceiling_of(use_cash: str | None, dollars: Fraction = Fraction(1)) -> str | N
         ceiling = Decimal(use_cash) * 3 / 2
     except ArithmeticError:  # the config names the error
         return None
-    if not ceiling.is_finite() or Fraction(ceiling) * dollars <= START_USD:
+    if not ceiling.is_finite() or Fraction(ceiling) * coin_usd <= DEFAULT_CEILING_USD:
         return None
-    if ceiling >= ROUNDED_FROM:
+    if ceiling >= WHOLE_FROM_COINS:
         ceiling = ceiling.to_integral_value(ROUND_CEILING)
     return f"{ceiling.normalize():f}"
 

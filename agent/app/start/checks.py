@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from agent import codec, wiring
 from agent.app.describe import PRIVATE, submission, submission_text
 from agent.app.documents import fill
-from agent.app.documents.owner import FAIL, NOTE, OK, CheckDocument, CheckLine
+from agent.app.documents.owner import FAIL, OK, WARN, CheckDocument, CheckLine
 from agent.app.documents.status import least_total_now
 from agent.app.start.endpoint_checks import (
     endpoint_records,
@@ -64,9 +64,9 @@ if TYPE_CHECKING:
     from agent.app.documents.owner import DoctorDocument, ProbedEndpointDocument
 
 
-_DESCRIPTION_BYTES = 160
-_DOLLAR = "USD"
-_UNKNOWN = "?"
+_MAX_DESCRIPTION_BYTES = 160
+_DOLLAR_SYMBOL = "USD"
+_UNKNOWN_SYMBOL = "?"
 UNBOUNDED_ANSWER = 2**95 - 1
 """A maximum answer at or above this counts as no bound: aggregators without an upper bound return
 the maximum of an integer type.
@@ -95,14 +95,14 @@ def _trigger_checks(context: wiring.AgentContext, policy: Policy) -> Iterator[Ch
     if policy.confirm_blocks == 0:
         yield (
             "triggers",
-            NOTE,
+            WARN,
             "the prices of a single block can fire it",
             "policy.confirm_blocks = 3",
         )
     if policy.jitter_bps == 0 and schedules_of(policy.trigger):
         yield (
             "schedule",
-            NOTE,
+            WARN,
             "it makes the agent's trades predictable",
             'policy.jitter = "10%"',
         )
@@ -121,7 +121,7 @@ def _feed_checks(
         if (feed := context.portfolio.feed(address)) is not None
     }
     items: list[LensItem] = [
-        CallItem(feed, DESCRIPTION, max_answer_bytes=_DESCRIPTION_BYTES)
+        CallItem(feed, DESCRIPTION, max_answer_bytes=_MAX_DESCRIPTION_BYTES)
         for feed in feeds_by_label.values()
     ]
     for (label, feed), answer in zip(
@@ -140,8 +140,8 @@ def _feed_checks(
         )
         if fault:
             yield check_name, FAIL, f"it {fault}", "wait for its next round, or correct the feed"
-        elif quote != _DOLLAR or not _is_base_of(base, label):
-            yield check_name, NOTE, pair, f"make sure that {feed} is a feed of {label} in dollars"
+        elif quote != _DOLLAR_SYMBOL or not _is_base_of(base, label):
+            yield check_name, WARN, pair, f"make sure that {feed} is a feed of {label} in dollars"
         else:
             yield check_name, OK, pair, ""
 
@@ -149,14 +149,14 @@ def _feed_checks(
 def _parse_pair(description: str) -> tuple[str, str]:
     """Split "ETH / USD" into both sides; text that is not a plain symbol becomes "?" (T17)."""
     base, _, quote = description.partition("/")
-    return safe_label(base.strip(), _UNKNOWN), safe_label(quote.strip(), _UNKNOWN)
+    return safe_label(base.strip(), _UNKNOWN_SYMBOL), safe_label(quote.strip(), _UNKNOWN_SYMBOL)
 
 
 def _is_base_of(base: str, label: str) -> bool:
     """Return whether the token is the feed's base or a wrapped form of it: WETH for ETH, cbBTC for
     BTC.
     """
-    return base != _UNKNOWN and label.upper().removesuffix(".E").endswith(base.upper())
+    return base != _UNKNOWN_SYMBOL and label.upper().removesuffix(".E").endswith(base.upper())
 
 
 def format_answer_bounds(feed_round: FeedRound) -> str:
@@ -181,7 +181,7 @@ def _twap_checks(snapshot: Snapshot, reference: ReferenceConfig) -> Iterator[Che
     count_text = f"{len(pools) - len(rejected_pools)} of {len(pools)} V3 pools have a usable TWAP"
     if rejected_pools:
         count_and_first = f"{count_text}; the first without: {rejected_pools[0]}"
-        yield "TWAPs", NOTE, count_and_first, "trimtab oracle shows them all"
+        yield "TWAPs", WARN, count_and_first, "trimtab oracle shows them all"
     else:
         yield "TWAPs", OK, count_text, ""
 
@@ -212,11 +212,11 @@ def screen_tokens(
     can be simulated: the wallet's holding, or a hundredth of the deepest pool. Raises Retryable.
     """
     quarantined_by_token = {
-        screened_tokens.token: screened_tokens for screened_tokens in step.targets.quarantine
+        screened_token.token: screened_token for screened_token in step.targets.quarantine
     }
     results = list(quarantined_by_token.values())
     if context.limits.token_screen:
-        screened_tokens = context.screen.screen(step, initial_token_moves(step))
+        screened_tokens = context.token_screen.screen(step, initial_token_moves(step))
         results += [
             result for result in screened_tokens if result.token not in quarantined_by_token
         ]
@@ -261,13 +261,13 @@ def _checks(
     try:
         loaded = load_config(config)
     except TrimtabError as error:
-        yield _failure("config", error)
+        yield _failed_check("config", error)
         return
     yield _config_check(loaded)
     try:
         require_private(wiring.store_file(loaded), "store", companions=True)
     except ConfigError as error:
-        yield _failure("store", error)
+        yield _failed_check("store", error)
     yield from _limit_checks(loaded.config.limits)
     yield _key_check(loaded)
     try:
@@ -275,16 +275,16 @@ def _checks(
             wiring.open_transports(loaded.config) if transports is None else transports
         )
     except ConfigError as error:
-        yield _failure("endpoints", error)
+        yield _failed_check("endpoints", error)
         return
     chain = loaded.config.chain
-    chain_endpoints = tuple(Endpoint(line) for line in opened_transports)
+    chain_endpoints = tuple(Endpoint(transport) for transport in opened_transports)
     probes = probe_endpoints(chain_endpoints, chain, now_s)
     documents.extend(probed_documents(probes))
     has_quorum = has_enough_operators(probes, chain.min_operators)
-    state_of_failing = NOTE if has_quorum else FAIL
+    failure_state = WARN if has_quorum else FAIL
     for probe in probes:
-        state = state_of_failing if probe.head is None else OK
+        state = failure_state if probe.head is None else OK
         yield CheckResult(
             f"endpoint {probe.endpoint.operator}", state, probe.finding, probe.remedy, probe.exit
         )
@@ -302,13 +302,15 @@ def _checks(
                 for old, new in zip(documents, endpoint_records(context.endpoints), strict=True)
             ]
             yield from _chain_checks(context, snapshot)
-            switch = context.switch.read()
-            if switch.paused is False:
+            switch_state = context.switch.read()
+            if switch_state.paused is False:
                 yield CheckResult("kill switch", OK, "not paused")
             else:
-                yield CheckResult("kill switch", NOTE, f"paused: {switch.reason}", "trimtab resume")
+                yield CheckResult(
+                    "kill switch", WARN, f"paused: {switch_state.reason}", "trimtab resume"
+                )
     except TrimtabError as error:
-        yield _failure("reading", error)
+        yield _failed_check("reading", error)
 
 
 def _seal_checks(store: Store, loaded: LoadedConfig) -> Iterator[CheckResult]:
@@ -324,7 +326,7 @@ def _seal_checks(store: Store, loaded: LoadedConfig) -> Iterator[CheckResult]:
             faults.append(f"rows are missing in {seal_report.missing} places")
         if faults:
             remedy = f"find out which program wrote to the store, or restore {secret}"
-            yield CheckResult(seal_report.table, NOTE, "; ".join(faults), remedy)
+            yield CheckResult(seal_report.table, WARN, "; ".join(faults), remedy)
 
 
 def _chain_checks(context: wiring.AgentContext, snapshot: Snapshot) -> Iterator[CheckResult]:
@@ -332,7 +334,7 @@ def _chain_checks(context: wiring.AgentContext, snapshot: Snapshot) -> Iterator[
     for operator, why in outvoted_endpoints(snapshot):
         yield CheckResult(
             f"endpoint {operator}",
-            NOTE,
+            WARN,
             why,
             "the quorum works without it; ask its operator, or replace it",
         )
@@ -342,7 +344,7 @@ def _chain_checks(context: wiring.AgentContext, snapshot: Snapshot) -> Iterator[
     for label, screened in screen_tokens(context, step):
         yield CheckResult(
             f"moves of {label}",
-            OK if screened.finding.accepted else NOTE,
+            OK if screened.finding.accepted else WARN,
             screened.why,
             screened.finding.remedy,
         )
@@ -352,23 +354,23 @@ def _chain_checks(context: wiring.AgentContext, snapshot: Snapshot) -> Iterator[
         yield CheckResult(*check)
     yield from _gas_money_checks(context, snapshot)
     for warning in minimum.warnings(context.portfolio):
-        yield CheckResult("portfolio", NOTE, warning, "trimtab status shows the figures")
+        yield CheckResult("portfolio", WARN, warning, "trimtab status shows the figures")
     yield from _least_total_checks(step)
 
 
 def _limit_checks(limits: LimitsTable) -> Iterator[CheckResult]:
     for warning in accepted_limits(limits):
-        yield CheckResult("limits", NOTE, warning, "lower the limit, or keep it")
+        yield CheckResult("limits", WARN, warning, "lower the limit, or keep it")
     for name in needless_acceptances(limits):
         yield CheckResult(
             "limits",
-            NOTE,
+            WARN,
             f"limits.i_accept: {name} is within its ceiling",
             f'remove "{name}" from limits.i_accept',
         )
 
 
-def _failure(check: str, error: TrimtabError) -> CheckResult:
+def _failed_check(check: str, error: TrimtabError) -> CheckResult:
     return CheckResult(
         check, FAIL, error.message, error.remedy or "see the message", error.exit_code
     )
@@ -385,7 +387,7 @@ def _config_check(loaded: LoadedConfig) -> CheckResult:
     if has_secrets and mode & 0o077:
         return CheckResult(
             "config",
-            NOTE,
+            WARN,
             f"{description}; it has endpoint URLs and is readable by others (mode {mode:04o})",
             f"chmod 600 {loaded.path}",
         )
@@ -403,7 +405,7 @@ def _key_check(loaded: LoadedConfig) -> CheckResult:
         if not path.is_file():
             return CheckResult(
                 "key",
-                NOTE,
+                WARN,
                 f"{path} does not exist",
                 "trimtab wallet create, or copy it there before --send",
             )
@@ -424,7 +426,7 @@ def _key_check(loaded: LoadedConfig) -> CheckResult:
                 f"keyring entry {loaded.config.wallet.keyring}, in {keyring_backend()}",
             )
     except ConfigError as error:
-        return CheckResult("key", NOTE, error.message, error.remedy)
+        return CheckResult("key", WARN, error.message, error.remedy)
     return CheckResult("key", OK, "a key source is configured")
 
 
@@ -470,17 +472,19 @@ def _submission_check(config: Config) -> CheckResult:
         return CheckResult("submission", OK, submission_text(config))
     return CheckResult(
         "submission",
-        NOTE,
+        WARN,
         submission_text(config),
         "a private endpoint in execution.submit_url hides transactions",
     )
 
 
 def _contract_checks(context: wiring.AgentContext, snapshot: Snapshot) -> Iterator[CheckResult]:
-    hashes = {code.address: code.hash for code in snapshot.code_hashes}
+    code_hashes = {code.address: code.hash for code in snapshot.code_hashes}
     contracts = (*context.execution.pinned, *(pool.address for pool in context.pools))
     without_code = [
-        address for address in contracts if hashes.get(address, NO_CODE) in (NO_CODE, EMPTY_CODE)
+        address
+        for address in contracts
+        if code_hashes.get(address, NO_CODE) in (NO_CODE, EMPTY_CODE)
     ]
     if without_code:
         yield CheckResult(
@@ -489,12 +493,12 @@ def _contract_checks(context: wiring.AgentContext, snapshot: Snapshot) -> Iterat
             f"no code at {', '.join(without_code)}",
             "correct these addresses in the config",
         )
-    pins = {pin.address: pin.code_hash for pin in context.store.trust.pins()}
-    unpinned_addresses = [address for address in contracts if address not in pins]
+    pinned_hashes = {pin.address: pin.code_hash for pin in context.store.trust.pins()}
+    unpinned_addresses = [address for address in contracts if address not in pinned_hashes]
     changed_addresses = [
         address
-        for address, pinned_hash in pins.items()
-        if address in hashes and hashes[address] != pinned_hash
+        for address, pinned_hash in pinned_hashes.items()
+        if address in code_hashes and code_hashes[address] != pinned_hash
     ]
     if changed_addresses:
         yield CheckResult(
@@ -506,12 +510,12 @@ def _contract_checks(context: wiring.AgentContext, snapshot: Snapshot) -> Iterat
     elif unpinned_addresses:
         yield CheckResult(
             "trust",
-            NOTE,
+            WARN,
             f"{len(unpinned_addresses)} of {len(contracts)} contracts are not pinned",
             "trimtab trust",
         )
     else:
-        yield CheckResult("trust", OK, f"{len(pins)} contracts pinned by code hash")
+        yield CheckResult("trust", OK, f"{len(pinned_hashes)} contracts pinned by code hash")
     if not context.pools:
         yield CheckResult(
             "pools",
@@ -538,8 +542,8 @@ def _holding_checks(context: wiring.AgentContext, step: StepInput) -> Iterator[C
         token = asset.token
         if token.address not in balances:
             continue
-        price = references.prices.get(token.address)
-        if price is None:
+        reference_price = references.prices.get(token.address)
+        if reference_price is None:
             why = next(
                 (u.why for u in references.unpriced if u.token == token.address),
                 "no reference price",
@@ -551,15 +555,15 @@ def _holding_checks(context: wiring.AgentContext, step: StepInput) -> Iterator[C
                 "add a feed, or a V3 pool with enough observations",
             )
             continue
-        unit_price = price_text(price.price, token.decimals, decimals, 8)
+        unit_price = price_text(reference_price.price, token.decimals, decimals, 8)
         text = (
             f"{decimal_text(balances[token.address], token.decimals)} at {unit_price} by"
-            f" {price.source.value}, {token.decimals} decimals"
+            f" {reference_price.source.value}, {token.decimals} decimals"
         )
         if balances[token.address]:
             yield CheckResult(f"token {token.label}", OK, text)
         else:
-            yield CheckResult(f"token {token.label}", NOTE, text, "the wallet holds none")
+            yield CheckResult(f"token {token.label}", WARN, text, "the wallet holds none")
     if not any(balances.values()):
         yield CheckResult(
             "portfolio",
@@ -572,14 +576,16 @@ def _holding_checks(context: wiring.AgentContext, step: StepInput) -> Iterator[C
             label = allowances.token_label(step.portfolio, allowance.token)
             yield CheckResult(
                 f"allowance {label}",
-                NOTE,
+                WARN,
                 f"{allowance.spender} may still spend {allowance.raw} base units",
                 "trimtab revoke sets it to zero",
             )
 
 
 def _least_total_checks(step: StepInput) -> Iterator[CheckResult]:
-    """Yield the minimum total at which these settings work, and the largest one."""
+    """Yield a row on the minimum total at which these settings work, and one if the total is above
+    portfolio.max_live_value.
+    """
     prices = reference_prices(step).by_token
     try:
         drifts = compute_drifts(step, prices)
@@ -587,12 +593,12 @@ def _least_total_checks(step: StepInput) -> Iterator[CheckResult]:
         document = least_total_now(step, investable_total(drifts))
     except TrimtabError:
         return
-    if ceiling_warning := cash_limit.above_ceiling(step.portfolio, step.limits, total):
-        yield CheckResult("max_live_value", NOTE, ceiling_warning, cash_limit.CEILING_REMEDY)
+    if ceiling_warning := cash_limit.ceiling_message(step.portfolio, step.limits, total):
+        yield CheckResult("max_live_value", WARN, ceiling_warning, cash_limit.CEILING_REMEDY)
     if document is not None:
         yield CheckResult(
             "minimum total",
-            NOTE if document["enough"] is False else OK,
+            WARN if document["enough"] is False else OK,
             document["summary"],
             "; or ".join(document["changes"]),
         )
@@ -600,34 +606,36 @@ def _least_total_checks(step: StepInput) -> Iterator[CheckResult]:
 
 def _gas_money_checks(context: wiring.AgentContext, snapshot: Snapshot) -> Iterator[CheckResult]:
     floor_wei = context.limits.native_floor_wei or 0
-    wrapped = context.portfolio.wrapped_native
+    wrapped_address = context.portfolio.wrapped_native
     wrapped_raw = next(
-        (holding.raw for holding in snapshot.holdings if holding.token == wrapped), 0
+        (holding.raw for holding in snapshot.holdings if holding.token == wrapped_address), 0
     )
     can_top_up = wrapped_raw > 0 and context.limits.native_top_up_wei is not None
-    balance = f"{decimal_text(snapshot.native_wei, 18)} native"
-    below_floor = f"{balance}, the floor is {decimal_text(floor_wei, 18)}"
+    balance_text = f"{decimal_text(snapshot.native_wei, 18)} native"
+    below_floor_text = f"{balance_text}, the floor is {decimal_text(floor_wei, 18)}"
     if snapshot.native_wei > floor_wei:
-        yield CheckResult("gas money", OK, balance)
+        yield CheckResult("gas money", OK, balance_text)
     elif snapshot.native_wei > 0 and can_top_up:
         yield CheckResult(
-            "gas money", NOTE, below_floor, "the next step unwraps some: limits.native_top_up"
+            "gas money", WARN, below_floor_text, "the next step unwraps some: limits.native_top_up"
         )
     else:
-        yield CheckResult("gas money", FAIL, below_floor, "send the wallet more of the native coin")
-    age_s, limit_s = context.clock.now_s() - snapshot.head.timestamp_s, context.limits.head_age_s
-    if limit_s is not None and age_s > limit_s:
+        yield CheckResult(
+            "gas money", FAIL, below_floor_text, "send the wallet more of the native coin"
+        )
+    age_s, max_age_s = context.clock.now_s() - snapshot.head.timestamp_s, context.limits.head_age_s
+    if max_age_s is not None and age_s > max_age_s:
         yield CheckResult(
             "head",
             FAIL,
-            f"{format_duration(age_s)} old, the limit is {format_duration(limit_s)}",
+            f"{format_duration(age_s)} old, the limit is {format_duration(max_age_s)}",
             "the endpoint lags, or this machine's clock is wrong",
             EXIT_RETRYABLE,
         )
     if snapshot.nonce_pending != snapshot.nonce_latest:
         yield CheckResult(
             "nonce",
-            NOTE,
+            WARN,
             f"{snapshot.nonce_pending - snapshot.nonce_latest} pending transaction(s)",
             "wait for them",
         )

@@ -24,7 +24,7 @@ MAX_CLOCK_SKEW_S = 30
 
 @dataclass(frozen=True, slots=True)
 class EndpointProbe:
-    """Answer of one endpoint. `head` is None if it failed or `lags`; `finding` is then the reason.
+    """Answer of one endpoint. `head` is None if it failed or `is_lagging`; `finding` is then the reason.
     `head_s` is the timestamp of `head`.
     """
 
@@ -33,7 +33,7 @@ class EndpointProbe:
     finding: str
     remedy: str = ""
     exit: int = EXIT_REFUSED
-    lags: bool = False
+    is_lagging: bool = False
     head_s: int = 0
 
 
@@ -61,7 +61,7 @@ def has_enough_operators(probes: Sequence[EndpointProbe], min_operators: int) ->
     """
     working_operators = operators_of(probe.endpoint for probe in probes if probe.head is not None)
     answering_operators = operators_of(
-        probe.endpoint for probe in probes if probe.head is not None or probe.lags
+        probe.endpoint for probe in probes if probe.head is not None or probe.is_lagging
     )
     return len(working_operators) >= quorum_size(len(answering_operators), min_operators)
 
@@ -91,9 +91,9 @@ def outvoted_endpoints(snapshot: Snapshot) -> Iterator[tuple[str, str]]:
 
 def _probe(endpoint: Endpoint, chain_id: int, now_s: Callable[[], float]) -> EndpointProbe:
     try:
-        started = time.monotonic()
+        started_s = time.monotonic()
         answered_id = int(endpoint.call("eth_chainId", []), 16)
-        latency_ms = (time.monotonic() - started) * 1000
+        latency_ms = (time.monotonic() - started_s) * 1000
         block = endpoint.call("eth_getBlockByNumber", ["latest", False])
         head, head_s = int(block["number"], 16), int(block["timestamp"], 16)
     except TrimtabError as error:
@@ -139,5 +139,5 @@ def _marked_if_lagging(probe: EndpointProbe) -> EndpointProbe:
         f"{probe.finding}: {probe.endpoint.health.state.why}",
         "ask its operator, or replace it",
         EXIT_RETRYABLE,
-        lags=True,
+        is_lagging=True,
     )

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 from agent.app.documents.status import (
     least_totals_of_config,
-    worth_lines,
+    year_cost_lines,
 )
-from agent.app.start.amounts import START_USD, ceiling_of, require_ceiling, with_amounts
+from agent.app.start.amounts import DEFAULT_CEILING_USD, ceiling_of, require_ceiling, with_amounts
 from agent.app.start.past_results import PAST_BASIS, template_result
-from agent.app.start.setup import SHOWN_GWEI, find_preset, initialise
+from agent.app.start.setup import SHOWN_GAS_GWEI, find_preset, initialise
 from agent.config.fields import parse_address, parse_variable
 from agent.config.load import load_config, parse_config
 from agent.config.presets import PRESETS, Preset, TemplateAsset
@@ -38,15 +38,15 @@ NUMERAIRE = "USDC"
 LOCAL_RPC = (("TRIMTAB_LOCAL_RPC", "local"),)
 MIN_OPERATORS = 2
 ESTIMATE_NOTE = "An estimate; trimtab doctor computes it with the pools found and current prices"
-NO_ALERTS = ("", "none", "no", "off")
-ALL_CASH = ("", "all")
-PLACEHOLDER = "0x" + "0" * 39 + "1"
+NO_ALERT_ANSWERS = ("", "none", "no", "off")
+ALL_CASH_ANSWERS = ("", "all")
+PLACEHOLDER_WALLET = "0x" + "0" * 39 + "1"
 
 
 @dataclass(frozen=True, slots=True)
 class Basket:
     """A portfolio template on a network, with its past result and its minimum capital in the
-    numeraire at SHOWN_GWEI.
+    numeraire at SHOWN_GAS_GWEI.
     """
 
     name: str
@@ -74,7 +74,7 @@ class InitAnswers:
     @property
     def ceiling(self) -> str:
         """Return the portfolio.max_live_value that these answers write."""
-        return self.max_live_value or ceiling_of(self.use_cash or None) or str(START_USD)
+        return self.max_live_value or ceiling_of(self.use_cash or None) or str(DEFAULT_CEILING_USD)
 
     @property
     def is_local(self) -> bool:
@@ -156,7 +156,9 @@ class InitAnswers:
         """Return the answers with the most numeraire to use; "all" or nothing for all of it. A new
         amount drops the ceiling, which was named for another.
         """
-        amount = "" if text in ALL_CASH else _amount(text, "cash", "write 1000, or all")
+        amount = (
+            "" if text in ALL_CASH_ANSWERS else _parse_amount(text, "cash", "write 1000, or all")
+        )
         if amount == self.use_cash:
             return self
         return replace(self, use_cash=amount, max_live_value="")
@@ -165,7 +167,7 @@ class InitAnswers:
         """Return the answers with the largest value that the agent manages; nothing for the one
         that follows from the cash. Raises ConfigError for one below the cash.
         """
-        amount = _amount(text, "ceiling", f"write {self.ceiling}") if text else ""
+        amount = _parse_amount(text, "ceiling", f"write {self.ceiling}") if text else ""
         if amount:
             require_ceiling(self.use_cash or None, amount)
         return replace(self, max_live_value=amount)
@@ -179,18 +181,18 @@ class InitAnswers:
         targets = self.targets
         if template is not None:
             targets = tuple(portfolio_templates.template_targets(template, preset))
-        config = _draft(template, preset, targets, self.use_cash, self.ceiling)
+        config = _draft_config(template, preset, targets, self.use_cash, self.ceiling)
         total = Fraction(self.use_cash or self.ceiling)
-        rows = least_totals_of_config(config, Fraction(1), total)
+        least_totals = least_totals_of_config(config, Fraction(1), total)
         ceiling_note = "" if self.use_cash else f" {self.ceiling} is the ceiling."
         return [
             f"Is it worth it? {ESTIMATE_NOTE}.{ceiling_note}",
-            *worth_lines(rows, SHOWN_GWEI, total),
+            *year_cost_lines(least_totals, SHOWN_GAS_GWEI, total),
         ]
 
     def with_alert(self, text: str) -> InitAnswers:
         """Return the answers with the variable that holds the alert target's address, or none."""
-        if text.lower() in NO_ALERTS:
+        if text.lower() in NO_ALERT_ANSWERS:
             return replace(self, alert=None)
         if "://" in text:
             raise ConfigError(
@@ -220,14 +222,14 @@ def baskets(network: str) -> list[Basket]:
     """Return the templates that a network has tokens for. Raises ConfigError for an unknown
     network.
     """
-    preset, rows = find_preset(network), []
+    preset, offered_baskets = find_preset(network), []
     for template in portfolio_templates.PORTFOLIO_TEMPLATES.values():
         try:
             targets = tuple(portfolio_templates.template_targets(template, preset))
         except ConfigError:
             continue
         past = template_result(template.name) if network in PRESETS else None
-        rows.append(
+        offered_baskets.append(
             Basket(
                 template.name,
                 template.about,
@@ -236,7 +238,7 @@ def baskets(network: str) -> list[Basket]:
                 _least_total_text(template, preset, targets),
             )
         )
-    return rows
+    return offered_baskets
 
 
 def _least_total_text(
@@ -244,12 +246,14 @@ def _least_total_text(
     preset: Preset,
     targets: Sequence[tuple[str, str]],
 ) -> str:
-    rows = least_totals_of_config(_draft(template, preset, targets), Fraction(1))
-    totals = (Decimal(row["total"] or 0) for row in rows if row["gas_gwei"] == SHOWN_GWEI)
+    least_totals = least_totals_of_config(_draft_config(template, preset, targets), Fraction(1))
+    totals = (
+        Decimal(row["total"] or 0) for row in least_totals if row["gas_gwei"] == SHOWN_GAS_GWEI
+    )
     return next((f"{total.to_integral_value(ROUND_CEILING):,}" for total in totals), "")
 
 
-def _draft(
+def _draft_config(
     template: portfolio_templates.PortfolioTemplate | None,
     preset: Preset,
     targets: Sequence[tuple[str, str]],
@@ -260,15 +264,15 @@ def _draft(
     preset_tokens: Mapping[str, tuple[str, str | None]] = {
         token.symbol: (token.address, token.feed) for token in preset.tokens
     }
-    if unknown := [symbol for symbol, _ in targets if symbol not in preset_tokens]:
+    if unknown_symbols := [symbol for symbol, _ in targets if symbol not in preset_tokens]:
         raise ConfigError(
-            f"basket: {unknown[0]} is not a token of this network",
+            f"basket: {unknown_symbols[0]} is not a token of this network",
             f"choose from {', '.join(preset_tokens)}",
         )
     assets = [
         TemplateAsset(symbol, preset_tokens[symbol][0], share, None) for symbol, share in targets
     ]
-    text = render(preset, PLACEHOLDER, assets, (), NUMERAIRE, (("RPC", "any"),))
+    text = render(preset, PLACEHOLDER_WALLET, assets, (), NUMERAIRE, (("RPC", "any"),))
     if template is not None:
         text = portfolio_templates.apply_template(text, template)
     return parse_config(
@@ -276,11 +280,11 @@ def _draft(
     )
 
 
-def _amount(text: str, name: str, remedy: str) -> str:
+def _parse_amount(text: str, name: str, remedy: str) -> str:
     """Return an amount of the numeraire without separators. Raises ConfigError."""
     amount = text.replace(",", "")
-    whole, point, part = amount.partition(".")
-    if not (whole.isdecimal() and (not point or part.isdecimal()) and Decimal(amount) > 0):
+    whole, point, fraction = amount.partition(".")
+    if not (whole.isdecimal() and (not point or fraction.isdecimal()) and Decimal(amount) > 0):
         raise ConfigError(f"{name}: {text[:40]!r} is not an amount of {NUMERAIRE}", remedy)
     return amount
 
@@ -301,13 +305,13 @@ def check_setup(field_texts: Mapping[str, str]) -> dict[str, Any]:
     is worth it; `baskets` and `tokens` of the network, and the `basis` of past results. A field that
     is missing has its default.
     """
-    answers, errors, offered_baskets = _answers(field_texts)
+    answers, errors, offered_baskets = _parse_answers(field_texts)
     return {
         "errors": errors,
         "shown": _answer_texts(answers, errors),
         "outlook": [] if errors else _outlook(answers),
         "baskets": [_basket_row(basket) for basket in offered_baskets],
-        "tokens": [] if "network" in errors else _tokens(answers),
+        "tokens": [] if "network" in errors else _token_symbols(answers),
         "basis": PAST_BASIS,
         "numeraire": NUMERAIRE,
     }
@@ -317,42 +321,45 @@ def write_setup(path: str, field_texts: Mapping[str, str]) -> dict[str, Any]:
     """Write the config as `trimtab init` does, and return its document, with the commands that come
     `next` and the `gas` that the wallet needs. Raises ConfigError, and then leaves no file.
     """
-    answers, errors, _ = _answers(field_texts)
+    answers, errors, _ = _parse_answers(field_texts)
     for field, why in errors.items():
         raise ConfigError(f"{field}: {why}", "correct it")
     document = answers.write(Path(path))
     loaded = load_config(path)
     wallet = loaded.config.wallet
     option = "" if Path(path) == Path("trimtab.toml") else f" --config {shlex.quote(path)}"
-    steps = list(document["next"])
+    next_steps = list(document["next"])
     if wallet.test_account is None:
         position = next(
-            (index for index, line in enumerate(steps) if line.startswith("trimtab")), len(steps)
+            (index for index, line in enumerate(next_steps) if line.startswith("trimtab")),
+            len(next_steps),
         )
-        steps.insert(
+        next_steps.insert(
             position,
             "trimtab wallet import  (in a terminal, with the key of the wallet, unless wallet.json"
             " has it already)",
         )
-    steps += [
+    next_steps += [
         f"trimtab run{option}  (decides but sends nothing; with --send it trades)",
         f"trimtab serve{option}  (this dashboard, after the first step)",
     ]
-    return {**document, "next": steps, "gas": loaded.config.limits.native_floor or ""}
+    return {**document, "next": next_steps, "gas": loaded.config.limits.native_floor or ""}
 
 
-def _answers(field_texts: Mapping[str, str]) -> tuple[InitAnswers, dict[str, str], list[Basket]]:
+def _parse_answers(
+    field_texts: Mapping[str, str],
+) -> tuple[InitAnswers, dict[str, str], list[Basket]]:
     """Return the valid answers, the errors by field, and the baskets of the network."""
     answers, errors = InitAnswers(), dict[str, str]()
 
     def check_field(
-        field: str, check: Callable[[InitAnswers, str], InitAnswers], default: str
+        field: str, with_answer: Callable[[InitAnswers, str], InitAnswers], default: str
     ) -> None:
         nonlocal answers
         try:
-            answers = check(answers, field_texts.get(field, "").strip() or default)
+            answers = with_answer(answers, field_texts.get(field, "").strip() or default)
         except ConfigError as error:
-            errors[field] = _sentence(error)
+            errors[field] = _error_text(error)
 
     check_field("network", InitAnswers.with_network, "ethereum")
     offered_baskets = [] if "network" in errors else _baskets(answers)
@@ -389,7 +396,7 @@ def _with_basket(
     if chosen_basket == OWN_WEIGHTS:
         shares = {
             symbol: text.strip().removesuffix("%").strip()
-            for symbol in _tokens(answers)
+            for symbol in _token_symbols(answers)
             if (text := field_texts.get(SHARE_FIELD + symbol, "")).strip()
         }
         if not shares:
@@ -401,7 +408,7 @@ def _with_basket(
     return answers.with_basket(chosen_basket, offered_baskets)
 
 
-def _sentence(error: ConfigError) -> str:
+def _error_text(error: ConfigError) -> str:
     """Return an error of a field: what is wrong, and what to do."""
     sentences = [OPTION_PREFIX.sub("", error.message), error.remedy]
     return " ".join(f"{sentence[0].upper()}{sentence[1:]}." for sentence in sentences if sentence)
@@ -429,7 +436,7 @@ def _outlook(answers: InitAnswers) -> list[str]:
     try:
         return answers.outlook()
     except ConfigError as error:
-        return [_sentence(error)]
+        return [_error_text(error)]
 
 
 def _basket_row(basket: Basket) -> dict[str, Any]:
@@ -443,5 +450,5 @@ def _basket_row(basket: Basket) -> dict[str, Any]:
     }
 
 
-def _tokens(answers: InitAnswers) -> list[str]:
+def _token_symbols(answers: InitAnswers) -> list[str]:
     return [token.symbol for token in find_preset(answers.network).tokens]

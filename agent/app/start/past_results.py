@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 PAST_BASIS = (
     "backtested on daily prices of 2021 with 10,000 of the numeraire, 0.3 % fees, gas at 1 gwei"
 )
-STORED = Path(__file__).parents[2] / "backtest" / "sample" / "templates.json"
+RESULTS_FILE = Path(__file__).parents[2] / "backtest" / "sample" / "templates.json"
 
 
 def template_result(name: str) -> PastResultDocument | None:
@@ -25,5 +25,5 @@ def template_result(name: str) -> PastResultDocument | None:
 
 @cache
 def _stored_results() -> dict[str, PastResultDocument]:
-    results: dict[str, PastResultDocument] = json.loads(STORED.read_text(encoding="utf-8"))
+    results: dict[str, PastResultDocument] = json.loads(RESULTS_FILE.read_text(encoding="utf-8"))
     return results

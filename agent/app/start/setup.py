@@ -17,7 +17,7 @@ from agent import wiring
 from agent.app import config_versions
 from agent.app.documents import fill
 from agent.app.documents.owner import NewAssetDocument
-from agent.app.documents.status import ceiling_warnings, least_totals_of_config, worth_lines
+from agent.app.documents.status import ceiling_warnings, least_totals_of_config, year_cost_lines
 from agent.app.start import past_results
 from agent.app.start.amounts import ceiling_of, with_amounts
 from agent.app.start.venue import list_markets, pin_markets, pin_state
@@ -60,12 +60,13 @@ if TYPE_CHECKING:
     )
 
 
-MAX_AGE_S = 90_000
+MAX_ROUND_AGE_S = 90_000
 """Maximum age of a round: the slowest feed heartbeat, a day, plus an hour of tolerance."""
-MAX_PRICE_RATIO = Fraction(101, 100)
-SHOWN_GWEI = "1"
+MAX_ENDPOINT_PRICE_RATIO = Fraction(101, 100)
+"""Largest ratio between the prices that two endpoints report."""
+SHOWN_GAS_GWEI = "1"
 """Gas price, in gwei, at which the minimum capital of a basket is shown."""
-_PRICE = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
+_PRICE_PATTERN = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 
 
 def usd_price(
@@ -79,7 +80,7 @@ def usd_price(
     endpoints disagree.
     """
     if price is not None:
-        if not _PRICE.fullmatch(price) or Decimal(price) == 0:
+        if not _PRICE_PATTERN.fullmatch(price) or Decimal(price) == 0:
             raise ConfigError(
                 f"--price: {price!r} is not a price in dollars", "write a plain number such as 3000"
             )
@@ -87,7 +88,7 @@ def usd_price(
     if is_dollar(Token(numeraire.address, numeraire.symbol, 18)):
         return Fraction(1)
     prices = [] if numeraire.feed is None else list(_feed_prices(numeraire.feed, rpc, now_s()))
-    if not prices or max(prices) > min(prices) * MAX_PRICE_RATIO:
+    if not prices or max(prices) > min(prices) * MAX_ENDPOINT_PRICE_RATIO:
         why = "differs between endpoints" if prices else "is unknown"
         raise ConfigError(
             f"--numeraire {numeraire.symbol}: the config's caps are in {numeraire.symbol}, and its price"
@@ -111,7 +112,7 @@ def _feed_prices(feed: str, rpc: Sequence[tuple[str, str]], now_s: float) -> Ite
         if (
             latest_round is None
             or latest_round.answer <= 0
-            or now_s - latest_round.updated_at_s > MAX_AGE_S
+            or now_s - latest_round.updated_at_s > MAX_ROUND_AGE_S
         ):
             continue
         yield Fraction(latest_round.answer, 10**latest_round.decimals)
@@ -261,7 +262,7 @@ def initialise(  # noqa: PLR0913
         "next": next_steps,
         "worth": []
         if shown_amount is None
-        else worth_lines(least_totals, SHOWN_GWEI, shown_amount),
+        else year_cost_lines(least_totals, SHOWN_GAS_GWEI, shown_amount),
     }
 
 
@@ -325,8 +326,8 @@ def _with_choices(text: str, network: str, wallet: str, alert: tuple[str, str] |
     if network not in PRESETS:
         chain_wallet = load_config(network).config.wallet
         if chain_wallet.address == parse_address(wallet, "--wallet"):
-            key = f"test_account = {chain_wallet.test_account}"
-            text = text.replace('keystore = "wallet.json"', key.ljust(24), 1)
+            key_line = f"test_account = {chain_wallet.test_account}"
+            text = text.replace('keystore = "wallet.json"', key_line.ljust(24), 1)
     return text
 
 
@@ -367,24 +368,24 @@ def trust(
     confirm: Callable[[TrustDocument], bool],
     transports: Sequence[Transport] | None = None,
     *,
-    unseen: bool = False,
+    unreviewed: bool = False,
 ) -> TrustDocument:
     """Return every contract of the config, each discovered pool with its code hash, and the market
     numbers of an off-chain futures venue, and pin them if `confirm` returns True; it is not called
     if all are pinned already.
 
-    With `unseen` no user reviews them; Refused is then raised on a live chain if the config was
+    With `unreviewed` no user reviews them; Refused is then raised on a live chain if the config was
     edited by hand. Raises Refused if an address holds no code, Retryable if the venue does not
     answer.
     """
     loaded = load_config(config)
     with wiring.open_context(loaded, transports, untrusted_pools=True) as context:
-        if unseen:
+        if unreviewed:
             config_versions.require_unchanged(loaded, context.store.configs)
         snapshot = context.reader.snapshot()
-        rows, implementations, without_code = list_contracts(context, snapshot)
+        rows, implementations, no_code_verdicts = list_contracts(context, snapshot)
         rows += (payout_rows := _payout_rows(context))
-        require_code(without_code)
+        require_code(no_code_verdicts)
         markets, market_numbers = list_markets(context)
         is_all_pinned = all(row["state"] == "unchanged" for row in (*rows, *markets))
         document: TrustDocument = {
@@ -409,28 +410,28 @@ def list_contracts(
     """Return a row for every contract of the config, each pool and each proxy implementation, the
     implementations, and a verdict for each address without code.
     """
-    hashes = {code.address: code.hash for code in snapshot.code_hashes}
+    code_hashes = {code.address: code.hash for code in snapshot.code_hashes}
     names = _contract_names(context)
-    pins = {pin.address: pin.code_hash for pin in context.store.trust.pins()}
+    pinned_hashes = {pin.address: pin.code_hash for pin in context.store.trust.pins()}
     rows: list[ContractDocument] = []
-    without_code = []
+    no_code_verdicts = []
     for address in (*context.execution.pinned, *(pool.address for pool in context.pools)):
-        code_hash = hashes.get(address, NO_CODE)
+        code_hash = code_hashes.get(address, NO_CODE)
         if code_hash in (NO_CODE, EMPTY_CODE):
-            without_code.append(
+            no_code_verdicts.append(
                 Verdict("code", f"{names[address]} at {address}: no code", "a contract", False)
             )
-        state = pin_state(pins.get(address), code_hash)
+        state = pin_state(pinned_hashes.get(address), code_hash)
         rows.append(
             {"what": names[address], "address": address, "code_hash": code_hash, "state": state}
         )
     pinned_implementations, implementations = context.store.trust.implementations(), []
     for proxy in snapshot.implementations:
-        code_hash = hashes.get(proxy.address, NO_CODE)
+        code_hash = code_hashes.get(proxy.address, NO_CODE)
         contract_name = f"implementation of {names[proxy.token].removeprefix('token ')}"
         if code_hash in (NO_CODE, EMPTY_CODE):
             fault = f"{contract_name} at {proxy.address}: no code, or it cannot be read"
-            without_code.append(Verdict("code", fault, "a contract", False))
+            no_code_verdicts.append(Verdict("code", fault, "a contract", False))
         state = pin_state(pinned_implementations.get(proxy.token), (proxy.address, code_hash))
         rows.append(
             {
@@ -441,15 +442,15 @@ def list_contracts(
             }
         )
         implementations.append((proxy.token, proxy.address, code_hash))
-    return rows, implementations, without_code
+    return rows, implementations, no_code_verdicts
 
 
-def require_code(without_code: Sequence[Verdict]) -> None:
+def require_code(no_code_verdicts: Sequence[Verdict]) -> None:
     """Raise Refused if an address holds no code."""
-    if without_code:
+    if no_code_verdicts:
         raise Refused(
-            "some addresses hold no code: " + "; ".join(v.measured for v in without_code),
-            without_code,
+            "some addresses hold no code: " + "; ".join(v.measured for v in no_code_verdicts),
+            no_code_verdicts,
             "correct the config",
         )
 
@@ -470,12 +471,12 @@ def _payout_rows(context: wiring.AgentContext) -> list[ContractDocument]:
     the config, or the zero address.
     """
     wallet, confirmed_addresses = context.config.wallet, context.store.requests.payout_addresses()
-    own_addresses = {wallet.address: "the wallet itself"} | dict.fromkeys(
+    refused_addresses = {wallet.address: "the wallet itself"} | dict.fromkeys(
         context.execution.pinned, "a contract of the config"
     )
     for address in wallet.payout_addresses:
-        if address in own_addresses or int(address, 16) == 0:
-            why = own_addresses.get(address, "the zero address")
+        if address in refused_addresses or int(address, 16) == 0:
+            why = refused_addresses.get(address, "the zero address")
             raise ConfigError(
                 f"wallet.payout_addresses: {address} is {why}",
                 "give the address of another account of yours",
@@ -526,17 +527,17 @@ def _hubs(preset: Preset, assets: Sequence[TemplateAsset]) -> list[TemplateAsset
 
 
 def _template_asset(
-    name: str, share: str, preset: Preset, listed_tokens: Sequence[TemplateAsset]
+    symbol_or_address: str, share: str, preset: Preset, listed_tokens: Sequence[TemplateAsset]
 ) -> TemplateAsset:
     """Return the asset for a symbol, an address or "native", with its share. Raises ConfigError for
     an unknown or ambiguous symbol.
     """
-    target_text = f"{parse_bps(share, f'--target {name}') / 100:g}%"
+    target_text = f"{parse_bps(share, f'--target {symbol_or_address}') / 100:g}%"
     preset_tokens = [
         TemplateAsset(token.symbol, token.address, "", token.feed, token.decimals)
         for token in preset.tokens
     ]
-    if name == NATIVE:
+    if symbol_or_address == NATIVE:
         return next(
             replace(
                 token, symbol=token.symbol.removeprefix("W"), address=NATIVE, target=target_text
@@ -545,8 +546,8 @@ def _template_asset(
             if token.address == preset.wrapped_native
         )
     feeds = {token.address: token.feed for token in preset.tokens}
-    if name.startswith("0x"):
-        address = parse_address(name, "--target")
+    if symbol_or_address.startswith("0x"):
+        address = parse_address(symbol_or_address, "--target")
         unlisted_token = TemplateAsset(f"T{address[2:8]}", address, target_text, feeds.get(address))
         return next(
             (
@@ -560,24 +561,24 @@ def _template_asset(
     matches = {
         token.address: token
         for token in reversed((*preset_tokens, *listed_tokens))
-        if token.symbol == name
+        if token.symbol == symbol_or_address
     }
-    refuse_look_alike(name, next(iter(matches), None), preset_tokens, listed_tokens)
+    refuse_look_alike(symbol_or_address, next(iter(matches), None), preset_tokens, listed_tokens)
     if not matches:
         raise ConfigError(
-            f"--target: {name!r} is not a known token",
+            f"--target: {symbol_or_address!r} is not a known token",
             f"known are {', '.join(token.symbol for token in preset.tokens)}; give any other token"
             " by address, or by --token-list",
         )
     if len(matches) > 1:
         raise ConfigError(
-            f"--target: {name!r} matches several tokens: {', '.join(sorted(matches))}",
+            f"--target: {symbol_or_address!r} matches several tokens: {', '.join(sorted(matches))}",
             "give the address instead",
         )
     return replace(next(iter(matches.values())), target=target_text)
 
 
-FUTURES_BOUND = "limits.futures_notional: largest notional of [futures] per spot value"
+FUTURES_NOTIONAL_NOTE = "limits.futures_notional: largest notional of [futures] per spot value"
 
 
 def templates(network: str = "ethereum") -> TemplatesDocument:
@@ -613,5 +614,5 @@ def templates(network: str = "ethereum") -> TemplatesDocument:
         "network": network,
         "chain_id": preset.chain_id,
         "templates": documents,
-        "futures": FUTURES_BOUND,
+        "futures": FUTURES_NOTIONAL_NOTE,
     }

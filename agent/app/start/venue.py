@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from eth_account import Account
 
 from agent import wiring
-from agent.app.documents.owner import FAIL, NOTE, OK, CheckLine
-from agent.app.start.wallet import Ask, Password, new_password, stated_address
+from agent.app.documents.owner import FAIL, OK, WARN, CheckLine
+from agent.app.start.wallet import Ask, PasswordSource, new_password, stated_address
 from agent.chain.lens import (
     BALANCE_OF,
     CallItem,
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from agent.model import Snapshot
 
 
-LINKS = (
+CONTRACT_LINKS = (
     ("clearing_house", "getVault()", "vault"),
     ("clearing_house", "getExchange()", "exchange"),
     ("clearing_house", "getAccountBalance()", "account_balance"),
@@ -96,14 +96,14 @@ def _hyperliquid_checks(
     if margin.account_value_raw(account) > 0:
         yield "futures account", OK, text, ""
     else:
-        yield "futures account", NOTE, text, "deposit USDC at the venue before the first order"
+        yield "futures account", WARN, text, "deposit USDC at the venue before the first order"
     remedy = "trimtab delegate --send"
     if blocked_reason := snapshot.layer(FuturesReading).blocked:
-        yield "futures agent", NOTE, blocked_reason, remedy
+        yield "futures agent", WARN, blocked_reason, remedy
     else:
         text = f"{table.agent_name}, approved until {format_time(snapshot.layer(FuturesReading).agent_end_s)}"
         if approval_ends_soon(snapshot):
-            yield "futures agent", NOTE, text, remedy
+            yield "futures agent", WARN, text, remedy
         else:
             yield "futures agent", OK, text, ""
     yield _agent_key_check(table, context.loaded.path.parent)
@@ -120,63 +120,75 @@ def list_markets(
     table = context.config.futures
     if not isinstance(table, HyperliquidTable):
         return [], {}
-    numbers = wiring.listed_numbers(table)
+    market_numbers = wiring.listed_numbers(table)
     pinned_numbers = context.store.trust.market_numbers(table.network)
     configured_names = [market.name for market in table.markets]
     for name in configured_names:
-        if name not in numbers:
+        if name not in market_numbers:
             raise Refused(
                 f"futures.markets: {table.venue} lists no market {name}",
                 remedy="correct its symbol, as listed by the venue",
             )
     differing_names = [
-        name for name in numbers if pinned_numbers and pinned_numbers.get(name) != numbers[name]
+        name
+        for name in market_numbers
+        if pinned_numbers and pinned_numbers.get(name) != market_numbers[name]
     ]
     rows: list[MarketNumberDocument] = [
         {
             "market": safe_label(name, "a market without a printable name"),
-            "number": numbers[name],
-            "state": pin_state(pinned_numbers.get(name), numbers[name]),
+            "number": market_numbers[name],
+            "state": pin_state(pinned_numbers.get(name), market_numbers[name]),
         }
         for name in dict.fromkeys((*configured_names, *differing_names))
     ]
-    return rows, numbers
+    return rows, market_numbers
 
 
-def pin_state(pinned: object, present: object) -> str:
+def pin_state(pinned: object, current: object) -> str:
     """Return whether what is present is pinned, new, or differs from its pin."""
     if pinned is None:
         return "new"
-    return "unchanged" if pinned == present else "CHANGED"
+    return "unchanged" if pinned == current else "CHANGED"
 
 
-def pin_markets(context: wiring.AgentContext, numbers: Mapping[str, int]) -> None:
+def pin_markets(context: wiring.AgentContext, market_numbers: Mapping[str, int]) -> None:
     """Pin the market numbers of an off-chain venue; the owner has confirmed them."""
     table = context.config.futures
     if isinstance(table, HyperliquidTable):
-        context.store.trust.pin_markets(table.network, numbers)
+        context.store.trust.pin_markets(table.network, market_numbers)
 
 
 def _agent_key_check(table: HyperliquidTable, folder: Path) -> CheckLine:
     """Check that a source of the agent key exists, without opening it."""
-    check = "futures agent key"
+    check_name = "futures agent key"
     if table.key_name is None:
-        return check, NOTE, "none: no order can be sent", "set futures.agent_keystore before --send"
+        return (
+            check_name,
+            WARN,
+            "none: no order can be sent",
+            "set futures.agent_keystore before --send",
+        )
     if table.agent_keystore is None:
-        return check, OK, f"from {table.key_name}", ""
+        return check_name, OK, f"from {table.key_name}", ""
     path = folder / table.agent_keystore
     if not path.is_file():
-        return check, NOTE, f"{path} does not exist", "trimtab delegate --send"
+        return check_name, WARN, f"{path} does not exist", "trimtab delegate --send"
     if (mode := path.stat().st_mode & 0o777) & 0o077:
-        return check, FAIL, f"{path} is readable by others (mode {mode:04o})", f"chmod 600 {path}"
-    return check, OK, f"keystore {path}", ""
+        return (
+            check_name,
+            FAIL,
+            f"{path} is readable by others (mode {mode:04o})",
+            f"chmod 600 {path}",
+        )
+    return check_name, OK, f"keystore {path}", ""
 
 
 def _collateral_checks(
     context: wiring.AgentContext, snapshot: Snapshot, portfolio: Portfolio, table: FuturesTable
 ) -> Iterator[CheckLine]:
     """Compare the vault's token and decimals with the configured collateral, and show balances."""
-    check = "futures collateral"
+    check_name = "futures collateral"
     token = next(a.token for a in portfolio.assets if a.token.symbol == table.collateral)
     token_answer, decimals_answer, balance_answer = query_lens(
         context.transport,
@@ -188,16 +200,16 @@ def _collateral_checks(
     )
     if (address := _answered_address(token_answer)) != token.address:
         text = f"the vault's collateral is {address}, but the config has {token.label} at {token.address}"
-        yield check, FAIL, text, "correct futures.collateral, or the venue's addresses"
+        yield check_name, FAIL, text, "correct futures.collateral, or the venue's addresses"
         return
     if (vault_decimals := answer_uint(decimals_answer, 8)) != token.decimals:
         text = f"the vault uses {vault_decimals} decimals, {token.label} has {token.decimals}"
-        yield check, FAIL, text, "correct the venue's addresses"
+        yield check_name, FAIL, text, "correct the venue's addresses"
         return
     account, vault_balance_raw = margin_account(snapshot), answer_uint(balance_answer, 256)
     if account is None or not isinstance(vault_balance_raw, int):
         why = snapshot.layer(FuturesReading).unknown or "the vault's balance could not be read"
-        yield check, FAIL, why, "no orders are sent until the margin account is known"
+        yield check_name, FAIL, why, "no orders are sent until the margin account is known"
         return
     margin_raw = account.collateral_raw // account.settlement_raw
     wallet_raw = next((h.raw for h in snapshot.holdings if h.token == token.address), 0)
@@ -207,25 +219,32 @@ def _collateral_checks(
     text = f"{margin_text} {token.label} in the vault, {wallet_text} in the wallet, {token.decimals} decimals"
     if margin_raw > vault_balance_raw:
         text += f"; the vault holds {vault_text} in total"
-        yield check, NOTE, text, "the venue is short of tokens: withdraw the free collateral"
+        yield check_name, WARN, text, "the venue is short of tokens: withdraw the free collateral"
     elif margin_raw <= 0:
-        yield check, NOTE, text, "deposit collateral before the first order"
+        yield check_name, WARN, text, "deposit collateral before the first order"
     else:
-        yield check, OK, text, ""
+        yield check_name, OK, text, ""
 
 
 def _address_checks(context: wiring.AgentContext, table: FuturesTable) -> Iterator[CheckLine]:
     """Compare the addresses that the contracts name with those of the config."""
-    items = [CallItem(getattr(table, name), selector(view)) for name, view, _ in LINKS]
+    calls = [CallItem(getattr(table, name), selector(view)) for name, view, _ in CONTRACT_LINKS]
     mismatches = []
-    for (name, view, key), answer in zip(LINKS, query_lens(context.transport, items), strict=True):
+    for (name, view, key), answer in zip(
+        CONTRACT_LINKS, query_lens(context.transport, calls), strict=True
+    ):
         if (address := _answered_address(answer)) != getattr(table, key):
             mismatches.append(f"{name}.{view} is {address}, futures.{key} is {getattr(table, key)}")
     if mismatches:
         remedy = "correct the addresses of [futures]: the contracts belong to two deployments"
         yield "futures contracts", FAIL, "; ".join(mismatches), remedy
     else:
-        yield "futures contracts", OK, f"{len(LINKS)} links between the contracts agree", ""
+        yield (
+            "futures contracts",
+            OK,
+            f"{len(CONTRACT_LINKS)} links between the contracts agree",
+            "",
+        )
 
 
 def _market_checks(context: wiring.AgentContext, table: FuturesTable) -> Iterator[CheckLine]:
@@ -242,18 +261,18 @@ def _market_checks(context: wiring.AgentContext, table: FuturesTable) -> Iterato
     for market, listed_answer, aggregator in zip(
         table.markets, listed_answers, contracts, strict=True
     ):
-        check = f"futures market {market.symbol}"
+        check_name = f"futures market {market.symbol}"
         if answer_uint(listed_answer, 8) != 1:
             text = f"the registry does not list {market.base}"
-            yield check, FAIL, text, f"correct futures.markets.{market.symbol}.base"
+            yield check_name, FAIL, text, f"correct futures.markets.{market.symbol}.base"
         elif aggregator == UNREAD_ADDRESS:
             text = "the aggregator behind its index could not be read"
-            yield check, NOTE, text, f"make sure that {market.aggregator} is its index feed"
+            yield check_name, WARN, text, f"make sure that {market.aggregator} is its index feed"
         elif aggregator != market.aggregator:
             text = f"its index comes from {aggregator}, but the config has {market.aggregator}"
-            yield check, FAIL, text, f"correct futures.markets.{market.symbol}.aggregator"
+            yield check_name, FAIL, text, f"correct futures.markets.{market.symbol}.aggregator"
         else:
-            yield check, OK, f"listed, index by {aggregator}", ""
+            yield check_name, OK, f"listed, index by {aggregator}", ""
 
 
 def _implementation_checks(
@@ -268,14 +287,14 @@ def _implementation_checks(
         if implementation.token in contracts
     ]
     for proxy in proxies:
-        check, pin = f"proxy {contracts[proxy.token]}", pinned_implementations.get(proxy.token)
+        check_name, pin = f"proxy {contracts[proxy.token]}", pinned_implementations.get(proxy.token)
         if pin is None:
-            yield check, NOTE, f"implementation {proxy.address} is not pinned", "trimtab trust"
+            yield check_name, WARN, f"implementation {proxy.address} is not pinned", "trimtab trust"
         elif pin != (proxy.address, hashes.get(proxy.address, "")):
             text = f"implementation {proxy.address} differs from the pinned {pin[0]}"
-            yield check, FAIL, text, "find out why, then: trimtab trust"
+            yield check_name, FAIL, text, "find out why, then: trimtab trust"
         else:
-            yield check, OK, f"implementation {proxy.address}, pinned", ""
+            yield check_name, OK, f"implementation {proxy.address}, pinned", ""
     if not proxies:
         yield "futures proxies", OK, "no contract of the venue is a proxy", ""
 
@@ -303,10 +322,10 @@ class _KeyLocation:
     file: Path | None
     entry: tuple[str, str] | None
     address: str
-    text: str
+    description: str
 
 
-def approves_agents(agent: Agent) -> bool:
+def uses_agent_key(agent: Agent) -> bool:
     """Return whether the futures venue is traded with an agent's key."""
     return isinstance(agent.context.config.futures, HyperliquidTable)
 
@@ -330,12 +349,16 @@ def approve_agent_key(
     disable_core_dumps()
     approver = wiring.AgentApprover(agent.context, table)
     approver.require_account()
-    approval, location = approver.approved(), _key_location(agent, table)
-    left_file = None if approval is None else _interrupted_key_file(location, approval.address)
-    is_fresh = left_file is None and bool(location.address) and approver.is_fresh(location.address)
-    if left_file is None and location.address and not is_fresh and location.file is None:
+    approval, location = approver.approved_agent(), _key_location(agent, table)
+    interrupted_file = (
+        None if approval is None else _interrupted_key_file(location, approval.address)
+    )
+    is_fresh = (
+        interrupted_file is None and bool(location.address) and approver.is_fresh(location.address)
+    )
+    if interrupted_file is None and location.address and not is_fresh and location.file is None:
         raise ConfigError(
-            f"the key {location.address} in {location.text} was an agent before; agent keys are never"
+            f"the key {location.address} in {location.description} was an agent before; agent keys are never"
             f" used"
             " twice",
             "name another entry or variable in [futures]",
@@ -348,12 +371,12 @@ def approve_agent_key(
         "network": table.network,
         "name": table.agent_name,
         "agent": location.address if is_fresh else None,
-        "key": location.text,
+        "key": location.description,
         "until": format_time(until_ms // 1000),
         "replaces": None if approval is None else approval.address,
         "kept": None,
     }
-    if approval is not None and left_file is not None:
+    if approval is not None and interrupted_file is not None:
         until = format_time(approval.valid_until_ms // 1000)
         document = {**document, "agent": approval.address, "until": until, "replaces": None}
     if not send:
@@ -367,11 +390,11 @@ def approve_agent_key(
     )
     with session.acting():
         _require_unpaused(agent)
-        if approval is not None and left_file is not None:
-            if approver.approved() != approval:
+        if approval is not None and interrupted_file is not None:
+            if approver.approved_agent() != approval:
                 raise Refused("the approval has changed meanwhile", remedy="run it again")
             agent.context.store.trust.remember_agent(approval.address, approval.valid_until_ms)
-            old_file = _put_in_place(left_file, location)
+            old_file = _put_in_place(interrupted_file, location)
             return {
                 **document,
                 "outcome": "done",
@@ -379,8 +402,8 @@ def approve_agent_key(
             }
         if is_fresh:
             key = keys.load_key(agent_key_source(agent.context.loaded), _chain_id(agent), ask=ask)
-            approved = approver.approve(signer, key.address, until_ms)
-            return {**document, "outcome": "done", "agent": approved.address}
+            new_approval = approver.approve(signer, key.address, until_ms)
+            return {**document, "outcome": "done", "agent": new_approval.address}
         new_address, new_file = _create_key(location, ask)
         try:
             approver.approve(signer, new_address, until_ms)
@@ -436,14 +459,14 @@ def _interrupted_key_file(location: _KeyLocation, approved_address: str) -> Path
     """
     if location.file is None or location.address == approved_address:
         return None
-    left_file = _file_beside(location.file, approved_address)
-    if not os.path.lexists(left_file):
+    interrupted_file = _file_beside(location.file, approved_address)
+    if not os.path.lexists(interrupted_file):
         return None
     if (
-        file_address := stated_address(keys.read_private_file(left_file), left_file)
+        file_address := stated_address(keys.read_private_file(interrupted_file), interrupted_file)
     ) != approved_address:
-        raise ConfigError(f"{left_file} has the key {file_address}", "rename it")
-    return left_file
+        raise ConfigError(f"{interrupted_file} has the key {file_address}", "rename it")
+    return interrupted_file
 
 
 def _create_key(location: _KeyLocation, ask: Ask | None) -> tuple[str, Path | None]:
@@ -458,8 +481,10 @@ def _create_key(location: _KeyLocation, ask: Ask | None) -> tuple[str, Path | No
         raise ConfigError("futures: nowhere to store a new agent key", "set futures.agent_keystore")
     file = _file_beside(location.file, key.address)
     variable = PASSWORD_VARIABLE if os.environ.get(PASSWORD_VARIABLE) else None
-    password = Password(variable, env_option=f"export {PASSWORD_VARIABLE}, or --password-env")
-    keys.write_keystore(file, key, new_password(password, _ask_naming(location.file, ask)))
+    password_source = PasswordSource(
+        variable, env_option=f"export {PASSWORD_VARIABLE}, or --password-env"
+    )
+    keys.write_keystore(file, key, new_password(password_source, _ask_naming(location.file, ask)))
     return key.address, file
 
 
@@ -479,6 +504,7 @@ def _put_in_place(new_file: Path, location: _KeyLocation) -> Path | None:
 
 
 def _file_beside(file: Path, address: str) -> Path:
+    """Return the path of a key's file beside the one in use: its name, followed by the address."""
     return file.with_name(f"{file.name}.{address}")
 
 

@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 Ask = Callable[[str], str]
 """Prompt that returns the hidden input."""
-MAX_INPUT = 4096
-STANDARD_STREAMS = 2
+MAX_INPUT_LENGTH = 4096
+LAST_STANDARD_STREAM = 2
 MAX_ACCOUNTS = 2**31
 
 
 @dataclass(frozen=True, slots=True)
-class Password:
+class PasswordSource:
     """Source of a password: the environment variable `env`, the open file descriptor `fd`, or a
     prompt. `env_option` and `fd_option` are the options that errors name.
     """
@@ -41,37 +41,41 @@ class Password:
     fd_option: str = "--password-fd"
 
     @property
-    def has_source(self) -> bool:
-        """True if the source is not a prompt."""
+    def is_unattended(self) -> bool:
+        """True if the password comes from a variable or a descriptor, not from a prompt."""
         return self.env is not None or self.fd is not None
 
 
 def create_wallet(
-    file: Path | None, keyring: str | None, password: Password, ask: Ask | None
+    file: Path | None, keyring: str | None, password_source: PasswordSource, ask: Ask | None
 ) -> NewKeyDocument:
     """Create a random key in an encrypted keystore file, in the keyring, or both; the key itself is
     never shown. Raises ConfigError.
     """
     disable_core_dumps()
-    entry = _free_entry(file, keyring, password)
-    secret = None if file is None else new_password(password, ask)
+    entry = _free_entry(file, keyring, password_source)
+    secret = None if file is None else new_password(password_source, ask)
     return _store_key(PrivateKey(Account.create()), file, entry, secret)
 
 
 def import_wallet(
-    file: Path | None, keyring: str | None, password: Password, ask: Ask | None, index: int = 0
+    file: Path | None,
+    keyring: str | None,
+    password_source: PasswordSource,
+    ask: Ask | None,
+    index: int = 0,
 ) -> NewKeyDocument:
     """Import a private key (64 hex digits), or account `index` of a recovery phrase: typed without
     echo, or read from standard input if there is no terminal. The key is stored as by
     `create_wallet`. Raises ConfigError.
     """
     disable_core_dumps()
-    entry = _free_entry(file, keyring, password)
+    entry = _free_entry(file, keyring, password_source)
     if not 0 <= index < MAX_ACCOUNTS:
         raise ConfigError(f"--index: {index} is not the number of an account", "the first one is 0")
     # raise errors that need no prompt before the first prompt
-    asks_no_password = password.has_source or ask is None
-    secret = new_password(password, ask) if file is not None and asks_no_password else None
+    asks_no_password = password_source.is_unattended or ask is None
+    secret = new_password(password_source, ask) if file is not None and asks_no_password else None
     if ask is None:
         text, origin = _standard_input(), "standard input"
     else:
@@ -80,12 +84,12 @@ def import_wallet(
     if isinstance(private_key, ConfigError):
         raise private_key
     if file is not None and secret is None:
-        secret = new_password(password, ask)
+        secret = new_password(password_source, ask)
     return _store_key(private_key, file, entry, secret)
 
 
 def change_password(
-    file: Path, old: Password, new: Password, ask: Ask | None
+    file: Path, old: PasswordSource, new: PasswordSource, ask: Ask | None
 ) -> NewPasswordDocument:
     """Encrypt a keystore file with another password. On ConfigError the file is unchanged."""
     disable_core_dumps()
@@ -103,7 +107,7 @@ def wallet_address(
     file: Path | None,
     keyring: str | None,
     config: Path | None,
-    password: Password,
+    password_source: PasswordSource,
     ask: Ask | None,
     verify: bool,
 ) -> KeyAddressDocument:
@@ -128,7 +132,7 @@ def wallet_address(
     raw = keys.read_private_file(path)
     if not verify:
         return {"address": stated_address(raw, path), "keystore": str(path), "verified": False}
-    keystore = keys.open_keystore(raw, _existing_password(path, password, ask), path)
+    keystore = keys.open_keystore(raw, _existing_password(path, password_source, ask), path)
     if isinstance(keystore, ConfigError):
         raise keystore
     return {"address": keystore.address, "keystore": str(path), "verified": True}
@@ -136,17 +140,17 @@ def wallet_address(
 
 def _config_address(config: Path, ask: Ask | None, verify: bool) -> KeyAddressDocument:
     loaded = load_config(config)
-    configured, chain = loaded.config.wallet.address, loaded.config.chain
+    configured_address, chain = loaded.config.wallet.address, loaded.config.chain
     if verify:
         address = keys.load_key(
             key_source(loaded), chain.chain_id, ask=ask, fork=chain.fork
         ).address
-        if address != configured:
+        if address != configured_address:
             raise ConfigError(
-                f"wallet.address {configured} is not the address of the key, {address}",
+                f"wallet.address {configured_address} is not the address of the key, {address}",
                 "correct one of the two",
             )
-    return {"address": configured, "config": str(config), "verified": verify}
+    return {"address": configured_address, "config": str(config), "verified": verify}
 
 
 def stated_address(raw: bytes, path: Path) -> str:
@@ -165,7 +169,7 @@ def stated_address(raw: bytes, path: Path) -> str:
 def _standard_input() -> Secret:
     """Return the first line of standard input."""
     try:
-        return Secret(sys.stdin.readline(MAX_INPUT))
+        return Secret(sys.stdin.readline(MAX_INPUT_LENGTH))
     except (OSError, UnicodeDecodeError, AttributeError):
         pass
     raise ConfigError(
@@ -180,14 +184,14 @@ def _parse_entry(name: str) -> tuple[str, str]:
 
 
 def _free_entry(
-    file: Path | None, keyring: str | None, password: Password
+    file: Path | None, keyring: str | None, password_source: PasswordSource
 ) -> tuple[str, str] | None:
     """Return the keyring entry, if any. Raises ConfigError, before any prompt, if the destination
     holds a key already.
     """
-    if file is None and password.has_source:
+    if file is None and password_source.is_unattended:
         raise ConfigError(
-            f"{password.env_option}: only a keystore file has a password",
+            f"{password_source.env_option}: only a keystore file has a password",
             "add --keystore, or omit the password",
         )
     entry = None if keyring is None else _parse_entry(parse_keyring(keyring, "--keyring"))
@@ -235,27 +239,27 @@ def _store_key(
     }
 
 
-def _existing_password(path: Path, password: Password, ask: Ask | None) -> Secret:
-    secret = _password_of_source(password)
+def _existing_password(path: Path, password_source: PasswordSource, ask: Ask | None) -> Secret:
+    secret = _password_of_source(password_source)
     if secret is not None:
         return secret
     if ask is None:
         raise ConfigError(
             f"{path} needs its password, and there is no terminal to ask for it",
-            f"{password.env_option} NAME, or run in a terminal",
+            f"{password_source.env_option} NAME, or run in a terminal",
         )
     return Secret(ask(f"Password of {path}: "))
 
 
-def new_password(password: Password, ask: Ask | None) -> Secret:
+def new_password(password_source: PasswordSource, ask: Ask | None) -> Secret:
     """Return a password for encryption, typed twice or from its source. Raises ConfigError for a
     weak one.
     """
-    secret = _password_of_source(password)
+    secret = _password_of_source(password_source)
     if secret is None:
         if ask is None:
             remedy = (
-                f"{password.env_option} NAME with the name of an environment variable, or run in a"
+                f"{password_source.env_option} NAME with the name of an environment variable, or run in a"
                 " terminal"
             )
             raise ConfigError(
@@ -271,32 +275,39 @@ def new_password(password: Password, ask: Ask | None) -> Secret:
     return secret
 
 
-def _password_of_source(password: Password) -> Secret | None:
-    if password.env is not None and password.fd is not None:
+def _password_of_source(password_source: PasswordSource) -> Secret | None:
+    if password_source.env is not None and password_source.fd is not None:
         raise ConfigError(
-            f"{password.env_option} and {password.fd_option} are both given", "give one of them"
+            f"{password_source.env_option} and {password_source.fd_option} are both given",
+            "give one of them",
         )
-    if password.env is not None:
-        name = parse_variable(password.env, password.env_option)
+    if password_source.env is not None:
+        name = parse_variable(password_source.env, password_source.env_option)
         if name not in os.environ:
             raise ConfigError(
-                f"{password.env_option}: the environment variable {name} is not set",
+                f"{password_source.env_option}: the environment variable {name} is not set",
                 f"export {name} before starting",
             )
         return Secret(os.environ[name])
-    return None if password.fd is None else _from_descriptor(password.fd, password.fd_option)
+    return (
+        None
+        if password_source.fd is None
+        else _from_descriptor(password_source.fd, password_source.fd_option)
+    )
 
 
 def _from_descriptor(descriptor: int, option: str) -> Secret:
     """Return the first line of an open descriptor, without its line end."""
-    if descriptor <= STANDARD_STREAMS:
+    if descriptor <= LAST_STANDARD_STREAM:
         raise ConfigError(
             f"{option}: {descriptor} is a standard stream",
             f"open another, such as {option} 3 with 3< in the shell",
         )
     try:
         with os.fdopen(os.dup(descriptor), "rb") as file:
-            return Secret(file.readline(MAX_INPUT).removesuffix(b"\n").removesuffix(b"\r").decode())
+            return Secret(
+                file.readline(MAX_INPUT_LENGTH).removesuffix(b"\n").removesuffix(b"\r").decode()
+            )
     except OSError as error:
         raise ConfigError(
             f"{option}: descriptor {descriptor} cannot be read ({error.strerror})",

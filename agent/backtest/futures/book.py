@@ -37,20 +37,20 @@ class FuturesPath:
     """Perpetual markets over the bars of a simulation; a row for each bar, a column for each
     symbol.
 
-    `index` and `marks` are quote base units per base unit of size, `priced_s` is the time of each
-    index, earlier than the bar if the bar has no price. `payments` are those since the previous
-    bar. `daily` is the newest known rate, as a share of notional per day. At the bars in `paused`
-    there are neither fills nor liquidations.
+    `index` and `marks` are quote base units per base unit of size, `index_times_s` is the time of
+    each index, earlier than the bar if the bar has no price. `payments` are those since the
+    previous bar. `daily_rates` is the newest known rate, as a share of notional per day. At the
+    bars in `paused_bars` there are neither fills nor liquidations.
     """
 
     symbols: tuple[str, ...]
     times_s: tuple[int, ...]
     index: tuple[tuple[Price, ...], ...]
     marks: tuple[tuple[Price, ...], ...]
-    priced_s: tuple[tuple[int, ...], ...]
+    index_times_s: tuple[tuple[int, ...], ...]
     payments: tuple[tuple[FundingPayment, ...], ...]
-    daily: tuple[tuple[Fraction, ...], ...]
-    paused: frozenset[int] = frozenset()
+    daily_rates: tuple[tuple[Fraction, ...], ...]
+    paused_bars: frozenset[int] = frozenset()
 
     @property
     def bars(self) -> int:
@@ -66,7 +66,7 @@ def futures_path(table: PriceTable, funding: Sequence[FundingRateSeries] = ()) -
     priced_rows = np.where(np.isnan(table.closes), -1, np.arange(table.bars)[:, None])
     newest_rows = np.maximum.accumulate(priced_rows, axis=0)
     index = tuple(tuple(Fraction(str(price)) for price in row) for row in closes.tolist())
-    payments, daily = _funding(table, funding)
+    payments, daily_rates = _funding_by_bar(table, funding)
     return FuturesPath(
         table.symbols,
         tuple(table.times_s.tolist()),
@@ -74,18 +74,18 @@ def futures_path(table: PriceTable, funding: Sequence[FundingRateSeries] = ()) -
         index,
         tuple(tuple(row) for row in table.times_s[newest_rows].tolist()),
         payments,
-        daily,
+        daily_rates,
     )
 
 
-def _funding(
+def _funding_by_bar(
     table: PriceTable, funding: Sequence[FundingRateSeries]
 ) -> tuple[tuple[tuple[FundingPayment, ...], ...], tuple[tuple[Fraction, ...], ...]]:
     """Return payments and newest daily rates by bar. A rate takes effect at the first bar at or
     after its time; its notional uses the newest price at that time, as in `funding_carry`.
     """
     payments: list[list[FundingPayment]] = [[] for _ in range(table.bars)]
-    daily = [[Fraction(0)] * len(table.symbols) for _ in range(table.bars)]
+    daily_rates = [[Fraction(0)] * len(table.symbols) for _ in range(table.bars)]
     for series in funding:
         if series.symbol not in table.symbols:
             continue
@@ -98,11 +98,11 @@ def _funding(
         ):
             rate = Fraction(str(value))
             payments[bar].append(FundingPayment(column, rate, price_bar))
-            daily[bar][column] = rate * DAY_S / usual_s if usual_s else Fraction(0)
+            daily_rates[bar][column] = rate * DAY_S / usual_s if usual_s else Fraction(0)
         for bar in range(1, table.bars):
             if not any(payment.column == column for payment in payments[bar]):
-                daily[bar][column] = daily[bar - 1][column]
-    return tuple(map(tuple, payments)), tuple(map(tuple, daily))
+                daily_rates[bar][column] = daily_rates[bar - 1][column]
+    return tuple(map(tuple, payments)), tuple(map(tuple, daily_rates))
 
 
 MAX_LIQUIDATIONS = 100
@@ -144,8 +144,8 @@ class BookProfit:
     @property
     def total_raw(self) -> int:
         """Change of the book's value."""
-        costs = self.slippage_raw + self.funding_raw + self.fees_raw + self.penalties_raw
-        return self.price_raw - costs + self.insured_raw
+        costs_raw = self.slippage_raw + self.funding_raw + self.fees_raw + self.penalties_raw
+        return self.price_raw - costs_raw + self.insured_raw
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,16 +228,18 @@ class FuturesBook:
         for _ in range(MAX_LIQUIDATIONS):
             if not self.account.positions or not margin.is_liquidatable(self.account):
                 break
-            largest = max(
+            largest_position = max(
                 self.account.positions,
                 key=lambda position: abs(margin.value_at_mark_raw(self.account, position)),
             )
-            size_raw = margin.liquidatable_size_raw(self.account, largest.market)
-            value_raw = margin.position_value_raw(self.account.market(largest.market), size_raw)
+            size_raw = margin.liquidatable_size_raw(self.account, largest_position.market)
+            value_raw = margin.position_value_raw(
+                self.account.market(largest_position.market), size_raw
+            )
             penalty_raw = mul_div_up(abs(value_raw), self._venue.penalty_ppm, margin.PPM)
-            self._trade(largest.market, -size_raw, value_raw, penalty_raw)
+            self._trade(largest_position.market, -size_raw, value_raw, penalty_raw)
             self._add_profit(penalties_raw=penalty_raw)
-            symbol = self.account.market(largest.market).symbol
+            symbol = self.account.market(largest_position.market).symbol
             self.liquidations.append(Liquidation(bar, time_s, symbol, -size_raw, penalty_raw))
         lost_raw = -margin.account_value_raw(self.account)
         if lost_raw > 0 and not self.account.positions:
@@ -294,11 +296,11 @@ class FuturesBook:
         quote_raw = floor_int(-size_raw * perp_market.mark * Fraction(price_bps, BPS))
         return quote_raw, mul_div_up(abs(quote_raw), perp_market.fee_ppm, margin.PPM)
 
-    def _trade(self, market: str, size_raw: int, quote_raw: int, cost_raw: int) -> None:
+    def _trade(self, market: str, size_raw: int, quote_raw: int, charge_raw: int) -> None:
         perp_market, size_before_raw = self.account.market(market), self.account.size_raw(market)
         value_change_raw = margin.position_value_raw(perp_market, size_before_raw + size_raw)
         value_change_raw -= margin.position_value_raw(perp_market, size_before_raw)
-        self.account = margin.with_trade(self.account, market, size_raw, quote_raw - cost_raw)
+        self.account = margin.with_trade(self.account, market, size_raw, quote_raw - charge_raw)
         self._add_profit(slippage_raw=-value_change_raw - quote_raw)
 
     def _realise(self, raw: int) -> None:
@@ -345,7 +347,7 @@ class HedgeRecord:
     opened_s: int
     reason: str
     closed_s: int | None = None
-    end: str = ""
+    close_reason: str = ""
     profit_raw: int | None = 0
 
 
@@ -370,12 +372,12 @@ def hedge_records(
             if fill is None or fill.symbol != record.symbol or not 0 < fill_share <= 1:
                 record = replace(record, profit_raw=None)  # liquidated since the previous plan
             elif record.profit_raw is not None:
-                earned_raw = (fill.quote_raw - fill.fee_raw) * fill_share
-                record = replace(record, profit_raw=record.profit_raw + round(earned_raw))
+                proceeds_raw = (fill.quote_raw - fill.fee_raw) * fill_share
+                record = replace(record, profit_raw=record.profit_raw + round(proceeds_raw))
             open_hedges[hedge.token] = hedge.size_raw, record
             if not hedge.size_raw:
                 closed_s = hedge.at_s if fill is None else fill.time_s
-                records.append(replace(record, closed_s=closed_s, end=plan.reason))
+                records.append(replace(record, closed_s=closed_s, close_reason=plan.reason))
                 del open_hedges[hedge.token]
     for size_raw, record in open_hedges.values():
         market = next(

@@ -137,15 +137,15 @@ def held_book(
     portfolio's values by bar, in quote base units (default: zero), `policies` the targets in effect
     by bar (default: those of the settings).
     """
-    holder = _HoldingBook(opened_book(path, settings), settings.latency_bars)
+    holding_book = _HoldingBook(opened_book(path, settings), settings.latency_bars)
     figures = np.empty((4, path.bars))
     for bar, time_s in enumerate(path.times_s):
-        settle_bar(holder.book, path, bar, markets_at(path, settings, bar))
-        holder.fill_due(bar, time_s)
-        figures[:, bar] = book_figures(holder.book)
+        settle_bar(holding_book.book, path, bar, markets_at(path, settings, bar))
+        holding_book.fill_due(bar, time_s)
+        figures[:, bar] = book_figures(holding_book.book)
         spot_value = spot_values[bar] if spot_values else Fraction(0)
-        holder.plan(bar, time_s, spot_value, policies[bar] if policies else settings.policy)
-    return book_result(holder.book, figures, sorted(holder.refused.items()))
+        holding_book.plan(bar, time_s, spot_value, policies[bar] if policies else settings.policy)
+    return book_result(holding_book.book, figures, sorted(holding_book.refused.items()))
 
 
 def compare_with_held(
@@ -174,20 +174,22 @@ def compare_with_held(
 
 def policies_by_bar(
     policy: FuturesPolicy,
-    weights: Sequence[tuple[int, Mapping[str, Fraction]]],
+    weights_by_bar: Sequence[tuple[int, Mapping[str, Fraction]]],
     bars: Iterable[int],
 ) -> tuple[FuturesPolicy, ...]:
     """Return the policy in effect at each of `bars`, following the requested weights; empty without
     any. Nothing is held before the first weights.
     """
-    if not weights:
+    if not weights_by_bar:
         return ()
-    current = combined_policy(policy, {target.market: Fraction(0) for target in policy.targets})
-    policies, remaining = [], [*weights]
+    current_policy = combined_policy(
+        policy, {target.market: Fraction(0) for target in policy.targets}
+    )
+    policies, later_weights = [], [*weights_by_bar]
     for bar in bars:
-        while remaining and remaining[0][0] <= bar:
-            current = combined_policy(policy, remaining.pop(0)[1])
-        policies.append(current)
+        while later_weights and later_weights[0][0] <= bar:
+            current_policy = combined_policy(policy, later_weights.pop(0)[1])
+        policies.append(current_policy)
     return tuple(policies)
 
 
@@ -199,7 +201,7 @@ def settle_bar(
     for payment in path.payments[bar]:
         price = path.index[payment.price_bar][payment.column]
         book.pay_funding(markets[payment.column].market, payment.rate, price)
-    if bar not in path.paused:
+    if bar not in path.paused_bars:
         book.liquidate(bar, path.times_s[bar])
 
 
@@ -228,9 +230,9 @@ def markets_at(
             fee_ppm=venue.fee_ppm,
             mark=path.marks[bar][column],
             index=path.index[bar][column],
-            index_s=path.priced_s[bar][column],
-            funding_daily=path.daily[bar][column],
-            is_paused=bar in path.paused,
+            index_s=path.index_times_s[bar][column],
+            funding_daily=path.daily_rates[bar][column],
+            is_paused=bar in path.paused_bars,
         )
         for column, (symbol, (market, asset)) in enumerate(
             zip(path.symbols, market_assets, strict=True)
@@ -251,14 +253,14 @@ def settings_digest(settings: FuturesSettings, policies: Sequence[FuturesPolicy]
 
 def path_digest(path: FuturesPath) -> str:
     """Return the SHA-256 of prices, funding and pauses."""
-    header = (path.symbols, path.times_s, path.priced_s, sorted(path.paused))
+    header = (path.symbols, path.times_s, path.index_times_s, sorted(path.paused_bars))
     prices = [[str(price) for price in row] for row in (*path.index, *path.marks)]
-    payments_text = [
+    payment_rows = [
         (bar, payment.column, str(payment.rate), payment.price_bar)
         for bar, payments in enumerate(path.payments)
         for payment in payments
     ]
-    return sha256(repr((header, prices, payments_text)).encode()).hexdigest()
+    return sha256(repr((header, prices, payment_rows)).encode()).hexdigest()
 
 
 def opened_book(

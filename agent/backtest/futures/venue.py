@@ -56,10 +56,10 @@ from agent.model import (
 )
 from agent.ports.perpetuals import PerpOrderDraft
 from agent.signing import calldata
-from agent.signing.base import FuturesRules
 from agent.signing.calldata import Approve, UndecodableCalldata
 from agent.signing.futures import FuturesCall, MarginTransfer, OpenPosition
 from agent.signing.futures import decode as decode_futures
+from agent.signing.terms import FuturesRules
 from agent.units import Token, Value
 from agent.venues.perpetual_protocol import PerpContracts, futures_call
 
@@ -72,7 +72,7 @@ CONTRACTS = PerpContracts(CLEARING_HOUSE, VAULT, simulated_address("delegate app
 class FuturesSetup:
     """The futures of a simulated portfolio. `settings` names markets by the price table's symbols
     and has the policy with which the held book opens. `policy` is the live policy with simulated
-    markets and contracts. `assets` are (symbol, token with the same price). `recorded` are the
+    markets and contracts. `assets` are (symbol, token with the same price). `recorded_path` are the
     markets over all bars, in place of the table's prices and `rates`.
     """
 
@@ -81,7 +81,7 @@ class FuturesSetup:
     collateral: Token
     assets: tuple[tuple[str, str], ...]
     rates: tuple[FundingRateSeries, ...] = ()
-    recorded: FuturesPath | None = None
+    recorded_path: FuturesPath | None = None
 
     @property
     def margin_raw(self) -> int:
@@ -90,8 +90,8 @@ class FuturesSetup:
 
     def path(self, table: PriceTable) -> FuturesPath:
         """Return the markets over the bars of a table."""
-        if self.recorded is not None:
-            return self.recorded
+        if self.recorded_path is not None:
+            return self.recorded_path
         return futures_path(table.only([symbol for symbol, _ in self.assets]), self.rates)
 
 
@@ -100,12 +100,14 @@ def market_address(symbol: str) -> str:
     return simulated_address(f"market {symbol}")
 
 
-def simulated_policy(policy: FuturesPolicy, names: Mapping[str, str]) -> FuturesPolicy:
-    """Return a live policy on the simulated venue. `names` are the symbols of its markets."""
+def simulated_policy(policy: FuturesPolicy, symbol_by_market: Mapping[str, str]) -> FuturesPolicy:
+    """Return a live policy on the simulated venue. `symbol_by_market` are the symbols of its
+    markets.
+    """
     return replace(
         policy,
         targets=tuple(
-            replace(target, market=market_address(names[target.market]))
+            replace(target, market=market_address(symbol_by_market[target.market]))
             for target in policy.targets
         ),
         account=WALLET,
@@ -114,9 +116,9 @@ def simulated_policy(policy: FuturesPolicy, names: Mapping[str, str]) -> Futures
     )
 
 
-def with_simulated_markets(spec: BacktestSpec, names: Mapping[str, str]) -> BacktestSpec:
+def with_simulated_markets(spec: BacktestSpec, symbol_by_market: Mapping[str, str]) -> BacktestSpec:
     """Return the spec with the strategies' and signals' markets replaced by those of the simulated
-    venue; `names` as in `simulated_policy`.
+    venue; `symbol_by_market` as in `simulated_policy`.
     """
 
     def with_renamed_markets(allocator: AllocatorConfig | None) -> AllocatorConfig | None:
@@ -124,13 +126,14 @@ def with_simulated_markets(spec: BacktestSpec, names: Mapping[str, str]) -> Back
             return None
         if (risk := allocator.futures) is not None:
             sides = tuple(
-                replace(side, market=market_address(names[side.market])) for side in risk.sides
+                replace(side, market=market_address(symbol_by_market[side.market]))
+                for side in risk.sides
             )
             allocator = replace(allocator, futures=replace(risk, sides=sides))
         if allocator.signal is None:
             return allocator
         markets = tuple(
-            replace(signal_market, market=market_address(names[signal_market.market]))
+            replace(signal_market, market=market_address(symbol_by_market[signal_market.market]))
             for signal_market in allocator.signal.markets
         )
         return replace(allocator, signal=replace(allocator.signal, markets=markets))
@@ -143,7 +146,8 @@ def with_simulated_markets(spec: BacktestSpec, names: Mapping[str, str]) -> Back
                 strategy,
                 allocator=with_renamed_markets(strategy.allocator),
                 market_bps=tuple(
-                    (market_address(names[market]), bps) for market, bps in strategy.market_bps
+                    (market_address(symbol_by_market[market]), bps)
+                    for market, bps in strategy.market_bps
                 ),
             )
             for strategy in split.strategies
@@ -167,9 +171,9 @@ class VenueEffects:
 class SimulatedVenue:
     """ports.futures.PerpVenue on a simulated book, at the current bar of its world."""
 
-    def __init__(self, setup: FuturesSetup, table: PriceTable, valid_s: int) -> None:
+    def __init__(self, setup: FuturesSetup, table: PriceTable, validity_s: int) -> None:
         self.setup, self.path = setup, setup.path(table)
-        self._valid_s = valid_s
+        self._validity_s = validity_s
         self._names_by_symbol = {
             symbol: (market_address(symbol), token) for symbol, token in setup.assets
         }
@@ -180,7 +184,7 @@ class SimulatedVenue:
         self.allowance_raw = 0
         self.bar = -1
         self.sent_plans: list[SentPlan] = []
-        self._begun_plan = SentPlan()
+        self._started_plan = SentPlan()
         self._figures = np.empty((4, self.path.bars))
         self._realised_raw: list[int] = []
 
@@ -239,7 +243,7 @@ class SimulatedVenue:
 
     def note_plan(self, plan: FuturesPlan, reason: str) -> None:
         """Record a plan before its first action is sent."""
-        self._begun_plan = SentPlan(plan.trigger, reason, plan.hedges)
+        self._started_plan = SentPlan(plan.trigger, reason, plan.hedges)
 
     # ports.futures.PerpVenue
     def read(self, snapshot: Snapshot) -> Snapshot:
@@ -253,7 +257,7 @@ class SimulatedVenue:
 
     def draft(self, account: MarginAccount, action: FuturesAction, now_s: int) -> PerpOrderDraft:
         """See PerpVenue. A call to the clearing house or the vault."""
-        expires_s, collateral = now_s + self._valid_s, self.setup.collateral.address
+        expires_s, collateral = now_s + self._validity_s, self.setup.collateral.address
         to, data = futures_call(action, CONTRACTS, WALLET, collateral, expires_s)
         return PerpOrderDraft(to, data, expires_s)
 
@@ -314,14 +318,14 @@ class SimulatedVenue:
                 return VenueEffects(
                     balances_after, self.allowance_raw, book, ORDER_GAS, fills=(fill,)
                 )
-            case other:
-                raise TransactionReverted(f"{type(other).__name__} is not simulated")
+            case unsupported:
+                raise TransactionReverted(f"{type(unsupported).__name__} is not simulated")
 
     def apply(self, effects: VenueEffects) -> None:
         """Apply the effects of a transaction."""
         self.book, self.allowance_raw = effects.book, effects.allowance_raw
         fill = self.book.fills[-1] if effects.fills else None
-        self.sent_plans.append(replace(self._begun_plan, fill=fill))
+        self.sent_plans.append(replace(self._started_plan, fill=fill))
 
     def _fill_order(self, book: FuturesBook, call: OpenPosition, now_s: int) -> PerpFill:
         position_raw = book.account.size_raw(call.market)
@@ -329,11 +333,11 @@ class SimulatedVenue:
         order = PerpOrder(
             call.market, call.size_raw, PerpOrderKind.MARKET, call.bound_raw, is_reduction
         )
-        is_paused = self.bar in self.path.paused
+        is_paused = self.bar in self.path.paused_bars
         if reason := "the market is paused" if is_paused else book.revert_reason(order, now_s):
             raise TransactionReverted(reason)
         realised_before_raw = book.account.realised_raw
-        book.fill(order, self.bar, now_s, self._begun_plan.trigger)
+        book.fill(order, self.bar, now_s, self._started_plan.trigger)
         fill = book.fills[-1]
         return PerpFill(
             CLEARING_HOUSE,

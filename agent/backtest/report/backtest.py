@@ -13,12 +13,12 @@ import numpy as np
 
 from agent.backtest.report import sections as report_sections
 from agent.backtest.report.page import (
-    NONE,
+    DASH,
+    PlotlyDict,
     ReportFact,
     ReportPage,
     ReportSection,
     ReportTable,
-    Trace,
     bar_trace,
     format_date_range,
     format_day,
@@ -36,11 +36,12 @@ from agent.backtest.result import SimulationResult
 from agent.backtest.settings import HealthRecord
 from agent.units import YEAR_S, Value
 
-KINDS = (("fees", "--c1"), ("impact", "--c2"), ("gas", "--c5"))
-MOST_STEPS = 2_000
-SHOWN = 0.00005
+COST_KIND_COLOURS = (("fees", "--c1"), ("impact", "--c2"), ("gas", "--c5"))
+MAX_CHART_POINTS = 2_000
+"""Maximum number of rebalances drawn in the chart of costs."""
+MIN_SHOWN = 0.00005
 """Smallest displayed value; smaller ones would print as zero."""
-PERIODS = ((2 * DAY_S, "hour"), (100 * DAY_S, "day"), (4 * YEAR_S, "month"))
+PERIOD_BY_MAX_SPAN_S = ((2 * DAY_S, "hour"), (100 * DAY_S, "day"), (4 * YEAR_S, "month"))
 
 
 def costs_section(analysis: BacktestAnalysis) -> ReportSection:
@@ -49,24 +50,24 @@ def costs_section(analysis: BacktestAnalysis) -> ReportSection:
     scale, rebalances = 10.0**result.decimals, result.rebalances
     if not rebalances:
         return ReportSection("Costs", ("No trades, no costs.",))
-    rows = np.unique(
-        np.linspace(0, len(rebalances) - 1, min(len(rebalances), MOST_STEPS)).astype(np.int64)
+    drawn_indices = np.unique(
+        np.linspace(0, len(rebalances) - 1, min(len(rebalances), MAX_CHART_POINTS)).astype(np.int64)
     )
     x = [
         int(result.times_s[0]) * 1_000,
-        *(rebalances[row].time_s * 1_000 for row in rows.tolist()),
+        *(rebalances[index].time_s * 1_000 for index in drawn_indices.tolist()),
         int(result.times_s[-1]) * 1_000,
     ]
-    traces: list[Trace] = []
-    for kind, colour in KINDS:
+    traces: list[PlotlyDict] = []
+    for kind, colour in COST_KIND_COLOURS:
         cumulative = np.cumsum([float(getattr(record, kind)) / scale for record in rebalances])
         y = [
             0.0,
-            *(float(f"{cumulative[row]:.6g}") for row in rows),
+            *(float(f"{cumulative[index]:.6g}") for index in drawn_indices),
             float(f"{cumulative[-1]:.6g}"),
         ]
-        traces.append(_stacked(x, y, kind, colour))
-    gas = "" if result.gas_counted else " Gas is not counted: it had no price."
+        traces.append(_stacked_trace(x, y, kind, colour))
+    gas_text = "" if result.gas_counted else " Gas is not counted: it had no price."
     chart = time_chart(traces, result.numeraire) | {
         "title": f"Cumulative costs, in {result.numeraire}",
         "says": "Cumulative fees, impact and gas, stacked",
@@ -79,14 +80,14 @@ def costs_section(analysis: BacktestAnalysis) -> ReportSection:
                 "Fees go to the pools, impact is the remaining loss against the reference price,"
                 " gas includes approvals."
             ),
-            f"Costs are valued at the prices of their block.{gas}",
+            f"Costs are valued at the prices of their block.{gas_text}",
         ),
         (chart,),
         (_cost_table(analysis),),
     )
 
 
-def _stacked(x: list[int], y: list[float], name: str, colour: str) -> Trace:
+def _stacked_trace(x: list[int], y: list[float], name: str, colour: str) -> PlotlyDict:
     return {
         "type": "scatter", "mode": "lines", "x": x, "y": y, "name": name, "stackgroup": "costs", "yhoverformat": ",.2f",
         "line": {"color": f"var({colour})", "width": 1, "shape": "hv"}, "fillcolor": f"var({colour})/0.35",
@@ -96,26 +97,26 @@ def _stacked(x: list[int], y: list[float], name: str, colour: str) -> Trace:
 def _cost_table(analysis: BacktestAnalysis) -> ReportTable:
     result, years = analysis.result, max(analysis.growth.years, 1e-9)
     turnover = sum((rebalance.turnover for rebalance in result.rebalances), Fraction(0))
-    sums: tuple[tuple[str, Value], ...] = (
+    sums_by_kind: tuple[tuple[str, Value], ...] = (
         ("fees", result.fees),
         ("impact", result.impact),
         ("gas", result.gas),
     )
-    sums = (*sums, ("all", sum((value for _, value in sums), Fraction(0))))
+    sums_by_kind = (*sums_by_kind, ("all", sum((value for _, value in sums_by_kind), Fraction(0))))
     rows = []
-    for name, value in sums:
-        if name == "gas" and not result.gas_counted:
-            rows.append((name, "not counted", NONE, NONE, NONE))
+    for kind, value in sums_by_kind:
+        if kind == "gas" and not result.gas_counted:
+            rows.append((kind, "not counted", DASH, DASH, DASH))
             continue
         share = float(value / result.start_value) if result.start_value else float("nan")
-        bps = f"{float(value / turnover) * 10_000:,.1f} bps" if turnover else NONE
+        bps_text = f"{float(value / turnover) * 10_000:,.1f} bps" if turnover else DASH
         rows.append(
             (
-                name,
+                kind,
                 format_money(value, result.decimals),
                 format_percent(share, 2),
                 format_percent(share / years, 2),
-                bps,
+                bps_text,
             )
         )
     return ReportTable(
@@ -128,16 +129,18 @@ def turnover_section(analysis: BacktestAnalysis) -> ReportSection:
     result = analysis.result
     if not result.rebalances:
         return ReportSection("Turnover", ("No trades, no turnover.",))
-    keys, period = _periods(result)
-    turnovers, counts = np.zeros(len(keys)), np.zeros(len(keys), dtype=np.int64)
+    starts_s, period = _period_starts(result)
+    turnovers, counts = np.zeros(len(starts_s)), np.zeros(len(starts_s), dtype=np.int64)
     scale = 10.0**result.decimals
-    starts = np.array(keys)
+    start_times_s = np.array(starts_s)
     for rebalance in result.rebalances:
-        row = int(np.searchsorted(starts, rebalance.time_s, side="right")) - 1
-        turnovers[row] += float(rebalance.turnover) / scale / float(result.equity[rebalance.bar])
-        counts[row] += rebalance.succeeded
+        period_index = int(np.searchsorted(start_times_s, rebalance.time_s, side="right")) - 1
+        turnovers[period_index] += (
+            float(rebalance.turnover) / scale / float(result.equity[rebalance.bar])
+        )
+        counts[period_index] += rebalance.succeeded
     trace = bar_trace(
-        [key * 1_000 for key in keys],
+        [start_s * 1_000 for start_s in starts_s],
         [float(f"{turnover:.5g}") for turnover in turnovers],
         "turnover",
         "--c1",
@@ -153,34 +156,37 @@ def turnover_section(analysis: BacktestAnalysis) -> ReportSection:
         "says": f"One bar for each {period}; the largest is {format_percent(float(turnovers.max()))}",
         "height": 220,
     }
-    total = float(result.turnover)
-    words = (
+    total_turnover = float(result.turnover)
+    paragraphs = (
         "Half of all purchases and sales over the portfolio's value.",
         (
-            f"Total {format_percent(total)},"
-            f" {format_percent(total / max(analysis.growth.years, 1e-9))} a year."
+            f"Total {format_percent(total_turnover)},"
+            f" {format_percent(total_turnover / max(analysis.growth.years, 1e-9))} a year."
         ),
     )
-    return ReportSection("Turnover", words, (chart,))
+    return ReportSection("Turnover", paragraphs, (chart,))
 
 
-def _periods(result: SimulationResult) -> tuple[list[int], str]:
+def _period_starts(result: SimulationResult) -> tuple[list[int], str]:
     """Return the starts of the UTC hours, days, months or years that cover the run, and the name of
     the period.
     """
     first_s, last_s = int(result.times_s[0]), int(result.times_s[-1])
-    name = next((name for longest, name in PERIODS if last_s - first_s <= longest), "year")
-    if name in ("hour", "day"):
-        step = 3_600 if name == "hour" else DAY_S
-        return list(range(first_s // step * step, last_s + 1, step)), name
+    period = next(
+        (period for max_span_s, period in PERIOD_BY_MAX_SPAN_S if last_s - first_s <= max_span_s),
+        "year",
+    )
+    if period in ("hour", "day"):
+        step_s = 3_600 if period == "hour" else DAY_S
+        return list(range(first_s // step_s * step_s, last_s + 1, step_s)), period
     start = datetime.fromtimestamp(first_s, UTC)
-    start = datetime(start.year, start.month if name == "month" else 1, 1, tzinfo=UTC)
-    periods = []
+    start = datetime(start.year, start.month if period == "month" else 1, 1, tzinfo=UTC)
+    starts_s = []
     while start.timestamp() <= last_s:
-        periods.append(int(start.timestamp()))
-        months = start.month if name == "month" else 12
+        starts_s.append(int(start.timestamp()))
+        months = start.month if period == "month" else 12
         start = datetime(start.year + months // 12, months % 12 + 1, 1, tzinfo=UTC)
-    return periods, name
+    return starts_s, period
 
 
 def premium_section(analysis: BacktestAnalysis) -> ReportSection | None:
@@ -191,7 +197,9 @@ def premium_section(analysis: BacktestAnalysis) -> ReportSection | None:
     excess_log_growth = math.log(float(analysis.growth.index[-1] / analysis.growth.hold_index[-1]))
     outside_premium = excess_log_growth - premium.advantage
     outside_parts = (
-        [_outside_part(analysis.result, outside_premium)] if abs(outside_premium) >= SHOWN else []
+        [_outside_part(analysis.result, outside_premium)]
+        if abs(outside_premium) >= MIN_SHOWN
+        else []
     )
     parts: tuple[tuple[str, float, str], ...] = (
         (
@@ -209,13 +217,13 @@ def premium_section(analysis: BacktestAnalysis) -> ReportSection | None:
         *outside_parts,
         ("excess return", excess_log_growth, "sum of the parts above"),
     )
-    names, values = (
+    labels, values = (
         [name for name, _, _ in parts][::-1],
         [float(f"{value:.6g}") for _, value, _ in parts][::-1],
     )
     colours = ["var(--ink)", *("var(--c1)" if value >= 0 else "var(--c2)" for value in values[1:])]
     trace = {
-        "type": "bar", "orientation": "h", "x": values, "y": names, "name": "growth", "xhoverformat": "+.2%",
+        "type": "bar", "orientation": "h", "x": values, "y": labels, "name": "growth", "xhoverformat": "+.2%",
         "marker": {"color": colours},
         "text": [format_percent(value, 2, signed=True) for value in values],
         "textposition": "auto", "hoverinfo": "skip", "cliponaxis": False,
@@ -251,7 +259,9 @@ def premium_section(analysis: BacktestAnalysis) -> ReportSection | None:
             " the covariance of these prices."
         ),
     )
-    rows = tuple((name, format_percent(value, 2, signed=True), says) for name, value, says in parts)
+    rows = tuple(
+        (name, format_percent(value, 2, signed=True), meaning) for name, value, meaning in parts
+    )
     return ReportSection(
         "Return attribution",
         paragraphs,
@@ -261,8 +271,8 @@ def premium_section(analysis: BacktestAnalysis) -> ReportSection | None:
 
 
 def _outside_part(result: SimulationResult, outside_premium: float) -> tuple[str, float, str]:
-    """Return the part of the excess return outside the premium: gas, and transfers, which change
-    the weights of buy and hold.
+    """Return the part of the excess return outside the premium: gas money, which earns no return,
+    and transfers, which change the weights of buy and hold.
     """
     gas_text = "gas money is held outside the portfolio and earns none of its returns"
     flows_text = "deposits and withdrawals changed the weights of buy and hold"
@@ -284,7 +294,7 @@ def taxes_section(analysis: BacktestAnalysis) -> ReportSection | None:
     total = sum((tax.realised for tax in result.taxes), Fraction(0))
     paragraphs = (
         (
-            f"Realised gains less losses of each calendar year (UTC), by {result.lots}, in"
+            f"Realised gains less losses of each calendar year (UTC), by {result.lot_rule}, in"
             f" {result.numeraire}, before tax rates. This is arithmetic, not advice."
         ),
     )
@@ -311,12 +321,12 @@ def run_log_section(analysis: BacktestAnalysis) -> ReportSection:
     """Return the section on bars evaluated, and reasons why the agent did not act."""
     result = analysis.result
     paragraphs = [
-        f"{pluralize(result.bars, 'bar')}, {result.evaluated:,} of them evaluated by a full step;"
+        f"{pluralize(result.bars, 'bar')}, {result.evaluated_bars:,} of them evaluated by a full step;"
         " no trigger could fire at the others."
     ]
-    if result.halted:
+    if result.halted_bars:
         paragraphs.append(
-            f"{pluralize(result.halted, 'bar')} without a decision: stale or contradictory data."
+            f"{pluralize(result.halted_bars, 'bar')} without a decision: stale or contradictory data."
         )
     else:
         paragraphs.append("Every bar had a decision.")
@@ -325,7 +335,7 @@ def run_log_section(analysis: BacktestAnalysis) -> ReportSection:
         paragraphs.append(f"{pluralize(reverted_count, 'swap')} reverted and only paid gas.")
     tables = [
         _count_table("Plans refused, by reason", result.refused),
-        _count_table("Held although a trade was due, by setting", result.kept),
+        _count_table("Held although a trade was due, by setting", result.held_back),
     ]
     notes = tuple((note,) for note in result.notes)
     if notes:
@@ -341,8 +351,8 @@ def _count_table(title: str, counts: Sequence[tuple[str, int]]) -> ReportTable |
     return ReportTable(
         ("reason", "bars"),
         tuple(
-            (why, f"{times:,}")
-            for why, times in sorted(
+            (reason, f"{bar_count:,}")
+            for reason, bar_count in sorted(
                 counts, key=lambda reason_and_count: (-reason_and_count[1], reason_and_count[0])
             )
         ),
@@ -354,22 +364,22 @@ def health_section(result: SimulationResult) -> ReportSection | None:
     """Return the health of strategies at the end, and each pause and return; None without
     strategies.
     """
-    if not result.strategies:
+    if not result.final_health:
         return None
 
     def ratio_text(record: HealthRecord) -> str:
-        return NONE if record.sharpe_milli is None else format_ratio(record.sharpe_milli / 1_000)
+        return DASH if record.sharpe_milli is None else format_ratio(record.sharpe_milli / 1_000)
 
-    final_states = tuple(
-        (strategy.name, strategy.health, ratio_text(strategy)) for strategy in result.strategies
+    final_rows = tuple(
+        (strategy.name, strategy.health, ratio_text(strategy)) for strategy in result.final_health
     )
-    changes = tuple(
+    change_rows = tuple(
         (record.name, format_day(record.time_s), record.health, record.reason)
-        for record in result.health
+        for record in result.health_changes
     )
-    tables = [ReportTable(("strategy", "at the end", "Sharpe ratio"), final_states)]
-    if changes:
-        tables.append(ReportTable(("strategy", "since", "health", "why"), changes))
+    tables = [ReportTable(("strategy", "at the end", "Sharpe ratio"), final_rows)]
+    if change_rows:
+        tables.append(ReportTable(("strategy", "since", "health", "why"), change_rows))
     paragraph = "A strategy whose Sharpe ratio stays below its limit is paused, as live."
     return ReportSection("Health of strategies", (paragraph,), (), tuple(tables))
 
@@ -379,12 +389,13 @@ def total_costs(result: SimulationResult) -> Value:
     return result.fees + result.impact + result.gas
 
 
-NO_DIFFERENCE = 0.0005
+MIN_DIFFERENCE = 0.0005
 """Smallest excess return that is reported as a difference."""
 MAX_SHOWN_FLOWS = 24
-MAX_NAMES = 6
+"""Maximum number of transfers listed one by one; more are shown by their hash."""
+MAX_TITLE_SYMBOLS = 6
 OMITTED_VALUES = ("", "None", "()", "False")
-NORMAL_95 = 1.96
+NORMAL_95_QUANTILE = 1.96
 MIN_SAMPLES_FOR_INTERVAL = 60
 
 
@@ -417,10 +428,10 @@ def backtest_page(result: SimulationResult) -> ReportPage:
 
 
 def _title(result: SimulationResult) -> str:
-    names = [short_name(symbol) for symbol in result.symbols[:MAX_NAMES]]
-    if (unnamed_count := len(result.symbols) - MAX_NAMES) > 0:
-        return f"{', '.join(names)} and {unnamed_count} more"
-    return " and ".join(", ".join(names).rsplit(", ", 1))
+    short_names = [short_name(symbol) for symbol in result.symbols[:MAX_TITLE_SYMBOLS]]
+    if (unnamed_count := len(result.symbols) - MAX_TITLE_SYMBOLS) > 0:
+        return f"{', '.join(short_names)} and {unnamed_count} more"
+    return " and ".join(", ".join(short_names).rsplit(", ", 1))
 
 
 def excess_return(analysis: BacktestAnalysis) -> float:
@@ -431,15 +442,15 @@ def excess_return(analysis: BacktestAnalysis) -> float:
 
 
 def _summary(analysis: BacktestAnalysis) -> tuple[str, ...]:
-    result, unit, excess = analysis.result, analysis.result.numeraire, excess_return(analysis)
+    result, numeraire, excess = analysis.result, analysis.result.numeraire, excess_return(analysis)
     rebalance_count = sum(rebalance.succeeded for rebalance in result.rebalances)
     end_text, hold_text = (
-        f"{format_money(value, result.decimals)} {unit}"
+        f"{format_money(value, result.decimals)} {numeraire}"
         for value in (result.final_value, result.hold_value)
     )
     if not rebalance_count:
         reason = "no trigger fired"
-        if result.refused or result.halted or result.kept:
+        if result.refused or result.halted_bars or result.held_back:
             reason = "the reasons are listed below"
         result_text = (
             f"In {_span_text(result)} it never rebalanced: {reason}. It ended at {end_text}, buy and hold at"
@@ -447,7 +458,7 @@ def _summary(analysis: BacktestAnalysis) -> tuple[str, ...]:
         )
     elif not math.isfinite(excess):
         result_text = f"It ended at {end_text}; the result of buy and hold is unknown."
-    elif abs(excess) < NO_DIFFERENCE:
+    elif abs(excess) < MIN_DIFFERENCE:
         result_text = f"Rebalancing made no difference here: it ended at {end_text}, buy and hold at {hold_text}."
     elif excess > 0:
         result_text = (
@@ -459,21 +470,23 @@ def _summary(analysis: BacktestAnalysis) -> tuple[str, ...]:
             f"Rebalancing did not pay here: it ended at {end_text},"
             f" {format_percent(-excess, _percent_places(excess))} below buy and hold, which ended at {hold_text}."
         )
-    lines = [result_text]
+    sentences = [result_text]
     if rebalance_count:
         gas_text = "" if result.gas_counted else ", gas not counted"
-        lines.append(
+        sentences.append(
             f"In {_span_text(result)} it traded {pluralize(rebalance_count, 'time')}, with a turnover of"
             f" {format_ratio(float(result.turnover))} portfolios and costs of"
-            f" {format_money(total_costs(result), result.decimals)} {unit}{gas_text}. Its maximum"
+            f" {format_money(total_costs(result), result.decimals)} {numeraire}{gas_text}. Its maximum"
             f" drawdown was {format_percent(-_max_drawdown(analysis))}, that of buy and hold"
             f" {format_percent(-_max_drawdown(analysis, of_holding=True))}."
         )
     if result.flows:
-        lines.append("Both include deposits and withdrawals; the excess return is time-weighted.")
+        sentences.append(
+            "Both include deposits and withdrawals; the excess return is time-weighted."
+        )
     if rebalance_count:
-        lines.append(_confidence_text(analysis))
-    return tuple(lines)
+        sentences.append(_confidence_text(analysis))
+    return tuple(sentences)
 
 
 def _percent_places(share: float) -> int:
@@ -488,20 +501,21 @@ def _confidence_text(analysis: BacktestAnalysis) -> str:
     """Describe the 95 % interval of the mean yearly difference to buy and hold (normal
     distribution, independent samples).
     """
-    edge, error = analysis.risk.edge, analysis.risk.edge_error
+    mean_excess, error = analysis.risk.mean_excess, analysis.risk.mean_excess_error
     if len(analysis.growth.returns) < MIN_SAMPLES_FOR_INTERVAL or not (
-        math.isfinite(edge) and error > 0
+        math.isfinite(mean_excess) and error > 0
     ):
         return "This is one short history; it does not predict the future."
     low, high = (
-        format_percent(edge + sign * NORMAL_95 * error, 1, signed=True) for sign in (-1, 1)
+        format_percent(mean_excess + sign * NORMAL_95_QUANTILE * error, 1, signed=True)
+        for sign in (-1, 1)
     )
     verdict = "more than chance alone would explain, in this one history"
-    if abs(edge) <= NORMAL_95 * error:
+    if abs(mean_excess) <= NORMAL_95_QUANTILE * error:
         verdict = "chance alone could explain it"
-    comparison = "faster" if edge > 0 else "slower"
+    comparison = "faster" if mean_excess > 0 else "slower"
     return (
-        f"Per year it grew {format_percent(abs(edge), 2)} {comparison} than buy and hold. The 95% interval"
+        f"Per year it grew {format_percent(abs(mean_excess), 2)} {comparison} than buy and hold. The 95% interval"
         f" of that mean is {low} to {high}: {verdict}. It assumes independent days and does"
         " not predict the future."
     )
@@ -518,15 +532,15 @@ def _facts(analysis: BacktestAnalysis) -> tuple[ReportFact, ...]:
         sum(rebalance.succeeded for rebalance in result.rebalances),
         total_costs(result),
     )
-    growth = float(analysis.growth.index[-1]) - 1
+    total_growth = float(analysis.growth.index[-1]) - 1
     cost_share = float(costs / result.start_value) if result.start_value else math.nan
-    cost_text = NONE
+    cost_text = DASH
     if costs:
         cost_text = f"of the start: {format_money(costs, result.decimals)} {result.numeraire}"
         if not result.gas_counted:
             cost_text += ", without gas"
     growth_text = (
-        f"{format_percent(growth, signed=True)} from"
+        f"{format_percent(total_growth, signed=True)} from"
         f" {format_money(result.start_value, result.decimals)}"
     )
     return (
@@ -564,11 +578,13 @@ def _facts(analysis: BacktestAnalysis) -> tuple[ReportFact, ...]:
 
 
 def _origin(result: SimulationResult) -> tuple[ReportFact, ...]:
-    parameters = {name: value for name, value in result.parameters if value not in OMITTED_VALUES}
+    parameter_texts = {
+        name: value for name, value in result.parameters if value not in OMITTED_VALUES
+    }
     # longer lists are shown by their hash
     flows = result.flows if len(result.flows) <= MAX_SHOWN_FLOWS else ()
     if flows:
-        parameters.pop("flows", None)
+        parameter_texts.pop("flows", None)
     start_targets = result.targets[0] if len(result.targets) else result.weights[0]
     targets = ", ".join(
         f"{symbol} {format_percent(float(share), 2)}"
@@ -581,14 +597,14 @@ def _origin(result: SimulationResult) -> tuple[ReportFact, ...]:
     )
     if result.policy:
         policy_facts.append(ReportFact("policy", result.policy))
-    if "seed" not in parameters:
+    if "seed" not in parameter_texts:
         seed_facts.append(ReportFact("seed", str(result.seed)))
     if result.funding is not None:
         funding_facts.append(ReportFact("funding hash", result.funding.digest, "SHA-256"))
     return (
         ReportFact("targets at the start", targets),
         *policy_facts,
-        *(ReportFact(name.replace("_", " "), value) for name, value in parameters.items()),
+        *(ReportFact(name.replace("_", " "), value) for name, value in parameter_texts.items()),
         *(
             ReportFact(
                 f"flow, {format_day(flow.time_s)}",

@@ -10,11 +10,11 @@ from agent.backtest.futures.simulate import DECIMALS, QUOTE, BookResult, Futures
 from agent.backtest.report.page import (
     PERCENT,
     STRONG,
+    PlotlyDict,
     ReportFact,
     ReportPage,
     ReportSection,
     ReportTable,
-    Trace,
     format_date_range,
     format_day,
     format_money,
@@ -37,9 +37,9 @@ CHART_PX = 280
 def futures_page(result: FuturesResult) -> ReportPage:
     """Return the page of a futures book alone."""
     agent, held = result.agent, result.held
-    names = " and ".join(short_name(symbol) for symbol in result.symbols)
+    symbol_names = " and ".join(short_name(symbol) for symbol in result.symbols)
     return ReportPage(
-        title=f"Futures on {names}",
+        title=f"Futures on {symbol_names}",
         kind=f"Backtest, {format_date_range(result.times_s[0], result.times_s[-1])}",
         facts=(
             ReportFact("Final value", _money(agent.final_raw), f"held: {_money(held.final_raw)}"),
@@ -62,7 +62,7 @@ def futures_section(result: FuturesResult) -> ReportSection:
     limits = result.settings.policy.limits
     agent, held = result.agent, result.held
     columns = [
-        _finite(path)
+        _without_infinities(path)
         for book in (agent, held)
         for path in (book.equity, book.leverage, book.utilisation, book.funding)
     ]
@@ -71,7 +71,7 @@ def futures_section(result: FuturesResult) -> ReportSection:
 
     def chart(
         title: str, agent_path: Floats, held_path: Floats, number_format: str, limit: float = 0
-    ) -> Trace:
+    ) -> PlotlyDict:
         traces = [
             line_trace(
                 x, _points(held_path, chart_rows), "held", "--c2", number_format=number_format
@@ -86,10 +86,15 @@ def futures_section(result: FuturesResult) -> ReportSection:
             ),
         ]
         if limit:
-            ends = [x[0], x[-1]]
+            end_times = [x[0], x[-1]]
             traces.append(
                 line_trace(
-                    ends, [limit] * 2, "limit", "--bad", dash="dash", number_format=number_format
+                    end_times,
+                    [limit] * 2,
+                    "limit",
+                    "--bad",
+                    dash="dash",
+                    number_format=number_format,
                 )
             )
         unit = {PERCENT: "", COINS_FORMAT: QUOTE.symbol}.get(number_format, "×")
@@ -137,7 +142,7 @@ def _hedge_table(result: FuturesResult) -> ReportTable:
             decimal_text(abs(hedge.size_raw), DECIMALS),
             "open" if hedge.closed_s is None else format_day(hedge.closed_s),
             "unknown" if hedge.profit_raw is None else _money(hedge.profit_raw),
-            hedge.end,
+            hedge.close_reason,
         )
         for hedge in result.hedges
     )
@@ -152,8 +157,8 @@ def _profit_table(result: FuturesResult) -> ReportTable:
     rows: list[tuple[str, ...]] = [
         ("start value", *(_money(result.start_raw) for _ in books)),
         *(
-            (name, *(_money(sign * getattr(book.profit, f"{key}_raw")) for book in books))
-            for name, key, sign in (
+            (label, *(_money(sign * getattr(book.profit, f"{part}_raw")) for book in books))
+            for label, part, sign in (
                 ("from price", "price", 1),
                 ("from slippage", "slippage", -1),
                 ("from funding", "funding", -1),
@@ -176,13 +181,13 @@ def _profit_table(result: FuturesResult) -> ReportTable:
 
 def _summary(result: FuturesResult) -> str:
     agent, held = result.agent, result.held
-    limit = result.settings.policy.limits.max_leverage_bps / BPS
-    change = agent.final_raw / result.start_raw - 1
+    leverage_limit = result.settings.policy.limits.max_leverage_bps / BPS
+    growth = agent.final_raw / result.start_raw - 1
     return (
         f"The futures book ends at {_money(agent.final_raw)} {QUOTE.symbol}"
-        f" ({format_percent(change, signed=True)}); held without the agent, at"
+        f" ({format_percent(growth, signed=True)}); held without the agent, at"
         f" {_money(held.final_raw)}. The agent's book is"
-        f" above its limit of {limit:g}x for at most"
+        f" above its limit of {leverage_limit:g}x for at most"
         f" {pluralize(agent.longest_above(result.settings.policy.limits.max_leverage_bps), 'bar')}"
         f" in a row, and liquidated {pluralize(len(agent.liquidations), 'time')};"
         f" {_held_liquidations_text(held)}."
@@ -197,11 +202,11 @@ def _money(raw: int) -> str:
     return format_money(Fraction(raw), DECIMALS)
 
 
-def _finite(path: Floats) -> Floats:
+def _without_infinities(path: Floats) -> Floats:
     """Return the path with infinite values as gaps."""
-    finite: Floats = np.where(np.isfinite(path), path, np.nan)
-    return finite
+    finite_path: Floats = np.where(np.isfinite(path), path, np.nan)
+    return finite_path
 
 
 def _points(path: Floats, chart_rows: Indices) -> list[float]:
-    return values_at(_finite(path), chart_rows)
+    return values_at(_without_infinities(path), chart_rows)

@@ -43,13 +43,13 @@ page's unless the layout sets them. Times are milliseconds since 1970, UTC, on a
 "date". Every text is shown literally. Only `hovertemplate` and `texttemplate` may contain <br>, <b>
 and <extra>; untrusted text enters them only through %{text}, %{customdata} or %{fullData.name}.
 """
-TEMPLATES = ("hovertemplate", "texttemplate")
+TEMPLATE_KEYS = ("hovertemplate", "texttemplate")
 ALLOWED_TAGS = ("<br>", "<b>", "</b>", "<extra>", "</extra>")
-DIGITS = 9
+FLOAT_DIGITS = 9
 """Significant digits of floats in figures."""
-NUMBER = re.compile(r"[+−-]?\d[\d,  ]*(\.\d+)?( ?(%|bps|×|points|days|bars|[A-Z]{2,6}))?")
-NO_VALUE = ("", "—", "–", "none")
-HEIGHT_PX = 320
+NUMBER_PATTERN = re.compile(r"[+−-]?\d[\d,  ]*(\.\d+)?( ?(%|bps|×|points|days|bars|[A-Z]{2,6}))?")
+NO_VALUE_TEXTS = ("", "—", "–", "none")
+DEFAULT_HEIGHT_PX = 320
 FULL_DIGITS_FROM = 1e9
 """Floats above this keep all digits, because they are milliseconds."""
 
@@ -74,10 +74,10 @@ class ReportTable:
         """Return for each column whether all its values are numbers."""
         columns = zip_longest(self.header, *self.rows, fillvalue="")
         values_by_column = [
-            [value for value in values[1:] if value not in NO_VALUE] for values in columns
+            [value for value in values[1:] if value not in NO_VALUE_TEXTS] for values in columns
         ]
         return [
-            bool(values) and all(NUMBER.fullmatch(value) for value in values)
+            bool(values) and all(NUMBER_PATTERN.fullmatch(value) for value in values)
             for values in values_by_column
         ]
 
@@ -87,7 +87,7 @@ class ReportSection:
     """A part of a page: paragraphs, then figures, then tables."""
 
     title: str
-    words: tuple[str, ...] = ()
+    paragraphs: tuple[str, ...] = ()
     figures: tuple[Figure, ...] = ()
     tables: tuple[ReportTable, ...] = ()
 
@@ -136,7 +136,7 @@ def report_document(page: ReportPage) -> dict[str, Any]:
         "sections": [
             {
                 "title": section.title,
-                "words": list(section.words),
+                "words": list(section.paragraphs),
                 "figures": [to_plain_data(figure) for figure in section.figures],
                 "tables": [
                     {
@@ -168,19 +168,22 @@ def to_plain_data(value: Any) -> Any:
             return None
         if abs(value) >= FULL_DIGITS_FROM:
             return value
-        return float(f"{value:.{DIGITS}g}")
+        return float(f"{value:.{FLOAT_DIGITS}g}")
     return value
 
 
 def escape_for_plotly(value: Any, key: str = "") -> Any:
     """Escape all text for Plotly, which interprets a few HTML tags and entities."""
     if isinstance(value, dict):
-        return {printable_text(name): escape_for_plotly(item, name) for name, item in value.items()}
+        return {
+            printable_text(item_key): escape_for_plotly(item, item_key)
+            for item_key, item in value.items()
+        }
     if isinstance(value, list):
         return [escape_for_plotly(item, key) for item in value]
     if not isinstance(value, str):
         return value
-    if key not in TEMPLATES:
+    if key not in TEMPLATE_KEYS:
         return _escape_html(printable_text(value))
     text = _escape_html(value)
     for tag in ALLOWED_TAGS:
@@ -208,7 +211,7 @@ class ChartFrame(NamedTuple):
 
 def render_html(page: ReportPage) -> str:
     """Return the whole HTML file. Raises ConfigError if Plotly's bundle or Jinja2 is missing."""
-    scripts = (_plotly(), _static("report.js"))
+    scripts = (_plotly(), _read_static("report.js"))
     chart_numbers = count()
     return (
         _templates()
@@ -221,9 +224,9 @@ def render_html(page: ReportPage) -> str:
                 for section in page.sections
             ],
             data=_figures_json([chart for section in page.sections for chart in section.figures]),
-            style=_static("report.css"),
+            style=_read_static("report.css"),
             scripts=scripts,
-            hashes=[_hash(script) for script in scripts],
+            hashes=[_script_hash(script) for script in scripts],
         )
     )
 
@@ -244,11 +247,13 @@ def _plotly() -> str:
     return text
 
 
-def _static(name: str) -> str:
-    return (artifacts.WEB / "static" / name).read_text(encoding="utf-8").replace("\r\n", "\n")
+def _read_static(name: str) -> str:
+    return (
+        (artifacts.WEB_FOLDER / "static" / name).read_text(encoding="utf-8").replace("\r\n", "\n")
+    )
 
 
-def _hash(script: str) -> str:
+def _script_hash(script: str) -> str:
     return f"'sha256-{b64encode(sha256(script.encode()).digest()).decode()}'"
 
 
@@ -298,20 +303,20 @@ def _chart_frame(number: int, figure: Figure) -> ChartFrame:
         title = title.get("text", "")
     title = str(figure.get("title") or title)
     label_parts = [part.rstrip(".") for part in (title, str(figure.get("says", ""))) if part]
-    height_px = int(figure.get("height") or layout.get("height") or HEIGHT_PX)
+    height_px = int(figure.get("height") or layout.get("height") or DEFAULT_HEIGHT_PX)
     return ChartFrame(
         number, title, ". ".join(label_parts) or "Chart", height_px, bool(figure.get("small"))
     )
 
 
-NONE = "—"
+DASH = "—"
 MINUS = "−"
-LONGEST_NAME = 24
+MAX_NAME_LENGTH = 24
 
 
 def short_name(symbol: str) -> str:
     """Return the symbol as shown in charts and headings; tables have the full symbol."""
-    return symbol if len(symbol) <= LONGEST_NAME else f"{symbol[: LONGEST_NAME - 1]}…"
+    return symbol if len(symbol) <= MAX_NAME_LENGTH else f"{symbol[: MAX_NAME_LENGTH - 1]}…"
 
 
 def format_money(value: Fraction, decimals: int) -> str:
@@ -330,7 +335,7 @@ def format_money(value: Fraction, decimals: int) -> str:
 def format_percent(share: float, places: int = 1, signed: bool = False) -> str:
     """Format 0.1234 as 12.3%; a dash for a non-finite number."""
     if not math.isfinite(share):
-        return NONE
+        return DASH
     text = f"{abs(share) * 100:,.{places}f}"
     if not any(digit not in "0.," for digit in text):
         return f"{text}%"
@@ -342,7 +347,7 @@ def format_percent(share: float, places: int = 1, signed: bool = False) -> str:
 def format_ratio(value: float, places: int = 2) -> str:
     """Format a plain number; a dash for a non-finite number."""
     if not math.isfinite(value):
-        return NONE
+        return DASH
     text = f"{abs(value):,.{places}f}"
     if value < 0 and float(text.replace(",", "")):
         return f"{MINUS}{text}"
@@ -357,12 +362,12 @@ def format_day(time_s: int) -> str:
 
 def format_date_range(first_s: int, last_s: int) -> str:
     """Format a range of days: 4 Apr 2021 to 31 Dec 2022, or one day."""
-    first, last = format_day(first_s), format_day(last_s)
-    return first if first == last else f"{first} to {last}"
+    first_day, last_day = format_day(first_s), format_day(last_s)
+    return first_day if first_day == last_day else f"{first_day} to {last_day}"
 
 
 def format_minute(time_s: int) -> str:
-    """2021-04-04 13:00, UTC."""
+    """Format a minute in UTC: 2021-04-04 13:00."""
     return f"{datetime.fromtimestamp(time_s, UTC):%Y-%m-%d %H:%M}"
 
 
@@ -380,8 +385,8 @@ def pluralize(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-Trace = dict[str, Any]
-DATES = {"type": "date", "hoverformat": "%-d %b %Y %H:%M"}
+PlotlyDict = dict[str, Any]
+DATE_AXIS = {"type": "date", "hoverformat": "%-d %b %Y %H:%M"}
 PERCENT = ".1%"
 THIN, MIDDLE, STRONG = 1.2, 1.6, 2.2
 MARKER_PX = 7
@@ -397,12 +402,12 @@ def line_trace(  # noqa: PLR0913
     dash: str = "solid",
     number_format: str = "",
     step: bool = False,
-) -> Trace:
+) -> PlotlyDict:
     """Return a line; `number_format` is the number format of its hover text."""
-    line_style: Trace = {"color": f"var({colour})", "width": width, "dash": dash}
+    line_style: PlotlyDict = {"color": f"var({colour})", "width": width, "dash": dash}
     if step:
         line_style["shape"] = "hv"
-    trace: Trace = {
+    trace: PlotlyDict = {
         "type": "scatter",
         "mode": "lines",
         "x": x,
@@ -413,10 +418,10 @@ def line_trace(  # noqa: PLR0913
     return trace | ({"yhoverformat": number_format} if number_format else {})
 
 
-def band_edge_trace(x: Any, y: Any, colour: str, *, filled: bool) -> Trace:
+def band_edge_trace(x: Any, y: Any, colour: str, *, filled: bool) -> PlotlyDict:
     """Return one edge of a band; the upper one fills down to the lower one before it."""
     line_style = {"color": f"var({colour})/0.45", "width": 1, "shape": "hv"}
-    trace: Trace = {
+    trace: PlotlyDict = {
         "type": "scatter",
         "mode": "lines",
         "x": x,
@@ -428,7 +433,9 @@ def band_edge_trace(x: Any, y: Any, colour: str, *, filled: bool) -> Trace:
     return trace | ({"fill": "tonexty", "fillcolor": f"var({colour})/0.12"} if filled else {})
 
 
-def marker_trace(x: Any, y: Any, says: list[str], name: str, colour: str, symbol: str) -> Trace:
+def marker_trace(
+    x: Any, y: Any, hover_texts: list[str], name: str, colour: str, symbol: str
+) -> PlotlyDict:
     """Return markers, each with its own text."""
     return {
         "type": "scatter",
@@ -436,7 +443,7 @@ def marker_trace(x: Any, y: Any, says: list[str], name: str, colour: str, symbol
         "x": x,
         "y": y,
         "name": name,
-        "text": says,
+        "text": hover_texts,
         "hovertemplate": "%{text}<extra></extra>",
         "marker": {
             "color": f"var({colour})",
@@ -447,8 +454,8 @@ def marker_trace(x: Any, y: Any, says: list[str], name: str, colour: str, symbol
     }
 
 
-def bar_trace(x: Any, y: Any, name: str, colour: str, number_format: str) -> Trace:
-    """Vertical bars."""
+def bar_trace(x: Any, y: Any, name: str, colour: str, number_format: str) -> PlotlyDict:
+    """Return vertical bars."""
     return {
         "type": "bar",
         "x": x,
@@ -459,30 +466,32 @@ def bar_trace(x: Any, y: Any, name: str, colour: str, number_format: str) -> Tra
     }
 
 
-def value_axis(unit: str, number_format: str = "") -> Trace:
+def value_axis(unit: str, number_format: str = "") -> PlotlyDict:
     """Return a vertical axis with its unit."""
-    axis: Trace = {"title": {"text": unit}}
+    axis: PlotlyDict = {"title": {"text": unit}}
     return axis | (
         {"tickformat": number_format, "hoverformat": number_format} if number_format else {}
     )
 
 
-def time_chart(traces: list[Trace], unit: str, number_format: str = "", **layout: Any) -> Trace:
+def time_chart(
+    traces: list[PlotlyDict], unit: str, number_format: str = "", **layout: Any
+) -> PlotlyDict:
     """Return a chart over time, without its title."""
     return {
         "data": traces,
-        "layout": {"xaxis": dict(DATES), "yaxis": value_axis(unit, number_format), **layout},
+        "layout": {"xaxis": dict(DATE_AXIS), "yaxis": value_axis(unit, number_format), **layout},
     }
 
 
-def values_at(values: Floats, rows: Indices, digits: int = 6) -> list[float]:
+def values_at(values: Floats, indices: Indices, digits: int = 6) -> list[float]:
     """Return the values at the indices, with `digits` significant digits."""
-    return [float(f"{value:.{digits}g}") for value in values[rows].tolist()]
+    return [float(f"{value:.{digits}g}") for value in values[indices].tolist()]
 
 
-def to_milliseconds(times_s: NDArray[np.int64], rows: Indices) -> list[int]:
+def to_milliseconds(times_s: NDArray[np.int64], indices: Indices) -> list[int]:
     """Return the times at the indices in milliseconds, the unit of the charts."""
-    return [int(value) * 1_000 for value in times_s[rows].tolist()]
+    return [int(time_s) * 1_000 for time_s in times_s[indices].tolist()]
 
 
 def change_indices(values: Floats) -> Indices:

@@ -10,13 +10,13 @@ import numpy as np
 
 from agent.backtest.funding import FundingCarry
 from agent.backtest.report.page import (
-    NONE,
+    DASH,
     PERCENT,
     STRONG,
     THIN,
+    PlotlyDict,
     ReportSection,
     ReportTable,
-    Trace,
     band_edge_trace,
     change_indices,
     format_day,
@@ -46,7 +46,7 @@ from agent.backtest.report.series import (
 )
 from agent.backtest.result import SimulationResult
 
-CALENDAR_S = 30 * DAY_S
+CALENDAR_INTERVAL_S = 30 * DAY_S
 MAX_PANELS = 12
 MIN_EXCESS_RANGE = 0.001
 """Smallest range of the excess return's axis."""
@@ -68,7 +68,7 @@ class BacktestAnalysis:
     risk: RiskMetrics
 
     @property
-    def columns_by_weight(self) -> list[int]:
+    def ranked_columns(self) -> list[int]:
         """Return columns by mean weight, largest first."""
         mean = np.nanmean(self.result.weights, axis=0)
         return sorted(
@@ -83,23 +83,24 @@ def value_section(analysis: BacktestAnalysis) -> ReportSection:
     result, index, hold = analysis.result, analysis.growth.index, analysis.growth.hold_index
     first_targets = _first_targets(result)
     single_columns = [
-        column for column in analysis.columns_by_weight if _has_price_moves(result, column)
+        column for column in analysis.ranked_columns if _has_price_moves(result, column)
     ][:MAX_SINGLE_ASSETS]
     calendar_values = with_owner_transfers(
-        calendar_benchmark(result.prices, first_targets, result.times_s, CALENDAR_S), result
+        calendar_benchmark(result.prices, first_targets, result.times_s, CALENDAR_INTERVAL_S),
+        result,
     )
     single_values = [
         with_owner_transfers(result.prices[:, column] / result.prices[0, column], result)
         for column in single_columns
     ]
-    rows = downsample_indices([result.equity, result.hold, calendar_values, *single_values])
-    x = to_milliseconds(result.times_s, rows)
+    chart_rows = downsample_indices([result.equity, result.hold, calendar_values, *single_values])
+    x = to_milliseconds(result.times_s, chart_rows)
     number_format = ",.2f" if float(np.nanmax(result.equity)) < 100 else ",.0f"
     lines = [
         *(
             line_trace(
                 x,
-                values_at(path, rows),
+                values_at(path, chart_rows),
                 f"{short_name(result.symbols[column])} alone",
                 colour,
                 width=THIN,
@@ -111,7 +112,7 @@ def value_section(analysis: BacktestAnalysis) -> ReportSection:
         ),
         line_trace(
             x,
-            values_at(calendar_values, rows),
+            values_at(calendar_values, chart_rows),
             "every 30 days, without costs",
             "--c3",
             dash="dot",
@@ -120,7 +121,7 @@ def value_section(analysis: BacktestAnalysis) -> ReportSection:
         | {"legendrank": 30},
         line_trace(
             x,
-            values_at(result.equity, rows),
+            values_at(result.equity, chart_rows),
             "rebalanced",
             "--c1",
             width=STRONG,
@@ -129,7 +130,7 @@ def value_section(analysis: BacktestAnalysis) -> ReportSection:
         | {"legendrank": 10},
         line_trace(
             x,
-            values_at(result.hold, rows),
+            values_at(result.hold, chart_rows),
             "held",
             "--c8",
             dash="dash",
@@ -173,7 +174,7 @@ def value_section(analysis: BacktestAnalysis) -> ReportSection:
     gas_text = "gas included" if result.gas_counted else "except gas, which had no price"
     paragraphs = [
         f"Held keeps the initial holdings. Rebalanced is net of all costs, {gas_text}.",
-        f"The dotted line is rebalanced to the initial targets every {CALENDAR_S // DAY_S} days"
+        f"The dotted line is rebalanced to the initial targets every {CALENDAR_INTERVAL_S // DAY_S} days"
         " without costs, which no real rule achieves.",
     ]
     if result.flows:
@@ -185,7 +186,7 @@ def value_section(analysis: BacktestAnalysis) -> ReportSection:
 
 def weights_section(analysis: BacktestAnalysis) -> ReportSection:
     """Return a panel for each asset, with weight, target and band."""
-    result, columns = analysis.result, analysis.columns_by_weight[:MAX_PANELS]
+    result, columns = analysis.result, analysis.ranked_columns[:MAX_PANELS]
     figures = []
     for column in columns:
         chart_rows = downsample_indices([result.weights[:, column]], PANEL_POINTS)
@@ -193,7 +194,7 @@ def weights_section(analysis: BacktestAnalysis) -> ReportSection:
         if len(result.targets):
             target_rows = change_indices(result.targets[:, column])
             lines.append(
-                _without_hover(
+                _stepped_without_hover(
                     line_trace(
                         to_milliseconds(result.times_s, target_rows),
                         values_at(result.targets[:, column], target_rows),
@@ -293,7 +294,7 @@ def drawdown_section(analysis: BacktestAnalysis) -> ReportSection:
             name,
             format_percent(float(path.min())),
             format_day(int(result.times_s[int(path.argmin())])),
-            _longest_drawdown(path, result),
+            _longest_drawdown_text(path, result),
         )
         for name, path in (("rebalanced", rebalanced), ("held", hold))
     )
@@ -305,12 +306,12 @@ def drawdown_section(analysis: BacktestAnalysis) -> ReportSection:
     )
 
 
-def _longest_drawdown(path: Floats, result: SimulationResult) -> str:
+def _longest_drawdown_text(path: Floats, result: SimulationResult) -> str:
     """Return the longest time below a previous high."""
     highs = np.append(np.nonzero(path >= 0)[0], len(path) - 1)
     spans_s = np.diff(result.times_s[highs])
     if not len(spans_s) or float(path.min()) >= 0:
-        return NONE
+        return DASH
     return format_duration(float(spans_s.max()))
 
 
@@ -318,7 +319,7 @@ def trades_section(analysis: BacktestAnalysis) -> ReportSection:
     """Return the price of every asset with its purchases and sales."""
     result = analysis.result
     panel_columns = [
-        column for column in analysis.columns_by_weight if _has_price_moves(result, column)
+        column for column in analysis.ranked_columns if _has_price_moves(result, column)
     ][:MAX_PANELS]
     if not panel_columns:
         return ReportSection(
@@ -332,7 +333,7 @@ def trades_section(analysis: BacktestAnalysis) -> ReportSection:
     sorted_bars = np.array(sorted(bars_traded), dtype=np.int64)
     unmarked_count, figures = 0, []
     for column in panel_columns:
-        price, change = result.prices[:, column], changes[:, column]
+        price, unit_change = result.prices[:, column], changes[:, column]
         chart_rows = downsample_indices([price], PANEL_POINTS)
         lines = [
             line_trace(
@@ -344,17 +345,17 @@ def trades_section(analysis: BacktestAnalysis) -> ReportSection:
                 number_format=",.6~g",
             )
         ]
-        for name, colour, symbol, sign in (
+        for direction, colour, symbol, sign in (
             ("bought", "--c1", "triangle-up", 1),
             ("sold", "--c2", "triangle-down", -1),
         ):
-            bars = sorted_bars[change[sorted_bars] * sign > _MIN_UNIT_CHANGE]
+            bars = sorted_bars[unit_change[sorted_bars] * sign > _MIN_UNIT_CHANGE]
             marked_bars = np.sort(
-                bars[np.argsort(-np.abs(change[bars]), kind="stable")[:MAX_MARKED_TRADES]]
+                bars[np.argsort(-np.abs(unit_change[bars]), kind="stable")[:MAX_MARKED_TRADES]]
             )
             unmarked_count += len(bars) - len(marked_bars)
             hover_texts = [
-                f"{name} {format_percent(abs(float(change[bar])))} of the holding"
+                f"{direction} {format_percent(abs(float(unit_change[bar])))} of the holding"
                 for bar in marked_bars
             ]
             lines.append(
@@ -362,7 +363,7 @@ def trades_section(analysis: BacktestAnalysis) -> ReportSection:
                     to_milliseconds(result.times_s, marked_bars),
                     values_at(price, marked_bars),
                     hover_texts,
-                    name,
+                    direction,
                     colour,
                     symbol,
                 )
@@ -390,15 +391,17 @@ def trades_section(analysis: BacktestAnalysis) -> ReportSection:
                 " smaller trades are not."
             ),
         )
-    return ReportSection("Trades on prices", paragraphs, tuple(figures), _largest_trades(result))
+    return ReportSection(
+        "Trades on prices", paragraphs, tuple(figures), _largest_trades_tables(result)
+    )
 
 
 _MIN_UNIT_CHANGE = 1e-9
 """Floating-point residue of an asset without trades."""
 
 
-def _largest_trades(result: SimulationResult, max_rows: int = 12) -> tuple[ReportTable, ...]:
-    ranked_rebalances = sorted(
+def _largest_trades_tables(result: SimulationResult, max_rows: int = 12) -> tuple[ReportTable, ...]:
+    largest_rebalances = sorted(
         result.rebalances, key=lambda rebalance: (-rebalance.turnover, rebalance.bar)
     )[:max_rows]
     rows = tuple(
@@ -408,7 +411,7 @@ def _largest_trades(result: SimulationResult, max_rows: int = 12) -> tuple[Repor
             format_money(record.fees + record.impact + record.gas, result.decimals),
             "done" if record.succeeded else "reverted",
         )
-        for record in ranked_rebalances
+        for record in largest_rebalances
     )
     if not rows:
         return ()
@@ -425,7 +428,7 @@ def risk_section(analysis: BacktestAnalysis) -> ReportSection:
     run.
     """
     result, risk, window = analysis.result, analysis.risk, analysis.growth.window
-    figures: list[Trace] = []
+    figures: list[PlotlyDict] = []
     window_text = format_duration(window / analysis.growth.per_year * 365 * DAY_S)
     end_bars = analysis.growth.samples[window:]
     if window and len(end_bars) and np.isfinite(risk.rolling_sharpe).any():
@@ -492,7 +495,7 @@ def risk_section(analysis: BacktestAnalysis) -> ReportSection:
     rows = (
         ("Sharpe ratio", format_ratio(risk.sharpe), format_ratio(risk.hold_sharpe)),
         ("volatility", format_percent(risk.volatility), format_percent(risk.hold_volatility)),
-        ("tracking error", format_percent(risk.tracking_error, 2), NONE),
+        ("tracking error", format_percent(risk.tracking_error, 2), DASH),
     )
     return ReportSection(
         "Risk over time",
@@ -515,7 +518,7 @@ def _has_price_moves(result: SimulationResult, column: int) -> bool:
     return bool(np.nanmax(result.prices[:, column]) > np.nanmin(result.prices[:, column]))
 
 
-def _band_traces(result: SimulationResult, column: int) -> list[Trace]:
+def _band_traces(result: SimulationResult, column: int) -> list[PlotlyDict]:
     if not len(result.bands) or np.isnan(result.bands[:, column]).all():
         return []
     low, high = result.bands[:, column, 0], result.bands[:, column, 1]
@@ -527,7 +530,7 @@ def _band_traces(result: SimulationResult, column: int) -> list[Trace]:
     ]
 
 
-def _without_hover(trace: Trace) -> Trace:
+def _stepped_without_hover(trace: PlotlyDict) -> PlotlyDict:
     trace["line"]["shape"] = "hv"
     return trace | {"hoverinfo": "skip"}
 
@@ -544,20 +547,22 @@ def funding_section(analysis: BacktestAnalysis) -> ReportSection | None:
     if result.funding is None:
         return None
     carries, scale = result.funding.carries, 10.0**result.decimals
-    times_s = np.unique(np.concatenate([part.times_s for part in carries]))
+    times_s = np.unique(np.concatenate([carry.times_s for carry in carries]))
     paths = {carry.symbol: _cumulative_carry(carry, times_s, scale) for carry in carries}
     total_path: Floats = np.sum(list(paths.values()), axis=0)
-    largest: list[FundingCarry] = []
+    largest_carries: list[FundingCarry] = []
     if len(carries) > 1:
-        largest = sorted(carries, key=lambda part: (-abs(part.total), part.symbol))[
+        largest_carries = sorted(carries, key=lambda carry: (-abs(carry.total), carry.symbol))[
             : len(ASSET_COLOURS)
         ]
-    chart_rows = downsample_indices([total_path, *(paths[part.symbol] for part in largest)])
+    chart_rows = downsample_indices(
+        [total_path, *(paths[carry.symbol] for carry in largest_carries)]
+    )
     x = to_milliseconds(times_s, chart_rows)
     traces = [
         *(
-            _carry_line(x, paths[part.symbol], chart_rows, short_name(part.symbol), colour)
-            for part, colour in zip(largest, ASSET_COLOURS, strict=False)
+            _carry_line(x, paths[carry.symbol], chart_rows, short_name(carry.symbol), colour)
+            for carry, colour in zip(largest_carries, ASSET_COLOURS, strict=False)
         ),
         _carry_line(x, total_path, chart_rows, "all", "--c1", STRONG),
     ]
@@ -582,22 +587,22 @@ def funding_section(analysis: BacktestAnalysis) -> ReportSection | None:
     )
     rows = tuple(
         (
-            funding_carry.symbol,
-            format_money(funding_carry.total, result.decimals),
-            _format_yearly(funding_carry.yearly),
-            format_money(funding_carry.notional, result.decimals),
-            f"{len(funding_carry.payments):,}",
+            carry.symbol,
+            format_money(carry.total, result.decimals),
+            _format_yearly(carry.yearly),
+            format_money(carry.notional, result.decimals),
+            f"{len(carry.payments):,}",
         )
-        for funding_carry in carries
+        for carry in carries
     )
-    payment_count = sum(len(part.payments) for part in carries)
+    payment_count = sum(len(carry.payments) for carry in carries)
     rows = (
         *rows,
         (
             "all",
             format_money(result.funding.total, result.decimals),
             _format_yearly(result.funding.yearly),
-            NONE,
+            DASH,
             f"{payment_count:,}",
         ),
     )
@@ -642,4 +647,4 @@ def _carry_line(
 
 
 def _format_yearly(yearly: float | None) -> str:
-    return NONE if yearly is None else format_percent(yearly, 2, signed=True)
+    return DASH if yearly is None else format_percent(yearly, 2, signed=True)

@@ -22,14 +22,14 @@ from agent.units import YEAR_S, Value, decimal_text, price_text, value_text
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
 DAY_S = 86_400
-MOST_POINTS = 2_400
+MAX_POINTS = 2_400
 """Points of a chart about 800 pixels wide; each column keeps its ends and extremes."""
 WINDOW_S = 90 * DAY_S
-FEWEST_SAMPLES = 20
+MIN_SAMPLES = 20
 """Minimum number of samples of a rolling window, and of days for annualised growth."""
 
 
-def downsample_indices(columns: Sequence[Floats], max_points: int = MOST_POINTS) -> Indices:
+def downsample_indices(columns: Sequence[Floats], max_points: int = MAX_POINTS) -> Indices:
     """Return about `max_points` ascending indices for a chart: the first, last, least and greatest
     value of equal buckets. Jugel, Jerzak, Hackenbroich, Markl (2014), "M4: A Visualization-Oriented
     Time Series Data Aggregation", VLDB 7(10).
@@ -85,23 +85,23 @@ class GrowthSeries:
         too few are left.
         """
         samples = min(round(WINDOW_S / YEAR_S * self.per_year), len(self.returns) // 4)
-        return samples if samples >= FEWEST_SAMPLES else 0
+        return samples if samples >= MIN_SAMPLES else 0
 
 
 def growth_series(result: SimulationResult) -> GrowthSeries:
     """Return the growth of both portfolios and their samples."""
     scale = 10.0**result.decimals
-    flows: list[tuple[int, Value, Value]] = [
-        (flow.bar, flow.before, flow.value) for flow in result.flows
+    flow_values: list[tuple[int, Value, Value]] = [
+        (flow.bar, flow.value_before, flow.value) for flow in result.flows
     ]
-    hold_flows: list[tuple[int, Value, Value]] = [
-        (transfer.bar, transfer.hold_before, transfer.value) for transfer in result.flows
+    hold_flow_values: list[tuple[int, Value, Value]] = [
+        (transfer.bar, transfer.hold_value_before, transfer.value) for transfer in result.flows
     ]
     start_value = float(result.hold[0])  # the value before the first bar's trades
     return growth_of_indices(
         result.times_s,
-        _unit_growth(result.equity, flows, scale, start_value),
-        _unit_growth(result.hold, hold_flows, scale, start_value),
+        _unit_growth(result.equity, flow_values, scale, start_value),
+        _unit_growth(result.hold, hold_flow_values, scale, start_value),
     )
 
 
@@ -110,11 +110,13 @@ def growth_of_indices(times_s: Indices, index: Floats, hold_index: Floats) -> Gr
     days = times_s // DAY_S
     samples = np.append(np.nonzero(np.diff(days))[0], len(days) - 1)
     # from the total time, since weekends and other days without prices have no samples
-    spacing = float(np.diff(times_s[samples]).mean()) if len(samples) > 1 else float(DAY_S)
+    sample_spacing_s = float(np.diff(times_s[samples]).mean()) if len(samples) > 1 else float(DAY_S)
     returns, hold_returns = (
         path[samples][1:] / path[samples][:-1] - 1 for path in (index, hold_index)
     )
-    return GrowthSeries(index, hold_index, samples, YEAR_S / spacing, returns, hold_returns)
+    return GrowthSeries(
+        index, hold_index, samples, YEAR_S / sample_spacing_s, returns, hold_returns
+    )
 
 
 def _unit_growth(
@@ -151,12 +153,16 @@ def calendar_benchmark(
     without costs.
     """
     index = np.empty(len(prices))
-    start_level, start = 1.0, 0
-    ends = [*(np.nonzero(np.diff((times_s - times_s[0]) // every_s))[0] + 1), len(prices)]
-    for end in ends:
-        end_bar = min(int(end) + 1, len(prices))  # the next period begins where this one ends
-        index[start:end_bar] = start_level * (prices[start:end_bar] / prices[start] @ shares)
-        start, start_level = int(end), float(index[end_bar - 1])
+    start_level, period_start = 1.0, 0
+    period_ends = [*(np.nonzero(np.diff((times_s - times_s[0]) // every_s))[0] + 1), len(prices)]
+    for period_end in period_ends:
+        end_bar = min(
+            int(period_end) + 1, len(prices)
+        )  # the next period begins where this one ends
+        index[period_start:end_bar] = start_level * (
+            prices[period_start:end_bar] / prices[period_start] @ shares
+        )
+        period_start, start_level = int(period_end), float(index[end_bar - 1])
     return index
 
 
@@ -170,8 +176,8 @@ def drawdown_series(index: Floats) -> Floats:
 class RiskMetrics:
     """Risk figures of the whole run, from its samples; per year, NaN if unknown.
 
-    `edge` is the mean log growth less that of holding, `edge_error` its standard error for
-    independent samples. Rolling figures end at each sample from the first full window on.
+    `mean_excess` is the mean log growth less that of holding, `mean_excess_error` its standard
+    error for independent samples. Rolling figures end at each sample from the first full window on.
     """
 
     sharpe: float
@@ -179,8 +185,8 @@ class RiskMetrics:
     volatility: float
     hold_volatility: float
     tracking_error: float
-    edge: float
-    edge_error: float
+    mean_excess: float
+    mean_excess_error: float
     rolling_sharpe: Floats
     rolling_hold_sharpe: Floats
     rolling_tracking_error: Floats
@@ -198,7 +204,7 @@ def risk_metrics(growth: GrowthSeries) -> RiskMetrics:
         growth.window,
     )
     has_samples = len(excess_returns) > 1
-    edge = edge_error = float("nan")
+    mean_excess = mean_excess_error = float("nan")
 
     def volatility(returns: Floats) -> float:
         if not has_samples:
@@ -210,23 +216,23 @@ def risk_metrics(growth: GrowthSeries) -> RiskMetrics:
             return float("nan")
         return float(empyrical.sharpe_ratio(returns, annualization=per_year))
 
-    def rolling(roll: object, returns: Floats) -> Floats:
-        if not window or not callable(roll):
+    def rolling(rolling_function: object, returns: Floats) -> Floats:
+        if not window or not callable(rolling_function):
             return np.empty(0)
-        return np.asarray(roll(returns, window=window, annualization=per_year))
+        return np.asarray(rolling_function(returns, window=window, annualization=per_year))
 
     if has_samples:
         log_excesses = np.log1p(growth.returns) - np.log1p(growth.hold_returns)
-        edge = float(log_excesses.mean() * per_year)
-        edge_error = float(log_excesses.std(ddof=1) / np.sqrt(len(log_excesses)) * per_year)
+        mean_excess = float(log_excesses.mean() * per_year)
+        mean_excess_error = float(log_excesses.std(ddof=1) / np.sqrt(len(log_excesses)) * per_year)
     return RiskMetrics(
         sharpe=sharpe(growth.returns),
         hold_sharpe=sharpe(growth.hold_returns),
         volatility=volatility(growth.returns),
         hold_volatility=volatility(growth.hold_returns),
         tracking_error=volatility(excess_returns),
-        edge=edge,
-        edge_error=edge_error,
+        mean_excess=mean_excess,
+        mean_excess_error=mean_excess_error,
         rolling_sharpe=rolling(empyrical.roll_sharpe_ratio, growth.returns),
         rolling_hold_sharpe=rolling(empyrical.roll_sharpe_ratio, growth.hold_returns),
         rolling_tracking_error=rolling(empyrical.roll_annual_volatility, excess_returns),
@@ -247,7 +253,9 @@ class PerformanceMetrics:
     max_drawdown: float
 
 
-def figures(result: SimulationResult) -> tuple[PerformanceMetrics, PerformanceMetrics]:
+def simulation_performance(
+    result: SimulationResult,
+) -> tuple[PerformanceMetrics, PerformanceMetrics]:
     """Return the metrics of the rebalanced portfolio and of buy and hold, without transfers."""
     return performance(growth_series(result))
 
@@ -257,7 +265,7 @@ def performance(growth: GrowthSeries) -> tuple[PerformanceMetrics, PerformanceMe
     risk = risk_metrics(growth)
 
     def metrics_of(index: Floats, volatility: float, sharpe: float) -> PerformanceMetrics:
-        is_long_enough = growth.years * YEAR_S >= FEWEST_SAMPLES * DAY_S and index[-1] > 0
+        is_long_enough = growth.years * YEAR_S >= MIN_SAMPLES * DAY_S and index[-1] > 0
         return PerformanceMetrics(
             float(index[-1] ** (1 / growth.years)) - 1 if is_long_enough else float("nan"),
             volatility,
@@ -278,13 +286,13 @@ def unit_changes(result: SimulationResult) -> Floats:
         gas[rebalance.bar :] += float(rebalance.gas) / 10.0**result.decimals
     units = result.weights * (result.equity + gas)[:, None] / result.prices
     larger_units = np.maximum(np.abs(units[:-1]), np.abs(units[1:]))
-    change = np.divide(
+    relative_changes = np.divide(
         np.diff(units, axis=0),
         larger_units,
         out=np.zeros_like(larger_units),
         where=larger_units > 0,
     )
-    return np.vstack([np.zeros(units.shape[1]), change])
+    return np.vstack([np.zeros(units.shape[1]), relative_changes])
 
 
 def backtest_document(result: SimulationResult) -> dict[str, Any]:
@@ -314,23 +322,25 @@ def backtest_document(result: SimulationResult) -> dict[str, Any]:
         "figures": {
             name: {
                 key: None if math.isnan(number) else f"{number:.6f}"
-                for key, number in asdict(figure).items()
+                for key, number in asdict(metrics).items()
             }
-            for name, figure in zip(("rebalanced", "held"), figures(result), strict=True)
+            for name, metrics in zip(
+                ("rebalanced", "held"), simulation_performance(result), strict=True
+            )
         },
         "harvest": (
             None
             if result.premium is None
             else {name: f"{number:.6f}" for name, number in asdict(result.premium).items()}
         ),
-        "funding": None if result.funding is None else _funding(result.funding, money),
+        "funding": None if result.funding is None else _funding_document(result.funding, money),
         "from": int(result.times_s[0]),
         "until": int(result.times_s[-1]),
         "bars": result.bars,
-        "looked": result.evaluated,
-        "halted": result.halted,
+        "looked": result.evaluated_bars,
+        "halted": result.halted_bars,
         "refused": dict(result.refused),
-        "kept": dict(result.kept),
+        "kept": dict(result.held_back),
         "weights_bps": {
             symbol: round(float(weight) * 10_000)
             for symbol, weight in zip(result.symbols, result.weights[-1], strict=True)
@@ -347,11 +357,11 @@ def backtest_document(result: SimulationResult) -> dict[str, Any]:
             for rebalance in result.rebalances
         ],
         "flows": [
-            {"time": flow.time_s, "value": money(flow.value), "before": money(flow.before)}
+            {"time": flow.time_s, "value": money(flow.value), "before": money(flow.value_before)}
             for flow in result.flows
         ],
         "taxes": {
-            "lots": result.lots,
+            "lots": result.lot_rule,
             "years": {str(gain.year): money(gain.realised) for gain in result.taxes},
             **(
                 {
@@ -373,10 +383,10 @@ def backtest_document(result: SimulationResult) -> dict[str, Any]:
                 "value": money(holding.value),
                 "share": None if holding.share is None else f"{float(holding.share):.6f}",
             }
-            for holding in result.ended
+            for holding in result.delisted
         ],
         "notes": list(result.notes),
-        **_health(result),
+        **_health_document(result),
         "config_hash": result.config_hash,
         "data_hash": result.data_hash,
         "seed": result.seed,
@@ -384,9 +394,9 @@ def backtest_document(result: SimulationResult) -> dict[str, Any]:
     }
 
 
-def _health(result: SimulationResult) -> dict[str, Any]:
+def _health_document(result: SimulationResult) -> dict[str, Any]:
     """Return the health of strategies at the end, and its changes; nothing without strategies."""
-    if not result.strategies:
+    if not result.final_health:
         return {}
     return {
         key: [
@@ -403,11 +413,11 @@ def _health(result: SimulationResult) -> dict[str, Any]:
             }
             for record in records
         ]
-        for key, records in (("strategies", result.strategies), ("health", result.health))
+        for key, records in (("strategies", result.final_health), ("health", result.health_changes))
     }
 
 
-def _funding(funding: FundingSummary, money: Callable[[Fraction], str]) -> dict[str, Any]:
+def _funding_document(funding: FundingSummary, money: Callable[[Fraction], str]) -> dict[str, Any]:
     def share(yearly: float | None) -> str | None:
         return None if yearly is None else f"{yearly:.6f}"
 

@@ -22,9 +22,9 @@ from agent.units import BPS
 MIN_BARS = 12
 """Minimum number of bars of a path, so that there are bars before, during and after a scenario."""
 PRICE_PLACES = 12
-CRASH, CRASH_BARS = 0.4, 48
-RALLY, RALLY_BARS = 0.6, 72
-NOISE = 0.012
+CRASH_SHARE, CRASH_BARS = 0.4, 48
+RALLY_SHARE, RALLY_BARS = 0.6, 72
+NOISE_DEVIATION = 0.012
 """Standard deviation of a bar's move in a crash and rally: about 110 % annualised for hourly
 bars.
 """
@@ -33,6 +33,7 @@ QUIET_BARS = 2
 
 
 Progress = Callable[[str, int, int], None]
+"""Called with the scenario, and its numbers of finished paths and of all paths."""
 
 
 class FuturesScenario(Enum):
@@ -74,13 +75,13 @@ class FuturesSeverity:
 @dataclass(frozen=True, slots=True)
 class StressedBook:
     """One book over the paths of a scenario. Losses are shares of the start value (negative: a
-    gain). `liquidated` counts the paths with a liquidation, `longest_above` is the largest number
-    of consecutive bars above the leverage limit.
+    gain). `liquidated_paths` counts the paths with a liquidation, `longest_above` is the largest
+    number of consecutive bars above the leverage limit.
     """
 
     mean_loss: float
     worst_loss: float
-    liquidated: int
+    liquidated_paths: int
     longest_above: int
 
 
@@ -137,10 +138,10 @@ def run_futures_stress(
                 stressed_path(path, spec.settings, scenario, spec.severity) for path in calm_paths
             ]
         results = []
-        for number, path in enumerate(paths, 1):
+        for path_number, path in enumerate(paths, 1):
             results.append(simulate_book(path, spec.settings))
             if progress is not None:
-                progress(scenario.value, number, len(paths))
+                progress(scenario.value, path_number, len(paths))
         books = [
             _stressed_book(
                 [
@@ -182,7 +183,9 @@ def stressed_path(
             moves = [-sign * Fraction(severity.pause_bps, BPS) for sign in signs]
             move_shares = {bar: Fraction(bar - start + 1, len(bars)) for bar in bars}
             move_shares |= {bar: Fraction(1) for bar in range(bars.stop, path.bars)}
-            return replace(_move_index_and_marks(path, moves, move_shares), paused=frozenset(bars))
+            return replace(
+                _move_index_and_marks(path, moves, move_shares), paused_bars=frozenset(bars)
+            )
         case _ if scenario in GAPS_BPS:
             moves = [-sign * Fraction(GAPS_BPS[scenario], BPS) for sign in signs]
             return _move_index_and_marks(
@@ -197,13 +200,13 @@ def crash_and_rally(table: PriceTable, seed: int) -> FuturesPath:
     60 % over 72, with noise common to all markets.
     """
     random = np.random.default_rng(seed)
-    steps = [0.0] * QUIET_BARS
-    for move, bars in ((-CRASH, CRASH_BARS), (RALLY, RALLY_BARS)):
-        steps += (np.log1p(move) / bars + random.normal(0, NOISE, bars)).tolist()
-    factors = np.exp(np.cumsum([0.0, *steps]))
-    closes = forward_fill(table.closes)[-1] * factors[:, None]
+    log_moves = [0.0] * QUIET_BARS
+    for move, bars in ((-CRASH_SHARE, CRASH_BARS), (RALLY_SHARE, RALLY_BARS)):
+        log_moves += (np.log1p(move) / bars + random.normal(0, NOISE_DEVIATION, bars)).tolist()
+    price_factors = np.exp(np.cumsum([0.0, *log_moves]))
+    closes = forward_fill(table.closes)[-1] * price_factors[:, None]
     start_s, interval_s = int(table.times_s[-1]), table.interval_s
-    times_s = start_s + interval_s * np.arange(len(factors), dtype=np.int64)
+    times_s = start_s + interval_s * np.arange(len(price_factors), dtype=np.int64)
     return futures_path(PriceTable(table.symbols, times_s, np.round(closes, PRICE_PLACES)))
 
 
@@ -219,17 +222,19 @@ def _calm_paths(spec: FuturesStressSpec) -> list[FuturesPath]:
     if spec.paths > 1:
         history = return_history(table)
         block = mean_block_length(history)
-        for number in range(1, spec.paths):
-            random = np.random.default_rng((spec.settings.seed, number))
+        for path_number in range(1, spec.paths):
+            random = np.random.default_rng((spec.settings.seed, path_number))
             path = bootstrap_path(history, spec.bars, block, random)
             paths.append(futures_path(replace(path, closes=np.round(path.closes, PRICE_PLACES))))
     return paths
 
 
-Rows = tuple[tuple[Fraction, ...], ...]
+PriceRows = tuple[tuple[Fraction, ...], ...]
 
 
-def _move_prices(rows: Rows, moves: Sequence[Fraction], move_shares: dict[int, Fraction]) -> Rows:
+def _move_prices(
+    rows: PriceRows, moves: Sequence[Fraction], move_shares: dict[int, Fraction]
+) -> PriceRows:
     """Return prices moved by a fraction of each column's move at the given bars."""
     return tuple(
         tuple(
@@ -254,25 +259,25 @@ def _with_funding(
     path: FuturesPath, signs: Sequence[int], daily_bps: int, bars: range
 ) -> FuturesPath:
     """Return the path with an adverse payment for each target at each of these bars."""
-    payments, daily = list(path.payments), list(path.daily)
-    rate = Fraction(daily_bps, BPS)
+    payments, daily_rates = list(path.payments), list(path.daily_rates)
+    daily_rate = Fraction(daily_bps, BPS)
     for bar in bars:
-        share = rate * (path.times_s[bar] - path.times_s[bar - 1]) / DAY_S
+        bar_rate = daily_rate * (path.times_s[bar] - path.times_s[bar - 1]) / DAY_S
         payments[bar] = tuple(
-            FundingPayment(column, sign * share, bar) for column, sign in enumerate(signs)
+            FundingPayment(column, sign * bar_rate, bar) for column, sign in enumerate(signs)
         )
-        daily[bar] = tuple(sign * rate for sign in signs)
-    return replace(path, payments=tuple(payments), daily=tuple(daily))
+        daily_rates[bar] = tuple(sign * daily_rate for sign in signs)
+    return replace(path, payments=tuple(payments), daily_rates=tuple(daily_rates))
 
 
 def _stressed_book(
-    start_values_and_books: Sequence[tuple[int, BookResult]], spec: FuturesStressSpec
+    results: Sequence[tuple[int, BookResult]], spec: FuturesStressSpec
 ) -> StressedBook:
     limit_bps = spec.settings.policy.limits.max_leverage_bps
-    losses = [1 - book.final_raw / start_raw for start_raw, book in start_values_and_books]
+    losses = [1 - book.final_raw / start_raw for start_raw, book in results]
     return StressedBook(
         mean_loss=sum(losses) / len(losses),
         worst_loss=max(losses),
-        liquidated=sum(bool(book.liquidations) for _, book in start_values_and_books),
-        longest_above=max(book.longest_above(limit_bps) for _, book in start_values_and_books),
+        liquidated_paths=sum(bool(book.liquidations) for _, book in results),
+        longest_above=max(book.longest_above(limit_bps) for _, book in results),
     )

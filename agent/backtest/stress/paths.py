@@ -182,11 +182,11 @@ def check_block(block: float, history: ReturnHistory) -> None:
 
 
 def _path_table(history: ReturnHistory, returns: Floats) -> PriceTable:
-    paths = history.start_prices * np.exp(
+    closes = history.start_prices * np.exp(
         np.vstack([np.zeros(len(history.symbols)), np.cumsum(returns, axis=0)])
     )
-    times = history.end_s + history.interval_s * np.arange(len(paths), dtype=np.int64)
-    return PriceTable(history.symbols, times, paths)
+    times_s = history.end_s + history.interval_s * np.arange(len(closes), dtype=np.int64)
+    return PriceTable(history.symbols, times_s, closes)
 
 
 def _covariance(returns: Floats) -> Floats:
@@ -260,13 +260,13 @@ class Severity:
 class StressedPath:
     """A path with a scenario applied.
 
-    `unit` is the value of one numeraire coin at each bar, in the file's unit: below 1 while the
-    numeraire is off its peg, else 1.
+    `numeraire_value` is the value of one numeraire coin at each bar, in the file's unit: below 1
+    while the numeraire is off its peg, else 1.
     """
 
     table: PriceTable
     settings: SimulationSettings
-    unit: NDArray[np.float64]
+    numeraire_value: NDArray[np.float64]
 
 
 def apply_scenario(
@@ -386,8 +386,10 @@ def _depegged_path(
             symbols=(*table.symbols, symbol),
             closes=np.column_stack([table.closes, dollar_price]),
         )
-    numeraire_value = dollar_price if symbol == spec.portfolio.numeraire.symbol else unstressed.unit
-    return replace(unstressed, table=depegged_table, unit=numeraire_value)
+    numeraire_value = (
+        dollar_price if symbol == spec.portfolio.numeraire.symbol else unstressed.numeraire_value
+    )
+    return replace(unstressed, table=depegged_table, numeraire_value=numeraire_value)
 
 
 def _require_priced_gas(spec: BacktestSpec, table: PriceTable) -> None:

@@ -43,8 +43,8 @@ from agent.backtest.stress.paths import (
     mean_block_length,
     return_history,
 )
-from agent.backtest.stress.work import NAMES as CALM_NAMES
 from agent.backtest.stress.work import (
+    METHOD_NAMES,
     PathMetrics,
     PieceKind,
     PieceResult,
@@ -64,9 +64,9 @@ PieceRunner = Callable[
     [StressWork, Sequence[StressPiece]], Iterable[tuple[StressPiece, PieceResult]]
 ]
 MAX_PATHS, MAX_BARS = 1_000_000, 1_000_000
-MAX_CELLS = 20_000_000_000
+MAX_TOTAL_BARS = 20_000_000_000
 """Maximum number of bars over all paths; more would take days."""
-KERNEL_S, KERNEL_CELL_S, STEP_S, QUIET_S = 1e-3, 1.5e-7, 0.03, 0.003
+KERNEL_PATH_S, KERNEL_PRICE_S, STEP_BAR_S, QUIET_BAR_S = 1e-3, 1.5e-7, 0.03, 0.003
 """Estimated seconds per kernel path, per price in a kernel path, per evaluated bar of a live step,
 and per bar of a band-only policy.
 """
@@ -93,55 +93,57 @@ class StressSpec:
 
     def __post_init__(self) -> None:
         """Raise ConfigError naming the option that is invalid or far too large."""
-        for name, number, maximum in (
+        for option, path_count, maximum in (
             ("--paths", self.paths, MAX_PATHS),
             ("--step-paths", self.step_paths, MAX_PATHS),
         ):
-            if not 1 <= number <= maximum:
-                raise ConfigError(f"{name}: {number}", f"use 1 to {maximum:,} paths")
+            if not 1 <= path_count <= maximum:
+                raise ConfigError(f"{option}: {path_count}", f"use 1 to {maximum:,} paths")
         if not 3 <= self.bars <= MAX_BARS:
             raise ConfigError(f"--bars: {self.bars}", f"a path has 3 to {MAX_BARS:,} bars")
         if (
-            cells := self.bars * (2 * self.paths + self.step_paths * (len(self.scenarios) + 1))
-        ) > MAX_CELLS:
+            total_bars := self.bars * (2 * self.paths + self.step_paths * (len(self.scenarios) + 1))
+        ) > MAX_TOTAL_BARS:
             raise ConfigError(
-                f"--paths: {cells:,} bars in total would take days",
+                f"--paths: {total_bars:,} bars in total would take days",
                 "use fewer paths, or shorter paths with --bars",
             )
 
 
 @dataclass(frozen=True, slots=True)
 class StressCase:
-    """One kind of paths with its results, computed `by` "kernel" or "step". `refused` counts
-    refusals by limit.
+    """One kind of paths with its results, computed by `engine`, "kernel" or "step". `refused`
+    counts refusals by limit.
     """
 
     name: str
-    by: str
-    measured: tuple[PathMetrics, ...]
+    engine: str
+    path_metrics: tuple[PathMetrics, ...]
     refused: tuple[tuple[str, int], ...] = ()
 
-    def values(self, name: str) -> NDArray[np.float64]:
-        """Return one measure of every path."""
-        return np.array([getattr(metrics, name) for metrics in self.measured], dtype=np.float64)
+    def values(self, field: str) -> NDArray[np.float64]:
+        """Return the field of PathMetrics with this name for every path."""
+        return np.array(
+            [getattr(metrics, field) for metrics in self.path_metrics], dtype=np.float64
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class StressResult:
     """All cases, skipped scenarios with reasons, and the data needed to repeat the test.
 
-    `kernel_off` is the largest relative difference between kernel and live step in the final value
-    of the calm paths; None if the kernel does not support the policy.
+    `kernel_difference` is the largest relative difference between kernel and live step in the final
+    value of the calm paths; None if the kernel does not support the policy.
     """
 
     cases: tuple[StressCase, ...]
     skipped: tuple[tuple[str, str], ...]
     bars: int
     interval_s: int
-    moves: int
+    return_count: int
     block: float
     jump_rate: float
-    kernel_off: float | None
+    kernel_difference: float | None
     notes: tuple[str, ...]
     parameters: tuple[tuple[str, str], ...]
     seed: int
@@ -164,12 +166,12 @@ def estimate_s(spec: StressSpec, backtest: BacktestSpec, settings: SimulationSet
         and backtest.split is None
         and backtest.portfolio.weights is None
     )
-    bar_s = QUIET_S if skips_bars and not settings.looks_at_all else STEP_S
+    bar_s = QUIET_BAR_S if skips_bars and not settings.looks_at_all else STEP_BAR_S
     step_s = spec.step_paths * (len(spec.scenarios) + 1) * spec.bars * bar_s
     if isinstance(kernel_setting_or_reason(backtest, settings), str):
         return 2 * step_s
     return step_s + 2 * spec.paths * (
-        KERNEL_S + spec.bars * len(backtest.portfolio.assets) * KERNEL_CELL_S
+        KERNEL_PATH_S + spec.bars * len(backtest.portfolio.assets) * KERNEL_PRICE_S
     )
 
 
@@ -191,16 +193,16 @@ def run_stress_test(
     history = return_history(table, spec.drift)
     block = mean_block_length(history) if spec.block is None else spec.block
     check_block(block, history)
-    recorded = _recorded_path(table, spec.bars)
+    recorded_path = _recorded_path(table, spec.bars)
     skipped = list[tuple[str, str]]()
     if spec.named:  # reject inapplicable scenarios before any path runs
         for scenario in spec.scenarios:
-            apply_scenario(scenario, backtest, recorded, settings, spec.severity)
+            apply_scenario(scenario, backtest, recorded_path, settings, spec.severity)
     else:
         skipped = inapplicable_scenarios(
-            spec.scenarios, backtest, recorded, settings, spec.severity
+            spec.scenarios, backtest, recorded_path, settings, spec.severity
         )
-    work = StressWork.of(backtest, settings, spec.severity, history, block, recorded)
+    work = StressWork.of(backtest, settings, spec.severity, history, block, recorded_path)
     scenarios = (
         Scenario.CALM,
         *(candidate for candidate in spec.scenarios if candidate.value not in dict(skipped)),
@@ -212,19 +214,22 @@ def run_stress_test(
         for piece, piece_result in zip(pieces, results, strict=True)
         if piece.kind is PieceKind.STRESSED and piece.scenario is Scenario.CALM
     }
-    if isinstance(work.setting, str):
+    if isinstance(work.kernel_setting_or_reason, str):
         skipped.append(
-            ("kernel", f"it does not support {work.setting}; those paths ran in the live step")
+            (
+                "kernel",
+                f"it does not support {work.kernel_setting_or_reason}; those paths ran in the live step",
+            )
         )
     return StressResult(
         cases=_cases(pieces, results),
         skipped=tuple(skipped),
         bars=spec.bars,
         interval_s=history.interval_s,
-        moves=len(history.returns),
+        return_count=len(history.returns),
         block=block,
-        jump_rate=work.jumps.rate,
-        kernel_off=_kernel_difference(work, calm_results),
+        jump_rate=work.jump_model.rate,
+        kernel_difference=_kernel_difference(work, calm_results),
         notes=(*table.notes, *_skipped_notes(table, history)),
         parameters=(
             *_parameter_texts(spec),
@@ -265,14 +270,14 @@ def _cases(pieces: Sequence[StressPiece], results: Sequence[PieceResult]) -> tup
             if piece.name == name
         ]
         refusal_counts: dict[str, int] = {}
-        for limit, count in (reason for _, outcome in case_results for reason in outcome.refused):
+        for limit, count in (refusal for _, outcome in case_results for refusal in outcome.refused):
             refusal_counts[limit] = refusal_counts.get(limit, 0) + count
         engine = "kernel" if case_results[0][0].kind is PieceKind.KERNEL else "step"
         cases.append(
             StressCase(
                 name,
                 engine,
-                tuple(metrics for _, outcome in case_results for metrics in outcome.measured),
+                tuple(metrics for _, outcome in case_results for metrics in outcome.path_metrics),
                 tuple(sorted(refusal_counts.items())),
             )
         )
@@ -285,14 +290,16 @@ def _kernel_difference(work: StressWork, calm_results: Mapping[int, PieceResult]
 
     Paths with gaps are excluded, since kernel and step handle missing prices differently.
     """
-    if isinstance(work.setting, str):
+    if isinstance(work.kernel_setting_or_reason, str):
         return None
     start_value, differences = float(work.settings.start_value), []
-    for number, piece_result in calm_results.items():
-        path = work.calm(number)
+    for path_number, piece_result in calm_results.items():
+        path = work.calm_path(path_number)
         if not np.isnan(path.closes).any():
-            loss = measure_by_kernel(work.backtest, work.setting, path, start_value).loss
-            differences.append(abs((1 - loss) / piece_result.grown[0] - 1))
+            loss = measure_by_kernel(
+                work.backtest, work.kernel_setting_or_reason, path, start_value
+            ).loss
+            differences.append(abs((1 - loss) / piece_result.growth_factors[0] - 1))
     return max(differences, default=None)
 
 
@@ -342,27 +349,29 @@ def _parameter_texts(spec: StressSpec) -> tuple[tuple[str, str], ...]:
     )
 
 
-BINS = 60
-NAMES = ("loss", "drawdown", "behind_hold", "turnover", "outside_bands")
-FIELDS = dict(zip(NAMES, ("loss", "drawdown", "behind", "turnover", "outside"), strict=True))
-TITLES = dict(
+BIN_COUNT = 60
+MEASURES = ("loss", "drawdown", "behind_hold", "turnover", "outside_bands")
+FIELD_BY_MEASURE = dict(
+    zip(MEASURES, ("loss", "drawdown", "behind", "turnover", "outside"), strict=True)
+)
+TITLE_BY_MEASURE = dict(
     zip(
-        NAMES,
+        MEASURES,
         ("Loss", "Worst drawdown", "Loss against hold", "Turnover", "Time outside the bands"),
         strict=True,
     )
 )
 
 
-def figures(case: StressCase) -> dict[str, Any]:
+def measure_statistics(case: StressCase) -> dict[str, Any]:
     """Return mean, worst value, quantiles and expected shortfall (5 %) of each measure, as decimal
     strings; None without values.
     """
-    document: dict[str, Any] = {}
-    for name, field in FIELDS.items():
+    statistics: dict[str, Any] = {}
+    for measure, field in FIELD_BY_MEASURE.items():
         values = case.values(field)
         quantile_values = quantiles(values)
-        document[name] = quantile_values and {
+        statistics[measure] = quantile_values and {
             "mean": f"{values.mean():.6f}",
             "worst": f"{values.max():.6f}",
             "expected_shortfall": f"{expected_shortfall(values):.6f}",
@@ -371,7 +380,7 @@ def figures(case: StressCase) -> dict[str, Any]:
                 for q, value in zip(QUANTILES, quantile_values, strict=True)
             },
         }
-    return document
+    return statistics
 
 
 def stress_document(stress: StressResult) -> dict[str, Any]:
@@ -382,12 +391,12 @@ def stress_document(stress: StressResult) -> dict[str, Any]:
         "cases": [
             {
                 "name": case.name,
-                "by": case.by,
-                "paths": len(case.measured),
+                "by": case.engine,
+                "paths": len(case.path_metrics),
                 **outcomes(case.values("loss"), stress.start_value),
-                **figures(case),
-                "rebalances": sum(metrics.rebalances for metrics in case.measured),
-                "halted": sum(path_metrics.halted for path_metrics in case.measured),
+                **measure_statistics(case),
+                "rebalances": sum(metrics.rebalances for metrics in case.path_metrics),
+                "halted": sum(path_metrics.halted for path_metrics in case.path_metrics),
                 "refused": dict(case.refused),
             }
             for case in stress.cases
@@ -395,10 +404,12 @@ def stress_document(stress: StressResult) -> dict[str, Any]:
         "left_out": dict(stress.skipped),
         "bars": stress.bars,
         "interval_s": stress.interval_s,
-        "made_from_moves": stress.moves,
+        "made_from_moves": stress.return_count,
         "block": f"{stress.block:.6f}",
         "jumps_per_bar": f"{stress.jump_rate:.6f}",
-        "kernel_off": None if stress.kernel_off is None else f"{stress.kernel_off:.3e}",
+        "kernel_off": None
+        if stress.kernel_difference is None
+        else f"{stress.kernel_difference:.3e}",
         "notes": list(stress.notes),
         "parameters": dict(stress.parameters),
         "seed": stress.seed,
@@ -411,7 +422,9 @@ def stress_document(stress: StressResult) -> dict[str, Any]:
 def stress_sections(stress: StressResult) -> tuple[ReportSection, ...]:
     """Return the sections on simulated paths, then on stress scenarios."""
     simulated_cases = [
-        case for case in stress.cases if case.by == "kernel" or case.name in CALM_NAMES.values()
+        case
+        for case in stress.cases
+        if case.engine == "kernel" or case.name in METHOD_NAMES.values()
     ]
     stressed_cases = [case for case in stress.cases if case not in simulated_cases]
     span_text = f"{stress.bars} bars of {format_duration(stress.interval_s)}"
@@ -419,7 +432,7 @@ def stress_sections(stress: StressResult) -> tuple[ReportSection, ...]:
         f"Blocks of the recorded moves, {stress.block:.1f} bars long on average, are drawn in random"
         " order (stationary bootstrap, Politis & Romano 1994); the jump diffusion (Merton"
         f" 1976) has their covariance and {stress.jump_rate * 1000:.2f} jumps in 1,000 bars. Each"
-        f" path is {span_text}, made from {stress.moves} moves."
+        f" path is {span_text}, made from {stress.return_count} moves."
     )
     shortfall_text = (
         f"Expected shortfall is the mean of the worst {WORST_SHARE:.0%} of paths; with fewer than"
@@ -428,13 +441,13 @@ def stress_sections(stress: StressResult) -> tuple[ReportSection, ...]:
     simulated_section = ReportSection(
         "Simulated paths",
         (method_text, shortfall_text, *_kernel_note(stress)),
-        tuple(_distribution(simulated_cases, name) for name in ("loss", "turnover")),
+        tuple(_distribution_figure(simulated_cases, name) for name in ("loss", "turnover")),
         (
             _outcome_table(simulated_cases, stress.start_value),
             *(
                 _quantile_table(simulated_cases, name)
-                for name in NAMES
-                if any(quantiles(case.values(FIELDS[name])) for case in simulated_cases)
+                for name in MEASURES
+                if any(quantiles(case.values(FIELD_BY_MEASURE[name])) for case in simulated_cases)
             ),
         ),
     )
@@ -443,16 +456,16 @@ def stress_sections(stress: StressResult) -> tuple[ReportSection, ...]:
             "The live step on recorded and resampled prices, with gas, limits, minimums and halts."
             " The scenario applies to the middle third of a path; a crash starts from a flat market and has no recovery."
         ),
-        *(f"Skipped: {name}: {why}." for name, why in stress.skipped),
+        *(f"Skipped: {name}: {reason}." for name, reason in stress.skipped),
     )
     stressed_section = ReportSection(
         "Stress scenarios",
         stressed_texts,
-        (_loss_bars(stressed_cases),),
+        (_loss_figure(stressed_cases),),
         (
             _outcome_table(stressed_cases, stress.start_value),
             _step_table(stressed_cases),
-            *(_quantile_table(stressed_cases, name) for name in NAMES[:3]),
+            *(_quantile_table(stressed_cases, name) for name in MEASURES[:3]),
         ),
     )
     return simulated_section, stressed_section
@@ -464,12 +477,12 @@ def stress_page(stress: StressResult) -> ReportPage:
     facts = [
         ReportFact(
             f"{case.name}: expected shortfall",
-            _percent(expected_shortfall(case.values("loss"))),
-            pluralize(len(case.measured), "path"),
+            _format_percent(expected_shortfall(case.values("loss"))),
+            pluralize(len(case.path_metrics), "path"),
         )
         for case in stress.cases[:2]
     ]
-    path_count = len(worst_case.measured)
+    path_count = len(worst_case.path_metrics)
     subject = f"the mean of its worst {WORST_SHARE:.0%} of paths"
     if path_count == 1:
         subject = "its only path"
@@ -477,7 +490,7 @@ def stress_page(stress: StressResult) -> ReportPage:
         path_count * WORST_SHARE < 1
     ):  # with so few paths, the expected shortfall is the worst path
         subject = f"the worst of its {path_count} paths"
-    loss_text = _percent(expected_shortfall(worst_case.values("loss")))
+    loss_text = _format_percent(expected_shortfall(worst_case.values("loss")))
     summary = (
         (
             f"The worst case is {worst_case.name}: {subject} is a loss of {loss_text} within {stress.bars} bars."
@@ -496,24 +509,24 @@ def stress_page(stress: StressResult) -> ReportPage:
 
 
 def _kernel_note(stress: StressResult) -> tuple[str, ...]:
-    if stress.kernel_off is None:
+    if stress.kernel_difference is None:
         return ()
     return (
         (
             "These paths ran in the fast kernel, without gas and limits. On the calm paths below,"
             " its final value differs from the live step's by at most"
-            f" {stress.kernel_off:.1e}."
+            f" {stress.kernel_difference:.1e}."
         ),
     )
 
 
-def _distribution(cases: list[StressCase], name: str) -> Figure:
-    all_values = np.concatenate([case.values(FIELDS[name]) for case in cases])
-    edges = np.linspace(all_values.min(), all_values.max() + 1e-12, BINS + 1)
-    middles = (edges[1:] + edges[:-1]) / 2
+def _distribution_figure(cases: list[StressCase], measure: str) -> Figure:
+    all_values = np.concatenate([case.values(FIELD_BY_MEASURE[measure]) for case in cases])
+    bin_edges = np.linspace(all_values.min(), all_values.max() + 1e-12, BIN_COUNT + 1)
+    middles = (bin_edges[1:] + bin_edges[:-1]) / 2
     traces = []
     for case in cases:
-        counts, _ = np.histogram(case.values(FIELDS[name]), edges)
+        counts, _ = np.histogram(case.values(FIELD_BY_MEASURE[measure]), bin_edges)
         traces.append(
             {
                 "type": "scatter",
@@ -524,12 +537,12 @@ def _distribution(cases: list[StressCase], name: str) -> Figure:
                 "name": case.name,
             }
         )
-    axis: dict[str, Any] = {"title": {"text": TITLES[name]}}
-    if name != "turnover":
-        axis = {"title": {"text": f"{TITLES[name]} at the end"}, "tickformat": ".0%"}
+    axis: dict[str, Any] = {"title": {"text": TITLE_BY_MEASURE[measure]}}
+    if measure != "turnover":
+        axis = {"title": {"text": f"{TITLE_BY_MEASURE[measure]} at the end"}, "tickformat": ".0%"}
     return {
-        "title": TITLES[name],
-        "says": f"Distribution of {TITLES[name].lower()} over the paths.",
+        "title": TITLE_BY_MEASURE[measure],
+        "says": f"Distribution of {TITLE_BY_MEASURE[measure].lower()} over the paths.",
         "data": traces,
         "layout": {
             "xaxis": axis,
@@ -538,16 +551,16 @@ def _distribution(cases: list[StressCase], name: str) -> Figure:
     }
 
 
-def _loss_bars(cases: list[StressCase]) -> Figure:
-    names = [case.name for case in cases]
+def _loss_figure(cases: list[StressCase]) -> Figure:
+    case_names = [case.name for case in cases]
     traces = [
         {
             "type": "bar",
             "name": label,
-            "x": names,
-            "y": [measure(case.values("loss")) for case in cases],
+            "x": case_names,
+            "y": [statistic(case.values("loss")) for case in cases],
         }
-        for label, measure in (("median", np.median), ("worst", np.max))
+        for label, statistic in (("median", np.median), ("worst", np.max))
     ]
     return {
         "title": "Loss at the end",
@@ -557,19 +570,19 @@ def _loss_bars(cases: list[StressCase]) -> Figure:
     }
 
 
-def _quantile_table(cases: list[StressCase], name: str) -> ReportTable:
+def _quantile_table(cases: list[StressCase], measure: str) -> ReportTable:
     header = ("case", "paths", "mean", *(f"{q:.0%}" for q in QUANTILES), "shortfall", "worst")
     rows = []
     for case in cases:
-        values = case.values(FIELDS[name])
+        values = case.values(FIELD_BY_MEASURE[measure])
         if (quantile_values := quantiles(values)) is not None:
             statistics = (values.mean(), *quantile_values, expected_shortfall(values), values.max())
-            cells = tuple(
-                f"{number:.3f}" if name == "turnover" else _percent(float(number))
-                for number in statistics
+            texts = tuple(
+                f"{statistic:.3f}" if measure == "turnover" else _format_percent(float(statistic))
+                for statistic in statistics
             )
-            rows.append((case.name, str(len(values)), *cells))
-    return ReportTable(header, tuple(rows), TITLES[name])
+            rows.append((case.name, str(len(values)), *texts))
+    return ReportTable(header, tuple(rows), TITLE_BY_MEASURE[measure])
 
 
 def _outcome_table(cases: list[StressCase], start_value: float) -> ReportTable:
@@ -587,7 +600,7 @@ def _outcome_table(cases: list[StressCase], start_value: float) -> ReportTable:
                 f"{float(outcome['end_value']['quantiles'][label]):,.2f}"
                 for label in quantile_labels
             )
-            rows.append((case.name, str(len(case.measured)), *returns, *end_values))
+            rows.append((case.name, str(len(case.path_metrics)), *returns, *end_values))
     header = (
         "case",
         "paths",
@@ -601,10 +614,10 @@ def _step_table(cases: list[StressCase]) -> ReportTable:
     rows = tuple(
         (
             case.name,
-            str(len(case.measured)),
-            str(sum(metrics.rebalances for metrics in case.measured)),
-            str(sum(path_metrics.halted for path_metrics in case.measured)),
-            ", ".join(f"{why} ({times})" for why, times in case.refused) or "–",
+            str(len(case.path_metrics)),
+            str(sum(metrics.rebalances for metrics in case.path_metrics)),
+            str(sum(path_metrics.halted for path_metrics in case.path_metrics)),
+            ", ".join(f"{reason} ({count})" for reason, count in case.refused) or "–",
         )
         for case in cases
     )
@@ -615,5 +628,5 @@ def _step_table(cases: list[StressCase]) -> ReportTable:
     )
 
 
-def _percent(share: float) -> str:
+def _format_percent(share: float) -> str:
     return f"{100 * share:.2f} %"

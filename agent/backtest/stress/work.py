@@ -177,9 +177,9 @@ def _units_by_bar(result: KernelResult) -> Floats:
     return units
 
 
-BLOCKS, JUMPS = "resampled blocks", "jump diffusion"
-NAMES = {PathMethod.BLOCKS: BLOCKS, PathMethod.JUMPS: JUMPS}
-KERNEL_PIECE = 200
+BLOCKS_NAME, JUMPS_NAME = "resampled blocks", "jump diffusion"
+METHOD_NAMES = {PathMethod.BLOCKS: BLOCKS_NAME, PathMethod.JUMPS: JUMPS_NAME}
+KERNEL_PIECE_PATHS = 200
 """Kernel paths per piece; a piece takes a few tenths of a second."""
 
 
@@ -207,44 +207,51 @@ class StressPiece:
 @dataclass(frozen=True, slots=True)
 class PieceResult:
     """Result of a piece; for the live step also refusals by limit, the final value of each path as
-    a share of its start (`grown`), and versions.
+    a share of its start (`growth_factors`), and versions.
     """
 
-    measured: tuple[PathMetrics, ...]
+    path_metrics: tuple[PathMetrics, ...]
     refused: tuple[tuple[str, int], ...] = ()
-    grown: tuple[float, ...] = ()
+    growth_factors: tuple[float, ...] = ()
     versions: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class StressWork:
-    """Input of every path. `recorded` is the recorded path, as long as all others. `setting` is the
-    policy as a kernel setting, or the reason why the kernel does not support it.
+    """Input of every path. `recorded_path` is the recorded path, as long as all others.
+    `kernel_setting_or_reason` is the policy as a kernel setting, or the reason why the kernel does
+    not support it.
     """
 
     backtest: BacktestSpec
     settings: SimulationSettings
     severity: Severity
-    past: ReturnHistory
+    history: ReturnHistory
     block: float
-    recorded: PriceTable
-    setting: KernelSetting | str
-    jumps: JumpDiffusion
+    recorded_path: PriceTable
+    kernel_setting_or_reason: KernelSetting | str
+    jump_model: JumpDiffusion
 
     @classmethod
     def of(
-        cls, spec: BacktestSpec, settings: SimulationSettings, severity: Severity, past: ReturnHistory, block: float, recorded: PriceTable
-    ) -> StressWork:  # fmt: skip
+        cls,
+        spec: BacktestSpec,
+        settings: SimulationSettings,
+        severity: Severity,
+        history: ReturnHistory,
+        block: float,
+        recorded_path: PriceTable,
+    ) -> StressWork:
         """Build the work with its derived fields."""
         return cls(
             spec,
             settings,
             severity,
-            past,
+            history,
             block,
-            recorded,
+            recorded_path,
             kernel_setting_or_reason(spec, settings),
-            fit_jump_diffusion(past),
+            fit_jump_diffusion(history),
         )
 
     def pieces(
@@ -257,10 +264,10 @@ class StressWork:
         self, paths: int, step_paths: int, scenarios: Sequence[Scenario]
     ) -> Iterator[StressPiece]:
         for method in PathMethod:
-            if isinstance(self.setting, str):
+            if isinstance(self.kernel_setting_or_reason, str):
                 yield from (
                     StressPiece(
-                        NAMES[method],
+                        METHOD_NAMES[method],
                         PieceKind.STEP,
                         method,
                         Scenario.CALM,
@@ -270,14 +277,14 @@ class StressWork:
                     for step_path in range(step_paths)
                 )
             else:
-                for start in range(0, paths, KERNEL_PIECE):
+                for start in range(0, paths, KERNEL_PIECE_PATHS):
                     yield StressPiece(
-                        NAMES[method],
+                        METHOD_NAMES[method],
                         PieceKind.KERNEL,
                         method,
                         Scenario.CALM,
                         start,
-                        min(paths, start + KERNEL_PIECE),
+                        min(paths, start + KERNEL_PIECE_PATHS),
                     )
         for scenario in scenarios:
             yield from (
@@ -292,16 +299,16 @@ class StressWork:
                 for step_path in range(step_paths)
             )
 
-    def do(self, piece: StressPiece) -> PieceResult:
+    def run(self, piece: StressPiece) -> PieceResult:
         """Run one piece, in any process. Raises the errors of a simulation."""
         path_numbers = range(piece.start, piece.end)
-        if piece.kind is PieceKind.KERNEL and not isinstance(self.setting, str):
+        if piece.kind is PieceKind.KERNEL and not isinstance(self.kernel_setting_or_reason, str):
             start_value = float(self.settings.start_value)
             return PieceResult(
                 tuple(
                     measure_by_kernel(
                         self.backtest,
-                        self.setting,
+                        self.kernel_setting_or_reason,
                         self.path(piece.method, path_number),
                         start_value,
                     )
@@ -310,11 +317,11 @@ class StressWork:
             )
         from agent.backtest.simulate import simulate
 
-        (number,) = path_numbers
+        (path_number,) = path_numbers
         if piece.kind is PieceKind.STRESSED:
-            path = self.calm(number)
+            path = self.calm_path(path_number)
         else:
-            path = self.path(piece.method, number)
+            path = self.path(piece.method, path_number)
         stressed_path = apply_scenario(
             piece.scenario, self.backtest, path, self.settings, self.severity
         )
@@ -327,29 +334,31 @@ class StressWork:
             simulation_result.versions,
         )
 
-    def path(self, method: PathMethod, number: int) -> PriceTable:
+    def path(self, method: PathMethod, path_number: int) -> PriceTable:
         """Return the path with that number, from its own random generator."""
-        random = np.random.default_rng([self.settings.seed, list(PathMethod).index(method), number])
+        random = np.random.default_rng(
+            [self.settings.seed, list(PathMethod).index(method), path_number]
+        )
         if method is PathMethod.BLOCKS:
-            return bootstrap_path(self.past, self.recorded.bars, self.block, random)
-        return jump_diffusion_path(self.past, self.jumps, self.recorded.bars, random)
+            return bootstrap_path(self.history, self.recorded_path.bars, self.block, random)
+        return jump_diffusion_path(self.history, self.jump_model, self.recorded_path.bars, random)
 
-    def calm(self, number: int) -> PriceTable:
+    def calm_path(self, path_number: int) -> PriceTable:
         """Return the recorded path for number 0, then resampled ones."""
-        return self.path(PathMethod.BLOCKS, number - 1) if number else self.recorded
+        return self.path(PathMethod.BLOCKS, path_number - 1) if path_number else self.recorded_path
 
 
 def run_sequentially(
     work: StressWork, pieces: Sequence[StressPiece]
 ) -> Iterator[tuple[StressPiece, PieceResult]]:
     """Run the pieces in order in this process, and yield each with its result."""
-    return ((piece, work.do(piece)) for piece in pieces)
+    return ((piece, work.run(piece)) for piece in pieces)
 
 
 def _path_metrics(
     spec: BacktestSpec, stressed: StressedPath, result: SimulationResult
 ) -> PathMetrics:
-    values: NDArray[np.float64] = result.equity * stressed.unit
+    values: NDArray[np.float64] = result.equity * stressed.numeraire_value
     return PathMetrics(
         loss=1 - float(values[-1] / values[0]),
         drawdown=max_drawdown(values),
@@ -357,6 +366,6 @@ def _path_metrics(
         turnover=float(result.turnover),
         outside=share_outside_bands(result.weights, band_edges(spec)),
         rebalances=sum(rebalance.succeeded for rebalance in result.rebalances),
-        halted=result.halted,
-        refused=sum(times for _, times in result.refused),
+        halted=result.halted_bars,
+        refused=sum(count for _, count in result.refused),
     )

@@ -21,12 +21,12 @@ from agent.model import (
     thresholds_of,
 )
 from agent.policy.triggers.bands import validate_band
-from agent.policy.triggers.schedule_triggers import LONGEST_S, SHORTEST_S
+from agent.policy.triggers.schedule_triggers import MAX_INTERVAL_S, MIN_INTERVAL_S
 from agent.units import format_duration
 
 ChoiceT = TypeVar("ChoiceT")
-MOST_SETTINGS = 1_000_000
-MAX_POINTS = 10_000
+MAX_SETTINGS = 1_000_000
+MAX_RANGE_VALUES = 10_000
 DESTINATIONS = (Destination.TARGET, Destination.HALFWAY, Destination.BAND)
 
 
@@ -86,7 +86,7 @@ class PolicyChoice:
 def band_option(band: Threshold) -> str:
     """Return the option text of a band: "10%rel"."""
     widths = ((band.relative_bps, "rel"), (band.absolute_bps, "abs"))
-    return ",".join(f"{bps / 100:g}%{kind}" for bps, kind in widths if bps is not None)
+    return ",".join(f"{bps / 100:g}%{suffix}" for bps, suffix in widths if bps is not None)
 
 
 def band_text(band: Threshold) -> str:
@@ -107,14 +107,17 @@ class PolicyGrid:
     @property
     def count(self) -> int:
         """Return the number of settings without building them."""
-        bands, intervals = len(self.bands), len(self.intervals_s)
-        band_settings = bands * (TriggerKind.BAND in self.kinds) + bands * intervals * (
-            TriggerKind.HYBRID in self.kinds
+        band_count, interval_count = len(self.bands), len(self.intervals_s)
+        band_setting_count = band_count * (
+            TriggerKind.BAND in self.kinds
+        ) + band_count * interval_count * (TriggerKind.HYBRID in self.kinds)
+        interval_setting_count = interval_count * (TriggerKind.EVERY in self.kinds)
+        interval_destination_count = len(self.destinations) - (
+            Destination.BAND in self.destinations
         )
-        interval_settings = intervals * (TriggerKind.EVERY in self.kinds)
-        point_destinations = len(self.destinations) - (Destination.BAND in self.destinations)
         return len(self.allocators) * (
-            band_settings * len(self.destinations) + interval_settings * point_destinations
+            band_setting_count * len(self.destinations)
+            + interval_setting_count * interval_destination_count
         )
 
     def choices(self) -> tuple[PolicyChoice, ...]:
@@ -146,28 +149,28 @@ def parse_grid(
     Raises ConfigError naming the option if the grid is invalid, empty or larger than MOST_SETTINGS.
     """
     bands = tuple(
-        dict.fromkeys(threshold for part in _parts(band) for threshold in _parse_bands(part))
+        dict.fromkeys(threshold for part in _split_list(band) for threshold in _parse_bands(part))
     )
-    intervals = tuple(
-        dict.fromkeys(choice for part in _parts(every) for choice in _parse_intervals(part))
+    intervals_s = tuple(
+        dict.fromkeys(choice for part in _split_list(every) for choice in _parse_intervals(part))
     )
     destinations = tuple(
         parse_choice(part, "--destination", {choice.value: choice for choice in DESTINATIONS})
-        for part in _parts(destination)
+        for part in _split_list(destination)
     )
     allocators = tuple(
         parse_choice(part, "--allocator", {method.value: method for method in PRICED_METHODS})
-        for part in _parts(allocator)
+        for part in _split_list(allocator)
     )
     trigger_kinds = tuple(
         parse_choice(
             part, "--trigger", {trigger_kind.value: trigger_kind for trigger_kind in TriggerKind}
         )
-        for part in _parts(kinds)
+        for part in _split_list(kinds)
     ) or tuple(TriggerKind)
     grid = PolicyGrid(
         bands,
-        intervals,
+        intervals_s,
         tuple(dict.fromkeys(destinations)),
         tuple(dict.fromkeys(allocators)) or (AllocationMethod.FIXED,),
         tuple(dict.fromkeys(trigger_kinds)),
@@ -177,9 +180,9 @@ def parse_grid(
             "the grid is empty: no combination is a valid setting",
             "write for example --band 1%rel..30%rel:12 --every 1d,7d,28d",
         )
-    if grid.count > MOST_SETTINGS:
+    if grid.count > MAX_SETTINGS:
         raise ConfigError(
-            f"the grid has {grid.count:,} settings, more than {MOST_SETTINGS:,}",
+            f"the grid has {grid.count:,} settings, more than {MAX_SETTINGS:,}",
             "use wider steps, or fewer values",
         )
     return grid
@@ -188,20 +191,20 @@ def parse_grid(
 def parse_calendar_rule(text: str) -> PolicyChoice:
     """Parse the interval of the baseline calendar rule. Raises ConfigError naming the option."""
     return PolicyChoice(
-        Every(_valid_interval_s(parse_duration_s(text, "--calendar"), text, "--calendar"))
+        Every(_checked_interval_s(parse_duration_s(text, "--calendar"), text, "--calendar"))
     )
 
 
-def _valid_interval_s(seconds: int, text: str, option: str) -> int:
-    if not SHORTEST_S <= seconds <= LONGEST_S:
+def _checked_interval_s(interval_s: int, text: str, option: str) -> int:
+    if not MIN_INTERVAL_S <= interval_s <= MAX_INTERVAL_S:
         raise ConfigError(
             f"{option}: {text!r} is outside the valid intervals of a policy",
             "write times from 30m to 28d",
         )
-    return seconds
+    return interval_s
 
 
-def _parts(text: str) -> list[str]:
+def _split_list(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
@@ -213,8 +216,8 @@ def parse_choice(part: str, option: str, choices: Mapping[str, ChoiceT]) -> Choi
 
 
 def _parse_bands(grid_text: str) -> list[Threshold]:
-    low, high, count = _parse_range(grid_text, "--band")
-    first_band, last_band = parse_band(low, "--band"), parse_band(high, "--band")
+    low_text, high_text, count = _parse_range(grid_text, "--band")
+    first_band, last_band = parse_band(low_text, "--band"), parse_band(high_text, "--band")
     if (first_band.absolute_bps is None) != (last_band.absolute_bps is None):
         raise ConfigError(
             f"--band: {grid_text!r} mixes a relative and an absolute band",
@@ -235,15 +238,15 @@ def _width(band: Threshold) -> int:
 
 
 def _parse_intervals(grid_text: str) -> list[int]:
-    low, high, count = _parse_range(grid_text, "--every")
-    intervals = _spaced_values(
-        parse_duration_s(low, "--every"),
-        parse_duration_s(high, "--every"),
+    low_text, high_text, count = _parse_range(grid_text, "--every")
+    intervals_s = _spaced_values(
+        parse_duration_s(low_text, "--every"),
+        parse_duration_s(high_text, "--every"),
         count,
         grid_text,
         "--every",
     )
-    return [_valid_interval_s(every_s, grid_text, "--every") for every_s in intervals]
+    return [_checked_interval_s(every_s, grid_text, "--every") for every_s in intervals_s]
 
 
 def _parse_range(grid_text: str, option: str) -> tuple[str, str, int]:
@@ -252,10 +255,10 @@ def _parse_range(grid_text: str, option: str) -> tuple[str, str, int]:
         return grid_text, grid_text, 1
     low, _, high_and_count = grid_text.partition("..")
     high, _, count_text = high_and_count.partition(":")
-    if not count_text.isdecimal() or not 2 <= int(count_text) <= MAX_POINTS:
+    if not count_text.isdecimal() or not 2 <= int(count_text) <= MAX_RANGE_VALUES:
         raise ConfigError(
             f"{option}: {grid_text!r} has no number of values",
-            f"write for example 1%rel..30%rel:12, 2 to {MAX_POINTS:,}",
+            f"write for example 1%rel..30%rel:12, 2 to {MAX_RANGE_VALUES:,}",
         )
     return low, high, int(count_text)
 
@@ -265,4 +268,4 @@ def _spaced_values(low: int, high: int, count: int, grid_text: str, option: str)
         raise ConfigError(
             f"{option}: {grid_text!r} is not ascending", "write the smaller end first"
         )
-    return [low + round((high - low) * step / max(count - 1, 1)) for step in range(count)]
+    return [low + round((high - low) * index / max(count - 1, 1)) for index in range(count)]

@@ -31,7 +31,7 @@ from agent.model import AllocationMethod, AllocatorConfig, ExecutionStyle, Initi
 from agent.units import BPS, format_duration
 
 Floats = NDArray[np.float64]
-KERNEL_CHUNK = 512
+KERNEL_CHUNK_RUNS = 512
 DAY_S = 86_400
 MIN_WEIGHTED_ASSETS = 2
 
@@ -74,7 +74,7 @@ class RunResult:
 class TuneChunk:
     """Runs from `start` to before `end`, run and stored together."""
 
-    number: int
+    index: int
     start: int
     end: int
     engine: RunEngine
@@ -82,16 +82,16 @@ class TuneChunk:
 
 @dataclass(frozen=True, slots=True)
 class TuneJob:
-    """Runs over one table with only the portfolio's symbols, each with a price in its first row.
-    `marks` are ascending bars.
+    """One run for each of `choices`, over one table with only the portfolio's symbols, each with a
+    price in its first row. `marks` are the ascending bars at which values are recorded.
     """
 
     table: PriceTable
     backtest: BacktestSpec
     settings: SimulationSettings
-    runs: tuple[PolicyChoice, ...]
+    choices: tuple[PolicyChoice, ...]
     marks: tuple[int, ...]
-    terms: AllocatorSchedule
+    allocator_schedule: AllocatorSchedule
     full: bool = False
 
     def engine(self, choice: PolicyChoice) -> RunEngine:
@@ -108,19 +108,19 @@ class TuneJob:
         alone.
         """
         chunks: list[TuneChunk] = []
-        for number, choice in enumerate(self.runs):
+        for run, choice in enumerate(self.choices):
             engine = self.engine(choice)
             if (
                 chunks
                 and chunks[-1].engine is engine is RunEngine.KERNEL
-                and chunks[-1].end - chunks[-1].start < KERNEL_CHUNK
+                and chunks[-1].end - chunks[-1].start < KERNEL_CHUNK_RUNS
             ):
-                chunks[-1] = replace(chunks[-1], end=number + 1)
+                chunks[-1] = replace(chunks[-1], end=run + 1)
             else:
-                chunks.append(TuneChunk(len(chunks), number, number + 1, engine))
+                chunks.append(TuneChunk(len(chunks), run, run + 1, engine))
         return tuple(chunks)
 
-    def do(self, chunk: TuneChunk, cores: int | None = 1) -> list[RunResult]:
+    def run(self, chunk: TuneChunk, cores: int | None = 1) -> list[RunResult]:
         """Run a chunk; the kernel uses `cores` cores. Raises the errors of a simulation."""
         if chunk.engine is RunEngine.KERNEL:
             return self._by_kernel(chunk, cores)
@@ -135,7 +135,7 @@ class TuneJob:
         )
         settings = [
             kernel_setting(self.backtest, self.settings, choice)
-            for choice in self.runs[chunk.start : chunk.end]
+            for choice in self.choices[chunk.start : chunk.end]
         ]
         sweep_result = sweep(kernel_prices, settings, start_value, marks=self.marks, cores=cores)
         return [
@@ -149,7 +149,9 @@ class TuneJob:
 
     def _by_step(self, run: int) -> RunResult:
         simulation_result = simulate(
-            spec_for_choice(self.backtest, self.runs[run], self.terms, self.table.interval_s),
+            spec_for_choice(
+                self.backtest, self.choices[run], self.allocator_schedule, self.table.interval_s
+            ),
             self.table,
             self.settings,
         )
@@ -219,54 +221,64 @@ def kernel_setting(
 
 
 def spec_for_choice(
-    spec: BacktestSpec, choice: PolicyChoice, terms: AllocatorSchedule, interval_s: int
+    spec: BacktestSpec, choice: PolicyChoice, schedule: AllocatorSchedule, interval_s: int
 ) -> BacktestSpec:
     """Return the spec with this choice's trigger, destination and allocator."""
     policy = replace(spec.policy, trigger=choice.trigger, destination=choice.destination)
     weights = spec.portfolio.weights
     if choice.allocator is not AllocationMethod.FIXED:
-        weights = _allocator_config(spec, choice.allocator, terms, interval_s)
+        weights = _allocator_config(spec, choice.allocator, schedule, interval_s)
     return replace(spec, policy=policy, portfolio=replace(spec.portfolio, weights=weights))
 
 
 def _allocator_config(
-    spec: BacktestSpec, method: AllocationMethod, terms: AllocatorSchedule, interval_s: int
+    spec: BacktestSpec, method: AllocationMethod, schedule: AllocatorSchedule, interval_s: int
 ) -> AllocatorConfig:
     """Return the allocator of the choice. The targets apply until it has enough data. The numeraire
     keeps its target, so that all allocators divide the same remainder.
     """
-    money = spec.portfolio.numeraire.address
-    weighted_assets = [asset for asset in spec.portfolio.assets if asset.token.address != money]
+    numeraire = spec.portfolio.numeraire.address
+    weighted_assets = [asset for asset in spec.portfolio.assets if asset.token.address != numeraire]
     if len(weighted_assets) < MIN_WEIGHTED_ASSETS:
         raise ConfigError(
             "--allocator: the portfolio has fewer than two assets to weight",
             "add assets to --target, or omit --allocator",
         )
-    step_s = max(DAY_S, interval_s)
-    if not HOUR_S <= terms.every_s <= LONGEST_WINDOW_S:
+    sample_interval_s = max(DAY_S, interval_s)
+    if not HOUR_S <= schedule.every_s <= LONGEST_WINDOW_S:
         raise ConfigError(
-            f"--rechoose: {terms.every_s} s",
+            f"--rechoose: {schedule.every_s} s",
             "use 1h to 730d; the live agent records prices once an hour",
         )
-    if terms.window_s > LONGEST_WINDOW_S:
+    if schedule.window_s > LONGEST_WINDOW_S:
         raise ConfigError(
-            f"--window: {terms.window_s // DAY_S} d, more than a live allocator's longest window",
+            f"--window: {schedule.window_s // DAY_S} d, more than a live allocator's longest window",
             "use 730d or less",
         )
     min_steps = max(2, len(weighted_assets) + 1)
-    if terms.window_s < min_steps * step_s:
+    if schedule.window_s < min_steps * sample_interval_s:
         raise ConfigError(
-            f"--window: shorter than {min_steps} steps of {step_s // DAY_S} d, which {len(weighted_assets)} assets"
+            f"--window: shorter than {min_steps} steps of {sample_interval_s // DAY_S} d, which {len(weighted_assets)} assets"
             " need",
-            f"write {min_steps * step_s // DAY_S}d or more",
+            f"write {min_steps * sample_interval_s // DAY_S}d or more",
         )
     fixed_tokens = tuple(
-        asset.token.address for asset in spec.portfolio.assets if asset.token.address == money
+        asset.token.address for asset in spec.portfolio.assets if asset.token.address == numeraire
     )
-    min_returns = max(min_steps, terms.window_s // step_s // 2)
+    min_returns = max(min_steps, schedule.window_s // sample_interval_s // 2)
     return AllocatorConfig(
-        method, terms.every_s, terms.window_s, step_s, min_returns, 3 * step_s, terms.window_s, 0, InitialWeights.TARGETS, fixed_tokens, ()
-    )  # fmt: skip
+        method,
+        schedule.every_s,
+        schedule.window_s,
+        sample_interval_s,
+        min_returns,
+        3 * sample_interval_s,
+        schedule.window_s,
+        0,
+        InitialWeights.TARGETS,
+        fixed_tokens,
+        (),
+    )
 
 
 def slice_table(table: PriceTable, start: int, end: int) -> PriceTable:
@@ -302,8 +314,8 @@ def buy_and_hold_values(
     return values
 
 
-STAMP = "search.json"
-NAMES = {
+STAMP_FILE = "search.json"
+STAMP_PARTS = {
     "format": "the format of the files",
     "version": "the version of trimtab",
     "grid": "the grid",
@@ -312,7 +324,7 @@ NAMES = {
     "search": "the options of the search",
 }
 """Parts of a search's stamp, with display names."""
-_COLUMNS = ("run", "final_value", "turnover", "costs", "rebalances")
+_RESULT_COLUMNS = ("run", "final_value", "turnover", "costs", "rebalances")
 
 
 class ResultStore:
@@ -321,10 +333,10 @@ class ResultStore:
     """
 
     def __init__(
-        self, folder: Path | None, stamp: Mapping[str, str], runs: Sequence[PolicyChoice]
+        self, folder: Path | None, stamp: Mapping[str, str], choices: Sequence[PolicyChoice]
     ) -> None:
-        self._folder, self._stamp, self._runs = folder, dict(stamp), runs
-        self.done: dict[str, list[RunResult]] = {}
+        self._folder, self._stamp, self._runs = folder, dict(stamp), choices
+        self.results_by_key: dict[str, list[RunResult]] = {}
 
     @contextmanager
     def opened(self) -> Iterator[ResultStore]:
@@ -347,7 +359,7 @@ class ResultStore:
                 code=ErrorCode.LOCK,
             ) from None
         except OSError as error:
-            raise _unwritable(self._folder, error) from None
+            raise _unwritable_error(self._folder, error) from None
         try:
             self._load(self._folder)
             yield self
@@ -357,7 +369,7 @@ class ResultStore:
     def _load(self, folder: Path) -> None:
         for draft in folder.glob(".*.draft"):  # left over from a process killed while writing
             draft.unlink(missing_ok=True)
-        path, files = folder / STAMP, sorted(folder.glob("*.parquet"))
+        path, files = folder / STAMP_FILE, sorted(folder.glob("*.parquet"))
         if not path.is_file():
             if files:
                 raise ConfigError(
@@ -366,30 +378,30 @@ class ResultStore:
                 )
             _write(path, json.dumps(self._stamp, indent=1).encode())
             return
-        _require_same(path, self._stamp)
+        _require_same_search(path, self._stamp)
         for file in files:
-            self.done[file.stem] = _read_results(file)
+            self.results_by_key[file.stem] = _read_results(file)
 
     def key(self, chunk: TuneChunk) -> str:
         """Return the name of a chunk's file."""
         return f"runs-{chunk.start:07d}-{chunk.end:07d}"
 
-    def keep(self, key: str, results: list[RunResult], choices: Sequence[PolicyChoice]) -> None:
-        """Write the chunk's results to the disk before it counts as done."""
+    def add(self, key: str, results: list[RunResult], choices: Sequence[PolicyChoice]) -> None:
+        """Write the results to the file `key`, then count them as done."""
         if self._folder is not None:
-            frame = _polars().DataFrame(_rows(results, choices))
+            frame = _polars().DataFrame(_columns(results, choices))
             _write(self._folder / f"{key}.parquet", frame.write_parquet)
-        self.done[key] = results
+        self.results_by_key[key] = results
 
 
 def _polars() -> Any:
     return import_module("polars")
 
 
-def _rows(results: list[RunResult], choices: Sequence[PolicyChoice]) -> dict[str, Any]:
+def _columns(results: list[RunResult], choices: Sequence[PolicyChoice]) -> dict[str, Any]:
     bands = [choice.band for choice in choices]
     return {
-        **{name: [getattr(result, name) for result in results] for name in _COLUMNS},
+        **{name: [getattr(result, name) for result in results] for name in _RESULT_COLUMNS},
         "band_absolute_bps": [None if band is None else band.absolute_bps for band in bands],
         "band_relative_bps": [None if band is None else band.relative_bps for band in bands],
         "every_s": [choice.every_s for choice in choices],
@@ -423,7 +435,7 @@ def _parse_result(row: Mapping[str, Any]) -> RunResult:
     )
 
 
-def _require_same(path: Path, stamp: Mapping[str, str]) -> None:
+def _require_same_search(path: Path, stamp: Mapping[str, str]) -> None:
     try:
         stored_stamp = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
@@ -431,7 +443,9 @@ def _require_same(path: Path, stamp: Mapping[str, str]) -> None:
     if not isinstance(stored_stamp, dict):
         raise ConfigError(f"--out: {path} is not valid JSON", "name an empty folder")
     differing_parts = [
-        words for name, words in NAMES.items() if stored_stamp.get(name) != stamp[name]
+        display_name
+        for part, display_name in STAMP_PARTS.items()
+        if stored_stamp.get(part) != stamp[part]
     ]
     if differing_parts:
         raise ConfigError(
@@ -440,25 +454,25 @@ def _require_same(path: Path, stamp: Mapping[str, str]) -> None:
         )
 
 
-def _unwritable(path: Path, error: OSError) -> ConfigError:
+def _unwritable_error(path: Path, error: OSError) -> ConfigError:
     return ConfigError(
         f"--out: {path} cannot be written: {error.strerror or error}",
         "name a writable folder, or free some space; finished runs are kept",
     )
 
 
-def _write(path: Path, content: Content) -> None:
+def _write(path: Path, file_content: Content) -> None:
     """Write a file atomically. Raises ConfigError if it cannot be written."""
     try:
-        replace_file(path, content)
+        replace_file(path, file_content)
         sync_folder(path.parent)
     except OSError as error:
-        raise _unwritable(path, error) from None
+        raise _unwritable_error(path, error) from None
 
 
 CONFIRM_ABOVE_S = 300
 """Estimated seconds above which a search asks for confirmation."""
-QUICK_RUNS = 2_000
+MAX_UNMEASURED_RUNS = 2_000
 """Number of kernel runs below which no measurement is needed."""
 KERNEL_SAMPLES, STEP_SAMPLES, SAMPLE_S = 8, 3, 2.0
 
@@ -471,7 +485,7 @@ class WorkEstimate:
     bars: int
     core_s: float
     cores: int
-    measured: int
+    measured_runs: int
 
     @property
     def wall_s(self) -> float:
@@ -479,7 +493,7 @@ class WorkEstimate:
         return self.core_s / self.cores
 
     @property
-    def words(self) -> str:
+    def text(self) -> str:
         """The estimate as a sentence."""
         cores_text = ""
         if self.cores > 1:
@@ -501,40 +515,44 @@ def estimate_work(job: TuneJob, chunks: Sequence[TuneChunk], cores: int) -> Work
         for run in range(chunk.start, chunk.end)
     ]
     step_runs = [chunk.start for chunk in chunks if chunk.engine is RunEngine.FULL]
-    total_s, measured = 0.0, 0
-    if len(kernel_runs) > QUICK_RUNS:
-        sample_runs = _spread(kernel_runs, KERNEL_SAMPLES)
-        job.do(
+    core_s, measured_runs = 0.0, 0
+    if len(kernel_runs) > MAX_UNMEASURED_RUNS:
+        sample_runs = _spread_runs(kernel_runs, KERNEL_SAMPLES)
+        job.run(
             TuneChunk(0, sample_runs[0], sample_runs[0] + 1, RunEngine.KERNEL)
         )  # warm-up: load and compile
         for sample_run in sample_runs:
             started_s = time.perf_counter()
-            job.do(TuneChunk(0, sample_run, sample_run + 1, RunEngine.KERNEL))
-            total_s += (time.perf_counter() - started_s) / len(sample_runs) * len(kernel_runs)
-        measured += len(sample_runs)
+            job.run(TuneChunk(0, sample_run, sample_run + 1, RunEngine.KERNEL))
+            core_s += (time.perf_counter() - started_s) / len(sample_runs) * len(kernel_runs)
+        measured_runs += len(sample_runs)
     if step_runs:
-        sample_runs = _spread(step_runs, STEP_SAMPLES)
-        total_s += (
-            sum(_step_s(job, step) for step in sample_runs) / len(sample_runs) * len(step_runs)
+        sample_runs = _spread_runs(step_runs, STEP_SAMPLES)
+        core_s += (
+            sum(_step_run_s(job, step_run) for step_run in sample_runs)
+            / len(sample_runs)
+            * len(step_runs)
         )
-        measured += len(sample_runs)
+        measured_runs += len(sample_runs)
     return WorkEstimate(
-        len(kernel_runs) + len(step_runs), job.table.bars, total_s, max(1, cores), measured
+        len(kernel_runs) + len(step_runs), job.table.bars, core_s, max(1, cores), measured_runs
     )
 
 
-def _spread(runs: Sequence[int], max_count: int) -> list[int]:
+def _spread_runs(runs: Sequence[int], max_count: int) -> list[int]:
     count = min(max_count, len(runs))
     return [runs[round(i * (len(runs) - 1) / max(1, count - 1))] for i in range(count)]
 
 
-def _step_s(job: TuneJob, run: int) -> float:
+def _step_run_s(job: TuneJob, run: int) -> float:
     """Return the estimated seconds of a run of the full step, from its first bars."""
-    spec = spec_for_choice(job.backtest, job.runs[run], job.terms, job.table.interval_s)
+    spec = spec_for_choice(
+        job.backtest, job.choices[run], job.allocator_schedule, job.table.interval_s
+    )
     started_s = time.perf_counter()
-    with open_run(spec, job.table, job.settings) as simulation:
-        while simulation.next():
+    with open_run(spec, job.table, job.settings) as simulation_run:
+        while simulation_run.next():
             elapsed_s = time.perf_counter() - started_s
             if elapsed_s > SAMPLE_S:
-                return elapsed_s * job.table.bars / (simulation.world.bar + 1)
+                return elapsed_s * job.table.bars / (simulation_run.world.bar + 1)
     return time.perf_counter() - started_s

@@ -12,7 +12,7 @@ from agent.backtest.tune.grid import PolicyChoice
 from agent.backtest.tune.search import TuneResult
 from agent.backtest.tune.statistics import (
     CONFIDENCE_LEVEL,
-    DRAWS,
+    RESAMPLE_COUNT,
     ConfidenceInterval,
     ExcessGrowth,
     HeatMap,
@@ -26,16 +26,16 @@ RANKED_IN_DOCUMENT = 20
 """Number of settings in the document, best first; the files of --out have all."""
 
 
-def document(tuned: TuneResult) -> Document:
+def tune_document(tuned: TuneResult) -> Document:
     """Return the document of a search."""
-    search, heat_map = tuned.search, tuned.stability
-    order = np.argsort(-tuned.score, kind="stable")[:RANKED_IN_DOCUMENT]
+    search, heat_map = tuned.search, tuned.heat_map
+    order = np.argsort(-tuned.scores, kind="stable")[:RANKED_IN_DOCUMENT]
     neighbours, overfitting, deflated = tuned.neighbours, tuned.overfitting, tuned.deflated
     return {
-        "recommendation": _choice(tuned.choices[tuned.best]) if tuned.verdict.recommended else None,
-        "verdict": list(tuned.verdict.words),
+        "recommendation": _choice_document(tuned.choices[tuned.best]) if tuned.verdict.recommended else None,
+        "verdict": list(tuned.verdict.sentences),
         "safe_default": tuned.verdict.safe_default,
-        "best": _setting(tuned, tuned.best),
+        "best": _ranked_document(tuned, tuned.best),
         "settings": len(tuned.choices),
         "engines": dict(tuned.engines),
         "resumed": tuned.resumed,
@@ -46,59 +46,59 @@ def document(tuned: TuneResult) -> Document:
         "last_quarter_from": tuned.last_from_s,
         "until": int(search.table.times_s[-1]),
         "period_s": round(tuned.period_s),
-        "calendar": _choice(search.calendar),
+        "calendar": _choice_document(search.calendar),
         "last_quarter": {
-            "claims": [_claim(claim) for claim in tuned.claims],
-            "final_value": _number(tuned.last[0].final_value),
-            "calendar_value": _number(tuned.last[1].final_value),
-            "hold_value": _number(tuned.hold_final),
-            "settings_judged": tuned.looks,
-            "costs": _number(tuned.last[0].costs),
-            "rebalances": tuned.last[0].rebalances,
+            "claims": [_claim_document(claim) for claim in tuned.claims],
+            "final_value": _format_number(tuned.last_results[0].final_value),
+            "calendar_value": _format_number(tuned.last_results[1].final_value),
+            "hold_value": _format_number(tuned.last_hold_value),
+            "settings_judged": tuned.settings_judged,
+            "costs": _format_number(tuned.last_results[0].costs),
+            "rebalances": tuned.last_results[0].rebalances,
         },
         "walk_forward": {
             "walk": search.walk.value,
             "folds": [
                 {
                     "chosen": tuned.choices[fold_result.choice].label,
-                    "inside": _number(fold_result.inside),
-                    "outside": _number(fold_result.outside),
-                    "over_hold": _number(yearly_mean(tuned, over_hold)),
-                    "over_calendar": _number(yearly_mean(tuned, over_calendar)),
+                    "inside": _format_number(fold_result.inside),
+                    "outside": _format_number(fold_result.outside),
+                    "over_hold": _format_number(yearly_mean(tuned, over_hold)),
+                    "over_calendar": _format_number(yearly_mean(tuned, over_calendar)),
                     "periods": fold_result.fold.judged_to - fold_result.fold.judged_from,
                 }
-                for fold_result, over_hold, over_calendar in tuned.walk
+                for fold_result, over_hold, over_calendar in tuned.fold_results
             ],
-            "claims": [_claim(growth) for growth in tuned.walk_claims],
+            "claims": [_claim_document(growth) for growth in tuned.fold_claims],
         },
         "deflated_sharpe": None
         if deflated is None
         else {
-            "sharpe": _number(deflated.sharpe),
-            "threshold": _number(deflated.threshold),
+            "sharpe": _format_number(deflated.sharpe),
+            "threshold": _format_number(deflated.threshold),
             "trials": deflated.trials,
-            "probability": _number(deflated.probability),
+            "probability": _format_number(deflated.probability),
         },
         "overfitting": None
         if overfitting is None
-        else {"probability": _number(overfitting.probability), "ways": overfitting.ways, "blocks": overfitting.blocks},
+        else {"probability": _format_number(overfitting.probability), "ways": overfitting.ways, "blocks": overfitting.blocks},
         "stability": {
             "down": heat_map.down.name,
             "across": heat_map.across.name,
             "rows": list(heat_map.down.labels),
             "columns": list(heat_map.across.labels),
-            "values": [[None if np.isnan(value) else _number(value) for value in row] for row in heat_map.values.tolist()],
+            "values": [[None if np.isnan(value) else _format_number(value) for value in row] for row in heat_map.values.tolist()],
             "best": list(heat_map.best),
             "neighbours": None
             if neighbours is None
             else {
                 "count": neighbours.count,
-                "mean_fall": _number(neighbours.mean_decline),
-                "largest_fall": _number(neighbours.largest_decline),
-                "spread": _number(neighbours.spread),
+                "mean_fall": _format_number(neighbours.mean_decline),
+                "largest_fall": _format_number(neighbours.largest_decline),
+                "spread": _format_number(neighbours.spread),
             },
         },
-        "ranked": [_setting(tuned, int(number)) for number in order],
+        "ranked": [_ranked_document(tuned, int(choice_index)) for choice_index in order],
         "notes": list(search.table.notes),
         "grid_hash": tuned.stamp["grid"],
         "config_hash": tuned.stamp["settings"],
@@ -113,11 +113,11 @@ def yearly_mean(tuned: TuneResult, returns: NDArray[np.float64]) -> float:
     return float(returns.mean()) * YEAR_S / tuned.period_s
 
 
-def _number(value: float) -> str:
+def _format_number(value: float) -> str:
     return f"{value:.6f}"
 
 
-def _choice(choice: PolicyChoice) -> Document:
+def _choice_document(choice: PolicyChoice) -> Document:
     band = choice.band
     return {
         "label": choice.label,
@@ -130,20 +130,20 @@ def _choice(choice: PolicyChoice) -> Document:
     }
 
 
-def _setting(tuned: TuneResult, number: int) -> Document:
-    run_result = tuned.results[number]
+def _ranked_document(tuned: TuneResult, choice_index: int) -> Document:
+    run_result = tuned.results[choice_index]
     return {
-        **_choice(tuned.choices[number]),
-        "objective": _number(float(tuned.score[number])),
-        "over_hold": _number(float(tuned.excess[number])),
-        "final_value": _number(run_result.final_value),
-        "turnover": _number(run_result.turnover),
-        "costs": _number(run_result.costs),
+        **_choice_document(tuned.choices[choice_index]),
+        "objective": _format_number(float(tuned.scores[choice_index])),
+        "over_hold": _format_number(float(tuned.excess[choice_index])),
+        "final_value": _format_number(run_result.final_value),
+        "turnover": _format_number(run_result.turnover),
+        "costs": _format_number(run_result.costs),
         "rebalances": run_result.rebalances,
     }
 
 
-def _claim(claim: ExcessGrowth) -> Document:
+def _claim_document(claim: ExcessGrowth) -> Document:
     interval: ConfidenceInterval | None = claim.interval
     if interval is None:
         return {
@@ -157,9 +157,9 @@ def _claim(claim: ExcessGrowth) -> Document:
         }
     return {
         "over": claim.rival,
-        "mean": _number(interval.mean),
-        "low": _number(interval.low),
-        "high": _number(interval.high),
+        "mean": _format_number(interval.mean),
+        "low": _format_number(interval.low),
+        "high": _format_number(interval.high),
         "level": str(CONFIDENCE_LEVEL),
         "periods": interval.periods,
         "block": f"{interval.block:.2f}",
@@ -167,7 +167,7 @@ def _claim(claim: ExcessGrowth) -> Document:
 
 
 RANKED_ON_PAGE = 20
-CELL_PX, LARGEST_PX, SMALLEST_PX = 560, 34, 8
+MAP_PX, MAX_CELL_PX, MIN_CELL_PX = 560, 34, 8
 COLOUR_SCALE = ((0.0, "#7a3b69"), (0.5, "#d9d4cf"), (1.0, "#1f6f6b"))
 
 
@@ -211,7 +211,7 @@ def tune_page(tuned: TuneResult) -> ReportPage:
         "Search for a setting",
         tuple(facts),
         tune_sections(tuned),
-        tuned.verdict.words,
+        tuned.verdict.sentences,
         origin,
         kind="Tune",
     )
@@ -251,9 +251,9 @@ def _format_objective(tuned: TuneResult, value: float) -> str:
 def _last_quarter_section(tuned: TuneResult) -> ReportSection:
     times_ms = [time_s * 1000 for time_s in tuned.last_times_s.tolist()]
     values_by_name = (
-        (tuned.choices[tuned.best].label, tuned.last[0].values),
-        (f"calendar, {tuned.search.calendar.label}", tuned.last[1].values),
-        ("hold", tuned.last_hold),
+        (tuned.choices[tuned.best].label, tuned.last_results[0].values),
+        (f"calendar, {tuned.search.calendar.label}", tuned.last_results[1].values),
+        ("hold", tuned.last_hold_path),
     )
     figure = {
         "title": "Growth in the last quarter",
@@ -278,11 +278,11 @@ def _last_quarter_section(tuned: TuneResult) -> ReportSection:
 
 
 def _ranking_section(tuned: TuneResult) -> ReportSection:
-    order = np.argsort(-tuned.score, kind="stable")[:RANKED_ON_PAGE]
+    order = np.argsort(-tuned.scores, kind="stable")[:RANKED_ON_PAGE]
     rows = tuple(
         (
             tuned.choices[i].label,
-            _format_objective(tuned, float(tuned.score[i])),
+            _format_objective(tuned, float(tuned.scores[i])),
             format_signed_percent(float(tuned.excess[i])),
             f"{tuned.results[i].turnover:.2f}",
             f"{tuned.results[i].costs:.2f}",
@@ -313,7 +313,7 @@ def _ranking_section(tuned: TuneResult) -> ReportSection:
 
 
 def _stability_section(tuned: TuneResult) -> ReportSection:
-    heat_map, neighbours = tuned.stability, tuned.neighbours
+    heat_map, neighbours = tuned.heat_map, tuned.neighbours
     paragraphs = []
     if neighbours is not None:
         paragraphs.append(
@@ -338,19 +338,19 @@ def _format_decline(tuned: TuneResult, value: float) -> str:
 
 def heat_figure(heat_map: HeatMap, objective: Objective) -> Figure:
     """Draw a heat map as coloured squares; Plotly's basic bundle lacks heat maps."""
-    down, across = np.nonzero(~np.isnan(heat_map.values))
-    values = heat_map.values[down, across]
+    down_indices, across_indices = np.nonzero(~np.isnan(heat_map.values))
+    values = heat_map.values[down_indices, across_indices]
     axis_format, hover_format = ".2f", ".3f"
     if objective is Objective.GROWTH:
         axis_format, hover_format = "+.1%", "+.2%"
-    size = max(SMALLEST_PX, min(LARGEST_PX, CELL_PX // max(len(heat_map.across.labels), 1)))
+    cell_px = max(MIN_CELL_PX, min(MAX_CELL_PX, MAP_PX // max(len(heat_map.across.labels), 1)))
     hover_texts = [
         f"{heat_map.down.labels[i]}, {heat_map.across.labels[j]}"
-        for i, j in zip(down, across, strict=True)
+        for i, j in zip(down_indices, across_indices, strict=True)
     ]
     marker: dict[str, Any] = {
         "symbol": "square",
-        "size": size,
+        "size": cell_px,
         "color": values,
         "colorscale": [list(stop) for stop in COLOUR_SCALE],
         "showscale": True,
@@ -362,8 +362,8 @@ def heat_figure(heat_map: HeatMap, objective: Objective) -> Figure:
     squares = {
         "type": "scatter",
         "mode": "markers",
-        "x": [heat_map.across.labels[j] for j in across],
-        "y": [heat_map.down.labels[i] for i in down],
+        "x": [heat_map.across.labels[j] for j in across_indices],
+        "y": [heat_map.down.labels[i] for i in down_indices],
         "text": hover_texts,
         "marker": marker,
         "showlegend": False,
@@ -376,7 +376,7 @@ def heat_figure(heat_map: HeatMap, objective: Objective) -> Figure:
         "y": [heat_map.down.labels[heat_map.best[0]]],
         "marker": {
             "symbol": "square-open",
-            "size": size + 4,
+            "size": cell_px + 4,
             "color": "var(--ink)",
             "line": {"width": 2},
         },
@@ -390,7 +390,7 @@ def heat_figure(heat_map: HeatMap, objective: Objective) -> Figure:
             f"The objective for each {heat_map.down.name} and {heat_map.across.name}; the best setting is"
             " ringed."
         ),
-        "height": max(320, 60 + (size + 6) * len(heat_map.down.labels)),
+        "height": max(320, 60 + (cell_px + 6) * len(heat_map.down.labels)),
         "data": [squares, ring],
         "layout": {
             name: {
@@ -405,7 +405,7 @@ def heat_figure(heat_map: HeatMap, objective: Objective) -> Figure:
 
 
 def _walk_section(tuned: TuneResult) -> ReportSection:
-    if not tuned.walk:
+    if not tuned.fold_results:
         return ReportSection("Walk-forward", ("The data are too short for the folds.",))
     start_ms, period_ms, rows = (
         int(tuned.search.table.times_s[0]) * 1000,
@@ -413,7 +413,7 @@ def _walk_section(tuned: TuneResult) -> ReportSection:
         [],
     )
     times_ms: list[int] = []
-    for fold_result, over_hold, over_calendar in tuned.walk:
+    for fold_result, over_hold, over_calendar in tuned.fold_results:
         start, end = fold_result.fold.judged_from, fold_result.fold.judged_to
         excesses = (
             format_signed_percent(yearly_mean(tuned, excess))
@@ -438,19 +438,19 @@ def _walk_section(tuned: TuneResult) -> ReportSection:
                 "type": "scatter",
                 "mode": "lines",
                 "x": times_ms,
-                "y": np.cumsum(np.concatenate(parts)),
+                "y": np.cumsum(np.concatenate(excess_returns)),
                 "name": name,
             }
-            for name, parts in (
-                ("over hold", [fold[1] for fold in tuned.walk]),
-                ("over the calendar rule", [fold[2] for fold in tuned.walk]),
+            for name, excess_returns in (
+                ("over hold", [fold[1] for fold in tuned.fold_results]),
+                ("over the calendar rule", [fold[2] for fold in tuned.fold_results]),
             )
         ],
         "layout": {"xaxis": {"type": "date"}, "yaxis": {"tickformat": ".1%"}},
     }
     paragraphs = (
         "In each fold, the best setting of the past is evaluated on the periods that follow.",
-        *(f"All folds together {claim.words}." for claim in tuned.walk_claims),
+        *(f"All folds together {claim.text}." for claim in tuned.fold_claims),
     )
     header = (
         "chosen",
@@ -468,7 +468,7 @@ def _format_date(milliseconds: int) -> str:
 def _confidence_section(tuned: TuneResult) -> ReportSection:
     paragraphs = [
         "Intervals are of the mean excess log return per period of"
-        f" {tuned.period_s / 3600:.0f} h, by {DRAWS:,} resamples of the stationary bootstrap"
+        f" {tuned.period_s / 3600:.0f} h, by {RESAMPLE_COUNT:,} resamples of the stationary bootstrap"
         " (Politis & Romano 1994), widened for short series as docs/tune.md says. They apply"
         " to this market only."
     ]

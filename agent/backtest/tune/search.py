@@ -58,13 +58,14 @@ from agent.units import YEAR_S
 Floats = NDArray[np.float64]
 ChunkRunner = Callable[[TuneJob, Sequence[TuneChunk]], Iterator[tuple[TuneChunk, list[RunResult]]]]
 Progress = Callable[[int, int], None]
+"""Called with the numbers of finished runs and of all runs."""
 _LastQuarter = tuple[
     tuple[ExcessGrowth, ...], tuple[RunResult, RunResult], Floats, float, NDArray[np.int64]
 ]
-MAX_CELLS = 100_000_000
+MAX_VALUES = 100_000_000
 """Maximum number of values in memory, settings times periods: 0.8 GB as float64."""
 MIN_PERIODS = 8
-FORMAT = "3"
+FORMAT_VERSION = "3"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,7 @@ class TuneSpec:
     settings: SimulationSettings
     grid: PolicyGrid
     calendar: PolicyChoice
-    terms: AllocatorSchedule
+    allocator_schedule: AllocatorSchedule
     objective: Objective = Objective.GROWTH
     walk: WalkForwardMode = WalkForwardMode.ANCHORED
     folds: int = 4
@@ -89,15 +90,15 @@ class TuneSpec:
 class TuneResult:
     """Result of a search.
 
-    - `score` is each choice's annualised objective, `excess` its annualised log growth above buy
+    - `scores` is each choice's annualised objective, `excess` its annualised log growth above buy
       and hold, both over the first three quarters of the data; `period_s` is the length of one
       return's period.
-    - `walk` has per fold the choice and its excess log returns over buy and hold and over the
-      calendar rule; `walk_claims` are the claims from all folds pooled.
-    - `claims` are the claims from the last quarter. For that quarter, `last` are the results of the
-      best setting and of the calendar rule, `last_hold` the values of buy and hold at the same
-      times, `hold_final` its value at the last bar, and `looks` the number of this folder's
-      settings evaluated on it.
+    - `fold_results` has per fold the choice and its excess log returns over buy and hold and over
+      the calendar rule; `fold_claims` are the claims from all folds pooled.
+    - `claims` are the claims from the last quarter. For that quarter, `last_results` are the
+      results of the best setting and of the calendar rule, `last_hold_path` the values of buy and
+      hold at the same times, `last_hold_value` its value at the last bar, and `settings_judged` the
+      number of this folder's settings evaluated on it.
     - `engines` counts runs by engine, `resumed` the runs loaded from the folder; `stamp` identifies
       the search.
     """
@@ -105,23 +106,23 @@ class TuneResult:
     search: TuneSpec
     choices: tuple[PolicyChoice, ...]
     results: tuple[RunResult, ...]
-    score: Floats
+    scores: Floats
     excess: Floats
     best: int
     period_s: float
     deflated: DeflatedSharpe | None
     overfitting: OverfittingEstimate | None
-    stability: HeatMap
+    heat_map: HeatMap
     neighbours: NeighbourComparison | None
-    walk: tuple[tuple[FoldResult, Floats, Floats], ...]
-    walk_claims: tuple[ExcessGrowth, ...]
+    fold_results: tuple[tuple[FoldResult, Floats, Floats], ...]
+    fold_claims: tuple[ExcessGrowth, ...]
     claims: tuple[ExcessGrowth, ...]
     verdict: TuneVerdict
     last_from_s: int
-    last: tuple[RunResult, RunResult]
-    last_hold: Floats
-    hold_final: float
-    looks: int
+    last_results: tuple[RunResult, RunResult]
+    last_hold_path: Floats
+    last_hold_value: float
+    settings_judged: int
     last_times_s: NDArray[np.int64]
     engines: tuple[tuple[str, int], ...]
     resumed: int
@@ -130,69 +131,79 @@ class TuneResult:
 
 def tune(
     search: TuneSpec,
-    work: ChunkRunner,
+    run_chunks: ChunkRunner,
     folder: Path | None,
-    allow: Callable[[TuneJob, Sequence[TuneChunk]], None],
+    confirm_work: Callable[[TuneJob, Sequence[TuneChunk]], None],
     progress: Progress,
 ) -> TuneResult:
-    """Run the search. `work` runs chunks, `allow` raises if the estimated work is declined,
-    `folder` stores results.
+    """Run the search. `run_chunks` runs chunks, `confirm_work` raises if the estimated work is
+    declined, `folder` stores results.
 
     Raises ConfigError if the data are too short, the results do not fit in memory, or the folder
     belongs to another search.
     """
     choices, table = search.grid.choices(), search.table
-    split = last_quarter_start(table.bars)
-    marks = tuple(range(0, split, _period_bars(table)))
+    split_bar = last_quarter_start(table.bars)
+    marks = tuple(range(0, split_bar, _period_bars(table)))
     if len(marks) <= MIN_PERIODS:
         raise ConfigError(
             f"--prices: the first three quarters of {table.bars} bars are {len(marks)} periods",
             f"a search needs at least {MIN_PERIODS + 1}; use more prices",
         )
-    if len(choices) * len(marks) > MAX_CELLS:
+    if len(choices) * len(marks) > MAX_VALUES:
         raise ConfigError(
             f"the grid has {len(choices):,} settings over {len(marks):,} periods",
             "use wider steps, or fewer values",
         )
-    runs = (*choices, search.calendar)
+    run_choices = (*choices, search.calendar)
     job = TuneJob(
-        slice_table(table, 0, split),
+        slice_table(table, 0, split_bar),
         search.backtest,
-        slice_settings(search.settings, 0, split),
-        runs,
+        slice_settings(search.settings, 0, split_bar),
+        run_choices,
         marks,
-        search.terms,
+        search.allocator_schedule,
         search.full,
     )
-    with ResultStore(folder, _stamp(search, runs), runs).opened() as store:
-        resumed = sum(
-            len(run_results) for key, run_results in store.done.items() if key.startswith("runs-")
+    with ResultStore(folder, _stamp(search, run_choices), run_choices).opened() as store:
+        resumed_count = sum(
+            len(run_results)
+            for key, run_results in store.results_by_key.items()
+            if key.startswith("runs-")
         )
-        results = _all_runs(job, store, work, allow, progress)
-        return _assemble_result(search, job, store, results, resumed)
+        results = _all_runs(job, store, run_chunks, confirm_work, progress)
+        return _assemble_result(search, job, store, results, resumed_count)
 
 
 def _all_runs(
-    job: TuneJob, store: ResultStore, work: ChunkRunner, allow: Callable[[TuneJob, Sequence[TuneChunk]], None], progress: Progress
-) -> tuple[RunResult, ...]:  # fmt: skip
+    job: TuneJob,
+    store: ResultStore,
+    run_chunks: ChunkRunner,
+    confirm_work: Callable[[TuneJob, Sequence[TuneChunk]], None],
+    progress: Progress,
+) -> tuple[RunResult, ...]:
     chunks = job.chunks()
-    missing_chunks = [chunk for chunk in chunks if store.key(chunk) not in store.done]
+    missing_chunks = [chunk for chunk in chunks if store.key(chunk) not in store.results_by_key]
     if missing_chunks:
-        allow(job, missing_chunks)
-    finished = sum(chunk.end - chunk.start for chunk in chunks) - sum(
+        confirm_work(job, missing_chunks)
+    finished_count = sum(chunk.end - chunk.start for chunk in chunks) - sum(
         chunk.end - chunk.start for chunk in missing_chunks
     )
-    for chunk, run_results in work(job, missing_chunks):
-        _require_runs(run_results, range(chunk.start, chunk.end), len(job.marks))
-        store.keep(store.key(chunk), run_results, job.runs[chunk.start : chunk.end])
-        finished += len(run_results)
-        progress(finished, len(job.runs))
+    for chunk, run_results in run_chunks(job, missing_chunks):
+        _require_matching_runs(run_results, range(chunk.start, chunk.end), len(job.marks))
+        store.add(store.key(chunk), run_results, job.choices[chunk.start : chunk.end])
+        finished_count += len(run_results)
+        progress(finished_count, len(job.choices))
     for chunk in chunks:
-        _require_runs(store.done[store.key(chunk)], range(chunk.start, chunk.end), len(job.marks))
-    return tuple(run_result for chunk in chunks for run_result in store.done[store.key(chunk)])
+        _require_matching_runs(
+            store.results_by_key[store.key(chunk)], range(chunk.start, chunk.end), len(job.marks)
+        )
+    return tuple(
+        run_result for chunk in chunks for run_result in store.results_by_key[store.key(chunk)]
+    )
 
 
-def _require_runs(results: Sequence[RunResult], runs: range, marks: int) -> None:
+def _require_matching_runs(results: Sequence[RunResult], runs: range, marks: int) -> None:
     if [run_result.run for run_result in results] != list(runs) or any(
         len(result.values) != marks for result in results
     ):
@@ -203,60 +214,64 @@ def _require_runs(results: Sequence[RunResult], runs: range, marks: int) -> None
 
 
 def _assemble_result(
-    search: TuneSpec, job: TuneJob, store: ResultStore, runs: tuple[RunResult, ...], resumed: int
+    search: TuneSpec,
+    job: TuneJob,
+    store: ResultStore,
+    run_results: tuple[RunResult, ...],
+    resumed_count: int,
 ) -> TuneResult:
-    table, choices, objective = search.table, job.runs[:-1], search.objective
-    returns = np.column_stack([log_returns(run_result.values) for run_result in runs])
+    table, choices, objective = search.table, job.choices[:-1], search.objective
+    returns = np.column_stack([log_returns(run_result.values) for run_result in run_results])
     choice_returns, calendar_returns = returns[:, :-1], returns[:, -1]
     hold_returns = log_returns(
         buy_and_hold_values(search.backtest, search.settings, job.table, job.marks)
     )
-    per_year = _per_year(job.table, job.marks)
+    per_year = _periods_per_year(job.table, job.marks)
     scale = per_year if objective is Objective.GROWTH else np.sqrt(per_year)
-    score = objective_scores(choice_returns, objective) * scale
-    best = int(score.argmax())
+    scores = objective_scores(choice_returns, objective) * scale
+    best = int(scores.argmax())
     fold_results = walk_forward(
         choice_returns, objective, make_folds(len(choice_returns), search.folds, search.walk)
     )
     fold_excesses = [
         _excesses(search, job, fold_result, calendar_returns) for fold_result in fold_results
     ]
-    claims, last_results, last_hold, hold_final, last_times_s = _last_quarter(
+    claims, last_results, last_hold_path, last_hold_value, last_times_s = _last_quarter(
         search, store, best, choices[best]
     )
     overfitting = overfitting_probability(choice_returns, objective)
     settings_judged = (
-        sum(key.startswith("last-") for key in store.done) - 1
-    )  # excess over the calendar rule
-    engine_names = [job.engine(choice).value for choice in job.runs]
+        sum(key.startswith("last-") for key in store.results_by_key) - 1
+    )  # one of them is the calendar rule
+    engine_names = [job.engine(choice).value for choice in job.choices]
     return TuneResult(
         search=search,
         choices=choices,
-        results=runs[:-1],
-        score=score,
+        results=run_results[:-1],
+        scores=scores,
         excess=(choice_returns.mean(axis=0) - hold_returns.mean()) * per_year,
         best=best,
         period_s=YEAR_S / per_year,
         deflated=deflated_sharpe(choice_returns - hold_returns[:, None], best),
         overfitting=overfitting,
-        stability=heat_map(choices, score, best),
-        neighbours=compare_neighbours(choices, score, best),
-        walk=tuple((fold, *excess) for fold, excess in zip(fold_results, fold_excesses, strict=True)),
-        walk_claims=() if not fold_excesses else tuple(
-            ExcessGrowth(rival, _yearly(np.concatenate(parts), per_year, search.settings.seed))
-            for rival, parts in zip(_rivals(search), zip(*fold_excesses, strict=True), strict=True)
+        heat_map=heat_map(choices, scores, best),
+        neighbours=compare_neighbours(choices, scores, best),
+        fold_results=tuple((fold, *excess) for fold, excess in zip(fold_results, fold_excesses, strict=True)),
+        fold_claims=() if not fold_excesses else tuple(
+            ExcessGrowth(rival, _yearly_interval(np.concatenate(excess_returns), per_year, search.settings.seed))
+            for rival, excess_returns in zip(_rivals(search), zip(*fold_excesses, strict=True), strict=True)
         ),
         claims=claims,
         verdict=judge_choice(choices[best], search.calendar, claims, overfitting, settings_judged),
         last_from_s=int(table.times_s[last_quarter_start(table.bars)]),
-        last=last_results,
-        last_hold=last_hold,
-        hold_final=hold_final,
-        looks=settings_judged,
+        last_results=last_results,
+        last_hold_path=last_hold_path,
+        last_hold_value=last_hold_value,
+        settings_judged=settings_judged,
         last_times_s=last_times_s,
         engines=tuple((engine.value, engine_names.count(engine.value)) for engine in RunEngine if engine.value in engine_names),
-        resumed=resumed,
-        stamp=_stamp(search, job.runs),
+        resumed=resumed_count,
+        stamp=_stamp(search, job.choices),
     )  # fmt: skip
 
 
@@ -271,7 +286,7 @@ def _period_bars(table: PriceTable) -> int:
     return max(1, round(DAY_S / table.interval_s))
 
 
-def _per_year(table: PriceTable, marks: Sequence[int]) -> float:
+def _periods_per_year(table: PriceTable, marks: Sequence[int]) -> float:
     return YEAR_S * (len(marks) - 1) / float(table.times_s[marks[-1]] - table.times_s[marks[0]])
 
 
@@ -292,7 +307,7 @@ def _excesses(
     return fold_result.returns - hold_returns, fold_result.returns - calendar_returns[start:end]
 
 
-def _yearly(values: Floats, per_year: float, seed: int) -> ConfidenceInterval | None:
+def _yearly_interval(values: Floats, per_year: float, seed: int) -> ConfidenceInterval | None:
     interval = bootstrap_interval(values, seed)
     return None if interval is None else interval.times(per_year)
 
@@ -310,51 +325,51 @@ def _last_quarter(
     for key, policy_choice in ((f"last-{best:07d}", choice), ("last-calendar", search.calendar)):
         warm_up_bars = 0
         if policy_choice.allocator is not AllocationMethod.FIXED:
-            warm_up_bars = min(split_bar, search.terms.window_s // table.interval_s)
+            warm_up_bars = min(split_bar, search.allocator_schedule.window_s // table.interval_s)
         start, end = split_bar - warm_up_bars, table.bars
         marks = tuple(range(warm_up_bars, end - start, period_bars))
         job = TuneJob(
             slice_table(table, start, end), search.backtest, slice_settings(search.settings, start, end),
-            (policy_choice,), marks, search.terms, search.full
+            (policy_choice,), marks, search.allocator_schedule, search.full
         )  # fmt: skip
-        if key not in store.done:
-            store.keep(key, job.do(job.chunks()[0]), (policy_choice,))
-        _require_runs(store.done[key], range(1), len(marks))
-        run_results.append(store.done[key][0])
+        if key not in store.results_by_key:
+            store.add(key, job.run(job.chunks()[0]), (policy_choice,))
+        _require_matching_runs(store.results_by_key[key], range(1), len(marks))
+        run_results.append(store.results_by_key[key][0])
     last_table = slice_table(table, split_bar, table.bars)
     marks = tuple(range(0, last_table.bars, period_bars))
-    *hold_path, hold_final = buy_and_hold_values(
+    *hold_path, last_hold_value = buy_and_hold_values(
         search.backtest, search.settings, last_table, (*marks, last_table.bars - 1)
     ).tolist()
     hold_values = np.array(hold_path)
-    per_year = _per_year(last_table, marks) if len(marks) > 1 else 0.0
+    per_year = _periods_per_year(last_table, marks) if len(marks) > 1 else 0.0
     choice_returns, calendar_returns = (
         log_returns(run_result.values) for run_result in run_results
     )
-    rivals = zip(
+    returns_by_rival = zip(
         _rivals(search),
         (choice_returns - log_returns(hold_values), choice_returns - calendar_returns),
         strict=True,
     )
     claims = tuple(
-        ExcessGrowth(rival, _yearly(excess, per_year, search.settings.seed))
-        for rival, excess in rivals
+        ExcessGrowth(rival, _yearly_interval(excess_returns, per_year, search.settings.seed))
+        for rival, excess_returns in returns_by_rival
     )
     return (
         claims,
         (run_results[0], run_results[1]),
         hold_values,
-        hold_final,
+        last_hold_value,
         last_table.times_s[list(marks)],
     )
 
 
-def _stamp(search: TuneSpec, runs: Sequence[PolicyChoice]) -> dict[str, str]:
+def _stamp(search: TuneSpec, choices: Sequence[PolicyChoice]) -> dict[str, str]:
     return {
-        "format": FORMAT,
+        "format": FORMAT_VERSION,
         "version": version("trimtab"),
-        "grid": sha256("\n".join(map(repr, runs)).encode()).hexdigest(),
+        "grid": sha256("\n".join(map(repr, choices)).encode()).hexdigest(),
         "data": search.table.digest,
         "settings": spec_digest(search.backtest, search.settings),
-        "search": sha256(repr((search.terms, search.full)).encode()).hexdigest(),
+        "search": sha256(repr((search.allocator_schedule, search.full)).encode()).hexdigest(),
     }

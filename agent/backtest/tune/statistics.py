@@ -17,12 +17,12 @@ from agent.backtest.tune.grid import PolicyChoice, band_text
 from agent.units import format_duration
 
 Floats = NDArray[np.float64]
-EULER = 0.5772156649015329
+EULER_GAMMA = 0.5772156649015329
 MAX_BLOCKS, MIN_BLOCKS, MIN_PERIODS_PER_BLOCK = 16, 4, 4
 """Limits of the cross-validation. 16 blocks as in the examples of Bailey et al. 2017: 12,870 ways
 to halve them.
 """
-_MAX_VALUES = 4_000_000
+_MAX_VALUES_PER_PASS = 4_000_000
 """Maximum number of values processed at once: 32 MB."""
 
 
@@ -47,7 +47,7 @@ class DeflatedSharpe:
 
 @dataclass(frozen=True, slots=True)
 class OverfittingEstimate:
-    """Share of the `ways` to halve `blocks` equal pieces of the data in which the best setting of
+    """Share of the `ways` to halve `blocks` equal blocks of the data in which the best setting of
     one half was below the median in the other.
     """
 
@@ -60,18 +60,18 @@ def objective_scores(returns: Floats, objective: Objective) -> Floats:
     """Return the objective of each column of `returns[period, setting]`, per period. A constant
     column has a Sharpe ratio of zero.
     """
-    periods = len(returns)
+    period_count = len(returns)
     scores: Floats = _scores(
-        returns.sum(axis=0)[None], (returns**2).sum(axis=0)[None], periods, objective
+        returns.sum(axis=0)[None], (returns**2).sum(axis=0)[None], period_count, objective
     )[0]
     return scores
 
 
-def _scores(total: Floats, squares: Floats, periods: int, objective: Objective) -> Floats:
-    mean: Floats = total / periods
+def _scores(sums: Floats, square_sums: Floats, periods: int, objective: Objective) -> Floats:
+    mean: Floats = sums / periods
     if objective is Objective.GROWTH:
         return mean
-    std_deviation = np.sqrt(np.maximum(squares / periods - mean**2, 0.0))
+    std_deviation = np.sqrt(np.maximum(square_sums / periods - mean**2, 0.0))
     is_constant = std_deviation <= 1e-12
     scores: Floats = np.where(is_constant, 0.0, mean / np.where(is_constant, 1.0, std_deviation))
     return scores
@@ -88,7 +88,7 @@ def expected_maximum(variance: float, trials: int) -> float:
 
     if trials < 2:
         return 0.0
-    quantile = (1.0 - EULER) * norm.ppf(1.0 - 1.0 / trials) + EULER * norm.ppf(
+    quantile = (1.0 - EULER_GAMMA) * norm.ppf(1.0 - 1.0 / trials) + EULER_GAMMA * norm.ppf(
         1.0 - 1.0 / (trials * e)
     )
     return sqrt(max(variance, 0.0)) * float(quantile)
@@ -110,29 +110,29 @@ def probabilistic_sharpe(
     )
 
 
-def deflated_sharpe(returns: Floats, best: int) -> DeflatedSharpe | None:
-    """Compare the Sharpe ratio of column `best` of `returns[period, trial]` with the best expected
+def deflated_sharpe(returns: Floats, best_column: int) -> DeflatedSharpe | None:
+    """Compare the Sharpe ratio of column `best_column` of `returns[period, trial]` with the best expected
     by luck alone.
 
     None if that column is constant, or periods are too few.
     """
     from scipy.stats import kurtosis, skew
 
-    best_returns = returns[:, best]
+    best_returns = returns[:, best_column]
     if len(best_returns) < MIN_PERIODS_PER_BLOCK or float(np.std(best_returns)) <= 1e-12:
         return None
     sharpes = objective_scores(returns, Objective.SHARPE)
-    trials = returns.shape[1]
-    variance = float(np.var(sharpes, ddof=1)) if trials > 1 else 0.0
-    threshold = expected_maximum(variance, trials)
+    trial_count = returns.shape[1]
+    variance = float(np.var(sharpes, ddof=1)) if trial_count > 1 else 0.0
+    threshold = expected_maximum(variance, trial_count)
     probability = probabilistic_sharpe(
-        float(sharpes[best]),
+        float(sharpes[best_column]),
         threshold,
         len(best_returns),
         float(skew(best_returns)),
         float(kurtosis(best_returns, fisher=False)),
     )
-    return DeflatedSharpe(float(sharpes[best]), threshold, trials, probability)
+    return DeflatedSharpe(float(sharpes[best_column]), threshold, trial_count, probability)
 
 
 def overfitting_probability(
@@ -142,45 +142,45 @@ def overfitting_probability(
     over `returns[period, setting]`.
 
     Bailey, Borwein, López de Prado & Zhu 2017, "The Probability of Backtest Overfitting", section
-    3: the periods are cut into `blocks` equal pieces (default: as many as have a few periods each,
-    16 at most; the rest at the start is not used). For each choice of half of the pieces, the best
+    3: the periods are cut into `blocks` equal blocks (default: as many as have a few periods each,
+    16 at most; the rest at the start is not used). For each choice of half of the blocks, the best
     setting there is ranked among all settings in the other half. Equal settings share a rank, and a
     setting exactly at the median counts one half. None for fewer than two settings, or too few
     periods.
     """
-    periods, settings = returns.shape
-    block_count = blocks or min(MAX_BLOCKS, periods // MIN_PERIODS_PER_BLOCK // 2 * 2)
-    if settings < 2 or block_count < MIN_BLOCKS or periods < block_count:
+    period_count, setting_count = returns.shape
+    block_count = blocks or min(MAX_BLOCKS, period_count // MIN_PERIODS_PER_BLOCK // 2 * 2)
+    if setting_count < 2 or block_count < MIN_BLOCKS or period_count < block_count:
         return None
-    piece_periods = periods // block_count
-    pieces = returns[periods - piece_periods * block_count :].reshape(
-        block_count, piece_periods, settings
+    block_periods = period_count // block_count
+    block_returns = returns[period_count - block_periods * block_count :].reshape(
+        block_count, block_periods, setting_count
     )
-    piece_sums, piece_square_sums = pieces.sum(axis=1), (pieces**2).sum(axis=1)
+    block_sums, block_square_sums = block_returns.sum(axis=1), (block_returns**2).sum(axis=1)
     halves = list(combinations(range(block_count), block_count // 2))
     half_masks = np.zeros((len(halves), block_count))
     for row, half in enumerate(halves):
         half_masks[row, list(half)] = 1.0
     half_periods, rows_per_pass, below_count = (
-        piece_periods * block_count // 2,
-        max(1, _MAX_VALUES // settings),
+        block_periods * block_count // 2,
+        max(1, _MAX_VALUES_PER_PASS // setting_count),
         0.0,
     )
     for start in range(0, len(halves), rows_per_pass):
         masks = half_masks[start : start + rows_per_pass]
         inside_scores = _scores(
-            masks @ piece_sums, masks @ piece_square_sums, half_periods, objective
+            masks @ block_sums, masks @ block_square_sums, half_periods, objective
         )
         outside_scores = _scores(
-            (1.0 - masks) @ piece_sums, (1.0 - masks) @ piece_square_sums, half_periods, objective
+            (1.0 - masks) @ block_sums, (1.0 - masks) @ block_square_sums, half_periods, objective
         )
-        below_count += _below_median(inside_scores, outside_scores)
+        below_count += _count_below_median(inside_scores, outside_scores)
     return OverfittingEstimate(below_count / len(halves), len(halves), block_count)
 
 
-def _below_median(inside_scores: Floats, outside_scores: Floats) -> float:
-    """Return the number of rows in which the best setting `inside_scores` is below the median
-    `outside_scores`; a setting exactly at the median counts one half.
+def _count_below_median(inside_scores: Floats, outside_scores: Floats) -> float:
+    """Return the number of rows in which the setting with the best of `inside_scores` is below the
+    median of `outside_scores`; a setting exactly at the median counts one half.
     """
     rows = np.arange(len(inside_scores))
     best_scores = outside_scores[rows, inside_scores.argmax(axis=1)][:, None]
@@ -193,9 +193,9 @@ def _below_median(inside_scores: Floats, outside_scores: Floats) -> float:
 
 
 CONFIDENCE_LEVEL = 0.95
-DRAWS = 4_000
+RESAMPLE_COUNT = 4_000
 MIN_BOOTSTRAP_BLOCKS = 6
-FEWEST_PERIODS = 30
+MIN_INTERVAL_PERIODS = 30
 """Minimum number of periods for an interval: the resampled means of a few numbers vary too little.
 """
 
@@ -274,17 +274,17 @@ def resampled_means(values: Floats, block: float, draws: int, seed: int) -> Floa
     """
     random = np.random.default_rng(seed)
     n = len(values)
-    positions = random.integers(0, n, draws)
-    total = values[positions].copy()
+    indices = random.integers(0, n, draws)
+    sums = values[indices].copy()
     for _ in range(n - 1):
         is_block_end = random.random(draws) < 1.0 / block
-        positions = np.where(is_block_end, random.integers(0, n, draws), (positions + 1) % n)
-        total += values[positions]
-    return total / n
+        indices = np.where(is_block_end, random.integers(0, n, draws), (indices + 1) % n)
+        sums += values[indices]
+    return sums / n
 
 
 def bootstrap_interval(
-    values: Floats, seed: int, draws: int = DRAWS, level: float = CONFIDENCE_LEVEL
+    values: Floats, seed: int, draws: int = RESAMPLE_COUNT, level: float = CONFIDENCE_LEVEL
 ) -> ConfidenceInterval | None:
     """Return the mean with the widened two-sided interval that contains `level` of the resampled
     means; None for fewer than FEWEST_PERIODS.
@@ -300,12 +300,17 @@ def bootstrap_interval(
     from scipy.stats import t as student
 
     n = len(values)
-    if n < FEWEST_PERIODS:
+    if n < MIN_INTERVAL_PERIODS:
         return None
     block = min(2.0 * block_length(values), n / MIN_BOOTSTRAP_BLOCKS)
-    mean, tail = float(values.mean()), (1.0 - level) / 2.0
-    low, high = np.quantile(resampled_means(values, block, draws, seed) - mean, [tail, 1.0 - tail])
-    widening = sqrt(n / (n - block)) * float(student.ppf(tail, n / block - 1.0) / norm.ppf(tail))
+    mean, tail_probability = float(values.mean()), (1.0 - level) / 2.0
+    low, high = np.quantile(
+        resampled_means(values, block, draws, seed) - mean,
+        [tail_probability, 1.0 - tail_probability],
+    )
+    widening = sqrt(n / (n - block)) * float(
+        student.ppf(tail_probability, n / block - 1.0) / norm.ppf(tail_probability)
+    )
     return ConfidenceInterval(
         mean, mean + widening * float(low), mean + widening * float(high), n, block
     )
@@ -376,37 +381,37 @@ _ORDERED_AXES = 2
 """Number of ordered axes, which come first; on the others all values are neighbours."""
 
 
-def _grid_positions(
+def _grid_indices(
     choices: Sequence[PolicyChoice],
 ) -> tuple[NDArray[np.int64], list[GridAxis], list[list[object]]]:
     """Return the position of each choice on every axis, the axes, and their values: relative bands,
     then absolute bands, then none.
     """
-    positions, axes, all_values = [], [], []
+    indices, axes, all_values = [], [], []
     for name, value_of, label_of in _AXES:
         labels = {value_of(choice): label_of(choice) for choice in choices}
         values = sorted(labels, key=str) if name in ("destination", "allocator") else sorted(labels)
         index_of = {value: i for i, value in enumerate(values)}
-        positions.append([index_of[value_of(choice)] for choice in choices])
+        indices.append([index_of[value_of(choice)] for choice in choices])
         axes.append(GridAxis(name, tuple(labels[value] for value in values)))
         all_values.append(list[object](values))
-    return np.array(positions, dtype=np.int64).T, axes, all_values
+    return np.array(indices, dtype=np.int64).T, axes, all_values
 
 
 def heat_map(choices: Sequence[PolicyChoice], scores: Floats, best: int) -> HeatMap:
     """Return the heat map over the two axes with the most values; bands run down if they are one of
     the two.
     """
-    positions, axes, _ = _grid_positions(choices)
+    indices, axes, _ = _grid_indices(choices)
     largest_axes = sorted(range(len(axes)), key=lambda axis: -len(axes[axis].labels))[:2]
     down, across = sorted(largest_axes)
     values = np.full((len(axes[down].labels), len(axes[across].labels)), np.nan)
     other_axes = [axis for axis in range(len(axes)) if axis not in (down, across)]
-    for position, value in zip(positions, scores, strict=True):
-        if all(position[axis] == positions[best][axis] for axis in other_axes):
-            values[position[down], position[across]] = value
+    for choice_indices, value in zip(indices, scores, strict=True):
+        if all(choice_indices[axis] == indices[best][axis] for axis in other_axes):
+            values[choice_indices[down], choice_indices[across]] = value
     return HeatMap(
-        axes[down], axes[across], values, (int(positions[best][down]), int(positions[best][across]))
+        axes[down], axes[across], values, (int(indices[best][down]), int(indices[best][across]))
     )
 
 
@@ -418,17 +423,17 @@ def compare_neighbours(
 
     None without neighbours.
     """
-    positions, _, values = _grid_positions(choices)
-    distances = np.abs(positions - positions[best])
+    indices, _, values = _grid_indices(choices)
+    distances = np.abs(indices - indices[best])
     is_neighbour = np.zeros(len(choices), dtype=bool)
     for axis in range(len(_AXES)):
         differs_here_only = (np.delete(distances, axis, axis=1) == 0).all(axis=1) & (
             distances[:, axis] > 0
         )
         if axis < _ORDERED_AXES:
-            best_value = values[axis][positions[best][axis]]
+            best_value = values[axis][indices[best][axis]]
             is_same_kind = np.array([value[0] == best_value[0] for value in values[axis]])  # type: ignore[index]  # ordered axes have pairs
-            differs_here_only &= (distances[:, axis] == 1) & is_same_kind[positions[:, axis]]
+            differs_here_only &= (distances[:, axis] == 1) & is_same_kind[indices[:, axis]]
         is_neighbour |= differs_here_only
     if not is_neighbour.any():
         return None
@@ -441,9 +446,9 @@ def compare_neighbours(
     )
 
 
-DATA_PARTS = 4
+DATA_PART_COUNT = 4
 """Number of equal parts of the data. The search does not use the last."""
-ROLLING_PIECES = 2
+ROLLING_PIECE_COUNT = 2
 """Number of pieces of a rolling window; an anchored window begins with as many."""
 
 
@@ -465,8 +470,8 @@ class Fold:
 
 @dataclass(frozen=True, slots=True)
 class FoldResult:
-    """Choice of a fold, its objective there and afterwards, and log returns per period
-    afterwards.
+    """Index of the setting chosen in a fold, its objective in the periods of the choice (`inside`)
+    and in the evaluated ones (`outside`), and its log returns in the latter.
     """
 
     fold: Fold
@@ -478,25 +483,25 @@ class FoldResult:
 
 def last_quarter_start(bars: int) -> int:
     """Return the first bar of the last quarter."""
-    return bars - bars // DATA_PARTS
+    return bars - bars // DATA_PART_COUNT
 
 
 def make_folds(periods: int, count: int, mode: WalkForwardMode) -> tuple[Fold, ...]:
     """Return that many folds over equal pieces; none if a piece would have fewer than two
     periods.
     """
-    pieces = count + ROLLING_PIECES
-    if periods < 2 * pieces:
+    piece_count = count + ROLLING_PIECE_COUNT
+    if periods < 2 * piece_count:
         return ()
-    edges = [periods * piece // pieces for piece in range(pieces + 1)]
-    first_piece = ROLLING_PIECES
+    edges = [periods * piece // piece_count for piece in range(piece_count + 1)]
+    first_piece = ROLLING_PIECE_COUNT
     return tuple(
         Fold(
-            0 if mode is WalkForwardMode.ANCHORED else edges[piece - ROLLING_PIECES],
+            0 if mode is WalkForwardMode.ANCHORED else edges[piece - ROLLING_PIECE_COUNT],
             edges[piece],
             edges[piece + 1],
         )
-        for piece in range(first_piece, pieces)
+        for piece in range(first_piece, piece_count)
     )
 
 
@@ -509,15 +514,15 @@ def walk_forward(
     results = []
     for fold in folds:
         scores = objective_scores(returns[fold.chosen_from : fold.judged_from], objective)
-        best = int(scores.argmax())
+        best_column = int(scores.argmax())
         later_returns = returns[fold.judged_from : fold.judged_to]
         results.append(
             FoldResult(
                 fold,
-                best,
-                float(scores[best]),
-                float(objective_scores(later_returns[:, [best]], objective)[0]),
-                later_returns[:, best],
+                best_column,
+                float(scores[best_column]),
+                float(objective_scores(later_returns[:, [best_column]], objective)[0]),
+                later_returns[:, best_column],
             )
         )
     return tuple(results)
@@ -544,21 +549,21 @@ class ExcessGrowth:
         return self.interval is not None and self.interval.low > GROWTH_TOLERANCE
 
     @property
-    def words(self) -> str:
+    def text(self) -> str:
         """The claim as a sentence."""
         if self.interval is None:
             return (
-                f"against {self.rival}: fewer than {FEWEST_PERIODS} periods, too few for an"
+                f"against {self.rival}: fewer than {MIN_INTERVAL_PERIODS} periods, too few for an"
                 " interval"
             )
         interval = self.interval
         if max(abs(interval.low), abs(interval.high)) <= GROWTH_TOLERANCE:
             return f"against {self.rival}: the same in every period"
-        ends = (
+        interval_text = (
             f"{CONFIDENCE_LEVEL:.0%} interval {format_signed_percent(interval.low)} to"
             f" {format_signed_percent(interval.high)}"
         )
-        return f"against {self.rival}: {format_signed_percent(interval.mean)} a year in log growth, {ends}"
+        return f"against {self.rival}: {format_signed_percent(interval.mean)} a year in log growth, {interval_text}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -568,7 +573,7 @@ class TuneVerdict:
     """
 
     recommended: bool
-    words: tuple[str, ...]
+    sentences: tuple[str, ...]
     safe_default: str
 
 
@@ -591,13 +596,13 @@ def judge_choice(
     evaluated in the last quarter so far.
     """
     is_overfit = overfitting is not None and overfitting.probability >= OVERFITTING_THRESHOLD
-    notes = [
+    sentences = [
         f"In the last quarter of the data, which the search did not use, {best.label} returned,"
-        f" after costs, {claim.words}."
+        f" after costs, {claim.text}."
         for claim in claims
     ]
     if settings_judged > 1:
-        notes.append(
+        sentences.append(
             f"{settings_judged} settings of this search were evaluated in that quarter so far, so"
             " the best of them is overstated."
         )
@@ -606,19 +611,19 @@ def judge_choice(
         " of higher returns"
     )
     if all(claim.holds for claim in claims) and not is_overfit:
-        notes.append(
+        sentences.append(
             "Recommended. The claim is the lower end of each interval, and holds for similar markets only."
         )
-        return TuneVerdict(True, tuple(notes), default_text)
+        return TuneVerdict(True, tuple(sentences), default_text)
     if is_overfit and overfitting is not None:
-        notes.append(
+        sentences.append(
             "The best of one half of the data was below the median in the other in"
             f" {overfitting.probability:.0%} of {overfitting.ways:,} ways to halve it: the best setting here"
             " is not predictive."
         )
     unbeaten_rivals = [claim.rival for claim in claims if not claim.holds]
     edge_text = f"No edge over {' and '.join(unbeaten_rivals)}" if unbeaten_rivals else "No edge"
-    notes.append(
+    sentences.append(
         f"{edge_text} was found, so nothing is recommended. The safe default is {default_text}."
     )
-    return TuneVerdict(False, tuple(notes), default_text)
+    return TuneVerdict(False, tuple(sentences), default_text)

@@ -68,7 +68,7 @@ class EndpointProvider(CheckedProvider, HTTPProvider):
         attempts: int = 3,
         max_response_bytes: int = MAX_RESPONSE_BYTES,
         sleep: Callable[[float], None] = time.sleep,
-        wall: Callable[[], float] = time.time,
+        wall_clock: Callable[[], float] = time.time,
     ) -> None:
         """Set the URL. `timeout_s` limits one request from connecting to the last byte; `attempts`
         includes the first.
@@ -87,7 +87,7 @@ class EndpointProvider(CheckedProvider, HTTPProvider):
         self._max_response_bytes = max_response_bytes
         stop, retry = stop_after_attempt(attempts), retry_if_exception(_may_retry)
         self._retrying = Retrying(stop=stop, wait=_pause_s, retry=retry, sleep=sleep, reraise=True)
-        self._wall = wall
+        self._wall_clock = wall_clock
         self.request_counter = itertools.count(1)
         self.operator = operator
         self.requests = 0
@@ -165,7 +165,7 @@ class EndpointProvider(CheckedProvider, HTTPProvider):
             return
         after_s = None
         if status in _RETRY_AFTER_STATUS:
-            after_s = retry_after_s(retry_after, self._wall())
+            after_s = retry_after_s(retry_after, self._wall_clock())
         if status == requests.codes.too_many_requests:
             raise EndpointOverloaded(
                 f"{self.name} is rate limiting (HTTP 429)",

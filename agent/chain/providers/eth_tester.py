@@ -22,7 +22,7 @@ def storage_at(tester: Any, address: str, slot: str, number: int) -> bytes:
     EthereumTester.
     """
     state = _vm(tester, number).state
-    return int(state.get_storage(_raw(address), int(slot, 16))).to_bytes(32, "big")
+    return int(state.get_storage(_address_bytes(address), int(slot, 16))).to_bytes(32, "big")
 
 
 def call_as(tester: Any, tx: dict[str, Any], number: int) -> bytes:
@@ -32,7 +32,7 @@ def call_as(tester: Any, tx: dict[str, Any], number: int) -> bytes:
     from eth_tester.exceptions import TransactionFailed
 
     vm = _vm(tester, number)
-    sender, to = _raw(tx["from"]), _raw(tx["to"])
+    sender, to = _address_bytes(tx["from"]), _address_bytes(tx["to"])
     data = bytes.fromhex(str(tx.get("data", "0x"))[2:])
     computation = vm.execute_bytecode(
         origin=sender,
@@ -55,7 +55,7 @@ def _vm(tester: Any, number: int) -> Any:
     return chain.get_vm(at_header=chain.get_canonical_block_header_by_number(number))
 
 
-def _raw(address: str) -> bytes:
+def _address_bytes(address: str) -> bytes:
     return bytes.fromhex(address[2:])
 
 
@@ -68,7 +68,7 @@ def logs(
     """
     from eth_bloom.bloom import BloomFilter
 
-    chain, address = tester.backend.chain, _raw(event_filter["address"])
+    chain, address = tester.backend.chain, _address_bytes(event_filter["address"])
     topics = [None if topic is None else int(topic, 16) for topic in event_filter.get("topics", ())]
     events = []
     for number in range(first_block, last_block + 1):
@@ -134,18 +134,20 @@ class EthTesterTransport(CheckedProvider):
 
         try:
             if method == "eth_getStorageAt":
-                return _wire(
+                return _json_value(
                     storage_at(self._tester, params[0], params[1], self._number(method, params[2]))
                 )
             # A call without transaction fields may have any sender.
             if method == "eth_call" and set(params[0]) == {"from", "to", "data"}:
-                return _wire(call_as(self._tester, params[0], self._number(method, params[1])))
+                return _json_value(
+                    call_as(self._tester, params[0], self._number(method, params[1]))
+                )
             if method == "eth_getLogs" and isinstance(params[0].get("address"), str):
                 first_block, last_block = (
                     self._number(method, params[0].get(key, "latest"))
                     for key in ("fromBlock", "toBlock")
                 )
-                return _wire(logs(self._tester, params[0], first_block, last_block))
+                return _json_value(logs(self._tester, params[0], first_block, last_block))
             response = self._request(RPCEndpoint(method), [self._param(method, p) for p in params])
         except (TransactionFailed, OffchainLookup, ContractPanicError) as error:
             return _revert_fault(error)
@@ -160,7 +162,7 @@ class EthTesterTransport(CheckedProvider):
             )
         if "error" in response:
             return parse_fault(response["error"])
-        return _wire(response.get("result"))
+        return _json_value(response.get("result"))
 
     def _number(self, method: str, block: object) -> int:
         """Return the block number of a parameter."""
@@ -171,7 +173,7 @@ class EthTesterTransport(CheckedProvider):
         """Convert a block-hash parameter (EIP-1898), unknown to eth-tester, to the canonical
         block's number.
         """
-        if isinstance(param, Mapping) and "blockHash" in param and method in _BY_BLOCK:
+        if isinstance(param, Mapping) and "blockHash" in param and method in _METHODS_AT_BLOCK:
             block = self._answer("eth_getBlockByHash", [param["blockHash"], False])
             if not isinstance(block, Mapping):
                 raise _BlockUnknown("block hash is unknown")
@@ -189,7 +191,7 @@ class EthTesterTransport(CheckedProvider):
         return param
 
 
-_BY_BLOCK = frozenset(
+_METHODS_AT_BLOCK = frozenset(
     {"eth_call", "eth_getBalance", "eth_getCode", "eth_getTransactionCount", "eth_getStorageAt"}
 )
 
@@ -216,7 +218,7 @@ def _revert_fault(error: Exception) -> RpcFault:
     return RpcFault(EXECUTION_REVERTED, scrub(f"execution reverted: {literal}"))
 
 
-def _wire(value: Any) -> object:
+def _json_value(value: Any) -> object:
     """Convert eth-tester's Python values to JSON-RPC values."""
     match value:
         case bool() | None | str():
@@ -226,8 +228,8 @@ def _wire(value: Any) -> object:
         case bytes():
             return "0x" + value.hex()
         case Mapping():
-            return {str(key): _wire(part) for key, part in value.items()}
+            return {str(key): _json_value(part) for key, part in value.items()}
         case list() | tuple():
-            return [_wire(part) for part in value]
+            return [_json_value(part) for part in value]
         case _:
             return str(value)

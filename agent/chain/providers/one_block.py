@@ -17,15 +17,17 @@ class BlockProvider(CheckedProvider):
     and call at that. With `sizes`, the calls of a batch return exactly these numbers of bytes.
     """
 
-    def __init__(self, line: Transport, block_hash: str = "", sizes: Sequence[int] = ()) -> None:
+    def __init__(
+        self, transport: Transport, block_hash: str = "", sizes: Sequence[int] = ()
+    ) -> None:
         super().__init__()
-        self.line, self.block_hash, self._sizes = line, block_hash, sizes
-        self.name = line.name
+        self.transport, self.block_hash, self._sizes = transport, block_hash, sizes
+        self.name = transport.name
 
     def batch(self, calls: Sequence[RpcCall]) -> list[Any]:
         """See Transport. Only recipient and data of a call are passed on."""
         block_ref = at_hash(self.block_hash)
-        answers = self.line.batch(
+        answers = self.transport.batch(
             [
                 (method, [{key: params[0][key] for key in ("to", "data")}, block_ref])
                 for method, params in calls

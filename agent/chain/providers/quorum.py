@@ -41,7 +41,7 @@ from agent.chain.rpc import (
 from agent.errors import ErrorCode, Retryable, TrimtabError
 from agent.model import Head
 
-_FAULT = "an error"
+_FAULT_VOTE = "an error"
 
 
 class QuorumProvider(CheckedProvider):
@@ -102,7 +102,7 @@ class QuorumProvider(CheckedProvider):
                 len(operators_of(answers)) >= quorum and is_decided(vote, answers)
             ),
         )
-        self._endpoint_pool.require(poll)
+        self._endpoint_pool.require_quorum(poll)
         agreed_keys = vote(poll.answers)
         equal_answers: list[list[Any]] = [[] for _ in calls]
         for endpoint, replies in poll.answers.items():
@@ -139,11 +139,11 @@ class SnapshotProvider(QuorumProvider):
     """Provider of one batch at the block `head`, whose header comes first, asked of the endpoints
     `endpoints_with_block`: all answers of an endpoint are one vote (T2). `names` are those of the
     answers after the header, items of a page one by one. After the batch, `agreement` has the
-    operators that agree, `agreeing` their endpoints, and `failures` those of others.
+    operators that agree, `agreeing_endpoints` their endpoints, and `failures` those of others.
     """
 
     agreement: QuorumAgreement
-    agreeing: Sequence[Endpoint]
+    agreeing_endpoints: Sequence[Endpoint]
 
     def __init__(
         self,
@@ -183,15 +183,19 @@ class SnapshotProvider(QuorumProvider):
             cast_vote, self._endpoints_with_block, lambda votes: is_decided(agreement, votes)
         )
         self.failures |= poll.failures
-        endpoint_pool.require(PollResult(poll.answers, self.failures))
+        endpoint_pool.require_quorum(PollResult(poll.answers, self.failures))
         self.agreement = agreement(poll.answers)
         agreed = self.agreement.endpoint_answer
-        self.agreeing = [line for line, vote in poll.answers.items() if vote.says == agreed.says]
+        self.agreeing_endpoints = [
+            endpoint
+            for endpoint, vote in poll.answers.items()
+            if vote.compared_values == agreed.compared_values
+        ]
         for endpoint, vote in poll.answers.items():
-            if vote.says != agreed.says:
+            if vote.compared_values != agreed.compared_values:
                 what = difference(agreed, vote, self._names)
                 endpoint_pool.blame(endpoint, f"differs in {what}")
-        return answers[self.agreeing[0]]
+        return answers[self.agreeing_endpoints[0]]
 
     def _ask(self, endpoint: Endpoint, calls: Sequence[RpcCall]) -> list[Any]:
         """Return one endpoint's answers in canonical form; of a contract or a slot that it refuses
@@ -240,7 +244,7 @@ def _representative(equal_answers: Sequence[Any]) -> Any:
 
 def _vote_key(call: RpcCall, answer: object) -> str:
     if isinstance(answer, RpcFault):
-        return _FAULT
+        return _FAULT_VOTE
     return json.dumps(_without_extra_fields(call, answer), sort_keys=True).lower()
 
 

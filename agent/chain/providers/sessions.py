@@ -24,13 +24,13 @@ def open_session(url: str) -> requests.Session:
     return session
 
 
-def read_body(response: requests.Response, most_bytes: int, deadline: float) -> bytes | None:
-    """Read the body; None once it exceeds `most_bytes` or the monotonic `deadline`."""
+def read_body(response: requests.Response, max_bytes: int, deadline: float) -> bytes | None:
+    """Read the body; None once it exceeds `max_bytes` or the monotonic `deadline`."""
     parts: list[bytes] = []
     size = 0
     while part := response.raw.read1(_CHUNK_BYTES, decode_content=True):
         size += len(part)
-        if size > most_bytes or time.monotonic() > deadline:
+        if size > max_bytes or time.monotonic() > deadline:
             return None
         parts.append(part)
     return b"".join(parts)

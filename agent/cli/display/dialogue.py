@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from agent.app.documents.owner import InitDocument
     from agent.app.start.guide import InitAnswers
 
-WIDTH = 78
+MAX_COLUMNS = 78
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ def guided_init(
             try:
                 return answers.write(path)
             except ConfigError as error:
-                _refuse(error)
+                _show_error(error)
         elif text.lower() in ("n", "no"):
             return None
         elif text.isdecimal() and 1 <= int(text) <= len(questions):
@@ -78,7 +78,7 @@ def _check(question: Question, answers: InitAnswers) -> InitAnswers:
     try:
         return question.apply(answers, question.default(answers) or "")
     except ConfigError as error:
-        _refuse(error)
+        _show_error(error)
         return _ask(question, answers)
 
 
@@ -89,12 +89,12 @@ def _ask(question: Question, answers: InitAnswers) -> InitAnswers:
         default = question.default(answers)
         text = _read_line(f"{question.name}{'' if default is None else f' [{default}]'}: ")
         if not text and default is None:
-            _refuse(ConfigError(f"{question.name}: nothing was entered", question.remedy))
+            _show_error(ConfigError(f"{question.name}: nothing was entered", question.remedy))
             continue
         try:
             return question.apply(answers, text or default or "")
         except ConfigError as error:
-            _refuse(error)
+            _show_error(error)
 
 
 def _questions() -> tuple[Question, ...]:
@@ -116,7 +116,7 @@ def _questions() -> tuple[Question, ...]:
         lines.append(f"{basis}From: minimum capital at 1 gwei.")
         return "\n".join(lines)
 
-    def alerts(answers: InitAnswers) -> str:
+    def alerts_text(answers: InitAnswers) -> str:
         return (
             "The variable with the address to notify, in apprise's format (mailto, tgram, …;"
             " docs/alerts.md), for example TRIMTAB_ALERTS; or none."
@@ -183,7 +183,7 @@ def _questions() -> tuple[Question, ...]:
         ),
         Question(
             "Alerts",
-            alerts,
+            alerts_text,
             lambda answers: answers.alert[1] if answers.alert else "none",
             lambda answers, text: answers.with_alert(text),
             lambda answers: (
@@ -200,7 +200,7 @@ def _show_outlook(answers: InitAnswers) -> None:
     try:
         lines = answers.outlook()
     except ConfigError as error:
-        _refuse(error)
+        _show_error(error)
         return
     _say("")
     for line in lines:
@@ -221,7 +221,7 @@ def _read_line(prompt: str) -> str:
     return text.strip()
 
 
-def _refuse(error: ConfigError) -> None:
+def _show_error(error: ConfigError) -> None:
     _say(f"{error.message}", "! ")
     if error.remedy:
         _say(error.remedy, "  ")
@@ -230,12 +230,12 @@ def _refuse(error: ConfigError) -> None:
 def _say(text: str, indent: str = "") -> None:
     """Print lines of at most WIDTH columns; further ones of a paragraph are indented."""
     for line in text.split("\n") or [""]:
-        start = indent + line[: len(line) - len(line.lstrip())]
+        first_indent = indent + line[: len(line) - len(line.lstrip())]
         wrapped = textwrap.wrap(
             printable(line.strip()),
-            WIDTH,
-            initial_indent=start,
-            subsequent_indent=f"{start}  ",
+            MAX_COLUMNS,
+            initial_indent=first_indent,
+            subsequent_indent=f"{first_indent}  ",
             break_long_words=False,
             break_on_hyphens=False,
         )

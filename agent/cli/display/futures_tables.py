@@ -7,23 +7,23 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from agent.cli.display.tables import FigureTable, amount, brief, figure, money, table
+from agent.cli.display.tables import FigureTable, amount, brief, figure_text, money, table
 from agent.cli.display.terminal import Document, cell, out, say, spaced_time
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 
-NONE = "none"
+NO_VALUE = "none"
 
 
-FUTURES_TAX = (
+FUTURES_TAX_NOTE = (
     "profit counts when realised, funding when settled (an assumed treatment: docs/ledger.md#taxes)"
 )
 """The tax treatment of futures that all figures assume."""
 
 
-def positions(document: Document) -> FigureTable:
+def positions_table(document: Document) -> FigureTable:
     """Return a table of open positions."""
     unit = document["unit"]
     figure_table = table(
@@ -53,8 +53,8 @@ def positions(document: Document) -> FigureTable:
             brief(item["index"]),
             money(item["unrealised"]),
             money(item["funding_pending"]),
-            NONE if price is None else brief(price),
-            NONE if distance is None else percent(distance, "+"),
+            NO_VALUE if price is None else brief(price),
+            NO_VALUE if distance is None else percent_text(distance, "+"),
         )
     if not document["positions"] and not document["unknown"]:
         figure_table.note = "no open positions"
@@ -85,17 +85,17 @@ def show_margin(console: Console, document: Document) -> None:
         ("net", "net notional"),
         ("spot_value", "spot portfolio"),
     ):
-        figure_table.add_row(name, NONE if figures[key] is None else money(figures[key]))
-    figure_table.add_row("leverage", multiple(figures["leverage"]))
-    figure_table.add_row("target leverage", _target(figures))
-    figure_table.add_row("utilisation", share(figures["utilisation"]))
+        figure_table.add_row(name, NO_VALUE if figures[key] is None else money(figures[key]))
+    figure_table.add_row("leverage", multiple_text(figures["leverage"]))
+    figure_table.add_row("target leverage", _target_leverage_text(figures))
+    figure_table.add_row("utilisation", share_text(figures["utilisation"]))
     console.print(figure_table)
-    limits = table("Limits", ("limit",), ("measured", "allowed"))
+    limits_table = table("Limits", ("limit",), ("measured", "allowed"))
     for item in document["limits"]:
         style = "bold red" if item["broken"] else ""
-        limits.add_row(item["limit"], item["measured"], item["allowed"], style=style)
+        limits_table.add_row(item["limit"], item["measured"], item["allowed"], style=style)
     if document["limits"]:
-        console.print(limits)
+        console.print(limits_table)
     _show_blocked(console, document)
     if document["plan"] is None:
         console.print(cell(f"No plan: {document['no_plan']}", "yellow"))
@@ -103,10 +103,10 @@ def show_margin(console: Console, document: Document) -> None:
     _show_plan(console, document["plan"], unit)
 
 
-def _target(document: Document) -> str:
+def _target_leverage_text(document: Document) -> str:
     """Return the target leverage, with a note if it is not restored."""
-    note = f" ({document['target_note']})" if document["target_note"] else ""
-    return f"{multiple(document['target_leverage'])}{note}"
+    note_text = f" ({document['target_note']})" if document["target_note"] else ""
+    return f"{multiple_text(document['target_leverage'])}{note_text}"
 
 
 def _show_blocked(console: Console, document: Document) -> None:
@@ -120,14 +120,14 @@ def _show_plan(console: Console, plan: Document, unit: str) -> None:
         console.print(cell(f"Deposit of collateral: {money(plan['top_up'])} {unit}"))
     if plan["orders"]:
         title = "Orders that wait" if plan["held"] else "Orders that the agent would send now"
-        console.print(orders(plan, title))
+        console.print(orders_table(plan, title))
     if plan["held"]:
         console.print(cell(f"Nothing of this is sent: {plan['held']}", "yellow"))
     for why in plan["refused"]:
         console.print(cell(f"Skipped: {why}", "yellow"))
 
 
-def orders(plan: Document, title: str) -> FigureTable:
+def orders_table(plan: Document, title: str) -> FigureTable:
     """Return a table of the orders of a plan."""
     return table(
         title,
@@ -148,7 +148,7 @@ def orders(plan: Document, title: str) -> FigureTable:
     )
 
 
-def fills(documents: list[Document]) -> FigureTable:
+def fills_table(documents: list[Document]) -> FigureTable:
     """Return a table of filled futures orders."""
     return table(
         f"Filled futures orders, in {documents[0]['unit']}",
@@ -169,7 +169,7 @@ def fills(documents: list[Document]) -> FigureTable:
     )
 
 
-SALE_OR_HEDGE = (
+COMPARISON_ROWS = (
     ("fees and gas", "sale_fees", "hedge_fees"),
     ("impact", "sale_impact", ""),
     ("tax", "sale_tax", ""),
@@ -177,16 +177,17 @@ SALE_OR_HEDGE = (
     ("capital for margin", "", "hedge_capital"),
     ("total", "sale_cost", "hedge_cost"),
 )
+"""(row, key of the sale's cost, key of the short's cost)."""
 
 
-def comparison(item: Document, unit: str) -> FigureTable:
+def comparison_table(item: Document, unit: str) -> FigureTable:
     """Return a table of the costs of a sale and a short of the same value."""
     figure_table = table(
         f"{item['symbol']}: sale or short of {money(item['hedged'])} {unit} over {item['days']} days",
         ("cost",),
         ("sale", "short"),
     )
-    for name, sale_key, short_key in SALE_OR_HEDGE:
+    for name, sale_key, short_key in COMPARISON_ROWS:
         figure_table.add_row(
             name,
             amount(item[sale_key], 2) if sale_key else "",
@@ -205,7 +206,7 @@ def show_comparisons(console: Console, document: Document) -> None:
     """Print the comparisons of sales and hedges of a plan."""
     for item in document.get("comparisons", ()):
         if item["hedged"] != "0":
-            console.print(comparison(item, document["numeraire"]))
+            console.print(comparison_table(item, document["numeraire"]))
 
 
 def show_funding(console: Console, document: Document) -> None:
@@ -218,7 +219,7 @@ def show_funding(console: Console, document: Document) -> None:
         rows=(
             (
                 item["symbol"],
-                percent(item["daily_rate"], "+", 4),
+                percent_text(item["daily_rate"], "+", 4),
                 money(item["notional"]),
                 money(item["pending"]),
                 money(item["today"]),
@@ -246,14 +247,14 @@ def show_funding(console: Console, document: Document) -> None:
                         item["day"],
                         item["symbol"],
                         money(item["paid"]),
-                        percent(item["daily_rate"], "+", 4),
+                        percent_text(item["daily_rate"], "+", 4),
                         str(item["readings"]),
                     )
                     for item in document["recorded"]
                 ),
             )
         )
-        console.print(cell(f"Tax: {FUTURES_TAX}", "dim"))
+        console.print(cell(f"Tax: {FUTURES_TAX_NOTE}", "dim"))
 
 
 def show_summary(console: Console, document: Document) -> None:
@@ -265,23 +266,23 @@ def show_summary(console: Console, document: Document) -> None:
         )
         return
     text = (
-        f"Futures: leverage {multiple(summary['leverage'])} of at most"
-        f" {multiple(summary['max_leverage'])}, target {_target(summary)}, gross notional {money(summary['gross'])}"
+        f"Futures: leverage {multiple_text(summary['leverage'])} of at most"
+        f" {multiple_text(summary['max_leverage'])}, target {_target_leverage_text(summary)}, gross notional {money(summary['gross'])}"
         f" {summary['unit']}, account value {money(summary['value'])} {summary['unit']}, utilisation"
-        f" {share(summary['utilisation'])} of at most {share(summary['max_utilisation'])}"
+        f" {share_text(summary['utilisation'])} of at most {share_text(summary['max_utilisation'])}"
     )
     if (nearest := summary["liquidation"]) is not None:
         text += (
             f"; nearest liquidation: {nearest['symbol']} at {brief(nearest['price'])},"
-            f" {percent(nearest['distance'], '+')} away"
+            f" {percent_text(nearest['distance'], '+')} away"
         )
     if summary["broken"]:
         text += f"; breached: {', '.join(summary['broken'])} (trimtab margin)"
     console.print(cell(text, "bold red" if summary["broken"] else ""))
     _show_blocked(console, summary)
     if summary["unnamed"]:
-        unnamed = ", ".join(summary["unnamed"])
-        text = f"Positions that the config does not name: {unnamed}. Nothing is opened (docs/futures.md)"
+        unnamed_markets = ", ".join(summary["unnamed"])
+        text = f"Positions that the config does not name: {unnamed_markets}. Nothing is opened (docs/futures.md)"
         console.print(cell(text, "bold red"))
     if summary["paused"]:
         text = f"Paused by the venue: {', '.join(summary['paused'])}. No order there until it opens"
@@ -313,7 +314,7 @@ def show_approval(console: Console, document: Document) -> None:
         ("key", document["agent"] or "a new one"),
         ("kept in", document["key"]),
         ("may trade until", document["until"]),
-        ("replaces", document["replaces"] or NONE),
+        ("replaces", document["replaces"] or NO_VALUE),
     ):
         console.print(cell(f"{name}: {text}"))
     console.print(cell("The key trades for the account and cannot withdraw."))
@@ -332,17 +333,17 @@ def show_approval(console: Console, document: Document) -> None:
             console.print(cell("Nothing was sent. --send creates, signs and sends."))
 
 
-def share(text: str | None) -> str:
+def share_text(text: str | None) -> str:
     """0.05 -> 5.00 %; none without a value."""
-    return NONE if text is None else percent(text)
+    return NO_VALUE if text is None else percent_text(text)
 
 
-def multiple(text: str | None) -> str:
+def multiple_text(text: str | None) -> str:
     """2.5 -> 2.50x."""
-    return NONE if text is None else f"{float(text):.2f}x"
+    return NO_VALUE if text is None else f"{float(text):.2f}x"
 
 
-def percent(text: str, sign: str = "", places: int = 2) -> str:
+def percent_text(text: str, sign: str = "", places: int = 2) -> str:
     """0.05 -> 5.00 %."""
     return f"{float(text) * 100:{sign}.{places}f} %"
 
@@ -357,15 +358,16 @@ PROFIT_PARTS = (
 )
 """Components of a profit, with "-" for those that reduce it."""
 PART_LABELS = {"penalties": "liquidation penalties", "insured": "the venue's insurance"}
-BOOKS = ("agent", "held")
+BOOK_NAMES = ("agent", "held")
+"""Keys and columns of the book with the agent, and of its initial positions without it."""
 
 
 def show_book(document: Document) -> None:
     """Print the books with and without the agent."""
     from agent.cli.display.tables import money, table
 
-    books = [document[name] for name in BOOKS]
-    figure_table = table(f"Futures, {document['bars']} bars", ("what",), BOOKS)
+    books = [document[name] for name in BOOK_NAMES]
+    figure_table = table(f"Futures, {document['bars']} bars", ("what",), BOOK_NAMES)
     figure_table.add_row("start value", *(money(document["start_value"]) for _ in books))
     figure_table.add_row("final value", *(money(book["final_value"]) for book in books))
     for name, sign in PROFIT_PARTS:
@@ -374,10 +376,12 @@ def show_book(document: Document) -> None:
             texts = [_negated(part) if sign else part for part in parts]
             figure_table.add_row(f"from {PART_LABELS.get(name, name)}", *map(money, texts))
     for name, key in (("Sharpe ratio", "sharpe"), ("maximum drawdown", "max_drawdown")):
-        figure_table.add_row(name, *(figure(key, book["figures"][key]) for book in books))
-    figure_table.add_row("highest leverage", *(leverage(book["max_leverage"]) for book in books))
+        figure_table.add_row(name, *(figure_text(key, book["figures"][key]) for book in books))
     figure_table.add_row(
-        f"bars above {leverage(document['max_leverage'])}",
+        "highest leverage", *(leverage_text(book["max_leverage"]) for book in books)
+    )
+    figure_table.add_row(
+        f"bars above {leverage_text(document['max_leverage'])}",
         *(
             f"{book['bars_above_limit']} ({book['longest_above_limit']} consecutive)"
             for book in books
@@ -386,7 +390,7 @@ def show_book(document: Document) -> None:
     figure_table.add_row("orders filled", *(str(len(book["fills"])) for book in books))
     figure_table.add_row("liquidations", *(str(len(book["liquidations"])) for book in books))
     out.print(figure_table)
-    for name, book in zip(BOOKS, books, strict=True):
+    for name, book in zip(BOOK_NAMES, books, strict=True):
         _show_events(name, book)
     for hedge in document["hedges"]:
         _show_hedge(hedge)
@@ -403,15 +407,19 @@ def show_futures_stress(document: Document) -> None:
     from agent.cli.display.tables import table
 
     figure_table = table(
-        f"Futures, {document['bars']} bars; losses of {', '.join(BOOKS)} as shares of the start value",
+        f"Futures, {document['bars']} bars; losses of {', '.join(BOOK_NAMES)} as shares of the start value",
         ("case",),
         (
             "paths",
-            *(f"{kind} {name}" for kind in ("mean", "worst", "liquidated") for name in BOOKS),
+            *(
+                f"{measure} {name}"
+                for measure in ("mean", "worst", "liquidated")
+                for name in BOOK_NAMES
+            ),
         ),
     )
     for case in document["cases"]:
-        books = [case[name] for name in BOOKS]
+        books = [case[name] for name in BOOK_NAMES]
         figure_table.add_row(
             case["name"],
             str(case["paths"]),
@@ -419,10 +427,10 @@ def show_futures_stress(document: Document) -> None:
             *(str(book["liquidated_paths"]) for book in books),
         )
     out.print(figure_table)
-    longest = max(document["cases"], key=lambda case: int(case["agent"]["longest_above_limit"]))
+    worst_case = max(document["cases"], key=lambda case: int(case["agent"]["longest_above_limit"]))
     say(
-        f"The agent's book was above {leverage(document['max_leverage'])} for"
-        f" {longest['agent']['longest_above_limit']} consecutive bars at most ({longest['name']})."
+        f"The agent's book was above {leverage_text(document['max_leverage'])} for"
+        f" {worst_case['agent']['longest_above_limit']} consecutive bars at most ({worst_case['name']})."
     )
     say(
         f"futures config {document['config_hash'][:16]}, data {document['data_hash'][:16]},"
@@ -448,13 +456,13 @@ def _show_hedge(document: Document) -> None:
     end_text = "still open"
     if document["closed"] is not None:
         end_text = f"closed {datetime.fromtimestamp(document['closed'], UTC):%Y-%m-%d %H:%M}: {document['end']}"
-    profit = (
+    profit_text = (
         "unknown: part was liquidated" if document["profit"] is None else money(document["profit"])
     )
     opened_at = datetime.fromtimestamp(document["opened"], UTC)
     say(
         f"hedge of {document['size'].lstrip('-')} {document['symbol']}, opened {opened_at:%Y-%m-%d %H:%M} UTC,"
-        f" {end_text}; earned excluding funding: {profit}"
+        f" {end_text}; earned excluding funding: {profit_text}"
     )
 
 
@@ -464,6 +472,6 @@ def _negated(text: str) -> str:
     return text.removeprefix("-") if text.startswith("-") else f"-{text}"
 
 
-def leverage(text: str | None) -> str:
+def leverage_text(text: str | None) -> str:
     """2.5 -> 2.50x; unlimited without equity."""
     return "unlimited" if text is None else f"{float(text):.2f}x"

@@ -8,27 +8,27 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from agent.cli.display.futures_tables import fills, show_comparisons, show_summary
+from agent.cli.display.futures_tables import fills_table, show_comparisons, show_summary
 from agent.cli.display.tables import (
     FigureTable,
     Notice,
     amount,
-    bps,
     brief,
     coins,
-    decision,
+    decision_notice,
     money,
-    realised,
+    percent_text,
+    realised_table,
     table,
-    transactions,
+    transactions_table,
     transfers_table,
-    zone,
+    zone_table,
 )
 from agent.cli.display.terminal import Document, cell, say
 
-ACTION_AMOUNTS = ("amounts_raw", "min_raw", "fees_raw")
-SLICE_PARTS = ("moved", "fees", "impact", "skew", "gas", "waiting", "rest", "total")
-MAX_ROWS, ROWS_IF_REFUSED = 6, 2
+ACTION_AMOUNT_KEYS = ("amounts_raw", "min_raw", "fees_raw")
+SLICE_COST_KEYS = ("moved", "fees", "impact", "skew", "gas", "waiting", "rest", "total")
+MAX_SWAP_ROWS, MAX_SWAP_ROWS_IF_REFUSED = 6, 2
 """Number of swaps on the short screen of 24 lines, and the smaller number shown together with
 failed guards.
 """
@@ -47,13 +47,13 @@ def show_plan(
     from agent.app.describe import replace_pool_addresses
 
     if with_decision:
-        console.print(decision(document))
+        console.print(decision_notice(document))
     is_refused = document["outcome"] == "refused"
     if document["legs"]:
-        max_rows = ROWS_IF_REFUSED if is_refused else MAX_ROWS
+        max_rows = MAX_SWAP_ROWS_IF_REFUSED if is_refused else MAX_SWAP_ROWS
         if verbose:
             max_rows = len(document["legs"])
-        console.print(legs(document, decimals, max_rows))
+        console.print(legs_table(document, decimals, max_rows))
         if len(document["legs"]) > max_rows:
             console.print(cell(f"and {len(document['legs']) - max_rows} more swaps"))
     if document["actions"]:
@@ -65,9 +65,9 @@ def show_plan(
         )
     show_comparisons(console, document)
     if verbose:
-        _details(console, document)
+        _show_details(console, document)
     else:
-        _summary(console, document, details_option)
+        _show_short(console, document, details_option)
     if document["flows"]:
         console.print(transfers_table(document["flows"]))
     for action in document.get("futures_actions", ()):
@@ -84,33 +84,33 @@ def show_plan(
 
 def show_sent(console: Console, document: Document, decimals: dict[str, int]) -> None:
     """Print the transactions of a step, and their changes to wallet and futures."""
-    console.print(transactions(document))
+    console.print(transactions_table(document))
     filled_notes = {fill["note"] for fill in document.get("fills") or ()}
     for item in document["transactions"]:  # margin moves and delegates
         if item["kind"] == "futures" and item["note"] not in filled_notes:
             console.print(cell(f"Futures: {item['note']}: {item['status']}"))
     if document["realised"]:
-        console.print(realised(document, decimals))
+        console.print(realised_table(document, decimals))
     if document.get("fills"):
-        console.print(fills(document["fills"]))
+        console.print(fills_table(document["fills"]))
 
 
-def _summary(console: Console, document: Document, details_option: str) -> None:
+def _show_short(console: Console, document: Document, details_option: str) -> None:
     """Print cost, worst case and weights in one line each, failed guards and the number of omitted
     details; of a plan that is not refused, also why each asset stays off target.
     """
     unit = document["numeraire"]
     if document["legs"] or document["actions"]:
-        parts = ", ".join(
+        parts_text = ", ".join(
             f"{name} {amount(amount_text, 4)}"
             for name, amount_text in document["cost"].items()
             if name != "total" and float(amount_text)
         )
-        cost = (
+        cost_text = (
             f"Cost: {amount(document['cost']['total'], 4)} {unit}, for"
             f" {money(document['turnover'])} {unit} of turnover"
         )
-        console.print(cell(f"{cost} ({parts})" if parts else cost))
+        console.print(cell(f"{cost_text} ({parts_text})" if parts_text else cost_text))
         if (worst_case := document.get("worst_case")) is not None:
             console.print(
                 cell(
@@ -120,7 +120,8 @@ def _summary(console: Console, document: Document, details_option: str) -> None:
             )
     if document["outcome"] != "refused" and document["legs"]:
         weights_after = ", ".join(
-            f"{symbol} {bps(weight)}" for symbol, weight in document["weights_after_bps"].items()
+            f"{symbol} {percent_text(weight)}"
+            for symbol, weight in document["weights_after_bps"].items()
         )
         console.print(cell(f"Weights after: {weights_after}"))
     if document["zone"] is not None and document["zone"]["plan"] is not None:
@@ -139,7 +140,7 @@ def _summary(console: Console, document: Document, details_option: str) -> None:
         show_off_target(console, document)
     failed_verdicts = [item for item in document["verdicts"] if not item["passed"]]
     if failed_verdicts:
-        console.print(verdicts(failed_verdicts, document["pools"]))
+        console.print(guards_table(failed_verdicts, document["pools"]))
     if document["verdicts"]:
         message = (
             f"Guards: {len(document['verdicts']) - len(failed_verdicts)} of {len(document['verdicts'])}"
@@ -162,19 +163,19 @@ def show_off_target(console: Console, document: Document) -> None:
             console.print(cell(f"{item['what']} stays {why}", "yellow"))
 
 
-def _details(console: Console, document: Document) -> None:
+def _show_details(console: Console, document: Document) -> None:
     from agent.app.describe import replace_pool_addresses
 
     for pool in dict.fromkeys(leg["pool"] for leg in document["legs"]):
         console.print(cell(f"{document['pools'].get(pool, 'pool')}: {pool}", "dim"))
     if document["legs"] or document["actions"]:
-        console.print(costs(document))
+        console.print(costs_table(document))
     if document["zone"] is not None:
-        console.print(zone(document["zone"], document["numeraire"]))
+        console.print(zone_table(document["zone"], document["numeraire"]))
     show_tax(console, document.get("tax"))
     show_execution(console, document)
     if document["verdicts"]:
-        console.print(verdicts(document["verdicts"], document["pools"]))
+        console.print(guards_table(document["verdicts"], document["pools"]))
     for item in document["skipped"]:
         console.print(
             cell(
@@ -186,7 +187,7 @@ def _details(console: Console, document: Document) -> None:
         )
 
 
-def legs(document: Document, decimals: dict[str, int], max_rows: int) -> FigureTable:
+def legs_table(document: Document, decimals: dict[str, int], max_rows: int) -> FigureTable:
     """Return a table of the first `max_rows` swaps of a plan."""
     figure_table = table("Swaps", ("#", "pool"), ("sell", "buy", "at least", "impact"))
     for number, leg in enumerate(document["legs"][:max_rows], 1):
@@ -207,9 +208,9 @@ def legs(document: Document, decimals: dict[str, int], max_rows: int) -> FigureT
 
 def show_quote(console: Console, document: Document, decimals: dict[str, int]) -> None:
     """Print a whole quote."""
-    console.print(legs(document, decimals, MAX_ROWS))
-    if len(document["legs"]) > MAX_ROWS:
-        console.print(cell(f"and {len(document['legs']) - MAX_ROWS} more swaps (all: --json)"))
+    console.print(legs_table(document, decimals, MAX_SWAP_ROWS))
+    if len(document["legs"]) > MAX_SWAP_ROWS:
+        console.print(cell(f"and {len(document['legs']) - MAX_SWAP_ROWS} more swaps (all: --json)"))
     token_in, token_out = document["token_in"], document["token_out"]
     sold_coins, bought_coins = (
         amount(coins(document[key], decimals[token]), 18)
@@ -223,7 +224,7 @@ def show_quote(console: Console, document: Document, decimals: dict[str, int]) -
     )
 
 
-def costs(document: Document) -> FigureTable:
+def costs_table(document: Document) -> FigureTable:
     """Return a table of the plan's cost, in the numeraire."""
     figure_table = table(f"Cost in {document['numeraire']}", ("part",), ("amount",))
     figure_table.show_header = False
@@ -250,7 +251,7 @@ def costs(document: Document) -> FigureTable:
     return figure_table
 
 
-def verdicts(documents: Sequence[Document], pools: dict[str, str]) -> FigureTable:
+def guards_table(documents: Sequence[Document], pools: dict[str, str]) -> FigureTable:
     """Return a table of guards with their measured values and limits."""
     from agent.app.describe import replace_pool_addresses
 
@@ -266,7 +267,7 @@ def verdicts(documents: Sequence[Document], pools: dict[str, str]) -> FigureTabl
     return figure_table
 
 
-def parameters(parameters: dict[str, str]) -> FigureTable:
+def parameters_table(parameters: dict[str, str]) -> FigureTable:
     """Return a table of every parameter that binds the transaction."""
     figure_table = table("Parameters", ("name", "value"))
     figure_table.show_header = False
@@ -275,7 +276,7 @@ def parameters(parameters: dict[str, str]) -> FigureTable:
     return figure_table
 
 
-def signing(parameters: dict[str, str]) -> str:
+def signing_text(parameters: dict[str, str]) -> str:
     """Describe the signer and the submission of a plan in one sentence."""
     return (
         f"Signs: {parameters['key']}, for {parameters['wallet']} on chain {parameters['chain']}; to"
@@ -314,10 +315,10 @@ def show_tax(console: Console, document: Document | None) -> None:
         )
     figure_table.add_row("all", "", "", _gain(document), "")
     console.print(figure_table)
-    limit = ""
+    limit_text = ""
     if document["year_limit"] is not None:
-        limit = f" of at most {money(document['year_limit'])}"
-    say(f"Realised this year: {money(document['realised_this_year'])}{limit}.")
+        limit_text = f" of at most {money(document['year_limit'])}"
+    say(f"Realised this year: {money(document['realised_this_year'])}{limit_text}.")
 
 
 def actions_table(documents: Sequence[Document], decimals: dict[str, int]) -> FigureTable:
@@ -333,7 +334,7 @@ def actions_table(documents: Sequence[Document], decimals: dict[str, int]) -> Fi
                 symbol,
                 *(
                     "" if item[name] is None else brief(coins(item[name][symbol], decimals[symbol]))
-                    for name in ACTION_AMOUNTS
+                    for name in ACTION_AMOUNT_KEYS
                 ),
                 reason,
             )
@@ -349,16 +350,16 @@ def show_execution(console: Console, document: Document) -> None:
         console.print(slices_table(document["pacing"], document["numeraire"]))
 
 
-def slices_table(document: Document, numeraire: str) -> FigureTable:
+def slices_table(pacing: Document, numeraire: str) -> FigureTable:
     """Return a table of the costs by number of slices."""
     figure_table = table(
-        f"Slices compared with one trade, in {numeraire}: {document['why']}",
+        f"Slices compared with one trade, in {numeraire}: {pacing['why']}",
         (),
-        ("slices", *SLICE_PARTS),
+        ("slices", *SLICE_COST_KEYS),
     )
-    for option in document["options"]:
-        is_chosen = option["rounds"] == document["chosen"]
-        figures = [str(option["rounds"]), *(money(option[part]) for part in SLICE_PARTS)]
+    for option in pacing["options"]:
+        is_chosen = option["rounds"] == pacing["chosen"]
+        figures = [str(option["rounds"]), *(money(option[part]) for part in SLICE_COST_KEYS)]
         figure_table.add_row(*(cell(text, "bold" if is_chosen else "") for text in figures))
     return figure_table
 
@@ -383,33 +384,33 @@ def executions_table(documents: Sequence[Document]) -> FigureTable:
     )
 
 
-def _estimated_rounds(document: Document) -> int:
+def _estimated_rounds(execution: Document) -> int:
     """Return the number of parts, at least one more than are done while the execution is open."""
     rounds_done, is_open = (
-        int(document["rounds_done"]),
-        bool(document.get("state", "open") == "open"),
+        int(execution["rounds_done"]),
+        bool(execution.get("state", "open") == "open"),
     )
-    return max(int(document["rounds_about"]), rounds_done + is_open)
+    return max(int(execution["rounds_about"]), rounds_done + is_open)
 
 
-def format_execution(document: Document, numeraire: str) -> str:
+def format_execution(execution: Document, numeraire: str) -> str:
     """Describe the progress of a gradual execution in one sentence."""
-    if document["purchase"] is not None:
-        traded_text, total_text = money(document["moved"]), money(document["wish"])
+    if execution["purchase"] is not None:
+        traded_text, total_text = money(execution["moved"]), money(execution["wish"])
         # A part of a deposit stays in the numeraire by its target; a first purchase trades all of it.
         amounts = (
             f"{traded_text} {numeraire} traded of a deposit of {total_text} {numeraire}"
-            if document["purchase"] == "top-up"
+            if execution["purchase"] == "top-up"
             else f"{traded_text} of {total_text} {numeraire} traded"
         )
         return (
-            f"{document['purchase'].capitalize()}: {document['rounds_done']} of {_estimated_rounds(document)} parts done,"
-            f" {amounts}; next at {document['next']} UTC"
+            f"{execution['purchase'].capitalize()}: {execution['rounds_done']} of {_estimated_rounds(execution)} parts done,"
+            f" {amounts}; next at {execution['next']} UTC"
         )
-    budget = "no budget" if document["budget"] is None else f"budget {document['budget']}"
+    budget = "no budget" if execution["budget"] is None else f"budget {execution['budget']}"
     return (
-        f"Under way since {document['began']}: {document['style']}, {document['rounds_done']} of about"
-        f" {document['rounds_about']} slices done, {document['moved']} of {document['wish']} {numeraire}"
-        f" moved, {document['spent']} lost against arrival prices ({budget}); next {document['next']},"
-        f" expires {document['expires']}"
+        f"Under way since {execution['began']}: {execution['style']}, {execution['rounds_done']} of about"
+        f" {execution['rounds_about']} slices done, {execution['moved']} of {execution['wish']} {numeraire}"
+        f" moved, {execution['spent']} lost against arrival prices ({budget}); next {execution['next']},"
+        f" expires {execution['expires']}"
     )

@@ -15,8 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from agent.cli.display.terminal import (
-    BAR_CELLS,
-    FEWEST_CELLS,
+    MAX_BAR_CELLS,
+    MIN_BAR_CELLS,
     Bar,
     Document,
     cell,
@@ -34,9 +34,9 @@ STATE_STYLES = {
     "cancelled": "yellow",
     "replaced": "red",
 }
-GAP = 2
+COLUMN_GAP = 2
 """Spaces between two columns."""
-NARROWEST = 14
+MIN_TEXT_WIDTH = 14
 """Minimum width of a wrapped text column; narrower tables are stacked."""
 
 
@@ -49,7 +49,7 @@ class FigureTable:
     """
 
     heading: Text
-    names: tuple[str, ...]
+    column_names: tuple[str, ...]
     figure_columns: frozenset[str]
     note: str = ""
     show_header: bool = True
@@ -58,7 +58,7 @@ class FigureTable:
     def add_row(self, *cells: str | Text | Bar, style: str = "") -> None:
         """Add a row. Missing cells at its end are empty."""
         texts = [value if isinstance(value, Text | Bar) else cell(value) for value in cells]
-        self.rows.append((tuple(texts + [Text()] * (len(self.names) - len(texts))), style))
+        self.rows.append((tuple(texts + [Text()] * (len(self.column_names) - len(texts))), style))
 
     def __rich_console__(self, _console: Console, options: ConsoleOptions) -> RenderResult:
         if self.heading.plain:
@@ -66,18 +66,18 @@ class FigureTable:
         bars = {
             column
             for cells, _ in self.rows
-            for column, cell in enumerate(cells)
-            if isinstance(cell, Bar)
+            for column, value in enumerate(cells)
+            if isinstance(value, Bar)
         }
-        without_bars = [column for column in range(len(self.names)) if column not in bars]
-        for columns in (list(range(len(self.names))), without_bars):
+        without_bars = [column for column in range(len(self.column_names)) if column not in bars]
+        for columns in (list(range(len(self.column_names))), without_bars):
             if (widths := self._widths(columns, options.max_width)) is not None:
                 yield self._side_by_side(columns, widths)
                 break
         else:
             for cells, style in self.rows:
                 yield from self._stacked(
-                    [(self.names[column], cells[column]) for column in without_bars],
+                    [(self.column_names[column], cells[column]) for column in without_bars],
                     style,
                     options.max_width,
                 )
@@ -89,35 +89,35 @@ class FigureTable:
         """Return the width of each column: its full width if there is room, else at least its
         minimum. None if even the minimums do not fit.
         """
-        sizes = [self._measure(column) for column in columns]
-        total_min = sum(min_width for min_width, _ in sizes)
-        spare_width = max_width - GAP * (len(columns) - 1) - total_min
-        max_growth = sum(full_width for _, full_width in sizes) - total_min
+        column_widths = [self._measure(column) for column in columns]
+        total_min = sum(min_width for min_width, _ in column_widths)
+        spare_width = max_width - COLUMN_GAP * (len(columns) - 1) - total_min
+        max_growth = sum(full_width for _, full_width in column_widths) - total_min
         if spare_width < 0:
             return None
         if max_growth <= spare_width:
-            return [full_width for _, full_width in sizes]
+            return [full_width for _, full_width in column_widths]
         return [
             min_width + spare_width * (full_width - min_width) // max_growth
-            for min_width, full_width in sizes
+            for min_width, full_width in column_widths
         ]
 
     def _measure(self, column: int) -> tuple[int, int]:
         """Return minimum and full width of a column: figures do not wrap, free text wraps between
         words.
         """
-        header = self.names[column] if self.show_header else ""
+        header = self.column_names[column] if self.show_header else ""
         cells = [cells[column] for cells, _ in self.rows]
-        if any(isinstance(cell, Bar) for cell in cells):
-            return FEWEST_CELLS, BAR_CELLS
-        texts = [cell.plain for cell in cells if isinstance(cell, Text)]
+        if any(isinstance(value, Bar) for value in cells):
+            return MIN_BAR_CELLS, MAX_BAR_CELLS
+        texts = [value.plain for value in cells if isinstance(value, Text)]
         full_width = max(
             (cell_len(line) for text in (header, *texts) for line in text.splitlines()), default=0
         )
         min_width = _longest_word(header, *texts)
-        if self.names[column] in self.figure_columns:
+        if self.column_names[column] in self.figure_columns:
             return max(min_width, *map(cell_len, texts), 0), full_width
-        return max(min_width, min(full_width, NARROWEST)), full_width
+        return max(min_width, min(full_width, MIN_TEXT_WIDTH)), full_width
 
     def _side_by_side(self, columns: Sequence[int], widths: Sequence[int]) -> Table:
         grid = Table(
@@ -130,8 +130,8 @@ class FigureTable:
         grid.show_header = self.show_header
         for column, width in zip(columns, widths, strict=True):
             grid.add_column(
-                self.names[column],
-                justify="right" if self.names[column] in self.figure_columns else "left",
+                self.column_names[column],
+                justify="right" if self.column_names[column] in self.figure_columns else "left",
                 width=width,
                 overflow="fold",
             )
@@ -145,18 +145,20 @@ class FigureTable:
         """Return one row as lines: its name, then each figure after its label, or below it if the
         line is too short.
         """
-        texts = [(name.strip(), value) for name, value in named_cells if isinstance(value, Text)]
+        named_texts = [
+            (name.strip(), value) for name, value in named_cells if isinstance(value, Text)
+        ]
         title_index = next(
-            (index for index, (name, _) in enumerate(texts) if name not in ("", "#")), 0
+            (index for index, (name, _) in enumerate(named_texts) if name not in ("", "#")), 0
         )
-        title = Text(" ").join(text for _, text in texts[: title_index + 1] if text.plain)
-        if texts and texts[title_index][0] in self.figure_columns and self.show_header:
-            title = Text.assemble(f"{texts[title_index][0]} ", title)
+        title = Text(" ").join(text for _, text in named_texts[: title_index + 1] if text.plain)
+        if named_texts and named_texts[title_index][0] in self.figure_columns and self.show_header:
+            title = Text.assemble(f"{named_texts[title_index][0]} ", title)
         title.stylize(Style.combine([Style(bold=True), Style.parse(style)]))
         if title.plain:
             yield title
         pairs: list[tuple[str, Text]] = []
-        for name, value in texts[title_index + 1 :]:
+        for name, value in named_texts[title_index + 1 :]:
             if not name and pairs and self.show_header:
                 pairs[-1] = (
                     pairs[-1][0],
@@ -164,7 +166,9 @@ class FigureTable:
                 )
             elif value.plain:
                 pairs.append((name if self.show_header else "", value))
-        indent = max((cell_len(name) + GAP for name, _ in pairs if name), default=0) + GAP
+        indent = (
+            max((cell_len(name) + COLUMN_GAP for name, _ in pairs if name), default=0) + COLUMN_GAP
+        )
         for name, value in pairs:
             needed_width = (
                 cell_len(value.plain) if name in self.figure_columns else _longest_word(value.plain)
@@ -173,13 +177,13 @@ class FigureTable:
                 line = Table.grid(padding=(0, 0))
                 line.add_column(width=indent)
                 line.add_column(overflow="fold")
-                line.add_row(Text(" " * GAP + name, "dim"), value, style=style)
+                line.add_row(Text(" " * COLUMN_GAP + name, "dim"), value, style=style)
                 yield line
                 continue
             if name:
-                yield Text(" " * GAP + name, "dim")
+                yield Text(" " * COLUMN_GAP + name, "dim")
             yield Text.assemble(
-                " " * min(GAP, max(0, max_width - needed_width)), value, style=style
+                " " * min(COLUMN_GAP, max(0, max_width - needed_width)), value, style=style
             )
 
 
@@ -195,8 +199,8 @@ def table(
     order: Sequence[str] = (),
     rows: Iterable[Sequence[str | Text | Bar]] = (),
 ) -> FigureTable:
-    """Create a table; `text_columns` and `figure_columns` name the columns by alignment, `order` their order (left
-    first by default).
+    """Create a table; `text_columns` and `figure_columns` name the columns by alignment, `order` is
+    their order (text first by default).
 
     Figures belong in `figure_columns` and are not wrapped, free text and names in `text_columns`.
     """
@@ -233,7 +237,7 @@ class Notice:
         )
 
 
-def bps(value: int) -> str:
+def percent_text(value: int) -> str:
     """Format basis points as percent: 4250 as 42.50 %."""
     return f"{value / 100:.2f} %"
 
@@ -270,7 +274,7 @@ def brief(text: str) -> str:
     return amount(text, max(2, 6 - leading_digits))
 
 
-def holdings(document: Document, title: str = "Holdings") -> FigureTable:
+def holdings_table(document: Document, title: str = "Holdings") -> FigureTable:
     """Return a table of balances, prices, weights against targets and bands."""
     total = f"{money(document['total_value'])} {document['numeraire']}"
     full_bps = max(
@@ -296,9 +300,9 @@ def holdings(document: Document, title: str = "Holdings") -> FigureTable:
             amount(item["amount"]),
             amount(item["price"], 4),
             money(item["value"]),
-            cell(bps(item["weight_bps"]), "bold red" if is_outside else ""),
+            cell(percent_text(item["weight_bps"]), "bold red" if is_outside else ""),
             *net_cells,
-            bps(item["target_bps"]),
+            percent_text(item["target_bps"]),
             "none" if (low, high) == (0, 10_000) else f"{low / 100:g}-{high / 100:g}",
             Bar(item["weight_bps"], item["target_bps"], full_bps, is_outside),
         )
@@ -307,14 +311,14 @@ def holdings(document: Document, title: str = "Holdings") -> FigureTable:
 
 def _show_margin(console: Console, document: Document) -> None:
     """Print whether values and weights include the margin account; nothing without one."""
-    in_margin = [
+    margin_texts = [
         f"{coins(item['margin_raw'], item['decimals'])} {item['symbol']}"
         for item in document["holdings"]
         if "margin_raw" in item
     ]
-    if in_margin:
+    if margin_texts:
         console.print(
-            cell(f"Values and weights include margin: {', '.join(in_margin)} (trimtab margin)")
+            cell(f"Values and weights include margin: {', '.join(margin_texts)} (trimtab margin)")
         )
     layer = document.get("futures")
     if layer and not layer["margin_in_weights"] and layer["value"] != "0":
@@ -326,21 +330,21 @@ def _show_margin(console: Console, document: Document) -> None:
 def show_status(console: Console, document: Document) -> None:
     """Print a whole status."""
     if document["holdings"]:
-        console.print(holdings(document))
-        in_positions = [
+        console.print(holdings_table(document))
+        position_texts = [
             f"{coins(item['lp_raw'], item['decimals'])} {item['symbol']}"
             for item in document["holdings"]
             if item["lp_raw"] != "0"
         ]
-        if in_positions:
+        if position_texts:
             console.print(
                 cell(
-                    f"Values and weights include liquidity positions: {', '.join(in_positions)}"
+                    f"Values and weights include liquidity positions: {', '.join(position_texts)}"
                     " (trimtab lp)"
                 )
             )
     _show_margin(console, document)
-    console.print(cell(native(document["native"])))
+    console.print(cell(native_text(document["native"])))
     console.print(cell(format_trigger(document["trigger"])))
     if (minimum := document["least_total"]) is not None:
         console.print(cell(minimum["text"], "yellow" if minimum["enough"] is False else ""))
@@ -359,17 +363,17 @@ def show_status(console: Console, document: Document) -> None:
     if document["flows"]:
         console.print(transfers_table(document["flows"]))
     if document["paused"]:
-        paused = (
+        paused_text = (
             f"Paused{' hard' * document['pause_hard']}: {document['pause_reason']}. Nothing is sent"
             " until: trimtab resume"
         )
-        console.print(cell(paused, "bold yellow"))
+        console.print(cell(paused_text, "bold yellow"))
     if document["zone"] is not None:
-        console.print(zone(document["zone"], document["numeraire"]))
-    console.print(decision(document))
+        console.print(zone_table(document["zone"], document["numeraire"]))
+    console.print(decision_notice(document))
 
 
-def native(document: Document) -> str:
+def native_text(document: Document) -> str:
     """Describe the native coin in one sentence."""
     text = f"Native coin: {amount(coins(document['native_wei'], 18))}"
     if document["kept_wei"] != "0":
@@ -384,7 +388,7 @@ def native(document: Document) -> str:
     return text
 
 
-def transactions(document: Document) -> FigureTable:
+def transactions_table(document: Document) -> FigureTable:
     """Return a table of sent transactions."""
     figure_table = table(
         "Transactions",
@@ -407,7 +411,7 @@ def transactions(document: Document) -> FigureTable:
     return figure_table
 
 
-def realised(document: Document, decimals: dict[str, int]) -> FigureTable:
+def realised_table(document: Document, decimals: dict[str, int]) -> FigureTable:
     """Return a table of planned against realised change of each balance."""
     figure_table = table(
         "Planned against realised", ("token",), ("planned", "realised", "difference in base units")
@@ -429,7 +433,7 @@ def coins(raw: str, decimals: int) -> str:
     return decimal_text(int(raw), decimals)
 
 
-def zone(document: Document, numeraire: str) -> FigureTable:
+def zone_table(document: Document, numeraire: str) -> FigureTable:
     """Return a table of the zone: no-trade interval and trigger edges of each asset, cost of risk,
     and the plan's trade-off.
     """
@@ -458,7 +462,7 @@ def zone(document: Document, numeraire: str) -> FigureTable:
     return figure_table
 
 
-def decision(document: Document) -> Notice:
+def decision_notice(document: Document) -> Notice:
     """Return the decision and its reason."""
     kind = document["decision"]["kind"]
     title = {"adjustliquidity": "liquidity", "adjustfutures": "futures"}.get(kind, kind)
@@ -518,8 +522,8 @@ def transfers_table(documents: Sequence[Document]) -> FigureTable:
     return figure_table
 
 
-def _distance(bps: int | None) -> str:
-    return "" if bps is None else f"{bps / 100:+.2f} %"
+def _distance(distance_bps: int | None) -> str:
+    return "" if distance_bps is None else f"{distance_bps / 100:+.2f} %"
 
 
 def _stage(item: Document) -> str:
@@ -537,8 +541,13 @@ def _stage(item: Document) -> str:
 def show_orders(document: Document) -> None:
     """Print all orders as tables."""
     if document["limit_orders"]:
-        names = ("id", "order", "limit", "market", "distance", "until")
-        limit_table = table("Limit orders", (*names[:4], names[5]), names[4:5], order=names)
+        column_names = ("id", "order", "limit", "market", "distance", "until")
+        limit_table = table(
+            "Limit orders",
+            (*column_names[:4], column_names[5]),
+            column_names[4:5],
+            order=column_names,
+        )
         for item in document["limit_orders"]:
             market = "unknown" if item["market"] is None else item["market"][0]
             limit_table.add_row(
@@ -599,7 +608,7 @@ def _note_orders(document: Document) -> None:
         out.print(cell(f"Nothing is traded: {line}", "bold red"))
 
 
-def figure(key: str, value: str | None) -> str:
+def figure_text(key: str, value: str | None) -> str:
     """Format a figure of a report: a Sharpe ratio as a number, any other in percent."""
     if value is None:
         return "–"

@@ -68,7 +68,7 @@ out = Output(highlight=False)
 ANSWER_PATIENCE_S = 300.0
 """Seconds to wait for an answer. The process may hold the wallet's lock and block a run meanwhile.
 """
-_UNPRINTABLE = re.compile(
+_UNPRINTABLE_PATTERN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]"
 )
 """Control codes, and marks that reorder or hide text. Untrusted text must not control the owner's
@@ -78,7 +78,7 @@ terminal (T17).
 
 def printable(text: str) -> str:
     """Return the text with terminal control characters escaped."""
-    return _UNPRINTABLE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+    return _UNPRINTABLE_PATTERN.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def cell(text: object, style: str = "") -> Text:
@@ -108,12 +108,14 @@ def note(text: str) -> None:
     err.print(cell(text))
 
 
-def emit(document: Document, as_json: bool, show: Callable[[], None], lines: bool = False) -> None:
-    """Print the document as JSON, or call `show`. With `lines`, each document is one line, for
+def emit(
+    document: Document, as_json: bool, show: Callable[[], None], one_line: bool = False
+) -> None:
+    """Print the document as JSON, or call `show`. With `one_line`, the document is one line, for
     commands that print many.
     """
     if as_json:
-        sys.stdout.write(json.dumps(document, indent=None if lines else 2) + "\n")
+        sys.stdout.write(json.dumps(document, indent=None if one_line else 2) + "\n")
         sys.stdout.flush()
     else:
         show()
@@ -139,10 +141,10 @@ def error_document(error: TrimtabError) -> dict[str, Any]:
     return {"error": body}
 
 
-def fail(error: TrimtabError, as_json: bool, lines: bool = False) -> int:
+def fail(error: TrimtabError, as_json: bool, one_line: bool = False) -> int:
     """Print an error as text or JSON; return its exit code."""
     if as_json:
-        emit(error_document(error), True, lambda: None, lines)
+        emit(error_document(error), True, lambda: None, one_line)
     title = ERROR_TITLES.get(error.exit_code, "Error")
     err.print(f"[bold red]{title}[/]:", cell(error.message.removeprefix(f"{title.lower()}: ")))
     if error.remedy:
@@ -159,7 +161,7 @@ ERROR_TITLES = {
 }
 
 
-def interactive() -> bool:
+def is_interactive() -> bool:
     """Return whether a user can answer: the question goes to stderr, the answer comes from stdin."""
     return sys.stdin.isatty() and sys.stderr.isatty()
 
@@ -171,7 +173,7 @@ def hidden_prompt() -> Callable[[str], str] | None:
 
 def require_answerable(yes: bool) -> None:
     """Raise ConfigError up front if a confirmation is needed and no user can answer."""
-    if not yes and not interactive():
+    if not yes and not is_interactive():
         raise ConfigError(
             "a confirmation is needed, and there is no terminal to ask",
             "add --yes, or run it in a terminal",
@@ -252,7 +254,7 @@ def show_spinner(text: str) -> Iterator[Spinner]:
         yield Spinner(status)
 
 
-BAR_CELLS, FEWEST_CELLS = 24, 5
+MAX_BAR_CELLS, MIN_BAR_CELLS = 24, 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,18 +266,18 @@ class Bar:
     weight_bps: int
     target_bps: int
     full_bps: int
-    outside: bool
+    is_outside: bool
 
     def __rich_measure__(self, _console: Console, _options: ConsoleOptions) -> Measurement:
-        return Measurement(FEWEST_CELLS, BAR_CELLS)
+        return Measurement(MIN_BAR_CELLS, MAX_BAR_CELLS)
 
     def __rich_console__(self, _console: Console, options: ConsoleOptions) -> RenderResult:
-        width = min(options.max_width, BAR_CELLS)
+        width = min(options.max_width, MAX_BAR_CELLS)
         weight, target = (
             round(value / max(1, self.full_bps) * (width - 1))
             for value in (self.weight_bps, self.target_bps)
         )
-        gap_style = "red" if self.outside else "green"
+        gap_style = "red" if self.is_outside else "green"
         common, difference = min(weight, target), abs(weight - target)
         yield Text.assemble(
             ("━" * common, "green" if weight >= target else gap_style),
@@ -364,11 +366,13 @@ PATIENCE_S = 3.0
 """Seconds from Ctrl-C until a sending command is killed. Sent transactions are in the journal."""
 RUN_PATIENCE_S = 5.0
 """Seconds from the second Ctrl-C until a long run is killed. The first requests a graceful stop."""
-NOTHING_SENT = "interrupted; nothing was sent"
+NOTHING_SENT_MESSAGE = "interrupted; nothing was sent"
 END_MESSAGES = {"telegram": "the bot has stopped; requests that it queued stay in the queue"}
 """What Ctrl-C ends instead, by command."""
-SETTLED_LATER = "interrupted. Sent transactions are in the journal; the next run settles them"
-INTERRUPTIBLE: set[str] = set()
+SETTLED_LATER_MESSAGE = (
+    "interrupted. Sent transactions are in the journal; the next run settles them"
+)
+INTERRUPTIBLE_COMMANDS: set[str] = set()
 """Names of interruptible commands."""
 
 
@@ -377,16 +381,16 @@ class ProcessExit:
     wait for threads.
     """
 
-    def __init__(self, error: TrimtabError, graceful: bool) -> None:
-        """Set the error; `graceful` first ends child processes and removes temporary folders."""
+    def __init__(self, error: TrimtabError, is_graceful: bool) -> None:
+        """Set the error; `is_graceful` first ends child processes and removes temporary folders."""
         self.error = error
-        self._graceful = graceful
+        self._is_graceful = is_graceful
         self._exit_lock, self._report_lock = threading.Lock(), threading.Lock()
         self._reported_by_command = False
-        self.pressed = False
+        self.was_pressed = False
         """True from the first Ctrl-C on."""
 
-    def now(self) -> None:
+    def end_process(self) -> None:
         """End the process. Returns at once for every caller but the first."""
         if not self._exit_lock.acquire(blocking=False):
             return
@@ -397,7 +401,7 @@ class ProcessExit:
             os.write(
                 2, f"{prefix}{ERROR_TITLES[self.error.exit_code]}: {self.error.message}\n".encode()
             )
-        if self._graceful:
+        if self._is_graceful:
             for output in (1, 2):  # silence threads that report their lost processes
                 os.dup2(os.open(os.devnull, os.O_WRONLY), output)
             if "multiprocessing" in sys.modules:
@@ -423,9 +427,9 @@ class ProcessExit:
             threading.Event().wait()
 
 
-def interruption(command: str) -> str:
+def interruption_message(command: str) -> str:
     """Return the message of an interruptible command that Ctrl-C has ended."""
-    return END_MESSAGES.get(command, NOTHING_SENT)
+    return END_MESSAGES.get(command, NOTHING_SENT_MESSAGE)
 
 
 def interruptible(command: Callable[P, R]) -> Callable[P, R]:
@@ -433,15 +437,17 @@ def interruptible(command: Callable[P, R]) -> Callable[P, R]:
 
     No exception is raised inside the command, since libraries would report or swallow it.
     """
-    INTERRUPTIBLE.add(command.__name__)
+    INTERRUPTIBLE_COMMANDS.add(command.__name__)
 
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         if threading.current_thread() is not threading.main_thread():
             return command(*args, **kwargs)
-        process_exit = ProcessExit(Interrupted(interruption(command.__name__)), graceful=True)
+        process_exit = ProcessExit(
+            Interrupted(interruption_message(command.__name__)), is_graceful=True
+        )
         with _handling_interrupts(
-            process_exit, lambda _signal, _frame: process_exit.now(), lambda: (GRACE_S,)
+            process_exit, lambda _signal, _frame: process_exit.end_process(), lambda: (GRACE_S,)
         ):
             return command(*args, **kwargs)
 
@@ -450,7 +456,7 @@ def interruptible(command: Callable[P, R]) -> Callable[P, R]:
 
 def sending_exit() -> ProcessExit:
     """Return the exit of a command that may send."""
-    return ProcessExit(OperatorNeeded(SETTLED_LATER), graceful=False)
+    return ProcessExit(OperatorNeeded(SETTLED_LATER_MESSAGE), is_graceful=False)
 
 
 @contextmanager
@@ -469,14 +475,14 @@ def exit_in_time(process_exit: ProcessExit) -> Iterator[None]:
         return
 
     def handle(_signal: int, _frame: FrameType | None) -> None:
-        if process_exit.pressed:
-            process_exit.now()
-        process_exit.pressed = True
+        if process_exit.was_pressed:
+            process_exit.end_process()
+        process_exit.was_pressed = True
         raise KeyboardInterrupt
 
     def exit_delays() -> Sequence[float | None]:
-        # `pressed` covers a command that ends before this thread gets here
-        if process_exit.pressed or signal.getsignal(signal.SIGINT) is handle:
+        # `was_pressed` covers a command that ends before this thread gets here
+        if process_exit.was_pressed or signal.getsignal(signal.SIGINT) is handle:
             return PATIENCE_S, GRACE_S
         return None, RUN_PATIENCE_S, GRACE_S
 
@@ -495,7 +501,9 @@ def _handling_interrupts(
     read_end, write_end = os.pipe()
     os.set_blocking(write_end, False)
     threading.Thread(
-        target=_watch_interrupts, args=(read_end, exit_delays, process_exit.now), daemon=True
+        target=_watch_interrupts,
+        args=(read_end, exit_delays, process_exit.end_process),
+        daemon=True,
     ).start()
     # the interpreter writes here even while the main thread is busy
     old_wakeup_fd = signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
@@ -514,7 +522,7 @@ def _watch_interrupts(
     exit_delays: Callable[[], Sequence[float | None]],
     end_process: Callable[[], None],
 ) -> None:
-    presses, deadline_s = 0, float("inf")
+    press_count, deadline_s = 0, float("inf")
     while True:
         timeout_s = None if deadline_s == float("inf") else max(0.0, deadline_s - time.monotonic())
         if not select.select([read_end], [], [], timeout_s)[0]:
@@ -528,7 +536,7 @@ def _watch_interrupts(
                 end_process()
             return
         for _ in range(signals.count(signal.SIGINT)):
-            presses += 1
+            press_count += 1
             delays_s = exit_delays()
-            if (delay_s := delays_s[min(presses, len(delays_s)) - 1]) is not None:
+            if (delay_s := delays_s[min(press_count, len(delays_s)) - 1]) is not None:
                 deadline_s = min(deadline_s, time.monotonic() + delay_s)

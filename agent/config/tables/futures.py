@@ -35,7 +35,7 @@ MOST_EMERGENCY_BPS = 2_000
 LONGEST_INDEX_AGE_S = 86_400
 EMERGENCY_COOLDOWN_S, LONGEST_COOLDOWN_S = 86_400, 30 * 86_400
 """Default and longest time after an emergency in which no position is opened."""
-LONGEST_HORIZON_S = 365 * 86_400
+MAX_HORIZON_S = 365 * 86_400
 """Longest horizon of expected funding and of hedges."""
 
 
@@ -164,7 +164,7 @@ class HedgeTable(ConfigTable):
     def _sane(self) -> HedgeTable:
         if not 0 < self.ratio <= BPS:
             raise ValueError(f"ratio: {self.ratio / 100:g}%; write above 0% and at most 100%")
-        if not 0 < self.horizon <= LONGEST_HORIZON_S:
+        if not 0 < self.horizon <= MAX_HORIZON_S:
             raise ValueError(f"horizon: {self.horizon}s; write above 0s and at most 365d")
         for key in ("min_saving", "tax_rate", "capital_cost"):
             if getattr(self, key) > BPS:

@@ -73,7 +73,7 @@ else:
     _FIELDS = {
         spec.key: (
             _FIELD_TYPES[spec.unit],
-            Field(default=spec.missing, validate_default=True) if spec.missing else ...,
+            Field(default=spec.default, validate_default=True) if spec.default else ...,
         )
         for spec in LIMITS.values()
     }

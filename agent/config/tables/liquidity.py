@@ -11,13 +11,13 @@ from agent.units import BPS
 
 LEAST_WIDTH_BPS = 10
 MOST_WIDTH_BPS = 100_000
-MOST_VOLATILITY_BPS = 100_000
+MAX_VOLATILITY_BPS = 100_000
 """Maximum annual volatility, 1000 %."""
 
 
 def sane_volatility(value: int) -> int:
     """Return the annual volatility in basis points. Raises ValueError if implausible."""
-    if not 0 < value <= MOST_VOLATILITY_BPS:
+    if not 0 < value <= MAX_VOLATILITY_BPS:
         raise ValueError(
             "an annual volatility is above 0% and at most 1000%; write for example 60%"
         )
@@ -82,7 +82,7 @@ class V3TargetTable(_LpTargetTable):
 
 LpTargetTable = Annotated[V2TargetTable | V3TargetTable, Field(discriminator="kind")]
 
-LONGEST_HORIZON_S = 365 * 86_400
+MAX_HORIZON_S = 365 * 86_400
 
 
 class LpTable(ConfigTable):
@@ -101,7 +101,7 @@ class LpTable(ConfigTable):
     @field_validator("horizon")
     @classmethod
     def _within_a_year(cls, value: int) -> int:
-        if not 0 < value <= LONGEST_HORIZON_S:
+        if not 0 < value <= MAX_HORIZON_S:
             raise ValueError("a horizon is above 0s and at most 365d; write for example 30d")
         return value
 

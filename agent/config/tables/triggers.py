@@ -118,7 +118,7 @@ def _trigger_table(notation: TriggerNotation) -> type[AnyTriggerTable]:
     for name, unit in notation.keys.items():
         if unit is KeyUnit.SYMBOLS:
             fields[name] = (list[str], Field(default_factory=list))
-        elif notation.required:
+        elif notation.keys_required:
             fields[name] = (_UNITS[unit], ...)
         else:
             fields[name] = (_UNITS[unit] | None, None)

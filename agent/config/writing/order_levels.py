@@ -13,7 +13,7 @@ from tomlkit.items import AoT, Table
 from agent.config.fields import OFF
 from agent.config.load import parse_config
 from agent.errors import ConfigError
-from agent.model import PORTFOLIO
+from agent.model import PORTFOLIO_SUBJECT
 
 
 def edit_order_levels(
@@ -62,7 +62,7 @@ def _insert(table: Any, key: str, value: str) -> None:
 def _order_table(document: Any, subject: str) -> Any:
     """Return the asset's table, or the portfolio's orders table, which is created if missing."""
     portfolio = document.get("portfolio", {})
-    if subject == PORTFOLIO:
+    if subject == PORTFOLIO_SUBJECT:
         if "orders" not in portfolio:
             portfolio["orders"] = tomlkit.table()
         return portfolio["orders"]
@@ -71,7 +71,7 @@ def _order_table(document: Any, subject: str) -> Any:
     if table is None:
         symbols = ", ".join(str(asset.get("symbol")) for asset in assets)
         raise ConfigError(
-            f"orders: {subject!r} is not an asset of {PORTFOLIO}",
-            f"choose from {symbols}, {PORTFOLIO}",
+            f"orders: {subject!r} is not an asset of {PORTFOLIO_SUBJECT}",
+            f"choose from {symbols}, {PORTFOLIO_SUBJECT}",
         )
     return table

@@ -21,7 +21,7 @@ from agent.config.presets import (
 from agent.config.tables.limits import CEILINGS, LimitsTable, build_limits_from_table
 from agent.layers.config import TEMPLATES
 from agent.model import (
-    LIMITS_AS_WRITTEN,
+    LIMITS_IN_CONFIG_ORDER,
     AllocationMethod,
     Limits,
     LimitUnit,
@@ -319,19 +319,19 @@ def _limits(
     deviation_bps = starting_deviation_bps(asset_feeds, numeraire_feed)
     has_native = any(asset.address in ("native", preset.wrapped_native) for asset in assets)
     lines = []
-    for spec in LIMITS_AS_WRITTEN:
+    for spec in LIMITS_IN_CONFIG_ORDER:
         if spec.unit is LimitUnit.COINS:
             cap_line = caps.at_least if spec.tighter is TighterDirection.MORE else caps.at_most
             line = cap_line(spec.key, int(spec.start))
-            if spec.about:
-                line += f": {spec.about}"
+            if spec.comment:
+                line += f": {spec.comment}"
         else:
             value = spec.start if has_native or spec.key != "native_top_up" else "off"
             if spec.key == "oracle_deviation" and deviation_bps is not None:
                 value = f"{deviation_bps / 100:g}%"
             line = f'{spec.key} = "{value}"'
-            if spec.about:
-                line = f"{line:<35}# {spec.about}"
+            if spec.comment:
+                line = f"{line:<35}# {spec.comment}"
         lines.append(line)
         if spec.key == "plan_cost":
             lines.append(MAX_WEIGHT_LINE)

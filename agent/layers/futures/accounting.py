@@ -13,7 +13,7 @@ from agent.accounting.entries import (
     EntryBuilder,
     EntryPrices,
     SettledTransaction,
-    counted_moves,
+    ledger_moves,
     trade_entry,
 )
 from agent.layers.futures.state import futures_policy, margin_account
@@ -61,24 +61,24 @@ def margin_entry(
     transaction: SettledTransaction,
     prices: EntryPrices,
     ledger_tokens: Collection[str],
-    futures: FuturesEntry | None,
+    effect: FuturesEntry | None,
 ) -> Entry:
     """Return the entry of an internal transfer of collateral between wallet and margin account."""
     builder = EntryBuilder(prices)
-    for token, raw in counted_moves(transaction.moved, ledger_tokens).items():
+    for token, raw in ledger_moves(transaction.moved, ledger_tokens).items():
         builder.move(WALLET, MARGIN, token, raw)
-    return replace(builder.entry(transaction, EntryKind.MARGIN, ledger_tokens), futures=futures)
+    return replace(builder.entry(transaction, EntryKind.MARGIN, ledger_tokens), futures=effect)
 
 
 def futures_entry(
     transaction: SettledTransaction,
     prices: EntryPrices,
     ledger_tokens: Collection[str],
-    futures: FuturesEntry | None,
+    effect: FuturesEntry | None,
 ) -> Entry:
     """Return the entry of a futures order: gas in the wallet, and effect on the margin account."""
     entry = EntryBuilder(prices).entry(transaction, EntryKind.FUTURES, ledger_tokens)
-    return replace(entry, futures=futures)
+    return replace(entry, futures=effect)
 
 
 def futures_effect(
@@ -92,7 +92,7 @@ def futures_effect(
         return None
     symbols = {market.market: market.symbol for market in account.markets}
     size_decimals = {market.market: market.size_decimals for market in account.markets}
-    own_account = (account.quote.address, policy.account)
+    account_key = (account.quote.address, policy.account)
     return FuturesEntry(
         policy.collateral,
         account.settlement_raw,
@@ -108,14 +108,14 @@ def futures_effect(
                 size_decimals.get(fill.market, account.quote.decimals),
             )
             for fill in receipt.fills
-            if (fill.clearing_house, fill.trader) == own_account
+            if (fill.clearing_house, fill.trader) == account_key
         ),
         tuple(
             SettledFunding(
                 payment.market, symbols.get(payment.market, payment.market), payment.paid_raw
             )
             for payment in receipt.funding
-            if (payment.clearing_house, payment.trader) == own_account
+            if (payment.clearing_house, payment.trader) == account_key
         ),
     )
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from agent.chain import tokens
 from agent.errors import Refused
-from agent.layers.futures.notes import futures_note
+from agent.layers.futures.notes import futures_action_note
 from agent.layers.futures.planning.plans import action_gas
 from agent.layers.futures.policy.needs import uses_reduction_budget
 from agent.layers.futures.policy.plans import fee_ceiling_wei, gas_per_day_wei
@@ -32,10 +32,10 @@ from agent.venues.perpetual_protocol import explain_revert
 
 
 class FuturesComposer:
-    """Implements LayerComposer for the venue `perps` (None: no futures)."""
+    """Implements LayerComposer for a futures `venue` (None: no futures)."""
 
-    def __init__(self, perps: PerpVenue | None) -> None:
-        self._perps = perps
+    def __init__(self, venue: PerpVenue | None) -> None:
+        self._venue = venue
 
     def composes(self, plan: Plan) -> bool:
         """See LayerComposer."""
@@ -62,9 +62,9 @@ class FuturesComposer:
         account, action = margin_account(step.snapshot), futures_plan.actions[0]
         if isinstance(action, DelegateChange) and not action.is_allowed:
             account = account or UNREAD_ACCOUNT
-        if account is None or self._perps is None:
+        if account is None or self._venue is None:
             raise Refused("no futures venue is configured", remedy="see [futures]")
-        draft = self._perps.draft(account, action, head.timestamp_s)
+        draft = self._venue.draft(account, action, head.timestamp_s)
         layer_grant = FuturesGrant(
             action,
             account,
@@ -73,7 +73,7 @@ class FuturesComposer:
             () if policy is None else policy.hedges,
             uses_reduction_budget(plan),
         )
-        note = futures_note(step, action)
+        note = futures_action_note(step, action)
         if draft.nonce is None:
             emergency_limits = None
             if policy is not None and futures_plan.is_emergency:
@@ -93,7 +93,7 @@ class FuturesComposer:
                 explain=explain_revert,
             )
         if isinstance(action, PerpOrder) and not action.kind.rests:
-            self._perps.quote(account, action)
+            self._venue.quote(account, action)
         chain_id, fees = step.snapshot.head.chain_id, (None, None, None)
         tx = UnsignedTx(chain_id, draft.nonce, draft.to, 0, draft.data, 0, *fees)
         grant = Grant(

@@ -13,18 +13,18 @@ from agent.model import (
     AdjustFutures,
     DelegateChange,
     FuturesPlan,
-    LayerCase,
+    LayerGuardAnswers,
     MarginDeposit,
     Plan,
     StepInput,
 )
 
-DEPOSITING = (FuturesTrigger.LEVERAGE.value, FuturesTrigger.UTILISATION.value, "liquidation")
+DEPOSIT_TRIGGERS = (FuturesTrigger.LEVERAGE.value, FuturesTrigger.UTILISATION.value, "liquidation")
 """Triggers of deposits that need no prices of the spot portfolio."""
 
 
 @dataclass(frozen=True)
-class FuturesCase(LayerCase):
+class FuturesCase(LayerGuardAnswers):
     """A plan of futures actions with its step."""
 
     step: StepInput
@@ -45,8 +45,11 @@ class FuturesCase(LayerCase):
         futures, policy = self.futures, futures_policy(self.step)
         if policy is None or futures.account_actions or not futures.orders:
             return False
-        short_raw = {hedge.market: -hedge.size_raw for hedge in policy.hedges}
-        return all(0 < order.size_raw <= short_raw.get(order.market, 0) for order in futures.orders)
+        short_raw_by_market = {hedge.market: -hedge.size_raw for hedge in policy.hedges}
+        return all(
+            0 < order.size_raw <= short_raw_by_market.get(order.market, 0)
+            for order in futures.orders
+        )
 
     def ends_delegate(self) -> bool:
         """True if the plan only revokes a delegate."""
@@ -84,7 +87,7 @@ class FuturesCase(LayerCase):
             (
                 not futures.account_actions
                 or self.ends_delegate()
-                or (futures.trigger in DEPOSITING and not by_owner)
+                or (futures.trigger in DEPOSIT_TRIGGERS and not by_owner)
             )
             and futures.trigger != FuturesTrigger.SPOT_MULTIPLE.value
             and self.only_reduces()
@@ -95,8 +98,8 @@ class FuturesCase(LayerCase):
         policy, history = futures_policy(self.step), self.step.history
         if policy is None or not self.plan.is_emergency:
             return None
-        most_wei = gas_per_day_wei(policy.limits, self.step.limits) or limit_wei
-        return most_wei, history.emergency_gas_24h_wei
+        max_wei = gas_per_day_wei(policy.limits, self.step.limits) or limit_wei
+        return max_wei, history.emergency_gas_24h_wei
 
 
 def _lowers_risk(action: AccountAction) -> bool:

@@ -9,7 +9,7 @@ from fractions import Fraction
 from typing import Any
 
 from agent.guards.case import GuardCase, GuardMeasurement, MissingData
-from agent.guards.guard import Guard, always, format_money, format_ratio, format_seconds
+from agent.guards.guard import Guard, fixed_guard, format_money, format_ratio, format_seconds
 from agent.layers.futures.guard_case import FuturesCase
 from agent.layers.futures.policy.exposure import (
     margin_value,
@@ -18,12 +18,12 @@ from agent.layers.futures.policy.exposure import (
     uncounted_reason,
 )
 from agent.layers.futures.policy.needs import (
-    collateral_raw,
     reopening_s,
     required_by_index,
+    spendable_collateral_raw,
     uses_reduction_budget,
 )
-from agent.layers.futures.policy.targets import emergency_orders, unnamed_reasons
+from agent.layers.futures.policy.targets import emergency_sizes, unnamed_reasons
 from agent.layers.futures.state import (
     FuturesState,
     futures_policy,
@@ -34,8 +34,8 @@ from agent.margin import account as margin
 from agent.margin.contract_sizes import index_bound_raw
 from agent.margin.state import (
     after_action,
+    after_resting_fills,
     breaches,
-    if_filled,
     is_reduction,
     margin_state,
     oversized,
@@ -110,11 +110,11 @@ def order_bound(case: GuardCase) -> GuardMeasurement:
     emergencies is valid only while positions are near liquidation (T12).
     """
     plan, policy, account = _require_futures(case)
-    limits, emergency_sizes = policy.limits, emergency_orders(account, policy)
+    limits, closing_sizes = policy.limits, emergency_sizes(account, policy)
     for order in plan.orders:
         market, slippage_bps = account.market(order.market), limits.slippage_bps
         if plan.is_emergency:
-            if order.market not in emergency_sizes or not is_reduction(account, order):
+            if order.market not in closing_sizes or not is_reduction(account, order):
                 return GuardMeasurement(f"no emergency in {market.symbol}", False)
             slippage_bps = limits.emergency_slippage_bps
         bound_raw = index_bound_raw(market, order.size_raw, slippage_bps)
@@ -165,7 +165,9 @@ def basis(case: GuardCase) -> GuardMeasurement:
         return GuardMeasurement("no position is opened", True)
     largest_share, symbol = max(deviations)
     return GuardMeasurement(
-        f"{_percent(largest_share)} ({symbol})", largest_share <= limit_share, _percent(limit_share)
+        f"{_percent_text(largest_share)} ({symbol})",
+        largest_share <= limit_share,
+        _percent_text(limit_share),
     )
 
 
@@ -185,7 +187,7 @@ def reopening(case: GuardCase) -> GuardMeasurement:
     return GuardMeasurement(f"{format_seconds(elapsed_s)} after an emergency", is_over, limit_text)
 
 
-def futures_state(case: GuardCase) -> GuardMeasurement:
+def account_after_plan(case: GuardCase) -> GuardMeasurement:
     """Require that the account keeps every limit after all actions, with each order filled at its
     bound and each resting order at its price, or that every action is a deposit or a reduction.
     """
@@ -199,7 +201,7 @@ def futures_state(case: GuardCase) -> GuardMeasurement:
     reasons_by_market = unnamed_reasons(account)
     if reasons_by_market and any(not is_reduction(account, order) for order in plan.orders):
         return GuardMeasurement("; ".join(reasons_by_market.values()), False)
-    account_after = if_filled(account)
+    account_after = after_resting_fills(account)
     for action in plan.actions:
         if _opens_by_reduction(account_after, action):
             return GuardMeasurement("a reduction that opens", False)
@@ -264,9 +266,9 @@ def margin_move(case: GuardCase) -> GuardMeasurement:
                 continue
             case MarginDeposit(raw):
                 asset = next(member for member in portfolio.assets if member.token == token)
-                available_raw, source = case.investable(asset), "in the wallet"
+                available_raw, place_text = case.investable(asset), "in the wallet"
             case MarginWithdrawal(raw):
-                available_raw, source = (
+                available_raw, place_text = (
                     margin.free_raw(account) // collateral_unit,
                     "of free margin",
                 )
@@ -276,7 +278,7 @@ def margin_move(case: GuardCase) -> GuardMeasurement:
                 for raw_amount in (raw, available_raw)
             )
             return GuardMeasurement(
-                f"{amount_text} of {available_text} {token.label} {source}", False
+                f"{amount_text} of {available_text} {token.label} {place_text}", False
             )
     return GuardMeasurement("within wallet, free margin and delegate", True)
 
@@ -300,13 +302,17 @@ def top_up_budget(case: GuardCase) -> GuardMeasurement:
         + plan.top_up_raw * account.settlement_raw
     )
     spot_value = Fraction(
-        collateral_raw(case.step.snapshot, case.step.portfolio, case.step.limits, policy.collateral)
+        spendable_collateral_raw(
+            case.step.snapshot, case.step.portfolio, case.step.limits, policy.collateral
+        )
         * account.settlement_raw
     )
     if not decision_faults(case.step, case.references):
         spot_value = _spot_value(case)
     share_text = (
-        "all of the spot portfolio" if spot_value <= 0 else _percent(deposited_value / spot_value)
+        "all of the spot portfolio"
+        if spot_value <= 0
+        else _percent_text(deposited_value / spot_value)
     )
     return GuardMeasurement(share_text, deposited_value * BPS <= limit_bps * spot_value, limit_text)
 
@@ -321,12 +327,12 @@ def reduction_budget(case: GuardCase) -> GuardMeasurement:
     limit = Fraction(policy.limits.reduction_per_day_bps, BPS)
     reductions = [order for order in plan.orders if order.is_reduce_only]
     if plan.is_emergency or not reductions or not limit or not uses_reduction_budget(case.plan):
-        return GuardMeasurement("not measured", True, "off" if not limit else _times(limit))
+        return GuardMeasurement("not measured", True, "off" if not limit else _multiple_text(limit))
     spot_fault = uncounted_reason(case.step) or decision_faults(case.step, case.references)
     if required_by_index(
         case.step.snapshot, futures_policy(case.step), None if spot_fault else _spot_value(case)
     ):
-        return GuardMeasurement("required by the index", True, _times(limit))
+        return GuardMeasurement("required by the index", True, _multiple_text(limit))
     case.require_known_day()
     value = margin.account_value_raw(account)
     closed_notional = case.step.layer(FuturesState).reduced_24h * quote_per_numeraire(
@@ -337,9 +343,11 @@ def reduction_budget(case: GuardCase) -> GuardMeasurement:
         Fraction(0),
     )
     if value <= 0:
-        return GuardMeasurement("an account without value", True, _times(limit))
+        return GuardMeasurement("an account without value", True, _multiple_text(limit))
     return GuardMeasurement(
-        _times(closed_notional / value), closed_notional <= limit * value, _times(limit)
+        _multiple_text(closed_notional / value),
+        closed_notional <= limit * value,
+        _multiple_text(limit),
     )
 
 
@@ -363,9 +371,9 @@ def hedge_size(case: GuardCase) -> GuardMeasurement:
         spot_value = case.investable(asset) * case.price(hedge.token)
         short_value = -hedge.size_raw * account.market(hedge.market).index / quote_rate
         share = short_value / spot_value if spot_value > 0 else Fraction(2)
-        ratios.append((share, f"{_percent(share)} of {asset.token.label}"))
+        ratios.append((share, f"{_percent_text(share)} of {asset.token.label}"))
     worst, text = max(ratios)
-    return GuardMeasurement(text, worst <= 1, _percent(Fraction(1)))
+    return GuardMeasurement(text, worst <= 1, _percent_text(Fraction(1)))
 
 
 def futures_cost(case: GuardCase, *, at_bound: bool) -> tuple[Value, Value]:
@@ -426,12 +434,12 @@ def _unless_revoking(
     account and no price, and must work even if a stolen key makes the account unknown.
     """
 
-    def measured(case: GuardCase) -> GuardMeasurement:
+    def measure_unless_revoking(case: GuardCase) -> GuardMeasurement:
         if _ends_delegate(case):
             return GuardMeasurement("only revokes a delegate", True)
         return measure(case)
 
-    return measured
+    return measure_unless_revoking
 
 
 def _by_owner(case: GuardCase) -> bool:
@@ -445,65 +453,65 @@ def _spot_value(case: GuardCase) -> Value:
     return value * quote_per_numeraire(case.step.snapshot, case.step.portfolio)
 
 
-def _percent(share: Fraction) -> str:
+def _percent_text(share: Fraction) -> str:
     return f"{float(share) * 100:.2f} %"
 
 
-def _times(share: Fraction) -> str:
+def _multiple_text(share: Fraction) -> str:
     return f"{float(share):.2f}x"
 
 
 FUTURES_GUARDS: tuple[Guard[Any], ...] = (
-    always(
+    fixed_guard(
         "index_age",
         "futures.limits.index_age",
         _unless_revoking(index_age),
         "wait for a fresh round of the index, or raise futures.limits.index_age",
     ),
-    always(
+    fixed_guard(
         "order_bound",
         "within the slippage from the index",
         _unless_revoking(order_bound),
         "plan again at a new block",
     ),
-    always(
+    fixed_guard(
         "basis",
         "futures.limits.max_basis",
         _unless_revoking(basis),
         "wait until the mark returns to its index, or raise futures.limits.max_basis",
     ),
-    always(
+    fixed_guard(
         "reopening",
         "futures.limits.emergency_cooldown",
         _unless_revoking(reopening),
         "wait until the cooldown has passed, or lower futures.limits.emergency_cooldown",
     ),
-    always(
+    fixed_guard(
         "futures_state",
         "every futures limit kept, or only reductions",
-        _unless_revoking(futures_state),
+        _unless_revoking(account_after_plan),
         "lower the leverage, deposit margin, or raise the named limit",
     ),
-    always(
+    fixed_guard(
         "margin_move",
         "wallet, free margin and configured delegate",
         margin_move,
         "move at most what is available, with the account's own key; allow only futures.delegate",
     ),
-    always(
+    fixed_guard(
         "top_up_per_day",
         "futures.limits.max_top_up_per_day",
         _unless_revoking(top_up_budget),
         "deposit by hand with trimtab margin --deposit, or raise futures.limits.max_top_up_per_day",
     ),
-    always(
+    fixed_guard(
         "reduction_per_day",
         "futures.limits.max_reduction_per_day",
         _unless_revoking(reduction_budget),
         "check why the mark moves; deposit margin, reduce by hand, or "
         "raise futures.limits.max_reduction_per_day",
     ),
-    always(
+    fixed_guard(
         "hedge",
         "the value of the held asset",
         _unless_revoking(hedge_size),

@@ -19,7 +19,7 @@ from agent.units import decimal_text, safe_label
 from agent.venues.allowances import label_and_decimals
 
 
-def futures_note(step: StepInput, action: FuturesAction) -> str:
+def futures_action_note(step: StepInput, action: FuturesAction) -> str:
     """Describe a futures action."""
     collateral = collateral_token(futures_policy(step))
     match action:
@@ -38,7 +38,7 @@ def futures_note(step: StepInput, action: FuturesAction) -> str:
             return stop_note(step.snapshot, action)
 
 
-def _six_places(raw: int, decimals: int, *, rounds_up: bool = False) -> str:
+def _six_place_text(raw: int, decimals: int, *, rounds_up: bool = False) -> str:
     """Format an amount to six places; all of it if that would be zero."""
     divisor = 10 ** max(0, decimals - 6)
     units = -(-raw // divisor) if rounds_up else raw // divisor
@@ -54,9 +54,9 @@ def stop_note(snapshot: Snapshot, change: RestingAction) -> str:
     label = safe_label(market.symbol, market.market)
     if isinstance(change, OrderCancel):
         return f"cancel a resting stop of {label}"
-    size = _six_places(abs(change.size_raw), market.size_decimals)
+    size = _six_place_text(abs(change.size_raw), market.size_decimals)
     side = "sells" if change.size_raw < 0 else "buys"
-    trigger_value = _six_places(change.trigger_raw, quote.decimals)
+    trigger_value = _six_place_text(change.trigger_raw, quote.decimals)
     return f"place a resting stop of {label} that {side} {size} once it is worth {trigger_value} {quote.label}"
 
 
@@ -71,8 +71,8 @@ def order_note(snapshot: Snapshot, order: PerpOrder) -> str:
     if account is None:
         return f"{purpose} futures: {verb} {abs(order.size_raw)} base units of {order.market}"
     market, quote = account.market(order.market), account.quote
-    size = _six_places(abs(order.size_raw), market.size_decimals)
-    bound = _six_places(order.bound_raw, quote.decimals, rounds_up=order.size_raw > 0)
+    size = _six_place_text(abs(order.size_raw), market.size_decimals)
+    bound = _six_place_text(order.bound_raw, quote.decimals, rounds_up=order.size_raw > 0)
     return (
         f"{purpose} futures: {verb} {size} {safe_label(market.symbol, market.market)} for {limit}"
         f" {bound} {quote.label}"

@@ -75,7 +75,7 @@ class FuturesProgress(LayerProgress):
     """True once this cycle has opened a hedge; its rebalance then continues regardless of bands."""
 
     @property
-    def continues(self) -> str:
+    def continue_reason(self) -> str:
         """The rest of the rebalance that a hedge has begun."""
         return "the rest of the rebalance, alongside its hedge" if self.after_hedge else ""
 
@@ -131,7 +131,7 @@ class FuturesCycle(LayerCycle):
             )
         )
 
-    def leaves(self, plan: Plan) -> bool:
+    def postpones(self, plan: Plan) -> bool:
         """True if the plan opens positions after a reduction or a deposit."""
         futures = planned_futures(plan)
         return self.reduced and futures is not None and not futures.is_reducing

@@ -92,7 +92,7 @@ def _hedges(db: Connection, newest_s: Mapping[str, int | None]) -> tuple[Hedge, 
         for kind in FUTURES_KINDS
         if kind != FUTURES_RESTING
         and newest_s[kind] is not None
-        and (row := db.execute(_newest_order(), {"kind": kind}).one_or_none()) is not None
+        and (row := db.execute(_select_newest_order(), {"kind": kind}).one_or_none()) is not None
     ]
     if not newest_rows:
         return ()
@@ -106,7 +106,7 @@ def _hedges(db: Connection, newest_s: Mapping[str, int | None]) -> tuple[Hedge, 
 
 
 @cache
-def _newest_order() -> Select[int, bytes, str | None]:
+def _select_newest_order() -> Select[int, bytes, str | None]:
     """Select the newest successful intent of a budget kind: its number, grant and receipt."""
     return (
         select(IntentRow.seq, IntentRow.grant_z, IntentRow.receipt_json)

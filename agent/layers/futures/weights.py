@@ -13,7 +13,7 @@ from agent.weights.returns import compute_returns
 
 
 def futures_volatility(
-    weights: AllocatorConfig, _bounds: WeightBounds, facts: AllocatorData
+    settings: AllocatorConfig, _bounds: WeightBounds, inputs: AllocatorData
 ) -> UnroundedWeights:
     """Return futures weights in inverse proportion to sample volatility, w_i = ±(1/σ_i) / Σ (1/σ_j),
     so that each position has the same risk and all together the target leverage (positions scaled
@@ -23,20 +23,20 @@ def futures_volatility(
     Weight above that bound goes to the other markets in proportion; if all are at it, the leverage
     is below its target. The spot targets stay.
     """
-    risk = weights.futures
+    risk = settings.futures
     if risk is None:
         raise Refused("no futures markets are configured", remedy="add [futures]")
     tokens = tuple(side.token for side in risk.sides)
-    returns = compute_returns(weights, tokens, facts.names, facts.prices, facts.now_s)
-    maximums = [risk.most_bps] * len(tokens)
-    total = min(BPS, len(tokens) * risk.most_bps)
+    returns = compute_returns(settings, tokens, inputs.names, inputs.prices, inputs.now_s)
+    maximums = [risk.max_weight_bps] * len(tokens)
+    total = min(BPS, len(tokens) * risk.max_weight_bps)
     minimums = [0] * len(tokens)
     shares = proportional_shares(
         [Fraction(1 / float(v)) for v in returns.volatility], minimums, maximums, total
     )
     sizes = bounded_bps(shares, minimums, maximums, total)
     weight_texts = ", ".join(
-        f"{facts.names[side.token]} {'' if side.is_long else '-'}{bps / 100:g} % ({v:.1%})"
+        f"{inputs.names[side.token]} {'' if side.is_long else '-'}{bps / 100:g} % ({v:.1%})"
         for side, bps, v in zip(risk.sides, sizes, returns.volatility, strict=True)
     )
     gross = Fraction(total * risk.leverage_bps, BPS * BPS)

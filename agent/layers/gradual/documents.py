@@ -7,7 +7,7 @@ from typing import NotRequired
 
 from typing_extensions import TypedDict
 
-from agent.app.documents import Money, fill, utc
+from agent.app.documents import Money, fill, utc_text
 from agent.layers.gradual.state import ExecutionProgress, GradualState
 from agent.layers.gradual.store import GradualExecutionStore
 from agent.model import Plan, Portfolio, StepInput
@@ -17,7 +17,9 @@ from agent.units import Value, value_text
 
 
 class SliceDocument(TypedDict):
-    """Cost of a number of slices, in the numeraire."""
+    """Cost of a rebalance in `rounds` slices, in the numeraire; `rest` is the cost of the value
+    that is never moved.
+    """
 
     rounds: int
     moved: Money
@@ -39,13 +41,13 @@ class SlicingDocument(TypedDict):
 
 
 class PlanKeys(TypedDict):
-    """Keys in the document of a plan."""
+    """Keys of this layer in the document of a plan."""
 
     pacing: NotRequired[SlicingDocument | None]
 
 
 def plan_keys(plan: Plan, portfolio: Portfolio) -> PlanKeys:
-    """Return the keys of a plan."""
+    """Return the keys that this layer adds to the document of a plan."""
     comparison = plan.pacing
     return {"pacing": None if comparison is None else fill(SlicingDocument, comparison, portfolio)}
 
@@ -69,7 +71,7 @@ def sentences(step: StepInput, plan: Plan | None) -> list[str]:
         if terms.budget is not None:
             budget = f"of a budget of {money(terms.budget)}"
         texts.append(
-            f"A gradual execution has run since {utc(terms.began_s)}: {progress.done} of about"
+            f"A gradual execution has run since {utc_text(terms.began_s)}: {progress.done} of about"
             f" {terms.rounds} slices done, {money(progress.moved)} of {money(terms.wish)}"
             f" moved, {money(progress.spent)} lost {budget}."
         )

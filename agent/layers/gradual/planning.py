@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from agent.errors import Refused
-from agent.floats import DECIMAL
+from agent.floats import DECIMAL_CONTEXT
 from agent.layers.gradual.policy import (
     NO_JITTER,
     budget_left,
@@ -125,7 +125,7 @@ def remaining_impact(seconds: int, half_life_s: int) -> Fraction:
     """Return the fraction of a price move left after this time: 2^(-seconds / half-life), rounded
     up.
     """
-    share = DECIMAL.power(2, DECIMAL.divide(-seconds, half_life_s))
+    share = DECIMAL_CONTEXT.power(2, DECIMAL_CONTEXT.divide(-seconds, half_life_s))
     return Fraction(min(PRECISION, int(share * PRECISION) + 1), PRECISION)
 
 
@@ -148,8 +148,8 @@ class _SliceSimulation:
         fees = impact = skew = gas = waiting_cost = moved_value = sold_value = Fraction(0)
         remaining_share = remaining_impact(self.pace.interval_s, self.pace.recovery_s)
         pools_at_start = {pool.address: pool for pool in self.step.snapshot.pools}
-        for number in range(1, self.count + 1):
-            plan = single_plan or self._plan(Fraction(1, self.count - number + 1))
+        for slice_number in range(1, self.count + 1):
+            plan = single_plan or self._plan(Fraction(1, self.count - slice_number + 1))
             if plan is not None:
                 fees = fees + plan.cost.fees
                 impact = impact + plan.cost.impact
@@ -158,7 +158,7 @@ class _SliceSimulation:
                 moved_value += plan.turnover
                 sold_value += self._sold_value(plan)
                 self.step = _step_after(self.step, plan)
-            if number < self.count:
+            if slice_number < self.count:
                 waiting_cost += self._waiting_cost(max(Fraction(0), intended_value - sold_value))
                 pools = tuple(
                     pool.recovered(pools_at_start[pool.address], remaining_share)
@@ -442,12 +442,12 @@ def _new_gradual_execution(
     pace = step.execution.pace
     prices = _reference_prices(decided)
     now_s = step.snapshot.head.timestamp_s
-    intended_value, before = value_to_move(step, goal, prices), prior_budget_use(step)
+    intended_value, prior_use = value_to_move(step, goal, prices), prior_budget_use(step)
     ends_s, expires_s = execution_deadlines(pace, count, now_s)
-    arrival = prices | (
+    arrival_prices = prices | (
         {}
-        if before is None
-        else {token: price for token, price in before.arrival if token in prices}
+        if prior_use is None
+        else {token: price for token, price in prior_use.arrival if token in prices}
     )
     missing_values = corrections(decided.drifts, goal)
     return GradualExecution(
@@ -455,19 +455,19 @@ def _new_gradual_execution(
         targets_bps=target_weights(step.effective_assets),
         destination=step.policy.destination,
         goal=goal,
-        arrival=tuple(sorted(arrival.items())),
+        arrival=tuple(sorted(arrival_prices.items())),
         sides=tuple(
             (token, sign_of(missing)) for token, missing in missing_values.items() if missing
         ),
         wish=intended_value,
         rounds=count,
-        budget=budget_left(pace, intended_value, before),
+        budget=budget_left(pace, intended_value, prior_use),
         began_s=now_s,
         ends_s=ends_s,
         expires_s=expires_s,
         first=step.layer(GradualState).draw or NO_JITTER,
         only=step.policy.only,
-        before=before,
+        before=prior_use,
     )
 
 

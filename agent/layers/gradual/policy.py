@@ -36,7 +36,7 @@ from agent.policy.decision import DecisionContext, DecisionResult
 from agent.policy.drift import compute_drifts, corrections
 from agent.policy.one_sided import partial_goal, target_weights
 from agent.policy.triggers import price_confirmation
-from agent.policy.triggers.bands import Signal
+from agent.policy.triggers.bands import PriceSignal
 from agent.units import BPS, Price, Value, ceil_int, format_time, value_text
 
 MILLION = 1_000_000
@@ -205,10 +205,10 @@ def decide_slice(
     execution_slice = ExecutionSlice(
         progress.done + 1, _fraction_now(progress, remaining_value, now_s), remaining_value
     )
-    if unconfirmed_why := price_confirmation.unconfirmed_reason(step, prices, execution_signals):
+    if wait_reason := price_confirmation.unconfirmed_reason(step, prices, execution_signals):
         return SliceDecision(
             Hold(
-                f"{message}; but {unconfirmed_why}; checked again in the next cycle",
+                f"{message}; but {wait_reason}; checked again in the next cycle",
                 kept_by="policy.confirm_blocks",
             )
         )
@@ -223,7 +223,7 @@ def over_text(execution: GradualExecution, why: str) -> str:
     return f"the gradual execution from {format_time(execution.began_s)} is over: {why}"
 
 
-def execution_signals(step: StepInput, prices: Mapping[str, Price]) -> frozenset[Signal]:
+def execution_signals(step: StepInput, prices: Mapping[str, Price]) -> frozenset[PriceSignal]:
     """Return the signals of tokens that still have to move in the execution's direction. Raises
     Refused.
     """
@@ -259,18 +259,18 @@ def carried_budget(progress: ExecutionProgress, why: str) -> BudgetCarryover:
     the budget.
     """
     execution = progress.execution
-    before = execution.before or BudgetCarryover(execution.expires_s, Fraction(0), Fraction(0))
-    loss = before.spent + max(Fraction(0), progress.spent)
+    prior_use = execution.before or BudgetCarryover(execution.expires_s, Fraction(0), Fraction(0))
+    loss = prior_use.spent + max(Fraction(0), progress.spent)
     return BudgetCarryover(
-        before.until_s,
-        max(before.wish, execution.wish),
+        prior_use.until_s,
+        max(prior_use.wish, execution.wish),
         loss,
         execution.arrival if why == TARGETS_CHANGED else (),
     )
 
 
 def budget_left(
-    pace: ExecutionPace, intended_value: Value, before: BudgetCarryover | None
+    pace: ExecutionPace, intended_value: Value, prior_use: BudgetCarryover | None
 ) -> Value | None:
     """Return the remaining budget of an execution of this value; None without a budget.
 
@@ -280,10 +280,11 @@ def budget_left(
         return None
     budget_share = Fraction(pace.budget_bps, BPS)
     own_budget = intended_value * budget_share
-    if before is None:
+    if prior_use is None:
         return own_budget
     return max(
-        Fraction(0), min(own_budget, max(intended_value, before.wish) * budget_share - before.spent)
+        Fraction(0),
+        min(own_budget, max(intended_value, prior_use.wish) * budget_share - prior_use.spent),
     )
 
 
@@ -302,10 +303,10 @@ def _fraction_now(progress: ExecutionProgress, remaining_value: Value, now_s: in
     time.
     """
     execution = progress.execution
-    soonest_s = mean_interval_s(execution.pace, execution.rounds) * jitter_factor(
+    shortest_wait_s = mean_interval_s(execution.pace, execution.rounds) * jitter_factor(
         0, execution.pace.time_jitter_bps
     )
-    if execution.pace.style is ExecutionStyle.LIMIT or now_s + soonest_s > execution.ends_s:
+    if execution.pace.style is ExecutionStyle.LIMIT or now_s + shortest_wait_s > execution.ends_s:
         return Fraction(1)
     return slice_fraction(execution, progress.draw, remaining_value)
 
@@ -400,6 +401,6 @@ def continue_execution(context: DecisionContext) -> DecisionResult | None:
 
 def end_if_invalid(step: StepInput, result: DecisionResult) -> DecisionResult:
     """Return the decision with the end of an execution whose terms no longer match."""
-    if not (invalid := invalidation_reason(step)):
+    if not (end_reason := invalidation_reason(step)):
         return result
-    return result.with_layer(replace(result.layer(GradualResult), ended=invalid))
+    return result.with_layer(replace(result.layer(GradualResult), ended=end_reason))

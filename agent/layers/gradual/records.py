@@ -34,11 +34,14 @@ def before_decision(readers: StepReaders, store: Store, step: StepInput) -> Step
 def after_decision(store: Store, outcome: StepOutcome) -> None:
     """Record gradual executions that ended in a cycle, and new ones that wait for their price."""
     result, step = outcome.decided.layer(GradualResult), outcome.step_input
-    progress, executions = step.layer(GradualState).progress, store.layer(GradualExecutionStore)
+    progress, execution_store = (
+        step.layer(GradualState).progress,
+        store.layer(GradualExecutionStore),
+    )
     if result.ended and progress is not None:
         store.executions.end(progress.id, "ended", result.ended, step.snapshot.head.timestamp_s)
     if result.begins is not None and outcome.kind is OutcomeKind.HOLD:
-        executions.begin(result.begins)
+        execution_store.begin(result.begins)
 
 
 def before_swap(readers: StepReaders, store: Store, outcome: StepOutcome) -> None:
@@ -46,18 +49,21 @@ def before_swap(readers: StepReaders, store: Store, outcome: StepOutcome) -> Non
     recorded before its first slice. Does nothing if the plan is not a slice.
     """
     result, step = outcome.decided.layer(GradualResult), outcome.step_input
-    progress, executions = step.layer(GradualState).progress, store.layer(GradualExecutionStore)
+    progress, execution_store = (
+        step.layer(GradualState).progress,
+        store.layer(GradualExecutionStore),
+    )
     if result.due is None:
         return
     if result.begins is not None:
-        execution_id = executions.begin(result.begins)
+        execution_id = execution_store.begin(result.begins)
     elif progress is not None:
         execution_id = progress.id
     else:
         return
     at_s = step.snapshot.head.timestamp_s
     number, draw = result.due.number, _draw(readers)
-    executions.begin_slice(execution_id, number, outcome.step_id, at_s, draw)
+    execution_store.begin_slice(execution_id, number, outcome.step_id, at_s, draw)
 
 
 def _draw(readers: StepReaders) -> SliceDraw:

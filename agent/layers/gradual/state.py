@@ -146,8 +146,8 @@ class GradualState(LayerState):
 
 @dataclass(frozen=True, slots=True)
 class GradualResult(LayerResult):
-    """Part of a decision: the slice that is `due`, why the execution `ended`, and the execution
-    that starts with this decision.
+    """Part of a decision: the slice that is `due` (None: none), why the execution `ended` (empty:
+    it did not), and the execution that `begins` with this decision (None: none).
     """
 
     due: ExecutionSlice | None = None
@@ -159,8 +159,8 @@ class GradualResult(LayerResult):
         """See LayerResult."""
         return bool(self.ended)
 
-    def held(self, worthless: str = "") -> LayerResult:
+    def held(self, not_worth_reason: str = "") -> LayerResult:
         """See LayerResult."""
-        if worthless and self.due is not None and self.begins is None:
-            return GradualResult(ended=f"its next slice is {worthless}")
+        if not_worth_reason and self.due is not None and self.begins is None:
+            return GradualResult(ended=f"its next slice is {not_worth_reason}")
         return GradualResult(ended=self.ended)

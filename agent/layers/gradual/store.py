@@ -78,7 +78,11 @@ class GradualExecutionStore:
         """
         with self.db.write("record a slice") as db:
             first_attempt = first_row(
-                db, _first_attempt(), ExecutionAttemptRow, of=execution_id, number=number
+                db,
+                _select_first_attempt(),
+                ExecutionAttemptRow,
+                execution_id=execution_id,
+                number=number,
             )
             slice_draw = (
                 draw
@@ -90,32 +94,34 @@ class GradualExecutionStore:
 
     def newest(self, limit: int = 20) -> tuple[PastExecution[ExecutionProgress], ...]:
         """Return the newest executions, newest first."""
-        wallet, coin = self.db.wallet, self.db.coin
+        wallet, wrapped_native = self.db.wallet, self.db.coin
         with self.db.read("read the executions") as db:
             return tuple(
-                PastExecution(row.seq, _progress(db, row, wallet, coin), row.state, row.why)
+                PastExecution(
+                    row.seq, _progress(db, row, wallet, wrapped_native), row.state, row.why
+                )
                 for row in newest_rows(db, GRADUAL, limit)
             )
 
 
-def read_state(db: Connection, wallet: str, coin: str, chain_now_s: int) -> GradualState:
+def read_state(db: Connection, wallet: str, wrapped_native: str, chain_now_s: int) -> GradualState:
     """Return the open execution, the end and carryover of the last one, and the stored draw."""
-    rows: Sequence[Any] = db.execute(_state()).all()
+    rows: Sequence[Any] = db.execute(_select_state()).all()
     draw = rows[0].draw
     open_row = next((row for row in rows if row.state == OPEN), None)
     ended_row = next((row for row in rows if row.state not in (OPEN, None)), None)
     return GradualState(
-        progress=None if open_row is None else _progress(db, open_row, wallet, coin),
+        progress=None if open_row is None else _progress(db, open_row, wallet, wrapped_native),
         ended_s=None if ended_row is None else ended_row.ended_s,
         draw=None if draw is None else _parse_draw(draw),
         carried=None
         if open_row or ended_row is None
-        else _shared_budget_spent(db, ended_row, wallet, coin, chain_now_s),
+        else _budget_carryover(db, ended_row, wallet, wrapped_native, chain_now_s),
     )
 
 
-def _shared_budget_spent(
-    db: Connection, row: ExecutionRow, wallet: str, coin: str, chain_now_s: int
+def _budget_carryover(
+    db: Connection, row: ExecutionRow, wallet: str, wrapped_native: str, chain_now_s: int
 ) -> BudgetCarryover | None:
     """Return the budget that the newest ended execution used and shares with the next; None once it
     has expired.
@@ -124,24 +130,26 @@ def _shared_budget_spent(
     until_s = execution.expires_s if execution.before is None else execution.before.until_s
     if chain_now_s >= until_s:
         return None
-    return carried_budget(_progress(db, row, wallet, coin), row.why)
+    return carried_budget(_progress(db, row, wallet, wrapped_native), row.why)
 
 
-def _progress(db: Connection, row: ExecutionRow, wallet: str, coin: str) -> ExecutionProgress:
+def _progress(
+    db: Connection, row: ExecutionRow, wallet: str, wrapped_native: str
+) -> ExecutionProgress:
     """Return the progress of an execution: slices from the mined swaps, value and loss from the
     receipts of all its transactions.
     """
-    execution, slices = load_terms(GradualExecution, row), executed_parts(db, row)
+    execution, executed_slices = load_terms(GradualExecution, row), executed_parts(db, row)
     draw, next_s, prices = execution.first, execution.began_s, dict(execution.arrival)
-    if (newest := slices.newest) is not None:
+    if (newest := executed_slices.newest) is not None:
         draw = SliceDraw(newest.size_ppm, newest.wait_ppm)
         next_s = newest.at_s + slice_wait_s(execution, draw)
     return ExecutionProgress(
         id=row.id,
         execution=execution,
-        done=len(slices.trading_attempts),
-        moved=slices.moved_value(wallet, prices),
-        spent=slices.lost_value(wallet, coin, prices),
+        done=len(executed_slices.trading_attempts),
+        moved=executed_slices.moved_value(wallet, prices),
+        spent=executed_slices.lost_value(wallet, wrapped_native, prices),
         next_s=next_s,
         draw=draw,
     )
@@ -160,11 +168,11 @@ def _parse_draw(text: str) -> SliceDraw:
 
 
 @cache
-def _first_attempt() -> Select[Any]:
+def _select_first_attempt() -> Select[Any]:
     return (
         select(ExecutionAttemptRow)
         .where(
-            ExecutionAttemptRow.execution_id == bindparam("of"),
+            ExecutionAttemptRow.execution_id == bindparam("execution_id"),
             ExecutionAttemptRow.number == bindparam("number"),
         )
         .order_by(ExecutionAttemptRow.seq)
@@ -173,7 +181,7 @@ def _first_attempt() -> Select[Any]:
 
 
 @cache
-def _state() -> Select[Any]:
+def _select_state() -> Select[Any]:
     """Select the stored draw beside the open executions, oldest first, and the newest that ended."""
     last_ended = select(func.max(ExecutionRow.seq)).where(
         ExecutionRow.kind == GRADUAL, ExecutionRow.state != OPEN

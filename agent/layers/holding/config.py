@@ -14,8 +14,8 @@ TEMPLATE = """\
 
 
 class HoldingTable(ConfigTable):
-    """Shortest time from an asset's last purchase to its sale, and the symbols of `assets` (default:
-    all but the numeraire).
+    """Shortest time from an asset's last purchase to its sale (`hours`, in seconds once parsed),
+    and the symbols of `assets` (default: all but the numeraire).
     """
 
     hours: Duration = Field(gt=0)

@@ -16,7 +16,7 @@ def read_memory(step: StepInput, store: Store) -> HoldingState:
     if not config.tokens:
         return HoldingState()
     after_s = step.snapshot.head.timestamp_s - config.least_s
-    times_s: dict[str, int] = {}
+    purchase_times_s: dict[str, int] = {}
     for bought_token, at_s in store.layer(HoldingStore).last_purchases_s(after_s).items():
         for token in (
             config.tokens
@@ -24,5 +24,5 @@ def read_memory(step: StepInput, store: Store) -> HoldingState:
             else (step.portfolio.priced_as(bought_token),)
         ):
             if token in config.tokens:
-                times_s[token] = max(at_s, times_s.get(token, at_s))
-    return HoldingState(tuple(sorted(times_s.items())))
+                purchase_times_s[token] = max(at_s, purchase_times_s.get(token, at_s))
+    return HoldingState(tuple(sorted(purchase_times_s.items())))

@@ -1,4 +1,4 @@
-"""Plans that leave what is held."""
+"""Plans that do not sell held tokens."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from agent.units import Value
 def without_held(
     step: StepInput, decision: Rebalance, full_plan: Plan, max_turnover: tuple[Value, str] | None
 ) -> Plan:
-    """Return the plan, or one that sells no token that is held; its decision says so too, so that
-    whatever is planned from it leaves them. Exits never wait.
+    """Return the plan, or one that sells no token that is held. Its decision lists these tokens as
+    unsold, so that later plans from it do not sell them either. Exits never wait.
 
     `max_turnover` bounds the plan's turnover, with the name of that limit. Raises NothingPlanned if nothing
     else is worth a trade.
@@ -26,8 +26,8 @@ def without_held(
     unsold_tokens = tuple(dict.fromkeys((*decision.goal.unsold, *held_until_s(step))))
     restricted_decision = replace(decision, goal=replace(decision.goal, unsold=unsold_tokens))
     try:
-        plan = planner.plan(step, restricted_decision, most=max_turnover)
-    except planner.NothingPlanned as nothing:
+        plan = planner.plan(step, restricted_decision, turnover_cap=max_turnover)
+    except planner.NothingPlanned as error:
         reason = held_reason(
             step, [token for token in sold_tokens if held_text(step, token) not in decision.reason]
         )
@@ -35,13 +35,13 @@ def without_held(
             "; ".join(
                 part for part in (reason, "no other swap is possible or worth its cost") if part
             ),
-            nothing.verdicts,
+            error.verdicts,
             "wait until then, or lower holding.hours",
             LOCKED,
-            nothing.drift,
-            nothing.off_target,
+            error.drift,
+            error.off_target,
         ) from None
     texts = {step.portfolio.token(token).label: held_text(step, token) for token in sold_tokens}
     other_items = [item for item in plan.skipped if item.what not in texts]
-    kept_items = [SkippedItem(label, text, LOCKED) for label, text in texts.items()]
-    return replace(plan, skipped=(*other_items, *kept_items))
+    held_items = [SkippedItem(label, text, LOCKED) for label, text in texts.items()]
+    return replace(plan, skipped=(*other_items, *held_items))

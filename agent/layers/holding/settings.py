@@ -24,7 +24,7 @@ def require_assets(config: Config) -> None:
 
 
 def build_settings(loaded: LoadedConfig, portfolio: Portfolio) -> HoldingConfig:
-    """Return the settings by token address."""
+    """Return the tokens that are held after a purchase, by address, and for how many seconds."""
     table = loaded.config.holding
     if table is None:
         return HoldingConfig()

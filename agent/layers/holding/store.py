@@ -31,20 +31,20 @@ class HoldingStore:
         may be lost; if it is unknown what that trade bought, its time is that of ANY_TOKEN.
         """
         with self.db.read("read the last purchases") as db:
-            swaps = all_rows(db, _swaps(), MovementRow, after_s=after_s)
+            swaps = all_rows(db, _select_swaps(), MovementRow, after_s=after_s)
             purchases = [(row.token, row.chain_s) for row in swaps if int(row.delta_raw) > 0]
-            for row in all_rows(db, _external(), ExternalTransactionRow, after_s=after_s):
+            for row in all_rows(db, _select_external(), ExternalTransactionRow, after_s=after_s):
                 if parse_fraction(row.turnover) > 0:
                     changes = parse_changes(row) or ((ANY_TOKEN, 1),)
                     purchases += [(token, row.chain_s) for token, raw in changes if raw > 0]
-        times_s: dict[str, int] = {}
+        last_times_s: dict[str, int] = {}
         for token, at_s in purchases:
-            times_s[token] = max(at_s, times_s.get(token, at_s))
-        return times_s
+            last_times_s[token] = max(at_s, last_times_s.get(token, at_s))
+        return last_times_s
 
 
 @cache
-def _swaps() -> Select[Any]:
+def _select_swaps() -> Select[Any]:
     """Select what swaps moved after a time."""
     return select(MovementRow).where(
         MovementRow.kind == IntentKind.SWAP.value, MovementRow.chain_s > bindparam("after_s")
@@ -52,7 +52,7 @@ def _swaps() -> Select[Any]:
 
 
 @cache
-def _external() -> Select[Any]:
+def _select_external() -> Select[Any]:
     """Select the transactions after a time that this store did not send."""
     return select(ExternalTransactionRow).where(
         ExternalTransactionRow.chain_s > bindparam("after_s")

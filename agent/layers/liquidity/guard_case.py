@@ -19,13 +19,13 @@ from agent.layers.liquidity.policy.replay import (
     replay_actions,
     worst_overpayment_share,
 )
-from agent.model import LayerCase, Plan, Provide, StepInput, lp_action
+from agent.model import LayerGuardAnswers, Plan, Provide, StepInput, lp_action
 from agent.reference import reference_prices
 from agent.units import Value
 
 
 @dataclass(frozen=True)
-class LiquidityCase(LayerCase):
+class LiquidityCase(LayerGuardAnswers):
     """A plan of liquidity actions with its step, replayed once for all guards."""
 
     step: StepInput
@@ -68,8 +68,10 @@ class LiquidityCase(LayerCase):
         """Return the cost of provided liquidity above its value at reference prices."""
         return sum(
             (
-                run.before.overpayment(run.action, run.amounts, run.after)
-                for run in self._provisions()
+                simulation.before.overpayment(
+                    simulation.action, simulation.amounts, simulation.after
+                )
+                for simulation in self._provisions()
             ),
             Fraction(0),
         )
@@ -77,11 +79,18 @@ class LiquidityCase(LayerCase):
     def worst_cost(self) -> Value:
         """Return the largest such cost that the minimums of provisions allow."""
         limits = self.step.limits
-        shares = (run.value * worst_overpayment_share(run, limits) for run in self._provisions())
+        shares = (
+            simulation.value * worst_overpayment_share(simulation, limits)
+            for simulation in self._provisions()
+        )
         return max(self.cost(), sum(shares, Fraction(0)))
 
     def _provisions(self) -> list[SimulatedAction]:
-        return [run for run in self.simulated_actions() if isinstance(run.action, Provide)]
+        return [
+            simulation
+            for simulation in self.simulated_actions()
+            if isinstance(simulation.action, Provide)
+        ]
 
 
 def build_liquidity_case(step: StepInput, plan: Plan) -> LiquidityCase | None:

@@ -9,7 +9,7 @@ from fractions import Fraction
 from typing import Any
 
 from agent.guards.case import GuardCase, GuardMeasurement, MissingData, from_layer
-from agent.guards.guard import Guard, format_money, format_ratio, limited
+from agent.guards.guard import Guard, format_money, format_ratio, limit_guard
 from agent.layers.liquidity.guard_case import LiquidityCase
 from agent.layers.liquidity.policy import valuation
 from agent.layers.liquidity.policy.book import Amounts, LiquidityExposure
@@ -29,20 +29,20 @@ def impermanent_loss(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     """
     if isinstance(case.layer, LiquidityCase):
         before, after = from_layer(case.layer.exposures)
-        return _share_after(case, limit_bps, before, after, before.loss, after.loss, "expected")
+        return _measure_after(case, limit_bps, before, after, before.loss, after.loss, "expected")
     if not case.step.portfolio.positions or case.layer.only_reduces():
         return NO_POSITION
     expected_loss = from_layer(
         lambda: valuation.expected_loss(case.step.snapshot, case.step.portfolio, case.prices)
     )
-    return _liquidity_share(case, expected_loss, limit_bps, "expected")
+    return _measure_liquidity(case, expected_loss, limit_bps, "expected")
 
 
 def lp_max_weight(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     """Return the value of all confirmed positions over the portfolio after the plan."""
     if isinstance(case.layer, LiquidityCase):
         before, after = from_layer(case.layer.exposures)
-        return _share_after(
+        return _measure_after(
             case, limit_bps, before, after, before.value, after.value, "in positions"
         )
     if not case.step.portfolio.positions or case.layer.only_reduces():
@@ -50,10 +50,10 @@ def lp_max_weight(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     value = from_layer(
         lambda: valuation.total_value(case.step.snapshot, case.step.portfolio, case.prices)
     )
-    return _liquidity_share(case, value, limit_bps, "in positions")
+    return _measure_liquidity(case, value, limit_bps, "in positions")
 
 
-def _liquidity_share(
+def _measure_liquidity(
     case: GuardCase, value: Fraction, limit_bps: int, label: str
 ) -> GuardMeasurement:
     portfolio_after = case.total() - max(Fraction(0), case.trading_cost())
@@ -71,7 +71,7 @@ def _liquidity_share(
     return GuardMeasurement(message, False)
 
 
-def _share_after(
+def _measure_after(
     case: GuardCase,
     limit_bps: int,
     before: LiquidityExposure,
@@ -113,7 +113,7 @@ def plan_cost(case: GuardCase, limit_bps: int) -> GuardMeasurement | None:
     if not case.plan.actions:
         return None
     moved_value, cost = (
-        sum((run.value for run in _simulated_actions(case)), Fraction(0)),
+        sum((simulation.value for simulation in _simulated_actions(case)), Fraction(0)),
         case.cost(),
     )
     message = format_money(cost, case.numeraire)
@@ -132,7 +132,9 @@ def smallest_action(case: GuardCase, limit: Fraction) -> GuardMeasurement | None
     """
     if not case.plan.actions:
         return None
-    smallest, name = min((run.value, run.action.name) for run in _simulated_actions(case))
+    smallest, name = min(
+        (simulation.value, simulation.action.name) for simulation in _simulated_actions(case)
+    )
     message = f"{format_money(smallest, case.numeraire)} of {name}"
     if case.is_exit():
         return GuardMeasurement(f"{message}: not applied to liquidity above its limit", True)
@@ -145,16 +147,19 @@ def slippage(case: GuardCase, limit_bps: int) -> GuardMeasurement | None:
     """
     if not case.plan.actions:
         return None
-    worst = Fraction(0)
-    for run in _simulated_actions(case):
-        if any(minimum > amount for minimum, amount in zip(run.minimums, run.amounts, strict=True)):
+    worst_share = Fraction(0)
+    for simulation in _simulated_actions(case):
+        if any(
+            minimum > amount
+            for minimum, amount in zip(simulation.minimums, simulation.amounts, strict=True)
+        ):
             return GuardMeasurement(
-                f"action {run.number} has a minimum of {run.minimums}, the contracts move"
-                f" {run.amounts}",
+                f"action {simulation.number} has a minimum of {simulation.minimums}, the contracts move"
+                f" {simulation.amounts}",
                 False,
             )
-        worst = max(worst, worst_overpayment_share(run, case.step.limits))
-    return GuardMeasurement(format_ratio(worst), worst * BPS <= limit_bps)
+        worst_share = max(worst_share, worst_overpayment_share(simulation, case.step.limits))
+    return GuardMeasurement(format_ratio(worst_share), worst_share * BPS <= limit_bps)
 
 
 def fair_floor_kept(case: GuardCase) -> GuardMeasurement | None:
@@ -163,11 +168,13 @@ def fair_floor_kept(case: GuardCase) -> GuardMeasurement | None:
     """
     if not case.plan.actions:
         return None
-    for run in _simulated_actions(case):
-        for lowest_allowed, minimum in zip(run.lowest_minimums, run.minimums, strict=True):
+    for simulation in _simulated_actions(case):
+        for lowest_allowed, minimum in zip(
+            simulation.lowest_minimums, simulation.minimums, strict=True
+        ):
             if minimum < lowest_allowed:
                 return GuardMeasurement(
-                    f"action {run.number} has a minimum of {minimum}, the reference requires"
+                    f"action {simulation.number} has a minimum of {minimum}, the reference requires"
                     f" {lowest_allowed}",
                     False,
                 )
@@ -176,24 +183,24 @@ def fair_floor_kept(case: GuardCase) -> GuardMeasurement | None:
 
 def pool_deviations(case: GuardCase) -> Iterator[tuple[Fraction, str]]:
     """Yield, for each action, the deviation of its pool from the reference, and the pool as text."""
-    for run in _simulated_actions(case):
-        if run.deviation is None:
-            raise MissingData(f"pool {run.action.pool} has no price")
-        yield run.deviation, f"pool {run.action.pool}"
+    for simulation in _simulated_actions(case):
+        if simulation.deviation is None:
+            raise MissingData(f"pool {simulation.action.pool} has no price")
+        yield simulation.deviation, f"pool {simulation.action.pool}"
 
 
 def overspent(case: GuardCase) -> GuardMeasurement | None:
     """Refuse an action that provides more than investable balances and the minimums of earlier
     actions; None if there is none.
     """
-    for run in _simulated_actions(case):
-        if not isinstance(action := run.action, Provide):
+    for simulation in _simulated_actions(case):
+        if not isinstance(action := simulation.action, Provide):
             continue
         for token, raw in zip((action.token0, action.token1), action.desired_raw, strict=True):
-            missing_raw = raw - run.before.spendable(token)
+            missing_raw = raw - simulation.before.spendable(token)
             if missing_raw > 0:
                 return GuardMeasurement(
-                    f"action {run.number} provides {missing_raw} base units of {case.label(token)}"
+                    f"action {simulation.number} provides {missing_raw} base units of {case.label(token)}"
                     " too much",
                     False,
                 )
@@ -204,12 +211,13 @@ def mispredicted(case: GuardCase) -> GuardMeasurement | None:
     """Refuse a plan that predicts other amounts of its actions, or other final balances, than the
     replay; None if there are none.
     """
-    for run in _simulated_actions(case):
-        simulated = run.liquidity, run.amounts, run.fees
-        predicted = _predicted_amounts(run.action)
-        if simulated != predicted:
+    for simulation in _simulated_actions(case):
+        simulated_amounts = simulation.liquidity, simulation.amounts, simulation.fees
+        predicted_amounts = _predicted_amounts(simulation.action)
+        if simulated_amounts != predicted_amounts:
             return GuardMeasurement(
-                f"action {run.number} moves {simulated}, the plan predicts {predicted}", False
+                f"action {simulation.number} moves {simulated_amounts}, the plan predicts {predicted_amounts}",
+                False,
             )
     if isinstance(case.layer, LiquidityCase):
         final_balances = case.layer.replay.after.balances
@@ -240,14 +248,14 @@ def _simulated_actions(case: GuardCase) -> tuple[SimulatedAction, ...]:
 
 
 HOLDING_GUARDS: tuple[Guard[Any], ...] = (
-    limited(
+    limit_guard(
         "impermanent_loss",
         lambda limits: limits.impermanent_loss_bps,
         impermanent_loss,
         "withdraw liquidity until the expected loss fits (trimtab lp), or raise"
         " limits.impermanent_loss",
     ),
-    limited(
+    limit_guard(
         "lp_max_weight",
         lambda limits: limits.lp_max_weight_bps,
         lp_max_weight,

@@ -28,7 +28,7 @@ def with_unknown_positions(
         for target in step.portfolio.lp_targets
         if target.tick_spacing is not None
     }
-    if manager is None or not pairs or positions.scanned():
+    if manager is None or not pairs or positions.is_scanned():
         return step
     head = step.snapshot.head
     block_ref = {"blockHash": head.hash, "requireCanonical": True}
@@ -36,7 +36,11 @@ def with_unknown_positions(
         transport, step.snapshot.owner, manager, (), step.portfolio.positions, block_ref
     ).positions
     positions.record(
-        [item.name for item in unsolicited if item.liquidity > 0 and item.tokens in pairs],
+        [
+            position.name
+            for position in unsolicited
+            if position.liquidity > 0 and position.tokens in pairs
+        ],
         head.timestamp_s,
     )
     return step.with_layer(budgets.history(head.timestamp_s).layer(LiquidityState))

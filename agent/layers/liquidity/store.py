@@ -13,10 +13,10 @@ from agent.store.tables import BudgetRow
 
 
 def read_state(
-    db: Connection, spent: Sequence[BudgetRow], newest_s: Mapping[str, int | None]
+    db: Connection, budget_rows: Sequence[BudgetRow], newest_s: Mapping[str, int | None]
 ) -> LiquidityState:
     """Return the time of the newest action, and the positions that await the owner's decision;
     `newest_s` are the chain times of the newest success of each budget kind.
     """
-    del spent
+    del budget_rows
     return LiquidityState(newest_s[IntentKind.LIQUIDITY.value], positions.undecided_positions(db))

@@ -10,7 +10,7 @@ from typing import Any
 
 from agent.layers.questions import held_weights
 from agent.model import (
-    GRID,
+    WEIGHT_RESOLUTION,
     Allocation,
     AllocationMethod,
     AllocatorConfig,
@@ -47,26 +47,28 @@ def signal_requests(
     if not step.divides_wallet and step.portfolio.weights is not None:
         candidates.append(("", step.portfolio.weights, assets, step.history.allocation))
     for part in (part for config in step.layers for part in config.allocators):
-        weights = dict(part.weights_bps)
-        owned_assets = tuple(replace(a, target_bps=weights.get(a.token.address, 0)) for a in assets)
+        weights_bps = dict(part.weights_bps)
+        owned_assets = tuple(
+            replace(a, target_bps=weights_bps.get(a.token.address, 0)) for a in assets
+        )
         candidates.append((part.owner, part.allocator, owned_assets, choices.get(part.owner)))
     now_s = trusted_time_s(step.snapshot)
     return tuple(
-        _request(step, owner, weights, weights.signal)
-        for owner, weights, owned_assets, last in candidates
-        if weights.method is AllocationMethod.SIGNAL
-        and weights.signal is not None
-        and targets.is_allocation_due(weights, owned_assets, last, now_s)
+        _request(step, owner, allocator, allocator.signal)
+        for owner, allocator, owned_assets, last_allocation in candidates
+        if allocator.method is AllocationMethod.SIGNAL
+        and allocator.signal is not None
+        and targets.is_allocation_due(allocator, owned_assets, last_allocation, now_s)
     )
 
 
 def _request(
-    step: StepInput, owner: str, weights: AllocatorConfig, settings: SignalSettings
+    step: StepInput, owner: str, allocator: AllocatorConfig, settings: SignalSettings
 ) -> SignalRequest:
     """Return the request with its view, or with the reason why the view is incomplete."""
     portfolio, now_s = step.portfolio, trusted_time_s(step.snapshot)
     free_tokens = [
-        asset.token for asset in portfolio.assets if asset.token.address not in weights.fixed
+        asset.token for asset in portfolio.assets if asset.token.address not in allocator.fixed
     ]
     numeraire = portfolio.numeraire
     prices, missing_notes = {}, []
@@ -74,9 +76,9 @@ def _request(
         token = asset.token
         if token.address == numeraire.address:
             continue
-        bars = _bars(weights, step.history.prices, token, numeraire, now_s)
+        bars = _bars(allocator, step.history.prices, token, numeraire, now_s)
         prices[token.label] = bars
-        if token in free_tokens and (why := _too_little(weights, bars, now_s)):
+        if token in free_tokens and (why := _missing_prices_reason(allocator, bars, now_s)):
             missing_notes.append(f"{token.label} {why}")
     # these are shares of the wallet, not of one of its parts
     whole_step = replace(
@@ -106,28 +108,36 @@ def _request(
 
 
 def _bars(
-    weights: AllocatorConfig,
+    allocator: AllocatorConfig,
     prices: tuple[PricePoint, ...],
     token: Token,
     numeraire: Token,
     now_s: int,
 ) -> tuple[PriceBar, ...]:
     """Return the last price of each interval within the window, oldest first."""
-    start_s, scale = now_s - weights.window_s, Fraction(10) ** (token.decimals - numeraire.decimals)
-    last = {
-        point.at_s // weights.step_s: point
+    start_s, scale = (
+        now_s - allocator.window_s,
+        Fraction(10) ** (token.decimals - numeraire.decimals),
+    )
+    last_points = {
+        point.at_s // allocator.step_s: point
         for point in prices
         if point.token == token.address and start_s < point.at_s <= now_s
     }
-    return tuple(PriceBar(last[n].at_s, float(last[n].price * scale)) for n in sorted(last))
+    return tuple(
+        PriceBar(last_points[interval].at_s, float(last_points[interval].price * scale))
+        for interval in sorted(last_points)
+    )
 
 
-def _too_little(weights: AllocatorConfig, bars: tuple[PriceBar, ...], now_s: int) -> str:
+def _missing_prices_reason(
+    allocator: AllocatorConfig, bars: tuple[PriceBar, ...], now_s: int
+) -> str:
     """Return why prices do not meet min_history and max_age; empty if they do."""
-    if len(bars) <= weights.min_returns:
-        return f"has {len(bars)} prices, min_history requires {weights.min_returns + 1}"
-    if now_s - bars[-1].at_s > weights.max_age_s:
-        return f"has no price within {format_duration(weights.max_age_s)}"
+    if len(bars) <= allocator.min_returns:
+        return f"has {len(bars)} prices, min_history requires {allocator.min_returns + 1}"
+    if now_s - bars[-1].at_s > allocator.max_age_s:
+        return f"has no price within {format_duration(allocator.max_age_s)}"
     return ""
 
 
@@ -154,8 +164,8 @@ def checked_answer(request: SignalRequest, reply: Any, source: str) -> SignalAns
 
 def _spot_ppm(weights: Any, tokens: Mapping[str, str]) -> tuple[tuple[str, int], ...]:
     weights_ppm = _weights_ppm(weights, tokens, "an asset whose weight is free", 0)
-    if abs((total := sum(weights_ppm.values())) - GRID) > SUM_TOLERANCE_PPM:
-        raise ValueError(f"its spot weights sum to {total / GRID:g}, not 1")
+    if abs((total := sum(weights_ppm.values())) - WEIGHT_RESOLUTION) > SUM_TOLERANCE_PPM:
+        raise ValueError(f"its spot weights sum to {total / WEIGHT_RESOLUTION:g}, not 1")
     return tuple((token, weights_ppm.get(symbol, 0)) for symbol, token in tokens.items())
 
 
@@ -163,8 +173,10 @@ def _market_ppm(weights: Any, markets: Mapping[str, str]) -> tuple[tuple[str, in
     if not markets:
         raise ValueError("it returned futures weights, but the config has no [futures]")
     weights_ppm = _weights_ppm(weights, markets, "a futures market", -1)
-    if (total := sum(map(abs, weights_ppm.values()))) > GRID + SUM_TOLERANCE_PPM:
-        raise ValueError(f"its absolute futures weights sum to {total / GRID:g}, above 1")
+    if (total := sum(map(abs, weights_ppm.values()))) > WEIGHT_RESOLUTION + SUM_TOLERANCE_PPM:
+        raise ValueError(
+            f"its absolute futures weights sum to {total / WEIGHT_RESOLUTION:g}, above 1"
+        )
     return tuple((market, weights_ppm.get(symbol, 0)) for symbol, market in markets.items())
 
 
@@ -184,5 +196,5 @@ def _weights_ppm(
             raise ValueError(f"the weight of {name} is not a number")
         if not math.isfinite(weight) or not minimum <= weight <= 1:
             raise ValueError(f"the weight of {name} is {weight:g}, not from {minimum} to 1")
-        weights_ppm[name] = round(weight * GRID)
+        weights_ppm[name] = round(weight * WEIGHT_RESOLUTION)
     return weights_ppm

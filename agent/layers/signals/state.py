@@ -18,6 +18,6 @@ class SignalState(LayerState):
         """See LayerState."""
         return self.answers
 
-    def of_owner(self, owner: str) -> LayerState:
+    def of_part(self, part_name: str) -> LayerState:
         """See LayerState."""
-        return SignalState(tuple(answer for answer in self.answers if answer.owner == owner))
+        return SignalState(tuple(answer for answer in self.answers if answer.owner == part_name))

@@ -5,18 +5,18 @@ from __future__ import annotations
 from fractions import Fraction
 
 from agent.errors import Refused
-from agent.model import GRID, AllocatorConfig, SignalAnswer
+from agent.model import WEIGHT_RESOLUTION, AllocatorConfig, SignalAnswer
 from agent.units import BPS, largest_remainder
 from agent.weights.allocators import AllocatorData, UnroundedWeights, WeightBounds
 
 
 def signal(
-    _weights: AllocatorConfig, bounds: WeightBounds, facts: AllocatorData
+    _settings: AllocatorConfig, bounds: WeightBounds, inputs: AllocatorData
 ) -> UnroundedWeights:
     """Return the weights from a user-defined signal. Raises Refused with the reason if there are
     none, or if one is beyond its bounds.
     """
-    answer = facts.answer
+    answer = inputs.answer
     if answer is None:
         raise Refused("the signal was not run", remedy="see docs/signals.md")
     if answer.why:
@@ -27,7 +27,7 @@ def signal(
         share = Fraction(spot_ppm.get(token, 0) * bounds.total) / (total_ppm or 1)
         if spot_ppm and not low <= share <= high:
             raise Refused(
-                f"signal {answer.name}: {facts.names[token]} {float(share) / 100:.2f} % is not"
+                f"signal {answer.name}: {inputs.names[token]} {float(share) / 100:.2f} % is not"
                 f" within {low / 100:g} to {high / 100:g} %",
                 remedy="change the signal, or limits and cap of the allocator",
             )
@@ -41,10 +41,12 @@ def signal(
 
 
 def _market_bps(answer: SignalAnswer) -> tuple[tuple[str, int], ...]:
-    """Return the futures weights in bps, by largest remainder, with a total of at most one."""
+    """Return the futures weights in bps, rounded by largest remainder; their absolute values sum to
+    at most 10,000.
+    """
     market_ppm = answer.market_ppm or ()
     absolute_ppm = [Fraction(abs(ppm)) for _, ppm in market_ppm]
-    total = min(BPS, round(sum(absolute_ppm, Fraction(0)) * BPS / GRID))
+    total = min(BPS, round(sum(absolute_ppm, Fraction(0)) * BPS / WEIGHT_RESOLUTION))
     rounded_bps = largest_remainder(absolute_ppm, total) if total else [0] * len(market_ppm)
     return tuple(
         (market, bps if ppm > 0 else -bps)

@@ -47,6 +47,6 @@ def _strategy_step(store: Store, intent: Intent) -> StepInput | None:
         ):
             return None
         netted = netting.net_strategies(step, reference_prices(step).by_token)
-        return step if netted.answer.fired else None
+        return step if netted.result.fired else None
     except (ConfigError, OperatorNeeded, Refused, KeyError):
         return None

@@ -31,9 +31,9 @@ DAY_S = 86_400
 
 
 def after_input(store: Store, step: StepInput) -> None:
-    """Record changes of the strategy accounts, and once an hour each strategy's NAV per share and
-    health. If another process wrote first, nothing is written, and the next cycle derives the
-    change again.
+    """Record changes of the strategy accounts, new allocations, and once an hour each strategy's
+    NAV per share and health. If another process wrote first, nothing is written, and the next cycle
+    derives the change again.
     """
     strategy_store, books = store.layer(StrategyStore), step.layer(StrategiesState).books
     if (
@@ -42,7 +42,10 @@ def after_input(store: Store, step: StepInput) -> None:
         or (not books.strategies and not books.pending)
     ):
         return
-    if any(booking.source.startswith(accounting.UNRECORDED_TRANSFER) for booking in books.pending):
+    if any(
+        booking.source.startswith(accounting.UNRECORDED_TRANSFER_SOURCE)
+        for booking in books.pending
+    ):
         return
     if books.pending and not strategy_store.record_bookings(books.pending, books.turn):
         return

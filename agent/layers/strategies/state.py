@@ -169,8 +169,8 @@ class StrategyBooks:
     """All strategies at one block.
 
     `fault` is the reason why holdings are unknown (empty: known), `pending` are bookings not stored
-    yet. `choices` are the last allocations by strategy; `unchosen` has the strategies without
-    weights, with the reason.
+    yet. `turn` is the version of the stored accounts, which each write raises. `choices` are the
+    last allocations by strategy; `unchosen` has the strategies without weights, with the reason.
     """
 
     strategies: tuple[StrategyBook, ...]
@@ -209,7 +209,7 @@ class StrategyLedger:
 
     `earlier` are wallet transactions that are not in the journal, as (transaction, block, balance
     changes). `flows_to` is the strategy that gets deposits and withdrawals (None: all, in
-    proportion to capital).
+    proportion to capital), `turn` the version of the records, which each write raises.
     """
 
     bookings: tuple[StrategyBooking, ...] = ()

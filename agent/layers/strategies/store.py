@@ -45,19 +45,22 @@ from agent.store.tables import (
 from agent.store.transitions import CONSUMED, OPEN
 
 STRATEGIES_VERSION = "strategies_version"
+"""Key of the version of the accounts, which each write raises."""
 BOOKED_TO_INTENT = "strategies_booked_to_intent"
 """Key of the newest transaction that was settled when the accounts were opened: the opening
 balances include it and all earlier ones.
 """
 BOOKED_TO_TRANSFER = "strategies_booked_to_transfer"
+"""Key of the newest transfer that the opening balances or merged bookings include."""
 TRANSFERS_STRATEGY = "transfers_strategy"
+"""Key of the strategy that gets deposits and withdrawals."""
 HOUR_S = 3_600
 FOLD_THRESHOLD = 500
 """Number of transfer bookings above which they are merged into one."""
 _FOLDED_SOURCE = "folded flows"
-_FOLDABLE_SOURCES = ("flow ", "aside ", _FOLDED_SOURCE)
-_CONSUMED = tuple(state.value for state in CONSUMED)
-_OPEN = tuple(state.value for state in OPEN)
+_FOLDABLE_PREFIXES = ("flow ", "aside ", _FOLDED_SOURCE)
+_CONSUMED_STATES = tuple(state.value for state in CONSUMED)
+_OPEN_STATES = tuple(state.value for state in OPEN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +77,14 @@ class StrategyStore:
             facts = database.read_facts(
                 db, TRANSFERS_STRATEGY, STRATEGIES_VERSION, BOOKED_TO_INTENT, BOOKED_TO_TRANSFER
             )
-            bookings = tuple(map(_parse_booking, column_values(db, _bookings())))
+            bookings = tuple(map(_parse_booking, column_values(db, _select_bookings())))
             states = tuple(
-                decode_json(StrategyState, text) for text in column_values(db, _states())
+                decode_json(StrategyState, text) for text in column_values(db, _select_states())
             )
             return StrategyLedger(
                 bookings=bookings,
                 states=states,
-                intents=_intents(db, bookings, int(facts.get(BOOKED_TO_INTENT) or 0)),
+                intents=_unbooked_intents(db, bookings, int(facts.get(BOOKED_TO_INTENT) or 0)),
                 flows=_unbooked_transfers(db, bookings, int(facts.get(BOOKED_TO_TRANSFER) or 0)),
                 earlier=_unbooked_external(db, bookings),
                 flows_to=facts.get(TRANSFERS_STRATEGY) or None,
@@ -97,7 +100,7 @@ class StrategyStore:
                 return False
             for booking in bookings:
                 if booking.kind is StrategyBookingKind.OPEN:
-                    _mark_opening(db)
+                    _record_opening(db)
             insert_rows(
                 db,
                 StrategyBookingRow,
@@ -107,7 +110,7 @@ class StrategyStore:
                 ],
             )
             database.write_facts(db, {STRATEGIES_VERSION: at_version + 1})
-            _fold(db)
+            _fold_transfers(db)
             return True
 
     def record_states(
@@ -145,8 +148,8 @@ class StrategyStore:
     def forget(self, names: Sequence[str]) -> None:
         """Delete states and NAV of closed strategies, because a name may be reused."""
         with self.db.write("forget strategies that were closed") as db:
-            for row in (StrategyRow, NavPointRow):
-                db.execute(delete(row).where(row.name.in_(names)))
+            for row_class in (StrategyRow, NavPointRow):
+                db.execute(delete(row_class).where(row_class.name.in_(names)))
 
     def route_transfers(self, name: str | None) -> None:
         """Set the strategy that receives later deposits and withdrawals; None splits them by
@@ -167,9 +170,9 @@ def _parse_booking(text: str) -> StrategyBooking:
     return decode_json(StrategyBooking, text)
 
 
-def _mark_opening(db: Connection) -> None:
+def _record_opening(db: Connection) -> None:
     """Record that the opening balances contain all earlier transactions."""
-    first_open = db.scalar(select(func.min(IntentRow.seq)).where(IntentRow.state.in_(_OPEN)))
+    first_open = db.scalar(select(func.min(IntentRow.seq)).where(IntentRow.state.in_(_OPEN_STATES)))
     newest_settled = max_value(db, IntentRow.seq) if first_open is None else first_open - 1
     database.write_facts(
         db,
@@ -180,17 +183,17 @@ def _mark_opening(db: Connection) -> None:
     )
 
 
-def _fold(db: Connection) -> None:
+def _fold_transfers(db: Connection) -> None:
     """Merge bookings of old transfers into one, because anyone can send any number of transfers."""
-    if (db.scalar(_foldable_count()) or 0) < FOLD_THRESHOLD:
+    if (db.scalar(_select_foldable_count()) or 0) < FOLD_THRESHOLD:
         return
-    rows = all_rows(db, _foldable().order_by(StrategyBookingRow.seq), StrategyBookingRow)
+    rows = all_rows(db, _select_foldable().order_by(StrategyBookingRow.seq), StrategyBookingRow)
     foldable = [(row, _parse_booking(row.booking_json)) for row in rows]
-    newest = max((booking.block for _, booking in foldable), default=0)
+    newest_block = max((booking.block for _, booking in foldable), default=0)
     old_bookings = [
         (row, booking)
         for row, booking in foldable
-        if booking.block <= newest - balances.FOLD_DEPTH_BLOCKS
+        if booking.block <= newest_block - balances.FOLD_DEPTH_BLOCKS
     ]
     if len(old_bookings) < FOLD_THRESHOLD:
         return
@@ -203,9 +206,11 @@ def _fold(db: Connection) -> None:
         db, {BOOKED_TO_TRANSFER: max([database.fact_number(db, BOOKED_TO_TRANSFER), *transfer_ids])}
     )
     changes = tuple((name, token, raw) for (name, token), raw in sorted(totals.items()) if raw)
-    last = old_bookings[-1][1]
+    last_booking = old_bookings[-1][1]
     folded_json = codec.dumps(
-        StrategyBooking(_FOLDED_SOURCE, StrategyBookingKind.FLOW, last.block, last.at_s, changes)
+        StrategyBooking(
+            _FOLDED_SOURCE, StrategyBookingKind.FLOW, last_booking.block, last_booking.at_s, changes
+        )
     )
     row_numbers = [row.seq for row, _ in old_bookings]
     for start in range(1, len(row_numbers), FOLD_THRESHOLD):
@@ -225,7 +230,7 @@ def _transfer_id(source: str) -> int:
     return int(source.removeprefix("flow ")) if source.startswith("flow ") else 0
 
 
-def _intents(
+def _unbooked_intents(
     db: Connection, bookings: Sequence[StrategyBooking], after_seq: int
 ) -> tuple[Intent, ...]:
     """Return mined transactions that are not booked yet, oldest first."""
@@ -263,7 +268,7 @@ def _unbooked_external(
     if not bookings:
         return ()
     booked_sources = {booking.source for booking in bookings}
-    rows = all_rows(db, _external(), ExternalTransactionRow, block=bookings[0].block)
+    rows = all_rows(db, _select_external(), ExternalTransactionRow, block=bookings[0].block)
     return tuple(
         (row.tx_hash, row.block_number, balances.parse_changes(row))
         for row in rows
@@ -280,14 +285,16 @@ def _nav_number(text: str) -> int:
         ) from None
 
 
-_bookings = cache(lambda: select(StrategyBookingRow.booking_json).order_by(StrategyBookingRow.seq))
-_states = cache(lambda: select(StrategyRow.state_json).order_by(StrategyRow.name))
-_foldable = cache(
+_select_bookings = cache(
+    lambda: select(StrategyBookingRow.booking_json).order_by(StrategyBookingRow.seq)
+)
+_select_states = cache(lambda: select(StrategyRow.state_json).order_by(StrategyRow.name))
+_select_foldable = cache(
     lambda: select(StrategyBookingRow).where(
-        or_(*(StrategyBookingRow.source.startswith(name) for name in _FOLDABLE_SOURCES))
+        or_(*(StrategyBookingRow.source.startswith(prefix) for prefix in _FOLDABLE_PREFIXES))
     )
 )
-_foldable_count = cache(lambda: _foldable().with_only_columns(func.count()))
+_select_foldable_count = cache(lambda: _select_foldable().with_only_columns(func.count()))
 
 
 @cache
@@ -301,14 +308,14 @@ def _select_mined() -> Select[Any]:
     """Select mined intents with a sequence number above `after`."""
     conditions = (
         IntentRow.seq > bindparam("after"),
-        IntentRow.state.in_(_CONSUMED),
+        IntentRow.state.in_(_CONSUMED_STATES),
         IntentRow.receipt_json.is_not(None),
     )
     return select(IntentRow).where(*conditions).order_by(IntentRow.seq)
 
 
 @cache
-def _external() -> Select[Any]:
+def _select_external() -> Select[Any]:
     """Select external transactions of the wallet mined after `block`."""
     return (
         select(ExternalTransactionRow)

@@ -44,7 +44,7 @@ def within_year_limit(
         max(unused_gain, Fraction(0)),
     )
     for attempt in range(MAX_ATTEMPTS):
-        caps = _sale_caps(
+        sale_caps = _sale_caps(
             step.portfolio,
             reference_prices(step),
             tax,
@@ -52,25 +52,29 @@ def within_year_limit(
             allowed_gain * PLANNED_SHARE ** (attempt + 1),
         )
         capped_decision = replace(
-            decision, goal=replace(decision.goal, sell_at_most=tuple(sorted(caps.items())))
+            decision, goal=replace(decision.goal, sell_at_most=tuple(sorted(sale_caps.items())))
         )
         try:
-            trimmed = planner.plan(step, capped_decision, most=max_turnover)
-        except planner.NothingPlanned as nothing:
+            trimmed_plan = planner.plan(step, capped_decision, turnover_cap=max_turnover)
+        except planner.NothingPlanned as error:
             raise planner.NothingPlanned(
-                f"{nothing.message}; {_limit_reason(step.portfolio, tax)}",
-                nothing.verdicts,
-                nothing.remedy,
+                f"{error.message}; {_limit_reason(step.portfolio, tax)}",
+                error.verdicts,
+                error.remedy,
             ) from None
         gains = _gains_of(
-            step.portfolio, reference_prices(step), step.snapshot.head.timestamp_s, tax, trimmed
+            step.portfolio,
+            reference_prices(step),
+            step.snapshot.head.timestamp_s,
+            tax,
+            trimmed_plan,
         )
         if _total(gains) <= allowed_gain:
             notes = [
                 SkippedItem(step.portfolio.token(token).label, _limit_reason(step.portfolio, tax))
-                for token in sorted(tokens_with_gains & set(caps))
+                for token in sorted(tokens_with_gains & set(sale_caps))
             ]
-            return replace(trimmed, decision=decision, skipped=(*trimmed.skipped, *notes))
+            return replace(trimmed_plan, decision=decision, skipped=(*trimmed_plan.skipped, *notes))
     raise planner.NothingPlanned(
         f"no plan keeps tax.year_limit: {_limit_reason(step.portfolio, tax)}",
         (),
@@ -94,23 +98,22 @@ def _sale_caps(
         shares = {gain.token: max(gain.gain, Fraction(0)) / total_gain for gain in gains}
     else:
         shares = {}
-    caps = {}
+    sale_caps = {}
     for asset in portfolio.assets:
         token = asset.token.address
         if token == portfolio.numeraire.address and not tax.currency:
             continue
         lots_raw = sum(lot.raw for lot in tax.lots if lot.token == token)
         share = shares.get(token, Fraction(0)) * allowed_gain
-        caps[token] = max_sellable_raw(
+        sale_caps[token] = max_sellable_raw(
             tax.lots, tax.method, token, prices[token] * tax.rate, share, lots_raw
         )
-    return caps
+    return sale_caps
 
 
 def _gains_of(
     portfolio: Portfolio, references: ReferencePrices, now_s: int, tax: TaxInputs, plan: Plan
 ) -> tuple[PlannedGain, ...]:
-    at_s = now_s
     if plan.wallet_changes():
         return planned_gains(
             plan,
@@ -118,7 +121,7 @@ def _gains_of(
             references.by_token,
             portfolio.numeraire.address,
             portfolio.wrapped_native,
-            at_s,
+            now_s,
         )
     return ()
 
@@ -146,5 +149,5 @@ def taxed_gain(step: StepInput, plan: Plan) -> Value:
     gain = _total(
         _gains_of(step.portfolio, reference_prices(step), step.snapshot.head.timestamp_s, tax, plan)
     )
-    added_gain = max(Fraction(0), tax.realised + gain) - max(Fraction(0), tax.realised)
-    return added_gain / tax.rate
+    added_taxed_gain = max(Fraction(0), tax.realised + gain) - max(Fraction(0), tax.realised)
+    return added_taxed_gain / tax.rate

@@ -25,7 +25,8 @@ class CycleEnd(Enum):
     DECLINED = "declined"
     FAILED = "failed"
     DONE = "done"
-    BOUND = "bound"
+    STEP_LIMIT = "bound"
+    """It has taken its largest number of steps, or sent what one cycle may send."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +83,8 @@ class LayerCycle(LayerPart):
         """Return the step with the layer's progress."""
         return step
 
-    def leaves(self, plan: Plan) -> bool:
-        """True if the layer leaves this plan to the next cycle."""
+    def postpones(self, plan: Plan) -> bool:
+        """True if the layer postpones this plan to the next cycle."""
         return False
 
     def is_done_before(self, plan: Plan | None) -> bool:
@@ -116,13 +117,13 @@ class Cycle:
     concern the current plan. `sent` are the kinds of all transactions, `approved` the number of
     successful approvals by token.
 
-    `exits` are the sent exits, `skipped` those that the rest of the cycle ignores. `doubtful` has,
-    per exit that simulation or signer refused, the refusal stored before. `interrupted` are exits
-    that an endpoint's failure kept from being sent. `held` are exits that the owner declined or
+    `exits` are the sent exits, `skipped` those that the rest of the cycle ignores. `doubtful` are
+    the exits that simulation or signer refused, each with the refusal that was stored before (None:
+    none). `interrupted` are exits that an endpoint's failure kept from being sent. `held` are exits that the owner declined or
     whose gas was refused. After an interrupted, held or failed exit only plans that reduce risk are
     sent. `direct` are tokens whose exits failed on a route through another token and are planned
-    again without it. `swapped` is the step of the rebalance's swap. `sending` is the step whose
-    transaction may be under way.
+    again without it. `swapped` is the id of the step of the rebalance's swap, `sending` that of the
+    step whose transaction may be under way.
     """
 
     id: str
@@ -160,7 +161,7 @@ class Cycle:
         return self.ended is CycleEnd.OPEN
 
     @property
-    def tried(self) -> tuple[str, ...]:
+    def exits_tried(self) -> tuple[str, ...]:
         """Tokens of the exits that were sent or skipped."""
         sent = [note.exit_token for note in self.exits]
         return tuple(dict.fromkeys([*sent, *(blocked.token for blocked in self.skipped)]))
@@ -181,9 +182,9 @@ class Cycle:
         failed = self.failed_exits or self.failed_in_layers
         return bool(failed or self.interrupted or self.held)
 
-    def end(self, why: CycleEnd) -> Cycle:
+    def end(self, reason: CycleEnd) -> Cycle:
         """Return the cycle without further steps."""
-        return replace(self, ended=why)
+        return replace(self, ended=reason)
 
     def begin_plan(self) -> Cycle:
         """Return the cycle before its next plan, which has approvals of its own."""
@@ -203,9 +204,9 @@ class Cycle:
             approved=approved,
         )
 
-    def leave_exit(self, blocked: BlockedExit | None = None) -> Cycle:
-        """Return the cycle before the plan after an exit. The rest of it ignores a `blocked`
-        exit.
+    def after_exit(self, blocked: BlockedExit | None = None) -> Cycle:
+        """Return the cycle ready for the plan that follows an exit. From then on the cycle ignores
+        the exit `blocked`, if given.
         """
         skipped = self.skipped if blocked is None else (*self.skipped, blocked)
         return replace(self.begin_plan(), confirmed=None, skipped=skipped)
@@ -214,10 +215,10 @@ class Cycle:
         """Return the cycle in which this exit is planned again, without a route through another
         token.
         """
-        return replace(self.leave_exit(), direct=(*self.direct, token))
+        return replace(self.after_exit(), direct=(*self.direct, token))
 
 
 def with_count(counts: tuple[tuple[str, int], ...], name: str) -> tuple[tuple[str, int], ...]:
     """Return the counts with one more of this name."""
-    numbers = dict(counts)
-    return tuple((numbers | {name: numbers.get(name, 0) + 1}).items())
+    count_by_name = dict(counts)
+    return tuple((count_by_name | {name: count_by_name.get(name, 0) + 1}).items())

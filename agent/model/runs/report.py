@@ -9,6 +9,7 @@ from dataclasses import dataclass
 Counts = tuple[tuple[str, int], ...]
 """Pairs of a name and a number, sorted by name."""
 PPM = 1_000_000
+"""Parts per million in one whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +63,9 @@ class RunReport:
     figures: RunFigures = RunFigures()
 
 
-def counted(counts: Counts, more: Counts) -> Counts:
+def sum_counts(first: Counts, more: Counts) -> Counts:
     """Return the sums of both by name."""
-    totals = dict(counts)
+    totals = dict(first)
     for name, number in more:
         totals[name] = totals.get(name, 0) + number
     return tuple(sorted(totals.items()))

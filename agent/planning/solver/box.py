@@ -12,9 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from agent.floats import FloatArray, matvec, solve_positive_definite
+from agent.floats import FloatArray, IndexArray, matvec, solve_positive_definite
 
 CHANGES_PER_UNKNOWN = 6
 """Maximum number of bounds activated or released one by one, per unknown."""
@@ -31,7 +30,6 @@ rounding error.
 """
 LEAST_CURVATURE = 1e-9
 """Least absolute curvature by which an unknown is scaled."""
-IndexArray = NDArray[np.intp]
 
 
 def box_minimum(
@@ -86,8 +84,8 @@ class _BoxQp:
         """Return the minimum and the sides at which unknowns are held there."""
         sides = np.array(start_sides, dtype=np.intp) if start_sides else self._initial_sides()
         step = self._minimum_at(sides)
-        pull = self.slope + _sparse_product(self.matrix, step)
-        corrected = self._corrected(sides, step, pull)
+        gradient = self.slope + _sparse_product(self.matrix, step)
+        corrected = self._corrected(sides, step, gradient)
         if (corrected == sides).all():
             return step, sides
         sides = self._pivot(sides, corrected)
@@ -107,36 +105,36 @@ class _BoxQp:
     def _minimum_at(self, sides: IndexArray) -> FloatArray:
         """Return the minimum with every unknown that has a side held at its end."""
         step, free_rows = self._ends(sides), np.flatnonzero(sides == 0)
-        pull = self.slope + _sparse_product(self.matrix, step)
+        gradient = self.slope + _sparse_product(self.matrix, step)
         step[free_rows] = solve_positive_definite(
-            self.matrix[free_rows[:, None], free_rows], -pull[free_rows]
+            self.matrix[free_rows[:, None], free_rows], -gradient[free_rows]
         )
         return step
 
-    def _corrected(self, sides: IndexArray, step: FloatArray, pull: FloatArray) -> IndexArray:
+    def _corrected(self, sides: IndexArray, step: FloatArray, gradient: FloatArray) -> IndexArray:
         """Return the sides after unknowns beyond an end are held there, and those pulled away from
         their end are freed.
         """
         beyond = np.where(step > self.high, 1, np.where(step < self.low, -1, 0))
-        return np.where(sides == 0, beyond, np.where(pull * sides > 0, 0, sides))
+        return np.where(sides == 0, beyond, np.where(gradient * sides > 0, 0, sides))
 
     def _pivot(self, sides: IndexArray, corrected: IndexArray) -> IndexArray:
         """Return the sides at the minimum, from sides of which some are wrong."""
         tableau = _Tableau(self.matrix, self.slope, np.flatnonzero(corrected == 0))
-        fewest = np.count_nonzero(corrected != sides)
+        fewest_wrong = np.count_nonzero(corrected != sides)
         while True:
             sides = corrected
             step = self._ends(sides)
             solved = tableau.solve(step)
             corrected = self._corrected(sides, np.where(sides == 0, solved, step), solved)
-            wrong = np.count_nonzero(corrected != sides)
-            if wrong >= fewest:
+            wrong_count = np.count_nonzero(corrected != sides)
+            if wrong_count >= fewest_wrong:
                 return self._descend(sides, tableau)
-            if not wrong:
+            if not wrong_count:
                 return sides
             for k in np.flatnonzero((sides == 0) != (corrected == 0)).tolist():
                 tableau.toggle(k)
-            fewest = wrong
+            fewest_wrong = wrong_count
 
     def _descend(self, sides: IndexArray, tableau: _Tableau) -> IndexArray:
         sides, step = sides.copy(), self._ends(sides)
@@ -171,9 +169,9 @@ class _BoxQp:
 
 
 class _Tableau:
-    """The equations pull = matrix·x + slope, each solved for x where the unknown is free, for the
-    pull where it is held (principal pivot transform: Tucker, "Principal pivotal transforms of
-    square matrices", 1963).
+    """The equations gradient = matrix·x + slope, each solved for x where the unknown is free, for
+    the gradient where it is held (principal pivot transform: Tucker, "Principal pivotal transforms
+    of square matrices", 1963).
     """
 
     def __init__(self, matrix: FloatArray, slope: FloatArray, free: IndexArray) -> None:
@@ -189,14 +187,14 @@ class _Tableau:
         self.rows[k], self.rows[:, k] = -row, column / pivot
         self.rows[k, k] = 1 / pivot
 
-    def solve(self, held_places: FloatArray) -> FloatArray:
-        """Return x of free unknowns and the pull of held ones; `held_places` are the places of the
-        latter, zero elsewhere.
+    def solve(self, held_values: FloatArray) -> FloatArray:
+        """Return x of free unknowns and the gradient of held ones; `held_values` are the values of
+        the latter, zero elsewhere.
         """
-        return self.rows[:, -1] + _sparse_product(self.rows, held_places)
+        return self.rows[:, -1] + _sparse_product(self.rows, held_values)
 
 
 def _sparse_product(matrix: FloatArray, vector: FloatArray) -> FloatArray:
     """Return matrix times vector, of which most entries are zero."""
-    filled = np.flatnonzero(vector)
-    return matvec(matrix[:, filled], vector[filled]) if len(filled) else np.zeros(len(vector))
+    nonzero = np.flatnonzero(vector)
+    return matvec(matrix[:, nonzero], vector[nonzero]) if len(nonzero) else np.zeros(len(vector))

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from agent.floats import IndexArray
 from agent.planning.pool_curves import ChargedCurves, CurveStack
-from agent.planning.problem import IndexArray
 from agent.planning.solver.dual import Solution
 
 UNPAID_TOLERANCE = 1e-3
@@ -66,8 +66,8 @@ def bound_with_charges(
             charged.unpaid(row, *amounts)
             for row, *amounts in zip(
                 best_node.solved_rows[len(best_node.used) :].tolist(),
-                best_flows.taken[len(best_node.used) :].tolist(),
-                best_flows.paid[len(best_node.used) :].tolist(),
+                best_flows.amount_in[len(best_node.used) :].tolist(),
+                best_flows.amount_out[len(best_node.used) :].tolist(),
                 strict=True,
             )
         ]

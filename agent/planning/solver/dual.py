@@ -11,9 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from agent.floats import FloatArray, dot, fsum_array, matvec
+from agent.floats import FloatArray, IndexArray, dot, fsum_array, matvec
 from agent.planning.pool_curves import CurveStack
 from agent.planning.solver.box import box_minimum
 
@@ -47,20 +46,20 @@ plan end at the same amounts.
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """minimise  base + cost·z + ½ z·bend·z + Σ pools(ν)  over low ≤ z ≤ high.
+    """minimise  base + cost·z + ½ z·quadratic·z + Σ pools(ν)  over low ≤ z ≤ high.
 
-    Per unit, a multiplier z raises all prices by its `shift`, and the price of its `token` by `own`
-    more. The last multiplier raises each token by `last_rises` instead, if that is not None. `bend`
-    is None if it is zero. The slopes at the minimum are the imbalances.
+    Per unit, a multiplier z raises all prices by its `common_rise`, and the price of its `token` by
+    `token_rise` more. The last multiplier raises each token by `last_rises` instead, if that is not
+    None. `quadratic` is None if it is zero. The slopes at the minimum are the imbalances.
     """
 
     base: float
-    shift: FloatArray
-    own: FloatArray
-    token: NDArray[np.intp]
+    common_rise: FloatArray
+    token_rise: FloatArray
+    token: IndexArray
     last_rises: FloatArray | None
     cost: FloatArray
-    bend: FloatArray | None
+    quadratic: FloatArray | None
     low: FloatArray
     high: FloatArray
     token_count: int
@@ -68,7 +67,8 @@ class Program:
     def price_offsets(self, z: FloatArray) -> FloatArray:
         """Return each price less one, at these multipliers."""
         rises = np.asarray(
-            np.bincount(self.token, self.own * z, self.token_count) + dot(self.shift, z)
+            np.bincount(self.token, self.token_rise * z, self.token_count)
+            + dot(self.common_rise, z)
         )
         return rises if self.last_rises is None else rises + self.last_rises * z[-1]
 
@@ -76,7 +76,10 @@ class Program:
         """Return the slope of the dual along each multiplier, for these changes of tokens by
         flows.
         """
-        slopes = self.shift * fsum_array(token_changes) + self.own * token_changes[self.token]
+        slopes = (
+            self.common_rise * fsum_array(token_changes)
+            + self.token_rise * token_changes[self.token]
+        )
         if self.last_rises is not None:
             slopes[-1] = dot(self.last_rises, token_changes)
         return np.asarray(slopes)
@@ -96,25 +99,28 @@ class Program:
         token_matrix = np.bincount(cells, entries, token_count * token_count).reshape(
             token_count, token_count
         )
-        own_share = 1 - weight  # of a pool's price if all prices rise
-        shift_terms = np.bincount(source, steep * own_share, token_count) - np.bincount(
-            target, weighted_steep * own_share, token_count
+        common_share = 1 - weight  # change of a pool's price per unit if all prices rise together
+        common_terms = np.bincount(source, steep * common_share, token_count) - np.bincount(
+            target, weighted_steep * common_share, token_count
         )
-        cross = self.shift[:, None] * (self.own * shift_terms[self.token])
+        cross = self.common_rise[:, None] * (self.token_rise * common_terms[self.token])
         matrix = (
-            self.shift[:, None] * (self.shift * fsum_array(steep * own_share * own_share))
+            self.common_rise[:, None]
+            * (self.common_rise * fsum_array(steep * common_share * common_share))
             + cross
             + cross.T
-            + self.own[:, None] * self.own * token_matrix[self.token[:, None], self.token]
+            + self.token_rise[:, None]
+            * self.token_rise
+            * token_matrix[self.token[:, None], self.token]
         )
         if self.last_rises is not None:
             rise = self.last_rises[source] - weight * self.last_rises[target]
-            last_shift_terms = np.bincount(source, steep * rise, token_count) - np.bincount(
+            last_common_terms = np.bincount(source, steep * rise, token_count) - np.bincount(
                 target, weighted_steep * rise, token_count
             )
             last_row = (
-                self.shift * fsum_array(steep * rise * own_share)
-                + self.own * last_shift_terms[self.token]
+                self.common_rise * fsum_array(steep * rise * common_share)
+                + self.token_rise * last_common_terms[self.token]
             )
             last_row[-1] = fsum_array(steep * rise * rise)
             matrix[-1], matrix[:, -1] = last_row, last_row
@@ -125,70 +131,78 @@ class Program:
 class Solution:
     """Multipliers, their prices, and the dual there: a bound on the utility of any pool flows.
 
-    By row of the stack: amount in, amount out, and `surplus`: the least that the utility
-    loses without this pool. `slack` is the largest imbalance left, per unit of scale.
+    By row of the stack: `amount_in`, `amount_out`, and `surplus`, the least that the utility
+    loses without this pool. `imbalance` is the largest imbalance left, per unit of scale.
     """
 
     multipliers: FloatArray
     prices: FloatArray
     bound: float
-    slack: float
-    taken: FloatArray
-    paid: FloatArray
+    imbalance: float
+    amount_in: FloatArray
+    amount_out: FloatArray
     surplus: FloatArray
 
     def token_changes(self, stack: CurveStack) -> FloatArray:
         """Return the change of each token by all flows."""
         token_count = len(self.prices)
         into, out_of = (
-            np.bincount(stack.target, self.paid, token_count),
-            np.bincount(stack.source, self.taken, token_count),
+            np.bincount(stack.target, self.amount_out, token_count),
+            np.bincount(stack.source, self.amount_in, token_count),
         )
         return np.asarray(into - out_of)
 
 
 def solve_dual(
-    program: Program, stack: CurveStack, near: Solution | None = None, below: float = -np.inf
+    program: Program,
+    stack: CurveStack,
+    earlier: Solution | None = None,
+    required_bound: float = -np.inf,
 ) -> Solution:
     """Return the minimum of the dual, from the multipliers of an earlier solution if they fit, else
     from zero.
 
     Takes Newton steps, each to the minimum of the local quadratic within the box, shortened if
     pools begin to respond on the way. Ends early once the bound is below the required value
-    `below`.
+    `required_bound`.
     """
-    rises = (program.shift, program.own, program.token, program.last_rises)
-    arrays = (*rises, program.cost, program.bend, program.low, program.high, stack.first)
+    rises = (program.common_rise, program.token_rise, program.token, program.last_rises)
+    arrays = (*rises, program.cost, program.quadratic, program.low, program.high, stack.row_offsets)
     program_key = (program.base, *(None if array is None else array.tobytes() for array in arrays))
-    key = (program_key, below, None if near is None else near.multipliers.tobytes())
+    key = (program_key, required_bound, None if earlier is None else earlier.multipliers.tobytes())
     solution: Solution | None = stack.solutions.get(key)
     if solution is None:
         # any dual value bounds all flows: one below the required value need not be improved
         tightest: Solution | None = stack.solutions.get(program_key)
-        if tightest is not None and tightest.bound < below:
+        if tightest is not None and tightest.bound < required_bound:
             return tightest
-        solution = stack.solutions[key] = _solved(program, stack, near, below)
+        solution = stack.solutions[key] = _solved(program, stack, earlier, required_bound)
         if tightest is None or solution.bound < tightest.bound:
             stack.solutions[program_key] = solution
     return solution
 
 
-def _solved(program: Program, stack: CurveStack, near: Solution | None, below: float) -> Solution:
+def _solved(
+    program: Program, stack: CurveStack, earlier: Solution | None, required_bound: float
+) -> Solution:
     start = (
-        near.multipliers
-        if near is not None and len(near.multipliers) == len(program.low)
+        earlier.multipliers
+        if earlier is not None and len(earlier.multipliers) == len(program.low)
         else np.zeros(len(program.low))
     )
     here = _Point(program, stack, np.clip(start, program.low, program.high))
     observed_steepness, active_sides = np.zeros(len(stack)), list[int]()
     for _ in range(MAX_STEPS):
-        if here.slack(program) <= BALANCED_TOLERANCE or program.base + here.value < below:
+        if (
+            here.imbalance(program) <= BALANCED_TOLERANCE
+            or program.base + here.value < required_bound
+        ):
             break
         curvature = here.curvature(program, stack, observed_steepness)
         step, active_sides = box_minimum(
             curvature, here.slope, program.low - here.z, program.high - here.z, active_sides
         )
-        there = _line_search(program, stack, here, step, below)
+        there = _line_search(program, stack, here, step, required_bound)
         if there is None:
             break
         observed_steepness = np.maximum(observed_steepness / 4, here.steepness_to(there))
@@ -199,15 +213,15 @@ def _solved(program: Program, stack: CurveStack, near: Solution | None, below: f
 def _polished(program: Program, stack: CurveStack, here: _Point, active_sides: list[int]) -> _Point:
     """Return the point after a few more full Newton steps, each kept if it halves the imbalance."""
     for _ in range(MAX_POLISH_STEPS):
-        imbalance = here.slack(program)
+        imbalance = here.imbalance(program)
         if not POLISH_TOLERANCE < imbalance <= BALANCED_TOLERANCE:
             break
         curvature = here.curvature(program, stack, np.zeros(len(stack)))
         step, active_sides = box_minimum(
             curvature, here.slope, program.low - here.z, program.high - here.z, active_sides
         )
-        there = _Point(program, stack, _within(program, here.z + step))
-        if there.slack(program) > imbalance / 2:
+        there = _Point(program, stack, _clip(program, here.z + step))
+        if there.imbalance(program) > imbalance / 2:
             break
         here = there
     return here
@@ -228,12 +242,12 @@ class PoolResponses:
 
     __slots__ = (
         "above_least",
+        "amount_in",
+        "amount_out",
         "asked_rate",
         "depth",
-        "paid",
         "root",
         "surplus",
-        "taken",
         "target_price",
     )
 
@@ -244,18 +258,18 @@ class PoolResponses:
         self.target_price = target_price = 1 + bounded
         self.asked_rate = asked_rate = (price_offsets.take(stack.source) - bounded) / target_price
         ranges_passed = np.count_nonzero(stack.rates > asked_rate[:, None], axis=1)
-        rate, edge, depth, net, out, surplus_to_edge = stack.flat.take(
-            stack.first + ranges_passed, axis=1
+        rate, range_root, depth, net, out, surplus_to_root = stack.flat.take(
+            stack.row_offsets + ranges_passed, axis=1
         )
-        self.root = root = np.sqrt(np.maximum(1 + asked_rate, LEAST_RATE) / stack.keep)
+        self.root = root = np.sqrt(np.maximum(1 + asked_rate, LEAST_RATE) / stack.fee_factor)
         self.depth = depth
-        root_sum = edge + root
-        gap = (rate - asked_rate) / (stack.keep * root_sum)
+        root_sum = range_root + root
+        gap = (rate - asked_rate) / (stack.fee_factor * root_sum)
         out_in_range = depth * gap
-        self.taken = (net + out_in_range / (root * edge)) / stack.keep
-        self.paid = out + out_in_range
+        self.amount_in = (net + out_in_range / (root * range_root)) / stack.fee_factor
+        self.amount_out = out + out_in_range
         self.surplus = (
-            surplus_to_edge + gap * (root_sum * net + out_in_range / edge)
+            surplus_to_root + gap * (root_sum * net + out_in_range / range_root)
         ) * target_price
 
 
@@ -266,22 +280,22 @@ class _Point(PoolResponses):
 
     def __init__(self, program: Program, stack: CurveStack, z: FloatArray) -> None:
         self.z = z
-        bend_at_z = None if program.bend is None else matvec(program.bend, z)
+        quadratic_at_z = None if program.quadratic is None else matvec(program.quadratic, z)
         self.price_offsets = price_offsets = program.price_offsets(z)
         super().__init__(stack, price_offsets)
-        paid = np.where(self.above_least, self.paid, 0.0)
+        amount_out = np.where(self.above_least, self.amount_out, 0.0)
         into, out_of = (
-            np.bincount(stack.target, paid, len(price_offsets)),
-            np.bincount(stack.source, self.taken, len(price_offsets)),
+            np.bincount(stack.target, amount_out, len(price_offsets)),
+            np.bincount(stack.source, self.amount_in, len(price_offsets)),
         )
         token_changes = np.asarray(into - out_of, dtype=np.float64)
         self.value = (
             dot(program.cost, z)
-            + (0.0 if bend_at_z is None else 0.5 * dot(bend_at_z, z))
+            + (0.0 if quadratic_at_z is None else 0.5 * dot(quadratic_at_z, z))
             + fsum_array(self.surplus)
         )
         self.slope = (
-            program.cost if bend_at_z is None else program.cost + bend_at_z
+            program.cost if quadratic_at_z is None else program.cost + quadratic_at_z
         ) + program.slopes_of(token_changes)
 
     def solution(self, program: Program) -> Solution:
@@ -290,13 +304,13 @@ class _Point(PoolResponses):
             self.z,
             1 + self.price_offsets,
             program.base + self.value,
-            self.slack(program),
-            self.taken,
-            self.paid,
+            self.imbalance(program),
+            self.amount_in,
+            self.amount_out,
             self.surplus,
         )
 
-    def slack(self, program: Program) -> float:
+    def imbalance(self, program: Program) -> float:
         """Return the largest slope along which a multiplier can still descend within its range."""
         can_descend = np.where(self.slope > 0, self.z > program.low, self.z < program.high)
         return float(np.abs(self.slope[can_descend]).max(initial=0.0))
@@ -311,12 +325,13 @@ class _Point(PoolResponses):
         root = self.root
         steep = (
             np.maximum(
-                self.depth / (2 * stack.keep * stack.keep * root * root * root), observed_steepness
+                self.depth / (2 * stack.fee_factor * stack.fee_factor * root * root * root),
+                observed_steepness,
             )
             / self.target_price
         )
         matrix = program.gram(stack, np.where(self.above_least, 1 + self.asked_rate, 0.0), steep)
-        return matrix if program.bend is None else matrix + program.bend
+        return matrix if program.quadratic is None else matrix + program.quadratic
 
     def steepness_to(self, other: _Point) -> FloatArray:
         """Return the decrease of each pool's input per unit of its asked rate, between this point
@@ -324,30 +339,31 @@ class _Point(PoolResponses):
         """
         gap = other.asked_rate - self.asked_rate
         with np.errstate(divide="ignore", invalid="ignore"):
-            decrease = (self.taken - other.taken) / gap
+            decrease = (self.amount_in - other.amount_in) / gap
         return np.asarray(np.where(np.abs(gap) > 1e-15, np.maximum(decrease, 0.0), 0.0))
 
 
-def _within(program: Program, z: FloatArray) -> FloatArray:
+def _clip(program: Program, z: FloatArray) -> FloatArray:
     """Clip z to its ranges, and snap it to an end within rounding error."""
     z = np.where(z - program.low <= SNAP_DISTANCE, program.low, z)
     return np.asarray(np.where(program.high - z <= SNAP_DISTANCE, program.high, z))
 
 
 def _line_search(
-    program: Program, stack: CurveStack, here: _Point, step: FloatArray, below: float
+    program: Program, stack: CurveStack, here: _Point, step: FloatArray, required_bound: float
 ) -> _Point | None:
     """Return the lowest point found along a step: its end, or near the turn of the slope if it
     overshoots; None if the step does not descend. The step is extended while there is no curvature.
     Between a point before and a point after the turn, the next try alternates between the
     intersection of their tangents, which finds corners, and the zero of the line through their
-    slopes, which finds smooth valleys. The first point with a bound below `below` ends the search.
+    slopes, which finds smooth valleys. The first point with a bound below `required_bound` ends the
+    search.
     """
     start_slope = dot(here.slope, step)
     noise = NOISE * (abs(here.value) + 1)
     if start_slope >= -noise:
-        there = _Point(program, stack, _within(program, here.z + step))
-        return there if there.slack(program) < here.slack(program) / 2 else None
+        there = _Point(program, stack, _clip(program, here.z + step))
+        return there if there.imbalance(program) < here.imbalance(program) / 2 else None
     near_length, near_value, near_slope, far_length, far_value, far_slope = (
         0.0,
         here.value,
@@ -361,11 +377,11 @@ def _line_search(
         there = _Point(
             program,
             stack,
-            _within(
+            _clip(
                 program, np.minimum(np.maximum(here.z + length * step, program.low), program.high)
             ),
         )
-        if program.base + there.value < below:
+        if program.base + there.value < required_bound:
             return there
         slope = dot(there.slope, step)
         if there.value <= here.value + noise and (best is None or there.value < best.value):

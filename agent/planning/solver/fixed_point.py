@@ -11,9 +11,9 @@ from fractions import Fraction
 import numpy as np
 
 from agent.errors import Refused
-from agent.floats import FloatArray
+from agent.floats import FloatArray, IndexArray
 from agent.planning.pool_curves import WHOLE_UNITS, CurveStack
-from agent.planning.problem import IndexArray, PoolGraph, Problem
+from agent.planning.problem import PoolGraph, Problem
 from agent.planning.rounding import PlanDraft, run_routes
 from agent.planning.routes import (
     FlowPath,
@@ -33,7 +33,7 @@ MAX_ITERATIONS = 20
 """Maximum number of iterations, plus one for each pool dropped because of its floor; two are usual,
 and each newly binding limit takes one more.
 """
-SETTLED = 5e-8
+SETTLED_TOLERANCE = 5e-8
 """Tolerance: the iteration ends once pool outputs beyond the counted curves change the utility by
 less than this, per unit of scale.
 """
@@ -70,7 +70,7 @@ UNMOVED_FRACTION = 1e-8
 class FixedPoint:
     """Result of the iteration: legs, and every excluded item with its reason.
 
-    `unmoved` has, by position, the reason why a token does not move. `dropped` pools are not used;
+    `unmoved` has, by index, the reason why a token does not move. `dropped` pools are not used;
     `unfair_pools` are those dropped because of their floors, `banned` the edges (pool, source) used
     only by chains with too many legs. `budget_fraction` is the used fraction of the turnover limit,
     `turnover_binds` is true if that limit binds, and `approval_binds` if more would be sold than
@@ -89,7 +89,7 @@ class FixedPoint:
 
 
 def find_fixed_point(
-    market: PoolGraph,
+    graph: PoolGraph,
     objective: PlanObjective,
     budget: Value | None,
     min_trade: Value | None,
@@ -102,7 +102,7 @@ def find_fixed_point(
     """
     start = FixedPoint(PlanDraft(), dropped=dict(dropped), unmoved=dict(unmoved or {}))
     iteration = _FixedPointIteration(
-        market, objective, budget, min_trade, start, np.zeros(len(objective.held))
+        graph, objective, budget, min_trade, start, np.zeros(len(objective.held))
     )
     iterations = 0
     while (
@@ -117,16 +117,16 @@ def find_fixed_point(
 def _no_fixed_point(budget: Value | None, min_trade: Value | None) -> Refused:
     """Return the refusal of a failed iteration, with the active limits."""
     if budget is None:
-        to_raise = []
+        raise_texts = []
     else:
-        to_raise = ["raise limits.turnover or limits.daily_turnover"]
-    to_lower = [] if min_trade is None else ["lower limits.min_trade"]
+        raise_texts = ["raise limits.turnover or limits.daily_turnover"]
+    lower_texts = [] if min_trade is None else ["lower limits.min_trade"]
     limits = [
-        *("its turnover limit" for _ in to_raise),
-        *("limits.min_trade" for _ in to_lower),
+        *("its turnover limit" for _ in raise_texts),
+        *("limits.min_trade" for _ in lower_texts),
     ] or ["the floors of its legs"]
     remedy = (
-        " or ".join((*to_raise, *to_lower))
+        " or ".join((*raise_texts, *lower_texts))
         or "wait for the next cycle, or remove tokens whose base unit has a high value"
     )
     return Refused(f"no plan within {' and '.join(limits)} was found", remedy=remedy)
@@ -140,7 +140,7 @@ class _FixedPointIteration:
     the best draft within all limits.
     """
 
-    market: PoolGraph
+    graph: PoolGraph
     objective: PlanObjective
     budget: Value | None
     min_trade: Value | None
@@ -157,7 +157,10 @@ class _FixedPointIteration:
         state = self.state
         if (
             len(
-                {self.market.problem.position[node.address] for node in self.market.problem.assets}
+                {
+                    self.graph.problem.index_by_token[node.address]
+                    for node in self.graph.problem.assets
+                }
                 - state.unmoved.keys()
             )
             < 2
@@ -167,29 +170,33 @@ class _FixedPointIteration:
             return True
         unmoved = {token: float(self.objective.held[token]) for token in state.unmoved}
         optimizer = self.objective.optimizer(
-            self.market.scale,
+            self.graph.scale,
             self.extra_output,
             unmoved,
             None if self.budget is None else float(self.budget * state.budget_fraction),
         )
-        rows = self.market.rows(state.dropped, state.banned)
-        if self.market.has_gains and not self.pruned:
-            state.token_order, self.last_solution = order_tokens(self.market, rows, optimizer), None
+        rows = self.graph.rows(state.dropped, state.banned)
+        if self.graph.pays_above_reference and not self.pruned:
+            state.token_order, self.last_solution = order_tokens(self.graph, rows, optimizer), None
         if state.token_order is not None:
-            rows = state.token_order.rows(self.market.real, rows)
+            rows = state.token_order.rows(self.graph.real, rows)
             optimizer = state.token_order.restrict(optimizer)
-        choice = self._select_pools(optimizer, rows)
-        routes = None if choice is None else self._routes_or_ban(choice)
-        return choice is not None and routes is not None and self._run_and_check(choice, routes)
+        selection = self._select_pools(optimizer, rows)
+        flow_paths = None if selection is None else self._paths_or_ban(selection)
+        return (
+            selection is not None
+            and flow_paths is not None
+            and self._run_and_check(selection, flow_paths)
+        )
 
     def _select_pools(self, optimizer: FlowOptimizer, rows: IndexArray) -> PoolSelection | None:
         """Return the best flows through pools worth their gas; None if a token that moves too
         little was fixed instead.
         """
-        market, state = self.market, self.state
-        least_move = 0.0 if self.min_trade is None else float(self.min_trade) / market.scale
+        graph, state = self.graph, self.state
+        least_move = 0.0 if self.min_trade is None else float(self.min_trade) / graph.scale
         if not self.pruned:
-            stack = market.real.rows(rows)
+            stack = graph.real.rows(rows)
             self.last_solution = optimizer.solve(stack, self.last_solution)
             state.turnover_binds = (
                 optimizer.budget is not None
@@ -199,23 +206,23 @@ class _FixedPointIteration:
             if self._fix_smallest(self.last_solution.token_changes(stack), least_move):
                 return None
         selector = PoolSelector(
-            market, optimizer.solve, 0.0 if self.pruned else least_move, self._legs
+            graph, optimizer.solve, 0.0 if self.pruned else least_move, self._legs
         )
         if self.pruned:
-            choice = selector.pruned(rows, self.last_solution)
+            selection = selector.pruned(rows, self.last_solution)
         else:
-            choice = selector.best(rows, self.last_solution)
-        state.dropped |= choice.dropped
-        stack = market.real.rows(choice.rows)
-        self.pruned, self.last_solution = True, choice.solution
+            selection = selector.best(rows, self.last_solution)
+        state.dropped |= selection.dropped
+        stack = graph.real.rows(selection.rows)
+        self.pruned, self.last_solution = True, selection.solution
         state.approval_binds = any(
-            market.problem.nodes[token].cap_raw is not None
-            for token in optimizer.pressed(choice.solution)
+            graph.problem.nodes[token].cap_raw is not None
+            for token in optimizer.oversold(selection.solution)
         )
-        if self._fix_smallest(choice.solution.token_changes(stack), least_move):
+        if self._fix_smallest(selection.solution.token_changes(stack), least_move):
             self.pruned = False
             return None
-        return choice
+        return selection
 
     def _fix_smallest(self, moves: FloatArray, least_move: float) -> bool:
         """Fix the token that moves least, if it moves less than the smallest trade; return True if
@@ -231,11 +238,11 @@ class _FixedPointIteration:
             unmoved[min(below_least)[1]] = BELOW_MIN_TRADE
         return bool(below_least)
 
-    def _routes(self, choice: PoolSelection) -> FlowPaths:
-        """Decompose flows into routes. Hubs, and tokens with a goal of zero, pass on everything
+    def _flow_paths(self, selection: PoolSelection) -> FlowPaths:
+        """Decompose flows into paths. Hubs, and tokens with a goal of zero, pass on everything
         they receive.
         """
-        moves = choice.solution.token_changes(self.market.real.rows(choice.rows))
+        moves = selection.solution.token_changes(self.graph.real.rows(selection.rows))
         sold_tokens = frozenset(
             np.flatnonzero((moves < -UNMOVED_FRACTION) & (self.objective.held > 0)).tolist()
         )
@@ -243,56 +250,58 @@ class _FixedPointIteration:
             np.flatnonzero((moves > UNMOVED_FRACTION) & (self.objective.high > 0)).tolist()
         )
         if self.state.token_order is None:
-            order = np.argsort(choice.solution.prices, kind="stable").tolist()
+            order = np.argsort(selection.solution.prices, kind="stable").tolist()
         else:
             order = self.state.token_order.order
-        return decompose_flows(choice.flows, order, sold_tokens, bought_tokens)
+        return decompose_flows(selection.flows, order, sold_tokens, bought_tokens)
 
-    def _legs(self, choice: PoolSelection) -> MergedLegs:
+    def _legs(self, selection: PoolSelection) -> MergedLegs:
         """Return the legs through each edge after merging."""
-        return legs_by_edge(self._routes(choice))
+        return legs_by_edge(self._flow_paths(selection))
 
-    def _routes_or_ban(self, choice: PoolSelection) -> FlowPaths | None:
-        """Return flows as routes; None if a chain has too many legs, after banning one of its
+    def _paths_or_ban(self, selection: PoolSelection) -> FlowPaths | None:
+        """Return flows as paths; None if a chain has too many legs, after banning one of its
         edges.
         """
-        state, routes = self.state, self._routes(choice)
-        cut_paths = [path for path in routes.cut_paths if path.taken > MIN_ROUTE_FRACTION]
+        state, flow_paths = self.state, self._flow_paths(selection)
+        cut_paths = [path for path in flow_paths.cut_paths if path.amount_in > MIN_ROUTE_FRACTION]
         if not cut_paths:
-            return routes
+            return flow_paths
         state.banned |= {_narrowest(path) for path in cut_paths}
         state.dropped = {
-            pool: why for pool, why in state.dropped.items() if pool not in choice.dropped
+            pool: why for pool, why in state.dropped.items() if pool not in selection.dropped
         }
         self.pruned = False
         return None
 
     def _net_utility(self, draft: PlanDraft) -> float:
-        return net_utility(self.market, self.objective, draft)
+        return net_utility(self.graph, self.objective, draft)
 
-    def _run_and_check(self, choice: PoolSelection, routes: FlowPaths) -> bool:
-        """Run the routes in integers; return True if the result matches the counted flows, within
+    def _run_and_check(self, selection: PoolSelection, flow_paths: FlowPaths) -> bool:
+        """Run the paths in integers; return True if the result matches the counted flows, within
         all limits.
         """
-        market, state = self.market, self.state
-        state.draft = run_routes(market.problem, to_routes(market, routes), self._net_utility)
+        graph, state = self.graph, self.state
+        state.draft = run_routes(graph.problem, to_routes(graph, flow_paths), self._net_utility)
         state.draft.full_pools |= {
-            flow.pool_edge.pool
-            for flow in choice.flows
-            if flow.taken >= FULL_FRACTION * flow.pool_edge.offer.real.capacity
+            flow.pool_edge.pool_address
+            for flow in selection.flows
+            if flow.amount_in >= FULL_FRACTION * flow.pool_edge.curves.real.capacity
         }
         extra_output = _extra_output(
-            market, state.draft, choice.solution.token_changes(market.real.rows(choice.rows))
+            graph, state.draft, selection.solution.token_changes(graph.real.rows(selection.rows))
         )
-        largest_unit = max(float(node.price) / market.scale for node in market.problem.nodes)
+        largest_unit = max(float(node.price) / graph.scale for node in graph.problem.nodes)
         is_settled = float(np.abs(extra_output - self.extra_output).max(initial=0.0)) <= max(
-            SETTLED / max(self.objective.price, LEAST_PRICE), 2 * largest_unit
+            SETTLED_TOLERANCE / max(self.objective.price, LEAST_PRICE), 2 * largest_unit
         )
         self.extra_output = extra_output
-        if _breaks_limit(market, state, self.budget, self.min_trade, is_settled):
+        if _breaks_limit(graph, state, self.budget, self.min_trade, is_settled):
             return False
-        nodes = range(len(market.problem.nodes))
-        is_exact = is_settled and not any(market.problem.has_few_units(node) for node in nodes)
+        token_indices = range(len(graph.problem.nodes))
+        is_exact = is_settled and not any(
+            graph.problem.has_few_units(index) for index in token_indices
+        )
         if (
             is_exact
             or self.result is None
@@ -302,55 +311,56 @@ class _FixedPointIteration:
         return is_settled
 
 
-def net_utility(market: PoolGraph, objective: PlanObjective, draft: PlanDraft) -> float:
+def net_utility(graph: PoolGraph, objective: PlanObjective, draft: PlanDraft) -> float:
     """Return the utility of a draft less its gas, in units of the scale."""
-    problem, scale = market.problem, market.scale
+    problem, scale = graph.problem, graph.scale
     ends = objective.held + np.array(
-        [float(draft.delta.get(node.address, 0) * node.price) for node in problem.nodes]
+        [float(draft.delta_raw.get(node.address, 0) * node.price) for node in problem.nodes]
     )
     return objective.utility(scale, {}).of(ends / scale) - float(draft.cost(problem).gas) / scale
 
 
-def legs_by_edge(routes: FlowPaths) -> MergedLegs:
-    """Return the legs through each edge (pool, source) after merging, routes that are too long
+def legs_by_edge(flow_paths: FlowPaths) -> MergedLegs:
+    """Return the legs through each edge (pool, source) after merging, paths that are too long
     included.
     """
     return merged_legs(
         [
-            [(flow.pool_edge.pool, flow.pool_edge.source) for flow in path.flows]
-            for path in (*routes.paths, *routes.cut_paths)
+            [(flow.pool_edge.pool_address, flow.pool_edge.source) for flow in path.flows]
+            for path in (*flow_paths.paths, *flow_paths.cut_paths)
         ]
     )
 
 
 def _narrowest(path: FlowPath) -> tuple[str, int]:
     """Return the edge of a path with the smallest flow, whose removal costs least."""
-    pool_edge = min(path.flows, key=lambda flow: flow.taken).pool_edge
-    return pool_edge.pool, pool_edge.source
+    pool_edge = min(path.flows, key=lambda flow: flow.amount_in).pool_edge
+    return pool_edge.pool_address, pool_edge.source
 
 
-def to_routes(market: PoolGraph, routes: FlowPaths) -> list[Route]:
+def to_routes(graph: PoolGraph, flow_paths: FlowPaths) -> list[Route]:
     """Return paths as integer routes, in their order."""
-    nodes = market.problem.nodes
+    nodes = graph.problem.nodes
     integer_routes = []
-    for path in routes.paths:
-        unrounded_raw = Fraction(path.taken) * Fraction(market.scale) / nodes[path.source].price
+    for path in flow_paths.paths:
+        unrounded_raw = Fraction(path.amount_in) * Fraction(graph.scale) / nodes[path.source].price
         amount_raw = floor_int(unrounded_raw)
-        if amount_raw < WHOLE_UNITS and market.problem.has_few_units(path.source):
+        if amount_raw < WHOLE_UNITS and graph.problem.has_few_units(path.source):
             amount_raw = floor_int(unrounded_raw + UNIT_ERROR)
         hops = tuple(
-            (flow.pool_edge.pool, nodes[flow.pool_edge.source].address) for flow in path.flows
+            (flow.pool_edge.pool_address, nodes[flow.pool_edge.source].address)
+            for flow in path.flows
         )
         integer_routes.append(Route(hops, amount_raw))
-    return _with_remainders(market.problem, integer_routes)
+    return _with_remainders(graph.problem, integer_routes)
 
 
 def _with_remainders(problem: Problem, routes: list[Route]) -> list[Route]:
     """Add the base units lost to rounding to the last route of each leaving token."""
-    last_by_token = {route.hops[0][1]: number for number, route in enumerate(routes)}
+    last_by_token = {route.hops[0][1]: index for index, route in enumerate(routes)}
     for token in problem.leaving & last_by_token.keys():
         token_routes = [route for route in routes if route.hops[0][1] == token]
-        remainder_raw = problem.nodes[problem.position[token]].spendable_raw - sum(
+        remainder_raw = problem.nodes[problem.index_by_token[token]].spendable_raw - sum(
             route.amount_raw for route in token_routes
         )
         if 0 < remainder_raw <= len(token_routes):
@@ -361,17 +371,17 @@ def _with_remainders(problem: Problem, routes: list[Route]) -> list[Route]:
     return routes
 
 
-def _extra_output(market: PoolGraph, draft: PlanDraft, moves: FloatArray) -> FloatArray:
+def _extra_output(graph: PoolGraph, draft: PlanDraft, moves: FloatArray) -> FloatArray:
     """Return each token's exact change beyond the counted flows, in units of the scale."""
     exact_changes = [
-        float(draft.delta.get(node.address, 0) * node.price) / market.scale
-        for node in market.problem.nodes
+        float(draft.delta_raw.get(node.address, 0) * node.price) / graph.scale
+        for node in graph.problem.nodes
     ]
     return np.array(exact_changes) - moves
 
 
 def _breaks_limit(
-    market: PoolGraph,
+    graph: PoolGraph,
     state: FixedPoint,
     budget: Value | None,
     min_trade: Value | None,
@@ -382,7 +392,7 @@ def _breaks_limit(
     The limits are turnover (reduced only once the iteration has settled), a token that moves less
     than min_trade, and more than dust through a pool below its floor.
     """
-    problem, draft, has_breach = market.problem, state.draft, False
+    problem, draft, has_breach = graph.problem, state.draft, False
     for pool, why in draft.barred.items():
         traded = sum(
             (
@@ -403,10 +413,10 @@ def _breaks_limit(
         if is_settled:
             state.budget_fraction *= (budget / turnover * SHRINK_FACTOR).limit_denominator(10**12)
     if min_trade is not None:
-        for token, raw in (*draft.sold.items(), *draft.bought.items()):
-            position = problem.position[token]
+        for token, raw in (*draft.sold_raw.items(), *draft.bought_raw.items()):
+            token_index = problem.index_by_token[token]
             if raw * problem.price(token) < min_trade:
-                state.unmoved[position], has_breach = BELOW_MIN_TRADE, True
+                state.unmoved[token_index], has_breach = BELOW_MIN_TRADE, True
     return has_breach
 
 
@@ -426,26 +436,26 @@ MAX_TRIES = 4
 
 
 def sell_exits_whole(
-    market: PoolGraph, fixed_point: FixedPoint, into: int, min_trade: Value | None
+    graph: PoolGraph, fixed_point: FixedPoint, bought_token: int, min_trade: Value | None
 ) -> FixedPoint:
     """Replace the legs with legs that sell leaving tokens completely, if these keep all limits.
     Tokens worth less than `min_trade` stay, and so do tokens that are unmoved for a reason other
     than DUST.
     """
-    problem = market.problem
-    exiting = [
+    problem = graph.problem
+    exiting_tokens = [
         i
         for i in range(len(problem.nodes))
-        if i != into and _is_to_be_sold(problem, fixed_point, i, min_trade or Fraction(0))
+        if i != bought_token and _is_to_be_sold(problem, fixed_point, i, min_trade or Fraction(0))
     ]
-    if all(_unsold_raw(problem, fixed_point.draft, i) == 0 for i in exiting):
+    if all(_unsold_raw(problem, fixed_point.draft, i) == 0 for i in exiting_tokens):
         return fixed_point
-    market_without_gains = replace(
-        market, real=market.counted, after_gas=market.counted_after_gas
+    graph_without_gains = replace(
+        graph, real=graph.counted, after_charges=graph.counted_after_charges
     )  # without pools above the reference there are no cycles
     dropped: dict[str, str] = {}
     for _ in range(MAX_TRIES):
-        draft, sold = _draft_exits(market_without_gains, exiting, into, dropped)
+        draft, sold = _draft_exits(graph_without_gains, exiting_tokens, bought_token, dropped)
         if not draft.barred.keys() - dropped.keys():
             break
         dropped |= draft.barred
@@ -453,7 +463,9 @@ def sell_exits_whole(
     sells_whole = bool(sold) and all(_unsold_raw(problem, draft, i) == 0 for i in sold)
     leaves_less = any(_unsold_raw(problem, fixed_point.draft, i) > 0 for i in sold)
     loses_no_sale = all(
-        problem.nodes[i].address not in fixed_point.draft.sold for i in exiting if i not in sold
+        problem.nodes[i].address not in fixed_point.draft.sold_raw
+        for i in exiting_tokens
+        if i not in sold
     )
     within_cost = limit_bps is None or draft.cost(
         problem
@@ -476,25 +488,27 @@ def _is_to_be_sold(problem: Problem, fixed_point: FixedPoint, token: int, min_tr
 def _unsold_raw(problem: Problem, draft: PlanDraft, token: int) -> int:
     """Return the spendable base units of a token that a draft leaves unsold."""
     node = problem.nodes[token]
-    return node.spendable_raw + draft.delta.get(node.address, 0)
+    return node.spendable_raw + draft.delta_raw.get(node.address, 0)
 
 
 def _draft_exits(
-    market: PoolGraph, exiting: list[int], into: int, dropped: dict[str, str]
+    graph: PoolGraph, exiting_tokens: list[int], bought_token: int, dropped: dict[str, str]
 ) -> tuple[PlanDraft, list[int]]:
     """Return the best legs, net of gas, that completely sell as many of these tokens as the pools
     take, and the sold tokens.
     """
-    nodes, rows = market.problem.nodes, market.rows(dropped)
-    stack, sold = market.real.rows(rows), list(exiting)
+    nodes, rows = graph.problem.nodes, graph.rows(dropped)
+    stack, sold = graph.real.rows(rows), list(exiting_tokens)
     while sold:
         start = np.array(
             [
-                float(node.spendable_raw * node.price) / market.scale if i in sold else 0.0
+                float(node.spendable_raw * node.price) / graph.scale if i in sold else 0.0
                 for i, node in enumerate(nodes)
             ]
         )
-        program = sell_program(start, {i: 0.0 for i in range(len(nodes)) if i != into}, PRICE_RANGE)
+        program = sell_program(
+            start, {i: 0.0 for i in range(len(nodes)) if i != bought_token}, PRICE_RANGE
+        )
         solution = solve_dual(program, stack)
         moves = solution.token_changes(stack)
         sold_whole = [i for i in sold if -moves[i] >= SOLD_FRACTION * start[i]]
@@ -504,26 +518,26 @@ def _draft_exits(
     if not sold:
         return PlanDraft(), []
 
-    def solve_flows(substack: CurveStack, near: Solution | None) -> Solution:
+    def solve_flows(substack: CurveStack, earlier: Solution | None) -> Solution:
         """Return the best flows, with bound −∞ if they leave a part unsold."""
-        best_flows = solve_dual(program, substack, near)
+        best_flows = solve_dual(program, substack, earlier)
         best_moves = best_flows.token_changes(substack)
         if all(-best_moves[i] >= SOLD_FRACTION * start[i] for i in sold):
             return best_flows
         return replace(best_flows, bound=-np.inf)
 
-    def routes(choice: PoolSelection) -> FlowPaths:
-        order = np.argsort(choice.solution.prices, kind="stable").tolist()
-        return decompose_flows(choice.flows, order, frozenset(sold), frozenset({into}))
+    def paths_of(candidate: PoolSelection) -> FlowPaths:
+        order = np.argsort(candidate.solution.prices, kind="stable").tolist()
+        return decompose_flows(candidate.flows, order, frozenset(sold), frozenset({bought_token}))
 
     selection = PoolSelector(
-        market, solve_flows, 0.0, lambda choice: legs_by_edge(routes(choice))
+        graph, solve_flows, 0.0, lambda candidate: legs_by_edge(paths_of(candidate))
     ).best(rows, solution)
     return (
         run_routes(
-            market.problem,
-            to_routes(market, routes(selection)),
-            lambda draft: float(draft.turnover(market.problem)),
+            graph.problem,
+            to_routes(graph, paths_of(selection)),
+            lambda draft: float(draft.turnover(graph.problem)),
         ),
         sold,
     )

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from agent.floats import IndexArray
 from agent.planning.pool_curves import TINY
 from agent.planning.problem import (
     EdgeFlow,
-    IndexArray,
     PoolGraph,
     first_leg_cost,
     repeat_leg_cost,
@@ -26,7 +26,7 @@ MANY_POOLS = 24
 """Number of used pools above which those that are not worth their cost are dropped in one solve."""
 MAX_READDED = 3
 """Maximum number of dropped pools added again where many pools are in use."""
-MANY_DEAR = 6
+MANY_COSTLY = 6
 """Number of pools that cost more than they save above which half of them are dropped at once."""
 MAX_CHAIN_TRIALS = 4
 """Maximum number of pools tried to drop for the gas of the other legs of their chains."""
@@ -47,7 +47,7 @@ COSTLY_REASONS = (GAS_EXCEEDS_SAVING, OVER_COST, PART_TOO_SMALL, REST_TOO_SMALL,
 
 @dataclass(frozen=True, slots=True)
 class PoolSelection:
-    """A solution over some rows of the market, its flows, and the dropped pools with their reasons.
+    """A solution over some rows of the graph, its flows, and the dropped pools with their reasons.
 
     `legs` counts the legs through each edge; `gas` is the gas value of the first leg, in units of
     the scale, `repeat_gas` of each further leg, `chain_gas` of the legs through other edges that
@@ -68,22 +68,22 @@ class PoolSelection:
         """Utility less the gas of every leg."""
         return self.solution.bound - math.fsum(map(self._gas, self.gas))
 
-    def surplus_after_gas(self, flow: EdgeFlow, shared: bool) -> float:
-        """Return a flow's contribution after gas; with `shared`, after the gas of one leg, as if
-        the others were free.
+    def surplus_after_gas(self, flow: EdgeFlow, charges_one_leg: bool) -> float:
+        """Return a flow's contribution after gas; with `charges_one_leg`, after the gas of one leg,
+        as if the others were free.
         """
-        pool_edge = (flow.pool_edge.pool, flow.pool_edge.source)
-        if pool_edge not in self.gas:
+        pool_side = (flow.pool_edge.pool_address, flow.pool_edge.source)
+        if pool_side not in self.gas:
             return flow.surplus
-        return flow.surplus - (self.gas[pool_edge] if shared else self._gas(pool_edge))
+        return flow.surplus - (self.gas[pool_side] if charges_one_leg else self._gas(pool_side))
 
     def surplus_after_chains(self, flow: EdgeFlow) -> float:
         """Return a flow's contribution after gas, that of the other legs of its chains included."""
-        chain_gas = self.chain_gas.get((flow.pool_edge.pool, flow.pool_edge.source), 0.0)
-        return self.surplus_after_gas(flow, shared=False) - chain_gas
+        chain_gas = self.chain_gas.get((flow.pool_edge.pool_address, flow.pool_edge.source), 0.0)
+        return self.surplus_after_gas(flow, charges_one_leg=False) - chain_gas
 
-    def _gas(self, pool_edge: PoolSide) -> float:
-        return self.gas[pool_edge] + self.repeat_gas[pool_edge] * (self.legs.get(pool_edge, 1) - 1)
+    def _gas(self, pool_side: PoolSide) -> float:
+        return self.gas[pool_side] + self.repeat_gas[pool_side] * (self.legs.get(pool_side, 1) - 1)
 
 
 LegCounter = Callable[[PoolSelection], MergedLegs]
@@ -98,13 +98,13 @@ class PoolSelector:
     Solutions are cached by rows, since dropping pools in another order leaves the same rows.
     """
 
-    market: PoolGraph
+    graph: PoolGraph
     solve_flows: FlowSolver
     min_trade: float
     legs_of: LegCounter
     selections: dict[bytes, PoolSelection] = field(default_factory=dict)
 
-    def best(self, rows: IndexArray, near: Solution | None = None) -> PoolSelection:
+    def best(self, rows: IndexArray, earlier: Solution | None = None) -> PoolSelection:
         """Return the best flows found over these rows. Drop the pool whose removal costs less than
         its gas, and repeat. Then keep dropping the weakest pool while the contribution of the
         remaining pools, before gas, could still beat the best: two pools that are not worth their
@@ -113,62 +113,72 @@ class PoolSelector:
         units, a third way first drops the pools that add legs to another, which would itself be
         dropped for them. Finally retry the dropped pools.
         """
-        first = self._select(rows, near)
-        charged = self.market.after_gas
+        unpruned = self._select(rows, earlier)
+        charged = self.graph.after_charges
         if not charged.charges.any():
-            return self._prune(first, shared=False)
-        if len(first.flows) > MANY_POOLS:
-            stack, numbers = charged.rows(np.array([], dtype=np.intp), rows)
-            after_charges = self.solve_flows(stack, first.solution)
-            best = self._prune(self._select(numbers[after_charges.taken > 0], after_charges), False)
+            return self._prune(unpruned, charges_one_leg=False)
+        if len(unpruned.flows) > MANY_POOLS:
+            stack, charged_rows = charged.rows(np.array([], dtype=np.intp), rows)
+            charged_solution = self.solve_flows(stack, unpruned.solution)
+            best = self._prune(
+                self._select(charged_rows[charged_solution.amount_in > 0], charged_solution), False
+            )
         else:
-            best = self._drop_weakest(first, shared=False)
-            if any(count > 1 for count in first.legs.values()):
-                best = _better(best, self._drop_weakest(first, shared=True))
-                if any(edge.offer.lost for edge in self.market.pool_edges):
-                    fewer = self._without_dear_chains(first)
-                    best = _better(best, self._drop_weakest(fewer, shared=False))
+            best = self._drop_weakest(unpruned, charges_one_leg=False)
+            if any(count > 1 for count in unpruned.legs.values()):
+                best = _better(best, self._drop_weakest(unpruned, charges_one_leg=True))
+                if any(edge.curves.rounding_loss for edge in self.graph.pool_edges):
+                    reduced = self._without_costly_chains(unpruned)
+                    best = _better(best, self._drop_weakest(reduced, charges_one_leg=False))
         improved: PoolSelection | None = best
-        has_many, added = len(first.flows) > MANY_POOLS, 0
-        while improved is not None and not (has_many and added == MAX_READDED):
-            best, improved, added = improved, self._with_one_more(rows, improved), added + 1
+        has_many_pools, added_count = len(unpruned.flows) > MANY_POOLS, 0
+        while improved is not None and not (has_many_pools and added_count == MAX_READDED):
+            best, improved, added_count = (
+                improved,
+                self._with_one_more(rows, improved),
+                added_count + 1,
+            )
         best = improved or best
-        return self._with_idle_rows(rows, best) if has_many else best
+        return self._with_idle_rows(rows, best) if has_many_pools else best
 
-    def pruned(self, rows: IndexArray, near: Solution | None = None) -> PoolSelection:
+    def pruned(self, rows: IndexArray, earlier: Solution | None = None) -> PoolSelection:
         """Return flows over previously selected rows; only drop pools that are no longer worth
         their gas.
         """
-        return self._prune(self._select(rows, near), shared=False)
+        return self._prune(self._select(rows, earlier), charges_one_leg=False)
 
-    def _drop_weakest(self, first: PoolSelection, shared: bool) -> PoolSelection:
-        best = current = self._prune(first, shared)
+    def _drop_weakest(self, unpruned: PoolSelection, charges_one_leg: bool) -> PoolSelection:
+        best = current = self._prune(unpruned, charges_one_leg)
         while current.gas and current.solution.bound > best.net:
-            weakest = min(current.flows, key=lambda flow: current.surplus_after_gas(flow, shared))
+            weakest = min(
+                current.flows, key=lambda flow: current.surplus_after_gas(flow, charges_one_leg)
+            )
             current = self._prune(
-                self._without(current, {weakest.pool_edge.pool}, GAS_EXCEEDS_SAVING), shared
+                self._without(current, {weakest.pool_edge.pool_address}, GAS_EXCEEDS_SAVING),
+                charges_one_leg,
             )
             best = _better(best, current)
         return best
 
-    def _prune(self, best: PoolSelection, shared: bool) -> PoolSelection:
+    def _prune(self, best: PoolSelection, charges_one_leg: bool) -> PoolSelection:
         """Drop pools while that improves the result; first, all at once, those beside a larger pool
         of the same pair, which costs little.
         """
         needed: set[str] = set()
         while True:
             too_small = _pools_too_small(best.flows, self.min_trade)
-            dear = [
+            costly = [
                 flow
                 for flow in best.flows
-                if flow.pool_edge.pool not in needed and best.surplus_after_gas(flow, shared) < 0
+                if flow.pool_edge.pool_address not in needed
+                and best.surplus_after_gas(flow, charges_one_leg) < 0
             ]
             beside_larger = {
-                flow.pool_edge.pool for flow in dear if _larger_beside(flow, best.flows)
+                flow.pool_edge.pool_address for flow in costly if _larger_beside(flow, best.flows)
             }
-            dear = sorted(dear, key=lambda flow: best.surplus_after_gas(flow, shared))
-            weaker_half = {flow.pool_edge.pool for flow in dear[: len(dear) // 2]}
-            weakest = dear[0] if dear else None
+            costly = sorted(costly, key=lambda flow: best.surplus_after_gas(flow, charges_one_leg))
+            weaker_half = {flow.pool_edge.pool_address for flow in costly[: len(costly) // 2]}
+            weakest = costly[0] if costly else None
             reason = GAS_EXCEEDS_SAVING
             if too_small:
                 candidates = [too_small]
@@ -178,9 +188,11 @@ class PoolSelector:
                     else PART_TOO_SMALL
                 )
             else:
-                several_dear = weaker_half if len(dear) > MANY_DEAR else set[str]()
+                several_costly = weaker_half if len(costly) > MANY_COSTLY else set[str]()
                 candidates = (
-                    [beside_larger, several_dear, {weakest.pool_edge.pool}] if weakest else []
+                    [beside_larger, several_costly, {weakest.pool_edge.pool_address}]
+                    if weakest
+                    else []
                 )
             for pools in (pools for pools in candidates if pools):
                 trial = self._without(best, pools, reason)
@@ -195,14 +207,14 @@ class PoolSelector:
                     return best
                 best = better
 
-    def _without_dear_chains(self, current: PoolSelection) -> PoolSelection:
+    def _without_costly_chains(self, current: PoolSelection) -> PoolSelection:
         """Return a selection without the pools that are worth their own gas, but not that of the
         other legs of their chains.
         """
         needed = {
-            flow.pool_edge.pool
+            flow.pool_edge.pool_address
             for flow in current.flows
-            if current.surplus_after_gas(flow, shared=False) < 0
+            if current.surplus_after_gas(flow, charges_one_leg=False) < 0
         }
         while (better := self._without_chain(current, needed)) is not None:
             current = better
@@ -212,16 +224,16 @@ class PoolSelector:
         """Return the best selection without a pool that is not worth the gas of its chains; None if
         none is better. `needed` gets the pools without which the selection is no better.
         """
-        dear = [
+        costly = [
             flow
             for flow in best.flows
-            if flow.pool_edge.pool not in needed and best.surplus_after_chains(flow) < 0
+            if flow.pool_edge.pool_address not in needed and best.surplus_after_chains(flow) < 0
         ]
         start = best
-        for flow in sorted(dear, key=start.surplus_after_chains)[:MAX_CHAIN_TRIALS]:
-            trial = self._without(start, {flow.pool_edge.pool}, GAS_EXCEEDS_SAVING)
+        for flow in sorted(costly, key=start.surplus_after_chains)[:MAX_CHAIN_TRIALS]:
+            trial = self._without(start, {flow.pool_edge.pool_address}, GAS_EXCEEDS_SAVING)
             if trial.net <= start.net:
-                needed.add(flow.pool_edge.pool)
+                needed.add(flow.pool_edge.pool_address)
             best = _better(best, trial)
         return None if best is start else best
 
@@ -232,59 +244,72 @@ class PoolSelector:
         dropped, then with only the pools in use, because pruning one pool at a time may keep
         several pools for the next leg of the new routes.
         """
-        market, used = self.market, set(best.rows.tolist())
-        unused_rows = np.array([row for row in rows.tolist() if row not in used], dtype=np.intp)
-        responses = PoolResponses(market.real.rows(unused_rows), best.solution.prices - 1)
+        graph, used_rows = self.graph, set(best.rows.tolist())
+        unused_rows = np.array(
+            [row for row in rows.tolist() if row not in used_rows], dtype=np.intp
+        )
+        responses = PoolResponses(graph.real.rows(unused_rows), best.solution.prices - 1)
         amounts_by_row = zip(
             unused_rows.tolist(),
-            responses.taken.tolist(),
-            responses.paid.tolist(),
+            responses.amount_in.tolist(),
+            responses.amount_out.tolist(),
             responses.surplus.tolist(),
             strict=True,
         )
-        flows = [EdgeFlow(market.pool_edges[row], *numbers) for row, *numbers in amounts_by_row]
+        flows = [EdgeFlow(graph.pool_edges[row], *amounts) for row, *amounts in amounts_by_row]
         candidates = [
             flow
             for flow in flows
-            if flow.taken >= max(self.min_trade, TINY)
-            and flow.surplus > first_leg_cost(market, flow)
+            if flow.amount_in >= max(self.min_trade, TINY)
+            and flow.surplus > first_leg_cost(graph, flow)
         ]
-        in_use = {flow.pool_edge.pool for flow in best.flows}
+        used_pools = {flow.pool_edge.pool_address for flow in best.flows}
         min_net = best.net + MIN_GAIN * abs(
             best.net
         )  # a net below zero too must rise, or this never ends
         for candidate in sorted(candidates, key=lambda flow: -flow.surplus)[:MAX_RETRIED]:
-            pool = candidate.pool_edge.pool
+            pool = candidate.pool_edge.pool_address
             rows_with_pool = np.array(
                 [
                     row
                     for row in rows.tolist()
-                    if row in used or market.pool_edges[row].pool == pool
+                    if row in used_rows or graph.pool_edges[row].pool_address == pool
                 ],
                 dtype=np.intp,
             )
             wider = self._select(rows_with_pool, best.solution)
-            improved = self._prune(wider, shared=False)
+            improved = self._prune(wider, charges_one_leg=False)
             if improved.net <= min_net:
-                improved = self._prune(self._only_pools(wider, in_use | {pool}), shared=False)
+                improved = self._prune(
+                    self._only_pools(wider, used_pools | {pool}), charges_one_leg=False
+                )
             if improved.net > min_net:
                 return replace(
                     improved,
-                    dropped={name: why for name, why in best.dropped.items() if name != pool}
+                    dropped={
+                        dropped_pool: why
+                        for dropped_pool, why in best.dropped.items()
+                        if dropped_pool != pool
+                    }
                     | dict(improved.dropped),
                 )
         return None
 
     def _with_idle_rows(self, rows: IndexArray, best: PoolSelection) -> PoolSelection:
         """Return a selection with all rows that take nothing at its prices, the others dropped."""
-        used = set(best.rows.tolist())
-        unused_rows = np.array([row for row in rows.tolist() if row not in used], dtype=np.intp)
-        responses = PoolResponses(self.market.real.rows(unused_rows), best.solution.prices - 1)
+        used_rows = set(best.rows.tolist())
+        unused_rows = np.array(
+            [row for row in rows.tolist() if row not in used_rows], dtype=np.intp
+        )
+        responses = PoolResponses(self.graph.real.rows(unused_rows), best.solution.prices - 1)
         active_pools = {
-            self.market.pool_edges[row].pool for row in unused_rows[responses.taken > 0].tolist()
+            self.graph.pool_edges[row].pool_address
+            for row in unused_rows[responses.amount_in > 0].tolist()
         }
         idle_rows = [
-            row for row in rows.tolist() if self.market.pool_edges[row].pool not in active_pools
+            row
+            for row in rows.tolist()
+            if self.graph.pool_edges[row].pool_address not in active_pools
         ]
         dropped = {
             pool: self._drop_reason(pool, GAS_EXCEEDS_SAVING) for pool in sorted(active_pools)
@@ -293,70 +318,75 @@ class PoolSelector:
             self._select(np.array(idle_rows, dtype=np.intp), best.solution), dropped=dropped
         )
 
-    def _only_pools(self, choice: PoolSelection, allowed: set[str]) -> PoolSelection:
+    def _only_pools(self, selection: PoolSelection, allowed: set[str]) -> PoolSelection:
         """Return the flows through the pools in `allowed` only; pools that replace dropped ones are
         dropped too.
         """
-        while others := {flow.pool_edge.pool for flow in choice.flows} - allowed:
-            choice = self._without(choice, others, GAS_EXCEEDS_SAVING)
-        return choice
+        while others := {flow.pool_edge.pool_address for flow in selection.flows} - allowed:
+            selection = self._without(selection, others, GAS_EXCEEDS_SAVING)
+        return selection
 
-    def _without(self, choice: PoolSelection, pools: set[str], why: str) -> PoolSelection:
+    def _without(self, current: PoolSelection, pools: set[str], why: str) -> PoolSelection:
         """Return the flows without some pools."""
-        fewer = choice.rows[[self.market.pool_edges[row].pool not in pools for row in choice.rows]]
-        selection = self._select(fewer, choice.solution)
+        remaining_rows = current.rows[
+            [self.graph.pool_edges[row].pool_address not in pools for row in current.rows]
+        ]
+        selection = self._select(remaining_rows, current.solution)
         reasons = {pool: self._drop_reason(pool, why) for pool in sorted(pools)}
-        return replace(selection, dropped={**choice.dropped, **reasons})
+        return replace(selection, dropped={**current.dropped, **reasons})
 
     def _drop_reason(self, pool: str, why: str) -> str:
         """Return why a pool is dropped: `why`, or a coarse token if it costs more than gas."""
-        market = self.market
-        edges = [edge for edge in market.pool_edges if edge.pool == pool]
-        coarsest = max(edges, key=lambda edge: edge.offer.lost)
+        graph = self.graph
+        edges = [edge for edge in graph.pool_edges if edge.pool_address == pool]
+        coarsest = max(edges, key=lambda edge: edge.curves.rounding_loss)
         if (
             why != GAS_EXCEEDS_SAVING
-            or coarsest.offer.lost <= repeat_leg_cost(market, coarsest) - coarsest.offer.lost
+            or coarsest.curves.rounding_loss
+            <= repeat_leg_cost(graph, coarsest) - coarsest.curves.rounding_loss
         ):
             return why
-        label = market.problem.nodes[coarsest.source].label
+        label = graph.problem.nodes[coarsest.source].label
         return f"{COARSE_UNIT} {label}, which each swap may lose, is worth more than it saves"
 
-    def _select(self, rows: IndexArray, near: Solution | None) -> PoolSelection:
+    def _select(self, rows: IndexArray, earlier: Solution | None) -> PoolSelection:
         key = rows.tobytes()
         if key not in self.selections:
-            self.selections[key] = self._solve(rows, near)
+            self.selections[key] = self._solve(rows, earlier)
         return self.selections[key]
 
-    def _solve(self, rows: IndexArray, near: Solution | None) -> PoolSelection:
-        market = self.market
-        solution = self.solve_flows(market.real.rows(rows), near)
+    def _solve(self, rows: IndexArray, earlier: Solution | None) -> PoolSelection:
+        graph = self.graph
+        solution = self.solve_flows(graph.real.rows(rows), earlier)
         flows = tuple(
             EdgeFlow(
-                market.pool_edges[rows[k]],
-                float(solution.taken[k]),
-                float(solution.paid[k]),
+                graph.pool_edges[rows[k]],
+                float(solution.amount_in[k]),
+                float(solution.amount_out[k]),
                 float(solution.surplus[k]),
             )
-            for k in np.flatnonzero(solution.taken > 0).tolist()
+            for k in np.flatnonzero(solution.amount_in > 0).tolist()
         )
-        choice = PoolSelection(solution, rows, flows)
-        if not market.after_gas.charges.any():
-            return choice
+        selection = PoolSelection(solution, rows, flows)
+        if not graph.after_charges.charges.any():
+            return selection
         gas = {
-            (flow.pool_edge.pool, flow.pool_edge.source): first_leg_cost(market, flow)
+            (flow.pool_edge.pool_address, flow.pool_edge.source): first_leg_cost(graph, flow)
             for flow in flows
         }
         repeat_gas = {
-            (flow.pool_edge.pool, flow.pool_edge.source): repeat_leg_cost(market, flow.pool_edge)
+            (flow.pool_edge.pool_address, flow.pool_edge.source): repeat_leg_cost(
+                graph, flow.pool_edge
+            )
             for flow in flows
         }
-        legs = self.legs_of(choice)
+        legs = self.legs_of(selection)
         chain_gas = {
-            pool_edge: math.fsum(count * repeat_gas[other] for other, count in others.items())
-            for pool_edge, others in legs.alone.items()
+            pool_side: math.fsum(count * repeat_gas[other] for other, count in others.items())
+            for pool_side, others in legs.dependents.items()
         }
         return replace(
-            choice, gas=gas, repeat_gas=repeat_gas, chain_gas=chain_gas, legs=legs.counts
+            selection, gas=gas, repeat_gas=repeat_gas, chain_gas=chain_gas, legs=legs.counts
         )
 
 
@@ -371,10 +401,14 @@ def _pools_too_small(flows: Sequence[EdgeFlow], min_trade: float) -> set[str]:
     The flow of a removed pool may lift the next above `min_trade`, since a small trade that was
     split is still one trade.
     """
-    below_least = [flow for flow in flows if flow.taken < min_trade]
-    beside_larger = {flow.pool_edge.pool for flow in below_least if _larger_beside(flow, flows)}
+    below_least = [flow for flow in flows if flow.amount_in < min_trade]
+    beside_larger = {
+        flow.pool_edge.pool_address for flow in below_least if _larger_beside(flow, flows)
+    }
     if below_least:
-        return beside_larger or {min(below_least, key=lambda flow: flow.taken).pool_edge.pool}
+        return beside_larger or {
+            min(below_least, key=lambda flow: flow.amount_in).pool_edge.pool_address
+        }
     return set()
 
 
@@ -382,6 +416,7 @@ def _larger_beside(flow: EdgeFlow, flows: Sequence[EdgeFlow]) -> bool:
     """True if another pool carries more between the same two tokens in the same direction."""
     pair = (flow.pool_edge.source, flow.pool_edge.target)
     return any(
-        (other.pool_edge.source, other.pool_edge.target) == pair and other.taken > flow.taken
+        (other.pool_edge.source, other.pool_edge.target) == pair
+        and other.amount_in > flow.amount_in
         for other in flows
     )

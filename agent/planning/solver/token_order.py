@@ -14,11 +14,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from agent.floats import FloatArray
+from agent.floats import FloatArray, IndexArray
 from agent.planning.pool_curves import CurveStack
-from agent.planning.problem import IndexArray, PoolGraph
+from agent.planning.problem import PoolGraph
 from agent.planning.solver.dual import PoolResponses, Solution
 from agent.planning.solver.utility import UNMOVED_FRACTION, FlowOptimizer
 
@@ -53,12 +52,12 @@ class AcyclicFlows:
 
 @dataclass(frozen=True, slots=True)
 class _BranchNode:
-    """Best flows without the token pairs in `without`.
+    """Best flows without the token pairs in `excluded_pairs`.
 
     `bound` is an upper bound of the utility of all flows without these pairs.
     """
 
-    without: frozenset[TokenEdge]
+    excluded_pairs: frozenset[TokenEdge]
     solution: Solution
     edges: Mapping[TokenEdge, float]
 
@@ -73,20 +72,20 @@ def break_cycles(stack: CurveStack, optimizer: FlowOptimizer) -> AcyclicFlows:
 
     best: _BranchNode | None = None
 
-    def solve_node(without: frozenset[TokenEdge], near: Solution | None) -> _BranchNode:
+    def solve_node(excluded_pairs: frozenset[TokenEdge], earlier: Solution | None) -> _BranchNode:
         rows = np.array(
-            [row for row, pair in enumerate(pairs) if pair not in without], dtype=np.intp
+            [row for row, pair in enumerate(pairs) if pair not in excluded_pairs], dtype=np.intp
         )
         substack = stack.rows(rows)
         solution = optimizer.solve(
-            substack, near, -np.inf if best is None else best.bound + EQUAL_UTILITY
+            substack, earlier, -np.inf if best is None else best.bound + EQUAL_UTILITY
         )
-        return _BranchNode(without, solution, flows_by_token_pair(substack, solution))
+        return _BranchNode(excluded_pairs, solution, flows_by_token_pair(substack, solution))
 
     root = solve_node(frozenset(), None)
     queue = [(-root.bound, 0, root)]
-    solved = 1
-    while queue and solved < MAX_SUBPROBLEMS:
+    solved_count = 1
+    while queue and solved_count < MAX_SUBPROBLEMS:
         # depth first until some acyclic flows are known, then best bound first
         _, _, current = queue.pop() if best is None else heapq.heappop(queue)
         if best is not None and current.bound <= best.bound + EQUAL_UTILITY:
@@ -99,10 +98,10 @@ def break_cycles(stack: CurveStack, optimizer: FlowOptimizer) -> AcyclicFlows:
             continue
         children = []
         for pair in cycle:
-            child = solve_node(current.without | {pair}, current.solution)
-            solved += 1
+            child = solve_node(current.excluded_pairs | {pair}, current.solution)
+            solved_count += 1
             if best is None or child.bound > best.bound + EQUAL_UTILITY:
-                children.append((-child.bound, solved, child))
+                children.append((-child.bound, solved_count, child))
         queue += sorted(children, reverse=True)
         if best is not None:
             heapq.heapify(queue)
@@ -119,11 +118,11 @@ def break_cycles(stack: CurveStack, optimizer: FlowOptimizer) -> AcyclicFlows:
 def flows_by_token_pair(stack: CurveStack, solution: Solution) -> dict[TokenEdge, float]:
     """Return the sum of flows between each pair of tokens."""
     sums: dict[TokenEdge, float] = {}
-    for source, target, taken in zip(
-        stack.source.tolist(), stack.target.tolist(), solution.taken.tolist(), strict=True
+    for source, target, amount_in in zip(
+        stack.source.tolist(), stack.target.tolist(), solution.amount_in.tolist(), strict=True
     ):
-        if taken > UNMOVED_FRACTION:
-            sums[source, target] = sums.get((source, target), 0.0) + taken
+        if amount_in > UNMOVED_FRACTION:
+            sums[source, target] = sums.get((source, target), 0.0) + amount_in
     return sums
 
 
@@ -140,11 +139,13 @@ def shortest_cycle(edges: Mapping[TokenEdge, float]) -> list[TokenEdge]:
     )
 
 
-def _cycle_through(successors: Mapping[int, Sequence[int]], first: TokenEdge) -> list[TokenEdge]:
+def _cycle_through(
+    successors: Mapping[int, Sequence[int]], first_edge: TokenEdge
+) -> list[TokenEdge]:
     """Return the shortest cycle that begins with this edge; `successors` are the ends of the edges
     from each token.
     """
-    start, token = first
+    start, token = first_edge
     predecessor: dict[int, int] = {token: start}
     frontier = [token]
     while frontier and start not in predecessor:
@@ -160,7 +161,7 @@ def _cycle_through(successors: Mapping[int, Sequence[int]], first: TokenEdge) ->
     while current != token:
         cycle.append((predecessor[current], current))
         current = predecessor[current]
-    return [first, *reversed(cycle)]
+    return [first_edge, *reversed(cycle)]
 
 
 def _without_cycles(edges: Mapping[TokenEdge, float]) -> dict[TokenEdge, float]:
@@ -183,7 +184,7 @@ decide.
 MAX_ORDER_CHANGES = 16
 """Maximum number of changes to the order."""
 MAX_PAIRS = 12
-"""Token pairs tried in reverse for each change."""
+"""Maximum number of token pairs tried in reverse for each change."""
 MIN_SURPLUS = 1e-7
 """Least surplus, per unit of scale, for which an order change is tried or kept."""
 
@@ -194,7 +195,7 @@ class TokenOrder:
     FlowOptimizer.
     """
 
-    rank: NDArray[np.intp]
+    rank: IndexArray
     least: FloatArray
     most: FloatArray
     directions: FloatArray
@@ -221,21 +222,21 @@ class TokenOrder:
         )
 
 
-def order_tokens(market: PoolGraph, rows: IndexArray, optimizer: FlowOptimizer) -> TokenOrder:
-    """Return the best order found for a search over some rows of the market."""
-    counted, real = market.counted.rows(rows), market.real.rows(rows)
-    first = optimizer.solve(counted)
-    order = _initial_order(optimizer, optimizer.ends(counted, first))
-    token_count, trade_counts = (
-        len(first.prices),
-        np.bincount(real.source, minlength=len(first.prices)),
+def order_tokens(graph: PoolGraph, rows: IndexArray, optimizer: FlowOptimizer) -> TokenOrder:
+    """Return the best order found for a search over some rows of the graph."""
+    counted, real = graph.counted.rows(rows), graph.real.rows(rows)
+    counted_solution = optimizer.solve(counted)
+    order = _initial_order(optimizer, optimizer.ends(counted, counted_solution))
+    token_count, pool_counts = (
+        len(counted_solution.prices),
+        np.bincount(real.source, minlength=len(counted_solution.prices)),
     )
     side = optimizer.side(np.arange(token_count))
-    keys = [
+    tie_break_keys = [
         (
-            round(float(first.prices[i]) / MIN_PRICE_DIFFERENCE),
+            round(float(counted_solution.prices[i]) / MIN_PRICE_DIFFERENCE),
             float(side[i]),
-            float(side[i] * trade_counts[i]),
+            float(side[i] * pool_counts[i]),
             i,
         )
         for i in range(token_count)
@@ -243,29 +244,31 @@ def order_tokens(market: PoolGraph, rows: IndexArray, optimizer: FlowOptimizer) 
     restricted = order.restrict(optimizer)
     flows = break_cycles(real, restricted)
     if flows.proven:
-        return replace(order, rank=_ranks(token_count, flows.edges, keys))
+        return replace(order, rank=_ranks(token_count, flows.edges, tie_break_keys))
     start_edges = dict.fromkeys(
-        (frozenset(flows_by_token_pair(counted, first)), flows.edges, flows.cycles_cut)
+        (frozenset(flows_by_token_pair(counted, counted_solution)), flows.edges, flows.cycles_cut)
     )
     improved = [
-        _improve(market, rows, restricted, replace(order, rank=_ranks(token_count, edges, keys)))
+        _improve(
+            graph, rows, restricted, replace(order, rank=_ranks(token_count, edges, tie_break_keys))
+        )
         for edges in start_edges
     ]
     return max(improved, key=lambda pair: pair[1])[0]
 
 
 def _ranks(
-    token_count: int, edges: Iterable[TokenEdge], keys: Sequence[tuple[float, ...]]
-) -> NDArray[np.intp]:
-    """Return ranks in which every edge runs forward; ties are broken by `keys` (Kahn's
+    token_count: int, edges: Iterable[TokenEdge], tie_break_keys: Sequence[tuple[float, ...]]
+) -> IndexArray:
+    """Return ranks in which every edge runs forward; ties are broken by `tie_break_keys` (Kahn's
     algorithm).
     """
     unranked, rank = set(range(token_count)), np.zeros(token_count, dtype=np.intp)
     edges = list(edges)
-    for number in range(token_count):
+    for next_rank in range(token_count):
         without_source = unranked - {target for source, target in edges if source in unranked}
-        token = min(without_source or unranked, key=lambda i: keys[i])
-        rank[token] = number
+        token = min(without_source or unranked, key=lambda i: tie_break_keys[i])
+        rank[token] = next_rank
         unranked.remove(token)
     return rank
 
@@ -293,20 +296,20 @@ def _initial_order(optimizer: FlowOptimizer, ends: FloatArray) -> TokenOrder:
 
 
 def _improve(
-    market: PoolGraph, rows: IndexArray, restricted: FlowOptimizer, order: TokenOrder
+    graph: PoolGraph, rows: IndexArray, restricted: FlowOptimizer, order: TokenOrder
 ) -> tuple[TokenOrder, float]:
     """Reorder tokens while an edge against the order would raise the utility; return order and
     utility.
     """
-    stack = market.real.rows(order.rows(market.real, rows))
+    stack = graph.real.rows(order.rows(graph.real, rows))
     best = restricted.solve(stack)
     for _ in range(MAX_ORDER_CHANGES):
-        against = market.real.rows(
-            rows[order.rank[market.real.source[rows]] > order.rank[market.real.target[rows]]]
+        opposed_stack = graph.real.rows(
+            rows[order.rank[graph.real.source[rows]] > order.rank[graph.real.target[rows]]]
         )
-        surplus = PoolResponses(against, best.prices - 1).surplus
+        surplus = PoolResponses(opposed_stack, best.prices - 1).surplus
         pairs = {
-            (int(against.source[k]), int(against.target[k])): None
+            (int(opposed_stack.source[k]), int(opposed_stack.target[k])): None
             for k in np.argsort(-surplus, kind="stable")
             if surplus[k] > MIN_SURPLUS
         }
@@ -317,7 +320,7 @@ def _improve(
                 _move_beside(order.rank, target, source, 0.5),
             ):
                 reordered = replace(order, rank=rank)
-                reordered_stack = market.real.rows(reordered.rows(market.real, rows))
+                reordered_stack = graph.real.rows(reordered.rows(graph.real, rows))
                 trials.append(
                     (
                         restricted.solve(reordered_stack, best, best.bound + MIN_SURPLUS),
@@ -334,8 +337,10 @@ def _improve(
     return order, best.bound
 
 
-def _move_beside(rank: NDArray[np.intp], token: int, beside: int, step: float) -> NDArray[np.intp]:
+def _move_beside(rank: IndexArray, token: int, neighbour: int, offset: float) -> IndexArray:
     """Return the ranks with a token moved just before or after another."""
-    keys = rank.astype(np.float64)
-    keys[token] = keys[beside] + step
-    return np.asarray(np.argsort(np.argsort(keys, kind="stable"), kind="stable"), dtype=np.intp)
+    tie_break_keys = rank.astype(np.float64)
+    tie_break_keys[token] = tie_break_keys[neighbour] + offset
+    return np.asarray(
+        np.argsort(np.argsort(tie_break_keys, kind="stable"), kind="stable"), dtype=np.intp
+    )

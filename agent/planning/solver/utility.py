@@ -18,10 +18,9 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
-from numpy.typing import NDArray
 
 from agent.errors import ErrorCode, Refused
-from agent.floats import FloatArray, dot, fsum_array, inverse, matvec
+from agent.floats import FloatArray, IndexArray, dot, fsum_array, inverse, matvec
 from agent.model import Goal, StepInput, TrackingRisk, Verdict
 from agent.planning.pool_curves import CurveStack
 from agent.planning.problem import Problem, TokenNode
@@ -30,7 +29,6 @@ from agent.planning.solver.dual import Program, Solution, evaluate_dual, solve_d
 from agent.policy.risk import aversion, correlations, volatilities
 from agent.units import BPS, Value
 
-IndexArray = NDArray[np.intp]
 MAX_PRICE = 0.9
 """Maximum P, and P if the plan cost limit is off. At 1, losing everything that must be sold would
 count as free.
@@ -39,7 +37,7 @@ UNMOVED_FRACTION = 1e-7
 """Change per unit of scale below which a token counts as unmoved."""
 HARD_BOUND_PRICE = 0.6
 """Price, beyond P, of a unit past a bound that must hold at any market price."""
-PRESSED_FRACTION = 1e-6
+OVERSOLD_FRACTION = 1e-6
 """Fraction of P above which the price of a bound counts."""
 MAX_DIRECTION_GUESSES = 12
 """Maximum number of new guesses of the tokens' directions under a turnover limit."""
@@ -53,27 +51,29 @@ class DeviationRisk:
     Deviations sum to zero, so marginal risks Σd matter only up to a common shift: a move saves
     their difference. The dual variable is r, D·r being marginal risks with any convenient shift.
     They are within ±P/2: further out the deviation counts by its distance, as elsewhere, so that no
-    move costs more than P at the margin. `bend` is the conjugate's matrix (R⁻¹ − R⁻¹u·uᵀR⁻¹ /
+    move costs more than P at the margin. `quadratic` is the conjugate's matrix (R⁻¹ − R⁻¹u·uᵀR⁻¹ /
     uᵀR⁻¹u) / a with u = D⁻¹1, the least of r·R⁻¹·r / a over all shifts.
     """
 
     volatility: FloatArray
-    bend: FloatArray
+    quadratic: FloatArray
 
     @property
     def tokens(self) -> IndexArray:
         """Return tokens whose deviation counts: all except hubs, including unmoved tokens."""
         return np.flatnonzero(self.volatility)
 
-    def cap(self, most: float) -> FloatArray:
-        """Return the largest |r| of each token, for marginal risks of at most `most`."""
-        return np.asarray(most / self.volatility[self.tokens])
+    def cap(self, max_marginal_risk: float) -> FloatArray:
+        """Return the largest |r| of each token, for marginal risks of at most
+        `max_marginal_risk`.
+        """
+        return np.asarray(max_marginal_risk / self.volatility[self.tokens])
 
-    def cost(self, deviation: FloatArray, most: float) -> float:
-        """Return the cost of a deviation: the largest (D·r)·d − ½ r·bend·r within the cap."""
-        weight, cap = (self.volatility * deviation)[self.tokens], self.cap(most)
-        best, _ = box_minimum(self.bend, -weight, -cap, cap)
-        return dot(weight, best) - 0.5 * dot(matvec(self.bend, best), best)
+    def cost(self, deviation: FloatArray, max_marginal_risk: float) -> float:
+        """Return the cost of a deviation: the largest (D·r)·d − ½ r·quadratic·r within the cap."""
+        weight, cap = (self.volatility * deviation)[self.tokens], self.cap(max_marginal_risk)
+        best, _ = box_minimum(self.quadratic, -weight, -cap, cap)
+        return dot(weight, best) - 0.5 * dot(matvec(self.quadratic, best), best)
 
 
 def build_deviation_risk(
@@ -94,7 +94,7 @@ def build_deviation_risk(
 
 @dataclass(frozen=True, slots=True)
 class PlanUtility:
-    """Goal shares by position, the price P of a unit that has to move, θ as `tie_break`, and the
+    """Goal shares by index, the price P of a unit that has to move, θ as `tie_break`, and the
     risk that replaces the distance in a zone.
 
     `pinned` are tokens that must end at a given value, such as empty hubs, in units of the scale.
@@ -108,33 +108,36 @@ class PlanUtility:
     risk: DeviationRisk | None = None
 
     @property
-    def goals(self) -> IndexArray:
+    def goal_tokens(self) -> IndexArray:
         """Tokens that have a goal."""
         return np.array(
-            [number for number in range(len(self.low)) if number not in self.pinned], dtype=np.intp
+            [index for index in range(len(self.low)) if index not in self.pinned], dtype=np.intp
         )
 
     def of(self, ends: FloatArray) -> float:
         """Return the utility of the final token values, in units of the scale."""
-        total, goals = fsum_array(ends), self.goals
+        total, goal_tokens = fsum_array(ends), self.goal_tokens
         if self.risk is not None:
             return total - self.risk.cost(ends - self.low * total, self.price / 2)
-        above = fsum_array(np.maximum(ends - self.high * total, 0.0)[goals])
-        below = fsum_array(np.maximum(self.low * total - ends, 0.0)[goals])
+        above = fsum_array(np.maximum(ends - self.high * total, 0.0)[goal_tokens])
+        below = fsum_array(np.maximum(self.low * total - ends, 0.0)[goal_tokens])
         return total - self.price * (self.tie_break * above + (1 - self.tie_break) * below)
 
     def exactly(self, ends: Sequence[Fraction]) -> Fraction:
         """Return the utility in exact numbers; a lower bound where risk is known only in floats."""
-        total, goals = sum(ends, Fraction(0)), self.goals
+        total, goal_tokens = sum(ends, Fraction(0)), self.goal_tokens
         if self.risk is not None:
             loss = float(total) - self.of(np.array([float(end) for end in ends]))
             return total - Fraction(max(loss, 0.0) * (1 + 1e-9))
         above = sum(
-            (max(Fraction(0), ends[i] - Fraction(float(self.high[i])) * total) for i in goals),
+            (
+                max(Fraction(0), ends[i] - Fraction(float(self.high[i])) * total)
+                for i in goal_tokens
+            ),
             Fraction(0),
         )
         below = sum(
-            (max(Fraction(0), Fraction(float(self.low[i])) * total - ends[i]) for i in goals),
+            (max(Fraction(0), Fraction(float(self.low[i])) * total - ends[i]) for i in goal_tokens),
             Fraction(0),
         )
         tie_break = Fraction(self.tie_break)
@@ -162,7 +165,7 @@ class FlowOptimizer:
     has_hard_goals: bool = False
 
     def solve(
-        self, stack: CurveStack, near: Solution | None = None, below: float = -np.inf
+        self, stack: CurveStack, earlier: Solution | None = None, below: float = -np.inf
     ) -> Solution:
         """Return the dual's minimum over `stack`. Under a turnover limit, tokens with a wrongly
         guessed direction are reversed.
@@ -172,20 +175,20 @@ class FlowOptimizer:
         """
         if self.directions is not None:
             return solve_dual(
-                self._program(-self.directions[self.utility.goals]), stack, near, below
+                self._program(-self.directions[self.utility.goal_tokens]), stack, earlier, below
             )
-        solution = solve_dual(self._program(None), stack, near)
+        solution = solve_dual(self._program(None), stack, earlier)
         if self.budget is None or self.turnover(stack, solution) <= self.budget:
             return solution
-        goals = self.utility.goals
-        moves = (self.ends(stack, solution) - self.held)[goals]
+        goal_tokens = self.utility.goal_tokens
+        moves = (self.ends(stack, solution) - self.held)[goal_tokens]
         undecided = np.abs(moves) <= UNMOVED_FRACTION
-        signs = np.where(np.where(undecided, self.side(goals), moves) > 0, -1.0, 1.0)
+        signs = np.where(np.where(undecided, self.side(goal_tokens), moves) > 0, -1.0, 1.0)
         for _ in range(MAX_DIRECTION_GUESSES):
             program = self._program(signs)
             solution = solve_dual(program, stack, solution)
             stay_multipliers, turnover_multiplier = (
-                solution.multipliers[-len(goals) - 1 : -1],
+                solution.multipliers[-len(goal_tokens) - 1 : -1],
                 solution.multipliers[-1],
             )
             wrong = stay_multipliers > turnover_multiplier * (1 + 1e-9) + 1e-15
@@ -198,7 +201,7 @@ class FlowOptimizer:
             stack,
             np.concatenate(
                 (
-                    solution.multipliers[: -len(goals) - 1],
+                    solution.multipliers[: -len(goal_tokens) - 1],
                     np.minimum(stay_multipliers, turnover_multiplier),
                     [turnover_multiplier],
                 )
@@ -222,34 +225,38 @@ class FlowOptimizer:
         in_zone, directions = self.utility.risk is not None, self.directions
         return [
             int(i)
-            for i in self.utility.goals
+            for i in self.utility.goal_tokens
             if self.least[i] > 0
             or (self.least[i] == 0 and (in_zone or (directions is not None and directions[i] > 0)))
         ]
 
     @property
     def _bounded_above(self) -> list[int]:
-        return [int(i) for i in self.utility.goals if np.isfinite(self.most[i])]
+        return [int(i) for i in self.utility.goal_tokens if np.isfinite(self.most[i])]
 
-    def pressed(self, solution: Solution) -> list[int]:
+    def oversold(self, solution: Solution) -> list[int]:
         """Return tokens that would be sold in excess of the allowed amount."""
         utility = self.utility
         if utility.risk is None:
-            offset = sum(1 if utility.low[i] == utility.high[i] else 2 for i in utility.goals)
+            offset = sum(1 if utility.low[i] == utility.high[i] else 2 for i in utility.goal_tokens)
         else:
             offset = len(utility.risk.tokens)
         return [
             i
-            for number, i in enumerate(self._bounded_below)
-            if solution.multipliers[offset + number] > PRESSED_FRACTION * utility.price
+            for row, i in enumerate(self._bounded_below)
+            if solution.multipliers[offset + row] > OVERSOLD_FRACTION * utility.price
         ]
 
-    def side(self, goals: IndexArray) -> FloatArray:
+    def side(self, goal_tokens: IndexArray) -> FloatArray:
         """Return a positive number for tokens below their goal, and for those inside it while more
         value lies above goals than below.
         """
         utility, total = self.utility, fsum_array(self.start)
-        ends, low, high = self.start[goals], utility.low[goals] * total, utility.high[goals] * total
+        ends, low, high = (
+            self.start[goal_tokens],
+            utility.low[goal_tokens] * total,
+            utility.high[goal_tokens] * total,
+        )
         return np.where(ends > high, -1.0, np.where(ends < low, 1.0, utility.tie_break - 0.5))
 
     def _program(self, signs: FloatArray | None) -> Program:
@@ -259,7 +266,7 @@ class FlowOptimizer:
         The limit adds μ·(budget − turnover). A separate multiplier lets a token that does not move
         pay less than its half of μ, unless its bounds have one.
         """
-        utility, goals, price = self.utility, self.utility.goals, self.utility.price
+        utility, goal_tokens, price = self.utility, self.utility.goal_tokens, self.utility.price
         bound_price = price + HARD_BOUND_PRICE
         rows: list[MultiplierRow] = []
         if utility.risk is not None:
@@ -267,7 +274,7 @@ class FlowOptimizer:
             for i, cap in zip(utility.risk.tokens.tolist(), caps, strict=True):
                 volatility = utility.risk.volatility[i]
                 rows.append((i, utility.low[i] * volatility, -volatility, 0.0, -cap, cap))
-        for i in goals.tolist() if utility.risk is None else ():
+        for i in goal_tokens.tolist() if utility.risk is None else ():
             low, high = utility.low[i], utility.high[i]
             if low == high:
                 low_price, high_price = -price * (1 - utility.tie_break), price * utility.tie_break
@@ -302,33 +309,48 @@ class FlowOptimizer:
             if self.directions is None:
                 rows += [
                     (i, 0.0, -sign, sign * self.held[i], 0.0, 2 * price)
-                    for i, sign in zip(goals.tolist(), signs.tolist(), strict=True)
+                    for i, sign in zip(goal_tokens.tolist(), signs.tolist(), strict=True)
                 ]
             last_rises = np.zeros(len(self.held))
-            last_rises[goals] = signs / 2
+            last_rises[goal_tokens] = signs / 2
             rows.append((0, 0.0, 0.0, self.budget - dot(last_rises, self.held), 0.0, bound_price))
-        bend = None
+        quadratic = None
         if utility.risk is not None:
-            bend = np.zeros((len(rows), len(rows)))
-            bend[: len(utility.risk.bend), : len(utility.risk.bend)] = utility.risk.bend
-        return _build_program(self.start, rows, last_rises, bend)
+            quadratic = np.zeros((len(rows), len(rows)))
+            quadratic[: len(utility.risk.quadratic), : len(utility.risk.quadratic)] = (
+                utility.risk.quadratic
+            )
+        return _build_program(self.start, rows, last_rises, quadratic)
 
 
 MultiplierRow = tuple[int, float, float, float, float, float]
-"""Token, shift, own, cost beyond that of the start, low and high of a multiplier (see Program)."""
+"""Token, common rise, token rise, cost beyond that of the start, low and high of a multiplier (see
+Program).
+"""
 
 
 def _build_program(
     start: FloatArray,
     rows: Sequence[MultiplierRow],
     last_rises: FloatArray | None,
-    bend: FloatArray | None,
+    quadratic: FloatArray | None,
 ) -> Program:
     columns = np.array(rows, dtype=np.float64).reshape(-1, 6).T
-    _, shift, own, extra_cost, low, high = columns
+    _, common_rise, token_rise, extra_cost, low, high = columns
     token = np.array([row[0] for row in rows], dtype=np.intp)
     base = fsum_array(start)
-    program = Program(base, shift, own, token, last_rises, extra_cost, bend, low, high, len(start))
+    program = Program(
+        base,
+        common_rise,
+        token_rise,
+        token,
+        last_rises,
+        extra_cost,
+        quadratic,
+        low,
+        high,
+        len(start),
+    )
     return replace(program, cost=program.slopes_of(start) + extra_cost)
 
 
@@ -344,9 +366,9 @@ def sell_program(start: FloatArray, pinned: Mapping[int, float], price_range: fl
 # remaining turnover.
 
 
-ROUNDED_RAW = 16
+MAX_ROUNDING_RAW = 16
 """Base units by which rounded paths may fall short of an approved amount."""
-GOAL_TOLERANCE = Fraction(1, 10**12)
+FLOAT_TOLERANCE = Fraction(1, 10**12)
 """Float tolerance of a goal."""
 ZONE_PRICE = 0.3
 """Penalty P in a zone, high enough never to block an exchange: the quadratic risk decides, and
@@ -389,7 +411,7 @@ class PlanObjective:
         if self.risk is None:
             risk = None
         else:
-            risk = DeviationRisk(self.risk.volatility, self.risk.bend / scale)
+            risk = DeviationRisk(self.risk.volatility, self.risk.quadratic / scale)
         return PlanUtility(
             self.low,
             self.high,
@@ -400,17 +422,21 @@ class PlanObjective:
         )
 
     def optimizer(
-        self, scale: float, extra: FloatArray, unmoved: Mapping[int, float], budget: float | None
+        self,
+        scale: float,
+        extra_output: FloatArray,
+        unmoved: Mapping[int, float],
+        budget: float | None,
     ) -> FlowOptimizer:
-        """Return the optimizer for pools that add `extra` (in units of `scale`); `budget` bounds
-        turnover.
+        """Return the optimizer for pools that add `extra_output` (in units of `scale`); `budget`
+        bounds turnover.
         """
         held = self.held / scale
         bounds = self.least / scale, self.most / scale
         return FlowOptimizer(
             self.utility(scale, unmoved),
             held,
-            held + extra,
+            held + extra_output,
             *bounds,
             None if budget is None else budget / scale,
         )
@@ -445,8 +471,8 @@ def objective_for_goal(problem: Problem, goal: Goal) -> PlanObjective:
     most_values = np.array(
         [float(node.value) if node.address in goal.unbought else np.inf for node in problem.nodes]
     )
-    hubs = tuple(number for number, node in enumerate(problem.nodes) if not node.is_asset)
-    risk = None if goal.risk is None else _risk(problem, goal.risk, held - low * total)
+    hubs = tuple(index for index, node in enumerate(problem.nodes) if not node.is_asset)
+    risk = None if goal.risk is None else _deviation_risk(problem, goal.risk, held - low * total)
     return PlanObjective(
         held,
         locked,
@@ -468,27 +494,27 @@ def leaving_tokens(problem: Problem, goal: Goal) -> frozenset[str]:
     return frozenset(
         node.address
         for node in problem.assets
-        if high[node.address] * problem.total <= node.locked * (1 + GOAL_TOLERANCE)
+        if high[node.address] * problem.total <= node.locked * (1 + FLOAT_TOLERANCE)
     )
 
 
-def objective_for_exit(objective: PlanObjective, into: int) -> PlanObjective:
+def objective_for_exit(objective: PlanObjective, bought_token: int) -> PlanObjective:
     """Return the objective of an exit into an underweight token, which may end above its goal.
 
     Each unit sold saves the full price; otherwise the last part of the exit would stay unsold once
     the bought token has its share and pools pay more for further tokens.
     """
     if (
-        objective.held[into] >= objective.low[into] * fsum_array(objective.held)
-        or objective.high[into] >= 1
+        objective.held[bought_token] >= objective.low[bought_token] * fsum_array(objective.held)
+        or objective.high[bought_token] >= 1
     ):
         return objective
     high = objective.high.copy()
-    high[into] = 1.0
+    high[bought_token] = 1.0
     return replace(objective, high=high, tie_break=1.0)
 
 
-def _risk(problem: Problem, risk: TrackingRisk, deviation: FloatArray) -> DeviationRisk:
+def _deviation_risk(problem: Problem, risk: TrackingRisk, deviation: FloatArray) -> DeviationRisk:
     """Return the zone's risk in value: its factor is λ·H / V. `deviation` is the current
     deviation.
     """
@@ -528,7 +554,7 @@ def _unspendable_value(node: TokenNode) -> Value:
     """
     if node.cap_raw is None:
         return node.locked
-    spendable = (node.cap_raw + ROUNDED_RAW) * node.price * (1 + GOAL_TOLERANCE)
+    spendable = (node.cap_raw + MAX_ROUNDING_RAW) * node.price * (1 + FLOAT_TOLERANCE)
     return max(node.locked, node.value - spendable)
 
 
@@ -558,5 +584,5 @@ def turnover_left(
                 "wait until the last day's trades are 24 h old",
             )
         bounds.append((max(Fraction(0), daily_left), "limits.daily_turnover"))
-    smallest, name = min(bounds, default=(None, ""), key=lambda item: item[0])
-    return (None if smallest is None else smallest + apart), name
+    smallest_bound, limit_name = min(bounds, default=(None, ""), key=lambda item: item[0])
+    return (None if smallest_bound is None else smallest_bound + apart), limit_name

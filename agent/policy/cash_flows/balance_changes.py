@@ -30,8 +30,8 @@ ACCEPTANCE_WINDOW_S = 30 * DAY_S
 """Window of chain time in which all increases together block purchases for at most
 limits.balance_jump_wait, which is at most as long as the window.
 """
-MAX_SHOWN = 5
-FRESH_S, LOST_BLOCKS = 60, 1_000
+MAX_SHOWN_CHANGES = 5
+FRESH_HEAD_S, LOST_BLOCKS = 60, 1_000
 """Maximum age of a fresh head in seconds; also a number of blocks above what any chain produces in
 that time or loses in a reorg.
 """
@@ -46,12 +46,12 @@ def is_comparable(snapshot: Snapshot, expected: ExpectedBalances) -> bool:
     """
     if expected.unsettled_nonce is not None and expected.unsettled_nonce < snapshot.nonce_latest:
         return False
-    number, is_fresh = (
+    head_number, is_fresh = (
         snapshot.head.number,
-        abs(snapshot.now_s - snapshot.head.timestamp_s) <= FRESH_S,
+        abs(snapshot.now_s - snapshot.head.timestamp_s) <= FRESH_HEAD_S,
     )
     return all(
-        opening.block <= number or (is_fresh and opening.block > number + LOST_BLOCKS)
+        opening.block <= head_number or (is_fresh and opening.block > head_number + LOST_BLOCKS)
         for opening in expected.openings
     )
 
@@ -64,7 +64,7 @@ def differences(snapshot: Snapshot, expected: ExpectedBalances) -> dict[str, tup
         return {}
     balances = balances_of(snapshot)
     own_raw: dict[str, int] = {}
-    for change in expected.own:
+    for change in expected.own_changes:
         if change.block <= snapshot.head.number:
             own_raw[change.token] = own_raw.get(change.token, 0) + change.delta_raw
     difference_by_token = {}
@@ -92,7 +92,7 @@ def balances_of(snapshot: Snapshot) -> dict[str, int]:
     return {**agreed_raw, NATIVE: snapshot.native_wei}
 
 
-def unexplained(step: StepInput, expected: ExpectedBalances) -> tuple[ExternalTransfer, ...]:
+def unrecorded_changes(step: StepInput, expected: ExpectedBalances) -> tuple[ExternalTransfer, ...]:
     """Return the unexplained changes of assets and native coin, as transfers that are not stored
     yet.
 
@@ -124,14 +124,14 @@ def changes_to_record(step: StepInput, expected: ExpectedBalances) -> tuple[Exte
     chain_s = step.snapshot.head.timestamp_s
     flows = []
     for token, (delta_raw, since_block) in sorted(changes.items()):
-        undone_ids = _undone_ids(token, delta_raw, expected.flows)
+        undone_ids = _undone_ids(token, delta_raw, expected.transfers)
         kind = _self_explained_kind(
             step.snapshot,
             step.portfolio,
             assets.get(token),
             token,
             delta_raw,
-            expected.flows,
+            expected.transfers,
             chain_s,
         )
         if undone_ids:
@@ -149,7 +149,7 @@ def changes_to_record(step: StepInput, expected: ExpectedBalances) -> tuple[Exte
             undone_ids,
         )
         flows.append(_with_value(step.portfolio, prices, flow))
-    still_recorded = [flow for flow in expected.flows if flow.id not in _ended_ids(flows)]
+    still_recorded = [flow for flow in expected.transfers if flow.id not in _ended_ids(flows)]
     revalued_flows = [
         transfer
         for flow in still_recorded
@@ -166,8 +166,8 @@ def changes_to_record(step: StepInput, expected: ExpectedBalances) -> tuple[Exte
         chain_s,
     )
     judged_flow_by_id = {flow.id: flow for flow in judged_flows if flow.id}
-    limit = step.limits.max_live_value
-    is_above_max = limit is not None and _known_total(step, prices) > limit
+    max_value = step.limits.max_live_value
+    is_above_max = max_value is not None and _known_total(step, prices) > max_value
     aged_flows = [
         (
             flow,
@@ -194,7 +194,7 @@ def may_change(expected: ExpectedBalances) -> bool:
     """
     return any(
         flow.is_open and (flow.value is None or (flow.halts and flow.delta_raw > 0))
-        for flow in expected.flows
+        for flow in expected.transfers
     )
 
 
@@ -219,15 +219,15 @@ def _accepted_if_due(
     """
     if not flow.blocks_trading or flow.delta_raw < 0:
         return flow
-    now_s = min(snapshot.head.timestamp_s, snapshot.now_s + FRESH_S)
-    if now_s >= accepted_s(limits, cash_flows, flow):
+    now_s = min(snapshot.head.timestamp_s, snapshot.now_s + FRESH_HEAD_S)
+    if now_s >= acceptance_time_s(limits, cash_flows, flow):
         if is_above_max:
             return replace(flow, halts=False)
         return replace(flow, kind=ExternalTransferKind.ACCEPTED)
     return replace(flow, chain_s=min(flow.chain_s, snapshot.head.timestamp_s))
 
 
-def accepted_s(limits: Limits, cash_flows: CashFlows, flow: ExternalTransfer) -> int:
+def acceptance_time_s(limits: Limits, cash_flows: CashFlows, flow: ExternalTransfer) -> int:
     """Return the chain time from which an increase that blocks purchases counts as a deposit. It
     depends on the first increase in ACCEPTANCE_WINDOW_S, so that a series of gifts does not prolong
     the block.
@@ -385,7 +385,11 @@ def apply_balance_changes(step: StepInput, expected: ExpectedBalances) -> StepIn
     new_flows = [flow for flow in transfers if flow.id == 0]
     rises_raw = dict(history.cash_flows.rises)
     for flow, sign in (
-        *((flow, -1) for flow in expected.flows if flow.id in ended_ids or flow.id in new_by_id),
+        *(
+            (flow, -1)
+            for flow in expected.transfers
+            if flow.id in ended_ids or flow.id in new_by_id
+        ),
         *((flow, 1) for flow in transfers),
     ):
         if flow.is_open and flow.delta_raw > 0:
@@ -450,19 +454,25 @@ def halt_reason(portfolio: Portfolio, limits: Limits, cash_flows: CashFlows) -> 
     blocking_flows = [flow for flow in cash_flows.unexplained if flow.blocks_trading]
     if not blocking_flows:
         return ""
-    message = "; ".join(format_change(portfolio, flow) for flow in blocking_flows[:MAX_SHOWN])
-    more_text = (
-        f"; and {len(blocking_flows) - MAX_SHOWN} more" if len(blocking_flows) > MAX_SHOWN else ""
+    message = "; ".join(
+        format_change(portfolio, flow) for flow in blocking_flows[:MAX_SHOWN_CHANGES]
     )
-    limit = limits.balance_jump_bps
-    if limit is None:
+    more_text = (
+        f"; and {len(blocking_flows) - MAX_SHOWN_CHANGES} more"
+        if len(blocking_flows) > MAX_SHOWN_CHANGES
+        else ""
+    )
+    limit_bps = limits.balance_jump_bps
+    if limit_bps is None:
         limit_text = ""
     else:
-        limit_text = f" beyond limits.balance_jump of {limit / 100:g} %"
+        limit_text = f" beyond limits.balance_jump of {limit_bps / 100:g} %"
     until_text = "until they are explained"
     if all(flow.delta_raw > 0 for flow in blocking_flows):
-        last_s = max(accepted_s(limits, cash_flows, flow) for flow in blocking_flows)
-        until_text += f", or accepted as deposits at {format_time(last_s)}"
+        last_acceptance_s = max(
+            acceptance_time_s(limits, cash_flows, flow) for flow in blocking_flows
+        )
+        until_text += f", or accepted as deposits at {format_time(last_acceptance_s)}"
     return (
         f"unexplained balance changes{limit_text}: {message}{more_text}; no purchases or rebalances "
         f"{until_text}: trimtab flows confirm; exits, withdrawals and stop continue"
@@ -472,9 +482,11 @@ def halt_reason(portfolio: Portfolio, limits: Limits, cash_flows: CashFlows) -> 
 def format_accepted_deposits(portfolio: Portfolio, accepted: Sequence[ExternalTransfer]) -> str:
     """Format the increases accepted as deposits in the last 24 h; empty if there are none."""
     texts = [format_change(portfolio, flow) for flow in accepted]
-    more_text = f"; and {len(texts) - MAX_SHOWN} more" if len(texts) > MAX_SHOWN else ""
+    more_text = (
+        f"; and {len(texts) - MAX_SHOWN_CHANGES} more" if len(texts) > MAX_SHOWN_CHANGES else ""
+    )
     if texts:
-        return f"accepted as a deposit, because it was not explained: {'; '.join(texts[:MAX_SHOWN])}{more_text}"
+        return f"accepted as a deposit, because it was not explained: {'; '.join(texts[:MAX_SHOWN_CHANGES])}{more_text}"
     return ""
 
 

@@ -12,7 +12,7 @@ from fractions import Fraction
 
 from agent.errors import Refused
 from agent.model import (
-    PORTFOLIO,
+    PORTFOLIO_SUBJECT,
     AssetDrift,
     CashAccount,
     CashFlows,
@@ -46,7 +46,7 @@ def reserve_unused_cash(
     balance_raw = balance_changes.balances_of(step.snapshot).get(token)
     unrecorded_raws = tuple(
         flow.delta_raw
-        for flow in balance_changes.unexplained(step, balances)
+        for flow in balance_changes.unrecorded_changes(step, balances)
         if flow.token == token
     )
     reserve_raw = next(
@@ -73,7 +73,7 @@ def reserve_unused_cash(
     else:
         account = _with_limit(with_memory(account, memory), limit_raw, balance_raw, reserve_raw)
         is_known = True
-    state = CashState(account, memory.account == account, is_known, memory.turn)
+    state = CashState(account, memory.account == account, is_known, memory.version)
     unused_raw = (
         with_transfers(account, unrecorded_raws).unused_raw
         if memory.account
@@ -104,7 +104,7 @@ def with_memory(account: CashAccount, memory: CashMemory) -> CashAccount:
     account_now = with_transfers(account, memory.changes)
     return replace(
         account_now,
-        taken_raw=max(0, account_now.taken_raw - sum(memory.paid)),
+        taken_raw=max(0, account_now.taken_raw - sum(memory.payouts_raw)),
         transfer=memory.transfer,
         intent=memory.intent,
         external=memory.external,
@@ -164,11 +164,11 @@ def usable_part(
     """Return the deposits, base units by token, without the numeraire that portfolio.use_cash
     leaves alone.
     """
-    numeraire_address, state = numeraire.address, cash
-    if state is None or numeraire_address not in deposits:
+    numeraire_address = numeraire.address
+    if cash is None or numeraire_address not in deposits:
         return dict(deposits)
-    room_raw = max(0, state.account.limit_raw - state.account.taken_raw)
-    unused_raw = max(0, min(deposits[numeraire_address] - room_raw, state.unused_raw))
+    room_raw = max(0, cash.account.limit_raw - cash.account.taken_raw)
+    unused_raw = max(0, min(deposits[numeraire_address] - room_raw, cash.unused_raw))
     usable_raw = {
         token: raw - unused_raw * (token == numeraire_address) for token, raw in deposits.items()
     }
@@ -199,14 +199,12 @@ NOT_REQUESTED = (
 )
 
 
-def above_ceiling(portfolio: Portfolio, limits: Limits, total: Fraction) -> str:
+def ceiling_message(portfolio: Portfolio, limits: Limits, total: Fraction) -> str:
     """Return a message if the portfolio is worth more than portfolio.max_live_value; else empty."""
     numeraire, limit = portfolio.numeraire, limits.max_live_value
     if limit is None or total <= limit:
         return ""
-    total_text, limit_text = (
-        value_text(value_of, numeraire.decimals, 2) for value_of in (total, limit)
-    )
+    total_text, limit_text = (value_text(value, numeraire.decimals, 2) for value in (total, limit))
     return (
         f"{total_text} {numeraire.label} held, portfolio.max_live_value is {limit_text}"
         f" {numeraire.label}: every rebalance is refused"
@@ -216,7 +214,9 @@ def above_ceiling(portfolio: Portfolio, limits: Limits, total: Fraction) -> str:
 def above_ceiling_warnings(step: StepInput, drifts: Sequence[AssetDrift]) -> list[str]:
     """Return a warning with the remedy if rebalances are refused by portfolio.max_live_value."""
     ceiling_text = (
-        above_ceiling(step.portfolio, step.limits, portfolio_total(step, drifts)) if drifts else ""
+        ceiling_message(step.portfolio, step.limits, portfolio_total(step, drifts))
+        if drifts
+        else ""
     )
     return [f"{ceiling_text}; {CEILING_REMEDY}"] if ceiling_text else []
 
@@ -236,7 +236,7 @@ def exclude_unexplained_rises(step: StepInput) -> StepInput:
         return exclude_amounts(step, dict(step.excluded.raw), ABOVE_MAX_LIVE_VALUE)
     limit, rises_raw = (
         step.limits.max_live_value,
-        unexplained_rises(step.portfolio, step.history.cash_flows),
+        sum_unexplained_deposits(step.portfolio, step.history.cash_flows),
     )
     if limit is None or not any(rises_raw.values()):
         return step
@@ -251,17 +251,17 @@ def exclude_unexplained_rises(step: StepInput) -> StepInput:
             rises_after_sales(native_coin.held_balances(step), step.portfolio, rises_raw, prices),
             ABOVE_MAX_LIVE_VALUE,
         )
-    left_before_raw = _rises_of_assets(
+    excluded_before_raw = _rises_of_assets(
         step.portfolio, step.history.cash_flows, step.history.cash_flows.left_rises
     )
     return exclude_amounts(
         step,
-        {token: min(raw, rises_raw.get(token, 0)) for token, raw in left_before_raw.items()},
+        {token: min(raw, rises_raw.get(token, 0)) for token, raw in excluded_before_raw.items()},
         ABOVE_MAX_LIVE_VALUE,
     )
 
 
-def exclude_amounts(step: StepInput, raws: Mapping[str, int], why: str) -> StepInput:
+def exclude_amounts(step: StepInput, amounts_raw: Mapping[str, int], why: str) -> StepInput:
     """Return the step with these base units by token reserved, at most the free ones; its
     exclusions have the amounts and `why`.
     """
@@ -271,7 +271,9 @@ def exclude_amounts(step: StepInput, raws: Mapping[str, int], why: str) -> StepI
         free_raw = balances.get(asset.token.address, 0) - native_coin.reserved_raw(
             step.limits, asset
         )
-        excluded_raw[asset.token.address] = max(0, min(free_raw, raws.get(asset.token.address, 0)))
+        excluded_raw[asset.token.address] = max(
+            0, min(free_raw, amounts_raw.get(asset.token.address, 0))
+        )
     if not any(excluded_raw.values()):
         return step
     assets = tuple(
@@ -299,11 +301,13 @@ def restore_excluded(step: StepInput) -> StepInput:
     """
     if not step.excluded.reason:
         return step
-    raws, untradable_tokens = (
+    amounts_raw, untradable_tokens = (
         dict(step.excluded.raw),
         blocked_exits.excluded_tokens(step.targets, step.blocked_exits),
     )
-    restored_raw = {token: raw for token, raw in raws.items() if token not in untradable_tokens}
+    restored_raw = {
+        token: raw for token, raw in amounts_raw.items() if token not in untradable_tokens
+    }
     assets = tuple(
         replace(
             asset, reserve_raw=max(0, asset.reserve_raw - restored_raw.get(asset.token.address, 0))
@@ -324,7 +328,7 @@ def append_excluded(excluded: Exclusions, reason: str) -> str:
     return reason
 
 
-def unexplained_rises(portfolio: Portfolio, cash_flows: CashFlows) -> dict[str, int]:
+def sum_unexplained_deposits(portfolio: Portfolio, cash_flows: CashFlows) -> dict[str, int]:
     """Return the unexplained increase of each asset in base units; native coin counts as its
     wrapped token if that is an asset.
     """
@@ -352,11 +356,11 @@ def rises_after_sales(
     """Return the increases. The part that an exit has sold, so that the wallet no longer holds it,
     counts as numeraire at current prices.
     """
-    wallet_raw, numeraire = balances, portfolio.numeraire.address
+    numeraire = portfolio.numeraire.address
     sold_rises = (
-        (token, raw - wallet_raw[token])
+        (token, raw - balances[token])
         for token, raw in rises.items()
-        if token in wallet_raw and token in prices and token != numeraire
+        if token in balances and token in prices and token != numeraire
     )
     sold_value = sum((raw * prices[token] for token, raw in sold_rises if raw > 0), Fraction(0))
     return {**rises, numeraire: rises.get(numeraire, 0) + ceil_int(sold_value)}
@@ -383,7 +387,7 @@ def excluded_amounts(step: StepInput) -> tuple[tuple[str, int, str], ...]:
         unused_cash_raw = cash.unused_raw if cash is not None and cash.account.token == token else 0
         exit_order = conditional_orders.fired_exit_order(
             step.history.orders.states, token
-        ) or conditional_orders.fired_exit_order(step.history.orders.states, PORTFOLIO)
+        ) or conditional_orders.fired_exit_order(step.history.orders.states, PORTFOLIO_SUBJECT)
         claimed_raw = sum(claim.payment.raw for claim in claims)
         reserve_left_raw = (
             asset.reserve_raw - excluded_rises_raw.get(token, 0) - claimed_raw - unused_cash_raw

@@ -32,7 +32,7 @@ from agent.policy.cash_flows import balance_changes, cash_limit
 from agent.policy.cash_flows.cash_limit import (
     restore_excluded,
     rises_after_sales,
-    unexplained_rises,
+    sum_unexplained_deposits,
 )
 from agent.policy.drift import (
     compute_drifts,
@@ -192,7 +192,7 @@ def open_withdrawal_reason(step: StepInput) -> str:
                 missing_text = f"{format_payment(step.portfolio, Payment(claim.payment.token, short_raw))} {label} missing"
             else:
                 missing_text = "fully raised, ready to pay"
-            number = (
+            part_number = (
                 progress_now(
                     step.portfolio,
                     step.limits,
@@ -203,7 +203,7 @@ def open_withdrawal_reason(step: StepInput) -> str:
                 + 1
             )
             part_text = (
-                f"part {number} of about {max(progress.count, number)} next at"
+                f"part {part_number} of about {max(progress.count, part_number)} next at"
                 f" {format_time(progress.next_s)} by"
             )
             return (
@@ -284,7 +284,7 @@ def format_payment(portfolio: Portfolio, payment: Payment) -> str:
     return decimal_text(payment.raw, portfolio.token(payment.token).decimals)
 
 
-OFF_BPS = 100
+ASSUMED_LIMIT_BPS = 100
 """Basis points assumed for limits.plan_cost or limits.slippage if one is off."""
 
 
@@ -296,7 +296,7 @@ def goal_to_raise(step: StepInput, token: str) -> Goal:
     are sold, and none below its target before all others are at theirs. Raises Refused if
     everything else is worth less than the shortfall.
     """
-    drifts, price = _drifts(step), token_price(step.portfolio, reference_prices(step), token)
+    drifts, price = _priced_drifts(step), token_price(step.portfolio, reference_prices(step), token)
     if price is None:
         raise Refused(
             f"{step.portfolio.token(token).label} has no reference price",
@@ -305,22 +305,20 @@ def goal_to_raise(step: StepInput, token: str) -> Goal:
     needed_value = (
         shortfall_raw(step.portfolio, step.limits, native_coin.held_balances(step), token) * price
     )
-    others = [drift for drift in drifts if drift.token != token]
-    free_values = {other.token: other.investable_raw * other.price for other in others}
-    if needed_value > (available := sum(free_values.values(), Fraction(0))):
+    other_drifts = [drift for drift in drifts if drift.token != token]
+    free_values = {other.token: other.investable_raw * other.price for other in other_drifts}
+    if needed_value > (available_value := sum(free_values.values(), Fraction(0))):
         raise insufficient_balance(
-            step.portfolio, step.limits, step.history.cash_flows, needed_value, available
+            step.portfolio, step.limits, step.history.cash_flows, needed_value, available_value
         )
-    gross_value = _gross_value(step.limits, needed_value, available)
+    gross_value = _gross_value(step.limits, needed_value, available_value)
     value_after = investable_total(drifts) - needed_value
     surplus_values = {
-        asset_drift.token: min(
-            free_values[asset_drift.token],
-            max(
-                Fraction(0), asset_drift.value - value_after * Fraction(asset_drift.target_bps, BPS)
-            ),
+        drift.token: min(
+            free_values[drift.token],
+            max(Fraction(0), drift.value - value_after * Fraction(drift.target_bps, BPS)),
         )
-        for asset_drift in others
+        for drift in other_drifts
     }
     sold_values = _sales(
         surplus_values, gross_value, step.limits.min_trade or Fraction(0), free_values
@@ -349,20 +347,25 @@ def gross_sale_value(step: StepInput, token: str) -> Value:
     the turnover limits.
     """
     price = token_price(step.portfolio, reference_prices(step), token) or Fraction(0)
-    available = sum(
-        (drift.investable_raw * drift.price for drift in _drifts(step) if drift.token != token),
+    available_value = sum(
+        (
+            drift.investable_raw * drift.price
+            for drift in _priced_drifts(step)
+            if drift.token != token
+        ),
         Fraction(0),
     )
     return _gross_value(
         step.limits,
         shortfall_raw(step.portfolio, step.limits, native_coin.held_balances(step), token) * price,
-        available,
+        available_value,
     )
 
 
-def _gross_value(limits: Limits, needed_value: Value, available: Value) -> Value:
+def _gross_value(limits: Limits, needed_value: Value, available_value: Value) -> Value:
     return min(
-        available, max(needed_value * (1 + _margin(limits)), limits.min_trade or Fraction(0))
+        available_value,
+        max(needed_value * (1 + _cost_margin(limits)), limits.min_trade or Fraction(0)),
     )
 
 
@@ -376,19 +379,19 @@ def goal_to_invest(step: StepInput, deposits: Mapping[str, int]) -> Goal:
     """
     if why := unknown_value_reason(step):
         raise Refused(why, remedy="see trimtab status; invest once it is known")
-    drifts = _drifts(step)
+    drifts = _priced_drifts(step)
     total = investable_total(drifts)
     value_gaps = {
         drift.token: Fraction(drift.target_bps, BPS) * total - drift.value for drift in drifts
     }
     spare_values = {
-        asset_drift.token: min(
-            deposits[asset_drift.token] * asset_drift.price,
-            asset_drift.investable_raw * asset_drift.price,
-            -value_gaps[asset_drift.token],
+        drift.token: min(
+            deposits[drift.token] * drift.price,
+            drift.investable_raw * drift.price,
+            -value_gaps[drift.token],
         )
-        for asset_drift in drifts
-        if deposits.get(asset_drift.token, 0) > 0 and value_gaps[asset_drift.token] < 0
+        for drift in drifts
+        if deposits.get(drift.token, 0) > 0 and value_gaps[drift.token] < 0
     }
     shortfalls = {token: value for token, value in value_gaps.items() if value > 0}
     moved_value = min(
@@ -439,13 +442,13 @@ def insufficient_balance(
             available_value,
         )
     )
-    sales = (
+    sales_text = (
         ""
         if value_without_sale is None
         else f", {sold_text} of it only by sales, before their costs"
     )
     return Refused(
-        f"insufficient balance: short by {short_text}; the value available for it is {available_text}{sales}",
+        f"insufficient balance: short by {short_text}; the value available for it is {available_text}{sales_text}",
         (Verdict("holdings", needed_text, available_text, False),),
         "withdraw less; reserves, gas money and positions in pools are not "
         f"sold{'; ' * bool(halt_text := balance_changes.halt_reason(portfolio, limits, cash_flows))}{halt_text}",
@@ -456,7 +459,7 @@ def free_raw(step: StepInput) -> dict[str, int]:
     """Return the base units of each asset outside of reserves, gas money and positions, in the
     portfolio's order.
     """
-    return {drift.token: drift.investable_raw for drift in _drifts(step)}
+    return {drift.token: drift.investable_raw for drift in _priced_drifts(step)}
 
 
 def proportional_amounts(step: StepInput, value: Value) -> dict[str, int]:
@@ -465,16 +468,18 @@ def proportional_amounts(step: StepInput, value: Value) -> dict[str, int]:
 
     Raises Refused if the free assets are worth less.
     """
-    raw_and_price = {drift.token: (drift.investable_raw, drift.price) for drift in _drifts(step)}
-    available = sum((raw * price for raw, price in raw_and_price.values()), Fraction(0))
-    if value > available:
+    raw_and_price = {
+        drift.token: (drift.investable_raw, drift.price) for drift in _priced_drifts(step)
+    }
+    available_value = sum((raw * price for raw, price in raw_and_price.values()), Fraction(0))
+    if value > available_value:
         raise insufficient_balance(
-            step.portfolio, step.limits, step.history.cash_flows, value, available
+            step.portfolio, step.limits, step.history.cash_flows, value, available_value
         )
     return {
         token: part_raw
         for token, (raw, _) in raw_and_price.items()
-        if (part_raw := floor_int(raw * value / available)) > 0
+        if (part_raw := floor_int(raw * value / available_value)) > 0
     }
 
 
@@ -511,14 +516,17 @@ def _goal_after(drifts: tuple[AssetDrift, ...], changes: Mapping[str, Value]) ->
     return Goal(tuple(GoalWeight(token, share, share) for token, share in shares))
 
 
-def _margin(limits: Limits) -> Fraction:
+def _cost_margin(limits: Limits) -> Fraction:
     return Fraction(
-        sum(OFF_BPS if bps is None else bps for bps in (limits.plan_cost_bps, limits.slippage_bps)),
+        sum(
+            ASSUMED_LIMIT_BPS if bps is None else bps
+            for bps in (limits.plan_cost_bps, limits.slippage_bps)
+        ),
         BPS,
     )
 
 
-def _drifts(step: StepInput) -> tuple[AssetDrift, ...]:
+def _priced_drifts(step: StepInput) -> tuple[AssetDrift, ...]:
     prices = reference_prices(step).by_token
     unpriced = [
         asset.token.label for asset in step.portfolio.assets if asset.token.address not in prices
@@ -548,7 +556,7 @@ def investable_deposits(
     rises = rises_after_sales(
         native_coin.held_balances(restored_step),
         restored_step.portfolio,
-        unexplained_rises(restored_step.portfolio, restored_step.history.cash_flows),
+        sum_unexplained_deposits(restored_step.portfolio, restored_step.history.cash_flows),
         prices,
     )
     rises_value = sum(
@@ -562,17 +570,19 @@ def investable_deposits(
     managed_value = portfolio_total(restored_step, drifts) - rises_value
     room_value, fitting_deposits = max_value - managed_value, list[ExternalTransfer]()
     for flow in deposits:
-        if (value := _value(restored_step.portfolio, flow, prices)) <= room_value:
+        if (value := _flow_value(restored_step.portfolio, flow, prices)) <= room_value:
             fitting_deposits.append(flow)
             room_value -= value
     if not fitting_deposits:
         numeraire = step.portfolio.numeraire
         managed_text, limit_text = (
-            f"{value_text(bound, numeraire.decimals, 2)} {numeraire.label}"
-            for bound in (managed_value, max_value)
+            f"{value_text(amount, numeraire.decimals, 2)} {numeraire.label}"
+            for amount in (managed_value, max_value)
         )
-        smallest = min(_value(restored_step.portfolio, flow, prices) for flow in deposits)
-        deposit_text = f"{value_text(smallest, numeraire.decimals, 2)} {numeraire.label}"
+        smallest_value = min(
+            _flow_value(restored_step.portfolio, flow, prices) for flow in deposits
+        )
+        deposit_text = f"{value_text(smallest_value, numeraire.decimals, 2)} {numeraire.label}"
         raise Refused(
             f"{deposit_text} invested on top of {managed_text} would exceed portfolio.max_live_value of"
             f" {limit_text}",
@@ -589,5 +599,7 @@ def investable_deposits(
     return tuple(fitting_deposits)
 
 
-def _value(portfolio: Portfolio, flow: ExternalTransfer, prices: Mapping[str, Price]) -> Fraction:
+def _flow_value(
+    portfolio: Portfolio, flow: ExternalTransfer, prices: Mapping[str, Price]
+) -> Fraction:
     return flow.delta_raw * prices[portfolio.priced_as(flow.token)]

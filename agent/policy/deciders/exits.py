@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from agent.layers.policy import EXITS
+from agent.layers.policy import EXIT_DECIDERS
 from agent.model import (
     Hold,
     Rebalance,
@@ -17,12 +17,14 @@ from agent.policy.orders import exits
 
 
 def sell_triggered_exits(context: DecisionContext) -> DecisionResult | None:
-    """Sell the assets of triggered exit orders, one at a time, then free what layers have."""
+    """Sell the assets of triggered exit orders, one at a time; if the wallet has none left, let a
+    layer free it first, such as a liquidity position.
+    """
     if context.stop:
         return None
     step, drifts = context.step, context.drifts
     if (sale := exits.triggered_exit(step, drifts)) is None:
-        return first_result(EXITS, context)
+        return first_result(EXIT_DECIDERS, context)
     if refill := native_coin.top_up(step, sale):
         return context.result(refill)
     return replace(context.result(sale), exit_token=exits.exit_tokens(step, drifts)[0])

@@ -32,7 +32,7 @@ def rebalance_on_trigger(context: DecisionContext) -> DecisionResult:
     step, prices = context.step, context.prices
     result, zone, drifts = _evaluate_portfolio_trigger(context)
     result = bands.apply_max_weight(step.policy, drifts, result)
-    if (reason := step.progress.continues) and zone is None:
+    if (reason := step.progress.continue_reason) and zone is None:
         # The preceding blocks already confirmed the rebalance of which this is the rest.
         result = replace(result, fired=True, reason=reason, by_time=True)
     decision: Decision
@@ -61,7 +61,7 @@ def rebalance_on_trigger(context: DecisionContext) -> DecisionResult:
         context.references,
         reviewed,
         zone,
-        result.reviews if reviewed else (),
+        result.due_schedules if reviewed else (),
         result.next_s,
     )
 
@@ -97,7 +97,7 @@ def _forecast(
     result: TriggerResult,
 ) -> TriggerResult:
     """Return the result of a review that executes later, with the trades it would make now."""
-    if result.waits_s is None:
+    if result.executes_at_s is None:
         return result
     min_value = max(Fraction(1), limits.min_trade or Fraction(1))
     values = corrections(drifts, rebalances.goal_now(portfolio, policy, drifts)).values()
@@ -110,7 +110,7 @@ def _forecast(
     if trades:
         trades_text = f"a rebalance would {', '.join(trades)}"
     reason = (
-        f"{result.reason}; {trades_text}; executed from {format_time(result.waits_s)} on, at"
+        f"{result.reason}; {trades_text}; executed from {format_time(result.executes_at_s)} on, at"
         " the prices then"
     )
     return replace(result, reason=reason)

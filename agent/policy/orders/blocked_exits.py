@@ -11,7 +11,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 from agent.model import (
-    PORTFOLIO,
+    PORTFOLIO_SUBJECT,
     BlockedExit,
     EffectiveTargets,
     Failures,
@@ -26,9 +26,8 @@ from agent.model import (
     WeightReallocation,
 )
 from agent.policy import failures, native_coin
-from agent.policy.drift import investable_total
+from agent.policy.drift import drifts_if_known, investable_total
 from agent.policy.orders.conditional import fired_exit_order, order_subject
-from agent.policy.orders.exits import _drifts
 from agent.reference import reference_prices
 from agent.units import BPS, NATIVE, format_time, largest_remainder
 
@@ -59,7 +58,7 @@ def retry_at_s(refusal: SubmissionRefusal) -> int:
     )
 
 
-def backing_off(snapshot: Snapshot, failures: Failures, token: str) -> BlockedExit | None:
+def backing_off_exit(snapshot: Snapshot, failures: Failures, token: str) -> BlockedExit | None:
     """Return the exit if it is backing off now. A refusal whose time is in the future, because of a
     wrong block header, does not count.
     """
@@ -121,25 +120,27 @@ def open_submission_refusals(history: History, sold_token: str) -> tuple[Submiss
     return tuple(
         refusal
         for refusal in history.failures.submission_refusals
-        if refusal.token != sold_token and {refusal.token, PORTFOLIO} & fired_tokens
+        if refusal.token != sold_token and {refusal.token, PORTFOLIO_SUBJECT} & fired_tokens
     )
 
 
-def format_retries(portfolio: Portfolio, history: History, texts: Iterable[str]) -> list[str]:
+def format_retries(
+    portfolio: Portfolio, history: History, reported_tokens: Iterable[str]
+) -> list[str]:
     """Format the exits refused at submission that are retried in the next cycle, except those of
-    the tokens in `texts`.
+    the tokens in `reported_tokens`.
     """
-    sold_tokens, excluded = _being_sold(history), {*texts}
+    sold_tokens, excluded = _being_sold(history), {*reported_tokens}
     retried_refusals = [
         refusal
         for refusal in history.failures.submission_refusals
-        if refusal.token not in excluded and {refusal.token, PORTFOLIO} & sold_tokens
+        if refusal.token not in excluded and {refusal.token, PORTFOLIO_SUBJECT} & sold_tokens
     ]
     return [
-        f"{order_subject(portfolio, submission_refusal.token)}: {submission_refusal.why}; {_times_text(submission_refusal)}, last at"
-        f" {format_time(submission_refusal.at_s)}; it is retried in the next cycle; {RETRY_REMEDY}, or"
-        f" {disarm_command(portfolio, history.orders, BlockedExit(submission_refusal.token, '', ''))}"
-        for submission_refusal in retried_refusals
+        f"{order_subject(portfolio, refusal.token)}: {refusal.why}; {_times_text(refusal)}, last at"
+        f" {format_time(refusal.at_s)}; it is retried in the next cycle; {RETRY_REMEDY}, or"
+        f" {disarm_command(portfolio, history.orders, BlockedExit(refusal.token, '', ''))}"
+        for refusal in retried_refusals
     ]
 
 
@@ -157,11 +158,11 @@ def _times_text(refusal: SubmissionRefusal) -> str:
     return f"{refusal.times} times in a row"
 
 
-def exclude_blocked_exits(step: StepInput, exits: Iterable[BlockedExit]) -> StepInput:
+def exclude_blocked_exits(step: StepInput, new_exits: Iterable[BlockedExit]) -> StepInput:
     """Return the step with these exits excluded, so that their assets keep their holdings."""
     blocked_before = {blocked_exit.token for blocked_exit in step.blocked_exits}
     new_by_token = {
-        blocked.token: blocked for blocked in exits if blocked.token not in blocked_before
+        blocked.token: blocked for blocked in new_exits if blocked.token not in blocked_before
     }
     if not new_by_token:
         return step
@@ -201,7 +202,7 @@ def _remaining_targets(step: StepInput, blocked_tokens: set[str]) -> dict[str, i
     if step.portfolio.orders.absent is not WeightReallocation.CASH or step.divides_wallet:
         return targets_before  # redistributed already, or handled by each part of the wallet
     prices = reference_prices(step).by_token
-    if not (drifts := _drifts(step, prices)):
+    if not (drifts := drifts_if_known(step, prices)):
         return targets_before  # the total is unknown, so only exits are decided
     total = investable_total(drifts)
     unblocked_total = total - sum(
@@ -217,10 +218,10 @@ def _remaining_targets(step: StepInput, blocked_tokens: set[str]) -> dict[str, i
         if token != numeraire
     }
     numeraire_bps = max(Fraction(0), BPS - sum(other_targets.values(), Fraction(0)))
-    shares = largest_remainder(
+    target_bps = largest_remainder(
         [other_targets.get(token, numeraire_bps) for token in targets_before]
     )
-    return dict(zip(targets_before, shares, strict=True))
+    return dict(zip(targets_before, target_bps, strict=True))
 
 
 def excluded_tokens(targets: EffectiveTargets, blocked_exits: Sequence[BlockedExit]) -> set[str]:
@@ -236,7 +237,9 @@ def format_blocked_exits(step: StepInput, only: Iterable[str] | None = None) -> 
     """
     shown_exits: Sequence[BlockedExit] = step.blocked_exits
     if only is not None:
-        shown_exits = [exit_ for exit_ in step.blocked_exits if exit_.token in {*only}]
+        shown_exits = [
+            blocked_exit for blocked_exit in step.blocked_exits if blocked_exit.token in {*only}
+        ]
     return "; ".join(
         format_blocked_exit(step.snapshot, step.portfolio, step.history, blocked_exit)
         for blocked_exit in shown_exits
@@ -251,7 +254,7 @@ def format_blocked_exit(
         order_subject(portfolio, blocked_exit.token),
         disarm_command(portfolio, history.orders, blocked_exit),
     )
-    if backing_off(snapshot, history.failures, blocked_exit.token):
+    if backing_off_exit(snapshot, history.failures, blocked_exit.token):
         retry_text = "is kept until then"
     else:
         retry_text = "is kept and retried in each cycle"
@@ -263,8 +266,8 @@ def format_blocked_exit(
 
 def disarm_command(portfolio: Portfolio, orders: OrderStates, blocked_exit: BlockedExit) -> str:
     """Return the command that cancels an exit order."""
-    sells_portfolio = fired_exit_order(orders.states, PORTFOLIO) is not None
+    sells_portfolio = fired_exit_order(orders.states, PORTFOLIO_SUBJECT) is not None
     return (
         "cancel the order: trimtab orders disarm"
-        f" {PORTFOLIO if sells_portfolio else order_subject(portfolio, blocked_exit.token)}"
+        f" {PORTFOLIO_SUBJECT if sells_portfolio else order_subject(portfolio, blocked_exit.token)}"
     )

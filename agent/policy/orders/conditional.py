@@ -13,14 +13,14 @@ from fractions import Fraction
 
 from agent.errors import Refused
 from agent.layers.questions import (
-    KEEPS,
+    VALUE_CHECKS,
     account_mark,
     account_result,
-    apart_raw,
     unknown_value_reason,
+    unweighted_raw,
 )
 from agent.model import (
-    PORTFOLIO,
+    PORTFOLIO_SUBJECT,
     AssetDrift,
     ConditionalOrder,
     ExecutionConfig,
@@ -36,7 +36,7 @@ from agent.model import (
     Snapshot,
     StepInput,
 )
-from agent.policy.drift import compute_drifts, investable_total
+from agent.policy.drift import drifts_if_known, investable_total
 from agent.reference import (
     depeg_fault,
     price_fault,
@@ -52,7 +52,7 @@ from agent.units import BPS, Price, Value, floor_int, format_percent, format_tim
 # text.
 
 
-PRICE_FIGURES = 7
+MESSAGE_FIGURES = 7
 """Significant figures of a price in messages."""
 
 
@@ -66,12 +66,12 @@ def trigger_price(order: ConditionalOrder) -> Price | None:
             return None
         if terms.price is not None:
             return order.mark - terms.price
-        return order.mark * (1 - _share(terms))
+        return order.mark * (1 - _terms_share(terms))
     if terms.price is not None:
         return terms.price
     if order.basis is None:
         return None
-    return order.basis * (1 + sign * _share(terms))
+    return order.basis * (1 + sign * _terms_share(terms))
 
 
 def arm_order(
@@ -179,7 +179,7 @@ def order_subject(portfolio: Portfolio, token: str) -> str:
     """Return the subject of an order: a symbol, the portfolio, or the address of a token that is no
     longer an asset.
     """
-    if token == PORTFOLIO:
+    if token == PORTFOLIO_SUBJECT:
         return "the portfolio"
     try:
         return portfolio.token(token).label
@@ -193,14 +193,14 @@ def format_order_price(portfolio: Portfolio, token: str, price: Price | None) ->
     """
     if price is None:
         return "not fixed"
-    if token == PORTFOLIO:
+    if token == PORTFOLIO_SUBJECT:
         return f"{price_text(price, 0, 0, 6)} per share"
     try:
         decimals = portfolio.token(token).decimals
     except KeyError:
         return "unknown"
     return (
-        f"{price_text(price, decimals, portfolio.numeraire.decimals, PRICE_FIGURES)}"
+        f"{price_text(price, decimals, portfolio.numeraire.decimals, MESSAGE_FIGURES)}"
         f" {portfolio.numeraire.label}"
     )
 
@@ -238,7 +238,7 @@ def orders_by_key(
     return {order.key: order for order in orders}
 
 
-def _share(terms: OrderTerms) -> Fraction:
+def _terms_share(terms: OrderTerms) -> Fraction:
     return Fraction(terms.share_bps or 0, BPS)
 
 
@@ -269,7 +269,7 @@ def expiry_reason(snapshot: Snapshot, execution: ExecutionConfig, order: LimitOr
 
 
 ZERO = Fraction(0)
-UNIT_VALUE_FIGURES = 10**12
+NAV_DENOMINATOR = 10**12
 """Denominator of a stored unit value, which is rounded down, because products of exact fractions
 would grow without bound.
 """
@@ -279,7 +279,7 @@ no write.
 """
 
 
-def unit_value_at(
+def nav_per_share_at(
     record: NavPerShare | None, prices: Mapping[str, Price], margin_result: Value = ZERO
 ) -> Fraction:
     """Return the NAV per share at these prices, with the margin account's result since the record;
@@ -307,14 +307,14 @@ def is_known_at(record: NavPerShare | None, prices: Mapping[str, Price]) -> bool
     return record is None or all(token in prices for token, raw in record.holdings if raw)
 
 
-def updated_unit_value(
+def updated_nav_record(
     step: StepInput, prices: Mapping[str, Price], drifts: Sequence[AssetDrift]
 ) -> NavPerShare:
     """Return the NAV record to store: the old one while holdings are equal, else a new one that
     begins at this block. With a margin account each cycle begins a new record.
     """
     record = step.history.orders.nav_per_share
-    apart_raws = apart_raw(step)
+    apart_raws = unweighted_raw(step)
     holdings = {
         drift.token: drift.investable_raw + drift.locked_raw + apart_raws.get(drift.token, 0)
         for drift in drifts
@@ -339,8 +339,8 @@ def updated_unit_value(
         if moved_value <= MIN_CHANGE * sum((drift.value for drift in drifts), Fraction(0)):
             return record
     nav_per_share = Fraction(
-        floor_int(unit_value_at(record, prices, margin_result) * UNIT_VALUE_FIGURES),
-        UNIT_VALUE_FIGURES,
+        floor_int(nav_per_share_at(record, prices, margin_result) * NAV_DENOMINATOR),
+        NAV_DENOMINATOR,
     )
     recorded_prices = tuple((token, prices[token]) for token in holdings)
     at_s = step.snapshot.head.timestamp_s
@@ -357,21 +357,21 @@ DUST_SHARE = Fraction(1, BPS)
 """Fraction of the portfolio that may remain of a sold asset; limits.min_trade applies if it is
 larger.
 """
-POSITION_OF_KIND = {kind: number for number, kind in enumerate(OrderKind)}
+RANK_OF_KIND = {kind: rank for rank, kind in enumerate(OrderKind)}
 EXITED_STAGES = (OrderStage.FIRED, OrderStage.DONE)
 
 
 @dataclass(frozen=True, slots=True)
 class PriceWindow:
     """Prices by token at the head and at the preceding blocks, newest first; `is_complete` is true
-    if no required block is missing. PORTFOLIO has the NAV per share.
+    if no required block is missing. PORTFOLIO_SUBJECT has the NAV per share.
     """
 
     current: Mapping[str, Price]
     preceding: tuple[Mapping[str, Price], ...]
     is_complete: bool
 
-    def span(self, token: str) -> tuple[Price, Price] | None:
+    def price_range(self, token: str) -> tuple[Price, Price] | None:
         """Return the lowest and highest price over the blocks; None if one of them has no price."""
         token_prices = [
             prices[token] for prices in (self.current, *self.preceding) if token in prices
@@ -398,16 +398,16 @@ def advance_orders(step: StepInput) -> StepInput:
     ):
         return step
     prices = references.by_token
-    drifts = _drifts(step, prices)
+    drifts = drifts_if_known(step, prices)
     nav_record = step.history.orders.nav_per_share
     tokens = dict.fromkeys(
         (*(term.token for term in order_settings.terms), *(order.token for order in order_states))
     )
     unclear_tokens = {token for token in tokens if price_fault(step, references, (token,))}
     if depeg_fault(step, references) or source_conflict(step, of_exit=True):
-        unclear_tokens.add(PORTFOLIO)
-    if drifts and PORTFOLIO in tokens.keys() - unclear_tokens:
-        nav_record = updated_unit_value(step, prices, drifts)
+        unclear_tokens.add(PORTFOLIO_SUBJECT)
+    if drifts and PORTFOLIO_SUBJECT in tokens.keys() - unclear_tokens:
+        nav_record = updated_nav_record(step, prices, drifts)
     window = _price_window(step, prices, nav_record)
     orders = tuple(
         order
@@ -480,13 +480,6 @@ def dust_value(limits: Limits, drifts: Sequence[AssetDrift]) -> Value:
     return max(limits.min_trade or Fraction(0), investable_total(drifts) * DUST_SHARE)
 
 
-def _drifts(step: StepInput, prices: Mapping[str, Price]) -> tuple[AssetDrift, ...]:
-    try:
-        return compute_drifts(step, prices)
-    except Refused:  # without a balance or a price no decision is made, and no exit counts as sold
-        return ()
-
-
 def _price_window(
     step: StepInput, prices: Mapping[str, Price], nav_record: NavPerShare | None
 ) -> PriceWindow:
@@ -498,7 +491,7 @@ def _price_window(
     inputs = price_inputs(step)
     current, *preceding = [
         (
-            {**prices_at, PORTFOLIO: unit_value_at(nav_record, prices_at)}
+            {**prices_at, PORTFOLIO_SUBJECT: nav_per_share_at(nav_record, prices_at)}
             if is_known_at(nav_record, prices_at)
             else prices_at
         )
@@ -516,13 +509,19 @@ def _orders_of_token(
     """Return all orders of one token. Once an exit of the token or of the portfolio has fired, its
     other exits pause.
     """
-    terms_of = {terms.kind: terms for terms in step.portfolio.orders.terms if terms.token == token}
-    order_of = {order.kind: order for order in step.history.orders.states if order.token == token}
-    is_exited = any(fired_exit_order(step.history.orders.states, key) for key in (token, PORTFOLIO))
+    terms_by_kind = {
+        terms.kind: terms for terms in step.portfolio.orders.terms if terms.token == token
+    }
+    order_by_kind = {
+        order.kind: order for order in step.history.orders.states if order.token == token
+    }
+    is_exited = any(
+        fired_exit_order(step.history.orders.states, key) for key in (token, PORTFOLIO_SUBJECT)
+    )
     entry: ConditionalOrder | None = None
     orders: list[ConditionalOrder] = []
-    for kind in sorted({*terms_of, *order_of}, key=POSITION_OF_KIND.__getitem__):
-        order, terms = order_of.get(kind), terms_of.get(kind)
+    for kind in sorted({*terms_by_kind, *order_by_kind}, key=RANK_OF_KIND.__getitem__):
+        order, terms = order_by_kind.get(kind), terms_by_kind.get(kind)
         if order is None and terms is not None:
             order = ConditionalOrder(
                 token, kind, OrderStage.WAITING, terms, step.snapshot.head.timestamp_s
@@ -550,9 +549,12 @@ def _advanced(
     window: PriceWindow,
     entry: ConditionalOrder | None,
 ) -> ConditionalOrder:
+    """Return the order at this block's prices: armed, with new terms, fired, closed again, or
+    unchanged.
+    """
     order_settings = portfolio.orders
     now_s = snapshot.head.timestamp_s
-    span = window.span(order.token)
+    price_range = window.price_range(order.token)
     price = window.current.get(order.token)
     if price is None or price <= 0:
         return order
@@ -563,8 +565,8 @@ def _advanced(
     if order.stage in (OrderStage.WAITING, OrderStage.OFF):
         order = replace(order, terms=terms)
     is_steady = (
-        span is not None
-        and span[1] - span[0] <= Fraction(order_settings.hysteresis_bps, BPS) * price
+        price_range is not None
+        and price_range[1] - price_range[0] <= Fraction(order_settings.hysteresis_bps, BPS) * price
     )
     try:
         if (
@@ -579,9 +581,9 @@ def _advanced(
         Refused
     ):  # exits.faults reports it, and only exits are traded until the owner resolves it
         return order
-    if span is None or order.stage is not OrderStage.ARMED:
+    if price_range is None or order.stage is not OrderStage.ARMED:
         return order
-    return _after_prices(order, span, price, now_s, order_settings.hysteresis_bps)
+    return _after_prices(order, price_range, price, now_s, order_settings.hysteresis_bps)
 
 
 def _is_above_entry(order: ConditionalOrder, price: Price) -> bool:
@@ -591,13 +593,13 @@ def _is_above_entry(order: ConditionalOrder, price: Price) -> bool:
 
 def _after_prices(
     order: ConditionalOrder,
-    span: tuple[Price, Price],
+    price_range: tuple[Price, Price],
     price: Price,
     now_s: int,
     hysteresis_bps: int,
 ) -> ConditionalOrder:
-    """Return an armed order after prices between the lowest and the highest of `span`."""
-    lowest, highest = span
+    """Return an armed order after prices between the lowest and the highest of `price_range`."""
+    lowest, highest = price_range
     level = trigger_price(order)
     if level is None:
         return order
@@ -629,12 +631,13 @@ def _done_if_sold(
     drifts_to_sell = [
         drift
         for drift in drifts
-        if drift.token == order.token or (order.token == PORTFOLIO and drift.token != numeraire)
+        if drift.token == order.token
+        or (order.token == PORTFOLIO_SUBJECT and drift.token != numeraire)
     ]
     min_value = dust_value(step.limits, drifts)
     has_remainder = any(
         0 < drift_to_sell.investable_raw * drift_to_sell.price >= min_value
-        or any(keeps(step, drift_to_sell, min_value) for keeps in KEEPS)
+        or any(keeps(step, drift_to_sell, min_value) for keeps in VALUE_CHECKS)
         for drift_to_sell in drifts_to_sell
     )
     if has_remainder or not drifts:

@@ -9,9 +9,9 @@ from dataclasses import replace
 from fractions import Fraction
 
 from agent.errors import Refused
-from agent.layers.questions import WITHOUT_TARGETS
+from agent.layers.questions import TARGET_REMOVERS
 from agent.model import (
-    PORTFOLIO,
+    PORTFOLIO_SUBJECT,
     Asset,
     AssetDrift,
     ConditionalOrder,
@@ -30,7 +30,7 @@ from agent.model import (
     WeightReallocation,
 )
 from agent.policy import failures, minimum, native_coin
-from agent.policy.drift import compute_drifts, investable_total
+from agent.policy.drift import drifts_if_known, investable_total
 from agent.policy.orders import conditional as conditional_orders
 from agent.policy.orders.conditional import (
     advance_orders,
@@ -76,7 +76,7 @@ def apply_order_targets(step: StepInput) -> StepInput:
         if _exit_order(orders, asset.token.address) is not None
     ]
     prices = reference_prices(step).by_token
-    drifts = _drifts(step, prices)
+    drifts = drifts_if_known(step, prices)
     waiting_bps = {
         asset.token.address: _kept_target_bps(asset, drifts)
         for asset in assets
@@ -125,7 +125,7 @@ def apply_order_targets(step: StepInput) -> StepInput:
         )
 
     portfolio = replace(step.portfolio, assets=tuple(map(with_reserve, step.portfolio.assets)))
-    for without_targets in WITHOUT_TARGETS:
+    for without_targets in TARGET_REMOVERS:
         portfolio = without_targets(portfolio, exited_tokens)
     return replace(
         step,
@@ -184,8 +184,8 @@ def triggered_exit(step: StepInput, drifts: Sequence[AssetDrift]) -> Rebalance |
     if not (tokens := exit_tokens(step, drifts)):
         return None
     return Rebalance(
-        fired_reason(step.portfolio, step.history, {PORTFOLIO, tokens[0]})
-        + _followers(step.portfolio, tokens),
+        fired_reason(step.portfolio, step.history, {PORTFOLIO_SUBJECT, tokens[0]})
+        + _followers_text(step.portfolio, tokens),
         exit_goal(step.portfolio, drifts, tokens[0]),
         exit=True,
     )
@@ -193,7 +193,7 @@ def triggered_exit(step: StepInput, drifts: Sequence[AssetDrift]) -> Rebalance |
 
 def fired_reason(portfolio: Portfolio, history: History, sold_tokens: Collection[str]) -> str:
     """Return the text of the triggered orders of these tokens."""
-    fired_orders = _fired(history)
+    fired_orders = _fired_exits(history)
     return "; ".join(
         _fired_text(portfolio, order) for order in fired_orders if order.token in sold_tokens
     )
@@ -203,8 +203,8 @@ def leaving_tokens(
     portfolio: Portfolio, history: History, targets: EffectiveTargets, drifts: Sequence[AssetDrift]
 ) -> list[str]:
     """Return the tokens that triggered orders sell, whether or not the wallet has any."""
-    fired_orders = _fired(history)
-    return [drift.token for drift in drifts if _leaves(portfolio, targets, drift, fired_orders)]
+    fired_orders = _fired_exits(history)
+    return [drift.token for drift in drifts if _is_leaving(portfolio, targets, drift, fired_orders)]
 
 
 def exit_price_fault(step: StepInput, *tokens: str) -> str:
@@ -220,17 +220,13 @@ def exit_tokens(step: StepInput, drifts: Sequence[AssetDrift]) -> tuple[str, ...
     """Return the tokens that triggered orders sell from the wallet, the next one first, without
     blocked exits and those with contradictory prices.
     """
-    fired_orders, min_value = _fired(step.history), dust_value(step.limits, drifts)
+    fired_orders, min_value = _fired_exits(step.history), dust_value(step.limits, drifts)
     leaving_drifts = [
-        drift for drift in drifts if _leaves(step.portfolio, step.targets, drift, fired_orders)
+        drift for drift in drifts if _is_leaving(step.portfolio, step.targets, drift, fired_orders)
     ]
-    leaving_drifts = in_turn(
+    leaving_drifts = in_exit_order(
         step.history,
-        [
-            asset_drift
-            for asset_drift in leaving_drifts
-            if not exit_price_fault(step, asset_drift.token)
-        ],
+        [drift for drift in leaving_drifts if not exit_price_fault(step, drift.token)],
     )
     return tuple(
         drift.token
@@ -239,7 +235,7 @@ def exit_tokens(step: StepInput, drifts: Sequence[AssetDrift]) -> tuple[str, ...
     )
 
 
-def in_turn(history: History, leaving_drifts: Sequence[AssetDrift]) -> list[AssetDrift]:
+def in_exit_order(history: History, leaving_drifts: Sequence[AssetDrift]) -> list[AssetDrift]:
     """Sort assets that are sold completely, each in its own transaction. Exits with the fewest
     failures of their own go first (refusals at submission plus reverts), then in the portfolio's
     order, so that no token can delay another's exit.
@@ -253,15 +249,15 @@ def in_turn(history: History, leaving_drifts: Sequence[AssetDrift]) -> list[Asse
     return sorted(leaving_drifts, key=failure_count)
 
 
-def _followers(portfolio: Portfolio, leaving: Sequence[str]) -> str:
+def _followers_text(portfolio: Portfolio, tokens: Sequence[str]) -> str:
     """Return the note on the exits after the first; empty if there are none."""
-    if len(leaving) == 1:
+    if len(tokens) == 1:
         return ""
-    first, *others = (order_subject(portfolio, token) for token in leaving)
-    return f"; {first} is sold first, then {', '.join(others)}, each in its own transaction"
+    first_label, *other_labels = (order_subject(portfolio, token) for token in tokens)
+    return f"; {first_label} is sold first, then {', '.join(other_labels)}, each in its own transaction"
 
 
-def _fired(history: History) -> list[ConditionalOrder]:
+def _fired_exits(history: History) -> list[ConditionalOrder]:
     return [
         order
         for order in history.orders.states
@@ -275,9 +271,7 @@ def exit_goal(portfolio: Portfolio, drifts: Sequence[AssetDrift], token: str) ->
     """
     shares = {drift.token: drift.share for drift in drifts}
     shares[token] = next(
-        asset_drift.locked_raw * asset_drift.price
-        for asset_drift in drifts
-        if asset_drift.token == token
+        drift.locked_raw * drift.price for drift in drifts if drift.token == token
     ) / investable_total(drifts)
     numeraire_share = 1 - sum(
         (share for other, share in shares.items() if other != portfolio.numeraire.address),
@@ -294,7 +288,7 @@ def exit_goal(portfolio: Portfolio, drifts: Sequence[AssetDrift], token: str) ->
     return Goal(tuple(GoalWeight(other, low, high) for other, (low, high) in ranges.items()))
 
 
-def _leaves(
+def _is_leaving(
     portfolio: Portfolio,
     targets: EffectiveTargets,
     drift: AssetDrift,
@@ -308,11 +302,11 @@ def _leaves(
         screened.token for screened in targets.quarantine
     }:
         return False
-    return any(order.token in (drift.token, PORTFOLIO) for order in fired_orders)
+    return any(order.token in (drift.token, PORTFOLIO_SUBJECT) for order in fired_orders)
 
 
 def _exit_order(orders: Sequence[ConditionalOrder], token: str) -> ConditionalOrder | None:
-    return fired_exit_order(orders, PORTFOLIO) or fired_exit_order(orders, token)
+    return fired_exit_order(orders, PORTFOLIO_SUBJECT) or fired_exit_order(orders, token)
 
 
 def _kept_target_bps(asset: Asset, drifts: Sequence[AssetDrift]) -> int:
@@ -374,13 +368,6 @@ def _min_target_value(
     return max(limits.min_trade, gas_value)
 
 
-def _drifts(step: StepInput, prices: Mapping[str, Price]) -> tuple[AssetDrift, ...]:
-    try:
-        return compute_drifts(step, prices)
-    except Refused:  # no decision is made then, and an asset awaiting its entry keeps no target
-        return ()
-
-
 def _price(references: ReferencePrices, token: str) -> Price | None:
     if token in references.prices:
         return references.prices[token].price
@@ -389,14 +376,14 @@ def _price(references: ReferencePrices, token: str) -> Price | None:
 
 def _fired_text(portfolio: Portfolio, order: ConditionalOrder) -> str:
     numeraire_label = portfolio.numeraire.label
-    sold_text = "everything" if order.token == PORTFOLIO else "all of it"
-    if order.token == PORTFOLIO:
+    sold_text = "everything" if order.token == PORTFOLIO_SUBJECT else "all of it"
+    if order.token == PORTFOLIO_SUBJECT:
         arm_argument = "portfolio"
     else:
         arm_argument = order_subject(portfolio, order.token)
-    fired_price = format_order_price(portfolio, order.token, order.at)
-    limit = format_order_price(portfolio, order.token, trigger_price(order))
-    message = f"{order_name(portfolio, order)} at {limit} fired at {fired_price} ({format_time(order.since_s)})"
+    fired_price_text = format_order_price(portfolio, order.token, order.at)
+    limit_text = format_order_price(portfolio, order.token, trigger_price(order))
+    message = f"{order_name(portfolio, order)} at {limit_text} fired at {fired_price_text} ({format_time(order.since_s)})"
     return (
         f"{message}: {sold_text} is sold for {numeraire_label} and stays out of the "
         f"market until trimtab orders arm {arm_argument}"
@@ -407,7 +394,9 @@ def _exited_text(portfolio: Portfolio, orders: OrderStates, token: str) -> str:
     order = _exit_order(orders.states, token)
     if order is None:
         return ""
-    arm_argument = "portfolio" if order.token == PORTFOLIO else order_subject(portfolio, token)
+    arm_argument = (
+        "portfolio" if order.token == PORTFOLIO_SUBJECT else order_subject(portfolio, token)
+    )
     exited_text = (
         f"{order_subject(portfolio, token)} has been out since {format_time(order.since_s)}:"
         f" {order_name(portfolio, order)}"
@@ -438,11 +427,11 @@ def unconfirmed_notes(step: StepInput, *, exits_only: bool = False) -> list[str]
         and order.stage is not order_by_key[order.key].stage
         and (not exits_only or (order.is_exit and order.stage is OrderStage.FIRED))
     ]
-    blocks = step.policy.confirm_blocks
+    block_count = step.policy.confirm_blocks
     return [
-        f"{order_name(portfolio, conditional_order)} would be {conditional_order.stage.value}, but the preceding"
-        f" {blocks} blocks do not confirm it"
-        for conditional_order in waiting_orders
+        f"{order_name(portfolio, order)} would be {order.stage.value}, but the preceding"
+        f" {block_count} blocks do not confirm it"
+        for order in waiting_orders
     ]
 
 

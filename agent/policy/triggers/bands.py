@@ -25,10 +25,10 @@ from agent.model import (
 from agent.policy.drift import alert_prices
 from agent.units import BPS, decimal_text, format_bps, format_percent, format_points
 
-# --- Rows of triggers: notation in the config, rules of a class, and the result of an evaluation.
+# --- Types of triggers: notation in the config, rules of a class, and the result of an evaluation.
 
 
-Signal = tuple[str, str]
+PriceSignal = tuple[str, str]
 """Price signal: a kind, and its token."""
 
 
@@ -49,20 +49,20 @@ class TriggerInput:
 @dataclass(frozen=True, slots=True)
 class TriggerResult:
     """Result of a trigger. `next_s` is the next due time of a schedule (None: the next tick). `due`
-    is true if a schedule required a review now, even without a trade; `reviews` are the names of
-    such schedules in the store. `by_time` is true if a schedule fired the trigger regardless of
-    prices; otherwise `signals` are the price signals that fired it. `waits_s` is the execution time
-    of this review's result.
+    is true if a schedule required a review now, even without a trade; `due_schedules` are the names
+    of such schedules in the store. `by_time` is true if a schedule fired the trigger regardless of
+    prices; otherwise `signals` are the price signals that fired it. `executes_at_s` is the chain
+    time from which a staged trigger executes what this review found; None if nothing waits.
     """
 
     fired: bool
     reason: str
     next_s: int | None
     due: bool = False
-    reviews: tuple[str, ...] = ()
+    due_schedules: tuple[str, ...] = ()
     by_time: bool = False
-    signals: tuple[Signal, ...] = ()
-    waits_s: int | None = None
+    signals: tuple[PriceSignal, ...] = ()
+    executes_at_s: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,15 +97,15 @@ class KeyUnit(Enum):
 class TriggerNotation:
     """Notation of one kind of trigger in the config.
 
-    `build` takes the values of `keys` in order; a key that is not `required` may be None. `hint`
-    explains the kind in a new config; without it the kind is only named there.
+    `build` takes the values of `keys` in order; without `keys_required` any of them may be None.
+    `hint` explains the kind in a new config; without it the kind is only named there.
     """
 
     kind: str
     keys: Mapping[str, KeyUnit]
     build: Callable[..., Trigger]
     hint: str = ""
-    required: bool = False
+    keys_required: bool = False
 
 
 BAND_KEYS = {"absolute": KeyUnit.SHARE, "relative": KeyUnit.SHARE}
@@ -178,15 +178,13 @@ NOTATIONS = (
 # --- Text of bands: assets outside, the asset closest to an edge, and their price signals.
 
 
-def band_signals(drifts: Sequence[AssetDrift]) -> tuple[Signal, ...]:
+def band_signals(drifts: Sequence[AssetDrift]) -> tuple[PriceSignal, ...]:
     """Return, for each asset outside its band, its side."""
     above_signals = {
         ("too much", drift.token) for drift in drifts if drift.outside and _is_above(drift)
     }
     below_signals = {
-        ("too little", asset_drift.token)
-        for asset_drift in drifts
-        if asset_drift.outside and not _is_above(asset_drift)
+        ("too little", drift.token) for drift in drifts if drift.outside and not _is_above(drift)
     }
     return tuple(sorted(above_signals | below_signals))
 
@@ -197,20 +195,20 @@ def _is_above(drift: AssetDrift) -> bool:
 
 def outside_text(drifts: Sequence[AssetDrift]) -> str:
     """Format the assets outside their bands, with the distance; empty if there are none."""
-    return "; ".join(_beyond(drift) for drift in drifts if drift.outside)
+    return "; ".join(_outside_asset_text(drift) for drift in drifts if drift.outside)
 
 
-def _beyond(drift: AssetDrift) -> str:
+def _outside_asset_text(drift: AssetDrift) -> str:
     edge_bps, side = drift.band_low_bps, "below"
     if _is_above(drift):
         edge_bps, side = drift.band_high_bps, "above"
-    distance_text = _points_to(drift, edge_bps)
+    distance_text = _distance_text(drift, edge_bps)
     return (
         f"{drift.symbol} at {drift.percent} is {distance_text} {side} its band {format_band(drift)}"
     )
 
 
-def _points_to(drift: AssetDrift, bps: Fraction) -> str:
+def _distance_text(drift: AssetDrift, bps: Fraction) -> str:
     """Format the distance of the weight as it is shown; if that is zero, the exact distance."""
     return format_points((drift.weight_bps - bps) / BPS or drift.share - bps / BPS)
 
@@ -221,9 +219,15 @@ def inside_text(drifts: Sequence[AssetDrift]) -> str:
     the asset that is all of it.
     """
     gaps = [
-        (min(asset.share * BPS - asset.band_low_bps, asset.band_high_bps - asset.share * BPS), i)
-        for i, asset in enumerate(drifts)
-        if asset.band_high_bps > 0 and (asset.share < 1 or asset.band_high_bps < BPS)
+        (
+            min(
+                candidate.share * BPS - candidate.band_low_bps,
+                candidate.band_high_bps - candidate.share * BPS,
+            ),
+            i,
+        )
+        for i, candidate in enumerate(drifts)
+        if candidate.band_high_bps > 0 and (candidate.share < 1 or candidate.band_high_bps < BPS)
     ]
     if not gaps:
         return "all within their bands"
@@ -235,7 +239,7 @@ def inside_text(drifts: Sequence[AssetDrift]) -> str:
         price, edge_bps, edge, verb = high_price, drift.band_high_bps, "upper", "rises"
     text = (
         f"all within their bands; closest is {drift.symbol} at {drift.percent},"
-        f" {_points_to(drift, edge_bps)} from the {edge} edge of {format_band(drift)}"
+        f" {_distance_text(drift, edge_bps)} from the {edge} edge of {format_band(drift)}"
     )
     if price is None:
         return text
@@ -245,7 +249,9 @@ def inside_text(drifts: Sequence[AssetDrift]) -> str:
 
 def furthest_text(drifts: Sequence[AssetDrift]) -> str:
     """Format the asset furthest from its target, for triggers without a band."""
-    drift = max(drifts, key=lambda asset: abs(asset.share - Fraction(asset.target_bps, BPS)))
+    drift = max(
+        drifts, key=lambda candidate: abs(candidate.share - Fraction(candidate.target_bps, BPS))
+    )
     deviation = drift.share - Fraction(drift.target_bps, BPS)
     if deviation == 0:
         return "all exactly on target"
@@ -253,7 +259,7 @@ def furthest_text(drifts: Sequence[AssetDrift]) -> str:
     target = format_percent(Fraction(drift.target_bps, BPS))
     return (
         f"furthest from target is {drift.symbol} at {drift.percent},"
-        f" {_points_to(drift, Fraction(drift.target_bps))} {side} {target}"
+        f" {_distance_text(drift, Fraction(drift.target_bps))} {side} {target}"
     )
 
 
@@ -280,10 +286,10 @@ def overweight_assets(drifts: Sequence[AssetDrift]) -> tuple[AssetDrift, ...]:
     )
 
 
-def overweight_signals(drifts: Sequence[AssetDrift]) -> frozenset[Signal]:
+def overweight_signals(drifts: Sequence[AssetDrift]) -> frozenset[PriceSignal]:
     """Return the weights above their limit as price signals."""
     return frozenset(
-        ("above limits.max_weight", asset.token) for asset in overweight_assets(drifts)
+        ("above limits.max_weight", drift.token) for drift in overweight_assets(drifts)
     )
 
 
@@ -294,9 +300,9 @@ def apply_max_weight(
     if result.fired or not must_reduce_weight(policy, drifts):
         return result
     message = "; ".join(
-        f"{asset.symbol} at {asset.percent} is above limits.max_weight of"
-        f" {(asset.max_bps or 0) / 100:g} %"
-        for asset in overweight_assets(drifts)
+        f"{drift.symbol} at {drift.percent} is above limits.max_weight of"
+        f" {(drift.max_bps or 0) / 100:g} %"
+        for drift in overweight_assets(drifts)
     )
     return replace(
         result,
@@ -304,7 +310,7 @@ def apply_max_weight(
         reason=message,
         by_time=False,
         signals=tuple(sorted(overweight_signals(drifts))),
-        waits_s=None,
+        executes_at_s=None,
     )
 
 
@@ -314,15 +320,15 @@ def must_reduce_weight(policy: Policy, drifts: Sequence[AssetDrift]) -> bool:
 
 
 def cap_goal(drifts: Sequence[AssetDrift], goal: Goal) -> Goal:
-    """Return the goal with points above a limit moved to just below it; the freed share goes to
-    underweight assets, in proportion.
+    """Return the goal with single shares above a limit moved to just below it; the freed share goes
+    to underweight assets, in proportion.
     """
-    cap_by_token = {asset.token: _capped_share(asset) for asset in overweight_assets(drifts)}
+    cap_by_token = {drift.token: _capped_share(drift) for drift in overweight_assets(drifts)}
     shares = {
         weight.token: min(weight.low, cap_by_token.get(weight.token, weight.low))
         for weight in goal.weights
     }
-    if any(goal_weight.low != goal_weight.high for goal_weight in goal.weights) or all(
+    if any(weight.low != weight.high for weight in goal.weights) or all(
         shares[weight.token] == weight.low for weight in goal.weights
     ):
         return goal
@@ -333,7 +339,7 @@ def reduction_goal(drifts: Sequence[AssetDrift]) -> Goal:
     """Return the goal that sells only overweight assets to just below their limit, and buys
     underweight ones.
     """
-    cap_by_token = {asset.token: _capped_share(asset) for asset in overweight_assets(drifts)}
+    cap_by_token = {drift.token: _capped_share(drift) for drift in overweight_assets(drifts)}
     return Goal(
         _spread_missing(
             drifts, {drift.token: cap_by_token.get(drift.token, drift.share) for drift in drifts}
@@ -348,7 +354,7 @@ def _capped_share(drift: AssetDrift) -> Fraction:
 def _spread_missing(
     drifts: Sequence[AssetDrift], start_shares: dict[str, Fraction]
 ) -> tuple[GoalWeight, ...]:
-    """Return the points, with the amount missing to one spread over underweight assets in
+    """Return the goal shares, with the amount missing to one spread over underweight assets in
     proportion.
     """
     shortfalls = {

@@ -23,7 +23,7 @@ from agent.policy.triggers.bands import (
     TriggerResult,
     TriggerRules,
 )
-from agent.policy.triggers.schedule_triggers import LONGEST_S
+from agent.policy.triggers.schedule_triggers import MAX_INTERVAL_S
 from agent.units import BPS, YEAR_S, Price, format_bps, format_duration, format_percent, format_time
 
 HOUR_S = 3_600
@@ -33,11 +33,11 @@ HISTORY_MARGIN_S = DAY_S
 record covers the window."""
 RETURN_UNIT = 10**12
 """Returns are rounded to the nearest 1/RETURN_UNIT, half to even."""
-MIN_VOLATILITY_BPS = 100
+MIN_USUAL_VOLATILITY_BPS = 100
 """Minimum annual volatility of the long window, 1 %, because against a constant price any move
 would be a jump.
 """
-FEWEST_SHORT, FEWEST_LONG = 6, 24
+MIN_SHORT_RETURNS, MIN_LONG_RETURNS = 6, 24
 """Minimum number of returns in the short and in the long window."""
 MIN_COVERED_FRACTION = Fraction(3, 4)
 """Fraction of each window that the returns must span."""
@@ -45,20 +45,20 @@ MIN_COVERED_FRACTION = Fraction(3, 4)
 
 @dataclass(frozen=True, slots=True)
 class EventProgress:
-    """Progress of an event for one asset: `reach` is 1 at the limit, and above 1 the event fires;
-    `unknown` is the reason if it cannot be computed.
+    """Progress of an event for one asset: `limit_ratio` is 1 at the limit, and above 1 the event
+    fires; `unknown` is the reason if it cannot be computed.
     """
 
     token: str
     symbol: str
-    reach: Fraction
-    words: str
+    limit_ratio: Fraction
+    description: str
     unknown: str = ""
 
     @property
     def fired(self) -> bool:
         """True if the event happened."""
-        return not self.unknown and self.reach > 1
+        return not self.unknown and self.limit_ratio > 1
 
 
 def _watched_prices(
@@ -77,56 +77,61 @@ def _watched_prices(
             )
 
 
-def _result(limit: str, signal: str, progress: Sequence[EventProgress]) -> TriggerResult:
+def _result(limit_text: str, signal: str, progress: Sequence[EventProgress]) -> TriggerResult:
     """Return a result that fires if any asset exceeds the limit. Assets without enough recorded
     prices are named and never fire.
     """
-    fired_assets = [state for state in progress if state.fired]
-    judged_assets = [state for state in progress if not state.unknown]
-    texts = [state.words for state in fired_assets] or [
-        max(judged_assets, key=lambda state: state.reach).words for _ in judged_assets[:1]
+    fired_assets = [asset_progress for asset_progress in progress if asset_progress.fired]
+    judged_assets = [asset_progress for asset_progress in progress if not asset_progress.unknown]
+    texts = [asset_progress.description for asset_progress in fired_assets] or [
+        max(judged_assets, key=lambda asset_progress: asset_progress.limit_ratio).description
+        for _ in judged_assets[:1]
     ]
     texts += [
-        f"{state.symbol} is not judged: {state.unknown}" for state in progress if state.unknown
+        f"{asset_progress.symbol} is not judged: {asset_progress.unknown}"
+        for asset_progress in progress
+        if asset_progress.unknown
     ]
     texts = texts or ["none of the watched assets is in the portfolio"]
     if fired_assets:
-        reason = f"{limit}: {'; '.join(texts)}"
+        reason = f"{limit_text}: {'; '.join(texts)}"
     else:
-        reason = f"no asset has {limit}: {'; '.join(texts)}"
+        reason = f"no asset has {limit_text}: {'; '.join(texts)}"
     return TriggerResult(
         bool(fired_assets),
         reason,
         None,
-        signals=tuple(sorted((signal, state.token) for state in fired_assets)),
+        signals=tuple(sorted((signal, asset_progress.token) for asset_progress in fired_assets)),
     )
 
 
 def _evaluate_drawdown(event: Drawdown, inputs: TriggerInput) -> TriggerResult:
-    limit = f"a drawdown of more than {format_percent(Fraction(event.fall_bps, BPS))}"
+    limit_text = f"a drawdown of more than {format_percent(Fraction(event.fall_bps, BPS))}"
     return _result(
-        limit,
+        limit_text,
         "fall",
         [
-            _fall(event, *drift_and_points, inputs)
+            _drawdown_progress(event, *drift_and_points, inputs)
             for drift_and_points in _watched_prices(event.tokens, inputs)
         ],
     )
 
 
 def _evaluate_jump(event: VolatilityJump, inputs: TriggerInput) -> TriggerResult:
-    limit = f"more than {format_percent(Fraction(event.factor_bps, BPS))} of the usual volatility"
+    limit_text = (
+        f"more than {format_percent(Fraction(event.factor_bps, BPS))} of the usual volatility"
+    )
     return _result(
-        limit,
+        limit_text,
         "jump",
         [
-            _jump(event, *drift_and_points, inputs)
+            _jump_progress(event, *drift_and_points, inputs)
             for drift_and_points in _watched_prices(event.tokens, inputs)
         ],
     )
 
 
-def _fall(
+def _drawdown_progress(
     event: Drawdown, drift: AssetDrift, points: Sequence[PricePoint], inputs: TriggerInput
 ) -> EventProgress:
     """Return the fall from the highest recorded price in the window; a shorter record can only miss
@@ -134,10 +139,10 @@ def _fall(
     """
     now_s, rebalanced_s = inputs.now_s, inputs.history.reviews.last_rebalance_s
     if not points:
-        return _unknown(drift, "it has no recorded price yet")
+        return _unknown_progress(drift, "it has no recorded price yet")
     start_s = now_s - event.within_s
     since_s = start_s if rebalanced_s is None else max(start_s, rebalanced_s)
-    highest_text = f"highest {_since(event, since_s, start_s, points[0].at_s)}"
+    highest_text = f"highest {_since_text(event, since_s, start_s, points[0].at_s)}"
     peak, peak_s = max(
         ((point.price, point.at_s) for point in points if point.at_s >= since_s),
         default=(drift.price, now_s),
@@ -154,21 +159,21 @@ def _fall(
     return EventProgress(drift.token, drift.symbol, drawdown * BPS / event.fall_bps, message)
 
 
-def _since(event: Drawdown, since_s: int, start_s: int, first_s: int) -> str:
-    if first_s > since_s:
-        return f"recorded since {format_time(first_s)}"
+def _since_text(event: Drawdown, since_s: int, start_s: int, first_point_s: int) -> str:
+    if first_point_s > since_s:
+        return f"recorded since {format_time(first_point_s)}"
     if since_s == start_s:
         return f"of {format_duration(event.within_s)}"
     return "since the last rebalance"
 
 
-def _jump(
+def _jump_progress(
     event: VolatilityJump, drift: AssetDrift, points: Sequence[PricePoint], inputs: TriggerInput
 ) -> EventProgress:
     now_s, rebalanced_s = inputs.now_s, inputs.history.reviews.last_rebalance_s
     border_s = now_s - event.short_s
     if rebalanced_s is not None and rebalanced_s > border_s:
-        return _unknown(
+        return _unknown_progress(
             drift,
             f"paused after the last rebalance until {format_time(rebalanced_s + event.short_s)}",
         )
@@ -179,30 +184,30 @@ def _jump(
     ]
     series.append((now_s, drift.price))
     returns = [
-        (start_s, at_s, _return(previous, price))
+        (start_s, at_s, _relative_return(previous, price))
         for (start_s, previous), (at_s, price) in pairwise(series)
     ]
     short_variance = _variance(
         [point_return for point_return in returns if point_return[0] >= border_s],
         event.short_s,
-        FEWEST_SHORT,
+        MIN_SHORT_RETURNS,
     )
     long_variance = _variance(
         [point_return for point_return in returns if point_return[1] <= border_s],
         event.long_s,
-        FEWEST_LONG,
+        MIN_LONG_RETURNS,
     )
     if short_variance is None or long_variance is None:
         window_s = event.short_s if short_variance is None else event.long_s
-        return _unknown(
+        return _unknown_progress(
             drift,
             f"too few recorded prices in the {'last' if short_variance is None else 'long'}"
             f" {format_duration(window_s)}",
         )
-    usual_variance = max(long_variance, Fraction(MIN_VOLATILITY_BPS**2, BPS**2 * YEAR_S))
+    usual_variance = max(long_variance, Fraction(MIN_USUAL_VOLATILITY_BPS**2, BPS**2 * YEAR_S))
     message = (
-        f"the annual volatility of {drift.symbol} is {_yearly(short_variance)} over"
-        f" {format_duration(event.short_s)}, {_yearly(usual_variance)} over the"
+        f"the annual volatility of {drift.symbol} is {_yearly_text(short_variance)} over"
+        f" {format_duration(event.short_s)}, {_yearly_text(usual_variance)} over the"
         f" {format_duration(event.long_s)} before"
     )
     return EventProgress(
@@ -213,21 +218,21 @@ def _jump(
     )
 
 
-def _return(before: Price, after: Price) -> int:
+def _relative_return(before: Price, after: Price) -> int:
     return round((after / before - 1) * RETURN_UNIT)
 
 
 def _variance(
-    returns: Sequence[tuple[int, int, int]], window_s: int, fewest: int
+    returns: Sequence[tuple[int, int, int]], window_s: int, min_returns: int
 ) -> Fraction | None:
     """Return the realised variance per second; None if too little of the window is recorded."""
     spanned_s = sum(until_s - start_s for start_s, until_s, _ in returns)
-    if len(returns) < fewest or spanned_s < MIN_COVERED_FRACTION * window_s:
+    if len(returns) < min_returns or spanned_s < MIN_COVERED_FRACTION * window_s:
         return None
     return Fraction(sum(change**2 for *_, change in returns), RETURN_UNIT**2 * spanned_s)
 
 
-def _yearly(variance: Fraction) -> str:
+def _yearly_text(variance: Fraction) -> str:
     yearly_variance = variance * YEAR_S
     return format_percent(
         Fraction(
@@ -237,13 +242,13 @@ def _yearly(variance: Fraction) -> str:
     )
 
 
-def _unknown(drift: AssetDrift, why: str) -> EventProgress:
+def _unknown_progress(drift: AssetDrift, why: str) -> EventProgress:
     return EventProgress(drift.token, drift.symbol, Fraction(0), "", why)
 
 
-SHORTEST_FALL_S = 3_600
-SHORTEST_VOLATILITY_S = 21_600
-MOST_JUMP_BPS = 100 * BPS
+MIN_FALL_WINDOW_S = 3_600
+MIN_VOLATILITY_WINDOW_S = 21_600
+MAX_JUMP_BPS = 100 * BPS
 
 
 def _validate_drawdown(event: Drawdown) -> None:
@@ -252,7 +257,7 @@ def _validate_drawdown(event: Drawdown) -> None:
             f"policy.trigger.fall: {event.fall_bps} bps is not between 0 and 100 %",
             'write a drawdown such as "20%"',
         )
-    if not SHORTEST_FALL_S <= event.within_s <= LONGEST_S:
+    if not MIN_FALL_WINDOW_S <= event.within_s <= MAX_INTERVAL_S:
         raise ConfigError(
             f"policy.trigger.within: {event.within_s} s", "write a time from 1h to 28d"
         )
@@ -260,13 +265,16 @@ def _validate_drawdown(event: Drawdown) -> None:
 
 def _validate_jump(event: VolatilityJump) -> None:
     short_s, long_s, factor_bps = event.short_s, event.long_s, event.factor_bps
-    if not SHORTEST_VOLATILITY_S <= short_s <= LONGEST_S or not 2 * short_s <= long_s <= LONGEST_S:
+    if (
+        not MIN_VOLATILITY_WINDOW_S <= short_s <= MAX_INTERVAL_S
+        or not 2 * short_s <= long_s <= MAX_INTERVAL_S
+    ):
         raise ConfigError(
             f"policy.trigger: short {short_s} s against long {long_s} s",
             "write a short window of at least 6h and a long one of at least twice that, 28d at"
             " most",
         )
-    if not BPS < factor_bps <= MOST_JUMP_BPS:
+    if not BPS < factor_bps <= MAX_JUMP_BPS:
         raise ConfigError(
             f"policy.trigger.jump: {factor_bps} bps is not above 100 %",
             'write for example "200%": twice the usual',
@@ -277,17 +285,17 @@ def _describe_drawdown(event: Drawdown, portfolio: Portfolio) -> str:
     within_text = format_duration(event.within_s)
     return (
         f"drawdown: {format_bps(event.fall_bps)} within {within_text} of"
-        f" {_tokens(event.tokens, portfolio)}"
+        f" {_tokens_text(event.tokens, portfolio)}"
     )
 
 
 def _describe_jump(event: VolatilityJump, portfolio: Portfolio) -> str:
     short_text, long_text = format_duration(event.short_s), format_duration(event.long_s)
     windows_text = f"{short_text} above {format_bps(event.factor_bps)} of the {long_text} before"
-    return f"volatility_jump: {windows_text}, of {_tokens(event.tokens, portfolio)}"
+    return f"volatility_jump: {windows_text}, of {_tokens_text(event.tokens, portfolio)}"
 
 
-def _tokens(tokens: tuple[str, ...], portfolio: Portfolio) -> str:
+def _tokens_text(tokens: tuple[str, ...], portfolio: Portfolio) -> str:
     labels = [asset.token.label for asset in portfolio.assets if asset.token.address in tokens]
     return " or ".join(labels) if labels else "any asset"
 
@@ -309,12 +317,12 @@ RULES = {
 _SHARE, _DURATION, _ASSETS = KeyUnit.SHARE, KeyUnit.DURATION, {"assets": KeyUnit.SYMBOLS}
 NOTATIONS = (
     TriggerNotation(
-        "drawdown", {"fall": _SHARE, "within": _DURATION} | _ASSETS, Drawdown, required=True
+        "drawdown", {"fall": _SHARE, "within": _DURATION} | _ASSETS, Drawdown, keys_required=True
     ),
     TriggerNotation(
         "volatility_jump",
         {"short": _DURATION, "long": _DURATION, "jump": _SHARE} | _ASSETS,
         VolatilityJump,
-        required=True,
+        keys_required=True,
     ),
 )

@@ -56,7 +56,8 @@ from agent.units import (
 RATE_UNIT = 10**12
 """Precision of route rates, rounded up so that costs are never overstated."""
 ROOT_UNIT = 10**12
-Costs = Mapping[tuple[int, int], Fraction]
+ExchangeCosts = Mapping[tuple[int, int], Fraction]
+"""Least cost per unit of value of exchanging one token for another, by their indices."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,19 +119,19 @@ def evaluate_zone(
     values = [drift.value for drift in drifts]
     total = sum(values, Fraction(0))
     sigma, scale = covariance(risk, tokens), aversion(risk)
-    costs = _costs(snapshot, portfolio, limits, tokens, prices)
+    costs = _exchange_costs(snapshot, portfolio, limits, tokens, prices)
     gas_value = minimum.leg_gas_value(
         snapshot, prices[portfolio.wrapped_native], minimum.LEG_GAS + minimum.APPROVAL_GAS
     )
     intervals = []
-    for number, token in enumerate(tokens):
-        direction = _direction(targets, number)
+    for index, token in enumerate(tokens):
+        direction = _direction(targets, index)
         risk_slope = [scale * entry for entry in matrix_times_vector(sigma, direction)]
         fixed_distance = _root(2 * gas_value / (total * dot(direction, risk_slope)))
-        up, down = _edge(risk_slope, costs), _edge([-entry for entry in risk_slope], costs)
+        rise, fall = _edge(risk_slope, costs), _edge([-entry for entry in risk_slope], costs)
         edges = [
-            _clip(targets[number] + move)
-            for move in (-down, up, -down - fixed_distance, up + fixed_distance)
+            _clip(targets[index] + move)
+            for move in (-fall, rise, -fall - fixed_distance, rise + fixed_distance)
         ]
         intervals.append(ZoneInterval(token, *edges))
     marginal_risk = [
@@ -139,15 +140,13 @@ def evaluate_zone(
             sigma, [drift.share - target for drift, target in zip(drifts, targets, strict=True)]
         )
     ]
-    sellable = {
-        number: cost for number, cost in costs.items() if drifts[number[0]].investable_raw > 0
-    }
+    sale_costs = {pair: cost for pair, cost in costs.items() if drifts[pair[0]].investable_raw > 0}
     zone_view = ZoneView(
         penalty(risk, tokens, targets, values, total),
         gas_value,
         risk.horizon_s,
         tuple(intervals),
-        _best_exchange(tokens, marginal_risk, sellable),
+        _best_exchange(tokens, marginal_risk, sale_costs),
         None,
         risk.measured,
     )
@@ -206,16 +205,16 @@ def zone_result(zone: ZoneView, drifts: Sequence[AssetDrift]) -> TriggerResult:
     exchange_text = f"from {labels[exchange.source]} to {labels[exchange.target]}"
     if exchange.saves > exchange.costs:
         reason = (
-            f"outside the no-trade zone: the first unit {exchange_text} saves {_bps(exchange.saves)} of risk"
-            f" and costs {_bps(exchange.costs)}"
+            f"outside the no-trade zone: the first unit {exchange_text} saves {_bps_text(exchange.saves)} of risk"
+            f" and costs {_bps_text(exchange.costs)}"
         )
         return TriggerResult(True, reason, None)
     furthest_drift = max(
         drifts, key=lambda drift: abs(drift.share - Fraction(drift.target_bps, BPS))
     )
     reason = (
-        f"within the no-trade zone: the next unit {exchange_text} would save {_bps(exchange.saves)} of risk"
-        f" and cost at least {_bps(exchange.costs)}; {furthest_drift.symbol} at"
+        f"within the no-trade zone: the next unit {exchange_text} would save {_bps_text(exchange.saves)} of risk"
+        f" and cost at least {_bps_text(exchange.costs)}; {furthest_drift.symbol} at"
         f" {furthest_drift.percent} is moved beyond {bands.format_band(furthest_drift)}"
     )
     return TriggerResult(False, reason, None)
@@ -261,20 +260,20 @@ def no_plan_reason(reason: str, why: str, zone: ZoneView, portfolio: Portfolio) 
     return f"{reason}; but {limits_text}; {why}; checked again in the next cycle"
 
 
-def _direction(targets: Sequence[Fraction], number: int) -> list[Fraction]:
+def _direction(targets: Sequence[Fraction], index: int) -> list[Fraction]:
     """Return the change of all shares if one share rises by one and the others fall in proportion
     to their targets.
     """
-    other_share = 1 - targets[number]
+    other_share = 1 - targets[index]
     share_changes = [
         -target / other_share if other_share else Fraction(-1, len(targets) - 1)
         for target in targets
     ]
-    share_changes[number] = Fraction(1)
+    share_changes[index] = Fraction(1)
     return share_changes
 
 
-def _edge(slope: Sequence[Fraction], costs: Costs) -> Fraction:
+def _edge(slope: Sequence[Fraction], costs: ExchangeCosts) -> Fraction:
     """Return the largest deviation that is not worth reducing by any exchange; 1 if no exchange is
     ever worth it.
     """
@@ -287,7 +286,7 @@ def _clip(share: Fraction) -> Fraction:
 
 
 def _best_exchange(
-    tokens: Sequence[str], marginal_risk: Sequence[Fraction], costs: Costs
+    tokens: Sequence[str], marginal_risk: Sequence[Fraction], costs: ExchangeCosts
 ) -> ZoneExchange | None:
     pairs = [
         ZoneExchange(tokens[i], tokens[j], marginal_risk[i] - marginal_risk[j], cost)
@@ -308,13 +307,13 @@ def _with_band(drift: AssetDrift, interval: ZoneInterval) -> AssetDrift:
     )
 
 
-def _costs(
+def _exchange_costs(
     snapshot: Snapshot,
     portfolio: Portfolio,
     limits: Limits,
     tokens: Sequence[str],
     prices: Mapping[str, Price],
-) -> Costs:
+) -> ExchangeCosts:
     """Return the least cost per unit of value of exchanging token i for j over any route that
     limits.plan_cost allows (Floyd-Warshall).
     """
@@ -324,12 +323,12 @@ def _costs(
     nodes = [*tokens, *hubs]
     node_range = range(len(nodes))
     rates = [[0] * len(nodes) for _ in node_range]
-    position = {token: number for number, token in enumerate(nodes)}
+    index_by_token = {token: index for index, token in enumerate(nodes)}
     for pool in snapshot.pools:
-        if not _is_usable(snapshot, limits, pool, position, prices):
+        if not _is_usable(snapshot, limits, pool, index_by_token, prices):
             continue
         for token_in, token_out in ((pool.token0, pool.token1), (pool.token1, pool.token0)):
-            i, j = position[token_in], position[token_out]
+            i, j = index_by_token[token_in], index_by_token[token_out]
             rates[i][j] = max(
                 rates[i][j], _rate(pool, token_in, prices[token_in], prices[token_out])
             )
@@ -341,11 +340,11 @@ def _costs(
         max_cost = RATE_UNIT
     else:
         max_cost = RATE_UNIT * limits.plan_cost_bps // BPS
-    assets = range(len(tokens))
+    asset_indices = range(len(tokens))
     return {
         (i, j): Fraction(RATE_UNIT - rates[i][j], RATE_UNIT)
-        for i in assets
-        for j in assets
+        for i in asset_indices
+        for j in asset_indices
         if i != j and rates[i][j] > 0 and RATE_UNIT - rates[i][j] <= max_cost
     }
 
@@ -354,23 +353,23 @@ def _rate(pool: Pool, token_in: str, price_in: Price, price_out: Price) -> int:
     """Return value out per value in of a first unit, after fee, in units of 1/RATE_UNIT; gains
     above the reference do not count.
     """
-    fair = min(Fraction(1), pools.marginal_price(pool, token_in) * price_out / price_in)
-    return ceil_int(fair * RATE_UNIT * (PIPS - pool.fee_pips) / PIPS)
+    fair_rate = min(Fraction(1), pools.marginal_price(pool, token_in) * price_out / price_in)
+    return ceil_int(fair_rate * RATE_UNIT * (PIPS - pool.fee_pips) / PIPS)
 
 
 def _is_usable(
     snapshot: Snapshot,
     limits: Limits,
     pool: Pool,
-    position: Mapping[str, int],
+    index_by_token: Mapping[str, int],
     prices: Mapping[str, Price],
 ) -> bool:
     """True if the planner would trade in the pool: known tokens, readable, not empty, deep
     enough.
     """
     if (
-        pool.token0 not in position
-        or pool.token1 not in position
+        pool.token0 not in index_by_token
+        or pool.token1 not in index_by_token
         or any(item.address == pool.address for item in snapshot.quarantined)
     ):
         return False
@@ -387,11 +386,11 @@ def _root(value: Fraction) -> Fraction:
     return Fraction(isqrt(value.numerator * ROOT_UNIT**2 // value.denominator), ROOT_UNIT)
 
 
-def _bps(share: Fraction) -> str:
+def _bps_text(share: Fraction) -> str:
     return f"{decimal_text(round(share * BPS * 100), 2)} bps"
 
 
-# --- Row of the zone. Its risk is complete only with [policy.risk], and it needs a whole step.
+# --- Rules and notation of the zone. Its risk is complete only with [policy.risk], and it needs a whole step.
 
 
 def _evaluate(_: NoTradeZone, __: TriggerInput) -> TriggerResult:
@@ -417,6 +416,6 @@ NOTATIONS = (
         "zone",
         {"tracking_error_cost": KeyUnit.YEARLY_COST, "horizon": KeyUnit.DURATION},
         lambda cost_bps, horizon_s: NoTradeZone(TrackingRisk(cost_bps, horizon_s, (), ())),
-        required=True,
+        keys_required=True,
     ),
 )

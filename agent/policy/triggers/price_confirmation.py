@@ -21,17 +21,17 @@ from agent.model import (
 from agent.policy.drift import compute_drifts
 from agent.policy.triggers import bands, no_trade_zone
 from agent.policy.triggers.bands import (
-    Signal,
+    PriceSignal,
 )
 from agent.policy.triggers.rules import evaluate_trigger
 from agent.reference import price_inputs, prices_from
 from agent.units import Price
 
 Prices = Mapping[str, Price]
-SignalSource = Callable[[StepInput, Prices], frozenset[Signal]]
+SignalSource = Callable[[StepInput, Prices], frozenset[PriceSignal]]
 
 
-def trigger_signals(step: StepInput, prices: Prices) -> frozenset[Signal]:
+def trigger_signals(step: StepInput, prices: Prices) -> frozenset[PriceSignal]:
     """Return the price signals of the trigger by kind and token: bands, market events, zone
     exchanges, weights above their limit. Raises Refused.
     """
@@ -46,7 +46,7 @@ def trigger_signals(step: StepInput, prices: Prices) -> frozenset[Signal]:
                 {("too much", exchange.source), ("too little", exchange.target)}
             )
         else:
-            exchange_signals = frozenset[Signal]()
+            exchange_signals = frozenset[PriceSignal]()
         return bands.overweight_signals(drifts) or exchange_signals
     trigger_result = evaluate_trigger(
         trigger, drifts, step.snapshot.head.timestamp_s, step.history, step.policy.jitter_bps
@@ -96,15 +96,15 @@ def needs_past_blocks(step: StepInput, decide: Callable[[StepInput], object]) ->
 
 def _signals_at(
     step: StepInput, past: PastPrices, signals_at: SignalSource
-) -> tuple[frozenset[Signal], str]:
+) -> tuple[frozenset[PriceSignal], str]:
     """Return the signals at that block's prices and pools with the current wallet, or why they are
     unknown.
     """
     references = prices_from(price_inputs(step).at(past))
     unpriced_reasons = [
-        f"{gap.label} had no reference price"
-        for gap in references.unpriced
-        if _is_asset(step.portfolio, gap.token)
+        f"{unpriced.label} had no reference price"
+        for unpriced in references.unpriced
+        if _is_asset(step.portfolio, unpriced.token)
     ]
     if unpriced_reasons:
         return frozenset(), "; ".join(unpriced_reasons)

@@ -47,7 +47,7 @@ NOTATIONS: Mapping[str, TriggerNotation] = {
     )
 }
 """Notations by kind, in the order in which errors of the config list them."""
-MOST_TRIGGERS = 8
+MAX_TRIGGERS = 8
 
 
 def evaluate_trigger(
@@ -80,10 +80,12 @@ def _combined(results: Sequence[TriggerResult]) -> TriggerResult:
         "; ".join(dict.fromkeys(result.reason for result in fired_results or results)),
         None if None in review_times else earliest(*review_times),
         any(result.due for result in results),
-        tuple(dict.fromkeys(name for result in results if result.due for name in result.reviews)),
+        tuple(
+            dict.fromkeys(name for result in results if result.due for name in result.due_schedules)
+        ),
         any(result.by_time for result in fired_results),
         tuple(sorted({signal for result in fired_results for signal in result.signals})),
-        None if fired_results else earliest(*(result.waits_s for result in results)),
+        None if fired_results else earliest(*(result.executes_at_s for result in results)),
     )
 
 
@@ -94,11 +96,11 @@ def trigger_history_s(trigger: Trigger) -> int:
     return RULES[type(trigger)].history_s(trigger)
 
 
-def required_history_s(policy: Policy, others: Iterable[Trigger] = ()) -> int:
+def required_history_s(policy: Policy, other_triggers: Iterable[Trigger] = ()) -> int:
     """Return the seconds of hourly prices that a step of this config carries in
     `History.prices`.
     """
-    return max(map(trigger_history_s, (policy.trigger, *others)))
+    return max(map(trigger_history_s, (policy.trigger, *other_triggers)))
 
 
 def is_plain(trigger: Trigger) -> bool:

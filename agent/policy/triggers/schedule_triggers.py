@@ -32,8 +32,8 @@ from agent.policy.triggers.schedules import (
 )
 from agent.units import format_duration
 
-SHORTEST_S = 1_800
-LONGEST_S = 2_419_200
+MIN_INTERVAL_S = 1_800
+MAX_INTERVAL_S = 2_419_200
 _VALIDATION_START_S = 1_700_000_000
 """Start time for validating cron expressions; any day would do."""
 _KEYS = {"every": KeyUnit.DURATION, "cron": KeyUnit.TEXT, "timezone": KeyUnit.TEXT}
@@ -60,7 +60,7 @@ def build_schedule(
     return Cron(cron or "", timezone)
 
 
-def _hybrid(
+def _build_hybrid(
     absolute_bps: int | None, relative_bps: int | None, *schedule_keys: Any
 ) -> HybridTrigger:
     return HybridTrigger(
@@ -68,11 +68,11 @@ def _hybrid(
     )
 
 
-def _either(absolute_bps: int | None, relative_bps: int | None, *schedule_keys: Any) -> AnyOf:
+def _build_either(absolute_bps: int | None, relative_bps: int | None, *schedule_keys: Any) -> AnyOf:
     return AnyOf((bands.build_band(absolute_bps, relative_bps), build_schedule(*schedule_keys)))
 
 
-def _staged(*keys: Any) -> StagedTrigger:
+def _build_staged(*keys: Any) -> StagedTrigger:
     review_every_s, review_cron, execute_every_s, execute_cron, timezone, *widths = keys
     band = None if widths == [None, None] else Threshold(*widths)
     review = build_schedule(review_every_s, review_cron, timezone, "review_")
@@ -84,7 +84,7 @@ def _staged(*keys: Any) -> StagedTrigger:
 def _validate_schedule(schedule: Schedule, prefix: str = "") -> None:
     match schedule:
         case Every(every_s):
-            if not SHORTEST_S <= every_s <= LONGEST_S:
+            if not MIN_INTERVAL_S <= every_s <= MAX_INTERVAL_S:
                 raise ConfigError(
                     f"policy.trigger.{prefix}every: {every_s} s", "write a time from 30m to 28d"
                 )
@@ -121,7 +121,7 @@ def _validate_staged(trigger: StagedTrigger) -> None:
 
 def _evaluate_schedule(trigger: Schedule, inputs: TriggerInput) -> TriggerResult:
     review = schedule_status(trigger, inputs.now_s, inputs.history, inputs.jitter_bps)
-    reason = f"{review.words}; {bands.furthest_text(inputs.drifts)}"
+    reason = f"{review.description}; {bands.furthest_text(inputs.drifts)}"
     return TriggerResult(
         review.due, reason, review.next_s, review.due, _due_reviews(review), review.due
     )
@@ -131,7 +131,7 @@ def _evaluate_hybrid(trigger: HybridTrigger, inputs: TriggerInput) -> TriggerRes
     review = schedule_status(trigger.schedule, inputs.now_s, inputs.history, inputs.jitter_bps)
     outside_reason = bands.outside_text(inputs.drifts)
     signals = bands.band_signals(inputs.drifts) if review.due else ()
-    reason = f"{review.words}; {outside_reason or bands.inside_text(inputs.drifts)}"
+    reason = f"{review.description}; {outside_reason or bands.inside_text(inputs.drifts)}"
     return TriggerResult(
         review.due and bool(outside_reason),
         reason,
@@ -163,17 +163,17 @@ def _evaluate_staged(trigger: StagedTrigger, inputs: TriggerInput) -> TriggerRes
         review_names = (execution.name, review.name)
         return TriggerResult(
             would_trade,
-            f"{execution.words}; {weights_text}",
+            f"{execution.description}; {weights_text}",
             next_s,
             True,
             review_names,
             not has_band,
             signals,
         )
-    reason = f"{review.words}; {execution.words}; {weights_text}"
+    reason = f"{review.description}; {execution.description}; {weights_text}"
     executes_at_s = execution.next_s if review.due and would_trade else None
     return TriggerResult(
-        False, reason, next_s, review.due, _due_reviews(review), waits_s=executes_at_s
+        False, reason, next_s, review.due, _due_reviews(review), executes_at_s=executes_at_s
     )
 
 
@@ -186,10 +186,10 @@ def _describe_staged(trigger: StagedTrigger, _: Portfolio) -> str:
         band_text = ""
     else:
         band_text = f", beyond {bands.format_width(trigger.threshold)}"
-    return f"review: {_when(trigger.review)}, executed {_when(trigger.execution)}{band_text}"
+    return f"review: {_schedule_text(trigger.review)}, executed {_schedule_text(trigger.execution)}{band_text}"
 
 
-def _when(schedule: Schedule) -> str:
+def _schedule_text(schedule: Schedule) -> str:
     match schedule:
         case Every(every_s):
             return f"every {format_duration(every_s)}"
@@ -197,17 +197,20 @@ def _when(schedule: Schedule) -> str:
             return f"{expression} in {timezone}"
 
 
-_BY_TIME = TriggerRules(
-    _validate_schedule, _evaluate_schedule, lambda trigger, _: f"time: {_when(trigger)}", plain=True
+_SCHEDULE_RULES = TriggerRules(
+    _validate_schedule,
+    _evaluate_schedule,
+    lambda trigger, _: f"time: {_schedule_text(trigger)}",
+    plain=True,
 )
 RULES = {
-    Every: _BY_TIME,
-    Cron: _BY_TIME,
+    Every: _SCHEDULE_RULES,
+    Cron: _SCHEDULE_RULES,
     HybridTrigger: TriggerRules(
         _validate_hybrid,
         _evaluate_hybrid,
         lambda trigger, _: (
-            f"hybrid: {bands.format_width(trigger.threshold)}, {_when(trigger.schedule)}"
+            f"hybrid: {bands.format_width(trigger.threshold)}, {_schedule_text(trigger.schedule)}"
         ),
         plain=True,
     ),
@@ -221,9 +224,12 @@ NOTATIONS = (
         'every = "1d", or cron = "0 9 * * mon" with timezone = "Europe/Berlin"',
     ),
     TriggerNotation(
-        "hybrid", bands.BAND_KEYS | _KEYS, _hybrid, "a review on schedule that acts beyond a band"
+        "hybrid",
+        bands.BAND_KEYS | _KEYS,
+        _build_hybrid,
+        "a review on schedule that acts beyond a band",
     ),
-    TriggerNotation("either", bands.BAND_KEYS | _KEYS, _either),
+    TriggerNotation("either", bands.BAND_KEYS | _KEYS, _build_either),
     TriggerNotation(
         "review",
         {
@@ -234,6 +240,6 @@ NOTATIONS = (
         }
         | {"timezone": KeyUnit.TEXT}
         | bands.BAND_KEYS,
-        _staged,
+        _build_staged,
     ),
 )

@@ -1,6 +1,4 @@
-"""Schedules: due times by interval or cron, with random delay; triggers by time, hybrid, either and
-review.
-"""
+"""Schedules: due times by interval or cron, with a random delay."""
 
 from __future__ import annotations
 
@@ -42,7 +40,7 @@ def next_cron_time(schedule: Cron, after_s: int) -> int | None:
     clock is set forward, a skipped time fires after the gap; if it is set back, a fixed hour fires
     once. Raises ConfigError.
     """
-    expression, zone, repeats_hours = _parse(schedule.expression, schedule.timezone)
+    expression, zone, repeats_hours = _parse_cron(schedule.expression, schedule.timezone)
     start = min(
         _local_time(zone, at_s) + timedelta(seconds=after_s - at_s)
         for at_s in (after_s - _DAY_S, after_s, after_s + _DAY_S)
@@ -68,7 +66,7 @@ def _local_time(zone: ZoneInfo, at_s: int) -> datetime:
 
 
 @lru_cache(maxsize=64)
-def _parse(expression: str, timezone: str) -> tuple[str, ZoneInfo, bool]:
+def _parse_cron(expression: str, timezone: str) -> tuple[str, ZoneInfo, bool]:
     """Return the expression in CronSim's form, its time zone, and whether its hour field begins
     with `*`, so that an hour that the clock repeats counts twice.
     """
@@ -84,9 +82,9 @@ def _parse(expression: str, timezone: str) -> tuple[str, ZoneInfo, bool]:
         ) from None
     fields[2] = fields[2].replace("LAST", "L")
     fields[4] = re.sub(r"(?<!\b0)(?<!\bSUN)-(?:0|SUN)\b", "-7", fields[4])
-    for rule, field, (name, max_step) in zip(list(Field)[1:], fields, _FIELDS, strict=True):
+    for field_parser, field, (name, max_step) in zip(list(Field)[1:], fields, _FIELDS, strict=True):
         try:
-            rule.parse(field)
+            field_parser.parse(field)
             is_valid = all(int(step) <= max_step for step in re.findall(r"/(\d+)", field))
         except (CronSimError, ValueError):
             is_valid = False
@@ -111,7 +109,7 @@ class ScheduleStatus:
     """
 
     due: bool
-    words: str
+    description: str
     next_s: int | None
     name: str
 
@@ -133,14 +131,14 @@ def last_run_s(schedule: Schedule, history: History, kind: str = REVIEW) -> int 
     reviews of other schedules do not delay it. Stores from before named schedules have one time for
     all.
     """
-    own_s = dict(history.reviews.by_schedule).get(schedule_name(schedule, kind))
-    if own_s is None:
+    recorded_s = dict(history.reviews.by_schedule).get(schedule_name(schedule, kind))
+    if recorded_s is None:
         if kind == REVIEW and not history.reviews.by_schedule:
             return history.reviews.last_evaluation_s
         return history.reviews.last_rebalance_s
     if kind == EXECUTION:
-        return own_s
-    return _latest(own_s, history.reviews.last_rebalance_s)
+        return recorded_s
+    return _latest(recorded_s, history.reviews.last_rebalance_s)
 
 
 def schedule_status(

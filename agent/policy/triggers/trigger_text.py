@@ -10,7 +10,7 @@ from agent.model import (
 )
 from agent.policy.triggers.rules import RULES
 
-ONLY = {
+SIDE_TEXTS = {
     TradeSide.SELL: "sells assets above their targets and keeps the proceeds in the numeraire",
     TradeSide.BUY: "buys assets below their goals with the numeraire held in excess of its target",
     TradeSide.WINNERS: "sells only assets above their bands",

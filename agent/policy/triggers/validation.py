@@ -18,7 +18,7 @@ from agent.policy.drift import has_band
 from agent.policy.triggers.bands import (
     validate_band,
 )
-from agent.policy.triggers.rules import MOST_TRIGGERS, RULES
+from agent.policy.triggers.rules import MAX_TRIGGERS, RULES
 
 
 def validate_trigger(trigger: Trigger) -> None:
@@ -26,10 +26,10 @@ def validate_trigger(trigger: Trigger) -> None:
     if not isinstance(trigger, AnyOf):
         RULES[type(trigger)].validate(trigger)
         return
-    if not 2 <= len(trigger.triggers) <= MOST_TRIGGERS:
+    if not 2 <= len(trigger.triggers) <= MAX_TRIGGERS:
         raise ConfigError(
             f"policy.trigger: a list of {len(trigger.triggers)}",
-            f"write 2 to {MOST_TRIGGERS} triggers, or one by itself",
+            f"write 2 to {MAX_TRIGGERS} triggers, or one by itself",
         )
     for member in trigger.triggers:
         validate_trigger(member)
@@ -72,10 +72,10 @@ def validate_policy(policy: Policy, bands: Mapping[str, Threshold] | None = None
                 f"{where}: the trigger has no bands",
                 "remove it, or use a threshold or hybrid trigger",
             )
-    _require_zone_pair(policy)
+    _require_zone_with_destination(policy)
 
 
-def _require_zone_pair(policy: Policy) -> None:
+def _require_zone_with_destination(policy: Policy) -> None:
     is_zone = isinstance(policy.trigger, NoTradeZone)
     if is_zone and policy.destination is not Destination.ZONE:
         destination = policy.destination.value

@@ -45,8 +45,8 @@ from agent.store.tables import (
 from agent.store.transitions import CONSUMED, OPEN
 
 DAY_S = 86_400
-PRIOR_DAY_ASKED = "day_asked_s"
-"""Key of the chain time of the first failed query for the wallet's earlier transactions."""
+PRIOR_DAY_FAILED = "day_asked_s"
+"""Key of the chain time at which the wallet's earlier transactions could first not be read."""
 PRIOR_DAY_READ = "day_known"
 """Key of the wallet's next nonce when its earlier transactions were read."""
 
@@ -57,7 +57,7 @@ def forget_prior_day(db: Connection, nonce: int) -> bool:
     """
     if database.find_fact(db, PRIOR_DAY_READ) == str(nonce):
         return False
-    database.delete_facts(db, PRIOR_DAY_READ, PRIOR_DAY_ASKED)
+    database.delete_facts(db, PRIOR_DAY_READ, PRIOR_DAY_FAILED)
     return True
 
 
@@ -73,16 +73,17 @@ def parse_changes(row: ExternalTransactionRow | Any) -> tuple[tuple[str, int], .
         ) from None
 
 
-FOLDED_TO = "folded_seq"
+LAST_FOLDED_INTENT = "folded_seq"
 """Key of the newest intent included in the openings; it and all earlier intents are final beyond
 any reorg that is followed.
 """
 BALANCES_VERSION = "books_turn"
-ACCEPTED = "accepted_flows"
+"""Key of the number of writes of the openings."""
+ACCEPTED_DEPOSITS = "accepted_flows"
 """Key of the most recently accepted deposits, each as number:chain time."""
-RISE_SINCE = "rose_s"
+BLOCKED_SINCE = "rose_s"
 """Key of the chain time since which unexplained deposits have blocked trades continuously."""
-LEFT_ALONE = "excluded"
+EXCLUDED_UP_TO = "excluded"
 """Key of the newest transfer when deposits were last excluded above portfolio.max_live_value;
 transfers up to it stay excluded.
 """
@@ -90,27 +91,28 @@ FOLD_DEPTH_BLOCKS = 256
 """Depth in blocks from which a final transaction becomes part of the opening: four times the depth
 of the deepest reorg that is followed.
 """
-MAX_RECENT = 1_000
+MAX_RECENT_TRANSFERS = 1_000
 """Number of newest transfers searched for those of the last 24 h. A header from the future could
 hide transfers from a search by time.
 """
 MAX_ID = 2**63 - 1
 """The largest SQLite integer; no transfer has it as id."""
-MAX_SHOWN = 50
+MAX_SHOWN_TRANSFERS = 50
 """Number of newest open transfers in a step, plus as many that halt and as many losses."""
 _CONSUMED = frozenset(state.value for state in CONSUMED)
 _OPEN = frozenset(state.value for state in OPEN)
-RISES = (ExternalTransferKind.DEPOSIT, ExternalTransferKind.GIFT)
-FALLS = (ExternalTransferKind.WITHDRAWAL, ExternalTransferKind.LOSS)
+INCREASE_KINDS = (ExternalTransferKind.DEPOSIT, ExternalTransferKind.GIFT)
+DECREASE_KINDS = (ExternalTransferKind.WITHDRAWAL, ExternalTransferKind.LOSS)
 """Kinds that the owner may assign to an increase and to a decrease; the first is the default."""
-FELL = ExternalTransferRow.delta_raw.like(literal_column("'-%'"))
+IS_DECREASE = ExternalTransferRow.delta_raw.like(literal_column("'-%'"))
 """Condition of decreases; SQLite uses their index only if the condition is identical."""
 
 
 @dataclass(frozen=True, slots=True)
 class _StoredBalances:
-    """Openings with the intents and external transactions that they do not contain for good.
-    `last_folded` is the newest intent that they do, `version` counts their writes.
+    """Openings, and the intents and external transactions that are not yet included in them for
+    good. `last_folded` is the newest intent that is included, `version` the number of writes of the
+    openings.
     """
 
     last_folded: int
@@ -121,13 +123,13 @@ class _StoredBalances:
 
 
 def _read_stored(db: Connection) -> _StoredBalances:
-    rows = db.execute(_external()).all()
-    last_folded = database.parse_fact_number(FOLDED_TO, rows[0].folded)
+    rows = db.execute(_select_external_transactions()).all()
+    last_folded = database.parse_fact_number(LAST_FOLDED_INTENT, rows[0].folded)
     return _StoredBalances(
         last_folded,
-        database.parse_fact_number(BALANCES_VERSION, rows[0].turn),
-        all_rows(db, _intents_after(), IntentRow, of=last_folded),
-        all_rows(db, _openings(), OpeningRow),
+        database.parse_fact_number(BALANCES_VERSION, rows[0].version),
+        all_rows(db, _select_intents_after(), IntentRow, after_seq=last_folded),
+        all_rows(db, _select_openings(), OpeningRow),
         tuple(
             OwnBalanceChange(token, raw, row.block_number)
             for row in rows
@@ -148,46 +150,49 @@ def _expected_balances(
     unsettled_nonces = (
         row.nonce for row in stored.intents if row.state in _OPEN and row.state not in _CONSUMED
     )
-    transfers = newest_transfers(db, MAX_RECENT)
-    if len(transfers) == MAX_RECENT:
+    transfers = newest_transfers(db, MAX_RECENT_TRANSFERS)
+    if len(transfers) == MAX_RECENT_TRANSFERS:
         transfers = _merged((*transfers, *open_transfers(db)))
     own_changes = (change for row in stored.intents for change in _own_changes(row, wallet, coin))
     return ExpectedBalances(
         openings=tuple(
             OpeningBalance(row.token, int(row.raw), row.block_number) for row in stored.openings
         ),
-        own=(*stored.external_changes, *own_changes),
-        flows=transfers,
+        own_changes=(*stored.external_changes, *own_changes),
+        transfers=transfers,
         unsettled_nonce=min(unsettled_nonces, default=None),
-        turn=stored.version,
+        version=stored.version,
     )
 
 
-def _record_transfer(db: Connection, flow: ExternalTransfer, now_s: int) -> None:
+def _record_transfer(db: Connection, transfer: ExternalTransfer, now_s: int) -> None:
     if (
-        flow.blocks_trading and flow.delta_raw > 0
+        transfer.blocks_trading and transfer.delta_raw > 0
     ):  # blocks trades from now on, if no earlier one does
-        since_s = rise_since_s(database.read_facts(db, RISE_SINCE))
-        if since_s is None or not since_s <= flow.chain_s < since_s + ACCEPTANCE_WINDOW_S:
-            database.write_facts(db, {RISE_SINCE: flow.chain_s})
-    if flow.id:
-        _update_open_transfer(db, flow, now_s)
+        since_s = blocked_since_s(database.read_facts(db, BLOCKED_SINCE))
+        if since_s is None or not since_s <= transfer.chain_s < since_s + ACCEPTANCE_WINDOW_S:
+            database.write_facts(db, {BLOCKED_SINCE: transfer.chain_s})
+    if transfer.id:
+        _update_open_transfer(db, transfer, now_s)
         return
-    ledger_sums.add_transfer(db, flow.token, flow.delta_raw)
+    ledger_sums.add_transfer(db, transfer.token, transfer.delta_raw)
     row = {
-        "token": flow.token,
-        "delta_raw": str(flow.delta_raw),
-        "value": None if flow.value is None else str(flow.value),
-        "since_block": flow.since_block,
-        "block_number": flow.block,
-        "chain_s": flow.chain_s,
-        "halts": flow.halts,
-        "kind": None if flow.kind is None else flow.kind.value,
+        "token": transfer.token,
+        "delta_raw": str(transfer.delta_raw),
+        "value": None if transfer.value is None else str(transfer.value),
+        "since_block": transfer.since_block,
+        "block_number": transfer.block,
+        "chain_s": transfer.chain_s,
+        "halts": transfer.halts,
+        "kind": None if transfer.kind is None else transfer.kind.value,
         "told_s": None,
     }
     insert_rows(db, ExternalTransferRow, [row])
-    if flow.undoes:
-        conditions = ExternalTransferRow.seq.in_(flow.undoes), ExternalTransferRow.kind.is_(None)
+    if transfer.undoes:
+        conditions = (
+            ExternalTransferRow.seq.in_(transfer.undoes),
+            ExternalTransferRow.kind.is_(None),
+        )
         db.execute(
             update(ExternalTransferRow)
             .where(*conditions)
@@ -195,71 +200,83 @@ def _record_transfer(db: Connection, flow: ExternalTransfer, now_s: int) -> None
         )
 
 
-def rise_since_s(facts: Mapping[str, str]) -> int | None:
-    """Return the chain time since which unexplained deposits block trades (fact RISE_SINCE); None
+def blocked_since_s(facts: Mapping[str, str]) -> int | None:
+    """Return the chain time since which unexplained deposits block trades (fact BLOCKED_SINCE); None
     without one.
     """
-    return int(facts[RISE_SINCE]) if RISE_SINCE in facts else None
+    return int(facts[BLOCKED_SINCE]) if BLOCKED_SINCE in facts else None
 
 
 def left_rises(db: Connection, facts: Mapping[str, str]) -> tuple[tuple[str, int], ...]:
-    """Return the excluded deposits (fact LEFT_ALONE), base units by token."""
-    last_number = database.parse_fact_number(LEFT_ALONE, facts.get(LEFT_ALONE))
-    return unexplained_rises(db, last_number) if last_number else ()
+    """Return the excluded deposits (fact EXCLUDED_UP_TO), base units by token."""
+    last_id = database.parse_fact_number(EXCLUDED_UP_TO, facts.get(EXCLUDED_UP_TO))
+    return sum_unexplained_deposits(db, last_id) if last_id else ()
 
 
-def unexplained_rises(db: Connection, last_number: int = MAX_ID) -> tuple[tuple[str, int], ...]:
-    """Return the unexplained deposits up to that transfer, base units by token."""
-    return _sums(
+def sum_unexplained_deposits(db: Connection, last_id: int = MAX_ID) -> tuple[tuple[str, int], ...]:
+    """Return the unexplained deposits up to the transfer `last_id`, base units by token."""
+    return _sum_by_token(
         (token, int(raw))
         for token, raw in db.execute(
             select(ExternalTransferRow.token, ExternalTransferRow.delta_raw).where(
-                ExternalTransferRow.kind.is_(None), ~FELL, ExternalTransferRow.seq <= last_number
+                ExternalTransferRow.kind.is_(None), ~IS_DECREASE, ExternalTransferRow.seq <= last_id
             )
         )
     )
 
 
-def total_rises(
+def sum_open_deposits(
     db: Connection, shown_transfers: Sequence[ExternalTransfer]
 ) -> tuple[tuple[str, int], ...]:
     """Return all unexplained deposits, base units by token; `shown_transfers` are those of
     `open_transfers`, which has all of them if there are few.
     """
-    if len(shown_transfers) >= MAX_SHOWN:
-        return unexplained_rises(db)
-    return _sums((flow.token, flow.delta_raw) for flow in shown_transfers if flow.delta_raw > 0)
+    if len(shown_transfers) >= MAX_SHOWN_TRANSFERS:
+        return sum_unexplained_deposits(db)
+    return _sum_by_token(
+        (transfer.token, transfer.delta_raw)
+        for transfer in shown_transfers
+        if transfer.delta_raw > 0
+    )
 
 
-def _sums(changes: Iterable[tuple[str, int]]) -> tuple[tuple[str, int], ...]:
+def _sum_by_token(changes: Iterable[tuple[str, int]]) -> tuple[tuple[str, int], ...]:
     sums: dict[str, int] = {}
     for token, raw in changes:
         sums[token] = sums.get(token, 0) + raw
     return tuple(sorted(sums.items()))
 
 
-def _update_open_transfer(db: Connection, flow: ExternalTransfer, now_s: int) -> None:
+def _update_open_transfer(db: Connection, transfer: ExternalTransfer, now_s: int) -> None:
     """Update value and acceptance of an open transfer, unless it was classified meanwhile."""
-    row = first_row(db, _by_number(), ExternalTransferRow, of=flow.id)
+    row = first_row(db, _select_transfer(), ExternalTransferRow, row_seq=transfer.id)
     if row is None or row.kind is not None:
         return
-    ledger_sums.add_transfer(db, flow.token, 0)  # this changes the ledger's entries
-    value = None if flow.value is None else str(flow.value)
-    changes: dict[str, object] = {}
-    if flow.kind is ExternalTransferKind.ACCEPTED:
-        changes = {"kind": flow.kind.value, "told_s": now_s}
-        earlier_accepted = _parse_accepted(database.read_facts(db, ACCEPTED))[1 - MAX_SHOWN :]
+    ledger_sums.add_transfer(db, transfer.token, 0)  # this changes the ledger's entries
+    value = None if transfer.value is None else str(transfer.value)
+    acceptance: dict[str, object] = {}
+    if transfer.kind is ExternalTransferKind.ACCEPTED:
+        acceptance = {"kind": transfer.kind.value, "told_s": now_s}
+        earlier_accepted = _parse_accepted(database.read_facts(db, ACCEPTED_DEPOSITS))[
+            1 - MAX_SHOWN_TRANSFERS :
+        ]
         database.write_facts(
             db,
             {
-                ACCEPTED: " ".join(
-                    f"{seq}:{at_s}" for seq, at_s in (*earlier_accepted, (flow.id, now_s))
+                ACCEPTED_DEPOSITS: " ".join(
+                    f"{seq}:{at_s}" for seq, at_s in (*earlier_accepted, (transfer.id, now_s))
                 )
             },
         )
     db.execute(
         _update_transfer(),
-        {"of": flow.id, "value": value, "halts": flow.halts, "chain_s": flow.chain_s, **changes},
+        {
+            "row_seq": transfer.id,
+            "value": value,
+            "halts": transfer.halts,
+            "chain_s": transfer.chain_s,
+            **acceptance,
+        },
     )
 
 
@@ -267,44 +284,44 @@ def accepted_deposits(
     db: Connection, facts: Mapping[str, str], chain_now_s: int
 ) -> tuple[ExternalTransfer, ...]:
     """Return the deposits accepted in the last 24 h of chain time and not reclassified since (fact
-    ACCEPTED), oldest first, at most MAX_SHOWN.
+    ACCEPTED_DEPOSITS), oldest first, at most MAX_SHOWN_TRANSFERS.
     """
     rows = (
-        first_row(db, _by_number(), ExternalTransferRow, of=seq)
+        first_row(db, _select_transfer(), ExternalTransferRow, row_seq=seq)
         for seq, at_s in _parse_accepted(facts)
         if at_s > chain_now_s - DAY_S
     )
     return tuple(
-        _transfer(row)
+        _transfer_from_row(row)
         for row in rows
         if row is not None and row.kind == ExternalTransferKind.ACCEPTED.value
     )
 
 
 def _parse_accepted(facts: Mapping[str, str]) -> list[tuple[int, int]]:
-    pairs = (text.split(":") for text in facts.get(ACCEPTED, "").split())
+    pairs = (text.split(":") for text in facts.get(ACCEPTED_DEPOSITS, "").split())
     return [(int(seq), int(at_s)) for seq, at_s in pairs]
 
 
 def _merged(transfers: Sequence[ExternalTransfer]) -> tuple[ExternalTransfer, ...]:
     """Return each transfer once, oldest first."""
-    by_id = {flow.id: flow for flow in transfers}
-    return tuple(by_id[number] for number in sorted(by_id))
+    by_id = {transfer.id: transfer for transfer in transfers}
+    return tuple(by_id[transfer_id] for transfer_id in sorted(by_id))
 
 
 def newest_transfers(db: Connection, limit: int) -> tuple[ExternalTransfer, ...]:
     """Return the newest `limit` transfers, classified ones included, oldest first."""
-    return _oldest_first(db, _newest(), limit)
+    return _oldest_first(db, _select_newest(), limit)
 
 
-def transfers_after(db: Connection, flow_id: int) -> tuple[ExternalTransfer, ...]:
+def transfers_after(db: Connection, after_id: int) -> tuple[ExternalTransfer, ...]:
     """Return transfers recorded after that id, classified ones included, oldest first."""
     return tuple(
-        _transfer(row)
+        _transfer_from_row(row)
         for row in all_rows(
             db,
             select(ExternalTransferRow)
-            .where(ExternalTransferRow.seq > flow_id)
+            .where(ExternalTransferRow.seq > after_id)
             .order_by(ExternalTransferRow.seq),
             ExternalTransferRow,
         )
@@ -312,23 +329,24 @@ def transfers_after(db: Connection, flow_id: int) -> tuple[ExternalTransfer, ...
 
 
 def open_transfers(db: Connection) -> tuple[ExternalTransfer, ...]:
-    """Return unexplained transfers, oldest first: the newest MAX_SHOWN, plus the newest MAX_SHOWN that halt
-    and the newest MAX_SHOWN losses, so that dust cannot hide them.
+    """Return unexplained transfers, oldest first: the newest MAX_SHOWN_TRANSFERS, plus as many of the
+    newest that halt and of the newest losses, so that dust cannot hide them.
     """
-    newest = _oldest_first(db, _unexplained(), MAX_SHOWN)
-    if len(newest) < MAX_SHOWN:
+    newest = _oldest_first(db, _select_unexplained(), MAX_SHOWN_TRANSFERS)
+    if len(newest) < MAX_SHOWN_TRANSFERS:
         return newest
-    halting_transfers, fallen_transfers = (
-        _oldest_first(db, query, MAX_SHOWN) for query in (_select_halting(), _select_fallen())
+    halting, decreases = (
+        _oldest_first(db, query, MAX_SHOWN_TRANSFERS)
+        for query in (_select_unexplained_halting(), _select_unexplained_decreases())
     )
-    return _merged([*newest, *halting_transfers, *fallen_transfers])
+    return _merged([*newest, *halting, *decreases])
 
 
 def _oldest_first(
     db: Connection, newest_first: Select[Any], limit: int
 ) -> tuple[ExternalTransfer, ...]:
     rows = all_rows(db, newest_first, ExternalTransferRow, limit=limit)
-    return tuple(_transfer(row) for row in reversed(rows))
+    return tuple(_transfer_from_row(row) for row in reversed(rows))
 
 
 @dataclass(frozen=True, slots=True)
@@ -345,16 +363,16 @@ class LostValue:
 
 def lost_value(db: Connection, chain_now_s: int) -> LostValue:
     """Sum the losses whose value is known."""
-    day, total, unknown_reason = Fraction(0), Fraction(0), ""
-    for row in all_rows(db, _falls(), ExternalTransferRow):
-        flow = _transfer(row)
-        is_recent = flow.chain_s > chain_now_s - DAY_S
-        if flow.is_loss and flow.value is None:
-            unknown_reason = unpriced_loss_reason(flow) if is_recent else unknown_reason
-        elif flow.is_loss and flow.value is not None:
-            total -= flow.value
-            day -= flow.value if is_recent else 0
-    return LostValue(day, total, unknown_reason)
+    last_day, total, unknown_reason = Fraction(0), Fraction(0), ""
+    for row in all_rows(db, _select_decreases(), ExternalTransferRow):
+        transfer = _transfer_from_row(row)
+        is_recent = transfer.chain_s > chain_now_s - DAY_S
+        if transfer.is_loss and transfer.value is None:
+            unknown_reason = unpriced_loss_reason(transfer) if is_recent else unknown_reason
+        elif transfer.is_loss and transfer.value is not None:
+            total -= transfer.value
+            last_day -= transfer.value if is_recent else 0
+    return LostValue(last_day, total, unknown_reason)
 
 
 def _own_changes(row: IntentRow, wallet: str, coin: str) -> list[OwnBalanceChange]:
@@ -372,11 +390,11 @@ def block_number(intent: Intent) -> int:
     return 0 if intent.receipt is None else intent.receipt.block_number
 
 
-def _transfer(row: ExternalTransferRow) -> ExternalTransfer:
+def _transfer_from_row(row: ExternalTransferRow) -> ExternalTransfer:
     try:
         kind = None if row.kind is None else ExternalTransferKind(row.kind)
         value = None if row.value is None else Fraction(row.value)
-        delta = int(row.delta_raw)
+        delta_raw = int(row.delta_raw)
     except (ValueError, ZeroDivisionError) as error:
         raise OperatorNeeded(
             f"store: a flow is damaged: {error}", "restore a backup, compare it with the chain"
@@ -384,7 +402,7 @@ def _transfer(row: ExternalTransferRow) -> ExternalTransfer:
     return ExternalTransfer(
         row.seq,
         row.token,
-        delta,
+        delta_raw,
         value,
         row.since_block,
         row.block_number,
@@ -394,32 +412,32 @@ def _transfer(row: ExternalTransferRow) -> ExternalTransfer:
     )
 
 
-_external = cache(
+_select_external_transactions = cache(
     lambda: database.beside_facts(
-        select(ExternalTransactionRow), folded=FOLDED_TO, turn=BALANCES_VERSION
+        select(ExternalTransactionRow), folded=LAST_FOLDED_INTENT, version=BALANCES_VERSION
     ).order_by("block_number")
 )
-_openings = cache(lambda: select(OpeningRow).order_by(OpeningRow.token))
-_intents_after = cache(
-    lambda: select(IntentRow).where(IntentRow.seq > bindparam("of")).order_by(IntentRow.seq)
+_select_openings = cache(lambda: select(OpeningRow).order_by(OpeningRow.token))
+_select_intents_after = cache(
+    lambda: select(IntentRow).where(IntentRow.seq > bindparam("after_seq")).order_by(IntentRow.seq)
 )
-_by_number = cache(
-    lambda: select(ExternalTransferRow).where(ExternalTransferRow.seq == bindparam("of"))
+_select_transfer = cache(
+    lambda: select(ExternalTransferRow).where(ExternalTransferRow.seq == bindparam("row_seq"))
 )
 _update_transfer = cache(
-    lambda: update(ExternalTransferRow).where(ExternalTransferRow.seq == bindparam("of"))
+    lambda: update(ExternalTransferRow).where(ExternalTransferRow.seq == bindparam("row_seq"))
 )
-_newest = cache(
+_select_newest = cache(
     lambda: (
         select(ExternalTransferRow)
         .order_by(ExternalTransferRow.seq.desc())
         .limit(bindparam("limit"))
     )
 )
-_unexplained = cache(lambda: _newest().where(ExternalTransferRow.kind.is_(None)))
-_select_halting = cache(lambda: _unexplained().where(ExternalTransferRow.halts))
-_select_fallen = cache(lambda: _unexplained().where(FELL))
-_falls = cache(lambda: select(ExternalTransferRow).where(FELL))
+_select_unexplained = cache(lambda: _select_newest().where(ExternalTransferRow.kind.is_(None)))
+_select_unexplained_halting = cache(lambda: _select_unexplained().where(ExternalTransferRow.halts))
+_select_unexplained_decreases = cache(lambda: _select_unexplained().where(IS_DECREASE))
+_select_decreases = cache(lambda: select(ExternalTransferRow).where(IS_DECREASE))
 
 
 @dataclass(frozen=True, slots=True)
@@ -436,7 +454,7 @@ class BalanceStore:
         self,
         snapshot: Snapshot,
         balances: Mapping[str, int],
-        flows: Sequence[ExternalTransfer],
+        transfers: Sequence[ExternalTransfer],
         version: int,
     ) -> bool:
         """Record unexplained transfers, and `balances` as the new openings.
@@ -447,9 +465,9 @@ class BalanceStore:
             stored = _read_stored(db)
             if stored.version != version:
                 return False
-            self._open_at(db, stored, snapshot.head.number, balances)
-            for flow in flows:
-                _record_transfer(db, flow, snapshot.head.timestamp_s)
+            self._write_openings(db, stored, snapshot.head.number, balances)
+            for transfer in transfers:
+                _record_transfer(db, transfer, snapshot.head.timestamp_s)
             return True
 
     def record_explained(
@@ -465,18 +483,18 @@ class BalanceStore:
             stored = _read_stored(db)
             expected = _expected_balances(db, stored, self.db.wallet, self.db.coin)
             if is_explained_now := is_explained(expected):
-                self._open_at(db, stored, snapshot.head.number, balances)
+                self._write_openings(db, stored, snapshot.head.number, balances)
             return expected, is_explained_now
 
-    def _open_at(
-        self, db: Connection, stored: _StoredBalances, head: int, balances: Mapping[str, int]
+    def _write_openings(
+        self, db: Connection, stored: _StoredBalances, head_block: int, balances: Mapping[str, int]
     ) -> None:
         """Write the balances at that block as openings, with the newest intent that they contain
         permanently.
         """
         last_folded, block_by_nonce = stored.last_folded, dict[int, int]()
-        # As long as a reorg can remove the winner of its nonce, a replaced intent may still be
-        # mined.
+        # A replaced intent may still be mined as long as a reorg can remove the transaction that
+        # took its nonce.
         for row in stored.intents:
             block = block_number(database.intent_from_row(row))
             block_by_nonce[row.nonce] = max(block_by_nonce.get(row.nonce, 0), block)
@@ -487,7 +505,7 @@ class BalanceStore:
         }
         new_openings = dict(kept_openings)
         for row in stored.intents:
-            if row.state in _OPEN or block_by_nonce[row.nonce] > head - FOLD_DEPTH_BLOCKS:
+            if row.state in _OPEN or block_by_nonce[row.nonce] > head_block - FOLD_DEPTH_BLOCKS:
                 break
             last_folded = row.seq
             for change in _own_changes(row, self.db.wallet, self.db.coin):
@@ -495,7 +513,7 @@ class BalanceStore:
                 if change.token in new_openings:
                     raw, block = new_openings[change.token]
                     new_openings[change.token] = (raw + change.delta_raw, block)
-        own_raw: dict[str, int] = {}
+        unfolded_raw: dict[str, int] = {}
         unfolded_changes = (
             change
             for row in stored.intents
@@ -503,10 +521,10 @@ class BalanceStore:
             for change in _own_changes(row, self.db.wallet, self.db.coin)
         )
         for change in (*stored.external_changes, *unfolded_changes):
-            if change.block <= head:
-                own_raw[change.token] = own_raw.get(change.token, 0) + change.delta_raw
+            if change.block <= head_block:
+                unfolded_raw[change.token] = unfolded_raw.get(change.token, 0) + change.delta_raw
         new_openings |= {
-            token: (raw - own_raw.get(token, 0), head) for token, raw in balances.items()
+            token: (raw - unfolded_raw.get(token, 0), head_block) for token, raw in balances.items()
         }
         openings = [
             {"token": token, "raw": str(raw), "block_number": block}
@@ -514,7 +532,9 @@ class BalanceStore:
             if kept_openings.get(token) != (raw, block)
         ]
         upsert_rows(db, OpeningRow, openings)
-        database.write_facts(db, {FOLDED_TO: last_folded, BALANCES_VERSION: stored.version + 1})
+        database.write_facts(
+            db, {LAST_FOLDED_INTENT: last_folded, BALANCES_VERSION: stored.version + 1}
+        )
 
     def transfers(self, limit: int = 1000) -> tuple[ExternalTransfer, ...]:
         """Return the newest transfers, explained ones included, oldest first."""
@@ -522,7 +542,7 @@ class BalanceStore:
             return newest_transfers(db, limit)
 
     def classify(
-        self, flow_id: int | None, kind: ExternalTransferKind | None, now_s: int
+        self, transfer_id: int | None, kind: ExternalTransferKind | None, now_s: int
     ) -> tuple[ExternalTransfer, ...]:
         """Record the owner's classification of an open or accepted transfer; without an id, of all
         open transfers.
@@ -532,14 +552,14 @@ class BalanceStore:
         """
         with self.db.write("classify a flow") as db:
             query = select(ExternalTransferRow).order_by(ExternalTransferRow.seq)
-            if flow_id is None:
+            if transfer_id is None:
                 query = query.where(ExternalTransferRow.kind.is_(None))
             else:
-                query = query.where(ExternalTransferRow.seq == min(flow_id, MAX_ID))
+                query = query.where(ExternalTransferRow.seq == min(transfer_id, MAX_ID))
             rows = all_rows(db, query, ExternalTransferRow)
-            if flow_id is not None and not rows:
+            if transfer_id is not None and not rows:
                 raise ConfigError(
-                    f"flow {flow_id} is not in the store",
+                    f"flow {transfer_id} is not in the store",
                     "see trimtab flows",
                     code=ErrorCode.UNKNOWN,
                 )
@@ -547,23 +567,24 @@ class BalanceStore:
             for row in rows:
                 if row.kind not in (None, ExternalTransferKind.ACCEPTED.value):
                     raise ConfigError(
-                        f"flow {flow_id} is already confirmed as {row.kind}",
+                        f"flow {transfer_id} is already confirmed as {row.kind}",
                         "see trimtab flows --all",
                         code=ErrorCode.CONFIRMED,
                     )
-                allowed_kinds = RISES if int(row.delta_raw) > 0 else FALLS
+                allowed_kinds = INCREASE_KINDS if int(row.delta_raw) > 0 else DECREASE_KINDS
                 if kind is not None and kind not in allowed_kinds:
-                    names = " or ".join(allowed_kind.value for allowed_kind in allowed_kinds)
+                    kind_names = " or ".join(allowed_kind.value for allowed_kind in allowed_kinds)
                     raise ConfigError(
                         f"--as {kind.value}: flow {row.seq}"
-                        f" is {'an increase' if allowed_kinds is RISES else 'a decrease'}, so it can only"
-                        f" be a {names}"
+                        f" is {'an increase' if allowed_kinds is INCREASE_KINDS else 'a decrease'}, so it can only"
+                        f" be a {kind_names}"
                     )
                 chosen_kind = kind or allowed_kinds[0]
                 db.execute(
-                    _update_transfer(), {"of": row.seq, "kind": chosen_kind.value, "told_s": now_s}
+                    _update_transfer(),
+                    {"row_seq": row.seq, "kind": chosen_kind.value, "told_s": now_s},
                 )
-                classified_transfers.append(replace(_transfer(row), kind=chosen_kind))
+                classified_transfers.append(replace(_transfer_from_row(row), kind=chosen_kind))
             return tuple(classified_transfers)
 
     def prior_day_known(self, chain_now_s: int) -> bool:
@@ -571,16 +592,16 @@ class BalanceStore:
         h have passed since the first attempt.
         """
         with self.db.read("read the books") as db:
-            facts = database.read_facts(db, PRIOR_DAY_READ, PRIOR_DAY_ASKED)
+            facts = database.read_facts(db, PRIOR_DAY_READ, PRIOR_DAY_FAILED)
             return PRIOR_DAY_READ in facts or (
-                PRIOR_DAY_ASKED in facts and chain_now_s >= int(facts[PRIOR_DAY_ASKED]) + DAY_S
+                PRIOR_DAY_FAILED in facts and chain_now_s >= int(facts[PRIOR_DAY_FAILED]) + DAY_S
             )
 
-    def mark_day_asked(self, chain_now_s: int) -> None:
+    def mark_prior_day_failed(self, chain_now_s: int) -> None:
         """Record the first time at which the chain could not supply earlier transactions."""
         with self.db.write("write the books") as db:
-            if database.find_fact(db, PRIOR_DAY_ASKED) is None:
-                database.write_facts(db, {PRIOR_DAY_ASKED: chain_now_s})
+            if database.find_fact(db, PRIOR_DAY_FAILED) is None:
+                database.write_facts(db, {PRIOR_DAY_FAILED: chain_now_s})
 
     def record_prior_day(self, transactions: Sequence[ExternalTransaction], nonce: int) -> None:
         """Record transactions that this store did not send, up to the wallet's next `nonce`; the
@@ -616,7 +637,7 @@ class BalanceStore:
             insert_rows(db, ExternalTransactionRow, rows)
             database.write_facts(db, {PRIOR_DAY_READ: nonce})
 
-    def mark_left_alone(self) -> None:
+    def exclude_unexplained_deposits(self) -> None:
         """Record that every unexplained deposit is excluded until classified."""
         with self.db.write("exclude deposits") as db:
-            database.write_facts(db, {LEFT_ALONE: max_value(db, ExternalTransferRow.seq)})
+            database.write_facts(db, {EXCLUDED_UP_TO: max_value(db, ExternalTransferRow.seq)})

@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy import Connection, Select, bindparam, exists, func, select, update
 
 from agent import codec
-from agent.accounting import entries as rules
+from agent.accounting import entries as entry_rules
 from agent.errors import OperatorNeeded
 from agent.model import (
     Entry,
@@ -68,24 +68,26 @@ def ledger_balances(
     """Return the wallet's ledger balances at that block, and the next block at which they change
     without a write.
     """
-    sums = {token: int(raw) for token, raw in db.execute(_running_balances(), {"kind": kind})}
+    sums = {
+        token: int(raw) for token, raw in db.execute(_select_running_balances(), {"kind": kind})
+    }
     if not sums:
         return (), math.inf
     later_blocks = [math.inf]
-    for block, text in db.execute(_moves_above(), {"kind": kind, "head": head_block}):
+    for block, moves_json in db.execute(_select_moves_above(), {"kind": kind, "head": head_block}):
         later_blocks.append(block)
-        _add(sums, parse_wallet_moves(text), -1)
+        _add_moves(sums, parse_wallet_moves(moves_json), -1)
     for block, moved_raw in _unentered_moves(db, kind, wallet, coin):
         if block > head_block:
             later_blocks.append(block)
         else:
-            _add(sums, moved_raw, 1)
+            _add_moves(sums, moved_raw, 1)
     return tuple(LedgerBalance(token, raw) for token, raw in sorted(sums.items())), min(
         later_blocks
     )
 
 
-def _add(sums: dict[str, int], moved_raw: Mapping[str, int], sign: int) -> None:
+def _add_moves(sums: dict[str, int], moved_raw: Mapping[str, int], sign: int) -> None:
     for token in sums.keys() & moved_raw.keys():
         sums[token] += sign * moved_raw[token]
 
@@ -96,11 +98,11 @@ def _unentered_moves(
     """Yield block and wallet moves of each mined transaction without an entry: the agent's, and
     external ones.
     """
-    intent_rows = all_rows(db, _unentered_intents(), IntentRow)
-    external_rows = all_rows(db, _outside_blocks(), ExternalTransactionRow)
+    intent_rows = all_rows(db, _select_unentered(), IntentRow)
+    external_rows = all_rows(db, _select_external_transactions(), ExternalTransactionRow)
     if not intent_rows and not external_rows:
         return
-    rows = all_rows(db, _opened(), BookOpeningRow, kind=kind)
+    rows = all_rows(db, _select_openings(), BookOpeningRow, kind=kind)
     opening_by_token = {row.token: row for row in rows if row.place == ""}
     for row in intent_rows:
         intent = database.intent_from_row(row)
@@ -122,32 +124,43 @@ def _unentered_moves(
         yield block, ledger_changes
 
 
-def ledger(db: Connection, book: LedgerBook) -> tuple[Entry, ...]:
+def all_entries(db: Connection, book: LedgerBook) -> tuple[Entry, ...]:
     """Return every entry of the book, see LedgerStore.entries."""
     rows = openings(db, book)
     opening_by_token = {row.token: row for row in rows if row.place == ""}
     positioned_entries: list[tuple[tuple[int, int, int], Entry]] = []
-    for number, row in enumerate(rows):
+    for index, row in enumerate(rows):
         value = None if row.value is None else Fraction(row.value)
         opening = LedgerOpening(
             row.place, row.token, int(row.raw), value, row.block_number, row.chain_s
         )
-        positioned_entries.append(((row.block_number, 0, number), rules.opening_entry(opening)))
-    for flow in balances.newest_transfers(db, balances.MAX_ID):
-        if flow.token in opening_by_token and flow.id > opening_by_token[flow.token].after_flow:
-            positioned_entries.append(((flow.block, 1, flow.id), rules.transfer_entry(flow)))
-    positioned_entries += [((entry.block, 2, seq), entry) for seq, entry in entries(db, book)]
+        positioned_entries.append(
+            ((row.block_number, 0, index), entry_rules.opening_entry(opening))
+        )
+    for transfer in balances.newest_transfers(db, balances.MAX_ID):
+        if (
+            transfer.token in opening_by_token
+            and transfer.id > opening_by_token[transfer.token].after_flow
+        ):
+            positioned_entries.append(
+                ((transfer.block, 1, transfer.id), entry_rules.transfer_entry(transfer))
+            )
+    positioned_entries += [
+        ((entry.block, 2, seq), entry) for seq, entry in intent_entries(db, book)
+    ]
     positioned_entries += _external_entries(db, book, opening_by_token)
     positioned_entries += [
-        ((row.block_number, 4, number), database.decode_json(Entry, row.entry_json))
-        for number, row in enumerate(all_rows(db, _funding(), FundingRow, of=book.number))
+        ((row.block_number, 4, index), database.decode_json(Entry, row.entry_json))
+        for index, row in enumerate(
+            all_rows(db, _select_funding(), FundingRow, book_number=book.number)
+        )
     ]
     return tuple(entry for _, entry in sorted(positioned_entries, key=lambda pair: pair[0]))
 
 
-def entries(db: Connection, book: LedgerBook) -> list[tuple[int, Entry]]:
+def intent_entries(db: Connection, book: LedgerBook) -> list[tuple[int, Entry]]:
     """Return entries of final intents with the intents' numbers, in chain order."""
-    rows = db.execute(_entries(), {"of": book.number})
+    rows = db.execute(_select_entries(), {"book_number": book.number})
     return [(seq, database.decode_json(Entry, text)) for seq, text in rows]
 
 
@@ -159,7 +172,9 @@ def _external_entries(
     """
     positioned_entries: list[tuple[tuple[int, int, int], Entry]] = []
     valuations_of_book: tuple[Valuation, ...] | None = None
-    for number, row in enumerate(all_rows(db, _outside_blocks(), ExternalTransactionRow)):
+    for position, row in enumerate(
+        all_rows(db, _select_external_transactions(), ExternalTransactionRow)
+    ):
         moved_raw = {token: int(raw) for token, raw in json.loads(row.changes_json).items()}
         ledger_tokens = {
             token
@@ -171,15 +186,17 @@ def _external_entries(
         valuations_of_book = (
             valuations(db, book, 0, None) if valuations_of_book is None else valuations_of_book
         )
-        index = bisect_right(
+        later_index = bisect_right(
             [valuation.block for valuation in valuations_of_book], row.block_number
         )
-        holdings = valuations_of_book[max(0, index - 1)].held if valuations_of_book else ()
-        prices = rules.EntryPrices({holding.token: holding.price for holding in holdings}, NATIVE)
-        entry = rules.external_entry(
+        holdings = valuations_of_book[max(0, later_index - 1)].held if valuations_of_book else ()
+        prices = entry_rules.EntryPrices(
+            {holding.token: holding.price for holding in holdings}, NATIVE
+        )
+        entry = entry_rules.external_entry(
             row.tx_hash, row.block_number, row.chain_s, moved_raw, prices, ledger_tokens
         )
-        positioned_entries.append(((row.block_number, 3, number), entry))
+        positioned_entries.append(((row.block_number, 3, position), entry))
     return positioned_entries
 
 
@@ -212,59 +229,63 @@ def wallet_json(entry: Entry) -> str:
     return json.dumps({token: str(raw) for token, raw in ledger_sums.wallet_moves(entry).items()})
 
 
-_outside_blocks = cache(
+_select_external_transactions = cache(
     lambda: select(ExternalTransactionRow).order_by(ExternalTransactionRow.block_number)
 )
-select_entry = cache(lambda: select(EntryRow).where(EntryRow.intent_id == bindparam("of")))
+select_entry = cache(lambda: select(EntryRow).where(EntryRow.intent_id == bindparam("intent_id")))
 
 
 @cache
-def _moves_above() -> Select[int, str]:
+def _select_moves_above() -> Select[int, str]:
     """Select blocks and wallet moves of the current book's entries above a block."""
-    of_book = select(EntryRow.block_number, EntryRow.wallet_json).join(
+    entries_of_book = select(EntryRow.block_number, EntryRow.wallet_json).join(
         BookRow, BookRow.seq == EntryRow.book
     )
-    return of_book.where(ledger_sums.is_current(), EntryRow.block_number > bindparam("head"))
+    return entries_of_book.where(
+        ledger_sums.is_current_book(), EntryRow.block_number > bindparam("head")
+    )
 
 
 @cache
-def _running_balances() -> Select[str, str]:
+def _select_running_balances() -> Select[str, str]:
     """Select the running balances of the current book."""
     return (
         select(RunningBalanceRow.token, RunningBalanceRow.raw)
         .join(BookRow, BookRow.seq == RunningBalanceRow.book)
-        .where(ledger_sums.is_current())
+        .where(ledger_sums.is_current_book())
     )
 
 
 @cache
-def _opened() -> Select[Any]:
+def _select_openings() -> Select[Any]:
     """Select the openings of the current book."""
-    of_book = select(BookOpeningRow).join(BookRow, BookRow.seq == BookOpeningRow.book)
-    return of_book.where(ledger_sums.is_current())
+    openings_of_book = select(BookOpeningRow).join(BookRow, BookRow.seq == BookOpeningRow.book)
+    return openings_of_book.where(ledger_sums.is_current_book())
 
 
 @cache
-def _unentered_intents() -> Select[Any]:
-    """Select intents after a number that are in a block and have no entry."""
+def _select_unentered() -> Select[Any]:
+    """Select intents after the last settled one that are in a block and have no entry."""
     without_entry = ~exists().where(EntryRow.intent_id == IntentRow.id)
     return select(IntentRow).where(
-        IntentRow.seq > ledger_sums.settled_number(), IntentRow.state.in_(_CONSUMED), without_entry
+        IntentRow.seq > ledger_sums.settled_to_column(),
+        IntentRow.state.in_(_CONSUMED),
+        without_entry,
     )
 
 
 @cache
-def _entries() -> Select[int, str]:
-    of_book = select(EntryRow.intent_seq, EntryRow.entry_json).where(
-        EntryRow.book == bindparam("of")
+def _select_entries() -> Select[int, str]:
+    entries_of_book = select(EntryRow.intent_seq, EntryRow.entry_json).where(
+        EntryRow.book == bindparam("book_number")
     )
-    return of_book.order_by(EntryRow.block_number, EntryRow.intent_seq)
+    return entries_of_book.order_by(EntryRow.block_number, EntryRow.intent_seq)
 
 
 @cache
-def _funding() -> Select[Any]:
-    of_book = select(FundingRow).where(FundingRow.book == bindparam("of"))
-    return of_book.order_by(FundingRow.block_number, FundingRow.at_s, FundingRow.market)
+def _select_funding() -> Select[Any]:
+    payments = select(FundingRow).where(FundingRow.book == bindparam("book_number"))
+    return payments.order_by(FundingRow.block_number, FundingRow.at_s, FundingRow.market)
 
 
 FUNDING_OVERLAP_S = 7_200
@@ -272,6 +293,7 @@ FUNDING_OVERLAP_S = 7_200
 list one late.
 """
 LEDGER_TOKENS = "book_tokens"
+"""Key of the LedgerTokens as JSON."""
 _OPEN, _ENDED = (tuple(state.value for state in states) for states in (OPEN, ENDED_IN_BLOCK))
 _UNSETTLED = (*_OPEN, *_ENDED)
 Place = tuple[str, str]
@@ -307,7 +329,9 @@ class LedgerStore:
         with self.db.read("read the ledger") as db:
             if (opened_after := _opened_after(db, self.db.book_kind)) is None:
                 return ()
-            rows = all_rows(db, _intents_lacking_entry(_UNSETTLED), IntentRow, begun=opened_after)
+            rows = all_rows(
+                db, _select_without_entry(_UNSETTLED), IntentRow, after_seq=opened_after
+            )
             return tuple(map(database.intent_from_row, rows))
 
     def enterable_intents(self) -> tuple[Intent, ...]:
@@ -315,13 +339,13 @@ class LedgerStore:
         with self.db.read("read the ledger") as db:
             if (opened_after := _opened_after(db, self.db.book_kind)) is None:
                 return ()
-            rows = all_rows(db, _intents_since(_ENDED), IntentRow, begun=opened_after)
+            rows = all_rows(db, _select_intents_since(_ENDED), IntentRow, after_seq=opened_after)
             intents = [
                 database.intent_from_row(row) for row in rows if row.receipt_json is not None
             ]
         return tuple(sorted(intents, key=balances.block_number))
 
-    def counted(self, intent_id: str) -> frozenset[str]:
+    def counted_tokens(self, intent_id: str) -> frozenset[str]:
         """Return the tokens whose changes by that intent count, because they were in the book when
         it was recorded.
         """
@@ -338,11 +362,11 @@ class LedgerStore:
 
     def principal(self, position: str) -> dict[str, int]:
         """Return the net amount provided to a liquidity position, base units by token."""
-        account = f"{rules.LP}:{position}"
+        lp_account = f"{entry_rules.LP}:{position}"
         return {
             token: raw
-            for (name, token), raw in rules.account_balances(self.entries()).items()
-            if name == account
+            for (account, token), raw in entry_rules.account_balances(self.entries()).items()
+            if account == lp_account
         }
 
     def enter(self, intent: Intent, entry: Entry) -> bool:
@@ -356,7 +380,7 @@ class LedgerStore:
                 book is None
                 or row is None
                 or row.state not in _ENDED
-                or first_row(db, select_entry(), EntryRow, of=intent.id) is not None
+                or first_row(db, select_entry(), EntryRow, intent_id=intent.id) is not None
             ):
                 return False
             if database.intent_from_row(row).receipt != intent.receipt:
@@ -431,25 +455,33 @@ class LedgerStore:
                 place for place in new_places if place[0] or place[1] in compared_tokens
             )
             head = snapshot.head
-            columns = {
+            common_columns = {
                 "book": book.number,
                 "block_number": head.number,
                 "chain_s": head.timestamp_s,
             }
-            columns |= {
+            common_columns |= {
                 "after_intent": max_value(db, IntentRow.seq),
                 "after_flow": max_value(db, ExternalTransferRow.seq),
             }
             rows = []
-            for name, token in opened_places:
-                raw, value = holdings[name, token]
-                text = None if value is None else str(value)
+            for place_name, token in opened_places:
+                raw, value = holdings[place_name, token]
+                value_text = None if value is None else str(value)
                 rows.append(
-                    {"place": name, "token": token, "raw": str(raw), "value": text, **columns}
+                    {
+                        "place": place_name,
+                        "token": token,
+                        "raw": str(raw),
+                        "value": value_text,
+                        **common_columns,
+                    }
                 )
             insert_rows(db, BookOpeningRow, rows)
             wallet_raw = {
-                token: holdings[name, token][0] for name, token in opened_places if not name
+                token: holdings[place_name, token][0]
+                for place_name, token in opened_places
+                if not place_name
             }
             ledger_sums.open_balances(db, book.number, wallet_raw)
             return opened_places
@@ -462,8 +494,8 @@ class LedgerStore:
         """Return the wallet's ledger balances at that block, including mined transactions that are
         not final.
         """
-        owner = self.db.book_kind, self.db.wallet, self.db.coin
-        return self.db.query_until("read the ledger", ledger_balances, head_block, *owner)
+        book_owner = self.db.book_kind, self.db.wallet, self.db.coin
+        return self.db.query_until("read the ledger", ledger_balances, head_block, *book_owner)
 
     def find_misstatements(self) -> tuple[str, ...]:
         """Return messages about stored sums that differ from the entries; empty if there
@@ -485,11 +517,11 @@ class LedgerStore:
         """
         with self.db.read("read the ledger") as db:
             book = current_book(db, self.db.book_kind)
-            return () if book is None else ledger(db, book)
+            return () if book is None else all_entries(db, book)
 
     def version(self) -> tuple[int, ...]:
         """Return numbers that change whenever the ledger changes."""
-        count_queries = (
+        queries = (
             select(func.max(BookRow.seq)),
             select(func.count(), func.max(BookOpeningRow.block_number)).select_from(BookOpeningRow),
             select(func.count()).select_from(FundingRow),
@@ -502,16 +534,14 @@ class LedgerStore:
             ),
         )
         with self.db.read("read the ledger") as db:
-            figures = [
-                int(number or 0) for query in count_queries for number in db.execute(query).one()
-            ]
-            return (ledger_sums.entries_version(db), *figures)
+            counters = [int(number or 0) for query in queries for number in db.execute(query).one()]
+            return (ledger_sums.entries_version(db), *counters)
 
-    def entered(self) -> tuple[Entry, ...]:
+    def intent_entries(self) -> tuple[Entry, ...]:
         """Return the entries of intents only."""
         with self.db.read("read the ledger") as db:
             book = current_book(db, self.db.book_kind)
-            return () if book is None else tuple(entry for _, entry in entries(db, book))
+            return () if book is None else tuple(entry for _, entry in intent_entries(db, book))
 
     def entries_of(self, intent_ids: Iterable[str]) -> tuple[Entry, ...]:
         """Return the entries of these intents in the book."""
@@ -529,11 +559,13 @@ class LedgerStore:
                 )
             )
 
-    def rewrite(self, entries: Sequence[tuple[Intent, Entry]]) -> None:
-        """Replace entries in one transaction."""
+    def rewrite(self, new_entries: Sequence[tuple[Intent, Entry]]) -> None:
+        """Replace the entries of these intents in one transaction; an intent without an entry gets
+        none.
+        """
         with self.db.write("rewrite the ledger") as db:
-            for intent, entry in entries:
-                row = first_row(db, select_entry(), EntryRow, of=intent.id)
+            for intent, entry in new_entries:
+                row = first_row(db, select_entry(), EntryRow, intent_id=intent.id)
                 if row is not None:
                     ledger_sums.add_moves(db, row.book, parse_wallet_moves(row.wallet_json), -1)
                     texts = {"wallet_json": wallet_json(entry), "entry_json": codec.dumps(entry)}
@@ -546,17 +578,17 @@ class LedgerStore:
         """Record token names, which are needed after a token has left the portfolio. Writes only if
         there are new ones.
         """
-        stored = self.token_names()
-        previous_tokens = LedgerTokens((), numeraire, coin) if stored is None else stored
-        token_by_address = {token.address: token for token in (*previous_tokens.tokens, *tokens)}
-        updated_tokens = LedgerTokens(
+        stored_names = self.token_names()
+        previous_names = LedgerTokens((), numeraire, coin) if stored_names is None else stored_names
+        token_by_address = {token.address: token for token in (*previous_names.tokens, *tokens)}
+        updated_names = LedgerTokens(
             tuple(token_by_address[address] for address in sorted(token_by_address)),
             numeraire,
             coin,
         )
-        if updated_tokens != stored:
+        if updated_names != stored_names:
             with self.db.write("write token names") as db:
-                database.write_facts(db, {LEDGER_TOKENS: codec.dumps(updated_tokens)})
+                database.write_facts(db, {LEDGER_TOKENS: codec.dumps(updated_names)})
 
     def token_names(self) -> LedgerTokens | None:
         """Return every token that was ever in the portfolio, the numeraire, and the wrapped native
@@ -574,7 +606,7 @@ def _opened_after(db: Connection, kind: str) -> int | None:
 
 
 def _intents_without_entry(db: Connection, kind: str) -> tuple[Intent, ...]:
-    rows = all_rows(db, _intents_lacking_entry(_ENDED), IntentRow, begun=0)
+    rows = all_rows(db, _select_without_entry(_ENDED), IntentRow, after_seq=0)
     mined_rows = [row for row in rows if row.receipt_json is not None]
     if not mined_rows or (opened_after := _opened_after(db, kind)) is None:
         return ()
@@ -587,7 +619,7 @@ def _token_names(db: Connection) -> LedgerTokens | None:
 
 
 def _has_places(db: Connection, kind: str, places: frozenset[Place]) -> bool:
-    if not (opening_rows := all_rows(db, _opened(), BookOpeningRow, kind=kind)):
+    if not (opening_rows := all_rows(db, _select_openings(), BookOpeningRow, kind=kind)):
         return False
     missing_places = places - {(row.place, row.token) for row in opening_rows}
     if not missing_places:
@@ -595,21 +627,25 @@ def _has_places(db: Connection, kind: str, places: frozenset[Place]) -> bool:
     own_positions = positions.positions_moved_since(
         db, min(row.after_intent for row in opening_rows)
     )
-    return all(name in own_positions for name, _ in missing_places)
+    return all(place_name in own_positions for place_name, _ in missing_places)
 
 
 @cache
-def _intents_since(states: tuple[str, ...]) -> Select[Any]:
-    """Select intents in these states after a number, oldest first."""
+def _select_intents_since(states: tuple[str, ...]) -> Select[Any]:
+    """Select intents in these states with a number above `after_seq`, oldest first."""
     return (
         select(IntentRow)
-        .where(IntentRow.seq > bindparam("begun"), IntentRow.state.in_(states))
+        .where(IntentRow.seq > bindparam("after_seq"), IntentRow.state.in_(states))
         .order_by(IntentRow.seq)
     )
 
 
 @cache
-def _intents_lacking_entry(states: tuple[str, ...]) -> Select[Any]:
-    """Select intents that are not settled and without an entry."""
-    later_intents = _intents_since(states).where(IntentRow.seq > ledger_sums.settled_number())
+def _select_without_entry(states: tuple[str, ...]) -> Select[Any]:
+    """Select intents in these states after a number and after the last settled one that have no
+    entry, oldest first.
+    """
+    later_intents = _select_intents_since(states).where(
+        IntentRow.seq > ledger_sums.settled_to_column()
+    )
     return later_intents.where(~exists().where(EntryRow.intent_id == IntentRow.id))

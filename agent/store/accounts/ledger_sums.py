@@ -86,13 +86,13 @@ def open_book(db: Connection, kind: str, now_s: int, note: str) -> LedgerBook:
 
 def openings(db: Connection, book: LedgerBook) -> Sequence[BookOpeningRow]:
     """Return the openings of the book, oldest first."""
-    return all_rows(db, _openings(), BookOpeningRow, of=book.number)
+    return all_rows(db, _select_openings(), BookOpeningRow, book_number=book.number)
 
 
 def opened_after_intent(db: Connection, book: LedgerBook) -> int | None:
     """Return the number of the newest intent in the first opening; None before an opening."""
-    number: int | None = db.scalar(_opened_after(), {"of": book.number})
-    return number
+    seq: int | None = db.scalar(_select_opened_after(), {"book_number": book.number})
+    return seq
 
 
 HOUR_S = 3_600
@@ -110,39 +110,41 @@ _OPEN, _CONSUMED, _ENDED = (
 )
 
 
-def is_current() -> ColumnElement[bool]:
-    """Return the condition that a book is the newest, and of the kind `kind`."""
-    newest = select(func.max(BookRow.seq)).scalar_subquery()
-    return and_(BookRow.seq == newest, BookRow.kind == bindparam("kind"))
+def is_current_book() -> ColumnElement[bool]:
+    """Return the condition that a book is the newest one and of the bound `kind`."""
+    newest_seq = select(func.max(BookRow.seq)).scalar_subquery()
+    return and_(BookRow.seq == newest_seq, BookRow.kind == bindparam("kind"))
 
 
-def running_balances(db: Connection, book: int) -> dict[str, int]:
+def running_balances(db: Connection, book_number: int) -> dict[str, int]:
     """Return the running balances of the wallet, base units by token."""
     return {
         token: int(raw)
         for token, raw in db.execute(
             select(RunningBalanceRow.token, RunningBalanceRow.raw).where(
-                RunningBalanceRow.book == book
+                RunningBalanceRow.book == book_number
             )
         )
     }
 
 
-def open_balances(db: Connection, book: int, balances: Mapping[str, int]) -> None:
+def open_balances(db: Connection, book_number: int, balances: Mapping[str, int]) -> None:
     """Write the opening balances of tokens in the wallet, in base units."""
     upsert_rows(
         db,
         RunningBalanceRow,
-        [{"book": book, "token": token, "raw": str(raw)} for token, raw in balances.items()],
+        [{"book": book_number, "token": token, "raw": str(raw)} for token, raw in balances.items()],
     )
 
 
-def add_moves(db: Connection, book: int, moved_raw: Mapping[str, int], sign: int = 1) -> None:
+def add_moves(
+    db: Connection, book_number: int, moved_raw: Mapping[str, int], sign: int = 1
+) -> None:
     """Add an entry's wallet moves to the running balances; sign -1 removes an entry."""
     database.write_facts(db, {ENTRIES_VERSION: entries_version(db) + 1})
-    stored = running_balances(db, book)
+    stored = running_balances(db, book_number)
     changes = [
-        {"of": book, "token_of": token, "raw": str(stored[token] + sign * raw)}
+        {"book_number": book_number, "bound_token": token, "raw": str(stored[token] + sign * raw)}
         for token, raw in moved_raw.items()
         if token in stored
     ]
@@ -152,54 +154,54 @@ def add_moves(db: Connection, book: int, moved_raw: Mapping[str, int], sign: int
 
 def add_transfer(db: Connection, token: str, raw: int) -> None:
     """Add a recorded transfer to the running balances of the current book."""
-    if book := max_value(db, BookRow.seq):
-        add_moves(db, book, {token: raw})
+    if book_number := max_value(db, BookRow.seq):
+        add_moves(db, book_number, {token: raw})
 
 
-def find_misstatements(db: Connection, book: int) -> tuple[str, ...]:
+def find_misstatements(db: Connection, book_number: int) -> tuple[str, ...]:
     """Return messages about stored sums that differ from openings, transfers and entries; empty if
     there are none.
     """
-    stored, recomputed = running_balances(db, book), recomputed_balances(db, book)
+    stored, recomputed = running_balances(db, book_number), recomputed_balances(db, book_number)
     messages = [
         f"balance of {token}: stored {stored.get(token)}, the entries sum to {recomputed.get(token)}"
         for token in sorted({*stored, *recomputed})
         if stored.get(token) != recomputed.get(token)
     ]
-    stored_loss, summed_loss = database.fact_number(db, LOSS_TOTAL), _losses(db)
+    stored_loss, summed_loss = database.fact_number(db, LOSS_TOTAL), _sum_losses(db)
     if stored_loss != summed_loss:
         messages.append(f"losses: stored {stored_loss}, the budgets sum to {summed_loss}")
-    if settled_to(db) > _last_settled(db, 0, book):
+    if settled_to(db) > _last_settled(db, 0, book_number):
         messages.append(
             f"settled: stored up to transaction {settled_to(db)}, an earlier one is open"
         )
     return tuple(messages)
 
 
-def rebuild_sums(db: Connection, book: int) -> None:
+def rebuild_sums(db: Connection, book_number: int) -> None:
     """Rebuild all sums from their rows."""
-    db.execute(delete(RunningBalanceRow).where(RunningBalanceRow.book == book))
-    open_balances(db, book, recomputed_balances(db, book))
+    db.execute(delete(RunningBalanceRow).where(RunningBalanceRow.book == book_number))
+    open_balances(db, book_number, recomputed_balances(db, book_number))
     database.write_facts(
-        db, {ENTRIES_VERSION: entries_version(db) + 1, LOSS_TOTAL: _losses(db), SETTLED_TO: 0}
+        db, {ENTRIES_VERSION: entries_version(db) + 1, LOSS_TOTAL: _sum_losses(db), SETTLED_TO: 0}
     )
     advance_settled(db)
 
 
-def recomputed_balances(db: Connection, book: int) -> dict[str, int]:
+def recomputed_balances(db: Connection, book_number: int) -> dict[str, int]:
     """Sum openings, later transfers and entries of the wallet, base units by token."""
     book_openings = select(BookOpeningRow.token, BookOpeningRow.raw, BookOpeningRow.after_flow)
     rows = db.execute(
-        book_openings.where(BookOpeningRow.book == book, BookOpeningRow.place == "")
+        book_openings.where(BookOpeningRow.book == book_number, BookOpeningRow.place == "")
     ).all()
     sums = {token: int(raw) for token, raw, _ in rows}
-    opened_after = {token: number for token, _, number in rows}
-    for seq, token, delta in db.execute(
+    last_included_by_token = {token: seq_of_opening for token, _, seq_of_opening in rows}
+    for seq, token, delta_text in db.execute(
         select(ExternalTransferRow.seq, ExternalTransferRow.token, ExternalTransferRow.delta_raw)
     ):
-        if token in sums and seq > opened_after[token]:
-            sums[token] += int(delta)
-    for text in column_values(db, select(EntryRow.entry_json).where(EntryRow.book == book)):
+        if token in sums and seq > last_included_by_token[token]:
+            sums[token] += int(delta_text)
+    for text in column_values(db, select(EntryRow.entry_json).where(EntryRow.book == book_number)):
         for token, raw in wallet_moves(database.decode_json(Entry, text)).items():
             if token in sums:
                 sums[token] += raw
@@ -237,32 +239,36 @@ def settled_to(db: Connection) -> int:
     return database.fact_number(db, SETTLED_TO)
 
 
-def settled_number() -> ColumnElement[int]:
-    """Return that number as an expression for a statement."""
+def settled_to_column() -> ColumnElement[int]:
+    """Return the number of `settled_to` as an expression for a statement."""
     return database.stored_number(SETTLED_TO)
 
 
 def advance_settled(db: Connection) -> None:
     """Advance the number of the last settled intent as far as possible."""
-    book = max_value(db, BookRow.seq)
+    book_number = max_value(db, BookRow.seq)
     if (
-        book
-        and (settled_seq := _last_settled(db, previous_seq := settled_to(db), book)) != previous_seq
+        book_number
+        and (settled_seq := _last_settled(db, previous_seq := settled_to(db), book_number))
+        != previous_seq
     ):
         database.write_facts(db, {SETTLED_TO: settled_seq})
 
 
-def _last_settled(db: Connection, settled_seq: int, book: int) -> int:
+def _last_settled(db: Connection, settled_seq: int, book_number: int) -> int:
     """Return the number of the last settled intent, searching from `settled_seq`. Intents before
     the book's first opening need no entry.
     """
-    newest = max_value(db, IntentRow.seq)
-    if newest == settled_seq:  # all intents are settled
+    newest_seq = max_value(db, IntentRow.seq)
+    if newest_seq == settled_seq:  # all intents are settled
         return settled_seq
-    first = db.scalar(_opened_after(), {"of": book})
-    numbers = {"known": settled_seq, "first": newest if first is None else first}
-    first_unsettled_seq = db.scalar(_first_unsettled(), numbers)
-    return int(newest if first_unsettled_seq is None else first_unsettled_seq - 1)
+    opened_after_seq = db.scalar(_select_opened_after(), {"book_number": book_number})
+    bounds = {
+        "known": settled_seq,
+        "first": newest_seq if opened_after_seq is None else opened_after_seq,
+    }
+    first_unsettled_seq = db.scalar(_select_first_unsettled(), bounds)
+    return int(newest_seq if first_unsettled_seq is None else first_unsettled_seq - 1)
 
 
 def reopen_settled(db: Connection, seq: int) -> None:
@@ -271,7 +277,7 @@ def reopen_settled(db: Connection, seq: int) -> None:
         database.write_facts(db, {SETTLED_TO: seq - 1})
 
 
-def _losses(db: Connection) -> int:
+def _sum_losses(db: Connection) -> int:
     return sum(
         round_loss_up(Fraction(loss))
         for loss in column_values(db, select(BudgetRow.loss))
@@ -279,26 +285,29 @@ def _losses(db: Connection) -> int:
     )
 
 
-_opened_after = cache(
+_select_opened_after = cache(
     lambda: select(func.min(BookOpeningRow.after_intent)).where(
-        BookOpeningRow.book == bindparam("of")
+        BookOpeningRow.book == bindparam("book_number")
     )
 )
 _update_balance = cache(
     lambda: update(RunningBalanceRow).where(
-        RunningBalanceRow.book == bindparam("of"), RunningBalanceRow.token == bindparam("token_of")
+        RunningBalanceRow.book == bindparam("book_number"),
+        RunningBalanceRow.token == bindparam("bound_token"),
     )
 )
 
 
 @cache
-def _openings() -> Select[Any]:
-    of_book = select(BookOpeningRow).where(BookOpeningRow.book == bindparam("of"))
-    return of_book.order_by(BookOpeningRow.block_number, BookOpeningRow.place, BookOpeningRow.token)
+def _select_openings() -> Select[Any]:
+    openings_of_book = select(BookOpeningRow).where(BookOpeningRow.book == bindparam("book_number"))
+    return openings_of_book.order_by(
+        BookOpeningRow.block_number, BookOpeningRow.place, BookOpeningRow.token
+    )
 
 
 @cache
-def _first_unsettled() -> Select[Any]:
+def _select_first_unsettled() -> Select[Any]:
     """Select the first unsettled intent after a number."""
     is_unbooked = IntentRow.state.in_(_CONSUMED) & ~exists().where(
         BudgetRow.intent_id == IntentRow.id
@@ -368,9 +377,9 @@ def valuations(
     book: LedgerBook,
     from_s: int,
     until_s: int | None,
-    newest: int | None = None,
+    limit: int | None = None,
 ) -> tuple[Valuation, ...]:
-    """See ValuationStore.between; only the `newest` if given."""
+    """Return valuations as ValuationStore.between does, of them the newest `limit` if given."""
     query = select(ValuationRow).where(
         ValuationRow.book == book.number, ValuationRow.chain_s >= from_s
     )
@@ -378,7 +387,7 @@ def valuations(
         query = query.where(ValuationRow.chain_s <= until_s)
     rows = all_rows(
         db,
-        query.order_by(ValuationRow.block_number.desc(), ValuationRow.seq.desc()).limit(newest),
+        query.order_by(ValuationRow.block_number.desc(), ValuationRow.seq.desc()).limit(limit),
         ValuationRow,
     )
     return tuple(
@@ -402,7 +411,7 @@ def _is_due(
     """True if a valuation is due in the current book: at a later block than the last and, unless
     forced or the balances changed in between, in another hour.
     """
-    last = db.execute(_last_valuation(), {"kind": kind}).first()
+    last = db.execute(_select_last_valuation(), {"kind": kind}).first()
     if last is None:
         return False
     return last.block_number is None or (
@@ -416,10 +425,10 @@ def _is_due(
 
 
 @cache
-def _last_valuation() -> Select[int | None, int | None]:
+def _select_last_valuation() -> Select[int | None, int | None]:
     """Select the last valuation of the current book of a kind (NULL before one). SQLite walks the
     rows down to the first match instead of sorting all of the book.
     """
     columns = select(ValuationRow.block_number, ValuationRow.chain_s).select_from(BookRow)
-    of_book = columns.outerjoin(ValuationRow, ValuationRow.book + 0 == BookRow.seq)
-    return of_book.where(is_current()).order_by(ValuationRow.seq.desc()).limit(1)
+    valuations_of_book = columns.outerjoin(ValuationRow, ValuationRow.book + 0 == BookRow.seq)
+    return valuations_of_book.where(is_current_book()).order_by(ValuationRow.seq.desc()).limit(1)

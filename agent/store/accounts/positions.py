@@ -55,9 +55,10 @@ from agent.store.tables import (
 from agent.store.transitions import OPEN
 from agent.units import NATIVE
 
-UNDECIDED, TAKEN, FORGOTTEN = "undecided", "taken", "forgotten"
-OWN = "own"
-"""Stands for a verdict with the changes by mined intents."""
+UNDECIDED, ADOPTED, FORGOTTEN = "undecided", "taken", "forgotten"
+"""Verdicts of the owner on discovered positions."""
+OWN_CHANGE = "own"
+"""Stands in place of a verdict in rows of changes by mined intents."""
 POSITIONS_SCANNED = "positions_looked"
 """Key that is set once the wallet was scanned, after the store was created or adopted."""
 
@@ -68,16 +69,16 @@ def positions_moved_since(db: Connection, after: int | None) -> set[str]:
     """
     if after is None:
         return set()
-    changes = column_values(db, _own_beyond(), of=after)
-    return {database.decode_json(LpPositionChange, text).name for text in changes}
+    change_texts = column_values(db, _select_own_changes_after(), after_seq=after)
+    return {database.decode_json(LpPositionChange, text).name for text in change_texts}
 
 
 def undecided_positions(db: Connection) -> tuple[str, ...]:
     """Return the names of positions that await the owner's decision."""
-    return tuple(column_values(db, _undecided()))
+    return tuple(column_values(db, _select_undecided()))
 
 
-def require_position_scan(db: Connection) -> None:
+def request_position_scan(db: Connection) -> None:
     """Require a new scan for positions, after foreign use of the wallet."""
     database.delete_facts(db, POSITIONS_SCANNED)
 
@@ -107,17 +108,19 @@ class PositionStore:
         changes by mined intents since a position was forgotten or adopted.
         """
         with self.db.read("read liquidity positions") as db:
-            rows = db.execute(_changes()).all()
-        decided = {row.name: row.seq for row in rows if row.verdict in (TAKEN, FORGOTTEN)}
-        moves: dict[str, list[LpPositionChange]] = {TAKEN: [], OWN: []}
+            rows = db.execute(_select_changes()).all()
+        decision_seq_by_name = {
+            row.name: row.seq for row in rows if row.verdict in (ADOPTED, FORGOTTEN)
+        }
+        changes_by_verdict: dict[str, list[LpPositionChange]] = {ADOPTED: [], OWN_CHANGE: []}
         for row in rows:
-            if row.verdict in moves and row.move_json is not None:
-                move = database.decode_json(LpPositionChange, row.move_json)
-                if row.verdict == TAKEN or row.seq > decided.get(move.name, -1):
-                    moves[row.verdict].append(move)
-        return (*moves[TAKEN], *moves[OWN])
+            if row.verdict in changes_by_verdict and row.move_json is not None:
+                change = database.decode_json(LpPositionChange, row.move_json)
+                if row.verdict == ADOPTED or row.seq > decision_seq_by_name.get(change.name, -1):
+                    changes_by_verdict[row.verdict].append(change)
+        return (*changes_by_verdict[ADOPTED], *changes_by_verdict[OWN_CHANGE])
 
-    def scanned(self) -> bool:
+    def is_scanned(self) -> bool:
         """True if the wallet was scanned since the store was created or adopted."""
         with self.db.read("read liquidity positions") as db:
             return database.find_fact(db, POSITIONS_SCANNED) is not None
@@ -145,16 +148,16 @@ class PositionStore:
             )
             database.write_facts(db, {POSITIONS_SCANNED: 1})
 
-    def decide(self, name: str, move: LpPositionChange | None, now_s: int) -> None:
-        """Record the owner's decision on a position: with its mint `move` it counts from now on;
+    def decide(self, name: str, mint: LpPositionChange | None, now_s: int) -> None:
+        """Record the owner's decision on a position: with its mint `mint` it counts from now on;
         None ignores it.
         """
         with self.db.write("write a liquidity position") as db:
-            verdict, text = (FORGOTTEN, None) if move is None else (TAKEN, codec.dumps(move))
+            verdict, mint_json = (FORGOTTEN, None) if mint is None else (ADOPTED, codec.dumps(mint))
             row = {
                 "name": name,
                 "verdict": verdict,
-                "move_json": text,
+                "move_json": mint_json,
                 "after_seq": max_value(db, IntentRow.seq),
                 "at_s": now_s,
             }
@@ -162,7 +165,7 @@ class PositionStore:
 
 
 @cache
-def _undecided() -> Select[Any]:
+def _select_undecided() -> Select[Any]:
     return (
         select(FoundPositionRow.name)
         .where(FoundPositionRow.verdict == UNDECIDED)
@@ -171,7 +174,7 @@ def _undecided() -> Select[Any]:
 
 
 @cache
-def _positions_own() -> Select[str, int]:
+def _select_own_changes() -> Select[str, int]:
     """Select position changes of mined intents with the intents' numbers, oldest first."""
     query = select(LiquidityRow.move_json, IntentRow.seq).join(
         IntentRow, IntentRow.id == LiquidityRow.intent_id
@@ -180,7 +183,7 @@ def _positions_own() -> Select[str, int]:
 
 
 @cache
-def _changes() -> CompoundSelect[*tuple[Any, ...]]:
+def _select_changes() -> CompoundSelect[*tuple[Any, ...]]:
     """Select discovered positions, and position changes of mined intents, each with an intent's
     number and oldest first.
     """
@@ -190,9 +193,9 @@ def _changes() -> CompoundSelect[*tuple[Any, ...]]:
         FoundPositionRow.move_json,
         FoundPositionRow.after_seq.label("seq"),
     )
-    own_rows = _positions_own().with_only_columns(
+    own_rows = _select_own_changes().with_only_columns(
         literal("").label("name"),
-        literal(OWN).label("verdict"),
+        literal(OWN_CHANGE).label("verdict"),
         LiquidityRow.move_json,
         IntentRow.seq,
     )
@@ -200,17 +203,19 @@ def _changes() -> CompoundSelect[*tuple[Any, ...]]:
 
 
 @cache
-def _own_beyond() -> Select[Any]:
-    """Select position changes of intents with a sequence number above `of`."""
+def _select_own_changes_after() -> Select[Any]:
+    """Select position changes of intents with a number above `after_seq`."""
     return (
-        _positions_own()
+        _select_own_changes()
         .with_only_columns(LiquidityRow.move_json)
-        .where(IntentRow.seq > bindparam("of"))
+        .where(IntentRow.seq > bindparam("after_seq"))
     )
 
 
 CASH_ACCOUNT = "cash_account"
+"""Key of the CashAccount as JSON."""
 CASH_VERSION = "cash_turn"
+"""Key of the number of writes of the account."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,9 +233,11 @@ class CashStore:
             version = database.parse_fact_number(CASH_VERSION, facts.get(CASH_VERSION))
             text = facts.get(CASH_ACCOUNT)
             account = decode_json(CashAccount, text) if text else None
-            external_rows = all_rows(db, _external(), ExternalTransactionRow, block=block)
-            hashes = tuple(row.tx_hash for row in external_rows)
-            newest = (
+            external_rows = all_rows(
+                db, _select_external_until(), ExternalTransactionRow, block=block
+            )
+            external_hashes = tuple(row.tx_hash for row in external_rows)
+            newest_transfer_id = (
                 db.scalar(
                     select(func.max(ExternalTransferRow.seq)).where(
                         ExternalTransferRow.block_number <= block
@@ -240,28 +247,30 @@ class CashStore:
             )
             if account is None or account.token != token:
                 newest_intent_seq = max_value(db, IntentRow.seq)
-                return CashMemory(None, (), (), newest, newest_intent_seq, hashes, version)
+                return CashMemory(
+                    None, (), (), newest_transfer_id, newest_intent_seq, external_hashes, version
+                )
             changes = [
-                (flow.block, flow.delta_raw)
-                for flow in balances.transfers_after(db, account.transfer)
-                if flow.token == token and flow.block <= block
+                (transfer.block, transfer.delta_raw)
+                for transfer in balances.transfers_after(db, account.transfer)
+                if transfer.token == token and transfer.block <= block
             ]
-            known_hashes = frozenset(account.external)
+            counted_hashes = frozenset(account.external)
             changes += [
                 (row.block_number, raw)
                 for row in external_rows
-                if row.tx_hash not in known_hashes and (raw := _payment(row, token))
+                if row.tx_hash not in counted_hashes and (raw := _external_payment(row, token))
             ]
-            paid_amounts, newest_intent_seq = _paid_amounts(
+            payouts_raw, newest_intent_seq = _payout_amounts(
                 db, account.intent, token, self.db.wallet, self.db.coin
             )
             return CashMemory(
                 account,
                 tuple(raw for _, raw in sorted(changes, key=lambda change: change[0])),
-                paid_amounts,
-                max(newest, account.transfer),
+                payouts_raw,
+                max(newest_transfer_id, account.transfer),
                 newest_intent_seq,
-                hashes,
+                external_hashes,
                 version,
             )
 
@@ -286,7 +295,7 @@ class CashStore:
             database.write_facts(db, {CASH_VERSION: version + 1})
 
 
-def _payment(row: ExternalTransactionRow, token: str) -> int:
+def _external_payment(row: ExternalTransactionRow, token: str) -> int:
     """Return the change of `token` by an external transaction that moved no other token; 0 for a
     trade, which moves the agent's own part.
     """
@@ -296,24 +305,24 @@ def _payment(row: ExternalTransactionRow, token: str) -> int:
     return moved_raw[token] if moved_raw.keys() == {token} else 0
 
 
-def _paid_amounts(
+def _payout_amounts(
     db: Connection, after: int, token: str, wallet: str, coin: str
 ) -> tuple[tuple[int, ...], int]:
     """Return the amounts of `token` in final payouts after that intent, and the number of the
     newest payout before the first open one. Other payouts do not count: a reorg may undo them.
     """
-    amounts, newest_seq = [], after
-    for row in all_rows(db, _payouts(), IntentRow, of=after):
+    payouts_raw, newest_seq = [], after
+    for row in all_rows(db, _select_payouts_after(), IntentRow, after_seq=after):
         if row.state in {state.value for state in OPEN}:
             break
         newest_seq = row.seq
         if row.state == IntentState.FINAL.value:
-            amounts.append(-database.intent_from_row(row).changes(wallet, coin).get(token, 0))
-    return tuple(raw for raw in amounts if raw > 0), newest_seq
+            payouts_raw.append(-database.intent_from_row(row).changes(wallet, coin).get(token, 0))
+    return tuple(raw for raw in payouts_raw if raw > 0), newest_seq
 
 
 @cache
-def _external() -> Select[Any]:
+def _select_external_until() -> Select[Any]:
     return (
         select(ExternalTransactionRow)
         .where(ExternalTransactionRow.block_number <= bindparam("block"))
@@ -322,6 +331,6 @@ def _external() -> Select[Any]:
 
 
 @cache
-def _payouts() -> Select[Any]:
-    conditions = IntentRow.seq > bindparam("of"), IntentRow.kind == IntentKind.PAYOUT.value
+def _select_payouts_after() -> Select[Any]:
+    conditions = IntentRow.seq > bindparam("after_seq"), IntentRow.kind == IntentKind.PAYOUT.value
     return select(IntentRow).where(*conditions).order_by(IntentRow.seq)

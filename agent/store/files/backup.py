@@ -20,7 +20,8 @@ COPY_KEY = "copy_of"
 """Key that marks a copy until it is adopted."""
 BOOKS_KEY = "books"
 """Key that holds the kind of data; only a paper store has it."""
-_SIDES = ("-wal", "-shm", "-journal")
+_COMPANION_SUFFIXES = ("-wal", "-shm", "-journal")
+"""Suffixes of the files that SQLite keeps beside the database."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ def backup(source: Path, target: Path, force: bool = False) -> int:
         raise ConfigError(
             f"{target} is the store itself", "use another file name", code=ErrorCode.SAME_FILE
         )
-    if any(target.with_name(target.name + suffix).exists() for suffix in _SIDES):
+    if any(target.with_name(target.name + suffix).exists() for suffix in _COMPANION_SUFFIXES):
         raise ConfigError(
             f"{target} looks like a store in use: it has a write-ahead log",
             "use another file name",
@@ -66,7 +67,7 @@ def restore(
     target: Path,
     wallet: str,
     chain_id: int,
-    known: tuple[str, ...],
+    known_versions: tuple[str, ...],
     force: bool = False,
 ) -> Path | None:
     """Replace the store at `target` with the backup at `source`; return the new path of the
@@ -100,10 +101,10 @@ def restore(
             "use a backup of the live store",
             code=ErrorCode.PAPER,
         )
-    if info.version not in known:
+    if info.version not in known_versions:
         raise OperatorNeeded(
             f"backup {source}: has store version {info.version}, which this trimtab does not know;"
-            f" its own version is {known[-1]}",
+            f" its own version is {known_versions[-1]}",
             "install the trimtab that wrote the backup",
             code=ErrorCode.STORE_VERSION,
         )
@@ -125,7 +126,7 @@ def inspect_store_file(path: Path) -> StoreFileInfo:
     """
     with database_errors(f"read {path}"), closing(open_read_only(path)) as store:
         try:
-            pages = store.execute("PRAGMA integrity_check(1)").fetchone()[0]
+            page_check = store.execute("PRAGMA integrity_check(1)").fetchone()[0]
             tables = {
                 name
                 for (name,) in store.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
@@ -138,29 +139,30 @@ def inspect_store_file(path: Path) -> StoreFileInfo:
                 "use a file written by trimtab db backup",
                 code=ErrorCode.NOT_A_STORE,
             )
-        if pages != "ok":
-            raise _damaged(path, pages)
+        if page_check != "ok":
+            raise _damaged(path, page_check)
         dangling_row = store.execute("PRAGMA foreign_key_check").fetchone()
         if dangling_row is not None:
             raise _damaged(path, f"a row of {dangling_row[0]} refers to a row that does not exist")
-        mismatch = store.execute(_MISMATCH).fetchone()
+        mismatch = store.execute(_SELECT_MISMATCH).fetchone()
         if mismatch is not None:
-            number, state, last = mismatch
+            intent_id, state, last_state = mismatch
             raise _damaged(
-                path, f"transaction {number} is {state}, but its last transition led to {last}"
+                path,
+                f"transaction {intent_id} is {state}, but its last transition led to {last_state}",
             )
-        meta = dict(store.execute("SELECT key, value FROM meta"))
+        facts = dict(store.execute("SELECT key, value FROM meta"))
         (version,) = store.execute("SELECT version_num FROM alembic_version").fetchone()
     return StoreFileInfo(
         version,
-        meta.get("wallet", "nobody"),
-        meta.get("chain_id", "none"),
-        meta.get(COPY_KEY),
-        meta.get(BOOKS_KEY, "live"),
+        facts.get("wallet", "nobody"),
+        facts.get("chain_id", "none"),
+        facts.get(COPY_KEY),
+        facts.get(BOOKS_KEY, "live"),
     )
 
 
-_MISMATCH = """
+_SELECT_MISMATCH = """
 SELECT intents.id, intents.state, transitions.after FROM intents
 LEFT JOIN transitions ON transitions.seq =
  (SELECT MAX(seq) FROM transitions WHERE intent_id = intents.id AND seal <> '')
@@ -168,9 +170,9 @@ WHERE transitions.after IS NULL OR transitions.after <> intents.state LIMIT 1
 """
 
 
-def _damaged(path: Path, why: str) -> OperatorNeeded:
+def _damaged(path: Path, reason: str) -> OperatorNeeded:
     return OperatorNeeded(
-        f"{path} is damaged: {why}",
+        f"{path} is damaged: {reason}",
         "keep the file, restore another backup (trimtab db restore), compare it with the chain",
         code=ErrorCode.DAMAGED,
     )
@@ -215,7 +217,7 @@ def _draft_beside(target: Path) -> Iterator[Path]:
     try:
         yield part_file
     finally:
-        for name in (part_file.name, *(part_file.name + suffix for suffix in _SIDES)):
+        for name in (part_file.name, *(part_file.name + suffix for suffix in _COMPANION_SUFFIXES)):
             part_file.with_name(name).unlink(missing_ok=True)
 
 
@@ -243,7 +245,7 @@ def _move_aside(target: Path) -> Path:
     ):
         # A damaged store keeps its log, which is renamed below.
         old.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    for suffix in _SIDES:
+    for suffix in _COMPANION_SUFFIXES:
         if (side_file := target.with_name(target.name + suffix)).exists():
             side_file.replace(previous_file.with_name(previous_file.name + suffix))
     os.link(target, previous_file)

@@ -22,7 +22,8 @@ from agent.units import format_duration
 
 POLL_S = 0.25
 """Seconds between attempts to get a lock, much less than the pause between two cycles of a run."""
-UNKNOWN = "unknown"
+UNKNOWN_PID = "unknown"
+"""Text in place of a process id that cannot be read."""
 
 
 class LockHeld(OperatorNeeded):
@@ -63,7 +64,9 @@ def wallet_lock(
     Raises LockHeld at once, naming the holder and its pid file; OperatorNeeded if a lock cannot be
     taken.
     """
-    with _all(path, second_path, lambda lock_file: _in_use(lock_file, chain_id, wallet)):
+    with _both_locks(
+        path, second_path, lambda lock_file: _lock_held_error(lock_file, chain_id, wallet)
+    ):
         yield
 
 
@@ -89,11 +92,11 @@ def wait_for_lock(
             try:
                 locks.enter_context(wallet_lock(path, chain_id, wallet, second_path))
                 break
-            except LockHeld as other:
+            except LockHeld as error:
                 if waited_s >= patience_s:
                     raise LockHeld(
-                        f"{other.message}; waited {format_duration(int(patience_s))} for it",
-                        other.remedy,
+                        f"{error.message}; waited {format_duration(int(patience_s))} for it",
+                        error.remedy,
                         code=ErrorCode.LOCK,
                     ) from None
                 report_holder(
@@ -112,33 +115,33 @@ def service_lock(
     LockHeld at once.
     """
 
-    def taken(lock_file: Path) -> LockHeld:
+    def service_held_error(lock_file: Path) -> LockHeld:
         pid_file = lock_file.with_suffix(".pid")
         return LockHeld(
-            f"another run (process {_holder(pid_file)}) already serves {wallet} on chain"
+            f"another run (process {_holder_pid(pid_file)}) already serves {wallet} on chain"
             f" {chain_id}; see {pid_file}",
             "stop that run first: its service manager, or its process; other commands can run"
             " beside it",
             code=ErrorCode.SERVED,
         )
 
-    with _all(
+    with _both_locks(
         service_lock_path(path),
         None if second_path is None else service_lock_path(second_path),
-        taken,
+        service_held_error,
     ):
         yield
 
 
 @contextmanager
-def _all(
+def _both_locks(
     path: Path, second_path: Path | None, lock_error: Callable[[Path], LockHeld]
 ) -> Iterator[None]:
     """Take both locks or neither, each with its pid file."""
     with ExitStack() as locks:
         for lock_file in (path,) if second_path in (None, path) else (path, second_path):
             locks.enter_context(_lock(lock_file, lock_error))
-            _write(lock_file.with_suffix(".pid"))
+            _write_pid(lock_file.with_suffix(".pid"))
         yield
 
 
@@ -167,13 +170,13 @@ def _lock(path: Path, lock_error: Callable[[Path], LockHeld]) -> Iterator[None]:
         lock.release()
 
 
-def _in_use(path: Path, chain_id: int, wallet: str) -> LockHeld:
+def _lock_held_error(path: Path, chain_id: int, wallet: str) -> LockHeld:
     pid_file = path.with_suffix(".pid")
     remedy = "wait until it is done, answer its prompt, or end it"
-    if _serves(path):
+    if _is_held_by_run(path):
         remedy = "it is the run, in the middle of a cycle; try again later or see its log"
     return LockHeld(
-        f"another trimtab (process {_holder(pid_file)}) already acts for {wallet} on chain"
+        f"another trimtab (process {_holder_pid(pid_file)}) already acts for {wallet} on chain"
         f" {chain_id}; see {pid_file}",
         remedy,
         code=ErrorCode.LOCK,
@@ -182,19 +185,21 @@ def _in_use(path: Path, chain_id: int, wallet: str) -> LockHeld:
 
 def _holder_text(path: Path, second_path: Path | None) -> str:
     lock_file = (
-        path if second_path is None or _holder(path.with_suffix(".pid")) != UNKNOWN else second_path
+        path
+        if second_path is None or _holder_pid(path.with_suffix(".pid")) != UNKNOWN_PID
+        else second_path
     )
-    kind = "the run" if _serves(lock_file) else "another command"
-    return f"{kind} (process {_holder(lock_file.with_suffix('.pid'))})"
+    holder = "the run" if _is_held_by_run(lock_file) else "another command"
+    return f"{holder} (process {_holder_pid(lock_file.with_suffix('.pid'))})"
 
 
-def _serves(path: Path) -> bool:
+def _is_held_by_run(path: Path) -> bool:
     """True if the lock's holder is the run that serves the wallet."""
-    holder = _holder(path.with_suffix(".pid"))
-    return holder != UNKNOWN and holder == _holder(service_lock_path(path).with_suffix(".pid"))
+    pid = _holder_pid(path.with_suffix(".pid"))
+    return pid != UNKNOWN_PID and pid == _holder_pid(service_lock_path(path).with_suffix(".pid"))
 
 
-def _write(pid_file: Path) -> None:
+def _write_pid(pid_file: Path) -> None:
     try:
         descriptor = os.open(pid_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w") as file:
@@ -207,16 +212,16 @@ def _write(pid_file: Path) -> None:
         ) from error
 
 
-def _holder(pid_file: Path) -> str:
-    """Return the process id of a pid file; UNKNOWN if it has none."""
+def _holder_pid(pid_file: Path) -> str:
+    """Return the process id of a pid file; UNKNOWN_PID if it has none."""
     try:
         text = pid_file.read_text().strip()
     except (OSError, UnicodeDecodeError):
-        return UNKNOWN
-    return text if text.isdecimal() else UNKNOWN
+        return UNKNOWN_PID
+    return text if text.isdecimal() else UNKNOWN_PID
 
 
-_COMPANIONS = ("-wal", "-shm", "-journal")
+_COMPANION_SUFFIXES = ("-wal", "-shm", "-journal")
 """Suffixes of the files that SQLite reads beside the database."""
 
 
@@ -229,16 +234,16 @@ def require_private(path: Path, what: str, *, companions: bool = False) -> None:
     members (which a umask of 002 creates), or be sticky like /tmp, where only owners can remove
     files. With `companions` SQLite's files beside it are checked too. A missing file passes.
     """
-    for file in _files(path, companions):
-        if (state := _state(file)) is not None:
-            _require_owner(state, file, what)
-            if state.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-                raise _writable(what, file, state)
+    for file in _with_companions(path, companions):
+        if (status := _file_status(file)) is not None:
+            _require_owner(status, file, what)
+            if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+                raise _writable_error(what, file, status)
     for folder in dict.fromkeys((path.absolute().parent, path.resolve().parent)):
-        if (state := _state(folder)) is not None:
-            _require_owner(state, folder, f"the folder of {what}")
-            if not _folder_is_ours(state):
-                raise _writable(f"the folder of {what}", folder, state)
+        if (status := _file_status(folder)) is not None:
+            _require_owner(status, folder, f"the folder of {what}")
+            if not _folder_is_ours(status):
+                raise _writable_error(f"the folder of {what}", folder, status)
 
 
 def make_private(path: Path, what: str, *, companions: bool = False) -> None:
@@ -246,35 +251,37 @@ def make_private(path: Path, what: str, *, companions: bool = False) -> None:
     Raises ConfigError if that is not possible. A file of root's keeps its mode: root chose it.
     """
     require_private(path, what, companions=companions)
-    for file in _files(path, companions):
-        state = _state(file)
-        if state is None or state.st_uid != os.geteuid() or not state.st_mode & 0o077:
+    for file in _with_companions(path, companions):
+        status = _file_status(file)
+        if status is None or status.st_uid != os.geteuid() or not status.st_mode & 0o077:
             continue
         try:
-            file.chmod(stat.S_IMODE(state.st_mode) & 0o700)
+            file.chmod(stat.S_IMODE(status.st_mode) & 0o700)
         except FileNotFoundError:  # SQLite has removed it meanwhile
             continue
         except OSError:
             raise ConfigError(
-                f"{what}: others may read {file} (mode {stat.S_IMODE(state.st_mode):04o})",
+                f"{what}: others may read {file} (mode {stat.S_IMODE(status.st_mode):04o})",
                 f"run: chmod go-rwx {shlex.quote(str(file))}",
             ) from None
 
 
-def _files(path: Path, companions: bool) -> tuple[Path, ...]:
-    return path, *(path.with_name(path.name + suffix) for suffix in _COMPANIONS if companions)
+def _with_companions(path: Path, companions: bool) -> tuple[Path, ...]:
+    return path, *(
+        path.with_name(path.name + suffix) for suffix in _COMPANION_SUFFIXES if companions
+    )
 
 
-def _folder_is_ours(state: os.stat_result) -> bool:
-    if state.st_mode & stat.S_ISVTX:
+def _folder_is_ours(status: os.stat_result) -> bool:
+    if status.st_mode & stat.S_ISVTX:
         return True
-    if state.st_mode & stat.S_IWOTH:
+    if status.st_mode & stat.S_IWOTH:
         return False
-    return not state.st_mode & stat.S_IWGRP or _alone_in(state.st_gid)
+    return not status.st_mode & stat.S_IWGRP or _is_only_member(status.st_gid)
 
 
-def _alone_in(gid: int) -> bool:
-    """True if that is the id of the user's own group, and it has no other members."""
+def _is_only_member(gid: int) -> bool:
+    """True if `gid` is the id of the user's own group, and that has no other members."""
     try:
         this_user, group = pwd.getpwuid(os.geteuid()), grp.getgrgid(gid)
     except KeyError:
@@ -287,23 +294,23 @@ def _alone_in(gid: int) -> bool:
     )
 
 
-def _state(path: Path) -> os.stat_result | None:
+def _file_status(path: Path) -> os.stat_result | None:
     try:
         return path.stat()
     except OSError:  # the caller reports the error when it reads the file
         return None
 
 
-def _require_owner(state: os.stat_result, path: Path, what: str) -> None:
-    if state.st_uid not in (os.geteuid(), 0):
+def _require_owner(status: os.stat_result, path: Path, what: str) -> None:
+    if status.st_uid not in (os.geteuid(), 0):
         raise ConfigError(
-            f"{what}: {path} belongs to another user (uid {state.st_uid}), who can change it",
+            f"{what}: {path} belongs to another user (uid {status.st_uid}), who can change it",
             "run as that user, or make your own copy",
         )
 
 
-def _writable(what: str, path: Path, state: os.stat_result) -> ConfigError:
-    mode = stat.S_IMODE(state.st_mode)
+def _writable_error(what: str, path: Path, status: os.stat_result) -> ConfigError:
+    mode = stat.S_IMODE(status.st_mode)
     return ConfigError(
         f"{what}: others may write {path} (mode {mode:04o})",
         f"run: chmod go-w {shlex.quote(str(path))}",

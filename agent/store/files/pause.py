@@ -47,30 +47,30 @@ class PauseSwitch:
 
     def _set_switch(self, paused: bool, reason: str, now_s: int, hard: bool) -> None:
         with self.db.write("set the pause switch") as db:
-            before = first_row(db, _newest_switch(), PauseRow)
-            if paused and before is not None and before.paused and before.hard:
+            previous = first_row(db, _select_newest(), PauseRow)
+            if paused and previous is not None and previous.paused and previous.hard:
                 hard = True
             row = {"paused": paused, "hard": hard, "reason": reason, "at_s": now_s}
             insert_rows(db, PauseRow, [row])
             if not paused:
                 budgets.mark_resumed(db)
 
-    def paused(self) -> Pause:
+    def read(self) -> Pause:
         """Return the state of the pause switch. A copy is paused until it is adopted, even after
         `resume` (T8).
         """
         with self.db.read("read the pause switch") as db:
-            row = db.execute(_state()).one()
+            row = db.execute(_select_state()).one()
         if row.copy is not None:
-            why = f"this store is a copy ({row.copy}); only one may send: trimtab adopt"
-            return Pause(True, why, None)
+            reason = f"this store is a copy ({row.copy}); only one may send: trimtab adopt"
+            return Pause(True, reason, None)
         if row.paused is None:
             return Pause(False, "", None)
         return Pause(row.paused, row.reason, row.at_s, row.hard)
 
 
-_newest_switch = cache(lambda: select(PauseRow).order_by(PauseRow.seq.desc()).limit(1))
-_state = cache(lambda: database.beside_facts(_newest_switch(), copy=COPY_KEY))
+_select_newest = cache(lambda: select(PauseRow).order_by(PauseRow.seq.desc()).limit(1))
+_select_state = cache(lambda: database.beside_facts(_select_newest(), copy=COPY_KEY))
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ class KillSwitch:
         """Read the current state of both switches."""
         try:
             file_exists = _file_exists(self.file)
-            stored = self._store.paused()
+            stored = self._store.read()
         except (OSError, TrimtabError) as error:
             return KillSwitchState(None, f"the kill switch cannot be read: {error}")
         if file_exists:

@@ -20,8 +20,9 @@ from agent.model import Plan, StepInput, StepRequest
 from agent.store.database import StepRecord
 
 FORMAT = "trimtab step"
-_NAME = re.compile(r"step-([0-9]{8,15})-[0-9a-f]{12}\.json")
-_DRAFT = re.compile(r"\.step-[0-9]{8,15}-[0-9a-f]{12}\.json\.[0-9a-f]{12}\.draft")
+"""Value of `format` in every file."""
+_FILE_NAME = re.compile(r"step-([0-9]{8,15})-[0-9a-f]{12}\.json")
+_DRAFT_NAME = re.compile(r"\.step-[0-9]{8,15}-[0-9a-f]{12}\.json\.[0-9a-f]{12}\.draft")
 _STALE_S = 3_600
 """Age above which a draft counts as left over from a process that died while writing it."""
 
@@ -70,13 +71,13 @@ class StepRecorder:
     agent.
     """
 
-    def __init__(self, folder: Path, config: str, books: str, bounds: RecorderLimits) -> None:
+    def __init__(self, folder: Path, config: str, book_kind: str, limits: RecorderLimits) -> None:
         """Create the folder if it does not exist. Raises ConfigError if it cannot be written."""
         self.folder = folder
         self.config = config
-        self._books = books
-        self._bounds = bounds
-        self.tell: Callable[[str], None] = lambda _: None
+        self._book_kind = book_kind
+        self._limits = limits
+        self.report_failure: Callable[[str], None] = lambda _: None
         try:
             folder.mkdir(mode=0o700, exist_ok=True)
             trial_file = folder / f".{secrets.token_hex(6)}.trial"
@@ -91,59 +92,59 @@ class StepRecorder:
     def write_step(self, record: StepRecord) -> None:
         """Write a step to a file. A repeated call writes another file."""
         try:
-            self._put(record)
+            self._write_file(record)
         except (OSError, TrimtabError) as error:
-            self.tell(f"a step could not be recorded in {self.folder}: {error}")
+            self.report_failure(f"a step could not be recorded in {self.folder}: {error}")
 
-    def _put(self, record: StepRecord) -> None:
-        known_files = self._step_files()
-        number = known_files[-1][0] + 1 if known_files else 1
-        name = f"step-{number:08d}-{record.line.id}.json"
-        data = (codec.dumps(self._step(record)) + "\n").encode()
+    def _write_file(self, record: StepRecord) -> None:
+        step_files = self._step_files()
+        number = step_files[-1][0] + 1 if step_files else 1
+        name = f"step-{number:08d}-{record.summary.id}.json"
+        data = (codec.dumps(self._recorded_step(record)) + "\n").encode()
         files.replace_file(self.folder / name, data)
-        self._prune([*known_files, (number, name, len(data))])
+        self._prune([*step_files, (number, name, len(data))])
 
-    def _step(self, record: StepRecord) -> RecordedStep:
-        line = record.line
+    def _recorded_step(self, record: StepRecord) -> RecordedStep:
+        summary = record.summary
         return RecordedStep(
             format=FORMAT,
             version=version("trimtab"),
             config=self.config,
-            books=self._books,
-            step=line.id,
-            now_s=line.now_s,
-            decision=line.decision,
-            reason=line.reason,
-            outcome=line.outcome,
+            books=self._book_kind,
+            step=summary.id,
+            now_s=summary.now_s,
+            decision=summary.decision,
+            reason=summary.reason,
+            outcome=summary.outcome,
             input=codec.loads(StepInput, record.input_json),
             plan=codec.loads_optional(Plan, record.plan_json),
-            asked=None if (text := record.asked_json) is None else codec.loads(StepRequest, text),
+            asked=None if (text := record.request_json) is None else codec.loads(StepRequest, text),
         )
 
     def _step_files(self) -> list[tuple[int, str, int]]:
         """Return (number, name, bytes) of the recorder's files, oldest first. Remove old drafts;
         other files in the folder are not touched.
         """
-        steps = []
+        step_files = []
         with os.scandir(self.folder) as entries:
             for entry in entries:
                 if not entry.is_file(follow_symlinks=False):
                     continue
-                if (match := _NAME.fullmatch(entry.name)) is not None:
+                if (match := _FILE_NAME.fullmatch(entry.name)) is not None:
                     size = entry.stat(follow_symlinks=False).st_size
-                    steps.append((int(match[1]), entry.name, size))
-                elif _DRAFT.fullmatch(entry.name):
+                    step_files.append((int(match[1]), entry.name, size))
+                elif _DRAFT_NAME.fullmatch(entry.name):
                     age_s = time.time() - entry.stat(follow_symlinks=False).st_mtime
                     if age_s > _STALE_S:
                         with suppress(OSError):
                             Path(entry.path).unlink()
-        return sorted(steps)
+        return sorted(step_files)
 
-    def _prune(self, known_files: Sequence[tuple[int, str, int]]) -> None:
+    def _prune(self, step_files: Sequence[tuple[int, str, int]]) -> None:
         """Delete the oldest files until the rest is within both limits; the newest always stays."""
-        octets = sum(size for _, _, size in known_files)
-        for index, (_, name, size) in enumerate(known_files[:-1]):
-            if len(known_files) - index <= self._bounds.files and octets <= self._bounds.octets:
+        octets = sum(size for _, _, size in step_files)
+        for index, (_, name, size) in enumerate(step_files[:-1]):
+            if len(step_files) - index <= self._limits.files and octets <= self._limits.octets:
                 return
             (self.folder / name).unlink(missing_ok=True)
             octets -= size

@@ -32,7 +32,7 @@ def installation_secret(store_file: Path) -> bytes:
     if (secret := find_secret(store_file)) is not None:
         return secret
     try:
-        _make(path)
+        _write_secret(path)
     except OSError as error:
         raise _unreadable(path, str(error)) from error
     secret = find_secret(store_file)
@@ -71,11 +71,11 @@ _REMEDY = (
 )
 
 
-def _unreadable(path: Path, why: str) -> OperatorNeeded:
-    return OperatorNeeded(f"{path} cannot be read: {why}", _REMEDY, code=ErrorCode.FILE)
+def _unreadable(path: Path, reason: str) -> OperatorNeeded:
+    return OperatorNeeded(f"{path} cannot be read: {reason}", _REMEDY, code=ErrorCode.FILE)
 
 
-def _make(path: Path) -> None:
+def _write_secret(path: Path) -> None:
     """Write a new secret atomically; of two simultaneous processes, the first one determines it."""
     draft = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -20,10 +20,12 @@ from agent.store.files.locks import require_private
 
 SUFFIX = ".users"
 """Suffix of the file's name, after the name of the store."""
-BUSY_S = 10.0
-FREE_FAILURES = {"name": 5, "address": 20}
-"""Number of failed logins that causes a lock-out: more by address, which users may share."""
+BUSY_TIMEOUT_S = 10.0
+"""How long a transaction waits for one of another process."""
+LOCKING_FAILURES = {"name": 5, "address": 20}
+"""Number of failed logins that causes a lock-out: more for an address, which users may share."""
 FIRST_LOCK_S, LONGEST_LOCK_S = 60, 900
+"""Length of a first lock-out, which doubles with each further failure, up to the longest."""
 FORGET_S = 3_600
 """Seconds without a failure after which earlier ones no longer count."""
 MAX_EVENTS = 50_000
@@ -125,7 +127,7 @@ class UserStore:
             # a new user is never locked out for guesses at the name of an earlier one
             db.execute("DELETE FROM failure WHERE kind = 'name' AND subject = ?", (_hashed(name),))
             role = "read-only" if read_only else "full"
-            _append(db, UserEvent(now_s, UserEventKind.ADDED, name, "", role))
+            _append_event(db, UserEvent(now_s, UserEventKind.ADDED, name, "", role))
 
     def remove(self, name: str, now_s: int) -> bool:
         """Remove a user; return False if there is none of this name."""
@@ -134,10 +136,10 @@ class UserStore:
         with self._write("remove a user") as db:
             if not db.execute("DELETE FROM user WHERE name = ?", (name,)).rowcount:
                 return False
-            _append(db, UserEvent(now_s, UserEventKind.REMOVED, name, "", ""))
+            _append_event(db, UserEvent(now_s, UserEventKind.REMOVED, name, "", ""))
             return True
 
-    def book_attempt(self, name: str, address: str, now_s: int) -> int:
+    def count_attempt(self, name: str, address: str, now_s: int) -> int:
         """Count a login as failed before it is checked, and return 0; or, during a lock-out, count
         nothing and return its remaining seconds.
 
@@ -150,7 +152,7 @@ class UserStore:
                 (now_s - FORGET_S, now_s),
             )
             subjects = (("name", _hashed(name)), ("address", address))
-            attempts = {
+            failures_and_locks = {
                 kind: db.execute(
                     "SELECT failures, locked_until_s FROM failure WHERE kind = ? AND subject = ?",
                     (kind, subject),
@@ -158,19 +160,21 @@ class UserStore:
                 or (0, 0)
                 for kind, subject in subjects
             }
-            locked_s = max(locked_until_s for _, locked_until_s in attempts.values()) - now_s
+            locked_s = (
+                max(locked_until_s for _, locked_until_s in failures_and_locks.values()) - now_s
+            )
             if locked_s > 0:
                 return locked_s
             for kind, subject in subjects:
-                failures = attempts[kind][0] + 1
-                lock_s = _lock_s(kind, failures)
+                failures = failures_and_locks[kind][0] + 1
+                lock_s = _lock_out_s(kind, failures)
                 db.execute(
                     "INSERT OR REPLACE INTO failure VALUES (?, ?, ?, ?, ?)",
                     (kind, subject, failures, now_s, now_s + lock_s if lock_s else 0),
                 )
             return 0
 
-    def reject(self, name: str, address: str, why: str, now_s: int) -> int:
+    def reject(self, name: str, address: str, reason: str, now_s: int) -> int:
         """Log a failed login; return the seconds of the lock-out that it causes, else 0.
 
         The name is logged only if a user has it: it may be a password typed into the wrong field.
@@ -178,7 +182,7 @@ class UserStore:
         with self._write("write a failed login") as db:
             user_row = db.execute("SELECT 1 FROM user WHERE name = ?", (name,)).fetchone()
             user = name if user_row else ""
-            _append(db, UserEvent(now_s, UserEventKind.FAILED, user, address, why))
+            _append_event(db, UserEvent(now_s, UserEventKind.FAILED, user, address, reason))
             longest_s = 0
             for kind, subject in (("name", _hashed(name)), ("address", address)):
                 (until_s,) = db.execute(
@@ -187,7 +191,7 @@ class UserStore:
                 ).fetchone() or (0,)
                 if (lock_s := until_s - now_s) > 0:
                     detail = f"{kind} for {lock_s} s"
-                    _append(db, UserEvent(now_s, UserEventKind.LOCKED, user, address, detail))
+                    _append_event(db, UserEvent(now_s, UserEventKind.LOCKED, user, address, detail))
                     longest_s = max(longest_s, lock_s)
             return longest_s
 
@@ -210,14 +214,14 @@ class UserStore:
                 " WHERE kind = 'address' AND subject = ?",
                 (address,),
             )
-            _append(db, UserEvent(now_s, UserEventKind.LOGIN, user.name, address, ""))
+            _append_event(db, UserEvent(now_s, UserEventKind.LOGIN, user.name, address, ""))
             return True
 
     def record(self, event: UserEvent) -> None:
         """Append an event to the audit log."""
         self._create()
         with self._write("write the audit log") as db:
-            _append(db, event)
+            _append_event(db, event)
 
     def events(self, limit: int) -> tuple[UserEvent, ...]:
         """Return the newest events, newest first."""
@@ -249,7 +253,7 @@ class UserStore:
 
     def _create(self) -> None:
         if not self._path.exists():
-            with _failures("create the users"):
+            with _file_errors("create the users"):
                 os.close(os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o600))
 
     @contextmanager
@@ -262,8 +266,8 @@ class UserStore:
                 code=ErrorCode.ACCESS,
             )
         with (
-            _failures(action),
-            closing(sqlite3.connect(self._path, BUSY_S, isolation_level=None)) as db,
+            _file_errors(action),
+            closing(sqlite3.connect(self._path, BUSY_TIMEOUT_S, isolation_level=None)) as db,
         ):
             db.executescript(_SCHEMA)
             db.execute("BEGIN IMMEDIATE")
@@ -271,13 +275,13 @@ class UserStore:
                 yield db
 
 
-def _lock_s(kind: str, failures: int) -> int:
+def _lock_out_s(kind: str, failures: int) -> int:
     """Return the length of the lock-out after this number of failures in a row; 0 for none."""
-    excess = failures - FREE_FAILURES[kind]
+    excess = failures - LOCKING_FAILURES[kind]
     return 0 if excess < 0 else min(LONGEST_LOCK_S, FIRST_LOCK_S << min(excess, 10))
 
 
-def _append(db: sqlite3.Connection, event: UserEvent) -> None:
+def _append_event(db: sqlite3.Connection, event: UserEvent) -> None:
     row = (event.at_s, event.kind.value, event.user, event.address, event.detail)
     db.execute("INSERT INTO event (at_s, kind, user, address, detail) VALUES (?, ?, ?, ?, ?)", row)
     db.execute(
@@ -292,7 +296,7 @@ def _hashed(name: str) -> str:
 
 
 @contextmanager
-def _failures(action: str) -> Iterator[None]:
+def _file_errors(action: str) -> Iterator[None]:
     """Turn database and file errors inside into OperatorNeeded."""
     try:
         yield

@@ -25,7 +25,7 @@ from sqlalchemy.schema import CreateIndex
 
 from agent.store.tables import Base, ControlLogRow, TransitionRow
 
-VERSION = Table(
+VERSION_TABLE = Table(
     "alembic_version",
     MetaData(),
     Column("version_num", String(32), nullable=False),
@@ -38,7 +38,7 @@ def create_tables(db: Connection, version: str) -> None:
     """Create all tables in an empty database, which then has that version."""
     for statement in creating_statements(db.dialect.name):
         db.exec_driver_sql(statement)
-    db.execute(insert(VERSION), {"version_num": version})
+    db.execute(insert(VERSION_TABLE), {"version_num": version})
 
 
 @cache
@@ -51,16 +51,16 @@ def creating_statements(dialect: str) -> tuple[str, ...]:
         f"{dialect}://",
         lambda ddl, *_, **__: statements.append(str(ddl.compile(dialect=engine.dialect))),
     )
-    for metadata in (VERSION.metadata, Base.metadata):
+    for metadata in (VERSION_TABLE.metadata, Base.metadata):
         metadata.create_all(engine, checkfirst=False)
     return tuple(statements)
 
 
-def _forbid_changes(kind: type[Base], why: str) -> None:
-    """Let SQLite refuse to change, delete or replace a row of `kind`. REPLACE needs a trigger of its
-    own, because it deletes without the trigger against deletions.
+def _forbid_changes(row_class: type[Base], message: str) -> None:
+    """Let SQLite refuse to change, delete or replace a row of `row_class`. REPLACE deletes the old
+    row without firing the trigger against deletions, so it needs its own.
     """
-    table = kind.__tablename__
+    table = row_class.__tablename__
     select_same_row = f"SELECT 1 FROM {table} WHERE seq = NEW.seq"  # noqa: S608  a name of our own
     for change, when in (
         ("update", f"UPDATE ON {table}"),
@@ -69,9 +69,9 @@ def _forbid_changes(kind: type[Base], why: str) -> None:
     ):
         trigger = DDL(  # type: ignore[no-untyped-call]  # untyped in SQLAlchemy
             f"CREATE TRIGGER {table}_no_{change} BEFORE {when}"
-            f" BEGIN SELECT RAISE(ABORT, '{why}'); END"
+            f" BEGIN SELECT RAISE(ABORT, '{message}'); END"
         )
-        event.listen(kind.__table__, "after_create", trigger.execute_if(dialect="sqlite"))
+        event.listen(row_class.__table__, "after_create", trigger.execute_if(dialect="sqlite"))
 
 
 _forbid_changes(TransitionRow, "transitions are only ever added")
@@ -79,7 +79,7 @@ _forbid_changes(ControlLogRow, "the audit log only grows")
 
 
 @compiles(CreateIndex, "postgresql")
-def _partial(create: CreateIndex, compiler: Any, **more: Any) -> str:
+def _compile_partial_index(create: CreateIndex, compiler: Any, **more: Any) -> str:
     """Compile partial indexes on PostgreSQL with the condition for SQLite.
 
     The models define only the latter, so that PostgreSQL's dialect is loaded on demand.

@@ -35,10 +35,10 @@ from agent.venues.hyperliquid.orders import (
 
 USDC = Token("", "USDC", QUOTE_DECIMALS)
 """Collateral at the venue, which has no address there."""
-SINGLE_TIER_IDS = 50
+FIRST_TIERED_TABLE_ID = 50
 """Margin tables with a smaller id have one tier, whose maximum leverage is the id."""
 HOURS_PER_DAY = 24
-LEAST_PLANNED_RAW = MIN_NOTIONAL_RAW * 1_001 // 1_000
+MIN_PLANNED_RAW = MIN_NOTIONAL_RAW * 1_001 // 1_000
 """Smallest order of a plan, chosen so that a bound rounded to a tick still meets the venue's
 minimum.
 """
@@ -51,9 +51,9 @@ class ListedMarket:
     """A market of the universe: its number in orders, and its margin requirements."""
 
     coin: str
-    asset: int
+    number: int
     size_decimals: int
-    leverages: tuple[tuple[int, int], ...]
+    leverage_tiers: tuple[tuple[int, int], ...]
     """Maximum leverage of the part of the notional above each threshold in base units."""
     is_paused: bool
     mark: Fraction
@@ -73,30 +73,30 @@ def parse_universe(answer: object, coins: Collection[str]) -> dict[str, ListedMa
     universe = _list_of(meta, "universe")
     if not isinstance(contexts, list) or len(contexts) != len(universe):
         raise _malformed("the markets")
-    tables: dict[int, tuple[tuple[int, int], ...]] = {}
+    tiers_by_table: dict[int, tuple[tuple[int, int], ...]] = {}
     for row in _list_of(meta, "marginTables"):
         if not isinstance(row, list) or len(row) != 2 or not isinstance(row[0], int):
             raise _malformed("the margin tables")
-        tables[row[0]] = _parse_tiers(_list_of(row[1], "marginTiers"))
+        tiers_by_table[row[0]] = _parse_tiers(_list_of(row[1], "marginTiers"))
     market_by_coin = {}
-    for asset, (entry, context) in enumerate(zip(universe, contexts, strict=True)):
+    for number, (entry, context) in enumerate(zip(universe, contexts, strict=True)):
         if not isinstance(entry, Mapping) or not isinstance(context, Mapping):
             raise _malformed("the markets")
-        coin, decimals = entry.get("name"), entry.get("szDecimals")
+        coin, size_decimals = entry.get("name"), entry.get("szDecimals")
         if not isinstance(coin, str):
             raise _malformed("the markets")
         if coin not in coins:
             continue
-        if not isinstance(decimals, int):
+        if not isinstance(size_decimals, int):
             raise _malformed("the markets")
-        if not 0 <= decimals <= QUOTE_DECIMALS:
+        if not 0 <= size_decimals <= QUOTE_DECIMALS:
             raise _malformed(f"the size decimals of {safe_label(coin, 'a market')}")
         mark, mid = context.get("markPx"), context.get("midPx")
         market_by_coin[coin] = ListedMarket(
             coin=coin,
-            asset=asset,
-            size_decimals=decimals,
-            leverages=_tiers_of(entry, tables),
+            number=number,
+            size_decimals=size_decimals,
+            leverage_tiers=_tiers_of(entry, tiers_by_table),
             is_paused=bool(entry.get("isDelisted") or entry.get("onlyIsolated") or mark is None),
             mark=Fraction(0) if mark is None else parse_decimal(mark, f"the mark of {coin}"),
             index=parse_decimal(context.get("oraclePx"), f"the index of {coin}"),
@@ -133,29 +133,29 @@ def require_pinned(numbers: Mapping[str, int], pinned: Mapping[str, int]) -> Non
 
 
 def _tiers_of(
-    entry: Mapping[str, object], tables: Mapping[int, tuple[tuple[int, int], ...]]
+    entry: Mapping[str, object], tiers_by_table: Mapping[int, tuple[tuple[int, int], ...]]
 ) -> tuple[tuple[int, int], ...]:
     table_id = entry.get("marginTableId", entry.get("maxLeverage"))
     if not isinstance(table_id, int) or table_id < 1:
         raise _malformed("a margin table")
-    if table_id in tables:
-        return tables[table_id]
-    if table_id >= SINGLE_TIER_IDS:
+    if table_id in tiers_by_table:
+        return tiers_by_table[table_id]
+    if table_id >= FIRST_TIERED_TABLE_ID:
         raise _malformed("a margin table")
     return ((0, table_id),)
 
 
 def _parse_tiers(tiers: Sequence[object]) -> tuple[tuple[int, int], ...]:
-    leverages = []
+    leverage_tiers = []
     for tier in tiers:
         max_leverage = json_field(tier, "maxLeverage")
         if not isinstance(tier, Mapping) or not isinstance(max_leverage, int) or max_leverage < 1:
             raise _malformed("a margin table")
-        leverages.append((_usd_raw(tier, "lowerBound"), max_leverage))
-    lower_bounds = [lower_bound_raw for lower_bound_raw, _ in leverages]
-    if not leverages or lower_bounds[0] != 0 or lower_bounds != sorted(set(lower_bounds)):
+        leverage_tiers.append((_usd_raw(tier, "lowerBound"), max_leverage))
+    lower_bounds = [lower_bound_raw for lower_bound_raw, _ in leverage_tiers]
+    if not leverage_tiers or lower_bounds[0] != 0 or lower_bounds != sorted(set(lower_bounds)):
         raise _malformed("a margin table")
-    return tuple(leverages)
+    return tuple(leverage_tiers)
 
 
 def margin_tiers(market: ListedMarket, leverage: int) -> tuple[MarginTier, ...]:
@@ -169,7 +169,7 @@ def margin_tiers(market: ListedMarket, leverage: int) -> tuple[MarginTier, ...]:
             ceil_int(Fraction(margin.PPM, min(leverage, max_leverage))),
             -(-margin.PPM // (2 * max_leverage)),
         )
-        for lower_bound_raw, max_leverage in market.leverages
+        for lower_bound_raw, max_leverage in market.leverage_tiers
     )
 
 
@@ -205,7 +205,7 @@ def build_market(
     """
     return PerpMarket(
         market=listed_market.coin,
-        symbol=safe_label(listed_market.coin, f"asset {listed_market.asset}"),
+        symbol=safe_label(listed_market.coin, f"asset {listed_market.number}"),
         asset=asset,
         size_decimals=listed_market.size_decimals,
         lot_raw=1,
@@ -219,7 +219,7 @@ def build_market(
         index_s=read_s,
         funding_daily=listed_market.funding_hourly * HOURS_PER_DAY,
         is_paused=listed_market.is_paused,
-        min_notional_raw=LEAST_PLANNED_RAW,
+        min_notional_raw=MIN_PLANNED_RAW,
         is_named=is_named,
         mid=price_of(listed_market.mid, listed_market.size_decimals),
     )
@@ -480,19 +480,19 @@ def parse_resting(
     for row in rows:
         market, sign = _market_and_sign(row, market_by_coin)
         what, decimals = f"an order of {market.coin}", market.size_decimals
-        left_raw, size_raw = (
+        unfilled_raw, size_raw = (
             sign * parse_raw(row.get(key), decimals, what) for key in ("sz", "origSz")
         )
         price = price_of(parse_decimal(row.get("limitPx"), what), decimals)
         placed_s = time_of(row, "timestamp") // 1000
         if (
-            not 0 < abs(left_raw) <= abs(size_raw)
+            not 0 < abs(unfilled_raw) <= abs(size_raw)
             or price <= 0
             or row.get("reduceOnly") is not False
         ):
             raise _malformed("an open order")
         orders.append(
-            RestingOrder(market.coin, left_raw, size_raw, price, placed_s, str(row["cloid"]))
+            RestingOrder(market.coin, unfilled_raw, size_raw, price, placed_s, str(row["cloid"]))
         )
     return tuple(sorted(orders, key=lambda order: (order.placed_s, order.cloid)))
 

@@ -55,14 +55,14 @@ from agent.venues.hyperliquid.orders import (
     parse_refusal,
 )
 
-HOSTS = {"api.hyperliquid.xyz": True, "api.hyperliquid-testnet.xyz": False}
+IS_MAINNET_BY_HOST = {"api.hyperliquid.xyz": True, "api.hyperliquid-testnet.xyz": False}
 """Published hosts: True for mainnet."""
 
 ROWS_PER_PAGE = 500
 """Maximum rows of a time-range answer; an answer with this many rows may have further pages."""
 DAY_MS = 86_400_000
 MAX_ANSWER_BYTES = 16 * 1024 * 1024
-_SIGNED_BY_AGENTS = frozenset({"order", "cancelByCloid"})
+_AGENT_ACTION_TYPES = frozenset({"order", "cancelByCloid"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +75,12 @@ class NamedAgent:
 
 
 @dataclass(frozen=True, slots=True)
-class _Transfers:
+class _TransferTotal:
     """Sum of transfers up to a time of the venue, and their kinds that are not known."""
 
     until_ms: int
     raw: int
-    unknown: tuple[str, ...]
+    unknown_kinds: tuple[str, ...]
 
 
 class _NoAnswer(Exception):
@@ -96,7 +96,7 @@ class VenueConnection:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ConfigError("hyperliquid: the url is not an http or https address")
-        if HOSTS.get(parts.hostname, is_mainnet) is not is_mainnet:
+        if IS_MAINNET_BY_HOST.get(parts.hostname, is_mainnet) is not is_mainnet:
             raise ConfigError(
                 f"hyperliquid: {parts.hostname} is not the {_network_name(is_mainnet)}",
                 "change the url or the network",
@@ -171,7 +171,7 @@ class AgentKey:
         self, action: dict[str, object], nonce_ms: int, expires_ms: int | None
     ) -> dict[str, object]:
         """Return the request body of an action. Raises Refused for any other kind of action."""
-        if action.get("type") not in _SIGNED_BY_AGENTS:
+        if action.get("type") not in _AGENT_ACTION_TYPES:
             raise Refused(
                 f"an agent key signs orders and cancels, not {action.get('type')}",
                 code=ErrorCode.SIGNATURE,
@@ -216,7 +216,7 @@ class HyperliquidClient:
         self._pinned = pinned
         self._market_by_coin: dict[str, ListedMarket] = {}
         self._last_cancel_nonce_ms = 0
-        self._transfers = _Transfers(-1, 0, ())
+        self._transfer_total = _TransferTotal(-1, 0, ())
 
     @property
     def account(self) -> str:
@@ -277,17 +277,19 @@ class HyperliquidClient:
         """Return the sum of all deposits less withdrawals, and the kinds of rows that are not
         known. Sums of rows before the last full page are kept.
         """
-        kind, user = "userNonFundingLedgerUpdates", self._account.lower()
-        rows = self._pages(kind, self._transfers.until_ms, user=user)
+        request_type, user = "userNonFundingLedgerUpdates", self._account.lower()
+        rows = self._pages(request_type, self._transfer_total.until_ms, user=user)
         total_raw, unknown_kinds = parse_transfers(rows, self._account)
-        total_raw += self._transfers.raw
-        unknown_kinds = tuple(dict.fromkeys((*self._transfers.unknown, *unknown_kinds)))
+        total_raw += self._transfer_total.raw
+        unknown_kinds = tuple(dict.fromkeys((*self._transfer_total.unknown_kinds, *unknown_kinds)))
         if len(rows) >= ROWS_PER_PAGE:
             last_ms = max(time_of(row) for row in rows)
             newest_raw, _ = parse_transfers(
                 [row for row in rows if time_of(row) == last_ms], self._account
             )
-            self._transfers = _Transfers(last_ms - 1, total_raw - newest_raw, unknown_kinds)
+            self._transfer_total = _TransferTotal(
+                last_ms - 1, total_raw - newest_raw, unknown_kinds
+            )
         return total_raw, unknown_kinds
 
     def payments(self, since_ms: int, until_ms: int) -> tuple[VenuePayment, ...]:
@@ -328,18 +330,20 @@ class HyperliquidClient:
             raise Retryable(f"the venue has no price of {coin} in the day before its funding")
         return parse_decimal(closed_candles[-1].get("c"), f"a price of {coin}")
 
-    def _pages(self, kind: str, since_ms: int, **fields: object) -> list[Mapping[str, object]]:
+    def _pages(
+        self, request_type: str, since_ms: int, **fields: object
+    ) -> list[Mapping[str, object]]:
         """Return all rows of a time-range read after `since_ms`."""
-        pages: list[Mapping[str, object]] = []
+        all_rows: list[Mapping[str, object]] = []
         while True:
-            answer = self._connection.info(type=kind, startTime=since_ms + 1, **fields)
-            rows = _require_rows(answer, kind)
+            answer = self._connection.info(type=request_type, startTime=since_ms + 1, **fields)
+            rows = _require_rows(answer, request_type)
             if len(rows) < ROWS_PER_PAGE:
-                return pages + rows
+                return all_rows + rows
             last_ms = max(time_of(row) for row in rows)
             # Rows of the last time may continue on the next page.
             complete_rows = [row for row in rows if time_of(row) < last_ms]
-            pages += complete_rows or rows
+            all_rows += complete_rows or rows
             since_ms = last_ms - 1 if complete_rows else last_ms
 
     def book(self, coin: str, *, asks: bool) -> list[tuple[Fraction, Fraction]]:
@@ -363,11 +367,11 @@ class HyperliquidClient:
         pinned_numbers = self._pinned()
         return tuple(coin for coin in self._token_by_coin if coin not in pinned_numbers)
 
-    def asset_of(self, coin: str) -> int:
+    def market_number(self, coin: str) -> int:
         """Return the market's number for orders. Raises Refused if the venue does not have the
         market.
         """
-        return self._market(coin).asset
+        return self._market(coin).number
 
     def agents(self) -> tuple[NamedAgent, ...]:
         """Return the named agent wallets of the account that have not expired."""
@@ -424,7 +428,7 @@ class HyperliquidClient:
             order_action(
                 ticket,
                 build_market(market, 1, "", 0, 0),
-                market.asset,
+                market.number,
                 is_close=ticket.order.is_reduce_only,
             ),
             ticket.nonce_ms,
@@ -448,7 +452,7 @@ class HyperliquidClient:
         record = parse_order_status(self._info("orderStatus", oid=cloid), cloid)
         if record is None:
             return OrderState(cloid, TicketStage.UNKNOWN)
-        fills = self._info("userFillsByTime", startTime=record.taken_ms)
+        fills = self._info("userFillsByTime", startTime=record.accepted_ms)
         return order_state(record, fills, self._market(record.coin).size_decimals)
 
     def is_dead(self, ticket: OrderTicket) -> bool:
@@ -484,7 +488,7 @@ class HyperliquidClient:
         """
         record = parse_order_status(self._info("orderStatus", oid=cloid), cloid)
         if record is not None and record.stage is TicketStage.OPEN:
-            action = cancel_action(cloid, self._market(record.coin).asset)
+            action = cancel_action(cloid, self._market(record.coin).number)
             self._last_cancel_nonce_ms = max(self._now_ms() | 1, self._last_cancel_nonce_ms + 2)
             body = self._require_key().sign(action, self._last_cancel_nonce_ms, None)
             refusal = parse_refusal(self._connection.exchange(body))
@@ -494,8 +498,8 @@ class HyperliquidClient:
             return state
         return self.state_of(cloid)
 
-    def _info(self, kind: str, **fields: object) -> object:
-        return self._connection.info(type=kind, user=self._account.lower(), **fields)
+    def _info(self, request_type: str, **fields: object) -> object:
+        return self._connection.info(type=request_type, user=self._account.lower(), **fields)
 
     def _market(self, coin: str) -> ListedMarket:
         if coin not in self._market_by_coin:

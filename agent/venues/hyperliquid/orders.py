@@ -148,10 +148,10 @@ def issue_tickets(
 
 # The order of keys in an action is part of its signature.
 def order_action(
-    ticket: OrderTicket, market: PerpMarket, asset: int, *, is_close: bool = False
+    ticket: OrderTicket, market: PerpMarket, market_number: int, *, is_close: bool = False
 ) -> dict[str, object]:
-    """Return the action of a ticket; `asset` is the market's number at the venue. `is_close` is
-    true if the order may close a whole position, which the venue accepts at any size.
+    """Return the action of a ticket; `market_number` is the market's number at the venue.
+    `is_close` is true if the order may close a whole position, which the venue accepts at any size.
 
     A market order is an immediate-or-cancel limit order at its bound (Ioc). A limit order rests
     there (Gtc); a post-only one is rejected if it would fill at once (Alo). Raises Refused for an
@@ -181,7 +181,7 @@ def order_action(
             code=ErrorCode.AMOUNT,
         )
     order_json = {
-        "a": asset,
+        "a": market_number,
         "b": order.size_raw > 0,
         "p": price_text(venue_price),
         "s": size_text(market, order.size_raw),
@@ -192,10 +192,12 @@ def order_action(
     return {"type": "order", "orders": [order_json], "grouping": "na"}
 
 
-CANCEL = "cancelByCloid"
+CANCEL_TYPE = "cancelByCloid"
 
 
-def stop_action(stop: StopOrder, market: PerpMarket, asset: int, cloid: str) -> dict[str, object]:
+def stop_action(
+    stop: StopOrder, market: PerpMarket, market_number: int, cloid: str
+) -> dict[str, object]:
     """Return the action of a resting stop: reduce-only, a market order within its bound once the
     mark reaches the trigger.
     """
@@ -204,7 +206,7 @@ def stop_action(stop: StopOrder, market: PerpMarket, asset: int, cloid: str) -> 
         for raw in (stop.trigger_raw, stop.bound_raw)
     )
     order_json = {
-        "a": asset,
+        "a": market_number,
         "b": stop.size_raw > 0,
         "p": limit_text,
         "s": size_text(market, stop.size_raw),
@@ -215,9 +217,9 @@ def stop_action(stop: StopOrder, market: PerpMarket, asset: int, cloid: str) -> 
     return {"type": "order", "orders": [order_json], "grouping": "na"}
 
 
-def cancel_action(cloid: str, asset: int) -> dict[str, object]:
+def cancel_action(cloid: str, market_number: int) -> dict[str, object]:
     """Return the action that cancels an order by its client order id."""
-    return {"type": CANCEL, "cancels": [{"asset": asset, "cloid": cloid}]}
+    return {"type": CANCEL_TYPE, "cancels": [{"asset": market_number, "cloid": cloid}]}
 
 
 class TicketStage(Enum):
@@ -268,8 +270,8 @@ class OrderState:
 
 @dataclass(frozen=True, slots=True)
 class OrderRecord:
-    """An order known to the venue, without its fills. `size` and what is `left` of it are in coins,
-    negative for a sale; `taken_ms` is the time at which the venue accepted it.
+    """An order known to the venue, without its fills. `size` and `unfilled_size` are in coins,
+    negative for a sale; `accepted_ms` is the time at which the venue accepted it.
     """
 
     cloid: str
@@ -277,9 +279,9 @@ class OrderRecord:
     oid: int
     coin: str
     size: Fraction
-    taken_ms: int
+    accepted_ms: int
     reason: str
-    left: Fraction
+    unfilled_size: Fraction
 
 
 def parse_order_status(answer: object, cloid: str) -> OrderRecord | None:
@@ -296,8 +298,8 @@ def parse_order_status(answer: object, cloid: str) -> OrderRecord | None:
         )
     if order.get("cloid") != cloid:
         raise Retryable("the venue answered for another order", code=ErrorCode.ANSWER)
-    oid, taken_ms, side = order.get("oid"), order.get("timestamp"), order.get("side")
-    if not isinstance(oid, int) or not isinstance(taken_ms, int) or side not in ("A", "B"):
+    oid, accepted_ms, side = order.get("oid"), order.get("timestamp"), order.get("side")
+    if not isinstance(oid, int) or not isinstance(accepted_ms, int) or side not in ("A", "B"):
         raise Retryable(
             "the venue's answer for an order has an unexpected format", code=ErrorCode.ANSWER
         )
@@ -306,11 +308,11 @@ def parse_order_status(answer: object, cloid: str) -> OrderRecord | None:
     unfilled_size = parse_decimal(order.get("sz"), "the rest of an order")
     return OrderRecord(
         cloid,
-        _stage(status),
+        _stage_of(status),
         oid,
         str(order.get("coin")),
         size if side == "B" else -size,
-        taken_ms,
+        accepted_ms,
         status,
         unfilled_size if side == "B" else -unfilled_size,
     )
@@ -327,14 +329,14 @@ def order_state(record: OrderRecord, fills: object, size_decimals: int) -> Order
         raise Retryable(
             "the venue's answer for fills has an unexpected format", code=ErrorCode.ANSWER
         )
-    size, quote, fee, closed_profit = Fraction(0), Fraction(0), Fraction(0), Fraction(0)
+    size, quote_change, fee, closed_profit = Fraction(0), Fraction(0), Fraction(0), Fraction(0)
     sign = 1 if record.size > 0 else -1
-    fill_by_number = dict[str, OrderFill]()
+    fill_by_id = dict[str, OrderFill]()
     for fill in fills:
-        number = fill.get("tid")
-        if fill.get("oid") != record.oid or str(number) in fill_by_number:
+        fill_id = fill.get("tid")
+        if fill.get("oid") != record.oid or str(fill_id) in fill_by_id:
             continue
-        if not isinstance(number, int):
+        if not isinstance(fill_id, int):
             raise Retryable(
                 "the venue's answer for a fill has an unexpected format", code=ErrorCode.ANSWER
             )
@@ -342,14 +344,14 @@ def order_state(record: OrderRecord, fills: object, size_decimals: int) -> Order
         paid_quote = -fill_size * parse_decimal(fill.get("px"), "the price of a fill")
         fill_fee = parse_decimal(fill.get("fee"), "the fee of a fill")
         profit = parse_decimal(fill.get("closedPnl", "0"), "the profit of a fill")
-        size, quote, fee, closed_profit = (
+        size, quote_change, fee, closed_profit = (
             size + fill_size,
-            quote + paid_quote,
+            quote_change + paid_quote,
             fee + fill_fee,
             closed_profit + profit,
         )
-        fill_by_number[str(number)] = OrderFill(
-            str(number),
+        fill_by_id[str(fill_id)] = OrderFill(
+            str(fill_id),
             parse_whole(fill_size * 10**size_decimals, "the size of a fill"),
             floor_int(paid_quote * 10**QUOTE_DECIMALS),
             ceil_int(fill_fee * 10**QUOTE_DECIMALS),
@@ -362,12 +364,12 @@ def order_state(record: OrderRecord, fills: object, size_decimals: int) -> Order
         record.stage,
         record.oid,
         parse_whole(size * 10**size_decimals, "the size of a fill"),
-        floor_int(quote * 10**QUOTE_DECIMALS),
+        floor_int(quote_change * 10**QUOTE_DECIMALS),
         ceil_int(fee * 10**QUOTE_DECIMALS),
         record.reason,
         record.coin,
         floor_int(closed_profit * 10**QUOTE_DECIMALS),
-        tuple(fill_by_number.values()),
+        tuple(fill_by_id.values()),
     )
 
 
@@ -379,13 +381,13 @@ def _reported_fill(record: OrderRecord, listed_size: Fraction) -> Fraction:
         case TicketStage.FILLED:
             return record.size
         case TicketStage.OPEN:
-            return record.size - record.left
-        case TicketStage.CANCELED if 0 < record.left / record.size < 1:
-            return record.size - record.left
+            return record.size - record.unfilled_size
+        case TicketStage.CANCELED if 0 < record.unfilled_size / record.size < 1:
+            return record.size - record.unfilled_size
     return listed_size
 
 
-def _stage(status: str) -> TicketStage:
+def _stage_of(status: str) -> TicketStage:
     """Return the stage of a status word. The venue's many other final statuses end in `Canceled` or
     `Rejected`.
     """
@@ -400,7 +402,7 @@ def _stage(status: str) -> TicketStage:
     raise Retryable(f"the venue has an unknown status of an order: {status}", code=ErrorCode.ANSWER)
 
 
-_ACCEPTED = ("success", "waitingForTrigger", "waitingForFill")
+_ACCEPTED_ANSWERS = ("success", "waitingForTrigger", "waitingForFill")
 """Answers without further data to an accepted action."""
 
 
@@ -428,7 +430,7 @@ def parse_refusal(answer: object) -> Refusal | None:
         (status,) = statuses
         if isinstance(status, Mapping) and "error" in status:
             return Refusal(scrub(str(status["error"])), is_judged=True)
-        if status in _ACCEPTED or isinstance(status, Mapping):
+        if status in _ACCEPTED_ANSWERS or isinstance(status, Mapping):
             return None
     raise Retryable(
         "the venue's answer to an action has an unexpected format", code=ErrorCode.ANSWER

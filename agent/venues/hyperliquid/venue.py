@@ -50,13 +50,13 @@ from agent.signing.agent_approval import (
     SIGNING_CHAIN,
     AgentApproval,
 )
-from agent.signing.base import FuturesRules
 from agent.signing.futures import (
     cloid_of,
     granted_order,
     is_limit_cloid,
     require_signable_order,
 )
+from agent.signing.terms import FuturesRules
 from agent.units import ceil_int, floor_int, format_time
 from agent.venues.hyperliquid.client import (
     AgentKey,
@@ -66,7 +66,7 @@ from agent.venues.hyperliquid.client import (
     signing_library,
 )
 from agent.venues.hyperliquid.orders import (
-    CANCEL,
+    CANCEL_TYPE,
     QUOTE_DECIMALS,
     OrderState,
     OrderTicket,
@@ -85,10 +85,10 @@ def require_fresh_agent(
     `former_agents` are the addresses of all agents so far, from the caller's own records, because
     the venue may forget an agent with its nonces, and old signed actions could then be replayed.
     """
-    former_lower = {agent.lower() for agent in former_agents}
+    former_addresses = {agent.lower() for agent in former_agents}
     answer = connection.info(type="userRole", user=address.lower())
     role = json_field(answer, "role")
-    if address.lower() in former_lower or role != "missing":
+    if address.lower() in former_addresses or role != "missing":
         raise Refused(
             f"{address} is known to the venue or was an agent before",
             remedy="create a new key; agent keys are never used twice",
@@ -141,11 +141,16 @@ def approval_action(approval: AgentApproval) -> dict[str, object]:
 
 def approval_message(action: Mapping[str, object]) -> dict[str, Any]:
     """Return the EIP-712 message that the venue's library signs for an approval."""
-    names = ("hyperliquidChain", "agentAddress", "agentName", "nonce")
+    field_names = ("hyperliquidChain", "agentAddress", "agentName", "nonce")
     type_names = ("string", "address", "string", "uint64")
-    types = [{"name": name, "type": kind} for name, kind in zip(names, type_names, strict=True)]
-    payload: dict[str, Any] = signing_library().user_signed_payload(PRIMARY_TYPE, types, action)
-    return payload | {"message": {name: action[name] for name in names}}
+    field_types = [
+        {"name": name, "type": type_name}
+        for name, type_name in zip(field_names, type_names, strict=True)
+    ]
+    payload: dict[str, Any] = signing_library().user_signed_payload(
+        PRIMARY_TYPE, field_types, action
+    )
+    return payload | {"message": {name: action[name] for name in field_names}}
 
 
 def post_approval(
@@ -176,7 +181,7 @@ RENEW_REMEDY = "trimtab delegate --send approves a new key"
 class AgentRecord(Protocol):
     """Record of agent approvals: the expiry of each, by address."""
 
-    def agent_end_ms(self, address: str) -> int:
+    def agent_expiry_ms(self, address: str) -> int:
         """Return the recorded expiry; zero without one."""
 
     def remember_agent(self, address: str, until_ms: int) -> int:
@@ -218,17 +223,20 @@ class HyperliquidPerps:
             margin_account = with_chain_times(account, snapshot)
         except TrimtabError as error:
             return snapshot.with_layer(FuturesReading(unknown=unknown_reason(error)))
-        blocked_reason, end_s = self._order_block(snapshot.now_s + self._valid_s)
+        blocked_reason, end_s = self._blocked_reason_and_expiry(snapshot.now_s + self._valid_s)
         return snapshot.with_layer(FuturesReading(margin_account, "", blocked_reason, end_s))
 
-    def _order_block(self, until_s: int) -> tuple[str, int]:
+    def _blocked_reason_and_expiry(self, until_s: int) -> tuple[str, int]:
         """Return why no order valid until that time could be sent (empty if one could), and the
         expiry of the agent's approval.
         """
         if self._no_key_reason:
             return self._no_key_reason, 0
-        if names := self._client.unpinned():
-            return f"no number is pinned for the market {', '.join(names)}; trimtab trust", 0
+        if unpinned_coins := self._client.unpinned():
+            return (
+                f"no number is pinned for the market {', '.join(unpinned_coins)}; trimtab trust",
+                0,
+            )
         try:
             agent = self.agent()
         except Retryable as error:
@@ -245,7 +253,7 @@ class HyperliquidPerps:
                 f"the approval of the agent {name} ends at {format_time(end_s)}; {RENEW_REMEDY}",
                 end_s,
             )
-        if self._record.agent_end_ms(agent.address) not in (0, agent.valid_until_ms):
+        if self._record.agent_expiry_ms(agent.address) not in (0, agent.valid_until_ms):
             return f"the agent {agent.address} was approved a second time; {RENEW_REMEDY}", end_s
         return "", end_s
 
@@ -276,35 +284,41 @@ class HyperliquidPerps:
         expiry is based on this machine's clock.
         """
         clock_s = self._clock.now_s()
-        nonce = max(clock_s * 1000, self._newest_nonce() + 2)
+        nonce_ms = max(clock_s * 1000, self._newest_nonce() + 2)
         end_s = clock_s + self._valid_s
         match action:
             case PerpOrder():
-                ticket = OrderTicket(action, cloid_of(str(nonce), 0, action), nonce, end_s * 1000)
+                ticket = OrderTicket(
+                    action, cloid_of(str(nonce_ms), 0, action), nonce_ms, end_s * 1000
+                )
                 is_full_close = action.size_raw == -account.size_raw(action.market)
                 venue_action = order_action(
                     ticket,
                     account.market(action.market),
-                    self._client.asset_of(action.market),
+                    self._client.market_number(action.market),
                     is_close=action.is_reduce_only and is_full_close,
                 )
             case StopOrder():
                 market, asset_number = (
                     account.market(action.market),
-                    self._client.asset_of(action.market),
+                    self._client.market_number(action.market),
                 )
                 venue_action = stop_action(
-                    action, market, asset_number, cloid_of(str(nonce), 0, action)
+                    action, market, asset_number, cloid_of(str(nonce_ms), 0, action)
                 )
             case OrderCancel():
-                venue_action = cancel_action(action.cloid, self._client.asset_of(action.market))
+                venue_action = cancel_action(
+                    action.cloid, self._client.market_number(action.market)
+                )
             case _:
                 raise Refused(
                     "only orders and resting stops are sent to Hyperliquid",
                     remedy="move margin, and approve agents, at the venue itself",
                 )
         action_json = json.dumps(venue_action, separators=(",", ":"))
-        return PerpOrderDraft(self._client.account, "0x" + action_json.encode().hex(), end_s, nonce)
+        return PerpOrderDraft(
+            self._client.account, "0x" + action_json.encode().hex(), end_s, nonce_ms
+        )
 
     def outcome(self, intent: Intent) -> Receipt | None:
         """See PerpVenue. Queries by client order id. An order that the venue never saw has ended
@@ -313,7 +327,7 @@ class HyperliquidPerps:
         the moment at which it rests, and fails only if the venue rejected it.
         """
         cloid, action = str(intent.tx_hash), json.loads(bytes.fromhex(intent.tx.data[2:]))
-        if action["type"] == CANCEL:
+        if action["type"] == CANCEL_TYPE:
             return self._cancel_receipt(intent, str(action["cancels"][0]["cloid"]))
         state = self._client.state_of(cloid)
         if state.stage is TicketStage.OPEN and "trigger" in action["orders"][0]["t"]:

@@ -89,7 +89,7 @@ def answer(
 @functools.cache
 def specification(prefix: str = "") -> bytes:
     """Return the OpenAPI document of the API below a prefix."""
-    text = (artifacts.WEB / "api" / "openapi.json").read_bytes()
+    text = (artifacts.WEB_FOLDER / "api" / "openapi.json").read_bytes()
     if not prefix:
         return text
     document = json.loads(text)
@@ -286,7 +286,7 @@ async def load_controls(cache: DocumentCache, tokens: TokenFile) -> None:
     """
     with suppress(TrimtabError):
         if any(token.may(TokenScope.CONTROL, int(time.time())) for token in tokens.tokens()):
-            await cache.call("controls", "controls.queue.ready")
+            await cache.call("controls", "controls.queue.warm_up")
 
 
 def _add_controls(app: FastAPI, cache: DocumentCache) -> None:

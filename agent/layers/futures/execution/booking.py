@@ -49,17 +49,21 @@ def book_futures_action(
     if grant is not None and receipt.status == 1:
         quote_rate = Fraction(grant.account.quote.unit, step.portfolio.numeraire.unit)
         if isinstance(grant.action, PerpOrder):
-            is_partly = intent.tx.is_venue_order
-            cost, budgeted = _order_cost(grant.action, grant, receipt, is_partly=is_partly)
+            may_be_partial = intent.tx.is_venue_order
+            cost, budgeted_value = _order_cost(
+                grant.action, grant, receipt, may_be_partial=may_be_partial
+            )
         else:
-            cost, budgeted = _collateral_cost(grant, receipt, step.snapshot, futures_policy(step))
-        loss, turnover = loss + cost / quote_rate, budgeted / quote_rate
+            cost, budgeted_value = _collateral_cost(
+                grant, receipt, step.snapshot, futures_policy(step)
+            )
+        loss, turnover = loss + cost / quote_rate, budgeted_value / quote_rate
     store.budgets.book(intent, turnover, loss, receipt.gas_cost_wei, chain_s)
     return loss
 
 
 def _order_cost(
-    order: PerpOrder, grant: FuturesGrant, receipt: Receipt, *, is_partly: bool
+    order: PerpOrder, grant: FuturesGrant, receipt: Receipt, *, may_be_partial: bool
 ) -> tuple[Value, Value]:
     """Return the cost of an order and the notional that counts against its budget, in quote base
     units.
@@ -67,14 +71,14 @@ def _order_cost(
     if order.kind.rests and not receipt.fills:
         return Fraction(0), Fraction(0)
     market, size_raw = grant.account.market(order.market), order.size_raw
-    paid_raw, fee_raw = (
+    quote_raw, fee_raw = (
         order.bound_raw,
         ceil_int(order.bound_raw * Fraction(market.fee_ppm, margin.PPM)),
     )
-    if (fill := order_fill(order, receipt, is_partly=is_partly)) is not None:
-        size_raw, paid_raw, fee_raw = fill.size_raw, abs(fill.quote_raw), fill.fee_raw
+    if (fill := order_fill(order, receipt, may_be_partial=may_be_partial)) is not None:
+        size_raw, quote_raw, fee_raw = fill.size_raw, abs(fill.quote_raw), fill.fee_raw
     index_value = abs(size_raw) * market.index
-    shortfall = paid_raw - index_value if order.size_raw > 0 else index_value - paid_raw
+    shortfall = quote_raw - index_value if order.size_raw > 0 else index_value - quote_raw
     is_counted = order.is_reduce_only and not grant.is_emergency and grant.is_budgeted
     return max(Fraction(0), shortfall) + fee_raw, index_value if is_counted else Fraction(0)
 
@@ -92,9 +96,9 @@ def _collateral_cost(
     )
 
 
-def order_fill(order: PerpOrder, receipt: Receipt, *, is_partly: bool) -> PerpFill | None:
+def order_fill(order: PerpOrder, receipt: Receipt, *, may_be_partial: bool) -> PerpFill | None:
     """Return the fill of an order from its receipt, the sum of all fills of a limit order; None if
-    no event has its market and size (with `is_partly`, a part of its size).
+    no event has its market and size (with `may_be_partial`, a part of its size).
     """
     fills = [fill for fill in receipt.fills if fill.market == order.market]
     if order.kind.rests and fills:
@@ -103,7 +107,7 @@ def order_fill(order: PerpOrder, receipt: Receipt, *, is_partly: bool) -> PerpFi
         fill
         for fill in fills
         if fill.size_raw == order.size_raw
-        or (is_partly and 0 < Fraction(fill.size_raw, order.size_raw) < 1)
+        or (may_be_partial and 0 < Fraction(fill.size_raw, order.size_raw) < 1)
     ]
     return fills[0] if len(fills) == 1 else None
 

@@ -113,25 +113,30 @@ def skip_refused_action(cycle: Cycle, outcome: StepOutcome, refusal: Refused) ->
         return _refuse_order(
             cycle, replace(futures_cycle, held=f"futures: {refusal}"), outcome, refusal
         )
-    name = failures.exit_name(plan)
+    failure_key = failures.exit_name(plan)
     if futures.trigger == HEDGE_MARGIN:
-        name = MARGIN
+        failure_key = MARGIN
     elif futures.orders and not futures.account_actions:
-        name = futures.orders[0].market
+        failure_key = futures.orders[0].market
     refused_markets, divisors = dict(futures_cycle.refused_markets), dict(futures_cycle.order_parts)
-    if by_owner or not name or name in refused_markets or not concerns_futures(refusal):
+    if (
+        by_owner
+        or not failure_key
+        or failure_key in refused_markets
+        or not concerns_futures(refusal)
+    ):
         return None
     if (divisor := _next_divisor(futures_cycle, outcome, refusal)) > 1:
-        is_first = name not in divisors
+        is_first = failure_key not in divisors
         futures_cycle = replace(
-            futures_cycle, order_parts=tuple((divisors | {name: divisor}).items())
+            futures_cycle, order_parts=tuple((divisors | {failure_key: divisor}).items())
         )
         if is_first and not futures.is_reducing:
             # a part of an opening may not be worth its cost
             return _refuse_order(cycle, futures_cycle, outcome, refusal)
         refused_outcome = replace(outcome, kind=OutcomeKind.REFUSED, reason=str(refusal))
         return StepResult(cycle.with_layer(futures_cycle).begin_plan(), refused_outcome)
-    refused_markets[name] = outcome.step_input.snapshot.head.timestamp_s
+    refused_markets[failure_key] = outcome.step_input.snapshot.head.timestamp_s
     futures_cycle = replace(futures_cycle, refused_markets=tuple(refused_markets.items()))
     return _refuse_order(cycle, futures_cycle, outcome, refusal)
 
@@ -154,7 +159,7 @@ def _next_divisor(futures_cycle: FuturesCycle, outcome: StepOutcome, refusal: Re
     fill a smaller order; zero for any other refusal, and after the largest divisor. An off-chain
     venue makes partial fills itself.
     """
-    futures = futures_plan(outcome)
+    futures = outcome_futures(outcome)
     account = margin_account(outcome.step_input.snapshot)
     if futures is None or account is None or not account.is_on_chain:
         return 0
@@ -165,7 +170,7 @@ def _next_divisor(futures_cycle: FuturesCycle, outcome: StepOutcome, refusal: Re
     return divisor if divisor <= MAX_DIVISOR else 0
 
 
-def leave_failed_market(
+def skip_failed_market(
     futures_cycle: FuturesCycle, outcome: StepOutcome, plan: Plan, intent: Intent
 ) -> FuturesCycle | None:
     """Skip the market of a reverted reduction for the rest of the cycle, so that an attacker who
@@ -174,12 +179,12 @@ def leave_failed_market(
     """
     decision = outcome.decision
     by_owner = isinstance(decision, AdjustFutures) and decision.by_owner
-    name, refused_markets = failures.exit_name(plan), dict(futures_cycle.refused_markets)
-    if intent.receipt is None or by_owner or name in ("", MARGIN):
+    failure_key, refused_markets = failures.exit_name(plan), dict(futures_cycle.refused_markets)
+    if intent.receipt is None or by_owner or failure_key in ("", MARGIN):
         return None
-    if futures_cycle.orders >= MAX_ORDERS or name in refused_markets:
+    if futures_cycle.orders >= MAX_ORDERS or failure_key in refused_markets:
         return None
-    refused_markets[name] = outcome.step_input.snapshot.head.timestamp_s
+    refused_markets[failure_key] = outcome.step_input.snapshot.head.timestamp_s
     return replace(
         futures_cycle,
         refused_orders=(*futures_cycle.refused_orders, note_of(outcome, failed=True)),
@@ -200,6 +205,6 @@ def comparisons(outcome: StepOutcome) -> tuple[HedgeComparison, ...]:
     )
 
 
-def futures_plan(outcome: StepOutcome) -> FuturesPlan | None:
+def outcome_futures(outcome: StepOutcome) -> FuturesPlan | None:
     """Return the plan's actions on futures; None without any."""
     return None if outcome.plan is None else planned_futures(outcome.plan)

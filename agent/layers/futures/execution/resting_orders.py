@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.execution.step_result import StepPorts, StepResult, close_step
-from agent.layers.futures.execution.cycle import futures_plan
+from agent.layers.futures.execution.cycle import outcome_futures
 from agent.layers.futures.policy.limit_orders import ended_orders
 from agent.layers.futures.policy.targets import DRIFT_REASONS
 from agent.layers.futures.state import FuturesConfig, FuturesCycle, futures_policy, futures_state
@@ -47,7 +47,7 @@ def end_reasons(outcome: StepOutcome, cloids: Collection[str]) -> dict[str, str]
     """
     if not cloids:
         return {}
-    futures, why = futures_plan(outcome), ""
+    futures, why = outcome_futures(outcome), ""
     if outcome.kind is OutcomeKind.HALT:
         why = outcome.reason
     elif outcome.decided.exit_token:

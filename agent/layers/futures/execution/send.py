@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from agent.execution.sending import Draft, PlanSender
 from agent.execution.step_context import OutcomeKind, StepOutcome
-from agent.layers.futures.execution.cycle import MAX_ORDERS, leave_failed_market
+from agent.layers.futures.execution.cycle import MAX_ORDERS, skip_failed_market
 from agent.layers.futures.planning.plans import HEDGE
 from agent.layers.futures.policy.needs import reduction_goals
 from agent.layers.futures.requests import MoveMargin
@@ -19,8 +19,8 @@ def _draft(composer: Composer, outcome: StepOutcome, plan: Plan) -> Draft:
     """Return the plan's first futures action."""
     prepared = composer.layer_action(outcome.step_input, plan)
     is_order = (futures := planned_futures(plan)) is not None and futures.orders
-    otherwise = "no position was changed" if is_order else "no margin was moved"
-    return Draft(prepared, f'"{prepared.note}"', otherwise)
+    failure_text = "no position was changed" if is_order else "no margin was moved"
+    return Draft(prepared, f'"{prepared.note}"', failure_text)
 
 
 def _after_sent(cycle: Cycle, outcome: StepOutcome, plan: Plan, intent: Intent) -> Cycle:
@@ -43,7 +43,7 @@ def _after_sent(cycle: Cycle, outcome: StepOutcome, plan: Plan, intent: Intent) 
         futures_cycle = replace(futures_cycle, reduced_markets=markets, reduction_goals=goals)
     if (
         is_failed
-        and (after_failure := leave_failed_market(futures_cycle, outcome, plan, intent)) is not None
+        and (after_failure := skip_failed_market(futures_cycle, outcome, plan, intent)) is not None
     ):
         return cycle.with_layer(after_failure).begin_plan()
     if futures.trigger == HEDGE:
@@ -54,7 +54,7 @@ def _after_sent(cycle: Cycle, outcome: StepOutcome, plan: Plan, intent: Intent) 
     if is_failed:
         return cycle.end(CycleEnd.FAILED)
     if futures_cycle.orders == MAX_ORDERS:
-        return cycle.end(CycleEnd.BOUND)
+        return cycle.end(CycleEnd.STEP_LIMIT)
     if isinstance(cycle.request, MoveMargin):
         return cycle.end(CycleEnd.DONE)
     return cycle.begin_plan()

@@ -64,7 +64,7 @@ class VenueExecutor:
             return reconciled
         return [
             *reconciled,
-            *self.cancel_resting(self._reasons_for_resting("the kill switch is on")),
+            *self.cancel_resting(self._cancel_reasons("the kill switch is on")),
         ]
 
     def cancel_pending(self, why: str) -> list[Intent]:
@@ -74,7 +74,7 @@ class VenueExecutor:
         """
         cancelled = self._chain_executor.cancel_pending(why)
         resolved = self._resolve_all()
-        return [*cancelled, *resolved, *self.cancel_resting(self._reasons_for_resting(why))]
+        return [*cancelled, *resolved, *self.cancel_resting(self._cancel_reasons(why))]
 
     def cancel_resting(self, reasons: Mapping[str, str], step_id: str = "") -> list[Intent]:
         """See ports.Executor. Needs no snapshot: the market and the order are in the journal."""
@@ -116,7 +116,7 @@ class VenueExecutor:
         submitter.require_running(grant)
         self._require_none_unresolved(grant)
         self._venue.require_agent(grant.deadline_s)
-        intent = submitter.plan(step_id, kind, tx, grant, note, grant.deadline_s)
+        intent = submitter.record_intent(step_id, kind, tx, grant, note, grant.deadline_s)
         intent, refusal = self._post(intent, grant)
         resolved = self._await_outcome(intent, refusal)
         if resolved.state is IntentState.REVERTED and _is_limit_order(grant):
@@ -126,7 +126,7 @@ class VenueExecutor:
                 "accepted by the venue",
                 f"{note}: the venue rejects it: {refusal or 'without a reason'}",
                 "the next step plans it again",
-                kind=UnsendableTransaction,
+                error_type=UnsendableTransaction,
             )
         if resolved.state in (IntentState.FINAL, IntentState.REVERTED) or resolved.rests:
             return resolved
@@ -138,11 +138,14 @@ class VenueExecutor:
 
     def _cancel(self, order: Intent, why: str, step_id: str) -> None:
         """Cancel a resting limit order by an action of its own, also while paused."""
-        submitter, granted = self._submitter, futures_grant(self._submitter.journal.grant(order.id))
-        if granted is None or not isinstance(granted.action, PerpOrder):
+        submitter, order_grant = (
+            self._submitter,
+            futures_grant(self._submitter.journal.grant(order.id)),
+        )
+        if order_grant is None or not isinstance(order_grant.action, PerpOrder):
             raise ValueError(f"intent {order.id} is not an order")
         action, now_s = (
-            OrderCancel(granted.action.market, str(order.tx_hash)),
+            OrderCancel(order_grant.action.market, str(order.tx_hash)),
             submitter.sender.head().timestamp_s,
         )
         draft = self._venue.draft(UNREAD_ACCOUNT, action, now_s)
@@ -158,10 +161,12 @@ class VenueExecutor:
         self._venue.require_agent(draft.deadline_s)
         tx = replace(order.tx, nonce=draft.nonce, data=draft.data)
         note = f"cancel an order that rests: {why}"
-        intent = submitter.plan(step_id, IntentKind.FUTURES, tx, grant, note, draft.deadline_s)
+        intent = submitter.record_intent(
+            step_id, IntentKind.FUTURES, tx, grant, note, draft.deadline_s
+        )
         self._await_outcome(*self._post(intent, grant, while_paused=True))
 
-    def _reasons_for_resting(self, why: str) -> dict[str, str]:
+    def _cancel_reasons(self, why: str) -> dict[str, str]:
         return {str(intent.tx_hash): why for intent in self._open_orders() if intent.rests}
 
     def _cloids_being_cancelled(self) -> set[str]:
@@ -173,8 +178,8 @@ class VenueExecutor:
     def _open_actions(self) -> Iterator[tuple[Intent, FuturesAction | None]]:
         """Yield the open orders with their actions; None if the grant names none."""
         for intent in self._open_orders():
-            granted = futures_grant(self._submitter.journal.grant(intent.id))
-            yield intent, None if granted is None else granted.action
+            order_grant = futures_grant(self._submitter.journal.grant(intent.id))
+            yield intent, None if order_grant is None else order_grant.action
 
     def _post(
         self, intent: Intent, grant: Grant, *, while_paused: bool = False
@@ -255,10 +260,10 @@ class VenueExecutor:
         ]
 
     def _require_none_unresolved(self, grant: Grant) -> None:
-        """Raise Retryable while the outcome of an order is not known: it may still change the
-        account, also if its grant names no action. A cancel changes no position. Raises Refused for
-        a limit order in a market in which another rests: together they could open twice what is
-        planned.
+        """Raise Retryable while the outcome of an order is not known, because it may still change
+        the account. This includes orders whose grant names no action. A cancel changes no position.
+        Raises Refused for a limit order in a market in which another rests: together they could
+        open twice what is planned.
         """
         new_action, unresolved = granted_action(grant), []
         for intent, action in self._open_actions():
@@ -266,25 +271,25 @@ class VenueExecutor:
                 unresolved.append(intent)
             elif not isinstance(new_action, PerpOrder) or isinstance(action, OrderCancel):
                 continue
-            elif new_action.kind.rests and _may_be_in(action, new_action.market):
+            elif new_action.kind.rests and _may_open_in(action, new_action.market):
                 raise guard_refusal(
                     "simulation",
                     "an order rests",
                     "none in this market",
                     f"an order of {new_action.market} still rests at the venue",
-                    kind=UnsendableTransaction,
+                    error_type=UnsendableTransaction,
                 )
         if not unresolved:
             return
-        first = unresolved[0]
+        first_unresolved = unresolved[0]
         raise Retryable(
-            f"the outcome of an earlier order is not known: {first.note}, {first.tx_hash}",
-            f"wait: it is resolved by the time it expires, {format_time(first.deadline_s or 0)}",
+            f"the outcome of an earlier order is not known: {first_unresolved.note}, {first_unresolved.tx_hash}",
+            f"wait: it is resolved by the time it expires, {format_time(first_unresolved.deadline_s or 0)}",
             code=ErrorCode.OPEN_TRANSACTION,
         )
 
 
-def _may_be_in(action: FuturesAction | None, market: str) -> bool:
+def _may_open_in(action: FuturesAction | None, market: str) -> bool:
     return action is None or (isinstance(action, PerpOrder) and action.market == market)
 
 

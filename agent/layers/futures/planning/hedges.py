@@ -117,7 +117,7 @@ def hedge_instead(
             reason = f"{_comparison_text(step.portfolio, hedge_comparison)}; {decision.reason}"
             plan = _opening_plan(step, decided.drifts, hedge_comparison, short, reason)
             plan = plan.with_layer(HedgeChoices(tuple(comparisons)))
-            decided = replace(decided.held(plan.decision), reviewed=False, reviews=())
+            decided = replace(decided.held(plan.decision), reviewed=False, due_schedules=())
             return decided, plan
     if not comparisons:
         return decided, sale_plan
@@ -217,13 +217,13 @@ def _smallest_short_fault(
     market: PerpMarket,
     limits: FuturesLimits,
     spot_value: Value | None,
-    target_bps: int,
+    target_leverage_bps: int,
 ) -> str:
     """Return why no short keeps the limits: too little margin, or the limits broken by one lot."""
     smallest_order = market_order(
         market, -market.lot_raw, limits.slippage_bps, is_reduce_only=False
     )
-    state = margin_state(after_action(account, smallest_order), limits, target_bps)
+    state = margin_state(after_action(account, smallest_order), limits, target_leverage_bps)
     limit_breaches = breaches(state, limits, spot_value)
     if not limit_breaches or {breach.limit for breach in limit_breaches} - {
         "max_position",
@@ -263,16 +263,16 @@ def _sized_short(
         market, -short_value * quote_per_numeraire(step.snapshot, step.portfolio)
     )
     if not size_raw:
-        lot = decimal_text(market.lot_raw, market.size_decimals)
-        return Short(0, f"the part to short is below one lot of {lot}")
+        lot_text = decimal_text(market.lot_raw, market.size_decimals)
+        return Short(0, f"the part to short is below one lot of {lot_text}")
     spot_value = spot_value_in_quote(step, drifts)
 
     def allowed_raw(deposit_raw: int) -> int:
         collateral_raw = account.collateral_raw + deposit_raw * account.settlement_raw
         funded_account = replace(account, collateral_raw=collateral_raw)
-        limits, target_bps = policy.limits, policy.leverage_bps
+        limits, target_leverage_bps = policy.limits, policy.leverage_bps
         return largest_allowed_raw(
-            funded_account, market.market, size_raw, limits, spot_value, target_bps
+            funded_account, market.market, size_raw, limits, spot_value, target_leverage_bps
         )
 
     short_raw, deposit_raw = allowed_raw(0), 0

@@ -16,18 +16,18 @@ from agent.layers.futures.policy.targets import (
     FuturesTrigger,
     closing_suffices,
     due_triggers,
-    emergency_orders,
+    emergency_sizes,
     funding_notes,
     funding_trims,
     known_breaches,
-    orders_to_target,
     position_trims,
-    reduction_orders,
+    reduction_sizes,
+    sizes_to_target,
     stale_index_reason,
     stale_indexes,
     stress_need,
     target_gross,
-    unfinished_orders,
+    unfinished_sizes,
     unnamed_reasons,
     without_hedges,
 )
@@ -54,8 +54,8 @@ from agent.units import BPS, Price, ceil_int, floor_int, sign_of
 
 DUST_DIVISOR = 10
 """Divisor of the band, a share of the target notional: smaller changes are not worth an order."""
-BELOW_MINIMUM = "the order is below the venue's minimum"
-NO_MARKETS: Mapping[str, str] = {}
+BELOW_MINIMUM_REASON = "the order is below the venue's minimum"
+NO_SKIPPED_MARKETS: Mapping[str, str] = {}
 
 
 def plan_futures(  # noqa: PLR0913
@@ -63,7 +63,7 @@ def plan_futures(  # noqa: PLR0913
     policy: FuturesPolicy,
     spot_value: Fraction | None,
     now_s: int,
-    collateral_raw: int = 0,
+    depositable_raw: int = 0,
     approved_raw: int = 0,
     goals: tuple[tuple[str, int], ...] = (),
     waiting_markets: Collection[str] = (),
@@ -71,7 +71,7 @@ def plan_futures(  # noqa: PLR0913
 ) -> FuturesPlan:
     """Plan the actions of one step; equal inputs give equal plans.
 
-    `spot_value` is in quote base units (None: unknown). `collateral_raw` is the wallet's
+    `spot_value` is in quote base units (None: unknown). `depositable_raw` is the wallet's
     depositable balance in base units of the collateral token, `approved_raw` the deposit approved
     in this step. `goals` are the final sizes of the cycle's reduction, `waiting_markets` the
     markets whose orders failed. No position is opened before `opens_from_s`, after an emergency. A
@@ -82,7 +82,7 @@ def plan_futures(  # noqa: PLR0913
     """
     stale_reasons = stale_indexes(account, policy, now_s)
     skipped_markets = {**unnamed_reasons(account), **stale_reasons}
-    if closing_sizes := emergency_orders(account, policy):
+    if closing_sizes := emergency_sizes(account, policy):
         return reducing_plan(
             account,
             policy,
@@ -91,52 +91,62 @@ def plan_futures(  # noqa: PLR0913
             is_emergency=True,
             skipped_markets=stale_reasons,
         )
-    if unfinished_sizes := unfinished_orders(account, goals):
+    if remaining_sizes := unfinished_sizes(account, goals):
         plan = reducing_plan(
             account,
             policy,
-            unfinished_sizes,
+            remaining_sizes,
             FuturesTrigger.LEVERAGE.value,
             is_emergency=False,
             skipped_markets=stale_reasons,
         )
         return replace(plan, reason="reduce every position by the same share")
-    fired_limits = due_triggers(account, policy, spot_value)
-    if not fired_limits:
+    triggers = due_triggers(account, policy, spot_value)
+    if not triggers:
         return FuturesPlan((), "", "all futures weights and limits are kept")
-    if fired_limits[0] in REDUCING_TRIGGERS:
+    if triggers[0] in REDUCING_TRIGGERS:
         deposit_raw = 0
         if not skipped_markets:
-            deposit_raw = _deposit_raw(account, policy, spot_value, collateral_raw, approved_raw)
+            deposit_raw = _deposit_raw(account, policy, spot_value, depositable_raw, approved_raw)
         if not deposit_raw:
             if not closing_suffices(
                 account, policy, spot_value, {*waiting_markets, *skipped_markets}
             ):
                 skipped_markets = stale_reasons
-            orders = reduction_orders(
+            sizes = reduction_sizes(
                 account, policy, spot_value, {*waiting_markets, *skipped_markets}
             )
-            cause = fired_limits[0].value
+            trigger_name = triggers[0].value
             return reducing_plan(
-                account, policy, orders, cause, is_emergency=False, skipped_markets=skipped_markets
+                account,
+                policy,
+                sizes,
+                trigger_name,
+                is_emergency=False,
+                skipped_markets=skipped_markets,
             )
-        return _deposit_plan(fired_limits[0], deposit_raw)
-    if fired_limits[0] is FuturesTrigger.POSITION:
-        trim_sizes, cause = position_trims(account, policy), fired_limits[0].value
+        return _deposit_plan(triggers[0], deposit_raw)
+    if triggers[0] is FuturesTrigger.POSITION:
+        trim_sizes, trigger_name = position_trims(account, policy), triggers[0].value
         trim_plan = reducing_plan(
-            account, policy, trim_sizes, cause, is_emergency=False, skipped_markets=skipped_markets
+            account,
+            policy,
+            trim_sizes,
+            trigger_name,
+            is_emergency=False,
+            skipped_markets=skipped_markets,
         )
-        return replace(trim_plan, reason=f"{cause} is above its limit; trim the position")
+        return replace(trim_plan, reason=f"{trigger_name} is above its limit; trim the position")
     if skipped_markets:
         return FuturesPlan((), "", f"no order: {next(iter(skipped_markets.values()))}")
-    if fired_limits[0] is FuturesTrigger.FUNDING:
+    if triggers[0] is FuturesTrigger.FUNDING:
         trim_sizes = funding_trims(account, policy)
         trim_plan = reducing_plan(
-            account, policy, trim_sizes, fired_limits[0].value, is_emergency=False
+            account, policy, trim_sizes, triggers[0].value, is_emergency=False
         )
-        return replace(trim_plan, reason=DRIFT_REASONS[fired_limits[0]])
-    return _to_targets(
-        account, policy, spot_value, fired_limits[0], now_s, opens_from_s, waiting_markets
+        return replace(trim_plan, reason=DRIFT_REASONS[triggers[0]])
+    return _target_plan(
+        account, policy, spot_value, triggers[0], now_s, opens_from_s, waiting_markets
     )
 
 
@@ -176,7 +186,7 @@ def _deposit_raw(
     account: MarginAccount,
     policy: FuturesPolicy,
     spot_value: Fraction | None,
-    collateral_raw: int,
+    depositable_raw: int,
     approved_raw: int,
 ) -> int:
     """Return the deposit that restores the limits; zero if the wallet has too little. An approved
@@ -185,12 +195,12 @@ def _deposit_raw(
     """
     if not account.is_on_chain:
         return 0
-    if approved_raw and approved_raw <= collateral_raw:
+    if approved_raw and approved_raw <= depositable_raw:
         minimum_raw = top_up_raw(account, policy, spot_value, 0)
         if 0 < minimum_raw <= approved_raw:
             return approved_raw
     deposit_raw = top_up_raw(account, policy, spot_value, policy.limits.hysteresis_bps)
-    return deposit_raw if deposit_raw <= collateral_raw else 0
+    return deposit_raw if deposit_raw <= depositable_raw else 0
 
 
 def _deposit_for_utilisation(account: MarginAccount, limit: Fraction) -> Fraction:
@@ -218,7 +228,7 @@ def reducing_plan(
     trigger: str,
     *,
     is_emergency: bool,
-    skipped_markets: Mapping[str, str] = NO_MARKETS,
+    skipped_markets: Mapping[str, str] = NO_SKIPPED_MARKETS,
 ) -> FuturesPlan:
     """Return a plan of reductions, largest notional first. Paused markets and the markets in `skipped_markets`
     are skipped and listed with their reasons.
@@ -248,7 +258,7 @@ def reducing_plan(
     )
 
 
-def _to_targets(
+def _target_plan(
     account: MarginAccount,
     policy: FuturesPolicy,
     spot_value: Fraction | None,
@@ -268,7 +278,7 @@ def _to_targets(
     dust_notional = target_gross(account, policy) * policy.band_bps / BPS / DUST_DIVISOR
     sizes = {
         name: size
-        for name, size in orders_to_target(account, policy).items()
+        for name, size in sizes_to_target(account, policy).items()
         if abs(size) * account.market(name).mark > dust_notional
     }
     reductions = {
@@ -297,7 +307,7 @@ def _to_targets(
     opening_orders, notes = _cut_openings(account, policy, spot_value, openings)
     changed_markets = openings.keys() | {order.market for order in expected_reductions}
     if any(account.size_raw(name) for name in sizes.keys() - changed_markets):
-        opening_orders, cut_notes = _within_target(
+        opening_orders, cut_notes = _cut_to_target(
             account, policy, opening_orders, expected_reductions
         )
         notes += cut_notes
@@ -342,9 +352,9 @@ def _cut_openings(
 ) -> tuple[list[PerpOrder], list[str]]:
     """Return the openings within every limit, with a note on each that is cut."""
     limits = policy.limits
-    futures_limits = replace(limits, max_position_bps=BPS)
+    other_limits = replace(limits, max_position_bps=BPS)
     orders, notes = [], []
-    for name, size in largest_allowed_sizes(account, openings, futures_limits, spot_value).items():
+    for name, size in largest_allowed_sizes(account, openings, other_limits, spot_value).items():
         market = account.market(name)
         if size != openings[name]:
             notes.append(f"{market.symbol} is cut to what the limits allow")
@@ -355,7 +365,7 @@ def _cut_openings(
     return orders, notes
 
 
-def _within_target(
+def _cut_to_target(
     account: MarginAccount,
     policy: FuturesPolicy,
     openings: Sequence[PerpOrder],
@@ -437,7 +447,7 @@ def untradable_reason(
 ) -> str:
     """Return why no order of this size is possible; empty if one is."""
     if _is_below_minimum(account, market, size_raw, slippage_bps):
-        return paused_reason(market) or f"{market.symbol}: {BELOW_MINIMUM}"
+        return paused_reason(market) or f"{market.symbol}: {BELOW_MINIMUM_REASON}"
     return paused_reason(market)
 
 

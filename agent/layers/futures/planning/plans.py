@@ -23,7 +23,7 @@ from agent.layers.futures.policy.hedge_closing import hedges_after
 from agent.layers.futures.policy.needs import (
     ORDER_GAS,
     RESTING_STOP,
-    STOPS_CHANGE,
+    STOPS_CHANGE_REASON,
     back_off_reason,
     depositable_raw,
     due_stops,
@@ -104,11 +104,11 @@ def plan_decision(step: StepInput, decided: DecisionResult) -> Plan | StepInput:
     plan_or_reason = plan_adjustment(step, decision, decided.drifts)
     if isinstance(plan_or_reason, Plan):
         return plan_or_reason
-    why = decision.reason.partition("; spot: ")[0]  # the spot proposal repeats its own reason
+    reason = decision.reason.partition("; spot: ")[0]  # the spot proposal repeats its own reason
     obstacle = plan_or_reason.removeprefix(
-        f"{why.removeprefix('futures: ')}, but "
+        f"{reason.removeprefix('futures: ')}, but "
     )  # it repeats the reason
-    return hold_futures(step, f"{why}, but {obstacle}")
+    return hold_futures(step, f"{reason}, but {obstacle}")
 
 
 def without_refused_plan(
@@ -163,7 +163,7 @@ def plan_adjustment(
             reopening_s(policy, futures_state(step)),
         )
         if planning_account is not account:
-            actions_plan = beside_resting(account, actions_plan)
+            actions_plan = without_resting_markets(account, actions_plan)
         actions_plan = _closing_hedges_first(
             step.snapshot, step.history, futures_policy(step), actions_plan
         )
@@ -179,8 +179,8 @@ def plan_adjustment(
         else:
             orders.append(order)
     if budget_cut := _cut_to_budget(step, actions_plan, orders, drifts):
-        orders, why = budget_cut
-        refusals.append(why)
+        orders, cut_note = budget_cut
+        refusals.append(cut_note)
     stop_changes = (
         ()
         if orders or actions_plan.account_actions
@@ -189,9 +189,9 @@ def plan_adjustment(
     if budget_cut and not orders and not stop_changes:
         return "; ".join(refusals)
     if stop_changes:
-        actions_plan = FuturesPlan((), RESTING_STOP, STOPS_CHANGE, resting=stop_changes)
+        actions_plan = FuturesPlan((), RESTING_STOP, STOPS_CHANGE_REASON, resting=stop_changes)
     elif not orders and not actions_plan.account_actions:
-        if not (deposit_raw := _last_deposit_raw(step, actions_plan, drifts)):
+        if not (deposit_raw := _last_resort_deposit_raw(step, actions_plan, drifts)):
             return "; ".join([actions_plan.reason, *refusals])
         actions_plan = replace(
             actions_plan,
@@ -205,7 +205,7 @@ def plan_adjustment(
         orders=as_limit_orders(account, policy, actions_plan.trigger, orders),
         refused=tuple(refusals),
         is_reducing=all(order.is_reduce_only for order in orders),
-        hedges=_hedges_left(
+        hedges=_hedges_after_first_order(
             step.snapshot, futures_policy(step), futures_state(step), decision, actions_plan, orders
         ),
     )
@@ -214,8 +214,8 @@ def plan_adjustment(
     return uneconomic_reason(step.snapshot, step.portfolio, step.limits, plan, account) or plan
 
 
-def beside_resting(account: MarginAccount, account_plan: FuturesPlan) -> FuturesPlan:
-    """Return a plan of the account as if its resting orders were filled without the orders in their
+def without_resting_markets(account: MarginAccount, account_plan: FuturesPlan) -> FuturesPlan:
+    """Return a plan that was made as if the resting orders were filled, without its orders in their
     markets. If only those orders would breach a limit, nothing is reduced: they end first.
     """
     if account_plan.trigger in {trigger.value for trigger in LIMIT_TRIGGERS}:
@@ -262,11 +262,11 @@ def plan_now(
         opens_from_s=reopening_s(futures_policy(step), futures_state(step)),
     )
     if planning_account is not account:
-        plan = beside_resting(account, plan)
+        plan = without_resting_markets(account, plan)
     return replace(plan, orders=as_limit_orders(account, policy, plan.trigger, plan.orders))
 
 
-def plan_and_hold(
+def plan_and_hold_reason(
     step: StepInput,
     policy: FuturesPolicy,
     drifts: Sequence[AssetDrift],
@@ -382,7 +382,7 @@ def uneconomic_reason(
     )
 
 
-def _last_deposit_raw(
+def _last_resort_deposit_raw(
     step: StepInput, account_plan: FuturesPlan, drifts: tuple[AssetDrift, ...]
 ) -> int:
     """Return the deposit to make if all reductions are refused or failing, for example because a
@@ -400,9 +400,13 @@ def _last_deposit_raw(
         return 0
     missing_raw = top_up_raw(account, policy, None, policy.limits.hysteresis_bps)
     at_hand_raw = deposit_at_hand_raw(step, drifts)
-    allowed_raw = approved_raw(step.snapshot, step.progress.spend_caps, policy)
-    deposit = allowed_raw if 0 < allowed_raw <= at_hand_raw else min(missing_raw, at_hand_raw)
-    return deposit if deposit >= max(1, step.limits.min_trade or 0) else 0
+    approved_deposit_raw = approved_raw(step.snapshot, step.progress.spend_caps, policy)
+    deposit_raw = (
+        approved_deposit_raw
+        if 0 < approved_deposit_raw <= at_hand_raw
+        else min(missing_raw, at_hand_raw)
+    )
+    return deposit_raw if deposit_raw >= max(1, step.limits.min_trade or 0) else 0
 
 
 def deposit_at_hand_raw(step: StepInput, drifts: Sequence[AssetDrift]) -> int:
@@ -425,7 +429,7 @@ def approved_raw(
     )
 
 
-def _hedges_left(
+def _hedges_after_first_order(
     snapshot: Snapshot,
     policy: FuturesPolicy | None,
     state: FuturesState,
@@ -510,7 +514,7 @@ def futures_plan(
     coin_price = prices.get(step.portfolio.wrapped_native, Fraction(0))
     snapshot = step.snapshot
     gas_price_wei = snapshot.inclusion_price_wei
-    fees = sum((fee_raw(account, order) for order in futures.orders), 0)
+    fees_raw = sum((fee_raw(account, order) for order in futures.orders), 0)
     zero = Fraction(0)
     horizon_s = 0 if policy is None else policy.funding_horizon_s
     plan = Plan(
@@ -529,7 +533,7 @@ def futures_plan(
             (drift.token, bps) for drift, bps in zip(drifts, weights, strict=True)
         ),
         cost=PlanCost(
-            fees / quote_per_numeraire(step.snapshot, step.portfolio),
+            fees_raw / quote_per_numeraire(step.snapshot, step.portfolio),
             zero,
             zero,
             gas_units * gas_price_wei * coin_price,

@@ -11,7 +11,7 @@ from agent.layers.futures.planning import hedges
 from agent.layers.futures.planning.orders import reducing_plan
 from agent.layers.futures.planning.plans import futures_plan
 from agent.layers.futures.policy.hedge_closing import hedges_after
-from agent.layers.futures.policy.needs import closing_order, deleverage_orders, stale_markets
+from agent.layers.futures.policy.needs import closing_sizes, deleverage_sizes, stale_markets
 from agent.layers.futures.requests import CloseHedge, Deleverage, MoveMargin, OpenHedge
 from agent.layers.futures.state import (
     FuturesProgress,
@@ -119,12 +119,12 @@ def deleverage(request: Deleverage) -> Proposer:
                 f"nothing is reduced: {futures_progress(step).held}", remedy="see trimtab doctor"
             )
         sizes, stale_reasons = (
-            _remaining_orders(futures_progress(step), policy, account, leverage_bps, symbol),
+            _remaining_sizes(futures_progress(step), policy, account, leverage_bps, symbol),
             stale_markets(step.snapshot, futures_policy(step)),
         )
         if stale_reasons and stale_reasons.keys() >= sizes.keys():
-            why = ", ".join(stale_reasons.values())
-            raise Refused(f"nothing is reduced: {why}", remedy="see trimtab margin")
+            stale_text = ", ".join(stale_reasons.values())
+            raise Refused(f"nothing is reduced: {stale_text}", remedy="see trimtab margin")
         reason = _reduction_text(leverage_bps, symbol)
         plan = reducing_plan(
             account, policy, sizes, "", is_emergency=False, skipped_markets=stale_reasons
@@ -143,29 +143,31 @@ def deleverage(request: Deleverage) -> Proposer:
     return propose
 
 
-def _remaining_orders(
+def _remaining_sizes(
     progress: FuturesProgress,
     policy: FuturesPolicy,
     account: MarginAccount,
     leverage_bps: int | None,
     symbol: str,
 ) -> dict[str, int]:
-    """Return the remaining orders of this cycle. Raises Refused for an unknown market."""
+    """Return the sizes of the remaining orders of this cycle, by market. Raises Refused for an
+    unknown market.
+    """
     markets = [market.market for market in account.markets if symbol in ("", market.symbol)]
     if not markets and progress.reduced_markets:
         return {}  # a market without a row in the config, closed in this cycle
     if not markets:
-        symbols = ", ".join(perp_market.symbol for perp_market in account.markets)
-        raise Refused(f"{symbol!r} is not a futures market", remedy=f"choose from {symbols}")
+        symbols_text = ", ".join(perp_market.symbol for perp_market in account.markets)
+        raise Refused(f"{symbol!r} is not a futures market", remedy=f"choose from {symbols_text}")
     remaining_markets = [market for market in markets if market not in progress.reduced_markets]
     if leverage_bps is None:
         return {
             name: size
             for market in remaining_markets
-            for name, size in closing_order(account, market).items()
+            for name, size in closing_sizes(account, market).items()
         }
     max_leverage = Fraction(leverage_bps, BPS)
-    return deleverage_orders(account, max_leverage, remaining_markets, policy.limits.slippage_bps)
+    return deleverage_sizes(account, max_leverage, remaining_markets, policy.limits.slippage_bps)
 
 
 def _reduction_text(leverage_bps: int | None, symbol: str) -> str:
@@ -198,14 +200,14 @@ def owner_proposal(
         )
     futures = replace(
         futures,
-        hedges=_hedges_left(
+        hedges=_hedges_after_first_order(
             step.snapshot, futures_policy(step), futures_state(step), futures.orders
         ),
     )
     return Proposal(decided, futures_plan(step, decision, futures, account, decided.drifts))
 
 
-def _hedges_left(
+def _hedges_after_first_order(
     snapshot: Snapshot,
     policy: FuturesPolicy | None,
     state: FuturesState,

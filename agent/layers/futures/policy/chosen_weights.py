@@ -42,11 +42,12 @@ def with_market_weights(
     """
     if (policy := futures_policy(step)) is None or weights is None:
         return step
-    combined = combined_policy(policy, weights)
+    combined_futures = combined_policy(policy, weights)
     gross = sum(map(abs, weights.values()), Fraction(0))
-    why = f"futures targets are those of {origin}: {format_percent(gross)} of the target notional"
+    note = f"futures targets are those of {origin}: {format_percent(gross)} of the target notional"
     return with_policy(
-        replace(step, targets=replace(step.targets, reasons=(*step.targets.reasons, why))), combined
+        replace(step, targets=replace(step.targets, reasons=(*step.targets.reasons, note))),
+        combined_futures,
     )
 
 

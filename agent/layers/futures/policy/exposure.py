@@ -76,7 +76,7 @@ def margin_holdings(step: StepInput) -> dict[str, int]:
     return {policy.collateral: margin.settled_units(account)}
 
 
-def margin_in_weights(step: StepInput) -> dict[str, int]:
+def margin_holdings_in_weights(step: StepInput) -> dict[str, int]:
     """Return the margin holdings that count in the spot weights: none unless
     futures.margin_in_weights is set.
     """
@@ -84,9 +84,9 @@ def margin_in_weights(step: StepInput) -> dict[str, int]:
     return margin_holdings(step) if policy is not None and policy.margin_in_weights else {}
 
 
-def margin_outside_weights(step: StepInput) -> dict[str, int]:
+def margin_holdings_outside_weights(step: StepInput) -> dict[str, int]:
     """Return the margin holdings that count in the total alone."""
-    return {} if margin_in_weights(step) else margin_holdings(step)
+    return {} if margin_holdings_in_weights(step) else margin_holdings(step)
 
 
 def margin_value(step: StepInput, prices: Mapping[str, Price]) -> Value:
@@ -161,8 +161,8 @@ def margin_result(step: StepInput, prices: Mapping[str, Price]) -> Value:
 
 
 def uncounted_reason(step: StepInput) -> str:
-    """Return why `spot_value` is not the spot value of the margin account's owner: assets of
-    unknown value count as zero (quarantined or excluded), or the wallet is a delegate, and the
+    """Return why `spot_portfolio_value` is not the spot value of the margin account's owner: assets
+    of unknown value count as zero (quarantined or excluded), or the wallet is a delegate, and the
     owner's portfolio is not read. Empty otherwise.
     """
     if step.excluded.exits_only:
@@ -170,14 +170,14 @@ def uncounted_reason(step: StepInput) -> str:
     if (policy := futures_policy(step)) is not None and trades_for_another(step.snapshot, policy):
         return f"the portfolio of {policy.account} is not read"
     empty_tokens = {holding.token for holding in step.snapshot.holdings if not holding.raw}
-    quarantined = [
+    quarantined_tokens = [
         token.token for token in step.targets.quarantine if token.token not in empty_tokens
     ]
-    labels = ", ".join(step.portfolio.token(token).label for token in quarantined)
-    return f"{labels} is in quarantine" if quarantined else ""
+    labels = ", ".join(step.portfolio.token(token).label for token in quarantined_tokens)
+    return f"{labels} is in quarantine" if quarantined_tokens else ""
 
 
-def spot_value(drifts: Sequence[AssetDrift]) -> Value:
+def spot_portfolio_value(drifts: Sequence[AssetDrift]) -> Value:
     """Return the value of the spot portfolio: that of the drifts without the margin account."""
     return sum((drift.value - drift.raw_at(MARGIN) * drift.price for drift in drifts), Fraction(0))
 
@@ -225,7 +225,7 @@ def spot_value_raw(
     price.
     """
     rate = quote_rate(account, policy, drifts)
-    return None if rate is None else rate * spot_value(drifts)
+    return None if rate is None else rate * spot_portfolio_value(drifts)
 
 
 def exposures(
@@ -241,7 +241,7 @@ def exposures(
         {} if policy.margin_in_weights else {policy.collateral: margin.settled_units(account)}
     )
     futures_values: dict[str, Value] = {}
-    unpaired = []
+    unpaired_exposures = []
     assets = {drift.token for drift in drifts}
     for position in account.positions:
         market = account.market(position.market)
@@ -249,7 +249,7 @@ def exposures(
         if market.asset in assets:
             futures_values[market.asset] = futures_values.get(market.asset, Fraction(0)) + value
         else:
-            unpaired.append(Exposure("", market.symbol, Fraction(0), value))
+            unpaired_exposures.append(Exposure("", market.symbol, Fraction(0), value))
     spot_exposures = [
         Exposure(
             drift.token,
@@ -259,7 +259,7 @@ def exposures(
         )
         for drift in drifts
     ]
-    return (*spot_exposures, *unpaired)
+    return (*spot_exposures, *unpaired_exposures)
 
 
 def market_growth(step: StepInput, spot_value: Value) -> MarketGrowth | None:

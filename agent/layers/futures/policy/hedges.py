@@ -59,17 +59,21 @@ def choose(
 
 
 def short_costs(
-    market: PerpMarket, hedged: Value, horizon_s: int, initial_share: Fraction, yearly_bps: int
+    market: PerpMarket,
+    hedged: Value,
+    horizon_s: int,
+    margin_per_notional: Fraction,
+    capital_cost_bps: int,
 ) -> tuple[Value, Value, Value, Value]:
     """Return the costs of a short of this value: fees of opening and closing, expected funding,
     required margin, and its cost of capital over the horizon.
     """
-    required_margin = hedged * initial_share
+    required_margin = hedged * margin_per_notional
     return (
         2 * hedged * market.fee_ppm / margin.PPM,
         expected_funding(market, -hedged, horizon_s),
         required_margin,
-        required_margin * yearly_bps / BPS * horizon_s / YEAR_S,
+        required_margin * capital_cost_bps / BPS * horizon_s / YEAR_S,
     )
 
 
@@ -175,9 +179,9 @@ def with_hedges(step: StepInput, hedges: tuple[Hedge, ...]) -> StepInput:
     }
     max_bps = {drift.token: BPS if drift.max_bps is None else drift.max_bps for drift in drifts}
     raised_bps, notes = dict[str, int](), []
-    untradable = {screened.token for screened in step.targets.quarantine}
+    quarantined_tokens = {screened.token for screened in step.targets.quarantine}
     for hedge in hedges:
-        if hedge.token not in unhedged_bps or hedge.token in untradable:
+        if hedge.token not in unhedged_bps or hedge.token in quarantined_tokens:
             continue
         value = hedged_value(step.snapshot, step.portfolio, hedge)
         hedged_bps = unhedged_bps[hedge.token] + floor_int(value / total * BPS)

@@ -12,7 +12,7 @@ from agent.layers.futures.policy.targets import notional_drifts, without_hedges
 from agent.layers.futures.state import FuturesState, margin_account
 from agent.margin import contract_sizes
 from agent.margin.contract_sizes import index_bound_raw
-from agent.margin.state import breaches, if_filled, margin_state
+from agent.margin.state import after_resting_fills, breaches, margin_state
 from agent.model import (
     FuturesPolicy,
     FuturesReading,
@@ -53,7 +53,7 @@ def _breach_text(account: MarginAccount, policy: FuturesPolicy) -> str:
     """Return the limit that the account would breach if every resting order were filled. The spot
     multiple is judged when the order is placed.
     """
-    state = margin_state(if_filled(account), policy.limits, policy.leverage_bps)
+    state = margin_state(after_resting_fills(account), policy.limits, policy.leverage_bps)
     limit_breaches = breaches(state, policy.limits, None) if account.resting else []
     return next((f"{breach.limit} would be {breach.measured}" for breach in limit_breaches), "")
 
@@ -88,7 +88,9 @@ def _is_beyond_bound(order: RestingOrder, market: PerpMarket, slippage_bps: int)
 
 def _is_beyond_target(account: MarginAccount, policy: FuturesPolicy, order: RestingOrder) -> bool:
     """True if the rest of an order would carry its position beyond the target."""
-    drifts = {drift.market: drift for drift in notional_drifts(if_filled(account), policy)}
+    drifts = {
+        drift.market: drift for drift in notional_drifts(after_resting_fills(account), policy)
+    }
     if (drift := drifts.get(order.market)) is None:
         return True
     market = account.market(order.market)

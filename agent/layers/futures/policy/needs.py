@@ -12,7 +12,7 @@ from fractions import Fraction
 from agent.layers.futures.policy.exposure import (
     account_fault,
     quote_per_numeraire,
-    spot_value,
+    spot_portfolio_value,
     trades_for_another,
     uncounted_reason,
 )
@@ -24,13 +24,13 @@ from agent.layers.futures.policy.targets import (
     REDUCING_TRIGGERS,
     FuturesTrigger,
     due_triggers,
-    emergency_orders,
+    emergency_sizes,
     fired_triggers,
     funding_notes,
     position_notes,
     stale_indexes,
     uncertain_profit_reason,
-    unfinished_orders,
+    unfinished_sizes,
     unnamed_reasons,
 )
 from agent.layers.futures.state import (
@@ -44,7 +44,7 @@ from agent.layers.futures.state import (
 )
 from agent.margin import account as margin
 from agent.margin.contract_sizes import index_bound_raw
-from agent.margin.state import if_filled
+from agent.margin.state import after_resting_fills
 from agent.model import (
     AdjustFutures,
     AssetDrift,
@@ -87,23 +87,25 @@ def futures_need(step: StepInput, drifts: Sequence[AssetDrift]) -> AdjustFutures
         position.market for position in account.positions
     }:
         return None
-    if emergency_orders(account, policy).keys() - stale_reasons.keys():
+    if emergency_sizes(account, policy).keys() - stale_reasons.keys():
         return AdjustFutures("futures: liquidation is near", is_reducing=True)
     if (
-        unfinished_orders(account, futures_progress(step).reduction_goals).keys()
+        unfinished_sizes(account, futures_progress(step).reduction_goals).keys()
         - stale_reasons.keys()
     ):
         return AdjustFutures("futures: a reduction is in progress", is_reducing=True)
-    fired = due_triggers(account, policy, spot_value_in_quote(step, drifts))
-    if fired and fired[0] in LIMIT_TRIGGERS:
-        return AdjustFutures(f"futures: {fired[0].value} is above its limit", is_reducing=True)
+    triggers = due_triggers(account, policy, spot_value_in_quote(step, drifts))
+    if triggers and triggers[0] in LIMIT_TRIGGERS:
+        return AdjustFutures(f"futures: {triggers[0].value} is above its limit", is_reducing=True)
     if account.resting:
-        fired = due_triggers(if_filled(account), policy, spot_value_in_quote(step, drifts))
-    is_rebalance = fired and fired[0] in DRIFT_REASONS
+        triggers = due_triggers(
+            after_resting_fills(account), policy, spot_value_in_quote(step, drifts)
+        )
+    is_rebalance = triggers and triggers[0] in DRIFT_REASONS
     if is_rebalance and not (stale_reasons or unnamed_reasons(account)):
-        return AdjustFutures(f"futures: {DRIFT_REASONS[fired[0]]}", is_reducing=False)
+        return AdjustFutures(f"futures: {DRIFT_REASONS[triggers[0]]}", is_reducing=False)
     if due_stops(step.snapshot, step.history, futures_policy(step)):
-        return AdjustFutures(f"futures: {STOPS_CHANGE}", is_reducing=True)
+        return AdjustFutures(f"futures: {STOPS_CHANGE_REASON}", is_reducing=True)
     return None
 
 
@@ -122,18 +124,18 @@ def planned_account(step: StepInput, drifts: Sequence[AssetDrift]) -> MarginAcco
     account, policy = margin_account(step.snapshot), futures_policy(step)
     if account is None or policy is None or not account.resting:
         return account
-    fired = due_triggers(account, policy, spot_value_in_quote(step, drifts))
-    is_reduction_due = emergency_orders(account, policy) or unfinished_orders(
+    triggers = due_triggers(account, policy, spot_value_in_quote(step, drifts))
+    is_reduction_due = emergency_sizes(account, policy) or unfinished_sizes(
         account, futures_progress(step).reduction_goals
     )
     return (
         account
-        if is_reduction_due or (fired and fired[0] in LIMIT_TRIGGERS)
-        else if_filled(account)
+        if is_reduction_due or (triggers and triggers[0] in LIMIT_TRIGGERS)
+        else after_resting_fills(account)
     )
 
 
-STOPS_CHANGE = "resting stops do not match the positions"
+STOPS_CHANGE_REASON = "resting stops do not match the positions"
 RESTING_STOP = "resting_stop"
 """Trigger of changes of resting stops, and name under which their failures are counted."""
 
@@ -224,7 +226,7 @@ def futures_note(step: StepInput, drifts: Sequence[AssetDrift]) -> str:
         has_others = open_count > len(untouched_markets(step.snapshot, policy))
         notes.append(f"futures: {'nothing is opened' if has_others else 'no order'}, {fault}")
     else:
-        if why := multiple_fault(step, drifts):
+        if why := spot_multiple_fault(step, drifts):
             notes.append(f"futures: spot_multiple is not judged, {why}")
         if reasons:
             notes.append(f"futures: {', '.join(reasons)}; {ASK_REMEDY}")
@@ -247,7 +249,7 @@ def futures_note(step: StepInput, drifts: Sequence[AssetDrift]) -> str:
     return "; ".join(notes)
 
 
-def multiple_fault(step: StepInput, drifts: Sequence[AssetDrift]) -> str:
+def spot_multiple_fault(step: StepInput, drifts: Sequence[AssetDrift]) -> str:
     """Return why the spot multiple is not judged; empty if it is judged or off."""
     if (policy := futures_policy(step)) is None or not policy.limits.spot_multiple_bps:
         return ""
@@ -263,8 +265,8 @@ def waiting_triggers(step: StepInput, drifts: Sequence[AssetDrift]) -> tuple[Fut
         return ()
     if account is None or policy is None or not policy.ask or not drifts:
         return ()
-    fired = fired_triggers(account, policy, spot_value_in_quote(step, drifts))
-    return tuple(trigger for trigger in fired if trigger.value in policy.ask)
+    triggers = fired_triggers(account, policy, spot_value_in_quote(step, drifts))
+    return tuple(trigger for trigger in triggers if trigger.value in policy.ask)
 
 
 def spot_value_in_quote(step: StepInput, drifts: Sequence[AssetDrift]) -> Value | None:
@@ -273,7 +275,7 @@ def spot_value_in_quote(step: StepInput, drifts: Sequence[AssetDrift]) -> Value 
     """
     if not drifts or uncounted_reason(step):
         return None
-    return spot_value(drifts) * quote_per_numeraire(step.snapshot, step.portfolio)
+    return spot_portfolio_value(drifts) * quote_per_numeraire(step.snapshot, step.portfolio)
 
 
 def depositable_raw(step: StepInput, drifts: Sequence[AssetDrift]) -> int:
@@ -294,9 +296,9 @@ def depositable_raw(step: StepInput, drifts: Sequence[AssetDrift]) -> int:
         spendable_raw = sum(
             drift.investable_raw for drift in drifts if drift.token == policy.collateral
         )
-        value = spot_value(drifts)
+        value = spot_portfolio_value(drifts)
     else:
-        spendable_raw = collateral_raw(
+        spendable_raw = spendable_collateral_raw(
             step.snapshot, step.portfolio, step.limits, policy.collateral
         )
         value = Fraction(spendable_raw)
@@ -311,7 +313,9 @@ def depositable_raw(step: StepInput, drifts: Sequence[AssetDrift]) -> int:
     return max(0, min(spendable_raw, floor_int(budget_left / account.settlement_raw)))
 
 
-def collateral_raw(snapshot: Snapshot, portfolio: Portfolio, limits: Limits, token: str) -> int:
+def spendable_collateral_raw(
+    snapshot: Snapshot, portfolio: Portfolio, limits: Limits, token: str
+) -> int:
     """Return the wallet's spendable balance of a token, base units; zero unless it is known for
     certain.
     """
@@ -361,8 +365,8 @@ def required_by_index(
     account = margin_account(snapshot)
     if account is None or policy is None:
         return False
-    at_index = margin.at_index(account, stale_markets(snapshot, policy))
-    return bool(set(due_triggers(at_index, policy, spot_value)) & set(LIMIT_TRIGGERS))
+    account_at_index = margin.at_index(account, stale_markets(snapshot, policy))
+    return bool(set(due_triggers(account_at_index, policy, spot_value)) & set(LIMIT_TRIGGERS))
 
 
 def uses_reduction_budget(plan: Plan) -> bool:
@@ -400,23 +404,25 @@ def emergency_need(
     account = margin_account(snapshot)
     if account is None or policy is None or progress.held:
         return None
-    if not emergency_orders(account, policy).keys() - stale_markets(snapshot, policy).keys():
+    if not emergency_sizes(account, policy).keys() - stale_markets(snapshot, policy).keys():
         return None
     return AdjustFutures("futures: liquidation is near", is_reducing=True)
 
 
-def closing_order(account: MarginAccount, market: str) -> dict[str, int]:
-    """Return the order that closes the position in a market; empty without a position."""
+def closing_sizes(account: MarginAccount, market: str) -> dict[str, int]:
+    """Return the size of the order that closes the position in a market, by market; empty without a
+    position.
+    """
     size = account.size_raw(market)
     return {market: -size} if size else {}
 
 
-def deleverage_orders(
+def deleverage_sizes(
     account: MarginAccount, leverage: Fraction, markets: Collection[str], slippage_bps: int
 ) -> dict[str, int]:
-    """Return the orders that reduce the positions in `markets` by the same share, in whole lots
-    rounded up, until the leverage is at most `leverage`; empty if it already is. Each fill counts
-    at its bound with its fee. Positions are closed if nothing less is enough.
+    """Return the sizes of the orders, by market, that reduce the positions in `markets` by the same
+    share, in whole lots rounded up, until the leverage is at most `leverage`; empty if it already
+    is. Each fill counts at its bound with its fee. Positions are closed if nothing less is enough.
     """
     gross, value = margin.gross_notional_raw(account), margin.account_value_raw(account)
     positions = [position for position in account.positions if position.market in markets]
@@ -432,12 +438,12 @@ def deleverage_orders(
         Fraction(0),
     )
     share = min(Fraction(1), excess / removable_excess) if removable_excess > 0 else Fraction(1)
-    orders = {}
+    sizes = {}
     for position in positions:
         lot = account.market(position.market).lot_raw
         size = min(abs(position.size_raw), ceil_int(abs(position.size_raw) * share / lot) * lot)
-        orders[position.market] = position.reduction_raw(size)
-    return orders
+        sizes[position.market] = position.reduction_raw(size)
+    return sizes
 
 
 def _cost_share(market: PerpMarket, position: Position, slippage_bps: int) -> Fraction:

@@ -23,12 +23,12 @@ MAX_TRIGGER_DISTANCE = Fraction(4, 5)
 
 
 def stop_changes(account: MarginAccount, policy: FuturesPolicy) -> tuple[RestingAction, ...]:
-    """Return the stops to place, then those to cancel; empty if every position has its stop. A
-    stop has the position's whole size and the trigger of `stop_trigger`; a trigger within half of
+    """Return the stops to place, then those to cancel; empty if every position has its stop. A stop
+    has the position's whole size and the trigger of `stop_trigger`; a trigger within half of
     `resting_stop_bps` of that is kept, so that small moves of the account replace none. Without
     `resting_stop_bps` the agent's stops are cancelled. None is placed further from the mark than
-    MAX_TRIGGER_DISTANCE. Where none can be placed, in a paused market or with the mark beyond the trigger, so
-    that the agent itself acts, those that rest stay.
+    MAX_TRIGGER_DISTANCE. In a paused market, or if the mark is already beyond the trigger (the
+    agent then acts itself), no stop is placed and the resting ones stay.
     """
     if account.is_on_chain:
         return ()
@@ -61,14 +61,18 @@ def stop_trigger(account: MarginAccount, position: Position, distance: Fraction)
     against their positions by the same share; None if neither exists.
     """
     mark = account.market(position.market).mark
-    prices = []
-    if (own_price := margin.liquidation_price(account, position.market)) is not None:
-        prices.append(own_price)
-    if (joint_move := _joint_move(account)) is not None:
-        prices.append(mark * (1 - joint_move if position.is_long else 1 + joint_move))
-    if not prices:
+    liquidation_prices = []
+    if (market_price := margin.liquidation_price(account, position.market)) is not None:
+        liquidation_prices.append(market_price)
+    if (shared_move := _joint_move(account)) is not None:
+        liquidation_prices.append(mark * (1 - shared_move if position.is_long else 1 + shared_move))
+    if not liquidation_prices:
         return None
-    return max(prices) / (1 - distance) if position.is_long else min(prices) / (1 + distance)
+    return (
+        max(liquidation_prices) / (1 - distance)
+        if position.is_long
+        else min(liquidation_prices) / (1 + distance)
+    )
 
 
 def _joint_move(account: MarginAccount) -> Fraction | None:

@@ -184,7 +184,7 @@ def fired_triggers(
     if funding_trims(account, policy):
         triggers.append(FuturesTrigger.FUNDING)
     # With a funding horizon a position may stay off its target, because funding forbids the order.
-    may_order = not policy.funding_horizon_s or bool(orders_to_target(account, policy))
+    may_order = not policy.funding_horizon_s or bool(sizes_to_target(account, policy))
     drifts = notional_drifts(account, policy)
     if band and may_order and any(abs(drift.drift) > band for drift in drifts):
         triggers.append(FuturesTrigger.DRIFT)
@@ -235,18 +235,18 @@ def _leverage_drifted(
     return abs(gross - target) > target * policy.leverage_band_bps / BPS
 
 
-def orders_to_target(account: MarginAccount, policy: FuturesPolicy) -> dict[str, int]:
+def sizes_to_target(account: MarginAccount, policy: FuturesPolicy) -> dict[str, int]:
     """Return the size of the order that brings each market to its target notional, in whole lots;
     markets without a change are skipped. Positions end at or below their target. Expected funding
     is deducted from a target, and a position that pays too much funding is not enlarged
     (`funding_notes`).
     """
-    changes = {}
+    sizes = {}
     for drift in notional_drifts(account, policy):
         change_raw = _change_raw(account, policy, drift)
         if change_raw and not _funding_forbids(account, policy, drift, change_raw):
-            changes[drift.market] = change_raw
-    return changes
+            sizes[drift.market] = change_raw
+    return sizes
 
 
 def funding_notes(account: MarginAccount, policy: FuturesPolicy) -> tuple[str, ...]:
@@ -281,12 +281,12 @@ def _funding_forbids(
 
 
 def funding_trims(account: MarginAccount, policy: FuturesPolicy) -> dict[str, int]:
-    """Return the orders, in whole lots, that trim positions beyond the band only because of funding
-    to their funded targets; no order flips or enlarges a position. The band is the hysteresis: a
-    trimmed position, with its funding, is at its target, so the rate has to rise by the whole band
-    before it is trimmed again.
+    """Return the sizes of the orders, by market, that trim positions beyond the band only because
+    of funding to their funded targets, in whole lots; no order flips or enlarges a position. The
+    band is the hysteresis: a trimmed position, with its funding, is at its target, so the rate has
+    to rise by the whole band before it is trimmed again.
     """
-    orders = {}
+    sizes = {}
     band = Fraction(policy.band_bps, BPS)
     band_notional = band * target_gross(account, policy)
     for drift in notional_drifts(account, policy):
@@ -300,14 +300,14 @@ def funding_trims(account: MarginAccount, policy: FuturesPolicy) -> dict[str, in
         target_raw = size_for_notional_raw(market, drift.funded_target)
         kept_raw = target_raw if target_raw * held_raw > 0 else 0
         if abs(kept_raw) < abs(held_raw):
-            orders[drift.market] = kept_raw - held_raw
-    return orders
+            sizes[drift.market] = kept_raw - held_raw
+    return sizes
 
 
 def position_trims(account: MarginAccount, policy: FuturesPolicy) -> dict[str, int]:
-    """Return the orders, in whole lots, that trim each position above `max_position` to that share
-    less the hysteresis. No position is trimmed below its target, and none that includes a hedge
-    (`position_notes` names those).
+    """Return the sizes of the orders, by market in whole lots, that trim each position above
+    `max_position` to that share less the hysteresis. No position is trimmed below its target, and
+    none that includes a hedge (`position_notes` names those).
 
     A position p beside others of notional r has the share p / max(p + r, target notional).
     """
@@ -317,7 +317,7 @@ def position_trims(account: MarginAccount, policy: FuturesPolicy) -> dict[str, i
     hedged_markets = {hedge.market for hedge in policy.hedges}
     weights = {target.market: target.weight_bps for target in policy.targets}
     oversized_shares = oversized(account, limits, policy.leverage_bps)
-    orders = {}
+    sizes = {}
     for position in account.positions:
         market = account.market(position.market)
         if position.market not in oversized_shares or position.market in hedged_markets:
@@ -332,8 +332,8 @@ def position_trims(account: MarginAccount, policy: FuturesPolicy) -> dict[str, i
             kept_notional = max(kept_notional, target_notional * abs(weight) / BPS)
         size = size_for_notional_raw(market, kept_notional)
         if size < abs(position.size_raw):
-            orders[position.market] = position.reduction_raw(abs(position.size_raw) - size)
-    return orders
+            sizes[position.market] = position.reduction_raw(abs(position.size_raw) - size)
+    return sizes
 
 
 def position_notes(account: MarginAccount, policy: FuturesPolicy) -> tuple[str, ...]:
@@ -426,15 +426,16 @@ def stress_need(account: MarginAccount, policy: FuturesPolicy) -> Fraction:
     return move + Fraction(margin.maintenance_raw(margin.with_adverse_move(account, move)), gross)
 
 
-def reduction_orders(
+def reduction_sizes(
     account: MarginAccount,
     policy: FuturesPolicy,
     spot_value: Fraction | None,
     waiting_markets: Collection[str] = (),
 ) -> dict[str, int]:
-    """Return the orders that reduce every position by the same share to the allowed gross notional,
-    in whole lots rounded up; empty while no limit is breached. If paused markets, or those in
-    `waiting_markets`, cannot be reduced, the others are cut by that much more.
+    """Return the sizes of the orders, by market, that reduce every position by the same share to
+    the allowed gross notional, in whole lots rounded up; empty while no limit is breached. If
+    paused markets, or those in `waiting_markets`, cannot be reduced, the others are cut by that
+    much more.
     """
     gross = Fraction(margin.gross_notional_raw(account))
     allowed_notional = allowed_gross(account, policy, spot_value)
@@ -446,14 +447,14 @@ def reduction_orders(
         if not market.is_paused and position.market not in waiting_markets:
             reducible_notional += abs(margin.position_value_raw(market, position.size_raw))
     share = min(Fraction(1), (gross - allowed_notional) / (reducible_notional or gross))
-    orders = {}
+    sizes = {}
     for position in account.positions:
         lot = account.market(position.market).lot_raw
         reduced_raw = abs(position.size_raw) * share
         lots = -(-reduced_raw.numerator // (reduced_raw.denominator * lot))
         size = min(abs(position.size_raw), lots * lot)
-        orders[position.market] = position.reduction_raw(size)
-    return orders
+        sizes[position.market] = position.reduction_raw(size)
+    return sizes
 
 
 def closing_suffices(
@@ -473,14 +474,14 @@ def closing_suffices(
     return remaining_gross <= allowed_gross(account, policy, spot_value)
 
 
-def unfinished_orders(account: MarginAccount, goals: Iterable[tuple[str, int]]) -> dict[str, int]:
-    """Return the orders that reduce each position above its goal to that goal."""
-    orders = {}
+def unfinished_sizes(account: MarginAccount, goals: Iterable[tuple[str, int]]) -> dict[str, int]:
+    """Return the sizes of the orders, by market, that reduce each position above its goal to it."""
+    sizes = {}
     for market, goal in goals:
         held_raw = account.size_raw(market)
         if held_raw and abs(goal) < abs(held_raw) and goal * held_raw >= 0:
-            orders[market] = goal - held_raw
-    return orders
+            sizes[market] = goal - held_raw
+    return sizes
 
 
 def stale_indexes(account: MarginAccount, policy: FuturesPolicy, now_s: int) -> dict[str, str]:
@@ -535,9 +536,9 @@ def uncertain_profit_reason(account: MarginAccount) -> str:
     )
 
 
-def emergency_orders(account: MarginAccount, policy: FuturesPolicy) -> dict[str, int]:
-    """Return the orders that close positions whose liquidation is nearer than
-    `emergency_distance_bps`; empty without any. All positions are closed if the account is
+def emergency_sizes(account: MarginAccount, policy: FuturesPolicy) -> dict[str, int]:
+    """Return the sizes of the orders, by market, that close positions whose liquidation is nearer
+    than `emergency_distance_bps`; empty without any. All positions are closed if the account is
     liquidatable, or would be if every price moved against its position by that distance. Half of a
     position is closed at a time, as liquidators do, so that a temporary spike costs only half. More
     is closed if the venue does not accept half, or if half leaves the distance below its limit plus
@@ -545,14 +546,14 @@ def emergency_orders(account: MarginAccount, policy: FuturesPolicy) -> dict[str,
     """
     emergency_distance = Fraction(policy.limits.emergency_distance_bps, BPS)
     closes_all = margin.is_liquidatable(margin.with_adverse_move(account, emergency_distance))
-    orders = {}
+    sizes = {}
     for position in account.positions:
         distance = margin.liquidation_distance(account, position.market)
         if not closes_all and (distance is None or abs(distance) >= emergency_distance):
             continue
         size = emergency_size_raw(account, position, policy.limits)
-        orders[position.market] = position.reduction_raw(size)
-    return orders
+        sizes[position.market] = position.reduction_raw(size)
+    return sizes
 
 
 def emergency_size_raw(account: MarginAccount, position: Position, limits: FuturesLimits) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from agent.model import MARGIN_ACCOUNT, FuturesReading, QuarantinedItem, Snapshot
+from agent.model import MARGIN_ACCOUNT_ITEM, FuturesReading, QuarantinedItem, Snapshot
 from agent.policy.quarantine import changed_tokens
 
 
@@ -28,6 +28,6 @@ def distrust_changed_venue(
         f"{contracts[token.token]} at {token.token}: {token.why}" for token in untrusted_contracts
     )
     why = f"{why}; find out why, then: trimtab trust"
-    lost_account = QuarantinedItem(MARGIN_ACCOUNT, trader, why)
+    lost_account = QuarantinedItem(MARGIN_ACCOUNT_ITEM, trader, why)
     reading = replace(snapshot.layer(FuturesReading), account=None, unknown=why)
     return replace(snapshot, quarantined=(*snapshot.quarantined, lost_account)).with_layer(reading)

@@ -78,15 +78,15 @@ def _loss_by_receipt(
     """Return the loss from the receipt's transfers and the position's change; None if the position
     after the action cannot be derived.
     """
-    before = next(
+    position_before = next(
         (position for position in snapshot.positions if position.name == action.name), None
     )
-    after = _position_after(action, position_change, before)
-    if after is None:
+    position_after = _position_after(action, position_change, position_before)
+    if position_after is None:
         return None
-    gained_value = _position_value(after, prices)
-    if before is not None:
-        gained_value -= _position_value(before, prices)
+    gained_value = _position_value(position_after, prices)
+    if position_before is not None:
+        gained_value -= _position_value(position_before, prices)
     wallet_changes = receipt.net(snapshot.owner)
     received_value = sum(
         (raw * prices[token] for token, raw in wallet_changes.items() if token in prices),
@@ -96,19 +96,19 @@ def _loss_by_receipt(
 
 
 def _position_after(
-    action: LpAction, position_change: LpPositionChange | None, before: LpPosition | None
+    action: LpAction, position_change: LpPositionChange | None, position_before: LpPosition | None
 ) -> LpPosition | None:
-    match action, before:
+    match action, position_before:
         case [Collect(), LpV3Position()]:
-            return position_changes.after_collect(before)
+            return position_changes.after_collect(position_before)
         case [Provide(token_id=None, ticks=tuple()), None] if position_change is not None:
             return _minted_position(action, position_change)
         case [_, LpV2Position() | LpV3Position()] if position_change is not None:
             if position_change.liquidity > 0:
                 return position_changes.after_provision(
-                    before, position_change.liquidity, position_change.amounts_raw
+                    position_before, position_change.liquidity, position_change.amounts_raw
                 )
-            return position_changes.after_withdrawal(before, -position_change.liquidity)
+            return position_changes.after_withdrawal(position_before, -position_change.liquidity)
         case _:
             return None
 
@@ -128,27 +128,39 @@ def _minted_position(action: Provide, position_change: LpPositionChange) -> LpV3
 def _loss_by_snapshots(
     action: LpAction,
     position_change: LpPositionChange | None,
-    before: Snapshot,
-    after: Snapshot,
+    snapshot_before: Snapshot,
+    snapshot_after: Snapshot,
     prices: Mapping[str, Price],
 ) -> Value | None:
     """Return the loss from balances and positions read before and after; None if the changed
     position was not read.
     """
     name = action.name if position_change is None else position_change.name
-    old_raw, new_raw = (
-        {position.name: position for position in snapshot.positions} for snapshot in (before, after)
+    old_positions, new_positions = (
+        {position.name: position for position in snapshot.positions}
+        for snapshot in (snapshot_before, snapshot_after)
     )
-    counted_names = {*old_raw, name}
-    if isinstance(action, Withdraw) and action.liquidity == action.held and name not in new_raw:
+    counted_names = {*old_positions, name}
+    if (
+        isinstance(action, Withdraw)
+        and action.liquidity == action.held
+        and name not in new_positions
+    ):
         counted_names.discard(name)  # empty positions are not read
-    if not counted_names <= set(new_raw):
+    if not counted_names <= set(new_positions):
         return None
-    value_before = _total(before, list(old_raw.values()), after, prices)
-    return value_before - _total(after, [new_raw[key] for key in counted_names], before, prices)
+    value_before = _counted_value(
+        snapshot_before, list(old_positions.values()), snapshot_after, prices
+    )
+    return value_before - _counted_value(
+        snapshot_after,
+        [new_positions[key] for key in counted_names],
+        snapshot_before,
+        prices,
+    )
 
 
-def _total(
+def _counted_value(
     snapshot: Snapshot,
     counted_positions: list[LpPosition],
     other_snapshot: Snapshot,

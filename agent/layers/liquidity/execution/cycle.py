@@ -15,7 +15,7 @@ from agent.model import Cycle, Plan, StepNote
 from agent.policy import failures
 
 
-def pool_to_leave(cycle: Cycle, plan: Plan | None) -> str:
+def pool_to_skip(cycle: Cycle, plan: Plan | None) -> str:
     """Return the pool of a plan that only withdraws liquidity; empty for other plans and after a
     swap.
     """
@@ -25,7 +25,7 @@ def pool_to_leave(cycle: Cycle, plan: Plan | None) -> str:
     return "" if pool in cycle.layer(LiquidityCycle).left_pools else pool
 
 
-def leave_pool(cycle: Cycle, pool: str, note: StepNote) -> Cycle:
+def skip_pool(cycle: Cycle, pool: str, note: StepNote) -> Cycle:
     """Return the cycle after a failed withdrawal. The rest of it skips the pool."""
     liquidity_cycle = cycle.layer(LiquidityCycle)
     liquidity_cycle = replace(
@@ -33,7 +33,7 @@ def leave_pool(cycle: Cycle, pool: str, note: StepNote) -> Cycle:
         left_pools=(*liquidity_cycle.left_pools, pool),
         unwithdrawn=(*liquidity_cycle.unwithdrawn, note),
     )
-    return cycle.leave_exit().with_layer(liquidity_cycle)
+    return cycle.after_exit().with_layer(liquidity_cycle)
 
 
 def skip_refused_withdrawal(
@@ -45,9 +45,9 @@ def skip_refused_withdrawal(
     concerns_withdrawal = evaluation.concerns_trade(refusal) or evaluation.is_budget_refusal(
         refusal
     )
-    if not concerns_withdrawal or not (pool := pool_to_leave(cycle, outcome.plan)):
+    if not concerns_withdrawal or not (pool := pool_to_skip(cycle, outcome.plan)):
         return None
     refused_outcome = replace(
         outcome, kind=OutcomeKind.REFUSED, reason=str(refusal), verdicts=refusal.verdicts
     )
-    return StepResult(leave_pool(cycle, pool, note_of(refused_outcome)), refused_outcome)
+    return StepResult(skip_pool(cycle, pool, note_of(refused_outcome)), refused_outcome)

@@ -9,7 +9,7 @@ from agent.execution.evaluation import REPLAN_REMEDY
 from agent.execution.sending import Draft, PlanSender
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.execution.step_result import note_of
-from agent.layers.liquidity.execution.cycle import leave_pool, pool_to_leave
+from agent.layers.liquidity.execution.cycle import pool_to_skip, skip_pool
 from agent.layers.liquidity.state import LiquidityCycle, LiquidityState
 from agent.model import Confirmation, Cycle, CycleEnd, Intent, Plan
 from agent.ports import Composer
@@ -32,13 +32,13 @@ def _after_sent(cycle: Cycle, outcome: StepOutcome, plan: Plan, _: Intent) -> Cy
             last_action_s=history.layer(LiquidityState).last_action_s,
         )
     is_failed = outcome.kind is OutcomeKind.FAILED
-    if is_failed and (pool := pool_to_leave(cycle, plan)):
-        return leave_pool(cycle.with_layer(liquidity_cycle), pool, note_of(outcome, failed=True))
+    if is_failed and (pool := pool_to_skip(cycle, plan)):
+        return skip_pool(cycle.with_layer(liquidity_cycle), pool, note_of(outcome, failed=True))
     liquidity_cycle = replace(liquidity_cycle, actions=liquidity_cycle.actions + 1)
     cycle = cycle.with_layer(liquidity_cycle)
     if is_failed:
         return cycle.end(CycleEnd.FAILED)
-    return cycle.begin_plan() if liquidity_cycle.may_act_again else cycle.end(CycleEnd.BOUND)
+    return cycle.begin_plan() if liquidity_cycle.may_act_again else cycle.end(CycleEnd.STEP_LIMIT)
 
 
 LIQUIDITY_SENDER = PlanSender(lambda plan: bool(plan.actions), _draft, _after_sent)

@@ -152,17 +152,17 @@ def _collect(book: PositionBook, move: CollectMove) -> Collect:
 
 
 def _provide(book: PositionBook, move: ProvideMove) -> tuple[Provide, PositionBook]:
-    target, position = move.target, move.confirmed
+    target, confirmed = move.target, move.confirmed
     pool = next(
         candidate for candidate in book.step.snapshot.pools if candidate.address == target.pool
     )
-    liquidity, amounts = quote_provision(book, pool, position, move.ticks, move.desired)
+    liquidity, amounts = quote_provision(book, pool, confirmed, move.ticks, move.desired)
     sqrt_range = minting.optional_sqrt_range(move.ticks)
     limits, ratio = book.step.limits, book.ratio(target)
     widest_bps = action_gas.widest_band_bps(
         sqrt_range, ratio, band_bps(limits) or 0, limits.slippage_bps
     )
-    book_after = book_after_provision(book, target, pool, position, move.ticks, move.desired)
+    book_after = book_after_provision(book, target, pool, confirmed, move.ticks, move.desired)
     if book_after is None:
         raise Refused(
             f"liquidity in {target.pool}: no amount can be provided",
@@ -171,7 +171,7 @@ def _provide(book: PositionBook, move: ProvideMove) -> tuple[Provide, PositionBo
     action = Provide(
         venue=target.venue,
         contract=target.contract,
-        token_id=None if position is None else position.token_id,
+        token_id=None if confirmed is None else confirmed.token_id,
         pool=target.pool,
         token0=target.token0,
         token1=target.token1,
@@ -183,7 +183,7 @@ def _provide(book: PositionBook, move: ProvideMove) -> tuple[Provide, PositionBo
         min_raw=action_gas.nonzero_minimums(
             action_gas.provision_minimums(sqrt_range, move.desired, ratio, widest_bps), amounts
         ),
-        gas_units=provision_gas_units(sqrt_range, position),
+        gas_units=provision_gas_units(sqrt_range, confirmed),
         reason=move.reason,
     )
     return action, book_after

@@ -17,7 +17,7 @@ def withdraw_everything(step: StepInput) -> Plan | Halt | Refused | None:
     if not step.portfolio.positions:
         return None
     history = step.history
-    without_targets = replace(
+    withdrawal_step = replace(
         step,
         limits=replace(step.limits, lp_max_weight_bps=0),
         portfolio=replace(
@@ -28,10 +28,10 @@ def withdraw_everything(step: StepInput) -> Plan | Halt | Refused | None:
         ),
         excluded=replace(step.excluded, exits_only=""),
     )
-    decision = decide(without_targets).decision
+    decision = decide(withdrawal_step).decision
     if isinstance(decision, AdjustLiquidity):
         try:
-            return plan_liquidity(without_targets, decision)
+            return plan_liquidity(withdrawal_step, decision)
         except Refused as refusal:
             return refusal
     return decision if isinstance(decision, Halt) else None

@@ -11,7 +11,7 @@ from agent.layers.liquidity.policy.moves import WithdrawMove
 from agent.layers.liquidity.policy.pools import is_in_targeted_pool
 from agent.layers.liquidity.state import LiquidityState, liquidity_progress
 from agent.model import (
-    PORTFOLIO,
+    PORTFOLIO_SUBJECT,
     AdjustLiquidity,
     History,
     Hold,
@@ -43,16 +43,16 @@ def withdraw_for_exits(context: DecisionContext) -> DecisionResult | None:
     """Withdraw from targeted pools what triggered orders sell, once the wallet has none of it."""
     step = context.step
     sold_tokens = exits.leaving_tokens(step.portfolio, step.history, step.targets, context.drifts)
-    in_pools = {
+    pooled_tokens = {
         token for token in sold_tokens if is_in_targeted_pool(step.snapshot, step.portfolio, token)
     }
-    pools = _without_waiting(
+    pools = _ready_pools(
         step.snapshot,
         step.history,
         tuple(
             target.pool
             for target in step.portfolio.lp_targets
-            if {target.token0, target.token1} & in_pools
+            if {target.token0, target.token1} & pooled_tokens
             and target.pool not in liquidity_progress(step).left_pools
             and not exits.exit_price_fault(step, target.token0, target.token1)
         ),
@@ -61,14 +61,12 @@ def withdraw_for_exits(context: DecisionContext) -> DecisionResult | None:
     if not pools or not _can_withdraw(restricted_step, context.prices):
         return None
     decision = AdjustLiquidity(
-        exits.fired_reason(step.portfolio, step.history, {PORTFOLIO, *in_pools}), pools
+        exits.fired_reason(step.portfolio, step.history, {PORTFOLIO_SUBJECT, *pooled_tokens}), pools
     )
     return context.result(native_coin.top_up(step, decision) or decision)
 
 
-def _without_waiting(
-    snapshot: Snapshot, history: History, pools: tuple[str, ...]
-) -> tuple[str, ...]:
+def _ready_pools(snapshot: Snapshot, history: History, pools: tuple[str, ...]) -> tuple[str, ...]:
     """Return the pools whose withdrawal is not backing off after its own failures; all pools if
     every one is, so that the guards report the reason.
     """
@@ -124,8 +122,8 @@ def liquidity_or_hold(
     """
     try:
         adjustment = adjustments.target_adjustment(step, prices)
-    except Refused as unknown:
-        return replace(hold, reason=f"{hold.reason}; liquidity is unchanged: {unknown.message}")
+    except Refused as refusal:
+        return replace(hold, reason=f"{hold.reason}; liquidity is unchanged: {refusal.message}")
     skipped_text = "".join(f"; {item.what}: {item.why}" for item in adjustment.skipped)
     if not adjustment.moves:
         return replace(hold, reason=hold.reason + skipped_text)

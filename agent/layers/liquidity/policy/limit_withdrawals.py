@@ -30,7 +30,7 @@ from agent.layers.liquidity.policy.provisions import (
     book_after_withdrawal,
 )
 from agent.layers.liquidity.policy.targets import (
-    WITHDRAWAL_FAILED,
+    WITHDRAWAL_FAILED_REASON,
 )
 from agent.layers.liquidity.state import liquidity_progress
 from agent.model import (
@@ -55,7 +55,7 @@ def withdraw_to_limits(book: PositionBook, gas_unit_value: Value) -> LiquidityAd
     exposure = book.exposure()
     if exposure.within(limits):
         return NO_ADJUSTMENT
-    why = format_exceeded_limits(exposure, limits)
+    exceeded_text = format_exceeded_limits(exposure, limits)
     exit_limits = limits.scaled(EXIT_TARGET_SHARE)
     moves: list[WithdrawMove | CollectMove] = []
     skipped: list[SkippedItem] = []
@@ -69,7 +69,7 @@ def withdraw_to_limits(book: PositionBook, gas_unit_value: Value) -> LiquidityAd
         pool_address = getattr(position, "pair", None) or getattr(position, "pool", None)
         if pool_address in liquidity_progress(book.step).left_pools:
             skipped.append(
-                SkippedItem(confirmed_position.name, f"not withdrawn: {WITHDRAWAL_FAILED}")
+                SkippedItem(confirmed_position.name, f"not withdrawn: {WITHDRAWAL_FAILED_REASON}")
             )
             continue
         if isinstance(position, LpV3Position) and max(positions.principal(position)) == 0:
@@ -79,7 +79,9 @@ def withdraw_to_limits(book: PositionBook, gas_unit_value: Value) -> LiquidityAd
             ):
                 # dust alone cannot exceed a limit
                 moves.append(
-                    CollectMove(confirmed_position, position, f"{why}: its uncollected amounts")
+                    CollectMove(
+                        confirmed_position, position, f"{exceeded_text}: its uncollected amounts"
+                    )
                 )
                 book = book.after_collection(confirmed_position)
             continue
@@ -106,7 +108,9 @@ def withdraw_to_limits(book: PositionBook, gas_unit_value: Value) -> LiquidityAd
         else:
             part_text = format_percent(Fraction(liquidity, position.liquidity))
         moves.append(
-            WithdrawMove(confirmed_position, position, liquidity, f"{why}: {part_text} of it")
+            WithdrawMove(
+                confirmed_position, position, liquidity, f"{exceeded_text}: {part_text} of it"
+            )
         )
         book = book_after_withdrawal(book, confirmed_position, position, liquidity)
     names_text = (
@@ -114,7 +118,7 @@ def withdraw_to_limits(book: PositionBook, gas_unit_value: Value) -> LiquidityAd
         or "no withdrawal now: every position is skipped"
     )
     return LiquidityAdjustment(
-        tuple(moves), f"{why}: withdraw {names_text}", tuple(skipped), exceeds_limit=True
+        tuple(moves), f"{exceeded_text}: withdraw {names_text}", tuple(skipped), exceeds_limit=True
     )
 
 

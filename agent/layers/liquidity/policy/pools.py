@@ -38,10 +38,12 @@ def tokens(portfolio: Portfolio) -> set[str]:
     return {token for pair in pairs for token in (pair.token0, pair.token1)}
 
 
-def without_targets(portfolio: Portfolio, excluded: Collection[str]) -> Portfolio:
+def without_targets(portfolio: Portfolio, excluded_tokens: Collection[str]) -> Portfolio:
     """Return the portfolio that provides none of these tokens."""
     targets = tuple(
-        replace(target, share_bps=0) if {target.token0, target.token1} & {*excluded} else target
+        replace(target, share_bps=0)
+        if {target.token0, target.token1} & {*excluded_tokens}
+        else target
         for target in portfolio.lp_targets
     )
     return replace(portfolio, lp_targets=targets)

@@ -38,7 +38,7 @@ def book_after_withdrawal(
 
 APPROVAL_COUNT = 2
 """Number of approvals of a provision: both tokens, exact, each time."""
-NEAR_DIVISOR = 1_000_000
+CAP_TOLERANCE_DIVISOR = 1_000_000
 """Inverse of the largest relative distance below its approval at which an amount is raised to it.
 """
 
@@ -60,15 +60,17 @@ class AdjustmentBuilder:
         self.skipped.append(SkippedItem(target_label(target), why))
 
     def not_worth_reason(
-        self, value: Value, units: int, approvals: int = 0, skew: Value = Fraction(0)
+        self, value: Value, gas_units: int, approvals: int = 0, skew: Value = Fraction(0)
     ) -> str:
         """Return why a move of this value is too small or too expensive; empty if it is worth it.
         `approvals` is the number that it needs first, `skew` the cost of a pool off the reference.
         Gas already spent on this step's approvals does not count.
         """
         limits = self.book.step.limits
-        units += 0 if self.book.step.progress.spend_caps else approvals * action_gas.APPROVE_UNITS
-        cost = units * self.gas_unit_value + skew
+        gas_units += (
+            0 if self.book.step.progress.spend_caps else approvals * action_gas.APPROVE_UNITS
+        )
+        cost = gas_units * self.gas_unit_value + skew
         if limits.min_trade is not None and value < limits.min_trade:
             return (
                 f"{self.money(value)} to move, limits.min_trade is {self.money(limits.min_trade)}"
@@ -109,11 +111,11 @@ def add_liquidity(
     liquidity is provided.
     """
     book = builder.book
-    grown_or_reason = _position_to_grow(book, target, pool, pool_positions)
-    if isinstance(grown_or_reason, str):
-        builder.skip(target, grown_or_reason)
+    position_or_reason = _position_to_grow(book, target, pool, pool_positions)
+    if isinstance(position_or_reason, str):
+        builder.skip(target, position_or_reason)
         return False
-    position, ticks = grown_or_reason
+    confirmed, ticks = position_or_reason
     sqrt_range = minting.optional_sqrt_range(ticks)
     widest_bps = action_gas.widest_band_bps(
         sqrt_range,
@@ -123,11 +125,11 @@ def add_liquidity(
     )
     value, limit_reason = _cut_to_limits(book, target, sqrt_range, value)
     desired, balance_reason = _affordable_amounts(book, target, pool, sqrt_range, value)
-    desired = _without_remainder(book, pool, position, ticks, desired)
-    amounts = quote_provision(book, pool, position, ticks, desired)[1]
+    desired = _without_remainder(book, pool, confirmed, ticks, desired)
+    amounts = quote_provision(book, pool, confirmed, ticks, desired)[1]
     provided_value = book.value(target, amounts)
-    book_after = book_after_provision(book, target, pool, position, ticks, desired)
-    gas_units = provision_gas_units(sqrt_range, position)
+    book_after = book_after_provision(book, target, pool, confirmed, ticks, desired)
+    gas_units = provision_gas_units(sqrt_range, confirmed)
     skew = Fraction(0) if book_after is None else book.overpayment(target, amounts, book_after)
     why_not = _unsafe_reason(
         book, target, pool, sqrt_range, widest_bps
@@ -146,7 +148,7 @@ def add_liquidity(
     if why_not or book_after is None:
         return False
     message = f"{reason}: {builder.money(provided_value)} provided"
-    builder.moves.append(ProvideMove(target, position, ticks, desired, message))
+    builder.moves.append(ProvideMove(target, confirmed, ticks, desired, message))
     builder.reasons.append(message)
     builder.book = book_after
     return True
@@ -193,21 +195,23 @@ def _position_to_grow(
 ) -> tuple[ConfirmedPosition | None, TickRange | None] | str:
     """Return the position to increase or the ticks of a new one; or why there is none."""
     if pool.tick_state is None:
-        pairs = [
+        pair_positions = [
             (confirmed, position)
             for confirmed, position in book.pairs
             if isinstance(position, LpV2Position) and position.pair == target.pool
         ]
-        if pairs:
-            return (pairs[0][0], None)
+        if pair_positions:
+            return (pair_positions[0][0], None)
         return "the wallet's account of the pair was not read"
-    ranges = [
+    range_positions = [
         (confirmed_position, position)
         for confirmed_position, position in pool_positions
         if isinstance(position, LpV3Position)
     ]
-    if ranges:
-        largest_confirmed, largest_position = max(ranges, key=lambda pair: pair[1].liquidity)
+    if range_positions:
+        largest_confirmed, largest_position = max(
+            range_positions, key=lambda pair: pair[1].liquidity
+        )
         return largest_confirmed, (largest_position.tick_lower, largest_position.tick_upper)
     if target.width_bps is None or target.tick_spacing is None:
         return "a new range needs a width"
@@ -227,12 +231,13 @@ def _cut_to_limits(
         < value
     ):
         value, limit_reason = max_value, "limits.lp_max_weight allows no more"
-    rate = _loss_rate(book, target, sqrt_range)
+    loss_rate = _loss_rate(book, target, sqrt_range)
     if (
         exit_limits.loss is not None
-        and rate > 0
+        and loss_rate > 0
         and (
-            max_value := max(Fraction(0), exit_limits.loss * exposure.total - exposure.loss) / rate
+            max_value := max(Fraction(0), exit_limits.loss * exposure.total - exposure.loss)
+            / loss_rate
         )
         < value
     ):
@@ -247,8 +252,10 @@ def _loss_rate(
     if sqrt_range is None:
         curve = impermanent_loss.V2_CURVE
     else:
-        now_x96 = positions.sqrt_price_x96(book.ratio(target))
-        curve = impermanent_loss.LiquidityCurve(sqrt_range[0] / now_x96, sqrt_range[1] / now_x96)
+        sqrt_price_x96 = positions.sqrt_price_x96(book.ratio(target))
+        curve = impermanent_loss.LiquidityCurve(
+            sqrt_range[0] / sqrt_price_x96, sqrt_range[1] / sqrt_price_x96
+        )
     return impermanent_loss.expected_loss(curve, target.volatility_bps, target.horizon_s)
 
 
@@ -295,7 +302,7 @@ def _without_remainder(
 
     def raised_to_cap(token: str, raw: int) -> int:
         cap_raw = min(spend_caps.get(token, raw), book.spendable(token))
-        if raw < cap_raw <= raw + raw // NEAR_DIVISOR:
+        if raw < cap_raw <= raw + raw // CAP_TOLERANCE_DIVISOR:
             return cap_raw
         return raw
 

@@ -72,15 +72,15 @@ class LpReplay:
 
 def replay_actions(book: PositionBook, actions: tuple[LpAction, ...]) -> LpReplay:
     """Replay the actions on the snapshot's positions and pools with the contracts' arithmetic."""
-    runs: list[SimulatedAction] = []
+    simulations: list[SimulatedAction] = []
     for number, action in enumerate(actions):
         try:
-            run = _simulate(number, action, book)
+            simulation = _simulate(number, action, book)
         except Refused as why:
-            return LpReplay(tuple(runs), book, f"action {number}: {why.message}")
-        runs.append(run)
-        book = run.after
-    return LpReplay(tuple(runs), book, None)
+            return LpReplay(tuple(simulations), book, f"action {number}: {why.message}")
+        simulations.append(simulation)
+        book = simulation.after
+    return LpReplay(tuple(simulations), book, None)
 
 
 def worst_overpayment_share(run: SimulatedAction, limits: Limits) -> Fraction:

@@ -6,11 +6,11 @@ from agent.layers.liquidity.policy.adjustments import target_adjustment
 from agent.layers.liquidity.policy.book import liquidity_limits, open_position_book
 from agent.layers.liquidity.policy.moves import ProvideMove
 from agent.model import StepInput
-from agent.policy.triggers.bands import Signal
+from agent.policy.triggers.bands import PriceSignal
 from agent.policy.triggers.price_confirmation import Prices
 
 
-def limit_signals(step: StepInput, prices: Prices) -> frozenset[Signal]:
+def limit_signals(step: StepInput, prices: Prices) -> frozenset[PriceSignal]:
     """Return a signal for each exceeded liquidity limit. Raises Refused."""
     exposure, limits = open_position_book(step, prices).exposure(), liquidity_limits(step.limits)
     exceeded_by_limit = {
@@ -22,7 +22,7 @@ def limit_signals(step: StepInput, prices: Prices) -> frozenset[Signal]:
     )
 
 
-def liquidity_signals(step: StepInput, prices: Prices) -> frozenset[Signal]:
+def liquidity_signals(step: StepInput, prices: Prices) -> frozenset[PriceSignal]:
     """Return a signal for each move of the liquidity targets. Raises Refused."""
     moves = target_adjustment(step, prices).moves
     return frozenset(

@@ -35,14 +35,14 @@ not justify gas.
 HeldPositions = Sequence[tuple[ConfirmedPosition, LpV2Position | LpV3Position]]
 
 
-WITHDRAWAL_FAILED = "its withdrawal failed in this step"
+WITHDRAWAL_FAILED_REASON = "its withdrawal failed in this step"
 
 
 def adjust_to_target(builder: AdjustmentBuilder, target: LpTarget) -> None:
     """Add the moves of one target."""
     book = builder.book
     if target.pool in liquidity_progress(book.step).left_pools:
-        builder.skip(target, WITHDRAWAL_FAILED)
+        builder.skip(target, WITHDRAWAL_FAILED_REASON)
         return
     pool = next(
         (candidate for candidate in book.step.snapshot.pools if candidate.address == target.pool),
@@ -93,7 +93,7 @@ def adjust_to_target(builder: AdjustmentBuilder, target: LpTarget) -> None:
     withdrawn_value = _withdraw_out_of_range(builder, target, out_of_range, target_value)
     missing_value = target_value - provided_value + withdrawn_value
     if target.share_bps == 0 and in_range:
-        _reduce(
+        _withdraw_excess(
             builder,
             target,
             in_range,
@@ -110,7 +110,9 @@ def adjust_to_target(builder: AdjustmentBuilder, target: LpTarget) -> None:
             f"a new range around the reference price in {target.pool}",
         )
     elif -missing_value > SHARE_TOLERANCE * target_value:
-        _reduce(builder, target, in_range, -missing_value, f"{target.pool} has {share_text}")
+        _withdraw_excess(
+            builder, target, in_range, -missing_value, f"{target.pool} has {share_text}"
+        )
     elif missing_value > (
         ACTED_TOLERANCE if liquidity_progress(book.step).acted else SHARE_TOLERANCE
     ) * target_value and add_liquidity(
@@ -118,7 +120,7 @@ def adjust_to_target(builder: AdjustmentBuilder, target: LpTarget) -> None:
     ):
         pass
     else:
-        _compound(builder, target, pool, in_range, missing_value)
+        _reinvest_fees(builder, target, pool, in_range, missing_value)
 
 
 def target_positions(book: PositionBook, target: LpTarget) -> HeldPositions:
@@ -182,7 +184,7 @@ def _withdraw_out_of_range(
     return withdrawn_value
 
 
-def _reduce(
+def _withdraw_excess(
     builder: AdjustmentBuilder,
     target: LpTarget,
     in_range: HeldPositions,
@@ -190,12 +192,12 @@ def _reduce(
     reason: str,
 ) -> None:
     """Withdraw the excess over the share, smallest positions first."""
-    numbers_by_value = sorted(
-        (builder.book.value_without_fees(confirmed_position, position), number)
-        for number, (confirmed_position, position) in enumerate(in_range)
+    indices_by_value = sorted(
+        (builder.book.value_without_fees(confirmed_position, position), index)
+        for index, (confirmed_position, position) in enumerate(in_range)
     )
-    for value, number in numbers_by_value:
-        confirmed, position = in_range[number]
+    for value, index in indices_by_value:
+        confirmed, position = in_range[index]
         if excess <= 0 or value <= 0:
             continue
         is_pair = isinstance(position, LpV2Position)
@@ -220,7 +222,7 @@ def _reduce(
         excess -= withdrawn_value
 
 
-def _compound(
+def _reinvest_fees(
     builder: AdjustmentBuilder,
     target: LpTarget,
     pool: Pool,

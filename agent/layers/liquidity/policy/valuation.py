@@ -86,7 +86,7 @@ def position_faults(snapshot: Snapshot, portfolio: Portfolio) -> tuple[str, ...]
     not an asset. Unknown is never zero.
     """
     read_names = {position.name for position in snapshot.positions}
-    why_not = {item.item: item.why for item in snapshot.quarantined}
+    reason_by_item = {item.item: item.why for item in snapshot.quarantined}
     assets = {asset.token.address for asset in portfolio.assets}
     reasons = []
     for confirmed_position in portfolio.positions:
@@ -101,7 +101,7 @@ def position_faults(snapshot: Snapshot, portfolio: Portfolio) -> tuple[str, ...]
             )
         elif confirmed_position.name not in read_names:
             reasons.append(
-                f"position {confirmed_position.name}: {why_not.get(f'position {confirmed_position.name}', 'it was not read')}"
+                f"position {confirmed_position.name}: {reason_by_item.get(f'position {confirmed_position.name}', 'it was not read')}"
             )
     return tuple(reasons)
 
@@ -288,21 +288,26 @@ def _forecasts(
     """Return the forecasts for a price move of the token that is not the numeraire, or of the first
     if neither is.
     """
-    moves_first = position.token0 != portfolio.numeraire.address
-    moving_label = portfolio.token(position.token0 if moves_first else position.token1).label
+    is_token0_moving = position.token0 != portfolio.numeraire.address
+    moving_label = portfolio.token(position.token0 if is_token0_moving else position.token1).label
     if curve is None:
         return ()
     forecasts = []
     for move_bps in FORECAST_MOVES_BPS:
         factor = Fraction(BPS + move_bps, BPS)
-        ratio_factor, value_factor = (factor, Fraction(1)) if moves_first else (1 / factor, factor)
-        share = impermanent_loss.impermanent_loss_at(curve, ratio_factor)
+        ratio_factor, value_factor = (
+            (factor, Fraction(1)) if is_token0_moving else (1 / factor, factor)
+        )
+        loss_share = impermanent_loss.impermanent_loss_at(curve, ratio_factor)
         forecasts.append(
             LossForecast(
                 move_bps,
                 moving_label,
-                share,
-                value * impermanent_loss.hold_value_at(curve, ratio_factor) * value_factor * share,
+                loss_share,
+                value
+                * impermanent_loss.hold_value_at(curve, ratio_factor)
+                * value_factor
+                * loss_share,
             )
         )
     return tuple(forecasts)
@@ -316,12 +321,12 @@ def _v2_fees(
 
     2·√(a0·a1·p0·p1) is the value of a share whose pool is at the reference price.
     """
-    growth = isqrt(positions.v2_product(position)) - isqrt(
+    root_growth = isqrt(positions.v2_product(position)) - isqrt(
         confirmed.entry_raw[0] * confirmed.entry_raw[1]
     )
-    if growth <= 0:
+    if root_growth <= 0:
         return Fraction(0)
-    share = Fraction(growth, isqrt(positions.v2_product(position)))
+    share = Fraction(root_growth, isqrt(positions.v2_product(position)))
     return _value(positions.amounts_at_reference(position, price0, price1), price0, price1) * share
 
 

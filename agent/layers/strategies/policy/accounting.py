@@ -21,7 +21,7 @@ from agent.layers.strategies.policy.capital import (
     split_pro_rata,
     strategy_capital,
 )
-from agent.layers.strategies.policy.health import ONE
+from agent.layers.strategies.policy.health import FIXED_POINT_ONE
 from agent.layers.strategies.state import (
     STRATEGY_UNITS,
     UNALLOCATED,
@@ -166,7 +166,7 @@ def nav_per_unit(value: Value, units: int) -> int | None:
     """
     if units <= 0:
         return None
-    return floor_int(value * UNITS_PER_VALUE * ONE / units)
+    return floor_int(value * UNITS_PER_VALUE * FIXED_POINT_ONE / units)
 
 
 def wallet_balances(snapshot: Snapshot, portfolio: Portfolio) -> dict[str, int] | None:
@@ -201,7 +201,7 @@ def reserved_balances(
     }
 
 
-UNRECORDED_TRANSFER = "flow without a record"
+UNRECORDED_TRANSFER_SOURCE = "flow without a record"
 REMEDY = "review and accept it with trimtab strategies apply"
 AdjustmentSource = Callable[[StepInput], tuple[StrategyValues, StrategyHoldings]]
 """Function that returns the strategies' adjustments at a step (values by strategy and token) and
@@ -220,7 +220,7 @@ def update_books(
     step: StepInput,
     ledger: StrategyLedger,
     step_of_trade: IntentStep,
-    adjustments: AdjustmentSource,
+    adjustment_source: AdjustmentSource,
     new_transfers: Sequence[ExternalTransfer] = (),
 ) -> StrategyBooks:
     """Return the accounts at the step's block; `new_transfers` are transfers not stored yet. `step` is the
@@ -256,9 +256,9 @@ def update_books(
                 source,
                 changes,
                 None if intent is None else step_of_trade(intent),
-                adjustments,
+                adjustment_source,
             )
-    fault = _balance_mismatch(update, balances) or _name_mismatch(update, split)
+    fault = _balance_mismatch_text(update, balances) or _name_mismatch_text(update, split)
     if not fault:
         _fill_reserves(update, reserves, ledger.turn)
     return _updated_books(update, split, ledger, fault)
@@ -268,7 +268,7 @@ def apply_configured_split(
     step: StepInput,
     ledger: StrategyLedger,
     step_of_trade: IntentStep,
-    adjustments: AdjustmentSource,
+    adjustment_source: AdjustmentSource,
     new_transfers: Sequence[ExternalTransfer] = (),
 ) -> StrategyBooks:
     """Return the accounts after the owner assigned the current wallet to the strategies of the
@@ -276,7 +276,7 @@ def apply_configured_split(
     removed, each gets its share of the capital in kind, at reference prices, without a trade;
     removed ones are closed.
     """
-    books = update_books(step, ledger, step_of_trade, adjustments, new_transfers)
+    books = update_books(step, ledger, step_of_trade, adjustment_source, new_transfers)
     split, balances = step.config(CapitalSplit), wallet_balances(step.snapshot, step.portfolio)
     update = open_books(step, split, ledger) if split.strategies else None
     if balances is None or update is None or not books.fault:
@@ -315,7 +315,7 @@ def apply_configured_split(
 
 
 def netting_booking(
-    step: StepInput, step_id: str, adjustments: AdjustmentSource
+    step: StepInput, step_id: str, adjustment_source: AdjustmentSource
 ) -> StrategyBooking | None:
     """Return the booking of a step that moves capital and nets opposite adjustments without a
     trade; None if nothing changes.
@@ -329,15 +329,15 @@ def netting_booking(
     update = StrategyBooksUpdate(
         step, prices, tokens, holdings, {book.name: book.units for book in books.strategies}, {}, []
     )
-    wanted_values, base = adjustments(step)
-    holdings_after, _ = settle_trade(base, wanted_values, {}, prices, tokens)
+    values_to_trade, base_holdings = adjustment_source(step)
+    holdings_after, _ = settle_trade(base_holdings, values_to_trade, {}, prices, tokens)
     update.book(
         f"cross {step_id}",
         StrategyBookingKind.CROSS,
         holdings_after,
         {},
-        base,
-        _acting_strategies(wanted_values),
+        base_holdings,
+        _acting_strategies(values_to_trade),
     )
     if update.bookings[0].changes:
         return update.bookings[0]
@@ -353,10 +353,10 @@ def _resplit(
         name: holdings.get(name, {}) for name in dict.fromkeys((*names, *holdings))
     }
     total = sum(strategy_capital(split_holdings, update.prices).values(), Fraction(0))
-    due_values = dict.fromkeys(split_holdings, Fraction(0)) | {
+    target_values = dict.fromkeys(split_holdings, Fraction(0)) | {
         strategy.name: total * strategy.share_bps / BPS for strategy in split.strategies
     }
-    restore_capital_shares(split_holdings, due_values, update.prices)
+    restore_capital_shares(split_holdings, target_values, update.prices)
     # Rounding dust left after the payments above; the first strategy gets it.
     for name in split_holdings.keys() - set(names):
         for token, raw in split_holdings[name].items():
@@ -417,14 +417,14 @@ def _events(
             events.append(
                 (block, tx_hash, StrategyBookingKind.FLOW, asset_changes(tx_changes), None)
             )
-    for number, flow in enumerate((*ledger.flows, *new_transfers)):
-        source = f"flow {flow.id}" if flow.id else f"{UNRECORDED_TRANSFER} {number}"
+    for index, transfer in enumerate((*ledger.flows, *new_transfers)):
+        source = f"flow {transfer.id}" if transfer.id else f"{UNRECORDED_TRANSFER_SOURCE} {index}"
         events.append(
             (
-                flow.block,
+                transfer.block,
                 source,
                 StrategyBookingKind.FLOW,
-                asset_changes([(flow.token, flow.delta_raw)]),
+                asset_changes([(transfer.token, transfer.delta_raw)]),
                 None,
             )
         )
@@ -458,35 +458,35 @@ def _book_trade(
     source: str,
     changes: Mapping[str, int],
     trade_step: StepInput | None,
-    adjustments: AdjustmentSource,
+    adjustment_source: AdjustmentSource,
 ) -> None:
     """Allocate a transaction by the adjustments and prices of its own step; by capital if they are
     unknown.
     """
     strategy_changes, reserve_changes = _split_at_holdings(update, changes)
-    wanted_values: StrategyValues = {}
-    base, prices = update.holdings, update.prices
+    values_to_trade: StrategyValues = {}
+    base_holdings, prices = update.holdings, update.prices
     if trade_step is not None:
         trade_prices = reference_prices(trade_step).by_token
-        own_adjustments, holdings_after_transfers = adjustments(trade_step)
+        trade_adjustments, holdings_after_transfers = adjustment_source(trade_step)
         if (
             trade_prices.keys() >= set(update.tokens)
             and holdings_after_transfers.keys() == update.holdings.keys()
         ):
-            wanted_values, prices = own_adjustments, trade_prices
+            values_to_trade, prices = trade_adjustments, trade_prices
             if _has_same_totals(update, holdings_after_transfers):
                 # no other booking has changed the accounts since
-                base = holdings_after_transfers
+                base_holdings = holdings_after_transfers
     holdings_after, costs = settle_trade(
-        base, wanted_values, strategy_changes, prices, update.tokens
+        base_holdings, values_to_trade, strategy_changes, prices, update.tokens
     )
     update.book(
         source,
         StrategyBookingKind.TRADE,
         holdings_after,
         reserve_changes,
-        base,
-        _acting_strategies(wanted_values),
+        base_holdings,
+        _acting_strategies(values_to_trade),
         costs,
     )
 
@@ -501,11 +501,11 @@ def _has_same_totals(
     )
 
 
-def _acting_strategies(wanted_values: StrategyValues) -> tuple[str, ...]:
-    return tuple(name for name, adjustment in wanted_values.items() if any(adjustment.values()))
+def _acting_strategies(values_to_trade: StrategyValues) -> tuple[str, ...]:
+    return tuple(name for name, adjustment in values_to_trade.items() if any(adjustment.values()))
 
 
-def _balance_mismatch(update: StrategyBooksUpdate, balances: Mapping[str, int]) -> str:
+def _balance_mismatch_text(update: StrategyBooksUpdate, balances: Mapping[str, int]) -> str:
     """Return the balances that differ from the accounts; empty if none does."""
     mismatches = []
     for token in update.tokens:
@@ -524,16 +524,16 @@ def _balance_mismatch(update: StrategyBooksUpdate, balances: Mapping[str, int]) 
     return ""
 
 
-def _name_mismatch(update: StrategyBooksUpdate, split: CapitalSplit) -> str:
+def _name_mismatch_text(update: StrategyBooksUpdate, split: CapitalSplit) -> str:
     names = {strategy.name for strategy in split.strategies}
     if names == set(update.holdings):
         return ""
     closed_names = ", ".join(sorted(set(update.holdings) - names))
     opened_names = ", ".join(sorted(names - set(update.holdings)))
-    changes = [f"{closed_names} will be closed"] * bool(closed_names) + [
+    change_texts = [f"{closed_names} will be closed"] * bool(closed_names) + [
         f"{opened_names} will be opened"
     ] * bool(opened_names)
-    return f"the strategies of the config differ from those of the books ({'; '.join(changes)}); {REMEDY}"
+    return f"the strategies of the config differ from those of the books ({'; '.join(change_texts)}); {REMEDY}"
 
 
 def _fill_reserves(update: StrategyBooksUpdate, reserves: Mapping[str, int], version: int) -> None:

@@ -143,20 +143,20 @@ def _move_token(
 
 def restore_capital_shares(
     holdings: StrategyHoldings,
-    due_values: Mapping[str, Value],
+    target_values: Mapping[str, Value],
     prices: Prices,
     wanted_values: StrategyValues | None = None,
 ) -> dict[tuple[str, str], Value]:
-    """Move tokens until each strategy has its value in `due_values`, to the rounding of a base unit,
-    in place; return the payments.
+    """Move tokens until each strategy has its value in `target_values`, to the rounding of a base
+    unit, in place; return the payments.
 
     A payer first gives its holdings beyond `wanted_values`; without them it pays in kind.
     """
     payments: dict[tuple[str, str], Value] = {}
     for giver in holdings:
         for receiver in holdings:
-            excess = holdings_value(holdings[giver], prices) - due_values[giver]
-            shortfall = due_values[receiver] - holdings_value(holdings[receiver], prices)
+            excess = holdings_value(holdings[giver], prices) - target_values[giver]
+            shortfall = target_values[receiver] - holdings_value(holdings[receiver], prices)
             if giver == receiver or excess <= 0 or shortfall <= 0:
                 continue
             first_values = None
@@ -268,7 +268,7 @@ def settle_trade(
             for name, raw in split_pro_rata(delta, shares).items():
                 holdings[name][token] = holdings[name].get(token, 0) + raw
         elif delta < 0:
-            _take_sold(holdings, token, -delta, requested_values)
+            _deduct_sale(holdings, token, -delta, requested_values)
     cost = -sum((delta * prices[token] for token, delta in deltas.items() if delta), Fraction(0))
     remainder_sizes = {
         name: sum((abs(value) for value in token_values.values()), Fraction(0))
@@ -281,7 +281,7 @@ def settle_trade(
         costs = {name: cost * cost_weights[name] / total for name in holdings_before}
     else:
         costs = {name: cost / len(cost_weights) for name in holdings_before}
-    due_values = {name: capital_before[name] - costs[name] for name in holdings_before}
+    target_values = {name: capital_before[name] - costs[name] for name in holdings_before}
     wanted_values = {
         name: {
             t: holdings_before[name].get(t, 0) * prices[t]
@@ -290,11 +290,11 @@ def settle_trade(
         }
         for name in holdings_before
     }
-    restore_capital_shares(holdings, due_values, prices, wanted_values)
+    restore_capital_shares(holdings, target_values, prices, wanted_values)
     return holdings, costs
 
 
-def _take_sold(
+def _deduct_sale(
     holdings: StrategyHoldings, token: str, raw: int, sales: Mapping[str, Fraction]
 ) -> None:
     """Take from the strategies in proportion to their `sales`, up to their holdings, and the
@@ -341,22 +341,22 @@ def apply_transfer(
     elif total > 0:
         weights = {name: amount / total for name, amount in capital_before.items()}
     lost_value = total - sum(strategy_capital(holdings, prices).values(), Fraction(0))
-    due_values = {
+    target_values = {
         name: max(capital_before[name] - value * weights[name], Fraction(0))
         for name in holdings_before
     }
     unpaid_value = lost_value - sum(
-        (capital_before[name] - due_values[name] for name in holdings_before), Fraction(0)
+        (capital_before[name] - target_values[name] for name in holdings_before), Fraction(0)
     )
     if unpaid_value > 0:
         # the strategy has less than the decrease, so the others bear the remainder
-        other_values = {name: amount for name, amount in due_values.items() if amount > 0}
+        other_values = {name: amount for name, amount in target_values.items() if amount > 0}
         others_value = sum(other_values.values(), Fraction(0))
-        due_values |= {
+        target_values |= {
             name: amount - unpaid_value * amount / others_value
             for name, amount in other_values.items()
         }
-    restore_capital_shares(holdings, due_values, prices)
+    restore_capital_shares(holdings, target_values, prices)
     return holdings
 
 
@@ -366,21 +366,23 @@ def target_capital_shares(
     """Return each strategy's target share of the capital: paused ones their floor, the others the
     rest in proportion.
     """
-    paused = {
+    paused_names = {
         strategy.name
         for strategy in split.strategies
         if books[strategy.name].state.health is StrategyHealth.PAUSED
     }
-    if len(paused) == len(split.strategies):
+    if len(paused_names) == len(split.strategies):
         return {strategy.name: Fraction(strategy.share_bps, BPS) for strategy in split.strategies}
-    floors_bps = sum(strategy.floor_bps for strategy in split.strategies if strategy.name in paused)
+    floors_bps = sum(
+        strategy.floor_bps for strategy in split.strategies if strategy.name in paused_names
+    )
     active_bps = sum(
-        strategy.share_bps for strategy in split.strategies if strategy.name not in paused
+        strategy.share_bps for strategy in split.strategies if strategy.name not in paused_names
     )
     return {
         strategy.name: (
             Fraction(strategy.floor_bps, BPS)
-            if strategy.name in paused
+            if strategy.name in paused_names
             else Fraction(strategy.share_bps * (BPS - floors_bps), active_bps * BPS)
         )
         for strategy in split.strategies

@@ -50,18 +50,18 @@ def rebalance_strategies(context: DecisionContext) -> DecisionResult | None:
     if not step.config(CapitalSplit).strategies:
         return None
     netted = netting.net_strategies(step, prices)
-    trigger = bands.apply_max_weight(step.policy, drifts, netted.answer)
-    goal = netted.goal if netted.answer.fired else bands.reduction_goal(drifts)
+    trigger = bands.apply_max_weight(step.policy, drifts, netted.result)
+    goal = netted.goal if netted.result.fired else bands.reduction_goal(drifts)
     decision: Decision = rebalances.review_hold(trigger)
     is_review = trigger.due
     if trigger.fired:
         decision, is_review = rebalances.rebalance_or_hold(
             step, drifts, context.references, trigger, goal
         )
-    if isinstance(decision, Rebalance) and not netted.answer.fired:
+    if isinstance(decision, Rebalance) and not netted.result.fired:
         decision, is_review = rebalances.confirm_rebalance(step, prices, decision, is_review, False)
     is_netting_only = (
-        netted.answer.fired
+        netted.result.fired
         and isinstance(decision, Hold)
         and not rebalances.is_worth_a_trade(
             step.limits, rebalances.largest_correction(drifts, netted.goal)
@@ -73,7 +73,7 @@ def rebalance_strategies(context: DecisionContext) -> DecisionResult | None:
     result = replace(
         context.result(decision),
         reviewed=is_review,
-        reviews=trigger.reviews if is_review else (),
+        due_schedules=trigger.due_schedules if is_review else (),
         next_s=trigger.next_s,
     )
     return result.with_layer(StrategiesResult(netted, is_netting_only))

@@ -34,45 +34,50 @@ def strategy_futures(split: CapitalSplit, books: StrategyBooks | None) -> dict[s
     share of the capital. A paused strategy has none; opposite weights offset each other.
     """
     shares = {strategy.name: Fraction(strategy.share_bps, BPS) for strategy in split.strategies}
-    paused: set[str] = set()
+    paused_names: set[str] = set()
     if books is not None and not books.fault:
         shares = target_capital_shares(split, books.by_name)
-        paused = {
+        paused_names = {
             book.name for book in books.strategies if book.state.health is StrategyHealth.PAUSED
         }
-    combined: dict[str, Fraction] = {}
+    share_by_market: dict[str, Fraction] = {}
     for strategy in split.strategies:
-        share = Fraction(0) if strategy.name in paused else shares[strategy.name]
+        share = Fraction(0) if strategy.name in paused_names else shares[strategy.name]
         for market, bps in strategy.market_bps:
-            combined[market] = combined.get(market, Fraction(0)) + share * bps / BPS
-    return combined
+            share_by_market[market] = share_by_market.get(market, Fraction(0)) + share * bps / BPS
+    return share_by_market
 
 
 def with_market_growth(
     updated_state: StrategyState,
     previous_state: StrategyState,
     strategy: Strategy,
-    futures: MarketGrowth | None,
+    market_growth: MarketGrowth | None,
 ) -> StrategyState:
     """Return the updated state of a strategy, whose index includes the growth of its futures
     weights. They count while it is active and while it is paused, in proportion to the margin
     account's part of the capital, at index prices less funding, and without costs.
     """
-    if futures is None or not strategy.market_bps:
+    if market_growth is None or not strategy.market_bps:
         return updated_state
     futures_growth = _futures_growth(
-        dict(previous_state.marks), previous_state.noted_s, strategy, futures, updated_state.noted_s
+        dict(previous_state.marks),
+        previous_state.noted_s,
+        strategy,
+        market_growth,
+        updated_state.noted_s,
     )
     spot_growth = (
         Fraction(updated_state.index, previous_state.index) if previous_state.index else Fraction(1)
     )
     index = floor_int(
-        previous_state.index * ((1 - futures.part) * spot_growth + futures.part * futures_growth)
+        previous_state.index
+        * ((1 - market_growth.part) * spot_growth + market_growth.part * futures_growth)
     )
     index_prices = tuple(
-        (market, futures.prices[market])
+        (market, market_growth.prices[market])
         for market, _ in strategy.market_bps
-        if market in futures.prices
+        if market in market_growth.prices
     )
     return replace(updated_state, index=max(0, index), marks=(*updated_state.marks, *index_prices))
 
@@ -81,7 +86,7 @@ def _futures_growth(
     last_prices: Mapping[str, Price],
     last_s: int | None,
     strategy: Strategy,
-    futures: MarketGrowth,
+    market_growth: MarketGrowth,
     now_s: int | None,
 ) -> Fraction:
     """Return the growth factor of capital at the target notional since the last prices; 1 without
@@ -90,8 +95,8 @@ def _futures_growth(
     days = Fraction(0 if now_s is None or last_s is None else now_s - last_s, DAY_S)
     growth = Fraction(1)
     for market, bps in strategy.market_bps:
-        if last_prices.get(market, 0) > 0 and market in futures.prices:
-            price_change = futures.prices[market] / last_prices[market] - 1
-            funding = futures.funding_daily.get(market, Fraction(0)) * days
-            growth += futures.leverage * Fraction(bps, BPS) * (price_change - funding)
+        if last_prices.get(market, 0) > 0 and market in market_growth.prices:
+            price_change = market_growth.prices[market] / last_prices[market] - 1
+            funding = market_growth.funding_daily.get(market, Fraction(0)) * days
+            growth += market_growth.leverage * Fraction(bps, BPS) * (price_change - funding)
     return growth

@@ -31,7 +31,7 @@ from agent.units import (
 
 DAY_S = 86_400
 DAYS_A_YEAR = 365
-ONE = 10**12
+FIXED_POINT_ONE = 10**12
 """A unit value or return of one."""
 MIN_DAY_SHARE = (2, 3)
 """Share of a window's days that must have a value; with fewer the ratio is unknown."""
@@ -51,16 +51,19 @@ def sharpe_milli(points: Sequence[NavPoint], window_s: int, now_s: int) -> int |
     daily_indexes = [
         index for day_number, index in sorted(close_by_day.items()) if day_number >= first_day
     ]
-    days = window_s // DAY_S
+    window_days = window_s // DAY_S
     reaches_start = any(day_number <= first_day for day_number in close_by_day)
     if (
         not reaches_start
-        or len(daily_indexes) * MIN_DAY_SHARE[1] < days * MIN_DAY_SHARE[0]
+        or len(daily_indexes) * MIN_DAY_SHARE[1] < window_days * MIN_DAY_SHARE[0]
         or len(daily_indexes) < 3
         or min(daily_indexes) <= 0
     ):
         return None
-    returns = [(now * ONE) // before - ONE for before, now in pairwise(daily_indexes)]
+    returns = [
+        (now * FIXED_POINT_ONE) // before - FIXED_POINT_ONE
+        for before, now in pairwise(daily_indexes)
+    ]
     count, total = len(returns), sum(returns)
     scaled_variance = (
         count * sum(daily_return * daily_return for daily_return in returns) - total * total

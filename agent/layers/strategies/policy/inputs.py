@@ -46,7 +46,7 @@ def add_books(memory: StepMemory, step: StepInput, owner_agrees: bool = False) -
         ledger,
         lambda intent: steps_by_intent.get(intent.id),
         netting.strategy_adjustments,
-        balance_changes.unexplained(step, memory.balances),
+        balance_changes.unrecorded_changes(step, memory.balances),
     )
     return step.with_layer(StrategiesState(replace(books, choices=memory.choices)))
 
@@ -69,7 +69,7 @@ def choose_weights(step: StepInput) -> StepInput:
             for asset in step.portfolio.assets
         )
         portfolio = replace(step.portfolio, assets=assets, weights=strategy.allocator)
-        states = tuple(state.of_owner(strategy.name) for state in step.history.layers)
+        states = tuple(state.of_part(strategy.name) for state in step.history.layers)
         history = replace(
             step.history, allocation=last_choices.get(strategy.name), unchosen="", layers=states
         )

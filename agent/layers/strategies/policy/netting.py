@@ -44,7 +44,7 @@ from agent.policy.one_sided import restrict_to_side
 from agent.policy.orders import blocked_exits
 from agent.policy.orders import conditional as conditional_orders
 from agent.policy.triggers import price_confirmation
-from agent.policy.triggers.bands import Signal, TriggerResult
+from agent.policy.triggers.bands import PriceSignal, TriggerResult
 from agent.policy.triggers.rules import evaluate_trigger
 from agent.policy.triggers.schedules import earliest
 from agent.reference import reference_prices
@@ -57,34 +57,34 @@ ZERO_BAND = Threshold(0, None)
 @dataclass(frozen=True, slots=True)
 class StrategyAdjustment:
     """A strategy's decision: its capital after transfers between strategies, its current and target
-    share, whether it acts, and the reason. `wanted` is the target value of each token, or the
-    current value if the strategy does not act. `by` are the names of its reviewed schedules in the
-    store.
+    share, whether it acts, and the reason. `target_values` is the target value of each token, or
+    the current value if the strategy does not act. `due_schedules` are the names of its reviewed
+    schedules in the store.
     """
 
     name: str
     state: StrategyState
     capital: Value
     share: Fraction
-    due_share: Fraction
+    target_share: Fraction
     drifts: tuple[AssetDrift, ...]
     acts: bool
     reason: str
-    wanted: tuple[tuple[str, Value], ...]
+    target_values: tuple[tuple[str, Value], ...]
     next_s: int | None
-    due: bool
-    by: tuple[str, ...]
+    is_review_due: bool
+    due_schedules: tuple[str, ...]
 
     @property
     def adjustments(self) -> dict[str, Value]:
         """Value to buy (positive) or sell of each token, numeraire base units."""
         value_by_token = {drift.token: drift.value for drift in self.drifts}
-        return {token: value - value_by_token[token] for token, value in self.wanted}
+        return {token: value - value_by_token[token] for token, value in self.target_values}
 
 
 def capital_signals(
     split: CapitalSplit, state: StrategiesState, holdings: StrategyHoldings, prices: Prices
-) -> frozenset[Signal]:
+) -> frozenset[PriceSignal]:
     """Return the strategies whose capital is beyond the split's band, or above the floor of a
     paused one.
     """
@@ -92,13 +92,13 @@ def capital_signals(
     if books is None:
         return frozenset()
     values, book_by_name = capital.strategy_capital(holdings, prices), books.by_name
-    total, due_shares = (
+    total, target_shares = (
         sum(values.values(), Fraction(0)),
         target_capital_shares(split, books.by_name),
     )
     signals = set()
     for name, value in values.items() if total > 0 else ():
-        target_bps, share_bps = due_shares[name] * BPS, value / total * BPS
+        target_bps, share_bps = target_shares[name] * BPS, value / total * BPS
         low, high = band(split.band, round(target_bps))
         if book_by_name[name].state.health is StrategyHealth.PAUSED:
             low, high = Fraction(0), target_bps + 1
@@ -165,7 +165,7 @@ def strategy_adjustment(
     book: StrategyBook,
     holdings: StrategyHoldings,
     share: Fraction,
-    due_share: Fraction,
+    target_share: Fraction,
     prices: Prices,
 ) -> StrategyAdjustment:
     """Return the strategy's adjustment; `holdings` are the accounts of all strategies after capital
@@ -209,8 +209,8 @@ def strategy_adjustment(
     values = [drift.value for drift in drifts]
     if is_acting and total > 0:
         values = [
-            target_share * total
-            for target_share in _target_shares(
+            asset_share * total
+            for asset_share in _target_shares(
                 step.portfolio,
                 step.policy,
                 strategy,
@@ -219,13 +219,13 @@ def strategy_adjustment(
             )
         ]
     target_values = tuple((drift.token, value) for drift, value in zip(drifts, values, strict=True))
-    names = tuple(f"{strategy.name}: {name}" for name in result.reviews)
+    names = tuple(f"{strategy.name}: {name}" for name in result.due_schedules)
     return StrategyAdjustment(
         strategy.name,
         book.state,
         total,
         share,
-        due_share,
+        target_share,
         drifts,
         is_acting,
         reason,
@@ -283,14 +283,14 @@ def _capped_at_holdings(
         step.portfolio.numeraire.address,
         blocked_exits.excluded_tokens(step.targets, step.blocked_exits),
     )
-    waiting = [
+    pending_tokens = [
         token
         for token, bps in weights.items()
         if bps
         and token not in excluded_tokens
         and conditional_orders.is_entry_pending(step.history, token)
     ]
-    if not waiting or any(token not in prices for token in weights):
+    if not pending_tokens or any(token not in prices for token in weights):
         return weights
     values = {
         token: holdings.get(token, 0) * prices[token]
@@ -298,10 +298,11 @@ def _capped_at_holdings(
         if token not in excluded_tokens
     }
     total = sum(values.values(), Fraction(0))
-    capped_bps = dict.fromkeys(waiting, 0)
+    capped_bps = dict.fromkeys(pending_tokens, 0)
     if total:
         capped_bps = {
-            token: min(weights[token], int(values[token] * BPS // total)) for token in waiting
+            token: min(weights[token], int(values[token] * BPS // total))
+            for token in pending_tokens
         }
     freed_bps = sum(weights[token] - bps for token, bps in capped_bps.items())
     return {**weights, **capped_bps, numeraire: weights[numeraire] + freed_bps}
@@ -346,7 +347,7 @@ def _signals(
     book: StrategyBook,
     holdings: StrategyHoldings,
     prices: Prices,
-) -> frozenset[Signal]:
+) -> frozenset[PriceSignal]:
     return frozenset(
         _trigger_result(
             step,
@@ -397,7 +398,7 @@ def _target_shares(
 class NettingResult:
     """The decisions of all strategies at one block, netted.
 
-    `moved` is the capital transferred between strategies in kind: (payer, receiver, value).
+    `transfers` is the capital transferred between strategies in kind: (payer, receiver, value).
     `netted` has, by token, the value netted internally and the value left for the market; `goal`
     has the combined target shares of the whole portfolio, including the margin, which no strategy
     owns. `saved` are the fees that the netted value would have paid in the cheapest pool of each
@@ -405,10 +406,10 @@ class NettingResult:
     """
 
     adjustments: tuple[StrategyAdjustment, ...]
-    moved: tuple[tuple[str, str, Value], ...]
+    transfers: tuple[tuple[str, str, Value], ...]
     netted: tuple[NettedToken, ...]
     goal: Goal
-    answer: TriggerResult
+    result: TriggerResult
     saved: Value
 
     @property
@@ -428,7 +429,7 @@ def net_strategies(step: StepInput, prices: Mapping[str, Price]) -> NettingResul
     capital_before = capital.strategy_capital(holdings, prices)
     transfers, note = _transfer_capital(step, split, holdings, prices)
     total_capital = sum(capital_before.values(), Fraction(0))
-    due_shares, books_by_name = target_capital_shares(split, books.by_name), books.by_name
+    target_shares, books_by_name = target_capital_shares(split, books.by_name), books.by_name
     adjustments = tuple(
         strategy_adjustment(
             step,
@@ -436,7 +437,7 @@ def net_strategies(step: StepInput, prices: Mapping[str, Price]) -> NettingResul
             books_by_name[strategy.name],
             holdings,
             capital_before[strategy.name] / total_capital if total_capital else Fraction(0),
-            due_shares[strategy.name],
+            target_shares[strategy.name],
             prices,
         )
         for strategy in split.strategies
@@ -456,7 +457,7 @@ def net_strategies(step: StepInput, prices: Mapping[str, Price]) -> NettingResul
     if total:
         values = [
             sum(
-                (dict(adjustment.wanted)[token] for adjustment in adjustments),
+                (dict(adjustment.target_values)[token] for adjustment in adjustments),
                 outside_values.get(token, Fraction(0)),
             )
             for token in tokens
@@ -531,10 +532,10 @@ def _transfer_capital(
     note = "; ".join(f"{name} has {deviation}" for deviation, name in sorted(signals))
     if wait_reason:
         return (), f"{note}, but {wait_reason}"
-    due_shares = target_capital_shares(split, books.by_name)
+    target_shares = target_capital_shares(split, books.by_name)
     total = sum(capital.strategy_capital(holdings, prices).values(), Fraction(0))
     payments = capital.restore_capital_shares(
-        holdings, {name: share * total for name, share in due_shares.items()}, prices
+        holdings, {name: share * total for name, share in target_shares.items()}, prices
     )
     return (
         tuple(
@@ -579,13 +580,13 @@ def _strategies_result(
             f"{format_netting(portfolio, netted)} and saves at least {_money(portfolio, saved_fees)} of pool fees"
         )
     review_times = [adjustment.next_s for adjustment in adjustments]
-    due_adjustments = [adjustment for adjustment in adjustments if adjustment.due]
+    due_adjustments = [adjustment for adjustment in adjustments if adjustment.is_review_due]
     return TriggerResult(
         bool(acting_strategies or transfers),
         "; ".join(notes),
         None if None in review_times else earliest(*review_times),
         bool(due_adjustments),
-        tuple(name for adjustment in due_adjustments for name in adjustment.by),
+        tuple(name for adjustment in due_adjustments for name in adjustment.due_schedules),
     )
 
 

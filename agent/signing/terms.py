@@ -1,0 +1,106 @@
+"""Fixed terms of the signing rules, and their refusals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NoReturn
+
+from agent.errors import Refused
+from agent.model import PerpOrderKind, Verdict
+from agent.ports import Grant
+
+BUMP_NUMERATOR, BUMP_DENOMINATOR = 9, 8
+"""A replacement pays at least 12.5 % more in every fee field; nodes require 10 %."""
+PRIORITY_CAP_WEI = 5 * 10**9
+"""Cap on the tip that an endpoint suggests, and on the tip of a transaction that is not a
+replacement.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class FuturesRules:
+    """The signer's fixed terms of the futures layer. Addresses are checksummed; the contracts of
+    Perpetual Protocol v2 are pinned, and empty for another venue.
+
+    `trader` is the margin account: the wallet, or another account whose delegate the wallet is.
+    `delegate` is the key that the trader may allow to trade (None: none). `markets` are base
+    tokens, or the venue's market names. Bounds are at most `slippage_bps` from the index;
+    reductions in an emergency at most `emergency_slippage_bps`, at a gas price of at most
+    `emergency_fee_wei` (None: off). An index older than `index_age_s` cannot set a bound. Orders of
+    an off-chain venue expire within `max_validity_s`; `market_numbers` are the pinned (name,
+    number) of its markets, without which none of its orders is signed. `order_kind` is the kind of
+    openings that may be signed beside market orders.
+    """
+
+    clearing_house: str
+    vault: str
+    delegate_approval: str
+    collateral: str
+    trader: str
+    delegate: str | None
+    markets: tuple[str, ...]
+    max_leverage_bps: int
+    slippage_bps: int
+    emergency_slippage_bps: int
+    index_age_s: int
+    emergency_fee_wei: int | None = None
+    max_validity_s: int = 0
+    market_numbers: tuple[tuple[str, int], ...] = ()
+    order_kind: PerpOrderKind = PerpOrderKind.MARKET
+
+
+@dataclass(frozen=True, slots=True)
+class SigningRules:
+    """The signer's fixed terms. Addresses are checksummed.
+
+    `routers` (SwapRouter02), `rebalancers` and `tokens` are contracts whose address and code hash
+    are pinned in the store and were compared with the chain in this step. `managers` (V3 position
+    managers), `v2_routers` and `pairs` (V2) are pinned in the same way, and only for liquidity.
+    `oracles` are V3 pools whose number of price observations may be increased. Payouts go only to
+    `payout_addresses`, addresses in the config that the owner confirmed. `max_deadline_s` is the
+    longest validity of a swap, in seconds from the grant's chain time. `max_fee_wei` is
+    limits.gas_price, the largest price of one unit of gas (None: off). `wrapped_native` is the
+    token that the native coin may be exchanged for. `futures` are the terms of the futures layer
+    (None: none is signed).
+    """
+
+    chain_id: int
+    wallet: str
+    routers: tuple[str, ...]
+    tokens: tuple[str, ...]
+    max_deadline_s: int
+    max_fee_wei: int | None
+    rebalancers: tuple[str, ...] = ()
+    wrapped_native: str | None = None
+    managers: tuple[str, ...] = ()
+    v2_routers: tuple[str, ...] = ()
+    pairs: tuple[str, ...] = ()
+    oracles: tuple[str, ...] = ()
+    payout_addresses: tuple[str, ...] = ()
+    futures: FuturesRules | None = None
+
+
+SignableNonces = Mapping[int, int | None]
+"""Nonces that may be signed now, each with the highest tip signed there so far, wei per gas; None
+if nothing was signed."""
+
+
+def replacement_fee_wei(wei: int) -> int:
+    """Return the fee that replaces a fee of `wei`: 12.5 % more, rounded up."""
+    return max(wei + 1, -(-wei * BUMP_NUMERATOR // BUMP_DENOMINATOR))
+
+
+def refuse(rule: str, measured: object, limit: object) -> NoReturn:
+    """Raise Refused for `rule`, with the verdict."""
+    verdict = Verdict(f"signer.{rule}", str(measured), str(limit), False)
+    raise Refused(
+        f"the signer refuses by rule {rule!r}: got {measured}, allows {limit}", (verdict,)
+    )
+
+
+def require_deadline(deadline_s: int, grant: Grant, rules: SigningRules) -> None:
+    """Require a deadline after the grant's chain time and within the longest validity."""
+    latest_s = min(grant.deadline_s, grant.now_s + rules.max_deadline_s)
+    if not grant.now_s < deadline_s <= latest_s:
+        refuse("deadline", deadline_s, f"after {grant.now_s} and at most {latest_s}")
