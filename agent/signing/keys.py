@@ -300,6 +300,7 @@ def load_from_keyring(entry: tuple[str, str]) -> PrivateKey:
             f"trimtab wallet create --keyring {_entry_text(entry)}",
         )
     key = parse_private_key(text, f"wallet.keyring: {_entry_text(entry)}")
+    del text  # the traceback of a raised error keeps this frame
     if isinstance(key, ConfigError):
         raise key
     return key

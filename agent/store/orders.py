@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cache
-from typing import TypeVar
 
 from sqlalchemy import Connection, delete, select
 
@@ -31,9 +30,6 @@ from agent.store.tables import (
     BudgetRow,
     OrderRow,
 )
-
-T = TypeVar("T")
-
 
 ORDERS_VERSION = "orders_turn"
 """Key of the number of writes, which prevents a process that read an older version from overwriting

@@ -145,7 +145,7 @@ def test_a_mistake_of_a_search_is_told_with_its_option_and_what_to_write(named: 
 def test_folders_and_addresses_that_cannot_be_are_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for folder in (tmp_path / "file", tmp_path / "file" / "below", Path("/proc/none")):
-        with raises_field("--out", "be written") as caught, ResultStore(folder, {}, ()).opened():
+        with raises_field("--out", "be written") as caught, ResultStore(folder, {}).opened():
             pass
         assert caught.value.remedy
     for page in (Path("/proc/none.html"), tmp_path / "none" / "page.html", tmp_path / "page.txt"):

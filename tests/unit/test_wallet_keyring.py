@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,8 @@ from keyring.backends import fail, null
 from agent import app as api
 from agent.errors import ConfigError
 from agent.signing import keys
-from agent.signing.keys import KeyringEntry, load_key, require_keyring
+from agent.signing.keys import KeyringEntry, load_from_keyring, load_key, require_keyring
+from agent.signing.secret import Secret
 from tests.support.keyrings import Full, InMemory, Locked, PlaintextKeyring, using
 from tests.support.text import raises_field
 from tests.unit.test_signer_keys import everything_shown_of
@@ -82,6 +84,15 @@ def test_an_entry_that_is_no_key_is_told_without_showing_it(kept: str) -> None:
     with using(backend), raises_field("wallet.keyring", "private key") as caught:
         load_key(KeyringEntry("trimtab", "main"), 1, ask=None)
     assert not kept or kept not in everything_shown_of(caught.value.with_traceback(None))
+
+
+def test_the_error_of_an_entry_that_is_no_key_keeps_no_frame_with_what_was_read() -> None:
+    backend = InMemory()
+    backend.kept["trimtab", "main"] = KEY[:-1]
+    with using(backend), pytest.raises(ConfigError) as caught:
+        load_from_keyring(("trimtab", "main"))
+    frames = [frame for frame, _ in traceback.walk_tb(caught.value.__traceback__)]
+    assert not [value for frame in frames for value in frame.f_locals.values() if isinstance(value, Secret)]
 
 
 def test_a_missing_entry_names_the_command_that_makes_it() -> None:

@@ -332,10 +332,8 @@ class ResultStore:
     to the folder.
     """
 
-    def __init__(
-        self, folder: Path | None, stamp: Mapping[str, str], choices: Sequence[PolicyChoice]
-    ) -> None:
-        self._folder, self._stamp, self._runs = folder, dict(stamp), choices
+    def __init__(self, folder: Path | None, stamp: Mapping[str, str]) -> None:
+        self._folder, self._stamp = folder, dict(stamp)
         self.results_by_key: dict[str, list[RunResult]] = {}
 
     @contextmanager

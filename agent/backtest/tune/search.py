@@ -165,7 +165,7 @@ def tune(
         search.allocator_schedule,
         search.full,
     )
-    with ResultStore(folder, _stamp(search, run_choices), run_choices).opened() as store:
+    with ResultStore(folder, _stamp(search, run_choices)).opened() as store:
         resumed_count = sum(
             len(run_results)
             for key, run_results in store.results_by_key.items()
