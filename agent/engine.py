@@ -3,9 +3,9 @@ the cycle that repeats steps until nothing more is due. Live, paper, fork and re
 code.
 
 StepReaders hold a ChainReader (chain/snapshot.py), the assembly of the step input (AgentContext in
-wiring/context.py) and EvidenceGatherer (chain/second_quote.py). StepActors hold a
+wiring/context.py) and EvidenceGatherer (chain/second_quote.py). A StepTransactor holds a
 JournaledExecutor (execution/executor.py; execution/reconcile.py resolves open transactions) and a
-RouterComposer (venues/composer.py). wiring/context.py and wiring/actors.py build both.
+RouterComposer (venues/composer.py). wiring/context.py and wiring/transactor.py build both.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from agent.execution.confirmation import (
 )
 from agent.execution.cycle_outcome import outcome_of_cycle, unsent_phrase, with_actions
 from agent.execution.evaluation import evaluate_input, reduces_risk
-from agent.execution.execution_parts import begin_part, end_finished_purchase, end_purchase
+from agent.execution.execution_parts import end_finished_purchase, end_purchase, record_part_begin
 from agent.execution.progress import (
     after_approval,
     readers_with_progress,
@@ -43,16 +43,16 @@ from agent.execution.resumption import (
 )
 from agent.execution.senders import sender_of
 from agent.execution.sending import execute
-from agent.execution.settlement import review_time_s, settle_mined
+from agent.execution.settlement import capped_chain_time_s, settle_mined
 from agent.execution.shortfall import end_interrupted_steps
 from agent.execution.step_context import (
     REVIEW_DONE_KINDS,
     CaughtUpReader,
     ExitInterrupted,
     OutcomeKind,
-    StepActors,
     StepOutcome,
     StepReaders,
+    StepTransactor,
     TickExtender,
     confirm_prices,
     record_anomalies,
@@ -71,7 +71,7 @@ from agent.model import (
     StepInput,
 )
 from agent.planning.requests import proposer
-from agent.policy.orders.blocked_exits import exclude_blocked_exits, may_go_directly
+from agent.policy.orders.blocked_exits import exclude_blocked_exits, may_take_direct_route
 from agent.ports import Approval
 from agent.store.store import Store
 
@@ -83,29 +83,29 @@ MILLION = 1_000_000
 
 
 def run_cycle(
-    readers: StepReaders, request: PlanRequest, store: Store, actors: StepActors | None
+    readers: StepReaders, request: PlanRequest, store: Store, transactor: StepTransactor | None
 ) -> StepOutcome:
-    """Repeat steps from new snapshots until the cycle ends, and return its outcome; without actors,
-    only evaluate and record once.
+    """Repeat steps from new snapshots until the cycle ends, and return its outcome; without a
+    transactor, only evaluate and record once.
 
     Each exit is evaluated, confirmed and sent separately; a refused exit is skipped. The remaining
     trades follow, also confirmed separately. An open cycle of an ended process goes on, unless it
     is too old or has another request. An error ends a cycle; a killed process leaves it open.
     """
-    if actors is None:
+    if transactor is None:
         cycle = new_cycle(request, readers.clock.now_s())
         return close_step(store, record_evaluation(readers, store, cycle))
-    actors.executor.reconcile()
+    transactor.executor.reconcile()
     end_interrupted_steps(store)
     readers = replace(readers, reader=CaughtUpReader(readers.reader, store.journal, readers.clock))
-    cycle, outcome = repeat_steps(StepPorts(readers, store, actors), request)
+    cycle, outcome = repeat_steps(StepPorts(readers, store, transactor), request)
     _mark_review(readers, store, outcome)
-    if outcome.after is not None:
-        end_finished_purchase(store, outcome.after)
-    if actors.executor.ready():
+    if outcome.input_after is not None:
+        end_finished_purchase(store, outcome.input_after)
+    if transactor.executor.may_send():
         for after_cycle in records.AFTER_CYCLE:
             after_cycle(store, outcome)
-    outcome = approvals.revoke_leftovers(readers, actors, store, outcome)
+    outcome = approvals.revoke_leftovers(readers, transactor, store, outcome)
     if cycle.skipped:  # approvals of refused exits and their revocations do not count as failures
         store.budgets.mark_submission_refusals(
             readers.history(readers.clock.now_s()).failures.submission_refusals
@@ -147,8 +147,9 @@ def repeat_steps(ports: StepPorts, request: PlanRequest) -> tuple[Cycle, StepOut
             )
         outcome = outcome_of_cycle(cycle, last_outcome, outcome_of)
     except (TrimtabError, KeyboardInterrupt, SystemExit) as error:
-        # The cycle ends, and no process resumes it. One of a named amount with an open transaction
-        # stays open instead: once closed, the repeated command would send the amount again.
+        # The cycle ends, and no process resumes it. But a cycle whose request names an
+        # amount stays open while one of its transactions is open: once closed, the repeated command
+        # would send the amount again.
         if not (names_amount(request) and store.journal.open_intents()):
             store.cycles.close(str(error) or "interrupted")
         raise
@@ -164,7 +165,7 @@ def _mark_review(readers: StepReaders, store: Store, outcome: StepOutcome) -> No
     """Record that a schedule's review is done, with the random delay of the next."""
     if outcome.decided.reviewed and outcome.kind in REVIEW_DONE_KINDS:
         store.budgets.mark_review(
-            review_time_s(outcome.step_input.snapshot),
+            capped_chain_time_s(outcome.step_input.snapshot),
             int(readers.chance() * MILLION),
             outcome.decided.due_schedules,
         )
@@ -177,23 +178,23 @@ def step(ports: StepPorts, cycle: Cycle) -> StepResult:
     try:
         outcome = record_evaluation(ports.readers, ports.store, cycle)
     except ExitInterrupted as error:
-        may_retry_directly = error.may_go_directly
+        may_retry_on_direct_route = error.may_take_direct_route
         return skip_interrupted_exit(
-            ports, cycle, error.token, error, may_retry_directly=may_retry_directly
+            ports, cycle, error.token, error, may_retry_on_direct_route=may_retry_on_direct_route
         )
     for before_confirmation in layers.BEFORE_CONFIRMATION:
         if (result := before_confirmation(ports, cycle, outcome)) is not None:
             return result
-    confirm_result = _guarded(ports, cycle, outcome, _confirm_plan)
+    confirm_result = _act_or_skip(ports, cycle, outcome, _confirm_plan)
     if (plan := confirm_result.plan) is None:
         return confirm_result
-    return _guarded(ports, confirm_result.cycle, outcome, partial(_act, plan=plan))
+    return _act_or_skip(ports, confirm_result.cycle, outcome, partial(_act, plan=plan))
 
 
 StepAction = Callable[[StepPorts, Cycle, StepOutcome], StepResult]
 
 
-def _guarded(
+def _act_or_skip(
     ports: StepPorts, cycle: Cycle, outcome: StepOutcome, action: StepAction
 ) -> StepResult:
     """Carry out a part of the step; after a refusal or an error that concerns only one exit or a
@@ -206,7 +207,7 @@ def _guarded(
     except TrimtabError as error:
         end_step(ports.store, outcome, str(error), "error")
         token = outcome.decided.exit_token
-        may_retry_directly = may_go_directly(
+        may_retry_on_direct_route = may_take_direct_route(
             outcome.step_input.portfolio, outcome.step_input.progress.direct, outcome.plan, token
         )
         return skip_interrupted_exit(
@@ -214,7 +215,7 @@ def _guarded(
             cycle,
             token,
             error,
-            may_retry_directly=may_retry_directly,
+            may_retry_on_direct_route=may_retry_on_direct_route,
             step_id=outcome.step_id,
         )
 
@@ -273,7 +274,7 @@ def _record_input(
     """Record weights, ledger, layers and prices of a step, and its input."""
     record_cash(store.cash, step_input.history)
     record_allocation(step_input.history, store.allocations)
-    update_ledger(store, readers.recorded(step_input), changed_blocks)
+    update_ledger(store, readers.for_ledger(step_input), changed_blocks)
     for after_input in records.AFTER_INPUT:
         after_input(store, step_input)
     record_hourly_prices(readers, step_input, store.prices)
@@ -301,9 +302,9 @@ def _confirm_plan(ports: StepPorts, cycle: Cycle, outcome: StepOutcome) -> StepR
         return StepResult(next_cycle, close_step(ports.store, outcome))
     confirmation = covering_confirmation(cycle, plan)
     if confirmation is None:
-        if not ports.actors.confirm(outcome):
+        if not ports.transactor.confirm(outcome):
             return _decline(ports, cycle, outcome)
-        ports.actors.composer.require_fresh(outcome.step_input, plan)
+        ports.transactor.composer.require_fresh(outcome.step_input, plan)
         confirmation = confirmation_of(outcome, plan)
     require_as_confirmed(confirmation, outcome, plan)
     return StepResult(replace(cycle, confirmed=confirmation), outcome, plan)
@@ -322,8 +323,9 @@ def _plan_to_send(cycle: Cycle, outcome: StepOutcome) -> Plan | None:
 
 
 def _with_other_exit(cycle: Cycle, token: str) -> Cycle | None:
-    """Return the cycle before an exit other than the confirmed one, or before the rest after an
-    exit, which are evaluated again and confirmed on their own; None if neither is due.
+    """Return the cycle without the confirmation, to be evaluated and confirmed again: if the exit
+    of this plan was already tried (it is then skipped), or is not the confirmed one. None if the
+    plan may go on.
     """
     if token and token in cycle.exits_tried:
         return cycle.after_exit(
@@ -349,14 +351,14 @@ def _decline(ports: StepPorts, cycle: Cycle, outcome: StepOutcome) -> StepResult
 
 
 def _act(ports: StepPorts, cycle: Cycle, outcome: StepOutcome, plan: Plan) -> StepResult:
-    """Send the plan's next transaction: an approval that it lacks, else its own. The cycle is
-    recorded before, so that a restart knows of it.
+    """Send the plan's next transaction: a missing approval if there is one, else that of the plan
+    itself. The cycle is written before it is sent, so that a restart knows of it.
     """
     if not plan.actions and not plan.in_layer:
-        begin_part(ports.store, outcome)
+        record_part_begin(ports.store, outcome)
         for before_swap in records.BEFORE_SWAP:
             before_swap(ports.readers, ports.store, outcome)
-    composer = ports.actors.composer
+    composer = ports.transactor.composer
     token = outcome.decided.exit_token
     approval_count = dict(cycle.approved).get(token, 0)
     is_last_attempt = dict(cycle.attempts).get(token, 0) + 1 >= MAX_APPROVALS
@@ -392,8 +394,8 @@ def _approve(
             f"an approval is still missing after {MAX_APPROVALS} attempts",
             "check the token's approve function; it may ignore approvals",
         )
-    prepared_tx = ports.actors.composer.approve(outcome.step_input, approval)
+    prepared_tx = ports.transactor.composer.approve(outcome.step_input, approval)
     ports.store.cycles.write(replace(cycle, sending=outcome.step_id))
-    intent = approvals.execute_prepared(ports.actors, outcome.step_id, prepared_tx)
+    intent = approvals.execute_prepared(ports.transactor, outcome.step_id, prepared_tx)
     cycle, outcome = cycle.with_transaction(intent), replace(outcome, transactions=(intent,))
     return after_approval(ports, cycle, outcome, intent)

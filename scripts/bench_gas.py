@@ -86,7 +86,7 @@ each second, which costs 10,416 gas more than the next trade."""
 
 def quote(chain: LocalChain, pool: str, token_in: str, raw: int) -> int:
     """Return the output that the deployed contracts quote, in base units."""
-    info = chain.contents.pool_info[pool]
+    info = chain.deployed.pool_info[pool]
     sold = chain.tokens[token_in].address
     bought = info.token1.address if info.token0.address == sold else info.token0.address
     if info.version == 2:
@@ -107,7 +107,7 @@ def legs_of(
     """Yield the legs of one rebalance. No two use the same pool, so that each quote holds."""
     output_raw = 0
     for pool, token_in, coins, source, sink in swaps:
-        info, token = chain.contents.pool_info[pool], chain.tokens[token_in]
+        info, token = chain.deployed.pool_info[pool], chain.tokens[token_in]
         raw = int(coins * 10**token.decimals) if coins else output_raw
         output_raw = quote(chain, pool, token_in, raw)
         bought = (
@@ -182,7 +182,7 @@ def measure_one(chain: LocalChain, name: str) -> dict[str, int]:
     """Return the gas of the three ways, each from the same state."""
     legs = tuple(legs_of(chain, SWAPS[name]))
     wallet, addresses, deadline_s = chain.wallet.address, chain.addresses, chain.now_s() + 3_600
-    usd = chain.contents.prices_usd
+    usd = chain.deployed.prices_usd
     prices = {
         token.address: usd[symbol] * 10**6 / 10**token.decimals
         for symbol, token in chain.tokens.items()
@@ -229,7 +229,7 @@ def measure_exits(chain: LocalChain) -> dict[str, dict[str, int]]:
     state. Approvals are the same.
     """
     legs, deadline_s, gas = tuple(legs_of(chain, EXITS)), chain.now_s() + 3_600, {}
-    usd = chain.contents.prices_usd
+    usd = chain.deployed.prices_usd
     prices = {
         token.address: usd[symbol] * 10**6 / 10**token.decimals
         for symbol, token in chain.tokens.items()
@@ -262,7 +262,7 @@ def measure_exits(chain: LocalChain) -> dict[str, dict[str, int]]:
 def measure() -> dict[str, Any]:
     """Measure all rebalances of SWAPS on a local chain whose pools have traded in both directions."""
     with open_anvil() as chain:
-        for pool in chain.contents.pool_info.values():
+        for pool in chain.deployed.pool_info.values():
             for token in (pool.token0, pool.token1):
                 chain.swap(pool.name, token.symbol, 10**token.decimals // 100)
         chain.node.mine_at(chain.now_s() + SINCE_S)

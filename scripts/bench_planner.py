@@ -3,11 +3,11 @@
 Seeded random problems of 2 to 12 tokens and 3 to 50 pools (tests/support/planning_worlds.py) are
 planned to exact legs. Two usual methods solve them under the same bounds: swaps one after another,
 and a router's grid of 5 % slices. Every problem is solved without gas, and with gas at 0.1 to 50
-gwei as a cost; others have tokens whose base unit is worth basis points of the portfolio. Times are
-those of 8 tokens and 20 pools: one continuous solve, and the whole plan at a usual gas price; and of
-whole plans of 20 and 40 tokens and 160 pools. `--peers` gives the continuous problem to SLSQP, and to cvxpy with Clarabel, which
-pip installs into a temporary folder. Times are processor times, which other programs on the machine
-affect little.
+gwei as a cost; further problems have tokens whose base unit is worth basis points of the portfolio.
+Timed are one continuous solve and one whole plan, at a usual gas price, of 8 tokens and 20 pools,
+and whole plans of 20 and 40 tokens with 160 pools. `--peers` gives the continuous problem to SLSQP,
+and to cvxpy with Clarabel, which pip installs into a temporary folder. Times are processor times,
+which other programs on the machine affect little.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ from tests.support.planning_worlds import (
     any_problem,
     any_problem_with_gas,
     coarse_units,
-    goal,
     large_step,
     random_step,
+    rebalance_to_targets,
 )
 
 OTHERS: dict[str, Callable[[StepInput, Rebalance], PlanDraft]] = {
@@ -81,7 +81,7 @@ def quality(problems: Iterable[StepInput]) -> Quality:
     """
     result = Quality()
     for step in problems:
-        decision = goal(step)
+        decision = rebalance_to_targets(step)
         delta, turnover, legs, gas = {}, Fraction(0), 1, Fraction(0)
         if (best_plan := _plan_or_none(step, decision)) is None:
             result.refused += 1
@@ -140,7 +140,7 @@ def whole_plans(problem: Callable[[int], StepInput], count: int) -> list[float]:
     times_ms = []
     for seed in range(count + 1):
         step = problem(seed)
-        decision = goal(step)
+        decision = rebalance_to_targets(step)
         began_s = process_time()
         _plan_or_none(step, decision)
         times_ms.append((process_time() - began_s) * 1e3)
@@ -182,27 +182,29 @@ def solvers(
     """Return the results of SLSQP and cvxpy for the continuous problems, and their times as multiples
     of ours.
     """
-    times_by_peer: dict[str, list[Timed]] = {
+    solves_by_peer: dict[str, list[Timed]] = {
         SLSQP: [planner_peers.slsqp(problem) for problem in problems]
     }
     missing: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="trimtab-bench-") as folder:
         try:
-            times_by_peer[CVXPY] = planner_peers.cvxpy_clarabel(problems, Path(folder))
+            solves_by_peer[CVXPY] = planner_peers.cvxpy_clarabel(problems, Path(folder))
         except Missing as why:
             missing[CVXPY] = {"missing": str(why)}
     peers = {
         name: {
-            "continuous_ms": spread([solve.ms for solve in times]),
+            "continuous_ms": spread([solve.ms for solve in peer_solves]),
             "ours_is_worth_more_bps": spread(
-                [(a.worth - b.worth) * BPS for a, b in zip(ours, times, strict=True)]
+                [(a.worth - b.worth) * BPS for a, b in zip(ours, peer_solves, strict=True)]
             ),
         }
-        for name, times in times_by_peer.items()
+        for name, peer_solves in solves_by_peer.items()
     }
     ratios = {
-        name: round(statistics.median(b.ms / a.ms for a, b in zip(ours, times, strict=True)), 1)
-        for name, times in times_by_peer.items()
+        name: round(
+            statistics.median(b.ms / a.ms for a, b in zip(ours, peer_solves, strict=True)), 1
+        )
+        for name, peer_solves in solves_by_peer.items()
     }
     return peers | missing, ratios
 
@@ -222,7 +224,7 @@ def measure(count: int, with_solvers: bool) -> dict[str, Any]:
     coarse_unit_gaps = [
         float(best_plan.gap_bps or 0)
         for step in map(coarse_units, range(count))
-        if (best_plan := _plan_or_none(step, goal(step)))
+        if (best_plan := _plan_or_none(step, rebalance_to_targets(step)))
     ]
     without_gas, with_gas = (
         quality(map(any_problem, range(count))),

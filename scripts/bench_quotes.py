@@ -186,7 +186,7 @@ def compare(peers: Sequence[Peer], rounds: int, seconds: float) -> dict[str, Any
             except Missing as why:
                 missing[peer.name] = str(why)
                 continue
-            for kind in KINDS if peer.quotes_first else KINDS[:1]:
+            for kind in KINDS if peer.quotes_new_states else KINDS[:1]:
                 workers[peer.name, kind] = worker
         expected = contract_outputs()
         wrong_counts = {

@@ -144,13 +144,13 @@ def cycles_beside_streams(pairs: int, streams: int) -> dict[str, object]:
         with open_agent(config) as agent:
             for _ in agent.run(once=True):
                 pass
-            with dashboard(config) as (address, process):
+            with dashboard(config) as (address, pid):
                 while b'data-of="status' not in page(address)[0]:
                     sleep(0.1)
                 for pair in range(pairs):
                     for stream_count in (0, streams) if pair % 2 else (streams, 0):
                         figures_by_streams[stream_count].append(
-                            batch(agent, address, process, stream_count)
+                            batch(agent, address, pid, stream_count)
                         )
     names = figures_by_streams[0][0]
     return {
@@ -158,9 +158,9 @@ def cycles_beside_streams(pairs: int, streams: int) -> dict[str, object]:
         "streams": streams,
         **{
             name: {
-                "alone": round(median(alone[name] for alone in figures_by_streams[0]), 2),
+                "alone": round(median(figures[name] for figures in figures_by_streams[0]), 2),
                 "beside_streams": round(
-                    median(alone[name] for alone in figures_by_streams[streams]), 2
+                    median(figures[name] for figures in figures_by_streams[streams]), 2
                 ),
                 "ratio": round(
                     median(
@@ -178,9 +178,9 @@ def cycles_beside_streams(pairs: int, streams: int) -> dict[str, object]:
     }
 
 
-def batch(agent: Agent, address: str, process: int, streams: int) -> dict[str, float]:
-    """Return the processor and wall milliseconds of a cycle, and the processor milliseconds of the
-    server per cycle.
+def batch(agent: Agent, address: str, pid: int, streams: int) -> dict[str, float]:
+    """Run CYCLES cycles; return the processor and wall milliseconds of a cycle, and the processor
+    milliseconds of the server per cycle.
     """
     reader = None
     if streams:
@@ -188,7 +188,7 @@ def batch(agent: Agent, address: str, process: int, streams: int) -> dict[str, f
         reader = subprocess.Popen(command, stdout=subprocess.PIPE)
         if reader.stdout is None or not reader.stdout.readline():
             raise OSError("the streams did not open")
-    spent_s, clock_s, served_s = 0.0, 0.0, processor_s(process)
+    spent_s, clock_s, served_s = 0.0, 0.0, processor_s(pid)
     for _ in range(CYCLES):
         processor_began_s, began_s = process_time(), perf_counter()
         for outcome in agent.run(once=True):
@@ -199,7 +199,7 @@ def batch(agent: Agent, address: str, process: int, streams: int) -> dict[str, f
             clock_s + perf_counter() - began_s,
         )
         sleep(PAUSE_S)
-    served_s = processor_s(process) - served_s
+    served_s = processor_s(pid) - served_s
     if reader is not None:
         reader.terminate()
         reader.wait()
@@ -207,9 +207,9 @@ def batch(agent: Agent, address: str, process: int, streams: int) -> dict[str, f
     return {name: seconds * 1000 / CYCLES for name, seconds in measured_s.items()}
 
 
-def processor_s(process: int) -> float:
+def processor_s(pid: int) -> float:
     """Return the processor seconds of a process so far."""
-    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 

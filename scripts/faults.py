@@ -105,11 +105,13 @@ def _hand_out(tasks: Any, waiting_tasks: list[tuple[str, int]]) -> int:
     return 1
 
 
-def alternating_seeds(suites: list[str], seeds: int | None, first: int) -> list[tuple[str, int]]:
+def alternating_seeds(
+    suites: list[str], seeds: int | None, first_seed: int
+) -> list[tuple[str, int]]:
     """Return the seeds of all suites, alternating between suites, so that a run cut short covers all."""
     counts = {name: SUITES[name][1] if seeds is None else seeds for name in suites}
     return [
-        (name, first + offset)
+        (name, first_seed + offset)
         for offset in range(max(counts.values()))
         for name in suites
         if offset < counts[name]

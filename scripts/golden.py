@@ -43,7 +43,7 @@ from agent.cli.main import app
 from agent.errors import Refused
 from agent.localchain.nodes import free_port
 from agent.planning.planner import plan
-from tests.support.planning_worlds import any_problem, any_problem_with_gas, goal
+from tests.support.planning_worlds import any_problem, any_problem_with_gas, rebalance_to_targets
 
 ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / "tests" / "golden"
@@ -214,7 +214,7 @@ def plan_line(seed: int) -> str:
     """
     step = (any_problem, any_problem_with_gas)[seed % 2](seed)
     try:
-        plan_text = codec.dumps(plan(step, goal(step)))
+        plan_text = codec.dumps(plan(step, rebalance_to_targets(step)))
     except Refused as why:
         plan_text = f"{why}"
     problem_text = codec.dumps(step.snapshot) + codec.dumps(step.portfolio)

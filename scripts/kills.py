@@ -191,14 +191,14 @@ def work(tasks: Any, results: Any) -> None:
     results.put(None)
 
 
-def spread(kills: int, jobs: int, first: int) -> Iterator[Rebalance]:
+def spread(kills: int, jobs: int, first_seed: int) -> Iterator[Rebalance]:
     """Yield rebalances until `kills` kills have hit a live process."""
     tasks, results = FORK.Queue(), FORK.Queue()
     workers = [FORK.Process(target=work, args=(tasks, results)) for _ in range(jobs)]
     for number, worker in enumerate(workers):
-        tasks.put(first + number)
+        tasks.put(first_seed + number)
         worker.start()
-    seed, kill_count, running_workers = first + jobs, 0, jobs
+    seed, kill_count, running_workers = first_seed + jobs, 0, jobs
     while running_workers:
         outcome = results.get()
         if outcome is None:

@@ -41,12 +41,12 @@ FREE_NUMBER_NAMES = re.compile(
     r"(?:(?:MAX|MIN|MOST|LONGEST|SHOWN|RECENT|NEWEST)(?:_[A-Z_]+)?"
     r"|[A-Z_]+_(?:S|MS|BYTES|AT_ONCE|POLLS|SIZE|NICENESS|ATTEMPTS|CHECKS|REQUESTS|KEPT|SLACK_S))"
 )
-"""Names of time limits, sizes of memory and amounts of work: one more or less is no mistake. A
-comparison with them is one.
+"""Names of time limits, sizes of memory and amounts of work: changing such a number by one is not
+counted as a mistake; changing a comparison with it is.
 """
 DECLARATION_OPTIONS = {"frozen", "slots", "kw_only", "repr", "strict"}
-"""Options that state what holds anyway: of dataclasses and of `zip`. Without them nothing changes but
-what happens after another mistake.
+"""Options of dataclasses and `zip` that only assert what is true anyway. Without them nothing changes
+but what happens after another mistake.
 """
 
 
@@ -72,8 +72,10 @@ def mistaken_variants(node: ast.AST) -> list[ast.AST]:
         ):
             return []
         case ast.BinOp(op=ast.FloorDiv()):
-            up = ast.UnaryOp(ast.USub(), _changed(node, left=ast.UnaryOp(ast.USub(), node.left)))
-            return [_changed(node, op=ast.Mult()), up]
+            ceiling_division = ast.UnaryOp(
+                ast.USub(), _changed(node, left=ast.UnaryOp(ast.USub(), node.left))
+            )
+            return [_changed(node, op=ast.Mult()), ceiling_division]
         case ast.BinOp(op=op) | ast.BoolOp(op=op) | ast.AugAssign(op=op):
             swapped_nodes = [
                 _changed(node, op=new()) for new in SWAPPED_OPERATORS.get(type(op), ())

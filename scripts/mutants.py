@@ -231,34 +231,35 @@ def _names_defined_once(statement: ast.stmt) -> tuple[str, ...]:
 
 @dataclass
 class Tests:
-    """Tests by file and line that they cover, and their durations."""
+    """Tests by file and line that they cover, their durations, and the texts of the test files."""
 
     lines: dict[str, dict[int, set[str]]]
     seconds: dict[str, float]
-    names: RunOnceNames
-    sources: dict[str, str]
+    run_once_names: RunOnceNames
+    test_sources: dict[str, str]
 
     def of(self, mutant: Mutant) -> list[str]:
-        """Return the tests for a mutant. A line that runs at import or once counts as covered also by
-        the tests of files that import its module, or else by those of its file, or by all.
+        """Return the tests for a mutant. For a line that runs at import or once, add the tests of the
+        test files that import its module. If no test is found, take all tests that cover its file,
+        or else all tests.
         """
         lines = self.lines.get(mutant.file, {})
         tests = set(lines.get(mutant.line) or ())
-        for file, line in self.names.using_lines(mutant.file, mutant.line):
+        for file, line in self.run_once_names.using_lines(mutant.file, mutant.line):
             tests |= self.lines.get(file, {}).get(line) or set()
         package, _, module = mutant.file.removesuffix(".py").replace("/", ".").rpartition(".")
         import_pattern = re.compile(
             rf"\b{re.escape(package)}\.{module}\b|\b{re.escape(package)} import .*\b{module}\b"
         )
-        files = {name for name, text in self.sources.items() if import_pattern.search(text)}
-        if not lines.get(mutant.line) or self.names.once.get((mutant.file, mutant.line)):
+        files = {name for name, text in self.test_sources.items() if import_pattern.search(text)}
+        if not lines.get(mutant.line) or self.run_once_names.once.get((mutant.file, mutant.line)):
             tests |= {test for test in self.seconds if test.partition("::")[0] in files}
         if not tests and mutant.line in lines:
             tests = set().union(*lines.values()) or set(self.seconds)
 
         def rank(test: str) -> tuple[object, ...]:
             file = test.partition("::")[0]
-            is_near = package in self.sources.get(file, "")
+            is_near = package in self.test_sources.get(file, "")
             return file not in files, not is_near, self.seconds.get(test, 0.0), test
 
         return sorted(tests, key=rank)
@@ -314,7 +315,7 @@ def load_tests(tree: Path, cache: Path) -> Tests:
     for test in failing & seconds.keys():
         del seconds[test]
     coverage_data.read()
-    modules: dict[str, set[str]] = defaultdict(set)
+    tests_by_module: dict[str, set[str]] = defaultdict(set)
     lines: dict[str, dict[int, set[str]]] = {}
     for file in coverage_data.measured_files():
         by_line: dict[int, set[str]] = defaultdict(set)
@@ -329,7 +330,7 @@ def load_tests(tree: Path, cache: Path) -> Tests:
                     else set()
                 )
                 if test:
-                    modules[f"{test.partition('::')[0]}::*"].add(test)
+                    tests_by_module[f"{test.partition('::')[0]}::*"].add(test)
         lines[file[file.rindex("/agent/") + 1 :]] = by_line
     for by_line in lines.values():
         for (
@@ -338,12 +339,12 @@ def load_tests(tree: Path, cache: Path) -> Tests:
         ) in by_line.items():  # a module's fixture runs for all of its tests
             shared_fixtures = {test for test in covering_tests if test.endswith("::*")}
             by_line[line] = (covering_tests - shared_fixtures).union(
-                *(modules[test] for test in shared_fixtures)
+                *(tests_by_module[test] for test in shared_fixtures)
             ) - failing
-    sources = {
+    test_sources = {
         str(path.relative_to(tree)): path.read_text() for path in (tree / "tests").rglob("*.py")
     }
-    return Tests(lines, seconds, RunOnceNames(tree), sources)
+    return Tests(lines, seconds, RunOnceNames(tree), test_sources)
 
 
 RETRY_FACTOR = 3

@@ -28,7 +28,7 @@ from agent.planning.solver.utility import FlowOptimizer, objective_for_goal
 from agent.reference import reference_prices
 from scripts.quote_peers import Missing, install
 from tests.support.builders import with_limits
-from tests.support.planning_worlds import goal, random_step, without_gas
+from tests.support.planning_worlds import random_step, rebalance_to_targets, without_gas
 
 TOKENS, POOLS = 8, 20
 CVXPY = ("cvxpy==1.7.5", "clarabel==0.11.1")
@@ -87,7 +87,7 @@ def continuous(seed: int) -> Continuous:
         )
     )
     problem = build_problem(step, reference_prices(step))
-    objective = objective_for_goal(problem, goal(step).goal)
+    objective = objective_for_goal(problem, rebalance_to_targets(step).goal)
     market = build_pool_graph(problem, objective.off_goal)
     return Continuous(market, objective.optimizer(market.scale, np.zeros(TOKENS), {}, None))
 

@@ -1,9 +1,9 @@
 """Libraries that bench_quotes.py compares, each in its own process, which answers JSON lines.
 
 As a program, `python quote_peers.py trimtab|degenbot`, it is such a process. The first line of its
-input describes the pools. Then {"do": "answers", "case": …, "first": …} returns its quotes, and {"do":
-"run", "case": …, "first": …, "seconds": …} the quotes per second: of one state again and again, or,
-with "first", of states that were not quoted before.
+input describes the pools. Then {"do": "answers", "case": …, "uses_new_states": …} returns its quotes,
+and {"do": "run", "case": …, "uses_new_states": …, "seconds": …} the quotes per second: of one state
+again and again, or, with "uses_new_states", of states that were not quoted before.
 """
 
 from __future__ import annotations
@@ -72,14 +72,19 @@ class Worker:
         """Send the pools, as JSON, and the number of amounts per case."""
         self._ask(json.dumps({"cases": json.loads(setup), "amounts": amounts}))
 
-    def answers(self, case: str, first: bool = False) -> list[int]:
-        """Return the quotes of every amount of a case."""
-        question = {"do": "answers", "case": case, "first": first}
+    def answers(self, case: str, uses_new_states: bool = False) -> list[int]:
+        """Return the quotes of every amount of a case; of one state, or each of another new state."""
+        question = {"do": "answers", "case": case, "uses_new_states": uses_new_states}
         return [int(answer) for answer in self._ask(json.dumps(question))]
 
-    def run(self, case: str, seconds: float, first: bool = False) -> float:
-        """Return the quotes per second of a case."""
-        question = {"do": "run", "case": case, "first": first, "seconds": seconds}
+    def run(self, case: str, seconds: float, uses_new_states: bool = False) -> float:
+        """Return the quotes per second of a case; see `answers`."""
+        question = {
+            "do": "run",
+            "case": case,
+            "uses_new_states": uses_new_states,
+            "seconds": seconds,
+        }
         return float(self._ask(json.dumps(question)))
 
     def close(self) -> None:
@@ -91,12 +96,12 @@ class Worker:
 @dataclass(frozen=True)
 class Peer:
     """A library by name, with the function that installs and starts it in a folder, or raises
-    Missing. `quotes_first` is true if its process also quotes new states.
+    Missing. `quotes_new_states` is true if its process also quotes new states.
     """
 
     name: str
     start: Callable[[Path], Worker]
-    quotes_first: bool = True
+    quotes_new_states: bool = True
 
 
 def our_worker() -> Worker:
@@ -151,7 +156,7 @@ def start_sdks(folder: Path) -> Worker:
 
 PEERS = (
     Peer(DEGENBOT.replace("==", " "), start_degenbot),
-    Peer("uniswap v3-sdk 3.31.5, v2-sdk 4.21.4", start_sdks, quotes_first=False),
+    Peer("uniswap v3-sdk 3.31.5, v2-sdk 4.21.4", start_sdks, quotes_new_states=False),
 )
 
 
@@ -297,7 +302,7 @@ def serve(
     print("true", flush=True)
     for line in sys.stdin:
         question = json.loads(line)
-        asked_quotes = quotes[question["case"], question["first"]]
+        asked_quotes = quotes[question["case"], question["uses_new_states"]]
         answer = (
             [str(output_of(quote(amount))) for quote, amount in asked_quotes]
             if question["do"] == "answers"

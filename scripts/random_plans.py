@@ -33,7 +33,7 @@ from agent.reference import reference_prices
 from agent.units import BPS, PIPS
 from scripts.planner_peers import Missing, in_cvxpy
 from tests.support.planning_peers import carry_out
-from tests.support.planning_worlds import KINDS, any_problem, goal
+from tests.support.planning_worlds import KINDS, any_problem, rebalance_to_targets
 
 PROBLEMS_BY_KIND = {"usual": any_problem, **KINDS}
 MOST_PRICE = 0.9
@@ -175,7 +175,7 @@ def plan_problems(kind: str, seeds: Sequence[int], max_questions: int) -> Tally:
         prices = reference_prices(step).by_token
         name = f"{kind} {seed}"
         try:
-            best_plan = plan(step, goal(step))
+            best_plan = plan(step, rebalance_to_targets(step))
         except Refused as refusal:
             is_nothing_to_trade = "nothing to trade" in refusal.message
             tally.counts["nothing to trade" if is_nothing_to_trade else "refused"] += 1

@@ -233,7 +233,9 @@ except SystemExit as end:
 
 def test_commands_load_web3_only_to_connect() -> None:
     """Reading the store, a file or a config connects to nothing."""
-    loaded = loaded_by("import agent.app.agent, agent.wiring.actors, agent.wiring.context, agent.chain.second_quote, agent.chain.sender")
+    loaded = loaded_by(
+        "import agent.app.agent, agent.wiring.transactor, agent.wiring.context, agent.chain.second_quote, agent.chain.sender"
+    )
     assert {"agent.chain.endpoints", "sqlalchemy"} <= loaded
     assert not loaded & {"web3", "uniswap"}
 

@@ -154,10 +154,10 @@ TokenAmount = tuple[str, int]
 def _exchange_pairs(
     entry: Entry,
 ) -> tuple[list[tuple[TokenAmount, TokenAmount]], list[TokenAmount]]:
-    """Return the exchange of an entry as pairs (given, received), cut by value, and signed amounts
-    without a counterpart.
+    """Return the exchange of an entry, split by value into pairs of amounts (spent, received), and
+    the signed amounts without a counterpart.
 
-    n given and m received tokens make at most n + m - 1 pairs. A piece worth less than one base
+    n spent and m received tokens make at most n + m - 1 pairs. A piece worth less than one base
     unit of its counterpart is merged with a second pair of its token, so that no row has an amount
     of zero.
     """
@@ -201,8 +201,8 @@ def _exchange_pairs(
 def _pieces(
     spent: list[TokenAmount], received: list[TokenAmount], values: dict[str, Fraction]
 ) -> Iterator[tuple[str, str, int, int]]:
-    """Yield (given, received, base units given, base units received) of each piece; each side sums
-    to its total.
+    """Yield (token spent, token received, base units spent, base units received) of each piece; each
+    side sums to its total.
     """
     ends_in, ends_out = (_segment_ends(side, values) for side in (spent, received))
     index_in = index_out = used_in_raw = used_out_raw = 0
@@ -466,7 +466,7 @@ def weights_bps(valuation: Valuation) -> dict[str, int]:
 
 
 MAX_RATE_LINES = 1_000_000
-"""Maximum number of lines of a table."""
+"""Maximum number of lines of a rate table."""
 MIN_UNIX_S = 1_000_000_000
 """Smaller numbers are rejected as Unix seconds: 20260131 is a date."""
 

@@ -583,20 +583,20 @@ def _price_return(start: Valuation, end: Valuation, token: str) -> Fraction | No
 PERIOD_KINDS = ("day", "week", "month", "year", "all")
 
 
-def calendar_periods(kind: str, from_s: int, until_s: int) -> tuple[tuple[int, int], ...]:
+def calendar_periods(period_kind: str, from_s: int, until_s: int) -> tuple[tuple[int, int], ...]:
     """Return (first second, first second after) of each period that overlaps `from_s` to `until_s`;
     weeks begin on Monday. Raises ConfigError.
     """
-    if kind not in PERIOD_KINDS:
+    if period_kind not in PERIOD_KINDS:
         raise ConfigError(
-            f"--period: {kind!r} is unknown", f"choose from {', '.join(PERIOD_KINDS)}"
+            f"--period: {period_kind!r} is unknown", f"choose from {', '.join(PERIOD_KINDS)}"
         )
-    if kind == "all":
+    if period_kind == "all":
         return ((from_s, until_s + 1),)
     periods = []
-    start = _period_start(kind, datetime.fromtimestamp(from_s, UTC))
+    start = _period_start(period_kind, datetime.fromtimestamp(from_s, UTC))
     while start.timestamp() <= until_s:
-        next_start = _next_period_start(kind, start)
+        next_start = _next_period_start(period_kind, start)
         periods.append((int(start.timestamp()), int(next_start.timestamp())))
         start = next_start
     return tuple(periods)
@@ -607,9 +607,9 @@ def year_start_s(at_s: int) -> int:
     return int(_period_start("year", datetime.fromtimestamp(at_s, UTC)).timestamp())
 
 
-def _period_start(kind: str, time: datetime) -> datetime:
+def _period_start(period_kind: str, time: datetime) -> datetime:
     day = time.replace(hour=0, minute=0, second=0, microsecond=0)
-    match kind:
+    match period_kind:
         case "week":
             return day - timedelta(days=day.weekday())
         case "month":
@@ -620,8 +620,8 @@ def _period_start(kind: str, time: datetime) -> datetime:
             return day
 
 
-def _next_period_start(kind: str, time: datetime) -> datetime:
-    match kind:
+def _next_period_start(period_kind: str, time: datetime) -> datetime:
+    match period_kind:
         case "day":
             return time + timedelta(days=1)
         case "week":

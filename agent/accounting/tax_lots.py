@@ -344,7 +344,7 @@ def run_tax_lots(
     entries: Iterable[Entry],
     method: LotMethod,
     numeraire: str,
-    coin: str,
+    wrapped_native: str,
     rate: Rate = identity_rate,
     lots: Lots | None = None,
 ) -> TaxLotRun:
@@ -353,7 +353,7 @@ def run_tax_lots(
     """
     run = TaxLotRun(lots or Lots(method))
     for entry in entries:
-        _EntryLots(run, entry, numeraire, coin, rate(entry.chain_s)).book()
+        _EntryLots(run, entry, numeraire, wrapped_native, rate(entry.chain_s)).book()
     return run
 
 
@@ -361,9 +361,14 @@ class _EntryLots:
     """Acquisitions and disposals of one entry; all values are in quanta."""
 
     def __init__(
-        self, run: TaxLotRun, entry: Entry, numeraire: str, coin: str, rate: Fraction
+        self, run: TaxLotRun, entry: Entry, numeraire: str, wrapped_native: str, rate: Fraction
     ) -> None:
-        self.run, self.entry, self.numeraire, self.coin = run, entry, numeraire, coin
+        self.run, self.entry, self.numeraire, self.wrapped_native = (
+            run,
+            entry,
+            numeraire,
+            wrapped_native,
+        )
         self.rate = None if rate == 1 else rate
         self.posted_raw: dict[tuple[str, str], int] = {}
         self.posted_quanta: dict[tuple[str, str], int] = {}
@@ -373,15 +378,17 @@ class _EntryLots:
                 run.unpriced.append(entry.id)
             if account.startswith("assets:"):  # the opposite posting has the same amount
                 continue
-            key = (account, coin if posting.token == NATIVE else posting.token)
+            key = (account, wrapped_native if posting.token == NATIVE else posting.token)
             self.posted_raw[key] = self.posted_raw.get(key, 0) + posting.raw
             if posting.value is not None:
                 self.posted_quanta[key] = self.posted_quanta.get(key, 0) + to_quanta(posting.value)
 
     def book(self) -> None:
         received, spent = self._exchanged_raw()
-        gas_raw = self.posted_raw.get((accounts.GAS, self.coin), 0)
-        gas_quanta = self._to_reporting(self.posted_quanta.get((accounts.GAS, self.coin), 0))
+        gas_raw = self.posted_raw.get((accounts.GAS, self.wrapped_native), 0)
+        gas_quanta = self._to_reporting(
+            self.posted_quanta.get((accounts.GAS, self.wrapped_native), 0)
+        )
         if not all(account in _EXCHANGE_ACCOUNTS for account, _ in self.posted_raw):
             for account in (*_DEPOSIT_ACCOUNTS, *_INCOME_ACCOUNTS, accounts.UNEXPLAINED):
                 self._book_external(account, True)
@@ -389,7 +396,7 @@ class _EntryLots:
                 self._book_external(account, False)
         self._book_exchange(received, spent, gas_quanta)
         if gas_raw:
-            self._dispose(self.coin, gas_raw, gas_quanta)
+            self._dispose(self.wrapped_native, gas_raw, gas_quanta)
             if not received and not spent:
                 self.run.sums["spent"] += gas_quanta
 
@@ -527,19 +534,31 @@ class PlannedGain:
 
 
 def planned_gains(
-    plan: Plan, tax: TaxInputs, prices: Mapping[str, Price], numeraire: str, coin: str, now_s: int
+    plan: Plan,
+    tax: TaxInputs,
+    prices: Mapping[str, Price],
+    numeraire: str,
+    wrapped_native: str,
+    now_s: int,
 ) -> tuple[PlannedGain, ...]:
     """Return the gain of each token that the swaps and their gas dispose of, without the gas of
     approvals.
     """
     changes = plan.wallet_changes()
-    price = prices.get(coin)
+    price = prices.get(wrapped_native)
     gas_wei = round(plan.cost.gas / price) if price else 0
     ledger_tokens = {*changes, NATIVE}
     transaction = SettledTransaction("plan", plan.block, now_s, "", "", changes, gas_wei)
-    entry = accounts.trade_entry(transaction, EntryPrices(prices, coin), ledger_tokens, {})
+    entry = accounts.trade_entry(
+        transaction, EntryPrices(prices, wrapped_native), ledger_tokens, {}
+    )
     disposals = run_tax_lots(
-        [entry], tax.method, numeraire, coin, lambda _: tax.rate, Lots(tax.method, tax.lots)
+        [entry],
+        tax.method,
+        numeraire,
+        wrapped_native,
+        lambda _: tax.rate,
+        Lots(tax.method, tax.lots),
     ).disposals
     return tuple(
         _planned_gain(token, [disposal for disposal in disposals if disposal.token == token])

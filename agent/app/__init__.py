@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # the single list of public names, used by type checkers and 
     from agent.app.controls.queue import list_controls as list_controls
     from agent.app.controls.queue import submit_control as submit_control
     from agent.app.controls.runner import ControlRunner as ControlRunner
-    from agent.app.controls.shown import preview_control as preview_control
+    from agent.app.controls.shown_plans import preview_control as preview_control
     from agent.app.controls.telegram import serve_telegram as serve_telegram
     from agent.app.documents.plans import limit_prices as limit_prices
     from agent.app.documents.research import FuturesWhatIfDocument as FuturesWhatIfDocument

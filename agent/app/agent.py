@@ -161,8 +161,10 @@ class Agent:
         if not send:
             return engine.run_cycle(context.readers, AgentCycle(), context.store, None)
         wallet = wiring.open_wallet_session(context, confirm_once(confirm), progress)
-        with wallet.acting() as actors:
-            first_outcome = engine.run_cycle(context.readers, AgentCycle(), context.store, actors)
+        with wallet.acting() as transactor:
+            first_outcome = engine.run_cycle(
+                context.readers, AgentCycle(), context.store, transactor
+            )
         return continue_execution(wallet, first_outcome)
 
     def swap(
@@ -282,16 +284,16 @@ class Agent:
         """Cancel pending transactions and revoke allowances under a hard pause."""
         with wiring.open_wallet_session(self.context, never_confirm, progress).acting(
             cancels_only=True
-        ) as actors:
-            return cancel_and_revoke(self.context.readers, self.context.store, actors, reason)
+        ) as transactor:
+            return cancel_and_revoke(self.context.readers, self.context.store, transactor, reason)
 
     def resync_nonce(self, *, nothing_lost: bool = False) -> int:
         """Resync to the chain's nonce and return it, after the wallet was used elsewhere or a
         backup was restored. The next cycle reads the wallet's unknown transactions from the chain,
         unless `nothing_lost`. Raises Retryable while a transaction is pending or open.
         """
-        with wiring.open_actors(self.context, never_confirm, ignore_progress) as actors:
-            nonce = actors.executor.resync_nonce()
+        with wiring.open_transactor(self.context, never_confirm, ignore_progress) as transactor:
+            nonce = transactor.executor.resync_nonce()
             self.context.store.adopt_copy()
             self.context.store.cycles.close("the nonce was adopted")
             if nothing_lost:
@@ -302,9 +304,9 @@ class Agent:
         self, request: PlanRequest, send: bool, confirm: Confirm, progress: Progress
     ) -> StepOutcome:
         with (
-            wiring.open_actors(self.context, confirm, progress) if send else nullcontext()
-        ) as actors:
-            return engine.run_cycle(self.context.readers, request, self.context.store, actors)
+            wiring.open_transactor(self.context, confirm, progress) if send else nullcontext()
+        ) as transactor:
+            return engine.run_cycle(self.context.readers, request, self.context.store, transactor)
 
     def token(self, name: str, option: str) -> Token:
         """Return the configured token with this symbol or address; the case of a symbol counts only
@@ -415,9 +417,9 @@ class Agent:
             },
         )
         if self.on_paper:
-            document["books"] = "paper"
-        if send_allowed and outcome.after is not None:
-            document["weights_after_bps"] = self.weights(outcome.after)
+            document["book_kind"] = "paper"
+        if send_allowed and outcome.input_after is not None:
+            document["weights_after_bps"] = self.weights(outcome.input_after)
         document["endpoints"] = list(self.endpoints())
         document["sandwich"] = fill(plans.SandwichDocument, self.sandwich(outcome), self.portfolio)
         return document

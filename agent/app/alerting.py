@@ -317,7 +317,7 @@ def _alerts(result: StepOutcome | TrimtabError, facts: RunFacts) -> Iterator[Ale
     if isinstance(result, TrimtabError):
         yield from _error_alerts(result)
     else:
-        latest_input = result.after or result.step_input
+        latest_input = result.input_after or result.step_input
         yield from drift_alerts(result)
         yield from _order_alerts(latest_input.portfolio, latest_input.history.orders.states)
         for blocked_exit in result.decided.blocked_exits:

@@ -49,12 +49,12 @@ def unconfirmed_changes(
     return UNKNOWN_CHANGES
 
 
-def record_version(loaded: LoadedConfig, configs: ConfigVersionStore, how: str) -> None:
+def record_version(loaded: LoadedConfig, configs: ConfigVersionStore, origin: str) -> None:
     """Record this version as confirmed or noticed, unless it is the newest entry already."""
     for newest in configs.newest(1):
-        if newest.digest == loaded.digest and (newest.how == NOTICED) == (how == NOTICED):
+        if newest.digest == loaded.digest and (newest.origin == NOTICED) == (origin == NOTICED):
             return
-    configs.record(loaded.digest, int(time.time()), loaded.redacted_text, how)
+    configs.record(loaded.digest, int(time.time()), loaded.redacted_text, origin)
 
 
 CONTROLLED_TABLES = ("portfolio", "policy", "limits")
@@ -68,7 +68,7 @@ def owners_config(loaded: LoadedConfig, configs: ConfigVersionStore) -> Config |
     if configs.confirmed_digest() != loaded.digest:
         return None
     for version in configs.newest(1_000):
-        if version.how in (BY_CONTROL, NOTICED):
+        if version.origin in (BY_CONTROL, NOTICED):
             continue
         if version.text is None:
             return None
@@ -88,8 +88,8 @@ def confirm_without_asking(context: wiring.AgentContext) -> bool:
     """
     loaded, configs = context.loaded, context.store.configs
     lines = require_unchanged(loaded, configs)
-    how = CONFIRMED if lines is None else BY_YES
-    record_version(loaded, configs, FIRST if configs.confirmed_digest() is None else how)
+    origin = CONFIRMED if lines is None else BY_YES
+    record_version(loaded, configs, FIRST if configs.confirmed_digest() is None else origin)
     return True
 
 
@@ -143,7 +143,7 @@ def list_versions(config: ConfigSource, limit: int = 20) -> Document:
                     "number": version.number,
                     "time": datetime.fromtimestamp(version.at_s, UTC).strftime("%Y-%m-%d %H:%M:%S"),
                     "digest": version.digest,
-                    "how": version.how,
+                    "how": version.origin,
                     "kept": version.text is not None,
                 }
                 for version in store.configs.newest(limit)
@@ -170,7 +170,7 @@ def show_version(config: ConfigSource, number: int) -> Document:
     return {
         "number": number,
         "digest": shown_version.digest,
-        "how": shown_version.how,
+        "how": shown_version.origin,
         "before": None if previous is None else previous.number,
         "changes": changes,
         "text": shown_version.text,

@@ -10,7 +10,7 @@ from agent import engine, wiring
 from agent.app import config_versions, withdrawal_run
 from agent.errors import Refused, Retryable, TrimtabError
 from agent.execution.approvals import cancel_and_revoke
-from agent.execution.step_context import OutcomeKind, StepActors, StepOutcome
+from agent.execution.step_context import OutcomeKind, StepOutcome, StepTransactor
 from agent.model import AgentCycle, Execution, ExecutionStyle, StepInput
 from agent.policy.orders.conditional import expiry_reason
 from agent.ports import Clock
@@ -23,14 +23,14 @@ Confirm = Callable[[StepOutcome], bool]
 CONTINUING_OUTCOMES = (OutcomeKind.DONE, OutcomeKind.HOLD)
 
 
-def run_cycle(context: wiring.AgentContext, actors: StepActors | None) -> StepOutcome:
+def run_cycle(context: wiring.AgentContext, transactor: StepTransactor | None) -> StepOutcome:
     """Run one cycle: fill open limit orders whose price is reached, otherwise follow the policy."""
     orders = tuple(
         order for order in context.store.executions.limit_orders() if order.state == "open"
     )
-    outcome = engine.run_cycle(context.readers, AgentCycle(orders), context.store, actors)
-    if orders and actors is not None:
-        close_orders(context, outcome.after or outcome.step_input)
+    outcome = engine.run_cycle(context.readers, AgentCycle(orders), context.store, transactor)
+    if orders and transactor is not None:
+        close_orders(context, outcome.input_after or outcome.step_input)
     return outcome
 
 
@@ -64,7 +64,7 @@ def continue_execution(wallet: wiring.WalletSession, first_outcome: StepOutcome)
         execution = _open_execution(context, outcome)
         if execution is None or context.switch.read().paused is not False:
             break
-        now_s = (outcome.after or outcome.step_input).snapshot.head.timestamp_s
+        now_s = (outcome.input_after or outcome.step_input).snapshot.head.timestamp_s
         if outcome.kind is OutcomeKind.HOLD and now_s >= execution.next_s:
             break
         wallet.progress(
@@ -74,8 +74,8 @@ def continue_execution(wallet: wiring.WalletSession, first_outcome: StepOutcome)
         )
         interruptible_sleep(max(1, execution.next_s - now_s), context.clock, lambda: False)
         try:
-            with wallet.acting() as actors:
-                outcome = engine.run_cycle(context.readers, AgentCycle(), context.store, actors)
+            with wallet.acting() as transactor:
+                outcome = engine.run_cycle(context.readers, AgentCycle(), context.store, transactor)
         except ConfigChanged as error:  # report the transactions sent before it
             return replace(
                 outcome,
@@ -94,7 +94,7 @@ def continue_execution(wallet: wiring.WalletSession, first_outcome: StepOutcome)
             last_outcome,
             transactions=tuple(transactions),
             reason=outcome.reason,
-            after=outcome.step_input,
+            input_after=outcome.step_input,
         )
     return replace(outcome, transactions=tuple(transactions))
 
@@ -115,7 +115,7 @@ def confirm_once(confirm: Confirm) -> Confirm:
 
 def _open_execution(context: wiring.AgentContext, outcome: StepOutcome) -> Execution | None:
     """Return the store's open execution in parts; None without one, or if it waits for a price."""
-    now_s = (outcome.after or outcome.step_input).snapshot.head.timestamp_s
+    now_s = (outcome.input_after or outcome.step_input).snapshot.head.timestamp_s
     execution = context.store.budgets.execution(now_s)
     if execution is None or execution.terms.style == ExecutionStyle.LIMIT.value:
         return None
@@ -276,21 +276,23 @@ class AgentRun:
             return self._act_once(None)
         if self._controls is not None:
             self._controls.carry_out(self._wallet, serving=not self._once)
-        with self._wallet.acting() as actors:
+        with self._wallet.acting() as transactor:
             # the owner may have stopped the bot while this cycle waited for the lock
             is_stopped = self._agent.context.store.requests.active_stop() is not None
-            outcome = None if is_stopped else self._act_once(actors)
+            outcome = None if is_stopped else self._act_once(transactor)
         if self._controls is not None:
             self._controls.end_cycle()
         return outcome
 
-    def _act_once(self, actors: StepActors | None) -> StepOutcome:
+    def _act_once(self, transactor: StepTransactor | None) -> StepOutcome:
         """Run a step, or under a hard pause cancel and revoke; the caller holds the wallet lock."""
         context = self._agent.context
         self._was_hard_paused = context.switch.is_hard()
         context.store.steps.prune(context.config.service.keep_steps)
-        if self._was_hard_paused and actors is not None:
+        if self._was_hard_paused and transactor is not None:
             return cancel_and_revoke(
-                context.readers, context.store, actors, context.switch.read().reason
+                context.readers, context.store, transactor, context.switch.read().reason
             )
-        return withdrawal_run.continue_withdrawal(context, actors, run_cycle(context, actors))
+        return withdrawal_run.continue_withdrawal(
+            context, transactor, run_cycle(context, transactor)
+        )

@@ -79,7 +79,7 @@ def stored_documents(config: ConfigSource) -> Documents:
         return documents | {"pnl": error_document, "lots": error_document}
 
 
-def live_documents(config: ConfigSource, names: Collection[str] = ()) -> Documents:
+def live_documents(config: ConfigSource, document_names: Collection[str] = ()) -> Documents:
     """Return documents read from the chain, or only those named: `status`, `orders` and `alerts`;
     `lp` with [lp] or positions; with [futures] `positions`, `margin` and `funding`, all three of
     one block.
@@ -100,7 +100,7 @@ def live_documents(config: ConfigSource, names: Collection[str] = ()) -> Documen
         return {
             name: _document_or_error(partial(read, agent))
             for name, read in readers.items()
-            if name in names or not names
+            if name in document_names or not document_names
         }
 
 

@@ -231,7 +231,7 @@ class DemoWorld:
 
     def move_market(self) -> dict[str, str]:
         """Move every pool and feed; return the moves as text by symbol."""
-        prices_usd = self.chain.contents.prices_usd
+        prices_usd = self.chain.deployed.prices_usd
         self.chain.move_market(
             {symbol: prices_usd[symbol] * factor for symbol, factor in DEMO_FACTORS.items()}
         )
@@ -270,7 +270,7 @@ def fund(chain: LocalChain, usd_by_symbol: Mapping[str, int]) -> None:
     for symbol, value in usd_by_symbol.items():
         raw_per_coin = 10 ** chain.tokens[symbol].decimals
         chain.set_balance(
-            symbol, floor_int(value / chain.contents.prices_usd[symbol] * raw_per_coin)
+            symbol, floor_int(value / chain.deployed.prices_usd[symbol] * raw_per_coin)
         )
 
 
@@ -369,7 +369,9 @@ class LiveDemo:
                 factors = {name: next_day.prices[name] / day.prices[name] for name in PRICE_COLUMNS}
                 last_move_s = time.monotonic()
                 yield MarketMove(next_day.date, _move_texts(factors))
-                with self._clock.asking():  # each trade takes a second, so a signal interrupts
+                with (
+                    self._clock.interruptible()
+                ):  # each trade takes a second, so a signal interrupts
                     market.apply_move(self._chain, factors)
 
 
@@ -446,7 +448,7 @@ class FuturesDemoWorld:
 
     def crash(self, factors: Mapping[str, Fraction]) -> dict[str, str]:
         """Move tokens, indexes and perpetuals; return the moves as text by symbol."""
-        prices_usd = self._chain.contents.prices_usd
+        prices_usd = self._chain.deployed.prices_usd
         prices = {symbol: prices_usd[symbol] * factor for symbol, factor in factors.items()}
         self._chain.move_market(prices)
         self._perps.move_pools(prices, self._sleep)
@@ -456,7 +458,7 @@ class FuturesDemoWorld:
 
     def pass_a_day_at_a_premium(self) -> None:
         """Let the perpetuals trade above their index for a day."""
-        prices_usd = self._chain.contents.prices_usd
+        prices_usd = self._chain.deployed.prices_usd
         prices = {symbol: prices_usd[symbol] * PREMIUM_FACTOR for symbol in self._perps.markets}
         self._perps.move_pools(prices, self._sleep)
         self._chain.warp(DAY_S)

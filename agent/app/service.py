@@ -69,7 +69,7 @@ class StoppableClock:
         self._clock = clock or wiring.SystemClock()
         self._is_stopping = False
         self._signals: SimpleQueue[None] = SimpleQueue()
-        self._is_asking = False
+        self._is_interruptible = False
         self._watchdog: Watchdog | None = None
 
     def now_s(self) -> int:
@@ -105,19 +105,19 @@ class StoppableClock:
                 signal.signal(number, handler)
 
     @contextmanager
-    def asking(self) -> Iterator[None]:
-        """Let the first signal interrupt inside the context, since a prompt precedes any action."""
-        self._is_asking = True
+    def interruptible(self) -> Iterator[None]:
+        """Let the first signal interrupt inside the context, where a prompt or a wait sends nothing."""
+        self._is_interruptible = True
         try:
             with self._watchdog.asking() if self._watchdog is not None else nullcontext():
                 yield
         finally:
-            self._is_asking = False
+            self._is_interruptible = False
 
     def _on_signal(self, _signal: int, _frame: FrameType | None) -> None:
         is_second, self._is_stopping = self._is_stopping, True
         self._signals.put(None)
-        if is_second or self._is_asking:
+        if is_second or self._is_interruptible:
             raise StopRequested
 
 

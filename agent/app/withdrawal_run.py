@@ -11,7 +11,7 @@ from agent.errors import ErrorCode, Refused
 from agent.execution import evaluation
 from agent.execution.approvals import current_step_input, pay
 from agent.execution.bookkeeping import update_ledger
-from agent.execution.step_context import OutcomeKind, StepActors, StepOutcome, StepReaders
+from agent.execution.step_context import OutcomeKind, StepOutcome, StepReaders, StepTransactor
 from agent.guards import table
 from agent.model import (
     Intent,
@@ -154,7 +154,7 @@ class WithdrawalRun:
             _record_part_begun(self._context.store, self.request, outcome, short_token)
         return True
 
-    def execute(self, actors: StepActors, confirm: Confirm) -> WithdrawalReport:
+    def execute(self, transactor: StepTransactor, confirm: Confirm) -> WithdrawalReport:
         """Raise the shortfall by sales, then pay; return the report."""
         step = self._with_claims(withdrawable_step(self._context))
         table.require_payout_allowed(self._verdicts(step))
@@ -167,7 +167,7 @@ class WithdrawalRun:
                 self._withdrawal_readers(),
                 RaiseForWithdrawal(short_token),
                 self._context.store,
-                actors,
+                transactor,
             )
             self._sent_intents += sale.transactions
             if sale.kind is not OutcomeKind.DONE:
@@ -181,9 +181,9 @@ class WithdrawalRun:
             if not confirm(self.report(step)):
                 return self.report(step, state="declined", reason="not confirmed; nothing was sent")
             self._record_request(step.snapshot.head.timestamp_s)
-        return self._pay(actors, sale)
+        return self._pay(transactor, sale)
 
-    def _pay(self, actors: StepActors, sale: StepOutcome | None) -> WithdrawalReport:
+    def _pay(self, transactor: StepTransactor, sale: StepOutcome | None) -> WithdrawalReport:
         request_id = self._request_id or 0
         if self._to is None:
             self._context.store.requests.record_parts(request_id, None)
@@ -199,7 +199,7 @@ class WithdrawalRun:
                     self._context.readers,
                     Unwrap(missing_raw),
                     self._context.store,
-                    replace(actors, confirm=lambda _: True),
+                    replace(transactor, confirm=lambda _: True),
                 )
                 self._sent_intents += outcome.transactions
                 if outcome.kind is not OutcomeKind.DONE:
@@ -209,7 +209,7 @@ class WithdrawalRun:
             intent = pay(
                 self._context.readers,
                 self._context.store,
-                actors,
+                transactor,
                 self._payout(claim.payment),
                 self._context.payout_addresses,
             )
@@ -303,7 +303,7 @@ class WithdrawalRun:
             assemble=lambda snapshot, history: self._with_claims(
                 transfers.reserve_pending_deposits(readers.assemble(snapshot, history))
             ),
-            assemble_recorded=readers.assemble,
+            assemble_for_ledger=readers.assemble,
         )
 
     def _short_token(self, step: StepInput) -> str | None:
@@ -559,7 +559,7 @@ def is_continuable(request: OwnerRequest, step: StepInput) -> bool:
 
 
 def continue_withdrawal(
-    context: AgentContext, actors: StepActors | None, cycle_outcome: StepOutcome
+    context: AgentContext, transactor: StepTransactor | None, cycle_outcome: StepOutcome
 ) -> StepOutcome:
     """End withdrawals whose payments are final. After a cycle that held, continue a withdrawal in
     parts: run its due part or payment and return the outcome, else return the cycle's.
@@ -567,9 +567,9 @@ def continue_withdrawal(
     The owner confirmed all parts with the first. Exits have priority: a cycle with an exit does not
     end as a hold. After the deadline the owner has to resume the withdrawal.
     """
-    if actors is None:
+    if transactor is None:
         return cycle_outcome
-    store, step = context.store, cycle_outcome.after or cycle_outcome.step_input
+    store, step = context.store, cycle_outcome.input_after or cycle_outcome.step_input
     if not store.requests.newest(1, open_only=True):
         return cycle_outcome
     store.requests.end_paid_withdrawals(context.clock.now_s())
@@ -597,7 +597,7 @@ def continue_withdrawal(
     )
     withdrawal = WithdrawalRun(context, unpaid_payments, request.to, request, is_confirmed=True)
     report = withdrawal.execute(
-        replace(actors, confirm=lambda sale: withdrawal.confirm_sale(sale, lambda _: True)),
+        replace(transactor, confirm=lambda sale: withdrawal.confirm_sale(sale, lambda _: True)),
         lambda _: True,
     )
     sale = report.sale
@@ -608,5 +608,5 @@ def continue_withdrawal(
         kind=OUTCOME_BY_STATE.get(report.state, OutcomeKind.DONE),
         reason=report.reason,
         transactions=report.transactions,
-        after=report.step_input,
+        input_after=report.step_input,
     )

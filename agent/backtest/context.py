@@ -33,7 +33,7 @@ from agent.backtest.settings import ROUTER, WALLET, BacktestSpec, SimulationSett
 from agent.backtest.world import CHAIN_ID, Fill, SimulatedWorld, block_hash
 from agent.engine import run_cycle
 from agent.execution.executor import JournaledExecutor
-from agent.execution.step_context import StepActors, StepOutcome, StepReaders
+from agent.execution.step_context import StepOutcome, StepReaders, StepTransactor
 from agent.execution.step_memory import read_memory
 from agent.execution.submitter import SubmissionSettings, Submitter, signable_nonces
 from agent.layers.drafts import layer_composers
@@ -419,16 +419,16 @@ def simulation_store(wrapped_native: str, keeps_prices: bool) -> Store:
 
 @dataclass(frozen=True, slots=True)
 class SimulationContext:
-    """Readers and actors over a simulated world instead of a chain."""
+    """Readers and transactor over a simulated world instead of a chain."""
 
     world: SimulatedWorld
     store: Store
     readers: StepReaders
-    actors: StepActors
+    transactor: StepTransactor
 
     def step(self) -> StepOutcome:
         """Run one step at the world's bar. Raises EndOfPrices if it waits beyond the last bar."""
-        return run_cycle(self.readers, AgentCycle(), self.store, self.actors)
+        return run_cycle(self.readers, AgentCycle(), self.store, self.transactor)
 
 
 @contextmanager
@@ -538,5 +538,5 @@ def _build_context(world: SimulatedWorld, store: Store, signals: SignalHost) -> 
         world,
         store,
         readers,
-        StepActors(executor, SimulatedComposer(chain, world), lambda _: True),
+        StepTransactor(executor, SimulatedComposer(chain, world), lambda _: True),
     )

@@ -87,7 +87,7 @@ class FundingCarry:
         )
 
     @property
-    def yearly(self) -> float | None:
+    def yearly_rate(self) -> float | None:
         """Carry per year of 365 days, as a share of the holding; None without a holding or known
         duration.
         """
@@ -107,7 +107,7 @@ class FundingSummary:
         return sum((carry.total for carry in self.carries), Fraction(0))
 
     @property
-    def yearly(self) -> float | None:
+    def yearly_rate(self) -> float | None:
         """Carry per year of all symbols together; see FundingCarry."""
         return _yearly_carry(self.carries)
 

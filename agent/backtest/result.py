@@ -98,7 +98,7 @@ def rebalancing_premium(
         start_weights.shape == weights[0].shape and abs(start_weights.sum() - 1) <= WEIGHT_TOLERANCE
     ):
         raise ConfigError(
-            "harvest: the initial weights do not sum to one",
+            "rebalancing premium: the initial weights do not sum to one",
             "give the share of every holding",
         )
     log_returns = np.diff(np.log(prices), axis=0)
@@ -154,19 +154,23 @@ def _check_tables(
         or cost_shares.shape != (bars,)
     ):
         raise ConfigError(
-            f"harvest: {prices.shape} prices, {weights.shape} weights and {cost_shares.shape} costs"
+            f"rebalancing premium: {prices.shape} prices, {weights.shape} weights and {cost_shares.shape} costs"
             f" for {bars} bars",
             "give at least two bars, with a row of each",
         )
     if not (np.isfinite(prices).all() and (prices > 0).all()):
         raise ConfigError(
-            "harvest: prices must be above zero",
+            "rebalancing premium: prices must be above zero",
             "fill missing prices with the previous price",
         )
     if not (np.abs(weights.sum(axis=1) - 1) <= WEIGHT_TOLERANCE).all():
-        raise ConfigError("harvest: weights do not sum to one", "give the share of every holding")
+        raise ConfigError(
+            "rebalancing premium: weights do not sum to one", "give the share of every holding"
+        )
     if not ((cost_shares < 1).all() and np.isfinite(cost_shares).all()):
-        raise ConfigError("harvest: costs reach 100 %", "give them as shares of the holdings")
+        raise ConfigError(
+            "rebalancing premium: costs reach 100 %", "give them as shares of the holdings"
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -528,7 +528,7 @@ def _parse_answer(reply: object) -> int | None:
     return answer if answer > 0 else None
 
 
-def _require_answers(transport: Transport, calls: Sequence[RpcCall], what: str) -> list[Any]:
+def _require_answers(transport: Transport, calls: Sequence[RpcCall], subject: str) -> list[Any]:
     """Return the answers of one batch. Raises HistoryUnavailable if the node refuses one."""
     try:
         answers = transport.batch(calls)
@@ -536,12 +536,12 @@ def _require_answers(transport: Transport, calls: Sequence[RpcCall], what: str) 
         raise
     except TrimtabError as error:
         raise HistoryUnavailable(
-            f"the endpoint cannot report {what}: {error.message}", code=ErrorCode.OLD_BLOCKS
+            f"the endpoint cannot report {subject}: {error.message}", code=ErrorCode.OLD_BLOCKS
         ) from None
     fault = next((answer for answer in answers if isinstance(answer, RpcFault)), None)
     if fault is not None:
         raise HistoryUnavailable(
-            f"{transport.name} cannot report {what}: {fault.message}", code=ErrorCode.OLD_BLOCKS
+            f"{transport.name} cannot report {subject}: {fault.message}", code=ErrorCode.OLD_BLOCKS
         )
     return answers
 

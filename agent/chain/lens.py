@@ -290,7 +290,11 @@ def _decode_v3(reader: _PageReader) -> LensAnswer:
     )
     liquidity = reader.uint(16)
     from_tick, to_tick = reader.signed(3), reader.signed(3)
-    has_twap, tick_delta, seconds_delta = reader.uint(1), reader.signed(7), reader.uint(20)
+    has_twap, tick_delta, seconds_per_liquidity_delta = (
+        reader.uint(1),
+        reader.signed(7),
+        reader.uint(20),
+    )
     if has_twap > 1:  # one canonical encoding, so that equal answers are equal bytes (T2)
         raise Retryable("the endpoint's answer to the lens has an unknown mark")
     ticks = sorted((reader.signed(3), reader.signed(16)) for _ in range(reader.uint(2)))
@@ -299,7 +303,7 @@ def _decode_v3(reader: _PageReader) -> LensAnswer:
         not from_tick <= index <= to_tick for index in indexes
     ):
         return CallStatus.MALFORMED
-    twap = (tick_delta, seconds_delta) if has_twap else None
+    twap = (tick_delta, seconds_per_liquidity_delta) if has_twap else None
     return V3Answer(
         sqrt_price, tick, liquidity, from_tick, to_tick, tuple(ticks), twap, observations
     )

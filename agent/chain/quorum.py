@@ -43,13 +43,13 @@ class QuorumAgreement:
 
 
 def find_quorum(
-    answers: Sequence[EndpointAnswer], names: Sequence[str], min_operators: int
+    answers: Sequence[EndpointAnswer], value_names: Sequence[str], min_operators: int
 ) -> QuorumAgreement:
     """Return the answer that most operators give, if at least `min_operators` give it and no other
     answer has as many.
 
     Endpoints of one operator count once; an operator whose endpoints differ counts for none.
-    `names` are those of the values, for the message. Raises Refused with a verdict that names
+    `value_names` are those of the values, for the message. Raises Refused with a verdict that names
     dissenters and differences.
     """
     operators_by_answer = operators_by_value(
@@ -61,7 +61,7 @@ def find_quorum(
     agreed_answer = next(answer for answer in answers if answer.compared_values == ranked[0])
     operators = sorted(operators_by_answer[ranked[0]])
     dissent = tuple(
-        (answer.operator, difference(agreed_answer, answer, names))
+        (answer.operator, difference(agreed_answer, answer, value_names))
         for other_answer in ranked[1:]
         for answer in answers
         if answer.compared_values == other_answer
@@ -76,11 +76,11 @@ def find_quorum(
     return QuorumAgreement(agreed_answer, tuple(operators), dissent)
 
 
-def difference(agreed: EndpointAnswer, other: EndpointAnswer, names: Sequence[str]) -> str:
+def difference(agreed: EndpointAnswer, other: EndpointAnswer, value_names: Sequence[str]) -> str:
     """Return the name of the first difference between two answers."""
     if agreed.head != other.head:
         return f"the header of block {agreed.head.number}"
-    for name, value, other_value in zip(names, agreed.values, other.values, strict=True):
+    for name, value, other_value in zip(value_names, agreed.values, other.values, strict=True):
         if value != other_value:
             return f"the {name}"
     return "nothing"
@@ -92,7 +92,7 @@ def _refusal_message(
     block = answers[0].head.number
     if not dissent:
         return f"only {', '.join(backers) or 'no operator'} confirms block {block}"
-    message = "; ".join(f"{operator} differs in {what}" for operator, what in dissent)
+    message = "; ".join(f"{operator} differs in {field_name}" for operator, field_name in dissent)
     majority = ", ".join(backers) or "an operator that contradicts itself"
     return f"endpoints disagree on block {block}: {message} (against {majority})"
 
@@ -126,7 +126,7 @@ def quorum_size(operator_count: int, min_operators: int) -> int:
     return max(min_operators, operator_count // 2 + 1)
 
 
-def confirmed_value(votes: Sequence[tuple[str, H]], min_operators: int, what: str) -> H:
+def confirmed_value(votes: Sequence[tuple[str, H]], min_operators: int, subject: str) -> H:
     """Return the only value that enough operators give. An operator that gives two values counts
     for neither. Raises NoQuorum naming dissenters.
     """
@@ -142,7 +142,7 @@ def confirmed_value(votes: Sequence[tuple[str, H]], min_operators: int, what: st
             for value in ranked
         ]
         raise NoQuorum(
-            f"endpoints disagree on {what}, {quorum} operators must agree"
+            f"endpoints disagree on {subject}, {quorum} operators must agree"
             f" ({' against '.join(operator_groups) or 'none answered'})",
             NO_MAJORITY_REMEDY,
             code=ErrorCode.QUORUM,

@@ -245,13 +245,15 @@ def find_safe_execution(
     )
 
 
-def _agreed_answer(endpoint_pool: EndpointPool, question: Callable[[Transport], T], what: str) -> T:
+def _agreed_answer(
+    endpoint_pool: EndpointPool, question: Callable[[Transport], T], subject: str
+) -> T:
     poll = endpoint_pool.ask(question)
     endpoint_pool.require_quorum(poll)
     return confirmed_value(
         [(endpoint.operator, answer) for endpoint, answer in poll.answers.items()],
         endpoint_pool.min_operators,
-        what,
+        subject,
     )
 
 

@@ -56,16 +56,16 @@ def require_result(name: str, method: str, answer: object) -> object:
     return answer
 
 
-def parse_quantity(value: object, what: str) -> int:
-    """Parse a JSON-RPC quantity, a non-negative integer. Raises Retryable naming `what`."""
+def parse_quantity(value: object, subject: str) -> int:
+    """Parse a JSON-RPC quantity, a non-negative integer. Raises Retryable naming `subject`."""
     if isinstance(value, str) and _QUANTITY.fullmatch(value):
         return int(value, 16)
-    raise Retryable(f"the endpoint's answer for {what} is not a number", code=ErrorCode.ANSWER)
+    raise Retryable(f"the endpoint's answer for {subject} is not a number", code=ErrorCode.ANSWER)
 
 
-def parse_bytes(value: object, what: str, length: int | None = None) -> bytes:
+def parse_bytes(value: object, subject: str, length: int | None = None) -> bytes:
     """Parse bytes of JSON-RPC data, exactly `length` of them if given. Raises Retryable naming
-    `what`.
+    `subject`.
     """
     if isinstance(value, str) and value.startswith("0x"):
         with suppress(ValueError):
@@ -74,7 +74,7 @@ def parse_bytes(value: object, what: str, length: int | None = None) -> bytes:
             if len(value) == 2 + 2 * len(raw) and length in (None, len(raw)):
                 return raw
     expected = "data" if length is None else f"{length} bytes"
-    raise Retryable(f"the endpoint's answer for {what} is not {expected}", code=ErrorCode.ANSWER)
+    raise Retryable(f"the endpoint's answer for {subject} is not {expected}", code=ErrorCode.ANSWER)
 
 
 def parse_recipient(value: object) -> str:
@@ -125,8 +125,8 @@ EIP-1559, EIP-4895, EIP-4844, EIP-4788, EIP-7685).
 _FIRST_OPTIONAL_FIELD = 15
 
 
-def header_verifies(block: object, number: int) -> bool:
-    """Return whether an `eth_getBlockBy…` answer is the header of block `number`: its hash is that
+def header_verifies(block: object, block_number: int) -> bool:
+    """Return whether an `eth_getBlockBy…` answer is the header of block `block_number`: its hash is that
     of its fields. Anyone can compute such a header, but no altered copy of one passes.
     """
     if not isinstance(block, Mapping):
@@ -137,18 +137,20 @@ def header_verifies(block: object, number: int) -> bool:
             if (value := block.get(name)) is None and index >= _FIRST_OPTIONAL_FIELD:
                 break
             fields.append(parse_quantity(value, name) if is_number else parse_bytes(value, name))
-        same_number = parse_quantity(block.get("number"), "block number") == number
+        same_number = parse_quantity(block.get("number"), "block number") == block_number
         computed_hash = keccak(rlp.encode(fields))
         return same_number and parse_bytes(block.get("hash"), "block hash", 32) == computed_hash
     except Retryable:
         return False
 
 
-def _parse_int64(value: object, what: str) -> int:
+def _parse_int64(value: object, subject: str) -> int:
     """Parse a quantity that fits a signed 64-bit column of the store."""
-    number = parse_quantity(value, what)
+    number = parse_quantity(value, subject)
     if number >= 2**63:
-        raise Retryable(f"the endpoint's answer for {what} is out of range", code=ErrorCode.ANSWER)
+        raise Retryable(
+            f"the endpoint's answer for {subject} is out of range", code=ErrorCode.ANSWER
+        )
     return number
 
 

@@ -220,9 +220,9 @@ class SafeSender:
         """See ports.Sender."""
         return self.sender.head()
 
-    def block_hash(self, number: int) -> str | None:
+    def block_hash(self, block_number: int) -> str | None:
         """See ports.Sender."""
-        return self.sender.block_hash(number)
+        return self.sender.block_hash(block_number)
 
 
 @dataclass(frozen=True, slots=True)

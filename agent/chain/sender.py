@@ -189,9 +189,9 @@ class NodeSender:
             parse_quantity(_require_answer(chain_id, "the chain id"), "chain id"),
         )
 
-    def block_hash(self, number: int) -> str | None:
+    def block_hash(self, block_number: int) -> str | None:
         """Return the hash of the canonical block at that height; None if there is none."""
-        (block,) = self._transport.batch([("eth_getBlockByNumber", [hex(number), False])])
+        (block,) = self._transport.batch([("eth_getBlockByNumber", [hex(block_number), False])])
         header = _object_or_none(block, "the block")
         if header is None:
             return None
@@ -248,20 +248,20 @@ def _request(tx: UnsignedTx, sender: str) -> dict[str, str]:
     }
 
 
-def _require_answer(answer: object, what: str) -> object:
+def _require_answer(answer: object, subject: str) -> object:
     if isinstance(answer, RpcFault):
         raise Retryable(
-            f"the endpoint cannot report {what}: {answer.message}", code=ErrorCode.ANSWER
+            f"the endpoint cannot report {subject}: {answer.message}", code=ErrorCode.ANSWER
         )
     return answer
 
 
-def _object_or_none(answer: object, what: str) -> Mapping[str, object] | None:
+def _object_or_none(answer: object, subject: str) -> Mapping[str, object] | None:
     """Return the answered object, None for null. Raises Retryable for an error or another type."""
-    result = _require_answer(answer, what)
+    result = _require_answer(answer, subject)
     if result is None or isinstance(result, Mapping):
         return result
-    raise Retryable(f"the endpoint's answer for {what} is not an object", code=ErrorCode.ANSWER)
+    raise Retryable(f"the endpoint's answer for {subject} is not an object", code=ErrorCode.ANSWER)
 
 
 def _failure_reason(fault: RpcFault) -> str:
@@ -488,21 +488,23 @@ class QuorumSender:
             lambda head: head,
         ).answers[0][1]
 
-    def block_hash(self, number: int) -> str | None:
+    def block_hash(self, block_number: int) -> str | None:
         """See ports.Sender."""
 
         def vote(answers: Mapping[Endpoint, str | None]) -> str | None:
             votes = [(endpoint.operator, answer) for endpoint, answer in answers.items()]
-            return confirmed_value(votes, self._endpoint_pool.min_operators, f"block {number}")
+            return confirmed_value(
+                votes, self._endpoint_pool.min_operators, f"block {block_number}"
+            )
 
         answers = self._poll(
-            lambda node: node.block_hash(number), lambda answers: is_decided(vote, answers)
+            lambda node: node.block_hash(block_number), lambda answers: is_decided(vote, answers)
         )
         agreed_hash = vote(answers)
         self._blame(
             answers.items(),
             lambda answer: answer is not None and answer != agreed_hash,
-            f"block {number}",
+            f"block {block_number}",
         )
         return agreed_hash
 
@@ -572,11 +574,11 @@ class QuorumSender:
         return False, refusals, failures
 
     def _blame(
-        self, answers: Iterable[tuple[Endpoint, T]], is_wrong: Callable[[T], bool], what: str
+        self, answers: Iterable[tuple[Endpoint, T]], is_wrong: Callable[[T], bool], subject: str
     ) -> None:
         for endpoint, answer in answers:
             if is_wrong(answer):
-                self._endpoint_pool.blame(endpoint, f"differs in {what}")
+                self._endpoint_pool.blame(endpoint, f"differs in {subject}")
 
     def _require_chain(self, head: Head) -> Head:
         if head.chain_id != self._chain_id:

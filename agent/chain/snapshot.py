@@ -77,9 +77,9 @@ def read_past_prices(
         layers=(),
         data_fee=DataFee.PLAIN,
     )
-    what = f"the prices of the {len(heights)} blocks before block {head.number}"
+    subject = f"the prices of the {len(heights)} blocks before block {head.number}"
     pages = LensPages([question.item for question in snapshot_questions(narrow_scope)])
-    provider = QuorumProvider(endpoint_pool, pages, what)
+    provider = QuorumProvider(endpoint_pool, pages, subject)
     header_calls: list[RpcCall] = [
         (BLOCK_METHOD, [hex(height), False]) for height in (head.number, *heights)
     ]
@@ -388,8 +388,8 @@ class ChainReader:
             for endpoint, failure in reading.failures.items()
         )
         differing_items = tuple(
-            QuarantinedItem("endpoint", operator, f"differs in {what}")
-            for operator, what in agreement.dissent
+            QuarantinedItem("endpoint", operator, f"differs in {field_name}")
+            for operator, field_name in agreement.dissent
         )
         # Mempools and suggested fees differ, so the majority decides. With two operators, the
         # cautious value is used: more pending transactions and lower fees.

@@ -20,7 +20,7 @@ from agent.cli.whatif import (
     MaxLeverage,
     MaxUtilisation,
     SpotMultiple,
-    Stress,
+    StressMove,
 )
 
 if TYPE_CHECKING:
@@ -77,7 +77,9 @@ Keep = Annotated[
         "--keep", help="Keep the report for the dashboard, beside the store of the config."
     ),
 ]
-Names = Annotated[str, typer.Option("--as", help="Map a symbol of the file to an asset: BTC=WBTC.")]
+SymbolMapping = Annotated[
+    str, typer.Option("--as", help="Map a symbol of the file to an asset: BTC=WBTC.")
+]
 Sample = Annotated[bool, typer.Option("--sample", help="The bundled prices of 2021.")]
 TargetLeverage = Annotated[
     str, typer.Option("--leverage", help="Target leverage: 2x.", rich_help_panel=FUTURES_PANEL)
@@ -171,7 +173,7 @@ def backtest(
     ] = "",
     latency: Latency = 0,
     numeraire: Numeraire = "",
-    names: Annotated[
+    symbol_mapping: Annotated[
         str, typer.Option("--as", help="Map a symbol of the files to an asset: BTC=WBTC.")
     ] = "",
     funding: Annotated[
@@ -193,7 +195,7 @@ def backtest(
     max_leverage: MaxLeverage = "4x",
     max_utilisation: MaxUtilisation = "80%",
     spot_multiple: SpotMultiple = "",
-    stress: Stress = "10%",
+    stress_move: StressMove = "10%",
     lot: ContractSize = "",
     venue: PerpVenue = "",
     html: Html = None,
@@ -233,7 +235,7 @@ def backtest(
                 status.update(f"bar {done} of {bars}")
 
         portfolio = api.PortfolioOptions(
-            config, target, band, every, destination, numeraire, native, names, decimals
+            config, target, band, every, destination, numeraire, native, symbol_mapping, decimals
         )
         book_result = None
         document: dict[str, Any] = {}
@@ -249,7 +251,7 @@ def backtest(
                     max_leverage=max_leverage,
                     max_utilisation=max_utilisation,
                     spot_multiple=spot_multiple,
-                    stress=stress,
+                    stress_move=stress_move,
                     lot=lot,
                     venue=venue,
                     config=None if futures_target else config,
@@ -272,7 +274,9 @@ def backtest(
     emit(document, as_json, lambda: _show_backtest(document))
 
 
-def report_paths(kind: str, html: Path | None, config: Path | None, keep: bool) -> list[Path]:
+def report_paths(
+    report_kind: str, html: Path | None, config: Path | None, keep: bool
+) -> list[Path]:
     """Return the paths of the report's pages: that of --html, and with --keep one in the folder
     beside the store. Raises ConfigError, before any work is done, if one cannot be written.
     """
@@ -280,7 +284,7 @@ def report_paths(kind: str, html: Path | None, config: Path | None, keep: bool) 
 
     pages = [] if html is None else [html]
     if keep:
-        pages.append(api.new_report_path(config, kind))
+        pages.append(api.new_report_path(config, report_kind))
     for page in pages:
         api.check_report_path(page)
     return pages
@@ -327,9 +331,9 @@ def _show_backtest(document: Document) -> None:
 def _show_spot(document: Document) -> None:
     _show_figures(document)
     _show_returns(document)
-    if document["halted"]:
-        say(f"{document['halted']} bars without a decision: stale or contradictory data")
-    for setting, count in document["kept"].items():
+    if document["halted_bars"]:
+        say(f"{document['halted_bars']} bars without a decision: stale or contradictory data")
+    for setting, count in document["held_back"].items():
         say(f"held {count} times by {setting}, although a trade was due")
     for why, count in document["refused"].items():
         say(f"refused {count} times: {why}")
@@ -412,7 +416,7 @@ def _show_returns(document: Document) -> None:
             f" {100 * float(document['hold_twr']):+.2f}%"
         )
     say(f"{document['rebalances']} rebalances, turnover {document['turnover']} times the portfolio")
-    if (premium := document["harvest"]) is not None:
+    if (premium := document["rebalancing_premium"]) is not None:
         say(format_premium(premium, float(document["twr"]), float(document["hold_twr"])))
     if (funding := document["funding"]) is not None:
         _show_funding(funding, document["numeraire"])
@@ -426,8 +430,10 @@ def _show_funding(document: Document, unit: str) -> None:
         *document["assets"].items(),
         ("all", {**document, "carry": document["total"]}),
     ):
-        yearly = "" if row["yearly"] is None else f"{100 * float(row['yearly']):+.2f}%"
-        figure_table.add_row(name, money(row["carry"]), yearly)
+        yearly_text = (
+            "" if row["yearly_rate"] is None else f"{100 * float(row['yearly_rate']):+.2f}%"
+        )
+        figure_table.add_row(name, money(row["carry"]), yearly_text)
     out.print(figure_table)
     say(
         f"{document['intervals']:,} funding payments to shorts as large as the holdings (negative:"

@@ -12,16 +12,16 @@ import typer
 
 from agent.cli import money
 from agent.cli.display.terminal import (
-    READING,
+    READING_CHAIN,
     Document,
     ask,
-    cell,
     emit,
     err,
     is_interactive,
     note,
     out,
     require_answerable,
+    safe_text,
     say,
     show_spinner,
 )
@@ -318,18 +318,18 @@ def _show_shutdown(console: Console, document: Document, agent: Agent, *, verbos
             show_sale(console, figures, agent, verbose=verbose)
     show_sent(console, document)
     for line in document["left"] if document["state"] not in ("planned", "declined") else ():
-        console.print(cell(f"stays in the wallet: {line}"))
+        console.print(safe_text(f"stays in the wallet: {line}"))
     if document["excluded"]:
-        console.print(cell(document["excluded"]))
+        console.print(safe_text(document["excluded"]))
     if document["futures"]:
-        console.print(cell(f"Futures: {document['futures']}", "yellow"))
+        console.print(safe_text(f"Futures: {document['futures']}", "yellow"))
     if document["state"] == "planned":
         if document["reason"]:
-            console.print(cell(f"The stop goes ahead; {document['reason']}", "yellow"))
+            console.print(safe_text(f"The stop goes ahead; {document['reason']}", "yellow"))
         if console is out:
             say("Dry run: nothing was sent. Add --send to stop the bot.")
     else:
-        console.print(cell(f"{document['state']}: {document['reason']}"))
+        console.print(safe_text(f"{document['state']}: {document['reason']}"))
     show_remedies(console, document)
 
 
@@ -360,7 +360,7 @@ def _show_revoking(console: Console, document: Document) -> None:
         "planned": "Add --send to set this to zero.",
     }
     console.print(
-        cell(messages.get(document["state"], f"{document['state']}: {document['reason']}"))
+        safe_text(messages.get(document["state"], f"{document['state']}: {document['reason']}"))
     )
 
 
@@ -391,7 +391,7 @@ def _show_rehearsal(console: Console, document: Document, agent: Agent) -> None:
         console.print(table)
         unit = document["numeraire"]
         console.print(
-            cell(
+            safe_text(
                 f"It cost {document['cost']} {unit}, gas and approvals included; predicted:"
                 f" {document['predicted_cost']} {unit}"
             )
@@ -401,7 +401,7 @@ def _show_rehearsal(console: Console, document: Document, agent: Agent) -> None:
         if console is out:
             say("Dry run: nothing was sent. Add --send to trade the round trip.")
     else:
-        console.print(cell(f"{document['state']}: {document['verdict']}"))
+        console.print(safe_text(f"{document['state']}: {document['verdict']}"))
 
 
 @command(Heading.LOOK, 75)
@@ -449,7 +449,7 @@ def request(
         _queue(config, kind, pairs, "", as_json=as_json)
         return
     if not plan:
-        with show_spinner(READING) as spinner:
+        with show_spinner(READING_CHAIN) as spinner:
             preview = api.preview_control(config, kind, pairs)
             with spinner.hidden():
                 if preview["state"] == "refused":
@@ -493,9 +493,9 @@ def _parse_argument(text: str) -> tuple[str, str]:
 
 
 def _show_plan(console: Console, document: Document) -> None:
-    console.print(cell(f"{document['kind']}: plan {document['plan_hash']}"))
+    console.print(safe_text(f"{document['kind']}: plan {document['plan_hash']}"))
     for line in document["moves"]:
-        console.print(cell(f"  {line}"))
+        console.print(safe_text(f"  {line}"))
 
 
 def _show_controls(document: Document) -> None:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from agent.cli.display.terminal import (
-    READING,
-    cell,
+    READING_CHAIN,
     emit,
     err,
     hidden_prompt,
     note,
     out,
+    safe_text,
     show_spinner,
 )
 from agent.cli.money import ask_owner, open_for_command, show_result
@@ -178,7 +178,7 @@ def delegate(
             document: Document = venue.approve_agent_key(
                 agent,
                 days,
-                ends=end,
+                revokes=end,
                 send=send,
                 confirm=lambda approval: ask_owner(
                     agent,
@@ -222,7 +222,7 @@ def funding(
     from agent.app.documents import futures as documents
     from agent.cli.display import futures_tables
 
-    with show_spinner(READING), api.open_agent(paper_or_live(config, paper)) as agent:
+    with show_spinner(READING_CHAIN), api.open_agent(paper_or_live(config, paper)) as agent:
         document: Document = documents.funding_document(*api.futures_funding(agent, days))
     document = mark_paper(document, paper)
     emit(document, as_json, lambda: futures_tables.show_funding(out, document))
@@ -305,7 +305,7 @@ def _refused_request_fields(outcome: StepOutcome, request_text: str) -> dict[str
 def _read_futures_report(config: Path, paper: bool) -> FuturesReport:
     from agent import app as api
 
-    with show_spinner(READING), api.open_agent(paper_or_live(config, paper)) as agent:
+    with show_spinner(READING_CHAIN), api.open_agent(paper_or_live(config, paper)) as agent:
         return api.current_futures_report(agent)
 
 
@@ -314,5 +314,5 @@ def _account_exit_code(document: Document, as_json: bool) -> int:
     if not document["unknown"]:
         return EXIT_OK
     if not as_json:
-        err.print(cell(f"The margin account is unknown: {document['unknown']}", "bold red"))
+        err.print(safe_text(f"The margin account is unknown: {document['unknown']}", "bold red"))
     return EXIT_REFUSED

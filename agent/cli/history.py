@@ -11,12 +11,12 @@ import typer
 from agent.cli.display.terminal import (
     Document,
     ask,
-    cell,
     emit,
     err,
     note,
     out,
     require_answerable,
+    safe_text,
     say,
     show_spinner,
     spaced_time,
@@ -266,7 +266,7 @@ def _transactions_table(document: Document) -> Any:
         figure_table.add_row(
             str(transaction["nonce"]),
             transaction["kind"],
-            cell(status, tables.STATE_STYLES.get(status, "yellow")),
+            safe_text(status, tables.STATE_STYLES.get(status, "yellow")),
             f"{gas_price_wei(transaction) / 10**9:.3g}",
             "" if transaction["block"] is None else str(transaction["block"]),
             description,

@@ -12,10 +12,10 @@ from agent.cli.display.futures_tables import FUTURES_TAX_NOTE
 from agent.cli.display.tables import FigureTable, amount, brief, gain_or_loss, money, table
 from agent.cli.display.terminal import (
     Document,
-    cell,
     emit,
     note,
     out,
+    safe_text,
     say,
     show_spinner,
     spaced_time,
@@ -247,10 +247,10 @@ def show_pnl(console: Console, document: Document) -> None:
         _show_period_notes(console, period, unit)
     _show_taxes(console, document)
     if uncertainty := document.get("uncertain"):
-        console.print(cell(f"Uncertain: {uncertainty}.", "yellow"))
+        console.print(safe_text(f"Uncertain: {uncertainty}.", "yellow"))
     if document["unpriced"]:
         console.print(
-            cell(
+            safe_text(
                 f"Without a price, counted at zero: {', '.join(document['unpriced'])}",
                 "yellow",
             )
@@ -277,7 +277,7 @@ def _show_taxes(console: Console, document: Document) -> None:
             f"Futures, apart from these gains, in {tax['currency']}: {years_text}; {FUTURES_TAX_NOTE}."
         )
     if tax is not None and tax["old_rate"]:
-        console.print(cell(tax["old_rate"], "yellow"))
+        console.print(safe_text(tax["old_rate"], "yellow"))
 
 
 def _show_period_notes(console: Console, document: Document, unit: str) -> None:
@@ -292,7 +292,7 @@ def _show_period_notes(console: Console, document: Document, unit: str) -> None:
     if (futures := document.get("futures")) is not None:
         say(format_futures(document["from"][:10], futures, unit))
     if document["hint"]:
-        console.print(cell(f"{document['from'][:10]}: {document['hint']}", "yellow"))
+        console.print(safe_text(f"{document['from'][:10]}: {document['hint']}", "yellow"))
     if (statistics := document["statistics"]) is not None:
         message = statistics.get("missing") or ", ".join(
             f"{name.replace('_', ' ')} {statistics[name]}"
@@ -362,9 +362,11 @@ def _against_plan(execution: Document | None) -> str:
     return "unknown" if execution["difference"] is None else brief(execution["difference"])
 
 
-def figures_table(title: str, names: Sequence[str], rows: Sequence[Sequence[str]]) -> FigureTable:
+def figures_table(
+    title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]
+) -> FigureTable:
     """Return a table whose first column names the row; the others are figures."""
-    return table(title, names[:1], names[1:], rows=rows)
+    return table(title, headings[:1], headings[1:], rows=rows)
 
 
 def show_journal(console: Console, document: Document) -> None:
@@ -403,7 +405,7 @@ def show_lots(console: Console, document: Document) -> None:
     )
     for asset in document["assets"]:
         figure_table.add_row(
-            cell(asset["symbol"], "bold"), *_lot_cells(asset), gain_or_loss(asset["realised"])
+            safe_text(asset["symbol"], "bold"), *_lot_cells(asset), gain_or_loss(asset["realised"])
         )
         if len(asset["lots"]) > 1:
             for lot in asset["lots"]:

@@ -209,8 +209,8 @@ def run_demo(console: Console) -> DemoDocument:
         )
         outcome = agent.rebalance(send=True, confirm=lambda _: True, progress=lambda _: None)
         rebalance_document = plans.rebalance_document(outcome, agent.realised(outcome))
-        if outcome.after is not None:
-            rebalance_document["weights_after_bps"] = agent.weights(outcome.after)
+        if outcome.input_after is not None:
+            rebalance_document["weights_after_bps"] = agent.weights(outcome.input_after)
         plan_tables.show_sent(console, rebalance_document, decimals)
 
         _chapter(console, 5, "Balanced again; the next cycle holds and says why")
@@ -255,7 +255,7 @@ def run_live_demo(port: int, as_json: bool) -> None:
     clock = api.OneStopClock()
     with suppress(api.StopRequested), clock.listening(), ExitStack() as stack:
         note("Starting a local chain with Uniswap V2 and V3")
-        with clock.asking():
+        with clock.interruptible():
             demo = stack.enter_context(api.live_demo(clock))
             dashboard = DashboardProcess(demo.config, port, api.DEMO_BANNER)
             stack.callback(dashboard.stop)

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from agent.cli.display.terminal import (
-    READING,
+    READING_CHAIN,
     Document,
     Spinner,
     ask_with_changes,
-    cell,
     emit,
     err,
     out,
     require_answerable,
+    safe_text,
     say,
     show_spinner,
 )
@@ -57,7 +57,7 @@ def open_for_command(config: Path, *, send: bool, yes: bool) -> Iterator[tuple[A
 
     if send:
         require_answerable(yes)
-    with api.open_agent(config) as agent, show_spinner(READING) as spinner:
+    with api.open_agent(config) as agent, show_spinner(READING_CHAIN) as spinner:
         yield agent, spinner
 
 
@@ -246,7 +246,7 @@ def _with_pool_names(text: str, plan: Document | None) -> str:
 def show_remedies(console: Console, document: Document) -> None:
     """Print the remedy for each exceeded limit."""
     for remedy in document["remedies"]:
-        console.print(cell(f"  What to do: {remedy}"))
+        console.print(safe_text(f"  What to do: {remedy}"))
 
 
 def show_sent(console: Console, document: Document) -> None:
@@ -288,7 +288,7 @@ def _show_withdrawing(console: Console, document: Document, agent: Agent, *, ver
         show_sale(console, document["sale"], agent, verbose=verbose)
         sale = document["sale"]
         if document["state"] == "planned" and sale["reason"] != sale["decision"]["reason"]:
-            console.print(cell(_with_pool_names(sale["reason"], sale)))
+            console.print(safe_text(_with_pool_names(sale["reason"], sale)))
     table = tables.table(
         "Payments" if document["to"] else "Set aside",
         ("asset", "to"),
@@ -303,7 +303,7 @@ def _show_withdrawing(console: Console, document: Document, agent: Agent, *, ver
         console.print(table)
     show_sent(console, document)
     if document["excluded"]:
-        console.print(cell(document["excluded"]))
+        console.print(safe_text(document["excluded"]))
     if document["state"] == "planned":
         if console is out:
             action = "pay" if document["to"] else "set it aside"
@@ -311,10 +311,10 @@ def _show_withdrawing(console: Console, document: Document, agent: Agent, *, ver
                 action = f"sell and {action}"
             say(f"Dry run: nothing was sent. Add --send to {action}.")
     elif document["state"] == "refused" and _is_reason_shown(document):
-        console.print(cell("refused, for the reason above"))
+        console.print(safe_text("refused, for the reason above"))
     else:
         reason = _with_pool_names(document["reason"], document["sale"])
-        console.print(cell(f"{document['state']}: {reason}"))
+        console.print(safe_text(f"{document['state']}: {reason}"))
     show_remedies(console, document)
 
 
@@ -325,13 +325,13 @@ def _show_investing(
 
     purchase = document["purchase"]
     if not document["came"]:
-        console.print(cell("No new deposit was found."))
+        console.print(safe_text("No new deposit was found."))
         if purchase is not None:
             _show_purchase(console, purchase, agent)
         if document["reason"]:
-            console.print(cell(document["reason"]))
+            console.print(safe_text(document["reason"]))
         console.print(
-            cell(
+            safe_text(
                 f"To invest, send tokens of the portfolio to {document['wallet']} on chain"
                 f" {document['chain_id']}, then run this again."
             )
@@ -345,7 +345,7 @@ def _show_investing(
             console.print(table)
     if document["left"]:
         console.print(
-            cell(
+            safe_text(
                 "These exceed portfolio.max_live_value, or --flow excluded them. --flow NUMBER"
                 " selects another deposit."
             )
@@ -357,7 +357,7 @@ def _show_investing(
         _show_purchase(console, purchase, agent)
     elif document["outcome"] not in ("planned", "refused"):
         reason = _with_pool_names(document["reason"], document["plan"])
-        console.print(cell(f"{document['outcome']}: {reason}"))
+        console.print(safe_text(f"{document['outcome']}: {reason}"))
     if hint and console is out:
         say(
             "Dry run: nothing was recorded or sent. Add --send to confirm the deposit and invest"
@@ -370,7 +370,7 @@ def _show_purchase(console: Console, purchase: Document, agent: Agent) -> None:
     from agent.cli.display import plan_tables
 
     console.print(
-        cell(
+        safe_text(
             f"{plan_tables.format_execution(purchase, agent.portfolio.numeraire.label)}. trimtab run"
             f" --send continues it; trimtab limit --cancel {purchase['id']} ends it, and its rest counts as drift."
         )
@@ -439,7 +439,7 @@ def show_transfers(document: Document) -> None:
     out.print(transfers_table(document["flows"]))
     if document["halts"]:
         out.print(
-            cell(
+            safe_text(
                 "Buying and rebalancing are halted until these are confirmed: trimtab flows"
                 " confirm",
                 "bold red",

@@ -141,4 +141,4 @@ def paper_or_live(config: Path, paper: bool) -> LoadedConfig | Path:
 
 def mark_paper(document: D, paper: bool) -> D:
     """Mark a document about paper trading as such."""
-    return cast(D, {**document, "books": "paper"}) if paper else document
+    return cast(D, {**document, "book_kind": "paper"}) if paper else document

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from agent.cli.display.terminal import (
-    READING,
+    READING_CHAIN,
     Spinner,
     ask,
     ask_with_changes,
@@ -55,7 +55,7 @@ def status(
     from agent.app.documents.status import status_document
     from agent.cli.display import futures_tables, plan_tables, tables
 
-    with show_spinner(READING), api.open_agent(paper_or_live(config, paper)) as agent:
+    with show_spinner(READING_CHAIN), api.open_agent(paper_or_live(config, paper)) as agent:
         portfolio_status = agent.status()
     document = mark_paper(status_document(portfolio_status), paper)
 
@@ -83,7 +83,7 @@ def quote(
     from agent.app.documents import plans
     from agent.cli.display import plan_tables
 
-    with show_spinner(READING), api.open_agent(config) as agent:
+    with show_spinner(READING_CHAIN), api.open_agent(config) as agent:
         step, swap_quote = agent.quote(token_in, token_out, amount, pool)
     document = plans.quote_document(swap_quote, step.snapshot, step.portfolio)
     emit(
@@ -121,7 +121,7 @@ def plan(
         outcome = api.plan_from_input(_read_input(input_file))
         hint = "Plan from a file: guards that need live data did not run."
     else:
-        with show_spinner(READING), api.open_agent(paper_or_live(config, paper)) as agent:
+        with show_spinner(READING_CHAIN), api.open_agent(paper_or_live(config, paper)) as agent:
             outcome = agent.plan()
         hint = "To send it: trimtab rebalance --send"
         if paper:
@@ -154,7 +154,7 @@ def rebalance(
 
     if send:
         require_answerable(yes)
-    with api.open_agent(config) as agent, show_spinner(READING) as spinner:
+    with api.open_agent(config) as agent, show_spinner(READING_CHAIN) as spinner:
         confirm = confirmer(agent, yes, spinner, verbose=verbose)
         outcome = agent.rebalance(
             send=send, confirm=confirm, progress=noting_slices(spinner.update)
@@ -215,7 +215,7 @@ def swap(
         raise typer.Exit(
             place_limit_order(config, request, send=send, yes=yes, verbose=verbose, as_json=as_json)
         )
-    with api.open_agent(config) as agent, show_spinner(READING) as spinner:
+    with api.open_agent(config) as agent, show_spinner(READING_CHAIN) as spinner:
         confirm = confirmer(agent, yes, spinner, verbose=verbose)
         outcome = agent.swap(
             token_in, token_out, amount, send=send, confirm=confirm, progress=spinner.update
@@ -260,7 +260,7 @@ def confirmer(
         from agent.app.documents import plans
         from agent.cli.display import plan_tables
 
-        with spinner.hidden(), clock.asking() if clock else nullcontext():
+        with spinner.hidden(), clock.interruptible() if clock else nullcontext():
             document, parameters = plans.plan_document(outcome), agent.parameters()
             plan_tables.show_plan(
                 err,
@@ -410,7 +410,7 @@ def place_limit_order(
     """Place an order, or show its effect; return the exit code."""
     from agent import app as api
 
-    with api.open_agent(config) as agent, show_spinner(READING) as spinner:
+    with api.open_agent(config) as agent, show_spinner(READING_CHAIN) as spinner:
         order, outcome = api.swap_at_limit(
             agent,
             request,

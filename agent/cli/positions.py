@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from agent.cli.display.terminal import (
-    READING,
+    READING_CHAIN,
     Document,
     ask,
-    cell,
     emit,
     err,
     is_interactive,
     note,
     out,
     require_answerable,
+    safe_text,
     say,
     show_spinner,
 )
@@ -57,7 +57,7 @@ def orders(
     from agent import app as api
     from agent.cli.display.tables import show_orders
 
-    with show_spinner(READING), api.open_agent(config) as agent:
+    with show_spinner(READING_CHAIN), api.open_agent(config) as agent:
         document = api.standing_orders(agent)
     emit(document, as_json, lambda: show_orders(document))
 
@@ -90,7 +90,7 @@ def set_(
             "orders set: no level given",
             f"for example: trimtab orders set {subject} --stop-loss 10%",
         )
-    with show_spinner(READING) as spinner:
+    with show_spinner(READING_CHAIN) as spinner:
 
         def confirm_levels(implausible: Sequence[str]) -> bool:
             with spinner.hidden():
@@ -163,7 +163,7 @@ def _change_orders(
             f"choose from {', '.join(names)}",
         )
     require_answerable(yes)
-    with show_spinner(READING) as spinner, api.open_agent(config) as agent:
+    with show_spinner(READING_CHAIN) as spinner, api.open_agent(config) as agent:
         with spinner.hidden():
             if not yes and not ask(
                 f"{verb.capitalize()} the orders of {subject}? The next rebalance buys back the"
@@ -207,7 +207,7 @@ def lp(
     from agent import app as api
     from agent.app.positions.holdings import liquidity_document
 
-    with show_spinner(READING), api.open_agent(config) as agent:
+    with show_spinner(READING_CHAIN), api.open_agent(config) as agent:
         report = api.liquidity(agent)
     document = liquidity_document(report)
     emit(document, as_json, lambda: show_liquidity(document))
@@ -222,7 +222,7 @@ def take(
     """Starts counting a position as the agent's own, for example after restoring a store."""
     from agent import app as api
 
-    with show_spinner(READING), api.open_agent(config) as agent:
+    with show_spinner(READING_CHAIN), api.open_agent(config) as agent:
         document = api.adopt_position(agent, number)
     emit(
         document,
@@ -259,11 +259,11 @@ def show_liquidity(document: Document) -> None:
     for name, title in (("expected_loss", "Expected loss"), ("weight", "In liquidity")):
         say(f"{title}: {_total_text(document[name], document['numeraire'])}")
     for text in (*document["unreadable"], *document["warnings"]):
-        out.print(cell(f"Note: {text}", "yellow"))
+        out.print(safe_text(f"Note: {text}", "yellow"))
     for item in document["ignored"]:
         tokens = " and ".join(item["tokens"])
         out.print(
-            cell(
+            safe_text(
                 f"Ignored, not confirmed in the config: {item['position']}, liquidity"
                 f" {item['liquidity']} of {tokens}",
                 "yellow",
@@ -271,7 +271,7 @@ def show_liquidity(document: Document) -> None:
         )
     if document["ignored_more"]:
         out.print(
-            cell(
+            safe_text(
                 f"Ignored: {document['ignored_more']} more tokens of the position manager", "yellow"
             )
         )
@@ -304,7 +304,7 @@ def _targets_table(document: Document) -> FigureTable:
             share_text = f"{float(item['weight_bps']) / 100:.2f} %"
         next_text = "; ".join((*item["asks"], *(f"skipped: {reason}" for reason in item["leaves"])))
         figures = (tables.amount(item[key], 2) for key in ("value", "fees"))
-        pool = cell(f"{'/'.join(item['tokens'])} {item['fee_pips'] / 10_000:g} %")
+        pool = safe_text(f"{'/'.join(item['tokens'])} {item['fee_pips'] / 10_000:g} %")
         table.add_row(
             pool,
             f"{item['share_bps'] / 100:g} %",
@@ -378,7 +378,7 @@ def _position_cell(item: Document) -> Any:
     text = f"{'/'.join(item['tokens'])} {venue}"
     if item["token_id"] is not None:
         text += f" #{item['token_id']}"
-    return cell(text)
+    return safe_text(text)
 
 
 strategies_group = command_group(
@@ -401,7 +401,7 @@ def strategies(
         return
     from agent import app as api
 
-    with show_spinner(READING), api.open_agent(config) as agent:
+    with show_spinner(READING_CHAIN), api.open_agent(config) as agent:
         document = api.strategies(agent)
     emit(document, as_json, lambda: show_strategies(out, document))
 
@@ -413,14 +413,14 @@ def apply(config: ConfigPath = DEFAULT_CONFIG, yes: Yes = False, as_json: AsJson
     """
     from agent import app as api
 
-    with api.open_agent(config) as agent, show_spinner(READING) as spinner:
+    with api.open_agent(config) as agent, show_spinner(READING_CHAIN) as spinner:
 
         def confirm(document: Document) -> bool:
             require_answerable(yes)  # here, since there may be no question
             if yes:
                 return True
             with spinner.hidden():
-                err.print(cell(document["why"]))
+                err.print(safe_text(document["why"]))
                 show_strategies(err, document)
                 return ask("Adopt these ledgers?")
 
@@ -468,7 +468,7 @@ def show_strategies(console: Console, document: Document) -> None:
             tables.money(strategy["capital"]),
             _share_text(strategy["share_bps"]),
             _share_text(strategy["target_share_bps"]),
-            cell(strategy["state"], "yellow" if strategy["state"] == "paused" else "green"),
+            safe_text(strategy["state"], "yellow" if strategy["state"] == "paused" else "green"),
             datetime.fromtimestamp(strategy["since_s"], UTC).strftime("%Y-%m-%d %H:%M"),
         )
         performance_table.add_row(
@@ -488,16 +488,18 @@ def show_strategies(console: Console, document: Document) -> None:
             )
             state = "no futures while paused" if strategy["state"] == "paused" else "futures"
             console.print(
-                cell(f"{strategy['name']}: {state}, targets {targets_text} of its target notional")
+                safe_text(
+                    f"{strategy['name']}: {state}, targets {targets_text} of its target notional"
+                )
             )
         if strategy["why"]:
             console.print(
-                cell(f"{strategy['name']} is {strategy['state']}: {strategy['why']}", "yellow")
+                safe_text(f"{strategy['name']} is {strategy['state']}: {strategy['why']}", "yellow")
             )
     if document["fault"]:
-        console.print(cell(document["fault"], "bold red"))
+        console.print(safe_text(document["fault"], "bold red"))
     for line in netting_lines(document["together"], unit):
-        console.print(cell(line))
+        console.print(safe_text(line))
 
 
 def holdings_table(document: Document, unit: str) -> Any:

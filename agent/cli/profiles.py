@@ -13,12 +13,12 @@ import typer
 from agent.cli.display.terminal import (
     Document,
     ask,
-    cell,
     emit,
     err,
     is_interactive,
     out,
     require_answerable,
+    safe_text,
     say,
     show_spinner,
 )
@@ -73,7 +73,7 @@ def templates(
             if template["past"] is not None:
                 contents += f"\n{tables.past_text(template['past'])}"
             table.add_row(
-                cell(template["name"], "bold"),
+                safe_text(template["name"], "bold"),
                 f"{template['about']}\n{class_shares_text}\n{contents}",
                 policy_text,
                 limits_text,
@@ -108,8 +108,8 @@ def export_profile(
     def show() -> None:
         say(f"Written: {document['profile']}")
         say(f"SHA-256: {document['sha256']}; pin it with --sha256 when importing")
-        if document["left_out"]:
-            say(f"Not part of a profile, skipped: {', '.join(document['left_out'])}")
+        if document["skipped"]:
+            say(f"Not part of a profile, skipped: {', '.join(document['skipped'])}")
 
     emit(document, as_json, show)
 
@@ -201,7 +201,7 @@ def _show_import(console: Console, document: Document) -> None:
         if item["differs"]:
             table.add_row(
                 "",
-                cell(f"in the profile {item['profile_address']}", "bold red"),
+                safe_text(f"in the profile {item['profile_address']}", "bold red"),
                 "not used",
                 "",
                 "",
@@ -209,15 +209,15 @@ def _show_import(console: Console, document: Document) -> None:
     console.print(table)
     for item in document["excluded"]:
         console.print(
-            cell(
+            safe_text(
                 f"{item['symbol']} ({item['before_bps'] / 100:g}%) is no longer managed; its"
                 " balance is not touched."
             )
         )
     for note in document["notes"]:
-        console.print(cell(f"note: {note}", "yellow"))
+        console.print(safe_text(f"note: {note}", "yellow"))
     if document["past"] is not None:
-        console.print(cell(tables.past_text(document["past"], with_basis=True)))
+        console.print(safe_text(tables.past_text(document["past"], with_basis=True)))
     table = tables.table(
         "Trigger and limits",
         ("key", "yours", "profile", "result"),
@@ -231,7 +231,7 @@ def _show_import(console: Console, document: Document) -> None:
             item["key"],
             item["yours"],
             item["profile"],
-            cell(message, "" if item["taken"] else "dim"),
+            safe_text(message, "" if item["taken"] else "dim"),
         )
     console.print(table)
 
@@ -370,15 +370,15 @@ def show_editing(
 ) -> None:
     """Print an edit. If the decimals of its tokens are given, also print its plan."""
     if document["state"] == "unchanged":
-        console.print(cell("Nothing changes."))
+        console.print(safe_text("Nothing changes."))
         for line in document["warnings"]:
-            console.print(cell(f"note: {line}", "yellow"))
+            console.print(safe_text(f"note: {line}", "yellow"))
         return
     _show_changes(console, document)
     if document["transition"] is not None:
         _show_transition(console, document, decimals, verbose)
     for line in document["warnings"]:
-        console.print(cell(f"note: {line}", "yellow"))
+        console.print(safe_text(f"note: {line}", "yellow"))
     show_sent(console, document)
     _show_state(console, document)
 
@@ -397,9 +397,9 @@ def _show_changes(console: Console, document: Document) -> None:
         if lines:
             console.print(title)
         for line in lines:
-            console.print(cell(line, "green" if line.startswith("+") else "red"))
+            console.print(safe_text(line, "green" if line.startswith("+") else "red"))
     for line in document["taken_in"]:
-        console.print(cell(line))
+        console.print(safe_text(line))
     if document["contracts"]:
         console.print(
             tables.table(
@@ -407,7 +407,7 @@ def _show_changes(console: Console, document: Document) -> None:
                 ("state", "address", "what", "liquidity", "code hash"),
                 rows=(
                     (
-                        cell(row["state"], CONTRACT_STYLES.get(row["state"], "bold red")),
+                        safe_text(row["state"], CONTRACT_STYLES.get(row["state"], "bold red")),
                         row["address"],
                         row["what"],
                         row["liquidity"],
@@ -438,14 +438,16 @@ def _show_transition(
             f" {tables.amount(plan['cost']['total'], 4)} {unit}"
         )
     console.print(
-        cell(f"The transition: {summary}; rebalances within limits.turnover: {document['rounds']}")
+        safe_text(
+            f"The transition: {summary}; rebalances within limits.turnover: {document['rounds']}"
+        )
     )
 
 
 def _show_state(console: Console, document: Document) -> None:
     """Print whether the edit was written, and the next commands."""
     if document["state"] == "unfinished":
-        console.print(cell(document["reason"], "yellow"))
+        console.print(safe_text(document["reason"], "yellow"))
     elif document["state"] in ("written", "removed"):
         backup_note = ""
         if document["backup"] is not None:
@@ -453,9 +455,9 @@ def _show_state(console: Console, document: Document) -> None:
         adoption_note = (
             "" if document["restart"] else " A running trimtab run uses it from its next cycle."
         )
-        console.print(cell(f"Written{backup_note}.{adoption_note}"))
+        console.print(safe_text(f"Written{backup_note}.{adoption_note}"))
         for line in document["next"]:
-            console.print(cell(f"Next: {line}"))
+            console.print(safe_text(f"Next: {line}"))
     elif console is out:
         hint = " Add --yes, or run it in a terminal." if document["state"] == "planned" else ""
         say(f"Nothing was written.{hint}")

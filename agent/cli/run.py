@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from agent.cli.display.terminal import (
-    READING,
+    READING_CHAIN,
     Document,
     Spinner,
-    cell,
     emit,
     fail,
     interruptible,
     note,
     out,
     require_answerable,
+    safe_text,
     say,
     show_spinner,
 )
@@ -156,7 +156,7 @@ def run_loop(
                 once=options.once,
                 log_format=options.log_style,
             ) as service,
-            show_spinner(READING) as spinner,
+            show_spinner(READING_CHAIN) as spinner,
         ):
             is_logging = service.is_logging
 
@@ -443,9 +443,12 @@ def _show_replay(document: Document) -> None:
     )
     for step in document["steps"]:
         result = step["result"]
-        cells = (cell(step.get(key) or "") for key in ("asked", "decision"))
+        cells = (safe_text(step.get(key) or "") for key in ("requested_by", "decision"))
         table.add_row(
-            step["file"], str(step.get("block", "")), *cells, cell(result, RESULT_STYLES[result])
+            step["file"],
+            str(step.get("block", "")),
+            *cells,
+            safe_text(result, RESULT_STYLES[result]),
         )
     out.print(table)
     for step in document["steps"]:
@@ -456,8 +459,8 @@ def _show_replay(document: Document) -> None:
                 f"{step['file']}: {difference['what']} was {_truncated(difference['recorded'])}, is now"
                 f" {_truncated(difference['now'])}"
             )
-        if step.get("more"):
-            say(f"{step['file']}: and {step['more']} more")
+        if step.get("more_differences"):
+            say(f"{step['file']}: and {step['more_differences']} more")
     say(
         f"{document['same']} same, {document['reworded']} reworded,"
         f" {document['different']} different, {document['by_hand']} manual"
@@ -490,7 +493,7 @@ def alerts(
         return
     from agent import app as api
 
-    with show_spinner(READING), api.open_agent(config) as agent:
+    with show_spinner(READING_CHAIN), api.open_agent(config) as agent:
         document = api.alerts(agent)
 
     def show() -> None:
@@ -501,7 +504,7 @@ def alerts(
             say("No alert targets configured: add [[alerts.targets]] (docs/alerts.md).")
         for item in document["open"]:
             pending_note = " (not sent yet)" if item["waits"] else ""
-            out.print(cell(f"{item['since'] or 'before'}: {item['text']}{pending_note}"))
+            out.print(safe_text(f"{item['since'] or 'before'}: {item['text']}{pending_note}"))
 
     emit(document, as_json, show)
 
@@ -538,7 +541,7 @@ def _assets_table(document: Document) -> FigureTable:
         rows=(
             (
                 item["symbol"],
-                cell(item["side"], "bold red" if item["side"] != "inside" else ""),
+                safe_text(item["side"], "bold red" if item["side"] != "inside" else ""),
                 tables.brief(item["price"]),
                 _price(item["alert_low"]),
                 _percent(item["to_low_bps"]),

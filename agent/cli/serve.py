@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from agent.cli.display.terminal import (
-    cell,
     emit,
     hidden_prompt,
     interruptible,
     note,
     out,
+    safe_text,
     say,
     say_whole,
     spaced_time,
@@ -264,7 +264,7 @@ def user_log(
         for event in document["events"]:
             event_time = spaced_time(event["time"])
             cells = (event[key] for key in ("event", "user", "address", "detail"))
-            table.add_row(event_time, *map(cell, cells))
+            table.add_row(event_time, *map(safe_text, cells))
         if document["events"]:
             out.print(table)
         else:

@@ -14,13 +14,13 @@ from agent import app as api
 from agent.cli.display.terminal import (
     Document,
     ask,
-    cell,
     emit,
     err,
     hidden_prompt,
     is_interactive,
     note,
     out,
+    safe_text,
     say,
     show_spinner,
 )
@@ -322,9 +322,9 @@ def _checks_table(document: Document) -> FigureTable:
     from agent.cli.display.tables import table
 
     state_cells = {
-        "ok": cell("✓", "green"),
-        "warn": cell("note", "yellow"),
-        "fail": cell("fails", "bold red"),
+        "ok": safe_text("✓", "green"),
+        "warn": safe_text("note", "yellow"),
+        "fail": safe_text("fails", "bold red"),
     }
     return table(
         "Doctor",
@@ -343,10 +343,10 @@ def _contracts_table(document: Document) -> FigureTable:
     styles = {"new": "yellow", "CHANGED": "bold red"}
     figure_table = table(f"Contracts at block {document['block']}", ("state", "address", "what"))
     for row in document["contracts"]:
-        state = cell(row["state"], styles.get(row["state"], ""))
+        state = safe_text(row["state"], styles.get(row["state"], ""))
         figure_table.add_row(state, row["address"], row["what"])
     for row in document.get("markets", ()):
-        state = cell(row["state"], styles.get(row["state"], ""))
+        state = safe_text(row["state"], styles.get(row["state"], ""))
         figure_table.add_row(state, f"number {row['number']}", f"futures market {row['market']}")
     return figure_table
 
@@ -406,13 +406,13 @@ def create(
     """Creates a random key in a keystore file, in the keyring, or in both."""
     from agent import app as api
 
-    new_key = api.create_wallet(
+    document = api.create_wallet(
         _keystore_file(keystore, keyring),
         keyring,
         api.PasswordSource(password_env, password_fd),
         hidden_prompt(),
     )
-    _show_wallet(new_key, as_json)
+    _show_wallet(document, as_json)
 
 
 @wallet_group.command()
@@ -461,14 +461,14 @@ def import_key(
     """Imports a private key or a recovery phrase, typed hidden or from standard input."""
     from agent import app as api
 
-    imported_key = api.import_wallet(
+    document = api.import_wallet(
         _keystore_file(keystore, keyring),
         keyring,
         api.PasswordSource(password_env, password_fd),
         hidden_prompt(),
         index,
     )
-    _show_wallet(imported_key, as_json)
+    _show_wallet(document, as_json)
 
 
 @wallet_group.command("change-password")

@@ -19,7 +19,6 @@ from agent.cli.backtest import (
     Html,
     Keep,
     Latency,
-    Names,
     Native,
     Numeraire,
     PerpVenue,
@@ -29,6 +28,7 @@ from agent.cli.backtest import (
     Sample,
     SimulatedConfig,
     StartMargin,
+    SymbolMapping,
     Target,
     TargetLeverage,
     Value,
@@ -40,15 +40,15 @@ from agent.cli.display.futures_tables import show_futures_stress
 from agent.cli.display.terminal import (
     Document,
     ask,
-    cell,
     emit,
     interruptible,
     is_interactive,
     out,
+    safe_text,
     say,
 )
 from agent.cli.options import AsJson, Heading, Yes, command
-from agent.cli.whatif import FUTURES_PANEL, FuturesTarget, MaxLeverage, MaxUtilisation, Stress
+from agent.cli.whatif import FUTURES_PANEL, FuturesTarget, MaxLeverage, MaxUtilisation, StressMove
 from agent.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def stress(
     gas: Annotated[str, typer.Option("--gas", help="Normal gas price, such as 20 gwei.")] = "0 wei",
     native: Native = "",
     numeraire: Numeraire = "",
-    names: Names = "",
+    symbol_mapping: SymbolMapping = "",
     seed: Annotated[
         int, typer.Option("--seed", help="Random seed; the same seed gives the same paths.")
     ] = 0,
@@ -149,7 +149,7 @@ def stress(
     reserve: Reserve = "",
     max_leverage: MaxLeverage = "4x",
     max_utilisation: MaxUtilisation = "80%",
-    stress: Stress = "10%",
+    stress_move: StressMove = "10%",
     lot: ContractSize = "",
     venue: PerpVenue = "",
     seeds: Annotated[
@@ -185,7 +185,7 @@ def stress(
         pool_fee=pool_fee, depth=depth, value=value, pool=pool, gas=gas, seed=seed
     )
     portfolio = api.PortfolioOptions(
-        config, target, band, every, destination, numeraire, native, names
+        config, target, band, every, destination, numeraire, native, symbol_mapping
     )
     estimate_s = 0.0
     if has_spot:
@@ -219,7 +219,7 @@ def stress(
                 reserve=reserve,
                 max_leverage=max_leverage,
                 max_utilisation=max_utilisation,
-                stress=stress,
+                stress_move=stress_move,
                 lot=lot,
                 venue=venue,
             ),
@@ -301,11 +301,11 @@ def _show_stress(document: Document) -> None:
     )
     for case in document["cases"]:
         notes = [f"{count} times refused by {why}" for why, count in case["refused"].items()]
-        if case["halted"]:
-            notes.insert(0, f"{case['halted']} bars halted")
+        if case["halted_bars"]:
+            notes.insert(0, f"{case['halted_bars']} bars halted")
         if notes:
             say(f"{case['name']}: {', '.join(notes)}")
-    for name, why in document["left_out"].items():
+    for name, why in document["skipped"].items():
         say(f"skipped: {name}: {why}")
     for note in document["notes"]:
         say(note)
@@ -397,7 +397,7 @@ def tune(
     native: Native = "",
     latency: Latency = 0,
     numeraire: Numeraire = "",
-    names: Names = "",
+    symbol_mapping: SymbolMapping = "",
     seed: Annotated[int, typer.Option("--seed", help="Random seed.")] = 0,
     cores: Annotated[int, typer.Option("--cores", min=0, help="Number of cores; 0 is all.")] = 0,
     scheduler: Annotated[
@@ -439,7 +439,7 @@ def tune(
         full,
     )
     portfolio = api.PortfolioOptions(
-        config, target, numeraire=numeraire, native=native, names=names
+        config, target, numeraire=numeraire, native=native, symbol_mapping=symbol_mapping
     )
     search = api.prepare_tune(file, market, tune_options, portfolio)
     with progress_display("measuring", as_json) as status:
@@ -500,7 +500,7 @@ def _show_search(document: Document) -> None:
     )
     _show_map(document["stability"], is_growth)
     folds_table = table(
-        f"Walk-forward, {document['walk_forward']['walk']}",
+        f"Walk-forward, {document['walk_forward']['window_mode']}",
         ("chosen setting",),
         ("over hold", "over calendar"),
         rows=(
@@ -543,20 +543,20 @@ def _show_map(stability: Document, is_growth: bool) -> None:
     values = [float(value) for row in stability["values"] for value in row if value is not None]
     low, high = min(values), max(values)
     figure_table = table(
-        f"{'Growth' if is_growth else 'Sharpe ratio'} by {stability['down']} and {stability['across']}",
-        (stability["down"], *stability["columns"]),
+        f"{'Growth' if is_growth else 'Sharpe ratio'} by {stability['row_name']} and {stability['column_name']}",
+        (stability["row_name"], *stability["columns"]),
     )
     for i, (label, row) in enumerate(zip(stability["rows"], stability["values"], strict=True)):
         cells = []
         for j, value in enumerate(row):
             if value is None:
-                cells.append(cell(""))
+                cells.append(safe_text(""))
                 continue
             share = (float(value) - low) / (high - low) if high > low else 1.0
             text = SHADES[min(len(SHADES) - 1, int(share * len(SHADES)))] * 2
             if len(row) <= MAX_NUMBERED_COLUMNS:
                 text += f" {_signed_percent(value) if is_growth else value[:-4]}"
-            cells.append(cell(f"[{text}]" if [i, j] == stability["best"] else text))
+            cells.append(safe_text(f"[{text}]" if [i, j] == stability["best"] else text))
         figure_table.add_row(label, *cells)
     out.print(figure_table)
     neighbours = stability["neighbours"]

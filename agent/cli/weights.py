@@ -11,11 +11,11 @@ import typer
 from agent.cli.display.terminal import (
     Document,
     ask,
-    cell,
     emit,
     note,
     out,
     require_answerable,
+    safe_text,
     say,
     show_spinner,
 )
@@ -75,7 +75,7 @@ def import_file(
             help="CSV or Parquet with the columns time, symbol, close; or a name in [data]."
         ),
     ],
-    names: Annotated[
+    symbol_pairs: Annotated[
         list[str] | None,
         typer.Option(
             "--as",
@@ -102,7 +102,7 @@ def import_file(
     from agent import app as api
 
     with show_spinner("Reading the file"), api.open_agent(config) as agent:
-        document = api.import_prices(agent, file, names or [], bar, check)
+        document = api.import_prices(agent, file, symbol_pairs or [], bar, check)
     emit(document, as_json, lambda: _show_import(document))
 
 
@@ -179,7 +179,7 @@ def _show_weights(document: Document) -> None:
     if document["turnover_bps"]:
         say(f"That would move {document['turnover_bps'] / 100:g} % of the portfolio.")
     if document["fault"]:
-        out.print(cell(f"No weights can be chosen now: {document['fault']}", "bold red"))
+        out.print(safe_text(f"No weights can be chosen now: {document['fault']}", "bold red"))
 
 
 def _correlations(document: Document) -> FigureTable:

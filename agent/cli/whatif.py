@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from agent.cli.display.terminal import Document, cell, emit, interruptible, note, out, say
+from agent.cli.display.terminal import Document, emit, interruptible, note, out, safe_text, say
 from agent.cli.options import AsJson, Heading, command
 from agent.units import decimal_text, value_text
 
@@ -100,7 +100,7 @@ SpotMultiple = Annotated[
         rich_help_panel=FUTURES_PANEL,
     ),
 ]
-Stress = Annotated[
+StressMove = Annotated[
     str,
     typer.Option(
         "--stress",
@@ -188,7 +188,7 @@ def whatif(
     max_utilisation: MaxUtilisation = "",
     max_position: MaxPosition = "",
     spot_multiple: SpotMultiple = "",
-    stress: Stress = "",
+    stress_move: StressMove = "",
     hedge: Hedge = "",
     tax: Tax = "",
     funding: FundingRate = "",
@@ -232,7 +232,7 @@ def whatif(
             max_utilisation=max_utilisation,
             max_position=max_position,
             spot_multiple=spot_multiple,
-            stress=stress,
+            stress_move=stress_move,
             price=price,
             lot=lot,
             hedge=hedge,
@@ -293,8 +293,8 @@ def _alert(alert: AlertPrices) -> Document:
         "high": high,
         "low_change_percent": low_change,
         "high_change_percent": high_change,
-        "why_low": alert.why_low,
-        "why_high": alert.why_high,
+        "low_missing_reason": alert.low_missing_reason,
+        "high_missing_reason": alert.high_missing_reason,
     }
 
 
@@ -319,7 +319,7 @@ def _show(document: Document) -> None:
             else "-".join(f"{edge / 100:g}" for edge in asset["band_bps"])
         )
         figure_table.add_row(
-            cell(symbol, "bold red" if asset["outside"] else ""),
+            safe_text(symbol, "bold red" if asset["outside"] else ""),
             money(asset["value"]),
             percent_text(asset["weight_bps"]),
             percent_text(asset["target_bps"]),
@@ -333,7 +333,9 @@ def _show(document: Document) -> None:
     say(f"{document['decision']['kind']}: {document['decision']['reason']}")
     out.print(alerts_table)
     for symbol, alert in document["alert_prices"].items():
-        for why in dict.fromkeys(filter(None, (alert["why_low"], alert["why_high"]))):
+        for why in dict.fromkeys(
+            filter(None, (alert["low_missing_reason"], alert["high_missing_reason"]))
+        ):
             say(f"No alert price of {symbol}: {why}")
     say(document["alert_note"])
     for least_total in document["least_total"]:

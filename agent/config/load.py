@@ -112,16 +112,19 @@ def check_values(values: dict[str, Any], origin: str) -> Config:
     return config
 
 
-def load_config(path: ConfigSource = "trimtab.toml", *, guarded: bool = True) -> LoadedConfig:
+def load_config(
+    path: ConfigSource = "trimtab.toml", *, checks_permissions: bool = True
+) -> LoadedConfig:
     """Load and validate a config file; return a loaded config unchanged.
 
     Raises ConfigError with all mistakes. A file that other users can change is rejected, and one
-    that they can read is made private, unless `guarded` is false, since a pause must always work.
+    that they can read is made private, and .env is loaded, unless `checks_permissions` is false,
+    since a pause must always work.
     """
     if isinstance(path, LoadedConfig):
         return path
     file = Path(path)
-    if guarded:
+    if checks_permissions:
         make_private(file, "config")
     try:
         content = file.read_bytes()
@@ -130,17 +133,17 @@ def load_config(path: ConfigSource = "trimtab.toml", *, guarded: bool = True) ->
         raise ConfigError(f"{file}: no such file", NO_CONFIG) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: cannot be read: {error}", "name a readable text file") from None
-    return load_config_text(text, file.resolve(), str(file), guarded=guarded)
+    return load_config_text(text, file.resolve(), str(file), loads_env=checks_permissions)
 
 
-def load_config_text(text: str, path: Path, origin: str, *, guarded: bool = True) -> LoadedConfig:
-    """Load a config from text that may not be saved yet, and .env beside `path` unless `guarded` is
+def load_config_text(text: str, path: Path, origin: str, *, loads_env: bool = True) -> LoadedConfig:
+    """Load a config from text that may not be saved yet, and .env beside `path` unless `loads_env` is
     false.
     """
     values = _parse_toml(text, origin)
     digest = hashlib.sha256(text.encode()).hexdigest()
     loaded = LoadedConfig(check_values(values, origin), path, digest, values)
-    if guarded:
+    if loads_env:
         load_env_file(path.parent, referenced_env_variables(values), named_key_variables(values))
     return loaded
 

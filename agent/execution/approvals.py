@@ -13,9 +13,9 @@ from agent.execution.settlement import after_gas, settle_mined
 from agent.execution.step_context import (
     CaughtUpReader,
     OutcomeKind,
-    StepActors,
     StepOutcome,
     StepReaders,
+    StepTransactor,
 )
 from agent.guards import table
 from agent.model import Intent, IntentKind, IntentState, ManualAction, Payout, StepInput
@@ -33,7 +33,7 @@ newest nonces searched for them.
 
 
 def approve(
-    actors: StepActors,
+    transactor: StepTransactor,
     outcome: StepOutcome,
     missing_approvals: Sequence[Approval],
     sent_intents: list[Intent],
@@ -44,7 +44,7 @@ def approve(
     step_input = outcome.step_input
     for approval in missing_approvals:
         intent = execute_prepared(
-            actors, outcome.step_id, actors.composer.approve(step_input, approval)
+            transactor, outcome.step_id, transactor.composer.approve(step_input, approval)
         )
         sent_intents.append(intent)
         if not intent.succeeded:
@@ -52,9 +52,11 @@ def approve(
         step_input = after_gas(step_input, intent)
 
 
-def execute_prepared(actors: StepActors, step_id: str, prepared: PreparedTransaction) -> Intent:
+def execute_prepared(
+    transactor: StepTransactor, step_id: str, prepared: PreparedTransaction
+) -> Intent:
     """Run one prepared transaction to its end."""
-    return actors.executor.run(
+    return transactor.executor.run(
         step_id, prepared.grant.kind, prepared.tx, prepared.grant, prepared.note
     )
 
@@ -71,7 +73,7 @@ def format_open_allowances(open_allowances: Sequence[Approval]) -> str:
 
 
 def revoke_leftovers(
-    readers: StepReaders, actors: StepActors, store: Store, outcome: StepOutcome
+    readers: StepReaders, transactor: StepTransactor, store: Store, outcome: StepOutcome
 ) -> StepOutcome:
     """Set open allowances to zero, one transaction each, after every kind of step outcome.
 
@@ -81,15 +83,15 @@ def revoke_leftovers(
     """
     if outcome.kind is OutcomeKind.DECLINED and not outcome.transactions:
         return outcome
-    sent_intents, step_input = list(outcome.transactions), outcome.after or outcome.step_input
-    if not sent_intents and not actors.composer.open_approvals(step_input):
+    sent_intents, step_input = list(outcome.transactions), outcome.input_after or outcome.step_input
+    if not sent_intents and not transactor.composer.open_approvals(step_input):
         return outcome
-    if not actors.executor.ready():
+    if not transactor.executor.may_send():
         return outcome
     try:
-        if sent_intents and outcome.after is None:
+        if sent_intents and outcome.input_after is None:
             step_input = readers.step_input_at(readers.reader.snapshot())
-        approvals = actors.composer.open_approvals(step_input)
+        approvals = transactor.composer.open_approvals(step_input)
         misreported_approvals = [
             approval for approval in approvals if _is_misreported(store.journal, approval)
         ]
@@ -103,16 +105,16 @@ def revoke_leftovers(
         if not approvals:
             return outcome
         message = format_open_allowances(approvals)
-        if not sent_intents and not actors.confirm(
+        if not sent_intents and not transactor.confirm(
             replace(outcome, reason=f"{outcome.reason}; {message}: set to zero")
         ):
             return outcome
-        failures = set_to_zero(actors, outcome.step_id, step_input, approvals, sent_intents)
+        failures = set_to_zero(transactor, outcome.step_id, step_input, approvals, sent_intents)
         snapshot = readers.reader.snapshot()
         settle_mined(store, snapshot, lambda: readers.step_input_at(snapshot))
         if not failures:
-            step_after = None if outcome.after is None else readers.step_input_at(snapshot)
-            return replace(outcome, transactions=tuple(sent_intents), after=step_after)
+            step_after = None if outcome.input_after is None else readers.step_input_at(snapshot)
+            return replace(outcome, transactions=tuple(sent_intents), input_after=step_after)
         message = f"open allowances remain: {'; '.join(failures)}"
     except TrimtabError as error:
         message = f"open allowances remain: {error.message}"
@@ -120,7 +122,7 @@ def revoke_leftovers(
 
 
 def set_to_zero(
-    actors: StepActors,
+    transactor: StepTransactor,
     step_id: str,
     step_input: StepInput,
     approvals: Sequence[Approval],
@@ -133,7 +135,7 @@ def set_to_zero(
     for approval in approvals:
         try:
             intent = execute_prepared(
-                actors, step_id, actors.composer.approve(step_input, approval)
+                transactor, step_id, transactor.composer.approve(step_input, approval)
             )
         except Refused as refusal:
             failures.append(f"{approval.label}: {refusal.message}")
@@ -172,7 +174,7 @@ def _is_misreported(journal: IntentStore, approval: Approval) -> bool:
 def pay(
     readers: StepReaders,
     store: Store,
-    actors: StepActors,
+    transactor: StepTransactor,
     payout: Payout,
     confirmed_addresses: tuple[str, ...],
 ) -> Intent:
@@ -189,8 +191,8 @@ def pay(
     )
     try:
         table.require_payout_allowed(table.judge_payout(step, payout, confirmed_addresses))
-        prepared_tx = actors.composer.payout(step, payout)
-        intent = actors.executor.run(
+        prepared_tx = transactor.composer.payout(step, payout)
+        intent = transactor.executor.run(
             step_id, prepared_tx.grant.kind, prepared_tx.tx, prepared_tx.grant, prepared_tx.note
         )
     except TrimtabError as error:
@@ -252,7 +254,7 @@ def pending_intents(journal: IntentStore) -> tuple[Intent, ...]:
 
 
 def cancel_and_revoke(
-    readers: StepReaders, store: Store, actors: StepActors, why: str
+    readers: StepReaders, store: Store, transactor: StepTransactor, why: str
 ) -> StepOutcome:
     """Cancel pending transactions, then revoke allowances, through journal and signer.
 
@@ -262,7 +264,7 @@ def cancel_and_revoke(
     """
     store.cycles.close(f"hard pause: {why}")
     pending_before = pending_intents(store.journal)
-    actors.executor.cancel_pending(why)
+    transactor.executor.cancel_pending(why)
     readers = replace(readers, reader=CaughtUpReader(readers.reader, store.journal, readers.clock))
     snapshot = readers.reader.snapshot()
     settle_mined(store, snapshot, lambda: readers.step_input_at(snapshot))
@@ -275,7 +277,7 @@ def cancel_and_revoke(
         codec.dumps(ManualAction("pause --hard")),
     )
     open_allowances = allowances.revocations(step_input)
-    sent_intents, failures = revoke_allowances(actors, step_id, step_input, open_allowances)
+    sent_intents, failures = revoke_allowances(transactor, step_id, step_input, open_allowances)
     step_after = readers.step_input_at(readers.reader.snapshot()) if sent_intents else step_input
     if remaining_approvals := allowances.revocations(step_after):
         failures.append(format_open_allowances(remaining_approvals))
@@ -300,20 +302,23 @@ def cancel_and_revoke(
         halt_for(step_input, reason),
         None,
         transactions=(*cancels, *sent_intents),
-        after=step_after,
+        input_after=step_after,
     )
 
 
 def revoke_allowances(
-    actors: StepActors, step_id: str, step_input: StepInput, open_allowances: Sequence[Approval]
+    transactor: StepTransactor,
+    step_id: str,
+    step_input: StepInput,
+    open_allowances: Sequence[Approval],
 ) -> tuple[list[Intent], list[str]]:
     """Set each of these allowances to zero; return the transactions and the failures."""
     sent_intents: list[Intent] = []
-    if not actors.executor.ready(for_revoking=True):
+    if not transactor.executor.may_send(for_revoking=True):
         return sent_intents, [
             "allowances are revoked once nothing is pending"
         ] if open_allowances else []
-    failures = set_to_zero(actors, step_id, step_input, open_allowances, sent_intents)
+    failures = set_to_zero(transactor, step_id, step_input, open_allowances, sent_intents)
     return sent_intents, failures
 
 

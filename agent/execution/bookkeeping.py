@@ -1,5 +1,5 @@
-"""Double-entry ledger: entries of final transactions, openings, valuations, hourly prices, and the
-wallet's last day before a new store.
+"""Double-entry ledger: entries of final transactions, their audit, openings and valuations; and
+records of chosen weights and hourly prices.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from agent.accounting.entries import (
 )
 from agent.errors import Refused, Retryable
 from agent.execution.settlement import (
+    capped_chain_time_s,
     originating_step,
     realised_legs,
-    review_time_s,
 )
 from agent.execution.step_context import StepReaders
 from agent.layers.memories import ENTRIES, PAYMENTS, READINGS, Principal
@@ -73,7 +73,7 @@ def update_ledger(
     with `is_forced`.
     """
     for intent in store.ledger.intents_without_entry():
-        store.ledger.enter(intent, _posted_entry(store, intent, step))
+        store.ledger.enter(intent, _entry_to_post(store, intent, step))
     prices = entry_prices(step.portfolio, reference_prices(step))
     new_valuation = valuation(step, prices)
     if new_valuation is None:
@@ -96,7 +96,7 @@ def update_ledger(
 
 
 def valuation_of_step(store: Store, step: StepInput) -> Valuation | None:
-    """Return the value of a recorded step that the ledger has no valuation of; None if the ledger
+    """Return the valuation of a recorded step for which the ledger has none; None if the ledger
     cannot explain it yet: an unknown price or balance, a new holding, or an unwritten flow.
     """
     prices = entry_prices(step.portfolio, reference_prices(step))
@@ -107,7 +107,7 @@ def valuation_of_step(store: Store, step: StepInput) -> Valuation | None:
     return valuation(step, prices)
 
 
-def _posted_entry(store: Store, intent: Intent, current_step: StepInput) -> Entry:
+def _entry_to_post(store: Store, intent: Intent, current_step: StepInput) -> Entry:
     ledger_tokens = store.ledger.counted_tokens(intent.id)
     return derive_entry(store, intent, current_step, ledger_tokens, store.ledger.principal)
 
@@ -200,8 +200,10 @@ def valuation(step: StepInput, prices: EntryPrices) -> Valuation | None:
         return None
     reserved_raw = _reserved_by_token(step.portfolio, step.limits, balances)
     valued_holdings = []
-    readings = {
-        token: reading for read in READINGS.values() for token, reading in read(step).items()
+    margin_readings = {
+        token: reading
+        for readings_of in READINGS.values()
+        for token, reading in readings_of(step).items()
     }
     for token in (*targets, NATIVE):
         price = prices.of(token) or Fraction(0)
@@ -213,7 +215,7 @@ def valuation(step: StepInput, prices: EntryPrices) -> Valuation | None:
                 price,
                 targets.get(token, 0),
                 reserved_raw.get(token, 0),
-                readings.get(token),
+                margin_readings.get(token),
             )
         )
     value = sum((holding.total_raw * holding.price for holding in valued_holdings), Fraction(0))
@@ -318,7 +320,7 @@ def pending_entries(store: Store, current_step: StepInput) -> tuple[Entry, ...]:
     derived_entries = []
     for intent in intent_by_nonce.values():
         if intent.receipt is not None:
-            derived_entries.append(_posted_entry(store, intent, current_step))
+            derived_entries.append(_entry_to_post(store, intent, current_step))
         elif (planned_entry := _planned_entry(store, intent, current_step)) is not None:
             derived_entries.append(planned_entry)
     return tuple(derived_entries)
@@ -356,7 +358,7 @@ def record_hourly_prices(readers: StepReaders, step: StepInput, prices: PriceSto
     If policy.confirm_blocks is set, the preceding blocks are read for this once an hour. If that
     fails, the next cycle retries; the cycle itself never fails because of it.
     """
-    at_s, numeraire = review_time_s(step.snapshot), step.portfolio.numeraire.address
+    at_s, numeraire = capped_chain_time_s(step.snapshot), step.portfolio.numeraire.address
     if prices.has(numeraire, at_s):
         return
     past_prices, block_count = step.snapshot.past, step.policy.confirm_blocks

@@ -41,7 +41,7 @@ def confirmation_of(outcome: StepOutcome, plan: Plan) -> Confirmation:
 def covering_confirmation(cycle: Cycle, plan: Plan) -> Confirmation | None:
     """Return the cycle's confirmation if it covers this plan; None if the plan has to be confirmed.
     Actions in a layer and swaps are confirmed separately. After a restart nothing but the confirmed
-    plan itself is covered: who confirmed it may be gone, and so may be the prices.
+    plan itself is covered: the owner who confirmed it may have left, and prices may have moved.
     """
     if (confirmed := cycle.confirmed) is None or confirmed.is_in_layer != plan.in_layer:
         return None
@@ -51,11 +51,11 @@ def covering_confirmation(cycle: Cycle, plan: Plan) -> Confirmation | None:
 
 
 def require_as_confirmed(confirmed: Confirmation, outcome: StepOutcome, plan: Plan) -> None:
-    """Raise Refused if the plan differs in kind from the confirmed one: new exclusions, a layer
-    first, or a different limit order.
+    """Raise Refused if the plan differs in kind from the confirmed one: tokens excluded since,
+    liquidity that has to move before the confirmed swaps, or a different limit order.
     """
     _require_no_new_exclusions(confirmed, outcome)
-    for require_same_kind in layers.CONFIRMATIONS:
+    for require_same_kind in layers.CONFIRMATION_CHECKS:
         require_same_kind(confirmed, plan)
     if outcome.decided.order != confirmed.order:
         raise Refused(
@@ -86,8 +86,8 @@ def require_exit_possible(confirmed: Confirmation, outcome: StepOutcome) -> None
 
 
 def _require_no_new_exclusions(confirmed: Confirmation, outcome: StepOutcome) -> None:
-    """Raise Refused for tokens excluded since the plan was confirmed; no exit waits for another
-    token.
+    """Raise Refused for tokens excluded since the plan was confirmed; an exit is never refused
+    because of another token.
     """
     step = outcome.step_input
     if outcome.decided.exit_token:

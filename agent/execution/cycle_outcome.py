@@ -32,7 +32,7 @@ def _trades_outcome(cycle: Cycle, last_outcome: StepOutcome, outcome_of: Outcome
         return _with_sold_exits(cycle, last_outcome)
     if cycle.swapped and cycle.ended is CycleEnd.NOTHING_DUE:
         swap_outcome = _with_sold_exits(cycle, outcome_of(cycle.swapped))
-        return replace(swap_outcome, after=last_outcome.step_input)
+        return replace(swap_outcome, input_after=last_outcome.step_input)
     if cycle.exits and cycle.ended in (CycleEnd.NOTHING_DUE, CycleEnd.REFUSED):
         return _after_exits(cycle, last_outcome, outcome_of)
     return last_outcome
@@ -49,7 +49,7 @@ def with_actions(cycle: Cycle, outcome: StepOutcome) -> StepOutcome:
     if outcome.kind is not OutcomeKind.HOLD and not is_layer_done:
         return outcome
     reason = "; ".join([*notes, outcome.reason])
-    return replace(outcome, kind=OutcomeKind.DONE, reason=reason, after=outcome.step_input)
+    return replace(outcome, kind=OutcomeKind.DONE, reason=reason, input_after=outcome.step_input)
 
 
 def _after_exits(cycle: Cycle, last_outcome: StepOutcome, outcome_of: OutcomeOf) -> StepOutcome:
@@ -71,7 +71,7 @@ def _after_exits(cycle: Cycle, last_outcome: StepOutcome, outcome_of: OutcomeOf)
         reason="; ".join(reasons),
         decided=replace(outcome.decided, blocked_exits=blocked),
         exits_tried=cycle.exits_tried,
-        after=last_outcome.step_input,
+        input_after=last_outcome.step_input,
     )
 
 

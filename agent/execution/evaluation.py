@@ -36,7 +36,7 @@ from agent.policy import failures
 from agent.policy.decide import decide
 from agent.policy.decision import DecisionResult
 from agent.policy.orders import blocked_exits
-from agent.policy.orders.blocked_exits import exclude_blocked_exits, may_go_directly
+from agent.policy.orders.blocked_exits import exclude_blocked_exits, may_take_direct_route
 from agent.ports import Approval, Composer, EvidenceSource
 from agent.store.budgets import BudgetStore
 
@@ -217,7 +217,7 @@ def evaluate_input(
     outcome = evaluate_input_once(step_input, propose, evidence, step_id, extend_ticks)
     over_budget_outcome: StepOutcome | None = None
     while (blocked_exit := refused_exit(outcome)) is not None:
-        if may_go_directly(
+        if may_take_direct_route(
             outcome.step_input.portfolio,
             outcome.step_input.progress.direct,
             outcome.plan,

@@ -36,7 +36,7 @@ def end_finished_purchase(store: Store, step: StepInput) -> None:
         store.executions.end(active_purchase.id, "ended", part_decision[1].ended, chain_s)
 
 
-def begin_part(store: Store, outcome: StepOutcome) -> None:
+def record_part_begin(store: Store, outcome: StepOutcome) -> None:
     """Record the part of a purchase, or the limit order, that is sent next; a new purchase is
     recorded before its first part. Raises Refused if it has ended meanwhile.
     """

@@ -72,7 +72,7 @@ class JournaledExecutor:
         """
         return self._reconciler.resync_nonce()
 
-    def ready(self, *, for_revoking: bool = False) -> bool:
+    def may_send(self, *, for_revoking: bool = False) -> bool:
         """True if a transaction may be sent now: the kill switch was read and is off, and no
         transaction of ours is unfinished. For revocations (`for_revoking`) the switch may be at
         hard.

@@ -22,7 +22,11 @@ from agent.model import (
 )
 from agent.model.runs.cycle import with_count
 from agent.policy import failures
-from agent.policy.orders.blocked_exits import RETRY_REMEDY, add_submission_refusal, may_go_directly
+from agent.policy.orders.blocked_exits import (
+    RETRY_REMEDY,
+    add_submission_refusal,
+    may_take_direct_route,
+)
 
 
 def readers_with_progress(readers: StepReaders, cycle: Cycle) -> StepReaders:
@@ -77,11 +81,11 @@ def skip_refused_exit(
     if (
         concerns_exit
         and not is_by_token
-        and may_go_directly(
+        and may_take_direct_route(
             outcome.step_input.portfolio, outcome.step_input.progress.direct, outcome.plan, token
         )
     ):
-        return StepResult(cycle.go_directly(token), refused_outcome)
+        return StepResult(cycle.take_direct_route(token), refused_outcome)
     if concerns_exit and token and not concerns_trade:
         why = f"refused at submission: {refusal.message}"
         return StepResult(skip_declined_exit(cycle, refused_outcome, why), refused_outcome)
@@ -152,7 +156,7 @@ def skip_interrupted_exit(
     token: str,
     error: TrimtabError,
     *,
-    may_retry_directly: bool,
+    may_retry_on_direct_route: bool,
     step_id: str = "",
 ) -> StepResult:
     """Skip an exit that was not sent because an endpoint failed, or plan it again without a route
@@ -167,10 +171,10 @@ def skip_interrupted_exit(
         for intent in intents
         if intent.kind is not IntentKind.APPROVE and intent.receipt is not None
     ]
-    if sent_intents or not ports.actors.executor.ready():
+    if sent_intents or not ports.transactor.executor.may_send():
         raise error
-    if may_retry_directly:
-        return StepResult(cycle.go_directly(token), None)
+    if may_retry_on_direct_route:
+        return StepResult(cycle.take_direct_route(token), None)
     interruption = InterruptedExit(token, error.message, error.remedy, error.code)
     why = f"it could not be sent: {error.message}"
     blocked_exit = BlockedExit(token, why, error.remedy or evaluation.NO_ACTION_REMEDY)

@@ -40,7 +40,7 @@ class PlanSender:
 
 def execute(ports: StepPorts, outcome: StepOutcome, draft: Draft) -> tuple[StepOutcome, Intent]:
     """Send one transaction, then book it at a new snapshot. Return the outcome with it."""
-    intent = approvals.execute_prepared(ports.actors, outcome.step_id, draft.prepared)
+    intent = approvals.execute_prepared(ports.transactor, outcome.step_id, draft.prepared)
     outcome = replace(outcome, transactions=(intent,))
     if not intent.succeeded:
         return failed_outcome(outcome, intent, draft.name, draft.consequence), intent
@@ -56,17 +56,17 @@ def execute(ports: StepPorts, outcome: StepOutcome, draft: Draft) -> tuple[StepO
         lambda: ports.readers.step_input_at(snapshot),
         before=outcome.step_input.snapshot,
     )
-    after = ports.readers.step_input_at(snapshot)
-    update_ledger(ports.store, ports.readers.recorded(after), changed_blocks)
+    input_after = ports.readers.step_input_at(snapshot)
+    update_ledger(ports.store, ports.readers.for_ledger(input_after), changed_blocks)
     for after_input in records.AFTER_INPUT:
-        after_input(ports.store, after)
-    return with_shortfall(replace(outcome, after=after), intent, snapshot), intent
+        after_input(ports.store, input_after)
+    return with_shortfall(replace(outcome, input_after=input_after), intent, snapshot), intent
 
 
 def failed_outcome(
-    outcome: StepOutcome, intent: Intent, name: str, consequence: str
+    outcome: StepOutcome, intent: Intent, transaction_name: str, consequence: str
 ) -> StepOutcome:
     """Return the outcome of a step whose transaction did not succeed."""
     state = "reverted" if intent.receipt is not None else intent.state.value
-    reason = f"{name} ended {state}; {consequence}"
+    reason = f"{transaction_name} ended {state}; {consequence}"
     return replace(outcome, kind=OutcomeKind.FAILED, reason=reason)

@@ -324,8 +324,8 @@ def _exit_proceeds_token(journal: IntentStore, intent: Intent, portfolio: Portfo
     return portfolio.numeraire.address if plan is not None and plan.exits else ""
 
 
-def review_time_s(snapshot: Snapshot) -> int:
-    """Return the chain time at which a review is recorded, capped so that a header from the future
+def capped_chain_time_s(snapshot: Snapshot) -> int:
+    """Return the chain time of reviews and hourly prices, capped so that a header from the future
     cannot delay later reviews.
     """
     return min(snapshot.head.timestamp_s, snapshot.now_s + MAX_CLOCK_LEAD_S)

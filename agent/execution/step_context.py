@@ -1,4 +1,4 @@
-"""Readers, actors and outcome of a step; confirmation of prices, and screening of tokens."""
+"""Readers, transactor and outcome of a step; confirmation of prices, and screening of tokens."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class TickExtender:
 @dataclass(frozen=True, slots=True)
 class StepReaders:
     """Sources of a step: chain, history and evidence. `assemble` combines snapshot, history and
-    config; `chance` returns unpredictable numbers in [0, 1). `assemble_recorded` is the assembly
+    config; `chance` returns unpredictable numbers in [0, 1). `assemble_for_ledger` is the assembly
     for ledger and valuations, where `assemble` also reserves a withdrawal that is only planned.
     """
 
@@ -112,18 +112,18 @@ class StepReaders:
     evidence: EvidenceSource
     clock: Clock
     chance: Callable[[], float]
-    assemble_recorded: Callable[[Snapshot, History], StepInput] | None = None
+    assemble_for_ledger: Callable[[Snapshot, History], StepInput] | None = None
 
     def step_input_at(self, snapshot: Snapshot) -> StepInput:
         """Return the step input at that snapshot with the current history."""
         return self.assemble(snapshot, self.history(snapshot.head.timestamp_s))
 
-    def recorded(self, step: StepInput) -> StepInput:
+    def for_ledger(self, step: StepInput) -> StepInput:
         """Return the step input for the ledger and the valuations."""
-        if self.assemble_recorded is None:
+        if self.assemble_for_ledger is None:
             return step
         history = self.history(step.snapshot.head.timestamp_s)
-        return self.assemble_recorded(step.snapshot, history)
+        return self.assemble_for_ledger(step.snapshot, history)
 
 
 def confirm_prices(readers: StepReaders, step: StepInput) -> StepInput:
@@ -207,7 +207,7 @@ the next cycle."""
 class StepOutcome:
     """Result of a step: inputs, decision and actions.
 
-    `after` is the snapshot read after the swap. `verdicts` are those of a refusal outside a plan's
+    `input_after` is the step input read after the swap (None: no swap, or no answer). `verdicts` are those of a refusal outside a plan's
     guards; the guards' own are in the plan. `exits_tried` are tokens of exits already sold or
     skipped; later trades are confirmed separately. `layers` is what the layers did. `short` are the
     tokens of a mined transaction whose balance changed by less than the plan's minimums.
@@ -220,7 +220,7 @@ class StepOutcome:
     decided: DecisionResult
     plan: Plan | None
     transactions: tuple[Intent, ...] = ()
-    after: StepInput | None = None
+    input_after: StepInput | None = None
     verdicts: tuple[Verdict, ...] = ()
     exits_tried: tuple[str, ...] = ()
     layers: tuple[LayerPart, ...] = ()
@@ -244,9 +244,10 @@ class StepOutcome:
 
 
 @dataclass(frozen=True, slots=True)
-class StepActors:
-    """Executor, composer and confirmation of a step; without them it only evaluates. `confirm` is
-    called before anything is sent, again for each exit, and for the trades after the exits.
+class StepTransactor:
+    """What builds, confirms and sends the transactions of a step, which without it only evaluates.
+    `confirm` is called before anything is sent, again for each exit, and for the trades after the
+    exits.
     """
 
     executor: Executor
@@ -262,13 +263,13 @@ ExtendTicks = Callable[[StepInput], StepInput | None]
 
 
 class ExitInterrupted(Retryable):
-    """An endpoint failed while evidence for the exit of `token` was gathered. `may_go_directly` is
+    """An endpoint failed while evidence for the exit of `token` was gathered. `may_take_direct_route` is
     True if the exit may be planned again without routing through another token.
     """
 
-    def __init__(self, token: str, error: Retryable, may_go_directly: bool = False) -> None:
+    def __init__(self, token: str, error: Retryable, may_take_direct_route: bool = False) -> None:
         super().__init__(error.message, error.remedy, code=error.code)
-        self.token, self.may_go_directly = token, may_go_directly
+        self.token, self.may_take_direct_route = token, may_take_direct_route
 
 
 def propose_screened(
@@ -304,10 +305,10 @@ def propose_screened(
             plan_evidence = evidence.gather(step, proposal.plan)
         except Retryable as error:
             if token := proposal.decided.exit_token:
-                may_retry_directly = blocked_exits.may_go_directly(
+                may_retry_on_direct_route = blocked_exits.may_take_direct_route(
                     step.portfolio, step.progress.direct, proposal.plan, token
                 )
-                raise ExitInterrupted(token, error, may_retry_directly) from error
+                raise ExitInterrupted(token, error, may_retry_on_direct_route) from error
             raise
         screened_step = quarantine.quarantine_tokens(step, plan_evidence.screens or ())
         if screened_step is step:

@@ -5,18 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from agent import codec
-from agent.execution.step_context import StepActors, StepOutcome, StepReaders
+from agent.execution.step_context import StepOutcome, StepReaders, StepTransactor
 from agent.model import Cycle, Plan, StepNote
 from agent.store.store import Store
 
 
 @dataclass(frozen=True, slots=True)
 class StepPorts:
-    """Sources, store and actors of a step."""
+    """Sources, store and transactor of a step."""
 
     readers: StepReaders
     store: Store
-    actors: StepActors
+    transactor: StepTransactor
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +36,11 @@ def close_step(store: Store, outcome: StepOutcome) -> StepOutcome:
     return outcome
 
 
-def end_step(store: Store, outcome: StepOutcome, reason: str, kind: str) -> None:
+def end_step(store: Store, outcome: StepOutcome, reason: str, outcome_kind: str) -> None:
     """Record the end of a step in the journal, with a reason and a kind of its own."""
     plan_json = None if outcome.plan is None else codec.dumps(outcome.plan)
     decision = type(outcome.decision).__name__.lower()
-    store.steps.end(outcome.step_id, decision, reason, plan_json, kind)
+    store.steps.end(outcome.step_id, decision, reason, plan_json, outcome_kind)
 
 
 def note_of(outcome: StepOutcome, *, failed: bool = False) -> StepNote:

@@ -36,7 +36,7 @@ OUTCOME_COMPLETERS: tuple[
 """Outcome of a cycle with what it did and could not do in a layer; the last argument returns the
 outcome of a step by its id.
 """
-CONFIRMATIONS: tuple[Callable[[Confirmation, Plan], None], ...] = (require_as_confirmed,)
+CONFIRMATION_CHECKS: tuple[Callable[[Confirmation, Plan], None], ...] = (require_as_confirmed,)
 """Checks of the confirmation and the plan that is sent, which raise Refused if the owner would not
 expect it.
 """

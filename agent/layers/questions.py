@@ -16,7 +16,7 @@ from agent.model import (
     FuturesPlan,
     HaltCode,
     LayerPlan,
-    MarginMark,
+    MarginBaseline,
     MarketGrowth,
     Plan,
     Portfolio,
@@ -67,8 +67,12 @@ UNKNOWN_VALUES: tuple[Callable[[StepInput], str], ...] = (exposure.unknown_accou
 """Why the value of an account outside the wallet, which then counts nowhere, is unknown; empty if it
 is known.
 """
-ACCOUNT_MARKS: tuple[Callable[[StepInput], MarginMark | None], ...] = (exposure.margin_mark,)
-"""Mark of an account outside the wallet for the NAV per share; None if it is not counted."""
+ACCOUNT_BASELINES: tuple[Callable[[StepInput], MarginBaseline | None], ...] = (
+    exposure.margin_baseline,
+)
+"""Amounts of an account outside the wallet that the NAV record keeps to measure its later result;
+None if it is not counted.
+"""
 ACCOUNT_RESULTS: tuple[Callable[[StepInput, Mapping[str, Price]], Value], ...] = (
     exposure.margin_result,
 )
@@ -162,14 +166,14 @@ def unknown_value_reason(step: StepInput) -> str:
     return next((why for reason_of in UNKNOWN_VALUES if (why := reason_of(step))), "")
 
 
-def account_mark(step: StepInput) -> MarginMark | None:
-    """Return the mark of the account outside the wallet; None without one that counts."""
-    marks = (mark_of(step) for mark_of in ACCOUNT_MARKS)
-    return next((mark for mark in marks if mark is not None), None)
+def account_baseline(step: StepInput) -> MarginBaseline | None:
+    """Return the baseline of the account outside the wallet; None without one that counts."""
+    baselines = (baseline_of(step) for baseline_of in ACCOUNT_BASELINES)
+    return next((baseline for baseline in baselines if baseline is not None), None)
 
 
 def account_result(step: StepInput, prices: Mapping[str, Price]) -> Value:
-    """Return the result of accounts outside the wallet since the recorded mark."""
+    """Return the result of accounts outside the wallet since the recorded baseline."""
     return sum((result_of(step, prices) for result_of in ACCOUNT_RESULTS), Fraction(0))
 
 

@@ -77,26 +77,26 @@ class LocalChain(LocalContracts):
     @property
     def pools(self) -> dict[str, str]:
         """Pool addresses by name, such as "v3 WETH/USDC 500"."""
-        return {name: pool.address for name, pool in self.contents.pool_info.items()}
+        return {name: pool.address for name, pool in self.deployed.pool_info.items()}
 
     @property
     def feeds(self) -> Mapping[str, str]:
         """USD price feeds by symbol."""
-        return self.contents.feeds
+        return self.deployed.feeds
 
     def pool_price(self, token0: str, token1: str) -> Fraction:
         """Return base units of token1 per base unit of token0 at the current USD prices; tokens by
         symbol.
         """
-        token_a, token_b, prices_usd = (
+        first_token, second_token, prices_usd = (
             self.tokens[token0],
             self.tokens[token1],
-            self.contents.prices_usd,
+            self.deployed.prices_usd,
         )
         return (
             prices_usd[token0]
             / prices_usd[token1]
-            * Fraction(10) ** (token_b.decimals - token_a.decimals)
+            * Fraction(10) ** (second_token.decimals - first_token.decimals)
         )
 
     def allow_whale(self, symbols: Iterable[str]) -> None:
@@ -123,7 +123,7 @@ class LocalChain(LocalContracts):
         """
         selected_symbols, prices_usd = (
             list(self.feeds if symbols is None else symbols),
-            self.contents.prices_usd,
+            self.deployed.prices_usd,
         )
         if not selected_symbols:
             return
@@ -141,13 +141,13 @@ class LocalChain(LocalContracts):
         return self.contract(self.feeds[symbol], own_artifact("PriceFeed"))
 
     def snapshot(self) -> ChainSnapshot:
-        """Save chain and contents."""
-        return ChainSnapshot(self.node.snapshot(), self.contents)
+        """Save the chain and what is deployed on it."""
+        return ChainSnapshot(self.node.snapshot(), self.deployed)
 
     def revert(self, chain_snapshot: ChainSnapshot) -> None:
         """Revert to a snapshot; each snapshot can be used once."""
         self.node.revert(chain_snapshot.node_snapshot)
-        self.contents = chain_snapshot.contents
+        self.deployed = chain_snapshot.deployed
 
     def add_token(
         self,
@@ -168,13 +168,13 @@ class LocalChain(LocalContracts):
             else self.deploy(own_artifact(kind.value), symbol, symbol, decimals)
         )
         feed = self.deploy(own_artifact("PriceFeed"), f"{symbol} / USD", FEED_DECIMALS)
-        token, contents = Token(address, symbol, decimals), self.contents
-        self.contents = replace(
-            self.contents,
-            tokens={**contents.tokens, symbol: token},
-            kinds={**contents.kinds, symbol: kind},
-            prices_usd={**contents.prices_usd, symbol: Fraction(price_usd)},
-            feeds={**contents.feeds, symbol: feed},
+        token, deployed = Token(address, symbol, decimals), self.deployed
+        self.deployed = replace(
+            self.deployed,
+            tokens={**deployed.tokens, symbol: token},
+            kinds={**deployed.kinds, symbol: kind},
+            prices_usd={**deployed.prices_usd, symbol: Fraction(price_usd)},
+            feeds={**deployed.feeds, symbol: feed},
         )
         whale_raw = int(WHALE_USD / Fraction(price_usd) * 10**decimals)
         functions = self.token_contract(symbol).functions
@@ -252,7 +252,7 @@ class LocalChain(LocalContracts):
         """Mint exactly this liquidity between two ticks of the pool with this name, owned by the
         PoolMinter.
         """
-        self.mint_positions(self.contents.pool_info[pool], ((tick_lower, tick_upper, liquidity),))
+        self.mint_positions(self.deployed.pool_info[pool], ((tick_lower, tick_upper, liquidity),))
 
     def move_market(
         self,
@@ -269,13 +269,13 @@ class LocalChain(LocalContracts):
                 raise ValueError(f"{symbol} is not a token of this chain")
             if price <= 0:
                 raise ValueError(f"price of {symbol}: {price} is not positive")
-        self.contents = replace(
-            self.contents, prices_usd={**self.contents.prices_usd, **new_prices}
+        self.deployed = replace(
+            self.deployed, prices_usd={**self.deployed.prices_usd, **new_prices}
         )
         self.arbitrage(
             *(
                 pool
-                for pool in self.contents.pool_info.values()
+                for pool in self.deployed.pool_info.values()
                 if pool.token0.symbol in new_prices or pool.token1.symbol in new_prices
             )
         )
@@ -289,7 +289,7 @@ class LocalChain(LocalContracts):
         """Swap the whale's tokens in one pool at any price, without changing feeds. Return the base
         units received.
         """
-        local_pool = self.contents.pool_info[pool]
+        local_pool = self.deployed.pool_info[pool]
         sold_token = (
             local_pool.token0 if local_pool.token0.symbol == token_in else local_pool.token1
         )
@@ -381,9 +381,9 @@ class LocalChain(LocalContracts):
         """
         tokens = {token.symbol for pool in pools for token in (pool.token0, pool.token1)}
         balances = self.balances(tokens, self.whale.address)
-        states = read_views(self.node, [self._state_call(pool) for pool in pools])
+        pool_states = read_views(self.node, [self._state_call(pool) for pool in pools])
         swap_calls: list[bytes] = []
-        for pool, state in zip(pools, states, strict=True):
+        for pool, state in zip(pools, pool_states, strict=True):
             is_v2 = pool.version == 2
             swap_call = (
                 self._v2_correction(pool, *state[:2])
@@ -430,26 +430,28 @@ class LocalChain(LocalContracts):
         self, pool: LocalPool, token_in: Token, token_out: Token, amount_in_raw: int, limit_x96: int
     ) -> Any:
         """Return a swap of exact input up to a price limit; the rest stays with the whale."""
-        route = token_in.address, token_out.address, pool.fee_pips, self.whale.address
-        return self._router.functions.exactInputSingle((*route, amount_in_raw, 0, limit_x96))
+        path_fee_recipient = token_in.address, token_out.address, pool.fee_pips, self.whale.address
+        return self._router.functions.exactInputSingle(
+            (*path_fee_recipient, amount_in_raw, 0, limit_x96)
+        )
 
     @property
     def _router(self) -> Contract:
         return self.contract(self.addresses.swap_router_02, npm_artifact(SWAP_ROUTER_02))
 
     def _raw_for_usd(self, symbol: str, usd: Fraction) -> int:
-        return int(usd / self.contents.prices_usd[symbol] * 10 ** self.tokens[symbol].decimals)
+        return int(usd / self.deployed.prices_usd[symbol] * 10 ** self.tokens[symbol].decimals)
 
     def _register_pool(self, pool: LocalPool) -> LocalPool:
-        self.contents = replace(
-            self.contents, pool_info={**self.contents.pool_info, pool.name: pool}
+        self.deployed = replace(
+            self.deployed, pool_info={**self.deployed.pool_info, pool.name: pool}
         )
         return pool
 
     def _register_ticks(self, pool: LocalPool, new_ticks: Iterable[int]) -> None:
-        ticks_by_pool = self.contents.ticks
-        self.contents = replace(
-            self.contents,
+        ticks_by_pool = self.deployed.ticks
+        self.deployed = replace(
+            self.deployed,
             ticks={
                 **ticks_by_pool,
                 pool.name: ticks_by_pool.get(pool.name, frozenset()) | frozenset(new_ticks),

@@ -65,8 +65,8 @@ class LocalPool:
 
 
 @dataclass(frozen=True, slots=True)
-class ChainContents:
-    """Contents of the chain, by symbol or pool name; `ticks` are the ends of all positions."""
+class DeployedWorld:
+    """What is deployed on the chain, by symbol or pool name; `ticks` are the ends of all positions."""
 
     tokens: Mapping[str, Token]
     kinds: Mapping[str, TokenKind]
@@ -78,10 +78,10 @@ class ChainContents:
 
 @dataclass(frozen=True, slots=True)
 class ChainSnapshot:
-    """A saved state of the node with the contents of the chain."""
+    """A saved state of the node with what is deployed on it."""
 
     node_snapshot: str
-    contents: ChainContents = field(repr=False)
+    deployed: DeployedWorld = field(repr=False)
 
 
 class ChainClock:
@@ -111,7 +111,7 @@ class LocalContracts:
         self.accounts: tuple[DevAccount, ...] = dev_accounts()
         self.wallet, self.whale = self.accounts[WALLET_INDEX], self.accounts[WHALE_INDEX]
         self.clock = ChainClock(node)
-        self.contents = ChainContents({}, {}, {}, {}, {}, {})
+        self.deployed = DeployedWorld({}, {}, {}, {}, {}, {})
         self._contracts: dict[tuple[str, int], tuple[Artifact, Contract]] = {}
 
     @property
@@ -133,7 +133,7 @@ class LocalContracts:
     @property
     def tokens(self) -> Mapping[str, Token]:
         """Tokens by symbol."""
-        return self.contents.tokens
+        return self.deployed.tokens
 
     def contract(self, address: str, artifact: Artifact) -> Contract:
         """Return a web3 contract at an address; cached, because building one takes milliseconds."""
@@ -144,7 +144,7 @@ class LocalContracts:
 
     def token_contract(self, symbol: str) -> Contract:
         """Return the ERC-20 contract of a symbol."""
-        kind = self.contents.kinds[symbol]
+        kind = self.deployed.kinds[symbol]
         if kind is TokenKind.WRAPPED_NATIVE:
             artifact = npm_artifact(WETH_ARTIFACT)
         else:
@@ -220,7 +220,7 @@ class LocalContracts:
                 raw - balances[symbol],
                 self.token_contract(symbol).functions,
             )
-            is_wrapped = self.contents.kinds[symbol] is TokenKind.WRAPPED_NATIVE
+            is_wrapped = self.deployed.kinds[symbol] is TokenKind.WRAPPED_NATIVE
             if missing_raw > 0:
                 self.send(
                     token_functions.transfer(owner, missing_raw)

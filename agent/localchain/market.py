@@ -137,9 +137,9 @@ def apply_move(chain: LocalChain, factors: Mapping[str, Fraction]) -> dict[str, 
         for symbol in chain.feeds
     }
     new_prices = {symbol: prices[symbol] * factor for symbol, factor in factors.items()}
-    chain.contents = replace(chain.contents, prices_usd={**chain.contents.prices_usd, **prices})
+    chain.deployed = replace(chain.deployed, prices_usd={**chain.deployed.prices_usd, **prices})
     chain.move_market(new_prices, twap_follows=False)
-    for pool in chain.contents.pool_info.values():
+    for pool in chain.deployed.pool_info.values():
         if pool.version == 3:
             _rewrite_observations(chain, pool.address)
     if chain.perps is not None:
@@ -150,8 +150,8 @@ def apply_move(chain: LocalChain, factors: Mapping[str, Fraction]) -> dict[str, 
         for symbol in market_prices:
             _rewrite_observations(chain, chain.perps.markets[symbol].pool)
             _rewrite_index(chain, chain.perps.markets[symbol].feed)
-    # The clock is ahead if blocks came faster than one a second. In a block of the second of the
-    # last trade an index would return the mean that it cached then.
+    # The chain's clock is ahead if blocks came faster than one a second. An index caches its mean for
+    # one timestamp, so the next block needs a later one than the last trade.
     while (ahead_s := chain.now_s() + 1 - time.time()) > 0:
         time.sleep(ahead_s)
     chain.mine()

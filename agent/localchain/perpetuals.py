@@ -107,7 +107,7 @@ class LocalPerps:
             self._add_market(spec)
         chain.node.mine_at(chain.now_s() + MARK_HISTORY_S)
         for spec in markets:
-            price = chain.contents.prices_usd[spec.symbol]
+            price = chain.deployed.prices_usd[spec.symbol]
             self.set_index(spec.symbol, price)
             self._provide_liquidity(self.markets[spec.symbol], price, spec.value_usd)
 
@@ -235,7 +235,7 @@ class LocalPerps:
     def _add_market(self, spec: PerpSpec) -> None:
         """Deploy a market at the spot price, with a maker around it."""
         addresses, symbol = self.addresses, spec.symbol
-        price = self.chain.contents.prices_usd[symbol]
+        price = self.chain.deployed.prices_usd[symbol]
         aggregator = self.chain.deploy(
             npm_artifact(_AGGREGATOR_PATH, PERPS),
             self.collateral.address,
@@ -347,7 +347,7 @@ class LocalPerps:
         self, prices: Mapping[str, Fraction], wait: Callable[[float], object] = time.sleep
     ) -> None:
         """Trade the markets' virtual pools to these prices from a separate account. A market
-        crosses at most TICKS_IN_A_BLOCK ticks in PRICE_LIMIT_S, so a large move takes several
+        crosses at most MAX_TICKS_CROSSED ticks in PRICE_LIMIT_S, so a large move takes several
         rounds; `wait` is called with the seconds left of PRICE_LIMIT_S since the last trade, before
         each round. Set the indexes first, because trades away from them revert.
         """
@@ -384,11 +384,13 @@ class LocalPerps:
     def _trade_towards(self, symbol: str, target_sqrt_x96: int, mover: str) -> None:
         current_sqrt_x96 = self._sqrt_price_x96(symbol)
         is_sale = target_sqrt_x96 < current_sqrt_x96
-        step_sqrt_x96 = (
+        reachable_sqrt_x96 = (
             current_sqrt_x96 * 956 // 1_000 if is_sale else current_sqrt_x96 * 1_046 // 1_000
         )
         limit_sqrt_x96 = (
-            max(target_sqrt_x96, step_sqrt_x96) if is_sale else min(target_sqrt_x96, step_sqrt_x96)
+            max(target_sqrt_x96, reachable_sqrt_x96)
+            if is_sale
+            else min(target_sqrt_x96, reachable_sqrt_x96)
         )
         # Exact quote in or out, as far as the price limit.
         amount, base = MOVER_USD * WAD, self.markets[symbol].base

@@ -36,8 +36,8 @@ from agent.model.futures import HedgeChoices as HedgeChoices
 from agent.model.futures import HedgeComparison as HedgeComparison
 from agent.model.futures import HedgePolicy as HedgePolicy
 from agent.model.futures import MarginAccount as MarginAccount
+from agent.model.futures import MarginBaseline as MarginBaseline
 from agent.model.futures import MarginDeposit as MarginDeposit
-from agent.model.futures import MarginMark as MarginMark
 from agent.model.futures import MarginTier as MarginTier
 from agent.model.futures import MarginWithdrawal as MarginWithdrawal
 from agent.model.futures import MarketGrowth as MarketGrowth

@@ -205,17 +205,17 @@ is unknown.
 
 
 @dataclass(frozen=True, slots=True)
-class MarginMark:
+class MarginBaseline:
     """A margin account at one block, in quote base units; `open_raw` is unrealised profit less
-    pending funding. The difference between two marks with equal collateral is the account's result.
+    pending funding. The difference between two baselines with equal collateral is the account's result.
     """
 
     collateral_raw: int
     realised_raw: int
     open_raw: int
 
-    def result_raw(self, earlier: MarginMark) -> int:
-        """Return the result since an earlier mark. After a deposit or a withdrawal only the result
+    def result_raw(self, earlier: MarginBaseline) -> int:
+        """Return the result since an earlier baseline. After a deposit or a withdrawal only the result
         of open positions is known.
         """
         result = self.open_raw - earlier.open_raw

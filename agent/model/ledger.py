@@ -79,9 +79,9 @@ class SettledFunding:
 
 @dataclass(frozen=True, slots=True)
 class FuturesEntry:
-    """Effect of one transaction on the margin account, in quote base units. `settlement_raw` is one
-    base unit of the token `collateral` in quote base units, and `price` its price in the entry's
-    step.
+    """Effect of one transaction on the margin account, in quote base units. `settlement_raw` is the
+    value of one base unit of the token `collateral`, in quote base units, and `price` is the
+    collateral's price in the entry's step.
     """
 
     collateral: str
@@ -127,8 +127,8 @@ class MarketReading:
 
 @dataclass(frozen=True, slots=True)
 class MarginReading:
-    """The margin account in one cycle, in quote base units; `settlement_raw` is one base unit of
-    the collateral. `realised_raw` is profit that is not settled into the collateral yet.
+    """The margin account in one cycle, in quote base units; `settlement_raw` is the value
+    of one base unit of the collateral. `realised_raw` is profit that is not settled into the collateral yet.
     `in_weights` says whether the account counted in the spot weights.
     """
 
@@ -441,8 +441,8 @@ class CashAccount:
 class CashMemory:
     """The stored account of portfolio.use_cash (None: not opened), and the numeraire's changes
     since it was stored: external transfers, and the amounts of final payouts. `transfer`, `intent`
-    and `external` mark how far `changes` and `payouts_raw` go; they are stored with the
-    account once it includes them. `version` is the number of its writes.
+    and `external` are the newest items contained in `changes` and `payouts_raw`; they are stored
+    with the account once it includes them. `version` is the number of the account's writes.
     """
 
     account: CashAccount | None
@@ -460,7 +460,8 @@ class CashState:
     not use then.
 
     `is_stored` is false if the account has to be recorded before anything is sent; `is_known` is
-    false while it cannot be opened.
+    false while it cannot be opened. `turn` is the version of the stored account. `unused_raw`
+    includes changes that are not recorded yet, unlike that of `account`.
     """
 
     account: CashAccount

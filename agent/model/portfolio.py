@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from fractions import Fraction
 
-from agent.model.futures import MarginMark
+from agent.model.futures import MarginBaseline
 from agent.model.liquidity import ConfirmedPosition, LpTarget
 from agent.model.market import CodeHash
 from agent.model.triggers import Threshold, Trigger
@@ -137,7 +137,7 @@ class NavPerShare:
     holdings: tuple[tuple[str, int], ...]
     prices: tuple[tuple[str, Price], ...]
     lost: Fraction = Fraction(0)
-    margin: MarginMark | None = None
+    margin: MarginBaseline | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,8 +29,8 @@ class StepProgress:
     step.
     """
     spent_gas_wei: int = 0
-    """Gas of these approvals, added to the native balance in agent/policy/native_coin.py, so that
-    the approvals can be used.
+    """Gas paid for these approvals. agent/policy/native_coin.py adds it back to the native balance,
+    so that the plan keeps the amounts that were approved.
     """
     spot_held: str = ""
     """Reason why the spot portfolio trades only exits in this proposal, because guards refused its
@@ -78,8 +78,8 @@ class Exclusions:
     raw: tuple[tuple[str, int], ...] = ()
     """Amount of that deposit, base units by token."""
     exits_only: str = ""
-    """Missing prices of the assets left out of this portfolio: only exits may be decided. Empty: no
-    asset is left out.
+    """Reason why assets without a price are left out of this portfolio, so that only exits may be
+    decided. Empty: no asset is left out.
     """
 
 
@@ -212,7 +212,9 @@ class SellEntireBalance:
 
 @dataclass(frozen=True, slots=True)
 class ManualAction:
-    """An action without a plan: a payout, or allowances revoked by the command named in `what`."""
+    """An action without a plan, such as a payout or a revocation; `what` is the command that runs
+    it.
+    """
 
     what: str
 

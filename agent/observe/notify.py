@@ -111,8 +111,8 @@ class AlertRules:
 
 @dataclass(frozen=True, slots=True)
 class AlertDecision:
-    """Result of the rules: `changed_states` states, and the alerts to send now with their text, in
-    order of occurrence.
+    """Result of the rules: `changed_states` are the states to store, `to_send` the alerts to send
+    now with their text, in order of occurrence.
     """
 
     changed_states: tuple[AlertState, ...]
@@ -208,12 +208,12 @@ class AlertChannel:
         name: str,
         send: SendMessage,
         attempts: int,
-        label: str,
+        agent_label: str,
         first_retry_s: float = FIRST_RETRY_S,
     ) -> None:
         self.name = name
         self._send = send
-        self._label = label
+        self._agent_label = agent_label
         self._closing = threading.Event()
         self._queue: queue.Queue[AlertMessage | None] = queue.Queue(MAX_QUEUED)
         self._results: queue.SimpleQueue[Delivery] = queue.SimpleQueue()
@@ -277,7 +277,7 @@ class AlertChannel:
         text) or address (a secret).
         """
         try:
-            return self._send(f"{self._label}: {message.kind.title}", message.text)
+            return self._send(f"{self._agent_label}: {message.kind.title}", message.text)
         except Exception as error:  # an error in an apprise plugin must not end the run
             return type(error).__name__
 

@@ -78,37 +78,45 @@ def wrapped_native_of(step: StepInput) -> WrappedNative | None:
     )
 
 
-def with_payment_legs(coin: WrappedNative | None, legs: Sequence[Leg]) -> tuple[Leg, ...]:
+def with_payment_legs(wrapped_native: WrappedNative | None, legs: Sequence[Leg]) -> tuple[Leg, ...]:
     """Return the legs with wraps and unwraps for their payment; the trades stay the same, to the
     wei. If wrapped coin is sufficient, it pays. If native coin alone is sufficient, each selling
     leg begins with its own wrap, and no approval is needed. Otherwise the missing amount is first
     wrapped to the wallet. The gas refill comes last: the whole output of a leg that buys the coin
     if that is enough, because it needs no approval, else the exact amount from the wallet.
     """
-    if coin is None or not legs:
+    if wrapped_native is None or not legs:
         return tuple(legs)
     sold_raw = sum(
         leg.amount_in_raw
         for leg in legs
-        if leg.token_in == coin.token and leg.source is LegFunding.WALLET
+        if leg.token_in == wrapped_native.token and leg.source is LegFunding.WALLET
     )
-    if coin.approved_raw is None:
-        max_raw = coin.wrapped_raw
+    if wrapped_native.approved_raw is None:
+        max_raw = wrapped_native.wrapped_raw
     else:
-        max_raw = min(coin.wrapped_raw, coin.approved_raw)
+        max_raw = min(wrapped_native.wrapped_raw, wrapped_native.approved_raw)
     if (
-        coin.refill_raw
-        and coin.native_counts
-        and (leg_index := _refill_leg(coin, legs)) is not None
+        wrapped_native.refill_raw
+        and wrapped_native.native_counts
+        and (leg_index := _refill_leg(wrapped_native, legs)) is not None
     ):
         return _refilled_from(legs, leg_index)
-    refill = (unwrap(coin.token, coin.refill_raw),) if coin.refill_raw else ()
-    if sold_raw + coin.refill_raw <= max_raw:
+    refill = (
+        (unwrap(wrapped_native.token, wrapped_native.refill_raw),)
+        if wrapped_native.refill_raw
+        else ()
+    )
+    if sold_raw + wrapped_native.refill_raw <= max_raw:
         return (*legs, *refill)
-    if sold_raw <= coin.free_wei and not refill:
-        return tuple(payment_leg for leg in legs for payment_leg in _wrap_for_leg(coin, leg))
-    missing_raw = max(0, sold_raw + coin.refill_raw - coin.wrapped_raw)
-    first_wrap = (wrap(coin.token, missing_raw, LegFunding.WALLET),) if missing_raw else ()
+    if sold_raw <= wrapped_native.free_wei and not refill:
+        return tuple(
+            payment_leg for leg in legs for payment_leg in _wrap_for_leg(wrapped_native, leg)
+        )
+    missing_raw = max(0, sold_raw + wrapped_native.refill_raw - wrapped_native.wrapped_raw)
+    first_wrap = (
+        (wrap(wrapped_native.token, missing_raw, LegFunding.WALLET),) if missing_raw else ()
+    )
     return (*first_wrap, *legs, *refill)
 
 
@@ -171,26 +179,28 @@ def sweeps(legs: Sequence[Leg]) -> list[tuple[int, str, int]]:
     return sweeps_due + [(len(legs), token, min_raw) for token, min_raw in waiting_raw.items()]
 
 
-def _wrap_for_leg(coin: WrappedNative, leg: Leg) -> tuple[Leg, ...]:
-    if leg.token_in != coin.token or leg.source is not LegFunding.WALLET:
+def _wrap_for_leg(wrapped_native: WrappedNative, leg: Leg) -> tuple[Leg, ...]:
+    if leg.token_in != wrapped_native.token or leg.source is not LegFunding.WALLET:
         return (leg,)
-    return wrap(coin.token, leg.amount_in_raw, LegFunding.ROUTER), replace(
+    return wrap(wrapped_native.token, leg.amount_in_raw, LegFunding.ROUTER), replace(
         leg, source=LegFunding.ROUTER
     )
 
 
-def _refill_leg(coin: WrappedNative, legs: Sequence[Leg]) -> int | None:
+def _refill_leg(wrapped_native: WrappedNative, legs: Sequence[Leg]) -> int | None:
     """Return the index of the leg with the smallest output that covers the refill; None if none
     does, or if the coin is sold too.
     """
-    if any(leg.token_in == coin.token and leg.source is LegFunding.WALLET for leg in legs):
+    if any(
+        leg.token_in == wrapped_native.token and leg.source is LegFunding.WALLET for leg in legs
+    ):
         return None
     covering_legs = [
         (leg.amount_out_raw, index)
         for index, leg in enumerate(legs)
-        if leg.token_out == coin.token
+        if leg.token_out == wrapped_native.token
         and leg.sink is LegFunding.WALLET
-        and leg.min_out_raw >= coin.refill_raw
+        and leg.min_out_raw >= wrapped_native.refill_raw
     ]
     return min(covering_legs)[1] if covering_legs else None
 

@@ -49,7 +49,7 @@ def assemble_plan(
 ) -> Plan:
     """Return the plan of a draft's legs, not judged by guards yet."""
     balances = {holding.token: holding.raw for holding in step.snapshot.holdings}
-    legs = with_payment_legs(problem.coin, draft.legs)
+    legs = with_payment_legs(problem.wrapped_native, draft.legs)
     deltas = balance_deltas(legs)
     holdings_after = tuple(
         (node.address, balances[node.address] + deltas.get(node.address, 0))
@@ -238,8 +238,12 @@ def _market_reason(remainder: _Remainder, in_zone: bool) -> tuple[str, str]:
     if remainder.turnover_limit:
         return f"{remainder.turnover_limit} allows no more; the cheapest trades go first", ""
     if fixed_point.approval_binds:
-        coin = graph.problem.coin
-        if coin is not None and coin.native_counts and coin.approved_raw is None:
+        wrapped_native = graph.problem.wrapped_native
+        if (
+            wrapped_native is not None
+            and wrapped_native.native_counts
+            and wrapped_native.approved_raw is None
+        ):
             return "the rest of the native coin is kept for gas", ""
         return "this step has not approved more", ""
     return _bounds_reason(remainder, edges, in_zone)

@@ -134,7 +134,7 @@ class Problem:
     """Assets in portfolio order, then hubs; usable pools by address; bounds; excluded items with
     reasons.
 
-    `gas_unit_value` is the value of a unit of gas in numeraire base units, `coin` the wrapped
+    `gas_unit_value` is the value of a unit of gas in numeraire base units, `wrapped_native` the wrapped
     native coin if it is an asset, `gas` the inputs of a plan's gas. `leaving` tokens are sold to
     the last unit. `data_fee` are the fees beyond gas, `wei_value` the value of a wei of native
     coin. `ranges` are the prices by token of all sources that agree.
@@ -148,7 +148,7 @@ class Problem:
     plan_cost_bps: int | None
     gas_unit_value: Value
     notes: tuple[SkippedItem, ...]
-    coin: WrappedNative | None = None
+    wrapped_native: WrappedNative | None = None
     gas: GasInputs = field(default_factory=GasInputs)
     leaving: frozenset[str] = frozenset()
     data_fee: DataFeeQuote | None = None
@@ -273,7 +273,7 @@ def problem_for_tokens(
         plan_cost_bps=limits.plan_cost_bps,
         gas_unit_value=gas_unit_value,
         notes=tuple(notes),
-        coin=wrapped_native_of(step),
+        wrapped_native=wrapped_native_of(step),
         gas=_gas_inputs(step),
         data_fee=step.snapshot.data_fee,
         wei_value=_wei_value(step, gas_unit_value),
@@ -297,7 +297,7 @@ def _gas_inputs(step: StepInput) -> GasInputs:
 
 
 def _assets(step: StepInput, references: ReferencePrices) -> list[TokenNode]:
-    balances, coin = native_coin.held_balances(step), wrapped_native_of(step)
+    balances, wrapped_native = native_coin.held_balances(step), wrapped_native_of(step)
     unpriced_reasons = {item.token: item.why for item in references.unpriced}
     quarantine_reasons = {item.address: item.why for item in step.snapshot.quarantined}
     caps = dict(step.progress.spend_caps)
@@ -333,9 +333,9 @@ def _assets(step: StepInput, references: ReferencePrices) -> list[TokenNode]:
             0, balances[token.address] - native_coin.reserved_raw(step.limits, asset)
         )
         cap_raw = caps.get(token.address)
-        if coin is not None and token.address == coin.token:
-            investable_raw -= 0 if coin.native_counts else coin.refill_raw
-            cap_raw = coin.cap_raw
+        if wrapped_native is not None and token.address == wrapped_native.token:
+            investable_raw -= 0 if wrapped_native.native_counts else wrapped_native.refill_raw
+            cap_raw = wrapped_native.cap_raw
         locked_in_wallet_raw = max(0, min(investable_raw, locked_by_token.get(token.address, 0)))
         nodes.append(
             TokenNode(

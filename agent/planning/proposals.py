@@ -258,7 +258,7 @@ def _exits_first(step_input: StepInput) -> Proposal:
     if (
         plan is None
         and (
-            step_without_rises := cash_limit.exclude_unexplained_rises(
+            step_without_rises := cash_limit.exclude_unexplained_increases(
                 step_input if step is restored_step else step
             )
         )
@@ -322,7 +322,7 @@ def decision_at(step_input: StepInput) -> DecisionResult:
 
     A refused plan leaves the decision unchanged.
     """
-    step_input = cash_limit.exclude_unexplained_rises(step_input)
+    step_input = cash_limit.exclude_unexplained_increases(step_input)
     decided = decide(step_input)
     needs_plan = (
         decided.zone is not None
@@ -484,7 +484,7 @@ def manual_swap(token_in: str, token_out: str, amount_in_raw: int) -> Proposer:
     """Return the proposer of one manual swap, without triggers but with guards."""
 
     def propose(step_input: StepInput) -> Proposal:
-        step = cash_limit.exclude_unexplained_rises(step_input)
+        step = cash_limit.exclude_unexplained_increases(step_input)
         plan = planner.plan_swap(step, token_in, token_out, amount_in_raw)
         decided = decide(step)  # a due slice stays due, and a triggered exit is not included
         return Proposal(
@@ -526,7 +526,7 @@ def _fill_first(
     """Return the first order whose price is reached; otherwise why the last one waits, and whether
     more ticks might reach its price.
     """
-    why, ticks_end, step_input = "", False, cash_limit.exclude_unexplained_rises(step_input)
+    why, ticks_end, step_input = "", False, cash_limit.exclude_unexplained_increases(step_input)
     for order in orders:
         if (
             why := expiry_reason(step_input.snapshot, step_input.execution, order)

@@ -47,7 +47,7 @@ class PlanDraft:
     def gas_units(self, problem: Problem) -> int:
         """Return the gas of the transaction, payment in native coin included; 0 without legs."""
         return plan_gas_units(
-            problem.gas, with_payment_legs(problem.coin, self.legs), sum(self.leg_gas)
+            problem.gas, with_payment_legs(problem.wrapped_native, self.legs), sum(self.leg_gas)
         )
 
     def chains(self) -> list[list[int]]:
@@ -60,7 +60,7 @@ class PlanDraft:
     def cost(self, problem: Problem) -> PlanCost:
         """Return the cost of all legs in numeraire base units, missing approvals included."""
         approvals = approval_count(
-            swap_spend(with_payment_legs(problem.coin, self.legs)), problem.gas.allowances
+            swap_spend(with_payment_legs(problem.wrapped_native, self.legs)), problem.gas.allowances
         )
         swap_gas, approval_gas = (
             gas_value(units, 1, problem.gas_unit_value)
@@ -68,7 +68,7 @@ class PlanDraft:
         )
         if problem.data_fee is None or not self.legs:
             return PlanCost(self.fees, self.impact, self.skew, swap_gas, approval_gas)
-        size = legs_bytes(with_payment_legs(problem.coin, self.legs))
+        size = legs_bytes(with_payment_legs(problem.wrapped_native, self.legs))
         swap_data_fee = problem.data_fee_value(self.gas_units(problem), size)
         approval_data_fee = problem.data_fee_value(
             APPROVAL_GAS * approvals, *[APPROVAL_BYTES] * approvals
@@ -542,11 +542,13 @@ def run_routes(
     Merging uses pools in another order. Return the draft with the higher utility. Sales of native
     coin go first and separately, because SwapRouter02 pays with native coin as long as it has any.
     """
-    coin = problem.coin
+    wrapped_native = problem.wrapped_native
     native_routes = [
         route
         for route in routes
-        if coin is not None and coin.free_wei and route.hops[0][1] == coin.token
+        if wrapped_native is not None
+        and wrapped_native.free_wei
+        and route.hops[0][1] == wrapped_native.token
     ]
     draft, unsold = _run(
         problem,

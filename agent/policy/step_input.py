@@ -57,7 +57,7 @@ def input_steps(memory: StepMemory) -> tuple[InputStep, ...]:
         partial(cash_limit.reserve_unused_cash, memory=memory.cash, balances=memory.balances),
         transfers.reserve_withdrawals,
         # before the layers, because no part of the wallet owns an unexplained increase
-        cash_limit.exclude_unexplained_rises,
+        cash_limit.exclude_unexplained_increases,
         *(partial(add_from_memory, memory) for add_from_memory in layers.FROM_MEMORY),
         apply_effective_targets,
         # after targets, so that a quarantined token gets no weight

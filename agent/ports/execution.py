@@ -145,7 +145,7 @@ class Executor(Protocol):
     def resync_nonce(self) -> int:
         """Store the chain's next nonce as expected, on the operator's command; return it."""
 
-    def ready(self, *, for_revoking: bool = False) -> bool:
+    def may_send(self, *, for_revoking: bool = False) -> bool:
         """True if a transaction may be sent now: the kill switch is readable and off, and no
         transaction is open. With `for_revoking` a hard pause does not prevent the reset of
         allowances.

@@ -1,5 +1,5 @@
 """Checks of reference prices: sequencer uptime, agreement of sources, confirmed prices, stablecoin
-pegs.
+pegs. T numbers are threats of docs/threats.md.
 """
 
 from __future__ import annotations
@@ -79,10 +79,11 @@ def source_deviations(inputs: PriceInputs) -> Iterator[tuple[Fraction, str]]:
 
 
 def late_twap_tokens(inputs: PriceInputs, limit_bps: int | None) -> frozenset[str]:
-    """Return the tokens in a fall that only the TWAP follows late: the feed is the first source,
-    the TWAP is above it, and the pools' spot price agrees with it within limits.oracle_deviation,
-    also at each preceding block that was read. An exit may sell them: its minimums come from the
-    feed, and a pool that is pushed away from the feed ends the agreement.
+    """Return the tokens whose price falls and whose TWAP lags behind, while feed and spot price
+    agree: the feed is the first source, the TWAP is above it, and the pools' spot price is within
+    limits.oracle_deviation of it, also at each preceding block that was read. An exit may sell
+    them: its minimums come from the feed, and a pool that is pushed away from the feed ends the
+    agreement.
     """
     sources = inputs.reference.kinds
     if (

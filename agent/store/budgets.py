@@ -129,7 +129,7 @@ class BudgetStore:
         them as withdrawals. External transactions count with their losses and payouts.
         """
         return self.db.query_until(
-            "read the budgets", _history, chain_now_s, self.db.wallet, self.db.coin
+            "read the budgets", _history, chain_now_s, self.db.wallet, self.db.wrapped_native
         )
 
     def execution(self, chain_now_s: int) -> Execution | None:
@@ -137,8 +137,8 @@ class BudgetStore:
         with self.db.read("read the executions") as db:
             if not open_rows(db):
                 return None
-            purchase = read_purchase(db, self.db.wallet, self.db.coin)
-            states = read_own_states(db, self.db.wallet, self.db.coin, chain_now_s)
+            purchase = read_purchase(db, self.db.wallet, self.db.wrapped_native)
+            states = read_own_states(db, self.db.wallet, self.db.wrapped_native, chain_now_s)
             return execution_under_way(purchase, states)
 
     def book(
@@ -184,7 +184,7 @@ class BudgetStore:
             if not succeeded or intent.kind is IntentKind.APPROVE:
                 refusals = _parse_submission_refusals(database.read_facts(db, SUBMISSION_REFUSALS))
                 record_failure_stop(db, _refusal_seq_by_token(refusals))
-            changes = movements(intent, self.db.wallet, self.db.coin, chain_s)
+            changes = movements(intent, self.db.wallet, self.db.wrapped_native, chain_s)
             rows = [asdict(change) | {"delta_raw": str(change.delta_raw)} for change in changes]
             insert_rows(db, MovementRow, rows)
 
@@ -268,7 +268,9 @@ def unbook_intent(db: Connection, intent: Intent) -> None:
         db.execute(delete(MovementRow).where(MovementRow.tx_hash == intent.receipt.tx_hash))
 
 
-def _history(db: Connection, chain_now_s: int, wallet: str, coin: str) -> tuple[History, float]:
+def _history(
+    db: Connection, chain_now_s: int, wallet: str, wrapped_native: str
+) -> tuple[History, float]:
     """Return the history, and the chain time up to which it is valid without a write."""
     facts = database.read_facts(db, *HISTORY_KEYS)
     own_rows = all_rows(db, _select_recent(), BudgetRow, since=chain_now_s - DAY_S)
@@ -335,7 +337,7 @@ def _history(db: Connection, chain_now_s: int, wallet: str, coin: str) -> tuple[
             rises=balances.sum_open_deposits(db, unexplained_transfers),
             rose_s=balances.blocked_since_s(facts),
             left_rises=balances.left_rises(db, facts),
-            purchase=read_purchase(db, wallet, coin),
+            purchase=read_purchase(db, wallet, wrapped_native),
             claims=requests.open_claims(db, pending_requests),
         ),
         orders=OrderStates(
@@ -345,7 +347,7 @@ def _history(db: Connection, chain_now_s: int, wallet: str, coin: str) -> tuple[
             ),
             nav_per_share=orders.nav_per_share(db, facts),
         ),
-        layers=read_states(db, wallet, coin, chain_now_s, own_rows, newest_s),
+        layers=read_states(db, wallet, wrapped_native, chain_now_s, own_rows, newest_s),
         started_s=db.scalar(_select_first_step_s()),
         stopped=requests.stop_reason(pending_requests),
         depegged=tuple(facts.get(DEPEGGED_TOKENS, "").split()),

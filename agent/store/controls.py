@@ -1,5 +1,5 @@
 """Stored controls: the queue, the audit log that only grows, plans as they were shown, and the
-state of the phone bot.
+state of the Telegram bot.
 """
 
 from __future__ import annotations
@@ -103,13 +103,15 @@ class ControlStore:
         with self.db.write("record a control") as db:
             return self._insert(db, control, ControlState.DONE)
 
-    def is_paused_since(self, number: int) -> bool:
+    def is_paused_since(self, control_number: int) -> bool:
         """Return whether a pause was requested after the control of this number."""
         with self.db.read("read the controls") as db:
             return (
                 db.scalar(
                     select(ControlRow.seq)
-                    .where(ControlRow.seq > number, ControlRow.kind == ControlKind.PAUSE.value)
+                    .where(
+                        ControlRow.seq > control_number, ControlRow.kind == ControlKind.PAUSE.value
+                    )
                     .limit(1)
                 )
                 is not None
@@ -132,17 +134,17 @@ class ControlStore:
             rows = all_rows(db, _select_in_state(), ControlRow, state="taken", limit=-1)
             return tuple(QueuedControl(row.seq, _control_from_row(row)) for row in rows)
 
-    def take(self, number: int, now_s: int) -> bool:
+    def take(self, control_number: int, now_s: int) -> bool:
         """Move a control from QUEUED to TAKEN. Return False, and write nothing, if it is not queued
         or its id was taken before.
         """
         with self.db.write("take a control") as db:
-            row = first_row(db, _select_control(), ControlRow, row_seq=number)
+            row = first_row(db, _select_control(), ControlRow, row_seq=control_number)
             if row is None or row.state != ControlState.QUEUED.value:
                 return False
             if any(self._sealed(db, _select_log_of_taken(), control_id=row.id)):
                 return False
-            self._end(db, [(row, ControlEnd(number, ControlState.TAKEN))], now_s)
+            self._end(db, [(row, ControlEnd(control_number, ControlState.TAKEN))], now_s)
             return True
 
     def finish(self, ends: Sequence[ControlEnd], now_s: int) -> None:
@@ -459,8 +461,8 @@ class PhoneCode:
 
 
 @dataclass(frozen=True, slots=True)
-class PhoneStore:
-    """State of the phone bot; each method is one transaction."""
+class TelegramBotStore:
+    """State of the Telegram bot; each method is one transaction."""
 
     db: Database
 
@@ -471,14 +473,14 @@ class PhoneStore:
         with self.db.read("read the phone's state") as db:
             return _last_update(db, now_s)
 
-    def take_update(self, number: int, now_s: int) -> bool:
+    def take_update(self, update_number: int, now_s: int) -> bool:
         """Record an update as handled before anything is done for it; return False if it or a later
         one already was.
         """
         with self.db.write("write the phone's state") as db:
-            if _last_update(db, now_s) >= number:
+            if _last_update(db, now_s) >= update_number:
                 return False
-            database.write_facts(db, {NEWEST_UPDATE: number, NEWEST_UPDATE_S: now_s})
+            database.write_facts(db, {NEWEST_UPDATE: update_number, NEWEST_UPDATE_S: now_s})
             return True
 
     def last_reported(self) -> int:
@@ -486,12 +488,12 @@ class PhoneStore:
         with self.db.read("read the phone's state") as db:
             return database.fact_number(db, REPORTED_LINE)
 
-    def take_line(self, number: int) -> bool:
+    def take_line(self, line_number: int) -> bool:
         """Record a line of the log of controls as reported; return False if it already was."""
         with self.db.write("write the phone's state") as db:
-            if database.fact_number(db, REPORTED_LINE) >= number:
+            if database.fact_number(db, REPORTED_LINE) >= line_number:
                 return False
-            database.write_facts(db, {REPORTED_LINE: number})
+            database.write_facts(db, {REPORTED_LINE: line_number})
             return True
 
     def take_offer(self, plan_hash: str) -> bool:

@@ -130,13 +130,20 @@ LIVE = "live"
 class Database:
     """Transactions on the database of one wallet, one per read and write.
 
-    `coin` is the wrapped native coin; only its Withdrawal events count as unwrapping. `book_kind`
-    is the kind of the ledger, live or paper; a store whose newest book has the other kind opens a
-    new book at the chain's balances.
+    `wrapped_native` is the address of the wrapped native coin; only its Withdrawal events count as
+    unwrapping. `book_kind` is the kind of the ledger, live or paper; a store whose newest book has
+    the other kind opens a new book at the chain's balances.
     """
 
-    def __init__(self, engine: Engine, wallet: str, coin: str = "", book_kind: str = LIVE) -> None:
-        self.engine, self.wallet, self.coin, self.book_kind = engine, wallet, coin, book_kind
+    def __init__(
+        self, engine: Engine, wallet: str, wrapped_native: str = "", book_kind: str = LIVE
+    ) -> None:
+        self.engine, self.wallet, self.wrapped_native, self.book_kind = (
+            engine,
+            wallet,
+            wrapped_native,
+            book_kind,
+        )
 
     def close(self) -> None:
         """Close the database."""
@@ -178,8 +185,10 @@ class Database:
 class MemoryDatabase(Database):
     """An in-memory database for one user, with one connection; answers are cached until a write."""
 
-    def __init__(self, engine: Engine, wallet: str, coin: str = "", book_kind: str = LIVE) -> None:
-        super().__init__(engine, wallet, coin, book_kind)
+    def __init__(
+        self, engine: Engine, wallet: str, wrapped_native: str = "", book_kind: str = LIVE
+    ) -> None:
+        super().__init__(engine, wallet, wrapped_native, book_kind)
         self.answers: dict[Hashable, Any] = {}
         self._db = engine.connect()
 
@@ -561,10 +570,12 @@ def intent_from_row(row: IntentRow) -> Intent:
     )
 
 
-def movements(intent: Intent, wallet: str, coin: str, chain_s: int) -> tuple[Movement, ...]:
+def movements(
+    intent: Intent, wallet: str, wrapped_native: str, chain_s: int
+) -> tuple[Movement, ...]:
     """Return the balance changes of `wallet` from the receipt of an intent: tokens by events,
-    native coin sent or unwrapped, gas. Only the Withdrawal events of `coin` count, because any
-    contract may emit one.
+    native coin sent or unwrapped, gas. Only the Withdrawal events of `wrapped_native` count,
+    because any contract may emit one.
     """
     receipt = intent.receipt
     if receipt is None:
@@ -574,7 +585,7 @@ def movements(intent: Intent, wallet: str, coin: str, chain_s: int) -> tuple[Mov
         for token, delta in sorted(receipt.net(wallet).items())
         if delta
     ]
-    if native_wei := intent.native_change_wei(wallet, coin):
+    if native_wei := intent.native_change_wei(wallet, wrapped_native):
         changes.append((NATIVE, native_wei, intent.kind.value))
     if receipt.gas_cost_wei:
         changes.append((NATIVE, -receipt.gas_cost_wei, "gas"))

@@ -87,20 +87,22 @@ class ExecutedParts:
         )
         return sum(values, Fraction(0)) / 2
 
-    def lost_value(self, wallet: str, coin: str, prices: Mapping[str, Fraction]) -> Fraction:
+    def lost_value(
+        self, wallet: str, wrapped_native: str, prices: Mapping[str, Fraction]
+    ) -> Fraction:
         """Return the value lost at these prices, gas of every mined transaction included."""
-        native_price = {NATIVE: prices.get(coin, Fraction(0))}
-        changes = (intent.changes(wallet, coin) for intent in self.mined)
+        native_price = {NATIVE: prices.get(wrapped_native, Fraction(0))}
+        changes = (intent.changes(wallet, wrapped_native) for intent in self.mined)
         return -sum((_value(change, {**prices, **native_price}) for change in changes), Fraction(0))
 
-    def sold_raw(self, wallet: str, coin: str) -> tuple[tuple[str, int], ...]:
+    def sold_raw(self, wallet: str, wrapped_native: str) -> tuple[tuple[str, int], ...]:
         """Return the base units by token that the wallet sold; native coin counts as its wrapped
         token.
         """
         raw_by_token: dict[str, int] = {}
         for intent in self._traded_intents:
-            for token, raw in intent.changes(wallet, coin).items():
-                asset = coin if token == NATIVE else token
+            for token, raw in intent.changes(wallet, wrapped_native).items():
+                asset = wrapped_native if token == NATIVE else token
                 raw_by_token[asset] = raw_by_token.get(asset, 0) - raw
         return tuple(sorted((token, raw) for token, raw in raw_by_token.items() if raw > 0))
 
@@ -143,11 +145,11 @@ class ExecutionStore:
 
     def purchases(self, limit: int = 20) -> tuple[PastExecution[PurchaseProgress], ...]:
         """Return the newest purchases, newest first."""
-        wallet, coin = self.db.wallet, self.db.coin
+        wallet, wrapped_native = self.db.wallet, self.db.wrapped_native
         with self.db.read("read the purchases") as db:
             return tuple(
                 PastExecution(
-                    row.seq, _purchase_from_row(db, row, wallet, coin), row.state, row.why
+                    row.seq, _purchase_from_row(db, row, wallet, wrapped_native), row.state, row.why
                 )
                 for row in newest_rows(db, PURCHASE, limit)
             )
@@ -168,14 +170,14 @@ class ExecutionStore:
             )
 
 
-def read_purchase(db: Connection, wallet: str, coin: str) -> PurchaseProgress | None:
+def read_purchase(db: Connection, wallet: str, wrapped_native: str) -> PurchaseProgress | None:
     """Return the active purchase; None without one."""
     rows = open_rows(db, PURCHASE)
-    return _purchase_from_row(db, rows[0], wallet, coin) if rows else None
+    return _purchase_from_row(db, rows[0], wallet, wrapped_native) if rows else None
 
 
 def _purchase_from_row(
-    db: Connection, row: ExecutionRow, wallet: str, coin: str
+    db: Connection, row: ExecutionRow, wallet: str, wrapped_native: str
 ) -> PurchaseProgress:
     terms, parts = load_terms(Purchase, row), executed_parts(db, row)
     prices = dict(terms.arrival)
@@ -184,9 +186,9 @@ def _purchase_from_row(
         terms=terms,
         done=len(parts.trading_attempts),
         moved=parts.moved_value(wallet, prices),
-        spent=parts.lost_value(wallet, coin, prices),
+        spent=parts.lost_value(wallet, wrapped_native, prices),
         next_s=terms.began_s if parts.newest is None else parts.newest.at_s + terms.interval_s,
-        sold=parts.sold_raw(wallet, coin),
+        sold=parts.sold_raw(wallet, wrapped_native),
     )
 
 
@@ -196,20 +198,24 @@ def _order_from_row(db: Connection, row: ExecutionRow) -> LimitOrder:
     return replace(order, state="filled", why=f"by {swaps[-1].tx_hash}") if swaps else order
 
 
-def open_rows(db: Connection, kind: str | None = None) -> list[ExecutionRow]:
+def open_rows(db: Connection, execution_kind: str | None = None) -> list[ExecutionRow]:
     """Return the open executions of a kind, or of every kind, oldest first."""
-    return [row for row in all_rows(db, _select_open(), ExecutionRow) if kind in (None, row.kind)]
+    return [
+        row
+        for row in all_rows(db, _select_open(), ExecutionRow)
+        if execution_kind in (None, row.kind)
+    ]
 
 
-def newest_rows(db: Connection, kind: str, limit: int) -> Sequence[ExecutionRow]:
+def newest_rows(db: Connection, execution_kind: str, limit: int) -> Sequence[ExecutionRow]:
     """Return the newest executions of a kind, newest first."""
-    return all_rows(db, _select_newest(), ExecutionRow, kind=kind, limit=limit)
+    return all_rows(db, _select_newest(), ExecutionRow, kind=execution_kind, limit=limit)
 
 
-def add_row(db: Connection, kind: str, began_s: int, terms_json: str) -> str:
+def add_row(db: Connection, execution_kind: str, began_s: int, terms_json: str) -> str:
     """Add an open execution with its terms as JSON; return its id."""
     execution_id = uuid.uuid4().hex[:12]
-    row = {"id": execution_id, "kind": kind, "begun_s": began_s, "body_json": terms_json}
+    row = {"id": execution_id, "kind": execution_kind, "begun_s": began_s, "body_json": terms_json}
     insert_rows(db, ExecutionRow, [row | {"state": OPEN, "why": ""}])
     return execution_id
 

@@ -52,7 +52,7 @@ def open_store(
     url: str,
     chain_id: int,
     wallet: str,
-    coin: str = "",
+    wrapped_native: str = "",
     book_kind: str = LIVE,
     *,
     check: bool = True,
@@ -60,10 +60,10 @@ def open_store(
     """Open the store at `url` (SQLAlchemy form), migrated to the current version; create it if it
     does not exist.
 
-    `coin` is the chain's wrapped native coin, `book_kind` the kind of data: "live" or "paper". Without
-    `check` the pages of the file are checked only as they are read, and an older store is refused,
-    since a program of its version may be running. Raises ConfigError for an invalid address,
-    OperatorNeeded if the store belongs to another wallet or chain, holds the other kind of data,
+    `wrapped_native` is the address of the chain's wrapped native coin, `book_kind` the kind of
+    data: "live" or "paper". Without `check` the pages of the file are checked only as they are
+    read, and an older store is refused, since a program of its version may be running. Raises
+    ConfigError for an invalid address, OperatorNeeded if the store belongs to another wallet or chain, holds the other kind of data,
     was written by a newer trimtab, is corrupt, or cannot be written.
     """
     address = _parse_url(url)
@@ -82,7 +82,7 @@ def open_store(
                 )
             if version != REVISIONS[-1]:
                 _migrate(engine)
-            store = Store(Database(engine, wallet, coin, book_kind))
+            store = Store(Database(engine, wallet, wrapped_native, book_kind))
             store.bind_owner(chain_id)
         except BaseException:
             engine.dispose()
@@ -90,14 +90,16 @@ def open_store(
     return store
 
 
-def open_memory_store(chain_id: int, wallet: str, coin: str = "", book_kind: str = LIVE) -> Store:
+def open_memory_store(
+    chain_id: int, wallet: str, wrapped_native: str = "", book_kind: str = LIVE
+) -> Store:
     """Open a new store in memory, for one user; closing it deletes it."""
     engine = _make_engine(
         make_url("sqlite://"), poolclass=StaticPool, connect_args={"check_same_thread": False}
     )
     with closing(engine.raw_connection()) as connection:
         connection.driver_connection.deserialize(_empty_image())  # type: ignore[union-attr]  # sqlite3's connection
-    store = Store(MemoryDatabase(engine, wallet, coin, book_kind))
+    store = Store(MemoryDatabase(engine, wallet, wrapped_native, book_kind))
     store.bind_owner(chain_id)
     return store
 

@@ -349,26 +349,31 @@ class RequestStore:
             rows = all_rows(db, _select_newest(open_only), RequestRow, limit=limit)
             return tuple(_request_from_row(row) for row in reversed(rows))
 
-    def redirect(self, number: int, to: str | None) -> None:
+    def redirect(self, request_number: int, to: str | None) -> None:
         """Set or clear the payout address of a withdrawal. Raises ConfigError if it does
         not exist.
         """
         with self.db.write("write where a withdrawal goes") as db:
-            request = replace(_request_from_row(_request_row(db, number)), to=to)
-            db.execute(_update_request(), {"row_seq": number, "request_json": codec.dumps(request)})
+            request = replace(_request_from_row(_request_row(db, request_number)), to=to)
+            db.execute(
+                _update_request(), {"row_seq": request_number, "request_json": codec.dumps(request)}
+            )
 
-    def record_parts(self, number: int, parts: WithdrawalProgress | None) -> None:
+    def record_parts(self, request_number: int, progress: WithdrawalProgress | None) -> None:
         """Record the progress of a withdrawal in parts. Raises ConfigError if it does not exist."""
         with self.db.write("write a part of a withdrawal") as db:
-            request = replace(_request_from_row(_request_row(db, number)), parts=parts)
-            db.execute(_update_request(), {"row_seq": number, "request_json": codec.dumps(request)})
+            request = replace(_request_from_row(_request_row(db, request_number)), parts=progress)
+            db.execute(
+                _update_request(), {"row_seq": request_number, "request_json": codec.dumps(request)}
+            )
 
-    def end(self, number: int, state: RequestState, now_s: int) -> None:
+    def end(self, request_number: int, state: RequestState, now_s: int) -> None:
         """End a request: DONE, or RELEASED. Raises ConfigError if it does not exist."""
         with self.db.write("write the end of a request") as db:
-            _request_row(db, number)
+            _request_row(db, request_number)
             db.execute(
-                _update_request(), {"row_seq": number, "state": state.value, "ended_s": now_s}
+                _update_request(),
+                {"row_seq": request_number, "state": state.value, "ended_s": now_s},
             )
 
     def end_paid_withdrawals(self, now_s: int) -> None:
@@ -392,11 +397,13 @@ class RequestStore:
         with self.db.read("read the requests") as db:
             return active_stop(db)
 
-    def payouts(self, number: int) -> tuple[tuple[Intent, Payout], ...]:
+    def payouts(self, request_number: int) -> tuple[tuple[Intent, Payout], ...]:
         """Return every payout recorded for a request, oldest first, failed ones included."""
         with self.db.read("read the payouts") as db:
             return tuple(
-                (intent, payout) for intent, payout in _payouts(db) if payout.request == number
+                (intent, payout)
+                for intent, payout in _payouts(db)
+                if payout.request == request_number
             )
 
     def confirm_payout_address(self, address: str, now_s: int) -> None:
@@ -490,11 +497,13 @@ def _request_from_row(row: RequestRow) -> OwnerRequest:
     return replace(request, id=row.seq, kind=RequestKind(row.kind), state=RequestState(row.state))
 
 
-def _request_row(db: Connection, number: int) -> RequestRow:
-    row = first_row(db, select(RequestRow).where(RequestRow.seq == number), RequestRow)
+def _request_row(db: Connection, request_number: int) -> RequestRow:
+    row = first_row(db, select(RequestRow).where(RequestRow.seq == request_number), RequestRow)
     if row is None:
         raise ConfigError(
-            f"request {number} is not in the store", "see trimtab withdraw", code=ErrorCode.UNKNOWN
+            f"request {request_number} is not in the store",
+            "see trimtab withdraw",
+            code=ErrorCode.UNKNOWN,
         )
     return row
 

@@ -24,7 +24,7 @@ from agent.store.accounts.ledger_sums import ValuationStore
 from agent.store.accounts.positions import CashStore, PositionStore
 from agent.store.alerts import AlertStore
 from agent.store.budgets import BudgetStore
-from agent.store.controls import ControlStore, PhoneStore
+from agent.store.controls import ControlStore, TelegramBotStore
 from agent.store.cycles import CycleStore
 from agent.store.database import (
     LIVE,
@@ -86,7 +86,7 @@ class Store:
         self.pause_switch = PauseSwitch(db)
         self.configs = ConfigVersionStore(db)
         self.alerts = AlertStore(db)
-        self.phone = PhoneStore(db)
+        self.telegram_bot = TelegramBotStore(db)
         self.controls = ControlStore(db)
         self.paper = PaperStore(db)
         self.runs = RunReportStore(db)
@@ -263,7 +263,7 @@ class ConfigVersion:
     number: int
     digest: str
     at_s: int
-    how: str
+    origin: str
     text: str | None
 
 
@@ -278,9 +278,9 @@ class ConfigVersionStore:
     db: Database
 
     def record(
-        self, config_hash: str, now_s: int, text: str | None = None, how: str = "confirmed"
+        self, config_hash: str, now_s: int, text: str | None = None, origin: str = "confirmed"
     ) -> None:
-        """Record a config file that the owner has confirmed or, with `how` UNCONFIRMED, has not."""
+        """Record a config file that the owner has confirmed or, with `origin` UNCONFIRMED, has not."""
         with self.db.write("write the config's hash") as db:
             compressed_text = None if text is None else compress_text(text)
             insert_rows(
@@ -291,7 +291,7 @@ class ConfigVersionStore:
                         "config_hash": config_hash,
                         "at_s": now_s,
                         "text_z": compressed_text,
-                        "how": how,
+                        "how": origin,
                     }
                 ],
             )

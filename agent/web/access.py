@@ -265,8 +265,8 @@ class Checks:
         access, reach, method = self._access, self._access.reach, scope["method"]
         request = Request(scope)
         hosts = request.headers.getlist("host")
-        if len(hosts) != 1 or host_name(hosts[0]) not in reach.names:
-            name = min(reach.names, key=lambda host: (host != "localhost", host))
+        if len(hosts) != 1 or host_name(hosts[0]) not in reach.host_names:
+            name = min(reach.host_names, key=lambda host: (host != "localhost", host))
             return PlainTextResponse(f"421: open the dashboard as {name}\n", 421)
         peer = plain_address(scope["client"][0]) if scope.get("client") else ""
         if reach.proxies:

@@ -171,7 +171,7 @@ class ControlPages:
                 if review.dropped:
                     return
                 review.document = await self._plan_process.call(
-                    "controls.shown.preview_control",
+                    "controls.shown_plans.preview_control",
                     self._cache.config,
                     review.kind,
                     review.arguments,

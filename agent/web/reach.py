@@ -44,7 +44,7 @@ class Reach:
     one, and `portfolio` is its name. `banner` is shown on each page.
     """
 
-    names: frozenset[str] = frozenset(LOOPBACK)
+    host_names: frozenset[str] = frozenset(LOOPBACK)
     secure: bool = False
     proxies: frozenset[str] = frozenset()
     port: int = 0

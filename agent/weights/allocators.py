@@ -276,7 +276,7 @@ class AllocatorData:
 
     now_s: int
     prices: tuple[PricePoint, ...]
-    names: Mapping[str, str]
+    labels: Mapping[str, str]
     supplies: tuple[TokenSupply, ...] = ()
     current: Mapping[str, Price] | None = None
     answer: SignalAnswer | None = None
@@ -339,7 +339,7 @@ def market_cap(
     supplies = {supply.token: supply for supply in (*inputs.supplies, *settings.supplies)}
     caps, times_s, sources = [], [], []
     for token in bounds.tokens:
-        name, supply = inputs.names[token], supplies.get(token)
+        name, supply = inputs.labels[token], supplies.get(token)
         if supply is None:
             raise Refused(
                 f"the supply of {name} could not be read from its contract", remedy=_SUPPLY_REMEDY
@@ -357,11 +357,11 @@ def market_cap(
     shares = proportional_shares(caps, bounds.low, bounds.high, bounds.total)
     total_cap = sum(caps, Fraction(0))
     shares_text = ", ".join(
-        f"{inputs.names[t]} {float(cap / total_cap * 100):.2f} %"
+        f"{inputs.labels[t]} {float(cap / total_cap * 100):.2f} %"
         for t, cap in zip(bounds.tokens, caps, strict=True)
     )
     names_at_limit = [
-        inputs.names[t]
+        inputs.labels[t]
         for t, share, low, high in zip(bounds.tokens, shares, bounds.low, bounds.high, strict=True)
         if share in (low, high)
     ]
@@ -382,12 +382,13 @@ def inverse_volatility(
     settings: AllocatorConfig, bounds: WeightBounds, inputs: AllocatorData
 ) -> UnroundedWeights:
     """Return shares in inverse proportion to sample volatility: w_i = (1/σ_i) / Σ (1/σ_j)."""
-    returns = compute_returns(settings, bounds.tokens, inputs.names, inputs.prices, inputs.now_s)
+    returns = compute_returns(settings, bounds.tokens, inputs.labels, inputs.prices, inputs.now_s)
     shares = proportional_shares(
         [Fraction(1 / float(v)) for v in returns.volatility], bounds.low, bounds.high, bounds.total
     )
     volatilities_text = ", ".join(
-        f"{inputs.names[t]} {v:.1%}" for t, v in zip(bounds.tokens, returns.volatility, strict=True)
+        f"{inputs.labels[t]} {v:.1%}"
+        for t, v in zip(bounds.tokens, returns.volatility, strict=True)
     )
     return from_returns(
         tuple(shares), f"in inverse proportion to annual volatilities: {volatilities_text}", returns
@@ -414,7 +415,7 @@ def risk_parity(
     gradient = matvec(matrix, shares)
     contributions = shares * gradient / dot(shares, gradient)
     contributions_text = ", ".join(
-        f"{inputs.names[t]} {contribution:.1%}"
+        f"{inputs.labels[t]} {contribution:.1%}"
         for t, contribution in zip(bounds.tokens, contributions, strict=True)
     )
     return from_returns(
@@ -448,8 +449,8 @@ def _optimise(
     settings: AllocatorConfig, bounds: WeightBounds, inputs: AllocatorData, optimiser: Optimiser
 ) -> tuple[Returns, Floats, Floats]:
     """Return (returns, shares with sum 1, annual covariance)."""
-    returns = compute_returns(settings, bounds.tokens, inputs.names, inputs.prices, inputs.now_s)
-    matrix = covariance(returns, inputs.names)
+    returns = compute_returns(settings, bounds.tokens, inputs.labels, inputs.prices, inputs.now_s)
+    matrix = covariance(returns, inputs.labels)
     low, high = (
         np.array(bounds_bps, dtype=np.float64) / bounds.total
         for bounds_bps in (bounds.low, bounds.high)
@@ -507,7 +508,7 @@ def _newest_price(
     if newest_point is not None:
         age_text = f"the newest is {(inputs.now_s - newest_point.at_s) / 3_600:.1f} h old"
     raise Refused(
-        f"no price of {inputs.names[token]} within max_age: {age_text}",
+        f"no price of {inputs.labels[token]} within max_age: {age_text}",
         remedy="the agent's next cycles record it",
     )
 

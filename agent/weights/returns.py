@@ -90,7 +90,7 @@ class Returns:
 def compute_returns(
     window: ReturnsWindow,
     tokens: Sequence[str],
-    names: Mapping[str, str],
+    labels: Mapping[str, str],
     prices: Sequence[PricePoint],
     now_s: int,
 ) -> Returns:
@@ -100,7 +100,7 @@ def compute_returns(
     point_by_interval = {
         token: _point_by_interval(prices, token, window, now_s) for token in tokens
     }
-    unpriced_names = [names[token] for token in tokens if not point_by_interval[token]]
+    unpriced_names = [labels[token] for token in tokens if not point_by_interval[token]]
     if unpriced_names:
         raise Refused(
             f"no prices of {', '.join(unpriced_names)} within {_duration_text(window.window_s)}",
@@ -115,7 +115,7 @@ def compute_returns(
         shortest_token = min(tokens, key=lambda token: (len(point_by_interval[token]), token))
         raise Refused(
             f"{len(interval_pairs)} returns of {_duration_text(window.step_s)} common to all, min_history requires"
-            f" {min_return_count}; {names[shortest_token]} has {len(point_by_interval[shortest_token])} prices",
+            f" {min_return_count}; {labels[shortest_token]} has {len(point_by_interval[shortest_token])} prices",
             remedy=_REMEDY,
         )
     until_s = min(point_by_interval[token][shared_intervals[-1]].at_s for token in tokens)
@@ -129,7 +129,7 @@ def compute_returns(
         )
         raise Refused(
             f"the newest common prices are {_duration_text(now_s - until_s)} old, max_age is"
-            f" {_duration_text(window.max_age_s)}; {names[oldest_token]} has the oldest",
+            f" {_duration_text(window.max_age_s)}; {labels[oldest_token]} has the oldest",
             remedy=_REMEDY,
         )
     moves = np.array(
@@ -143,7 +143,7 @@ def compute_returns(
         dtype=np.float64,
     )
     constant_names = [
-        names[token]
+        labels[token]
         for token, column in zip(tokens, moves.T, strict=True)
         if not np.ptp(column) > 0
     ]
@@ -157,7 +157,7 @@ def compute_returns(
     return Returns(tuple(tokens), moves, window.step_s, from_s, until_s, gaps)
 
 
-def covariance(returns: Returns, names: Mapping[str, str]) -> Floats:
+def covariance(returns: Returns, labels: Mapping[str, str]) -> Floats:
     """Return the annual covariance: sample volatilities, and correlations shrunk towards zero as in
     Ledoit and Wolf, "A well-conditioned estimator for large-dimensional covariance matrices"
     (2004). Standardised returns are used, so that shrinkage does not depend on volatility. Raises
@@ -167,7 +167,7 @@ def covariance(returns: Returns, names: Mapping[str, str]) -> Floats:
     if not _is_regular(sample_correlation):
         absolute_correlations = np.abs(sample_correlation - np.eye(len(sample_correlation)))
         first_name, second_name = sorted(
-            names[returns.tokens[int(i)]]
+            labels[returns.tokens[int(i)]]
             for i in np.unravel_index(
                 int(absolute_correlations.argmax()), absolute_correlations.shape
             )

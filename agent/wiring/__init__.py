@@ -2,16 +2,6 @@
 key and clock are real.
 """
 
-from agent.wiring.actors import (
-    AgentApprover,
-    WalletSession,
-    lock_locations,
-    open_actors,
-    open_service,
-    open_wallet_session,
-    signing_rules,
-    submission_settings,
-)
 from agent.wiring.context import (
     AgentContext,
     SystemClock,
@@ -25,6 +15,16 @@ from agent.wiring.context import (
     store_file,
 )
 from agent.wiring.futures import listed_numbers
+from agent.wiring.transactor import (
+    AgentApprover,
+    WalletSession,
+    lock_locations,
+    open_service,
+    open_transactor,
+    open_wallet_session,
+    signing_rules,
+    submission_settings,
+)
 
 __all__ = [
     "AgentApprover",
@@ -33,11 +33,11 @@ __all__ = [
     "WalletSession",
     "listed_numbers",
     "lock_locations",
-    "open_actors",
     "open_context",
     "open_endpoint_pool",
     "open_service",
     "open_store_offline",
+    "open_transactor",
     "open_transport",
     "open_transports",
     "open_wallet_session",

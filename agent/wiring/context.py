@@ -133,7 +133,7 @@ class SystemClock:
 
 @dataclass(frozen=True, slots=True)
 class AgentContext:
-    """Everything needed to read, evaluate and build the actors. `transport` is the quorum over
+    """Everything needed to read, evaluate and build the transactor. `transport` is the quorum over
     `endpoints`.
     """
 

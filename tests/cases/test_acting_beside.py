@@ -50,7 +50,7 @@ def test_a_withdrawal_that_was_released_while_its_resume_waited_pays_nothing_and
     with bot(chain, tmp_path) as (loaded, agent), ExitStack() as held:
         number = transfers.withdraw(agent, "100", to=None, send=True, confirm=sure).request
         assert number is not None
-        held.enter_context(wiring.open_actors(agent.context, yes, lambda _: None))
+        held.enter_context(wiring.open_transactor(agent.context, yes, lambda _: None))
 
         def released() -> None:
             agent.context.store.requests.end(number, RequestState.RELEASED, chain.now_s())
@@ -85,7 +85,7 @@ def test_nothing_is_released_while_another_may_be_paying_it(anvil_chain: LocalCh
         number = transfers.withdraw(agent, "100", to=None, send=True, confirm=sure).request
         assert number is not None
         told: list[str] = []
-        held, other = wiring.open_actors(agent.context, yes, lambda _: None), again(chain, loaded)
+        held, other = wiring.open_transactor(agent.context, yes, lambda _: None), again(chain, loaded)
         with held, other as waits, raises_code(LockHeld, "lock", "waited 2 s"):
             transfers.release(waits, number, told.append)
         assert len(set(told)) == 1
@@ -130,7 +130,7 @@ def test_a_look_of_a_run_that_cannot_have_the_wallet_is_told_and_the_next_one_tr
     chain = anvil_chain
     with bot(chain, tmp_path) as (loaded, agent), again(chain, loaded) as other:
         looks = agent.run(send=True, confirm=yes, every="10s")
-        with wiring.open_actors(other.context, yes, lambda _: None):
+        with wiring.open_transactor(other.context, yes, lambda _: None):
             busy = next(looks)
             assert isinstance(busy, Retryable)
             assert "already acts" in busy.message

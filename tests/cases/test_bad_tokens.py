@@ -45,7 +45,7 @@ def turned_bad(chain: LocalChain, symbol: str, contract: str | Artifact, *argume
     """A token that was listed in a pool of five million dollars, and then became another contract at the same address."""
     artifact = own_artifact(contract) if isinstance(contract, str) else contract
     assert isinstance(chain.node, AnvilNode)
-    chain.add_token(symbol, 18, chain.contents.prices_usd["LINK"])
+    chain.add_token(symbol, 18, chain.deployed.prices_usd["LINK"])
     chain.add_v2_pool(symbol, "USDC", 5_000_000)
     address = chain.tokens[symbol].address
     chain.node.rpc("anvil_setCode", address, chain.node.rpc("eth_getCode", chain.deploy(artifact, *arguments), "latest"))
@@ -64,7 +64,7 @@ def test_a_token_that_burns_gas_or_returns_a_megabyte_halts_and_is_named(anvil_c
         assert outcome.transactions == ()
         snapshot = outcome.step_input.snapshot
         assert {h.token: h.raw for h in snapshot.holdings} == {chain.tokens[s].address: before.raw[s] for s in FOUR}
-        others = {p.address for p in chain.contents.pool_info.values() if {p.token0.symbol, p.token1.symbol} <= set(FOUR)}
+        others = {p.address for p in chain.deployed.pool_info.values() if {p.token0.symbol, p.token1.symbol} <= set(FOUR)}
         assert {pool.address for pool in snapshot.pools} >= others
         assert len(snapshot.feeds) == len(FIVE)
         assert chain.w3.eth.get_transaction_count(chain.wallet.address) == before.nonce
@@ -84,7 +84,7 @@ def test_what_keeps_its_balance_to_itself_for_an_hour_is_left_alone_and_the_othe
         outcome = agent.rebalance(send=True, confirm=yes)
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
         assert mentions(outcome.reason, "GUEST", "quarantine", "balances")
-        assert max(abs(bps) for bps in agent.drifts(outcome.after or outcome.step_input).values()) < 100
+        assert max(abs(bps) for bps in agent.drifts(outcome.input_after or outcome.step_input).values()) < 100
         touched = {token for leg in outcome.plan.legs for token in (leg.token_in, leg.token_out)} if outcome.plan else set()
         assert chain.tokens["GUEST"].address not in touched
 

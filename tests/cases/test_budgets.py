@@ -60,7 +60,7 @@ def test_the_turnover_of_a_day_is_shared_by_its_steps_and_comes_back_after_24_ho
 def test_what_the_day_has_lost_bounds_the_worst_case_of_each_trade(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """Each step costs about 6 dollars and may cost 36; 6 bps of 90,000 are 54: what was lost is what the wallet shows."""
     chain = anvil_chain
-    prices = dict(chain.contents.prices_usd)
+    prices = dict(chain.deployed.prices_usd)
     with agent_on(chain, tmp_path, ROOMY | {"limits.daily_loss": "6bps"}, TARGETS) as agent:
         total, moved = Fraction(0), []
         for number in range(7):
@@ -73,8 +73,8 @@ def test_what_the_day_has_lost_bounds_the_worst_case_of_each_trade(anvil_chain: 
             assert outcome.step_input.history.budgets.loss_24h + judged.worst_cost() <= 54 * USD * Fraction(101, 100)
             moved.append(plan.turnover)
             total += lost(chain, before, prices)
-            assert outcome.after is not None
-            assert abs(outcome.after.history.budgets.loss_24h / USD - total) < Fraction(1, 100)
+            assert outcome.input_after is not None
+            assert abs(outcome.input_after.history.budgets.loss_24h / USD - total) < Fraction(1, 100)
         assert total <= 54
         assert "part 1" in outcome.reason
         assert moved[-1] < moved[0] * Fraction(4, 5), "what may still be lost today decides how much goes"
@@ -137,8 +137,8 @@ def test_a_destination_of_half_way_or_the_bands_edge_goes_no_further(anvil_chain
         with agent_on(chain, tmp_path / destination, ROOMY | {"policy.destination": destination}, TARGETS) as agent:
             outcome = step(chain, agent, {"WETH": 51_300, "USDC": 38_700})
             swap_of(outcome)
-            assert outcome.after is not None
-            ends[destination] = agent.weights(outcome.after)["WETH"]
+            assert outcome.input_after is not None
+            ends[destination] = agent.weights(outcome.input_after)["WETH"]
             assert agent.rebalance().kind is OutcomeKind.HOLD
         chain.revert(mark)
     assert abs(ends["halfway"] - 5_350) <= 1

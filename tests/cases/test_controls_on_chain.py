@@ -18,7 +18,7 @@ from agent import wiring
 from agent.app.agent import Agent
 from agent.app.controls import queue
 from agent.app.controls.runner import MAX_PER_CYCLE, ControlRunner
-from agent.app.controls.shown import preview_control
+from agent.app.controls.shown_plans import preview_control
 from agent.app.documents.owner import ShownPlanDocument
 from agent.app.start.checks import doctor
 from agent.config.load import load_config
@@ -318,7 +318,7 @@ def test_a_stop_loss_fires_whatever_a_control_has_tightened_and_a_control_undoes
         assert again_looser.state is ControlState.DONE, "what a control did, a control undoes"
         with raises_code(Refused, "widens"):
             run.shown("edit", ("set", "limits.payout_per_day=999999"))
-        chain.move_market({"WETH": chain.contents.prices_usd["WETH"] * Fraction(8, 10)})
+        chain.move_market({"WETH": chain.deployed.prices_usd["WETH"] * Fraction(8, 10)})
         chain.mine(3)
         outcome = run.look()
         assert isinstance(outcome, StepOutcome), outcome
@@ -387,7 +387,7 @@ def test_exits_are_offered_and_confirmed_one_by_one(anvil_chain: LocalChain, tmp
     stops = {"portfolio__assets__0__stop_loss": "10%", "portfolio__assets__1__stop_loss": "10%", "limits__price_impact": "2%"}
     with bot(chain, tmp_path, LEVEL, offers=True, **stops) as run:
         run.look()
-        prices = chain.contents.prices_usd
+        prices = chain.deployed.prices_usd
         chain.move_market({"WETH": prices["WETH"] * 8 / 10, "WBTC": prices["WBTC"] * 8 / 10})
         offered = []
         for symbol in ("WETH", "WBTC"):

@@ -154,7 +154,7 @@ def test_a_file_that_was_changed_by_hand_is_told_and_on_a_live_chain_no_yes_of_a
             config_versions.confirm_without_asking(live.context)
         assert config_versions.confirm_changes(live.context, lambda told: told == lines)
         assert config_versions.confirm_without_asking(live.context)
-        assert [one.how for one in agent.context.store.configs.newest()] == ["confirmed", "noticed", "first"]
+        assert [one.origin for one in agent.context.store.configs.newest()] == ["confirmed", "noticed", "first"]
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
 
 
@@ -254,7 +254,7 @@ def test_a_file_alone_changes_nothing_in_a_run_with_a_key(anvil_chain: LocalChai
         bot.file.write_text(apply_changes(bot.text, weights(WETH="30%", WBTC="40%")).replace('slippage = "0.3%"', 'slippage = "1%"'))
         assert next(looks).kind is OutcomeKind.HOLD  # type: ignore[union-attr]  # an outcome
         assert agent.context.loaded == bot.loaded
-        agent.context.store.configs.record("another", 0, how="edit")  # a confirmed version that the file is not
+        agent.context.store.configs.record("another", 0, origin="edit")  # a confirmed version that the file is not
         with raises_code(ConfigChanged, "config"):
             next(looks)
         assert agent.context.loaded == bot.loaded

@@ -20,7 +20,7 @@ from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import Intent, IntentKind, IntentState, RequestKind, RequestState
 from agent.store.store import ConfigChanged
-from agent.wiring import actors
+from agent.wiring import transactor
 from tests.support.agents import USD, again, agent_on, allow, allowances, fund, purse, trusted
 from tests.support.stores import Killed, dying
 from tests.support.text import raises_code
@@ -71,12 +71,12 @@ def test_a_run_ends_once_it_is_stopped_or_its_file_is_unconfirmed(anvil_chain: L
     with bot(anvil_chain, tmp_path) as agent:
         looks = agent.run(send=True, confirm=lambda _: False, every="28d")
         assert next(looks).kind is OutcomeKind.DECLINED  # type: ignore[union-attr]  # an outcome
-        agent.context.store.configs.record("another", 0, how="edit")
+        agent.context.store.configs.record("another", 0, origin="edit")
         with raises_code(ConfigChanged, "config"):
             next(looks)
         with raises_code(ConfigChanged, "config"):  # nor does another one of the same program
             next(agent.run(send=True, confirm=lambda _: False, every="28d"))
-        agent.context.store.configs.record(agent.context.loaded.digest, 0, how="edit")  # taken back
+        agent.context.store.configs.record(agent.context.loaded.digest, 0, origin="edit")  # taken back
         again_looks = agent.run(send=True, confirm=lambda _: False, every="28d")
         next(again_looks)
         agent.context.store.requests.record(RequestKind.STOP, (), None, False, 0)
@@ -149,14 +149,14 @@ def test_a_stop_that_ends_between_sale_and_payment_is_gone_on_with_and_pays_once
 
 def test_a_stop_waits_until_what_it_sent_is_final(anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No transaction is final after its own wait; blocks come while the stop waits for all of them."""
-    chain, settings, reconcile = anvil_chain, actors.submission_settings, JournaledExecutor.reconcile
+    chain, settings, reconcile = anvil_chain, transactor.submission_settings, JournaledExecutor.reconcile
 
     def slow_blocks(executor: JournaledExecutor, *, may_send: bool = True) -> list[Intent]:
         if not may_send:
             chain.mine()
         return reconcile(executor, may_send=may_send)
 
-    monkeypatch.setattr(actors, "submission_settings", lambda *args: replace(settings(*args), final_timeout_s=0))
+    monkeypatch.setattr(transactor, "submission_settings", lambda *args: replace(settings(*args), final_timeout_s=0))
     monkeypatch.setattr(JournaledExecutor, "reconcile", slow_blocks)
     fund(chain, HELD)
     with agent_on(chain, tmp_path, {**OPEN, "chain.confirmations": 3}, TARGETS) as agent:

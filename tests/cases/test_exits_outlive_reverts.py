@@ -104,7 +104,7 @@ def test_after_an_exit_that_succeeds_rebalances_wait_for_their_owner_all_the_sam
         chain.warp(60)
         settled(chain, CRASH)
         assert swap_of(agent.rebalance(send=True, confirm=yes))[0].exits
-        chain.move_market({"WBTC": chain.contents.prices_usd["WBTC"] * 2})
+        chain.move_market({"WBTC": chain.deployed.prices_usd["WBTC"] * 2})
         chain.mine(BLOCKS + 1)
         before = purse(chain)
         stopped = agent.rebalance(send=True, confirm=yes)

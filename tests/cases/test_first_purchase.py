@@ -84,7 +84,7 @@ def test_a_purchase_beyond_the_pools_goes_in_equal_parts_and_survives_a_restart(
         assert "part 2 of" in waits.reason
         assert "next at" in waits.reason
         for _ in range(under.terms.parts + 2):
-            chain.move_market(dict(chain.contents.prices_usd))
+            chain.move_market(dict(chain.deployed.prices_usd))
             chain.warp(601)
             outcome = look(agent)
             if outcome.kind is not OutcomeKind.DONE:
@@ -120,7 +120,7 @@ def test_a_purchase_beyond_daily_loss_completes_in_three_days(anvil_chain: Local
             assert outcome.kind in (OutcomeKind.DONE, OutcomeKind.HOLD), outcome.reason
             if why := ended_why(agent):
                 break
-        chain.move_market(dict(chain.contents.prices_usd))
+        chain.move_market(dict(chain.deployed.prices_usd))
         chain.warp(hours * 3_600 + 1)
     assert "done in" in why, (why, parts, waited)
     assert parts >= 3, (why, parts, waited)
@@ -169,7 +169,7 @@ def test_a_top_up_beyond_the_pools_says_which_part_is_done_and_goes_on(anvil_cha
         assert more.open_top_up is not None
         assert dict(more.open_top_up.terms.came)[chain.tokens["USDC"].address] > 1_000 * USD
         for _ in range(more.open_top_up.terms.parts + 3):
-            chain.move_market(dict(chain.contents.prices_usd))
+            chain.move_market(dict(chain.deployed.prices_usd))
             chain.warp(601)
             if look(agent).kind is not OutcomeKind.DONE:
                 break
@@ -194,7 +194,7 @@ def test_two_deposits_a_crash_and_a_stop_loss_beside_an_open_top_up(anvil_chain:
         assert "the rest is not worth its cost" in ended.reason, ended.reason
         assert agent.step_input().history.cash_flows.purchase is None
     with again(chain, trusted(chain, tmp_path, changes, TARGETS)) as agent:
-        chain.move_market({"WBTC": chain.contents.prices_usd["WBTC"] * Fraction(7, 10)})
+        chain.move_market({"WBTC": chain.deployed.prices_usd["WBTC"] * Fraction(7, 10)})
         chain.warp(60)
         fired = look(agent)
         assert mentions(fired.reason, "exits sold", "WBTC"), fired.reason

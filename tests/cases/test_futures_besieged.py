@@ -55,7 +55,7 @@ class Attacker:
 
     def gap(self, share: Fraction) -> None:
         chain = self.perps.chain
-        price = chain.contents.prices_usd["WETH"] * (1 + share)
+        price = chain.deployed.prices_usd["WETH"] * (1 + share)
         if not 1_300 < price < 6_000:  # the makers' range
             return
         chain.move_market({"WETH": price}, twap_follows=False)
@@ -65,7 +65,7 @@ class Attacker:
 
     def steal(self, multiple: Fraction) -> None:
         chain, base = self.perps.chain, self.perps.markets["WBTC"].base
-        raw = int(multiple * MARGIN_USD / chain.contents.prices_usd["WBTC"] * WAD)
+        raw = int(multiple * MARGIN_USD / chain.deployed.prices_usd["WBTC"] * WAD)
         order = PerpOrder(base, raw, PerpOrderKind.MARKET, 10**30 if raw > 0 else 1, is_reduce_only=False)
         data = venue.encode_order(order, contracts_of(self.perps, chain.wallet.address), self.key, chain.now_s() + 10_000)
         send_data(self.perps, self.perps.addresses.clearing_house, data, self.key)

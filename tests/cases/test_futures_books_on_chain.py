@@ -162,7 +162,7 @@ def test_the_cap_on_managed_value_counts_the_margin(perps: LocalPerps, tmp_path:
 
 def test_an_alert_after_a_crash_carries_what_would_be_closed(perps: LocalPerps, tmp_path: Path) -> None:
     chain = perps.chain
-    opened(perps, {"WETH": int(27_000 / chain.contents.prices_usd["WETH"] * WAD)})
+    opened(perps, {"WETH": int(27_000 / chain.deployed.prices_usd["WETH"] * WAD)})
     crash(perps, "WETH", Fraction(12, 100))
     changes = changes_of(perps, {"WETH": "100%"}) | {"policy.trigger": {"kind": "threshold", "absolute": "30%"}}
     with agents.agent_on(chain, tmp_path, changes, EVEN) as agent:

@@ -29,26 +29,26 @@ MOST = 3
 @pytest.fixture
 def perps(perps_chain: LocalPerps) -> Iterator[LocalPerps]:
     """A wallet on its spot targets with margin, and a whale that moves pools."""
-    chain, books = perps_chain.chain, perps_chain.chain.contents
+    chain, books = perps_chain.chain, perps_chain.chain.deployed
     agents.fund(chain, {"WETH": 50_000, "USDC": 50_000})
     perps_chain.deposit(chain.wallet.address, MARGIN_USD * 10**6)
     perps_chain.deposit(chain.whale.address, 20_000_000 * 10**6)
     yield perps_chain
-    chain.contents = books
+    chain.deployed = books
 
 
 def held(perps: LocalPerps, symbol: str, multiple: Fraction | int) -> None:
     """The wallet takes a position of so much leverage; the whale puts the pool back."""
-    size = int(Fraction(multiple) * MARGIN_USD / perps.chain.contents.prices_usd[symbol] * WAD)
+    size = int(Fraction(multiple) * MARGIN_USD / perps.chain.deployed.prices_usd[symbol] * WAD)
     perps.trade(perps.chain.wallet.address, symbol, size)
     perps.trade(perps.chain.whale.address, symbol, -size)
 
 
 def moved(perps: LocalPerps, symbol: str, share: Fraction) -> None:
     """Index and pool go to another price, and stay there for half an hour."""
-    chain, books = perps.chain, perps.chain.contents
+    chain, books = perps.chain, perps.chain.deployed
     price = books.prices_usd[symbol] * (1 + share)
-    chain.contents = replace(books, prices_usd={**books.prices_usd, symbol: price})
+    chain.deployed = replace(books, prices_usd={**books.prices_usd, symbol: price})
     chain.node.mine_at(chain.now_s() + 15)
     perps.set_index(symbol, price)
     perps.move_pools({symbol: price}, lambda seconds: chain.node.mine_at(chain.now_s() + int(seconds)))
@@ -78,7 +78,7 @@ def size(perps: LocalPerps, symbol: str) -> int:
 def pushed(perps: LocalPerps, symbol: str, share: Fraction) -> None:
     """The pool goes away from its index, which stands still and is fresh."""
     chain = perps.chain
-    price = chain.contents.prices_usd[symbol] * (1 + share)
+    price = chain.deployed.prices_usd[symbol] * (1 + share)
     perps.move_pools({symbol: price}, lambda seconds: chain.node.mine_at(chain.now_s() + int(seconds)))
 
 

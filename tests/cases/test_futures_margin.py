@@ -36,7 +36,7 @@ def perps(perps_chain: LocalPerps) -> LocalPerps:
 
 def test_a_step_tops_up_after_a_crash_and_trades_nothing(perps: LocalPerps, tmp_path: Path) -> None:
     chain, wallet = perps.chain, perps.chain.wallet.address
-    opened(perps, {"WETH": int(27_000 / chain.contents.prices_usd["WETH"] * WAD)})
+    opened(perps, {"WETH": int(27_000 / chain.deployed.prices_usd["WETH"] * WAD)})
     crash(perps, "WETH", Fraction(12, 100))
     before, purse = read_now(perps, wallet), agents.purse(chain)
     changes = futures_changes(perps, {"WETH": "100%"}, max_top_up_per_day="10%")
@@ -121,7 +121,7 @@ def test_a_stolen_delegate_is_ended_after_it_opened_a_position_elsewhere(perps: 
 
 def test_a_step_escapes_a_liquidation_above_the_ordinary_gas_price(perps: LocalPerps, tmp_path: Path) -> None:
     chain, wallet = perps.chain, perps.chain.wallet.address
-    opened(perps, {"WETH": int(27_000 / chain.contents.prices_usd["WETH"] * WAD)})
+    opened(perps, {"WETH": int(27_000 / chain.deployed.prices_usd["WETH"] * WAD)})
     crash(perps, "WETH", Fraction(20, 100))
     before = read_now(perps, wallet)
     changes = futures_changes(perps, {"WETH": "100%"}, emergency_distance="25%", emergency_gas_price="200 gwei", max_top_up_per_day="off")
@@ -191,7 +191,7 @@ def test_a_delegate_opens_nothing_while_the_spot_multiple_needs_the_owner_s_port
 
 def test_a_deposit_that_the_vault_refuses_is_followed_by_a_reduction(perps: LocalPerps, tmp_path: Path) -> None:
     chain, wallet = perps.chain, perps.chain.wallet.address
-    opened(perps, {"WETH": int(27_000 / chain.contents.prices_usd["WETH"] * WAD)})
+    opened(perps, {"WETH": int(27_000 / chain.deployed.prices_usd["WETH"] * WAD)})
     crash(perps, "WETH", Fraction(12, 100))
     before = read_now(perps, wallet)
     cap = perps.contract(perps.addresses.config, "ClearingHouseConfig").functions.setSettlementTokenBalanceCap(1)

@@ -92,7 +92,7 @@ def pool_price(perps: LocalPerps, symbol: str) -> Fraction:
 def crash(perps: LocalPerps, symbol: str, share: Fraction) -> None:
     """The index falls, the whale sells until the pool follows, and half an hour passes."""
     chain, whale = perps.chain, perps.chain.whale.address
-    price = chain.contents.prices_usd[symbol] * (1 - share)
+    price = chain.deployed.prices_usd[symbol] * (1 - share)
     perps.deposit(whale, 5_000_000 * 10**6)
     chain.node.mine_at(chain.now_s() + 30)
     perps.set_index(symbol, price)
@@ -107,7 +107,7 @@ def crash(perps: LocalPerps, symbol: str, share: Fraction) -> None:
 
 def test_a_step_reduces_after_a_crash_to_below_its_limit(perps: LocalPerps, tmp_path: Path) -> None:
     chain, wallet = perps.chain, perps.chain.wallet.address
-    price = chain.contents.prices_usd["WETH"]
+    price = chain.deployed.prices_usd["WETH"]
     opened(perps, {"WETH": int(Fraction(27_000, 1) / price * WAD)})
     crash(perps, "WETH", Fraction(12, 100))
     before = read_now(perps, wallet)
@@ -147,7 +147,7 @@ def test_a_declined_plan_changes_no_position(perps: LocalPerps, tmp_path: Path) 
 def test_a_reduction_cuts_every_position_by_the_same_share(perps: LocalPerps, tmp_path: Path) -> None:
     """Orders go one by one: once the first is filled the limit may hold again, and the others are cut all the same."""
     chain, wallet = perps.chain, perps.chain.wallet.address
-    prices = chain.contents.prices_usd
+    prices = chain.deployed.prices_usd
     opened(perps, {"WETH": int(Fraction(19_000) / prices["WETH"] * WAD), "WBTC": -int(Fraction(12_500) / prices["WBTC"] * WAD)})
     before = read_now(perps, wallet)
     with agents.agent_on(chain, tmp_path, futures_changes(perps, TWO), EVEN) as agent:

@@ -38,7 +38,7 @@ def stolen(perps: LocalPerps, multiple: Fraction) -> None:
     """A delegate whose key was stolen takes a position of so much leverage in WBTC for the account."""
     chain, key, owner = perps.chain, perps.chain.accounts[3].address, perps.chain.wallet.address
     send_data(perps, perps.addresses.delegate_approval, venue.encode_delegate(key, is_allowed=True), owner)
-    raw = int(multiple * MARGIN_USD / chain.contents.prices_usd["WBTC"] * WAD)
+    raw = int(multiple * MARGIN_USD / chain.deployed.prices_usd["WBTC"] * WAD)
     bound = 10**30 if raw > 0 else 1
     order = PerpOrder(perps.markets["WBTC"].base, raw, PerpOrderKind.MARKET, bound, is_reduce_only=False)
     data = venue.encode_order(order, contracts_of(perps, owner), key, chain.now_s() + 10_000)

@@ -47,7 +47,7 @@ def changes(perps: LocalPerps, max_top_up_per_day: str = "0%", **hedge: str) -> 
 def rise(perps: LocalPerps, share: Fraction) -> None:
     """WETH rises by this share: index, virtual pool, pools and feeds."""
     chain = perps.chain
-    price = chain.contents.prices_usd["WETH"] * (1 + share)
+    price = chain.deployed.prices_usd["WETH"] * (1 + share)
     chain.move_market({"WETH": price})
     perps.set_index("WETH", price)
     perps.move_pools({"WETH": price}, lambda seconds: chain.node.mine_at(chain.now_s() + int(seconds) + 1))
@@ -119,7 +119,7 @@ def test_funding_that_outweighs_the_sale_ends_a_hedge(perps: LocalPerps, tmp_pat
     chain = perps.chain
     with agents.agent_on(chain, tmp_path, changes(perps), EVEN) as agent:
         hedged(agent, perps)
-        above = chain.contents.prices_usd["WETH"] * Fraction(102, 100)
+        above = chain.deployed.prices_usd["WETH"] * Fraction(102, 100)
         for _ in range(2):  # the index stays 2 % above the mark for its whole TWAP, so that shorts pay 2 % a day
             perps.set_index("WETH", above)
             chain.node.mine_at(chain.now_s() + 1_000)

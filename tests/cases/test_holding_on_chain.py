@@ -24,7 +24,7 @@ def sold(chain: LocalChain, plan: Plan) -> list[str]:
 
 
 def raise_weth(chain: LocalChain, factor: Fraction) -> None:
-    chain.move_market({"WETH": chain.contents.prices_usd["WETH"] * factor})
+    chain.move_market({"WETH": chain.deployed.prices_usd["WETH"] * factor})
 
 
 def test_what_a_rebalance_bought_is_sold_by_the_next_one_only_after_its_time(anvil_chain: LocalChain, tmp_path: Path) -> None:

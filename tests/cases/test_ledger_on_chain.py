@@ -154,7 +154,7 @@ def test_value_profit_and_lots_are_of_the_newest_cycle_without_gas_money(life: L
     chain.warp(HOUR_S - chain.now_s() % HOUR_S)  # all of this within one hour of the clock
     life.step(trade)
     chain.warp(60)
-    chain.move_market({"WETH": chain.contents.prices_usd["WETH"] * Fraction(101, 100)})
+    chain.move_market({"WETH": chain.deployed.prices_usd["WETH"] * Fraction(101, 100)})
     with agents.again(chain, life.loaded) as agent:
         recorded = agent.context.store.valuations.between()[-1]
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD

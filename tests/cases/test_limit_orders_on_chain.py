@@ -160,7 +160,7 @@ def test_a_rebalance_that_wants_a_better_price_waits_and_is_done_once_it_is_ther
         with raises_code(OperatorNeeded, "execution_open"):
             agent.context.store.layer(GradualExecutionStore).begin(campaign.progress.execution)
         assert "its price" in agent.rebalance(send=True, confirm=yes).reason
-        chain.move_market({"WETH": chain.contents.prices_usd["WETH"] * Fraction(103, 100)}, twap_follows=False)
+        chain.move_market({"WETH": chain.deployed.prices_usd["WETH"] * Fraction(103, 100)}, twap_follows=False)
         before = purse(chain)
         done = agent.rebalance(send=True, confirm=yes)
         assert done.kind is OutcomeKind.DONE, done.reason

@@ -143,8 +143,8 @@ def test_a_rebalance_brings_wallet_and_positions_together_on_target(anvil_chain:
         before = agents.purse(chain)
         outcome = agent.rebalance(send=True, confirm=agents.yes)
         agents.require_exact(chain, outcome, before)
-        assert outcome.after is not None
-        reached = agent.weights(outcome.after)
+        assert outcome.input_after is not None
+        reached = agent.weights(outcome.input_after)
     assert outcome.plan is not None
     assert {v.guard for v in outcome.plan.verdicts if not v.passed} == set()
     # By the prices before the trade, which the plan's own swaps do not move; our own fees from it are not foreseen.

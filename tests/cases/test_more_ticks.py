@@ -42,12 +42,12 @@ def crowd(chain: LocalChain, each_side: int) -> None:
     spacing, near = 10, lp.tick(chain, DENSE) // 10
     thin = 10**12
     ends = [(near + number) * spacing for number in range(-each_side, each_side + 1)]
-    chain.mint_positions(chain.contents.pool_info[DENSE], [(low, high, thin) for low, high in pairwise(ends)])
+    chain.mint_positions(chain.deployed.pool_info[DENSE], [(low, high, thin) for low, high in pairwise(ends)])
 
 
 def paid(chain: LocalChain, pool: str, sold: str, amount_raw: int) -> int:
     """What the deployed QuoterV2 says."""
-    info = chain.contents.pool_info[pool]
+    info = chain.deployed.pool_info[pool]
     token_in = chain.tokens[sold].address
     token_out = info.token1.address if info.token0.address == token_in else info.token0.address
     quoter = chain.contract(chain.addresses.quoter_v2, npm_artifact(QUOTER_V2)).functions

@@ -48,7 +48,7 @@ def head_of(perps: LocalPerps) -> Head:
 
 
 def order(perps: LocalPerps, symbol: str, size_raw: int) -> PerpOrder:
-    price = perps.chain.contents.prices_usd[symbol]
+    price = perps.chain.deployed.prices_usd[symbol]
     bound = int(abs(size_raw) * price * (Fraction(21, 20) if size_raw > 0 else Fraction(19, 20)))
     return PerpOrder(perps.markets[symbol].base, size_raw, PerpOrderKind.MARKET, bound, is_reduce_only=False)
 
@@ -128,8 +128,8 @@ def test_paper_opens_pays_funding_reduces_and_survives_a_restart(perps: LocalPer
     with open_paper(loaded, clock=chain.clock, transports=[chain.transport]) as agent:
         assert opened(agent) == sizes, "the positions are in the store"
         prices = {
-            "WETH": chain.contents.prices_usd["WETH"] * Fraction(7, 10),
-            "WBTC": chain.contents.prices_usd["WBTC"] * Fraction(115, 100),
+            "WETH": chain.deployed.prices_usd["WETH"] * Fraction(7, 10),
+            "WBTC": chain.deployed.prices_usd["WBTC"] * Fraction(115, 100),
         }
         chain.move_market(prices)
         perps.move_pools(prices, chain.clock.sleep)

@@ -23,7 +23,7 @@ NATIVE = {"portfolio.assets.0.address": "native"}
 
 def moved(chain: LocalChain, symbol: str, factor: Fraction) -> None:
     """The price of one token changes, in pools and feeds."""
-    chain.move_market({symbol: chain.contents.prices_usd[symbol] * factor})
+    chain.move_market({symbol: chain.deployed.prices_usd[symbol] * factor})
 
 
 def swapped(outcome: StepOutcome) -> tuple[Plan, Receipt]:

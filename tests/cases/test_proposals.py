@@ -321,5 +321,5 @@ def test_what_is_proposed_is_taken_back_on_request(anvil_chain: LocalChain, tmp_
 def abandoned(agent: Agent) -> None:
     """What a hard pause does with what waits."""
     agent.context.store.pause_switch.pause("test", agent.context.clock.now_s(), hard=True)
-    with wiring.open_actors(agent.context, yes, ignore_progress) as actors:
-        assert len(actors.executor.cancel_pending("the owner took it back")) == 1
+    with wiring.open_transactor(agent.context, yes, ignore_progress) as transactor:
+        assert len(transactor.executor.cancel_pending("the owner took it back")) == 1

@@ -33,8 +33,8 @@ def test_liquidity_over_its_weight_is_taken_out_and_then_swapped_on_target(anvil
         told = exactly(chain, agent, outcome)
         assert set(told) == {("Withdraw", one.name) for one in own}
         assert kinds(outcome)[-1] == "swap"
-        assert outcome.after is not None
-        assert all(abs(bps - 5_000) <= 5 for bps in agent.weights(outcome.after).values())
+        assert outcome.input_after is not None
+        assert all(abs(bps - 5_000) <= 5 for bps in agent.weights(outcome.input_after).values())
         found = liquidity(agent)
         assert found.weight.within
         history = agent.context.store.budgets.history(chain.now_s())
@@ -247,7 +247,7 @@ def test_a_price_pushed_before_the_transaction_leaves_loses_nothing_but_gas(anvi
     chain = anvil_chain
     agents.fund(chain, {"WETH": 5_000, "USDC": 5_000})
     with agents.agent_on(chain, tmp_path, wanting(chain, V3), EVEN) as agent:
-        before, prices = agents.purse(chain), dict(chain.contents.prices_usd)
+        before, prices = agents.purse(chain), dict(chain.deployed.prices_usd)
         push = agents.at_send(number, lambda: chain.swap(V3, "USDC", 6_000_000 * USD))
         outcome = agent.rebalance(send=True, confirm=agents.yes, progress=push)
         assert outcome.kind in (OutcomeKind.REFUSED, OutcomeKind.FAILED, OutcomeKind.HOLD), outcome.reason

@@ -32,12 +32,12 @@ def planned(agent: Agent) -> tuple[StepInput, Plan]:
 
 def require_refused(agent: Agent, step: StepInput, plan: Plan, rule: str) -> None:
     """Composed and rehearsed like any other, and then not signed; nothing of it is left open."""
-    with wiring.open_actors(agent.context, never_confirm, ignore_progress) as actors:
-        actors.executor.reconcile()
-        prepared: PreparedTransaction = actors.composer.layer_action(step, plan)
+    with wiring.open_transactor(agent.context, never_confirm, ignore_progress) as transactor:
+        transactor.executor.reconcile()
+        prepared: PreparedTransaction = transactor.composer.layer_action(step, plan)
         agent.context.store.steps.begin("s", 1, "{}")
         with pytest.raises(Refused) as caught:
-            actors.executor.run("s", prepared.grant.kind, prepared.tx, prepared.grant, prepared.note)
+            transactor.executor.run("s", prepared.grant.kind, prepared.tx, prepared.grant, prepared.note)
         assert caught.value.verdicts[0].guard == f"signer.{rule}"
         assert agent.context.store.journal.open_intents() == ()
 

@@ -39,7 +39,7 @@ def test_a_pool_that_is_pushed_for_one_block_leaves_no_mark(anvil_chain: LocalCh
         outcome = agent.rebalance()
         spot = outcome.decided.references.prices[agent.portfolio.assets[0].token.address].price * 10**12
         (found,) = recorded(agent)
-        fair = chain.contents.prices_usd["WETH"]
+        fair = chain.deployed.prices_usd["WETH"]
         assert spot < fair * Fraction(998, 1000), float(spot)  # the pool was pushed
         assert abs(found / fair - 1) < Fraction(1, 10_000), float(found)
 

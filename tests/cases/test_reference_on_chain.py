@@ -108,10 +108,10 @@ def test_a_review_is_late_by_what_was_drawn_at_the_last_one(anvil_chain: LocalCh
     chain = anvil_chain
     fund(chain, {"WETH": 40_000, "USDC": 40_000})
     timed = {**ROOMY, "policy.trigger": {"kind": "time", "every": "2h"}, "policy.jitter": "50%"}
-    with agent_on(chain, tmp_path, timed, TWO) as agent, wiring.open_actors(agent.context, yes, ignore_progress) as actors:
+    with agent_on(chain, tmp_path, timed, TWO) as agent, wiring.open_transactor(agent.context, yes, ignore_progress) as transactor:
 
         def step(chance: float) -> StepOutcome:
-            return engine.run_cycle(replace(agent.context.readers, chance=lambda: chance), AgentCycle(), agent.context.store, actors)
+            return engine.run_cycle(replace(agent.context.readers, chance=lambda: chance), AgentCycle(), agent.context.store, transactor)
 
         first = step(0.75)
         assert first.decided.reviewed, first.reason

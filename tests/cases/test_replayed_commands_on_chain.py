@@ -48,24 +48,24 @@ def asked(found: Document) -> dict[str, set[tuple[str, str]]]:
     """By what asked for them, (decision, outcome) of the steps of a replay, every one of which replays as it was."""
     different = [one for one in found["steps"] if one["result"] not in ("same", "by hand")]
     assert (found["exit"], different) == (0, []), different
-    assert {one["asked"] for one in found["steps"] if one["result"] == "by hand"} <= {"payout", "stop"}
+    assert {one["requested_by"] for one in found["steps"] if one["result"] == "by hand"} <= {"payout", "stop"}
     told: dict[str, set[tuple[str, str]]] = {}
     for one in found["steps"]:
-        told.setdefault(one["asked"], set()).add((one["decision"], one["outcome"]))
+        told.setdefault(one["requested_by"], set()).add((one["decision"], one["outcome"]))
     return told
 
 
 def altered(folder: Path, found: Document, *commands: str) -> None:
     """The plan of one step that each of the commands asked for, changed: the replay says so, and where."""
     for command in commands:
-        told = {folder / "steps" / one["file"]: one["asked"] for one in found["steps"]}
+        told = {folder / "steps" / one["file"]: one["requested_by"] for one in found["steps"]}
         file = next(file for file, by in told.items() if by == command and json.loads(file.read_text())["plan"] is not None)
         legs = json.loads(file.read_text())["plan"]["legs"]
         changed(file, plan__legs=[{**legs[0], "amount_in_raw": 7}, *legs[1:]])
     again_found = api.replay(folder / "steps")
     assert (again_found["different"], again_found["exit"]) == (len(commands), 14)
     different = [one for one in again_found["steps"] if one["result"] == "different"]
-    assert {one["asked"] for one in different} == set(commands)
+    assert {one["requested_by"] for one in different} == set(commands)
     assert all([one["what"] for one in step["differs"]] == ["plan.legs[0].amount_in_raw"] for step in different)
 
 

@@ -69,7 +69,7 @@ def test_of_two_machines_with_one_backup_only_the_one_that_adopts_sends_and_all_
 def test_a_new_store_knows_what_the_wallet_lost_before_it(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """Whoever deletes the store starts with no fresh budget."""
     chain = anvil_chain
-    prices = dict(chain.contents.prices_usd)
+    prices = dict(chain.deployed.prices_usd)
     fund(chain, UP)
     with agents.agent_on(chain, tmp_path / "first", ROOMY, EVEN, vouched=False) as agent:
         before = purse(chain)

@@ -42,7 +42,7 @@ def sold(intent: Intent, chain: LocalChain) -> int:
 def test_rounds_on_pools_that_come_back_lose_less_than_all_at_once(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, OFF)
-    prices, before, mark = dict(chain.contents.prices_usd), purse(chain), chain.snapshot()
+    prices, before, mark = dict(chain.deployed.prices_usd), purse(chain), chain.snapshot()
     losses: dict[str, Fraction] = {}
     for name, changes in (("market", LARGE), ("rounds", ROUNDS)):
         loaded = trusted(chain, tmp_path / name, changes, TARGETS)
@@ -152,7 +152,7 @@ def falling(agent: Agent, chain: LocalChain) -> StepOutcome:
 
     def progress(text: str) -> None:
         if text.startswith("slice "):
-            price = chain.contents.prices_usd["WETH"] * Fraction(985, 1_000)
+            price = chain.deployed.prices_usd["WETH"] * Fraction(985, 1_000)
             chain.move_market({"WETH": price}, twap_follows=False)
 
     return agent.rebalance(send=True, confirm=confirm, progress=progress)

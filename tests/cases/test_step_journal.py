@@ -56,7 +56,7 @@ def done(_: LocalChain, agent: Agent) -> StepOutcome:
 
 
 def failed(chain: LocalChain, agent: Agent) -> StepOutcome:
-    price = chain.contents.prices_usd["WETH"] * Fraction(9, 10)
+    price = chain.deployed.prices_usd["WETH"] * Fraction(9, 10)
     return agent.rebalance(send=True, confirm=yes, progress=at_send(1, lambda: chain.move_market({"WETH": price})))
 
 

@@ -56,7 +56,7 @@ def require_sum(chain: LocalChain, agent: Agent) -> None:
 
 def weight(chain: LocalChain, agent: Agent, name: str) -> Fraction:
     """Share of WETH that one strategy holds, at world prices."""
-    one, price = books(agent).by_name[name], chain.contents.prices_usd["WETH"]
+    one, price = books(agent).by_name[name], chain.deployed.prices_usd["WETH"]
     weth = one.raw(chain.tokens["WETH"].address) * price / 10**18
     return weth / (weth + Fraction(one.raw(chain.tokens["USDC"].address), USD))
 
@@ -85,7 +85,7 @@ def test_opposite_strategies_send_nothing_where_they_cancel_and_one_net_trade_wh
         assert books(agent) == first, "a restart changes nothing"
         assert "never in" not in agent.rebalance(send=True, confirm=yes).reason
         require_sum(chain, agent)
-        chain.move_market({"WETH": chain.contents.prices_usd["WETH"] * Fraction(3, 2)})
+        chain.move_market({"WETH": chain.deployed.prices_usd["WETH"] * Fraction(3, 2)})
         done = agent.rebalance(send=True, confirm=yes)
         _, _, receipt = swap_of(done)
         require_sum(chain, agent)
@@ -164,7 +164,7 @@ def test_a_withdrawal_that_has_to_sell_first_is_borne_by_all_and_is_no_return(an
         assert chain.balance("USDC", HOME) == 24_000 * USD
         agent.rebalance(send=True, confirm=yes)
         require_sum(chain, agent)
-        price = chain.contents.prices_usd["WETH"] * USD / 10**18
+        price = chain.deployed.prices_usd["WETH"] * USD / 10**18
         for one in books(agent).strategies:
             units, held = before[one.name]
             was, now = (
@@ -192,7 +192,7 @@ def test_a_first_purchase_beyond_the_pools_goes_in_parts_and_each_gets_what_it_w
         assert 0 < weight(chain, agent, "down") < weight(chain, agent, "up") < Fraction(7, 10)
     for _ in range(12):
         with again(chain, loaded) as agent:  # another process: what is left is in the store
-            chain.move_market(dict(chain.contents.prices_usd))
+            chain.move_market(dict(chain.deployed.prices_usd))
             chain.warp(601)
             outcome = look(agent)
             if outcome.kind is not OutcomeKind.DONE:

@@ -58,7 +58,7 @@ def look(agent: Agent) -> StepOutcome:
 
 def back(chain: LocalChain, seconds: int) -> None:
     """Others bring the pools back to their prices, and time goes by."""
-    chain.move_market(dict(chain.contents.prices_usd))
+    chain.move_market(dict(chain.deployed.prices_usd))
     chain.warp(seconds)
 
 
@@ -76,7 +76,7 @@ def test_sixty_percent_is_raised_over_looks_and_paid_once_by_the_run(anvil_chain
         assert "part 1" in first.reason
         assert "next at" in first.reason
         assert chain.balance("USDC", HOME) == 0, "nothing is paid before all of it is there"
-        prices = chain.contents.prices_usd
+        prices = chain.deployed.prices_usd
         sold = {one: LARGE[one] - chain.balance(one) * prices[one] / 10 ** chain.tokens[one].decimals for one in ("WETH", "WBTC")}
         assert min(sold.values()) > 1_000, "every asset that is sold gives a part"
         early = look(agent)
@@ -115,7 +115,7 @@ def test_a_thin_pool_slows_no_sale_of_another_asset(anvil_chain: LocalChain, tmp
         assert shown.sale.plan is not None
         assert "part 1" in shown.sale.reason
         legs = [leg for leg in shown.sale.plan.legs if leg.token_in == weth(agent.step_input()) and leg.source is LegFunding.WALLET]
-        sold = sum(leg.amount_in_raw for leg in legs) * chain.contents.prices_usd["WETH"] / 10**18
+        sold = sum(leg.amount_in_raw for leg in legs) * chain.deployed.prices_usd["WETH"] / 10**18
         assert sold > 300_000, float(sold)
 
 

@@ -33,12 +33,12 @@ def test_its_document_adds_up(bare: Bare) -> None:
     assert Fraction(found["start_value"]) == 10_000
     assert abs(found["weights_bps"]["WBTC"] - 5_000) <= 1_000
     assert sum(found["weights_bps"].values()) == 10_000
-    assert (found["bars"], found["halted"], found["refused"]) == (53, 0, {})
+    assert (found["bars"], found["halted_bars"], found["refused"]) == (53, 0, {})
     assert found["numeraire"] == "USD"
     held = 5_000 + 5_000 * found_ratio()
     assert float(found["hold_value"]) == pytest.approx(held)
     assert len(found["config_hash"]) == len(found["data_hash"]) == 64
-    earned = {name: float(text) for name, text in found["harvest"].items()}
+    earned = {name: float(text) for name, text in found["rebalancing_premium"].items()}
     assert earned["advantage"] == pytest.approx(log(float(found["final_value"]) / float(found["hold_value"])), abs=2e-6)
     parts = earned["excess_growth"] + earned["off_target"] - earned["dispersion"] - earned["costs"]
     assert earned["advantage"] == pytest.approx(parts, abs=5e-6)
@@ -70,7 +70,7 @@ def test_the_config_of_a_live_agent_is_tried_out_with_its_limits(bare: Bare, tmp
     said = bare(*made, "--value", "500")
     assert said.code == 0, said.why
     # 2.5 WETH at 125 beside 250 USDC is 55.6 %, beyond 55: v with 312.5 - v = 250 + 0.999 v changes hands, all of it fee but 0.999.
-    assert (said.json["rebalances"], said.json["refused"], said.json["kept"]) == (1, {}, {})
+    assert (said.json["rebalances"], said.json["refused"], said.json["held_back"]) == (1, {}, {})
     assert said.json["trades"][0]["time"] == 1_609_632_000
     assert float(said.json["trades"][0]["fees"]) == pytest.approx(62.5 / 1.999 / 1000, rel=1e-4)
     rich = bare(*made, "--value", "5000")  # portfolio.max_live_value of the template is 1,000
@@ -79,7 +79,7 @@ def test_the_config_of_a_live_agent_is_tried_out_with_its_limits(bare: Bare, tmp
     assert not [note for note in said.json["notes"] if "--value" in note]
     config.write_text(text.replace('min_trade = "10" ', 'min_trade = "40" '))
     small = bare(*made, "--value", "500")  # 31.25 has to move: (312.5 - 250) / 2
-    assert (small.json["rebalances"], small.json["kept"]) == (0, {"limits.min_trade": 2})
+    assert (small.json["rebalances"], small.json["held_back"]) == (0, {"limits.min_trade": 2})
 
 
 def test_the_sample_needs_no_file_and_tells_what_came_and_went(bare: Bare) -> None:
@@ -90,7 +90,7 @@ def test_the_sample_needs_no_file_and_tells_what_came_and_went(bare: Bare) -> No
     assert (found["bars"], [Fraction(one["value"]) for one in found["flows"]]) == (365, [1_000, -500])
     assert found["gas_counted"] is True
     assert float(found["costs"]["gas"]) > 1_000  # 2021 was dear: at ten thousand dollars gas took the most of it
-    assert found["taxes"]["years"].keys() == {"2021"}
+    assert found["realised_gains"]["years"].keys() == {"2021"}
     shown = bare(*made, "--band", "50%rel")
     assert "2021-03-01: deposit" in shown.out
     assert "time-weighted return +" in shown.out
@@ -119,7 +119,7 @@ def test_funding_tells_what_a_full_hedge_would_have_carried_beside_the_rest(bare
     one = {name: found["assets"]["WBTC"][name] for name in ("carry", "notional", "intervals", "from", "until")}
     assert one == {"carry": "10", "notional": "5000", "intervals": 3, "from": 1_609_459_200, "until": 1_609_632_000}
     assert (Fraction(found["total"]), found["intervals"], len(found["data_hash"])) == (10, 3, 64)
-    assert found["yearly"] == found["assets"]["WBTC"]["yearly"] == f"{10 / 5_000 / 3 * 365:.6f}"
+    assert found["yearly_rate"] == found["assets"]["WBTC"]["yearly_rate"] == f"{10 / 5_000 / 3 * 365:.6f}"
     assert Fraction(said.json["final_value"]) == 10_000
     shown = bare(*made)
     for word in ("funding, in USD", "10.00", "+24.33%", "3 funding payments to shorts as large as the holdings", "not simulated"):

@@ -186,7 +186,7 @@ def failure(desk: Desk) -> BaseException:
 
 
 def test_a_process_with_a_key_writes_no_core_and_lets_nobody_read_its_memory(planted: Desk) -> None:
-    with api.open_agent(planted.config) as agent, wiring.open_actors(agent.context, lambda _: True, ignore_progress):
+    with api.open_agent(planted.config) as agent, wiring.open_transactor(agent.context, lambda _: True, ignore_progress):
         assert resource.getrlimit(resource.RLIMIT_CORE) == (0, 0)
         assert ctypes.CDLL(None).prctl(PR_GET_DUMPABLE, 0, 0, 0, 0) == 0
 

@@ -58,7 +58,7 @@ NOT_FOR_HELP = {
     "asyncio",
     "agent.wiring",
 }
-READING = [
+READING_CHAIN = [
     (("status",), "rebalance"),
     (("doctor",), "gas money"),
     (("quote", "--in", "WETH", "--out", "USDC", "--amount", "0.5"), "would buy"),
@@ -71,7 +71,7 @@ READING = [
 ]
 
 
-@pytest.mark.parametrize(("command", "word"), READING, ids=lambda p: p[0] if isinstance(p, tuple) else "")
+@pytest.mark.parametrize(("command", "word"), READING_CHAIN, ids=lambda p: p[0] if isinstance(p, tuple) else "")
 def test_a_reading_command_prints_its_document_and_its_words_and_moves_nothing(desk: Desk, command: tuple[str, ...], word: str) -> None:
     chain = attach(desk)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from agent.units import decimal_text
-from agent.wiring import actors
+from agent.wiring import transactor
 from tests.cli.tools import Desk, Said
 from tests.support.text import mentions
 
@@ -77,8 +77,8 @@ def test_the_books_of_a_day_from_the_command_line(desk: Desk, tmp_path: Path) ->
 
 
 def test_mined_transactions_that_are_not_booked_are_told(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = actors.submission_settings
-    monkeypatch.setattr(actors, "submission_settings", lambda *args: replace(settings(*args), final_timeout_s=0))
+    settings = transactor.submission_settings
+    monkeypatch.setattr(transactor, "submission_settings", lambda *args: replace(settings(*args), final_timeout_s=0))
     desk.edit(("confirmations = 1\n", "confirmations = 60\n"))
     desk.ask("pnl", "--now")
     assert desk.ask("pnl")["not_final"] == 0

@@ -156,15 +156,15 @@ def test_positions_margin_and_funding_show_the_paper_account_on_demand(perps: Lo
         begun = run("paper", "--once", "--margin", "5000", "--value", "20000")
     assert begun.code in (0, 11), begun
     live, paper = run("margin", "--json").json, run("margin", "--paper", "--json").json
-    assert (paper["books"], paper["margin"]["collateral"]) == ("paper", "5000")
-    assert "books" not in live
+    assert (paper["book_kind"], paper["margin"]["collateral"]) == ("paper", "5000")
+    assert "book_kind" not in live
     assert float(live["margin"]["collateral"]) > 9_000
     assert len(run("positions", "--json").json["positions"]) == 2
     on_paper = run("positions", "--paper", "--json").json
-    assert on_paper["books"] == "paper"
+    assert on_paper["book_kind"] == "paper"
     assert on_paper["positions"] != run("positions", "--json").json["positions"]
     rates = run("funding", "--paper", "--json").json
-    assert rates["books"] == "paper"
+    assert rates["book_kind"] == "paper"
     assert {one["symbol"] for one in rates["markets"]} == {"WETH", "WBTC"}
     assert run("margin", "--paper", "--deposit", "5").code == 2
     for words in (("positions",), ("margin",), ("funding",)):

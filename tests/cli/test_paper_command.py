@@ -13,7 +13,7 @@ from agent.chain.providers.endpoint import EndpointProvider
 from agent.config.load import load_config
 from agent.signing import keys
 from agent.store.files.locks import wallet_lock
-from agent.wiring import actors
+from agent.wiring import transactor
 from tests.cli.test_sending import nonce
 from tests.cli.tools import SECRET, Desk, blocks
 from tests.support.text import mentions
@@ -56,7 +56,7 @@ def test_it_trades_without_a_key_and_nothing_of_it_reaches_the_chain_or_the_live
     assert said.code == 0, said.why
     assert PAPER in said.err
     done = said.json
-    assert (done["outcome"], done["books"]) == ("done", "paper")
+    assert (done["outcome"], done["book_kind"]) == ("done", "paper")
     assert [sent["status"] for sent in done["transactions"]] == ["final"] * len(done["transactions"])
     assert all(item["planned_raw"] == item["realised_raw"] for item in done["realised"])
     assert (nonce(keyless), keyless.holdings()) == (before, held)
@@ -66,8 +66,8 @@ def test_it_trades_without_a_key_and_nothing_of_it_reaches_the_chain_or_the_live
     assert SECRET not in "".join(path.read_text() for path in (keyless.config.parent / "steps").iterdir())
 
     status = keyless.ask("status", "--paper")
-    assert status["books"] == "paper"
-    assert "books" not in keyless.ask("status")
+    assert status["book_kind"] == "paper"
+    assert "book_kind" not in keyless.ask("status")
     assert {item["symbol"]: item["weight_bps"] for item in status["holdings"]} == done["weights_after_bps"]
     history = keyless.ask("history", "--paper")["steps"]
     assert any(step["outcome"] == "done" for step in history)
@@ -97,7 +97,7 @@ def test_it_begins_with_a_value_or_with_amounts_and_only_once(keyless: Desk) -> 
     status = keyless.ask("status", "--paper")
     assert abs(float(status["total_value"]) - 5_000) < 1
     planned = keyless.ask("plan", "--paper")
-    assert (planned["outcome"], planned["books"]) == ("hold", "paper")
+    assert (planned["outcome"], planned["book_kind"]) == ("hold", "paper")
     assert keyless.ask("plan")["outcome"] == "planned"
     assert "--paper" in keyless.ask("plan", "--paper", "--input", "x.json", want=2)["error"]["message"]
     assert all(abs(item["drift_bps"]) <= 1 for item in status["holdings"])
@@ -113,10 +113,10 @@ def test_it_begins_with_a_value_or_with_amounts_and_only_once(keyless: Desk) -> 
 @pytest.mark.slow
 def test_a_live_agent_and_paper_hold_each_other_up_in_nothing(desk: Desk) -> None:
     desk.config.write_text(desk.config.read_text() + '\n[service]\nwallet_wait = "1s"\n')
-    live = actors.lock_locations(load_config(desk.config))
+    live = transactor.lock_locations(load_config(desk.config))
     with wallet_lock(*live), blocks(desk.about["url"]):
         assert desk.ask("paper", "--once")["outcome"] == "done"
-    with wallet_lock(*actors.lock_locations(api.paper_config(desk.config))):
+    with wallet_lock(*transactor.lock_locations(api.paper_config(desk.config))):
         assert desk.ask("rebalance", "--send", "--yes")["outcome"] == "done"
         assert "already acts" in desk.ask("paper", "--once", want=12)["error"]["message"]
 
@@ -159,7 +159,7 @@ def test_it_tells_nobody_but_its_own_terminal(desk: Desk) -> None:
     said = desk.run("paper", "--once", "--value", "5000", "--log-format", "json")
     assert said.code == 0, said.why
     logged = [json.loads(line) for line in said.err.splitlines() if line.startswith("{")]
-    assert logged[0]["books"] == "paper"
+    assert logged[0]["book_kind"] == "paper"
     assert not {"heartbeat failed", "alert"} & {line["event"] for line in logged}
     assert desk.ask("health", want=15)["state"] == "none"
 

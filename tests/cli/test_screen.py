@@ -68,7 +68,7 @@ def test_the_worst_case_is_the_cost_and_what_minimums_allow(desk: Desk) -> None:
     assert float(planned["worst_case"]) > float(cost["total"]) + float(most["at_most"])
 
 
-READING = (
+READING_CHAIN = (
     ("status",),
     ("plan", "--verbose"),
     ("quote", "--in", "WETH", "--out", "USDC", "--amount", "40"),
@@ -99,7 +99,7 @@ READING = (
 def test_no_table_of_any_command_is_cut_at_any_width(desk: Desk) -> None:
     """Each table that a command prints is drawn anew at every width (tests/cli/tools.py); here they all are, one after the other."""
     CHECKED.clear()
-    for words in READING:
+    for words in READING_CHAIN:
         said = desk.run(*words)
         assert said.code in (0, 2, 10), said.why
     assert WIDTHS == (40, 60, 80, 120)

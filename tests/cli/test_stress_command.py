@@ -32,7 +32,7 @@ def test_its_document_says_all_and_its_report_is_written(bare: Bare, tmp_path: P
     assert list(cases) == ["resampled blocks", "jump diffusion", "calm", "crash", "depeg"]
     assert (cases["jump diffusion"]["paths"], cases["crash"]["paths"]) == (30, 1)
     assert float(cases["crash"]["loss"]["worst"]) > float(cases["calm"]["loss"]["worst"])
-    assert cases["depeg"]["halted"] == 13 - 6  # the middle third of twenty, by the limit that init writes
+    assert cases["depeg"]["halted_bars"] == 13 - 6  # the middle third of twenty, by the limit that init writes
     for case in cases.values():
         marks = [float(text) for text in case["loss"]["quantiles"].values()]
         assert marks == sorted(marks)

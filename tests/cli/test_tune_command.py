@@ -61,7 +61,7 @@ def test_the_sample_gives_a_document_that_says_what_it_claims(bare: Bare, tmp_pa
     found = said.json
     assert found["settings"] == 6 + 6 * 2 + 2
     assert found["engines"] == {"kernel": 21}
-    claims = found["last_quarter"]["claims"]
+    claims = found["last_quarter"]["excess_intervals"]
     supported = all(float(one["low"]) > 0 for one in claims) and float(found["overfitting"]["probability"]) < 0.5
     assert (found["recommendation"] is not None) == supported
     assert ("No edge" in found["verdict"][-1]) != supported
@@ -303,4 +303,4 @@ def test_real_prices_are_searched(bare: Bare) -> None:
     assert said.code == 0, said.why
     assert said.json["bars"] == 15_257
     assert said.json["engines"] == {"kernel": 6}
-    assert [one["periods"] for one in said.json["last_quarter"]["claims"]] == [158, 158]
+    assert [one["periods"] for one in said.json["last_quarter"]["excess_intervals"]] == [158, 158]

@@ -215,8 +215,8 @@ def test_an_alert_price_that_cannot_be_reached_is_null_with_the_reason(
     alert = asked(bare, target, value, *(() if band is None else ("--band", band)))["alert_prices"][symbol]
     missing = [side for side in ("low", "high") if alert[side] is None]
     assert missing
-    assert all(why in alert[f"why_{side}"] for side in missing)
-    assert all(alert[f"why_{side}"] == "" for side in ("low", "high") if side not in missing)
+    assert all(why in alert[f"{side}_missing_reason"] for side in missing)
+    assert all(alert[f"{side}_missing_reason"] == "" for side in ("low", "high") if side not in missing)
 
 
 def test_values_are_exact_and_what_does_not_end_is_rounded_half_even_at_the_18th_place(bare: Bare) -> None:

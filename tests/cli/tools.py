@@ -28,7 +28,7 @@ import typer.main
 from agent.cli.display.tables import FigureTable
 from agent.cli.main import main
 from agent.localchain import DEFAULT_WORLD, LocalChain
-from agent.localchain.contracts import ChainContents, ProtocolAddresses
+from agent.localchain.contracts import DeployedWorld, ProtocolAddresses
 from agent.localchain.nodes import AnvilNode
 from agent.units import Token
 from tests.cli.documents import require_declared
@@ -192,7 +192,7 @@ def attach(desk: Desk) -> LocalChain:
     chain.addresses = ProtocolAddresses(
         **{field.name: known.get(field.name, v3["position_manager"]) for field in fields(ProtocolAddresses)}
     )
-    chain.contents = ChainContents(
+    chain.deployed = DeployedWorld(
         tokens={spec.symbol: Token(desk.about["tokens"][spec.symbol], spec.symbol, spec.decimals) for spec in DEFAULT_WORLD.tokens},
         kinds={spec.symbol: spec.kind for spec in DEFAULT_WORLD.tokens},
         prices_usd={spec.symbol: spec.price_usd for spec in DEFAULT_WORLD.tokens},

@@ -30,9 +30,9 @@ def equal(chain: LocalChain, own: ConfirmedPosition) -> tuple[int, int]:
 
 def busy(chain: LocalChain, pool: str, usd: int = 300_000) -> None:
     """Somebody trades both ways and leaves fees."""
-    info = chain.contents.pool_info[pool]
+    info = chain.deployed.pool_info[pool]
     for token in (info.token0, info.token1):
-        chain.swap(pool, token.symbol, int(usd / chain.contents.prices_usd[token.symbol] * 10**token.decimals))
+        chain.swap(pool, token.symbol, int(usd / chain.deployed.prices_usd[token.symbol] * 10**token.decimals))
 
 
 @pytest.mark.parametrize("fee", ["never on", "on all along", "on since the last mint", "off again"])
@@ -146,14 +146,14 @@ def test_a_burned_token_is_gone_before_and_after_the_agent_starts(anvil_chain: L
 def test_tokens_of_one_range_share_the_pools_account_to_the_wei(anvil_chain: LocalChain, seed: int) -> None:
     """Others in the very same range trade, collect and leave: the pool's roundings are left to the last token."""
     chain, random = anvil_chain, Random(seed)
-    info, whale = chain.contents.pool_info[V3], chain.whale.address
+    info, whale = chain.deployed.pool_info[V3], chain.whale.address
     around = lp.tick(chain, V3)
     own = lp.provide_v3(chain, V3, -2, 3, 4_000, around=around)
     other = lp.provide_v3(chain, V3, -2, 3, 7_777, owner=whale, around=around)
     for _ in range(12):
         token = random.choice((info.token0, info.token1))
         usd = random.choice((7, 900, 40_000))
-        chain.swap(V3, token.symbol, int(usd / chain.contents.prices_usd[token.symbol] * 10**token.decimals) + random.randrange(10**5))
+        chain.swap(V3, token.symbol, int(usd / chain.deployed.prices_usd[token.symbol] * 10**token.decimals) + random.randrange(10**5))
         lp.collect(chain, other.token_id or 0, whale)
     mark = chain.snapshot()
     equal(chain, own)

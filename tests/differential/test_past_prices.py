@@ -26,7 +26,7 @@ def pushed(chain: LocalChain, symbol: str, factors: list[str]) -> list[PastRound
     for factor in factors:
         chain.warp(2_400, refresh_feeds=False)
         chain.refresh_feeds(["USDC"])
-        answer = round(chain.contents.prices_usd[symbol] * Fraction(factor) * 10**8)
+        answer = round(chain.deployed.prices_usd[symbol] * Fraction(factor) * 10**8)
         chain.send(chain.feed_contract(symbol).functions.push(answer))
         found.append(PastRound(chain.now_s(), answer))
     return found
@@ -81,8 +81,8 @@ def test_a_feed_that_had_not_spoken_for_too_long_tells_no_price(anvil_chain: Loc
 
 def test_means_of_pools_are_what_their_contracts_observed(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
-    name = next(name for name, pool in chain.contents.pool_info.items() if pool.version == 3 and "LINK" in name)
-    info = chain.contents.pool_info[name]
+    name = next(name for name, pool in chain.deployed.pool_info.items() if pool.version == 3 and "LINK" in name)
+    info = chain.deployed.pool_info[name]
     with agent_on(chain, tmp_path, ROOMY | {"reference.kind": ["twap"]}, TARGETS) as agent:
         for _ in range(4):
             chain.warp(HOUR_S)
@@ -107,7 +107,7 @@ def test_means_of_pools_are_what_their_contracts_observed(anvil_chain: LocalChai
         link = next(item for item in document["prices"] if item["symbol"] == "LINK")
         assert (link["source"], link["why"]) == ("pools", "")
         assert link["new"] == link["hours"] >= 3
-        spot = float(chain.contents.prices_usd["LINK"])
+        spot = float(chain.deployed.prices_usd["LINK"])
         assert all(abs(float(usd) / spot - 1) < 0.2 for usd in recorded(agent, "LINK").values())
         spans = {(one["symbol"], one["source"]) for one in api.recorded_price_spans(agent)["prices"]}
         assert ("LINK", "pools") in spans

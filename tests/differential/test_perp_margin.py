@@ -98,8 +98,8 @@ def test_the_account_is_liquidated_when_the_mathematics_says_so(perps: LocalPerp
         with pytest.raises(Exception, match="CH_EAV"):
             liquidate.call({"from": whale})
         perps.trade(whale, "WETH", -40 * WAD)
-        books = perps.chain.contents  # shared with other tests: replaced, never changed
-        perps.chain.contents = replace(books, prices_usd={**books.prices_usd, "WETH": books.prices_usd["WETH"] * Fraction(97, 100)})
+        books = perps.chain.deployed  # shared with other tests: replaced, never changed
+        perps.chain.deployed = replace(books, prices_usd={**books.prices_usd, "WETH": books.prices_usd["WETH"] * Fraction(97, 100)})
         later(perps, 600)
     assert margin.is_liquidatable(account)
     assert account.market(base).mark < expected

@@ -136,7 +136,7 @@ def ride(perps: LocalPerps, seed: int, agent: bool) -> tuple[bool, int]:
     for hours, factor in ((14, 0.6), (14, 1.6)):
         for _ in range(hours):
             price *= Fraction(round(factor ** (1 / hours) * (1 + chance.gauss(0, 0.008)) * 10**6), 10**6)
-            perps.chain.contents = replace(perps.chain.contents, prices_usd={**perps.chain.contents.prices_usd, "WETH": price})
+            perps.chain.deployed = replace(perps.chain.deployed, prices_usd={**perps.chain.deployed.prices_usd, "WETH": price})
             push_to(perps, whale, price)
             later(perps, 3_600)
             account = read_now(perps, who)

@@ -23,11 +23,11 @@ SIDES = pytest.mark.parametrize("side", [1, -1], ids=["long", "short"])
 
 @pytest.fixture
 def perps(perps_chain: LocalPerps) -> Iterator[LocalPerps]:
-    chain, books = perps_chain.chain, perps_chain.chain.contents  # shared with other tests: replaced, never changed
+    chain, books = perps_chain.chain, perps_chain.chain.deployed  # shared with other tests: replaced, never changed
     perps_chain.deposit(chain.wallet.address, MARGIN_USD * 10**6)
     perps_chain.deposit(chain.whale.address, 20_000_000 * 10**6)
     yield perps_chain
-    chain.contents = books
+    chain.deployed = books
 
 
 def read(perps: LocalPerps) -> MarginAccount:
@@ -47,11 +47,11 @@ def opened(perps: LocalPerps, size_raw: int) -> None:
 
 def moved(perps: LocalPerps, share: Fraction, index: bool = True) -> None:
     """Pool, and index if wanted, go to another price; the mark follows within the hour."""
-    chain, books = perps.chain, perps.chain.contents
+    chain, books = perps.chain, perps.chain.deployed
     price = books.prices_usd["WETH"] * (1 + share)
     chain.node.mine_at(chain.now_s() + 15)
     if index:
-        chain.contents = replace(books, prices_usd={**books.prices_usd, "WETH": price})
+        chain.deployed = replace(books, prices_usd={**books.prices_usd, "WETH": price})
         perps.set_index("WETH", price)
     perps.move_pools({"WETH": price}, lambda seconds: chain.node.mine_at(chain.now_s() + int(seconds)))
     later(perps, 3_600)

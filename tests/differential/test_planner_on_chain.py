@@ -10,7 +10,7 @@ from agent.localchain import LocalChain
 from agent.model import LegFunding
 from agent.planning.planner import plan, plan_swap, quote
 from agent.units import BPS
-from tests.support.planning_worlds import goal
+from tests.support.planning_worlds import rebalance_to_targets
 from tests.support.plans import execute, hold, step_of
 from tests.support.wallets import Desk
 from tests.support.worlds import price_now
@@ -32,15 +32,15 @@ def test_five_assets_reach_their_targets_in_one_transaction_equal_to_the_plan_to
 ) -> None:
     hold(anvil_chain, values)
     step, desk = step_of(anvil_chain, TARGETS), Desk(anvil_chain)
-    found = plan(step, goal(step))
+    found = plan(step, rebalance_to_targets(step))
     desk.approve_for(found)
     receipt = desk.swap(found)
     assert receipt.status == 1
     after = desk.balances()
     assert {step.portfolio.token(at).symbol: raw for at, raw in found.holdings_after} == after
-    total = sum(after[s] * anvil_chain.contents.prices_usd[s] / 10 ** anvil_chain.tokens[s].decimals for s in TARGETS)
+    total = sum(after[s] * anvil_chain.deployed.prices_usd[s] / 10 ** anvil_chain.tokens[s].decimals for s in TARGETS)
     for symbol, target_bps in TARGETS.items():
-        value = after[symbol] * anvil_chain.contents.prices_usd[symbol] / 10 ** anvil_chain.tokens[symbol].decimals
+        value = after[symbol] * anvil_chain.deployed.prices_usd[symbol] / 10 ** anvil_chain.tokens[symbol].decimals
         assert abs(value / total * BPS - target_bps) <= 10, (symbol, found.skipped)
     assert Fraction(4, 5) <= Fraction(receipt.gas_used, found.gas_units) <= Fraction(5, 4)
 
@@ -48,7 +48,7 @@ def test_five_assets_reach_their_targets_in_one_transaction_equal_to_the_plan_to
 def test_a_plan_moves_no_real_pool_beyond_its_bound_and_names_what_stays(anvil_chain: LocalChain) -> None:
     hold(anvil_chain, {"WETH": 100_000, "WBTC": 100_000, "USDC": 100_000, "USDT": 100_000, "LINK": 2_000_000})
     step, desk = step_of(anvil_chain, TARGETS), Desk(anvil_chain)
-    found = plan(step, goal(step))
+    found = plan(step, rebalance_to_targets(step))
     before = {name: price_now(anvil_chain, name) for name in anvil_chain.pools}
     desk.approve_for(found)
     assert desk.swap(found).status == 1

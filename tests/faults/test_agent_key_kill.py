@@ -91,7 +91,7 @@ class Wallet:
 
             database_event.listen(agent.context.store.db.engine, "before_cursor_execute", executed)
             database_event.listen(agent.context.store.db.engine, "commit", committed)
-            return approve_agent_key(agent, None, ends=False, send=True, confirm=lambda _: True, ask=None)
+            return approve_agent_key(agent, None, revokes=False, send=True, confirm=lambda _: True, ask=None)
 
     def posted(self) -> list[str]:
         """Agents of the approvals that the venue took, in order."""

@@ -65,7 +65,7 @@ ALLOCATOR: Addition = MappingProxyType(
 
 def inverse_variance(weights: AllocatorConfig, bounds: WeightBounds, facts: AllocatorData) -> UnroundedWeights:
     """In inverse proportion to the variance."""
-    seen = compute_returns(weights, bounds.tokens, facts.names, facts.prices, facts.now_s)
+    seen = compute_returns(weights, bounds.tokens, facts.labels, facts.prices, facts.now_s)
     wanted = [Fraction(1 / float(v) ** 2) for v in seen.volatility]
     return from_returns(tuple(proportional_shares(wanted, bounds.low, bounds.high, bounds.total)), "inverse variance", seen)
 

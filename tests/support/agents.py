@@ -235,7 +235,7 @@ def allow(chain: LocalChain, *symbols: str, raw: int = 2**255) -> None:
 
 def fund(chain: LocalChain, usd: Mapping[str, int | Fraction]) -> None:
     """Set the wallet's balance of each token to this value in dollars at present prices, and of all others to zero."""
-    worth = {symbol: Fraction(usd.get(symbol, 0)) / chain.contents.prices_usd[symbol] for symbol in chain.tokens}
+    worth = {symbol: Fraction(usd.get(symbol, 0)) / chain.deployed.prices_usd[symbol] for symbol in chain.tokens}
     chain.set_balances({symbol: floor_int(coins * 10 ** chain.tokens[symbol].decimals) for symbol, coins in worth.items()})
 
 
@@ -277,7 +277,7 @@ def lost(chain: LocalChain, before: Purse, prices_usd: Mapping[str, Fraction], g
 
 def weights(chain: LocalChain, targets: Mapping[str, str], more_usd: Mapping[str, Fraction] | None = None) -> dict[str, Fraction]:
     """Return the weights of the target tokens in bps, from balances, world prices and `more_usd` held elsewhere."""
-    values = {s: chain.balance(s) * chain.contents.prices_usd[s] / 10 ** chain.tokens[s].decimals for s in targets}
+    values = {s: chain.balance(s) * chain.deployed.prices_usd[s] / 10 ** chain.tokens[s].decimals for s in targets}
     values |= {s: values[s] + usd for s, usd in (more_usd or {}).items()}
     total = sum(values.values(), Fraction(0))
     return {symbol: value / total * BPS for symbol, value in values.items()}

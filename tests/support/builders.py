@@ -211,7 +211,7 @@ FLAT: dict[type[LayerState], dict[str, str]] = {
 """Fields of the layers' states, by their name in a flat history."""
 
 
-READING = {"futures": "account", "futures_unknown": "unknown", "futures_blocked": "blocked", "agent_end_s": "agent_end_s"}
+READING_CHAIN = {"futures": "account", "futures_unknown": "unknown", "futures_blocked": "blocked", "agent_end_s": "agent_end_s"}
 """Fields of the reading of the margin account, by their name in `with_snapshot`."""
 
 
@@ -334,7 +334,7 @@ def step_input(
 
 def with_snapshot(step: StepInput, **changes: object) -> StepInput:
     """Return the step with these fields of its snapshot, or of its reading of the margin account."""
-    own = {READING[name]: changes.pop(name) for name in READING.keys() & changes.keys()}
+    own = {READING_CHAIN[name]: changes.pop(name) for name in READING_CHAIN.keys() & changes.keys()}
     reading = replace(step.snapshot.layer(FuturesReading), **own)  # type: ignore[arg-type]  # field names, checked by replace
     return replace(step, snapshot=replace(step.snapshot, **changes).with_layer(reading))  # type: ignore[arg-type]  # field names, checked by replace
 

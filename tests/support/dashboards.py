@@ -59,7 +59,7 @@ def documents() -> dict[str, Any]:
         "orders": golden("15-orders"),
         "plan": golden("04-plan"),
         "settings": SETTINGS,
-        "reports": {"folder": HOSTILE, "unshown": [MARKUP], "reports": [REPORT]},
+        "reports": {"folder": HOSTILE, "skipped": [MARKUP], "reports": [REPORT]},
         "lp": {**golden("14-lp"), **LIQUIDITY},
         **FUTURES,
     }

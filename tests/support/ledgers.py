@@ -236,7 +236,7 @@ class LedgerOfChain:
         self._before_wei = _gas_before(node, self._wallet, height)
         self._done: list[Done] = []
         self._by_hand: set[str] = set()
-        self._prices = dict(chain.contents.prices_usd)
+        self._prices = dict(chain.deployed.prices_usd)
 
     def by_hand(self, tx_hash: str) -> None:
         """Mark a transaction as sent manually by the owner."""
@@ -275,7 +275,7 @@ class LedgerOfChain:
             for mined in block["transactions"]:
                 if mined["from"].lower() == self._wallet:
                     self._book(mined, number, int(block["timestamp"], 16))
-        self._prices = dict(self._chain.contents.prices_usd)
+        self._prices = dict(self._chain.deployed.prices_usd)
 
     def _hash(self, number: int) -> str | None:
         block = self._node.rpc("eth_getBlockByNumber", hex(number), False)
@@ -294,7 +294,7 @@ class LedgerOfChain:
                 sign = (recipient == self._wallet) - (sender == self._wallet)
                 moved[log["address"]] = moved.get(log["address"], 0) + sign * int(log["data"], 16)
         # A price may have moved after the cycle that sent this transaction; it then satisfies the limits at one of the two prices.
-        assert any(self._kept(moved, prices) for prices in (self._prices, self._chain.contents.prices_usd)), f"{tx['hash']} lost too much"
+        assert any(self._kept(moved, prices) for prices in (self._prices, self._chain.deployed.prices_usd)), f"{tx['hash']} lost too much"
 
     def _kept(self, moved: dict[str, int], prices: Mapping[str, Fraction]) -> bool:
         """Return whether the value received covers the value given, less plan_cost and slippage of the turnover."""

@@ -253,7 +253,7 @@ def soak(
         for number in range(1, looks + 1):
             if number % trade_every == 0:
                 agent.context.switch.pause("soaking", chain.now_s())
-                chain.move_market({"WETH": chain.contents.prices_usd["WETH"] * PRICES[number // trade_every % 2]})
+                chain.move_market({"WETH": chain.deployed.prices_usd["WETH"] * PRICES[number // trade_every % 2]})
             elif number % trade_every == trade_every // PAUSED_PART:
                 agent.context.switch.resume("soaked", chain.now_s())
             found = next(rounds)

@@ -41,8 +41,8 @@ def pair_of(chain: LocalChain, pool: str) -> Any:
 
 def provide_v2(chain: LocalChain, pool: str, usd: int, owner: str | None = None) -> ConfirmedPosition:
     """Provide about this value of LP tokens to the wallet (or `owner`), paid by the whale; return the confirmed position."""
-    info = chain.contents.pool_info[pool]
-    amounts = [int(usd / 2 / chain.contents.prices_usd[t.symbol] * 10**t.decimals) for t in (info.token0, info.token1)]
+    info = chain.deployed.pool_info[pool]
+    amounts = [int(usd / 2 / chain.deployed.prices_usd[t.symbol] * 10**t.decimals) for t in (info.token0, info.token1)]
     router = chain.contract(chain.addresses.v2_router, npm_artifact(V2_ROUTER)).functions
     to = owner or chain.wallet.address
     chain.send(router.addLiquidity(info.token0.address, info.token1.address, *amounts, 0, 0, to, FAR_FUTURE_S))
@@ -55,11 +55,11 @@ def provide_v3(
     """Mint a V3 position for the wallet (or `owner`) with up to this value of each token, paid by the whale. `lower` and `upper` are tick
     spacings from the price (or from the tick `around`).
     """
-    info = chain.contents.pool_info[pool]
+    info = chain.deployed.pool_info[pool]
     spacing = {100: 1, 500: 10, 3_000: 60, 10_000: 200}[info.fee_pips]
     near = (tick(chain, pool) if around is None else around) // spacing
     ends = ((near + lower) * spacing, (near + upper) * spacing)
-    amounts = [int(usd / chain.contents.prices_usd[t.symbol] * 10**t.decimals) for t in (info.token0, info.token1)]
+    amounts = [int(usd / chain.deployed.prices_usd[t.symbol] * 10**t.decimals) for t in (info.token0, info.token1)]
     to = owner or chain.wallet.address
     mint = (info.token0.address, info.token1.address, info.fee_pips, *ends, *amounts, 0, 0, to, FAR_FUTURE_S)
     receipt = chain.w3.eth.get_transaction_receipt(chain.send(manager(chain).mint(mint)))
@@ -82,7 +82,7 @@ def tick(chain: LocalChain, pool: str) -> int:
     """Return the tick of a V3 pool."""
     from tests.support.worlds import pool_contract
 
-    return int(pool_contract(chain, chain.contents.pool_info[pool]).functions.slot0().call()[1])
+    return int(pool_contract(chain, chain.deployed.pool_info[pool]).functions.slot0().call()[1])
 
 
 def refs(chain: LocalChain, own: Sequence[ConfirmedPosition]) -> tuple[PositionRef, ...]:
@@ -256,7 +256,7 @@ def allowances(chain: LocalChain) -> set[int]:
     held = {
         int(chain.token_contract(symbol).functions.allowance(wallet, spender).call()) for symbol in chain.tokens for spender in spenders
     }
-    pairs = [info.address for info in chain.contents.pool_info.values() if info.version == 2]
+    pairs = [info.address for info in chain.deployed.pool_info.values() if info.version == 2]
     return held | {int(chain.contract(pair, npm_artifact(V2_PAIR)).functions.allowance(wallet, at.v2_router).call()) for pair in pairs}
 
 

@@ -28,7 +28,7 @@ from agent.model import StepInput
 from agent.planning.planner import plan
 from agent.policy.decide import decide
 from agent.policy.step_input import apply_effective_targets
-from tests.support.planning_worlds import goal
+from tests.support.planning_worlds import rebalance_to_targets
 
 ROOT = Path(__file__).parents[2]
 FOUND: Sequence[str] = np.show_config(mode="dicts")["SIMD Extensions"].get("found", [])  # type: ignore[index,call-overload]
@@ -119,7 +119,7 @@ def canaries() -> dict[str, str]:
 def planned(step: StepInput) -> str:
     """Return the plan to the step's targets, or the reason for none; and the decision of its own trigger."""
     try:
-        found = codec.dumps(plan(step, goal(step)))
+        found = codec.dumps(plan(step, rebalance_to_targets(step)))
     except Refused as why:
         found = str(why)
     return f"{found} {codec.dumps(decide(step))}"

@@ -30,7 +30,7 @@ def later(perps: LocalPerps, seconds: int) -> None:
     """Advance the time and update every index."""
     perps.chain.node.mine_at(perps.chain.now_s() + seconds)
     for symbol in perps.markets:
-        perps.set_index(symbol, perps.chain.contents.prices_usd[symbol])
+        perps.set_index(symbol, perps.chain.deployed.prices_usd[symbol])
 
 
 def account_of(perps: LocalPerps, who: str) -> MarginAccount:

@@ -60,7 +60,7 @@ PRICES: Mapping[str, Number] = {
 SPACINGS = {100: 1, 500: 10, 3000: 60, 10_000: 200}
 
 
-def goal(step: StepInput, weights: Mapping[str, tuple[Number, Number]] | None = None) -> Rebalance:
+def rebalance_to_targets(step: StepInput, weights: Mapping[str, tuple[Number, Number]] | None = None) -> Rebalance:
     """Return a rebalance to the assets' targets, or to the intervals given by symbol."""
     wanted = {a.token.symbol: (Fraction(a.target_bps, 10_000),) * 2 for a in step.effective_assets} if weights is None else weights
     points = tuple(GoalWeight(a.token.address, *map(Fraction, wanted[a.token.symbol])) for a in step.portfolio.assets)

@@ -211,7 +211,7 @@ def step_of(chain: LocalChain, targets_bps: Mapping[str, int], **limits: object)
     """Return the step that the agent would decide from: every pool's whole state, the wallet's balances, feeds at the chain's prices."""
     tokens = {symbol: chain.tokens[symbol] for symbol in targets_bps}
     feeds = [
-        FeedRound(builders.feed_address(s), 8, 7, int(chain.contents.prices_usd[s] * 10**8), builders.NOW_S - 60, builders.NOW_S - 60, 7)
+        FeedRound(builders.feed_address(s), 8, 7, int(chain.deployed.prices_usd[s] * 10**8), builders.NOW_S - 60, builders.NOW_S - 60, 7)
         for s in tokens
     ]
     pools = [read_pool(chain, name) for name in chain.pools]
@@ -229,7 +229,7 @@ def hold(chain: LocalChain, values: Mapping[str, Fraction | int]) -> None:
     """Set the wallet's balances to these values in dollars."""
     for symbol, dollars in values.items():
         token = chain.tokens[symbol]
-        chain.set_balance(symbol, int(Fraction(dollars) * 10**token.decimals / chain.contents.prices_usd[symbol]))
+        chain.set_balance(symbol, int(Fraction(dollars) * 10**token.decimals / chain.deployed.prices_usd[symbol]))
 
 
 def any_step(chain: LocalChain, seed: int) -> tuple[StepInput, Rebalance]:
@@ -257,9 +257,9 @@ def any_step(chain: LocalChain, seed: int) -> tuple[StepInput, Rebalance]:
 
 def push(chain: LocalChain, name: str, dollars: float, dice: random.Random) -> None:
     """Swap in a pool from another account."""
-    info = chain.contents.pool_info[name]
+    info = chain.deployed.pool_info[name]
     given = dice.choice([info.token0, info.token1])
-    raw = int(Fraction(dollars) * 10**given.decimals / chain.contents.prices_usd[given.symbol])
+    raw = int(Fraction(dollars) * 10**given.decimals / chain.deployed.prices_usd[given.symbol])
     if raw > 10**3:
         chain.swap(name, given.symbol, raw)
 

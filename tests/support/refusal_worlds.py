@@ -10,7 +10,7 @@ from typing import Any, cast
 from agent import codec, engine
 from agent.errors import UnsendableTransaction
 from agent.execution import approvals as approving
-from agent.execution.step_context import OutcomeKind, StepActors, StepOutcome, StepReaders
+from agent.execution.step_context import OutcomeKind, StepOutcome, StepReaders, StepTransactor
 from agent.execution.step_result import StepPorts
 from agent.model import (
     AgentCycle,
@@ -102,7 +102,7 @@ class World:
         return self.left
 
     # --- Executor.
-    def ready(self) -> bool:
+    def may_send(self) -> bool:
         return True
 
     def run(self, step_id: str, kind: IntentKind, made: UnsignedTx, granted: Grant, note: str) -> Intent:
@@ -142,14 +142,14 @@ class World:
         return engine.repeat_steps(self.ports(), AgentCycle())[1]
 
     def ports(self) -> StepPorts:
-        return StepPorts(self.readers(), self.store, self.actors())
+        return StepPorts(self.readers(), self.store, self.transactor())
 
     def tidy(self, kind: OutcomeKind, reason: str) -> StepOutcome:
         """Run the clean-up after a step that ended in this way."""
         step_id = f"s{len(self.store.steps.newest(100))}"
         self.store.steps.begin(step_id, NOW_S, codec.dumps(self.step))
         before = StepOutcome(step_id, kind, reason, self.step, proposals.rebalance(self.step).decided, None)
-        return approving.revoke_leftovers(self.readers(), self.actors(), self.store, before)
+        return approving.revoke_leftovers(self.readers(), self.transactor(), self.store, before)
 
     def readers(self) -> StepReaders:
         def assemble(snapshot: Snapshot, history: History) -> StepInput:
@@ -158,9 +158,9 @@ class World:
         clock = SimpleNamespace(now_s=lambda: NOW_S)
         return StepReaders(self, assemble, self.store.budgets.history, Sees(), cast(Any, clock), lambda: 0.5)
 
-    def actors(self) -> StepActors:
+    def transactor(self) -> StepTransactor:
         def yes(outcome: StepOutcome) -> bool:
             self.asked.append(outcome)
             return True
 
-        return StepActors(cast(Any, self), cast(Any, self), yes)
+        return StepTransactor(cast(Any, self), cast(Any, self), yes)

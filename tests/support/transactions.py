@@ -271,11 +271,11 @@ SETTINGS = SubmissionSettings(CONFIRMATIONS, 1, 1, 1, CEILING_WEI, bump_after_s=
 STORES = ("file", "memory")
 
 
-def new_store(kind: str, folder: Path, wallet: str = WALLET, coin: str = "", chain_id: int = CHAIN_ID) -> Store:
+def new_store(kind: str, folder: Path, wallet: str = WALLET, wrapped_native: str = "", chain_id: int = CHAIN_ID) -> Store:
     """Open a new store of that kind; the repositories of both kinds have one contract."""
     if kind == "memory":
-        return open_memory_store(chain_id, wallet, coin)
-    return open_store(f"sqlite:///{folder}/trimtab.db", chain_id, wallet, coin)
+        return open_memory_store(chain_id, wallet, wrapped_native)
+    return open_store(f"sqlite:///{folder}/trimtab.db", chain_id, wallet, wrapped_native)
 
 
 class Memory:

@@ -68,7 +68,7 @@ class Desk:
 
     def leg(self, pool: str, token_in: str, amount_in_raw: int, source: LegFunding = W, sink: LegFunding = W) -> Leg:
         """Return a leg whose output is the deployed quoters' present quote, and whose minimum equals it."""
-        info = self.chain.contents.pool_info[pool]
+        info = self.chain.deployed.pool_info[pool]
         start = self.at(token_in)
         end = info.token1.address if info.token0.address == start else info.token0.address
         if info.version == 2:
@@ -195,7 +195,7 @@ class AtomicDesk(Desk):
     @property
     def prices(self) -> dict[str, Fraction]:
         """USDC base units per base unit of each token, at the chain's prices."""
-        usd = self.chain.contents.prices_usd
+        usd = self.chain.deployed.prices_usd
         found = {token.address: usd[symbol] * 10**6 / 10**token.decimals for symbol, token in self.chain.tokens.items()}
         return found | {NATIVE: found[self.at("WETH")]}
 

@@ -130,10 +130,10 @@ class WholeAgent(RuleBasedStateMachine):
     @rule(percent=st.sampled_from([-9, -4, -1, 2, 5, 10]))
     def the_price_moves(self, percent: int) -> None:
         chain = self.chain
-        price = min(max(chain.contents.prices_usd["WETH"] * (100 + percent) / 100, Fraction(1_500)), Fraction(6_000))
-        chain.contents = replace(chain.contents, prices_usd={**chain.contents.prices_usd, "WETH": price})
+        price = min(max(chain.deployed.prices_usd["WETH"] * (100 + percent) / 100, Fraction(1_500)), Fraction(6_000))
+        chain.deployed = replace(chain.deployed, prices_usd={**chain.deployed.prices_usd, "WETH": price})
         for name in POOLS:
-            chain.arbitrage(chain.contents.pool_info[name])
+            chain.arbitrage(chain.deployed.pool_info[name])
         chain.warp(TWAP_WINDOW_S + TWAP_MARGIN_S, refresh_feeds=False)
         chain.refresh_feeds(("WETH", "USDC"))
         self.the_world_went_on()

@@ -82,7 +82,7 @@ def pool_contract(chain: LocalChain, pool: LocalPool) -> Any:
 
 def read_pool(chain: LocalChain, name: str) -> Pool:
     """Return the whole state of a pool, every initialised tick included, read from the contract itself and not by the lens."""
-    pool = chain.contents.pool_info[name]
+    pool = chain.deployed.pool_info[name]
     return read_v2(chain, pool) if pool.version == 2 else read_v3(chain, pool)
 
 
@@ -95,7 +95,7 @@ def read_v2(chain: LocalChain, pool: LocalPool) -> V2Pool:
 def read_v3(chain: LocalChain, pool: LocalPool) -> V3Pool:
     """Return slot 0, liquidity and all ticks of a pool. Tick indices come from the chain's records, the rest from the contract."""
     functions = pool_contract(chain, pool).functions
-    answers = [(index, read_view(chain.node, functions.ticks(index))) for index in sorted(chain.contents.ticks.get(pool.name, ()))]
+    answers = [(index, read_view(chain.node, functions.ticks(index))) for index in sorted(chain.deployed.ticks.get(pool.name, ()))]
     slot0 = read_view(chain.node, functions.slot0())
     ticks = tuple(TickLiquidity(index, int(tick[1])) for index, tick in answers if tick[7])
     state = V3Pool(
@@ -118,7 +118,7 @@ def read_v3(chain: LocalChain, pool: LocalPool) -> V3Pool:
 
 def price_now(chain: LocalChain, name: str) -> Fraction:
     """Return the base units of token1 that a pool pays per base unit of token0 at the margin, fee excluded."""
-    pool = chain.contents.pool_info[name]
+    pool = chain.deployed.pool_info[name]
     functions = pool_contract(chain, pool).functions
     if pool.version == 2:
         reserve0, reserve1, _ = read_view(chain.node, functions.getReserves())
@@ -250,7 +250,7 @@ class Origin:
                 raise RuntimeError(f"another chain answers on {url}")
             _FORKS[url] = threading.Lock()
             _rpc(chain, "anvil_loadState", self.state)  # otherwise the fork requests slot by slot
-            chain.contents, chain.addresses = self.world.contents, self.world.addresses
+            chain.deployed, chain.addresses = self.world.deployed, self.world.addresses
             if (late_s := int(time.time()) - chain.now_s()) > 0:
                 chain.warp(late_s)
             yield chain
@@ -283,13 +283,13 @@ def _deployed() -> LocalChain:
 
 def _state(chain: LocalChain) -> bytes:
     blocks = _blocks(chain)
-    return pickle.dumps((dict(blocks.chaindb.db.wrapped_db.kv_store), blocks.header, chain.contents, chain.addresses))
+    return pickle.dumps((dict(blocks.chaindb.db.wrapped_db.kv_store), blocks.header, chain.deployed, chain.addresses))
 
 
 def _restored(state: bytes) -> LocalChain:
     stored, header, books, addresses = pickle.loads(state)
     chain = LocalChain(TesterNode(_GENESIS_S, DEFAULT_WORLD.wallet_native_wei), DEFAULT_WORLD)
-    blocks, chain.contents, chain.addresses = _blocks(chain), books, addresses
+    blocks, chain.deployed, chain.addresses = _blocks(chain), books, addresses
     database = blocks.chaindb.db.wrapped_db.kv_store
     database.clear()
     database.update(stored)

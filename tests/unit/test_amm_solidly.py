@@ -13,7 +13,7 @@ from agent.guards import judge
 from agent.planning.planner import plan
 from tests.support.backtests import halves, hourly, simulated
 from tests.support.builders import step_input, v2_pool
-from tests.support.planning_worlds import DAI, PRICES, USDC, WETH, check_legs, goal, wide
+from tests.support.planning_worlds import DAI, PRICES, USDC, WETH, check_legs, rebalance_to_targets, wide
 from tests.support.plans import evidence
 
 POOL, TOKEN0, TOKEN1 = (f"0x{number:040x}" for number in (9, 1, 2))
@@ -93,7 +93,7 @@ def test_a_plan_uses_a_solidly_pair_and_passes_the_guards(form: str) -> None:
     market = [pair, v2_pool(WETH, USDC, 2_000)]
     shares, values = {"USDC": 4_000, "DAI": 4_000, "WETH": 2_000}, {"USDC": 7_000, "DAI": 1_000, "WETH": 2_000}
     step = wide(step_input(shares, values, PRICES, pools=market))
-    found = plan(step, goal(step))
+    found = plan(step, rebalance_to_targets(step))
     check_legs(step, found)
     assert [leg.venue for leg in found.legs] == ["solidly"]
     assert found.gap_bps is not None

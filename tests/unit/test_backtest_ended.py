@@ -16,13 +16,13 @@ THREE = {"BTC": 4_000, "ETH": 2_000, "USD": 4_000}
 @pytest.mark.parametrize("gone", ["leave", "halt"])
 def test_what_has_no_price_any_more_is_told_with_what_it_makes_of_the_final_value(gone: str) -> None:
     found = simulated(hourly(BTC=[100.0] * 9, ETH=GONE), make_spec(THREE, BAND, "USD"), gone=gone)
-    (one,) = backtest_document(found)["ended"]
+    (one,) = backtest_document(found)["delisted"]
     # 200 ETH at 11 beside 40 BTC at 100 and 4,000 USD.
     assert one == {
         "symbol": "ETH",
         "amount": "200",
         "price": "11",
-        "at": START_S + 3 * HOUR_S,
+        "time": START_S + 3 * HOUR_S,
         "value": "2200",
         "share": f"{2_200 / 10_200:.6f}",
     }

@@ -69,14 +69,16 @@ def test_the_worked_example_is_what_a_hand_works_out() -> None:
     # The usual distance is half an hour: so long is the first rate for, and no rate for more than that.
     assert one.lengths_s == (1_800,) * 5
     assert one.total == found_in(found).total == sum(one.payments)
-    assert one.yearly == pytest.approx(float(one.total) / float(sum(one.notionals)) * 365 * 48)
+    assert one.yearly_rate == pytest.approx(float(one.total) / float(sum(one.notionals)) * 365 * 48)
 
 
 def test_rates_that_come_sooner_than_usual_are_for_a_shorter_time() -> None:
     bars_s = np.array([START_S, START_S + 20 * HOUR_S])
     held = funding_carry(series("BTC", {1: 0.1, 4: 0.1, 8: 0.1, 12: 0.1, 20: 0.1}), bars_s, lambda bar: Fraction(7))
     assert held.lengths_s == (14_400, 10_800, 14_400, 14_400, 14_400)
-    assert funding_carry(series("BTC", {1: 0.1}), bars_s, lambda bar: Fraction(7)).yearly is None  # for how long one rate is, nobody said
+    assert (
+        funding_carry(series("BTC", {1: 0.1}), bars_s, lambda bar: Fraction(7)).yearly_rate is None
+    )  # for how long one rate is, nobody said
 
 
 def test_what_was_not_held_counts_zero_and_so_do_rates_outside_the_bars() -> None:
@@ -85,7 +87,7 @@ def test_what_was_not_held_counts_zero_and_so_do_rates_outside_the_bars() -> Non
     found = run(table, bitcoin, series("ETH", {0: 0.001, 1: 0.001}))
     first, second = found_in(found).carries
     assert first.payments == (5 * COIN, 5 * COIN)
-    assert (second.payments, second.total, second.yearly) == ((0, 0), 0, None)
+    assert (second.payments, second.total, second.yearly_rate) == ((0, 0), 0, None)
     assert mentions(found.notes, "funding", "BTC", "4 rates")
     assert mentions(found.notes, "funding", "ETH", "not held")
 
@@ -161,8 +163,8 @@ def test_the_sum_is_that_of_the_assets_and_a_year_is_weighed_by_what_was_held_ho
     assert found.total == 56 * COIN
     assert (first.notional, second.notional) == (6_000 * COIN, 2_000 * COIN)
     a_year = 365 * 24
-    assert (first.yearly, second.yearly) == (pytest.approx(0.001 * a_year), pytest.approx(0.002 * a_year / 4))
-    assert found.yearly == pytest.approx((0.001 * 6 + 0.0005 * 2) / 8 * a_year)
+    assert (first.yearly_rate, second.yearly_rate) == (pytest.approx(0.001 * a_year), pytest.approx(0.002 * a_year / 4))
+    assert found.yearly_rate == pytest.approx((0.001 * 6 + 0.0005 * 2) / 8 * a_year)
 
 
 # What is told
@@ -297,8 +299,8 @@ def test_a_bitcoin_held_through_2021_is_hedged_for_what_a_plain_sum_says() -> No
     )
     assert len(found.payments) == 365 * 3 + 1
     assert float(found.total) / COIN == pytest.approx(plain, rel=1e-9)
-    assert found.yearly is not None
-    assert 0.25 < found.yearly < 0.35  # longs paid dearly in 2021
+    assert found.yearly_rate is not None
+    assert 0.25 < found.yearly_rate < 0.35  # longs paid dearly in 2021
     assert funding_notes(bitcoin, bars_s) == [
         f"funding: BTC has {len(bitcoin.times_s) - 365 * 3 - 1} rates outside the simulation, which are ignored"
     ]

@@ -63,8 +63,8 @@ def test_the_cases_cross_as_many_ticks_as_they_say(case, crossed):
 class Generous(Worker):
     """Pays one base unit too much."""
 
-    def answers(self, case: str, first: bool = False) -> list[int]:
-        return [answer + 1 for answer in super().answers(case, first)]
+    def answers(self, case: str, uses_new_states: bool = False) -> list[int]:
+        return [answer + 1 for answer in super().answers(case, uses_new_states)]
 
 
 def no_peer(folder: Path) -> Worker:
@@ -76,7 +76,7 @@ def test_a_peer_is_held_against_the_contract_and_measured_in_the_same_rounds():
     gone = [sys.executable, "-c", ""]
     peers = [
         Peer("ourselves", lambda _: our_worker()),
-        Peer("generous", lambda _: Generous(command, folder), quotes_first=False),
+        Peer("generous", lambda _: Generous(command, folder), quotes_new_states=False),
         Peer("absent", no_peer),
         Peer("broken", lambda _: Worker(gone, folder)),
     ]

@@ -67,7 +67,7 @@ def test_a_file_that_others_can_read_or_change_is_refused_with_the_command_that_
     assert caught.value.remedy == f"run: chmod 600 {path.with_name('.env')}"
     assert CANARY not in str(caught.value)
     assert "RPC_A" not in os.environ
-    load_config(path, guarded=False)  # a pause has to work whatever lies there
+    load_config(path, checks_permissions=False)  # a pause has to work whatever lies there
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives a file to another user")

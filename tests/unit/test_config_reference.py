@@ -13,7 +13,7 @@ from agent.config.presets import ETHEREUM, SEQUENCER_FEEDS, TemplateAsset
 from agent.config.writing.template import render
 from agent.errors import ConfigError
 from agent.model import CodeHash
-from agent.wiring.actors import require_sendable
+from agent.wiring.transactor import require_sendable
 from tests.support.text import mentions
 
 WALLET = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"

@@ -15,7 +15,7 @@ from sqlalchemy import update
 from agent.app.controls import queue
 from agent.app.controls.messages import control_alerts
 from agent.app.controls.queue import MAX_SHOWN_AGE_S
-from agent.app.controls.shown import format_moves, require_no_widening, shown_step
+from agent.app.controls.shown_plans import format_moves, require_no_widening, shown_step
 from agent.app.research.offline import plan_from
 from agent.config.load import load_config, load_config_text
 from agent.config.schema import Config

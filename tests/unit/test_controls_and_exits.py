@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.app import config_versions
-from agent.app.controls.shown import require_no_widening
+from agent.app.controls.shown_plans import require_no_widening
 from agent.config.load import load_config_text
 from agent.config.loaded import LoadedConfig
 from agent.config.writing.edits import ConfigChanges, apply_changes

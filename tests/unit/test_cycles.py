@@ -93,8 +93,8 @@ class MortalWorld(World):
             self.asked.append(outcome)
             return answer(outcome)
 
-        actors = replace(self.actors(), confirm=confirm)
-        return engine.repeat_steps(replace(self.ports(), actors=actors), request or AgentCycle())[1]
+        transactor = replace(self.transactor(), confirm=confirm)
+        return engine.repeat_steps(replace(self.ports(), transactor=transactor), request or AgentCycle())[1]
 
     def rows(self) -> list[tuple[str, str | None]]:
         """State and reason of each stored cycle."""
@@ -271,7 +271,7 @@ def test_an_error_that_a_process_survives_closes_its_cycle(worlds: Callable[...,
     def fails(to: str, raw: int) -> None:
         raise Retryable("sent, and not mined")
 
-    world.approved, world.ready = fails, lambda: False  # type: ignore[method-assign]
+    world.approved, world.may_send = fails, lambda: False  # type: ignore[method-assign]
     with pytest.raises(Retryable):
         world.begin()
     assert world.rows() == [("closed", "sent, and not mined")]
@@ -394,7 +394,7 @@ def test_a_hard_pause_closes_the_open_cycle(worlds: Callable[..., MortalWorld]) 
 
     world.cancel_pending = unanswered  # type: ignore[attr-defined]
     with pytest.raises(Retryable):
-        approvals.cancel_and_revoke(world.readers(), world.store, world.actors(), "an attack")
+        approvals.cancel_and_revoke(world.readers(), world.store, world.transactor(), "an attack")
     assert world.rows() == [("closed", "hard pause: an attack")]
 
 

@@ -18,7 +18,7 @@ from agent.model import Hold, Plan, PurchaseKind, PurchaseProgress, Rebalance, S
 from agent.planning import partial_plans, proposals
 from agent.units import BPS
 from tests.support.builders import step_input, with_history, with_limits
-from tests.support.planning_worlds import DEEP, any_problem_with_gas, goal
+from tests.support.planning_worlds import DEEP, any_problem_with_gas, rebalance_to_targets
 from tests.support.plans import evidence
 from tests.support.samples import examples
 from tests.unit.test_purchase import MILLION, Seen, money
@@ -42,10 +42,10 @@ def test_the_worst_case_of_every_part_fits_in_what_is_left(seed: int, limit_bps:
     step = with_limits(any_problem_with_gas(seed), daily_loss_bps=limit_bps)
     step = with_history(step, loss_24h=lost * limit_bps * 10 * MILLION)
     try:
-        whole = sales.plan_sales(step, goal(step))
+        whole = sales.plan_sales(step, rebalance_to_targets(step))
     except Refused:
         assume(False)
-    found = partial_plans.plan_within_daily_loss(step, goal(step), whole)
+    found = partial_plans.plan_within_daily_loss(step, rebalance_to_targets(step), whole)
     if worst(step, whole) <= room(step, whole) and partial_plans.worst_case_loss(step, whole) <= room(step, whole):
         assert found == whole
     elif found != whole:
@@ -135,5 +135,5 @@ def test_a_correction_beyond_daily_loss_is_done_in_part() -> None:
 @pytest.mark.parametrize("exit_", [True, False])
 def test_an_exit_keeps_its_own_rule(exit_: bool) -> None:
     step = with_limits(step_input(values={"WETH": 9_000, "USDC": 1_000}, depth=DEEP), daily_loss_bps=10, **ROOMY)
-    wanted = replace(goal(step), exit=exit_)
+    wanted = replace(rebalance_to_targets(step), exit=exit_)
     assert (partial_plans.plan_within_daily_loss(step, wanted) == sales.plan_sales(step, wanted)) == exit_

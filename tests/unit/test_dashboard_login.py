@@ -352,7 +352,7 @@ def test_brute_force_no_sent_header_hides_the_address_that_the_proxy_saw(lines: 
 def test_a_proxy_of_another_machine_is_known_by_its_address(tmp_path: Path) -> None:
     reach = reach_of("0.0.0.0", 1, behind_proxy(tmp_path, "127.0.0.1"))
     assert reach.proxies == {"127.0.0.1"}
-    assert reach.names == {"127.0.0.1"}
+    assert reach.host_names == {"127.0.0.1"}
     assert reach.secure
 
 
@@ -409,7 +409,7 @@ def test_beyond_this_machine_tls_or_a_proxy_and_users_are_needed(certificate: Pu
         assert error.value.field == field
     require_protected("0.0.0.0", 1, PublicOptions(cert, key, name="dash.example"))
     require_protected("::", 1, behind_proxy(tmp_path))
-    assert reach_of("0.0.0.0", 1, PublicOptions(cert, key, name="Dash.example")).names == {"dash.example"}
+    assert reach_of("0.0.0.0", 1, PublicOptions(cert, key, name="Dash.example")).host_names == {"dash.example"}
     loose = tmp_path / "key.pem"
     loose.write_bytes(key.read_bytes())
     loose.chmod(0o644)

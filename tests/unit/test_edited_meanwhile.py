@@ -29,7 +29,7 @@ STEP: Any = SimpleNamespace(snapshot=SimpleNamespace(head=SimpleNamespace(timest
 def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """What waiting for the wallet needs of a desk."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    monkeypatch.setattr(WalletSession, "_actors", lambda _: "hands")
+    monkeypatch.setattr(WalletSession, "_transactor", lambda _: "hands")
     (tmp_path / "trimtab.toml").write_text(text())
     loaded = load_config(tmp_path / "trimtab.toml")
     store = open_store(loaded.store_url, 1, builders.OWNER)
@@ -45,13 +45,13 @@ def wallet(desk: Any) -> WalletSession:
 
 
 def test_who_gets_the_wallet_after_an_edit_does_nothing_by_the_version_before(desk: Any) -> None:
-    with wallet(desk).acting() as actors:
-        assert str(actors) == "hands"
+    with wallet(desk).acting() as transactor:
+        assert str(transactor) == "hands"
     desk.store.configs.record(OTHER, 2)
     with raises_code(ConfigChanged, "config"), wallet(desk).acting():
         raise AssertionError("acts by limits that are nobody's any more")
-    with wallet(desk).acting(cancels_only=True) as actors:
-        assert str(actors) == "hands", "a hard pause waits for no restart"
+    with wallet(desk).acting(cancels_only=True) as transactor:
+        assert str(transactor) == "hands", "a hard pause waits for no restart"
     desk.store.configs.record(desk.loaded.digest, 3)  # and taken back
     with wallet(desk).acting():
         pass

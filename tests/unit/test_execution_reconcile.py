@@ -233,3 +233,32 @@ def test_a_moved_receipt_that_costs_more_than_was_signed_replaces_none(tmp_path:
         made.executor().reconcile()
     (intent,) = made.store.journal.intents()
     assert (intent.state, intent.receipt) == (S.FINAL, known)
+
+
+@pytest.mark.parametrize(("depth", "error", "code"), [(64, Retryable, "lag"), (65, OperatorNeeded, "deep_reorg")])
+def test_a_nonce_below_ours_is_a_lag_unless_a_reorg_of_more_than_64_blocks_took_our_transaction(
+    tmp_path: Path, depth: int, error: type[Exception], code: str
+) -> None:
+    setup = bench(tmp_path)
+    setup.run()
+    setup.chain.blocks += [{} for _ in range(depth - 1)]
+    setup.chain.reorg(depth)
+    with raises_code(error, code):
+        setup.run()
+
+
+def test_a_nonce_below_ours_is_a_lag_while_the_chain_has_the_block_of_our_transaction(tmp_path: Path) -> None:
+    setup = bench(tmp_path)
+    setup.run()
+    setup.chain.blocks += [{} for _ in range(64)]
+    setup.chain.nonces = lambda _owner: (0, 0)
+    with raises_code(Retryable, "lag"):
+        setup.run()
+
+
+def test_a_stranger_is_noticed_by_the_look_that_settles_our_transaction(tmp_path: Path) -> None:
+    setup = bench(tmp_path)
+    killed_at(setup, "after:send")
+    setup.chain.base_nonce = 2
+    with raises_code(OperatorNeeded, "foreign_nonce"):
+        setup.executor().reconcile()

@@ -163,15 +163,15 @@ def test_no_order_follows_one_whose_outcome_is_open_and_other_work_is_told(world
     venue = ScriptedVenue([OPEN])
     with pytest.raises(Retryable):
         run(world, venue)
-    assert not executor(world, venue).ready()
-    assert not executor(world, venue).ready(for_revoking=True)
+    assert not executor(world, venue).may_send()
+    assert not executor(world, venue).may_send(for_revoking=True)
     with raises_code(Retryable, ErrorCode.OPEN_TRANSACTION, "buy"):
         run(world, venue, 1)
     assert len(venue.posted) == 1
     assert len(world.store.journal.intents()) == 1
     known = ScriptedVenue([FILLED])
     executor(world, known).cancel_pending("pause")
-    assert executor(world, known).ready()
+    assert executor(world, known).may_send()
     assert run(world, known, 1).state is S.FINAL
 
 

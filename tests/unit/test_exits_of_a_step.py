@@ -487,12 +487,12 @@ def test_an_endpoint_s_failure_with_the_evidence_of_one_exit_does_not_end_the_st
 
     world = worlds(fired("LINK", "WBTC", values=HEAVIER, pools=ALL), lambda _: False)
     readers = replace(world.readers(), evidence=Disputed())
-    done = engine.repeat_steps(StepPorts(readers, world.store, world.actors()), AgentCycle())[1]
+    done = engine.repeat_steps(StepPorts(readers, world.store, world.transactor()), AgentCycle())[1]
     assert world.sold == [{LINK.address}]
     assert done.kind is OutcomeKind.FAILED
     assert mentions(done.reason, "WBTC", "no quorum")
     with pytest.raises(Retryable, match="no quorum"):
-        engine.repeat_steps(StepPorts(readers, world.store, world.actors()), AgentCycle())[1]
+        engine.repeat_steps(StepPorts(readers, world.store, world.transactor()), AgentCycle())[1]
 
 
 def test_an_endpoint_s_failure_is_raised_where_nothing_was_sent(worlds: Worlds) -> None:
@@ -508,7 +508,7 @@ def test_an_endpoint_s_failure_is_raised_where_nothing_was_sent(worlds: Worlds) 
 def test_an_endpoint_s_failure_ends_the_step_while_a_transaction_is_unfinished(worlds: Worlds) -> None:
     world = worlds(fired("LINK", "WBTC", values=HEAVIER, pools=ALL), lambda _: False)
     failing_with(world, WBTC.address, Retryable("sent, and not mined"))
-    world.ready = lambda: False  # type: ignore[method-assign]
+    world.may_send = lambda: False  # type: ignore[method-assign]
     with pytest.raises(Retryable, match="not mined"):
         world.rounds()
     assert world.sold == []
@@ -582,7 +582,7 @@ def asked_about(world: World, answer: Callable[[StepOutcome], bool]) -> StepOutc
         world.asked.append(outcome)
         return answer(outcome)
 
-    return engine.repeat_steps(replace(world.ports(), actors=replace(world.actors(), confirm=confirm)), AgentCycle())[1]
+    return engine.repeat_steps(replace(world.ports(), transactor=replace(world.transactor(), confirm=confirm)), AgentCycle())[1]
 
 
 def test_an_exit_follows_a_reverted_one_while_another_asset_has_no_price(worlds: Worlds) -> None:
@@ -658,6 +658,6 @@ def test_a_disputed_token_on_the_route_of_an_exit_does_not_hold_it_up(worlds: Wo
 
     world = worlds(through(), lambda _: False)
     readers = replace(world.readers(), evidence=Disputed())
-    done = engine.repeat_steps(StepPorts(readers, world.store, world.actors()), AgentCycle())[1]
+    done = engine.repeat_steps(StepPorts(readers, world.store, world.transactor()), AgentCycle())[1]
     assert done.kind is OutcomeKind.DONE
     assert world.sold == [{LINK.address}]

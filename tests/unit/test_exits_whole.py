@@ -17,7 +17,7 @@ from agent.planning.problem import PoolGraph
 from agent.planning.rounding import PlanDraft
 from agent.planning.solver.fixed_point import FixedPoint
 from tests.support.builders import step_input, v2_pool
-from tests.support.planning_worlds import PRICES, SYMBOLS, goal, random_pools, wide
+from tests.support.planning_worlds import PRICES, SYMBOLS, random_pools, rebalance_to_targets, wide
 from tests.support.samples import examples
 from tests.unit.test_blocked_exits import MARKET, SOUND, USDC, WBTC, WETH, fired, judged
 
@@ -43,7 +43,7 @@ def world(seed: int, tokens: int, skew: float, target_bps: int) -> StepInput:
 def test_every_base_unit_of_what_leaves_is_sold(seed: int, tokens: int, skew: float, target_bps: int) -> None:
     step = world(seed, tokens, skew, target_bps)
     try:
-        found = plan(step, goal(step))
+        found = plan(step, rebalance_to_targets(step))
     except Refused:
         assume(False)
         return

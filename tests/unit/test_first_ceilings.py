@@ -61,7 +61,7 @@ def test_the_feed_says_what_a_coin_is_worth_where_an_endpoint_is_set(anvil_chain
     monkeypatch.setenv("RPC_A", chain.url or "")
     monkeypatch.setenv("RPC_B", "http://127.0.0.1:9/nobody")
     weth = TemplateAsset("WETH", chain.tokens["WETH"].address, "50%", chain.feeds["WETH"])
-    assert usd_price(weth, None, RPC, chain.clock.now_s) == chain.contents.prices_usd["WETH"]
+    assert usd_price(weth, None, RPC, chain.clock.now_s) == chain.deployed.prices_usd["WETH"]
     assert usd_price(weth, "2500.5", RPC, chain.clock.now_s) == Fraction(5001, 2), "the owner's word comes first"
     for lacking in (replace(weth, feed=None), replace(weth, feed=chain.tokens["WETH"].address)):
         with raises_field("--numeraire", "its price is unknown"):

@@ -146,7 +146,7 @@ def test_two_recorded_years_of_funding_are_what_numpy_works_out(weight: int) -> 
     times, closes = _hourly("BTC", pl.read_parquet)
     rates = pl.read_parquet(DATA / "funding" / "binance_8h.parquet").filter(symbol="BTC").sort("time")
     paid_at, rate = rates["time"].dt.epoch("s").to_numpy(), rates["rate"].to_numpy()
-    options = FuturesBookOptions("BTC=100" if weight > 0 else "BTC=-100", leverage="0.5x", max_leverage="10x", stress="1%")
+    options = FuturesBookOptions("BTC=100" if weight > 0 else "BTC=-100", leverage="0.5x", max_leverage="10x", stress_move="1%")
     table, funded = load_futures_market(HOURLY, options, PortfolioOptions(), DATA / "funding" / "binance_8h.parquet")
     book = held_book(futures_path(table, funded), options.settings(table.interval_s, MarketOptions()))
     (fill,) = book.fills

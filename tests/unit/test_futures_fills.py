@@ -152,3 +152,15 @@ def test_booking__collateral_that_the_wallet_lacks_after_a_move_is_lost(
     step = with_policy(step_input(), replace(POLICY, collateral=usdc))
     grant = FuturesGrant(action, replace(EMPTY, settlement_raw=10**12))
     assert booked(grant, mined, step=step) == row
+
+
+def test_booking__limit_order_without_a_fill_costs_nothing_and_uses_no_budget() -> None:
+    resting = replace(SALE, kind=PerpOrderKind.LIMIT)
+    assert booked(FuturesGrant(resting, EMPTY), receipt()) == (0, 0)
+
+
+def test_booking__fee_of_an_order_without_its_fill_is_rounded_up() -> None:
+    """In quote base units, of which 10^18 are a dollar; the fee of a bound of 8,160 and one base unit."""
+    order = replace(ORDER, bound_raw=8_160 * E18 + 1)
+    distance, fee = 160 * E18 + 1, 816 * E18 // 100 + 1
+    assert booked(FuturesGrant(order, EMPTY), receipt())[1] * E18 == distance + fee

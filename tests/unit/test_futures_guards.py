@@ -9,7 +9,7 @@ import pytest
 
 from agent.guards.case import build_guard_case
 from agent.layers.futures.guards import futures_cost, worst_cost
-from agent.layers.futures.state import FuturesState, with_policy
+from agent.layers.futures.state import FuturesState, futures_policy, with_policy
 from agent.margin import account as margin
 from agent.model import Plan, StepInput
 from agent.model.futures import (
@@ -27,6 +27,7 @@ from agent.model.futures import (
 from agent.planning.proposals import rebalance
 from tests.support.builders import NOW_S, OWNER, token, with_history
 from tests.support.plans import evidence, verdict
+from tests.support.transactions import OTHER
 from tests.unit.test_futures_step import EMPTY, LIMITS, OVER, POLICY, book, step_of
 from tests.unit.test_margin_account import E18, account, market
 
@@ -210,6 +211,13 @@ def test_top_up__deposits_of_a_day_are_at_most_their_share_of_the_spot_portfolio
     assert verdict("top_up_per_day", step, plan_with(step, account_actions=(MarginDeposit(raw),))).passed is passes
 
 
+@pytest.mark.parametrize(("raw", "passes"), [(1_500 * UNIT, True), (1_500 * UNIT + 1, False)])
+def test_top_up__beside_targets_that_are_no_whole_only_the_collateral_of_the_wallet_counts(raw: int, passes: bool) -> None:
+    """30 % of 5,000."""
+    step = without_whole_targets(margin_step(3_000))
+    assert verdict("top_up_per_day", step, plan_with(step, account_actions=(MarginDeposit(raw),))).passed is passes
+
+
 @pytest.mark.parametrize(("reduced", "passes"), [(16_000, True), (16_001, False)])
 def test_reduction_budget__reductions_of_a_day_at_the_index_are_at_most_their_share_of_the_account(reduced: int, passes: bool) -> None:
     """2x of a value of 10,000: 4,000 are closed at the index, 3,600 at the mark."""
@@ -218,6 +226,43 @@ def test_reduction_budget__reductions_of_a_day_at_the_index_are_at_most_their_sh
     step = step_of(pushed, reduced_24h=Fraction(reduced * UNIT))
     halves = replace(SELL, size_raw=-2 * E18, bound_raw=3_960 * E18)
     assert verdict("reduction_per_day", step, plan_with(step, halves)).passed is passes
+
+
+def without_whole_targets(step: StepInput) -> StepInput:
+    """The step with a fault: its targets are not 100 % together."""
+    assets = tuple(replace(asset, target_bps=5_001) for asset in step.portfolio.assets)
+    return replace(step, portfolio=replace(step.portfolio, assets=assets))
+
+
+def for_another(step: StepInput) -> StepInput:
+    """The step of a wallet that is a delegate of the account."""
+    policy = futures_policy(step)
+    assert policy is not None
+    return with_policy(step, replace(policy, account=OTHER))
+
+
+def over_spot_multiple(multiple_bps: int) -> StepInput:
+    """20,000 of notional beside a spot portfolio of 10,000, on a day whose budget is used."""
+    policy = replace(POLICY, limits=replace(LIMITS, spot_multiple_bps=multiple_bps))
+    return step_of(book(10_000, 10 * E18), policy, reduced_24h=Fraction(20_000 * UNIT))
+
+
+@pytest.mark.parametrize(("multiple_bps", "passes"), [(19_999, True), (20_000, False)])
+def test_reduction_budget__notional_above_its_multiple_of_the_spot_portfolio_may_be_reduced_beyond_it(
+    multiple_bps: int, passes: bool
+) -> None:
+    step = over_spot_multiple(multiple_bps)
+    assert verdict("reduction_per_day", step, plan_with(step, SELL)).passed is passes
+
+
+def test_reduction_budget__targets_that_are_no_whole_require_no_reduction() -> None:
+    step = without_whole_targets(over_spot_multiple(19_999))
+    assert not verdict("reduction_per_day", step, plan_with(step, SELL)).passed
+
+
+def test_reduction_budget__wallet_of_a_delegate_is_no_spot_portfolio() -> None:
+    step = for_another(over_spot_multiple(19_999))
+    assert not verdict("reduction_per_day", step, plan_with(step, SELL)).passed
 
 
 # Hedges
@@ -319,6 +364,20 @@ def test_futures_state__leverage_after_the_worst_fill_is_at_most_the_limit(more:
     step = with_policy(step_of(book(10_000, fee_ppm=0)), state_policy())
     order = replace(BUY, size_raw=15 * E18 + more * 10**3, bound_raw=30_000 * E18 + more * 2_000 * 10**3)
     assert verdict("futures_state", step, plan_with(step, order)).passed is passes
+
+
+@pytest.mark.parametrize(("more", "passes"), [(0, True), (1, False)])
+def test_futures_state__notional_is_at_most_its_multiple_of_the_spot_portfolio(more: int, passes: bool) -> None:
+    """A fifth of 10,000, of one ETH."""
+    step = with_policy(step_of(book(10_000, fee_ppm=0)), state_policy(spot_multiple_bps=2_000))
+    order = replace(BUY, size_raw=E18 + more, bound_raw=2_000 * (E18 + more))
+    assert verdict("futures_state", step, plan_with(step, order)).passed is passes
+
+
+def test_futures_state__delegate_whose_owners_portfolio_is_not_read_opens_nothing_under_a_spot_multiple() -> None:
+    step = for_another(with_policy(step_of(book(10_000, fee_ppm=0)), state_policy(spot_multiple_bps=2_000)))
+    order = replace(BUY, bound_raw=2_000 * E18)
+    assert not verdict("futures_state", step, plan_with(step, order)).passed
 
 
 def test_futures_state__all_orders_of_a_plan_count_together() -> None:

@@ -298,10 +298,22 @@ def test_cut_reductions__share_of_an_order_is_rounded_down_to_whole_lots(size: i
     assert [cut.size_raw for cut in cut_reductions(account, [order], PLAIN, share)] == [lots * LOT for lots in sizes]
 
 
+def test_cut_reductions__purchase_of_one_base_unit_stays_a_purchase() -> None:
+    account = changed(book(10_000, -1), "ETH", lot_raw=1)
+    order = market_order(account.market("ETH"), 1, 0, is_reduce_only=True)
+    assert [cut.size_raw for cut in cut_reductions(account, [order], PLAIN, Fraction(1))] == [1]
+
+
 def test_cut_reductions__order_below_the_venues_minimum_is_left_out() -> None:
     account = changed(book(10_000, E18), "ETH", min_notional_raw=4 * E18 + 1)
     order = market_order(account.market("ETH"), -4 * LOT, 0, is_reduce_only=True)
     assert cut_reductions(account, [order], PLAIN, Fraction(1, 2)) == []
+
+
+def test_cut_reductions__whole_position_below_the_venues_minimum_is_closed() -> None:
+    account = changed(book(10_000, LOT), "ETH", min_notional_raw=4 * E18)
+    order = market_order(account.market("ETH"), -LOT, 0, is_reduce_only=True)
+    assert [cut.size_raw for cut in cut_reductions(account, [order], PLAIN, Fraction(1))] == [-LOT]
 
 
 # Reductions that the owner requests

@@ -258,6 +258,32 @@ def test_markets_in_another_form_are_read_again(answer: object) -> None:
         parse_universe(answer, {"ETH"})
 
 
+@pytest.mark.parametrize(
+    ("entry", "context", "is_paused"),
+    [({}, {}, False), ({"isDelisted": True}, {}, True), ({"onlyIsolated": True}, {}, True), ({}, {"markPx": None}, True)],
+)
+def test_a_market_that_is_delisted_or_isolated_or_has_no_mark_is_paused(
+    entry: dict[str, bool], context: dict[str, None], is_paused: bool
+) -> None:
+    answer = [{**META, "universe": [META["universe"][0] | entry]}, [CONTEXT | context]]
+    assert parse_universe(answer, {"ETH"})["ETH"].is_paused is is_paused
+
+
+def with_decimals(decimals: int) -> list[object]:
+    return [{**META, "universe": [{**META["universe"][0], "szDecimals": decimals}]}, [CONTEXT]]
+
+
+@pytest.mark.parametrize("decimals", [0, 6])
+def test_sizes_of_a_market_have_up_to_six_decimals(decimals: int) -> None:
+    assert parse_universe(with_decimals(decimals), {"ETH"})["ETH"].size_decimals == decimals
+
+
+@pytest.mark.parametrize("decimals", [-1, 7])
+def test_a_market_with_decimals_that_no_size_has_is_read_again(decimals: int) -> None:
+    with pytest.raises(Retryable):
+        parse_universe(with_decimals(decimals), {"ETH"})
+
+
 def test_the_library_is_loaded_with_the_first_signature_only() -> None:
     code = "import agent.venues.hyperliquid.client, agent.wiring, sys; print([one for one in sys.modules if one.startswith('hyperliquid')])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"

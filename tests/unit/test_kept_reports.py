@@ -43,7 +43,7 @@ def config(tmp_path: Path) -> Path:
 
 
 def test_reports_are_listed_by_their_names_newest_first(config: Path, tmp_path: Path) -> None:
-    assert list_reports(config) == {"folder": "mine.db.reports", "reports": [], "unshown": []}
+    assert list_reports(config) == {"folder": "mine.db.reports", "reports": [], "skipped": []}
     first = new_report_path(config, "backtest")
     keep(first.parent, first.name)
     second = new_report_path(config, "backtest")
@@ -54,7 +54,7 @@ def test_reports_are_listed_by_their_names_newest_first(config: Path, tmp_path: 
     found = list_reports(config)
     assert misfits(KeptReportsDocument, found) == []
     assert [one["title"] for one in found["reports"]] == ["Search", "Old"]
-    assert found["unshown"] == []
+    assert found["skipped"] == []
     assert found["reports"][1]["made"] == "2020-01-01 00:00:00"
     assert len(found["reports"][1]["figures"]) == 4
     assert read_report(config, first.name) == PAGE
@@ -77,7 +77,7 @@ def test_links_pipes_other_files_and_too_large_ones_are_no_reports(config: Path,
     (folder / "notes.html").write_text("x")
     found = list_reports(config)
     assert [one["name"] for one in found["reports"]] == [NAME]
-    assert [why.partition(":")[0] for why in found["unshown"]] == [path.name for path in (damaged, large, pipe, hard, link)]
+    assert [why.partition(":")[0] for why in found["skipped"]] == [path.name for path in (damaged, large, pipe, hard, link)]
     for name in (*names[:4], "notes.html", "../mine.toml", "mine.toml", f"../mine.db.reports/{NAME}", f"{NAME}\n", "", "."):
         with pytest.raises(ConfigError):
             read_report(config, name)

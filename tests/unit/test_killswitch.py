@@ -143,8 +143,8 @@ def test_what_waits_is_cancelled_at_hard_whether_a_node_knows_it_or_not(tmp_path
     made.executor().cancel_pending(HARD)
     assert states(made) == [("swap", "cancelled"), ("cancel", "final")]
     assert HARD in made.store.journal.intents()[0].note
-    assert made.executor().ready(for_revoking=True)
-    assert not made.executor().ready()
+    assert made.executor().may_send(for_revoking=True)
+    assert not made.executor().may_send()
 
 
 def test_what_never_left_is_dropped_and_nothing_is_sent(tmp_path: Path) -> None:

@@ -226,3 +226,32 @@ def test_a_receipt_with_fewer_fills_than_are_known_changes_nothing() -> None:
     assert not _is_newer(replace(known, block_number=8), known)
     assert _is_newer(replace(known, fills=(one, two)), known)
     assert _is_newer(replace(known, is_open=False), known)
+
+
+@pytest.mark.parametrize(
+    ("size", "away", "ends"),
+    [(30_000, 1, False), (30_000, Fraction(3, 2), True), (-30_000, -1, False), (-30_000, Fraction(-3, 2), True)],
+)
+def test_end_reason__value_one_unit_beyond_the_bound_is_rounding_and_more_ends_the_order(size: int, away: Fraction, ends: bool) -> None:
+    price = Fraction(index_bound_raw(ETH, size, SLIPPAGE) + away) / abs(size)
+    assert ("beyond the bound" in reason(rest(size, price))) is ends
+
+
+@pytest.mark.parametrize(("age_s", "rests"), [(3_599, True), (3_600, False)])
+def test_end_reason__order_rests_until_the_second_in_which_its_time_has_passed(age_s: int, rests: bool) -> None:
+    assert (reason(rest(30_000, age_s=age_s)) == "") is rests
+
+
+@pytest.mark.parametrize("side", [1, -1])
+@pytest.mark.parametrize(("more", "ends"), [(0, False), (Fraction(1, 10**9), True)])
+def test_end_reason__mark_as_far_from_the_index_as_max_basis_ends_no_order(side: int, more: Fraction, ends: bool) -> None:
+    far = replace(ETH, mark=ETH.index * (1 + side * (Fraction(LIMITS.limits.max_basis_bps, 10_000) + more)))
+    order = rest(30_000)
+    assert ("max_basis" in reason(order, replace(with_order(order), markets=(far,)))) is ends
+
+
+@pytest.mark.parametrize(("held", "rests"), [(6_319, True), (6_320, False)])
+def test_end_reason__fill_may_exceed_the_target_by_a_tenth_of_the_order(held: int, rests: bool) -> None:
+    """The fee of the order leaves 9,995.95 of 10,000, a target of 33,319."""
+    order = rest(30_000)
+    assert (reason(order, with_order(order, eth=held)) == "") is rests

@@ -12,13 +12,13 @@ from agent.errors import Refused
 from agent.model import Plan, StepInput
 from agent.planning.planner import NothingPlanned, plan
 from tests.support.builders import with_limits
-from tests.support.planning_worlds import any_problem_with_gas, goal, weights_bps
+from tests.support.planning_worlds import any_problem_with_gas, rebalance_to_targets, weights_bps
 from tests.support.samples import slow
 
 
 def planned(step: StepInput) -> Plan | Refused:
     try:
-        return plan(step, goal(step))
+        return plan(step, rebalance_to_targets(step))
     except Refused as refused:
         return refused
 

@@ -29,7 +29,7 @@ def doubt(unsure: Mapping[str, int]) -> tuple[int, int]:
 
 def test_what_is_taken_out_comes_with_all_fees_and_its_minimums_are_sure() -> None:
     start = opened()
-    ((one, position),) = start.pairs
+    ((one, position),) = start.position_states
     assert isinstance(position, LpV3Position)
     half = position.liquidity // 2
     paid, fees = positions.principal(position, half), positions.uncollected_fees(position)
@@ -45,7 +45,7 @@ def test_what_is_taken_out_comes_with_all_fees_and_its_minimums_are_sure() -> No
 
 def test_collected_fees_are_sure() -> None:
     start = opened()
-    ((one, position),) = start.pairs
+    ((one, position),) = start.position_states
     after = start.after_collection(one)
     assert moved(start, after) == positions.uncollected_fees(position)
     assert doubt(after.uncertain) == (0, 0)
@@ -53,7 +53,7 @@ def test_collected_fees_are_sure() -> None:
 
 def test_what_is_put_in_or_minted_leaves_the_wallet_to_the_unit() -> None:
     start = opened()
-    ((one, position),) = start.pairs
+    ((one, position),) = start.position_states
     put = start.after_provision(one, 10, (7, 9))
     assert moved(start, put) == (-7, -9)
     assert doubt(put.uncertain) == (0, 0)
@@ -61,5 +61,5 @@ def test_what_is_put_in_or_minted_leaves_the_wallet_to_the_unit() -> None:
     minted = start.after_mint(wanted(1_000), position, (7, 9))
     assert moved(start, minted) == (-7, -9)
     assert doubt(minted.uncertain) == (0, 0)
-    assert len(minted.pairs) == 2
+    assert len(minted.position_states) == 2
     assert {WETH.address, USDC.address} == set(PAIR)

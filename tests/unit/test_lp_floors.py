@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.amm.lp import action_gas, minting, positions
+from agent.amm.lp import minting, positions, slippage
 from agent.amm.v3.math import get_sqrt_ratio_at_tick
 from agent.units import BPS
 from tests.support.lp_worlds import price_at, v2, v3
@@ -22,7 +22,7 @@ parts = st.fractions(-1, 1)
 
 def pushed(ratio: Fraction, band_bps: int, part: Fraction) -> Fraction:
     """A price in the band: `part` of the way to its one or other end."""
-    low, high = action_gas.price_band(ratio, band_bps)
+    low, high = slippage.price_band(ratio, band_bps)
     return ratio + (high - ratio) * part if part >= 0 else ratio + (ratio - low) * part
 
 
@@ -39,7 +39,7 @@ def test_within_the_band_no_withdrawal_pays_less_than_its_minimums(
     ratio, (lower, upper) = price_at(tick), placed(tick, width, skew)
     here = positions.sqrt_price_x96(pushed(ratio, band_bps, part))
     position = v3(lower, upper, liquidity, sqrt_price_x96=here)
-    least = action_gas.withdrawal_minimums(position, liquidity, ratio, band_bps)
+    least = slippage.withdrawal_minimums(position, liquidity, ratio, band_bps)
     assert all(paid >= floor for paid, floor in zip(positions.principal(position), least, strict=True))
 
 
@@ -63,7 +63,7 @@ def test_within_the_band_no_burn_pays_less_than_its_minimums(
     whole = v2(10**18, 10**19, reserves, k_last=0)
     taken = min(liquidity, whole.liquidity)
     now = Fraction(reserves[1], reserves[0])
-    least = action_gas.withdrawal_minimums(whole, taken, ratio if action_gas.is_within_band(now, ratio, band_bps) else now, band_bps)
+    least = slippage.withdrawal_minimums(whole, taken, ratio if slippage.is_within_band(now, ratio, band_bps) else now, band_bps)
     for paid, floor in zip(positions.v2_burn(whole, taken), least, strict=True):
         assert paid >= floor - 2 - floor // 10**9, "rounding of reserves and roots, far below what a band leaves"
 
@@ -74,20 +74,20 @@ def test_within_the_band_what_is_provided_uses_its_minimums_and_is_overpaid_by_n
 ) -> None:
     ratio, within = price_at(tick), minting.sqrt_price_range(placed(tick, width, Fraction(0)))
     desired = minting.mint_amounts(positions.sqrt_price_x96(ratio), within, amount * 10**6)
-    least = action_gas.provision_minimums(within, desired, ratio, band_bps)
+    least = slippage.provision_minimums(within, desired, ratio, band_bps)
     liquidity, used = minting.provided_liquidity(None, positions.sqrt_price_x96(pushed(ratio, band_bps, part)), within, desired)
     assert all(floor <= raw <= most for floor, raw, most in zip(least, used, desired, strict=True))
     worth = minting.mint_amounts(positions.sqrt_price_x96(ratio), within, liquidity)
     paid, fair = used[0] * ratio + used[1], worth[0] * ratio + worth[1]
-    assert paid <= fair * (1 + action_gas.max_overpayment(within, ratio, band_bps)) + 3 * (ratio + 1)
+    assert paid <= fair * (1 + slippage.max_overpayment(within, ratio, band_bps)) + 3 * (ratio + 1)
 
 
 @given(ticks, st.integers(20, 300), st.integers(10, 200), st.booleans())
 def test_beyond_the_band_one_of_the_minimums_fails(tick: int, width: int, band_bps: int, up: bool) -> None:
     ratio, within = price_at(tick), minting.sqrt_price_range(placed(tick, width, Fraction(0)))
     desired = minting.mint_amounts(positions.sqrt_price_x96(ratio), within, 10**30)
-    least = action_gas.provision_minimums(within, desired, ratio, band_bps)
-    low, high = action_gas.price_band(ratio, band_bps + 5)
+    least = slippage.provision_minimums(within, desired, ratio, band_bps)
+    low, high = slippage.price_band(ratio, band_bps + 5)
     _, used = minting.provided_liquidity(None, positions.sqrt_price_x96(high if up else low), within, desired)
     assert any(raw < floor for raw, floor in zip(used, least, strict=True))
 
@@ -98,13 +98,13 @@ def test_within_the_band_a_pair_uses_the_minimums(ratio: Fraction, band_bps: int
     reserves = (10**30 * price.denominator, 10**30 * price.numerator)
     desired = (amount, int(amount * ratio))
     used = minting.v2_mint_amounts(reserves, desired)
-    assert all(raw >= floor for raw, floor in zip(used, action_gas.provision_minimums(None, desired, ratio, band_bps), strict=True))
+    assert all(raw >= floor for raw, floor in zip(used, slippage.provision_minimums(None, desired, ratio, band_bps), strict=True))
 
 
 def test_a_pair_is_overpaid_by_an_eighth_of_the_square_of_the_push() -> None:
     """(1 + 1.02)/(2·√1.02) − 1 is 0.49 bps for 2 %."""
-    assert float(action_gas.max_overpayment(None, Fraction(1), 200)) == pytest.approx(2.02 / 2 / 1.02**0.5 - 1, rel=1e-9)
-    assert float(action_gas.max_overpayment(None, Fraction(1), 200)) == pytest.approx(0.02**2 / 8, rel=0.03)
+    assert float(slippage.max_overpayment(None, Fraction(1), 200)) == pytest.approx(2.02 / 2 / 1.02**0.5 - 1, rel=1e-9)
+    assert float(slippage.max_overpayment(None, Fraction(1), 200)) == pytest.approx(0.02**2 / 8, rel=0.03)
 
 
 def test_a_range_is_overpaid_by_a_quarter_of_the_square_over_its_worth_per_liquidity() -> None:
@@ -113,19 +113,19 @@ def test_a_range_is_overpaid_by_a_quarter_of_the_square_over_its_worth_per_liqui
     for width_bps in (500, 1_000, 2_000):
         within = minting.sqrt_price_range(minting.range_around(ratio, width_bps, 1))
         worth = 2 * (1 - (1 + width_bps / BPS) ** -0.5)
-        assert float(action_gas.max_overpayment(within, ratio, 100)) == pytest.approx(0.01**2 / 4 / worth, rel=0.02)
+        assert float(slippage.max_overpayment(within, ratio, 100)) == pytest.approx(0.01**2 / 4 / worth, rel=0.02)
 
 
 @given(ticks, st.integers(1, 300), st.integers(1, 1_000), st.integers(0, 100))
 def test_the_widest_band_keeps_what_is_overpaid_to_the_slippage_limit(tick: int, width: int, most_bps: int, slippage_bps: int) -> None:
     ratio, within = price_at(tick), minting.sqrt_price_range(placed(tick, width + 2, Fraction(0)))
-    band = action_gas.widest_band_bps(within, ratio, most_bps, slippage_bps)
-    assert action_gas.max_overpayment(within, ratio, band) * BPS <= slippage_bps or band == 0
-    assert band == most_bps or action_gas.max_overpayment(within, ratio, band + 1) * BPS > slippage_bps
-    assert action_gas.widest_band_bps(within, ratio, most_bps, None) == most_bps
+    band = slippage.widest_band_bps(within, ratio, most_bps, slippage_bps)
+    assert slippage.max_overpayment(within, ratio, band) * BPS <= slippage_bps or band == 0
+    assert band == most_bps or slippage.max_overpayment(within, ratio, band + 1) * BPS > slippage_bps
+    assert slippage.widest_band_bps(within, ratio, most_bps, None) == most_bps
 
 
 def test_minimums_are_never_both_nothing() -> None:
-    assert action_gas.nonzero_minimums((0, 5), (9, 9)) == (0, 5)
-    assert action_gas.nonzero_minimums((0, 0), (9, 0)) == (1, 0)
-    assert action_gas.nonzero_minimums((0, 0), (9, 7)) == (1, 1)
+    assert slippage.nonzero_minimums((0, 5), (9, 9)) == (0, 5)
+    assert slippage.nonzero_minimums((0, 0), (9, 0)) == (1, 0)
+    assert slippage.nonzero_minimums((0, 0), (9, 7)) == (1, 1)

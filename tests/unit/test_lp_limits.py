@@ -287,7 +287,7 @@ def test_without_positions__guard_names_that_there_are_none() -> None:
 
 def test_overpayment__liquidity_gained_for_less_than_its_value_costs_nothing() -> None:
     opened = book(world([paired(2_000)]))
-    ((confirmed, _),) = opened.pairs
+    ((confirmed, _),) = opened.position_states
     grown = opened.after_provision(confirmed, 10**15, (1, 1))
     assert opened.overpayment(wanted(1_000), (1, 1), grown) == 0
 

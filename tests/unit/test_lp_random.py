@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent import guards
-from agent.amm.lp import action_gas
+from agent.amm.lp import slippage
 from agent.errors import Refused
 from agent.guards.case import build_guard_case
 from agent.layers.liquidity.guard_case import LiquidityCase
@@ -108,7 +108,7 @@ def test_after_a_plan_all_limits_hold_or_whatever_could_go_has_gone(found: Any) 
         stuck = {item.what for item in found.plan.skipped}
         assert (
             after.within(limits.scaled(EXIT_TARGET_SHARE))
-            or {one.name for one, p in book(found.step).pairs if getattr(p, "liquidity", 0)} <= out | stuck
+            or {one.name for one, p in book(found.step).position_states if getattr(p, "liquidity", 0)} <= out | stuck
         )
 
 
@@ -137,10 +137,10 @@ def test_reserves_stay_and_minimums_are_ours_not_the_pools(found: Any) -> None:
         if isinstance(action, Provide):
             assert all(raw <= most for raw, most in zip(action.amounts_raw, action.desired_raw, strict=True))
             assert action.liquidity > 0
-        ratio, pool = now.ratio(action), next(p for p in found.step.snapshot.pools if p.address == action.pool)
+        ratio, pool = now.reference_price(action), next(p for p in found.step.snapshot.pools if p.address == action.pool)
         price = Fraction(pool.reserve1, pool.reserve0) if hasattr(pool, "reserve0") else Fraction(pool.sqrt_price_x96**2, 2**192)
         limit = found.step.limits.oracle_deviation_bps
-        assert action_gas.is_within_band(price, ratio, (limit or 0) + (found.step.limits.slippage_bps or 0))
+        assert slippage.is_within_band(price, ratio, (limit or 0) + (found.step.limits.slippage_bps or 0))
         if limit is not None:
             assert abs(price / ratio - 1) * 10_000 <= limit
 
@@ -153,7 +153,7 @@ def acted_once(step: StepInput, plan: Plan, number: int) -> StepInput:
         (replace(one, token_id=number), replace(place, token_id=number))
         if isinstance(place, LpV3Position) and not place.token_id
         else (one, place)
-        for one, place in done.after.pairs
+        for one, place in done.after.position_states
     ]
     holdings = tuple(replace(holding, raw=done.after.balances[holding.token]) for holding in step.snapshot.holdings)
     later = with_snapshot(step, holdings=holdings, positions=tuple(place for _, place in pairs))

@@ -215,8 +215,8 @@ def test_the_margin_of_another_account_counts_in_its_owners_portfolio_alone() ->
     mine, theirs = (drift.raw_at(MARGIN) for step in (own, foreign) for drift in decide(step).drifts if drift.token == USDC)
     assert mine == margin.settled_units(CALM) > 0 == theirs
     assert sum(one.value for one in decide(own).drifts) - sum(one.value for one in decide(foreign).drifts) == mine
-    assert exposure.margin_mark(own) is not None
-    assert exposure.margin_mark(foreign) is None
+    assert exposure.margin_baseline(own) is not None
+    assert exposure.margin_baseline(foreign) is None
     report = futures_report(foreign, decide(foreign).drifts)
     assert report is not None
     assert report.exposures == ()

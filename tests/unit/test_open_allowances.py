@@ -20,7 +20,7 @@ from agent.execution.approvals import (
     revoke_leftovers,
     set_to_zero,
 )
-from agent.execution.step_context import OutcomeKind, StepActors, StepOutcome
+from agent.execution.step_context import OutcomeKind, StepOutcome, StepTransactor
 from agent.model import Intent, IntentKind, IntentState, StepInput
 from agent.planning import proposals
 from agent.ports import Approval, PreparedTransaction
@@ -104,12 +104,12 @@ class StoppableWorld(World):
     is_ready = True
     confirms = True
 
-    def ready(self) -> bool:
+    def may_send(self) -> bool:
         return self.is_ready
 
-    def actors(self) -> StepActors:
-        actors = super().actors()
-        return actors if self.confirms else replace(actors, confirm=lambda _: False)
+    def transactor(self) -> StepTransactor:
+        transactor = super().transactor()
+        return transactor if self.confirms else replace(transactor, confirm=lambda _: False)
 
 
 @pytest.fixture
@@ -155,7 +155,7 @@ def outcome_of(world: World, kind: OutcomeKind = OutcomeKind.HOLD, **changes: ob
 def revoked(world: World, outcome: StepOutcome | None = None) -> list[str]:
     """Return the tokens of the approvals that the clean-up after a step sends."""
     before = {intent.id for intent in world.store.journal.intents()}
-    revoke_leftovers(world.readers(), world.actors(), world.store, outcome or outcome_of(world))
+    revoke_leftovers(world.readers(), world.transactor(), world.store, outcome or outcome_of(world))
     return [intent.tx.to for intent in world.store.journal.intents() if intent.id not in before]
 
 
@@ -171,7 +171,7 @@ def test_leftovers__declined_step_that_sent_nothing_sends_nothing(worlds: Callab
 def test_leftovers__declined_step_ends_as_it_was(worlds: Callable[[], StoppableWorld]) -> None:
     world = worlds()
     declined = outcome_of(world, OutcomeKind.DECLINED)
-    assert revoke_leftovers(world.readers(), world.actors(), world.store, declined) is declined
+    assert revoke_leftovers(world.readers(), world.transactor(), world.store, declined) is declined
 
 
 def test_leftovers__declined_step_that_had_sent_something_is_cleaned_up(worlds: Callable[[], StoppableWorld]) -> None:
@@ -203,7 +203,7 @@ def test_leftovers__transactions_of_the_step_come_first(worlds: Callable[[], Sto
     world = worlds()
     set_before(world, WBTC.address)
     outcome = outcome_of(world, transactions=tuple(world.store.journal.intents()))
-    after = revoke_leftovers(world.readers(), world.actors(), world.store, outcome)
+    after = revoke_leftovers(world.readers(), world.transactor(), world.store, outcome)
     assert [intent.tx.to for intent in after.transactions] == [WBTC.address, LINK.address]
 
 
@@ -211,7 +211,7 @@ def test_leftovers__step_without_open_allowances_is_returned_as_it_is(worlds: Ca
     world = worlds()
     world.left = []
     outcome = outcome_of(world)
-    assert revoke_leftovers(world.readers(), world.actors(), world.store, outcome) is outcome
+    assert revoke_leftovers(world.readers(), world.transactor(), world.store, outcome) is outcome
 
 
 @pytest.mark.parametrize(("resets", "tokens"), [(MAX_RESETS - 1, [LINK.address]), (MAX_RESETS, []), (MAX_RESETS + 1, [])])
@@ -266,7 +266,7 @@ def test_misreported__nonce_zero_counts(worlds: Callable[[], StoppableWorld]) ->
 def zeroed(world: World, approvals: list[Approval]) -> tuple[list[str], list[str]]:
     """Return the tokens that were set to zero, and the failures."""
     intents: list[Intent] = []
-    failures = set_to_zero(world.actors(), STEP_ID, world.step, approvals, intents)
+    failures = set_to_zero(world.transactor(), STEP_ID, world.step, approvals, intents)
     return [intent.tx.to for intent in intents], failures
 
 

@@ -19,7 +19,7 @@ from agent.store.files import backup
 from agent.store.opening import REVISIONS
 from agent.store.store import Store
 from agent.wiring import store_file
-from agent.wiring.actors import lock_locations
+from agent.wiring.transactor import lock_locations
 from tests.support import builders
 from tests.support.text import raises_code, raises_field
 from tests.unit.test_config import text

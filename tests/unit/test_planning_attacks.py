@@ -28,8 +28,8 @@ from tests.support.planning_worlds import (
     WETH,
     check_legs,
     flow_value,
-    goal,
     random_step,
+    rebalance_to_targets,
     two,
     values_of,
     wide,
@@ -112,7 +112,7 @@ def test_whatever_a_thief_did_to_the_pools_a_plan_keeps_its_limits_and_corrects_
     limits = {"plan_cost_bps": plan_cost_bps, "turnover_bps": turnover_bps, "daily_turnover_bps": None, "pool_min_value": None}
     step = with_limits(with_snapshot(step, pools=tuple(pools)), min_trade=None, **limits)
     try:
-        found = plan(step, goal(step))
+        found = plan(step, rebalance_to_targets(step))
     except Refused as refusal:
         assert refusal.verdicts or isinstance(refusal, NothingPlanned)
         return
@@ -126,7 +126,7 @@ def test_without_a_limit_of_cost_pushed_pools_in_a_chain_move_nothing_beyond_the
     pools = [pushed(pool, dice.choice((pool.token0, pool.token1)), dice.randint(1, 2_000)) for pool in step.snapshot.pools]
     limits = {"plan_cost_bps": None, "turnover_bps": None, "daily_turnover_bps": None, "pool_min_value": None}
     step = with_limits(with_snapshot(step, pools=tuple(pools)), min_trade=None, **limits)
-    require_kept(step, plan(step, goal(step)))
+    require_kept(step, plan(step, rebalance_to_targets(step)))
 
 
 def bait_chain(factor: Fraction) -> list[Pool]:
@@ -144,7 +144,7 @@ def test_a_ring_of_baits_moves_a_balanced_portfolio_nowhere() -> None:
     values = {"USDC": 20_000, "WETH": 20_000, "WBTC": 20_000, "LINK": 20_000, "DAI": 20_000}
     step = wide(step_input(dict.fromkeys(values, 2_000), values, PRICES, pools=bait_chain(Fraction(1_014, 1_000))))
     with raises_code(Refused, "min_trade"):
-        plan(step, goal(step))
+        plan(step, rebalance_to_targets(step))
 
 
 @pytest.mark.parametrize("plan_cost_bps", [50, 200])
@@ -153,7 +153,7 @@ def test_a_chain_of_baits_is_gone_along_for_the_drift_and_for_no_more(plan_cost_
     values = {"USDC": 20_000, "WETH": 24_000, "WBTC": 20_000, "LINK": 20_000, "DAI": 16_000}
     pools = bait_chain(Fraction(1_014, 1_000))
     step = wide(step_input(dict.fromkeys(values, 2_000), values, PRICES, pools=pools), plan_cost_bps=plan_cost_bps)
-    found = plan(step, goal(step))
+    found = plan(step, rebalance_to_targets(step))
     require_kept(step, found)
     assert {leg.pool for leg in found.legs} & {pool.address for pool in pools[:5]}, "the baits were worth nothing"
     moved = 4_000 * 10**6
@@ -166,7 +166,7 @@ def test_a_hundred_dust_ticks_cost_more_gas_than_their_pool_pays_more() -> None:
     fair, bait = v3_pool(WETH, USDC, 2_000, DEEP), dusty(v3_pool(WETH, USDC, 2_024, 700_000, 100, name="dust"), 130)
     step = two(60_000, 40_000, [fair, bait], turnover_bps=None, pool_min_value=None)
     free, dear = (with_gas_price(step, gwei) for gwei in (0, 50))
-    lured, wise = plan(free, goal(free)), plan(dear, goal(dear))
+    lured, wise = plan(free, rebalance_to_targets(free)), plan(dear, rebalance_to_targets(dear))
     for at, found in ((free, lured), (dear, wise)):
         require_kept(at, found)
     assert {leg.pool for leg in lured.legs} == {fair.address, bait.address}

@@ -16,12 +16,12 @@ from agent.model import Plan, Pool, StepInput
 from agent.planning.planner import plan
 from agent.units import Token
 from tests.support.builders import GWEI, step_input, token, v2_pool, v3_pool, with_feed, with_limits, with_snapshot
-from tests.support.planning_worlds import DEEP, PRICES, USDC, WETH, check_legs, goal, two, weights_bps, without_gas
+from tests.support.planning_worlds import DEEP, PRICES, USDC, WETH, check_legs, rebalance_to_targets, two, weights_bps, without_gas
 from tests.support.text import mentions, raises_code
 
 
 def made(step: StepInput) -> Plan:
-    found = plan(step, goal(step))
+    found = plan(step, rebalance_to_targets(step))
     check_legs(step, found)
     assert found.gap_bps is not None
     return found
@@ -67,14 +67,14 @@ def test_limits_that_contradict_each_other_refuse_with_both_names() -> None:
     """Nothing may move less than 500, and nothing more than 100."""
     step = with_limits(two(5_800, 4_200), min_trade=Fraction(500 * 10**6), turnover_bps=100)
     with raises_code(Refused, "turnover") as refusal:
-        plan(step, goal(step))
+        plan(step, rebalance_to_targets(step))
     assert mentions(str(refusal.value), "limits.turnover", "limits.min_trade")
 
 
 def test_a_slippage_and_an_impact_that_leave_nothing_to_trade_at_refuse() -> None:
     step = two(5_800, 4_200, [v2_pool(WETH, USDC, 2_000, DEEP, fee_pips=10_000)], price_impact_bps=0, slippage_bps=0)
     with raises_code(Refused, "plan_cost"):
-        plan(step, goal(step))
+        plan(step, rebalance_to_targets(step))
 
 
 # V3 ranges
@@ -204,7 +204,7 @@ def test_a_reference_price_of_zero_or_none_at_all_refuses_and_names_the_token() 
     step = two(5_800, 4_200, [v2_pool(WETH, USDC, 2_000, DEEP)])
     for broken in (with_feed(step, "WETH", answer=0), with_feed(step, "WETH", answer=-1)):
         with raises_code(Refused, "reference", "WETH") as refusal:
-            plan(broken, goal(broken))
+            plan(broken, rebalance_to_targets(broken))
         assert "feed" in str(refusal.value)
         assert [(one.guard, one.passed) for one in refusal.value.verdicts] == [("reference", False)]
 
@@ -213,7 +213,7 @@ def test_a_balance_that_was_not_read_refuses_and_names_the_token() -> None:
     step = two(5_800, 4_200, [v2_pool(WETH, USDC, 2_000, DEEP)])
     left = tuple(one for one in step.snapshot.holdings if one.token != WETH.address)
     with raises_code(Refused, "balance", "WETH") as refusal:
-        plan(with_snapshot(step, holdings=left), goal(step))
+        plan(with_snapshot(step, holdings=left), rebalance_to_targets(step))
     assert [(one.guard, one.passed) for one in refusal.value.verdicts] == [("balance", False)]
 
 
@@ -230,7 +230,7 @@ def test_a_pool_that_pays_over_one_and_a_quarter_of_the_reference_is_not_traded_
     assert near.address in {leg.pool for leg in used.legs}
     only = without_gas(two(5_800, 4_200, [far]))
     with raises_code(Refused, "plan_cost", "1.25 times"):
-        plan(only, goal(only))
+        plan(only, rebalance_to_targets(only))
 
 
 # baits of threat T9

@@ -18,7 +18,7 @@ from agent.reference import reference_prices
 from agent.units import BPS
 from tests.support.builders import Number, step_input, v2_pool, v3_pool, with_limits
 from tests.support.planning_peers import objective
-from tests.support.planning_worlds import DAI, PRICES, USDC, WETH, check_legs, goal, without_gas
+from tests.support.planning_worlds import DAI, PRICES, USDC, WETH, check_legs, rebalance_to_targets, without_gas
 from tests.support.samples import slow
 
 FOUND = 0.05
@@ -110,7 +110,7 @@ def tiny(step: StepInput, decision: Rebalance) -> Tiny:
 
 def compare(step: StepInput, weights: Mapping[str, tuple[Number, Number]] | None = None, acyclic: bool = False) -> tuple[float, float]:
     """(what the search finds better than the plan, the plan's gap), bps of the plan's turnover."""
-    decision = goal(step, weights)
+    decision = rebalance_to_targets(step, weights)
     found = plan(step, decision)
     check_legs(step, found)
     small = tiny(step, decision)
@@ -133,12 +133,12 @@ def test_under_a_limit_of_turnover_the_multiplier_finds_what_the_search_finds(tu
     step = three(turnover_bps=turnover_bps)
     better, gap = compare(step)
     assert -FOUND <= better <= gap + 1e-6
-    assert float(plan(step, goal(step)).turnover) == pytest.approx(turnover_bps / BPS * 100_000 * 10**6, rel=1e-6)
+    assert float(plan(step, rebalance_to_targets(step)).turnover) == pytest.approx(turnover_bps / BPS * 100_000 * 10**6, rel=1e-6)
 
 
 def test_where_pools_are_off_the_reference_no_plan_without_a_circle_is_better() -> None:
     step = three(skew=Fraction(8, 1_000))
     better, gap = compare(step, acyclic=True)
     assert -3 * FOUND <= better <= gap + 1e-6
-    small = tiny(step, goal(step))
+    small = tiny(step, rebalance_to_targets(step))
     assert small.best() - small.best(acyclic=True) > 1e-6, "with circles there is more to be had, which is not wanted"

@@ -31,8 +31,8 @@ from tests.support.planning_worlds import (
     any_problem_with_gas,
     check_legs,
     five_pools,
-    goal,
     random_step,
+    rebalance_to_targets,
     two,
     wide,
     without_gas,
@@ -49,7 +49,7 @@ NOISE = Fraction(1, 1_000)
 def settled(step: StepInput) -> tuple[PoolGraph, FixedPoint, Fraction | None]:
     """The plan's parts before they are put together."""
     problem = build_problem(step, reference_prices(step))
-    aim = objective_for_goal(problem, goal(step).goal)
+    aim = objective_for_goal(problem, rebalance_to_targets(step).goal)
     budget, _ = turnover_left(step, problem.total)
     market = build_pool_graph(problem, max(aim.off_goal, float(problem.total) / BPS))
     return market, find_fixed_point(market, aim, budget, step.limits.min_trade, {}), budget
@@ -58,11 +58,11 @@ def settled(step: StepInput) -> tuple[PoolGraph, FixedPoint, Fraction | None]:
 def outcome(step: StepInput) -> tuple[Fraction, dict[str, int], Fraction]:
     """(gap, changes of holdings, turnover) of the plan; nothing where nothing is worth a trade."""
     try:
-        found = plan(step, goal(step))
+        found = plan(step, rebalance_to_targets(step))
     except Refused as refusal:
         assert isinstance(refusal, NothingPlanned)
         market, state, budget = settled(step)
-        gap = gap_bps(market, objective_for_goal(market.problem, goal(step).goal), state, budget)
+        gap = gap_bps(market, objective_for_goal(market.problem, rebalance_to_targets(step).goal), state, budget)
         return gap, {}, market.problem.total / BPS
     check_legs(step, found)
     assert found.gap_bps is not None
@@ -76,9 +76,9 @@ def test_random_problems_are_solved_to_a_tenth_of_a_basis_point_and_no_peer_does
         step = any_problem(seed)
         gap, delta, turnover = outcome(step)
         assert 0 <= gap <= SMALL, seed
-        ours = objective(step, goal(step), delta)
+        ours = objective(step, rebalance_to_targets(step), delta)
         for peer in (sequential, grid):
-            theirs = objective(step, goal(step), peer(step, goal(step)).delta_raw)
+            theirs = objective(step, rebalance_to_targets(step), peer(step, rebalance_to_targets(step)).delta_raw)
             assert ours >= theirs - NOISE * turnover / BPS, (seed, peer.__name__)
 
 
@@ -96,7 +96,7 @@ def test_routes_that_would_end_lower_gathered_than_on_their_own_stay_on_their_ow
 def test_with_gas_in_the_objective_no_peer_does_better_either(seed: int) -> None:
     """Some with routes that share a hub's pool, and some with pools of which each is worth its gas only without the other."""
     step = any_problem_with_gas(seed)
-    decision, problem = goal(step), build_problem(step, reference_prices(step))
+    decision, problem = rebalance_to_targets(step), build_problem(step, reference_prices(step))
     try:
         found = plan(step, decision)
     except Refused as refusal:
@@ -119,18 +119,18 @@ def test_the_bound_holds_for_the_plans_of_peers_too(seeds: int) -> None:
     for seed in range(seeds):
         step = without_gas(with_limits(random_step(seed, 5, 15, skew=0.0), pool_min_value=None, min_trade=None))
         market, state, budget = settled(step)
-        search = objective_for_goal(market.problem, goal(step).goal).optimizer(
+        search = objective_for_goal(market.problem, rebalance_to_targets(step).goal).optimizer(
             market.scale, np.zeros(5), {}, None if budget is None else float(budget)
         )
         bound = Fraction(search.solve(market.counted).bound * market.scale) * (1 + Fraction(1, 10**12))
-        for draft in (sequential(step, goal(step)), grid(step, goal(step)), state.draft, PlanDraft()):
-            assert objective(step, goal(step), draft.delta_raw) <= bound
+        for draft in (sequential(step, rebalance_to_targets(step)), grid(step, rebalance_to_targets(step)), state.draft, PlanDraft()):
+            assert objective(step, rebalance_to_targets(step), draft.delta_raw) <= bound
 
 
 def test_a_plan_that_stops_halfway_has_the_gap_of_what_it_left() -> None:
     step = two(5_800, 4_200)
     market, state, budget = settled(step)
-    aim = objective_for_goal(market.problem, goal(step).goal)
+    aim = objective_for_goal(market.problem, rebalance_to_targets(step).goal)
     half = PlanDraft(delta_raw={at: raw // 2 for at, raw in state.draft.delta_raw.items()}, legs=state.draft.legs)
     gap = gap_bps(market, aim, replace(state, draft=half), budget)
     cost_bps = 30
@@ -149,7 +149,7 @@ def test_the_less_of_a_plan_is_done_the_larger_its_gap_and_no_plan_is_beyond_the
 
     monkeypatch.setattr("agent.planning.plan_builder.rounded_gap", seen)
     market, state, budget = settled(any_problem(seed))
-    aim = objective_for_goal(market.problem, goal(any_problem(seed)).goal)
+    aim = objective_for_goal(market.problem, rebalance_to_targets(any_problem(seed)).goal)
     for tenths in range(10, -1, -1):
         delta = {at: raw * tenths // 10 for at, raw in state.draft.delta_raw.items()}
         gap_bps(market, aim, replace(state, draft=PlanDraft(delta_raw=delta)), budget)
@@ -165,7 +165,9 @@ def test_a_multiplier_beyond_its_limit_is_cut_so_that_the_bound_stays_one(monkey
     for seed in range(12):
         step = without_gas(with_limits(random_step(seed, 6, 15, skew=0.0), turnover_bps=800, daily_turnover_bps=None, pool_min_value=None))
         market, _, budget = settled(step)
-        search = objective_for_goal(market.problem, goal(step).goal).optimizer(market.scale, np.zeros(6), {}, float(budget or 0))
+        search = objective_for_goal(market.problem, rebalance_to_targets(step).goal).optimizer(
+            market.scale, np.zeros(6), {}, float(budget or 0)
+        )
         exact = search.solve(market.real).bound
         with monkeypatch.context() as broken_off:
             broken_off.setattr("agent.planning.solver.utility.MAX_DIRECTION_GUESSES", 1)
@@ -186,7 +188,7 @@ def test_an_imprecise_solve_makes_the_gap_larger(monkeypatch: pytest.MonkeyPatch
     values = {"WETH": 42_000, "USDC": 15_000, "WBTC": 26_000, "DAI": 7_000, "LINK": 10_000}
     step = without_gas(wide(step_input(FIVE, values, PRICES, pools=five_pools())))
     market, state, budget = settled(step)
-    aim = objective_for_goal(market.problem, goal(step).goal)
+    aim = objective_for_goal(market.problem, rebalance_to_targets(step).goal)
     exact = gap_bps(market, aim, state, budget)
     monkeypatch.setattr("agent.planning.solver.dual.MAX_STEPS", 2)
     unsolved = build_pool_graph(market.problem, market.scale)
@@ -197,17 +199,17 @@ def test_a_pool_given_up_for_its_gas_is_no_gap_and_one_given_up_wrongly_is() -> 
     """Gas counts in the bound as in the plan: free of it, the twin would pay a tenth of a basis point more."""
     pools: list[Pool] = [v3_pool(WETH, USDC, 2_000, DEEP), v3_pool(WETH, USDC, 2_000, DEEP, name="twin")]
     dear = two(11_600, 8_400, pools)
-    found = plan(dear, goal(dear))
+    found = plan(dear, rebalance_to_targets(dear))
     assert len(found.legs) == 1
     assert found.gap_bps is not None
     assert found.gap_bps < Fraction(1, 100)
     free = without_gas(dear)
-    both = plan(free, goal(free))
+    both = plan(free, rebalance_to_targets(free))
     assert len(both.legs) == 2
     assert both.gap_bps is not None
     assert both.gap_bps < Fraction(1, 1_000)
     market, state, budget = settled(free)
-    aim = objective_for_goal(market.problem, goal(free).goal)
+    aim = objective_for_goal(market.problem, rebalance_to_targets(free).goal)
     one = find_fixed_point(market, aim, budget, None, {pools[1].address: "left out"})
     assert gap_bps(market, aim, one, budget) > Fraction(1, 10) > gap_bps(market, aim, state, budget)
 
@@ -222,7 +224,7 @@ def test_with_gas_most_random_plans_are_within_half_a_basis_point(first: int) ->
 
 def test_a_limit_of_turnover_is_part_of_the_bound() -> None:
     step = two(9_600, 400)
-    found = plan(step, goal(step))
+    found = plan(step, rebalance_to_targets(step))
     assert found.turnover == pytest.approx(3_000 * 10**6, rel=1e-5)
     assert found.gap_bps is not None
     assert found.gap_bps < Fraction(1, 1_000)
@@ -234,7 +236,7 @@ def test_the_edge_of_a_band_is_certified() -> None:
     bands = {"WETH": ("0.27", "0.33"), "USDC": ("0.27", "0.33"), "WBTC": ("0.18", "0.22"), "DAI": ("0.18", "0.22")}
     pools = [pool for pool in five_pools() if "LINK" not in (pool.token0, pool.token1)]
     step = without_gas(step_input(targets, values, PRICES, pools=pools))
-    found = plan(step, goal(step, bands))
+    found = plan(step, rebalance_to_targets(step, bands))
     check_legs(step, found)
     assert found.gap_bps is not None
     assert found.gap_bps < SMALL
@@ -244,7 +246,7 @@ def test_what_a_skewed_pool_pays_is_taken_on_the_way_and_certified_as_such() -> 
     """Both pools pay more than the reference: the better one is used although both count as free, and no more is moved."""
     pools: list[Pool] = [v3_pool(WETH, USDC, 2_008, DEEP, name="good"), v3_pool(WETH, USDC, 2_016, DEEP, name="better")]
     step = without_gas(two(5_800, 4_200, pools))
-    found = plan(step, goal(step))
+    found = plan(step, rebalance_to_targets(step))
     check_legs(step, found)
     assert {leg.pool for leg in found.legs} == {pools[1].address}
     assert found.gap_bps is not None
@@ -255,7 +257,7 @@ def test_what_a_skewed_pool_pays_is_taken_on_the_way_and_certified_as_such() -> 
 def test_a_circle_of_skewed_pools_is_neither_used_nor_missed_by_the_bound() -> None:
     pools: list[Pool] = [v3_pool(WETH, USDC, 2_010, DEEP, name="high"), v3_pool(WETH, USDC, 1_990, DEEP, name="low")]
     step = without_gas(two(5_800, 4_200, pools))
-    found = plan(step, goal(step))
+    found = plan(step, rebalance_to_targets(step))
     check_legs(step, found)
     assert [leg.pool for leg in found.legs] == [pools[0].address]
     assert found.gap_bps is not None

@@ -18,7 +18,7 @@ from agent.planning.why_not import coarse_tokens
 from agent.reference import reference_prices
 from tests.support.builders import Number, step_input, token, v2_pool, v3_pool, with_limits
 from tests.support.planning_peers import carry_out, pools_of
-from tests.support.planning_worlds import COARSE, DAI, KINDS, PRICES, USDC, WETH, goal, without_gas
+from tests.support.planning_worlds import COARSE, DAI, KINDS, PRICES, USDC, WETH, rebalance_to_targets, without_gas
 from tests.support.text import mentions
 
 WHOLE, GUSD = token("WHOLE"), token("GUSD")
@@ -32,7 +32,7 @@ def coarse(targets: dict[str, int], values: dict[str, Number], *pools: Pool, **l
 
 
 def replayed(step: StepInput) -> Plan:
-    found = plan(step, goal(step))
+    found = plan(step, rebalance_to_targets(step))
     prices = reference_prices(step).prices
     assert carry_out(step, found, lambda at: prices[at].price).wrong == []
     return found
@@ -185,7 +185,7 @@ def test_a_refusal_advises_only_limits_that_are_on(
     monkeypatch.setattr("agent.planning.solver.fixed_point.MAX_ITERATIONS", 0)
     step = coarse({"USDC": 5_000, "WHOLE": 5_000}, {"USDC": 1_000}, v3_pool(WHOLE, USDC, 20, 2_000_000))
     problem = build_problem(step, reference_prices(step))
-    aim = objective_for_goal(problem, goal(step).goal)
+    aim = objective_for_goal(problem, rebalance_to_targets(step).goal)
     with pytest.raises(Refused) as refused:
         find_fixed_point(build_pool_graph(problem, aim.off_goal), aim, budget, min_trade, {})
     told = f"{refused.value.message} {refused.value.remedy}"

@@ -14,7 +14,7 @@ from agent.planning.planner import plan
 from agent.reference import reference_prices
 from agent.units import BPS, Value
 from tests.support.builders import GWEI, step_input, token, v3_pool, with_limits, with_snapshot
-from tests.support.planning_worlds import DEEP, goal
+from tests.support.planning_worlds import DEEP, rebalance_to_targets
 
 WETH, WBTC, USDC, USDT, LINK = map(token, ("WETH", "WBTC", "USDC", "USDT", "LINK"))
 TARGETS = {"WETH": 3_000, "WBTC": 2_500, "USDC": 2_000, "USDT": 1_500, "LINK": 1_000}
@@ -46,7 +46,7 @@ def worth(step: StepInput, found: Plan) -> Value:
 
 
 def test_a_swap_that_pays_alone_is_found_beside_others_that_do_not() -> None:
-    found = plan(market(), goal(market()))
+    found = plan(market(), rebalance_to_targets(market()))
     assert [(leg.token_in, leg.token_out) for leg in found.legs] == [(LINK.address, WETH.address)]
     assert found.gap_bps is not None
     assert found.gap_bps < 10
@@ -56,12 +56,12 @@ def test_a_swap_that_pays_alone_is_found_beside_others_that_do_not() -> None:
 def test_no_smaller_set_of_pools_makes_a_better_plan(gwei: int) -> None:
     """Every set of the five pools, each planned by itself."""
     step = market(gwei=gwei)
-    found = worth(step, plan(step, goal(step))) if gwei == 1 else None
+    found = worth(step, plan(step, rebalance_to_targets(step))) if gwei == 1 else None
     best = None
     for count in range(1, len(POOLS) + 1):
         for pools in combinations(POOLS, count):
             try:
-                one = worth(step, plan(market(pools, gwei), goal(step)))
+                one = worth(step, plan(market(pools, gwei), rebalance_to_targets(step)))
             except Refused:
                 continue
             best = one if best is None else max(best, one)

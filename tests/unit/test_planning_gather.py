@@ -14,7 +14,7 @@ from agent.planning.rounding import RouteSimulator
 from agent.planning.routes import Route, merge_routes, merged_legs
 from agent.reference import reference_prices
 from tests.support.builders import step_input, token, v2_pool, v3_pool, with_limits, with_snapshot
-from tests.support.planning_worlds import DEEP, PRICES, USDC, WETH, check_legs, goal
+from tests.support.planning_worlds import DEEP, PRICES, USDC, WETH, check_legs, rebalance_to_targets
 from tests.support.signing import leg
 
 LINK, WBTC, UNI = token("LINK"), token("WBTC"), token("UNI")
@@ -67,7 +67,7 @@ def test_legs_that_only_chains_through_an_edge_need_are_known_along_the_whole_ch
 
 def test_three_tokens_sold_through_one_hub_leave_it_in_one_leg() -> None:
     step = hub_world()
-    found = plan(step, goal(step))
+    found = plan(step, rebalance_to_targets(step))
     check_legs(step, found)
     assert [(leg.token_out == WETH.address, leg.sink) for leg in found.legs] == [(True, LegFunding.ROUTER)] * 3 + [
         (False, LegFunding.WALLET)
@@ -79,7 +79,7 @@ def test_three_tokens_sold_through_one_hub_leave_it_in_one_leg() -> None:
 
 def test_what_gathers_costs_less_gas_than_chains_of_their_own() -> None:
     step = hub_world(10 * GWEI)
-    found = plan(step, goal(step))
+    found = plan(step, rebalance_to_targets(step))
     assert len(found.legs) == 4
     apart = []
     for chain in found.legs[:-1]:

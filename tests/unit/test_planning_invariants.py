@@ -14,7 +14,7 @@ from agent.planning.planner import NothingPlanned, plan
 from agent.planning.problem import fair_floor
 from agent.units import BPS
 from tests.support.builders import price_of, with_limits
-from tests.support.planning_worlds import PRICES, check_legs, flow_value, goal, random_step, values_of
+from tests.support.planning_worlds import PRICES, check_legs, flow_value, random_step, rebalance_to_targets, values_of
 from tests.support.samples import examples
 from tests.support.text import raises_code
 
@@ -43,7 +43,7 @@ LIMITS = st.fixed_dictionaries(
 def test_every_plan_keeps_to_every_bound(market: dict[str, float], limits: dict[str, object]) -> None:
     step = with_limits(random_step(**market), pool_min_value=None, daily_turnover_bps=None, **limits)  # type: ignore[arg-type]
     try:
-        found = plan(step, goal(step))
+        found = plan(step, rebalance_to_targets(step))
     except Refused as refusal:
         assert refusal.verdicts or isinstance(refusal, NothingPlanned)
         return
@@ -87,7 +87,7 @@ def test_with_deep_pools_and_wide_limits_every_weight_ends_within_ten_basis_poin
         random_step(seed, tokens, 3 * tokens, depth=1e8, worth=1_000_000),
         turnover_bps=None, daily_turnover_bps=None, plan_cost_bps=400, min_trade=None, pool_min_value=None,
     )  # fmt: skip
-    found = plan(step, goal(step))
+    found = plan(step, rebalance_to_targets(step))
     for asset, (at, bps) in zip(step.portfolio.assets, found.weights_after_bps, strict=True):
         assert asset.token.address == at, found.skipped
         assert abs(bps - asset.target_bps) <= 10, found.skipped
@@ -99,7 +99,7 @@ def test_a_plan_that_only_names_the_bound_refuses_no_other() -> None:
     limits = {"price_impact_bps": 100, "plan_cost_bps": None, "turnover_bps": 100, "min_trade": Fraction(500 * 10**6)}
     step = with_limits(step, pool_min_value=None, daily_turnover_bps=None, **limits)
     with pytest.raises(Refused) as refused:
-        plan(step, goal(step))
+        plan(step, rebalance_to_targets(step))
     assert refused.value.verdicts or isinstance(refused.value, NothingPlanned)
 
 
@@ -109,5 +109,5 @@ def test_one_token_that_may_still_move_is_nothing_to_trade() -> None:
     limits = {"price_impact_bps": 100, "plan_cost_bps": None, "turnover_bps": 100, "min_trade": Fraction(10 * 10**6)}
     step = with_limits(step, pool_min_value=None, daily_turnover_bps=None, **limits)
     with raises_code(Refused, "turnover") as refused:
-        plan(step, goal(step))
+        plan(step, rebalance_to_targets(step))
     assert "limits.min_trade" in str(refused.value)

@@ -18,7 +18,7 @@ from agent.reference import reference_prices
 from agent.units import BPS
 from tests.support.builders import step_input, v2_pool, v3_pool, with_limits
 from tests.support.planning_peers import carry_out, pools_of
-from tests.support.planning_worlds import DAI, KINDS, USDC, WETH, any_problem, goal, observed, without_gas
+from tests.support.planning_worlds import DAI, KINDS, USDC, WETH, any_problem, observed, rebalance_to_targets, without_gas
 from tests.support.samples import slow
 
 GRID = 200
@@ -27,7 +27,7 @@ GRID = 200
 
 def replayed(step: StepInput) -> Plan:
     """The plan, carried out by the test's own arithmetic."""
-    found = plan(step, goal(step))
+    found = plan(step, rebalance_to_targets(step))
     prices = reference_prices(step).prices
     assert carry_out(step, found, lambda at: prices[at].price).wrong == []
     return found
@@ -54,7 +54,7 @@ def test_a_hub_before_a_pool_at_its_bound_ends_empty(after: int, plan_cost_bps: 
 def test_what_a_plan_left_in_a_hub_counts_in_its_gap() -> None:
     step = through_a_hub()
     problem = build_problem(step, reference_prices(step))
-    aim = objective_for_goal(problem, goal(step).goal)
+    aim = objective_for_goal(problem, rebalance_to_targets(step).goal)
     market = build_pool_graph(problem, aim.off_goal)
     whole = find_fixed_point(market, aim, None, None, {})
     left_raw = 100 * 10**18
@@ -126,7 +126,10 @@ def test_a_limit_of_turnover_that_bounds_moves_within_bands_is_named(seed: int) 
     step = with_limits(any_problem(seed), turnover_bps=500)
     shares = {asset.token.symbol: Fraction(asset.target_bps, BPS) for asset in step.effective_assets}
     bands = {symbol: (share * Fraction(95, 100), share * Fraction(105, 100)) for symbol, share in shares.items()}
-    found, free = plan(step, goal(step, bands)), plan(with_limits(step, turnover_bps=None), goal(step, bands))
+    found, free = (
+        plan(step, rebalance_to_targets(step, bands)),
+        plan(with_limits(step, turnover_bps=None), rebalance_to_targets(step, bands)),
+    )
     assert any("drift" in item.what for item in found.skipped)
     named = {item.what for item in found.skipped if item.what in shares and "turnover" in item.why}
     others = {item.what for item in found.skipped if item.what in shares} - named

@@ -24,7 +24,7 @@ from tests.support.planning_worlds import (
     check_legs,
     five_pools,
     flow_value,
-    goal,
+    rebalance_to_targets,
     two,
     weights_bps,
     wide,
@@ -34,7 +34,7 @@ from tests.support.text import mentions, raises_code
 
 def test_two_assets_meet_their_targets_with_costs_in() -> None:
     step = two(5_800, 4_200)
-    found = plan(step, goal(step))
+    found = plan(step, rebalance_to_targets(step))
     check_legs(step, found)
     assert weights_bps(step, found) == {"WETH": 5_000, "USDC": 5_000}
     assert found.block == step.snapshot.head.number
@@ -48,7 +48,7 @@ def test_two_assets_meet_their_targets_with_costs_in() -> None:
 def test_five_assets_over_shared_pools_and_a_hub_end_within_a_few_basis_points() -> None:
     values = {"WETH": 42_000, "USDC": 15_000, "WBTC": 26_000, "DAI": 7_000, "LINK": 10_000}
     step = wide(step_input(FIVE, values, PRICES, pools=five_pools()))
-    found = plan(step, goal(step))
+    found = plan(step, rebalance_to_targets(step))
     check_legs(step, found)
     after = weights_bps(step, found)
     assert all(abs(after[symbol] - FIVE[symbol]) <= 2 for symbol in FIVE)
@@ -57,7 +57,7 @@ def test_five_assets_over_shared_pools_and_a_hub_end_within_a_few_basis_points()
 
 def test_everything_in_one_token_is_spread_over_all() -> None:
     step = wide(step_input(FIVE, {"DAI": 50_000}, PRICES, pools=five_pools()))
-    found = plan(step, goal(step))
+    found = plan(step, rebalance_to_targets(step))
     check_legs(step, found)
     after = weights_bps(step, found)
     assert all(abs(after[symbol] - FIVE[symbol]) <= 10 for symbol in FIVE)
@@ -66,7 +66,7 @@ def test_everything_in_one_token_is_spread_over_all() -> None:
 def test_a_single_asset_outside_is_sold_into_all_the_others() -> None:
     values = {"WETH": 36_000, "USDC": 18_500, "WBTC": 18_000, "DAI": 9_000, "LINK": 18_500}
     step = wide(step_input(FIVE, values, PRICES, pools=five_pools()))
-    found = plan(step, goal(step))
+    found = plan(step, rebalance_to_targets(step))
     check_legs(step, found)
     assert {leg.token_in for leg in found.legs if leg.source is LegFunding.WALLET} == {WETH.address}
     assert all(abs(weights_bps(step, found)[symbol] - FIVE[symbol]) <= 2 for symbol in FIVE)
@@ -75,7 +75,7 @@ def test_a_single_asset_outside_is_sold_into_all_the_others() -> None:
 def test_cost_is_split_so_that_it_adds_up_to_the_value_lost() -> None:
     values = {"WETH": 42_000, "USDC": 15_000, "WBTC": 26_000, "DAI": 7_000, "LINK": 10_000}
     step = wide(step_input(FIVE, values, PRICES, pools=five_pools()))
-    found = plan(step, goal(step))
+    found = plan(step, rebalance_to_targets(step))
     assert flow_value(step, found) == -(found.cost.fees + found.cost.impact + found.cost.skew)
     assert found.cost.fees > 0
     assert found.cost.impact > 0
@@ -89,7 +89,7 @@ def test_cost_is_split_so_that_it_adds_up_to_the_value_lost() -> None:
 def test_a_trade_is_split_over_the_pools_of_a_pair_so_that_their_last_units_pay_alike() -> None:
     pools: list[Pool] = [v2_pool(WETH, USDC, 2_000, 1_000_000), v3_pool(WETH, USDC, 2_000, 3_000_000, 3_000)]
     step = wide(two(45_000, 25_000, pools), pool_min_value=None)
-    found = plan(step, goal(step))
+    found = plan(step, rebalance_to_targets(step))
     check_legs(step, found)
     small, large = sorted(found.legs, key=lambda leg: leg.amount_in_raw)
     assert Fraction(large.amount_in_raw, small.amount_in_raw) == pytest.approx(3, rel=0.05)
@@ -98,7 +98,7 @@ def test_a_trade_is_split_over_the_pools_of_a_pair_so_that_their_last_units_pay_
 
 def test_the_bound_of_each_pool_is_kept_and_the_rest_explained() -> None:
     step = wide(two(90_000, 10_000, [v2_pool(WETH, USDC, 2_000, 1_000_000)]))
-    found = plan(step, goal(step))
+    found = plan(step, rebalance_to_targets(step))
     check_legs(step, found)
     assert found.legs[0].impact_bps == 100
     left = {item.what: item.why for item in found.skipped}
@@ -111,7 +111,7 @@ def test_several_legs_through_one_pool_share_its_bound() -> None:
     pools: list[Pool] = [v2_pool(WETH, USDC, 2_000, 5_000_000), v3_pool(DAI, USDC, 1, DEEP, 100), v3_pool(LINK, USDC, 15, DEEP)]
     targets = {"WETH": 2_500, "USDC": 2_500, "DAI": 2_500, "LINK": 2_500}
     step = wide(step_input(targets, {"WETH": 55_000, "USDC": 18_000}, PRICES, pools=pools))
-    found = plan(step, goal(step))
+    found = plan(step, rebalance_to_targets(step))
     check_legs(step, found)
     shared = [leg for leg in found.legs if leg.pool == pools[0].address]
     assert len(shared) > 1
@@ -121,7 +121,7 @@ def test_several_legs_through_one_pool_share_its_bound() -> None:
 
 def test_turnover_of_one_plan_is_bounded_and_the_rest_said() -> None:
     step = two(9_600, 400)
-    found = plan(step, goal(step))
+    found = plan(step, rebalance_to_targets(step))
     check_legs(step, found)
     assert Fraction(2_990) * 10**6 < found.turnover <= Fraction(3_000) * 10**6
     assert any("limits.turnover allows no more" in item.why for item in found.skipped)
@@ -129,12 +129,12 @@ def test_turnover_of_one_plan_is_bounded_and_the_rest_said() -> None:
 
 def test_what_the_day_has_left_bounds_the_plan_and_nothing_left_refuses() -> None:
     step = replace(two(9_600, 400), history=history(turnover_24h=Fraction(5_000 * 10**6)))
-    found = plan(step, goal(step))
+    found = plan(step, rebalance_to_targets(step))
     assert Fraction(995) * 10**6 < found.turnover <= Fraction(1_000) * 10**6
     assert any("limits.daily_turnover" in item.why for item in found.skipped)
     spent = replace(step, history=history(turnover_24h=Fraction(6_000 * 10**6)))
     with raises_code(Refused, "daily_turnover"):
-        plan(spent, goal(spent))
+        plan(spent, rebalance_to_targets(spent))
 
 
 def test_where_the_market_asks_more_than_plan_cost_the_drift_stays() -> None:
@@ -143,20 +143,20 @@ def test_where_the_market_asks_more_than_plan_cost_the_drift_stays() -> None:
         step_input({"WETH": 4_000, "USDC": 3_000, "LINK": 3_000}, {"WETH": 46_000, "USDC": 26_000, "LINK": 28_000}, PRICES, pools=pools),
         plan_cost_bps=50,
     )
-    found = plan(step, goal(step))
+    found = plan(step, rebalance_to_targets(step))
     check_legs(step, found)
     assert {leg.pool for leg in found.legs} == {pools[0].address}
     assert mentions({item.what: item.why for item in found.skipped}["LINK"], "plan_cost allows", "fees")
     dear = with_limits(step, plan_cost_bps=4)
     with raises_code(Refused, "plan_cost", "4 bps"):
-        plan(dear, goal(dear))
+        plan(dear, rebalance_to_targets(dear))
 
 
 def test_cost_with_gas_never_exceeds_plan_cost_of_what_is_moved() -> None:
     values = {"WETH": 1_300, "USDC": 500, "WBTC": 800, "DAI": 200, "LINK": 200}
     step = wide(step_input(FIVE, values, PRICES, pools=five_pools()), plan_cost_bps=60, min_trade=None, pool_min_value=None)
     step = with_snapshot(step, priority_fee_wei=2 * 10**9)
-    found = plan(step, goal(step))
+    found = plan(step, rebalance_to_targets(step))
     check_legs(step, found)
     assert found.cost.total * BPS <= 60 * found.turnover
     assert any("gas" in item.why for item in found.skipped)
@@ -165,23 +165,23 @@ def test_cost_with_gas_never_exceeds_plan_cost_of_what_is_moved() -> None:
 def test_gas_that_exceeds_what_a_plan_brings_refuses_it() -> None:
     step = with_snapshot(two(5_300, 4_700), priority_fee_wei=100 * 10**9)
     with pytest.raises(Refused) as caught:
-        plan(step, goal(step))
+        plan(step, rebalance_to_targets(step))
     assert any(verdict.guard == "plan_cost" for verdict in caught.value.verdicts)
 
 
 def test_a_second_pool_is_not_used_where_its_gas_exceeds_what_it_brings() -> None:
     pools: list[Pool] = [v3_pool(WETH, USDC, 2_000, DEEP), v3_pool(WETH, USDC, 2_000, DEEP, name="twin")]
-    cheap = plan(two(5_800, 4_200, pools), goal(two(5_800, 4_200, pools)))
+    cheap = plan(two(5_800, 4_200, pools), rebalance_to_targets(two(5_800, 4_200, pools)))
     assert len(cheap.legs) == 1
     free = with_snapshot(two(9_000_000, 5_000_000, pools, turnover_bps=None), priority_fee_wei=0, gas_price_wei=0)
-    assert len(plan(free, goal(free)).legs) == 2
+    assert len(plan(free, rebalance_to_targets(free)).legs) == 2
 
 
 def test_dust_is_dropped_and_said_while_the_rest_is_traded() -> None:
     targets = {"WETH": 4_000, "USDC": 3_000, "DAI": 3_000}
     pools: list[Pool] = [v3_pool(WETH, USDC, 2_000, DEEP), v3_pool(DAI, USDC, 1, DEEP, 100)]
     step = step_input(targets, {"WETH": 4_300, "USDC": 2_704, "DAI": 2_996}, pools=pools)
-    found = plan(step, goal(step))
+    found = plan(step, rebalance_to_targets(step))
     check_legs(step, found)
     assert {leg.token_out for leg in found.legs} == {USDC.address}
     assert any(item.what == "DAI" and "min_trade" in item.why for item in found.skipped)
@@ -197,7 +197,7 @@ def test_a_small_trade_that_several_pools_would_share_is_made_in_one() -> None:
     ]
     step = step_input({"WETH": 3_333, "USDC": 3_334, "LINK": 3_333}, values, PRICES, pools=pools)
     step = wide(step, min_trade=Fraction(10 * 10**6), plan_cost_bps=None)
-    found = plan(step, goal(step))
+    found = plan(step, rebalance_to_targets(step))
     check_legs(step, found)
     assert [leg.token_out for leg in found.legs] == [LINK.address]
 
@@ -205,7 +205,7 @@ def test_a_small_trade_that_several_pools_would_share_is_made_in_one() -> None:
 def test_a_drift_that_is_all_dust_refuses_with_the_limit() -> None:
     step = two(5_004, 4_996)
     with pytest.raises(Refused) as caught:
-        plan(step, goal(step))
+        plan(step, rebalance_to_targets(step))
     verdict = next(v for v in caught.value.verdicts if v.guard == "min_trade")
     assert not verdict.passed
     assert verdict.measured.startswith("4")
@@ -214,7 +214,7 @@ def test_a_drift_that_is_all_dust_refuses_with_the_limit() -> None:
 
 def test_an_exit_is_planned_whole_though_the_day_s_turnover_is_used_up() -> None:
     step = replace(two(9_600, 400), history=history(turnover_24h=Fraction(9_000 * 10**6)))
-    out = replace(goal(step, {"WETH": (0, 0), "USDC": (1, 1)}), exit=True)
+    out = replace(rebalance_to_targets(step, {"WETH": (0, 0), "USDC": (1, 1)}), exit=True)
     found = plan(step, out)
     check_legs(step, found)
     assert found.exits
@@ -224,12 +224,12 @@ def test_an_exit_is_planned_whole_though_the_day_s_turnover_is_used_up() -> None
 def test_a_balanced_portfolio_has_nothing_to_trade() -> None:
     step = two(5_000, 5_000)
     with raises_code(Refused, "min_trade"):
-        plan(step, goal(step))
+        plan(step, rebalance_to_targets(step))
 
 
 def test_a_reserve_is_neither_spent_nor_counted() -> None:
     step = step_input(None, {"WETH": 5_800, "USDC": 4_200}, reserves={"WETH": 1, "USDC": 100}, depth=DEEP)
-    found = plan(step, goal(step))
+    found = plan(step, rebalance_to_targets(step))
     check_legs(step, found)
     assert weights_bps(step, found) == {"WETH": 5_000, "USDC": 5_000}
     after = dict(found.holdings_after)
@@ -246,7 +246,7 @@ def test_a_reserve_is_neither_spent_nor_counted() -> None:
 )
 def test_a_goal_is_a_point_or_the_nearest_edge(wanted: dict[str, tuple[str, str]], ends: tuple[int, int]) -> None:
     step = two(5_800, 4_200)
-    found = plan(step, goal(step, wanted))
+    found = plan(step, rebalance_to_targets(step, wanted))
     check_legs(step, found)
     assert ends[0] <= weights_bps(step, found)["WETH"] <= ends[1]
 
@@ -261,7 +261,7 @@ def test_a_band_moves_outside_tokens_to_their_edge_and_no_inside_token_twice() -
     ]
     bands = {"WETH": ("0.27", "0.33"), "USDC": ("0.27", "0.33"), "WBTC": ("0.18", "0.22"), "DAI": ("0.18", "0.22")}
     step = step_input(targets, {"WETH": 3_600, "USDC": 3_000, "WBTC": 1_900, "DAI": 1_500}, pools=pools)
-    found = plan(step, goal(step, bands))
+    found = plan(step, rebalance_to_targets(step, bands))
     check_legs(step, found)
     after = weights_bps(step, found)
     assert 3_295 <= after["WETH"] <= 3_300
@@ -269,7 +269,7 @@ def test_a_band_moves_outside_tokens_to_their_edge_and_no_inside_token_twice() -
     assert after["USDC"] == 3_000
     assert after["WBTC"] == 1_900
     short = step_input(targets, {"WETH": 3_200, "USDC": 3_200, "WBTC": 2_100, "DAI": 1_500}, pools=pools)
-    found = plan(short, goal(short, bands))
+    found = plan(short, rebalance_to_targets(short, bands))
     check_legs(short, found)
     assert 1_800 <= weights_bps(short, found)["DAI"] <= 1_805
     assert found.turnover < Fraction(302 * 10**6), "just what DAI lacks"
@@ -281,7 +281,7 @@ def test_what_is_left_because_another_token_stays_still_names_that_token() -> No
     targets = {"WETH": 4_000, "USDC": 3_000, "DAI": 2_000, "WBTC": 1_000}
     pools = [v2_pool(WETH, USDC, 2_000, DEEP), v2_pool(WETH, DAI, 2_000, DEEP), v2_pool(WBTC, WETH, 30, 20_000)]
     step = wide(step_input(targets, values, PRICES, pools=pools), min_trade=Fraction(400 * 10**6))
-    found = plan(step, goal(step))
+    found = plan(step, rebalance_to_targets(step))
     check_legs(step, found)
     left = {item.what: item.why for item in found.skipped}
     assert "limits.min_trade" in left["USDC"]

@@ -17,7 +17,7 @@ from agent.planning.rounding import RouteSimulator, run_routes
 from agent.planning.routes import MAX_LEGS, Route
 from agent.reference import reference_prices
 from tests.support.builders import step_input, token, v2_pool, v3_pool, with_limits
-from tests.support.planning_worlds import DEEP, PRICES, USDC, WETH, check_legs, goal, two, wide
+from tests.support.planning_worlds import DEEP, PRICES, USDC, WETH, check_legs, rebalance_to_targets, two, wide
 
 ONE = 10**18
 
@@ -102,7 +102,7 @@ def test_what_one_route_cannot_take_goes_to_the_next_of_the_same_two_tokens() ->
 def test_a_move_that_buys_less_than_min_trade_is_left() -> None:
     step = with_limits(step_input(None, {"WETH": Fraction("5010.01"), "USDC": Fraction("4989.99")}, depth=DEEP), plan_cost_bps=None)
     with pytest.raises(Refused, match="less than"):
-        plan(step, goal(step))
+        plan(step, rebalance_to_targets(step))
 
 
 def test_chains_that_are_too_long_give_way_to_routes_through_one_hub() -> None:
@@ -119,7 +119,7 @@ def test_chains_that_are_too_long_give_way_to_routes_through_one_hub() -> None:
     targets = dict.fromkeys([t.symbol for t in line], 900) | {"AAVE": 1_000}
     values = dict.fromkeys([t.symbol for t in line], 8_000) | {"USDC": 26_000, "UNI": 0, "AAVE": 10_000}
     step = wide(step_input(targets, values, PRICES, pools=pools))
-    found = plan(step, goal(step))
+    found = plan(step, rebalance_to_targets(step))
     check_legs(step, found)
     assert len(line) - 1 > MAX_LEGS
     into = [leg for leg in found.legs if leg.token_out == token("UNI").address]
@@ -130,7 +130,7 @@ def test_chains_that_are_too_long_give_way_to_routes_through_one_hub() -> None:
 
 def test_a_spend_cap_of_the_step_bounds_the_legs_and_the_rest_stays() -> None:
     step = replace(two(5_800, 4_200), progress=replace(two(5_800, 4_200).progress, spend_caps=((WETH.address, ONE // 5),)))
-    found = plan(step, goal(step))
+    found = plan(step, rebalance_to_targets(step))
     check_legs(step, found)
     assert sum(leg.amount_in_raw for leg in found.legs) == ONE // 5
     left = {item.what: item.why for item in found.skipped}
@@ -149,7 +149,7 @@ def _three(worth_weth: int) -> StepInput:
 def test_what_a_spend_cap_leaves_unsold_is_short_evenly_on_the_other_side() -> None:
     """The market rose by 3 % after 8 WETH were approved: neither buyer is served before the other, and none too much."""
     step = replace(_three(61_800), progress=replace(_three(61_800).progress, spend_caps=((WETH.address, 8 * ONE),)))
-    found = plan(step, goal(step))
+    found = plan(step, rebalance_to_targets(step))
     check_legs(step, found)
     assert sum(leg.amount_in_raw for leg in found.legs) == 8 * ONE
     got = dict(found.weights_after_bps)
@@ -160,9 +160,9 @@ def test_what_a_spend_cap_leaves_unsold_is_short_evenly_on_the_other_side() -> N
 def test_a_turnover_limit_that_set_the_cap_does_not_shrink_the_plan_again() -> None:
     """What was approved under the limit may be spent to the last unit: the second plan of the step is the first one."""
     step = with_limits(_three(60_000), turnover_bps=500)
-    first = plan(step, goal(step))
+    first = plan(step, rebalance_to_targets(step))
     sold = sum(leg.amount_in_raw for leg in first.legs)
-    second = plan(replace(step, progress=replace(step.progress, spend_caps=((WETH.address, sold),))), goal(step))
+    second = plan(replace(step, progress=replace(step.progress, spend_caps=((WETH.address, sold),))), rebalance_to_targets(step))
     assert sum(leg.amount_in_raw for leg in second.legs) == sold
     assert [leg.pool for leg in second.legs] == [leg.pool for leg in first.legs]
     assert abs(second.turnover - first.turnover) * 10**6 <= first.turnover
@@ -174,8 +174,8 @@ def test_a_buyer_that_no_route_pays_for_takes_nothing_from_the_others_under_a_ca
     step = _three(60_000)
     pools = (step.snapshot.pools[0], v2_pool(WETH, token("DAI"), 1_900, DEEP))
     step = with_limits(replace(step, snapshot=replace(step.snapshot, pools=pools)), plan_cost_bps=60)
-    first = plan(step, goal(step))
+    first = plan(step, rebalance_to_targets(step))
     assert {leg.token_out for leg in first.legs} == {USDC.address}
     sold = sum(leg.amount_in_raw for leg in first.legs)
-    again = plan(replace(step, progress=replace(step.progress, spend_caps=((WETH.address, sold),))), goal(step))
+    again = plan(replace(step, progress=replace(step.progress, spend_caps=((WETH.address, sold),))), rebalance_to_targets(step))
     assert replace(again, gap_bps=first.gap_bps) == first, "the cap may make the bound of the gap lower, and nothing else"

@@ -16,7 +16,7 @@ from agent.planning.solver.utility import FlowOptimizer, objective_for_goal, tur
 from agent.reference import reference_prices
 from agent.units import BPS
 from tests.support.builders import with_limits
-from tests.support.planning_worlds import goal, random_step, without_gas
+from tests.support.planning_worlds import random_step, rebalance_to_targets, without_gas
 
 WORTH = 1e-6
 """A hundredth of a basis point of what has to move."""
@@ -27,7 +27,7 @@ def skewed(seed: int, tokens: int, pools: int, turnover_bps: int | None = None) 
     step: StepInput = random_step(seed, tokens, pools, 2_000_000, skew=0.005)
     step = without_gas(with_limits(step, pool_min_value=None, min_trade=None, turnover_bps=turnover_bps, daily_turnover_bps=None))
     problem = build_problem(step, reference_prices(step))
-    aim = objective_for_goal(problem, goal(step).goal)
+    aim = objective_for_goal(problem, rebalance_to_targets(step).goal)
     market = build_pool_graph(problem, max(aim.off_goal, float(problem.total) / BPS))
     budget, _ = turnover_left(step, problem.total)
     return market, aim.optimizer(market.scale, np.zeros(tokens), {}, None if budget is None else float(budget))
@@ -77,7 +77,7 @@ def test_a_search_given_up_says_so_and_the_way_found_has_no_circle(monkeypatch: 
 def test_without_pools_off_the_reference_no_flows_run_in_a_circle() -> None:
     step = without_gas(with_limits(random_step(1, 6, 30, skew=0.0), pool_min_value=None, min_trade=None))
     problem = build_problem(step, reference_prices(step))
-    aim = objective_for_goal(problem, goal(step).goal)
+    aim = objective_for_goal(problem, rebalance_to_targets(step).goal)
     market = build_pool_graph(problem, aim.off_goal)
     search = aim.optimizer(market.scale, np.zeros(6), {}, None)
     assert shortest_cycle(flows_by_token_pair(market.real, search.solve(market.real))) == []

@@ -130,7 +130,7 @@ def test_a_config_that_others_may_write_is_not_read(file: Path) -> None:
 def test_a_config_that_others_may_read_is_made_private(tmp_path: Path, mode: int) -> None:
     path = agents.config(tmp_path)
     path.chmod(mode)
-    load_config(path, guarded=False)
+    load_config(path, checks_permissions=False)
     assert path.stat().st_mode & 0o777 == mode, "a pause changes nothing"
     load_config(path)
     assert path.stat().st_mode & 0o777 == mode & 0o700

@@ -51,7 +51,7 @@ def test_a_profile_makes_another_portfolio_the_same(template: str, tmp_path: Pat
 @pytest.mark.parametrize(("mine", "theirs"), [("equal", "moderate"), ("market-cap", "equal"), ("equal", "market-cap")])
 def test_an_allocator_comes_goes_and_keeps_its_own_files(mine: str, theirs: str, tmp_path: Path) -> None:
     other, path, file = config(tmp_path, "theirs", template=theirs), config(tmp_path, template=mine), tmp_path / "p.toml"
-    left_out = api.export_profile(other, file)["left_out"]
+    left_out = api.export_profile(other, file)["skipped"]
     notes = taken_over(path, file)["notes"]
     foreign = {"moderate": ["limits.futures_notional"], "market-cap": ["portfolio.weights.supplies"]}
     assert (len(notes), left_out) == (theirs == "market-cap", foreign.get(theirs, []))

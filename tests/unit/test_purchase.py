@@ -17,7 +17,7 @@ from agent.policy.cash_flows import purchases, transfers
 from agent.reference import reference_prices
 from agent.units import floor_int, value_text
 from tests.support.builders import step_input, token, v2_pool, with_history, with_limits
-from tests.support.planning_worlds import DEEP, goal
+from tests.support.planning_worlds import DEEP, rebalance_to_targets
 from tests.support.plans import evidence
 from tests.support.text import mentions
 
@@ -42,7 +42,7 @@ def money(**history: object) -> StepInput:
 def counted(step: StepInput, apart: Fraction) -> Fraction:
     """What the guards count of the whole purchase."""
     free = with_limits(step, turnover_bps=None, daily_turnover_bps=None)
-    found: Plan = planner.plan(free, goal(step))
+    found: Plan = planner.plan(free, rebalance_to_targets(step))
     assert isinstance(found.decision, Rebalance)
     plan = replace(found, decision=replace(found.decision, apart=apart))
     return build_guard_case(step, plan, evidence(step, plan)).counted_turnover() / MILLION
@@ -129,7 +129,7 @@ def raised(step: StepInput, lacks_usd: int) -> StepInput:
 
 def test_a_sale_for_a_withdrawal_is_counted_beyond_what_it_lacks() -> None:
     free = with_limits(money(), turnover_bps=None, daily_turnover_bps=None)
-    found = planner.plan(free, goal(money()))
+    found = planner.plan(free, rebalance_to_targets(money()))
     assert isinstance(found.decision, Rebalance)
     for lacks_usd, least, most in ((0, 4_900, 5_100), (2_000, 2_900, 3_100), (6_000, 0, 0)):
         plan = replace(found, decision=replace(found.decision, exit=True, apart=Fraction(10**18)))
@@ -139,7 +139,7 @@ def test_a_sale_for_a_withdrawal_is_counted_beyond_what_it_lacks() -> None:
 
 def test_what_a_withdrawal_lacks_is_unknown_while_a_balance_is() -> None:
     free = with_limits(money(), turnover_bps=None, daily_turnover_bps=None)
-    found = planner.plan(free, goal(money()))
+    found = planner.plan(free, rebalance_to_targets(money()))
     assert isinstance(found.decision, Rebalance)
     plan = replace(found, decision=replace(found.decision, exit=True, apart=Fraction(1)))
     step = raised(money(), 2_000)

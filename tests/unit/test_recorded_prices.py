@@ -6,12 +6,15 @@ from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from agent import codec
-from agent.errors import OperatorNeeded
-from agent.model import FeedRound, PastPrices, PricePoint, StepInput
+from agent.errors import OperatorNeeded, Refused, Retryable
+from agent.execution.bookkeeping import record_hourly_prices
+from agent.execution.step_context import StepReaders
+from agent.model import FeedRound, Head, PastPrices, PricePoint, StepInput
 from agent.reference import reference_prices
 from agent.reference.checks import confirmed_prices, round_price
 from agent.store import Store, open_store
@@ -196,3 +199,53 @@ def test_an_imported_price_is_no_cycle_of_the_agent_and_is_forgotten_alone(store
     ]
     assert store.prices.forget(USDC.address, "file") == 1
     assert store.prices.between(USDC.address, 0, 2 * NOW_S) == (point(NOW_S + HOUR_S),)
+
+
+class PastReader:
+    """Reads the blocks before of a step, or fails with an error, and notes how many blocks it was asked for."""
+
+    def __init__(self, past: tuple[PastPrices, ...] = (), error: Exception | None = None) -> None:
+        self.past_prices, self.error = past, error
+        self.counts: list[int] = []
+
+    def past(self, _head: Head, count: int) -> tuple[PastPrices, ...]:
+        self.counts.append(count)
+        if self.error is not None:
+            raise self.error
+        return self.past_prices[:count]
+
+
+def hourly(store: Store, step: StepInput, reader: PastReader) -> tuple[PricePoint, ...]:
+    """Return all recorded prices after a cycle."""
+    nothing: Any = None
+    source: Any = reader
+    readers = StepReaders(source, nothing, nothing, nothing, nothing, nothing)
+    record_hourly_prices(readers, step, store.prices)
+    return store.prices.between(USDC.address, 0, 2**40)
+
+
+FAIR = [Fraction(1), Fraction(1)]
+
+
+def test_hourly__first_cycle_of_an_hour_records_the_confirmed_price(store: Store) -> None:
+    step = confirming(2)
+    assert hourly(store, step, PastReader(before(step, FAIR))) == confirmed_prices(step, before(step, FAIR), NOW_S)
+
+
+def test_hourly__blocks_before_are_read_once_an_hour(store: Store) -> None:
+    step, reader = confirming(2), PastReader(before(confirming(2), FAIR))
+    hourly(store, step, reader)
+    hourly(store, step, reader)
+    assert reader.counts == [2]
+
+
+@pytest.mark.parametrize(("known", "counts"), [(1, [2]), (2, []), (3, [])])
+def test_hourly__blocks_before_that_the_step_knows_are_not_read_again(store: Store, known: int, counts: list[int]) -> None:
+    step, reader = confirming(2), PastReader(before(confirming(2), FAIR))
+    hourly(store, with_snapshot(step, past=before(step, [Fraction(1)] * known)), reader)
+    assert reader.counts == counts
+
+
+@pytest.mark.parametrize("error", [Retryable("no answer"), Refused("no majority")])
+def test_hourly__blocks_before_that_cannot_be_read_leave_no_price(store: Store, error: Exception) -> None:
+    assert hourly(store, confirming(2), PastReader(error=error)) == ()

@@ -269,7 +269,7 @@ def test_an_exit_that_is_planned_again_without_a_hub_and_a_pool_that_is_left_beg
     assert outcome.plan is not None
     note = note_of(outcome, failed=True)
     before = replace(BEGUN, confirmed=confirmation_of(outcome, outcome.plan))
-    direct, left = before.go_directly("0xtoken"), skip_pool(before, "0xpool", note)
+    direct, left = before.take_direct_route("0xtoken"), skip_pool(before, "0xpool", note)
     for after in (direct, left):
         assert (after.confirmed, after.spend_caps, after.attempts) == (None, (), ())
     own = left.layer(LiquidityCycle)

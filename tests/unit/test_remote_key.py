@@ -205,3 +205,9 @@ def test_a_public_key_of_another_curve_is_refused(service: KeyService) -> None:
     for key in (der, b"", service.public_key()[:-1]):
         with pytest.raises(InvalidSignature):
             address_from_public_key(key)
+
+
+def test_an_integer_with_a_needless_leading_zero_is_refused() -> None:
+    body = b"\x02\x02\x00\x7f\x02\x01\x01"
+    with pytest.raises(InvalidSignature):
+        remote_key._parse_der(bytes([0x30, len(body)]) + body)

@@ -96,7 +96,7 @@ def test_each_command_replays_as_it_was_and_a_change_shows(tmp_path: Path, name:
     assert found.kind is kind, found.reason
     place = kept(tmp_path, [(found, asked)])
     told = replay(place)
-    assert [(one["result"], one["asked"]) for one in told["steps"]] == [("same", command)], told
+    assert [(one["result"], one["requested_by"]) for one in told["steps"]] == [("same", command)], told
     (file,) = files(place)
     recorded = json.loads(file.read_text())
     if found.plan is None:
@@ -106,14 +106,14 @@ def test_each_command_replays_as_it_was_and_a_change_shows(tmp_path: Path, name:
     altered = replay(place)
     assert (altered["different"], altered["exit"]) == (1, 14)
     changed(file, asked={"type": "ManualAction", "what": "payout"})
-    assert [(one["result"], one["asked"]) for one in replay(place)["steps"]] == [("by hand", "payout")]
+    assert [(one["result"], one["requested_by"]) for one in replay(place)["steps"]] == [("by hand", "payout")]
 
 
 def test_a_record_that_does_not_say_is_judged_as_before(tmp_path: Path) -> None:
     """Nothing asked but the agent: an older file cannot say more."""
     own, swap = (evaluation.evaluate_input(CASES[name][1], proposer(CASES[name][0]), Seen()) for name in ("own", "swap"))
     place = kept(tmp_path, [(own, None), (swap, None)])
-    assert [(one["result"], one["asked"]) for one in replay(place)["steps"]] == [("same", None), ("by hand", None)]
+    assert [(one["result"], one["requested_by"]) for one in replay(place)["steps"]] == [("same", None), ("by hand", None)]
     for file in files(place):
         assert json.loads(file.read_text())["asked"] is None
         changed(file, asked=None)  # no such key, as in a file of before

@@ -11,11 +11,11 @@ import pytest
 from agent import codec
 from agent.execution import settlement
 from agent.execution.shortfall import recovered_shortfall
-from agent.model import Intent, StepInput, Transfer
+from agent.model import Intent, Payout, StepInput, Transfer
 from agent.store.store import Store
 from tests.support.builders import step_input
 from tests.support.transactions import OTHER, START_S, WALLET
-from tests.unit.test_execution_settle import PRICES, ROUTER, USDC, WETH, swapped
+from tests.unit.test_execution_settle import DAI, PRICES, ROUTER, USDC, WETH, swapped
 
 SALE = Transfer(WETH, WALLET, ROUTER, 10)
 """Ten of a token at 2,000."""
@@ -89,7 +89,7 @@ LEAD_S = settlement.MAX_CLOCK_LEAD_S
 
 @pytest.mark.parametrize(("block_s", "review_s"), [(900, 900), (1_000 + LEAD_S, 1_000 + LEAD_S), (1_001 + LEAD_S, 1_000 + LEAD_S)])
 def test_a_review_is_of_the_block_and_at_most_a_little_after_the_clock(block_s: int, review_s: int) -> None:
-    assert settlement.review_time_s(at(block_s, now_s=1_000).snapshot) == review_s
+    assert settlement.capped_chain_time_s(at(block_s, now_s=1_000).snapshot) == review_s
 
 
 @pytest.mark.parametrize(
@@ -142,3 +142,36 @@ def test_a_transaction_without_plan_and_action_owes_nothing(tmp_path: Path) -> N
     setup, intent = swapped(tmp_path)
     setup.store.steps.begin("own", START_S, codec.dumps(step_input()))
     assert recovered_shortfall(setup.store, replace(intent, step_id="own")) == {}
+
+
+def test_a_token_without_price_that_did_not_change_costs_nothing() -> None:
+    assert settlement.trade_loss({DAI: 5}, {DAI: 5}, PRICES, Fraction(0)) == 0
+
+
+def test_a_payout_of_a_token_without_price_is_no_outflow(tmp_path: Path) -> None:
+    _, store, _ = booked(tmp_path, Transfer(DAI, WALLET, ROUTER, 7), payout=Payout(DAI, ROUTER, 7, 0, 1))
+    assert store.budgets.history(START_S).budgets.outflow_24h == 0
+
+
+def booked_coin(folder: Path, value_wei: int, *wrapped: Transfer, payout: Payout | None = None) -> tuple[Fraction, Fraction, Fraction]:
+    """Return loss, turnover and outflow of a transaction with this value of native coin, at no price of gas."""
+    setup, intent = swapped(folder)
+    assert intent.receipt is not None
+    coin = replace(intent, tx=replace(intent.tx, value_wei=value_wei), receipt=replace(intent.receipt, wrapped=wrapped))
+    budgets = setup.store.budgets
+    loss = settlement.book_intent(budgets, coin, WALLET, PRICES, Fraction(0), START_S, wrapped_native=WETH, payout=payout)
+    day = budgets.history(START_S).budgets
+    return loss, day.turnover_24h, day.outflow_24h
+
+
+def test_native_coin_that_is_wrapped_is_neither_loss_nor_turnover(tmp_path: Path) -> None:
+    assert booked_coin(tmp_path, 5, Transfer(WETH, settlement.NATIVE, WALLET, 5)) == (0, 0, 0)
+
+
+def test_native_coin_that_leaves_the_wallet_for_nothing_is_lost_at_the_price_of_its_token(tmp_path: Path) -> None:
+    assert booked_coin(tmp_path, 5)[0] == 5 * 2_000
+
+
+def test_a_payout_of_native_coin_is_an_outflow_at_the_price_of_its_token(tmp_path: Path) -> None:
+    payout = Payout(settlement.NATIVE, OTHER, 5, 0, 1)
+    assert booked_coin(tmp_path, 5, payout=payout) == (0, 0, 5 * 2_000)

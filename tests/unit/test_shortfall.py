@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from agent.execution.shortfall import short_tokens, with_shortfall
+from agent import codec
+from agent.execution.shortfall import end_interrupted_steps, short_tokens, with_shortfall
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.model import Holding, Intent, IntentKind, IntentState, LegFunding, Plan, Receipt, Snapshot, Transfer
 from agent.policy.decide import decide
+from agent.ports import TransactionStatus
 from agent.units import NATIVE
 from tests.support.builders import OWNER, step_input, token
 from tests.support.signing import TOKENS, USDC, USDT, WBTC, WETH, WITHDRAW_V3, leg, plan_of
-from tests.support.transactions import OTHER, tx
+from tests.support.transactions import OTHER, START_S, Bench, bench, grant, tx
 
 SELL = leg(WETH, USDC, 10**18, 3_000 * 10**6)
 LEAST = SELL.min_out_raw
@@ -110,3 +113,43 @@ def test_without_a_plan_or_a_receipt_nothing_is_short(case: str) -> None:
     outcome = done(None if case == "without a plan" else SALE)
     sent = swap(None if case == "without a receipt" else receipt((SOLD, -(10**18))))
     assert with_shortfall(outcome, sent, None) is outcome
+
+
+def interrupted(folder: Path, brought: int, plan: Plan | None = SALE) -> Bench:
+    """A step that was interrupted once its transaction was sent, which brought this amount."""
+    setup = bench(folder)
+    setup.store.steps.begin("own", START_S, codec.dumps(step_input()))
+    status_of = setup.chain.status_of
+
+    def with_transfers(tx_hash: str) -> TransactionStatus:
+        status = status_of(tx_hash)
+        assert status.receipt is not None
+        transfers = receipt((SOLD, -(10**18)), (BOUGHT, brought)).transfers
+        return replace(status, receipt=replace(status.receipt, transfers=transfers))
+
+    setup.chain.status_of = with_transfers  # type: ignore[method-assign]
+    setup.executor().run("own", IntentKind.SWAP, tx(0), replace(grant(), plan=plan), "swap")
+    return setup
+
+
+@pytest.mark.parametrize(("brought", "outcome"), [(LEAST, "done"), (LEAST - 1, "failed")])
+def test_an_interrupted_step_ends_by_what_its_transaction_brought(tmp_path: Path, brought: int, outcome: str) -> None:
+    store = interrupted(tmp_path, brought).store
+    end_interrupted_steps(store)
+    [step] = store.steps.newest(9)
+    assert (step.outcome, step.decision) == (outcome, "rebalance")
+
+
+def test_an_interrupted_step_without_a_plan_is_done(tmp_path: Path) -> None:
+    store = interrupted(tmp_path, 1, plan=None).store
+    end_interrupted_steps(store)
+    [step] = store.steps.newest(9)
+    assert (step.outcome, step.decision) == ("done", "")
+
+
+def test_a_step_that_has_ended_keeps_its_outcome(tmp_path: Path) -> None:
+    store = interrupted(tmp_path, LEAST - 1).store
+    store.steps.end("own", "rebalance", "sent", None, "done")
+    end_interrupted_steps(store)
+    [step] = store.steps.newest(9)
+    assert (step.outcome, step.reason) == ("done", "sent")

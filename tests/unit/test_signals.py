@@ -315,3 +315,10 @@ def test_a_mistake_in_signals_is_named(table: str, said: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse_config(config_text(SIGNAL + table))
     assert said in str(caught.value)
+
+
+def test_a_view_has_one_price_for_each_interval() -> None:
+    (request,) = signal_requests(asked(step_s=2 * 86_400, window_s=60 * 86_400), {})
+    times_s = [bar.at_s for bar in request.view.prices["WETH"]]
+    assert len(times_s) > 1
+    assert len({at_s // (2 * 86_400) for at_s in times_s}) == len(times_s)

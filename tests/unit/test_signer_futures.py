@@ -403,3 +403,10 @@ def test_a_market_that_the_config_does_not_name_is_only_reduced() -> None:
         refused(order_tx(disguised), futures_grant(disguised), "reduce_only", elsewhere)
     larger = replace(REDUCE, size_raw=REDUCE.size_raw * 100, bound_raw=REDUCE.bound_raw * 100)
     refused(order_tx(larger), futures_grant(larger), "reduce_only", elsewhere)
+
+
+def test_an_index_below_one_quote_unit_a_base_unit_is_a_price() -> None:
+    market = replace(ACCOUNT.markets[0], index=Fraction(1, 2), mark=Fraction(1, 2))
+    cheap = replace(ACCOUNT, markets=(market, ACCOUNT.markets[1]), positions=())
+    order = replace(BUY, bound_raw=abs(BUY.size_raw) // 2)
+    assert is_signed(order_tx(order), futures_grant(order, cheap))

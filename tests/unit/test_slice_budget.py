@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent import codec
-from agent.layers.gradual.policy import TARGETS_CHANGED, budget_left, carried_budget, prior_budget_use, slice_wait_s
+from agent.layers.gradual.policy import TARGETS_CHANGED_REASON, budget_left, carried_budget, prior_budget_use, slice_wait_s
 from agent.layers.gradual.state import BudgetCarryover, ExecutionProgress, GradualExecution, GradualResult, GradualState, SliceDraw
 from agent.model import ExecutionPace, ExecutionStyle, StepInput
 from agent.planning import proposals
@@ -141,7 +141,7 @@ def test_gains_make_no_room_and_the_time_is_that_of_the_first() -> None:
     first = found.decided.layer(GradualResult).begins
     assert first is not None
     gained = ExecutionProgress("c", first, 2, Fraction(10), Fraction(-500), 0, first.first)
-    left = carried_budget(gained, TARGETS_CHANGED)
+    left = carried_budget(gained, TARGETS_CHANGED_REASON)
     assert (left.spent, left.until_s, left.arrival) == (0, first.expires_s, first.arrival)
     second = replace(first, before=replace(left, spent=Fraction(7)), expires_s=first.expires_s + 10**6, wish=first.wish * 2)
     after = carried_budget(replace(gained, execution=second, spent=Fraction(5)), "done in 2 rounds")
@@ -181,7 +181,7 @@ def test_targets_that_move_between_an_approval_and_its_round_do_not_lead_around_
         aimed(step, 4_900), progress=replace(aimed(step, 4_900).progress, spend_caps=((step.portfolio.assets[0].token.address, 10**18),))
     )
     found = proposals.rebalance(approved.with_layer(replace(step.layer(GradualState), progress=nearly)))
-    assert found.decided.layer(GradualResult).ended == TARGETS_CHANGED
+    assert found.decided.layer(GradualResult).ended == TARGETS_CHANGED_REASON
     assert found.plan is None
     assert "shared until" in found.decided.decision.reason
 

@@ -10,7 +10,7 @@ import pytest
 from agent.layers.gradual.planning import max_slices, remaining_impact
 from agent.layers.gradual.policy import (
     NO_JITTER,
-    TARGETS_CHANGED,
+    TARGETS_CHANGED_REASON,
     budget_left,
     carried_budget,
     execution_deadlines,
@@ -102,7 +102,7 @@ def test_budget__none_is_without_a_limit() -> None:
     [
         (5, "done", None, BudgetCarryover(2, Fraction(1_000), Fraction(5))),
         (-5, "done", None, BudgetCarryover(2, Fraction(1_000), Fraction(0))),
-        (5, TARGETS_CHANGED, None, BudgetCarryover(2, Fraction(1_000), Fraction(5), (("A", Fraction(3)),))),
+        (5, TARGETS_CHANGED_REASON, None, BudgetCarryover(2, Fraction(1_000), Fraction(5), (("A", Fraction(3)),))),
         (5, "done", BudgetCarryover(9, Fraction(4_000), Fraction(6)), BudgetCarryover(9, Fraction(4_000), Fraction(11))),
         (-5, "done", BudgetCarryover(9, Fraction(400), Fraction(6)), BudgetCarryover(9, Fraction(1_000), Fraction(6))),
     ],

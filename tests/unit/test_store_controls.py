@@ -104,45 +104,45 @@ def test_an_end_is_written_to_the_controls_that_it_names_alone(store: Store) -> 
 
 
 def test_an_update_of_the_phone_is_taken_once_and_none_before_it(store: Store) -> None:
-    assert [store.phone.take_update(number, START_S) for number in (7, 7, 6, 8)] == [True, False, False, True]
-    assert store.phone.last_update(START_S) == 8
+    assert [store.telegram_bot.take_update(number, START_S) for number in (7, 7, 6, 8)] == [True, False, False, True]
+    assert store.telegram_bot.last_update(START_S) == 8
 
 
 @pytest.mark.parametrize(
     ("off_s", "is_known"), [(SEQUENCE_S, True), (-SEQUENCE_S, True), (SEQUENCE_S + 1, False), (-SEQUENCE_S - 1, False)]
 )
 def test_update_numbers_begin_anew_after_a_quiet_week(store: Store, off_s: int, is_known: bool) -> None:
-    store.phone.take_update(7, START_S)
-    assert store.phone.last_update(START_S + off_s) == (7 if is_known else 0)
-    assert store.phone.take_update(3, START_S + off_s) is not is_known
+    store.telegram_bot.take_update(7, START_S)
+    assert store.telegram_bot.last_update(START_S + off_s) == (7 if is_known else 0)
+    assert store.telegram_bot.take_update(3, START_S + off_s) is not is_known
 
 
 def test_a_line_and_an_offer_are_reported_once(store: Store) -> None:
-    assert [store.phone.take_line(number) for number in (2, 2, 1, 3)] == [True, False, False, True]
-    assert store.phone.last_reported() == 3
-    assert [store.phone.take_offer(plan_hash) for plan_hash in ("a", "a", "b", "a")] == [True, False, True, True]
+    assert [store.telegram_bot.take_line(number) for number in (2, 2, 1, 3)] == [True, False, False, True]
+    assert store.telegram_bot.last_reported() == 3
+    assert [store.telegram_bot.take_offer(plan_hash) for plan_hash in ("a", "a", "b", "a")] == [True, False, True, True]
 
 
 def test_an_open_code_survives_all_wrong_answers_but_the_last(store: Store) -> None:
     for wrong, answer in ((MAX_TRIES - 1, "right"), (MAX_TRIES, None)):
-        store.phone.open_code(code(1), START_S)
+        store.telegram_bot.open_code(code(1), START_S)
         for _ in range(wrong):
-            assert store.phone.use_code(1, "wrong", START_S) is None
-        used = store.phone.use_code(1, "right", START_S)
+            assert store.telegram_bot.use_code(1, "wrong", START_S) is None
+        used = store.telegram_bot.use_code(1, "right", START_S)
         assert (used.digest if used else None) == answer
 
 
 def test_wrong_answers_of_a_chat_and_its_used_code_leave_those_of_others_open(store: Store) -> None:
     for chat in (1, 2, 3):
-        store.phone.open_code(code(chat), START_S)
-    assert store.phone.use_code(1, "right", START_S) == code(1)
-    assert store.phone.use_code(2, "wrong", START_S) is None
-    assert store.phone.use_code(2, "right", START_S) == replace(code(2), tries=1)
-    assert store.phone.use_code(3, "right", START_S) == code(3)
+        store.telegram_bot.open_code(code(chat), START_S)
+    assert store.telegram_bot.use_code(1, "right", START_S) == code(1)
+    assert store.telegram_bot.use_code(2, "wrong", START_S) is None
+    assert store.telegram_bot.use_code(2, "right", START_S) == replace(code(2), tries=1)
+    assert store.telegram_bot.use_code(3, "right", START_S) == code(3)
 
 
 def test_only_the_newest_codes_are_kept(store: Store) -> None:
     for chat in range(MAX_CODES + 1):
-        store.phone.open_code(code(chat), START_S)
-    answers = [store.phone.use_code(chat, "right", START_S) is not None for chat in range(MAX_CODES + 1)]
+        store.telegram_bot.open_code(code(chat), START_S)
+    answers = [store.telegram_bot.use_code(chat, "right", START_S) is not None for chat in range(MAX_CODES + 1)]
     assert answers == [False] + [True] * MAX_CODES

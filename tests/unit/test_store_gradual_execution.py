@@ -11,7 +11,7 @@ from sqlalchemy import text
 
 from agent.errors import OperatorNeeded, Refused
 from agent.execution.step_context import OutcomeKind, StepOutcome
-from agent.layers.gradual.policy import TARGETS_CHANGED, slice_wait_s
+from agent.layers.gradual.policy import TARGETS_CHANGED_REASON, slice_wait_s
 from agent.layers.gradual.records import after_decision
 from agent.layers.gradual.state import BudgetCarryover, ExecutionProgress, GradualExecution, GradualResult, GradualState, SliceDraw
 from agent.layers.gradual.store import GradualExecutionStore
@@ -170,7 +170,7 @@ def test_what_the_last_one_lost_is_told_to_the_next_by_receipts_for_as_long_as_t
     lost = under(store).spent
     assert lost > 10 * 10**6
     assert store.budgets.history(2_000).layer(GradualState).carried is None, "while it is under way it counts itself"
-    store.executions.end(made, "ended", TARGETS_CHANGED, 3_000)
+    store.executions.end(made, "ended", TARGETS_CHANGED_REASON, 3_000)
     assert store.budgets.history(3_000).layer(GradualState).carried == BudgetCarryover(5_600, CAMPAIGN.wish, lost, CAMPAIGN.arrival)
     assert store.budgets.history(5_600).layer(GradualState).carried is None
     second = replace(
@@ -205,5 +205,5 @@ def test_records__execution_that_ended_is_closed_with_its_reason(store: Store) -
 @pytest.mark.parametrize(("chain_now_s", "is_carried"), [(CAMPAIGN.expires_s - 1, True), (CAMPAIGN.expires_s, False)])
 def test_carried_budget__ends_with_the_time_of_its_first_execution(store: Store, chain_now_s: int, is_carried: bool) -> None:
     execution_id = store.layer(GradualExecutionStore).begin(CAMPAIGN)
-    store.executions.end(execution_id, "ended", TARGETS_CHANGED, 3_000)
+    store.executions.end(execution_id, "ended", TARGETS_CHANGED_REASON, 3_000)
     assert (store.budgets.history(chain_now_s).layer(GradualState).carried is not None) is is_carried

@@ -182,3 +182,12 @@ def test_a_cancel_has_a_fifth_more_gas_than_its_simulation_used_and_never_less_t
     setup.run()
     cancels = [intent for intent in setup.store.journal.intents() if intent.kind is IntentKind.CANCEL]
     assert [intent.tx.gas for intent in cancels] == [gas]
+
+
+@pytest.mark.parametrize("granted", [CANCEL, REVOCATION])
+def test_a_switch_that_is_not_known_to_be_hard_lets_nothing_out_that_undoes(tmp_path: Path, granted: Grant) -> None:
+    setup = bench(tmp_path)
+    paused = Submitter(setup.store.journal, setup.store.budgets, setup.signer, setup.chain, setup.clock, setup.settings, lambda: True)
+    with pytest.raises(Refused) as refusal:
+        paused.require_running(granted)
+    assert [verdict.guard for verdict in refusal.value.verdicts] == ["kill_switch"]

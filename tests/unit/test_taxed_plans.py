@@ -72,6 +72,28 @@ def test_the_years_limit_trims_what_gains_and_says_so() -> None:
     assert plan.decision == free.decision
 
 
+def test_the_first_try_plans_for_a_thousandth_less_than_the_year_has_left() -> None:
+    """One WETH gains 1,000; in millionths of a WETH."""
+    assert round(-planned(overweight(300)).wallet_changes()[WETH] / 10**12) == 299_700
+
+
+def test_a_pool_above_the_reference_takes_one_more_thousandth_off_with_each_try() -> None:
+    """A WETH gains nearly 1,003 there, so that the first two tries gain more than 300; in millionths of a WETH."""
+    step = overweight(300)
+    step = builders.with_snapshot(step, pools=(builders.v2_pool(builders.token("WETH"), builders.token("USDC"), 2_010, 1_000_000),))
+    assert round(-planned(step).wallet_changes()[WETH] / 10**12) == 299_101
+
+
+@pytest.mark.parametrize(("less", "is_trimmed"), [(Fraction(0), False), (Fraction(1, 10**9), True)])
+def test_a_plan_that_gains_exactly_what_the_year_has_left_is_not_trimmed(less: Fraction, is_trimmed: bool) -> None:
+    step = overweight(None, realised=200)
+    plan, tax = planned(step), step.layer(TaxState).inputs
+    assert tax is not None
+    limit = tax.realised + gain(step, plan) * DOLLAR - less
+    limited = planned(step.with_layer(TaxState(replace(tax, year_limit=limit))))
+    assert (limited.wallet_changes() != plan.wallet_changes()) is is_trimmed
+
+
 def test_the_first_of_several_rounds_stays_within_the_year_too() -> None:
     step = overweight(300)
     pace = replace(PACE, style=ExecutionStyle.TWAP, max_rounds=2, over_s=14_400)

@@ -125,7 +125,7 @@ def test_a_message_about_a_plan_has_a_signed_link_to_the_dashboard(api: BotApi, 
 def test_codes_expire_belong_to_their_chat_and_end_after_wrong_answers(api: BotApi, tmp_path: Path) -> None:
     loaded = configured(tmp_path, api)
     with wiring.open_store_offline(loaded) as (store, _):
-        phone, code = store.phone, PhoneCode(ME, "right", "rebalance", HASH, 1_000)
+        phone, code = store.telegram_bot, PhoneCode(ME, "right", "rebalance", HASH, 1_000)
         phone.open_code(code, 900)
         assert phone.use_code(OTHER, "right", 900) is None
         assert phone.use_code(ME, "right", 1_000) is None
@@ -263,18 +263,18 @@ def test_killed_and_restarted_it_does_nothing_twice(api: BotApi, tmp_path: Path)
 
 def test_a_new_sequence_of_numbers_after_a_quiet_week_is_taken(api: BotApi, tmp_path: Path) -> None:
     with wiring.open_store_offline(configured(tmp_path, api)) as (store, _):
-        assert store.phone.take_update(900, 1_000)
-        assert not store.phone.take_update(900, 1_001)
-        assert not store.phone.take_update(5, 1_000 + SEQUENCE_S)
-        assert store.phone.take_update(5, 1_001 + SEQUENCE_S)
-        assert store.phone.last_update(1_001 + SEQUENCE_S) == 5
+        assert store.telegram_bot.take_update(900, 1_000)
+        assert not store.telegram_bot.take_update(900, 1_001)
+        assert not store.telegram_bot.take_update(5, 1_000 + SEQUENCE_S)
+        assert store.telegram_bot.take_update(5, 1_001 + SEQUENCE_S)
+        assert store.telegram_bot.last_update(1_001 + SEQUENCE_S) == 5
 
 
 def test_a_clock_that_was_far_ahead_for_a_moment_makes_no_deaf_bot(api: BotApi, tmp_path: Path) -> None:
     with wiring.open_store_offline(configured(tmp_path, api)) as (store, _):
-        assert store.phone.take_update(900, 10**9 + 365 * 86_400)
-        assert store.phone.take_update(5, 10**9)
-        assert not store.phone.take_update(5, 10**9 - 60)
+        assert store.telegram_bot.take_update(900, 10**9 + 365 * 86_400)
+        assert store.telegram_bot.take_update(5, 10**9)
+        assert not store.telegram_bot.take_update(5, 10**9 - 60)
 
 
 @pytest.mark.slow

@@ -168,11 +168,11 @@ def test_folds_judge_only_what_comes_after_they_chose() -> None:
     returns[:60, 1], returns[60:, 2] = 0.01, 0.02
     chosen = [one.choice for one in walk_forward(returns, Objective.GROWTH, make_folds(120, 4, WalkForwardMode.ROLLING))]
     assert chosen == [1, 1, 2, 2]  # the third saw twenty periods of each
-    assert walk_forward(returns, Objective.GROWTH, make_folds(120, 4, WalkForwardMode.ROLLING))[1].outside == 0.0
+    assert walk_forward(returns, Objective.GROWTH, make_folds(120, 4, WalkForwardMode.ROLLING))[1].out_of_sample == 0.0
     returns[20:60, 2] = 0.005
     returns[60:, 2] = 0.05
     second = walk_forward(returns, Objective.GROWTH, make_folds(120, 4, WalkForwardMode.ROLLING))[1]
-    assert (second.choice, second.inside) == (1, pytest.approx(0.01))  # by far the worse one of the fold that judges it
+    assert (second.choice, second.in_sample) == (1, pytest.approx(0.01))  # by far the worse one of the fold that judges it
     assert (
         walk_forward(np.zeros((120, 3)), Objective.GROWTH, make_folds(120, 4, WalkForwardMode.ANCHORED))[0].choice == 0
     )  # of equals the first
@@ -202,7 +202,7 @@ def test_the_heat_map_has_each_setting_in_its_cell_and_the_fall_is_that_to_its_n
     falls = [10.0 - value[one] for one in beside]
     assert near is not None
     assert (near.count, near.mean_decline, near.largest_decline) == (4, pytest.approx(np.mean(falls)), max(falls))
-    assert near.spread == 10.0 - np.median(objective)
+    assert near.median_decline == 10.0 - np.median(objective)
 
 
 def test_kernel_and_full_step_find_the_same() -> None:
@@ -267,7 +267,7 @@ def test_returns_are_daily_whatever_the_bars() -> None:
     found: TuneResult = tuned(search(hourly(A=closes[:, 0], B=closes[:, 1])))
     assert found.period_s == pytest.approx(24 * HOUR_S)
     assert len(found.results[0].values) == 45
-    assert tune_document(found)["last_quarter"]["claims"][0]["mean"] is None  # 14 days are no evidence
+    assert tune_document(found)["last_quarter"]["excess_intervals"][0]["mean"] is None  # 14 days are no evidence
 
 
 def test_final_values_of_the_last_quarter_are_of_the_same_bar() -> None:

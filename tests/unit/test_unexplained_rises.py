@@ -9,7 +9,7 @@ from math import ceil
 from agent.errors import Refused
 from agent.model import BlockedExit, ExternalTransfer, Payment, PendingPayment, PriceSource, ScreenedToken, StepInput, TokenFinding
 from agent.policy.cash_flows import transfers
-from agent.policy.cash_flows.cash_limit import exclude_unexplained_rises, excluded_amounts, restore_excluded
+from agent.policy.cash_flows.cash_limit import exclude_unexplained_increases, excluded_amounts, restore_excluded
 from agent.policy.cash_flows.transfers import investable_deposits
 from agent.policy.decide import decide
 from agent.policy.drift import investable_total
@@ -52,7 +52,7 @@ def reserves(step: StepInput) -> dict[str, int]:
 
 
 def test_a_gift_above_the_ceiling_is_a_reserve_and_named() -> None:
-    left = exclude_unexplained_rises(gifted(1_500))
+    left = exclude_unexplained_increases(gifted(1_500))
     assert reserves(left) == {"WETH": 0, "WBTC": 0, "USDC": raw(1_500, USDC)}
     assert mentions(left.excluded.reason, "1500 USDC", "excluded", "portfolio.max_live_value")
     assert investable_total(decide(left).drifts) == raw(10_000, USDC)
@@ -62,60 +62,60 @@ def test_a_gift_above_the_ceiling_is_a_reserve_and_named() -> None:
 def test_what_was_left_alone_once_stays_so_below_the_ceiling_until_it_is_explained() -> None:
     below = gifted(900)
     before = with_history(below, left_rises=((USDC.address, raw(600, USDC)),))
-    assert exclude_unexplained_rises(below) is below
-    assert reserves(exclude_unexplained_rises(before))["USDC"] == raw(600, USDC), "what came later is managed"
+    assert exclude_unexplained_increases(below) is below
+    assert reserves(exclude_unexplained_increases(before))["USDC"] == raw(600, USDC), "what came later is managed"
     told = with_history(before, rises=())
-    assert exclude_unexplained_rises(told) is told
+    assert exclude_unexplained_increases(told) is told
 
 
 def test_what_an_exit_sold_of_a_gift_is_left_alone_in_the_numeraire() -> None:
     sold = gifted(1_500, WETH=4 * ETHER)
     price = next(one.price for one in decide(sold).drifts if one.symbol == "WETH")
     there = next(one.investable_raw for one in decide(sold).drifts if one.symbol == "WETH")
-    left = exclude_unexplained_rises(with_history(sold, rises=((WETH.address, there + ETHER // 10),)))
+    left = exclude_unexplained_increases(with_history(sold, rises=((WETH.address, there + ETHER // 10),)))
     assert reserves(left) == {"WETH": there, "WBTC": 0, "USDC": ceil(price * ETHER / 10)}
     assert restore_excluded(left) == replace(sold, history=left.history, excluded=replace(sold.excluded, raw=left.excluded.raw))
 
 
 def test_at_the_ceiling_or_without_one_nothing_is_left_alone() -> None:
     for step in (gifted(1_000), gifted(1_500, None), gifted(0, rises=0)):
-        assert exclude_unexplained_rises(step) is step
-    assert exclude_unexplained_rises(gifted(1_001)).excluded.reason
+        assert exclude_unexplained_increases(step) is step
+    assert exclude_unexplained_increases(gifted(1_001)).excluded.reason
 
 
 def test_no_more_is_left_alone_than_there_is_beside_the_reserve() -> None:
     step = gifted(1_500, USDC=raw(9_000, USDC))
     kept = tuple(replace(asset, reserve_raw=raw(300, USDC) if asset.token == USDC else 0) for asset in step.portfolio.assets)
-    left = exclude_unexplained_rises(replace(step, portfolio=replace(step.portfolio, assets=kept)))
+    left = exclude_unexplained_increases(replace(step, portfolio=replace(step.portfolio, assets=kept)))
     assert reserves(left)["USDC"] == raw(3_500, USDC)
     assert left.excluded.reason.startswith("3200 USDC")
     fell = gifted(1_500, USDC=-5)
-    assert exclude_unexplained_rises(fell) is fell
+    assert exclude_unexplained_increases(fell) is fell
 
 
 def test_what_is_left_alone_is_found_once() -> None:
-    left = exclude_unexplained_rises(gifted(1_500))
-    assert exclude_unexplained_rises(left) is left
+    left = exclude_unexplained_increases(gifted(1_500))
+    assert exclude_unexplained_increases(left) is left
 
 
 def test_native_coin_that_rose_is_left_alone_where_it_is_an_asset() -> None:
     step = gifted(1_500)
     step = with_history(step, rises=((WETH.address, ETHER // 4), (NATIVE, ETHER // 2)))
-    assert reserves(exclude_unexplained_rises(step)) == {"WETH": ETHER // 4, "WBTC": 0, "USDC": 0}
+    assert reserves(exclude_unexplained_increases(step)) == {"WETH": ETHER // 4, "WBTC": 0, "USDC": 0}
     assets = tuple(replace(asset, native=asset.token == WETH) for asset in step.portfolio.assets)
     native = replace(step, portfolio=replace(step.portfolio, assets=assets))
-    assert reserves(exclude_unexplained_rises(native)) == {"WETH": 3 * ETHER // 4, "WBTC": 0, "USDC": 0}
+    assert reserves(exclude_unexplained_increases(native)) == {"WETH": 3 * ETHER // 4, "WBTC": 0, "USDC": 0}
 
 
 def test_without_a_price_nothing_changes() -> None:
     step = gifted(1_500)
     blind = replace(step, snapshot=replace(step.snapshot, feeds=()), reference=replace(step.reference, kinds=(PriceSource.FEED,)))
-    assert exclude_unexplained_rises(blind) is blind
+    assert exclude_unexplained_increases(blind) is blind
 
 
 def test_no_strategy_holds_what_is_left_alone() -> None:
     shares = split(strategy("one", 6_000, {"WETH": 5_000, "USDC": 5_000}), strategy("two", 4_000, {"WBTC": 8_000, "USDC": 2_000}))
-    step = brought_up(exclude_unexplained_rises(gifted(1_500).with_config(shares)))
+    step = brought_up(exclude_unexplained_increases(gifted(1_500).with_config(shares)))
     assert sums_to_the_wallet(step)
     assert sum(one.raw(USDC.address) for one in books_of(step).strategies) == raw(2_000, USDC)
     assert investable_total(decide(step).drifts) == raw(10_000, USDC)
@@ -124,20 +124,20 @@ def test_no_strategy_holds_what_is_left_alone() -> None:
 
 def test_an_exit_takes_it_and_what_is_sealed_stays_sealed() -> None:
     step = gifted(1_500)
-    left = exclude_unexplained_rises(step)
+    left = exclude_unexplained_increases(step)
     back = restore_excluded(left)
     assert reserves(back) == reserves(step)
     assert not back.excluded.reason
-    assert exclude_unexplained_rises(back) == left, "the same is left alone again"
+    assert exclude_unexplained_increases(back) == left, "the same is left alone again"
     shut = quarantine_tokens(left, [ScreenedToken(USDC.address, TokenFinding.PAUSED, "")])
     assert reserves(restore_excluded(shut)) == reserves(shut)
     assert restore_excluded(step) is step
 
 
 def test_all_of_a_gift_is_left_alone_again_though_an_exit_made_the_rest_small() -> None:
-    back = restore_excluded(exclude_unexplained_rises(gifted(1_500)))
+    back = restore_excluded(exclude_unexplained_increases(gifted(1_500)))
     small = blocked_exits.exclude_blocked_exits(back, [BlockedExit(WETH.address, "no market", "")])
-    assert reserves(exclude_unexplained_rises(small))["USDC"] == raw(1_500, USDC)
+    assert reserves(exclude_unexplained_increases(small))["USDC"] == raw(1_500, USDC)
 
 
 def test_what_fits_below_the_ceiling_may_be_invested_the_oldest_first() -> None:
@@ -147,7 +147,7 @@ def test_what_fits_below_the_ceiling_may_be_invested_the_oldest_first() -> None:
     assert [flow.id for flow in investable_deposits(step, flows)] == [2, 3], (
         "1,000 may come: 1,500 do not fit, 950 of the next do, and 100 more do not"
     )
-    assert investable_deposits(exclude_unexplained_rises(step), flows) == investable_deposits(step, flows)
+    assert investable_deposits(exclude_unexplained_increases(step), flows) == investable_deposits(step, flows)
     assert investable_deposits(step, flows[1:2]) == flows[1:2], "what its owner names counts alone"
     with raises_code(Refused, "max_live_value", "1500 USDC", "10000 USDC", "11000 USDC"):
         investable_deposits(step, flows[:1])
@@ -160,7 +160,7 @@ def test_all_that_is_no_part_of_the_portfolio_is_told_with_its_reason() -> None:
     step = gifted(1_500)
     assets = tuple(replace(asset, reserve_raw=raw(300, USDC) if asset.token == USDC else 0) for asset in step.portfolio.assets)
     step = replace(step, portfolio=replace(step.portfolio, assets=assets))
-    step = exclude_unexplained_rises(transfers.reserve_claims(step, (PendingPayment(4, Payment(USDC.address, raw(100, USDC))),)))
+    step = exclude_unexplained_increases(transfers.reserve_claims(step, (PendingPayment(4, Payment(USDC.address, raw(100, USDC))),)))
     assert [(token, amount, why.split(",")[0]) for token, amount, why in excluded_amounts(step)] == [
         (USDC.address, raw(100, USDC), "withdrawal 4"),
         (USDC.address, raw(1_500, USDC), "unexplained"),

@@ -290,3 +290,18 @@ def test_an_address_is_read_without_the_password_and_proven_with_it(tmp_path: Pa
     path.chmod(0o640)
     with raises_field("wallet.keystore", "0640"):
         api.wallet_address(path, None, None, api.PasswordSource(), None, False)
+
+
+@pytest.mark.parametrize(("uid", "is_read"), [(1_000, True), (0, True), (1_001, False)])
+def test_a_keystore_belongs_to_its_reader_or_to_root(uid: int, is_read: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "w.json"
+    path.write_bytes(b"{}")
+    path.chmod(0o600)
+    status = path.stat()
+    monkeypatch.setattr(os, "geteuid", lambda: 1_000)
+    monkeypatch.setattr(os, "fstat", lambda _: os.stat_result((*status[:4], uid, *status[5:])))
+    if is_read:
+        assert keys.read_private_file(path) == b"{}"
+    else:
+        with raises_field("wallet.keystore", "another user"):
+            keys.read_private_file(path)

@@ -22,7 +22,7 @@ from agent.planning.why_not import cost_reason
 from agent.policy.minimum import APPROVAL_GAS, LEG_GAS
 from agent.reference import reference_prices
 from tests.support.builders import GWEI, step_input, v2_pool, v3_pool, with_limits, with_snapshot
-from tests.support.planning_worlds import DEEP, USDC, WBTC, WETH, goal, two, without_gas
+from tests.support.planning_worlds import DEEP, USDC, WBTC, WETH, rebalance_to_targets, two, without_gas
 
 HOUR_S = 3_600
 
@@ -89,7 +89,7 @@ def test_a_turnover_limit_that_leaves_dust_stays_a_refusal() -> None:
 def test_a_pool_below_its_floor_stays_a_refusal() -> None:
     skewed = two(6_500, 3_500, [v2_pool(WETH, USDC, 1_900, DEEP)])
     with pytest.raises(Refused):
-        planner.plan(skewed, goal(skewed))
+        planner.plan(skewed, rebalance_to_targets(skewed))
     assert evaluation.evaluate_input(skewed, proposals.rebalance, None).kind is OutcomeKind.REFUSED
 
 
@@ -122,7 +122,7 @@ def test_a_fee_of_plan_cost_is_not_worth_it_and_a_pool_that_is_off_stays_a_refus
     """A fee of 5 bps takes all that a cost of 5 bps at most allows; with a higher limit the price of the pool is to blame."""
     step = without_gas(with_limits(two(6_500, 3_500, [v3_pool(WETH, USDC, 1_990, DEEP, fee_pips=500)]), plan_cost_bps=plan_cost_bps))
     with pytest.raises(planner.NothingPlanned) as nothing:
-        planner.plan(step, goal(step))
+        planner.plan(step, rebalance_to_targets(step))
     assert nothing.value.kept_by == ("limits.plan_cost" if fee_alone else "")
 
 

@@ -12,7 +12,7 @@ the smaller of its amounts at the two ends of the band.
 Provision: the tangent is the cost. At a pushed price P, provision costs more than the liquidity is
 worth at R; the attacker who pushes the pool back keeps the difference. The difference is of second
 order in the push: d²/8 of the value in a pair, about d²/(4·width) in a narrow range.
-`action_gas.max_overpayment` computes it exactly, and `action_gas.widest_band_bps` limits the band
+`slippage.max_overpayment` computes it exactly, and `slippage.widest_band_bps` limits the band
 so that it stays within the slippage limit. The amount of each token falls monotonically with the
 price in one direction, so the two minimums hold exactly within the band. If an end of the range is
 in the band, one minimum is zero there, and the overpayment stops growing.
@@ -51,16 +51,19 @@ def optional_sqrt_range(ticks: tuple[int, int] | None) -> SqrtPriceRange | None:
     return None if ticks is None else sqrt_price_range(ticks)
 
 
-def range_around(ratio: Fraction, width_bps: int, spacing: int) -> tuple[int, int]:
-    """Return the ticks from ratio / (1 + width) to ratio · (1 + width), outwards to the spacing,
-    within a pool's limits.
+def range_around(reference_price: Fraction, width_bps: int, spacing: int) -> tuple[int, int]:
+    """Return the ticks from reference_price / (1 + width) to reference_price · (1 + width), outwards
+    to the spacing, within a pool's limits.
 
-    `ratio` is token1 base units per token0 base unit. The range is never narrower than requested
-    and contains the ratio.
+    `reference_price` is token1 base units per token0 base unit. The range is never narrower than
+    requested and contains that price.
     """
     factor = 1 + Fraction(width_bps, BPS)
-    lower = get_tick_at_sqrt_ratio(sqrt_price_x96(ratio / factor)) // spacing * spacing
-    upper = -(-(get_tick_at_sqrt_ratio(sqrt_price_x96(ratio * factor)) + 1) // spacing) * spacing
+    lower = get_tick_at_sqrt_ratio(sqrt_price_x96(reference_price / factor)) // spacing * spacing
+    upper = (
+        -(-(get_tick_at_sqrt_ratio(sqrt_price_x96(reference_price * factor)) + 1) // spacing)
+        * spacing
+    )
     highest = MAX_TICK // spacing * spacing
     lowest = -(-MIN_TICK // spacing) * spacing
     return max(lower, lowest), min(upper, highest)

@@ -144,8 +144,8 @@ CONTROL_ORIGINS = frozenset(origin.value for origin in ControlOrigin)
 
 def control_alerts(events: Sequence[ControlEvent]) -> tuple[Alert, ...]:
     """Return an alert for each control that was carried out, and one for each reason of a refusal or
-    failure, from new lines of the log of controls. Texts of an entry are not repeated, because it
-    may be forged.
+    failure, from new lines of the log of controls. Free text of a line is not repeated, because
+    the line may be forged.
     """
     alerts: list[Alert] = []
     failure_counts: Counter[tuple[str, str]] = Counter()

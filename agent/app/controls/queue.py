@@ -1,5 +1,5 @@
 """The queue of controls as its callers use it: check a request, seal and store it, list the queue;
-and the same for the dashboard's users. Reads no chain and loads no key.
+and the same for the dashboard's users. Reads no chain and loads no wallet key.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def submit_control(  # noqa: PLR0913
     the key is that of another request.
     """
     kind, origin = parse_kind(kind), _parse_origin(origin)
-    loaded = load_config(config, guarded=kind is not ControlKind.PAUSE)
+    loaded = load_config(config, checks_permissions=kind is not ControlKind.PAUSE)
     checked_arguments = check_arguments(loaded, kind, arguments)
     if not asked_by or len(asked_by) > MAX_NAME_LENGTH or not asked_by.isprintable():
         raise ConfigError(
@@ -185,7 +185,7 @@ def list_controls(config: ConfigSource, limit: int = 100) -> ControlsDocument:
     loaded = load_config(config)
     with wiring.open_store_offline(loaded) as (store, _):
         queued_count = len(store.controls.queued())
-        secret = find_secret(wiring.store_file(loaded))  # reading makes none
+        secret = find_secret(wiring.store_file(loaded))  # do not create a secret just to read
         offered_plan = None if secret is None else waiting_plan(store, secret)
         records = store.controls.newest(limit)
     return {

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from agent import engine, wiring
 from agent.app import config_versions
 from agent.app.agent import Agent
-from agent.app.controls import shown
+from agent.app.controls import shown_plans
 from agent.app.controls.queue import MAX_LIFETIME_S, shown_plan, waiting_plan
 from agent.app.cycles import run_cycle
 from agent.app.documents.owner import with_document
@@ -130,12 +130,12 @@ class ControlRunner:
         if self._has_offered:
             return False
         self._has_offered, context = True, self._agent.context
-        plan = shown.shown_step(ControlKind.CONFIRM, outcome)
+        plan = shown_plans.shown_step(ControlKind.CONFIRM, outcome)
         secret = self._read_secret()
         offered_plan = None if secret is None else waiting_plan(context.store, secret)
         if secret is not None and (offered_plan is None or offered_plan.difference(plan)):
             document = self._agent.plan_document(outcome, send_allowed=False)
-            moves = shown.format_moves(plan, self._agent.portfolio)
+            moves = shown_plans.format_moves(plan, self._agent.portfolio)
             offer = with_document(plan, document, moves, context.clock.now_s(), secret)
             context.store.controls.offer(offer)
         return False
@@ -193,7 +193,7 @@ class ControlRunner:
         return replace(control_end, reason=f"{control_end.reason}; {remedy}")
 
     def _failed_end(
-        self, number: int, control: Control | None, code: str, reason: str
+        self, control_number: int, control: Control | None, code: str, reason: str
     ) -> ControlEnd:
         """Return the end of a control that was begun. A withdrawal names the requests that it may
         have begun: an open one is resumed, never requested again.
@@ -213,7 +213,7 @@ class ControlRunner:
                     f"{request.id} ({request.state.value})" for request in begun_requests
                 )
                 reason += f"; before another request, see withdrawal {requests_text}"
-        return ControlEnd(number, ControlState.FAILED, code, reason, notes)
+        return ControlEnd(control_number, ControlState.FAILED, code, reason, notes)
 
     def _next_valid(self) -> tuple[int, Control] | None:
         """Return the oldest valid control, and end the invalid ones before it in one transaction
@@ -310,24 +310,26 @@ class ControlRunner:
         controls.finish([self._pause_unless_stopped(control, control_end)], clock.now_s())
         return control.kind in (ControlKind.EDIT, ControlKind.STOP)
 
-    def _act(self, number: int, control: Control, session: wiring.WalletSession) -> ControlEnd:
+    def _act(
+        self, control_number: int, control: Control, session: wiring.WalletSession
+    ) -> ControlEnd:
         """Carry out a taken control."""
         context = self._agent.context
         if control.kind is ControlKind.RESUME:
-            if self._is_paused_since(number, control):
+            if self._is_paused_since(control_number, control):
                 pause_reason = "a pause came after this request; ask again"
                 return ControlEnd(
-                    number, ControlState.REFUSED, ControlCode.PAUSED_SINCE, pause_reason
+                    control_number, ControlState.REFUSED, ControlCode.PAUSED_SINCE, pause_reason
                 )
             self._agent.require_not_stopped()
             reason = f"resumed by {control.asked_by} ({control.origin.value})"
             end_pause(context.store, context.switch, reason, context.clock.now_s())
-            return ControlEnd(number, ControlState.DONE, "", "resumed")
+            return ControlEnd(control_number, ControlState.DONE, "", "resumed")
         plan = self._shown_plan(control)
         if isinstance(plan, str):
             is_confirm = control.kind is ControlKind.CONFIRM
             code = ControlCode.NOT_WAITING if is_confirm else ControlCode.NOT_SHOWN
-            return ControlEnd(number, ControlState.REFUSED, code, plan)
+            return ControlEnd(control_number, ControlState.REFUSED, code, plan)
         if control.kind is ControlKind.CONFIRM:
             context.store.controls.end_offer()
         agent = Agent(session.with_keys(context))
@@ -335,14 +337,14 @@ class ControlRunner:
         if control.kind is not ControlKind.STOP:
             agent.require_not_stopped()
         command = ControlCommand(agent, control, check, session, self._transports)
-        return _control_end(number, command.run(), check)
+        return _control_end(control_number, command.run(), check)
 
-    def _is_paused_since(self, number: int, control: Control) -> bool:
+    def _is_paused_since(self, control_number: int, control: Control) -> bool:
         """Return whether a pause is newer than a control."""
         store = self._agent.context.store
         switch_state = store.pause_switch.read()
         is_switched_later = switch_state.paused and (switch_state.at_s or 0) > control.asked_at_s
-        return is_switched_later or store.controls.is_paused_since(number)
+        return is_switched_later or store.controls.is_paused_since(control_number)
 
     def _shown_plan(self, control: Control) -> ShownPlan | str:
         """Return the plan that the control confirms, or why there is none. A stop that neither
@@ -403,22 +405,22 @@ class ControlCommand:
         context = self.agent.context if is_confirm else self.agent.context.attended
 
         def confirm(outcome: StepOutcome) -> bool:
-            return self._accept(shown.shown_step(kind, outcome))
+            return self._accept(shown_plans.shown_step(kind, outcome))
 
-        with replace(self.session, context=context, confirm=confirm).acting() as actors:
+        with replace(self.session, context=context, confirm=confirm).acting() as transactor:
             if is_confirm:
-                return _step_result(run_cycle(context, actors))
+                return _step_result(run_cycle(context, transactor))
             return _step_result(
-                engine.run_cycle(context.readers, AgentCycle(), context.store, actors)
+                engine.run_cycle(context.readers, AgentCycle(), context.store, transactor)
             )
 
     def _invest(self) -> ControlResult:
         arguments = self.control.arguments
         report = transfers.invest(
             self.agent,
-            only=shown.flow_numbers(arguments),
+            only=shown_plans.flow_numbers(arguments),
             send=True,
-            confirm=lambda report: self._accept(shown.shown_investment(arguments, report)),
+            confirm=lambda report: self._accept(shown_plans.shown_investment(arguments, report)),
             progress=self.session.progress,
         )
         if report.outcome is None:
@@ -429,11 +431,11 @@ class ControlCommand:
 
     def _withdraw(self) -> ControlResult:
         arguments = self.control.arguments
-        report = shown.withdraw(
+        report = shown_plans.withdraw_by_control(
             self.agent,
             arguments,
             send=True,
-            confirm=lambda report: self._accept(shown.shown_withdrawal(arguments, report)),
+            confirm=lambda report: self._accept(shown_plans.shown_withdrawal(arguments, report)),
             progress=self.session.progress,
         )
         notes = () if report.request is None else (("request", str(report.request)),)
@@ -444,23 +446,25 @@ class ControlCommand:
 
         def confirm(report: EditReport, edited_agent: Agent) -> bool:
             return self.check.accept(
-                shown.shown_edit(arguments, report),
+                shown_plans.shown_edit(arguments, report),
                 lambda: editing.accept_edit(report, edited_agent),
             )
 
-        report = shown.edit(self.agent, arguments, self.transports, confirm=confirm)
+        report = shown_plans.edit_by_control(
+            self.agent, arguments, self.transports, confirm=confirm
+        )
         return ControlResult(report.state, "; ".join(report.changes))
 
     def _stop(self) -> ControlResult:
         arguments = self.control.arguments
 
         def confirm(report: ShutdownReport) -> bool:
-            plan = shown.shown_stop(arguments, report)
+            plan = shown_plans.shown_stop(arguments, report)
             if not arguments:  # never delay a stop that sells and pays nothing
                 return self.check.accept(plan, lambda: True)
             return self._accept(plan)
 
-        report = shown.stop(
+        report = shown_plans.stop_by_control(
             self.agent, arguments, send=True, confirm=confirm, progress=self.session.progress
         )
         return ControlResult(report.state, report.reason, report.transactions)
@@ -472,7 +476,7 @@ def _step_result(outcome: StepOutcome) -> ControlResult:
     return ControlResult(outcome.kind.value, outcome.reason, outcome.transactions, notes)
 
 
-def _control_end(number: int, result: ControlResult, check: PlanCheck) -> ControlEnd:
+def _control_end(control_number: int, result: ControlResult, check: PlanCheck) -> ControlEnd:
     """Return the end of a control whose command returned."""
     transaction_notes = tuple(
         ("transaction", intent.tx_hash or intent.id) for intent in result.transactions
@@ -480,18 +484,18 @@ def _control_end(number: int, result: ControlResult, check: PlanCheck) -> Contro
     notes = (("outcome", result.outcome), *result.notes, *transaction_notes)
     if check.expired:
         reason = "it expired before its plan was ready"
-        return ControlEnd(number, ControlState.EXPIRED, ControlCode.EXPIRED, reason, notes)
+        return ControlEnd(control_number, ControlState.EXPIRED, ControlCode.EXPIRED, reason, notes)
     if check.difference:
         state = ControlState.FAILED if transaction_notes else ControlState.REFUSED
         reason = f"the plan differs from the one shown: {check.difference}"
-        return ControlEnd(number, state, ControlCode.PLAN_CHANGED, reason, notes)
+        return ControlEnd(control_number, state, ControlCode.PLAN_CHANGED, reason, notes)
     if check.has_further_plan and all(intent.succeeded for intent in result.transactions):
         reason = "carried out; the remainder needs a separate confirmation"
-        return ControlEnd(number, ControlState.DONE, "", reason, notes)
+        return ControlEnd(control_number, ControlState.DONE, "", reason, notes)
     if result.outcome in SUCCESS_OUTCOMES:
-        return ControlEnd(number, ControlState.DONE, "", result.reason, notes)
+        return ControlEnd(control_number, ControlState.DONE, "", result.reason, notes)
     state = ControlState.REFUSED
     if transaction_notes or result.outcome in ("failed", "unfinished"):
         state = ControlState.FAILED
     code = next((guard for name, guard in result.notes if name == "guard"), result.outcome)
-    return ControlEnd(number, state, code, result.reason, notes)
+    return ControlEnd(control_number, state, code, result.reason, notes)

@@ -22,7 +22,7 @@ from agent import wiring
 from agent.app.agent import open_agent
 from agent.app.controls import messages
 from agent.app.controls.queue import link_key, submit_control
-from agent.app.controls.shown import preview_control
+from agent.app.controls.shown_plans import preview_control
 from agent.app.documents.status import status_document
 from agent.chain.rpc import Transport
 from agent.config.load import load_config
@@ -117,13 +117,13 @@ class TelegramBot:
 
     async def _poll(self) -> None:
         while True:
-            last_update = self.store.phone.last_update(int(self.now()))
+            last_update = self.store.telegram_bot.last_update(int(self.now()))
             updates = await self._call_api(
                 partial(self._get_updates, last_update + 1 if last_update else None)
             )
             for update in updates:
                 # recorded first: a command is lost rather than carried out twice
-                if self.store.phone.take_update(update.update_id, int(self.now())):
+                if self.store.telegram_bot.take_update(update.update_id, int(self.now())):
                     await self._handle(update)
 
     async def _get_updates(self, offset: int | None) -> tuple[Update, ...]:
@@ -242,7 +242,7 @@ class TelegramBot:
         phone_code = PhoneCode(
             chat, self._digest(chat, code), kind.value, plan_hash, now_s + self.table.code_ttl
         )
-        self.store.phone.open_code(phone_code, now_s)
+        self.store.telegram_bot.open_code(phone_code, now_s)
         return code
 
     def _digest(self, chat: int, code: str) -> str:
@@ -251,7 +251,7 @@ class TelegramBot:
 
     async def _redeem(self, chat: int, code: str, kinds: tuple[ControlKind, ...]) -> str:
         digest = self._digest(chat, code) if code.isascii() and code.isdecimal() else ""
-        phone_code = self.store.phone.use_code(chat, digest, int(self.now()))
+        phone_code = self.store.telegram_bot.use_code(chat, digest, int(self.now()))
         if phone_code is None or ControlKind(phone_code.kind) not in kinds:
             return "Not done: the code is wrong, used or expired. /plan or /resume makes a new one."
         await self._submit(chat, ControlKind(phone_code.kind), phone_code.plan_hash)
@@ -262,7 +262,7 @@ class TelegramBot:
 
     async def _send_offer(self) -> None:
         offer = self.store.controls.waiting()
-        if offer is None or not self.store.phone.take_offer(offer.hash):
+        if offer is None or not self.store.telegram_bot.take_offer(offer.hash):
             return
         plan_document = await self._read_document(self.actions.plan)
         for chat in self.table.chats:
@@ -271,8 +271,8 @@ class TelegramBot:
             )
 
     async def _report_ended_controls(self) -> None:
-        for event in self.store.controls.log(self.store.phone.last_reported()):
-            if not self.store.phone.take_line(event.number):
+        for event in self.store.controls.log(self.store.telegram_bot.last_reported()):
+            if not self.store.telegram_bot.take_line(event.number):
                 continue
             if event.origin == ControlOrigin.TELEGRAM.value and event.state in REPORTED_STATES:
                 for chat in self.table.chats:

@@ -73,7 +73,7 @@ account owes (negative: receives), `liquidation_distance` the move of the mark t
 `liquidation_price` as a share."""
 FuturesPositionsDocument = TypedDict("FuturesPositionsDocument", {
     "block": int, "account": Address, "unknown": str, "unit": str,
-    "positions": list[FuturesPositionDocument], "books": NotRequired[str],
+    "positions": list[FuturesPositionDocument], "book_kind": NotRequired[str],
 })  # fmt: skip
 """Open positions. `unknown` is the reason if the account is unknown; `positions` is then empty."""
 LimitDocument = TypedDict("LimitDocument", {
@@ -101,7 +101,7 @@ MarginDocument = TypedDict("MarginDocument", {
     "block": int, "account": Address, "unknown": str, "unit": str,
     "margin": MarginFiguresDocument | None, "limits": list[LimitDocument],
     "plan": FuturesPlanDocument | None, "no_plan": str, "blocked": str,
-    "books": NotRequired[str],
+    "book_kind": NotRequired[str],
 })  # fmt: skip
 """The margin account, its limits, and the orders that the agent would plan now; `no_plan` is the
 reason if there is no plan, `blocked` the reason why orders cannot be sent (empty if they can).
@@ -123,7 +123,7 @@ FundingDayDocument = TypedDict("FundingDayDocument", {
 FundingDocument = TypedDict("FundingDocument", {
     "block": int, "account": Address, "unknown": str, "unit": str, "numeraire": str, "days": int,
     "markets": list[MarketFundingDocument], "pending": Decimal, "today": Money, "daily": Decimal,
-    "expected": Decimal, "recorded": list[FundingDayDocument], "books": NotRequired[str],
+    "expected": Decimal, "recorded": list[FundingDayDocument], "book_kind": NotRequired[str],
 })  # fmt: skip
 """Funding of all markets; `expected` covers `days` at the current rates. `recorded` is by day and
 market, oldest first."""
@@ -184,7 +184,7 @@ class _AccountKeys(TypedDict):
     account: Address
     unknown: str
     unit: str
-    books: NotRequired[str]
+    book_kind: NotRequired[str]
 
 
 def _account_keys(report: FuturesReport) -> _AccountKeys:

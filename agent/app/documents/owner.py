@@ -258,7 +258,7 @@ TemplatesDocument = TypedDict("TemplatesDocument", {
     "network": str, "chain_id": int, "templates": list[TemplateDocument], "futures": str,
 })  # fmt: skip
 ExportedProfileDocument = TypedDict("ExportedProfileDocument", {
-    "profile": str, "sha256": str, "chain_id": int, "left_out": list[str],
+    "profile": str, "sha256": str, "chain_id": int, "skipped": list[str],
 })  # fmt: skip
 ProfileAssetDocument = TypedDict("ProfileAssetDocument", {
     "symbol": str, "address": AddressOrNative, "source": str, "profile_address": AddressOrNative | None,

@@ -534,8 +534,8 @@ class RebalanceDocument(PlanDocument):
 
 
 class LivePlanDocument(PlanDocument):
-    """A plan from a live or paper step, with its transactions if sending was allowed. `books` is
-    set for paper trading.
+    """A plan from a live or paper step, with its transactions if sending was allowed. `book_kind`
+    is set for paper trading.
     """
 
     transactions: NotRequired[list[TransactionDocument]]
@@ -543,7 +543,7 @@ class LivePlanDocument(PlanDocument):
     fills: NotRequired[list[FuturesFillDocument]]
     order: NotRequired[LimitOrderDocument]
     prices: NotRequired[LimitPricesDocument]
-    books: NotRequired[str]
+    book_kind: NotRequired[str]
     endpoints: list[EndpointDocument]
     sandwich: SandwichDocument
 

@@ -372,16 +372,16 @@ ValuationDocument = TypedDict("ValuationDocument", {
 })  # fmt: skip
 HistoryDocument = TypedDict("HistoryDocument", {
     "steps": list[PastStepDocument], "corrections": list[CorrectionDocument],
-    "values": list[ValuationDocument], "books": NotRequired[str],
+    "values": list[ValuationDocument], "book_kind": NotRequired[str],
 })  # fmt: skip
-"""The newest steps, newest first. `books` is set for paper trading."""
+"""The newest steps, newest first. `book_kind` is set for paper trading."""
 WaitingDocument = TypedDict("WaitingDocument", {
     "orders": list[LimitOrderDocument], "corrections": list[CorrectionDocument],
 })  # fmt: skip
 """Limit orders and gradual executions, newest first."""
 ExplanationDocument = TypedDict("ExplanationDocument", {
     "step": str, "outcome": str, "words": list[str], "legs": list[LegExecutionDocument],
-    "transactions": list[PastTransactionDocument], "books": NotRequired[str],
+    "transactions": list[PastTransactionDocument], "book_kind": NotRequired[str],
 })  # fmt: skip
 
 
@@ -487,11 +487,11 @@ ProfitDocument = TypedDict("ProfitDocument", {
     "numeraire": str, "benchmark": str, "period": str, "why_empty": str, "since": str, "until": str,
     "value": Money, "gas_money": Money, "reserved": Money, "periods": list[PeriodDocument],
     "unrealised": Money, "method": str, "unpriced": list[str], "tax": TaxYearsDocument | None,
-    "not_final": int, "books": NotRequired[str], "uncertain": NotRequired[str],
+    "not_final": int, "book_kind": NotRequired[str], "uncertain": NotRequired[str],
 })  # fmt: skip
 """Profit and loss by period, newest last, in the numeraire. `not_final` transactions are mined but
-not booked yet. `books` is set for paper trading, `uncertain` if transfers of the futures account
-are of an unknown kind.
+not booked yet. `book_kind` is set for paper trading, `uncertain` if transfers of the futures
+account are of an unknown kind.
 """
 BookDocument = TypedDict("BookDocument", {
     "number": int, "kind": str, "opened": Annotated[IsoTime, Of("opened_s")], "note": str,
@@ -533,7 +533,8 @@ EntryDocument = TypedDict("EntryDocument", {
 EntriesDocument = TypedDict("EntriesDocument", {"numeraire": str, "entries": list[EntryDocument]})
 ExportedFileDocument = TypedDict("ExportedFileDocument", {"name": str, "rows": int})
 ExportDocument = TypedDict("ExportDocument", {
-    "format": str, "folder": str, "files": list[ExportedFileDocument], "books": NotRequired[str],
+    "format": str, "folder": str, "files": list[ExportedFileDocument],
+    "book_kind": NotRequired[str],
 })  # fmt: skip
 BackupDocument = TypedDict("BackupDocument", {"backup": str, "bytes": int})
 RestoreDocument = TypedDict("RestoreDocument", {"store": str, "kept": str | None, "next": str})
@@ -561,11 +562,11 @@ AssetLotsDocument = TypedDict("AssetLotsDocument", {
 LotsDocument = TypedDict("LotsDocument", {
     "method": Method, "currency": str, "valued": str | None, "year": str | None,
     "realised": Decimal, "unpriced": list[str], "assets": list[AssetLotsDocument],
-    "gas_money": AssetLotsDocument | None, "not_final": int, "books": NotRequired[str],
+    "gas_money": AssetLotsDocument | None, "not_final": int, "book_kind": NotRequired[str],
 })  # fmt: skip
 """Open tax lots in the reporting currency. `gas_money` is native coin that only pays for gas, with
 the oldest lots of the coin; no sum includes it. `not_final` transactions are mined but not booked,
 so the lots are those before them. `valued` is the time of the newest valuation, whose
 prices count; a value is None without a price there. `year` is the calendar year (UTC) of the newest
 entry or valuation, `realised` its gains less losses. `unpriced` are entries with a missing price,
-which counts as zero. `books` is set for paper trading."""
+which counts as zero. `book_kind` is set for paper trading."""

@@ -72,11 +72,11 @@ class KeptReportDocument(TypedDict):
 
 
 class KeptReportsDocument(TypedDict):
-    """Reports of a folder, newest first; `unshown` lists why others are not shown."""
+    """Reports of a folder, newest first; `skipped` lists why others are not shown."""
 
     folder: str
     reports: list[KeptReportDocument]
-    unshown: list[str]
+    skipped: list[str]
 
 
 ChosenActionDocument = TypedDict(
@@ -89,8 +89,11 @@ ValuedAssetDocument = TypedDict("ValuedAssetDocument", {
 AlertPriceDocument = TypedDict("AlertPriceDocument", {
     "price": Decimal, "low": Decimal | None, "high": Decimal | None,
     "low_change_percent": Decimal | None, "high_change_percent": Decimal | None,
-    "why_low": str, "why_high": str,
+    "low_missing_reason": str, "high_missing_reason": str,
 })  # fmt: skip
+"""Prices at which an asset leaves its band if its price moves alone. A missing price has a reason;
+other reasons are empty.
+"""
 
 
 class FuturesMarketDocument(TypedDict):
@@ -178,11 +181,12 @@ BothFiguresDocument = TypedDict(
     "BothFiguresDocument", {"rebalanced": PathFiguresDocument, "held": PathFiguresDocument}
 )
 CarryDocument = TypedDict("CarryDocument", {
-    "carry": Decimal, "yearly": Decimal | None, "notional": Decimal, "intervals": int,
+    "carry": Decimal, "yearly_rate": Decimal | None, "notional": Decimal, "intervals": int,
     "from": int, "until": int,
 })  # fmt: skip
+"""Funding of one holding; `yearly_rate` is a share of `notional`, `intervals` counts payments."""
 CarriesDocument = TypedDict("CarriesDocument", {
-    "total": Decimal, "yearly": Decimal | None, "intervals": int,
+    "total": Decimal, "yearly_rate": Decimal | None, "intervals": int,
     "assets": dict[str, CarryDocument], "data_hash": str,
 })  # fmt: skip
 SimulatedTradeDocument = TypedDict("SimulatedTradeDocument", {
@@ -192,13 +196,17 @@ SimulatedTradeDocument = TypedDict("SimulatedTradeDocument", {
 SimulatedFlowDocument = TypedDict(
     "SimulatedFlowDocument", {"time": int, "value": Decimal, "before": Decimal}
 )
-TaxesDocument = TypedDict("TaxesDocument", {
-    "lots": str, "years": dict[str, Decimal], "futures": NotRequired[dict[str, Decimal]],
+RealisedGainsDocument = TypedDict("RealisedGainsDocument", {
+    "lot_rule": str, "years": dict[str, Decimal], "futures": NotRequired[dict[str, Decimal]],
 })  # fmt: skip
-EndedPriceDocument = TypedDict("EndedPriceDocument", {
-    "symbol": str, "amount": Decimal, "price": Decimal, "at": int, "value": Decimal,
+"""Gains less losses by calendar year; `futures` has those of the margin account."""
+DelistedHoldingDocument = TypedDict("DelistedHoldingDocument", {
+    "symbol": str, "amount": Decimal, "price": Decimal, "time": int, "value": Decimal,
     "share": Decimal | None,
 })  # fmt: skip
+"""A holding whose prices ended, at its last price and the time of that price. `share` is that of
+the final value.
+"""
 
 
 class BookFiguresDocument(TypedDict):
@@ -313,19 +321,21 @@ BacktestDocument = TypedDict("BacktestDocument", {
     "final_value": Decimal, "hold_value": Decimal, "start_value": Decimal, "twr": Decimal,
     "hold_twr": Decimal, "numeraire": str, "rebalances": int, "turnover": Decimal,
     "costs": CostsDocument, "gas_counted": bool, "figures": BothFiguresDocument,
-    "harvest": dict[str, Decimal] | None, "funding": CarriesDocument | None,
-    "from": int, "until": int, "bars": int, "looked": int, "halted": int,
-    "refused": dict[str, int], "kept": dict[str, int], "weights_bps": dict[str, int],
+    "rebalancing_premium": dict[str, Decimal] | None, "funding": CarriesDocument | None,
+    "from": int, "until": int, "bars": int, "evaluated_bars": int, "halted_bars": int,
+    "refused": dict[str, int], "held_back": dict[str, int], "weights_bps": dict[str, int],
     "trades": list[SimulatedTradeDocument], "flows": list[SimulatedFlowDocument],
-    "taxes": TaxesDocument, "ended": list[EndedPriceDocument], "notes": list[str],
+    "realised_gains": RealisedGainsDocument, "delisted": list[DelistedHoldingDocument],
+    "notes": list[str],
     "strategies": NotRequired[list[StrategyHealthDocument]],
     "health": NotRequired[list[StrategyHealthDocument]],
     "config_hash": str, "data_hash": str, "seed": int, "versions": dict[str, str],
     "report": NotRequired[list[str]], "futures": NotRequired[FuturesBacktestDocument],
 })  # fmt: skip
-"""Values are in the numeraire, times in Unix seconds; `refused` and `kept` count evaluations by
-reason. `strategies` has the final health of each strategy, `health` the changes; both are missing
-without strategies.
+"""Values are in the numeraire, times in Unix seconds. `evaluated_bars` went through a whole step.
+`refused` counts refused plans by reason; `held_back` counts, by setting, bars at which a trade was
+due but the step held. `strategies` has the final health of each strategy, `health` the changes;
+both are missing without strategies.
 """
 OnlyFuturesBacktestDocument = TypedDict(
     "OnlyFuturesBacktestDocument",
@@ -338,13 +348,14 @@ DistributionDocument = TypedDict("DistributionDocument", {
     "quantiles": dict[str, Decimal],
 })  # fmt: skip
 StressCaseDocument = TypedDict("StressCaseDocument", {
-    "name": str, "by": str, "paths": int,
+    "name": str, "engine": str, "paths": int,
     "return": DistributionDocument | None, "end_value": DistributionDocument | None,
     "loss": DistributionDocument | None, "drawdown": DistributionDocument | None,
     "behind_hold": DistributionDocument | None, "turnover": DistributionDocument | None,
     "outside_bands": DistributionDocument | None,
-    "rebalances": int, "halted": int, "refused": dict[str, int],
+    "rebalances": int, "halted_bars": int, "refused": dict[str, int],
 })  # fmt: skip
+"""A scenario over its paths, run by the `engine` kernel or step. Counts are over all paths."""
 
 
 class StressedBookDocument(TypedDict):
@@ -383,12 +394,16 @@ class FuturesStressDocument(TypedDict):
 
 
 StressDocument = TypedDict("StressDocument", {
-    "cases": list[StressCaseDocument], "left_out": dict[str, str], "bars": int, "interval_s": int,
-    "made_from_moves": int, "block": Decimal, "jumps_per_bar": Decimal, "kernel_off": str | None,
-    "notes": list[str], "parameters": dict[str, str], "seed": int, "config_hash": str,
-    "data_hash": str, "versions": dict[str, str],
+    "cases": list[StressCaseDocument], "skipped": dict[str, str], "bars": int, "interval_s": int,
+    "return_count": int, "bootstrap_block_length": Decimal, "jumps_per_bar": Decimal,
+    "kernel_difference": str | None, "notes": list[str], "parameters": dict[str, str],
+    "seed": int, "config_hash": str, "data_hash": str, "versions": dict[str, str],
     "report": NotRequired[list[str]], "futures": NotRequired[FuturesStressDocument],
 })  # fmt: skip
+"""`skipped` has the reason of each scenario that did not apply. Paths are made from `return_count`
+recorded returns, in blocks of this mean length. `kernel_difference` is the largest relative
+difference between the final values of the kernel and of the live step.
+"""
 OnlyFuturesStressDocument = TypedDict(
     "OnlyFuturesStressDocument",
     {"futures": FuturesStressDocument, "report": NotRequired[list[str]]},
@@ -396,9 +411,10 @@ OnlyFuturesStressDocument = TypedDict(
 
 
 ChoiceDocument = TypedDict("ChoiceDocument", {
-    "label": str, "options": str, "band_relative_bps": int | None, "band_absolute_bps": int | None,
-    "every_s": int | None, "destination": str, "allocator": str,
+    "label": str, "backtest_options": str, "band_relative_bps": int | None,
+    "band_absolute_bps": int | None, "every_s": int | None, "destination": str, "allocator": str,
 })  # fmt: skip
+"""A setting; `backtest_options` are the options of `trimtab backtest` that run it."""
 
 
 class RankedChoiceDocument(ChoiceDocument):
@@ -412,22 +428,28 @@ class RankedChoiceDocument(ChoiceDocument):
     rebalances: int
 
 
-ClaimDocument = TypedDict("ClaimDocument", {
+ExcessIntervalDocument = TypedDict("ExcessIntervalDocument", {
     "over": str, "mean": Decimal | None, "low": Decimal | None, "high": Decimal | None,
-    "level": Decimal, "periods": int | None, "block": Decimal | None,
+    "level": Decimal, "periods": int | None, "bootstrap_block_length": Decimal | None,
 })  # fmt: skip
+"""Mean excess log growth a year over a benchmark, with its confidence interval at `level`."""
 LastQuarterDocument = TypedDict("LastQuarterDocument", {
-    "claims": list[ClaimDocument], "final_value": Decimal, "calendar_value": Decimal,
-    "hold_value": Decimal, "settings_judged": int, "costs": Decimal, "rebalances": int,
+    "excess_intervals": list[ExcessIntervalDocument], "final_value": Decimal,
+    "calendar_value": Decimal, "hold_value": Decimal, "settings_judged": int, "costs": Decimal,
+    "rebalances": int,
 })  # fmt: skip
 FoldDocument = TypedDict("FoldDocument", {
-    "chosen": str, "inside": Decimal, "outside": Decimal, "over_hold": Decimal,
+    "chosen": str, "in_sample": Decimal, "out_of_sample": Decimal, "over_hold": Decimal,
     "over_calendar": Decimal, "periods": int,
 })  # fmt: skip
-WalkForwardDocument = TypedDict(
-    "WalkForwardDocument",
-    {"walk": str, "folds": list[FoldDocument], "claims": list[ClaimDocument]},
-)
+"""One fold: the chosen setting's objective in the periods before it and in its own, and its excess
+log growth a year.
+"""
+WalkForwardDocument = TypedDict("WalkForwardDocument", {
+    "window_mode": str, "folds": list[FoldDocument],
+    "excess_intervals": list[ExcessIntervalDocument],
+})  # fmt: skip
+"""The window of past data is anchored or rolling; the intervals are of all folds together."""
 DeflatedSharpeDocument = TypedDict("DeflatedSharpeDocument", {
     "sharpe": Decimal, "threshold": Decimal, "trials": int, "probability": Decimal,
 })  # fmt: skip
@@ -435,10 +457,11 @@ OverfittingDocument = TypedDict(
     "OverfittingDocument", {"probability": Decimal, "ways": int, "blocks": int}
 )
 NeighboursDocument = TypedDict("NeighboursDocument", {
-    "count": int, "mean_fall": Decimal, "largest_fall": Decimal, "spread": Decimal,
+    "count": int, "mean_fall": Decimal, "largest_fall": Decimal, "fall_to_median": Decimal,
 })  # fmt: skip
+"""Falls of the objective from the best setting to its neighbours, and to the median of all."""
 StabilityDocument = TypedDict("StabilityDocument", {
-    "down": str, "across": str, "rows": list[str], "columns": list[str],
+    "row_name": str, "column_name": str, "rows": list[str], "columns": list[str],
     "values": list[list[Decimal | None]], "best": list[int],
     "neighbours": NeighboursDocument | None,
 })  # fmt: skip
@@ -460,7 +483,9 @@ DifferenceDocument = TypedDict("DifferenceDocument", {"what": str, "recorded": A
 
 
 class ReplayedStepDocument(TypedDict):
-    """A recorded step and the result of its replay; an unreadable file has only a reason."""
+    """A recorded step and the result of its replay; an unreadable file has only a reason. A step of
+    the policy has no `requested_by`. `more_differences` counts those that are not listed.
+    """
 
     file: str
     result: Annotated[str, one_of("same", "reworded", "different", "by hand", "unreadable")]
@@ -470,14 +495,14 @@ class ReplayedStepDocument(TypedDict):
     block: NotRequired[int]
     chain_id: NotRequired[int]
     version: NotRequired[str]
-    books: NotRequired[str]
+    book_kind: NotRequired[str]
     config: NotRequired[str]
     decision: NotRequired[str | None]
     reason: NotRequired[str | None]
     outcome: NotRequired[str]
-    asked: NotRequired[str | None]
+    requested_by: NotRequired[str | None]
     differs: NotRequired[list[DifferenceDocument]]
-    more: NotRequired[int]
+    more_differences: NotRequired[int]
 
 
 ReplayDocument = TypedDict("ReplayDocument", {
@@ -491,7 +516,7 @@ PriceSpanDocument = TypedDict("PriceSpanDocument", {
     "symbol": str, "address": Address, "source": str, "hours": int, "from_s": int, "until_s": int,
 })  # fmt: skip
 PricesDocument = TypedDict("PricesDocument", {
-    "numeraire": str, "kept_s": int, "prices": list[PriceSpanDocument], "missing": list[str],
+    "numeraire": str, "retention_s": int, "prices": list[PriceSpanDocument], "missing": list[str],
 })  # fmt: skip
 ImportedSeriesDocument = TypedDict("ImportedSeriesDocument", {
     "symbol": str, "rows": int, "hours": int, "new": int, "from_s": int | None,
@@ -507,5 +532,5 @@ FetchedSeriesDocument = TypedDict("FetchedSeriesDocument", {
     "until_s": int | None, "why": str,
 })  # fmt: skip
 FetchedPricesDocument = TypedDict(
-    "FetchedPricesDocument", {"back_s": int, "prices": list[FetchedSeriesDocument]}
+    "FetchedPricesDocument", {"lookback_s": int, "prices": list[FetchedSeriesDocument]}
 )

@@ -104,7 +104,7 @@ the trades and cost of a year with that total, empty without one."""
 
 
 class StatusDocument(TypedDict):
-    """Holdings, weights, bands and the current decision. `books` is set for paper trading."""
+    """Holdings, weights, bands and the current decision. `book_kind` is set for paper trading."""
 
     block: Block
     block_hash: Annotated[Hash, Of("step_input.snapshot.head.hash")]
@@ -133,7 +133,7 @@ class StatusDocument(TypedDict):
     zone: Zone
     strategies: Netting
     endpoints: list[EndpointDocument]
-    books: NotRequired[str]
+    book_kind: NotRequired[str]
     futures: NotRequired[FuturesSummaryDocument]
 
 

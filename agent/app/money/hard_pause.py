@@ -57,7 +57,7 @@ def pause_hard(
     """
     with ExitStack() as stack:
         try:
-            loaded = load_config(config, guarded=False)
+            loaded = load_config(config, checks_permissions=False)
             _, switch = stack.enter_context(wiring.open_store_offline(loaded))
         except TrimtabError as error:
             message = f"paused by {pause_by_file(config, error)}, but not hard: {error.message}"

@@ -89,8 +89,8 @@ def rehearse_trade(
             confirmations.append(confirm(_preview(outcome)))
         return confirmations[0]
 
-    with wiring.open_actors(agent.context, confirm_once, progress) as actors:
-        actors.executor.reconcile()
+    with wiring.open_transactor(agent.context, confirm_once, progress) as transactor:
+        transactor.executor.reconcile()
         step = current_step_input(agent.context.readers, agent.context.store)
         sold, bought, first_outcome, sold_raw = _plan_first_swap(
             agent, step, token
@@ -101,7 +101,7 @@ def rehearse_trade(
             agent.context.readers,
             Swap(sold.address, bought.address, sold_raw),
             agent.context.store,
-            actors,
+            transactor,
         )
         if first_swap.kind is not OutcomeKind.DONE:
             state = "declined" if first_swap.kind is OutcomeKind.DECLINED else "failed"
@@ -111,7 +111,7 @@ def rehearse_trade(
             agent.context.readers,
             Swap(bought.address, sold.address, first_leg.received_raw),
             agent.context.store,
-            actors,
+            transactor,
         )
         if return_swap.kind is not OutcomeKind.DONE:
             return _result(

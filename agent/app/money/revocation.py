@@ -79,8 +79,8 @@ def revoke(
     if not confirm(report):
         return replace(report, state="declined", reason="not confirmed; nothing was sent")
     context = agent.context
-    with wiring.open_actors(context, never_confirm, progress) as actors:
-        actors.executor.reconcile()
+    with wiring.open_transactor(context, never_confirm, progress) as transactor:
+        transactor.executor.reconcile()
         step, step_id = current_step_input(context.readers, context.store), uuid.uuid4().hex[:12]
         context.store.steps.begin(
             step_id, context.clock.now_s(), codec.dumps(step), codec.dumps(ManualAction("revoke"))
@@ -94,7 +94,7 @@ def revoke(
             for allowance in _open_allowances(agent, token_addresses)
             if allowance.raw and (allowance.token, allowance.spender) in confirmed_approvals
         ]
-        sent, failures = revoke_allowances(actors, step_id, step, revocations)
+        sent, failures = revoke_allowances(transactor, step_id, step, revocations)
         current_step_input(context.readers, context.store)
         still_open = [
             allowance for allowance in _open_allowances(agent, token_addresses) if allowance.raw

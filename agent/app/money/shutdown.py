@@ -30,7 +30,7 @@ from agent.execution.approvals import (
     revoke_allowances,
 )
 from agent.execution.bookkeeping import update_ledger
-from agent.execution.step_context import OutcomeKind, StepActors, StepOutcome
+from agent.execution.step_context import OutcomeKind, StepOutcome, StepTransactor
 from agent.guards import table
 from agent.layers.futures.state import futures_policy, margin_account
 from agent.margin import account as margin
@@ -148,8 +148,8 @@ def stop(
             to_stable,
             preview.step_input.snapshot.head.timestamp_s,
         )
-    with wiring.open_actors(context, lambda _: True, progress) as actors:
-        report = _Shutdown(agent, actors, request, preview).execute()
+    with wiring.open_transactor(context, lambda _: True, progress) as transactor:
+        report = _Shutdown(agent, transactor, request, preview).execute()
     update_ledger(context.store, report.step_input, is_forced=True)  # no later cycle would
     return report
 
@@ -222,9 +222,13 @@ class _Shutdown:
     """
 
     def __init__(
-        self, agent: Agent, actors: StepActors, request: OwnerRequest, preview: ShutdownReport
+        self,
+        agent: Agent,
+        transactor: StepTransactor,
+        request: OwnerRequest,
+        preview: ShutdownReport,
     ) -> None:
-        self._context, self._actors = agent.context, actors
+        self._context, self._transactor = agent.context, transactor
         self._request, self._preview = request, preview
         self._sent: list[Intent] = []
         self._sale_waits = request.to_stable
@@ -281,7 +285,7 @@ class _Shutdown:
         for attempt in range(MAX_CONFIRMATION_WAITS + 1):
             if attempt:
                 with suppress(Retryable):
-                    self._actors.executor.reconcile(may_send=False)
+                    self._transactor.executor.reconcile(may_send=False)
             sent_ids = {intent.id for intent in self._sent}
             nonces = sorted({intent.tx.nonce for intent in self._sent})
             self._sent = [
@@ -336,7 +340,7 @@ class _Shutdown:
     def _cancel(self) -> None:
         """Cancel pending transactions, and end limit orders and gradual executions."""
         try:
-            self._actors.executor.cancel_pending("stopped by the owner")
+            self._transactor.executor.cancel_pending("stopped by the owner")
         finally:
             step = current_step_input(self._context.readers, self._context.store)
             executions, now_s = self._context.store.executions, step.snapshot.head.timestamp_s
@@ -348,7 +352,7 @@ class _Shutdown:
         for _ in range(MAX_SALES):
             self._require_open()
             outcome = engine.run_cycle(
-                self._context.readers, SellEverything(), self._context.store, self._actors
+                self._context.readers, SellEverything(), self._context.store, self._transactor
             )
             self._sent += outcome.transactions
             if outcome.kind is OutcomeKind.DONE:
@@ -374,7 +378,7 @@ class _Shutdown:
             codec.dumps(step),
             codec.dumps(ManualAction("stop")),
         )
-        sent, failures = revoke_allowances(self._actors, step_id, step, approvals)
+        sent, failures = revoke_allowances(self._transactor, step_id, step, approvals)
         self._sent += sent
         self._context.store.steps.end(
             step_id,
@@ -412,7 +416,7 @@ class _Shutdown:
                 intent = pay(
                     self._context.readers,
                     self._context.store,
-                    self._actors,
+                    self._transactor,
                     payout,
                     self._context.payout_addresses,
                 )

@@ -125,8 +125,8 @@ def invest(
     def confirm_plan(outcome: StepOutcome) -> bool:
         return outcome.kind is OutcomeKind.PLANNED and record_if_confirmed(outcome)
 
-    with wiring.open_actors(context, confirm_plan, progress) as actors:
-        actors.executor.reconcile()
+    with wiring.open_transactor(context, confirm_plan, progress) as transactor:
+        transactor.executor.reconcile()
         report = _find_deposits(current_step_input(context.readers, context.store), only)
         if not report.deposits:
             return _without_deposits(report)
@@ -134,7 +134,7 @@ def invest(
             _deposit_readers(context.readers, report),
             _invest_request(report),
             context.store,
-            actors,
+            transactor,
         )
         if outcome.kind is OutcomeKind.HOLD:  # too small for a trade, but still a deposit
             record_if_confirmed(outcome)
@@ -158,7 +158,7 @@ def _invest_request(report: InvestmentReport) -> Invest:
 
 def _open_top_up(agent: Agent, outcome: StepOutcome) -> PurchaseProgress | None:
     """Return the unfinished top-up, if any."""
-    snapshot = (outcome.after or outcome.step_input).snapshot
+    snapshot = (outcome.input_after or outcome.step_input).snapshot
     return agent.context.readers.step_input_at(snapshot).history.cash_flows.purchase
 
 
@@ -231,7 +231,7 @@ def _deposit_readers(readers: StepReaders, report: InvestmentReport) -> StepRead
             ),
             excluded=replace(step.excluded, raw=()),
         )
-        return cash_limit.exclude_unexplained_rises(
+        return cash_limit.exclude_unexplained_increases(
             cash_limit.exclude_amounts(step, uninvested_raw, cash_limit.NOT_REQUESTED)
         )
 
@@ -405,12 +405,12 @@ def withdraw(  # noqa: PLR0913
     if not send:
         return new_run(step).report(step)
     new_run(step)  # an impossible withdrawal is refused before waiting for the wallet
-    with wiring.open_actors(
+    with wiring.open_transactor(
         agent.context, lambda outcome: run.confirm_sale(outcome, confirm), progress
-    ) as actors:
-        actors.executor.reconcile()
+    ) as transactor:
+        transactor.executor.reconcile()
         run = new_run(withdrawable_step(agent.context))
-        return run.execute(actors, confirm)
+        return run.execute(transactor, confirm)
 
 
 def resume(
@@ -445,16 +445,16 @@ def resume(
     run = new_run(step)
     if not send:
         return run.report(step)
-    with wiring.open_actors(
+    with wiring.open_transactor(
         agent.context, lambda outcome: run.confirm_sale(outcome, confirm), progress
-    ) as actors:
-        actors.executor.reconcile()
+    ) as transactor:
+        transactor.executor.reconcile()
         step = withdrawable_step(agent.context)
         if (paid_report := _paid_report(agent, step, number)) is not None:
             return paid_report
         run = new_run(step)  # another process may have released it
         withdrawal_run.require_due(run.request, step)
-        return run.execute(actors, confirm)
+        return run.execute(transactor, confirm)
 
 
 def release(agent: Agent, number: int, progress: Progress = ignore_progress) -> OwnerRequest:
@@ -464,7 +464,7 @@ def release(agent: Agent, number: int, progress: Progress = ignore_progress) -> 
     """
     _open_request(agent, number)
     store = agent.context.store
-    with wiring.open_actors(agent.context, never_confirm, progress, signs=False):
+    with wiring.open_transactor(agent.context, never_confirm, progress, signs=False):
         request = _open_request(agent, number)
         unmined_intents = [
             intent for intent, _ in store.requests.payouts(number) if intent.state in UNMINED_STATES

@@ -87,7 +87,7 @@ class FuturesOptions:
     max_utilisation: str = ""
     max_position: str = ""
     spot_multiple: str = ""
-    stress: str = ""
+    stress_move: str = ""
     price: str = ""
     lot: str = ""
     hedge: str = ""
@@ -228,7 +228,7 @@ def _whatif_policy(options: FuturesOptions, account: MarginAccount) -> FuturesPo
         ),
         max_position_bps=_optional_share_bps(options.max_position, "--max-position", BPS),
         spot_multiple_bps=_optional_share_bps(options.spot_multiple, "--spot-multiple", 0),
-        stress_move_bps=_optional_share_bps(options.stress, "--stress", 0),
+        stress_move_bps=_optional_share_bps(options.stress_move, "--stress", 0),
         slippage_bps=0,
         hysteresis_bps=0,
         emergency_distance_bps=0,

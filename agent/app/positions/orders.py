@@ -23,7 +23,7 @@ from agent.config.writing.edits import write_config
 from agent.config.writing.order_levels import edit_order_levels
 from agent.errors import ConfigError, Refused, Retryable, TrimtabError
 from agent.execution import evaluation
-from agent.execution.step_context import OutcomeKind, StepActors, StepOutcome
+from agent.execution.step_context import OutcomeKind, StepOutcome, StepTransactor
 from agent.layers.futures.policy.exposure import margin_result
 from agent.model import (
     PORTFOLIO_SUBJECT,
@@ -82,8 +82,8 @@ def standing_orders(agent: Agent) -> OrdersDocument:
 def orders_document(
     step: StepInput, stored: Sequence[ConditionalOrder] | None = None
 ) -> OrdersDocument:
-    """Return the document of a step's orders. `stored` are those of the store, None if the step
-    itself was stored. The step's own stages are those that a cycle would store now.
+    """Return the document of a step's orders. `stored` are the orders in the store; without it the
+    step's orders count as stored. The step holds the stages that the next cycle would store.
     """
     stored_by_key = conditional_orders.orders_by_key(
         step.history.orders.states if stored is None else tuple(stored)
@@ -200,8 +200,8 @@ def set_orders(
             with wiring.open_store_offline(loaded) as (store, _):
                 if config_versions.unconfirmed_changes(loaded, store.configs) is None:
                     is_first = store.configs.confirmed_digest() is None
-                    how = config_versions.FIRST if is_first else config_versions.CONFIRMED
-                    config_versions.record_version(loaded, store.configs, how)
+                    origin = config_versions.FIRST if is_first else config_versions.CONFIRMED
+                    config_versions.record_version(loaded, store.configs, origin)
                     config_versions.record_version(
                         load_config(path), store.configs, config_versions.EDITED
                     )
@@ -225,14 +225,14 @@ def _level_notes(
     }
     amount_notes = price_level_notes(parse_config(text).portfolio)
     has_amounts = any(level.price is not None for level in new_levels.values())
-    price, price_name = _asset_price(path, subject) if has_amounts else (None, "")
+    price, price_text_or_why = _asset_price(path, subject) if has_amounts else (None, "")
     notes, implausible_levels = [], []
     for kind, level in new_levels.items():
         if (note := amount_notes.get(f"{subject} {kind}")) is not None:
             notes.append(f"{subject} {kind}: {note}")
         reference_price = Fraction(1) if level.price is None else price
         if reference_price is None:
-            notes.append(f"{subject} {kind}: its distance is unknown, {price_name}")
+            notes.append(f"{subject} {kind}: its distance is unknown, {price_text_or_why}")
             continue
         terms = OrderTerms(subject, OrderKind(kind), level.price, level.share_bps)
         order = replace(_waiting_order(terms), basis=reference_price, mark=reference_price)
@@ -240,9 +240,7 @@ def _level_notes(
         if distance is None:
             continue
         side = "above" if distance > 0 else "below"
-        distance_text = (
-            f"{subject} {kind}: {format_percent(abs(distance))} {side} {price_name or 'the price'}"
-        )
+        distance_text = f"{subject} {kind}: {format_percent(abs(distance))} {side} {price_text_or_why or 'the price'}"
         if level.price is not None:
             notes.append(distance_text)
         if not FURTHEST_BELOW <= distance <= FURTHEST_ABOVE:
@@ -377,12 +375,12 @@ def _order_row(
     step: StepInput, order: ConditionalOrder, stored_order: ConditionalOrder | None
 ) -> ConditionalOrderDocument:
     """Return the row of an order: `stored_order` as it is, and what the next cycle would make of it."""
-    since_s, since = None, None
+    since_s, since_text = None, None
     if stored_order is None:
         shown_order = _waiting_order(order.terms)
     else:
         shown_order = replace(stored_order, terms=order.terms)
-        since_s, since = stored_order.since_s, format_time(stored_order.since_s)
+        since_s, since_text = stored_order.since_s, format_time(stored_order.since_s)
     price, level = _current_price(step, order.token), conditional_orders.trigger_price(shown_order)
     distance = None if price is None else conditional_orders.distance_to_trigger(shown_order, price)
     unconfirmed = next(
@@ -393,9 +391,9 @@ def _order_row(
         ),
         None,
     )
-    level_now = None
+    level_if_armed = None
     if level is None:
-        level_now = conditional_orders.trigger_price(unconfirmed or order)
+        level_if_armed = conditional_orders.trigger_price(unconfirmed or order)
     terms = shown_order.terms
     highest_price = shown_order.mark if order.kind is OrderKind.TRAILING_STOP else None
     return {
@@ -406,14 +404,14 @@ def _order_row(
             else f"{terms.share_bps / 100:g}%"
         ),
         "level": _coin_price_text(step.portfolio, order.token, level),
-        "level_now": _coin_price_text(step.portfolio, order.token, level_now),
+        "level_now": _coin_price_text(step.portfolio, order.token, level_if_armed),
         "price": _coin_price_text(step.portfolio, order.token, price),
         "distance_bps": None if distance is None else round(distance * BPS),
         "basis": _coin_price_text(step.portfolio, order.token, shown_order.basis),
         "highest": _coin_price_text(step.portfolio, order.token, highest_price),
         "fired_at": _coin_price_text(step.portfolio, order.token, shown_order.at),
         "since_s": since_s,
-        "since": since,
+        "since": since_text,
         "next_stage": None if order.stage is shown_order.stage else order.stage.value,
         "unconfirmed": None if unconfirmed is None else unconfirmed.stage.value,
         "filled_at_once": conditional_orders.was_filled_when_armed(shown_order),
@@ -493,9 +491,9 @@ def swap_at_limit(
             reason="not confirmed; nothing was recorded or sent",
         )
     session = wiring.open_wallet_session(context, lambda _: True, progress)
-    with session.acting() as actors:
+    with session.acting() as transactor:
         order = context.store.executions.add_limit_order(new_order)
-        outcome = _try_order(context, order, actors)
+        outcome = _try_order(context, order, transactor)
     while (
         order := next(
             limit_order
@@ -505,15 +503,17 @@ def swap_at_limit(
     ).state == "open" and request.wait:
         progress(f"{order.note}: {outcome.reason}")
         context.clock.sleep(POLL_INTERVAL_S)
-        with session.acting() as actors:
-            outcome = _try_order(context, order, actors)
+        with session.acting() as transactor:
+            outcome = _try_order(context, order, transactor)
     return order, outcome
 
 
-def _try_order(context: wiring.AgentContext, order: LimitOrder, actors: StepActors) -> StepOutcome:
+def _try_order(
+    context: wiring.AgentContext, order: LimitOrder, transactor: StepTransactor
+) -> StepOutcome:
     """Run one cycle that fills the order if its price is reached."""
-    outcome = engine.run_cycle(context.readers, SwapAtPrice(order), context.store, actors)
-    close_orders(context, outcome.after or outcome.step_input)
+    outcome = engine.run_cycle(context.readers, SwapAtPrice(order), context.store, transactor)
+    close_orders(context, outcome.input_after or outcome.step_input)
     return outcome
 
 

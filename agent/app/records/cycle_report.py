@@ -66,7 +66,7 @@ def cycle_figures(
     )
     if isinstance(result, TrimtabError):
         return figures
-    step = result.after or result.step_input
+    step = result.input_after or result.step_input
     decimals = step.portfolio.numeraire.decimals
     total, limit_bps = _total_value(result.decided), step.limits.daily_loss_bps
     loss_limit = None if limit_bps is None else total * limit_bps / BPS
@@ -88,7 +88,7 @@ def log_lines(
     if isinstance(result, TrimtabError):
         return [("look failed", {**error_fields(result), "took_s": round(took_s, 3)})]
     numeraire = result.step_input.portfolio.numeraire
-    drifts = agent.drifts(result.after or result.step_input)
+    drifts = agent.drifts(result.input_after or result.step_input)
     head = result.step_input.snapshot.head
     fields = nonempty_fields(
         outcome=result.kind.value,
@@ -137,7 +137,7 @@ def agent_fields(agent: Agent) -> LogFields:
     """Return the log fields that identify the agent."""
     config = agent.context.config
     return {
-        **({"books": "paper"} if agent.on_paper else {}),
+        **({"book_kind": "paper"} if agent.on_paper else {}),
         "version": version("trimtab"),
         "chain": config.chain.chain_id,
         "wallet": config.wallet.address,

@@ -44,7 +44,7 @@ def pause(config: Path | str, reason: str) -> PauseDocument:
     """
     with ExitStack() as stack:
         try:
-            loaded = load_config(config, guarded=False)
+            loaded = load_config(config, checks_permissions=False)
             _, switch = stack.enter_context(wiring.open_store_offline(loaded))
         except TrimtabError as error:
             return {

@@ -81,8 +81,8 @@ def reconcile(
     if send:
         _require_unpaused(agent)
     store = agent.context.store
-    with wiring.open_actors(agent.context, never_confirm, progress, signs=send) as actors:
-        reconciled_intents = actors.executor.reconcile(may_send=send)
+    with wiring.open_transactor(agent.context, never_confirm, progress, signs=send) as transactor:
+        reconciled_intents = transactor.executor.reconcile(may_send=send)
         booked_count = _book_mined(agent)
     return {
         "transactions": [_journalled_document(intent) for intent in reconciled_intents],
@@ -98,8 +98,8 @@ def cancel(agent: Agent, *, progress: Progress = ignore_progress) -> SettledDocu
     """
     store = agent.context.store
     pending_nonces = {intent.tx.nonce for intent in _unfinished_intents(store)}
-    with wiring.open_actors(agent.context, never_confirm, progress) as actors:
-        actors.executor.cancel_pending(CANCEL_REASON)
+    with wiring.open_transactor(agent.context, never_confirm, progress) as transactor:
+        transactor.executor.cancel_pending(CANCEL_REASON)
         booked_count = _book_mined(agent)
     intents = [
         intent for nonce in sorted(pending_nonces) for intent in store.journal.intents_at(nonce)

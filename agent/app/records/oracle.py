@@ -21,7 +21,7 @@ from agent.app.documents.records import AllocationDocument, WeightedAssetDocumen
 from agent.config.fields import parse_address
 from agent.errors import ConfigError, Refused, TrimtabError
 from agent.execution.settlement import settle_mined
-from agent.execution.step_context import StepActors
+from agent.execution.step_context import StepTransactor
 from agent.layers.signals.policy import signal_requests
 from agent.layers.signals.state import SignalState
 from agent.model import (
@@ -110,19 +110,19 @@ def raise_observations(
             (Verdict("allowlist", rejection, "all pinned", False),),
             "trimtab trust",
         )
-    with wiring.open_actors(agent.context, never_confirm, progress) as actors:
-        actors.executor.reconcile()
+    with wiring.open_transactor(agent.context, never_confirm, progress) as transactor:
+        transactor.executor.reconcile()
         step = agent.step_input()
         document = _increase_document(
             step, _find_pool(step.snapshot, pool.address), requested_capacity
         )
-        _send_increase(agent, actors, step, document, lambda: confirm(document))
+        _send_increase(agent, transactor, step, document, lambda: confirm(document))
         return document
 
 
 def _send_increase(
     agent: Agent,
-    actors: StepActors,
+    transactor: StepTransactor,
     step: StepInput,
     document: RaisedObservationsDocument,
     confirm: Callable[[], bool],
@@ -140,12 +140,12 @@ def _send_increase(
     )
     intents: list[Intent] = []
     try:
-        prepared = actors.composer.oracle(step, document["pool"], document["to"])
+        prepared = transactor.composer.oracle(step, document["pool"], document["to"])
         gas_price_wei = prepared.tx.max_fee_wei or prepared.tx.gas_price_wei or 0
         document["most_native"] = decimal_text(prepared.tx.gas * gas_price_wei, 18)
         if confirm():
             intents.append(
-                actors.executor.run(
+                transactor.executor.run(
                     step_id, prepared.grant.kind, prepared.tx, prepared.grant, prepared.note
                 )
             )

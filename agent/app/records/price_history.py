@@ -270,7 +270,7 @@ def recorded_price_spans(agent: Agent) -> PricesDocument:
     priced_addresses = {span.token for span in spans} | {numeraire.address}
     return {
         "numeraire": numeraire.label,
-        "kept_s": RETENTION_S,
+        "retention_s": RETENTION_S,
         "prices": [
             {
                 "symbol": tokens.get(span.token, span.token),
@@ -293,10 +293,10 @@ def import_prices(
     bar: str = "0s",
     check_only: bool = False,
 ) -> ImportedPricesDocument:
-    """Record a file's closes for hours without a price; with
-    `check_only` only report them. If there is
-    no file at this path, it is a name in [data]; supplies there are only checked. `symbol_pairs` are
-    texts FILE=CONFIG, `bar` is the time from a row to its close. Raises ConfigError.
+    """Record a file's closes for hours without a price; with `check_only` only report them. If
+    there is no file at this path, it is a name in [data]; supplies there are only checked.
+    `symbol_pairs` are texts FILE=CONFIG, `bar` is the time from a row to its close. Raises
+    ConfigError.
     """
     config_symbols, sha256, data_entry = {}, "", agent.context.config.data.get(str(path))
     if data_entry is not None and not path.exists():
@@ -369,8 +369,8 @@ def fetch_prices(
         raise ConfigError(
             f"--source: {source!r} is unknown", f"choose from {', '.join(CHAIN_SOURCES)}"
         )
-    back_s = parse_duration_s(back, "--back")
-    if not HOUR_S <= back_s <= RETENTION_S:
+    lookback_s = parse_duration_s(back, "--back")
+    if not HOUR_S <= lookback_s <= RETENTION_S:
         raise ConfigError(
             f"--back: {back!r} is not between an hour and {RETENTION_S // 86_400} days",
             "write for example 90d",
@@ -389,7 +389,7 @@ def fetch_prices(
         )
     now_s = step.snapshot.head.timestamp_s
     hour_ends_s = [
-        hour_s - 1 for hour_s in range(now_s // HOUR_S * HOUR_S, now_s - back_s, -HOUR_S)
+        hour_s - 1 for hour_s in range(now_s // HOUR_S * HOUR_S, now_s - lookback_s, -HOUR_S)
     ]
     all_fetched: list[_FetchedPrices] = []
     missing_tokens = [token for token in _tokens(agent) if token != agent.portfolio.numeraire]
@@ -401,7 +401,7 @@ def fetch_prices(
             token_prices.token for token_prices in fetched_prices if not token_prices.points
         ]
     return {
-        "back_s": back_s,
+        "lookback_s": lookback_s,
         "prices": [_record_fetched(agent, token_prices) for token_prices in all_fetched],
     }
 

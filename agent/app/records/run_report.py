@@ -50,7 +50,7 @@ class RunRecorder:
         now_s: Callable[[], float] = time.time,
     ) -> None:
         self._store, self._redact, self._now_s = store, redact, now_s
-        self._preferred_run_id, self._gives_way = "", False
+        self._spared_run_id, self._gives_way = "", False
         self._lock = threading.Lock()
         started_s = int(now_s())
         self._report = RunReport(
@@ -123,9 +123,10 @@ class RunRecorder:
 
     def write(self) -> None:
         """Write the report to the store. A run that sends replaces every report but that of another
-        sending run whose process is surely alive, since that one holds the wallet. A dry run does
-        not replace the report of a healthy run; if that one sends, also not once it died, so that
-        its death stays visible, but only once it was stopped. Raises OperatorNeeded.
+        sending run whose process is surely alive, since that one holds the wallet. A dry run
+        never replaces the report of a healthy run. If that run sends, its report is also kept when
+        it dies, so that the death stays visible, and is replaced only after it was stopped. Raises
+        OperatorNeeded.
         """
         with self._lock:
             now_s = int(self._now_s())
@@ -137,9 +138,9 @@ class RunRecorder:
             if report.sends:
                 return not (stored.sends and state == "running" and is_process_alive)
             if state == "running" and not silence_text(stored, now_s):
-                self._preferred_run_id = stored.run_id if stored.sends else self._preferred_run_id
+                self._spared_run_id = stored.run_id if stored.sends else self._spared_run_id
                 return False
-            return state == "stopped" or stored.run_id != self._preferred_run_id
+            return state == "stopped" or stored.run_id != self._spared_run_id
 
         if self._store is not None:
             self._gives_way = not self._store.write(report, replaces)

@@ -141,7 +141,7 @@ class PortfolioOptions:
     """Options of the simulated portfolio and its policy, as entered: a config, or targets with a
     band, a schedule, or both.
 
-    `names` are pairs FILE_SYMBOL=PORTFOLIO_SYMBOL, `decimals` pairs SYMBOL=NUMBER. `native` is the
+    `symbol_mapping` has pairs FILE_SYMBOL=PORTFOLIO_SYMBOL, `decimals` pairs SYMBOL=NUMBER. `native` is the
     asset that prices gas. An empty `numeraire` means the first target without a price in the file,
     or USD if every target has one.
     """
@@ -153,12 +153,12 @@ class PortfolioOptions:
     destination: str = "target"
     numeraire: str = ""
     native: str = ""
-    names: str = ""
+    symbol_mapping: str = ""
     decimals: str = ""
 
     def symbol_pairs(self) -> dict[str, str]:
         """Return the portfolio's symbols, keyed by the file's symbols."""
-        return parse_pairs(self.names, "--as") if self.names else {}
+        return parse_pairs(self.symbol_mapping, "--as") if self.symbol_mapping else {}
 
     def load_prices(self, prices: Path) -> PriceTable:
         """Load the file's prices under the portfolio's symbols. Raises ConfigError."""
@@ -170,14 +170,18 @@ class PortfolioOptions:
         """Load prices and funding rates under the portfolio's symbols; `--as` may name symbols of
         the funding file alone. Raises ConfigError.
         """
-        names, table = self.symbol_pairs(), read_table(prices)
+        new_symbols, table = self.symbol_pairs(), read_table(prices)
         rates = () if funding is None else read_funding(funding)
         rates_only_symbols = {rate.symbol for rate in rates} - {*table.symbols}
         table = rename_symbols(
             table,
-            {symbol: name for symbol, name in names.items() if symbol not in rates_only_symbols},
+            {
+                symbol: name
+                for symbol, name in new_symbols.items()
+                if symbol not in rates_only_symbols
+            },
         )
-        return table, rename_funding_symbols(rates, names)
+        return table, rename_funding_symbols(rates, new_symbols)
 
     def spec(self, table: PriceTable, pools: Sequence[tuple[str, str]] = ()) -> BacktestSpec:
         """Return the backtest spec of the config, or of the options, without limits. Raises
@@ -372,15 +376,15 @@ def targets_of(table: PriceTable, target: str, numeraire: str) -> tuple[dict[str
     return targets, numeraire
 
 
-def rename_symbols(table: PriceTable, names: Mapping[str, str]) -> PriceTable:
-    """Rename the table's symbols to the portfolio's, by `names`. Raises ConfigError naming --as."""
-    unknown_symbols = [name for name in names if name not in table.symbols]
+def rename_symbols(table: PriceTable, new_symbols: Mapping[str, str]) -> PriceTable:
+    """Rename the table's symbols to the portfolio's, by `new_symbols`. Raises ConfigError naming --as."""
+    unknown_symbols = [symbol for symbol in new_symbols if symbol not in table.symbols]
     if unknown_symbols:
         raise ConfigError(
             f"--as: {unknown_symbols[0]!r} is not in the file",
             f"its symbols are {', '.join(table.symbols)}",
         )
-    symbols = tuple(names.get(symbol, symbol) for symbol in table.symbols)
+    symbols = tuple(new_symbols.get(symbol, symbol) for symbol in table.symbols)
     repeated_symbols = [symbol for symbol in symbols if symbols.count(symbol) > 1]
     if repeated_symbols:
         raise ConfigError(

@@ -82,7 +82,7 @@ class FuturesBookOptions:
     max_leverage: str = "4x"
     max_utilisation: str = "80%"
     spot_multiple: str = ""
-    stress: str = "10%"
+    stress_move: str = "10%"
     lot: str = ""
     venue: str = ""
     config: Path | None = None
@@ -146,7 +146,7 @@ class FuturesBookOptions:
             spot_multiple_bps=(
                 parse_share_bps(self.spot_multiple, "--spot-multiple") if self.spot_multiple else 0
             ),
-            stress_move_bps=parse_share_bps(self.stress, "--stress"),
+            stress_move_bps=parse_share_bps(self.stress_move, "--stress"),
             slippage_bps=bound_bps,
             hysteresis_bps=HYSTERESIS_BPS,
             emergency_distance_bps=EMERGENCY_DISTANCE_BPS,

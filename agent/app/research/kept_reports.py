@@ -41,7 +41,7 @@ def reports_folder(config: ConfigSource) -> Path:
     return store.with_name(store.name + FOLDER_SUFFIX)
 
 
-def new_report_path(config: Path | None, kind: str) -> Path:
+def new_report_path(config: Path | None, report_kind: str) -> Path:
     """Return the path for a new report of a kind, and create the folder of reports. Raises
     ConfigError without a config, or if the folder cannot be created.
     """
@@ -59,7 +59,7 @@ def new_report_path(config: Path | None, kind: str) -> Path:
             f"--keep: {folder} cannot be made: {error.strerror}",
             "choose another place for the store",
         ) from None
-    names = (f"{stamp}{f'-{number}' if number else ''}-{kind}.html" for number in range(999))
+    names = (f"{stamp}{f'-{number}' if number else ''}-{report_kind}.html" for number in range(999))
     return next(folder / name for name in names if not (folder / name).exists())
 
 
@@ -70,22 +70,22 @@ def dashboard_reports(config: str) -> dict[str, KeptReportsDocument]:
 
 def list_reports(config: ConfigSource) -> KeptReportsDocument:
     """Return the newest MAX_LISTED reports of the folder. Files with another form of name are
-    ignored; `unshown` lists links, files of other users, and files that are too large.
+    ignored; `skipped` lists links, files of other users, and files that are too large.
     """
     folder = reports_folder(config)
     reports: list[KeptReportDocument] = []
-    unshown: list[str] = []
+    skipped: list[str] = []
     with _open_folder(folder) as folder_fd:
         names = [] if folder_fd is None else sorted(os.listdir(folder_fd), reverse=True)  # noqa: PTH208 an open folder
         for name in filter(NAME_PATTERN.fullmatch, names):
             if len(reports) == MAX_LISTED:
-                unshown.append(f"reports older than the newest {MAX_LISTED}")
+                skipped.append(f"reports older than the newest {MAX_LISTED}")
                 break
             try:
                 reports.append(_report_row(folder_fd, name))
             except ConfigError as error:
-                unshown.append(error.message)
-    return {"folder": folder.name, "reports": reports, "unshown": unshown}
+                skipped.append(error.message)
+    return {"folder": folder.name, "reports": reports, "skipped": skipped}
 
 
 def read_report(config: ConfigSource, name: str) -> bytes:

@@ -107,7 +107,7 @@ AGENT_DECISIONS = tuple(
 def replay(folder: Path) -> Document:
     """Replay every step in a folder, in the order of file names.
 
-    Each step is decided again for its original request ("asked"), or by the policy if there was
+    Each step is decided again for its original request, or by the policy if there was
     none. Its decision, reason and plan are compared, without the guards that need live evidence.
     Files that are not steps are reported and skipped. "exit" is the exit code. Raises ConfigError
     if the folder has no steps.
@@ -185,12 +185,12 @@ def _step_fields(step: RecordedStep) -> Document:
         "block": head.number,
         "chain_id": head.chain_id,
         "version": step.version,
-        "books": step.books,
+        "book_kind": step.books,
         "config": step.config,
         "decision": step.decision,
         "reason": step.reason,
         "outcome": step.outcome,
-        "asked": None if step.asked is None else requests.requester_name(step.asked),
+        "requested_by": None if step.asked is None else requests.requester_name(step.asked),
     }
 
 
@@ -199,7 +199,7 @@ def _comparison(step: RecordedStep) -> Document:
     if step.decision is None:
         return {"result": UNREADABLE, "why": "the step was interrupted before it decided"}
     if (proposer := _proposer(step)) is None:
-        return {"result": BY_HAND, "differs": [], "more": 0}
+        return {"result": BY_HAND, "differs": [], "more_differences": 0}
     try:
         differences = list(
             _differences(step, evaluation.evaluate_input_once(step.input, proposer, None))
@@ -214,7 +214,7 @@ def _comparison(step: RecordedStep) -> Document:
     return {
         "result": result,
         "differs": differences[:MAX_SHOWN_DIFFERENCES],
-        "more": max(0, len(differences) - MAX_SHOWN_DIFFERENCES),
+        "more_differences": max(0, len(differences) - MAX_SHOWN_DIFFERENCES),
     }
 
 
@@ -280,8 +280,8 @@ def _differences_between(path: str, recorded: Any, current: Any) -> Iterator[Doc
         yield _difference(path, recorded, current)
 
 
-def _difference(what: str, recorded: Any, current: Any) -> Document:
-    return {"what": what, "recorded": recorded, "now": current}
+def _difference(value_path: str, recorded: Any, current: Any) -> Document:
+    return {"what": value_path, "recorded": recorded, "now": current}
 
 
 def _utc_text(seconds: int) -> str:

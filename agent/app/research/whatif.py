@@ -58,8 +58,8 @@ class AlertPrices:
     low: Price | None
     high: Price | None
     price: Price
-    why_low: str
-    why_high: str
+    low_missing_reason: str
+    high_missing_reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,19 +206,19 @@ def _alerts(
     for drift in drifts:
         price = prices.get(drift.symbol, Fraction(1))
         low_price, high_price = alert_prices(drifts)[drift.token]
-        why_low, why_high = unreachable_reasons(drift, drifts)
+        low_missing_reason, high_missing_reason = unreachable_reasons(drift, drifts)
         if not has_band:
             low_price = high_price = None
-            why_low = why_high = "no band was given"
+            low_missing_reason = high_missing_reason = "no band was given"
         elif drift.symbol == numeraire:
             low_price = high_price = None
-            why_low = why_high = "unit of all values, price 1"
+            low_missing_reason = high_missing_reason = "unit of all values, price 1"
         alerts[drift.symbol] = AlertPrices(
             None if low_price is None else low_price * price,
             None if high_price is None else high_price * price,
             price,
-            why_low,
-            why_high,
+            low_missing_reason,
+            high_missing_reason,
         )
     return alerts
 
@@ -299,19 +299,19 @@ def parse_bands(
     return common_band, asset_bands
 
 
-def _combined_band(first: Threshold | None, second: Threshold) -> Threshold:
+def _combined_band(band: Threshold | None, other_band: Threshold) -> Threshold:
     """Combine a relative and an absolute width."""
-    if first is None:
-        return second
-    if (first.absolute_bps is None) == (second.absolute_bps is None):
+    if band is None:
+        return other_band
+    if (band.absolute_bps is None) == (other_band.absolute_bps is None):
         raise ConfigError(
             "--band: the same kind twice",
             "give one of each, such as 10%rel,5%abs; the narrower applies",
         )
     return replace(
-        first,
-        absolute_bps=first.absolute_bps or second.absolute_bps,
-        relative_bps=first.relative_bps or second.relative_bps,
+        band,
+        absolute_bps=band.absolute_bps or other_band.absolute_bps,
+        relative_bps=band.relative_bps or other_band.relative_bps,
     )
 
 

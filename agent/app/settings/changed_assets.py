@@ -90,8 +90,8 @@ def inspect_new_tokens(
     new_hashes = [
         CodeHash(row["address"], row["code_hash"]) for row in rows if row["state"] == "new"
     ]
-    mean_pools = (*(context.reference.mean_pools or ()), *new_hashes)
-    context = replace(context, reference=replace(context.reference, mean_pools=mean_pools))
+    pinned_code = (*(context.reference.mean_pools or ()), *new_hashes)
+    context = replace(context, reference=replace(context.reference, mean_pools=pinned_code))
     step = context.readers.step_input_at(snapshot)
     references = reference_prices(step)
     _require_prices(context, references, tokens)

@@ -104,7 +104,7 @@ def edit(  # noqa: PLR0913
     pins_new: bool = False,
     unreviewed: bool = False,
     by_hand_only: bool = False,
-    how: str = config_versions.EDITED,
+    origin: str = config_versions.EDITED,
     confirm: Confirm | None,
     transports: Sequence[Transport] | None = None,
     clock: Clock | None = None,
@@ -114,7 +114,7 @@ def edit(  # noqa: PLR0913
     made by hand, and `edit_text` changes nothing.
 
     `pins_new` also pins the new contracts of added tokens; if `unreviewed` (no user saw them), only
-    on local chains. `how` is recorded as the way in which this version was confirmed. If the wallet
+    on local chains. `origin` is recorded as the way in which this version was confirmed. If the wallet
     holds more than dust of a removed asset, `sale_edit_text` replaces `edit_text`, if given. Raises
     ConfigError for an invalid text. Raises Refused, and writes nothing, for a transition that
     breaks a limit (with `in_rounds` only if its first slice does), would halt the bot, or leaves a
@@ -180,7 +180,7 @@ def edit(  # noqa: PLR0913
             ]
             setup.pin_contracts(context, rows_to_pin, implementations)
         backup = None if is_unchanged else _replace_config(file, text_before, text_after)
-        _record_versions(context.store.configs, config_before, config_after, is_unchanged, how)
+        _record_versions(context.store.configs, config_before, config_after, is_unchanged, origin)
         _dismiss_transfers(config_before, config_after, context)
     return replace(report, state="written", backup=backup)
 
@@ -190,7 +190,7 @@ def _record_versions(
     config_before: LoadedConfig | None,
     config_after: LoadedConfig,
     is_unchanged: bool,
-    how: str,
+    origin: str,
 ) -> None:
     """Record the confirmed version, preceded by the version that it replaces."""
     if is_unchanged:
@@ -201,7 +201,7 @@ def _record_versions(
         config_versions.record_version(
             config_before, configs, config_versions.FIRST if is_first else config_versions.NOTICED
         )
-    config_versions.record_version(config_after, configs, how)
+    config_versions.record_version(config_after, configs, origin)
 
 
 def accept_edit(report: EditReport, agent: Agent) -> bool:
@@ -543,14 +543,14 @@ def _sell_out(
     with open_agent(path, transports=transports, clock=clock) as agent:
         agent.require_not_stopped()
         context = agent.context
-        with wiring.open_actors(
+        with wiring.open_transactor(
             context, lambda outcome: confirm(agent, outcome), progress
-        ) as actors:
+        ) as transactor:
             for symbol in symbols:
                 token = agent.token(symbol, "--remove").address
                 for _ in range(MAX_SALES):
                     outcome = engine.run_cycle(
-                        context.readers, SellEntireBalance(token), context.store, actors
+                        context.readers, SellEntireBalance(token), context.store, transactor
                     )
                     sent_intents += outcome.transactions
                     last_reason = outcome.reason

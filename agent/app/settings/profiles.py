@@ -46,7 +46,7 @@ OTHER_NUMERAIRE_REASON = "counted in another numeraire"
 def export_profile(config: Path | str, profile_path: Path) -> Document:
     """Write the config's profile into a new file. Raises ConfigError if the file exists."""
     loaded = load_config(config)
-    text, left_out = profile_text(loaded)
+    text, skipped_keys = profile_text(loaded)
     try:
         with os.fdopen(
             os.open(profile_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644),
@@ -68,7 +68,7 @@ def export_profile(config: Path | str, profile_path: Path) -> Document:
         "profile": str(profile_path),
         "sha256": hashlib.sha256(text.encode()).hexdigest(),
         "chain_id": loaded.config.chain.chain_id,
-        "left_out": list(left_out),
+        "skipped": list(skipped_keys),
     }
 
 

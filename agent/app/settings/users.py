@@ -179,9 +179,9 @@ def login(file: str, name: str, password: str, code: str, address: str) -> dict[
     return {"user": None, "locked_s": user_store.reject(name, network, why, now_s)}
 
 
-def record_event(file: str, kind: str, user: str, address: str, detail: str) -> None:
+def record_event(file: str, event_kind: str, user: str, address: str, detail: str) -> None:
     """Append an event to the audit log."""
-    event = UserEvent(_now_s(), UserEventKind(kind), user, _network(address), detail)
+    event = UserEvent(_now_s(), UserEventKind(event_kind), user, _network(address), detail)
     UserStore(Path(file)).record(event)
 
 

@@ -16,8 +16,9 @@ WHOLE_FROM_COINS = 100
 
 
 def ceiling_of(use_cash: str | None, coin_usd: Fraction = Fraction(1)) -> str | None:
-    """Return the portfolio.max_live_value for an amount of cash, half more than it so that gains are
-    not refused; None if the default ceiling is enough. A coin is worth `coin_usd` dollars.
+    """Return the portfolio.max_live_value for an amount of cash: 1.5 times that amount, so that a
+    gain does not exceed it; None if the default ceiling is enough. A coin is worth `coin_usd`
+    dollars.
     """
     if use_cash is None:
         return None
@@ -33,9 +34,9 @@ def ceiling_of(use_cash: str | None, coin_usd: Fraction = Fraction(1)) -> str | 
 
 
 def with_amounts(text: str, use_cash: str | None, max_live_value: str | None) -> str:
-    """Return the config with the cash to use, and the cap on the managed value, which is also that
-    of a day's payouts, so that all of it can be paid out at once; None leaves one as it is. Raises
-    ConfigError for a cap below the cash.
+    """Return the config with use_cash, and with max_live_value and payout_per_day both at the cap, so
+    that everything can be paid out in one day; "off" sets only max_live_value. An argument of None
+    changes nothing. Raises ConfigError for a cap below the cash.
     """
     if use_cash is not None:
         text = text.replace('# use_cash = "1000" ', f"use_cash = {json.dumps(use_cash)} ", 1)

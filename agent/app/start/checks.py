@@ -133,7 +133,7 @@ def _feed_checks(
         if latest_round is None:
             continue  # a quarantined token has its own row
         base, quote = _parse_pair(symbol_text(answer))
-        pair = f"{base} / {quote}, {format_answer_bounds(latest_round)}"
+        pair_and_bounds = f"{base} / {quote}, {format_answer_bounds(latest_round)}"
         check_name, fault = (
             f"feed {label}",
             feed_round_fault(snapshot, reference, latest_round),
@@ -141,9 +141,14 @@ def _feed_checks(
         if fault:
             yield check_name, FAIL, f"it {fault}", "wait for its next round, or correct the feed"
         elif quote != _DOLLAR_SYMBOL or not _is_base_of(base, label):
-            yield check_name, WARN, pair, f"make sure that {feed} is a feed of {label} in dollars"
+            yield (
+                check_name,
+                WARN,
+                pair_and_bounds,
+                f"make sure that {feed} is a feed of {label} in dollars",
+            )
         else:
-            yield check_name, OK, pair, ""
+            yield check_name, OK, pair_and_bounds, ""
 
 
 def _parse_pair(description: str) -> tuple[str, str]:
@@ -256,7 +261,7 @@ def _checks(
     config: LoadedConfig | Path | str,
     transports: Sequence[Transport] | None,
     now_s: Callable[[], float],
-    documents: list[ProbedEndpointDocument],
+    endpoint_documents: list[ProbedEndpointDocument],
 ) -> Iterator[CheckResult]:
     try:
         loaded = load_config(config)
@@ -280,7 +285,7 @@ def _checks(
     chain = loaded.config.chain
     chain_endpoints = tuple(Endpoint(transport) for transport in opened_transports)
     probes = probe_endpoints(chain_endpoints, chain, now_s)
-    documents.extend(probed_documents(probes))
+    endpoint_documents.extend(probed_documents(probes))
     has_quorum = has_enough_operators(probes, chain.min_operators)
     failure_state = WARN if has_quorum else FAIL
     for probe in probes:
@@ -297,9 +302,11 @@ def _checks(
             yield CheckResult("store", OK, str(wiring.store_file(loaded)))
             yield from _seal_checks(context.store, loaded)
             snapshot = context.reader.snapshot()
-            documents[:] = [
+            endpoint_documents[:] = [
                 {**old, **new}
-                for old, new in zip(documents, endpoint_records(context.endpoints), strict=True)
+                for old, new in zip(
+                    endpoint_documents, endpoint_records(context.endpoints), strict=True
+                )
             ]
             yield from _chain_checks(context, snapshot)
             switch_state = context.switch.read()
@@ -590,17 +597,17 @@ def _least_total_checks(step: StepInput) -> Iterator[CheckResult]:
     try:
         drifts = compute_drifts(step, prices)
         total = portfolio_total(step, drifts)
-        document = least_total_now(step, investable_total(drifts))
+        minimum_total = least_total_now(step, investable_total(drifts))
     except TrimtabError:
         return
     if ceiling_warning := cash_limit.ceiling_message(step.portfolio, step.limits, total):
         yield CheckResult("max_live_value", WARN, ceiling_warning, cash_limit.CEILING_REMEDY)
-    if document is not None:
+    if minimum_total is not None:
         yield CheckResult(
             "minimum total",
-            WARN if document["enough"] is False else OK,
-            document["summary"],
-            "; or ".join(document["changes"]),
+            WARN if minimum_total["enough"] is False else OK,
+            minimum_total["summary"],
+            "; or ".join(minimum_total["changes"]),
         )
 
 

@@ -113,15 +113,15 @@ def _probe(endpoint: Endpoint, chain_id: int, now_s: Callable[[], float]) -> End
         return EndpointProbe(
             endpoint, None, why, "correct chain.chain_id or the endpoint", EXIT_OPERATOR
         )
-    skew_s = head_s - int(now_s())
-    if skew_s > MAX_CLOCK_SKEW_S:
+    ahead_s = head_s - int(now_s())
+    if ahead_s > MAX_CLOCK_SKEW_S:
         return EndpointProbe(
             endpoint,
             None,
-            f"its head is {format_duration(skew_s)} in the future",
+            f"its head is {format_duration(ahead_s)} in the future",
             "set this machine's clock (NTP)",
         )
-    age_text = f"{format_duration(abs(skew_s))} {'ahead of this clock' if skew_s > 0 else 'old'}"
+    age_text = f"{format_duration(abs(ahead_s))} {'ahead of this clock' if ahead_s > 0 else 'old'}"
     return EndpointProbe(
         endpoint,
         head,

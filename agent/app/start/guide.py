@@ -183,11 +183,11 @@ class InitAnswers:
             targets = tuple(portfolio_templates.template_targets(template, preset))
         config = _draft_config(template, preset, targets, self.use_cash, self.ceiling)
         total = Fraction(self.use_cash or self.ceiling)
-        least_totals = least_totals_of_config(config, Fraction(1), total)
+        minimum_capital_by_gas_price = least_totals_of_config(config, Fraction(1), total)
         ceiling_note = "" if self.use_cash else f" {self.ceiling} is the ceiling."
         return [
             f"Is it worth it? {ESTIMATE_NOTE}.{ceiling_note}",
-            *year_cost_lines(least_totals, SHOWN_GAS_GWEI, total),
+            *year_cost_lines(minimum_capital_by_gas_price, SHOWN_GAS_GWEI, total),
         ]
 
     def with_alert(self, text: str) -> InitAnswers:
@@ -235,20 +235,24 @@ def baskets(network: str) -> list[Basket]:
                 template.about,
                 targets,
                 past,
-                _least_total_text(template, preset, targets),
+                _minimum_capital_text(template, preset, targets),
             )
         )
     return offered_baskets
 
 
-def _least_total_text(
+def _minimum_capital_text(
     template: portfolio_templates.PortfolioTemplate,
     preset: Preset,
     targets: Sequence[tuple[str, str]],
 ) -> str:
-    least_totals = least_totals_of_config(_draft_config(template, preset, targets), Fraction(1))
+    minimum_capital_by_gas_price = least_totals_of_config(
+        _draft_config(template, preset, targets), Fraction(1)
+    )
     totals = (
-        Decimal(row["total"] or 0) for row in least_totals if row["gas_gwei"] == SHOWN_GAS_GWEI
+        Decimal(row["total"] or 0)
+        for row in minimum_capital_by_gas_price
+        if row["gas_gwei"] == SHOWN_GAS_GWEI
     )
     return next((f"{total.to_integral_value(ROUND_CEILING):,}" for total in totals), "")
 
@@ -327,21 +331,21 @@ def write_setup(path: str, field_texts: Mapping[str, str]) -> dict[str, Any]:
     document = answers.write(Path(path))
     loaded = load_config(path)
     wallet = loaded.config.wallet
-    option = "" if Path(path) == Path("trimtab.toml") else f" --config {shlex.quote(path)}"
+    config_option = "" if Path(path) == Path("trimtab.toml") else f" --config {shlex.quote(path)}"
     next_steps = list(document["next"])
     if wallet.test_account is None:
-        position = next(
+        first_command = next(
             (index for index, line in enumerate(next_steps) if line.startswith("trimtab")),
             len(next_steps),
         )
         next_steps.insert(
-            position,
+            first_command,
             "trimtab wallet import  (in a terminal, with the key of the wallet, unless wallet.json"
             " has it already)",
         )
     next_steps += [
-        f"trimtab run{option}  (decides but sends nothing; with --send it trades)",
-        f"trimtab serve{option}  (this dashboard, after the first step)",
+        f"trimtab run{config_option}  (decides but sends nothing; with --send it trades)",
+        f"trimtab serve{config_option}  (this dashboard, after the first step)",
     ]
     return {**document, "next": next_steps, "gas": loaded.config.limits.native_floor or ""}
 
@@ -401,8 +405,8 @@ def _with_basket(
         }
         if not shares:
             raise ConfigError("No weights were entered", "write the share of each token in percent")
-        pairs = " ".join(f"{symbol}={share}%" for symbol, share in shares.items())
-        return answers.with_basket(pairs, offered_baskets)
+        targets_text = " ".join(f"{symbol}={share}%" for symbol, share in shares.items())
+        return answers.with_basket(targets_text, offered_baskets)
     if chosen_basket not in [basket.name for basket in offered_baskets]:
         raise ConfigError("No basket is chosen", "choose a listed one, or type your own weights")
     return answers.with_basket(chosen_basket, offered_baskets)
@@ -440,11 +444,11 @@ def _outlook(answers: InitAnswers) -> list[str]:
 
 
 def _basket_row(basket: Basket) -> dict[str, Any]:
-    contents = " ".join(f"{symbol} {share}" for symbol, share in basket.targets)
+    targets_text = " ".join(f"{symbol} {share}" for symbol, share in basket.targets)
     return {
         "name": basket.name,
         "about": basket.about,
-        "held": contents,
+        "held": targets_text,
         "least": basket.least,
         "past": basket.past,
     }

@@ -105,7 +105,8 @@ def _feed_prices(feed: str, rpc: Sequence[tuple[str, str]], now_s: float) -> Ite
         try:
             transport = wiring.open_transport(RpcTable(operator=operator, url_env=variable))
             latest_round, _ = watch.read_feed(
-                feed, query_lens(transport, [item for _, item in watch.feed_questions(feed)])
+                feed,
+                query_lens(transport, [feed_call for _, feed_call in watch.feed_questions(feed)]),
             )
         except TrimtabError:
             continue
@@ -127,8 +128,9 @@ EMPTY_CODE = "0xc5d2460186f7233c927e7db2dcc703c0e500b653ca82273b7bfad8045d85a470
 
 @dataclass(frozen=True, slots=True)
 class FuturesStart:
-    """Futures layer of a new config: a risk profile, the venue's file or name (none: that of the config
-    given as network), and target weights by symbol (none: the proportions of the spot targets).
+    """Futures layer of a new config: a risk profile and target weights by symbol (none: the
+    proportions of the spot targets). `venue` is the file or name of the venue; None stands for the
+    config file that was given as network.
     """
 
     profile: str
@@ -232,8 +234,10 @@ def initialise(  # noqa: PLR0913
         ) from None
     use_cash_text, ceiling = config.portfolio.use_cash, config.portfolio.max_live_value
     cash_amount = None if use_cash_text is None else Fraction(use_cash_text)
-    shown_amount = Fraction(ceiling) if cash_amount is None and ceiling is not None else cash_amount
-    least_totals = least_totals_of_config(config, numeraire_usd, shown_amount)
+    assumed_capital = (
+        Fraction(ceiling) if cash_amount is None and ceiling is not None else cash_amount
+    )
+    minimum_capital_by_gas_price = least_totals_of_config(config, numeraire_usd, assumed_capital)
     config_option = "" if path == Path("trimtab.toml") else f" --config {shlex.quote(str(path))}"
     next_steps = [
         f"export {variable}=…  (endpoint of operator {operator})" for variable, operator in rpc
@@ -252,7 +256,7 @@ def initialise(  # noqa: PLR0913
         "numeraire": numeraire,
         "numeraire_usd": f"{float(numeraire_usd):.10g}",
         "ceiling": ceiling,
-        "least_total": least_totals,
+        "least_total": minimum_capital_by_gas_price,
         "assets": [fill(NewAssetDocument, asset) for asset in assets],
         "warnings": [
             *minimum.asset_count_warnings(len(assets)),
@@ -261,8 +265,8 @@ def initialise(  # noqa: PLR0913
         ],
         "next": next_steps,
         "worth": []
-        if shown_amount is None
-        else year_cost_lines(least_totals, SHOWN_GAS_GWEI, shown_amount),
+        if assumed_capital is None
+        else year_cost_lines(minimum_capital_by_gas_price, SHOWN_GAS_GWEI, assumed_capital),
     }
 
 
@@ -426,22 +430,24 @@ def list_contracts(
             {"what": names[address], "address": address, "code_hash": code_hash, "state": state}
         )
     pinned_implementations, implementations = context.store.trust.implementations(), []
-    for proxy in snapshot.implementations:
-        code_hash = code_hashes.get(proxy.address, NO_CODE)
-        contract_name = f"implementation of {names[proxy.token].removeprefix('token ')}"
+    for implementation in snapshot.implementations:
+        code_hash = code_hashes.get(implementation.address, NO_CODE)
+        contract_name = f"implementation of {names[implementation.token].removeprefix('token ')}"
         if code_hash in (NO_CODE, EMPTY_CODE):
-            fault = f"{contract_name} at {proxy.address}: no code, or it cannot be read"
+            fault = f"{contract_name} at {implementation.address}: no code, or it cannot be read"
             no_code_verdicts.append(Verdict("code", fault, "a contract", False))
-        state = pin_state(pinned_implementations.get(proxy.token), (proxy.address, code_hash))
+        state = pin_state(
+            pinned_implementations.get(implementation.token), (implementation.address, code_hash)
+        )
         rows.append(
             {
                 "what": contract_name,
-                "address": proxy.address,
+                "address": implementation.address,
                 "code_hash": code_hash,
                 "state": state,
             }
         )
-        implementations.append((proxy.token, proxy.address, code_hash))
+        implementations.append((implementation.token, implementation.address, code_hash))
     return rows, implementations, no_code_verdicts
 
 

@@ -280,22 +280,30 @@ def _implementation_checks(
 ) -> Iterator[CheckLine]:
     """Compare the implementation behind each proxy of the venue with its pin."""
     pinned_implementations = context.store.trust.implementations()
-    hashes = {code.address: code.hash for code in snapshot.code_hashes}
-    proxies = [
+    code_hashes = {code.address: code.hash for code in snapshot.code_hashes}
+    implementations = [
         implementation
         for implementation in snapshot.implementations
         if implementation.token in contracts
     ]
-    for proxy in proxies:
-        check_name, pin = f"proxy {contracts[proxy.token]}", pinned_implementations.get(proxy.token)
+    for implementation in implementations:
+        check_name, pin = (
+            f"proxy {contracts[implementation.token]}",
+            pinned_implementations.get(implementation.token),
+        )
         if pin is None:
-            yield check_name, WARN, f"implementation {proxy.address} is not pinned", "trimtab trust"
-        elif pin != (proxy.address, hashes.get(proxy.address, "")):
-            text = f"implementation {proxy.address} differs from the pinned {pin[0]}"
+            yield (
+                check_name,
+                WARN,
+                f"implementation {implementation.address} is not pinned",
+                "trimtab trust",
+            )
+        elif pin != (implementation.address, code_hashes.get(implementation.address, "")):
+            text = f"implementation {implementation.address} differs from the pinned {pin[0]}"
             yield check_name, FAIL, text, "find out why, then: trimtab trust"
         else:
-            yield check_name, OK, f"implementation {proxy.address}, pinned", ""
-    if not proxies:
+            yield check_name, OK, f"implementation {implementation.address}, pinned", ""
+    if not implementations:
         yield "futures proxies", OK, "no contract of the venue is a proxy", ""
 
 
@@ -320,7 +328,7 @@ class _KeyLocation:
     """
 
     file: Path | None
-    entry: tuple[str, str] | None
+    keyring_entry: tuple[str, str] | None
     address: str
     description: str
 
@@ -334,7 +342,7 @@ def approve_agent_key(
     agent: Agent,
     days: int | None,
     *,
-    ends: bool,
+    revokes: bool,
     send: bool,
     confirm: Confirm,
     ask: Ask | None,
@@ -345,7 +353,7 @@ def approve_agent_key(
     the old file is kept beside it. If an earlier run was interrupted after the venue approved its
     key, that key is put in place and no other is approved. Raises ConfigError, Refused, Retryable.
     """
-    table = _require_table(agent, ends=ends)
+    table = _require_table(agent, revokes=revokes)
     disable_core_dumps()
     approver = wiring.AgentApprover(agent.context, table)
     approver.require_account()
@@ -420,12 +428,12 @@ def approve_agent_key(
     }
 
 
-def _require_table(agent: Agent, *, ends: bool) -> HyperliquidTable:
+def _require_table(agent: Agent, *, revokes: bool) -> HyperliquidTable:
     """Return [futures] of the venue. Raises ConfigError if it approves no keys, or on paper."""
     table = agent.context.config.futures
     if not isinstance(table, HyperliquidTable):
         raise ConfigError("delegate: the futures venue has no agent keys", "omit it")
-    if ends:
+    if revokes:
         raise ConfigError(
             "--end: Hyperliquid documents no action to revoke an agent",
             "remove it on the venue's API page, or approve another key under its name: trimtab"
@@ -474,8 +482,8 @@ def _create_key(location: _KeyLocation, ask: Ask | None) -> tuple[str, Path | No
     the key is approved. Raises ConfigError.
     """
     key = PrivateKey(Account.create())
-    if location.entry is not None:
-        keys.save_to_keyring(location.entry, key)
+    if location.keyring_entry is not None:
+        keys.save_to_keyring(location.keyring_entry, key)
         return key.address, None
     if location.file is None:
         raise ConfigError("futures: nowhere to store a new agent key", "set futures.agent_keystore")

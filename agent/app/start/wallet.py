@@ -53,9 +53,9 @@ def create_wallet(
     never shown. Raises ConfigError.
     """
     disable_core_dumps()
-    entry = _free_entry(file, keyring, password_source)
-    secret = None if file is None else new_password(password_source, ask)
-    return _store_key(PrivateKey(Account.create()), file, entry, secret)
+    keyring_entry = _free_entry(file, keyring, password_source)
+    password = None if file is None else new_password(password_source, ask)
+    return _store_key(PrivateKey(Account.create()), file, keyring_entry, password)
 
 
 def import_wallet(
@@ -70,12 +70,12 @@ def import_wallet(
     `create_wallet`. Raises ConfigError.
     """
     disable_core_dumps()
-    entry = _free_entry(file, keyring, password_source)
+    keyring_entry = _free_entry(file, keyring, password_source)
     if not 0 <= index < MAX_ACCOUNTS:
         raise ConfigError(f"--index: {index} is not the number of an account", "the first one is 0")
     # raise errors that need no prompt before the first prompt
     asks_no_password = password_source.is_unattended or ask is None
-    secret = new_password(password_source, ask) if file is not None and asks_no_password else None
+    password = new_password(password_source, ask) if file is not None and asks_no_password else None
     if ask is None:
         text, origin = _standard_input(), "standard input"
     else:
@@ -83,9 +83,9 @@ def import_wallet(
     private_key = parse_private_key(text, origin, index)
     if isinstance(private_key, ConfigError):
         raise private_key
-    if file is not None and secret is None:
-        secret = new_password(password_source, ask)
-    return _store_key(private_key, file, entry, secret)
+    if file is not None and password is None:
+        password = new_password(password_source, ask)
+    return _store_key(private_key, file, keyring_entry, password)
 
 
 def change_password(
@@ -120,19 +120,25 @@ def wallet_address(
             "--keystore, --keyring and --config exclude each other", "give one of them"
         )
     if keyring is not None:
-        entry = parse_keyring(keyring, "--keyring")
+        entry_text = parse_keyring(keyring, "--keyring")
         return {
-            "address": keys.load_from_keyring(_parse_entry(entry)).address,
-            "keyring": entry,
+            "address": keys.load_from_keyring(_parse_entry(entry_text)).address,
+            "keyring": entry_text,
             "verified": True,
         }
     if config is not None:
         return _config_address(config, ask, verify)
     path = file or Path("wallet.json")
-    raw = keys.read_private_file(path)
+    keystore_bytes = keys.read_private_file(path)
     if not verify:
-        return {"address": stated_address(raw, path), "keystore": str(path), "verified": False}
-    keystore = keys.open_keystore(raw, _existing_password(path, password_source, ask), path)
+        return {
+            "address": stated_address(keystore_bytes, path),
+            "keystore": str(path),
+            "verified": False,
+        }
+    keystore = keys.open_keystore(
+        keystore_bytes, _existing_password(path, password_source, ask), path
+    )
     if isinstance(keystore, ConfigError):
         raise keystore
     return {"address": keystore.address, "keystore": str(path), "verified": True}
@@ -153,10 +159,10 @@ def _config_address(config: Path, ask: Ask | None, verify: bool) -> KeyAddressDo
     return {"address": configured_address, "config": str(config), "verified": verify}
 
 
-def stated_address(raw: bytes, path: Path) -> str:
+def stated_address(keystore_bytes: bytes, path: Path) -> str:
     """Return the address stored in a keystore in clear text. Raises ConfigError without one."""
     try:
-        address = codec.read_json(raw.decode())["address"]
+        address = codec.read_json(keystore_bytes.decode())["address"]
         return parse_address("0x" + str(address).lower().removeprefix("0x"))
     except (ValueError, KeyError, TypeError, ConfigError):
         raise ConfigError(
@@ -194,16 +200,19 @@ def _free_entry(
             f"{password_source.env_option}: only a keystore file has a password",
             "add --keystore, or omit the password",
         )
-    entry = None if keyring is None else _parse_entry(parse_keyring(keyring, "--keyring"))
+    keyring_entry = None if keyring is None else _parse_entry(parse_keyring(keyring, "--keyring"))
     if file is not None:
         keys.require_free_path(file)
-    if entry is not None:
-        keys.require_free_keyring_entry(entry)
-    return entry
+    if keyring_entry is not None:
+        keys.require_free_keyring_entry(keyring_entry)
+    return keyring_entry
 
 
 def _store_key(
-    key: PrivateKey, file: Path | None, entry: tuple[str, str] | None, password: Secret | None
+    key: PrivateKey,
+    file: Path | None,
+    keyring_entry: tuple[str, str] | None,
+    password: Secret | None,
 ) -> NewKeyDocument:
     warnings = []
     if file is not None and password is not None:
@@ -212,9 +221,9 @@ def _store_key(
             f"anyone with {file} and its password controls the funds; without them the funds are"
             " lost: keep a copy of each, apart"
         )
-    if entry is not None:
+    if keyring_entry is not None:
         try:
-            keys.save_to_keyring(entry, key)
+            keys.save_to_keyring(keyring_entry, key)
         except ConfigError as error:
             keystore_note = "" if file is None else f"; the keystore {file} is written"
             raise ConfigError(error.message + keystore_note, error.remedy) from None
@@ -230,19 +239,21 @@ def _store_key(
     return {
         "address": key.address,
         "keystore": None if file is None else str(file),
-        "keyring": None if entry is None else "/".join(entry),
+        "keyring": None if keyring_entry is None else "/".join(keyring_entry),
         "warnings": warnings,
         "config": [
             f'address = "{key.address}"',
-            f'keyring = "{"/".join(entry)}"' if entry is not None else f'keystore = "{file}"',
+            f'keyring = "{"/".join(keyring_entry)}"'
+            if keyring_entry is not None
+            else f'keystore = "{file}"',
         ],
     }
 
 
 def _existing_password(path: Path, password_source: PasswordSource, ask: Ask | None) -> Secret:
-    secret = _password_of_source(password_source)
-    if secret is not None:
-        return secret
+    password = _password_of_source(password_source)
+    if password is not None:
+        return password
     if ask is None:
         raise ConfigError(
             f"{path} needs its password, and there is no terminal to ask for it",
@@ -255,8 +266,8 @@ def new_password(password_source: PasswordSource, ask: Ask | None) -> Secret:
     """Return a password for encryption, typed twice or from its source. Raises ConfigError for a
     weak one.
     """
-    secret = _password_of_source(password_source)
-    if secret is None:
+    password = _password_of_source(password_source)
+    if password is None:
         if ask is None:
             remedy = (
                 f"{password_source.env_option} NAME with the name of an environment variable, or run in a"
@@ -265,14 +276,14 @@ def new_password(password_source: PasswordSource, ask: Ask | None) -> Secret:
             raise ConfigError(
                 "a password is needed, and there is no terminal to ask for it", remedy
             )
-        secret = Secret(ask("New password: "))
-        keys.require_strong(secret)
-        if Secret(ask("Again: ")).reveal() != secret.reveal():
+        password = Secret(ask("New password: "))
+        keys.require_strong(password)
+        if Secret(ask("Again: ")).reveal() != password.reveal():
             raise ConfigError(
                 "the two passwords differ; nothing was written", "type the same one twice"
             )
-    keys.require_strong(secret)
-    return secret
+    keys.require_strong(password)
+    return password
 
 
 def _password_of_source(password_source: PasswordSource) -> Secret | None:

@@ -589,7 +589,7 @@ def funding_section(analysis: BacktestAnalysis) -> ReportSection | None:
         (
             carry.symbol,
             format_money(carry.total, result.decimals),
-            _format_yearly(carry.yearly),
+            _format_yearly(carry.yearly_rate),
             format_money(carry.notional, result.decimals),
             f"{len(carry.payments):,}",
         )
@@ -601,7 +601,7 @@ def funding_section(analysis: BacktestAnalysis) -> ReportSection | None:
         (
             "all",
             format_money(result.funding.total, result.decimals),
-            _format_yearly(result.funding.yearly),
+            _format_yearly(result.funding.yearly_rate),
             DASH,
             f"{payment_count:,}",
         ),

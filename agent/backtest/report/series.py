@@ -328,7 +328,7 @@ def backtest_document(result: SimulationResult) -> dict[str, Any]:
                 ("rebalanced", "held"), simulation_performance(result), strict=True
             )
         },
-        "harvest": (
+        "rebalancing_premium": (
             None
             if result.premium is None
             else {name: f"{number:.6f}" for name, number in asdict(result.premium).items()}
@@ -337,10 +337,10 @@ def backtest_document(result: SimulationResult) -> dict[str, Any]:
         "from": int(result.times_s[0]),
         "until": int(result.times_s[-1]),
         "bars": result.bars,
-        "looked": result.evaluated_bars,
-        "halted": result.halted_bars,
+        "evaluated_bars": result.evaluated_bars,
+        "halted_bars": result.halted_bars,
         "refused": dict(result.refused),
-        "kept": dict(result.held_back),
+        "held_back": dict(result.held_back),
         "weights_bps": {
             symbol: round(float(weight) * 10_000)
             for symbol, weight in zip(result.symbols, result.weights[-1], strict=True)
@@ -360,8 +360,8 @@ def backtest_document(result: SimulationResult) -> dict[str, Any]:
             {"time": flow.time_s, "value": money(flow.value), "before": money(flow.value_before)}
             for flow in result.flows
         ],
-        "taxes": {
-            "lots": result.lot_rule,
+        "realised_gains": {
+            "lot_rule": result.lot_rule,
             "years": {str(gain.year): money(gain.realised) for gain in result.taxes},
             **(
                 {
@@ -374,12 +374,12 @@ def backtest_document(result: SimulationResult) -> dict[str, Any]:
                 else {}
             ),
         },
-        "ended": [
+        "delisted": [
             {
                 "symbol": holding.symbol,
                 "amount": decimal_text(holding.raw, holding.decimals),
                 "price": price_text(holding.price, holding.decimals, result.decimals),
-                "at": holding.time_s,
+                "time": holding.time_s,
                 "value": money(holding.value),
                 "share": None if holding.share is None else f"{float(holding.share):.6f}",
             }
@@ -423,12 +423,12 @@ def _funding_document(funding: FundingSummary, money: Callable[[Fraction], str])
 
     return {
         "total": money(funding.total),
-        "yearly": share(funding.yearly),
+        "yearly_rate": share(funding.yearly_rate),
         "intervals": sum(len(funding_carry.payments) for funding_carry in funding.carries),
         "assets": {
             carry.symbol: {
                 "carry": money(carry.total),
-                "yearly": share(carry.yearly),
+                "yearly_rate": share(carry.yearly_rate),
                 "notional": money(carry.notional),
                 "intervals": len(carry.payments),
                 "from": int(carry.times_s[0]),

@@ -391,23 +391,23 @@ def stress_document(stress: StressResult) -> dict[str, Any]:
         "cases": [
             {
                 "name": case.name,
-                "by": case.engine,
+                "engine": case.engine,
                 "paths": len(case.path_metrics),
                 **outcomes(case.values("loss"), stress.start_value),
                 **measure_statistics(case),
                 "rebalances": sum(metrics.rebalances for metrics in case.path_metrics),
-                "halted": sum(path_metrics.halted for path_metrics in case.path_metrics),
+                "halted_bars": sum(path_metrics.halted for path_metrics in case.path_metrics),
                 "refused": dict(case.refused),
             }
             for case in stress.cases
         ],
-        "left_out": dict(stress.skipped),
+        "skipped": dict(stress.skipped),
         "bars": stress.bars,
         "interval_s": stress.interval_s,
-        "made_from_moves": stress.return_count,
-        "block": f"{stress.block:.6f}",
+        "return_count": stress.return_count,
+        "bootstrap_block_length": f"{stress.block:.6f}",
         "jumps_per_bar": f"{stress.jump_rate:.6f}",
-        "kernel_off": None
+        "kernel_difference": None
         if stress.kernel_difference is None
         else f"{stress.kernel_difference:.3e}",
         "notes": list(stress.notes),

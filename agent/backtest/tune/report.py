@@ -48,7 +48,7 @@ def tune_document(tuned: TuneResult) -> Document:
         "period_s": round(tuned.period_s),
         "calendar": _choice_document(search.calendar),
         "last_quarter": {
-            "claims": [_claim_document(claim) for claim in tuned.claims],
+            "excess_intervals": [_excess_document(claim) for claim in tuned.claims],
             "final_value": _format_number(tuned.last_results[0].final_value),
             "calendar_value": _format_number(tuned.last_results[1].final_value),
             "hold_value": _format_number(tuned.last_hold_value),
@@ -57,19 +57,19 @@ def tune_document(tuned: TuneResult) -> Document:
             "rebalances": tuned.last_results[0].rebalances,
         },
         "walk_forward": {
-            "walk": search.walk.value,
+            "window_mode": search.walk.value,
             "folds": [
                 {
                     "chosen": tuned.choices[fold_result.choice].label,
-                    "inside": _format_number(fold_result.inside),
-                    "outside": _format_number(fold_result.outside),
+                    "in_sample": _format_number(fold_result.in_sample),
+                    "out_of_sample": _format_number(fold_result.out_of_sample),
                     "over_hold": _format_number(yearly_mean(tuned, over_hold)),
                     "over_calendar": _format_number(yearly_mean(tuned, over_calendar)),
                     "periods": fold_result.fold.judged_to - fold_result.fold.judged_from,
                 }
                 for fold_result, over_hold, over_calendar in tuned.fold_results
             ],
-            "claims": [_claim_document(growth) for growth in tuned.fold_claims],
+            "excess_intervals": [_excess_document(growth) for growth in tuned.fold_claims],
         },
         "deflated_sharpe": None
         if deflated is None
@@ -83,8 +83,8 @@ def tune_document(tuned: TuneResult) -> Document:
         if overfitting is None
         else {"probability": _format_number(overfitting.probability), "ways": overfitting.ways, "blocks": overfitting.blocks},
         "stability": {
-            "down": heat_map.down.name,
-            "across": heat_map.across.name,
+            "row_name": heat_map.down.name,
+            "column_name": heat_map.across.name,
             "rows": list(heat_map.down.labels),
             "columns": list(heat_map.across.labels),
             "values": [[None if np.isnan(value) else _format_number(value) for value in row] for row in heat_map.values.tolist()],
@@ -95,7 +95,7 @@ def tune_document(tuned: TuneResult) -> Document:
                 "count": neighbours.count,
                 "mean_fall": _format_number(neighbours.mean_decline),
                 "largest_fall": _format_number(neighbours.largest_decline),
-                "spread": _format_number(neighbours.spread),
+                "fall_to_median": _format_number(neighbours.median_decline),
             },
         },
         "ranked": [_ranked_document(tuned, int(choice_index)) for choice_index in order],
@@ -121,7 +121,7 @@ def _choice_document(choice: PolicyChoice) -> Document:
     band = choice.band
     return {
         "label": choice.label,
-        "options": choice.options,
+        "backtest_options": choice.options,
         "band_relative_bps": None if band is None else band.relative_bps,
         "band_absolute_bps": None if band is None else band.absolute_bps,
         "every_s": choice.every_s,
@@ -143,26 +143,26 @@ def _ranked_document(tuned: TuneResult, choice_index: int) -> Document:
     }
 
 
-def _claim_document(claim: ExcessGrowth) -> Document:
-    interval: ConfidenceInterval | None = claim.interval
+def _excess_document(excess: ExcessGrowth) -> Document:
+    interval: ConfidenceInterval | None = excess.interval
     if interval is None:
         return {
-            "over": claim.rival,
+            "over": excess.rival,
             "mean": None,
             "low": None,
             "high": None,
             "level": str(CONFIDENCE_LEVEL),
             "periods": None,
-            "block": None,
+            "bootstrap_block_length": None,
         }
     return {
-        "over": claim.rival,
+        "over": excess.rival,
         "mean": _format_number(interval.mean),
         "low": _format_number(interval.low),
         "high": _format_number(interval.high),
         "level": str(CONFIDENCE_LEVEL),
         "periods": interval.periods,
-        "block": f"{interval.block:.2f}",
+        "bootstrap_block_length": f"{interval.block:.2f}",
     }
 
 
@@ -320,7 +320,7 @@ def _stability_section(tuned: TuneResult) -> ReportSection:
             f"One grid step from the best, over {neighbours.count} settings, the objective falls by"
             f" {_format_decline(tuned, neighbours.mean_decline)} on average and by"
             f" {_format_decline(tuned, neighbours.largest_decline)} at most; from the best to the median of all"
-            f" settings it falls by {_format_decline(tuned, neighbours.spread)}."
+            f" settings it falls by {_format_decline(tuned, neighbours.median_decline)}."
         )
     paragraphs.append("Other parameters are those of the best setting, which is ringed.")
     return ReportSection(

@@ -341,13 +341,13 @@ class NeighbourComparison:
     """Decline of the objective from the best setting to its neighbours, one step away on one axis:
     on average, and at most.
 
-    `spread` is the decline to the median of all settings, for comparison.
+    `median_decline` is the decline to the median of all settings, for comparison.
     """
 
     count: int
     mean_decline: float
     largest_decline: float
-    spread: float
+    median_decline: float
 
 
 def _band_order(choice: PolicyChoice) -> tuple[int, int]:
@@ -470,14 +470,14 @@ class Fold:
 
 @dataclass(frozen=True, slots=True)
 class FoldResult:
-    """Index of the setting chosen in a fold, its objective in the periods of the choice (`inside`)
-    and in the evaluated ones (`outside`), and its log returns in the latter.
+    """Index of the setting chosen in a fold, its objective in the periods of the choice (`in_sample`)
+    and in the evaluated ones (`out_of_sample`), and its log returns in the latter.
     """
 
     fold: Fold
     choice: int
-    inside: float
-    outside: float
+    in_sample: float
+    out_of_sample: float
     returns: Floats
 
 

@@ -193,8 +193,8 @@ class SnapshotProvider(QuorumProvider):
         ]
         for endpoint, vote in poll.answers.items():
             if vote.compared_values != agreed.compared_values:
-                what = difference(agreed, vote, self._names)
-                endpoint_pool.blame(endpoint, f"differs in {what}")
+                field_name = difference(agreed, vote, self._names)
+                endpoint_pool.blame(endpoint, f"differs in {field_name}")
         return answers[self.agreeing_endpoints[0]]
 
     def _ask(self, endpoint: Endpoint, calls: Sequence[RpcCall]) -> list[Any]:

@@ -107,13 +107,13 @@ def _questions() -> tuple[Question, ...]:
         ]
         baskets = api.baskets(answers.network)
         for number, basket in enumerate(baskets, 1):
-            contents = " ".join(f"{symbol} {share}" for symbol, share in basket.targets)
-            lines.append(f"{number} {basket.name}: {contents}; from {basket.least} USDC")
+            targets_text = " ".join(f"{symbol} {share}" for symbol, share in basket.targets)
+            lines.append(f"{number} {basket.name}: {targets_text}; from {basket.least} USDC")
             if basket.past is not None:
                 lines.append(f"  {past_text(basket.past, short=True)}")
         has_past = any(basket.past is not None for basket in baskets)
-        basis = f"Past: {api.PAST_BASIS}; not a forecast. " if has_past else ""
-        lines.append(f"{basis}From: minimum capital at 1 gwei.")
+        basis_text = f"Past: {api.PAST_BASIS}; not a forecast. " if has_past else ""
+        lines.append(f"{basis_text}From: minimum capital at 1 gwei.")
         return "\n".join(lines)
 
     def alerts_text(answers: InitAnswers) -> str:
@@ -144,7 +144,7 @@ def _questions() -> tuple[Question, ...]:
                 "VARIABLE=OPERATOR of each; the variables hold the URLs, which are secrets. Two"
                 " different operators must agree before money moves."
             ),
-            lambda answers: _pairs(answers.rpc) or None,
+            lambda answers: _pairs_text(answers.rpc) or None,
             lambda answers, text: answers.with_endpoints(text),
             lambda answers: ", ".join(
                 f"{variable}={operator} ({variable_state(variable)})"
@@ -155,9 +155,9 @@ def _questions() -> tuple[Question, ...]:
         Question(
             "Basket",
             basket_text,
-            lambda answers: answers.template or _pairs(answers.targets) or None,
+            lambda answers: answers.template or _pairs_text(answers.targets) or None,
             lambda answers, text: answers.with_basket(text, api.baskets(answers.network)),
-            lambda answers: answers.template or _pairs(answers.targets),
+            lambda answers: answers.template or _pairs_text(answers.targets),
             "write a number or a name of the list, or for example WETH=50% USDC=50%",
         ),
         Question(
@@ -207,7 +207,7 @@ def _show_outlook(answers: InitAnswers) -> None:
         _say(line)
 
 
-def _pairs(pairs: tuple[tuple[str, str], ...]) -> str:
+def _pairs_text(pairs: tuple[tuple[str, str], ...]) -> str:
     return " ".join(f"{name}={value}" for name, value in pairs)
 
 
@@ -228,7 +228,7 @@ def _show_error(error: ConfigError) -> None:
 
 
 def _say(text: str, indent: str = "") -> None:
-    """Print lines of at most WIDTH columns; further ones of a paragraph are indented."""
+    """Print lines of at most MAX_COLUMNS columns; further ones of a paragraph are indented."""
     for line in text.split("\n") or [""]:
         first_indent = indent + line[: len(line) - len(line.lstrip())]
         wrapped = textwrap.wrap(

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from agent.cli.display.tables import FigureTable, amount, brief, figure_text, money, table
-from agent.cli.display.terminal import Document, cell, out, say, spaced_time
+from agent.cli.display.terminal import Document, out, safe_text, say, spaced_time
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -98,7 +98,7 @@ def show_margin(console: Console, document: Document) -> None:
         console.print(limits_table)
     _show_blocked(console, document)
     if document["plan"] is None:
-        console.print(cell(f"No plan: {document['no_plan']}", "yellow"))
+        console.print(safe_text(f"No plan: {document['no_plan']}", "yellow"))
         return
     _show_plan(console, document["plan"], unit)
 
@@ -111,20 +111,20 @@ def _target_leverage_text(document: Document) -> str:
 
 def _show_blocked(console: Console, document: Document) -> None:
     if document["blocked"]:
-        console.print(cell(f"No order can be sent: {document['blocked']}", "bold red"))
+        console.print(safe_text(f"No order can be sent: {document['blocked']}", "bold red"))
 
 
 def _show_plan(console: Console, plan: Document, unit: str) -> None:
-    console.print(cell(f"Plan: {plan['reason']}"))
+    console.print(safe_text(f"Plan: {plan['reason']}"))
     if plan["top_up_raw"] != "0":
-        console.print(cell(f"Deposit of collateral: {money(plan['top_up'])} {unit}"))
+        console.print(safe_text(f"Deposit of collateral: {money(plan['top_up'])} {unit}"))
     if plan["orders"]:
         title = "Orders that wait" if plan["held"] else "Orders that the agent would send now"
         console.print(orders_table(plan, title))
     if plan["held"]:
-        console.print(cell(f"Nothing of this is sent: {plan['held']}", "yellow"))
+        console.print(safe_text(f"Nothing of this is sent: {plan['held']}", "yellow"))
     for why in plan["refused"]:
-        console.print(cell(f"Skipped: {why}", "yellow"))
+        console.print(safe_text(f"Skipped: {why}", "yellow"))
 
 
 def orders_table(plan: Document, title: str) -> FigureTable:
@@ -254,7 +254,7 @@ def show_funding(console: Console, document: Document) -> None:
                 ),
             )
         )
-        console.print(cell(f"Tax: {FUTURES_TAX_NOTE}", "dim"))
+        console.print(safe_text(f"Tax: {FUTURES_TAX_NOTE}", "dim"))
 
 
 def show_summary(console: Console, document: Document) -> None:
@@ -262,7 +262,7 @@ def show_summary(console: Console, document: Document) -> None:
     summary = document["futures"]
     if summary["unknown"]:
         console.print(
-            cell(f"Futures: the margin account is not known: {summary['unknown']}", "red")
+            safe_text(f"Futures: the margin account is not known: {summary['unknown']}", "red")
         )
         return
     text = (
@@ -278,31 +278,33 @@ def show_summary(console: Console, document: Document) -> None:
         )
     if summary["broken"]:
         text += f"; breached: {', '.join(summary['broken'])} (trimtab margin)"
-    console.print(cell(text, "bold red" if summary["broken"] else ""))
+    console.print(safe_text(text, "bold red" if summary["broken"] else ""))
     _show_blocked(console, summary)
     if summary["unnamed"]:
         unnamed_markets = ", ".join(summary["unnamed"])
         text = f"Positions that the config does not name: {unnamed_markets}. Nothing is opened (docs/futures.md)"
-        console.print(cell(text, "bold red"))
+        console.print(safe_text(text, "bold red"))
     if summary["paused"]:
         text = f"Paused by the venue: {', '.join(summary['paused'])}. No order there until it opens"
-        console.print(cell(text, "bold yellow"))
+        console.print(safe_text(text, "bold yellow"))
     for order in summary["open_orders"]:
         text = (
             f"Resting order: {order['side']} {order['size']} {order['symbol']} at"
             f" {brief(order['price'])}, {order['filled']} filled, until {spaced_time(order['expires'])}"
         )
-        console.print(cell(text))
+        console.print(safe_text(text))
     if summary["actions"] and not summary["blocked"]:
-        console.print(cell(f"Due: {', '.join(summary['actions'])} (trimtab margin)", "yellow"))
-    exposures = [
+        console.print(safe_text(f"Due: {', '.join(summary['actions'])} (trimtab margin)", "yellow"))
+    exposure_texts = [
         f"{exposure['symbol']} {money(exposure['net'])} (spot {money(exposure['spot'])}, futures"
         f" {money(exposure['futures'])})"
         for exposure in summary["exposures"]
         if exposure["futures"] != "0"
     ]
-    if exposures:
-        console.print(cell(f"Net exposure in {document['numeraire']}: {'; '.join(exposures)}"))
+    if exposure_texts:
+        console.print(
+            safe_text(f"Net exposure in {document['numeraire']}: {'; '.join(exposure_texts)}")
+        )
 
 
 def show_approval(console: Console, document: Document) -> None:
@@ -316,21 +318,21 @@ def show_approval(console: Console, document: Document) -> None:
         ("may trade until", document["until"]),
         ("replaces", document["replaces"] or NO_VALUE),
     ):
-        console.print(cell(f"{name}: {text}"))
-    console.print(cell("The key trades for the account and cannot withdraw."))
+        console.print(safe_text(f"{name}: {text}"))
+    console.print(safe_text("The key trades for the account and cannot withdraw."))
     if document["kept"]:
-        console.print(cell(f"The old key is in {document['kept']}."))
+        console.print(safe_text(f"The old key is in {document['kept']}."))
     match document["outcome"]:
         case "done":
             console.print(
-                cell(
+                safe_text(
                     "done: approved. Restart a running trimtab run: it loads the key at its start."
                 )
             )
         case "declined":
-            console.print(cell("declined: not confirmed; nothing was sent"))
+            console.print(safe_text("declined: not confirmed; nothing was sent"))
         case _:
-            console.print(cell("Nothing was sent. --send creates, signs and sends."))
+            console.print(safe_text("Nothing was sent. --send creates, signs and sends."))
 
 
 def share_text(text: str | None) -> str:
@@ -371,10 +373,10 @@ def show_book(document: Document) -> None:
     figure_table.add_row("start value", *(money(document["start_value"]) for _ in books))
     figure_table.add_row("final value", *(money(book["final_value"]) for book in books))
     for name, sign in PROFIT_PARTS:
-        parts = [book["profit"][name] for book in books]
-        if sign or any(part != "0" for part in parts):
-            texts = [_negated(part) if sign else part for part in parts]
-            figure_table.add_row(f"from {PART_LABELS.get(name, name)}", *map(money, texts))
+        part_texts = [book["profit"][name] for book in books]
+        if sign or any(part_text != "0" for part_text in part_texts):
+            signed_texts = [_negated(part_text) if sign else part_text for part_text in part_texts]
+            figure_table.add_row(f"from {PART_LABELS.get(name, name)}", *map(money, signed_texts))
     for name, key in (("Sharpe ratio", "sharpe"), ("maximum drawdown", "max_drawdown")):
         figure_table.add_row(name, *(figure_text(key, book["figures"][key]) for book in books))
     figure_table.add_row(
@@ -438,16 +440,16 @@ def show_futures_stress(document: Document) -> None:
     )
 
 
-def _show_events(name: str, book: Document) -> None:
+def _show_events(book_name: str, book: Document) -> None:
     from agent.cli.display.tables import money
 
     for liquidation in book["liquidations"][:1]:
         time = datetime.fromtimestamp(liquidation["time"], UTC)
-        say(f"{name}: first liquidated on {time:%Y-%m-%d %H:%M} UTC")
+        say(f"{book_name}: first liquidated on {time:%Y-%m-%d %H:%M} UTC")
     if book["deposited"] != "0":
-        say(f"{name}: {money(book['deposited'])} deposited from the wallet")
+        say(f"{book_name}: {money(book['deposited'])} deposited from the wallet")
     for why, count in {**book["unfilled"], **book["refused"]}.items():
-        say(f"{name}: {count} orders unfilled or reduced: {why}")
+        say(f"{book_name}: {count} orders unfilled or reduced: {why}")
 
 
 def _show_hedge(document: Document) -> None:

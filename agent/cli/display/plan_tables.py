@@ -24,7 +24,7 @@ from agent.cli.display.tables import (
     transfers_table,
     zone_table,
 )
-from agent.cli.display.terminal import Document, cell, say
+from agent.cli.display.terminal import Document, safe_text, say
 
 ACTION_AMOUNT_KEYS = ("amounts_raw", "min_raw", "fees_raw")
 SLICE_COST_KEYS = ("moved", "fees", "impact", "skew", "gas", "waiting", "rest", "total")
@@ -55,11 +55,11 @@ def show_plan(
             max_rows = len(document["legs"])
         console.print(legs_table(document, decimals, max_rows))
         if len(document["legs"]) > max_rows:
-            console.print(cell(f"and {len(document['legs']) - max_rows} more swaps"))
+            console.print(safe_text(f"and {len(document['legs']) - max_rows} more swaps"))
     if document["actions"]:
         console.print(actions_table(document["actions"], decimals))
         console.print(
-            cell(
+            safe_text(
                 "After each action the agent plans again, within the same limits, and sends the next."
             )
         )
@@ -71,7 +71,7 @@ def show_plan(
     if document["flows"]:
         console.print(transfers_table(document["flows"]))
     for action in document.get("futures_actions", ()):
-        console.print(cell(f"To send: {action}"))
+        console.print(safe_text(f"To send: {action}"))
     if "futures" in document:
         show_summary(console, document)
     if is_refused:
@@ -88,7 +88,7 @@ def show_sent(console: Console, document: Document, decimals: dict[str, int]) ->
     filled_notes = {fill["note"] for fill in document.get("fills") or ()}
     for item in document["transactions"]:  # margin moves and delegates
         if item["kind"] == "futures" and item["note"] not in filled_notes:
-            console.print(cell(f"Futures: {item['note']}: {item['status']}"))
+            console.print(safe_text(f"Futures: {item['note']}: {item['status']}"))
     if document["realised"]:
         console.print(realised_table(document, decimals))
     if document.get("fills"):
@@ -110,32 +110,32 @@ def _show_short(console: Console, document: Document, details_option: str) -> No
             f"Cost: {amount(document['cost']['total'], 4)} {unit}, for"
             f" {money(document['turnover'])} {unit} of turnover"
         )
-        console.print(cell(f"{cost_text} ({parts_text})" if parts_text else cost_text))
+        console.print(safe_text(f"{cost_text} ({parts_text})" if parts_text else cost_text))
         if (worst_case := document.get("worst_case")) is not None:
             console.print(
-                cell(
+                safe_text(
                     f"Worst case: {amount(worst_case, 4)} {unit}: minimums only, prices off by"
                     " oracle_deviation"
                 )
             )
     if document["outcome"] != "refused" and document["legs"]:
-        weights_after = ", ".join(
+        weights_text = ", ".join(
             f"{symbol} {percent_text(weight)}"
             for symbol, weight in document["weights_after_bps"].items()
         )
-        console.print(cell(f"Weights after: {weights_after}"))
+        console.print(safe_text(f"Weights after: {weights_text}"))
     if document["zone"] is not None and document["zone"]["plan"] is not None:
         zone_plan = document["zone"]["plan"]
         console.print(
-            cell(
+            safe_text(
                 f"Zone: saves {amount(zone_plan['saved_risk'], 4)} {unit} of risk for"
                 f" {amount(zone_plan['cost'], 4)} {unit}"
             )
         )
     if (tax := document.get("tax")) is not None and tax["disposals"]:
-        console.print(cell(f"Taxable gain: {_gain(tax, tax['currency'])}, by {tax['method']}"))
+        console.print(safe_text(f"Taxable gain: {_gain(tax, tax['currency'])}, by {tax['method']}"))
     if document.get("gradual_execution") is not None:
-        console.print(cell(format_execution(document["gradual_execution"], unit)))
+        console.print(safe_text(format_execution(document["gradual_execution"], unit)))
     if document["outcome"] != "refused":
         show_off_target(console, document)
     failed_verdicts = [item for item in document["verdicts"] if not item["passed"]]
@@ -149,7 +149,9 @@ def _show_short(console: Console, document: Document, details_option: str) -> No
         if document["skipped"]:
             message += f"; {len(document['skipped'])} pools or assets skipped"
         console.print(
-            cell(f"{message} (details: {details_option})", "bold red" if failed_verdicts else "")
+            safe_text(
+                f"{message} (details: {details_option})", "bold red" if failed_verdicts else ""
+            )
         )
 
 
@@ -160,14 +162,14 @@ def show_off_target(console: Console, document: Document) -> None:
     for item in document["skipped"]:
         if item["what"] in document["weights_after_bps"]:  # an asset
             why = replace_pool_addresses(item["why"], document["pools"])
-            console.print(cell(f"{item['what']} stays {why}", "yellow"))
+            console.print(safe_text(f"{item['what']} stays {why}", "yellow"))
 
 
 def _show_details(console: Console, document: Document) -> None:
     from agent.app.describe import replace_pool_addresses
 
     for pool in dict.fromkeys(leg["pool"] for leg in document["legs"]):
-        console.print(cell(f"{document['pools'].get(pool, 'pool')}: {pool}", "dim"))
+        console.print(safe_text(f"{document['pools'].get(pool, 'pool')}: {pool}", "dim"))
     if document["legs"] or document["actions"]:
         console.print(costs_table(document))
     if document["zone"] is not None:
@@ -178,7 +180,7 @@ def _show_details(console: Console, document: Document) -> None:
         console.print(guards_table(document["verdicts"], document["pools"]))
     for item in document["skipped"]:
         console.print(
-            cell(
+            safe_text(
                 "Skipped"
                 f" {replace_pool_addresses(item['what'], document['pools'], addresses=True)}:"
                 f" {replace_pool_addresses(item['why'], document['pools'])}",
@@ -192,12 +194,12 @@ def legs_table(document: Document, decimals: dict[str, int], max_rows: int) -> F
     figure_table = table("Swaps", ("#", "pool"), ("sell", "buy", "at least", "impact"))
     for number, leg in enumerate(document["legs"][:max_rows], 1):
         sold_decimals, bought_decimals = decimals[leg["token_in"]], decimals[leg["token_out"]]
-        name = document["pools"].get(
+        pool_name = document["pools"].get(
             leg["pool"], f"{leg['pool'][:6]}…{leg['pool'][-4:]} {leg['fee_pips'] / 10_000:g} %"
         )
         figure_table.add_row(
             str(number) + (" ↳" if leg["source"] == "router" else ""),
-            name,
+            pool_name,
             f"{brief(coins(leg['amount_in_raw'], sold_decimals))} {leg['token_in']}",
             f"{brief(coins(leg['amount_out_raw'], bought_decimals))} {leg['token_out']}",
             brief(coins(leg["min_out_raw"], bought_decimals)),
@@ -210,14 +212,16 @@ def show_quote(console: Console, document: Document, decimals: dict[str, int]) -
     """Print a whole quote."""
     console.print(legs_table(document, decimals, MAX_SWAP_ROWS))
     if len(document["legs"]) > MAX_SWAP_ROWS:
-        console.print(cell(f"and {len(document['legs']) - MAX_SWAP_ROWS} more swaps (all: --json)"))
+        console.print(
+            safe_text(f"and {len(document['legs']) - MAX_SWAP_ROWS} more swaps (all: --json)")
+        )
     token_in, token_out = document["token_in"], document["token_out"]
     sold_coins, bought_coins = (
         amount(coins(document[key], decimals[token]), 18)
         for key, token in (("amount_in_raw", token_in), ("amount_out_raw", token_out))
     )
     console.print(
-        cell(
+        safe_text(
             f"{sold_coins} {token_in} would buy {bought_coins} {token_out}; fees {amount(document['fee'])}"
             f" {document['numeraire']}"
         )
@@ -257,9 +261,11 @@ def guards_table(documents: Sequence[Document], pools: dict[str, str]) -> Figure
 
     figure_table = table("Guards", ("", "guard", "measured", "limit"))
     for item in documents:
-        result = cell("✓", "green") if item["passed"] else cell("refused", "bold red")
+        result_text = (
+            safe_text("✓", "green") if item["passed"] else safe_text("refused", "bold red")
+        )
         figure_table.add_row(
-            result,
+            result_text,
             item["guard"],
             replace_pool_addresses(item["measured"], pools),
             replace_pool_addresses(item["limit"], pools),
@@ -301,7 +307,7 @@ def show_tax(console: Console, document: Document | None) -> None:
         ("proceeds", "cost basis", "gain", "days held"),
     )
     for disposal in document["disposals"]:
-        days = (
+        days_text = (
             ""
             if disposal["oldest_days"] is None
             else f"{disposal['newest_days']} to {disposal['oldest_days']}"
@@ -311,7 +317,7 @@ def show_tax(console: Console, document: Document | None) -> None:
             money(disposal["proceeds"]),
             "unknown" if disposal["cost"] is None else money(disposal["cost"]),
             "unknown" if disposal["gain"] is None else money(disposal["gain"]),
-            days,
+            days_text,
         )
     figure_table.add_row("all", "", "", _gain(document), "")
     console.print(figure_table)
@@ -345,7 +351,9 @@ def actions_table(documents: Sequence[Document], decimals: dict[str, int]) -> Fi
 def show_execution(console: Console, document: Document) -> None:
     """Print the progress of a gradual execution and the cost of slices, if there are any."""
     if document.get("gradual_execution") is not None:
-        console.print(cell(format_execution(document["gradual_execution"], document["numeraire"])))
+        console.print(
+            safe_text(format_execution(document["gradual_execution"], document["numeraire"]))
+        )
     if document.get("pacing") is not None:
         console.print(slices_table(document["pacing"], document["numeraire"]))
 
@@ -360,7 +368,7 @@ def slices_table(pacing: Document, numeraire: str) -> FigureTable:
     for option in pacing["options"]:
         is_chosen = option["rounds"] == pacing["chosen"]
         figures = [str(option["rounds"]), *(money(option[part]) for part in SLICE_COST_KEYS)]
-        figure_table.add_row(*(cell(text, "bold" if is_chosen else "") for text in figures))
+        figure_table.add_row(*(safe_text(text, "bold" if is_chosen else "") for text in figures))
     return figure_table
 
 
@@ -398,19 +406,19 @@ def format_execution(execution: Document, numeraire: str) -> str:
     if execution["purchase"] is not None:
         traded_text, total_text = money(execution["moved"]), money(execution["wish"])
         # A part of a deposit stays in the numeraire by its target; a first purchase trades all of it.
-        amounts = (
+        amounts_text = (
             f"{traded_text} {numeraire} traded of a deposit of {total_text} {numeraire}"
             if execution["purchase"] == "top-up"
             else f"{traded_text} of {total_text} {numeraire} traded"
         )
         return (
             f"{execution['purchase'].capitalize()}: {execution['rounds_done']} of {_estimated_rounds(execution)} parts done,"
-            f" {amounts}; next at {execution['next']} UTC"
+            f" {amounts_text}; next at {execution['next']} UTC"
         )
-    budget = "no budget" if execution["budget"] is None else f"budget {execution['budget']}"
+    budget_text = "no budget" if execution["budget"] is None else f"budget {execution['budget']}"
     return (
         f"Under way since {execution['began']}: {execution['style']}, {execution['rounds_done']} of about"
         f" {execution['rounds_about']} slices done, {execution['moved']} of {execution['wish']} {numeraire}"
-        f" moved, {execution['spent']} lost against arrival prices ({budget}); next {execution['next']},"
+        f" moved, {execution['spent']} lost against arrival prices ({budget_text}); next {execution['next']},"
         f" expires {execution['expires']}"
     )

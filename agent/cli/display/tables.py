@@ -19,9 +19,9 @@ from agent.cli.display.terminal import (
     MIN_BAR_CELLS,
     Bar,
     Document,
-    cell,
     out,
     printable,
+    safe_text,
     say,
 )
 from agent.units import decimal_text, gain_text
@@ -57,19 +57,21 @@ class FigureTable:
 
     def add_row(self, *cells: str | Text | Bar, style: str = "") -> None:
         """Add a row. Missing cells at its end are empty."""
-        texts = [value if isinstance(value, Text | Bar) else cell(value) for value in cells]
+        texts = [value if isinstance(value, Text | Bar) else safe_text(value) for value in cells]
         self.rows.append((tuple(texts + [Text()] * (len(self.column_names) - len(texts))), style))
 
     def __rich_console__(self, _console: Console, options: ConsoleOptions) -> RenderResult:
         if self.heading.plain:
             yield self.heading
-        bars = {
+        bar_columns = {
             column
             for cells, _ in self.rows
             for column, value in enumerate(cells)
             if isinstance(value, Bar)
         }
-        without_bars = [column for column in range(len(self.column_names)) if column not in bars]
+        without_bars = [
+            column for column in range(len(self.column_names)) if column not in bar_columns
+        ]
         for columns in (list(range(len(self.column_names))), without_bars):
             if (widths := self._widths(columns, options.max_width)) is not None:
                 yield self._side_by_side(columns, widths)
@@ -82,7 +84,7 @@ class FigureTable:
                     options.max_width,
                 )
         if self.note:
-            yield cell(self.note, "italic dim")
+            yield safe_text(self.note, "italic dim")
         yield Text()
 
     def _widths(self, columns: Sequence[int], max_width: int) -> list[int] | None:
@@ -157,19 +159,20 @@ class FigureTable:
         title.stylize(Style.combine([Style(bold=True), Style.parse(style)]))
         if title.plain:
             yield title
-        pairs: list[tuple[str, Text]] = []
+        labelled_texts: list[tuple[str, Text]] = []
         for name, value in named_texts[title_index + 1 :]:
-            if not name and pairs and self.show_header:
-                pairs[-1] = (
-                    pairs[-1][0],
-                    Text(" ").join(part for part in (pairs[-1][1], value) if part.plain),
+            if not name and labelled_texts and self.show_header:
+                labelled_texts[-1] = (
+                    labelled_texts[-1][0],
+                    Text(" ").join(part for part in (labelled_texts[-1][1], value) if part.plain),
                 )
             elif value.plain:
-                pairs.append((name if self.show_header else "", value))
+                labelled_texts.append((name if self.show_header else "", value))
         indent = (
-            max((cell_len(name) + COLUMN_GAP for name, _ in pairs if name), default=0) + COLUMN_GAP
+            max((cell_len(name) + COLUMN_GAP for name, _ in labelled_texts if name), default=0)
+            + COLUMN_GAP
         )
-        for name, value in pairs:
+        for name, value in labelled_texts:
             needed_width = (
                 cell_len(value.plain) if name in self.figure_columns else _longest_word(value.plain)
             )
@@ -205,7 +208,7 @@ def table(
     Figures belong in `figure_columns` and are not wrapped, free text and names in `text_columns`.
     """
     figure_table = FigureTable(
-        cell(title, "bold"),
+        safe_text(title, "bold"),
         tuple(order or (*text_columns, *figure_columns)),
         frozenset(figure_columns),
     )
@@ -227,9 +230,9 @@ class Notice:
         if not options.is_terminal:
             yield Text(printable(f"{self.title}: {self.text}"), style=self.style)
             return
-        title = cell(self.title, f"bold {self.style}")
+        title = safe_text(self.title, f"bold {self.style}")
         yield Panel(
-            cell(self.text),
+            safe_text(self.text),
             title=title,
             border_style=self.style,
             title_align="left",
@@ -276,20 +279,20 @@ def brief(text: str) -> str:
 
 def holdings_table(document: Document, title: str = "Holdings") -> FigureTable:
     """Return a table of balances, prices, weights against targets and bands."""
-    total = f"{money(document['total_value'])} {document['numeraire']}"
+    total_text = f"{money(document['total_value'])} {document['numeraire']}"
     full_bps = max(
         (max(item["weight_bps"], item["target_bps"]) for item in document["holdings"]), default=0
     )
-    figures = ["amount", "price", "value", "weight", "target", "band"]
+    figure_names = ["amount", "price", "value", "weight", "target", "band"]
     exposures = document.get("futures", {}).get("exposures", ())
     net_by_symbol = {exposure["symbol"]: money(exposure["net"]) for exposure in exposures}
     if net_by_symbol:
-        figures.insert(4, "net exposure")
+        figure_names.insert(4, "net exposure")
     figure_table = table(
-        f"{title} at block {document['block']}: {total}",
+        f"{title} at block {document['block']}: {total_text}",
         ("token", ""),
-        figures,
-        order=("token", *figures, ""),
+        figure_names,
+        order=("token", *figure_names, ""),
     )
     for item in document["holdings"]:
         net_cells = (net_by_symbol.get(item["symbol"], ""),) if net_by_symbol else ()
@@ -300,7 +303,7 @@ def holdings_table(document: Document, title: str = "Holdings") -> FigureTable:
             amount(item["amount"]),
             amount(item["price"], 4),
             money(item["value"]),
-            cell(percent_text(item["weight_bps"]), "bold red" if is_outside else ""),
+            safe_text(percent_text(item["weight_bps"]), "bold red" if is_outside else ""),
             *net_cells,
             percent_text(item["target_bps"]),
             "none" if (low, high) == (0, 10_000) else f"{low / 100:g}-{high / 100:g}",
@@ -318,13 +321,17 @@ def _show_margin(console: Console, document: Document) -> None:
     ]
     if margin_texts:
         console.print(
-            cell(f"Values and weights include margin: {', '.join(margin_texts)} (trimtab margin)")
+            safe_text(
+                f"Values and weights include margin: {', '.join(margin_texts)} (trimtab margin)"
+            )
         )
-    layer = document.get("futures")
-    if layer and not layer["margin_in_weights"] and layer["value"] != "0":
-        value = f"{money(layer['value'])} {layer['unit']}"
-        text = f"The total includes margin of {value}; weights are of the spot portfolio alone"
-        console.print(cell(text))
+    futures = document.get("futures")
+    if futures and not futures["margin_in_weights"] and futures["value"] != "0":
+        margin_text = f"{money(futures['value'])} {futures['unit']}"
+        text = (
+            f"The total includes margin of {margin_text}; weights are of the spot portfolio alone"
+        )
+        console.print(safe_text(text))
 
 
 def show_status(console: Console, document: Document) -> None:
@@ -338,26 +345,28 @@ def show_status(console: Console, document: Document) -> None:
         ]
         if position_texts:
             console.print(
-                cell(
+                safe_text(
                     f"Values and weights include liquidity positions: {', '.join(position_texts)}"
                     " (trimtab lp)"
                 )
             )
     _show_margin(console, document)
-    console.print(cell(native_text(document["native"])))
-    console.print(cell(format_trigger(document["trigger"])))
+    console.print(safe_text(native_text(document["native"])))
+    console.print(safe_text(format_trigger(document["trigger"])))
     if (minimum := document["least_total"]) is not None:
-        console.print(cell(minimum["text"], "yellow" if minimum["enough"] is False else ""))
+        console.print(safe_text(minimum["text"], "yellow" if minimum["enough"] is False else ""))
     for item in document["quarantined"]:
         console.print(
-            cell(f"Not readable: {item['item']} {item['address']}: {item['why']}", "yellow")
+            safe_text(f"Not readable: {item['item']} {item['address']}: {item['why']}", "yellow")
         )
     for token in document["screen"]:
         console.print(
-            cell(f"In quarantine: {token['symbol']} {token['why']}. {token['remedy']}", "yellow")
+            safe_text(
+                f"In quarantine: {token['symbol']} {token['why']}. {token['remedy']}", "yellow"
+            )
         )
     for warning in document["warnings"]:
-        console.print(cell(f"Note: {warning}", "yellow"))
+        console.print(safe_text(f"Note: {warning}", "yellow"))
     if document["excluded"]:
         console.print(excluded_table(document["excluded"]))
     if document["flows"]:
@@ -367,7 +376,7 @@ def show_status(console: Console, document: Document) -> None:
             f"Paused{' hard' * document['pause_hard']}: {document['pause_reason']}. Nothing is sent"
             " until: trimtab resume"
         )
-        console.print(cell(paused_text, "bold yellow"))
+        console.print(safe_text(paused_text, "bold yellow"))
     if document["zone"] is not None:
         console.print(zone_table(document["zone"], document["numeraire"]))
     console.print(decision_notice(document))
@@ -379,8 +388,8 @@ def native_text(document: Document) -> str:
     if document["kept_wei"] != "0":
         text += f", of which {coins(document['kept_wei'], 18)} are kept for gas"
     if document["counts"]:
-        wrapped = amount(coins(document["wrapped_raw"] or "0", 18))
-        text += f"; with {wrapped} wrapped it is the {document['symbol']} of the portfolio"
+        wrapped_text = amount(coins(document["wrapped_raw"] or "0", 18))
+        text += f"; with {wrapped_text} wrapped it is the {document['symbol']} of the portfolio"
     else:
         text += "; it pays gas and is not part of the portfolio"
     if document["top_up_wei"] is not None:
@@ -403,7 +412,7 @@ def transactions_table(document: Document) -> FigureTable:
         figure_table.add_row(
             item["kind"],
             str(item["nonce"]),
-            cell(item["status"], STATE_STYLES.get(item["status"], "yellow")),
+            safe_text(item["status"], STATE_STYLES.get(item["status"], "yellow")),
             block,
             gas,
             item["hash"],
@@ -437,26 +446,28 @@ def zone_table(document: Document, numeraire: str) -> FigureTable:
     """Return a table of the zone: no-trade interval and trigger edges of each asset, cost of risk,
     and the plan's trade-off.
     """
-    risk = f"{amount(document['risk'], 4)} {numeraire} of risk within {document['horizon_s'] / 86_400:g} d"
+    risk_text = f"{amount(document['risk'], 4)} {numeraire} of risk within {document['horizon_s'] / 86_400:g} d"
     figure_table = table(
-        f"Zone: drift from the targets costs {risk}", ("token",), ("no-trade zone", "trigger edges")
+        f"Zone: drift from the targets costs {risk_text}",
+        ("token",),
+        ("no-trade zone", "trigger edges"),
     )
     for item in document["assets"]:
-        edges = (item["no_trade_bps"], item["trigger_bps"])
+        intervals_bps = (item["no_trade_bps"], item["trigger_bps"])
         figure_table.add_row(
-            item["symbol"], *(f"{low / 100:g}-{high / 100:g} %" for low, high in edges)
+            item["symbol"], *(f"{low / 100:g}-{high / 100:g} %" for low, high in intervals_bps)
         )
     plan, notes = document["plan"], list[str]()
     if document["measured"]:
         notes.append(document["measured"])
     if plan is not None:
-        parts = ", ".join(
+        cost_parts_text = ", ".join(
             f"{name} {amount(plan[name], 4)}"
             for name in ("fees", "impact", "skew", "gas", "approvals")
         )
         notes.append(
             f"A plan saves {amount(plan['saved_risk'], 4)} {numeraire} of risk and costs"
-            f" {amount(plan['cost'], 4)}: {parts}"
+            f" {amount(plan['cost'], 4)}: {cost_parts_text}"
         )
     figure_table.note = "\n".join(notes)
     return figure_table
@@ -501,10 +512,10 @@ def past_text(past: Document, *, with_basis: bool = False, short: bool = False) 
         name: f"{float(past[name]) * 100:+.1f} %"
         for name in ("return", "return_of_holding", "max_drawdown", "max_drawdown_of_holding")
     }
-    drawdown = "drawdown" if short else "maximum drawdown"
+    drawdown_label = "drawdown" if short else "maximum drawdown"
     text = (
         f"{past['from'][:4]}: {figures['return']} (held {figures['return_of_holding']}),"
-        f" {drawdown} {figures['max_drawdown']} (held {figures['max_drawdown_of_holding']})"
+        f" {drawdown_label} {figures['max_drawdown']} (held {figures['max_drawdown_of_holding']})"
     )
     return f"{text}; {past['basis']}; not a forecast" if with_basis else text
 
@@ -516,7 +527,7 @@ def transfers_table(documents: Sequence[Document]) -> FigureTable:
         status = "counted as a loss until confirmed" if item["counts_as_loss"] else "unconfirmed"
         figure_table.add_row(
             str(item["id"] or ""),
-            cell(item["words"], "bold red" if item["halts"] else ""),
+            safe_text(item["words"], "bold red" if item["halts"] else ""),
             item["told"] or status,
         )
     return figure_table
@@ -549,12 +560,12 @@ def show_orders(document: Document) -> None:
             order=column_names,
         )
         for item in document["limit_orders"]:
-            market = "unknown" if item["market"] is None else item["market"][0]
+            market_text = "unknown" if item["market"] is None else item["market"][0]
             limit_table.add_row(
                 item["id"],
                 item["what"],
                 item["limit"][0],
-                market,
+                market_text,
                 _distance(item["off_bps"]),
                 item["until"],
             )
@@ -603,9 +614,9 @@ def _note_orders(document: Document) -> None:
     for line in document["told"]:
         say(line)
     for line in document["blocked_exits"]:
-        out.print(cell(line, "bold red"))
+        out.print(safe_text(line, "bold red"))
     for line in document["contradictions"]:
-        out.print(cell(f"Nothing is traded: {line}", "bold red"))
+        out.print(safe_text(f"Nothing is traded: {line}", "bold red"))
 
 
 def figure_text(key: str, value: str | None) -> str:

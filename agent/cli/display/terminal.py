@@ -37,7 +37,7 @@ Document = Mapping[str, Any]
 PIPED_COLUMNS = 100_000
 """Width of piped output unless COLUMNS is set, so that lines and tables are not wrapped."""
 
-READING = "Reading the chain"
+READING_CHAIN = "Reading the chain"
 
 
 class Output(Console):
@@ -81,21 +81,21 @@ def printable(text: str) -> str:
     return _UNPRINTABLE_PATTERN.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
-def cell(text: object, style: str = "") -> Text:
-    """Return free text as a table cell: no markup, no control codes, durations in words, and long
-    words wrapped instead of truncated.
+def safe_text(text: object, style: str = "") -> Text:
+    """Return free text safe for the terminal: no markup, no control codes, durations in words, and
+    long words wrapped instead of truncated.
     """
     return Text(printable(spell_durations(str(text))), style=style, overflow="fold")
 
 
 def say(text: str) -> None:
     """Print a line of free text on stdout."""
-    out.print(cell(text))
+    out.print(safe_text(text))
 
 
 def say_whole(text: str) -> None:
     """Print a line to be copied on stdout, without line breaks at the terminal's width."""
-    out.print(cell(text), soft_wrap=True)
+    out.print(safe_text(text), soft_wrap=True)
 
 
 def spaced_time(iso: str) -> str:
@@ -105,7 +105,7 @@ def spaced_time(iso: str) -> str:
 
 def note(text: str) -> None:
     """Print a line of free text on stderr."""
-    err.print(cell(text))
+    err.print(safe_text(text))
 
 
 def emit(
@@ -146,7 +146,7 @@ def fail(error: TrimtabError, as_json: bool, one_line: bool = False) -> int:
     if as_json:
         emit(error_document(error), True, lambda: None, one_line)
     title = ERROR_TITLES.get(error.exit_code, "Error")
-    err.print(f"[bold red]{title}[/]:", cell(error.message.removeprefix(f"{title.lower()}: ")))
+    err.print(f"[bold red]{title}[/]:", safe_text(error.message.removeprefix(f"{title.lower()}: ")))
     if error.remedy:
         note(f"  What to do: {error.remedy}")
     return error.exit_code
@@ -185,7 +185,7 @@ def ask(question: str) -> bool:
     ANSWER_PATIENCE_S, declines.
     """
     deadline_s = time.monotonic() + ANSWER_PATIENCE_S
-    err.print(cell(f"{question} [y/N]: "), end="")
+    err.print(safe_text(f"{question} [y/N]: "), end="")
     # poll, since a signal just before a blocking read would be handled only after the answer
     while not select.select([sys.stdin], [], [], 0.2)[0]:
         if time.monotonic() >= deadline_s:
@@ -229,7 +229,7 @@ class Spinner:
     def update(self, text: str) -> None:
         """Change the text."""
         if self._status is not None:
-            self._status.update(cell(format_stage(text)))
+            self._status.update(safe_text(format_stage(text)))
 
     @contextmanager
     def hidden(self) -> Iterator[None]:
@@ -250,7 +250,7 @@ def show_spinner(text: str) -> Iterator[Spinner]:
     if not err.is_terminal:
         yield Spinner(None)
         return
-    with err.status(cell(text)) as status:
+    with err.status(safe_text(text)) as status:
         yield Spinner(status)
 
 
@@ -278,12 +278,12 @@ class Bar:
             for value in (self.weight_bps, self.target_bps)
         )
         gap_style = "red" if self.is_outside else "green"
-        common, difference = min(weight, target), abs(weight - target)
+        common_cells, difference_cells = min(weight, target), abs(weight - target)
         yield Text.assemble(
-            ("━" * common, "green" if weight >= target else gap_style),
-            ("╌" * difference if weight < target else "", gap_style),
+            ("━" * common_cells, "green" if weight >= target else gap_style),
+            ("╌" * difference_cells if weight < target else "", gap_style),
             ("┃", "bold"),
-            ("━" * difference if weight > target else "", gap_style),
+            ("━" * difference_cells if weight > target else "", gap_style),
         )
 
 

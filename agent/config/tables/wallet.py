@@ -17,9 +17,11 @@ from agent.config.fields import (
 class WalletTable(ConfigTable):
     """Wallet of the portfolio. A key source is needed only for sending.
 
-    `keyring` is service/name in the keyring of the operating system. In mode "propose" nothing is
-    signed here: transactions are written into the folder `proposals` for an external signer. `safe`
-    marks the address as a Safe, whose owners sign.
+    `keystore` is the file of an encrypted key, `key_env` the environment variable that holds the
+    key, `keyring` service/name in the keyring of the operating system; with `prompt` the key is
+    typed at a prompt. `test_account` is the index of a published test key, for local chains. In
+    mode "propose" nothing is signed here: transactions are written into the folder `proposals` for
+    an external signer. `safe` marks the address as a Safe, whose owners sign.
     """
 
     address: Address

@@ -27,7 +27,7 @@ def futures_volatility(
     if risk is None:
         raise Refused("no futures markets are configured", remedy="add [futures]")
     tokens = tuple(side.token for side in risk.sides)
-    returns = compute_returns(settings, tokens, inputs.names, inputs.prices, inputs.now_s)
+    returns = compute_returns(settings, tokens, inputs.labels, inputs.prices, inputs.now_s)
     maximums = [risk.max_weight_bps] * len(tokens)
     total = min(BPS, len(tokens) * risk.max_weight_bps)
     minimums = [0] * len(tokens)
@@ -36,7 +36,7 @@ def futures_volatility(
     )
     sizes = bounded_bps(shares, minimums, maximums, total)
     weight_texts = ", ".join(
-        f"{inputs.names[side.token]} {'' if side.is_long else '-'}{bps / 100:g} % ({v:.1%})"
+        f"{inputs.labels[side.token]} {'' if side.is_long else '-'}{bps / 100:g} % ({v:.1%})"
         for side, bps, v in zip(risk.sides, sizes, returns.volatility, strict=True)
     )
     gross = Fraction(total * risk.leverage_bps, BPS * BPS)

@@ -71,7 +71,7 @@ from agent.units import (
 )
 
 HOUR_S = 3_600
-PRECISION = 10**12
+IMPACT_DENOMINATOR = 10**12
 """Denominator of the remaining impact, rounded up so that recovery is not overestimated."""
 
 
@@ -126,7 +126,9 @@ def remaining_impact(seconds: int, half_life_s: int) -> Fraction:
     up.
     """
     share = DECIMAL_CONTEXT.power(2, DECIMAL_CONTEXT.divide(-seconds, half_life_s))
-    return Fraction(min(PRECISION, int(share * PRECISION) + 1), PRECISION)
+    return Fraction(
+        min(IMPACT_DENOMINATOR, int(share * IMPACT_DENOMINATOR) + 1), IMPACT_DENOMINATOR
+    )
 
 
 @dataclass(slots=True)

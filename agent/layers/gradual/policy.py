@@ -107,7 +107,7 @@ IGNORED_CHANGE_BPS = 25
 """Largest target change that is ignored: allocators and strategies move targets a little every
 cycle.
 """
-TARGETS_CHANGED = "the portfolio's targets changed"
+TARGETS_CHANGED_REASON = "the portfolio's targets changed"
 """Reason of an execution ended by changed targets; the next execution continues with its prices and
 budget.
 """
@@ -140,7 +140,7 @@ def invalidation_reason(step: StepInput) -> str:
     if step.divides_wallet:
         return "parts of the wallet have targets of their own now"
     if _targets_differ(dict(target_weights(step.effective_assets)), dict(execution.targets_bps)):
-        return TARGETS_CHANGED
+        return TARGETS_CHANGED_REASON
     if step.policy.destination is not execution.destination:
         return "policy.destination was changed"
     if step.policy.only is not execution.only:
@@ -265,7 +265,7 @@ def carried_budget(progress: ExecutionProgress, why: str) -> BudgetCarryover:
         prior_use.until_s,
         max(prior_use.wish, execution.wish),
         loss,
-        execution.arrival if why == TARGETS_CHANGED else (),
+        execution.arrival if why == TARGETS_CHANGED_REASON else (),
     )
 
 

@@ -1,5 +1,6 @@
-"""Stored gradual executions: their start, the draw of each slice, progress, and shared budgets. A
-slice is an attempt of agent/store/executions.py, stored with the draw for the next slice.
+"""Stored gradual executions: their start, the random draw of size and wait of each slice, progress,
+and shared budgets. A slice is an attempt of agent/store/executions.py, stored with the draw for the
+next slice.
 """
 
 from __future__ import annotations
@@ -71,8 +72,8 @@ class GradualExecutionStore:
     def begin_slice(
         self, execution_id: str, number: int, step_id: str, at_s: int, draw: SliceDraw
     ) -> None:
-        """Record an attempt at a slice before it is sent; `draw` is for the next slice; the draw of
-        the first attempt counts.
+        """Record an attempt at a slice before it is sent, with the draw for the next slice; if the
+        slice is attempted again, the draw of its first attempt is kept.
 
         `at_s` is the chain time of the plan. Raises Refused if the execution has ended.
         """
@@ -94,7 +95,7 @@ class GradualExecutionStore:
 
     def newest(self, limit: int = 20) -> tuple[PastExecution[ExecutionProgress], ...]:
         """Return the newest executions, newest first."""
-        wallet, wrapped_native = self.db.wallet, self.db.coin
+        wallet, wrapped_native = self.db.wallet, self.db.wrapped_native
         with self.db.read("read the executions") as db:
             return tuple(
                 PastExecution(

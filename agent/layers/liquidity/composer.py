@@ -113,9 +113,9 @@ def action_note(portfolio: Portfolio, action: LayerAction) -> str:
             )
 
 
-def _amounts_text(portfolio: Portfolio, action: LayerAction, raw: tuple[int, int]) -> str:
+def _amounts_text(portfolio: Portfolio, action: LayerAction, amounts_raw: tuple[int, int]) -> str:
     texts = []
-    for token, amount in zip((action.token0, action.token1), raw, strict=True):
+    for token, amount in zip((action.token0, action.token1), amounts_raw, strict=True):
         label, decimals = label_and_decimals(portfolio, token)
         texts.append(f"{decimal_text(amount, decimals)} {label}")
     return " and ".join(texts)
@@ -133,13 +133,15 @@ def encode_liquidity(action: LpAction, wallet: str, deadline_s: int) -> str:
     match action:
         case Withdraw(venue="uniswap_v3", token_id=int() as token_id):
             _require(action.liquidity > 0 and max(action.min_raw) > 0, action)
-            decrease = DECREASE + abi_encode(
+            decrease_calldata = DECREASE + abi_encode(
                 ["(uint256,uint128,uint256,uint256,uint256)"],
                 [(token_id, action.liquidity, *action.min_raw, deadline_s)],
             )
             return to_hex(
                 MANAGER_MULTICALL
-                + abi_encode(["bytes[]"], [[decrease, _collect_calldata(token_id, wallet)]])
+                + abi_encode(
+                    ["bytes[]"], [[decrease_calldata, _collect_calldata(token_id, wallet)]]
+                )
             )
         case Withdraw(venue="uniswap_v2"):
             _require(action.liquidity > 0 and max(action.min_raw) > 0, action)
@@ -196,7 +198,7 @@ def _provide_calldata(action: Provide, wallet: str, deadline_s: int) -> bytes:
         )
     if action.ticks is None:
         raise Refused(f"{action.name}: a new position needs its ticks")
-    fields = (
+    mint_fields = (
         action.token0,
         action.token1,
         action.fee_pips,
@@ -207,7 +209,7 @@ def _provide_calldata(action: Provide, wallet: str, deadline_s: int) -> bytes:
     )
     return MINT + abi_encode(
         ["(address,address,uint24,int24,int24,uint256,uint256,uint256,uint256,address,uint256)"],
-        [fields],
+        [mint_fields],
     )
 
 

@@ -45,7 +45,7 @@ class LiquidityCase(LayerGuardAnswers):
         """Return the simulated actions. Raises Refused if one fails."""
         if self.replay.fault is not None:
             raise Refused(self.replay.fault)
-        return self.replay.runs
+        return self.replay.simulations
 
     def exposures(self) -> tuple[LiquidityExposure, LiquidityExposure]:
         """Return the exposure before and after the actions. Raises Refused if one fails."""
@@ -79,11 +79,11 @@ class LiquidityCase(LayerGuardAnswers):
     def worst_cost(self) -> Value:
         """Return the largest such cost that the minimums of provisions allow."""
         limits = self.step.limits
-        shares = (
+        overpayments = (
             simulation.value * worst_overpayment_share(simulation, limits)
             for simulation in self._provisions()
         )
-        return max(self.cost(), sum(shares, Fraction(0)))
+        return max(self.cost(), sum(overpayments, Fraction(0)))
 
     def _provisions(self) -> list[SimulatedAction]:
         return [

@@ -54,16 +54,15 @@ def lp_max_weight(case: GuardCase, limit_bps: int) -> GuardMeasurement:
 
 
 def _measure_liquidity(
-    case: GuardCase, value: Fraction, limit_bps: int, label: str
+    case: GuardCase, value: Fraction, limit_bps: int, qualifier: str
 ) -> GuardMeasurement:
     portfolio_after = case.total() - max(Fraction(0), case.trading_cost())
     if portfolio_after <= 0:
         return GuardMeasurement(
-            f"{format_money(value, case.numeraire)} {label} of an empty portfolio", value == 0
+            f"{format_money(value, case.numeraire)} {qualifier} of an empty portfolio",
+            value == 0,
         )
-    message = (
-        f"{format_ratio(value / portfolio_after)} ({format_money(value, case.numeraire)} {label})"
-    )
+    message = f"{format_ratio(value / portfolio_after)} ({format_money(value, case.numeraire)} {qualifier})"
     if value * BPS <= limit_bps * portfolio_after:
         return GuardMeasurement(message, True)
     if case.is_risk_reducing():
@@ -78,14 +77,14 @@ def _measure_after(
     after: LiquidityExposure,
     measured_before: Fraction,
     measured_after: Fraction,
-    label: str,
+    qualifier: str,
 ) -> GuardMeasurement:
     """Return the share after the actions. Above the limit, a plan passes if it only withdraws and
     lowers the share.
     """
     if min(before.total, after.total) <= 0:
         return GuardMeasurement(
-            f"{format_money(measured_after, case.numeraire)} {label} of an empty portfolio",
+            f"{format_money(measured_after, case.numeraire)} {qualifier} of an empty portfolio",
             measured_after == 0,
         )
     share_before, share_after = (
@@ -93,7 +92,7 @@ def _measure_after(
         measured_after / after.total,
     )
     message = (
-        f"{format_ratio(share_after)} ({format_money(measured_after, case.numeraire)} {label})"
+        f"{format_ratio(share_after)} ({format_money(measured_after, case.numeraire)} {qualifier})"
     )
     if share_after * BPS <= limit_bps:
         return GuardMeasurement(message, True)

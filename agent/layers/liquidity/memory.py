@@ -23,12 +23,12 @@ def with_unknown_positions(
     lacks that position, and its target would mint a second one. Later unsolicited positions are
     ignored (T11). Raises Retryable if the chain cannot be read.
     """
-    pairs = {
+    target_pairs = {
         (target.token0, target.token1)
         for target in step.portfolio.lp_targets
         if target.tick_spacing is not None
     }
-    if manager is None or not pairs or positions.is_scanned():
+    if manager is None or not target_pairs or positions.is_scanned():
         return step
     head = step.snapshot.head
     block_ref = {"blockHash": head.hash, "requireCanonical": True}
@@ -39,7 +39,7 @@ def with_unknown_positions(
         [
             position.name
             for position in unsolicited
-            if position.liquidity > 0 and position.tokens in pairs
+            if position.liquidity > 0 and position.tokens in target_pairs
         ],
         head.timestamp_s,
     )

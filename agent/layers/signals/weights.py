@@ -27,7 +27,7 @@ def signal(
         share = Fraction(spot_ppm.get(token, 0) * bounds.total) / (total_ppm or 1)
         if spot_ppm and not low <= share <= high:
             raise Refused(
-                f"signal {answer.name}: {inputs.names[token]} {float(share) / 100:.2f} % is not"
+                f"signal {answer.name}: {inputs.labels[token]} {float(share) / 100:.2f} % is not"
                 f" within {low / 100:g} to {high / 100:g} %",
                 remedy="change the signal, or limits and cap of the allocator",
             )

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from fractions import Fraction
 
-from agent.execution.settlement import review_time_s
+from agent.execution.settlement import capped_chain_time_s
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.layers.questions import market_growth
 from agent.layers.strategies.policy import accounting, capital, health, netting
@@ -75,11 +75,11 @@ def after_cycle(store: Store, outcome: StepOutcome) -> None:
 def _record_strategy_states(
     strategy_store: StrategyStore, step: StepInput, books: StrategyBooks
 ) -> None:
-    now_s, prices = review_time_s(step.snapshot), reference_prices(step).by_token
+    now_s, prices = capped_chain_time_s(step.snapshot), reference_prices(step).by_token
     strategies = {strategy.name: strategy for strategy in step.config(CapitalSplit).strategies}
     states, points = [], {}
     values = [capital.holdings_value(dict(book.holdings), prices) for book in books.strategies]
-    growth = market_growth(step, sum(values, Fraction(0)))
+    growth_inputs = market_growth(step, sum(values, Fraction(0)))
     for book in books.strategies:
         if book.state.noted_s is not None and book.state.noted_s // HOUR_S >= now_s // HOUR_S:
             continue
@@ -88,7 +88,7 @@ def _record_strategy_states(
         )
         strategy = strategies[book.name]
         updated_state = health.update_unit_index(book.state, strategy, nav_per_unit, prices, now_s)
-        updated_state = with_market_growth(updated_state, book.state, strategy, growth)
+        updated_state = with_market_growth(updated_state, book.state, strategy, growth_inputs)
         point = NavPoint(now_s, updated_state.unit, updated_state.index)
         states.append(
             _with_health(updated_state, strategies[book.name], point, strategy_store.nav_points)

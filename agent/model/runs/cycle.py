@@ -211,7 +211,7 @@ class Cycle:
         skipped = self.skipped if blocked is None else (*self.skipped, blocked)
         return replace(self.begin_plan(), confirmed=None, skipped=skipped)
 
-    def go_directly(self, token: str) -> Cycle:
+    def take_direct_route(self, token: str) -> Cycle:
         """Return the cycle in which this exit is planned again, without a route through another
         token.
         """

@@ -31,7 +31,7 @@ ACCEPTANCE_WINDOW_S = 30 * DAY_S
 limits.balance_jump_wait, which is at most as long as the window.
 """
 MAX_SHOWN_CHANGES = 5
-FRESH_HEAD_S, LOST_BLOCKS = 60, 1_000
+FRESH_HEAD_S, MAX_LOST_BLOCKS = 60, 1_000
 """Maximum age of a fresh head in seconds; also a number of blocks above what any chain produces in
 that time or loses in a reorg.
 """
@@ -51,7 +51,7 @@ def is_comparable(snapshot: Snapshot, expected: ExpectedBalances) -> bool:
         abs(snapshot.now_s - snapshot.head.timestamp_s) <= FRESH_HEAD_S,
     )
     return all(
-        opening.block <= head_number or (is_fresh and opening.block > head_number + LOST_BLOCKS)
+        opening.block <= head_number or (is_fresh and opening.block > head_number + MAX_LOST_BLOCKS)
         for opening in expected.openings
     )
 
@@ -149,26 +149,26 @@ def changes_to_record(step: StepInput, expected: ExpectedBalances) -> tuple[Exte
             undone_ids,
         )
         flows.append(_with_value(step.portfolio, prices, flow))
-    still_recorded = [flow for flow in expected.transfers if flow.id not in _ended_ids(flows)]
+    recorded_flows = [flow for flow in expected.transfers if flow.id not in _ended_ids(flows)]
     revalued_flows = [
         transfer
-        for flow in still_recorded
+        for flow in recorded_flows
         if flow.is_open
         and flow.value is None
         and (transfer := _with_value(step.portfolio, prices, flow)) != flow
     ]
-    judged_flow_by_id = {flow.id: flow for flow in revalued_flows}
+    revalued_ids = {flow.id for flow in revalued_flows}
     judged_flows = _with_halts(
         step,
         prices,
         (*flows, *revalued_flows),
-        [flow for flow in still_recorded if flow.id not in judged_flow_by_id],
+        [flow for flow in recorded_flows if flow.id not in revalued_ids],
         chain_s,
     )
     judged_flow_by_id = {flow.id: flow for flow in judged_flows if flow.id}
     max_value = step.limits.max_live_value
     is_above_max = max_value is not None and _known_total(step, prices) > max_value
-    aged_flows = [
+    flow_pairs = [
         (
             flow,
             _accepted_if_due(
@@ -179,12 +179,12 @@ def changes_to_record(step: StepInput, expected: ExpectedBalances) -> tuple[Exte
                 is_above_max,
             ),
         )
-        for flow in still_recorded
+        for flow in recorded_flows
         if flow.is_open
     ]
     return (
         *(flow for flow in judged_flows if flow.id == 0),
-        *(aged_flow for flow, aged_flow in aged_flows if aged_flow != flow),
+        *(aged_flow for flow, aged_flow in flow_pairs if aged_flow != flow),
     )
 
 
@@ -295,7 +295,7 @@ def _with_halts(
     step: StepInput,
     prices: dict[str, Price],
     new_flows: tuple[ExternalTransfer, ...],
-    flows_before: Iterable[ExternalTransfer],
+    earlier_flows: Iterable[ExternalTransfer],
     now_s: int,
 ) -> tuple[ExternalTransfer, ...]:
     """Return flows with `halts` set if they exceed limits.balance_jump of the portfolio's value
@@ -311,7 +311,7 @@ def _with_halts(
     )
     recent_flows = [
         flow
-        for flow in flows_before
+        for flow in earlier_flows
         if flow.is_open and not flow.halts and flow.chain_s > now_s - DAY_S
     ]
     open_flows = [
@@ -366,19 +366,19 @@ def apply_balance_changes(step: StepInput, expected: ExpectedBalances) -> StepIn
         return step
     history = step.history
     ended_ids = _ended_ids(transfers)
-    new_by_id = {flow.id: flow for flow in transfers if flow.id}
+    updated_by_id = {flow.id: flow for flow in transfers if flow.id}
     day_start_s = step.snapshot.head.timestamp_s - DAY_S
     replaced_flows = [
         flow
         for flow in history.cash_flows.unexplained
-        if flow.id in ended_ids or flow.id in new_by_id
+        if flow.id in ended_ids or flow.id in updated_by_id
     ]
     total_loss = _loss_value(transfers) - _loss_value(replaced_flows)
     day_loss = _loss_value(flow for flow in transfers if flow.chain_s > day_start_s) - _loss_value(
         flow for flow in replaced_flows if flow.chain_s > day_start_s
     )
     remaining_flows = tuple(
-        new_by_id.get(flow.id, flow)
+        updated_by_id.get(flow.id, flow)
         for flow in history.cash_flows.unexplained
         if flow.id not in ended_ids
     )
@@ -388,7 +388,7 @@ def apply_balance_changes(step: StepInput, expected: ExpectedBalances) -> StepIn
         *(
             (flow, -1)
             for flow in expected.transfers
-            if flow.id in ended_ids or flow.id in new_by_id
+            if flow.id in ended_ids or flow.id in updated_by_id
         ),
         *((flow, 1) for flow in transfers),
     ):
@@ -399,13 +399,13 @@ def apply_balance_changes(step: StepInput, expected: ExpectedBalances) -> StepIn
         for flow in (*remaining_flows, *new_flows)
         if flow.is_loss and flow.value is None and flow.chain_s > day_start_s
     ]
-    falls_reason, other_reasons = (
+    unpriced_reason, other_reasons = (
         history.budgets.unpriced_falls,
         history.budgets.unknown.removeprefix(history.budgets.unpriced_falls),
     )
-    if falls_reason in map(unpriced_loss_reason, replaced_flows):
-        falls_reason = ""
-    falls_reason = falls_reason or "; ".join(
+    if unpriced_reason in map(unpriced_loss_reason, replaced_flows):
+        unpriced_reason = ""
+    unpriced_reason = unpriced_reason or "; ".join(
         f"{token_label(step.portfolio, flow.token)} fell and has no price"
         for flow in unpriced_flows
     )
@@ -428,8 +428,10 @@ def apply_balance_changes(step: StepInput, expected: ExpectedBalances) -> StepIn
                 loss_total=max(Fraction(0), history.budgets.loss_total + total_loss),
                 fell_24h=max(Fraction(0), history.budgets.fell_24h + day_loss),
                 fell_total=max(Fraction(0), history.budgets.fell_total + total_loss),
-                unknown="; ".join(filter(None, (falls_reason, other_reasons.removeprefix("; ")))),
-                unpriced_falls=falls_reason,
+                unknown="; ".join(
+                    filter(None, (unpriced_reason, other_reasons.removeprefix("; ")))
+                ),
+                unpriced_falls=unpriced_reason,
             ),
         ),
     )

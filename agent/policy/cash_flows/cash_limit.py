@@ -180,8 +180,8 @@ def limit_remedy(portfolio: Portfolio, cash_flows: CashFlows) -> str:
     state, numeraire = cash_flows.cash, portfolio.numeraire
     if state is None or not (text := unused_text(portfolio, cash_flows)):
         return ""
-    whole_text = decimal_text(state.account.limit_raw + state.unused_raw, numeraire.decimals)
-    return f"{text}; to use it: trimtab edit --set portfolio.use_cash={whole_text}"
+    total_text = decimal_text(state.account.limit_raw + state.unused_raw, numeraire.decimals)
+    return f"{text}; to use it: trimtab edit --set portfolio.use_cash={total_text}"
 
 
 # --- Unexplained increases above portfolio.max_live_value are excluded, and trading continues with
@@ -221,7 +221,7 @@ def above_ceiling_warnings(step: StepInput, drifts: Sequence[AssetDrift]) -> lis
     return [f"{ceiling_text}; {CEILING_REMEDY}"] if ceiling_text else []
 
 
-def exclude_unexplained_rises(step: StepInput) -> StepInput:
+def exclude_unexplained_increases(step: StepInput) -> StepInput:
     """Return the step with unexplained increases reserved if the portfolio exceeds
     portfolio.max_live_value.
 
@@ -234,11 +234,11 @@ def exclude_unexplained_rises(step: StepInput) -> StepInput:
         return step
     if step.excluded.raw:
         return exclude_amounts(step, dict(step.excluded.raw), ABOVE_MAX_LIVE_VALUE)
-    limit, rises_raw = (
+    limit, increases_raw = (
         step.limits.max_live_value,
         sum_unexplained_deposits(step.portfolio, step.history.cash_flows),
     )
-    if limit is None or not any(rises_raw.values()):
+    if limit is None or not any(increases_raw.values()):
         return step
     prices = reference_prices(step).by_token
     try:
@@ -248,15 +248,20 @@ def exclude_unexplained_rises(step: StepInput) -> StepInput:
     if portfolio_total(step, drifts) > limit:
         return exclude_amounts(
             step,
-            rises_after_sales(native_coin.held_balances(step), step.portfolio, rises_raw, prices),
+            increases_after_sales(
+                native_coin.held_balances(step), step.portfolio, increases_raw, prices
+            ),
             ABOVE_MAX_LIVE_VALUE,
         )
-    excluded_before_raw = _rises_of_assets(
+    excluded_before_raw = _increases_of_assets(
         step.portfolio, step.history.cash_flows, step.history.cash_flows.left_rises
     )
     return exclude_amounts(
         step,
-        {token: min(raw, rises_raw.get(token, 0)) for token, raw in excluded_before_raw.items()},
+        {
+            token: min(raw, increases_raw.get(token, 0))
+            for token, raw in excluded_before_raw.items()
+        },
         ABOVE_MAX_LIVE_VALUE,
     )
 
@@ -332,38 +337,38 @@ def sum_unexplained_deposits(portfolio: Portfolio, cash_flows: CashFlows) -> dic
     """Return the unexplained increase of each asset in base units; native coin counts as its
     wrapped token if that is an asset.
     """
-    return _rises_of_assets(portfolio, cash_flows, cash_flows.rises)
+    return _increases_of_assets(portfolio, cash_flows, cash_flows.rises)
 
 
-def _rises_of_assets(
-    portfolio: Portfolio, cash_flows: CashFlows, recorded_rises: tuple[tuple[str, int], ...]
+def _increases_of_assets(
+    portfolio: Portfolio, cash_flows: CashFlows, recorded_increases: tuple[tuple[str, int], ...]
 ) -> dict[str, int]:
-    rises = dict(recorded_rises)
+    increases = dict(recorded_increases)
     if native_coin.has_native_asset(portfolio):
         wrapped = portfolio.wrapped_native
-        rises[wrapped] = rises.get(wrapped, 0) + rises.get(NATIVE, 0)
-    if (cash := cash_flows.cash) is not None and (numeraire := cash.account.token) in rises:
-        rises[numeraire] = max(0, rises[numeraire] - cash.unused_raw)  # left alone already
-    return rises
+        increases[wrapped] = increases.get(wrapped, 0) + increases.get(NATIVE, 0)
+    if (cash := cash_flows.cash) is not None and (numeraire := cash.account.token) in increases:
+        increases[numeraire] = max(0, increases[numeraire] - cash.unused_raw)  # left alone already
+    return increases
 
 
-def rises_after_sales(
+def increases_after_sales(
     balances: Mapping[str, int],
     portfolio: Portfolio,
-    rises: Mapping[str, int],
+    increases: Mapping[str, int],
     prices: Mapping[str, Price],
 ) -> dict[str, int]:
     """Return the increases. The part that an exit has sold, so that the wallet no longer holds it,
     counts as numeraire at current prices.
     """
     numeraire = portfolio.numeraire.address
-    sold_rises = (
+    sold_increases = (
         (token, raw - balances[token])
-        for token, raw in rises.items()
+        for token, raw in increases.items()
         if token in balances and token in prices and token != numeraire
     )
-    sold_value = sum((raw * prices[token] for token, raw in sold_rises if raw > 0), Fraction(0))
-    return {**rises, numeraire: rises.get(numeraire, 0) + ceil_int(sold_value)}
+    sold_value = sum((raw * prices[token] for token, raw in sold_increases if raw > 0), Fraction(0))
+    return {**increases, numeraire: increases.get(numeraire, 0) + ceil_int(sold_value)}
 
 
 def excluded_amounts(step: StepInput) -> tuple[tuple[str, int, str], ...]:
@@ -376,7 +381,7 @@ def excluded_amounts(step: StepInput) -> tuple[tuple[str, int, str], ...]:
         blocked_exits.excluded_tokens(step.targets, step.blocked_exits),
         [],
     )
-    excluded_rises_raw = {} if not step.excluded.reason else dict(step.excluded.raw)
+    excluded_increases_raw = {} if not step.excluded.reason else dict(step.excluded.raw)
     for asset in step.effective_assets:
         token = asset.token.address
         if token in untradable_tokens:
@@ -390,7 +395,7 @@ def excluded_amounts(step: StepInput) -> tuple[tuple[str, int, str], ...]:
         ) or conditional_orders.fired_exit_order(step.history.orders.states, PORTFOLIO_SUBJECT)
         claimed_raw = sum(claim.payment.raw for claim in claims)
         reserve_left_raw = (
-            asset.reserve_raw - excluded_rises_raw.get(token, 0) - claimed_raw - unused_cash_raw
+            asset.reserve_raw - excluded_increases_raw.get(token, 0) - claimed_raw - unused_cash_raw
         )
         if exit_order is not None and asset.target_bps == 0:
             why = "dust of an order, and the reserve"
@@ -398,7 +403,7 @@ def excluded_amounts(step: StepInput) -> tuple[tuple[str, int, str], ...]:
             why = "configured reserve"
         reasons = [(claim.payment.raw, f"withdrawal {claim.request}") for claim in claims]
         reasons += [
-            (excluded_rises_raw.get(token, 0), ABOVE_MAX_LIVE_VALUE),
+            (excluded_increases_raw.get(token, 0), ABOVE_MAX_LIVE_VALUE),
             (unused_cash_raw, ABOVE_USE_CASH),
             (reserve_left_raw, why),
             (

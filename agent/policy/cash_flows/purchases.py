@@ -113,8 +113,8 @@ def turnover_allowance(step: StepInput) -> Value:
 
 
 def purchase_goal(step: StepInput, drifts: Sequence[AssetDrift]) -> Goal:
-    """Return the goal of a purchase: the targets, or the goal of the wallet's parts; for a top-up,
-    the underweight assets.
+    """Return the goal of a purchase: the targets, or, if the wallet is divided between strategies,
+    their combined goal; for a top-up, the underweight assets.
     """
     active_purchase = step.history.cash_flows.purchase
     if active_purchase is None:

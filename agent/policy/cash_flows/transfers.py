@@ -30,8 +30,8 @@ from agent.model import (
 from agent.policy import native_coin
 from agent.policy.cash_flows import balance_changes, cash_limit
 from agent.policy.cash_flows.cash_limit import (
+    increases_after_sales,
     restore_excluded,
-    rises_after_sales,
     sum_unexplained_deposits,
 )
 from agent.policy.drift import (
@@ -432,12 +432,12 @@ def insufficient_balance(
     `value_without_sale` is the part of the request that is held already and needs no sale; it is
     added to both amounts. With None the message does not mention sales.
     """
-    numeraire, unsold_value = portfolio.numeraire, value_without_sale or Fraction(0)
-    needed_text, available_text, short_text, sold_text = (
+    numeraire, held_value = portfolio.numeraire, value_without_sale or Fraction(0)
+    needed_text, available_text, shortfall_text, sold_text = (
         f"{value_text(value, numeraire.decimals, 2)} {numeraire.label}"
         for value in (
-            requested + unsold_value,
-            available_value + unsold_value,
+            requested + held_value,
+            available_value + held_value,
             requested - available_value,
             available_value,
         )
@@ -448,7 +448,7 @@ def insufficient_balance(
         else f", {sold_text} of it only by sales, before their costs"
     )
     return Refused(
-        f"insufficient balance: short by {short_text}; the value available for it is {available_text}{sales_text}",
+        f"insufficient balance: short by {shortfall_text}; the value available for it is {available_text}{sales_text}",
         (Verdict("holdings", needed_text, available_text, False),),
         "withdraw less; reserves, gas money and positions in pools are not "
         f"sold{'; ' * bool(halt_text := balance_changes.halt_reason(portfolio, limits, cash_flows))}{halt_text}",
@@ -553,21 +553,21 @@ def investable_deposits(
     except Refused:
         return tuple(deposits)  # if unknown, planning reports the refusal
     investable_raw = {drift.token: drift.investable_raw for drift in drifts}
-    rises = rises_after_sales(
+    increases_raw = increases_after_sales(
         native_coin.held_balances(restored_step),
         restored_step.portfolio,
         sum_unexplained_deposits(restored_step.portfolio, restored_step.history.cash_flows),
         prices,
     )
-    rises_value = sum(
+    increases_value = sum(
         (
             min(investable_raw.get(token, 0), max(0, raw)) * prices[token]
-            for token, raw in rises.items()
+            for token, raw in increases_raw.items()
             if token in investable_raw
         ),
         Fraction(0),
     )
-    managed_value = portfolio_total(restored_step, drifts) - rises_value
+    managed_value = portfolio_total(restored_step, drifts) - increases_value
     room_value, fitting_deposits = max_value - managed_value, list[ExternalTransfer]()
     for flow in deposits:
         if (value := _flow_value(restored_step.portfolio, flow, prices)) <= room_value:

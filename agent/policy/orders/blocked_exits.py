@@ -98,7 +98,7 @@ def avoids_other_tokens(history: History, direct_tokens: Collection[str], token:
     )
 
 
-def may_go_directly(
+def may_take_direct_route(
     portfolio: Portfolio, direct_tokens: Collection[str], plan: Plan | None, token: str
 ) -> bool:
     """True if the plan sells the token through another one and a plan without it was not tried in

@@ -14,7 +14,7 @@ from fractions import Fraction
 from agent.errors import Refused
 from agent.layers.questions import (
     VALUE_CHECKS,
-    account_mark,
+    account_baseline,
     account_result,
     unknown_value_reason,
     unweighted_raw,
@@ -319,13 +319,13 @@ def updated_nav_record(
         drift.token: drift.investable_raw + drift.locked_raw + apart_raws.get(drift.token, 0)
         for drift in drifts
     }
-    margin_mark, margin_result = account_mark(step), account_result(step, prices)
+    margin_baseline, margin_result = account_baseline(step), account_result(step, prices)
     if record is not None and record.margin is not None and unknown_value_reason(step):
         return record  # count its result once it is known again
     recorded_holdings = {} if record is None else dict(record.holdings)
     if (
         record is not None
-        and margin_mark is None
+        and margin_baseline is None
         and record.margin is None
         and recorded_holdings.keys() == holdings.keys()
     ):
@@ -345,7 +345,7 @@ def updated_nav_record(
     recorded_prices = tuple((token, prices[token]) for token in holdings)
     at_s = step.snapshot.head.timestamp_s
     return NavPerShare(
-        nav_per_share, at_s, tuple(holdings.items()), recorded_prices, margin=margin_mark
+        nav_per_share, at_s, tuple(holdings.items()), recorded_prices, margin=margin_baseline
     )
 
 

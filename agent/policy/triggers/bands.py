@@ -215,8 +215,8 @@ def _distance_text(drift: AssetDrift, bps: Fraction) -> str:
 
 def inside_text(drifts: Sequence[AssetDrift]) -> str:
     """Format the asset closest to an edge of its band, with the price at that edge, while all
-    assets are inside. An asset that is out of the portfolio is close to no edge, and neither is
-    the asset that is all of it.
+    assets are inside. Skipped are an asset whose band ends at zero, and one that is the whole
+    portfolio with a band up to 100 %.
     """
     gaps = [
         (

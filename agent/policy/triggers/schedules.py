@@ -114,16 +114,16 @@ class ScheduleStatus:
     name: str
 
 
-def schedule_name(schedule: Schedule, kind: str = REVIEW) -> str:
+def schedule_name(schedule: Schedule, purpose: str = REVIEW) -> str:
     """Return a schedule's key in `History.reviews`; a changed schedule has another key."""
     match schedule:
         case Every(every_s):
-            return f"{kind} every {every_s}"
+            return f"{purpose} every {every_s}"
         case Cron(expression, timezone):
-            return f"{kind} {' '.join(expression.split())} {timezone}"
+            return f"{purpose} {' '.join(expression.split())} {timezone}"
 
 
-def last_run_s(schedule: Schedule, history: History, kind: str = REVIEW) -> int | None:
+def last_run_s(schedule: Schedule, history: History, purpose: str = REVIEW) -> int | None:
     """Return the start of a schedule's interval.
 
     A rebalance counts as a review; the interval of executions starts only at an execution. A
@@ -131,23 +131,23 @@ def last_run_s(schedule: Schedule, history: History, kind: str = REVIEW) -> int 
     reviews of other schedules do not delay it. Stores from before named schedules have one time for
     all.
     """
-    recorded_s = dict(history.reviews.by_schedule).get(schedule_name(schedule, kind))
+    recorded_s = dict(history.reviews.by_schedule).get(schedule_name(schedule, purpose))
     if recorded_s is None:
-        if kind == REVIEW and not history.reviews.by_schedule:
+        if purpose == REVIEW and not history.reviews.by_schedule:
             return history.reviews.last_evaluation_s
         return history.reviews.last_rebalance_s
-    if kind == EXECUTION:
+    if purpose == EXECUTION:
         return recorded_s
     return _latest(recorded_s, history.reviews.last_rebalance_s)
 
 
 def schedule_status(
-    schedule: Schedule, now_s: int, history: History, jitter_bps: int, kind: str = REVIEW
+    schedule: Schedule, now_s: int, history: History, jitter_bps: int, purpose: str = REVIEW
 ) -> ScheduleStatus:
     """Return a schedule's status at block time `now_s`."""
-    name, since_s = schedule_name(schedule, kind), last_run_s(schedule, history, kind)
+    name, since_s = schedule_name(schedule, purpose), last_run_s(schedule, history, purpose)
     if since_s is None:
-        return ScheduleStatus(True, f"first {kind}", next_time(schedule, now_s), name)
+        return ScheduleStatus(True, f"first {purpose}", next_time(schedule, now_s), name)
     planned_s = next_time(schedule, since_s)
     if planned_s is None:
         return ScheduleStatus(
@@ -155,11 +155,11 @@ def schedule_status(
         )
     planned_s += jitter_delay_s(planned_s - since_s, history.reviews.delay_ppm, jitter_bps)
     if now_s >= planned_s:
-        message = f"{kind} due since {format_time(planned_s)}, last one {format_time(since_s)}"
+        message = f"{purpose} due since {format_time(planned_s)}, last one {format_time(since_s)}"
         return ScheduleStatus(True, message, next_time(schedule, now_s), name)
     return ScheduleStatus(
         False,
-        f"next {kind} {format_time(planned_s)}, in {format_duration(planned_s - now_s)}",
+        f"next {purpose} {format_time(planned_s)}, in {format_duration(planned_s - now_s)}",
         planned_s,
         name,
     )

@@ -139,13 +139,13 @@ def _read_stored(db: Connection) -> _StoredBalances:
     )
 
 
-def expected_balances(db: Connection, wallet: str, coin: str) -> ExpectedBalances:
+def expected_balances(db: Connection, wallet: str, wrapped_native: str) -> ExpectedBalances:
     """Return openings, own changes and transfers, which give the expected balances."""
-    return _expected_balances(db, _read_stored(db), wallet, coin)
+    return _expected_balances(db, _read_stored(db), wallet, wrapped_native)
 
 
 def _expected_balances(
-    db: Connection, stored: _StoredBalances, wallet: str, coin: str
+    db: Connection, stored: _StoredBalances, wallet: str, wrapped_native: str
 ) -> ExpectedBalances:
     unsettled_nonces = (
         row.nonce for row in stored.intents if row.state in _OPEN and row.state not in _CONSUMED
@@ -153,7 +153,9 @@ def _expected_balances(
     transfers = newest_transfers(db, MAX_RECENT_TRANSFERS)
     if len(transfers) == MAX_RECENT_TRANSFERS:
         transfers = _merged((*transfers, *open_transfers(db)))
-    own_changes = (change for row in stored.intents for change in _own_changes(row, wallet, coin))
+    own_changes = (
+        change for row in stored.intents for change in _own_changes(row, wallet, wrapped_native)
+    )
     return ExpectedBalances(
         openings=tuple(
             OpeningBalance(row.token, int(row.raw), row.block_number) for row in stored.openings
@@ -375,13 +377,13 @@ def lost_value(db: Connection, chain_now_s: int) -> LostValue:
     return LostValue(last_day, total, unknown_reason)
 
 
-def _own_changes(row: IntentRow, wallet: str, coin: str) -> list[OwnBalanceChange]:
+def _own_changes(row: IntentRow, wallet: str, wrapped_native: str) -> list[OwnBalanceChange]:
     if row.state not in _CONSUMED:
         return []
     intent: Intent = database.intent_from_row(row)
     return [
         OwnBalanceChange(token, raw, block_number(intent))
-        for token, raw in sorted(intent.changes(wallet, coin).items())
+        for token, raw in sorted(intent.changes(wallet, wrapped_native).items())
     ]
 
 
@@ -448,7 +450,9 @@ class BalanceStore:
 
     def expected(self) -> ExpectedBalances:
         """Return the expected balances and the newest transfers."""
-        return self.db.query("read the books", expected_balances, self.db.wallet, self.db.coin)
+        return self.db.query(
+            "read the books", expected_balances, self.db.wallet, self.db.wrapped_native
+        )
 
     def record(
         self,
@@ -481,7 +485,7 @@ class BalanceStore:
         """
         with self.db.write("write the books") as db:
             stored = _read_stored(db)
-            expected = _expected_balances(db, stored, self.db.wallet, self.db.coin)
+            expected = _expected_balances(db, stored, self.db.wallet, self.db.wrapped_native)
             if is_explained_now := is_explained(expected):
                 self._write_openings(db, stored, snapshot.head.number, balances)
             return expected, is_explained_now
@@ -508,7 +512,7 @@ class BalanceStore:
             if row.state in _OPEN or block_by_nonce[row.nonce] > head_block - FOLD_DEPTH_BLOCKS:
                 break
             last_folded = row.seq
-            for change in _own_changes(row, self.db.wallet, self.db.coin):
+            for change in _own_changes(row, self.db.wallet, self.db.wrapped_native):
                 # An unread balance keeps its opening, which must include this change too.
                 if change.token in new_openings:
                     raw, block = new_openings[change.token]
@@ -518,7 +522,7 @@ class BalanceStore:
             change
             for row in stored.intents
             if row.seq > last_folded
-            for change in _own_changes(row, self.db.wallet, self.db.coin)
+            for change in _own_changes(row, self.db.wallet, self.db.wrapped_native)
         )
         for change in (*stored.external_changes, *unfolded_changes):
             if change.block <= head_block:

@@ -63,21 +63,24 @@ _CONSUMED = tuple(state.value for state in CONSUMED)
 
 
 def ledger_balances(
-    db: Connection, head_block: int, kind: str, wallet: str, coin: str
+    db: Connection, head_block: int, book_kind: str, wallet: str, wrapped_native: str
 ) -> tuple[tuple[LedgerBalance, ...], float]:
-    """Return the wallet's ledger balances at that block, and the next block at which they change
-    without a write.
+    """Return the wallet's ledger balances at that block, and the next higher block from which they
+    differ even if nothing is written (inf: none).
     """
     sums = {
-        token: int(raw) for token, raw in db.execute(_select_running_balances(), {"kind": kind})
+        token: int(raw)
+        for token, raw in db.execute(_select_running_balances(), {"book_kind": book_kind})
     }
     if not sums:
         return (), math.inf
     later_blocks = [math.inf]
-    for block, moves_json in db.execute(_select_moves_above(), {"kind": kind, "head": head_block}):
+    for block, moves_json in db.execute(
+        _select_moves_above(), {"book_kind": book_kind, "head": head_block}
+    ):
         later_blocks.append(block)
         _add_moves(sums, parse_wallet_moves(moves_json), -1)
-    for block, moved_raw in _unentered_moves(db, kind, wallet, coin):
+    for block, moved_raw in _unentered_moves(db, book_kind, wallet, wrapped_native):
         if block > head_block:
             later_blocks.append(block)
         else:
@@ -93,7 +96,7 @@ def _add_moves(sums: dict[str, int], moved_raw: Mapping[str, int], sign: int) ->
 
 
 def _unentered_moves(
-    db: Connection, kind: str, wallet: str, coin: str
+    db: Connection, book_kind: str, wallet: str, wrapped_native: str
 ) -> Iterator[tuple[int, dict[str, int]]]:
     """Yield block and wallet moves of each mined transaction without an entry: the agent's, and
     external ones.
@@ -102,12 +105,12 @@ def _unentered_moves(
     external_rows = all_rows(db, _select_external_transactions(), ExternalTransactionRow)
     if not intent_rows and not external_rows:
         return
-    rows = all_rows(db, _select_openings(), BookOpeningRow, kind=kind)
+    rows = all_rows(db, _select_openings(), BookOpeningRow, book_kind=book_kind)
     opening_by_token = {row.token: row for row in rows if row.place == ""}
     for row in intent_rows:
         intent = database.intent_from_row(row)
         if intent.receipt is not None:
-            moved_raw = intent.changes(wallet, coin).items()
+            moved_raw = intent.changes(wallet, wrapped_native).items()
             ledger_changes = {
                 token: raw
                 for token, raw in moved_raw
@@ -296,8 +299,8 @@ LEDGER_TOKENS = "book_tokens"
 """Key of the LedgerTokens as JSON."""
 _OPEN, _ENDED = (tuple(state.value for state in states) for states in (OPEN, ENDED_IN_BLOCK))
 _UNSETTLED = (*_OPEN, *_ENDED)
-Place = tuple[str, str]
-"""(place, token): "" is the wallet, else the name of a liquidity position."""
+PlacedToken = tuple[str, str]
+"""(place, token): place "" is the wallet, any other the name of a liquidity position."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -421,8 +424,8 @@ class LedgerStore:
                 insert_new_rows(db, FundingRow, [{"book": book.number, **row} for row in rows])
 
     def open_places(
-        self, snapshot: Snapshot, holdings: Mapping[Place, tuple[int, Fraction | None]]
-    ) -> tuple[Place, ...]:
+        self, snapshot: Snapshot, holdings: Mapping[PlacedToken, tuple[int, Fraction | None]]
+    ) -> tuple[PlacedToken, ...]:
         """Open new places in the book with their current holdings (base units, value), and return
         them.
 
@@ -486,7 +489,7 @@ class LedgerStore:
             ledger_sums.open_balances(db, book.number, wallet_raw)
             return opened_places
 
-    def has_places(self, places: Iterable[Place]) -> bool:
+    def has_places(self, places: Iterable[PlacedToken]) -> bool:
         """True if all places are in the book or are positions minted by the agent."""
         return self.db.query("read the ledger", _has_places, self.db.book_kind, frozenset(places))
 
@@ -494,7 +497,7 @@ class LedgerStore:
         """Return the wallet's ledger balances at that block, including mined transactions that are
         not final.
         """
-        book_owner = self.db.book_kind, self.db.wallet, self.db.coin
+        book_owner = self.db.book_kind, self.db.wallet, self.db.wrapped_native
         return self.db.query_until("read the ledger", ledger_balances, head_block, *book_owner)
 
     def find_misstatements(self) -> tuple[str, ...]:
@@ -574,17 +577,21 @@ class LedgerStore:
                     )
                     ledger_sums.add_moves(db, row.book, ledger_sums.wallet_moves(entry))
 
-    def record_token_names(self, tokens: Sequence[Token], numeraire: Token, coin: str) -> None:
+    def record_token_names(
+        self, tokens: Sequence[Token], numeraire: Token, wrapped_native: str
+    ) -> None:
         """Record token names, which are needed after a token has left the portfolio. Writes only if
         there are new ones.
         """
         stored_names = self.token_names()
-        previous_names = LedgerTokens((), numeraire, coin) if stored_names is None else stored_names
+        previous_names = (
+            LedgerTokens((), numeraire, wrapped_native) if stored_names is None else stored_names
+        )
         token_by_address = {token.address: token for token in (*previous_names.tokens, *tokens)}
         updated_names = LedgerTokens(
             tuple(token_by_address[address] for address in sorted(token_by_address)),
             numeraire,
-            coin,
+            wrapped_native,
         )
         if updated_names != stored_names:
             with self.db.write("write token names") as db:
@@ -597,18 +604,18 @@ class LedgerStore:
         return self.db.query("read the ledger", _token_names)
 
 
-def _opened_after(db: Connection, kind: str) -> int | None:
+def _opened_after(db: Connection, book_kind: str) -> int | None:
     """Return the number of the newest intent in the first opening of the current book; None before
     an opening.
     """
-    book = current_book(db, kind)
+    book = current_book(db, book_kind)
     return None if book is None else opened_after_intent(db, book)
 
 
-def _intents_without_entry(db: Connection, kind: str) -> tuple[Intent, ...]:
+def _intents_without_entry(db: Connection, book_kind: str) -> tuple[Intent, ...]:
     rows = all_rows(db, _select_without_entry(_ENDED), IntentRow, after_seq=0)
     mined_rows = [row for row in rows if row.receipt_json is not None]
-    if not mined_rows or (opened_after := _opened_after(db, kind)) is None:
+    if not mined_rows or (opened_after := _opened_after(db, book_kind)) is None:
         return ()
     return tuple(database.intent_from_row(row) for row in mined_rows if row.seq > opened_after)
 
@@ -618,8 +625,8 @@ def _token_names(db: Connection) -> LedgerTokens | None:
     return database.decode_optional(LedgerTokens, text)
 
 
-def _has_places(db: Connection, kind: str, places: frozenset[Place]) -> bool:
-    if not (opening_rows := all_rows(db, _select_openings(), BookOpeningRow, kind=kind)):
+def _has_places(db: Connection, book_kind: str, places: frozenset[PlacedToken]) -> bool:
+    if not (opening_rows := all_rows(db, _select_openings(), BookOpeningRow, book_kind=book_kind)):
         return False
     missing_places = places - {(row.place, row.token) for row in opening_rows}
     if not missing_places:

@@ -61,7 +61,7 @@ from agent.units import ceil_int
 
 @dataclass(frozen=True, slots=True)
 class LedgerBook:
-    """One ledger book."""
+    """One ledger book; `kind` is live or paper."""
 
     number: int
     kind: str
@@ -69,18 +69,21 @@ class LedgerBook:
     note: str
 
 
-def current_book(db: Connection, kind: str) -> LedgerBook | None:
+def current_book(db: Connection, book_kind: str) -> LedgerBook | None:
     """Return the newest book if it has that kind, else None."""
     row = first_row(db, select(BookRow).order_by(BookRow.seq.desc()).limit(1), BookRow)
-    if row is None or row.kind != kind:
+    if row is None or row.kind != book_kind:
         return None
     return LedgerBook(row.seq, row.kind, row.opened_s, row.note)
 
 
-def open_book(db: Connection, kind: str, now_s: int, note: str) -> LedgerBook:
+def open_book(db: Connection, book_kind: str, now_s: int, note: str) -> LedgerBook:
     """Open a new book."""
     return LedgerBook(
-        insert_returning_id(db, BookRow, kind=kind, opened_s=now_s, note=note), kind, now_s, note
+        insert_returning_id(db, BookRow, kind=book_kind, opened_s=now_s, note=note),
+        book_kind,
+        now_s,
+        note,
     )
 
 
@@ -111,9 +114,9 @@ _OPEN, _CONSUMED, _ENDED = (
 
 
 def is_current_book() -> ColumnElement[bool]:
-    """Return the condition that a book is the newest one and of the bound `kind`."""
+    """Return the condition that a book is the newest one and of the bound `book_kind`."""
     newest_seq = select(func.max(BookRow.seq)).scalar_subquery()
-    return and_(BookRow.seq == newest_seq, BookRow.kind == bindparam("kind"))
+    return and_(BookRow.seq == newest_seq, BookRow.kind == bindparam("book_kind"))
 
 
 def running_balances(db: Connection, book_number: int) -> dict[str, int]:
@@ -195,7 +198,7 @@ def recomputed_balances(db: Connection, book_number: int) -> dict[str, int]:
         book_openings.where(BookOpeningRow.book == book_number, BookOpeningRow.place == "")
     ).all()
     sums = {token: int(raw) for token, raw, _ in rows}
-    last_included_by_token = {token: seq_of_opening for token, _, seq_of_opening in rows}
+    last_included_by_token = {token: last_included_seq for token, _, last_included_seq in rows}
     for seq, token, delta_text in db.execute(
         select(ExternalTransferRow.seq, ExternalTransferRow.token, ExternalTransferRow.delta_raw)
     ):
@@ -264,8 +267,8 @@ def _last_settled(db: Connection, settled_seq: int, book_number: int) -> int:
         return settled_seq
     opened_after_seq = db.scalar(_select_opened_after(), {"book_number": book_number})
     bounds = {
-        "known": settled_seq,
-        "first": newest_seq if opened_after_seq is None else opened_after_seq,
+        "settled_seq": settled_seq,
+        "opened_after": newest_seq if opened_after_seq is None else opened_after_seq,
     }
     first_unsettled_seq = db.scalar(_select_first_unsettled(), bounds)
     return int(newest_seq if first_unsettled_seq is None else first_unsettled_seq - 1)
@@ -308,20 +311,22 @@ def _select_openings() -> Select[Any]:
 
 @cache
 def _select_first_unsettled() -> Select[Any]:
-    """Select the first unsettled intent after a number."""
+    """Select the first unsettled intent above the bound `settled_seq`. An intent up to the bound
+    `opened_after` needs no entry.
+    """
     is_unbooked = IntentRow.state.in_(_CONSUMED) & ~exists().where(
         BudgetRow.intent_id == IntentRow.id
     )
     is_unentered = (
         IntentRow.state.in_(_ENDED)
         & IntentRow.receipt_json.is_not(None)
-        & (IntentRow.seq > bindparam("first"))
+        & (IntentRow.seq > bindparam("opened_after"))
         & ~exists().where(EntryRow.intent_id == IntentRow.id)
     )
     is_unsettled = or_(IntentRow.state.in_(_OPEN), is_unbooked, is_unentered)
     return (
         select(IntentRow.seq)
-        .where(IntentRow.seq > bindparam("known"), is_unsettled)
+        .where(IntentRow.seq > bindparam("settled_seq"), is_unsettled)
         .order_by(IntentRow.seq)
         .limit(1)
     )
@@ -329,7 +334,9 @@ def _select_first_unsettled() -> Select[Any]:
 
 @dataclass(frozen=True, slots=True)
 class ValuationStore:
-    """Valuations of the current book; each method is a transaction of its own."""
+    """Valuations of the current book; each method is a transaction of its own, but `record` reads
+    first, and checks again in its write.
+    """
 
     db: Database
 
@@ -403,7 +410,7 @@ def valuations(
 
 def _is_due(
     db: Connection,
-    kind: str,
+    book_kind: str,
     valuation: Valuation,
     is_forced: bool,
     changed_blocks: Collection[int],
@@ -411,7 +418,7 @@ def _is_due(
     """True if a valuation is due in the current book: at a later block than the last and, unless
     forced or the balances changed in between, in another hour.
     """
-    last = db.execute(_select_last_valuation(), {"kind": kind}).first()
+    last = db.execute(_select_last_valuation(), {"book_kind": book_kind}).first()
     if last is None:
         return False
     return last.block_number is None or (
@@ -426,8 +433,9 @@ def _is_due(
 
 @cache
 def _select_last_valuation() -> Select[int | None, int | None]:
-    """Select the last valuation of the current book of a kind (NULL before one). SQLite walks the
-    rows down to the first match instead of sorting all of the book.
+    """Select the last valuation of the current book of a kind (NULL before one). `+ 0`
+    keeps SQLite from using the index on `book`, so that it walks the rows down to the first match
+    instead of sorting all of the book.
     """
     columns = select(ValuationRow.block_number, ValuationRow.chain_s).select_from(BookRow)
     valuations_of_book = columns.outerjoin(ValuationRow, ValuationRow.book + 0 == BookRow.seq)

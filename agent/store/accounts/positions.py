@@ -63,13 +63,13 @@ POSITIONS_SCANNED = "positions_looked"
 """Key that is set once the wallet was scanned, after the store was created or adopted."""
 
 
-def positions_moved_since(db: Connection, after: int | None) -> set[str]:
+def positions_moved_since(db: Connection, after_seq: int | None) -> set[str]:
     """Return the names of positions that intents after that number changed; empty without a
     number.
     """
-    if after is None:
+    if after_seq is None:
         return set()
-    change_texts = column_values(db, _select_own_changes_after(), after_seq=after)
+    change_texts = column_values(db, _select_own_changes_after(), after_seq=after_seq)
     return {database.decode_json(LpPositionChange, text).name for text in change_texts}
 
 
@@ -125,13 +125,13 @@ class PositionStore:
         with self.db.read("read liquidity positions") as db:
             return database.find_fact(db, POSITIONS_SCANNED) is not None
 
-    def record(self, names: Iterable[str], now_s: int) -> None:
+    def record(self, position_names: Iterable[str], now_s: int) -> None:
         """Record positions that await the owner's decision."""
         with self.db.write("write liquidity positions") as db:
             known_names = {
                 row.name for row in all_rows(db, select(FoundPositionRow), FoundPositionRow)
             }
-            new_names = [name for name in dict.fromkeys(names) if name not in known_names]
+            new_names = [name for name in dict.fromkeys(position_names) if name not in known_names]
             insert_rows(
                 db,
                 FoundPositionRow,
@@ -262,7 +262,7 @@ class CashStore:
                 if row.tx_hash not in counted_hashes and (raw := _external_payment(row, token))
             ]
             payouts_raw, newest_intent_seq = _payout_amounts(
-                db, account.intent, token, self.db.wallet, self.db.coin
+                db, account.intent, token, self.db.wallet, self.db.wrapped_native
             )
             return CashMemory(
                 account,
@@ -306,18 +306,20 @@ def _external_payment(row: ExternalTransactionRow, token: str) -> int:
 
 
 def _payout_amounts(
-    db: Connection, after: int, token: str, wallet: str, coin: str
+    db: Connection, after_seq: int, token: str, wallet: str, wrapped_native: str
 ) -> tuple[tuple[int, ...], int]:
     """Return the amounts of `token` in final payouts after that intent, and the number of the
     newest payout before the first open one. Other payouts do not count: a reorg may undo them.
     """
-    payouts_raw, newest_seq = [], after
-    for row in all_rows(db, _select_payouts_after(), IntentRow, after_seq=after):
+    payouts_raw, newest_seq = [], after_seq
+    for row in all_rows(db, _select_payouts_after(), IntentRow, after_seq=after_seq):
         if row.state in {state.value for state in OPEN}:
             break
         newest_seq = row.seq
         if row.state == IntentState.FINAL.value:
-            payouts_raw.append(-database.intent_from_row(row).changes(wallet, coin).get(token, 0))
+            payouts_raw.append(
+                -database.intent_from_row(row).changes(wallet, wrapped_native).get(token, 0)
+            )
     return tuple(raw for raw in payouts_raw if raw > 0), newest_seq
 
 

@@ -310,7 +310,7 @@ def parse_account(answer: object, market_by_coin: Mapping[str, ListedMarket]) ->
         values_raw=tuple(values_raw),
         leverages=tuple(leverages),
     )
-    for what, reported_raw, expected_raw in (
+    for subject, reported_raw, expected_raw in (
         (
             "account value",
             account.account_value_raw,
@@ -319,7 +319,7 @@ def parse_account(answer: object, market_by_coin: Mapping[str, ListedMarket]) ->
         ("notional", account.gross_raw, sum(abs(value_raw) for value_raw in account.values_raw)),
     ):
         if abs(reported_raw - expected_raw) > len(account.positions) + 1:
-            raise _contradiction(what, reported_raw, expected_raw)
+            raise _contradiction(subject, reported_raw, expected_raw)
     return account
 
 
@@ -479,11 +479,11 @@ def parse_resting(
     orders = []
     for row in rows:
         market, sign = _market_and_sign(row, market_by_coin)
-        what, decimals = f"an order of {market.coin}", market.size_decimals
+        order_name, decimals = f"an order of {market.coin}", market.size_decimals
         unfilled_raw, size_raw = (
-            sign * parse_raw(row.get(key), decimals, what) for key in ("sz", "origSz")
+            sign * parse_raw(row.get(key), decimals, order_name) for key in ("sz", "origSz")
         )
-        price = price_of(parse_decimal(row.get("limitPx"), what), decimals)
+        price = price_of(parse_decimal(row.get("limitPx"), order_name), decimals)
         placed_s = time_of(row, "timestamp") // 1000
         if (
             not 0 < abs(unfilled_raw) <= abs(size_raw)
@@ -555,15 +555,15 @@ def _list_of(row: object, name: str) -> list[object]:
     return items
 
 
-def _malformed(what: str) -> Retryable:
+def _malformed(subject: str) -> Retryable:
     return Retryable(
-        f"the venue's answer for {what} has an unexpected format", code=ErrorCode.ANSWER
+        f"the venue's answer for {subject} has an unexpected format", code=ErrorCode.ANSWER
     )
 
 
-def _contradiction(what: str, measured_raw: int, expected_raw: int) -> Retryable:
+def _contradiction(subject: str, measured_raw: int, expected_raw: int) -> Retryable:
     return Retryable(
-        f"the venue contradicts itself on {what}: {measured_raw} base units, expected {expected_raw}",
+        f"the venue contradicts itself on {subject}: {measured_raw} base units, expected {expected_raw}",
         "read again; if the contradiction persists, do not trade there",
         code=ErrorCode.ANSWER,
     )

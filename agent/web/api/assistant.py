@@ -158,7 +158,7 @@ CONTROL_TOOLS = (
         "preview_control",
         "Plans a control now: legs, cost, worst case, and the plan's hash. Show it to the owner.",
         PlanArguments,
-        lambda arguments: ("controls.shown.preview_control", (arguments.kind,), None),
+        lambda arguments: ("controls.shown_plans.preview_control", (arguments.kind,), None),
         queues=True,
     ),
     AssistantTool(

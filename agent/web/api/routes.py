@@ -324,7 +324,7 @@ def _add_controls(app: FastAPI, cache: DocumentCache) -> None:
     )
     async def preview(body: PreviewRequest) -> Response:
         pairs = [(argument.name, argument.value) for argument in body.arguments]
-        function = "controls.shown.preview_control"
+        function = "controls.shown_plans.preview_control"
         return _uncached(200, await cache.call("live", function, body.kind, pairs))
 
     @app.post(

@@ -37,7 +37,7 @@ def end_resting_orders(ports: StepPorts, cycle: Cycle, outcome: StepOutcome) -> 
     ports.store.cycles.write(cycle)
     ended_outcome = replace(outcome, kind=OutcomeKind.HOLD, plan=None, reason=reason)
     close_step(ports.store, ended_outcome)
-    ports.actors.executor.cancel_resting(reasons, outcome.step_id)
+    ports.transactor.executor.cancel_resting(reasons, outcome.step_id)
     return StepResult(cycle, ended_outcome)
 
 

@@ -94,10 +94,10 @@ class VenueExecutor:
         """Adopt the chain's current nonce as the chain's executor does."""
         return self._chain_executor.resync_nonce()
 
-    def ready(self, *, for_revoking: bool = False) -> bool:
+    def may_send(self, *, for_revoking: bool = False) -> bool:
         """True if the chain's executor is ready and no order is open but those that rest."""
-        is_ready = self._chain_executor.ready(for_revoking=for_revoking)
-        return is_ready and all(intent.rests for intent in self._open_orders())
+        is_chain_ready = self._chain_executor.may_send(for_revoking=for_revoking)
+        return is_chain_ready and all(intent.rests for intent in self._open_orders())
 
     def run(
         self, step_id: str, kind: IntentKind, tx: UnsignedTx, grant: Grant, note: str

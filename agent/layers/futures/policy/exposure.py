@@ -17,7 +17,7 @@ from agent.model import (
     FuturesPolicy,
     FuturesReading,
     MarginAccount,
-    MarginMark,
+    MarginBaseline,
     MarketGrowth,
     PerpMarket,
     Portfolio,
@@ -112,7 +112,9 @@ def margin_fault(snapshot: Snapshot, policy: FuturesPolicy | None) -> str:
 
 
 def unknown_account_reason(step: StepInput) -> str:
-    """Return that the margin account is unknown, and why; empty as `margin_fault` is."""
+    """Return a sentence that says why the margin account is unknown; empty if `margin_fault` is
+    empty.
+    """
     fault = margin_fault(step.snapshot, futures_policy(step))
     return f"the margin account is unknown: {fault}" if fault else ""
 
@@ -133,31 +135,33 @@ def account_fault(snapshot: Snapshot, policy: FuturesPolicy | None) -> str:
     return snapshot.layer(FuturesReading).unknown or "the margin account was not read"
 
 
-def margin_mark(step: StepInput) -> MarginMark | None:
-    """Return the margin account's mark for the NAV per share; None if it is not counted."""
+def margin_baseline(step: StepInput) -> MarginBaseline | None:
+    """Return the margin account's amounts at this block, which the NAV record keeps to measure the
+    account's later result; None if the account is not counted.
+    """
     account = margin_account(step.snapshot)
     if account is None or not margin_holdings(step):
         return None
     open_raw = margin.unrealised_raw(account) - margin.funding_pending_raw(account)
-    return MarginMark(account.collateral_raw, account.realised_raw, open_raw)
+    return MarginBaseline(account.collateral_raw, account.realised_raw, open_raw)
 
 
 def margin_result(step: StepInput, prices: Mapping[str, Price]) -> Value:
     """Return the margin account's result since the NAV record, in numeraire base units; zero if the
-    record or the step has no margin mark.
+    record or the step has no baseline.
     """
-    nav_record, mark = step.history.orders.nav_per_share, margin_mark(step)
+    nav_record, baseline = step.history.orders.nav_per_share, margin_baseline(step)
     account, policy = margin_account(step.snapshot), futures_policy(step)
     if (
         nav_record is None
         or nav_record.margin is None
-        or mark is None
+        or baseline is None
         or account is None
         or policy is None
     ):
         return Fraction(0)
     price = prices.get(policy.collateral, Fraction(0))
-    return mark.result_raw(nav_record.margin) * price / account.settlement_raw
+    return baseline.result_raw(nav_record.margin) * price / account.settlement_raw
 
 
 def uncounted_reason(step: StepInput) -> str:
@@ -200,8 +204,9 @@ class Exposure:
 
 
 def quote_per_numeraire(snapshot: Snapshot, portfolio: Portfolio) -> Fraction:
-    """Return base units of the futures quote per numeraire base unit: the numeraire is the
-    collateral (`require_futures`), which venues count as one quote coin.
+    """Return quote base units per numeraire base unit by decimals only: the numeraire is the
+    collateral (`require_futures`), one coin of which venues count as one quote coin. `quote_rate`
+    uses the reference price.
     """
     account = margin_account(snapshot)
     decimals = 18 if account is None else account.quote.decimals

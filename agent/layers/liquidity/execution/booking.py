@@ -25,7 +25,7 @@ from agent.reference import reference_prices
 from agent.store.store import Store
 from agent.units import Price, Value
 
-NO_FEES = (0, 0)
+NO_AMOUNTS = (0, 0)
 
 
 def book_liquidity_action(
@@ -120,8 +120,8 @@ def _minted_position(action: Provide, position_change: LpPositionChange) -> LpV3
     lower, upper = position_change.ticks or (0, 0)
     return LpV3Position(
         action.venue, action.contract, position_change.token_id or 0, action.pool, action.token0, action.token1, action.fee_pips, lower,
-        upper, position_change.liquidity, NO_FEES, NO_FEES, 0, lower, NO_FEES, NO_FEES, NO_FEES, position_change.liquidity,
-        NO_FEES, NO_FEES,
+        upper, position_change.liquidity, NO_AMOUNTS, NO_AMOUNTS, 0, lower, NO_AMOUNTS, NO_AMOUNTS, NO_AMOUNTS,
+        position_change.liquidity, NO_AMOUNTS, NO_AMOUNTS,
     )  # fmt: skip
 
 
@@ -135,18 +135,18 @@ def _loss_by_snapshots(
     """Return the loss from balances and positions read before and after; None if the changed
     position was not read.
     """
-    name = action.name if position_change is None else position_change.name
+    position_name = action.name if position_change is None else position_change.name
     old_positions, new_positions = (
         {position.name: position for position in snapshot.positions}
         for snapshot in (snapshot_before, snapshot_after)
     )
-    counted_names = {*old_positions, name}
+    counted_names = {*old_positions, position_name}
     if (
         isinstance(action, Withdraw)
         and action.liquidity == action.held
-        and name not in new_positions
+        and position_name not in new_positions
     ):
-        counted_names.discard(name)  # empty positions are not read
+        counted_names.discard(position_name)  # empty positions are not read
     if not counted_names <= set(new_positions):
         return None
     value_before = _counted_value(
@@ -154,7 +154,7 @@ def _loss_by_snapshots(
     )
     return value_before - _counted_value(
         snapshot_after,
-        [new_positions[key] for key in counted_names],
+        [new_positions[counted_name] for counted_name in counted_names],
         snapshot_before,
         prices,
     )

@@ -45,6 +45,6 @@ LIQUIDITY_SENDER = PlanSender(lambda plan: bool(plan.actions), _draft, _after_se
 
 
 def require_as_confirmed(confirmed: Confirmation, plan: Plan) -> None:
-    """Raise Refused if liquidity comes first in place of the confirmed swaps."""
+    """Raise Refused if liquidity has to move before the confirmed swaps."""
     if plan.actions and not confirmed.has_actions:
         raise Refused("liquidity must be moved before the confirmed swaps", remedy=REPLAN_REMEDY)

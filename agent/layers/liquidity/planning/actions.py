@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from fractions import Fraction
 
-from agent.amm.lp import action_gas, minting, positions
+from agent.amm.lp import action_gas, minting, positions, slippage
 from agent.errors import ErrorCode, Refused
 from agent.layers.liquidity.policy.adjustments import (
     gas_unit_value,
@@ -113,22 +113,25 @@ def _exact_action(book: PositionBook, move: PlannedMove) -> tuple[LpAction, Posi
 
 
 def _withdraw(book: PositionBook, move: WithdrawMove) -> Withdraw:
-    confirmed_position, position = move.confirmed, move.position
+    owner_position, position = move.confirmed, move.position
     is_pair = isinstance(position, LpV2Position)
     amounts = positions.principal(position, move.liquidity)
-    minimums = action_gas.withdrawal_minimums(
-        position, move.liquidity, book.ratio(confirmed_position), band_bps(book.step.limits) or 0
+    minimums = slippage.withdrawal_minimums(
+        position,
+        move.liquidity,
+        book.reference_price(owner_position),
+        band_bps(book.step.limits) or 0,
     )
     return Withdraw(
-        venue=confirmed_position.venue,
-        contract=confirmed_position.contract,
-        token_id=confirmed_position.token_id,
+        venue=owner_position.venue,
+        contract=owner_position.contract,
+        token_id=owner_position.token_id,
         pool=position.pair if isinstance(position, LpV2Position) else position.pool,
-        token0=confirmed_position.token0,
-        token1=confirmed_position.token1,
+        token0=owner_position.token0,
+        token1=owner_position.token1,
         liquidity=move.liquidity,
         amounts_raw=amounts,
-        min_raw=action_gas.nonzero_minimums(minimums, amounts),
+        min_raw=slippage.nonzero_minimums(minimums, amounts),
         fees_raw=positions.uncollected_fees(position),
         gas_units=action_gas.V2_REMOVE_UNITS if is_pair else action_gas.V3_WITHDRAW_UNITS,
         reason=move.reason,
@@ -137,14 +140,14 @@ def _withdraw(book: PositionBook, move: WithdrawMove) -> Withdraw:
 
 
 def _collect(book: PositionBook, move: CollectMove) -> Collect:
-    confirmed_position, position = move.confirmed, move.position
+    owner_position, position = move.confirmed, move.position
     return Collect(
-        venue=confirmed_position.venue,
-        contract=confirmed_position.contract,
+        venue=owner_position.venue,
+        contract=owner_position.contract,
         token_id=position.token_id,
         pool=position.pool,
-        token0=confirmed_position.token0,
-        token1=confirmed_position.token1,
+        token0=owner_position.token0,
+        token1=owner_position.token1,
         fees_raw=positions.uncollected_fees(position),
         gas_units=action_gas.V3_COLLECT_UNITS,
         reason=move.reason,
@@ -152,17 +155,19 @@ def _collect(book: PositionBook, move: CollectMove) -> Collect:
 
 
 def _provide(book: PositionBook, move: ProvideMove) -> tuple[Provide, PositionBook]:
-    target, confirmed = move.target, move.confirmed
+    target, existing_position = move.target, move.confirmed
     pool = next(
         candidate for candidate in book.step.snapshot.pools if candidate.address == target.pool
     )
-    liquidity, amounts = quote_provision(book, pool, confirmed, move.ticks, move.desired)
+    liquidity, amounts = quote_provision(book, pool, existing_position, move.ticks, move.desired)
     sqrt_range = minting.optional_sqrt_range(move.ticks)
-    limits, ratio = book.step.limits, book.ratio(target)
-    widest_bps = action_gas.widest_band_bps(
-        sqrt_range, ratio, band_bps(limits) or 0, limits.slippage_bps
+    limits, reference_price = book.step.limits, book.reference_price(target)
+    widest_bps = slippage.widest_band_bps(
+        sqrt_range, reference_price, band_bps(limits) or 0, limits.slippage_bps
     )
-    book_after = book_after_provision(book, target, pool, confirmed, move.ticks, move.desired)
+    book_after = book_after_provision(
+        book, target, pool, existing_position, move.ticks, move.desired
+    )
     if book_after is None:
         raise Refused(
             f"liquidity in {target.pool}: no amount can be provided",
@@ -171,7 +176,7 @@ def _provide(book: PositionBook, move: ProvideMove) -> tuple[Provide, PositionBo
     action = Provide(
         venue=target.venue,
         contract=target.contract,
-        token_id=None if confirmed is None else confirmed.token_id,
+        token_id=None if existing_position is None else existing_position.token_id,
         pool=target.pool,
         token0=target.token0,
         token1=target.token1,
@@ -180,10 +185,11 @@ def _provide(book: PositionBook, move: ProvideMove) -> tuple[Provide, PositionBo
         liquidity=liquidity,
         desired_raw=move.desired,
         amounts_raw=amounts,
-        min_raw=action_gas.nonzero_minimums(
-            action_gas.provision_minimums(sqrt_range, move.desired, ratio, widest_bps), amounts
+        min_raw=slippage.nonzero_minimums(
+            slippage.provision_minimums(sqrt_range, move.desired, reference_price, widest_bps),
+            amounts,
         ),
-        gas_units=provision_gas_units(sqrt_range, confirmed),
+        gas_units=provision_gas_units(sqrt_range, existing_position),
         reason=move.reason,
     )
     return action, book_after
@@ -201,7 +207,7 @@ def _plan(
     liquidity is overpaid.
     """
     positions_raw = positions.look_through(
-        [position for _, position in book_after.pairs], book_after.prices
+        [position for _, position in book_after.position_states], book_after.prices
     )
     elsewhere_raw = outside_raw(step, book_after.prices, {POSITIONS})
 

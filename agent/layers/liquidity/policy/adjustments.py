@@ -95,11 +95,11 @@ def gas_unit_value(
     `is_needed`. Raises Refused if it is needed.
     """
     native_price = prices.get(portfolio.wrapped_native)
-    base_wei = snapshot.head.base_fee_wei
-    if base_wei is None:
+    base_fee_wei = snapshot.head.base_fee_wei
+    if base_fee_wei is None:
         price_wei = snapshot.gas_price_wei
     else:
-        price_wei = base_wei + snapshot.priority_fee_wei
+        price_wei = base_fee_wei + snapshot.priority_fee_wei
     if native_price is not None:
         return price_wei * native_price
     if is_needed:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from agent.amm import pools
-from agent.amm.lp import action_gas, position_changes, positions
+from agent.amm.lp import position_changes, positions, slippage
 from agent.layers.liquidity.policy import valuation
 from agent.layers.liquidity.policy.pools import POSITIONS
 from agent.layers.questions import outside_value
@@ -76,20 +76,20 @@ TickRange = tuple[int, int]
 @dataclass(frozen=True, slots=True)
 class PositionBook:
     """Balances of wallet and positions: `balances` are the wallet's base units by token, `uncertain`
-    the part that is predicted and may turn out lower, `pairs` the positions.
+    the part that is predicted and may turn out lower, `position_states` the positions.
     """
 
     step: StepInput
     prices: Mapping[str, Price]
     balances: Mapping[str, int]
     uncertain: Mapping[str, int]
-    pairs: tuple[tuple[ConfirmedPosition, LpPosition], ...]
+    position_states: tuple[tuple[ConfirmedPosition, LpPosition], ...]
 
     def exposure(self) -> LiquidityExposure:
         """Return expected loss and value of the liquidity in this book. Raises Refused if a price
         is missing.
         """
-        positions_value = valuation.value_of_positions(self.pairs, self.prices)
+        positions_value = valuation.value_of_positions(self.position_states, self.prices)
         wallet_value = sum(
             (
                 max(0, self.counted_raw(asset)) * self.prices[asset.token.address]
@@ -97,7 +97,7 @@ class PositionBook:
             ),
             Fraction(0),
         )
-        loss = valuation.expected_loss_of(self.pairs, self.prices)
+        loss = valuation.expected_loss_of(self.position_states, self.prices)
         other_value = outside_value(self.step, self.prices, {POSITIONS})
         total = wallet_value + positions_value + other_value
         return LiquidityExposure(loss, positions_value, total)
@@ -127,60 +127,62 @@ class PositionBook:
         return min(free_raw, dict(self.step.progress.spend_caps).get(token, free_raw))
 
     def after_withdrawal(
-        self, confirmed: ConfirmedPosition, liquidity_out: int, minimums: Amounts
+        self, owner_position: ConfirmedPosition, liquidity_out: int, minimums: Amounts
     ) -> PositionBook:
         """Return the book after a withdrawal from a position; only `minimums` and the fees count as
         certain.
         """
-        position = self.state_of(confirmed)
+        position = self.state_of(owner_position)
         if not isinstance(position, LpV2Position | LpV3Position):
             return self
         principal = positions.principal(position, liquidity_out)
         fees = positions.uncollected_fees(position)
         return self._with_position(
-            confirmed, position_changes.after_withdrawal(position, liquidity_out)
+            owner_position, position_changes.after_withdrawal(position, liquidity_out)
         )._with_amounts(
-            confirmed,
+            owner_position,
             (principal[0] + fees[0], principal[1] + fees[1]),
             (principal[0] - minimums[0], principal[1] - minimums[1]),
         )
 
-    def after_collection(self, confirmed: ConfirmedPosition) -> PositionBook:
+    def after_collection(self, owner_position: ConfirmedPosition) -> PositionBook:
         """Return the book after the fees of a position were collected."""
-        position = self.state_of(confirmed)
+        position = self.state_of(owner_position)
         if not isinstance(position, LpV3Position):
             return self
         return self._with_position(
-            confirmed, position_changes.after_collect(position)
-        )._with_amounts(confirmed, positions.uncollected_fees(position), (0, 0))
+            owner_position, position_changes.after_collect(position)
+        )._with_amounts(owner_position, positions.uncollected_fees(position), (0, 0))
 
     def after_provision(
-        self, confirmed: ConfirmedPosition, liquidity_in: int, amounts: Amounts
+        self, owner_position: ConfirmedPosition, liquidity_in: int, amounts: Amounts
     ) -> PositionBook:
         """Return the book after liquidity was added to a position."""
-        position = self.state_of(confirmed)
+        position = self.state_of(owner_position)
         if not isinstance(position, LpV2Position | LpV3Position):
             return self
         return self._with_position(
-            confirmed, position_changes.after_provision(position, liquidity_in, amounts)
-        )._with_amounts(confirmed, (-amounts[0], -amounts[1]), (0, 0))
+            owner_position, position_changes.after_provision(position, liquidity_in, amounts)
+        )._with_amounts(owner_position, (-amounts[0], -amounts[1]), (0, 0))
 
     def after_mint(
         self, target: LpTarget, position: LpV3Position, amounts: Amounts
     ) -> PositionBook:
         """Return the book after a new position was minted."""
-        confirmed = new_confirmed_position(target)
-        return replace(self, pairs=(*self.pairs, (confirmed, position)))._with_amounts(
-            confirmed, (-amounts[0], -amounts[1]), (0, 0)
-        )
+        owner_position = new_confirmed_position(target)
+        return replace(
+            self, position_states=(*self.position_states, (owner_position, position))
+        )._with_amounts(owner_position, (-amounts[0], -amounts[1]), (0, 0))
 
-    def state_of(self, confirmed: ConfirmedPosition) -> LpPosition:
+    def state_of(self, owner_position: ConfirmedPosition) -> LpPosition:
         """Return the current state of a confirmed position."""
         return next(
-            position for candidate, position in self.pairs if candidate.name == confirmed.name
+            position
+            for candidate, position in self.position_states
+            if candidate.name == owner_position.name
         )
 
-    def ratio(self, pair: ConfirmedPosition | LpTarget | LpAction) -> Fraction:
+    def reference_price(self, pair: ConfirmedPosition | LpTarget | LpAction) -> Fraction:
         """Return the reference price of token0 in token1, base units."""
         return self.prices[pair.token0] / self.prices[pair.token1]
 
@@ -188,19 +190,19 @@ class PositionBook:
         """Return the value of a pair of amounts at reference prices."""
         return raw[0] * self.prices[pair.token0] + raw[1] * self.prices[pair.token1]
 
-    def value_without_fees(self, confirmed: ConfirmedPosition, position: LpPosition) -> Value:
+    def value_without_fees(self, owner_position: ConfirmedPosition, position: LpPosition) -> Value:
         """Return the value of a position's liquidity without its fees."""
         return self.value(
-            confirmed,
+            owner_position,
             positions.amounts_at_reference(
-                position, self.prices[confirmed.token0], self.prices[confirmed.token1]
+                position, self.prices[owner_position.token0], self.prices[owner_position.token1]
             ),
         )
 
-    def value_of(self, confirmed: ConfirmedPosition, position: LpPosition) -> Value:
+    def value_of(self, owner_position: ConfirmedPosition, position: LpPosition) -> Value:
         """Return the value of a position, uncollected fees included."""
-        return self.value_without_fees(confirmed, position) + self.value(
-            confirmed, positions.uncollected_fees(position)
+        return self.value_without_fees(owner_position, position) + self.value(
+            owner_position, positions.uncollected_fees(position)
         )
 
     def overpayment(
@@ -210,25 +212,28 @@ class PositionBook:
         a pool off the reference (T1).
         """
         gained_value = valuation.value_of_positions(
-            book_after.pairs, self.prices
-        ) - valuation.value_of_positions(self.pairs, self.prices)
+            book_after.position_states, self.prices
+        ) - valuation.value_of_positions(self.position_states, self.prices)
         return max(Fraction(0), self.value(action, amounts) - gained_value)
 
     def _with_position(
         self, changed_position: ConfirmedPosition, position_after: LpPosition
     ) -> PositionBook:
-        pairs = tuple(
-            (confirmed, position_after if confirmed.name == changed_position.name else position)
-            for confirmed, position in self.pairs
+        position_states = tuple(
+            (
+                owner_position,
+                position_after if owner_position.name == changed_position.name else position,
+            )
+            for owner_position, position in self.position_states
         )
-        return replace(self, pairs=pairs)
+        return replace(self, position_states=position_states)
 
     def _with_amounts(
-        self, confirmed: ConfirmedPosition, amounts_raw: Amounts, uncertain_raw: Amounts
+        self, owner_position: ConfirmedPosition, amounts_raw: Amounts, uncertain_raw: Amounts
     ) -> PositionBook:
         balances, uncertain_by_token = dict(self.balances), dict(self.uncertain)
         for token, amount, uncertain_amount in zip(
-            (confirmed.token0, confirmed.token1), amounts_raw, uncertain_raw, strict=True
+            (owner_position.token0, owner_position.token1), amounts_raw, uncertain_raw, strict=True
         ):
             balances[token] = balances.get(token, 0) + amount
             uncertain_by_token[token] = uncertain_by_token.get(token, 0) + uncertain_amount
@@ -305,7 +310,7 @@ def price_deviation_reason(limits: Limits, price: Fraction | None, reference: Fr
             f"its pool is {float(deviation * BPS):.2f} bps off the reference, limits.oracle_deviation is"
             f" {limits.oracle_deviation_bps} bps"
         )
-    if not action_gas.is_within_band(price, reference, band):
+    if not slippage.is_within_band(price, reference, band):
         return (
             f"its pool is {float(deviation * BPS):.2f} bps off the reference, at most {band} bps are"
             " allowed"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agent.amm.lp import action_gas, minting
+from agent.amm.lp import minting, slippage
 from agent.errors import ErrorCode, Refused
 from agent.layers.liquidity.policy.book import Amounts, PositionBook, band_bps, open_position_book
 from agent.model import (
@@ -36,7 +36,10 @@ def minimum_amounts_in_book(book: PositionBook, action: LpAction) -> Amounts:
     """Return the minimum amounts of an action, given the book. A collect has none, because it pays
     earned fees at any price.
     """
-    ratio, limits = book.prices[action.token0] / book.prices[action.token1], book.step.limits
+    reference_price, limits = (
+        book.prices[action.token0] / book.prices[action.token1],
+        book.step.limits,
+    )
     band = band_bps(limits)
     if band is None:
         raise Refused(
@@ -46,21 +49,26 @@ def minimum_amounts_in_book(book: PositionBook, action: LpAction) -> Amounts:
     match action:
         case Withdraw():
             position = next(
-                (candidate for _, candidate in book.pairs if candidate.name == action.name), None
+                (
+                    candidate
+                    for _, candidate in book.position_states
+                    if candidate.name == action.name
+                ),
+                None,
             )
             if not isinstance(position, LpV2Position | LpV3Position):
                 raise Refused(
                     f"{action.name} is not a position of the wallet", code=ErrorCode.POSITION
                 )
-            return action_gas.withdrawal_minimums(position, action.liquidity, ratio, band)
+            return slippage.withdrawal_minimums(position, action.liquidity, reference_price, band)
         case Provide():
             ticks = action.ticks if action.token_id is None else _ticks(book, action)
             sqrt_range = minting.optional_sqrt_range(ticks)
-            return action_gas.provision_minimums(
+            return slippage.provision_minimums(
                 sqrt_range,
                 action.desired_raw,
-                ratio,
-                action_gas.widest_band_bps(sqrt_range, ratio, band, limits.slippage_bps),
+                reference_price,
+                slippage.widest_band_bps(sqrt_range, reference_price, band, limits.slippage_bps),
             )
         case Collect():
             return 0, 0
@@ -69,7 +77,7 @@ def minimum_amounts_in_book(book: PositionBook, action: LpAction) -> Amounts:
 def _ticks(book: PositionBook, action: Provide) -> tuple[int, int]:
     """Return the tick range of the position that grows, which overrides the action's."""
     position = next(
-        (candidate for _, candidate in book.pairs if candidate.name == action.name), None
+        (candidate for _, candidate in book.position_states if candidate.name == action.name), None
     )
     if not isinstance(position, LpV3Position):
         raise Refused(f"{action.name} is not a position of the wallet", code=ErrorCode.POSITION)

@@ -34,8 +34,11 @@ def spenders(step: StepInput) -> dict[str, str]:
 
 def tokens(portfolio: Portfolio) -> set[str]:
     """Return the tokens of positions and targets."""
-    pairs: tuple[ConfirmedPosition | LpTarget, ...] = (*portfolio.positions, *portfolio.lp_targets)
-    return {token for pair in pairs for token in (pair.token0, pair.token1)}
+    positions_and_targets: tuple[ConfirmedPosition | LpTarget, ...] = (
+        *portfolio.positions,
+        *portfolio.lp_targets,
+    )
+    return {token for place in positions_and_targets for token in (place.token0, place.token1)}
 
 
 def without_targets(portfolio: Portfolio, excluded_tokens: Collection[str]) -> Portfolio:

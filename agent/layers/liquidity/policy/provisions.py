@@ -7,7 +7,14 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 
 from agent.amm import pools
-from agent.amm.lp import action_gas, impermanent_loss, minting, position_changes, positions
+from agent.amm.lp import (
+    action_gas,
+    impermanent_loss,
+    minting,
+    position_changes,
+    positions,
+    slippage,
+)
 from agent.layers.liquidity.policy.book import (
     Amounts,
     PositionBook,
@@ -25,15 +32,15 @@ EXIT_TARGET_SHARE = Fraction(95, 100)
 
 def book_after_withdrawal(
     book: PositionBook,
-    confirmed: ConfirmedPosition,
+    owner_position: ConfirmedPosition,
     position: LpV2Position | LpV3Position,
     liquidity: int,
 ) -> PositionBook:
     """Return the book after the withdrawal, with the guaranteed minimums received."""
-    minimums = action_gas.withdrawal_minimums(
-        position, liquidity, book.ratio(confirmed), band_bps(book.step.limits) or 0
+    minimums = slippage.withdrawal_minimums(
+        position, liquidity, book.reference_price(owner_position), band_bps(book.step.limits) or 0
     )
-    return book.after_withdrawal(confirmed, liquidity, minimums)
+    return book.after_withdrawal(owner_position, liquidity, minimums)
 
 
 APPROVAL_COUNT = 2
@@ -115,21 +122,21 @@ def add_liquidity(
     if isinstance(position_or_reason, str):
         builder.skip(target, position_or_reason)
         return False
-    confirmed, ticks = position_or_reason
+    existing_position, ticks = position_or_reason
     sqrt_range = minting.optional_sqrt_range(ticks)
-    widest_bps = action_gas.widest_band_bps(
+    widest_bps = slippage.widest_band_bps(
         sqrt_range,
-        book.ratio(target),
+        book.reference_price(target),
         band_bps(book.step.limits) or 0,
         book.step.limits.slippage_bps,
     )
     value, limit_reason = _cut_to_limits(book, target, sqrt_range, value)
     desired, balance_reason = _affordable_amounts(book, target, pool, sqrt_range, value)
-    desired = _without_remainder(book, pool, confirmed, ticks, desired)
-    amounts = quote_provision(book, pool, confirmed, ticks, desired)[1]
+    desired = _without_remainder(book, pool, existing_position, ticks, desired)
+    amounts = quote_provision(book, pool, existing_position, ticks, desired)[1]
     provided_value = book.value(target, amounts)
-    book_after = book_after_provision(book, target, pool, confirmed, ticks, desired)
-    gas_units = provision_gas_units(sqrt_range, confirmed)
+    book_after = book_after_provision(book, target, pool, existing_position, ticks, desired)
+    gas_units = provision_gas_units(sqrt_range, existing_position)
     skew = Fraction(0) if book_after is None else book.overpayment(target, amounts, book_after)
     why_not = _unsafe_reason(
         book, target, pool, sqrt_range, widest_bps
@@ -148,19 +155,19 @@ def add_liquidity(
     if why_not or book_after is None:
         return False
     message = f"{reason}: {builder.money(provided_value)} provided"
-    builder.moves.append(ProvideMove(target, confirmed, ticks, desired, message))
+    builder.moves.append(ProvideMove(target, existing_position, ticks, desired, message))
     builder.reasons.append(message)
     builder.book = book_after
     return True
 
 
 def provision_gas_units(
-    sqrt_range: minting.SqrtPriceRange | None, position: ConfirmedPosition | None
+    sqrt_range: minting.SqrtPriceRange | None, existing_position: ConfirmedPosition | None
 ) -> int:
     """Return the gas units of a provision: to a pair, to a new range, or to an existing one."""
     if sqrt_range is None:
         return action_gas.V2_ADD_UNITS
-    if position is None:
+    if existing_position is None:
         return action_gas.V3_MINT_UNITS
     return action_gas.V3_INCREASE_UNITS
 
@@ -168,7 +175,7 @@ def provision_gas_units(
 def quote_provision(
     book: PositionBook,
     pool: Pool,
-    confirmed: ConfirmedPosition | None,
+    existing_position: ConfirmedPosition | None,
     ticks: TickRange | None,
     desired: Amounts,
 ) -> tuple[int, Amounts]:
@@ -181,7 +188,7 @@ def quote_provision(
         return minting.provided_liquidity(
             None, tick_state.sqrt_price_x96, minting.sqrt_price_range(ticks), desired
         )
-    position = None if confirmed is None else book.state_of(confirmed)
+    position = None if existing_position is None else book.state_of(existing_position)
     if isinstance(position, LpV2Position):
         return minting.provided_liquidity(position, 0, None, desired)
     return (0, (0, 0))
@@ -196,26 +203,28 @@ def _position_to_grow(
     """Return the position to increase or the ticks of a new one; or why there is none."""
     if pool.tick_state is None:
         pair_positions = [
-            (confirmed, position)
-            for confirmed, position in book.pairs
+            (owner_position, position)
+            for owner_position, position in book.position_states
             if isinstance(position, LpV2Position) and position.pair == target.pool
         ]
         if pair_positions:
             return (pair_positions[0][0], None)
         return "the wallet's account of the pair was not read"
     range_positions = [
-        (confirmed_position, position)
-        for confirmed_position, position in pool_positions
+        (owner_position, position)
+        for owner_position, position in pool_positions
         if isinstance(position, LpV3Position)
     ]
     if range_positions:
-        largest_confirmed, largest_position = max(
+        largest_owner_position, largest_position = max(
             range_positions, key=lambda pair: pair[1].liquidity
         )
-        return largest_confirmed, (largest_position.tick_lower, largest_position.tick_upper)
+        return largest_owner_position, (largest_position.tick_lower, largest_position.tick_upper)
     if target.width_bps is None or target.tick_spacing is None:
         return "a new range needs a width"
-    return None, minting.range_around(book.ratio(target), target.width_bps, target.tick_spacing)
+    return None, minting.range_around(
+        book.reference_price(target), target.width_bps, target.tick_spacing
+    )
 
 
 def _cut_to_limits(
@@ -252,7 +261,7 @@ def _loss_rate(
     if sqrt_range is None:
         curve = impermanent_loss.V2_CURVE
     else:
-        sqrt_price_x96 = positions.sqrt_price_x96(book.ratio(target))
+        sqrt_price_x96 = positions.sqrt_price_x96(book.reference_price(target))
         curve = impermanent_loss.LiquidityCurve(
             sqrt_range[0] / sqrt_price_x96, sqrt_range[1] / sqrt_price_x96
         )
@@ -271,7 +280,7 @@ def _affordable_amounts(
     """
     if (tick_state := pool.tick_state) is not None:
         unit_amounts = minting.mint_amounts(
-            tick_state.sqrt_price_x96, sqrt_range or (0, 0), action_gas.REFERENCE_LIQUIDITY
+            tick_state.sqrt_price_x96, sqrt_range or (0, 0), slippage.REFERENCE_LIQUIDITY
         )
     else:
         unit_amounts = pool.depth(pool.token0), pool.depth(pool.token1)
@@ -290,7 +299,7 @@ def _affordable_amounts(
 def _without_remainder(
     book: PositionBook,
     pool: Pool,
-    confirmed: ConfirmedPosition | None,
+    existing_position: ConfirmedPosition | None,
     ticks: TickRange | None,
     desired: Amounts,
 ) -> Amounts:
@@ -308,7 +317,7 @@ def _without_remainder(
 
     desired = raised_to_cap(pool.token0, desired[0]), raised_to_cap(pool.token1, desired[1])
     for _ in range(3):
-        liquidity, amounts = quote_provision(book, pool, confirmed, ticks, desired)
+        liquidity, amounts = quote_provision(book, pool, existing_position, ticks, desired)
         if liquidity <= 0 or amounts == desired:
             break
         desired = (min(desired[0], amounts[0]), min(desired[1], amounts[1]))
@@ -324,7 +333,7 @@ def _unsafe_reason(
 ) -> str:
     """Return why the pool is unsafe for provision now; empty if it is safe."""
     price = pools.marginal_price(pool, pool.token0)
-    if not action_gas.is_within_band(price, book.ratio(target), widest_bps):
+    if not slippage.is_within_band(price, book.reference_price(target), widest_bps):
         return (
             f"the pool is more than {widest_bps} bps off the reference, where limits.slippage "
             "no longer bounds the cost of liquidity"
@@ -351,16 +360,16 @@ def book_after_provision(
     book: PositionBook,
     target: LpTarget,
     pool: Pool,
-    confirmed: ConfirmedPosition | None,
+    existing_position: ConfirmedPosition | None,
     ticks: TickRange | None,
     desired: Amounts,
 ) -> PositionBook | None:
     """Return the book after provision; None if no liquidity would be provided."""
-    liquidity, amounts = quote_provision(book, pool, confirmed, ticks, desired)
+    liquidity, amounts = quote_provision(book, pool, existing_position, ticks, desired)
     if liquidity <= 0 or min(desired) <= 0:
         return None
-    if confirmed is not None:
-        return book.after_provision(confirmed, liquidity, amounts)
+    if existing_position is not None:
+        return book.after_provision(existing_position, liquidity, amounts)
     if (tick_state := pool.tick_state) is not None and ticks is not None:
         return book.after_mint(
             target, position_changes.new_position(target, tick_state, ticks, liquidity), amounts

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from agent.amm import pools
-from agent.amm.lp import action_gas, minting, position_changes, positions
+from agent.amm.lp import minting, position_changes, positions, slippage
 from agent.amm.v3.math import MAX_TICK, MIN_TICK
 from agent.errors import Refused
 from agent.layers.liquidity.policy.book import Amounts, PositionBook, TickRange, band_bps
@@ -56,7 +56,11 @@ class SimulatedAction:
     @property
     def deviation(self) -> Fraction | None:
         """Return the pool's relative deviation from the reference."""
-        return None if self.price is None else abs(self.price / self.before.ratio(self.action) - 1)
+        return (
+            None
+            if self.price is None
+            else abs(self.price / self.before.reference_price(self.action) - 1)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +69,7 @@ class LpReplay:
     failed (None: complete), which makes the rest meaningless.
     """
 
-    runs: tuple[SimulatedAction, ...]
+    simulations: tuple[SimulatedAction, ...]
     after: PositionBook
     fault: str | None
 
@@ -83,18 +87,21 @@ def replay_actions(book: PositionBook, actions: tuple[LpAction, ...]) -> LpRepla
     return LpReplay(tuple(simulations), book, None)
 
 
-def worst_overpayment_share(run: SimulatedAction, limits: Limits) -> Fraction:
+def worst_overpayment_share(simulation: SimulatedAction, limits: Limits) -> Fraction:
     """Return the largest overpayment, per unit of value, that the minimums of provided liquidity
     allow.
     """
-    if not isinstance(run.action, Provide):
+    if not isinstance(simulation.action, Provide):
         return Fraction(0)
-    ticks, ratio = run.action.ticks, run.before.ratio(run.action)
-    sqrt_range = minting.optional_sqrt_range(ticks)
-    widest_bps = action_gas.widest_band_bps(
-        sqrt_range, ratio, band_bps(limits) or 0, limits.slippage_bps
+    ticks, reference_price = (
+        simulation.action.ticks,
+        simulation.before.reference_price(simulation.action),
     )
-    return action_gas.max_overpayment(sqrt_range, ratio, widest_bps)
+    sqrt_range = minting.optional_sqrt_range(ticks)
+    widest_bps = slippage.widest_band_bps(
+        sqrt_range, reference_price, band_bps(limits) or 0, limits.slippage_bps
+    )
+    return slippage.max_overpayment(sqrt_range, reference_price, widest_bps)
 
 
 def _simulate(number: int, action: LpAction, book: PositionBook) -> SimulatedAction:
@@ -103,7 +110,7 @@ def _simulate(number: int, action: LpAction, book: PositionBook) -> SimulatedAct
         raise Refused(f"no reference price of {unpriced[0]}")
     match action:
         case Withdraw():
-            confirmed, position = _confirmed_position(book, action)
+            owner_position, position = _confirmed_position(book, action)
             if not 0 < action.liquidity <= position.liquidity:
                 raise Refused(
                     f"{action.name} has {position.liquidity} of liquidity, not {action.liquidity}"
@@ -113,7 +120,7 @@ def _simulate(number: int, action: LpAction, book: PositionBook) -> SimulatedAct
                 positions.uncollected_fees(position),
                 minimum_amounts_in_book(book, action),
             )
-            book_after = book.after_withdrawal(confirmed, action.liquidity, action.min_raw)
+            book_after = book.after_withdrawal(owner_position, action.liquidity, action.min_raw)
             return SimulatedAction(
                 number,
                 action,
@@ -126,13 +133,13 @@ def _simulate(number: int, action: LpAction, book: PositionBook) -> SimulatedAct
                 positions.pool_price(position),
             )
         case Collect():
-            confirmed, position = _confirmed_position(book, action)
+            owner_position, position = _confirmed_position(book, action)
             fees = positions.uncollected_fees(position)
             return SimulatedAction(
                 number,
                 action,
                 book,
-                book.after_collection(confirmed),
+                book.after_collection(owner_position),
                 0,
                 (0, 0),
                 fees,
@@ -180,19 +187,19 @@ def _simulate_provision(number: int, action: Provide, book: PositionBook) -> Sim
                 amounts,
             )
         else:
-            confirmed, position = _confirmed_position(book, action)
+            owner_position, position = _confirmed_position(book, action)
             if (
                 not isinstance(position, LpV3Position)
                 or (position.tick_lower, position.tick_upper) != action.ticks
             ):
                 raise Refused(f"{action.name} does not have the range {action.ticks}")
-            book_after = book.after_provision(confirmed, liquidity, amounts)
+            book_after = book.after_provision(owner_position, liquidity, amounts)
     else:
-        confirmed, position = _confirmed_position(book, action)
+        owner_position, position = _confirmed_position(book, action)
         liquidity, amounts = minting.provided_liquidity(
             position if isinstance(position, LpV2Position) else None, 0, None, action.desired_raw
         )
-        book_after = book.after_provision(confirmed, liquidity, amounts)
+        book_after = book.after_provision(owner_position, liquidity, amounts)
     if liquidity <= 0:
         raise Refused("it provides no liquidity")
     return SimulatedAction(
@@ -214,12 +221,12 @@ def _confirmed_position(
     """Return the confirmed position of an action. Raises Refused if it does not match the
     action.
     """
-    for confirmed, position in book.pairs:
-        if confirmed.name == action.name and isinstance(position, LpV2Position | LpV3Position):
+    for owner_position, position in book.position_states:
+        if owner_position.name == action.name and isinstance(position, LpV2Position | LpV3Position):
             pool = position.pair if isinstance(position, LpV2Position) else position.pool
-            if (*_identity(confirmed), pool) != (*_identity(action), action.pool):
+            if (*_identity(owner_position), pool) != (*_identity(action), action.pool):
                 break
-            return confirmed, position
+            return owner_position, position
     raise Refused(f"{action.name} is not a confirmed position in {action.pool}")
 
 

@@ -63,31 +63,34 @@ def target_reports(step: StepInput, prices: Mapping[str, Price]) -> tuple[Target
     for target in step.portfolio.lp_targets:
         pool_positions = target_positions(book, target)
         value = sum(
-            (book.value_of(confirmed, position) for confirmed, position in pool_positions),
+            (
+                book.value_of(owner_position, position)
+                for owner_position, position in pool_positions
+            ),
             Fraction(0),
         )
         fees = sum(
             (
-                book.value(confirmed, positions.uncollected_fees(position))
-                for confirmed, position in pool_positions
+                book.value(owner_position, positions.uncollected_fees(position))
+                for owner_position, position in pool_positions
             ),
             Fraction(0),
         )
         price = pool_price(pools[target.pool]) if target.pool in pools else None
-        names = {confirmed_position.name for confirmed_position, _ in pool_positions}
+        position_names = {owner_position.name for owner_position, _ in pool_positions}
         due_reasons = [
             move.reason
             for move in adjustment.moves
             if (
                 move.target is target
                 if isinstance(move, ProvideMove)
-                else move.confirmed.name in names
+                else move.confirmed.name in position_names
             )
         ]
         skipped_reasons = [
             item.why
             for item in adjustment.skipped
-            if item.what == target_label(target) or item.what in names
+            if item.what == target_label(target) or item.what in position_names
         ]
         reports.append(
             TargetReport(
@@ -96,11 +99,11 @@ def target_reports(step: StepInput, prices: Mapping[str, Price]) -> tuple[Target
                 fees=fees,
                 share=value / total if total > 0 else None,
                 left_range=tuple(
-                    confirmed.name
-                    for confirmed, position in pool_positions
-                    if is_out_of_range(position, book.ratio(target))
+                    owner_position.name
+                    for owner_position, position in pool_positions
+                    if is_out_of_range(position, book.reference_price(target))
                 ),
-                pool_off=None if price is None else abs(price / book.ratio(target) - 1),
+                pool_off=None if price is None else abs(price / book.reference_price(target) - 1),
                 asks=tuple(due_reasons),
                 leaves=tuple(skipped_reasons),
             )

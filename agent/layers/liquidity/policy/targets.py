@@ -69,8 +69,8 @@ def adjust_to_target(builder: AdjustmentBuilder, target: LpTarget) -> None:
             f"{book.step.portfolio.token(quarantined_token.token).label} is in quarantine: {quarantined_token.why}",
         )
         return
-    ratio = book.ratio(target)
-    deviation_reason = price_deviation_reason(book.step.limits, pool_price(pool), ratio)
+    reference_price = book.reference_price(target)
+    deviation_reason = price_deviation_reason(book.step.limits, pool_price(pool), reference_price)
     if deviation_reason:
         builder.skip(target, deviation_reason)
         return
@@ -78,13 +78,10 @@ def adjust_to_target(builder: AdjustmentBuilder, target: LpTarget) -> None:
     total, share = book.exposure().total, Fraction(target.share_bps, BPS)
     target_value = total * share
     provided_value = sum(
-        (
-            book.value_of(confirmed_position, position)
-            for confirmed_position, position in pool_positions
-        ),
+        (book.value_of(owner_position, position) for owner_position, position in pool_positions),
         Fraction(0),
     )
-    out_of_range = [pair for pair in pool_positions if is_out_of_range(pair[1], ratio)]
+    out_of_range = [pair for pair in pool_positions if is_out_of_range(pair[1], reference_price)]
     in_range = [pair for pair in pool_positions if pair not in out_of_range]
     share_text = (
         f"{format_percent(provided_value / total if total > 0 else Fraction(0))} of the portfolio against"
@@ -125,24 +122,24 @@ def adjust_to_target(builder: AdjustmentBuilder, target: LpTarget) -> None:
 
 def target_positions(book: PositionBook, target: LpTarget) -> HeldPositions:
     """Return positions with liquidity in the target's pool."""
-    pairs: list[tuple[ConfirmedPosition, LpV2Position | LpV3Position]] = []
-    for confirmed, position in book.pairs:
+    held_positions: list[tuple[ConfirmedPosition, LpV2Position | LpV3Position]] = []
+    for owner_position, position in book.position_states:
         match position:
             case LpV2Position() if position.pair == target.pool and position.liquidity > 0:
-                pairs.append((confirmed, position))
+                held_positions.append((owner_position, position))
             case LpV3Position() if position.pool == target.pool and position.liquidity > 0:
-                pairs.append((confirmed, position))
+                held_positions.append((owner_position, position))
             case _:
                 pass
-    return pairs
+    return held_positions
 
 
-def is_out_of_range(position: LpV2Position | LpV3Position, ratio: Fraction) -> bool:
+def is_out_of_range(position: LpV2Position | LpV3Position, reference_price: Fraction) -> bool:
     """True if the reference price has left the position's range."""
     if isinstance(position, LpV2Position):
         return False
     low_sqrt, high_sqrt = minting.sqrt_price_range((position.tick_lower, position.tick_upper))
-    return not low_sqrt <= positions.sqrt_price_x96(ratio) < high_sqrt
+    return not low_sqrt <= positions.sqrt_price_x96(reference_price) < high_sqrt
 
 
 def _withdraw_out_of_range(
@@ -152,9 +149,9 @@ def _withdraw_out_of_range(
     range; return the value moved.
     """
     withdrawn_value = Fraction(0)
-    for confirmed_position, position in out_of_range:
+    for owner_position, position in out_of_range:
         book = builder.book
-        value = book.value_of(confirmed_position, position)
+        value = book.value_of(owner_position, position)
         gas_units, approvals = (
             (action_gas.V3_WITHDRAW_UNITS + action_gas.V3_MINT_UNITS, APPROVAL_COUNT)
             if target_value > 0
@@ -162,23 +159,19 @@ def _withdraw_out_of_range(
         )
         why_not = builder.not_worth_reason(value, gas_units, approvals)
         if why_not:
-            builder.skip(target, f"{confirmed_position.name} stays out of range: {why_not}")
+            builder.skip(target, f"{owner_position.name} stays out of range: {why_not}")
             continue
         reason = (
-            f"the reference price has left the range of {confirmed_position.name}: "
+            f"the reference price has left the range of {owner_position.name}: "
             f"{builder.money(value)} withdrawn"
         )
         if isinstance(position, LpV3Position) and max(positions.principal(position)) == 0:
             # the position is empty, so no minimum applies
-            builder.moves.append(CollectMove(confirmed_position, position, reason))
-            builder.book = book.after_collection(confirmed_position)
+            builder.moves.append(CollectMove(owner_position, position, reason))
+            builder.book = book.after_collection(owner_position)
         else:
-            builder.moves.append(
-                WithdrawMove(confirmed_position, position, position.liquidity, reason)
-            )
-            builder.book = book_after_withdrawal(
-                book, confirmed_position, position, position.liquidity
-            )
+            builder.moves.append(WithdrawMove(owner_position, position, position.liquidity, reason))
+            builder.book = book_after_withdrawal(book, owner_position, position, position.liquidity)
         builder.reasons.append(reason)
         withdrawn_value += value
     return withdrawn_value
@@ -193,11 +186,11 @@ def _withdraw_excess(
 ) -> None:
     """Withdraw the excess over the share, smallest positions first."""
     indices_by_value = sorted(
-        (builder.book.value_without_fees(confirmed_position, position), index)
-        for index, (confirmed_position, position) in enumerate(in_range)
+        (builder.book.value_without_fees(owner_position, position), index)
+        for index, (owner_position, position) in enumerate(in_range)
     )
     for value, index in indices_by_value:
-        confirmed, position = in_range[index]
+        owner_position, position = in_range[index]
         if excess <= 0 or value <= 0:
             continue
         is_pair = isinstance(position, LpV2Position)
@@ -210,15 +203,15 @@ def _withdraw_excess(
             builder.skip(target, why_not)
             continue
         liquidity = min(position.liquidity, ceil_int(position.liquidity * withdrawn_value / value))
-        if confirmed.token_id is None:
+        if owner_position.token_id is None:
             liquidity = min(
                 liquidity,
-                dict(builder.book.step.progress.spend_caps).get(confirmed.contract, liquidity),
+                dict(builder.book.step.progress.spend_caps).get(owner_position.contract, liquidity),
             )
         message = f"{reason}: {builder.money(withdrawn_value)} withdrawn"
-        builder.moves.append(WithdrawMove(confirmed, position, liquidity, message))
+        builder.moves.append(WithdrawMove(owner_position, position, liquidity, message))
         builder.reasons.append(message)
-        builder.book = book_after_withdrawal(builder.book, confirmed, position, liquidity)
+        builder.book = book_after_withdrawal(builder.book, owner_position, position, liquidity)
         excess -= withdrawn_value
 
 
@@ -232,8 +225,8 @@ def _reinvest_fees(
     """Collect fees above the target's `compound_above` and reinvest as much as the share then
     lacks, which is all of them if it was on target.
     """
-    for confirmed_position, position in in_range:
-        fees_value = builder.book.value(confirmed_position, positions.uncollected_fees(position))
+    for owner_position, position in in_range:
+        fees_value = builder.book.value(owner_position, positions.uncollected_fees(position))
         if (
             not isinstance(position, LpV3Position)
             or target.compound_above is None
@@ -244,22 +237,22 @@ def _reinvest_fees(
             fees_value, action_gas.V3_COLLECT_UNITS + action_gas.V3_INCREASE_UNITS, APPROVAL_COUNT
         )
         if why_not:
-            builder.skip(target, f"fees of {confirmed_position.name} are not collected: {why_not}")
+            builder.skip(target, f"fees of {owner_position.name} are not collected: {why_not}")
             continue
         message = (
-            f"{confirmed_position.name} has earned {builder.money(fees_value)}, above compound_above"
+            f"{owner_position.name} has earned {builder.money(fees_value)}, above compound_above"
             f" {builder.money(target.compound_above)}: collected"
         )
-        builder.moves.append(CollectMove(confirmed_position, position, message))
+        builder.moves.append(CollectMove(owner_position, position, message))
         builder.reasons.append(message)
-        builder.book = builder.book.after_collection(confirmed_position)
+        builder.book = builder.book.after_collection(owner_position)
         missing_value += fees_value
         if missing_value > 0:
             add_liquidity(
                 builder,
                 target,
                 pool,
-                [(confirmed_position, position)],
+                [(owner_position, position)],
                 missing_value,
                 "fees reinvested up to the target share",
             )

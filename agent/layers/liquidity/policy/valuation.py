@@ -25,7 +25,7 @@ from agent.model import (
 )
 from agent.units import BPS, Price, Value, safe_label
 
-Pairs = Iterable[tuple[ConfirmedPosition, LpPosition]]
+PositionStates = Iterable[tuple[ConfirmedPosition, LpPosition]]
 """Each position's config entry (the owner's confirmation) with its on-chain state."""
 FORECAST_MOVES_BPS = (-5_000, -2_500, -1_000, 1_000, 2_500, 5_000)
 """Price moves of the forecasts, in bps."""
@@ -89,19 +89,17 @@ def position_faults(snapshot: Snapshot, portfolio: Portfolio) -> tuple[str, ...]
     reason_by_item = {item.item: item.why for item in snapshot.quarantined}
     assets = {asset.token.address for asset in portfolio.assets}
     reasons = []
-    for confirmed_position in portfolio.positions:
+    for owner_position in portfolio.positions:
         foreign_tokens = [
-            token
-            for token in (confirmed_position.token0, confirmed_position.token1)
-            if token not in assets
+            token for token in (owner_position.token0, owner_position.token1) if token not in assets
         ]
         if foreign_tokens:
             reasons.append(
-                f"position {confirmed_position.name} holds {' and '.join(foreign_tokens)}: not in the portfolio's assets"
+                f"position {owner_position.name} holds {' and '.join(foreign_tokens)}: not in the portfolio's assets"
             )
-        elif confirmed_position.name not in read_names:
+        elif owner_position.name not in read_names:
             reasons.append(
-                f"position {confirmed_position.name}: {reason_by_item.get(f'position {confirmed_position.name}', 'it was not read')}"
+                f"position {owner_position.name}: {reason_by_item.get(f'position {owner_position.name}', 'it was not read')}"
             )
     return tuple(reasons)
 
@@ -136,8 +134,8 @@ def confirmed_positions(
         raise Refused("; ".join(reasons), remedy=REMEDY)
     position_by_name = {position.name: position for position in snapshot.positions}
     return tuple(
-        (confirmed_position, position_by_name[confirmed_position.name])
-        for confirmed_position in portfolio.positions
+        (owner_position, position_by_name[owner_position.name])
+        for owner_position in portfolio.positions
     )
 
 
@@ -172,9 +170,9 @@ def total_value(snapshot: Snapshot, portfolio: Portfolio, prices: Mapping[str, P
     return value_of_positions(confirmed_positions(snapshot, portfolio), prices)
 
 
-def value_of_positions(pairs: Pairs, prices: Mapping[str, Price]) -> Value:
+def value_of_positions(position_states: PositionStates, prices: Mapping[str, Price]) -> Value:
     """Return the value of these positions. Raises Refused if a price is missing."""
-    raw_by_token = positions.look_through([position for _, position in pairs], prices)
+    raw_by_token = positions.look_through([position for _, position in position_states], prices)
     return sum((raw * prices[token] for token, raw in raw_by_token.items()), Fraction(0))
 
 
@@ -185,12 +183,16 @@ def expected_loss(snapshot: Snapshot, portfolio: Portfolio, prices: Mapping[str,
     return expected_loss_of(confirmed_positions(snapshot, portfolio), prices)
 
 
-def expected_loss_of(pairs: Pairs, prices: Mapping[str, Price]) -> Value:
+def expected_loss_of(position_states: PositionStates, prices: Mapping[str, Price]) -> Value:
     """Return the mean impermanent loss of these positions over their horizons. Raises Refused if a
     price is missing.
     """
     return sum(
-        (_expected_loss(confirmed, position, prices) for confirmed, position in pairs), Fraction(0)
+        (
+            _expected_loss(owner_position, position, prices)
+            for owner_position, position in position_states
+        ),
+        Fraction(0),
     )
 
 
@@ -202,10 +204,10 @@ def reports(
     """
     position_by_name = {position.name: position for position in snapshot.positions}
     return tuple(
-        _report(portfolio, confirmed_position, position_by_name[confirmed_position.name], prices)
-        for confirmed_position in portfolio.positions
-        if confirmed_position.name in position_by_name
-        and {confirmed_position.token0, confirmed_position.token1} <= set(prices)
+        _report(portfolio, owner_position, position_by_name[owner_position.name], prices)
+        for owner_position in portfolio.positions
+        if owner_position.name in position_by_name
+        and {owner_position.token0, owner_position.token1} <= set(prices)
     )
 
 
@@ -228,7 +230,7 @@ def warnings(snapshot: Snapshot, portfolio: Portfolio) -> tuple[str, ...]:
 
 def _report(
     portfolio: Portfolio,
-    confirmed: ConfirmedPosition,
+    owner_position: ConfirmedPosition,
     position: LpPosition,
     prices: Mapping[str, Price],
 ) -> PositionReport:
@@ -236,9 +238,9 @@ def _report(
     liquidity_raw = positions.amounts_at_reference(position, price0, price1)
     fees_raw = positions.uncollected_fees(position)
     liquidity_value = _value(liquidity_raw, price0, price1)
-    hold = _value(confirmed.entry_raw, price0, price1)
+    hold = _value(owner_position.entry_raw, price0, price1)
     if isinstance(position, LpV2Position):
-        fees = _v2_fees(position, confirmed, price0, price1)
+        fees = _v2_fees(position, owner_position, price0, price1)
     else:
         fees = _value(fees_raw, price0, price1)
     value_without_fees = (
@@ -246,7 +248,7 @@ def _report(
     )
     curve = impermanent_loss.liquidity_curve(position, price0, price1)
     return PositionReport(
-        confirmed=confirmed,
+        confirmed=owner_position,
         state=_range_state(position, curve),
         redeemable_raw=positions.principal(position),
         fees_raw=fees_raw,
@@ -258,16 +260,17 @@ def _report(
         lvr_per_day=(
             Fraction(0)
             if curve is None
-            else liquidity_value * impermanent_loss.lvr_per_day(curve, confirmed.volatility_bps)
+            else liquidity_value
+            * impermanent_loss.lvr_per_day(curve, owner_position.volatility_bps)
         ),
         forecasts=_forecasts(portfolio, position, curve, liquidity_value),
-        expected_loss=_expected_loss(confirmed, position, prices),
+        expected_loss=_expected_loss(owner_position, position, prices),
         pool_off=_pool_deviation(position, price0 / price1),
     )
 
 
 def _expected_loss(
-    confirmed: ConfirmedPosition, position: LpPosition, prices: Mapping[str, Price]
+    owner_position: ConfirmedPosition, position: LpPosition, prices: Mapping[str, Price]
 ) -> Value:
     price0, price1 = _prices(position, prices)
     curve = impermanent_loss.liquidity_curve(position, price0, price1)
@@ -275,7 +278,7 @@ def _expected_loss(
         return Fraction(0)
     value = _value(positions.amounts_at_reference(position, price0, price1), price0, price1)
     return value * impermanent_loss.expected_loss(
-        curve, confirmed.volatility_bps, confirmed.horizon_s
+        curve, owner_position.volatility_bps, owner_position.horizon_s
     )
 
 
@@ -314,7 +317,7 @@ def _forecasts(
 
 
 def _v2_fees(
-    position: LpV2Position, confirmed: ConfirmedPosition, price0: Price, price1: Price
+    position: LpV2Position, owner_position: ConfirmedPosition, price0: Price, price1: Price
 ) -> Value:
     """Return the fees earned by a V2 position, in value: the growth of √(a0·a1) over the
     provided √(e0·e1) (whitepaper v2, section 2.4).
@@ -322,7 +325,7 @@ def _v2_fees(
     2·√(a0·a1·p0·p1) is the value of a share whose pool is at the reference price.
     """
     root_growth = isqrt(positions.v2_product(position)) - isqrt(
-        confirmed.entry_raw[0] * confirmed.entry_raw[1]
+        owner_position.entry_raw[0] * owner_position.entry_raw[1]
     )
     if root_growth <= 0:
         return Fraction(0)

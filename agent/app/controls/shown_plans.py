@@ -166,19 +166,19 @@ def preview_with_agent(
         case ControlKind.INVEST:
             return _preview_investment(agent, arguments)
         case ControlKind.WITHDRAW:
-            withdrawal = withdraw(agent, arguments, send=False, confirm=lambda _: False)
+            withdrawal = withdraw_by_control(agent, arguments, send=False, confirm=lambda _: False)
             withdrawal_document = fill(owner.WithdrawalDocument, withdrawal, agent.portfolio)
             refusal = _refusal(withdrawal.state, withdrawal.reason)
             return ControlPreview(
                 shown_withdrawal(arguments, withdrawal), withdrawal_document, refusal
             )
         case ControlKind.EDIT:
-            edit_report = edit(agent, arguments, transports, confirm=None)
+            edit_report = edit_by_control(agent, arguments, transports, confirm=None)
             refusal = _refusal(edit_report.state, f"the config is {edit_report.state}")
             plan = shown_edit(arguments, edit_report)
             return ControlPreview(plan, editing.edit_document(edit_report), refusal)
         case ControlKind.STOP:
-            shutdown_report = stop(agent, arguments, send=False, confirm=lambda _: False)
+            shutdown_report = stop_by_control(agent, arguments, send=False, confirm=lambda _: False)
             shutdown_document = fill(owner.ShutdownDocument, shutdown_report, agent.portfolio)
             refusal = _refusal(shutdown_report.state, shutdown_report.reason)
             return ControlPreview(
@@ -203,7 +203,7 @@ def flow_numbers(arguments: ControlArguments) -> tuple[int, ...]:
     return tuple(int(value) for _, value in arguments)
 
 
-def withdraw(
+def withdraw_by_control(
     agent: Agent,
     arguments: ControlArguments,
     *,
@@ -234,7 +234,7 @@ def withdraw(
     )
 
 
-def stop(
+def stop_by_control(
     agent: Agent,
     arguments: ControlArguments,
     *,
@@ -254,7 +254,7 @@ def stop(
     )
 
 
-def edit(
+def edit_by_control(
     agent: Agent,
     arguments: ControlArguments,
     transports: Sequence[Transport] | None,
@@ -287,7 +287,7 @@ def edit(
         if changes.removes
         else None,
         unreviewed=True,
-        how=config_versions.BY_CONTROL,
+        origin=config_versions.BY_CONTROL,
         confirm=confirm,
         transports=transports,
         clock=agent.context.clock,

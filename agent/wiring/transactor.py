@@ -28,7 +28,7 @@ from agent.execution.executor import (
     ReadOnlySigner,
     require_no_open_proposals,
 )
-from agent.execution.step_context import StepActors, StepOutcome
+from agent.execution.step_context import StepOutcome, StepTransactor
 from agent.execution.submitter import SubmissionSettings, Submitter, signable_nonces
 from agent.layers.drafts import layer_composers
 from agent.layers.futures.execution.venue_executor import VenueExecutor
@@ -110,20 +110,20 @@ class WalletSession:
     agent_key: SigningKey | None = None
 
     @contextmanager
-    def acting(self, *, cancels_only: bool = False) -> Iterator[StepActors]:
-        """Wait for the wallet's lock, yield the actors of one action, and release the lock.
+    def acting(self, *, cancels_only: bool = False) -> Iterator[StepTransactor]:
+        """Wait for the wallet's lock, yield the transactor of one action, and release the lock.
 
-        The actors are rebuilt each time, because another process may have sent, paid or confirmed
-        in between. Raises LockHeld if the lock takes too long. Raises ConfigChanged if another
-        config was confirmed since the context was opened, unless the action `cancels_only`, which
-        means that it only cancels pending transactions and revokes allowances.
+        It is rebuilt each time, because another process may have sent, paid or confirmed in
+        between. Raises LockHeld if the lock takes too long. Raises ConfigChanged if another config
+        was confirmed since the context was opened, unless the action `cancels_only`, which means
+        that it only cancels pending transactions and revokes allowances.
         """
         with self.locked():
             if not cancels_only:
                 self.context.store.configs.require_current(
                     self.context.loaded.digest, self.context.confirmed_hash
                 )
-            yield self._actors()
+            yield self._transactor()
 
     def with_keys(self, context: AgentContext) -> AgentContext:
         """Return the context with this session's keys, so that its actions need not load them."""
@@ -147,7 +147,7 @@ class WalletSession:
         ):
             yield
 
-    def _actors(self) -> StepActors:
+    def _transactor(self) -> StepTransactor:
         context, config = self.context, self.context.config
         rules = signing_rules(
             config,
@@ -162,7 +162,7 @@ class WalletSession:
         nonces = partial(signable_nonces, context.store.journal)
         context.endpoints.report = self.progress
         if context.paper is not None:
-            return paper_actors(
+            return paper_transactor(
                 context,
                 rules,
                 submission_settings(config, context.limits, context.futures),
@@ -223,7 +223,7 @@ class WalletSession:
             context.clock,
             layer_composers(futures_venue, config.wallet.address),
         )
-        return StepActors(executor, composer, self.confirm)
+        return StepTransactor(executor, composer, self.confirm)
 
     def _agent_signer(self, rules: SigningRules, clock: Clock) -> Signer:
         """Return the signer of the venue's orders, which refuses everything without an
@@ -235,13 +235,13 @@ class WalletSession:
         return AgentSigner(agent_key(config, self.agent_key), futures_terms, clock)
 
 
-def paper_actors(
+def paper_transactor(
     context: AgentContext,
     rules: SigningRules,
     settings: SubmissionSettings,
     confirm: Callable[[StepOutcome], bool],
     progress: Callable[[str], None],
-) -> StepActors:
+) -> StepTransactor:
     """Build executor and composer on the paper chain, where a transaction that pays the base fee is
     mined and any other stays pending.
     """
@@ -271,7 +271,7 @@ def paper_actors(
         context.config, context.portfolio, context.transport, context.paper.status_of
     )
     wallet = context.config.wallet.address
-    return StepActors(
+    return StepTransactor(
         executor,
         RouterComposer(
             context.paper, wallet, context.clock, layer_composers(futures_venue, wallet)
@@ -281,16 +281,16 @@ def paper_actors(
 
 
 @contextmanager
-def open_actors(
+def open_transactor(
     context: AgentContext,
     confirm: Callable[[StepOutcome], bool],
     progress: Callable[[str], None],
     *,
     signs: bool = True,
-) -> Iterator[StepActors]:
-    """Yield the actors of one action under the wallet's lock. Without `signs` no key is loaded."""
-    with open_wallet_session(context, confirm, progress, signs=signs).acting() as actors:
-        yield actors
+) -> Iterator[StepTransactor]:
+    """Yield the transactor of one action under the wallet's lock. Without `signs` no key is loaded."""
+    with open_wallet_session(context, confirm, progress, signs=signs).acting() as transactor:
+        yield transactor
 
 
 @contextmanager

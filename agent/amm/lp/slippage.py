@@ -1,0 +1,143 @@
+"""Slippage of liquidity actions: the band of prices that they accept, the minimums in it, and how much
+liquidity may be overpaid.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from math import isqrt
+
+from agent.amm.lp.minting import (
+    SqrtPriceRange,
+    liquidity_for_amounts,
+    mint_amounts,
+    sqrt_price_range,
+)
+from agent.amm.lp.positions import Amounts, sqrt_price_x96, v2_product
+from agent.amm.v3.math import (
+    get_amount0_delta,
+    get_amount1_delta,
+)
+from agent.model import LpV2Position, LpV3Position
+from agent.units import BPS, floor_int
+
+REFERENCE_LIQUIDITY = 1 << 160
+"""Liquidity unit of relative figures; large, so that rounding is negligible."""
+
+
+def price_band(reference_price: Fraction, band_bps: int) -> tuple[Fraction, Fraction]:
+    """Return the lowest and highest price of the band around `reference_price`, token1 base units
+    per token0 base unit.
+    """
+    factor = 1 + Fraction(band_bps, BPS)
+    return reference_price / factor, reference_price * factor
+
+
+def is_within_band(price: Fraction, reference_price: Fraction, band_bps: int) -> bool:
+    """Return whether a pool's price is within the band."""
+    low, high = price_band(reference_price, band_bps)
+    return low <= price <= high
+
+
+def withdrawal_minimums(
+    position: LpV2Position | LpV3Position, liquidity: int, reference_price: Fraction, band_bps: int
+) -> Amounts:
+    """Return the least base units that withdrawing `liquidity` pays within the band, fees excluded;
+    rounded down.
+    """
+    low, high = price_band(reference_price, band_bps)
+    if isinstance(position, LpV2Position):
+        if position.liquidity <= 0:
+            return 0, 0
+        # A pair keeps √(a0·a1) of this part at any price; the product is that of all LP tokens of
+        # the wallet.
+        part_product = Fraction(v2_product(position)) * Fraction(liquidity, position.liquidity) ** 2
+        return isqrt(floor_int(part_product / high)), isqrt(floor_int(part_product * low))
+    range_low, range_high = sqrt_price_range((position.tick_lower, position.tick_upper))
+    at_high, at_low = (
+        min(max(sqrt_price_x96(price), range_low), range_high) for price in (high, low)
+    )
+    return get_amount0_delta(at_high, range_high, liquidity, round_up=False), get_amount1_delta(
+        range_low, at_low, liquidity, round_up=False
+    )
+
+
+def provision_minimums(
+    sqrt_range: SqrtPriceRange | None, desired: Amounts, reference_price: Fraction, band_bps: int
+) -> Amounts:
+    """Return the least base units that providing `desired` uses within the band, rounded down.
+    `sqrt_range` is None for a pair.
+    """
+    low, high = price_band(reference_price, band_bps)
+    if sqrt_range is None:
+        return min(desired[0], floor_int(desired[1] / high)), min(
+            desired[1], floor_int(desired[0] * low)
+        )
+    at_high, at_low = sqrt_price_x96(high), sqrt_price_x96(low)
+    liquidity_at_high, liquidity_at_low = (
+        liquidity_for_amounts(sqrt_price, sqrt_range, desired) for sqrt_price in (at_high, at_low)
+    )
+    least0, least1 = (
+        mint_amounts(at_high, sqrt_range, liquidity_at_high)[0],
+        mint_amounts(at_low, sqrt_range, liquidity_at_low)[1],
+    )
+    # One unit covers the rounding of prices between the band's end and the pool's own.
+    return max(0, min(least0, desired[0]) - 1), max(0, min(least1, desired[1]) - 1)
+
+
+def nonzero_minimums(minimums: Amounts, expected_raws: Amounts) -> Amounts:
+    """Return minimums with at least one above zero.
+
+    A range inside the band could hold either token alone at its ends. Then the minimum is one unit
+    of each expected token, so that no transaction accepts zero in return.
+    """
+    return minimums if max(minimums) > 0 else (min(1, expected_raws[0]), min(1, expected_raws[1]))
+
+
+def max_overpayment(
+    sqrt_range: SqrtPriceRange | None, reference_price: Fraction, band_bps: int
+) -> Fraction:
+    """Return the largest relative overpayment for liquidity bought at a price within the band: cost
+    above its value at the reference, per unit of value.
+    """
+    if sqrt_range is None:
+        # (1 + x)/(2·√x) - 1 at x = 1 + d, and the same at its inverse; the root is rounded down, so
+        # the result is rounded up.
+        factor = 1 + Fraction(band_bps, BPS)
+        root = Fraction(isqrt(floor_int(factor * REFERENCE_LIQUIDITY**2)), REFERENCE_LIQUIDITY)
+        return (1 + factor) / (2 * root) - 1
+    fair_cost = _cost_at(sqrt_range, reference_price, reference_price)
+    return max(
+        _cost_at(sqrt_range, price, reference_price) / fair_cost - 1
+        for price in price_band(reference_price, band_bps)
+    )
+
+
+def widest_band_bps(
+    sqrt_range: SqrtPriceRange | None,
+    reference_price: Fraction,
+    max_bps: int,
+    slippage_bps: int | None,
+) -> int:
+    """Return the widest band of at most `max_bps` in which overpayment stays within the slippage
+    limit.
+    """
+    if slippage_bps is None:
+        return max_bps
+    low_bps, high_bps = 0, max_bps
+    while low_bps < high_bps:
+        middle_bps = (low_bps + high_bps + 1) // 2
+        low_bps, high_bps = (
+            (middle_bps, high_bps)
+            if max_overpayment(sqrt_range, reference_price, middle_bps) * BPS <= slippage_bps
+            else (low_bps, middle_bps - 1)
+        )
+    return low_bps
+
+
+def _cost_at(sqrt_range: SqrtPriceRange, price: Fraction, reference_price: Fraction) -> Fraction:
+    """Return the cost of REFERENCE_LIQUIDITY bought at `price`, valued at `reference_price`, in
+    token1.
+    """
+    amount0, amount1 = mint_amounts(sqrt_price_x96(price), sqrt_range, REFERENCE_LIQUIDITY)
+    return amount0 * reference_price + amount1
