@@ -275,6 +275,7 @@ def at_terminal(desk: Desk, answer: str, *args: str, within_s: float = 60, colum
     if child == 0:
         try:
             os.environ |= {"TERM": "xterm", "COLUMNS": str(columns)}
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell ignores it in what it starts in the background, and so do our children
             # a new interpreter, since threads of this process and what they lock do not live on in a fork
             watched = f"import faulthandler; faulthandler.dump_traceback_later({within_s - 5}, file=2); {TRIMTAB[-1]}"
             os.execv(sys.executable, (*TRIMTAB[:-1], watched, *args, "--config", str(desk.config)))
