@@ -128,7 +128,7 @@ class Year:
         raw = amount * 10 ** self.chain.tokens[symbol].decimals
         self.chain.set_balance(symbol, self.chain.balance(symbol) + raw)
         self.linked(self.value(), amount * self._feed(symbol) / self._feed("USDC"))
-        assert invest(agent, send=True, confirm=lambda _: True).told
+        assert invest(agent, send=True, confirm=lambda _: True).is_recorded
         self.valued(agent)
 
     def withdrawal(self, agent: Agent, amount: int) -> None:

@@ -98,7 +98,7 @@ def test_futures_of_a_signal_are_simulated_with_its_spot(monkeypatch: pytest.Mon
     market, file = api.MarketOptions("10bps", "1000000000", "10000"), first_days(tmp_path, 50)
     portfolio = api.PortfolioOptions(config, "", "", "", "target", "", "", "BTC=WBTC,ETH=WETH", "")
     found = api.backtest_futures(file, api.FuturesBookOptions("", margin="5000", config=config), market, portfolio)
-    spot = found.portfolio
+    spot = found.portfolio_result
     assert spot is not None
     assert len(spot.futures_weights) > 5
     shorts = [one for one in found.result.agent.fills if one.size_raw < 0]

@@ -235,7 +235,7 @@ def near(dice: random.Random, value: object) -> object:
         return dice.choice(
             [value[:at] + other + value[at + 1 :], value[:at] + value[at + 1 :], value + other, other + value, value.upper()]
         )
-    return dice.choice(VALUES)
+    return copy.deepcopy(dice.choice(VALUES))
 
 
 def mutated_action(dice: random.Random, data: str) -> str:
